@@ -1,0 +1,55 @@
+"""The diagnosis codes: every non-terminal child has exactly one, and so has the orchestration."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """Why a child is where it is (``semantics.md``, the table of diagnoses)."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    WITHIN_GRACE = "within_grace"
+    CLAIM_IN_PROGRESS = "claim_in_progress"
+    OVER_BUDGET = "over_budget"
+    LOST_RELEASE = "lost_release"
+    LOST_TERMINAL = "lost_terminal"
+    LOST_SKIP = "lost_skip"
+    ABANDONED_CLAIM = "abandoned_claim"
+    UNSTARTED_TASK = "unstarted_task"
+    REFUSED = "refused"
+    LONG_RUNNING = "long_running"
+    MISSING_TASK = "missing_task"
+    MISSING_TASK_ID = "missing_task_id"
+    DANGLING_DEPENDENCY = "dangling_dependency"
+    DEPENDENCY_CYCLE = "dependency_cycle"
+    ORPHAN_ROW = "orphan_row"
+    UNKNOWN_STATUS = "unknown_status"
+    MALFORMED_ROW = "malformed_row"
+    IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    CHECK_FAILED = "check_failed"
+    QUARANTINED = "quarantined"
+
+
+class OrchestrationCode(StrEnum):
+    """How an orchestration as a whole stands."""
+
+    IN_PROGRESS = "in_progress"
+    SETTLED = "settled"
+    UNSETTLED_PARENT = "unsettled_parent"
+    ROWS_MISSING = "rows_missing"
+
+
+HEALTHY = frozenset({Code.WAITING, Code.RUNNING, Code.WITHIN_GRACE, Code.CLAIM_IN_PROGRESS})
+"""Codes of children that need nothing from anybody."""
+
+BENIGN = HEALTHY | {Code.OVER_BUDGET}
+"""Codes that are nobody's fault: reported, and no reason to wake a person."""
+
+STUCK_CODES: tuple[str, ...] = (
+    *(code.value for code in Code if code not in HEALTHY),
+    OrchestrationCode.UNSETTLED_PARENT.value,
+    OrchestrationCode.ROWS_MISSING.value,
+)
+"""Everything that a summary's ``stuck`` and the metric ``reconciler_stuck_children`` count by."""

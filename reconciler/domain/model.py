@@ -1,0 +1,234 @@
+"""The platform's rows as values: orchestrations, their children, and the children's tasks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+Item = Mapping[str, Mapping[str, Any]]
+"""A DynamoDB item in typed JSON, as the low-level client gives it: name → ``{"S": …}`` etc."""
+
+META = "#meta"
+INTEGRATION_SUFFIX = "__integration"
+DEFAULT_CHANNEL = "linear"
+
+
+class ChildStatus(StrEnum):
+    """``child_status`` of a child row."""
+
+    BLOCKED = "blocked"
+    READY = "ready"
+    RELEASING = "releasing"
+    RELEASED = "released"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+TERMINAL_CHILD = frozenset({ChildStatus.SUCCEEDED, ChildStatus.FAILED, ChildStatus.SKIPPED})
+UNRELEASED = frozenset({ChildStatus.BLOCKED, ChildStatus.READY})
+FAILURE = frozenset({ChildStatus.FAILED, ChildStatus.SKIPPED})
+
+TERMINAL_TASK = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"})
+ACTIVE_TASK = frozenset(
+    {
+        "PENDING_UPLOADS",
+        "QUEUED",
+        "SUBMITTED",
+        "HYDRATING",
+        "RUNNING",
+        "AWAITING_APPROVAL",
+        "FINALIZING",
+    }
+)
+
+
+def moment(text: str | None) -> datetime | None:
+    """Read any ISO 8601 time as an aware UTC time; None for what is missing or unreadable."""
+    if not text:
+        return None
+    try:
+        parsed = datetime.fromisoformat(text)
+        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def timestamp(at: datetime) -> str:
+    """Write a time as the platform does: ISO 8601 UTC, milliseconds, ``Z``."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A child row. ``status`` is None for a status that is not known; ``problem`` says what is
+    malformed. ``item`` is the row as it was read: whole, or only the attributes of the scan.
+    """
+
+    orchestration_id: str
+    sub_issue_id: str
+    status: ChildStatus | None
+    raw_status: str
+    depends_on: tuple[str, ...] = ()
+    task_id: str | None = None
+    branch_name: str | None = None
+    display_id: str | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+    problem: str | None = None
+    item: Item = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing more can happen to it."""
+        return self.status in TERMINAL_CHILD and self.problem is None
+
+    @property
+    def is_integration(self) -> bool:
+        """Whether it is the synthetic node that merges all leaves."""
+        return self.sub_issue_id.endswith(INTEGRATION_SUFFIX)
+
+    @property
+    def idempotency_key(self) -> str:
+        """The key of its next task: a retry's key names the earlier task."""
+        base = f"{self.orchestration_id}_{self.sub_issue_id}"
+        return f"{base}_{self.task_id}" if self.task_id else base
+
+    def moved(
+        self,
+        status: ChildStatus,
+        at: str | None,
+        task_id: str | None = None,
+        branch_name: str | None = None,
+    ) -> Child:
+        """Return the row as it is after a write of ours that set ``status`` at ``at``."""
+        return replace(
+            self,
+            status=status,
+            raw_status=status.value,
+            updated_at=at,
+            task_id=task_id or self.task_id,
+            branch_name=branch_name or self.branch_name,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """The meta row. ``problem`` says why no task can be made from it, if so."""
+
+    orchestration_id: str
+    child_count: int | None
+    user_id: str | None
+    repo: str | None
+    created_at: str | None
+    updated_at: str | None
+    settled: bool
+    item: Item = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def problem(self) -> str | None:
+        """What is missing or malformed on it, if anything."""
+        if self.child_count is None:
+            return "meta row: child_count is missing or is not a whole number"
+        for name, value in (("platform_user_id", self.user_id), ("repo", self.repo)):
+            if not value:
+                return f"meta row: {name} is missing"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """Our own record of an orchestration whose evaluation or repair failed (a marker row)."""
+
+    failures: int
+    last_error: str
+    last_failed_at: str
+    retry_at: str | None
+    fingerprint: str
+
+    def quarantined(self, now: datetime, fingerprint: str) -> bool:
+        """Whether it is to be left alone at ``now``: unchanged since, and its pause not over."""
+        until = moment(self.retry_at)
+        return until is not None and now < until and fingerprint == self.fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task row, as far as a diagnosis needs it. What begins with ``invo``/``nudg`` is ours."""
+
+    task_id: str
+    status: str
+    user_id: str | None = None
+    status_since: str | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+    completed_at: str | None = None
+    build_passed: bool | None = None
+    idempotency_key: str | None = None
+    branch_name: str | None = None
+    ours: bool = False
+    invoked_at: str | None = None
+    invoke_count: int = 0
+    nudged_at: str | None = None
+    nudge_count: int = 0
+    problem: str | None = None
+
+    @property
+    def terminal(self) -> bool:
+        """Whether its status is final."""
+        return self.status in TERMINAL_TASK
+
+    @property
+    def outcome(self) -> ChildStatus:
+        """What a terminal task makes of its child: a completed task with a broken build failed."""
+        if self.status == "COMPLETED" and self.build_passed is not False:
+            return ChildStatus.SUCCEEDED
+        return ChildStatus.FAILED
+
+    @property
+    def finished_at(self) -> str | None:
+        """When it became terminal, as far as the row tells."""
+        return self.completed_at or self.status_since or self.updated_at
+
+
+@dataclass(frozen=True, slots=True)
+class Orchestration:
+    """One partition of OrchestrationTable: ``children`` by ``sub_issue_id``, markers left out."""
+
+    orchestration_id: str
+    meta: Meta | None
+    children: Mapping[str, Child]
+    attempts: Attempts | None = None
+
+    def with_child(self, child: Child) -> Orchestration:
+        """Return the orchestration with one child replaced."""
+        return replace(self, children={**self.children, child.sub_issue_id: child})
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row that the meta row counts is there."""
+        return self.meta is not None and (self.meta.child_count or 0) <= len(self.children)
+
+    @property
+    def fingerprint(self) -> str:
+        """A short text that changes when any row of the orchestration changes.
+
+        Made of what every write of the platform touches, so that a person's repair by hand
+        brings a quarantined orchestration back at once. Order of rows does not matter.
+        """
+        total = 0
+        for child in self.children.values():
+            parts = (child.sub_issue_id, child.raw_status, child.task_id, child.updated_at)
+            total = (total + _stable_hash(parts)) & 0xFFFFFFFFFFFFFFFF
+        if self.meta is not None:
+            total += _stable_hash((META, self.meta.updated_at, str(self.meta.child_count)))
+        return f"{len(self.children)}-{total & 0xFFFFFFFFFFFFFFFF:016x}"
+
+
+def _stable_hash(parts: tuple[str | None, ...]) -> int:
+    text = "\x00".join(part or "" for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())

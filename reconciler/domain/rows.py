@@ -1,0 +1,216 @@
+"""Reading rows: DynamoDB's typed JSON into the model, total over whatever stands in a table.
+
+Nothing here raises on a row: what is not understood is kept, with the reason, and surfaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from reconciler.domain.model import (
+    ACTIVE_TASK,
+    META,
+    TERMINAL_TASK,
+    Attempts,
+    Child,
+    ChildStatus,
+    Item,
+    Meta,
+    Orchestration,
+    Task,
+)
+
+ATTEMPTS_MARKER = "reconciler#attempts"
+"""``sub_issue_id`` of our own record in an orchestration's partition."""
+
+_STATUS = {status.value: status for status in ChildStatus}
+
+SCAN_ATTRIBUTES = (
+    "orchestration_id",
+    "sub_issue_id",
+    "child_status",
+    "child_task_id",
+    "depends_on",
+    "child_count",
+    "platform_user_id",
+    "repo",
+    "rollup_posted_at",
+    "created_at",
+    "updated_at",
+    "failures",
+    "last_error",
+    "last_failed_at",
+    "retry_at",
+    "fingerprint",
+)
+"""What a diagnosis of an orchestration needs of its rows; a scan asks for no more."""
+
+TASK_ATTRIBUTES = (
+    "task_id",
+    "user_id",
+    "status",
+    "status_created_at",
+    "created_at",
+    "updated_at",
+    "completed_at",
+    "build_passed",
+    "idempotency_key",
+    "branch_name",
+    "reconciler_sweep_id",
+    "reconciler_invoked_at",
+    "reconciler_invoke_count",
+    "reconcile_nudged_at",
+    "reconcile_nudge_count",
+)
+"""What a diagnosis needs of a task."""
+
+
+def text(item: Item, *names: str) -> str | None:
+    """Return the first of the attributes ``names`` that is a non-empty string, else None."""
+    for name in names:
+        value = item.get(name)
+        if value is not None:
+            found = value.get("S")
+            if isinstance(found, str) and found:
+                return found
+    return None
+
+
+def number(item: Item, name: str) -> int | None:
+    """Return a whole, non-negative number, else None."""
+    value = item.get(name)
+    raw = value.get("N") if value is not None else None
+    return int(raw) if isinstance(raw, str) and raw.isascii() and raw.isdigit() else None
+
+
+def plain(value: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any JSON-like value may stand there
+    """Turn one typed value into plain Python; numbers stay text, since none is reckoned with."""
+    for kind, inner in value.items():
+        if kind == "M":
+            return {name: plain(part) for name, part in inner.items()}
+        if kind == "L":
+            return [plain(part) for part in inner]
+        if kind == "NULL":
+            return None
+        return inner
+    return None
+
+
+def is_marker(sub_issue_id: str) -> bool:
+    """Whether a row is a marker: never a child, never touched."""
+    return "#" in sub_issue_id and sub_issue_id != META
+
+
+def parse_child(item: Item) -> Child:
+    """Read a child row; ``problem`` says what is malformed about it."""
+    problem: str | None = None
+    raw = item.get("child_status")
+    raw_status = raw.get("S") if raw is not None else None
+    if not isinstance(raw_status, str) or not raw_status:
+        problem = "child_status is missing or is not a string"
+        raw_status = ""
+    depends_on: tuple[str, ...] = ()
+    listed = item.get("depends_on")
+    entries = listed.get("L") if listed is not None else None
+    if entries is None:
+        problem = problem or "depends_on is missing or is not a list"
+    elif entries:
+        names = [entry.get("S") for entry in entries]
+        if all(isinstance(name, str) and name for name in names):
+            depends_on = tuple(dict.fromkeys(names))  # type: ignore[arg-type]  # checked above
+        else:
+            problem = problem or "depends_on holds something that is not a sub-issue id"
+    task = item.get("child_task_id")
+    if task is not None and "S" not in task and "NULL" not in task:
+        problem = problem or "child_task_id is not a string"
+    return Child(
+        orchestration_id=item["orchestration_id"]["S"],
+        sub_issue_id=item["sub_issue_id"]["S"],
+        status=_STATUS.get(raw_status),
+        raw_status=raw_status,
+        depends_on=depends_on,
+        task_id=text(item, "child_task_id"),
+        branch_name=text(item, "child_branch_name"),
+        display_id=text(item, "display_id", "linear_identifier"),
+        created_at=text(item, "created_at"),
+        updated_at=text(item, "updated_at"),
+        problem=problem,
+        item=item,
+    )
+
+
+def parse_meta(item: Item) -> Meta:
+    """Read a meta row."""
+    return Meta(
+        orchestration_id=item["orchestration_id"]["S"],
+        child_count=number(item, "child_count"),
+        user_id=text(item, "platform_user_id"),
+        repo=text(item, "repo"),
+        created_at=text(item, "created_at"),
+        updated_at=text(item, "updated_at"),
+        settled=text(item, "rollup_posted_at") is not None,
+        item=item,
+    )
+
+
+def parse_attempts(item: Item) -> Attempts:
+    """Read our own record of failed attempts."""
+    return Attempts(
+        failures=number(item, "failures") or 0,
+        last_error=text(item, "last_error") or "",
+        last_failed_at=text(item, "last_failed_at") or "",
+        retry_at=text(item, "retry_at"),
+        fingerprint=text(item, "fingerprint") or "",
+    )
+
+
+def parse_orchestration(orchestration_id: str, items: Iterable[Item]) -> Orchestration | None:
+    """Read the rows of one partition, in any order; None when it holds nothing but markers."""
+    meta: Meta | None = None
+    attempts: Attempts | None = None
+    children: dict[str, Child] = {}
+    for item in items:
+        key = item["sub_issue_id"]["S"]
+        if key == META:
+            meta = parse_meta(item)
+        elif "#" not in key:
+            children[key] = parse_child(item)
+        elif key == ATTEMPTS_MARKER:
+            attempts = parse_attempts(item)
+    if meta is None and not children:
+        return None
+    return Orchestration(orchestration_id, meta, children, attempts)
+
+
+def parse_task(item: Item) -> Task:
+    """Read a task row; ``problem`` says what is malformed about it."""
+    status = text(item, "status") or ""
+    built = item.get("build_passed")
+    passed = built.get("BOOL") if built is not None else None
+    problem = None
+    if not status:
+        problem = "the task's status is missing or is not a string"
+    elif status not in TERMINAL_TASK and status not in ACTIVE_TASK:
+        problem = f"the task's status {status!r} is not known"
+    elif built is not None and passed is None and "NULL" not in built:
+        problem = "the task's build_passed is not a boolean"
+    entered = text(item, "status_created_at")
+    return Task(
+        task_id=item["task_id"]["S"],
+        status=status,
+        user_id=text(item, "user_id"),
+        status_since=entered.partition("#")[2] if entered else None,
+        created_at=text(item, "created_at"),
+        updated_at=text(item, "updated_at"),
+        completed_at=text(item, "completed_at"),
+        build_passed=passed,
+        idempotency_key=text(item, "idempotency_key"),
+        branch_name=text(item, "branch_name"),
+        ours="reconciler_sweep_id" in item,
+        invoked_at=text(item, "reconciler_invoked_at"),
+        invoke_count=number(item, "reconciler_invoke_count") or 0,
+        nudged_at=text(item, "reconcile_nudged_at"),
+        nudge_count=number(item, "reconcile_nudge_count") or 0,
+        problem=problem,
+    )

@@ -1,0 +1,97 @@
+"""Errors in two families: temporary (tried again) and permanent (shown to a person).
+
+``kind`` is the value of the metric label ``reconciler_errors_total{kind}`` and of the log field.
+Losing a race is not an error; it is an outcome with a name (``reconciler.operations.outcomes``).
+"""
+
+from __future__ import annotations
+
+
+class ReconcilerError(Exception):
+    """Root of everything this package raises on purpose; ``str()`` is one line for a person."""
+
+    kind = "error"
+
+
+class SettingsError(ReconcilerError):
+    """A setting makes no sense; the message names it."""
+
+    kind = "settings"
+
+
+class UsageError(ReconcilerError):
+    """The caller named something that does not exist or is not well formed."""
+
+    kind = "usage"
+
+
+class UnknownOrchestrationError(UsageError):
+    """No row of this orchestration exists."""
+
+    kind = "unknown_orchestration"
+
+
+class UnknownChildError(UsageError):
+    """The orchestration exists, and this child does not."""
+
+    kind = "unknown_child"
+
+
+class TemporaryError(ReconcilerError):
+    """May go away by itself: nothing was changed, and it is tried again."""
+
+    kind = "temporary"
+
+
+class StoreUnavailableError(TemporaryError):
+    """A table could not be reached, or answered with a fault of its own."""
+
+    kind = "store_unavailable"
+
+
+class ThrottledError(TemporaryError):
+    """A table refused for want of capacity."""
+
+    kind = "throttled"
+
+
+class ConflictError(TemporaryError):
+    """Another transaction holds one of the items, and went on holding it through our retries."""
+
+    kind = "transaction_conflict"
+
+
+class GuardrailUnavailableError(TemporaryError):
+    """The guardrail did not answer; unscreened text never reaches an agent, so nothing is released."""
+
+    kind = "guardrail_unavailable"
+
+
+class PipelineUnavailableError(TemporaryError):
+    """The task exists, and its pipeline could not be invoked; the next sweep invokes it."""
+
+    kind = "pipeline_unavailable"
+
+
+class PermanentError(ReconcilerError):
+    """Will not go away by itself."""
+
+    kind = "permanent"
+
+
+class TableMissingError(PermanentError):
+    """A table or an index that the settings name does not exist."""
+
+    kind = "table_missing"
+
+
+class AccessError(PermanentError):
+    """The credentials are missing, wrong, or lack a permission."""
+
+    kind = "access"
+
+
+class InvalidRequestError(PermanentError):
+    """A store rejected what we sent as malformed: a defect of ours, or an item over its limits."""
+
+    kind = "invalid_request"

@@ -1,0 +1,193 @@
+"""Settings: the environment, read in one place and checked once.
+
+The names are the platform's own (``contract.md``), so that one task definition serves both. Every
+setting carries its description, from which ``docs/settings.md`` is generated.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from reconciler.errors import SettingsError
+
+DAY_SECONDS = 86_400
+
+
+def _split(value: object) -> object:
+    """Turn ``a, b`` into a set; the environment has no lists."""
+    if isinstance(value, str):
+        return frozenset(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _segments(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.strip().isdigit() else value
+
+
+NameSet = Annotated[frozenset[str], BeforeValidator(_split)]
+SegmentCount = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class Settings(BaseModel):
+    """Everything an operator can set; see ``load_settings``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # The tables
+    orchestration_table_name: str = Field(
+        min_length=3, max_length=255, description="OrchestrationTable"
+    )
+    task_table_name: str = Field(min_length=3, max_length=255, description="TaskTable")
+    task_events_table_name: str = Field(min_length=3, max_length=255, description="TaskEventsTable")
+    user_concurrency_table_name: str | None = Field(
+        default=None, description="UserConcurrencyTable; unset: no budget per user"
+    )
+    max_concurrent_tasks_per_user: int = Field(
+        default=10, ge=1, le=10_000, description="The cap of the budget per user"
+    )
+    repo_table_name: str | None = Field(
+        default=None, description="RepoTable; unset: every repo counts as onboarded"
+    )
+
+    # What else a release touches
+    orchestrator_function_arn: str | None = Field(
+        default=None,
+        description="The task pipeline (Lambda); unset: tasks are created but not invoked",
+    )
+    guardrail_id: str | None = Field(
+        default=None, description="Bedrock guardrail for task descriptions; unset: no screening"
+    )
+    guardrail_version: str | None = Field(
+        default=None, description="Version of the guardrail; goes with GUARDRAIL_ID"
+    )
+
+    # Celery
+    celery_broker_url: str = Field(
+        default="redis://localhost:6379/0", description="Broker, a redis:// or rediss:// URL"
+    )
+    celery_result_backend: str = Field(
+        default="redis://localhost:6379/1", description="Result backend"
+    )
+
+    # When
+    sweep_interval_seconds: int = Field(
+        default=300, ge=1, le=DAY_SECONDS, description="Beat's interval, in seconds"
+    )
+    sweep_segments: Literal["auto"] | Annotated[SegmentCount, BeforeValidator(_segments)] = Field(
+        default="auto",
+        description="Segments of the parallel scan: a number, or chosen from the table's size",
+    )
+    stranded_grace_seconds: int = Field(
+        default=120,
+        ge=0,
+        le=DAY_SECONDS,
+        description="How long a child must have been due before it counts as stranded",
+    )
+    claim_timeout_seconds: int = Field(
+        default=900,
+        ge=1,
+        le=7 * DAY_SECONDS,
+        description="Age at which a `releasing` claim counts as abandoned",
+    )
+    task_start_timeout_seconds: int = Field(
+        default=900,
+        ge=1,
+        le=7 * DAY_SECONDS,
+        description="Age at which a `SUBMITTED` task counts as never started",
+    )
+    long_running_seconds: int = Field(
+        default=DAY_SECONDS,
+        ge=1,
+        le=365 * DAY_SECONDS,
+        description="Age at which an unfinished task is surfaced",
+    )
+
+    # How far it may go
+    repair_mode: Literal["repair", "report"] = Field(
+        default="repair", description="`report`: find and report, change nothing"
+    )
+    settle_mode: Literal["nudge", "off"] = Field(
+        default="nudge", description="`off`: only surface unsettled parents"
+    )
+    repair_only_repos: NameSet = Field(
+        default=frozenset(),
+        description="Comma-separated `owner/name`: repair only these (empty: all)",
+    )
+    repair_only_users: NameSet = Field(
+        default=frozenset(),
+        description="Comma-separated platform user ids: repair only theirs (empty: all)",
+    )
+    release_rate_per_minute: int = Field(
+        default=600,
+        ge=1,
+        le=1_000_000,
+        description="Releases per minute, over all workers: how fast a backlog is let go",
+    )
+    scan_read_units_per_second: float | None = Field(
+        default=None,
+        gt=0,
+        description="Ceiling on what the scan reads, in read units per second over all segments",
+    )
+
+    # What it says
+    metrics_emf: bool = Field(
+        default=False, description="Also write metrics as CloudWatch embedded metric format lines"
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="`auto`: readable on a terminal, JSON lines elsewhere"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="The least severe level that is logged"
+    )
+
+    @model_validator(mode="after")
+    def _guardrail_is_whole(self) -> Self:
+        if (self.guardrail_id is None) != (self.guardrail_version is None):
+            missing, given = ("GUARDRAIL_VERSION", "GUARDRAIL_ID")
+            if self.guardrail_id is None:
+                missing, given = given, missing
+            msg = f"{missing} is unset, but {given} is set: a guardrail needs both"
+            raise ValueError(msg)
+        return self
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read and check the settings.
+
+    ``environ`` stands in for the process's environment when it is given.
+
+    Raises:
+        SettingsError: a setting is missing or makes no sense; one line that names each such one.
+    """
+    names = {name.upper(): name for name in Settings.model_fields}
+    source = os.environ if environ is None else environ
+    values = {field: source[name] for name, field in names.items() if source.get(name)}
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_one_line(error)) from None
+
+
+def _one_line(error: ValidationError) -> str:
+    parts: dict[str, str] = {}
+    for problem in error.errors(include_url=False):
+        location = problem["loc"]
+        if not location:
+            parts[""] = problem["msg"].removeprefix("Value error, ")
+            continue
+        name = str(location[0]).upper()
+        if problem["type"] == "missing":
+            parts[name] = f"{name} is required, and it is not set"
+        else:
+            said = problem["msg"][0].lower() + problem["msg"][1:]
+            parts[name] = f"{name}={problem['input']!r} makes no sense: {said}"
+    if "SWEEP_SEGMENTS" in parts:
+        given = next(p["input"] for p in error.errors() if p["loc"][:1] == ("sweep_segments",))
+        parts["SWEEP_SEGMENTS"] = (
+            f"SWEEP_SEGMENTS={given!r} makes no sense: it is `auto` or a number from 1 to 100000"
+        )
+    return "; ".join(parts.values())

@@ -85,7 +85,7 @@ class Child:
     @property
     def terminal(self) -> bool:
         """Whether nothing more can happen to it."""
-        return self.status in TERMINAL_CHILD and self.problem is None
+        return self.status in TERMINAL_CHILD
 
     @property
     def is_integration(self) -> bool:

@@ -118,7 +118,7 @@ def parse_child(item: Item) -> Child:
     elif entries:
         names = [entry.get("S") for entry in entries]
         if all(isinstance(name, str) and name for name in names):
-            depends_on = tuple(dict.fromkeys(names))  # type: ignore[arg-type]  # checked above
+            depends_on = tuple(dict.fromkeys(names))
         else:
             problem = problem or "depends_on holds something that is not a sub-issue id"
     task = item.get("child_task_id")

@@ -1,0 +1,39 @@
+"""The budget per user: who may be released when fewer slots are free than children are due."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Free slots of one user, and those who wait for them elsewhere.
+
+    ``room`` is cap − active − on their way, never below 0. ``ahead`` holds, for every child of
+    another orchestration of this user that waits, since when it is due. ``problem`` says why the
+    budget could not be read: then nothing is left.
+    """
+
+    room: int
+    ahead: tuple[datetime, ...] = ()
+    problem: str | None = None
+
+
+def grant(budget: Budget | None, due: Mapping[str, datetime]) -> tuple[str, ...]:
+    """Return which of ``due`` (key → due since) may go now, oldest due first.
+
+    None as budget means that there is none to keep. A child that has been due for longer goes
+    first, wherever it belongs, so that a young orchestration never starves an old one.
+    """
+    ours: Iterable[str] = sorted(due, key=lambda key: (due[key], key))
+    if budget is None:
+        return tuple(ours)
+    granted: list[str] = []
+    for key in ours:
+        older = sum(1 for since in budget.ahead if since < due[key])
+        if older + len(granted) >= budget.room:
+            break
+        granted.append(key)
+    return tuple(granted)

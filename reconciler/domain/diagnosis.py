@@ -1,0 +1,508 @@
+"""Diagnosis: what is the matter with each child, and with the orchestration as a whole.
+
+A pure, total function of the orchestration's rows, the tasks of its released children, the time
+and the policy (``semantics.md``). Nothing in here reads a clock or a table, and every non-terminal
+child comes out with exactly one code.
+
+A child's *effective* state is its row's, save that a terminal task whose event was lost already
+counts (``lost_terminal``), and that whatever must be skipped in consequence is. Thus the whole
+consequence of one lost event is seen, and repaired, in one pass.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from reconciler.domain.budget import Budget, grant
+from reconciler.domain.codes import HEALTHY, Code, OrchestrationCode
+from reconciler.domain.model import (
+    FAILURE,
+    UNRELEASED,
+    Child,
+    ChildStatus,
+    Orchestration,
+    Task,
+    moment,
+)
+
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+"""Stands for a time that is missing or unreadable: the write conditions protect anyway."""
+
+MOST_ATTEMPTS = 3
+"""How often a task is invoked again, and a parent nudged, before it is only surfaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The settings that a diagnosis depends on."""
+
+    grace: timedelta
+    claim_timeout: timedelta
+    start_timeout: timedelta
+    long_running: timedelta
+    nudge_pause: timedelta
+    can_invoke: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was read beside the rows.
+
+    ``tasks``: by task id; None where the row does not exist; absent where it could not be read.
+    ``found``: by idempotency key, the task that stands under it or None; absent where nobody has
+    looked. ``budget``: the free slots of the orchestration's user; None: nothing limits them.
+    """
+
+    tasks: Mapping[str, Task | None] = field(default_factory=dict)
+    found: Mapping[str, Task | None] = field(default_factory=dict)
+    budget: Budget | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChildDiagnosis:
+    """One child's code, one sentence of why, and since when (None: for a long time)."""
+
+    sub_issue_id: str
+    code: Code
+    reason: str
+    since: datetime | None = None
+    task_id: str | None = None
+    blockers: tuple[str, ...] = ()
+
+    def age_seconds(self, now: datetime) -> float | None:
+        """How long it has been so, in seconds; None where no time is known."""
+        return None if self.since is None else max(0.0, (now - self.since).total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The codes of an orchestration; ``children`` has the non-terminal ones, sorted by id."""
+
+    orchestration_id: str
+    code: OrchestrationCode
+    reason: str
+    since: datetime | None
+    children: Mapping[str, ChildDiagnosis]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether there is nothing to repair and nothing to surface."""
+        return self.code in {OrchestrationCode.IN_PROGRESS, OrchestrationCode.SETTLED} and all(
+            child.code in HEALTHY for child in self.children.values()
+        )
+
+
+def diagnose(
+    orchestration: Orchestration, evidence: Evidence, policy: Policy, now: datetime
+) -> Diagnosis:
+    """Give every non-terminal child, and the orchestration, its code at ``now`` (aware, UTC)."""
+    return _Diagnoser(orchestration, evidence, policy, now).run()
+
+
+class _Diagnoser:
+    """One diagnosis at work; each step settles some of the children."""
+
+    def __init__(
+        self, orchestration: Orchestration, evidence: Evidence, policy: Policy, now: datetime
+    ) -> None:
+        self.orchestration = orchestration
+        self.children = orchestration.children
+        self.evidence = evidence
+        self.policy = policy
+        self.now = now
+        self.codes: dict[str, ChildDiagnosis] = {}
+        # Effective outcomes, each with the moment at which it came about.
+        self.succeeded: dict[str, datetime] = {}
+        self.failed: dict[str, datetime] = {}
+
+    def run(self) -> Diagnosis:
+        if self.orchestration.meta is None:
+            return self._orphans()
+        self._settle_released()
+        unreleased = self._unreleased()
+        self._settle_doomed(unreleased)
+        self._settle_due(unreleased)
+        self._settle_blocked(unreleased)
+        self._quarantine()
+        code, reason, since = self._orchestration_code()
+        children = {key: self.codes[key] for key in sorted(self.codes)}
+        return Diagnosis(self.orchestration.orchestration_id, code, reason, since, children)
+
+    # -- small tools
+
+    def _set(  # noqa: PLR0913 - the fields of a diagnosis
+        self,
+        child: Child,
+        code: Code,
+        reason: str,
+        since: datetime | None = None,
+        blockers: tuple[str, ...] = (),
+    ) -> None:
+        known = None if since in {None, LONG_AGO} else since
+        self.codes[child.sub_issue_id] = ChildDiagnosis(
+            child.sub_issue_id, code, reason, known, child.task_id, blockers
+        )
+
+    def _past(self, since: datetime | None, wait: timedelta) -> bool:
+        return since is None or since == LONG_AGO or self.now - since >= wait
+
+    def _newest(self) -> datetime | None:
+        times = [moment(child.updated_at or child.created_at) for child in self.children.values()]
+        meta = self.orchestration.meta
+        if meta is not None:
+            times.append(moment(meta.created_at))
+        return max((time for time in times if time is not None), default=None)
+
+    def _name(self, key: str) -> str:
+        child = self.children.get(key)
+        return (child.display_id if child is not None else None) or key
+
+    # -- an orchestration without a meta row
+
+    def _orphans(self) -> Diagnosis:
+        newest = self._newest()
+        old = self._past(newest, self.policy.grace)
+        for key in sorted(self.children):
+            child = self.children[key]
+            if child.terminal:
+                continue
+            if old:
+                reason = "its meta row is missing, so nothing can be released for it"
+                self._set(child, Code.ORPHAN_ROW, reason, newest)
+            else:
+                reason = "its meta row is not there yet: it is still being seeded"
+                self._set(child, Code.WITHIN_GRACE, reason, newest)
+        if not self.codes:
+            code, reason = OrchestrationCode.SETTLED, "all children are terminal; no meta row"
+        elif old:
+            code, reason = OrchestrationCode.ROWS_MISSING, "the meta row is missing"
+        else:
+            code, reason = OrchestrationCode.IN_PROGRESS, "still being seeded"
+        return Diagnosis(
+            self.orchestration.orchestration_id, code, reason, newest, dict(self.codes)
+        )
+
+    # -- children that carry their own evidence
+
+    def _settle_released(self) -> None:
+        for key, child in self.children.items():
+            # A terminal row is final whatever else is wrong with it.
+            if child.status is ChildStatus.SUCCEEDED:
+                self.succeeded[key] = moment(child.updated_at) or LONG_AGO
+            elif child.status in FAILURE:
+                self.failed[key] = moment(child.updated_at) or LONG_AGO
+            elif child.problem is not None:
+                self._set(child, Code.MALFORMED_ROW, child.problem, moment(child.updated_at))
+            elif child.status is None:
+                reason = f"child_status {child.raw_status!r} is not known to this version"
+                self._set(child, Code.UNKNOWN_STATUS, reason, moment(child.updated_at))
+            elif child.status is ChildStatus.RELEASING:
+                self._claim(child)
+            elif child.status is ChildStatus.RELEASED:
+                self._released(child)
+
+    def _claim(self, child: Child) -> None:
+        since = moment(child.updated_at)
+        if not self._past(since, self.policy.claim_timeout):
+            self._set(child, Code.CLAIM_IN_PROGRESS, "a releaser is at work on it", since)
+        elif not self._foreign(child):
+            reason = "a releaser claimed it and never came back"
+            self._set(child, Code.ABANDONED_CLAIM, reason, since)
+
+    def _foreign(self, child: Child) -> bool:
+        """Whether another user's task stands under the key; if so, that is its diagnosis."""
+        meta = self.orchestration.meta
+        found = self.evidence.found.get(child.idempotency_key)
+        if found is None or meta is None or found.user_id == meta.user_id:
+            return False
+        reason = f"task {found.task_id} of another user holds its idempotency key"
+        self._set(child, Code.IDEMPOTENCY_CONFLICT, reason, moment(child.updated_at))
+        return True
+
+    def _released(self, child: Child) -> None:
+        since = moment(child.updated_at)
+        if child.task_id is None:
+            if not self._past(since, self.policy.grace):
+                self._set(child, Code.WITHIN_GRACE, "released a moment ago, no task id yet", since)
+            elif not self._foreign(child):
+                reason = "it is released, and its row names no task"
+                self._set(child, Code.MISSING_TASK_ID, reason, since)
+        elif child.task_id not in self.evidence.tasks:
+            self._set(child, Code.CHECK_FAILED, f"task {child.task_id} could not be read", since)
+        else:
+            task = self.evidence.tasks[child.task_id]
+            if task is None:
+                reason = f"its task {child.task_id} does not exist"
+                self._set(child, Code.MISSING_TASK, reason, since)
+            else:
+                self._by_task(child, task)
+
+    def _by_task(self, child: Child, task: Task) -> None:
+        if task.problem is not None:
+            known = "build_passed" in task.problem or not task.status
+            code = Code.MALFORMED_ROW if known else Code.UNKNOWN_STATUS
+            self._set(child, code, task.problem, moment(task.updated_at))
+        elif task.terminal:
+            since = moment(task.finished_at)
+            if self._past(since, self.policy.grace):
+                reason = f"its task is {task.status}, and the event was lost"
+                self._set(child, Code.LOST_TERMINAL, reason, since)
+                into = self.succeeded if task.outcome is ChildStatus.SUCCEEDED else self.failed
+                into[child.sub_issue_id] = since or LONG_AGO
+            else:
+                self._set(child, Code.WITHIN_GRACE, f"its task has just become {task.status}", since)
+        else:
+            self._unfinished(child, task)
+
+    def _unfinished(self, child: Child, task: Task) -> None:
+        since = moment(task.status_since) or moment(task.updated_at) or moment(task.created_at)
+        if task.status == "SUBMITTED":
+            never_invoked = task.ours and task.invoked_at is None and self.policy.can_invoke
+            if never_invoked and self._past(since, self.policy.grace):
+                reason = "its task was created, and its pipeline was never invoked"
+                self._set(child, Code.UNSTARTED_TASK, reason, since)
+                return
+            if self._past(since, self.policy.start_timeout):
+                reason = "its task is still SUBMITTED: the pipeline never started it"
+                if task.invoke_count >= MOST_ATTEMPTS:
+                    reason += f", though it was invoked again {task.invoke_count} times"
+                self._set(child, Code.UNSTARTED_TASK, reason, since)
+                return
+        if self._past(since, self.policy.long_running):
+            reason = f"its task has been {task.status} for very long"
+            self._set(child, Code.LONG_RUNNING, reason, since)
+        else:
+            self._set(child, Code.RUNNING, f"its task is {task.status}", since)
+
+    # -- children that are not released yet
+
+    def _unreleased(self) -> dict[str, Child]:
+        return {
+            key: child
+            for key, child in self.children.items()
+            if child.status in UNRELEASED and key not in self.codes
+        }
+
+    def _dependents(self, among: Mapping[str, Child]) -> dict[str, list[str]]:
+        dependents: dict[str, list[str]] = {}
+        for key, child in among.items():
+            for predecessor in child.depends_on:
+                dependents.setdefault(predecessor, []).append(key)
+        return dependents
+
+    def _settle_doomed(self, unreleased: dict[str, Child]) -> None:
+        """Failure closure: from the earliest failure on, so that each gets its earliest cause."""
+        dependents = self._dependents(unreleased)
+        for source in sorted(self.failed, key=lambda key: (self.failed[key], key)):
+            since = self.failed[source]
+            queue = deque([source])
+            while queue:
+                cause = queue.popleft()
+                for key in dependents.get(cause, ()):
+                    child = unreleased.get(key)
+                    if child is None:
+                        continue
+                    del unreleased[key]
+                    queue.append(key)
+                    self._doom(child, cause, since)
+
+    def _doom(self, child: Child, cause: str, since: datetime) -> None:
+        if self._past(since, self.policy.grace):
+            reason = f"its predecessor {self._name(cause)} did not succeed, so it never runs"
+            self._set(child, Code.LOST_SKIP, reason, since, (cause,))
+        else:
+            reason = f"its predecessor {self._name(cause)} has just failed"
+            self._set(child, Code.WITHIN_GRACE, reason, since, (cause,))
+
+    def _settle_due(self, unreleased: dict[str, Child]) -> None:
+        due: dict[str, datetime] = {}
+        for key, child in list(unreleased.items()):
+            if not all(predecessor in self.succeeded for predecessor in child.depends_on):
+                continue
+            del unreleased[key]
+            since = max(
+                (self.succeeded[predecessor] for predecessor in child.depends_on),
+                default=moment(child.updated_at) or LONG_AGO,
+            )
+            if self._past(since, self.policy.grace):
+                due[key] = since
+            else:
+                self._set(child, Code.WITHIN_GRACE, "it has just become due", since)
+        self._allot(due)
+
+    def _allot(self, due: dict[str, datetime]) -> None:
+        meta = self.orchestration.meta
+        problem = meta.problem if meta is not None else None
+        budget = self.evidence.budget
+        granted = frozenset(grant(budget, due))
+        for key, since in due.items():
+            child = self.children[key]
+            if problem is not None:
+                self._set(child, Code.MALFORMED_ROW, problem, since)
+            elif self._foreign(child):
+                continue
+            elif key in granted:
+                reason = "every predecessor has succeeded, and nobody has released it"
+                self._set(child, Code.LOST_RELEASE, reason, since)
+            else:
+                why = budget.problem if budget is not None else None
+                reason = f"it is due, and its user has no free slot{f' ({why})' if why else ''}"
+                self._set(child, Code.OVER_BUDGET, reason, since)
+
+    def _settle_blocked(self, unreleased: dict[str, Child]) -> None:
+        """Tell those that wait for what can still happen from those that wait for ever."""
+        pending = {
+            key: [p for p in child.depends_on if p not in self.succeeded]
+            for key, child in unreleased.items()
+        }
+        cyclic = _on_cycles(pending)
+        dangling = {
+            key: next(p for p in waits if p not in self.children)
+            for key, waits in pending.items()
+            if key not in cyclic and any(p not in self.children for p in waits)
+        }
+        dependents = self._dependents(unreleased)
+        # What is alive: everything that has a code by now, and whoever waits for something alive.
+        queue = deque(key for key in self.codes if key not in unreleased)
+        alive: set[str] = set()
+        hopeless = cyclic | dangling.keys()
+        while queue:
+            for key in dependents.get(queue.popleft(), ()):
+                if key in pending and key not in alive and key not in hopeless:
+                    alive.add(key)
+                    queue.append(key)
+        behind_cycle = _reachable(cyclic, dependents)
+        for key, child in unreleased.items():
+            waits = tuple(pending[key])
+            since = moment(child.updated_at)
+            if key in alive:
+                self._set(child, Code.WAITING, self._waiting_reason(waits), since, waits)
+            elif key in cyclic:
+                names = ", ".join(self._name(p) for p in waits if p in cyclic)
+                reason = f"it is on a dependency cycle, through {names}"
+                self._set(child, Code.DEPENDENCY_CYCLE, reason, since, waits)
+            elif key in dangling:
+                self._dangling(child, dangling[key], since)
+            elif key in behind_cycle:
+                reason = "everything that it waits for is on, or behind, a dependency cycle"
+                self._set(child, Code.DEPENDENCY_CYCLE, reason, since, waits)
+            else:
+                self._dangling(child, None, since)
+
+    def _waiting_reason(self, waits: tuple[str, ...]) -> str:
+        names = [self._name(key) for key in waits[:3]]
+        more = f" and {len(waits) - 3} more" if len(waits) > len(names) else ""
+        return f"waits for {', '.join(names)}{more}"
+
+    def _dangling(self, child: Child, missing: str | None, since: datetime | None) -> None:
+        newest = self._newest()
+        if not self.orchestration.complete and not self._past(newest, self.policy.grace):
+            self._set(child, Code.WITHIN_GRACE, "not all rows of it are there yet", newest)
+        elif missing is None:
+            reason = "everything that it waits for depends on an id that has no row"
+            self._set(child, Code.DANGLING_DEPENDENCY, reason, since, child.depends_on)
+        else:
+            reason = f"it depends on {missing}, which has no row"
+            self._set(child, Code.DANGLING_DEPENDENCY, reason, since, (missing,))
+
+    # -- the orchestration
+
+    def _quarantine(self) -> None:
+        attempts = self.orchestration.attempts
+        if attempts is None or not attempts.quarantined(self.now, self.orchestration.fingerprint):
+            return
+        since = moment(attempts.last_failed_at)
+        for key, diagnosis in list(self.codes.items()):
+            if diagnosis.code in ACTIONABLE:
+                reason = (
+                    f"{diagnosis.code.value}; left alone until {attempts.retry_at} after "
+                    f"{attempts.failures} failures, the last: {attempts.last_error}"
+                )
+                self._set(self.children[key], Code.QUARANTINED, reason, since)
+
+    def _orchestration_code(self) -> tuple[OrchestrationCode, str, datetime | None]:
+        meta = self.orchestration.meta
+        newest = self._newest()
+        if meta is None:  # not reached: orphans are diagnosed apart
+            return OrchestrationCode.ROWS_MISSING, "the meta row is missing", newest
+        finished = not self.codes
+        if finished and meta.settled:
+            return OrchestrationCode.SETTLED, "the parent has been settled", newest
+        counted = meta.child_count or 0
+        if counted > len(self.children):
+            reason = f"{len(self.children)} of {counted} child rows are there"
+            if self._past(newest, self.policy.grace):
+                return OrchestrationCode.ROWS_MISSING, reason, newest
+            return OrchestrationCode.IN_PROGRESS, reason, newest
+        if not finished:
+            reason = f"{len(self.codes)} of {len(self.children)} children are not finished"
+            return OrchestrationCode.IN_PROGRESS, reason, newest
+        latest = max(
+            (moment(child.updated_at) or LONG_AGO for child in self.children.values()),
+            default=newest,
+        )
+        if self._past(latest, self.policy.grace):
+            since = None if latest == LONG_AGO else latest
+            reason = "all children are terminal, and nobody has settled the parent"
+            return OrchestrationCode.UNSETTLED_PARENT, reason, since
+        return OrchestrationCode.IN_PROGRESS, "the last child has just finished", newest
+
+
+ACTIONABLE = frozenset(
+    {
+        Code.LOST_RELEASE,
+        Code.LOST_TERMINAL,
+        Code.LOST_SKIP,
+        Code.ABANDONED_CLAIM,
+        Code.UNSTARTED_TASK,
+        Code.MISSING_TASK_ID,
+    }
+)
+"""Codes that the reconciler acts on by itself."""
+
+
+def _reachable(sources: set[str], dependents: Mapping[str, list[str]]) -> set[str]:
+    seen = set(sources)
+    queue = deque(sources)
+    while queue:
+        for key in dependents.get(queue.popleft(), ()):
+            if key not in seen:
+                seen.add(key)
+                queue.append(key)
+    return seen
+
+
+def _on_cycles(pending: Mapping[str, list[str]]) -> set[str]:
+    """Return the keys that are on a cycle, or between two of them.
+
+    Peels off what has no predecessor left, then what has no dependent left: what remains has both
+    a cycle before it and one behind it. Linear in nodes and edges, and never recursive: graphs of
+    thousands of children are met.
+    """
+    edges = {key: [p for p in waits if p in pending] for key, waits in pending.items()}
+    forward: dict[str, list[str]] = {key: [] for key in edges}
+    for key, waits in edges.items():
+        for predecessor in waits:
+            forward[predecessor].append(key)
+    left = _peel(edges, forward)
+    within = {key: [n for n in forward[key] if n in left] for key in left}
+    backward = {key: [p for p in edges[key] if p in left] for key in left}
+    return _peel(within, backward)
+
+
+def _peel(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> set[str]:
+    """Remove, again and again, what has nothing before it; return what cannot be removed."""
+    counts = {key: len(names) for key, names in before.items()}
+    queue = deque(key for key, count in counts.items() if count == 0)
+    left = set(counts)
+    while queue:
+        key = queue.popleft()
+        left.discard(key)
+        for follower in after[key]:
+            counts[follower] -= 1
+            if counts[follower] == 0:
+                queue.append(follower)
+    return left

@@ -1,0 +1,55 @@
+"""Names that must come out the same however often they are made."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+
+from ulid import ULID
+
+from reconciler.domain.model import moment
+
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_NOT_SLUG = re.compile(r"[^a-z0-9]+")
+_SLUG_LENGTH = 50
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def valid_idempotency_key(key: str) -> bool:
+    """Whether the platform accepts ``key`` (``contract.md``)."""
+    return _KEY.fullmatch(key) is not None
+
+
+def derived_ulid(seed: str, at: datetime | None) -> str:
+    """Return the ULID that ``seed`` always has at ``at``: 26 characters of Crockford base 32.
+
+    The time part is ``at``, so that ids sort as the platform's do; the random part is a hash of
+    the seed. A time outside what a ULID can hold counts as the epoch.
+    """
+    milliseconds = int(((at or _EPOCH) - _EPOCH).total_seconds() * 1000)
+    if not 0 <= milliseconds < 1 << 48:
+        milliseconds = 0
+    random = hashlib.sha256(seed.encode()).digest()[:10]
+    return str(ULID(milliseconds.to_bytes(6) + random))
+
+
+def task_id_for(idempotency_key: str, child_created_at: str | None) -> str:
+    """Return the task id that every releaser of ours makes for this release attempt.
+
+    Two releasers thus collide on the task's own key, which the store refuses, even before the
+    index by idempotency key shows either. The child's ``created_at`` never changes; the attempt
+    is in the key.
+    """
+    return derived_ulid(idempotency_key, moment(child_created_at))
+
+
+def event_id_for(task_id: str, event_type: str, at: datetime) -> str:
+    """Return the id of an event of ``task_id`` at ``at``; sorts by time within the task."""
+    return derived_ulid(f"{task_id}/{event_type}/{at.isoformat()}", at)
+
+
+def slug(first_line: str) -> str:
+    """Return the last part of a branch name: a–z, 0–9 and ``-``, 1 to 50 characters."""
+    cut = _NOT_SLUG.sub("-", first_line.lower()).strip("-")[:_SLUG_LENGTH]
+    return cut or "task"

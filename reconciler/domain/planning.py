@@ -1,0 +1,204 @@
+"""Planning: from a diagnosis to the writes that are due, in the order in which they must come.
+
+What is planned here is what ``--report`` prints and what a repair does: there is no other path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from reconciler.domain.codes import Code
+from reconciler.domain.diagnosis import (
+    LONG_AGO,
+    MOST_ATTEMPTS,
+    ChildDiagnosis,
+    Diagnosis,
+    Evidence,
+    Policy,
+)
+from reconciler.domain.model import ChildStatus, Orchestration, Task, moment
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something to be done for one child; ``code`` is the diagnosis that asks for it."""
+
+    sub_issue_id: str
+    code: str
+    since: datetime | None
+
+    @property
+    def verb(self) -> str:
+        """What a person reads."""
+        return type(self).__name__.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Advance(Action):
+    """Set a released child to what its terminal task says."""
+
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class Skip(Action):
+    """Skip a child, since the predecessor ``because`` did not succeed."""
+
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt(Action):
+    """Make the task that an interrupted releaser left the child's own."""
+
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class ResetClaim(Action):
+    """Set an abandoned claim back to ``ready``."""
+
+    @property
+    def verb(self) -> str:
+        """What a person reads."""
+        return "reset claim"
+
+
+@dataclass(frozen=True, slots=True)
+class Release(Action):
+    """Release a child that is due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reinvoke(Action):
+    """Invoke the pipeline of a task that never started; ``again`` unless it never was."""
+
+    task: Task
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Nudge(Action):
+    """Touch the task that finished last, so that its terminal record is streamed once more."""
+
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is due: ``lookups`` are idempotency keys to look up before anything else is planned
+    for their children; ``actions`` come before ``releases``.
+    """
+
+    lookups: tuple[str, ...]
+    actions: tuple[Action, ...]
+    releases: tuple[Release, ...]
+
+
+def plan(
+    orchestration: Orchestration,
+    diagnosis: Diagnosis,
+    evidence: Evidence,
+    policy: Policy,
+    now: datetime,
+) -> Plan:
+    """Return what a diagnosis asks for at ``now``.
+
+    Advances come first, then skips, each behind its cause, then adoptions and claims; releases
+    come last, oldest due first, since their conditions ask for what the others write.
+    """
+    lookups: list[str] = []
+    advances: list[Action] = []
+    skips: list[Skip] = []
+    others: list[Action] = []
+    releases: list[Release] = []
+    for key, found in diagnosis.children.items():
+        child = orchestration.children[key]
+        code = found.code
+        if code is Code.LOST_TERMINAL:
+            task = evidence.tasks.get(child.task_id or "")
+            if task is not None:
+                advances.append(Advance(key, code, found.since, task))
+        elif code is Code.LOST_SKIP:
+            skips.append(Skip(key, code, found.since, found.blockers[0]))
+        elif code is Code.LOST_RELEASE:
+            releases.append(Release(key, code, found.since))
+        elif code is Code.UNSTARTED_TASK:
+            others.extend(_reinvoke(found, evidence, policy, now))
+        elif code in {Code.ABANDONED_CLAIM, Code.MISSING_TASK_ID}:
+            if child.idempotency_key not in evidence.found:
+                lookups.append(child.idempotency_key)
+                continue
+            task = evidence.found[child.idempotency_key]
+            if task is not None:
+                others.append(Adopt(key, code, found.since, task))
+            elif code is Code.ABANDONED_CLAIM:
+                others.append(ResetClaim(key, code, found.since))
+    releases.sort(key=lambda action: (action.since or LONG_AGO, action.sub_issue_id))
+    return Plan(tuple(lookups), (*advances, *_behind_causes(skips), *others), tuple(releases))
+
+
+def _behind_causes(skips: list[Skip]) -> list[Skip]:
+    """Order skips so that each comes behind the skip that causes it."""
+    by_cause: dict[str, list[Skip]] = {}
+    for skip in skips:
+        by_cause.setdefault(skip.because, []).append(skip)
+    skipped = {skip.sub_issue_id for skip in skips}
+    level = [skip for skip in skips if skip.because not in skipped]
+    ordered: list[Skip] = []
+    while level:
+        ordered.extend(level)
+        level = [then for skip in level for then in by_cause.get(skip.sub_issue_id, ())]
+    return ordered
+
+
+def _reinvoke(
+    found: ChildDiagnosis, evidence: Evidence, policy: Policy, now: datetime
+) -> list[Action]:
+    task = evidence.tasks.get(found.task_id or "")
+    if task is None or not policy.can_invoke:
+        return []
+    if task.ours and task.invoked_at is None:
+        return [Reinvoke(found.sub_issue_id, found.code, found.since, task, again=False)]
+    if task.invoke_count >= MOST_ATTEMPTS:
+        return []
+    last = moment(task.invoked_at)
+    if task.invoke_count and last is not None:
+        # The pause doubles: a pipeline that is down is not helped by being hammered.
+        if now - last < policy.start_timeout * 2**task.invoke_count:
+            return []
+    return [Reinvoke(found.sub_issue_id, found.code, found.since, task, again=True)]
+
+
+def plan_nudge(
+    orchestration: Orchestration,
+    since: datetime | None,
+    tasks: Mapping[str, Task | None],
+    policy: Policy,
+    now: datetime,
+) -> tuple[Nudge | None, str]:
+    """Return the nudge that an unsettled parent needs now, or None, and why in a sentence.
+
+    ``tasks`` are those of its children, by task id.
+    """
+    finished = [
+        (moment(task.finished_at) or LONG_AGO, key, task)
+        for key, child in sorted(orchestration.children.items())
+        if child.task_id is not None
+        and (task := tasks.get(child.task_id)) is not None
+        and task.terminal
+        and child.status in {ChildStatus.SUCCEEDED, ChildStatus.FAILED}
+    ]
+    if not finished:
+        return None, "none of its children has a finished task that could be touched"
+    _, key, task = max(finished, key=lambda entry: entry[:2])
+    if task.nudge_count >= MOST_ATTEMPTS:
+        return None, f"task {task.task_id} has been touched {task.nudge_count} times, in vain"
+    last = moment(task.nudged_at)
+    if task.nudge_count and last is not None:
+        due_at = last + policy.nudge_pause * 2**task.nudge_count
+        if now < due_at:
+            return None, f"task {task.task_id} was touched {task.nudge_count} times; waiting"
+    return Nudge(key, "unsettled_parent", since, task), f"touch task {task.task_id}"

@@ -1,0 +1,260 @@
+"""What a released task carries: told exactly what the live reconciler would have told it.
+
+Everything is built as DynamoDB's typed JSON, ready to be written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NoReturn
+
+from reconciler.domain.identity import slug, task_id_for, valid_idempotency_key
+from reconciler.domain.model import DEFAULT_CHANNEL, Child, Item, Orchestration, timestamp
+from reconciler.domain.rows import text
+
+WORKFLOW_ID = "coding/new-task-v1"
+WORKFLOW_VERSION = "1.0.0"
+MAX_DESCRIPTION_CHARACTERS = 10_000
+MAX_ATTACHMENTS = 10
+DEFAULT_APPROVAL_GATE_CAP = 50
+
+INTEGRATION_INSTRUCTIONS = """\
+Integration of all finished sub-issues of the parent issue.
+
+Merge the branches of the predecessors into one branch and resolve any conflicts between them, \
+keeping the intent of each. Then build the project and run its tests, and mend what the merge \
+broke. Add no features and change nothing that the merge does not need. Open one pull request \
+with the result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A task that can never be made; ``reason`` says what a person should do next."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDraft:
+    """A task ready to be created. ``item`` is the whole row; ``warnings`` are for the log."""
+
+    task_id: str
+    branch_name: str
+    idempotency_key: str
+    description: str
+    repo: str
+    channel_source: str
+    item: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+
+
+def draft_task(
+    orchestration: Orchestration,
+    child: Child,
+    *,
+    now: datetime,
+    approval_gate_cap: int = DEFAULT_APPROVAL_GATE_CAP,
+) -> TaskDraft | Refusal:
+    """Build the task of ``child``, whose predecessors all succeeded; its meta row must be sound.
+
+    Whether the repo is onboarded and the text passes the guardrail is asked elsewhere.
+    """
+    meta = orchestration.meta
+    if meta is None or meta.user_id is None or meta.repo is None:
+        return Refusal("The meta row is incomplete; seed the orchestration again.")
+    key = child.idempotency_key
+    if not valid_idempotency_key(key):
+        return Refusal(
+            f"The idempotency key {key[:160]!r} is not of the form [A-Za-z0-9_-]{{1,128}}; "
+            "the sub-issue's id cannot be used. Create the sub-issue anew and retry."
+        )
+    own = own_text(child)
+    description = describe(meta.item, child, own)
+    if len(description) > MAX_DESCRIPTION_CHARACTERS:
+        return Refusal(
+            f"The task's description has {len(description)} characters, and at most "
+            f"{MAX_DESCRIPTION_CHARACTERS} are allowed. Shorten the sub-issue or the parent "
+            "issue, then retry."
+        )
+    channel = text(meta.item, "channel_source") or DEFAULT_CHANNEL
+    repo = text(child.item, "repo") or meta.repo
+    task_id = task_id_for(key, child.created_at)
+    branch = f"bgagent/{task_id}/{slug(own.partition(chr(10))[0])}"
+    metadata = channel_metadata(orchestration, child, channel)
+    attachments, warnings = collect_attachments(meta.item, child)
+    at = timestamp(now)
+    item: dict[str, Any] = {
+        "task_id": {"S": task_id},
+        "user_id": {"S": meta.user_id},
+        "status": {"S": "SUBMITTED"},
+        "repo": {"S": repo},
+        "workflow_ref": {"S": WORKFLOW_ID},
+        "resolved_workflow": {"M": {"id": {"S": WORKFLOW_ID}, "version": {"S": WORKFLOW_VERSION}}},
+        "task_description": {"S": description},
+        "branch_name": {"S": branch},
+        "idempotency_key": {"S": key},
+        "channel_source": {"S": channel},
+        "channel_metadata": {"M": {name: {"S": value} for name, value in metadata.items()}},
+        "status_created_at": {"S": f"SUBMITTED#{at}"},
+        "created_at": {"S": at},
+        "updated_at": {"S": at},
+        "approval_gate_count": {"N": "0"},
+        "approval_gate_cap": {"N": str(approval_gate_cap)},
+    }
+    if channel == "linear" and metadata.get("linear_issue_id"):
+        item["linear_issue_id"] = {"S": metadata["linear_issue_id"]}
+    cloud, issue = metadata.get("jira_cloud_id"), metadata.get("jira_issue_key")
+    if channel == "jira" and cloud and issue:
+        item["jira_issue_identity"] = {"S": f"{cloud}#{issue}"}
+    if attachments:
+        item["attachments"] = {"L": attachments}
+    return TaskDraft(
+        task_id, branch, key, description, repo, channel, item, tuple(warnings)
+    )
+
+
+def own_text(child: Child) -> str:
+    """Return what the child itself says: ``display_id: title``, then its description."""
+    if child.is_integration:
+        return INTEGRATION_INSTRUCTIONS
+    title = text(child.item, "title") or ""
+    heading = ": ".join(part for part in (child.display_id, title) if part)
+    body = text(child.item, "description") or ""
+    if body.strip() == title.strip():
+        body = ""
+    return "\n\n".join(part for part in (heading, body) if part.strip()).strip()
+
+
+def describe(meta: Item, child: Child, own: str) -> str:
+    """Return the whole description: the parent's context as a statement, then the child's own.
+
+    Orders in the context would trip content filters; so it only says what it is.
+    """
+    title = text(meta, "parent_context_title")
+    body = text(meta, "parent_context_description")
+    if not title and not body:
+        return own
+    lines = ["----- Context: the parent issue that this sub-issue is a part of -----"]
+    if title:
+        lines.append(f"Title: {title}")
+    if body:
+        lines.append(body)
+    lines.append("----- End of context -----")
+    return "\n".join(lines) + "\n\n" + own
+
+
+def channel_metadata(orchestration: Orchestration, child: Child, channel: str) -> dict[str, str]:
+    """Return the task's metadata: the row's own map first, then ours on top."""
+    meta = orchestration.meta.item if orchestration.meta is not None else {}
+    own = child.item.get("channel_metadata", {}).get("M")
+    metadata: dict[str, str] = {}
+    if isinstance(own, Mapping):
+        metadata = {
+            name: value["S"] for name, value in own.items() if isinstance(value.get("S"), str)
+        }
+    ours: dict[str, str | None] = {
+        "orchestration_id": orchestration.orchestration_id,
+        "orchestration_sub_issue_id": child.sub_issue_id,
+        **_base_branch(orchestration, child),
+    }
+    if channel == "linear":
+        credentials = ("credentials_ref", "linear_workspace_id")
+        parent = ("parent_issue_ref", "parent_linear_issue_id")
+        ours |= {
+            "linear_workspace_id": text(child.item, *credentials) or text(meta, *credentials),
+            "parent_linear_issue_id": text(child.item, *parent) or text(meta, *parent),
+            "linear_issue_id": None if child.is_integration else child.sub_issue_id,
+            "linear_issue_identifier": child.display_id,
+            "linear_project_id": text(meta, "linear_project_id"),
+            "linear_oauth_secret_arn": text(meta, "linear_oauth_secret_arn"),
+            "linear_workspace_slug": text(meta, "linear_workspace_slug"),
+        }
+    metadata.update({name: value for name, value in ours.items() if value})
+    return metadata
+
+
+def _base_branch(orchestration: Orchestration, child: Child) -> dict[str, str]:
+    branches = sorted(
+        {
+            predecessor.branch_name
+            for key in child.depends_on
+            if (predecessor := orchestration.children.get(key)) is not None
+            and predecessor.branch_name
+        }
+    )
+    if not branches:
+        return {}
+    if len(branches) == 1:
+        return {"orchestration_base_branch": branches[0]}
+    merge = json.dumps(branches, separators=(",", ":"), ensure_ascii=False)
+    return {"orchestration_base_branch": "main", "orchestration_merge_branches": merge}
+
+
+def collect_attachments(meta: Item, child: Child) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the attachments as typed maps, and warnings about what was left out."""
+    if child.is_integration:
+        return [], []
+    warnings: list[str] = []
+    listed = child.item.get("pre_screened_attachments", {}).get("L")
+    own = listed if isinstance(listed, list) else []
+    chosen: dict[str, dict[str, Any]] = {}
+    for record in [*own, *_parents_attachments(meta, warnings)]:
+        fields = record.get("M")
+        if not isinstance(fields, Mapping):
+            warnings.append("an attachment record that is not a map was left out")
+            continue
+        attachment_id = text(fields, "attachment_id")
+        screening = fields.get("screening", {}).get("M")
+        passed = isinstance(screening, Mapping) and text(screening, "status") == "passed"
+        if attachment_id is None or not passed:
+            warnings.append(f"attachment {attachment_id} was left out: not screened as passed")
+        elif attachment_id not in chosen:
+            chosen[attachment_id] = {"M": dict(fields)}
+    if len(chosen) > MAX_ATTACHMENTS:
+        left_out = list(chosen)[MAX_ATTACHMENTS:]
+        warnings.append(
+            f"{len(left_out)} attachments over the limit of {MAX_ATTACHMENTS} were left out: "
+            + ", ".join(left_out)
+        )
+    return list(chosen.values())[:MAX_ATTACHMENTS], warnings
+
+
+def _parents_attachments(meta: Item, warnings: list[str]) -> Iterable[dict[str, Any]]:
+    raw = text(meta, "pre_screened_attachments_json")
+    if raw is None:
+        return []
+    try:
+        records = json.loads(raw, parse_constant=_no_constant)
+        if isinstance(records, list):
+            return [typed(record) for record in records]
+    except (ValueError, RecursionError):
+        warnings.append("the parent's pre_screened_attachments_json cannot be read; none passed on")
+        return []
+    warnings.append("the parent's pre_screened_attachments_json is not a list; none passed on")
+    return []
+
+
+def _no_constant(name: str) -> NoReturn:
+    msg = f"{name} is not JSON"
+    raise ValueError(msg)
+
+
+def typed(value: object) -> dict[str, Any]:
+    """Turn a JSON value into DynamoDB's typed JSON."""
+    if value is None:
+        return {"NULL": True}
+    if isinstance(value, bool):
+        return {"BOOL": value}
+    if isinstance(value, int | float):
+        return {"N": str(value)}
+    if isinstance(value, str):
+        return {"S": value}
+    if isinstance(value, Mapping):
+        return {"M": {str(name): typed(part) for name, part in value.items()}}
+    if isinstance(value, list | tuple):
+        return {"L": [typed(part) for part in value]}
+    msg = f"{type(value).__name__} has no place in an item"
+    raise TypeError(msg)

@@ -1,0 +1,141 @@
+"""What a piece of work is done for, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from reconciler.domain.codes import OrchestrationCode
+from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
+from reconciler.domain.model import Orchestration, Task
+from reconciler.operations.counts import Counts
+
+RELEASED = "released"
+ADOPTED = "adopted"
+ALREADY_RELEASED = "already_released"
+NO_LONGER_DUE = "no_longer_due"
+CLAIM_IN_PROGRESS = "claim_in_progress"
+OVER_BUDGET = "over_budget"
+REFUSED = "refused"
+IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+PAUSED = "paused"
+REPORT_ONLY = "report_only"
+PACED = "paced"
+REINVOKED = "reinvoked"
+QUEUED = "queued"
+DONE = "done"
+LOST_RACE = "lost_race"
+FAILED = "failed"
+
+RELEASE_OUTCOMES: tuple[str, ...] = (
+    RELEASED,
+    ADOPTED,
+    ALREADY_RELEASED,
+    NO_LONGER_DUE,
+    CLAIM_IN_PROGRESS,
+    OVER_BUDGET,
+    REFUSED,
+    IDEMPOTENCY_CONFLICT,
+    PAUSED,
+    REPORT_ONLY,
+    PACED,
+    REINVOKED,
+    FAILED,
+)
+"""How a release can end: the label values of ``reconciler_releases_total{outcome}``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a piece of work is done for.
+
+    ``apply``: False plans only, and writes nothing. ``by_hand``: a person asked for it, so neither
+    the grace nor a quarantine holds it up.
+    """
+
+    now: datetime
+    sweep_id: str
+    by_hand: bool = False
+    apply: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRequest:
+    """A release to be made elsewhere; ``depends_on`` is a hint that saves reading the rest."""
+
+    orchestration_id: str
+    sub_issue_id: str
+    idempotency_key: str
+    depends_on: tuple[str, ...]
+    due_since: datetime | None
+    sweep_id: str
+
+
+ReleaseDispatch = Callable[[ReleaseRequest], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseResult:
+    """How a release ended. ``applied`` is False where it was only planned."""
+
+    outcome: str
+    task_id: str | None = None
+    branch_name: str | None = None
+    detail: str = ""
+    task: Task | None = None
+    applied: bool = True
+    counts: Counts = field(default_factory=Counts)
+
+
+@dataclass(frozen=True, slots=True)
+class ActionOutcome:
+    """What came of one planned action; ``applied`` is False where it was only planned."""
+
+    verb: str
+    sub_issue_id: str
+    code: str
+    outcome: str
+    applied: bool
+    task_id: str | None = None
+    detail: str = ""
+    stranded_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """An orchestration as it was found (``found``), what was done, and how it stands now."""
+
+    orchestration_id: str
+    found: Diagnosis | None
+    now: Diagnosis | None
+    actions: tuple[ActionOutcome, ...]
+    counts: Counts
+    withheld: str | None = None
+    orchestration: Orchestration | None = None
+
+    @property
+    def code(self) -> OrchestrationCode | None:
+        """The orchestration's code as it stands now; None when it has no rows."""
+        return self.now.code if self.now is not None else None
+
+    @property
+    def children(self) -> tuple[ChildDiagnosis, ...]:
+        """The non-terminal children as they stand now."""
+        return tuple(self.now.children.values()) if self.now is not None else ()
+
+
+class Pacer(Protocol):
+    """Lets releases through at a rate."""
+
+    def acquire(self) -> bool:
+        """Wait a little for a turn; False when it would take too long."""
+
+
+class Unpaced:
+    """Lets everything through."""
+
+    def acquire(self) -> bool:
+        """Return True at once."""
+        return True

@@ -1,0 +1,94 @@
+"""What a sweep counts, in a form that adds up over pages, segments, orchestrations and hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+from reconciler.stores.dynamodb import Consumed
+
+INTEGERS = (
+    "rows_scanned",
+    "orchestrations_scanned",
+    "orchestrations_evaluated",
+    "released",
+    "adopted",
+    "advanced",
+    "skipped",
+    "claims_reset",
+    "refused",
+    "reinvoked",
+    "nudged",
+    "errors",
+)
+"""The integer fields of a sweep's summary (``contract.md``), in its order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Counts of a sweep, or of a part of one.
+
+    ``stuck``: code → how many are stuck. ``oldest_stuck_seconds``: code → the oldest of them.
+    """
+
+    rows_scanned: int = 0
+    orchestrations_scanned: int = 0
+    orchestrations_evaluated: int = 0
+    released: int = 0
+    adopted: int = 0
+    advanced: int = 0
+    skipped: int = 0
+    claims_reset: int = 0
+    refused: int = 0
+    reinvoked: int = 0
+    nudged: int = 0
+    errors: int = 0
+    stuck: Mapping[str, int] = field(default_factory=dict)
+    oldest_stuck_seconds: Mapping[str, float] = field(default_factory=dict)
+    read_units: float = 0.0
+    write_units: float = 0.0
+    requests: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        """Add up; of ages, the oldest counts."""
+        stuck = dict(self.stuck)
+        for code, count in other.stuck.items():
+            stuck[code] = stuck.get(code, 0) + count
+        oldest = dict(self.oldest_stuck_seconds)
+        for code, seconds in other.oldest_stuck_seconds.items():
+            oldest[code] = max(oldest.get(code, 0.0), seconds)
+        sums = {
+            name: getattr(self, name) + getattr(other, name)
+            for name in (*INTEGERS, "read_units", "write_units", "requests")
+        }
+        return Counts(**sums, stuck=stuck, oldest_stuck_seconds=oldest)
+
+    def with_consumed(self, consumed: Consumed) -> Counts:
+        """Return these counts with what was consumed for them added."""
+        return self + Counts(
+            read_units=consumed.read_units,
+            write_units=consumed.write_units,
+            requests=consumed.requests,
+        )
+
+    @property
+    def repairs(self) -> int:
+        """How many repairs were made."""
+        names = ("released", "adopted", "advanced", "skipped", "claims_reset")
+        others = ("refused", "reinvoked", "nudged")
+        return sum(getattr(self, name) for name in (*names, *others))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values, for messages and for the broker."""
+        return {
+            entry.name: dict(value) if isinstance(value, Mapping) else value
+            for entry in fields(self)
+            if (value := getattr(self, entry.name))
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read what ``to_json`` wrote; unknown fields, of a later version, are passed over."""
+        known = {entry.name for entry in fields(cls)}
+        return cls(**{name: value for name, value in data.items() if name in known})

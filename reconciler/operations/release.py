@@ -1,0 +1,323 @@
+"""Release: one child, one atomic transaction, one task.
+
+A claim followed by a create has a crash window between the two, and a create followed by a flip
+makes duplicates. Here the row, the task and its events are written together or not at all, under
+conditions on the row, on its predecessors and on the task; so whoever comes second, from wherever,
+finds a named outcome and not a second task.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from reconciler.domain.model import (
+    TERMINAL_CHILD,
+    UNRELEASED,
+    Child,
+    ChildStatus,
+    Orchestration,
+    Task,
+    timestamp,
+)
+from reconciler.domain.rows import parse_child
+from reconciler.domain.task import Refusal, TaskDraft, draft_task
+from reconciler.errors import PipelineUnavailableError
+from reconciler.operations import context as to
+from reconciler.operations.context import Context, Pacer, ReleaseResult
+from reconciler.stores.budget import BudgetStore, Slots
+from reconciler.stores.conditions import Action
+from reconciler.stores.dynamodb import Cancelled, DynamoDB
+from reconciler.stores.guardrail import Guardrail
+from reconciler.stores.orchestrations import OrchestrationStore
+from reconciler.stores.pipeline import Pipeline
+from reconciler.stores.repos import RepoStore
+from reconciler.stores.tasks import TaskStore
+
+log = structlog.get_logger()
+
+MAX_ACTIONS = 100
+"""DynamoDB's limit on the actions of one transaction."""
+
+
+def audit_metadata(  # noqa: PLR0913 - the fields of the event
+    child: Child, code: str, before: str, after: str, since: datetime | None, context: Context
+) -> dict[str, Any]:
+    """Return the typed metadata of an ``orchestration_recovered`` event."""
+    metadata: dict[str, Any] = {
+        "orchestration_id": {"S": child.orchestration_id},
+        "sub_issue_id": {"S": child.sub_issue_id},
+        "code": {"S": code},
+        "before": {"S": before},
+        "after": {"S": after},
+        "sweep_id": {"S": context.sweep_id},
+    }
+    if since is not None:
+        metadata["stranded_seconds"] = {"N": f"{stranded_seconds(since, context.now):.3f}"}
+    return metadata
+
+
+def stranded_seconds(since: datetime, now: datetime) -> float:
+    """Return for how long something has been due, in seconds, never negative."""
+    return max(0.0, (now - since).total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class Releaser:
+    """Releases children; every collaborator is injected."""
+
+    dynamodb: DynamoDB
+    orchestrations: OrchestrationStore
+    tasks: TaskStore
+    repos: RepoStore
+    budget: BudgetStore | None
+    guardrail: Guardrail | None
+    pipeline: Pipeline | None
+    pacer: Pacer
+
+    def release(
+        self,
+        orchestration: Orchestration,
+        child: Child,
+        since: datetime | None,
+        code: str,
+        context: Context,
+    ) -> ReleaseResult:
+        """Release ``child``, as it was read, if it is due; adopt its task if there is one already.
+
+        ``orchestration`` must hold the meta row and the child's predecessors, read consistently.
+
+        Raises:
+            TemporaryError: nothing was changed; to be tried again.
+            PermanentError: a store rejects what was asked of it.
+        """
+        not_due = self._not_due(orchestration, child, context)
+        if not_due is not None:
+            return not_due
+        existing = self.tasks.find(child.idempotency_key)
+        if existing is not None:
+            return self.adopt(orchestration, child, existing, since, code, context)
+        draft = self._prepare(orchestration, child, context)
+        if isinstance(draft, Refusal):
+            return self._refuse(child, draft.reason, context)
+        if context.apply and not self.pacer.acquire():
+            return ReleaseResult(to.PACED, detail="the rate of releases is used up for now")
+        slots = None
+        user_id = orchestration.meta.user_id if orchestration.meta is not None else None
+        if self.budget is not None and user_id is not None:
+            slots = self.budget.open(user_id)
+            if slots.room <= 0:
+                return ReleaseResult(to.OVER_BUDGET, detail=f"{user_id} has no free slot")
+        if not context.apply:
+            return ReleaseResult(to.RELEASED, draft.task_id, draft.branch_name, applied=False)
+        return self._commit(orchestration, child, draft, slots, since, code, context)
+
+    def _not_due(
+        self, orchestration: Orchestration, child: Child, context: Context
+    ) -> ReleaseResult | None:
+        if child.status is ChildStatus.RELEASED:
+            return self._finish_invoking(child, context)
+        if child.status is ChildStatus.RELEASING:
+            return ReleaseResult(to.CLAIM_IN_PROGRESS, detail="a releaser has claimed it")
+        if child.status not in UNRELEASED or child.problem is not None:
+            detail = child.problem or f"it is {child.raw_status}"
+            return ReleaseResult(to.NO_LONGER_DUE, child.task_id, detail=detail)
+        if orchestration.meta is None or orchestration.meta.problem is not None:
+            detail = orchestration.meta.problem if orchestration.meta else "it has no meta row"
+            return ReleaseResult(to.NO_LONGER_DUE, detail=str(detail))
+        for key in child.depends_on:
+            predecessor = orchestration.children.get(key)
+            if predecessor is None or predecessor.status is not ChildStatus.SUCCEEDED:
+                state = "missing" if predecessor is None else predecessor.raw_status
+                return ReleaseResult(to.NO_LONGER_DUE, detail=f"predecessor {key} is {state}")
+        return None
+
+    def _finish_invoking(self, child: Child, context: Context) -> ReleaseResult:
+        """A release that was interrupted between its commit and the invoke is finished here."""
+        task = None
+        if child.task_id is not None:
+            task = self.tasks.read([child.task_id], consistent=True).get(child.task_id)
+        pending = task is not None and task.ours and task.invoked_at is None
+        if task is None or not pending or task.terminal or self.pipeline is None:
+            return ReleaseResult(to.ALREADY_RELEASED, child.task_id, child.branch_name, task=task)
+        if context.apply:
+            self.invoke(task.task_id, context, again_after=None)
+        return ReleaseResult(to.REINVOKED, task.task_id, task=task, applied=context.apply)
+
+    def _prepare(
+        self, orchestration: Orchestration, child: Child, context: Context
+    ) -> TaskDraft | Refusal:
+        """Build the task and ask everything that may refuse it."""
+        draft = draft_task(orchestration, child, now=context.now)
+        if isinstance(draft, Refusal):
+            return draft
+        repo = self.repos.read(draft.repo)
+        if not repo.onboarded:
+            return Refusal(
+                f"Repository {draft.repo} is not onboarded (its status is {repo.status}). "
+                "Onboard it, then retry this sub-issue."
+            )
+        draft.item["approval_gate_cap"] = {"N": str(repo.approval_gate_cap)}
+        if self.guardrail is not None and self.guardrail.blocks(draft.description):
+            return Refusal(
+                "The task's description was blocked by the content policy. Reword the sub-issue "
+                "or the parent issue, then retry this sub-issue."
+            )
+        for warning in draft.warnings:
+            log.warning(
+                "orch.child.warning",
+                orchestration_id=child.orchestration_id,
+                sub_issue_id=child.sub_issue_id,
+                detail=warning,
+            )
+        return draft
+
+    def _refuse(self, child: Child, reason: str, context: Context) -> ReleaseResult:
+        if context.apply:
+            action = self.orchestrations.set_refused(child, reason, timestamp(context.now))
+            lost = self.dynamodb.transact([action])
+            if lost is not None:
+                return self._lost(child, lost, 0)
+        return ReleaseResult(to.REFUSED, detail=reason, applied=context.apply)
+
+    def adopt(  # noqa: PLR0913 - what was read, and what it is done for
+        self,
+        orchestration: Orchestration,
+        child: Child,
+        task: Task,
+        since: datetime | None,
+        code: str,
+        context: Context,
+    ) -> ReleaseResult:
+        """Make ``task``, found under the child's key, its own; never another user's."""
+        meta = orchestration.meta
+        if meta is None or task.user_id != meta.user_id:
+            detail = f"task {task.task_id} of another user holds the idempotency key"
+            return ReleaseResult(to.IDEMPOTENCY_CONFLICT, task.task_id, detail=detail)
+        result = ReleaseResult(
+            to.ADOPTED, task.task_id, task.branch_name, task=task, applied=context.apply
+        )
+        if not context.apply:
+            return result
+        at = timestamp(context.now)
+        metadata = audit_metadata(
+            child, code, child.raw_status, ChildStatus.RELEASED, since, context
+        )
+        lost = self.dynamodb.transact(
+            [
+                self.orchestrations.set_adopted(child, task.task_id, task.branch_name, at),
+                self.tasks.expect_task(task),
+                self.tasks.event(task.task_id, "orchestration_recovered", metadata, context.now),
+            ]
+        )
+        return result if lost is None else self._lost(child, lost, 0)
+
+    def _commit(  # noqa: PLR0913 - everything that the transaction is made of
+        self,
+        orchestration: Orchestration,
+        child: Child,
+        draft: TaskDraft,
+        slots: Slots | None,
+        since: datetime | None,
+        code: str,
+        context: Context,
+    ) -> ReleaseResult:
+        actions = self._actions(child, draft, slots, since, code, context)
+        own = len(actions)
+        predecessors = [orchestration.children[key] for key in child.depends_on]
+        # The youngest successes first: should there be too many, those are the likeliest to move.
+        predecessors.sort(key=lambda row: row.updated_at or "", reverse=True)
+        checks = [
+            self.orchestrations.expect_succeeded(row) for row in predecessors[: MAX_ACTIONS - own]
+        ]
+        lost = self.dynamodb.transact([*actions, *checks])
+        if lost is not None:
+            return self._lost(child, lost, own, draft.task_id, slots)
+        return self._committed(draft, context)
+
+    def _actions(  # noqa: PLR0913 - everything that the transaction is made of
+        self,
+        child: Child,
+        draft: TaskDraft,
+        slots: Slots | None,
+        since: datetime | None,
+        code: str,
+        context: Context,
+    ) -> list[Action]:
+        at = timestamp(context.now)
+        created = {"repo": {"S": draft.repo}, "channel_source": {"S": draft.channel_source}}
+        metadata = audit_metadata(
+            child, code, child.raw_status, ChildStatus.RELEASED, since, context
+        )
+        event = self.tasks.event
+        actions = [
+            self.orchestrations.set_released(child, draft.task_id, draft.branch_name, at),
+            self.tasks.create(draft, {"reconciler_sweep_id": {"S": context.sweep_id}}),
+            event(draft.task_id, "task_created", created, context.now),
+            event(draft.task_id, "orchestration_recovered", metadata, context.now),
+        ]
+        if slots is not None and self.budget is not None:
+            actions.append(self.budget.reserve(slots, draft.task_id, draft.idempotency_key))
+        return actions
+
+    def _committed(self, draft: TaskDraft, context: Context) -> ReleaseResult:
+        detail = ""
+        if self.pipeline is not None:
+            try:
+                self.invoke(draft.task_id, context, again_after=None)
+            except PipelineUnavailableError as error:
+                # The release stands; the task lacks its record, so the next sweep invokes it.
+                detail = str(error)
+        task = Task(
+            task_id=draft.task_id,
+            status="SUBMITTED",
+            status_since=timestamp(context.now),
+            branch_name=draft.branch_name,
+            ours=True,
+            invoked_at=None if detail else timestamp(context.now),
+        )
+        return ReleaseResult(to.RELEASED, draft.task_id, draft.branch_name, detail, task)
+
+    def invoke(self, task_id: str, context: Context, *, again_after: int | None) -> None:
+        """Invoke a task's pipeline, then record that it was; harmless when done twice.
+
+        Raises:
+            PipelineUnavailableError: it was not accepted, and nothing is recorded.
+        """
+        if self.pipeline is None:
+            return
+        self.pipeline.invoke(task_id)
+        self.tasks.record_invoked(task_id, context.now, again_after=again_after)
+
+    def _lost(
+        self,
+        child: Child,
+        lost: Cancelled,
+        own: int,
+        task_id: str | None = None,
+        slots: Slots | None = None,
+    ) -> ReleaseResult:
+        """Read a cancelled transaction: the first reason that failed says who was faster."""
+        row = lost.reasons[0]
+        if row.condition_failed:
+            if not row.item:
+                return ReleaseResult(to.NO_LONGER_DUE, detail="its row is gone")
+            now = parse_child(row.item)
+            if now.status is ChildStatus.RELEASING:
+                return ReleaseResult(to.CLAIM_IN_PROGRESS, detail="a releaser has claimed it")
+            started = now.status is ChildStatus.RELEASED or (
+                now.status in TERMINAL_CHILD and now.task_id not in {None, child.task_id}
+            )
+            outcome = to.ALREADY_RELEASED if started else to.NO_LONGER_DUE
+            return ReleaseResult(outcome, now.task_id, detail=f"it is {now.raw_status} now")
+        failed = [i for i, reason in enumerate(lost.reasons) if reason.condition_failed]
+        if own and failed[0] == 1:
+            detail = f"task {task_id} exists already; it is adopted when its index shows it"
+            return ReleaseResult(to.ALREADY_RELEASED, task_id, detail=detail)
+        if slots is not None and failed[0] == own - 1:
+            return ReleaseResult(to.OVER_BUDGET, detail=f"{slots.user_id} has no free slot")
+        return ReleaseResult(to.NO_LONGER_DUE, detail="what it depends on has moved")
+

@@ -1,0 +1,88 @@
+"""Our own switch: whether releases and repairs are paused, for all workers at once.
+
+A marker row in a partition of its own in OrchestrationTable, so that cron mode, which has no
+broker, knows it too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from reconciler.domain.model import timestamp
+from reconciler.domain.rows import text
+from reconciler.stores.dynamodb import DynamoDB
+
+PARTITION = "reconciler#control"
+PAUSE_ROW = "reconciler#pause"
+CACHE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Since when, why and by whom everything is paused."""
+
+    since: str
+    reason: str
+    by: str
+
+
+class ControlStore:
+    """The pause switch."""
+
+    def __init__(
+        self,
+        dynamodb: DynamoDB,
+        table: str,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._dynamodb = dynamodb
+        self._table = table
+        self._monotonic = monotonic
+        self._cached: tuple[float, Pause | None] | None = None
+
+    def pause(self, reason: str, by: str, now: datetime) -> Pause:
+        """Pause all repairs; returns the pause that holds, which may be an earlier one."""
+        item = {
+            **self._key(),
+            "paused_at": {"S": timestamp(now)},
+            "reason": {"S": reason or "no reason given"},
+            "paused_by": {"S": by or "unknown"},
+        }
+        lost = self._dynamodb.write(
+            "put_item",
+            TableName=self._table,
+            Item=item,
+            ConditionExpression="attribute_not_exists(paused_at)",
+        )
+        self._cached = None
+        return self._parse(lost) if lost else self._parse(item)
+
+    def resume(self) -> None:
+        """Let repairs go on; harmless when nothing is paused."""
+        self._dynamodb.call("delete_item", TableName=self._table, Key=self._key())
+        self._cached = None
+
+    def paused(self) -> Pause | None:
+        """Return the pause that holds, if any; at most one second old."""
+        now = self._monotonic()
+        if self._cached is None or now - self._cached[0] >= CACHE_SECONDS:
+            got = self._dynamodb.call(
+                "get_item", TableName=self._table, Key=self._key(), ConsistentRead=True
+            )
+            item = got.get("Item")
+            self._cached = (now, self._parse(item) if item else None)
+        return self._cached[1]
+
+    @staticmethod
+    def _key() -> dict[str, Any]:
+        return {"orchestration_id": {"S": PARTITION}, "sub_issue_id": {"S": PAUSE_ROW}}
+
+    @staticmethod
+    def _parse(item: Any) -> Pause:  # noqa: ANN401 - typed JSON
+        return Pause(
+            text(item, "paused_at") or "", text(item, "reason") or "", text(item, "paused_by") or ""
+        )

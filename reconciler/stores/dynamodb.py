@@ -1,0 +1,263 @@
+"""DynamoDB, metered: every call is counted, and every fault becomes an error of our own.
+
+``ClientError`` is caught here and nowhere else. A lost condition is not an error: it comes back
+as a value, with what stood in the table.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from reconciler.errors import (
+    AccessError,
+    ConflictError,
+    InvalidRequestError,
+    ReconcilerError,
+    SettingsError,
+    StoreUnavailableError,
+    TableMissingError,
+    ThrottledError,
+)
+from reconciler.observability.metrics import NULL_METRICS, Metrics
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+THROTTLES = frozenset(
+    {
+        "ProvisionedThroughputExceededException",
+        "ProvisionedThroughputExceeded",
+        "RequestLimitExceeded",
+        "ThrottlingException",
+        "ThrottlingError",
+    }
+)
+_ACCESS = frozenset(
+    {
+        "AccessDeniedException",
+        "ExpiredTokenException",
+        "IncompleteSignatureException",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationTokenException",
+        "UnrecognizedClientException",
+    }
+)
+_CONFLICTS = frozenset(
+    {"TransactionConflictException", "TransactionConflict", "TransactionInProgressException"}
+)
+_READS = frozenset({"get_item", "batch_get_item", "query", "scan", "describe_table"})
+
+_ATTEMPTS = 6
+_FIRST_PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 2.0
+
+
+@dataclass(slots=True)
+class Consumed:
+    """What was consumed: capacity units and requests (each retry is a request too)."""
+
+    read_units: float = 0.0
+    write_units: float = 0.0
+    requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why one action of a cancelled transaction failed, and what stood there (``ALL_OLD``)."""
+
+    code: str
+    item: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def condition_failed(self) -> bool:
+        """Whether it was the action's own condition."""
+        return self.code == "ConditionalCheckFailed"
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A transaction that lost: one reason for each action, in order."""
+
+    reasons: tuple[Reason, ...]
+
+
+_measured: ContextVar[tuple[Consumed, ...]] = ContextVar("consumed", default=())
+
+
+@contextmanager
+def measured() -> Iterator[Consumed]:
+    """Count what is consumed within the block, in this thread or task; blocks may be nested."""
+    consumed = Consumed()
+    token = _measured.set((*_measured.get(), consumed))
+    try:
+        yield consumed
+    finally:
+        _measured.reset(token)
+
+
+class DynamoDB:
+    """The low-level client, metered and with its faults translated."""
+
+    def __init__(
+        self,
+        client: DynamoDBClient,
+        metrics: Metrics = NULL_METRICS,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._client = client
+        self._metrics = metrics
+        self._sleep = sleep
+
+    def call(self, operation: str, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - the client's
+        """Call ``operation`` of the low-level client.
+
+        Raises:
+            TemporaryError: the store could not be reached, was throttled, or was in conflict.
+            PermanentError: a missing table, missing permissions, or a request it rejects.
+            ClientError: a lost condition; for the callers in this module only.
+        """
+        if operation not in {"describe_table"}:
+            request["ReturnConsumedCapacity"] = "TOTAL"
+        try:
+            response: dict[str, Any] = getattr(self._client, operation)(**request)
+        except ClientError as error:
+            self._count(operation, error.response)
+            code = error.response["Error"]["Code"]
+            if code in {"ConditionalCheckFailedException", "TransactionCanceledException"}:
+                raise
+            raise self._translated(error, operation, request) from error
+        except BotoCoreError as error:
+            raise translate_transport(error) from error
+        self._count(operation, response)
+        return response
+
+    def write(self, operation: str, **request: Any) -> Mapping[str, Any] | None:  # noqa: ANN401
+        """Write one item under a condition.
+
+        Returns None when it was written, and what stood there when the condition was lost.
+        """
+        request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
+        try:
+            self.call(operation, **request)
+        except ClientError as error:
+            item: Mapping[str, Any] = error.response.get("Item", {})  # type: ignore[assignment]
+            return item
+        return None
+
+    def transact(self, actions: Sequence[Mapping[str, Any]]) -> Cancelled | None:
+        """Write all of ``actions`` (1 to 100) or none.
+
+        Conflicts and throttles are retried with jittered backoff; what is still in conflict then
+        is an error. Returns None when it was committed.
+
+        Raises:
+            ConflictError, ThrottledError, StoreUnavailableError, PermanentError: as ``call``.
+        """
+        retrying = Retrying(
+            retry=retry_if_exception_type((ConflictError, ThrottledError)),
+            wait=wait_random_exponential(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS),
+            stop=stop_after_attempt(_ATTEMPTS),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return retrying(self._transact_once, actions)
+
+    def _transact_once(self, actions: Sequence[Mapping[str, Any]]) -> Cancelled | None:
+        try:
+            self.call("transact_write_items", TransactItems=actions)
+        except ClientError as error:
+            raw: list[dict[str, Any]] = error.response.get("CancellationReasons", [])  # type: ignore[assignment]
+            reasons = tuple(Reason(r.get("Code") or "None", r.get("Item") or {}) for r in raw)
+            if any(reason.condition_failed for reason in reasons):
+                return Cancelled(reasons)
+            codes = {reason.code for reason in reasons}
+            if codes & _CONFLICTS:
+                msg = "another transaction holds one of the rows"
+                raise ConflictError(msg) from error
+            if codes & THROTTLES:
+                raise self._throttled(str(error), actions) from error
+            raise InvalidRequestError(error.response["Error"].get("Message", str(error))) from error
+        return None
+
+    def _throttled(self, said: str, actions: Sequence[Mapping[str, Any]]) -> ThrottledError:
+        for table in sorted({next(iter(a.values()))["TableName"] for a in actions}):
+            self._metrics.increment("reconciler_dynamodb_throttles_total", table=table)
+        return ThrottledError(said)
+
+    def _count(self, operation: str, response: Mapping[str, Any]) -> None:
+        attempts = 1 + response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
+        consumed = response.get("ConsumedCapacity") or []
+        entries = consumed if isinstance(consumed, list) else [consumed]
+        read = operation in _READS
+        units = 0.0
+        for entry in entries:
+            part = float(entry.get("CapacityUnits", 0.0))
+            units += part
+            self._metrics.increment(
+                "reconciler_dynamodb_units_total",
+                part,
+                table=entry.get("TableName", "").rpartition("/")[2],
+                operation=operation,
+            )
+        for meter in _measured.get():
+            meter.requests += attempts
+            if read:
+                meter.read_units += units
+            else:
+                meter.write_units += units
+
+    def _translated(
+        self, error: ClientError, operation: str, request: Mapping[str, Any]
+    ) -> ReconcilerError:
+        code = error.response["Error"]["Code"]
+        table = request.get("TableName") or ", ".join(request.get("RequestItems", ()))
+        said = error.response["Error"].get("Message") or code
+        if code in THROTTLES:
+            self._metrics.increment("reconciler_dynamodb_throttles_total", table=table)
+            return ThrottledError(f"{operation} on {table or 'the tables'} was throttled")
+        return translate(error, f"{operation} on {table or 'the tables'}", said)
+
+
+def translate(error: ClientError, what: str, said: str) -> ReconcilerError:
+    """Turn the error that an AWS service answered into one of ours; ``what`` was being done."""
+    code = error.response["Error"]["Code"]
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in _CONFLICTS:
+        return ConflictError(f"{what}: another transaction holds the row")
+    if code == "ResourceNotFoundException":
+        return TableMissingError(f"{what}: it does not exist ({said})")
+    if code in _ACCESS:
+        return AccessError(f"{what}: {code}: {said}")
+    if status >= 500 or code in {"InternalServerError", "ServiceUnavailable"}:  # noqa: PLR2004
+        return StoreUnavailableError(f"{what}: {code}: {said}")
+    return InvalidRequestError(f"{what}: {code}: {said}")
+
+
+def translate_transport(error: BotoCoreError) -> ReconcilerError:
+    """Turn what went wrong before any service answered into one of ours."""
+    if isinstance(
+        error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError
+    ):
+        return AccessError(f"no usable AWS credentials: {error}")
+    if isinstance(error, NoRegionError):
+        return SettingsError("AWS_REGION is not set, and nothing else names a region")
+    if isinstance(error, ProfileNotFound):
+        return SettingsError(str(error))
+    return StoreUnavailableError(str(error))

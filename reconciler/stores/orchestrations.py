@@ -1,0 +1,288 @@
+"""OrchestrationTable: reading orchestrations, and the writes on their child rows.
+
+Every write says in its condition what must still be true of the row, so that it is safe beside the
+live reconciler, a user's retry, a cancellation, and other copies of ourselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reconciler.domain.model import (
+    FAILURE,
+    META,
+    UNRELEASED,
+    Attempts,
+    Child,
+    ChildStatus,
+    Item,
+    Orchestration,
+)
+from reconciler.domain.rows import ATTEMPTS_MARKER, SCAN_ATTRIBUTES, parse_orchestration
+from reconciler.errors import StoreUnavailableError
+from reconciler.stores.conditions import Action, Expression, all_of, check, update
+from reconciler.stores.dynamodb import DynamoDB
+
+MAX_KEYS_PER_BATCH = 100
+_BATCH_ROUNDS = 5
+_ATTEMPTS_TTL_SECONDS = 30 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class ScanPage:
+    """One page of a segment: the rows' scanned attributes, and where the next page starts."""
+
+    items: Sequence[Item]
+    next_key: dict[str, Any] | None
+    read_units: float
+
+
+class OrchestrationStore:
+    """OrchestrationTable."""
+
+    def __init__(self, dynamodb: DynamoDB, table: str) -> None:
+        self._dynamodb = dynamodb
+        self.table = table
+
+    # -- reading
+
+    def read(self, orchestration_id: str) -> Orchestration | None:
+        """Read all rows of an orchestration, strongly consistent; None when it has none.
+
+        Raises:
+            TemporaryError, PermanentError: as ``DynamoDB.call``.
+        """
+        items: list[Item] = []
+        start: dict[str, Any] = {}
+        while True:
+            page = self._dynamodb.call(
+                "query",
+                TableName=self.table,
+                ConsistentRead=True,
+                KeyConditionExpression="orchestration_id = :id",
+                ExpressionAttributeValues={":id": {"S": orchestration_id}},
+                **start,
+            )
+            items.extend(page["Items"])
+            if "LastEvaluatedKey" not in page:
+                return parse_orchestration(orchestration_id, items)
+            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+
+    def read_around(
+        self, orchestration_id: str, sub_issue_id: str, predecessors: Sequence[str]
+    ) -> Orchestration | None:
+        """Read one child, its predecessors and the meta row in one request, strongly consistent.
+
+        For an orchestration of thousands of children this is what keeps releasing all of them
+        linear. At most 98 predecessors.
+        """
+        wanted = dict.fromkeys((META, sub_issue_id, *predecessors))
+        keys = [self._key(orchestration_id, name) for name in wanted]
+        items = batch_get(self._dynamodb, self.table, keys, consistent=True)
+        if items is None:
+            msg = f"orchestration {orchestration_id} could not be read whole"
+            raise StoreUnavailableError(msg)
+        return parse_orchestration(orchestration_id, items)
+
+    def scan_page(
+        self, segment: int, total: int, start_key: dict[str, Any] | None, limit: int | None = None
+    ) -> ScanPage:
+        """Scan one page of a segment, eventually consistent, with what a diagnosis needs."""
+        request: dict[str, Any] = {
+            "TableName": self.table,
+            "Segment": segment,
+            "TotalSegments": total,
+            "ProjectionExpression": ", ".join(f"#{name}" for name in SCAN_ATTRIBUTES),
+            "ExpressionAttributeNames": {f"#{name}": name for name in SCAN_ATTRIBUTES},
+        }
+        if start_key is not None:
+            request["ExclusiveStartKey"] = start_key
+        if limit is not None:
+            request["Limit"] = limit
+        page = self._dynamodb.call("scan", **request)
+        units = float((page.get("ConsumedCapacity") or {}).get("CapacityUnits", 0.0))
+        return ScanPage(page["Items"], page.get("LastEvaluatedKey"), units)
+
+    def size_bytes(self) -> int:
+        """Return the table's size as DynamoDB last reckoned it (every six hours or so)."""
+        described = self._dynamodb.call("describe_table", TableName=self.table)
+        return int(described["Table"].get("TableSizeBytes", 0))
+
+    def children_by_task(self, task_id: str) -> tuple[str, str] | None:
+        """Return (orchestration id, sub-issue id) of the child that carries ``task_id``."""
+        page = self._dynamodb.call(
+            "query",
+            TableName=self.table,
+            IndexName="ChildTaskIndex",
+            KeyConditionExpression="child_task_id = :id",
+            ExpressionAttributeValues={":id": {"S": task_id}},
+            Limit=1,
+        )
+        for item in page["Items"]:
+            return item["orchestration_id"]["S"], item["sub_issue_id"]["S"]
+        return None
+
+    # -- writing on child rows: actions of a transaction
+
+    @staticmethod
+    def _key(orchestration_id: str, sub_issue_id: str) -> dict[str, Any]:
+        return {"orchestration_id": {"S": orchestration_id}, "sub_issue_id": {"S": sub_issue_id}}
+
+    def _change(
+        self, child: Child, values: dict[str, str], build: Expression, *conditions: str
+    ) -> Action:
+        typed = {name: {"S": value} for name, value in values.items()}
+        key = self._key(child.orchestration_id, child.sub_issue_id)
+        return update(self.table, key, build.assign(typed), all_of(*conditions), build)
+
+    def expect_succeeded(self, predecessor: Child) -> Action:
+        """Condition: the predecessor is ``succeeded`` (I1)."""
+        build = Expression()
+        condition = build.equals("child_status", ChildStatus.SUCCEEDED)
+        key = self._key(predecessor.orchestration_id, predecessor.sub_issue_id)
+        return check(self.table, key, condition, build)
+
+    def expect_failure(self, predecessor: Child) -> Action:
+        """Condition: the predecessor is still ``failed`` or ``skipped``; a retry undoes that."""
+        build = Expression()
+        condition = build.one_of("child_status", FAILURE)
+        key = self._key(predecessor.orchestration_id, predecessor.sub_issue_id)
+        return check(self.table, key, condition, build)
+
+    def _still_unreleased(self, child: Child, build: Expression) -> tuple[str, ...]:
+        # The prior task id tells one attempt from the next; the dependencies are what was checked.
+        return (
+            build.one_of("child_status", UNRELEASED),
+            build.unchanged("child_task_id", child.item),
+            build.unchanged("depends_on", child.item),
+        )
+
+    def set_released(self, child: Child, task_id: str, branch: str, at: str) -> Action:
+        """``blocked``/``ready`` → ``released``, if it is still the attempt that was read."""
+        build = Expression()
+        values = {
+            "child_status": ChildStatus.RELEASED,
+            "child_task_id": task_id,
+            "child_branch_name": branch,
+            "updated_at": at,
+        }
+        return self._change(child, values, build, *self._still_unreleased(child, build))
+
+    def set_adopted(self, child: Child, task_id: str, branch: str | None, at: str) -> Action:
+        """Whatever state it was read in → ``released`` with the task that already exists.
+
+        A claim is adopted only as it was read: one that has moved belongs to somebody.
+        """
+        build = Expression()
+        values = {
+            "child_status": ChildStatus.RELEASED.value,
+            "child_task_id": task_id,
+            "updated_at": at,
+        }
+        if branch:
+            values["child_branch_name"] = branch
+        conditions = [
+            build.equals("child_status", child.raw_status),
+            build.unchanged("child_task_id", child.item),
+        ]
+        if child.status is ChildStatus.RELEASING:
+            conditions.append(build.unchanged("updated_at", child.item))
+        return self._change(child, values, build, *conditions)
+
+    def set_outcome(self, child: Child, outcome: ChildStatus, task_id: str, at: str) -> Action:
+        """``released`` → ``succeeded``/``failed``, if it still runs the task of the verdict (I4)."""
+        build = Expression()
+        return self._change(
+            child,
+            {"child_status": outcome, "updated_at": at},
+            build,
+            build.equals("child_status", ChildStatus.RELEASED),
+            build.equals("child_task_id", task_id),
+        )
+
+    def set_skipped(self, child: Child, at: str) -> Action:
+        """``blocked``/``ready`` → ``skipped``, if it is still the attempt that was read."""
+        build = Expression()
+        values = {"child_status": ChildStatus.SKIPPED.value, "updated_at": at}
+        return self._change(child, values, build, *self._still_unreleased(child, build))
+
+    def set_refused(self, child: Child, reason: str, at: str) -> Action:
+        """``blocked``/``ready`` → ``failed`` with the reason, if it is still what was read."""
+        build = Expression()
+        values = {
+            "child_status": ChildStatus.FAILED.value,
+            "failure_reason": reason,
+            "updated_at": at,
+        }
+        return self._change(child, values, build, *self._still_unreleased(child, build))
+
+    def set_claim_reset(self, child: Child, at: str) -> Action:
+        """Abandoned ``releasing`` → ``ready``, if nobody has touched the row since it was read."""
+        build = Expression()
+        return self._change(
+            child,
+            {"child_status": ChildStatus.READY, "updated_at": at},
+            build,
+            build.equals("child_status", ChildStatus.RELEASING),
+            build.unchanged("updated_at", child.item),
+            build.unchanged("child_task_id", child.item),
+        )
+
+    # -- our own record of failed attempts
+
+    def record_attempts(self, orchestration_id: str, attempts: Attempts, now_epoch: int) -> None:
+        """Write our record of an orchestration that keeps failing (a marker row)."""
+        build = Expression()
+        values: dict[str, Any] = {
+            "failures": {"N": str(attempts.failures)},
+            "last_error": {"S": attempts.last_error},
+            "last_failed_at": {"S": attempts.last_failed_at},
+            "fingerprint": {"S": attempts.fingerprint},
+            "ttl": {"N": str(now_epoch + _ATTEMPTS_TTL_SECONDS)},
+        }
+        if attempts.retry_at is not None:
+            values["retry_at"] = {"S": attempts.retry_at}
+        change = build.assign(values)
+        if attempts.retry_at is None:
+            change += f" REMOVE {build.name('retry_at')}"
+        self._dynamodb.call(
+            "update_item",
+            TableName=self.table,
+            Key=self._key(orchestration_id, ATTEMPTS_MARKER),
+            UpdateExpression=change,
+            **build.arguments(),
+        )
+
+    def clear_attempts(self, orchestration_id: str) -> None:
+        """Forget an orchestration's failures; harmless when there are none."""
+        self._dynamodb.call(
+            "delete_item",
+            TableName=self.table,
+            Key=self._key(orchestration_id, ATTEMPTS_MARKER),
+        )
+
+
+def batch_get(
+    dynamodb: DynamoDB,
+    table: str,
+    keys: Iterable[Item],
+    *,
+    consistent: bool,
+    attributes: Sequence[str] = (),
+) -> list[Item] | None:
+    """Read up to 100 items by key; None when some could not be read for want of capacity."""
+    pending: dict[str, Any] = {"Keys": list(keys), "ConsistentRead": consistent}
+    if attributes:
+        pending["ProjectionExpression"] = ", ".join(f"#{name}" for name in attributes)
+        pending["ExpressionAttributeNames"] = {f"#{name}": name for name in attributes}
+    items: list[Item] = []
+    for _ in range(_BATCH_ROUNDS):
+        response = dynamodb.call("batch_get_item", RequestItems={table: pending})
+        items.extend(response.get("Responses", {}).get(table, ()))
+        unprocessed = response.get("UnprocessedKeys") or {}
+        if table not in unprocessed:
+            return items
+        pending = unprocessed[table]
+    return None

@@ -1,0 +1,70 @@
+"""RepoTable: whether a repo is onboarded, and the cap on approvals of its tasks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reconciler.domain.rows import number, text
+from reconciler.domain.task import DEFAULT_APPROVAL_GATE_CAP
+from reconciler.stores.dynamodb import DynamoDB
+
+CACHE_SECONDS = 30.0
+_LOWEST_CAP, _HIGHEST_CAP = 1, 500
+
+
+@dataclass(frozen=True, slots=True)
+class Repo:
+    """What a release needs to know of a repo."""
+
+    onboarded: bool
+    status: str
+    approval_gate_cap: int
+
+
+ANY_REPO = Repo(onboarded=True, status="active", approval_gate_cap=DEFAULT_APPROVAL_GATE_CAP)
+"""Where no RepoTable is configured, every repo counts as onboarded."""
+
+
+class RepoStore:
+    """RepoTable, each repo read at most once in ``CACHE_SECONDS``: a backlog names few repos."""
+
+    def __init__(
+        self,
+        dynamodb: DynamoDB,
+        table: str | None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._dynamodb = dynamodb
+        self._table = table
+        self._monotonic = monotonic
+        self._cached: dict[str, tuple[float, Repo]] = {}
+
+    def read(self, repo: str) -> Repo:
+        """Return the repo; one that has no row is not onboarded.
+
+        Raises:
+            TemporaryError, PermanentError: as ``DynamoDB.call``.
+        """
+        if self._table is None:
+            return ANY_REPO
+        now = self._monotonic()
+        cached = self._cached.get(repo)
+        if cached is None or now - cached[0] >= CACHE_SECONDS:
+            cached = (now, self._fetch(self._table, repo))
+            self._cached[repo] = cached
+        return cached[1]
+
+    def _fetch(self, table: str, repo: str) -> Repo:
+        got = self._dynamodb.call(
+            "get_item", TableName=table, Key={"repo": {"S": repo}}, ConsistentRead=True
+        )
+        item = got.get("Item")
+        if item is None:
+            return Repo(False, "absent", DEFAULT_APPROVAL_GATE_CAP)  # noqa: FBT003 - a field
+        status = text(item, "status") or "absent"
+        cap = number(item, "approval_gate_cap")
+        if cap is None or not _LOWEST_CAP <= cap <= _HIGHEST_CAP:
+            cap = DEFAULT_APPROVAL_GATE_CAP
+        return Repo(status == "active", status, cap)

@@ -1,0 +1,163 @@
+"""TaskTable and TaskEventsTable: tasks read in batches, created once, and told about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from reconciler.domain.identity import event_id_for
+from reconciler.domain.model import Item, Task, timestamp
+from reconciler.domain.rows import TASK_ATTRIBUTES, parse_task
+from reconciler.domain.task import TaskDraft
+from reconciler.stores.conditions import Action, Expression, all_of, check, put_new
+from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.orchestrations import MAX_KEYS_PER_BATCH, batch_get
+
+_EVENT_TTL_SECONDS = 90 * 86_400
+
+
+class TaskStore:
+    """TaskTable and TaskEventsTable."""
+
+    def __init__(self, dynamodb: DynamoDB, table: str, events_table: str) -> None:
+        self._dynamodb = dynamodb
+        self.table = table
+        self.events_table = events_table
+
+    # -- reading
+
+    def read(self, task_ids: Iterable[str], *, consistent: bool) -> dict[str, Task | None]:
+        """Read tasks in batches of 100: None for what does not exist, absent what was not read."""
+        tasks: dict[str, Task | None] = {}
+        wanted = list(dict.fromkeys(task_ids))
+        for start in range(0, len(wanted), MAX_KEYS_PER_BATCH):
+            chunk = wanted[start : start + MAX_KEYS_PER_BATCH]
+            keys = [{"task_id": {"S": task_id}} for task_id in chunk]
+            items = batch_get(
+                self._dynamodb,
+                self.table,
+                keys,
+                consistent=consistent,
+                attributes=TASK_ATTRIBUTES,
+            )
+            if items is None:
+                continue
+            tasks.update(dict.fromkeys(chunk))
+            tasks.update((item["task_id"]["S"], parse_task(item)) for item in items)
+        return tasks
+
+    def find(self, idempotency_key: str) -> Task | None:
+        """Look a task up by its idempotency key; the oldest, should there be several.
+
+        The index is eventually consistent: None means that none was there a moment ago.
+        """
+        page = self._dynamodb.call(
+            "query",
+            TableName=self.table,
+            IndexName="IdempotencyIndex",
+            KeyConditionExpression="idempotency_key = :key",
+            ExpressionAttributeValues={":key": {"S": idempotency_key}},
+        )
+        found = self.read((item["task_id"]["S"] for item in page["Items"]), consistent=True)
+        tasks = [task for task in found.values() if task is not None]
+        return min(tasks, key=lambda task: (task.created_at or "", task.task_id), default=None)
+
+    def submitted_by(self, user_id: str) -> list[str]:
+        """Return the ids of a user's tasks that wait for admission (eventually consistent)."""
+        page = self._dynamodb.call(
+            "query",
+            TableName=self.table,
+            IndexName="UserStatusIndex",
+            KeyConditionExpression="user_id = :user AND begins_with(status_created_at, :status)",
+            ExpressionAttributeValues={":user": {"S": user_id}, ":status": {"S": "SUBMITTED#"}},
+        )
+        return [item["task_id"]["S"] for item in page["Items"]]
+
+    # -- actions of a transaction
+
+    def create(self, draft: TaskDraft, extra: Mapping[str, Any]) -> Action:
+        """The task, which must not exist yet; ``extra`` are attributes that only we write."""
+        return put_new(self.table, {**draft.item, **extra}, "task_id")
+
+    def expect_task(self, task: Task) -> Action:
+        """Condition: the task exists, with the key and the user that were read."""
+        build = Expression()
+        conditions = [
+            build.equals("idempotency_key", task.idempotency_key or ""),
+            build.equals("user_id", task.user_id or ""),
+        ]
+        return check(self.table, {"task_id": {"S": task.task_id}}, all_of(*conditions), build)
+
+    def event(
+        self, task_id: str, event_type: str, metadata: Mapping[str, Any], now: datetime
+    ) -> Action:
+        """An event of ``task_id``; ``metadata`` holds typed values."""
+        item: Item = {
+            "task_id": {"S": task_id},
+            "event_id": {"S": event_id_for(task_id, f"{event_type}{dict(metadata)}", now)},
+            "event_type": {"S": event_type},
+            "timestamp": {"S": timestamp(now)},
+            "metadata": {"M": metadata},
+            "ttl": {"N": str(int(now.timestamp()) + _EVENT_TTL_SECONDS)},
+        }
+        return {"Put": {"TableName": self.events_table, "Item": item}}
+
+    # -- single writes
+
+    def record_invoked(self, task: str, now: datetime, *, again_after: int | None) -> bool:
+        """Record that the pipeline was invoked; False when somebody else had just done so.
+
+        ``again_after`` is the count of repeated invocations that was read, None for the first.
+        """
+        build = Expression()
+        values: dict[str, Any] = {"reconciler_invoked_at": {"S": timestamp(now)}}
+        condition = f"attribute_exists({build.name('task_id')})"
+        if again_after is not None:
+            values["reconciler_invoke_count"] = {"N": str(again_after + 1)}
+            unchanged = self._count_is("reconciler_invoke_count", again_after, build)
+            condition = all_of(condition, unchanged)
+        return self._update(task, build.assign(values), condition, build)
+
+    def record_nudge(self, task: Task, now: datetime) -> bool:
+        """Touch a finished task, so that its record is streamed again; False when it has moved."""
+        build = Expression()
+        values = {
+            "reconcile_nudged_at": {"S": timestamp(now)},
+            "reconcile_nudge_count": {"N": str(task.nudge_count + 1)},
+        }
+        condition = all_of(
+            build.equals("status", task.status),
+            self._count_is("reconcile_nudge_count", task.nudge_count, build),
+        )
+        return self._update(task.task_id, build.assign(values), condition, build)
+
+    @staticmethod
+    def _count_is(attribute: str, count: int, build: Expression) -> str:
+        name = build.name(attribute)
+        if count == 0:
+            return f"attribute_not_exists({name})"
+        return f"{name} = {build.value({'N': str(count)})}"
+
+    def _update(self, task_id: str, change: str, condition: str, build: Expression) -> bool:
+        lost = self._dynamodb.write(
+            "update_item",
+            TableName=self.table,
+            Key={"task_id": {"S": task_id}},
+            UpdateExpression=change,
+            ConditionExpression=condition,
+            **build.arguments(),
+        )
+        return lost is None
+
+    def events(self, task_id: str, event_type: str) -> list[Item]:
+        """Return a task's events of one type, oldest first."""
+        page = self._dynamodb.call(
+            "query",
+            TableName=self.events_table,
+            KeyConditionExpression="task_id = :id",
+            FilterExpression="event_type = :type",
+            ExpressionAttributeValues={":id": {"S": task_id}, ":type": {"S": event_type}},
+        )
+        items: list[Item] = page["Items"]
+        return items

@@ -1,7 +1,7 @@
 """Errors in two families: temporary (tried again) and permanent (shown to a person).
 
 ``kind`` is the value of the metric label ``reconciler_errors_total{kind}`` and of the log field.
-Losing a race is not an error; it is an outcome with a name (``reconciler.operations.outcomes``).
+Losing a race is not an error; it is an outcome with a name (``reconciler.operations.context``).
 """
 
 from __future__ import annotations
@@ -95,3 +95,23 @@ class InvalidRequestError(PermanentError):
     """A store rejected what we sent as malformed: a defect of ours, or an item over its limits."""
 
     kind = "invalid_request"
+
+
+ERROR_KINDS = (
+    "usage",
+    "unknown_orchestration",
+    "unknown_child",
+    "store_unavailable",
+    "throttled",
+    "transaction_conflict",
+    "guardrail_unavailable",
+    "pipeline_unavailable",
+    "table_missing",
+    "access",
+    "invalid_request",
+    "broker_unavailable",
+    "time_limit",
+    "malformed_message",
+    "unexpected",
+)
+"""Every value of the label ``reconciler_errors_total{kind}``."""

@@ -29,24 +29,6 @@ DONE = "done"
 LOST_RACE = "lost_race"
 FAILED = "failed"
 
-RELEASE_OUTCOMES: tuple[str, ...] = (
-    RELEASED,
-    ADOPTED,
-    ALREADY_RELEASED,
-    NO_LONGER_DUE,
-    CLAIM_IN_PROGRESS,
-    OVER_BUDGET,
-    REFUSED,
-    IDEMPOTENCY_CONFLICT,
-    PAUSED,
-    REPORT_ONLY,
-    PACED,
-    REINVOKED,
-    FAILED,
-)
-"""How a release can end: the label values of ``reconciler_releases_total{outcome}``."""
-
-
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a piece of work is done for.

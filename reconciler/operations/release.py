@@ -100,7 +100,7 @@ class Releaser:
         existing = self.tasks.find(child.idempotency_key)
         if existing is not None:
             return self.adopt(orchestration, child, existing, since, code, context)
-        draft = self._prepare(orchestration, child, context)
+        draft: TaskDraft | Refusal = self._prepare(orchestration, child, context)
         if isinstance(draft, Refusal):
             return self._refuse(child, draft.reason, context)
         if context.apply and not self.pacer.acquire():

@@ -100,7 +100,7 @@ class Releaser:
         existing = self.tasks.find(child.idempotency_key)
         if existing is not None:
             return self.adopt(orchestration, child, existing, since, code, context)
-        draft: TaskDraft | Refusal = self._prepare(orchestration, child, context)
+        draft = self._prepare(orchestration, child, context)
         if isinstance(draft, Refusal):
             return self._refuse(child, draft.reason, context)
         if context.apply and not self.pacer.acquire():
@@ -123,11 +123,11 @@ class Releaser:
         if child.status is ChildStatus.RELEASING:
             return ReleaseResult(to.CLAIM_IN_PROGRESS, detail="a releaser has claimed it")
         if child.status not in UNRELEASED or child.problem is not None:
-            detail = child.problem or f"it is {child.raw_status}"
+            detail: str = child.problem or f"it is {child.raw_status}"
             return ReleaseResult(to.NO_LONGER_DUE, child.task_id, detail=detail)
         if orchestration.meta is None or orchestration.meta.problem is not None:
-            detail = orchestration.meta.problem if orchestration.meta else "it has no meta row"
-            return ReleaseResult(to.NO_LONGER_DUE, detail=str(detail))
+            detail = (orchestration.meta and orchestration.meta.problem) or "it has no meta row"
+            return ReleaseResult(to.NO_LONGER_DUE, detail=detail)
         for key in child.depends_on:
             predecessor = orchestration.children.get(key)
             if predecessor is None or predecessor.status is not ChildStatus.SUCCEEDED:

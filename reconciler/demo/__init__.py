@@ -1,0 +1,1 @@
+"""The demonstration: the platform simulated, the real backstop beside it, and a verdict."""

@@ -1,0 +1,153 @@
+"""Shapes of orchestrations: what depends on what, and how each task is going to end.
+
+Pure. A blueprint knows how every one of its children has to end, from its shape and the tasks'
+outcomes alone; so a run can be judged without asking any reconciler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+
+from reconciler.domain.model import FAILURE, ChildStatus
+
+INTEGRATION = "integration"
+"""Key of the synthetic child that merges all leaves."""
+
+
+class Outcome(StrEnum):
+    """How a child's task ends."""
+
+    COMPLETED = "completed"
+    BROKEN_BUILD = "broken_build"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+
+    @property
+    def task_status(self) -> str:
+        """The task's terminal status: a broken build is a completed task with a bad result."""
+        return "COMPLETED" if self is Outcome.BROKEN_BUILD else self.value.upper()
+
+    @property
+    def child_status(self) -> ChildStatus:
+        """What it makes of the child."""
+        return ChildStatus.SUCCEEDED if self is Outcome.COMPLETED else ChildStatus.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """One child: a key that is unique in its blueprint, its predecessors' keys, its outcome."""
+
+    key: str
+    depends_on: tuple[str, ...] = ()
+    outcome: Outcome = Outcome.COMPLETED
+
+
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """An orchestration to be seeded; ``children`` stand in topological order."""
+
+    shape: str
+    children: tuple[ChildSpec, ...]
+
+    def expected(self) -> Mapping[str, ChildStatus]:
+        """How every child has to end: it runs only when all its predecessors succeeded (I1, I5)."""
+        ends: dict[str, ChildStatus] = {}
+        for child in self.children:
+            doomed = any(ends[key] in FAILURE for key in child.depends_on)
+            ends[child.key] = ChildStatus.SKIPPED if doomed else child.outcome.child_status
+        return ends
+
+
+def chain(length: int) -> Blueprint:
+    """A → B → C …"""
+    keys = _names(length)
+    links = zip(keys, [None, *keys], strict=False)
+    specs = (ChildSpec(key, (before,) if before else ()) for key, before in links)
+    return Blueprint("chain", tuple(specs))
+
+
+def diamond() -> Blueprint:
+    """A → (B, C) → D: D may start only when both are done."""
+    return Blueprint(
+        "diamond",
+        (
+            ChildSpec("A"),
+            ChildSpec("B", ("A",)),
+            ChildSpec("C", ("A",)),
+            ChildSpec("D", ("B", "C")),
+        ),
+    )
+
+
+def fan_out(width: int) -> Blueprint:
+    """A → ``width`` children at once."""
+    root, *leaves = _names(width + 1)
+    return Blueprint("fan-out", (ChildSpec(root), *(ChildSpec(key, (root,)) for key in leaves)))
+
+
+def integration(leaves: int) -> Blueprint:
+    """A → several leaves → the synthetic node that merges them."""
+    root, *keys = _names(leaves + 1)
+    return Blueprint(
+        "integration",
+        (
+            ChildSpec(root),
+            *(ChildSpec(key, (root,)) for key in keys),
+            ChildSpec(INTEGRATION, tuple(keys)),
+        ),
+    )
+
+
+def failing_leg(outcome: Outcome = Outcome.FAILED) -> Blueprint:
+    """Two legs of which one fails: what stands behind it is skipped, the other leg runs on."""
+    return Blueprint(
+        "failing leg",
+        (
+            ChildSpec("A"),
+            ChildSpec("B", ("A",), outcome),
+            ChildSpec("C", ("A",)),
+            ChildSpec("D", ("B",)),
+            ChildSpec("E", ("C",)),
+            ChildSpec("F", ("D", "E")),
+        ),
+    )
+
+
+def broken_build() -> Blueprint:
+    """A chain whose second task completes with a broken build: the rest is skipped."""
+    return Blueprint(
+        "broken build",
+        (
+            ChildSpec("A"),
+            ChildSpec("B", ("A",), Outcome.BROKEN_BUILD),
+            ChildSpec("C", ("B",)),
+            ChildSpec("D", ("C",)),
+        ),
+    )
+
+
+def mix(count: int, rng: Random) -> list[Blueprint]:
+    """Return ``count`` blueprints, every shape among them as soon as there are six."""
+    shapes = _endless(rng)
+    return [next(shapes) for _ in range(count)]
+
+
+def _endless(rng: Random) -> Iterator[Blueprint]:
+    failures = (Outcome.FAILED, Outcome.CANCELLED, Outcome.TIMED_OUT)
+    while True:
+        yield chain(rng.randint(3, 5))
+        yield diamond()
+        yield fan_out(rng.randint(6, 9))
+        yield integration(rng.randint(3, 4))
+        yield failing_leg(rng.choice(failures))
+        yield broken_build()
+
+
+def _names(count: int) -> list[str]:
+    """A, B, … Z, then A1, B1, …"""
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    return [letters[i % 26] + (str(i // 26) if i >= 26 else "") for i in range(count)]  # noqa: PLR2004 - the alphabet

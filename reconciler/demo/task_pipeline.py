@@ -1,0 +1,259 @@
+"""The platform's task pipeline, simulated: tasks are admitted, hydrated, run, and end.
+
+``invoke`` is what the orchestrator function is; ``step`` moves every invoked task whose time has
+come. Nothing here starts a task that was never invoked, as in the platform.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from reconciler.clock import Clock
+from reconciler.demo.shapes import Outcome
+from reconciler.domain.model import timestamp
+from reconciler.domain.rows import number, text
+from reconciler.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long a task takes, each a range in seconds that is drawn from evenly."""
+
+    submitted: tuple[float, float] = (0.2, 0.6)
+    hydrating: tuple[float, float] = (0.3, 0.8)
+    running: tuple[float, float] = (1.5, 4.0)
+
+
+_AT_ONCE = (0.0, 0.0)
+INSTANT = Pace(_AT_ONCE, _AT_ONCE, _AT_ONCE)
+"""Every step takes no time: for tests that move the clock themselves."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """A task under way: the status it has, and when it leaves it."""
+
+    task_id: str
+    status: str
+    leaves_at: datetime
+
+
+class TaskPipeline:
+    """Moves invoked tasks through their statuses in TaskTable.
+
+    ``outcomes`` says how the task of (orchestration id, sub-issue id) ends, unless it completes.
+    Durations are drawn per idempotency key, so they do not depend on the order of events.
+    Safe to be invoked from several threads; ``step`` is for one thread.
+    """
+
+    def __init__(  # noqa: PLR0913 - collaborators, all injected
+        self,
+        client: DynamoDBClient,
+        settings: Settings,
+        clock: Clock,
+        *,
+        seed: int = 0,
+        pace: Pace = INSTANT,
+        outcomes: Mapping[tuple[str, str], Outcome] | None = None,
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._clock = clock
+        self._seed = seed
+        self._pace = pace
+        self._outcomes = outcomes if outcomes is not None else {}
+        self._lock = threading.Lock()
+        self._invoked: list[str] = []
+        self._known: set[str] = set()
+        self._runs: dict[str, _Run] = {}
+
+    def invoke(self, task_id: str) -> None:
+        """Start a task; invoking it again is harmless."""
+        with self._lock:
+            if task_id not in self._known:
+                self._known.add(task_id)
+                self._invoked.append(task_id)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no invoked task is on its way."""
+        with self._lock:
+            return not self._invoked and not self._runs
+
+    def step(self) -> int:
+        """Move every task whose time has come by one status; return how many moved."""
+        with self._lock:
+            invoked, self._invoked = self._invoked, []
+        for task_id in invoked:
+            item = self._read(task_id)
+            if item is not None and text(item, "status") == "SUBMITTED":
+                wait = self._seconds(item, "submitted")
+                run = _Run(task_id, "SUBMITTED", self._clock() + wait)
+                self._runs[task_id] = run
+        now = self._clock()
+        due = [run for run in self._runs.values() if run.leaves_at <= now]
+        for run in due:
+            self._advance(run, now)
+        return len(due)
+
+    def finish(self, task_id: str, outcome: Outcome = Outcome.COMPLETED) -> None:
+        """End a task at once, whatever its status: for tests that need one event, and no pace."""
+        self._runs.pop(task_id, None)
+        self._known.add(task_id)
+        item = self._read(task_id)
+        if item is None:
+            msg = f"there is no task {task_id}"
+            raise LookupError(msg)
+        self._end(task_id, item, outcome, text(item, "status") or "", self._clock())
+
+    # -- steps
+
+    def _advance(self, run: _Run, now: datetime) -> None:
+        item = self._read(run.task_id)
+        if item is None or text(item, "status") != run.status:
+            # Somebody else ended it (a cancellation by a user).
+            self._runs.pop(run.task_id, None)
+            return
+        if run.status == "SUBMITTED":
+            self._admit(run, item, now)
+        elif run.status == "HYDRATING":
+            self._enter(run, item, "RUNNING", "running", now)
+        else:
+            self._runs.pop(run.task_id, None)
+            self._end(run.task_id, item, self._outcome(item), run.status, now)
+
+    def _admit(self, run: _Run, item: Mapping[str, Any], now: datetime) -> None:
+        """Take one of the user's slots; with none left the platform fails the task."""
+        user = text(item, "user_id") or ""
+        table = self._settings.user_concurrency_table_name
+        if table is not None:
+            cap = self._settings.max_concurrent_tasks_per_user
+            try:
+                self._client.update_item(
+                    TableName=table,
+                    Key={"user_id": {"S": user}},
+                    UpdateExpression="ADD active_count :one",
+                    ConditionExpression="attribute_not_exists(active_count) OR active_count < :cap",
+                    ExpressionAttributeValues={":one": {"N": "1"}, ":cap": {"N": str(cap)}},
+                )
+            except ClientError as error:
+                if not lost_condition(error):
+                    raise
+                self._runs.pop(run.task_id, None)
+                said = {"error_message": {"S": f"{user} is at the limit of {cap} running tasks"}}
+                self._write(run.task_id, run.status, "FAILED", now, said)
+                return
+        self._enter(run, item, "HYDRATING", "hydrating", now)
+
+    def _enter(
+        self, run: _Run, item: Mapping[str, Any], status: str, stage: str, now: datetime
+    ) -> None:
+        if not self._write(run.task_id, run.status, status, now):
+            self._runs.pop(run.task_id, None)
+            return
+        run.status = status
+        run.leaves_at = now + self._seconds(item, stage)
+
+    def _end(
+        self,
+        task_id: str,
+        item: Mapping[str, Any],
+        outcome: Outcome,
+        before: str,
+        now: datetime,
+    ) -> None:
+        extra: dict[str, Any] = {"completed_at": {"S": timestamp(now)}}
+        if outcome.task_status == "COMPLETED":
+            extra["build_passed"] = {"BOOL": outcome is Outcome.COMPLETED}
+            repo = text(item, "repo") or ""
+            extra["pr_url"] = {"S": f"https://github.com/{repo}/pull/{task_id[-6:].lower()}"}
+        else:
+            extra["error_message"] = {"S": f"the task ended as {outcome.task_status}"}
+        ended = self._write(task_id, before, outcome.task_status, now, extra)
+        table = self._settings.user_concurrency_table_name
+        if ended and table is not None and before in {"HYDRATING", "RUNNING"}:
+            self._client.update_item(
+                TableName=table,
+                Key={"user_id": {"S": text(item, "user_id") or ""}},
+                UpdateExpression="ADD active_count :less",
+                ExpressionAttributeValues={":less": {"N": "-1"}},
+            )
+
+    # -- small tools
+
+    def _write(
+        self,
+        task_id: str,
+        before: str,
+        status: str,
+        now: datetime,
+        extra: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Set the status if it still is ``before``; False when it is not."""
+        at = timestamp(now)
+        values = {
+            "status": {"S": status},
+            "status_created_at": {"S": f"{status}#{at}"},
+            "updated_at": {"S": at},
+            **(extra or {}),
+        }
+        try:
+            self._client.update_item(
+                TableName=self._settings.task_table_name,
+                Key={"task_id": {"S": task_id}},
+                UpdateExpression="SET " + ", ".join(f"#{name} = :{name}" for name in values),
+                ConditionExpression="#status = :before",
+                ExpressionAttributeNames={f"#{name}": name for name in values},
+                ExpressionAttributeValues={
+                    ":before": {"S": before},
+                    **{f":{name}": value for name, value in values.items()},
+                },
+            )
+        except ClientError as error:
+            if not lost_condition(error):
+                raise
+            return False
+        return True
+
+    def _read(self, task_id: str) -> Mapping[str, Any] | None:
+        page = self._client.get_item(
+            TableName=self._settings.task_table_name,
+            Key={"task_id": {"S": task_id}},
+            ConsistentRead=True,
+        )
+        return page.get("Item")
+
+    def _outcome(self, item: Mapping[str, Any]) -> Outcome:
+        metadata = item.get("channel_metadata", {}).get("M", {})
+        orchestration = text(metadata, "orchestration_id") or ""
+        child = text(metadata, "orchestration_sub_issue_id") or ""
+        return self._outcomes.get((orchestration, child), Outcome.COMPLETED)
+
+    def _seconds(self, item: Mapping[str, Any], stage: str) -> timedelta:
+        key = text(item, "idempotency_key") or text(item, "task_id") or ""
+        drawn = Random(f"{self._seed}/{key}/{stage}")  # noqa: S311 - a simulation
+        return timedelta(seconds=drawn.uniform(*getattr(self._pace, stage)))
+
+
+def active_tasks(client: DynamoDBClient, settings: Settings, user_id: str) -> int:
+    """Return the user's ``active_count``; 0 when there is no such table or row."""
+    table = settings.user_concurrency_table_name
+    if table is None:
+        return 0
+    page = client.get_item(TableName=table, Key={"user_id": {"S": user_id}}, ConsistentRead=True)
+    return number(page.get("Item", {}), "active_count") or 0
+
+
+def lost_condition(error: ClientError) -> bool:
+    """Whether a write was refused by its own condition."""
+    return error.response["Error"]["Code"] == "ConditionalCheckFailedException"

@@ -1,0 +1,61 @@
+"""TaskTable's stream, read as the platform's live reconciler gets it: records in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from reconciler.domain.model import Item
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+
+class StreamsClient(Protocol):
+    """The part of ``boto3.client("dynamodbstreams")`` that is needed."""
+
+    def describe_stream(self, *, StreamArn: str) -> Mapping[str, Any]:  # noqa: N803 - boto3's name
+        """Return the stream's shards."""
+
+    def get_shard_iterator(self, **request: str) -> Mapping[str, Any]:
+        """Return where to read on."""
+
+    def get_records(self, *, ShardIterator: str) -> Mapping[str, Any]:  # noqa: N803 - boto3's name
+        """Return records."""
+
+
+class TaskStream:
+    """Reads every shard from the moment it is first seen.
+
+    An iterator is asked for anew at each reading: an embedded endpoint may replace the table's
+    shard when it rolls a transaction back, and an old iterator would go on reading the old one.
+    """
+
+    def __init__(self, client: DynamoDBClient, streams: StreamsClient, table: str) -> None:
+        self._streams = streams
+        described = client.describe_table(TableName=table)["Table"]
+        self._arn = described["LatestStreamArn"]
+        self._read_to: dict[str, str] = {}
+
+    def read(self) -> list[Item]:
+        """Return the NEW_IMAGE of every record since the last call, in each shard's order."""
+        images: list[Item] = []
+        description = self._streams.describe_stream(StreamArn=self._arn)["StreamDescription"]
+        for shard in description["Shards"]:
+            images.extend(self._read_shard(shard["ShardId"]))
+        return images
+
+    def _read_shard(self, shard_id: str) -> list[Item]:
+        read_to = self._read_to.get(shard_id)
+        position = (
+            {"ShardIteratorType": "TRIM_HORIZON"}
+            if read_to is None
+            else {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": read_to}
+        )
+        iterator = self._streams.get_shard_iterator(
+            StreamArn=self._arn, ShardId=shard_id, **position
+        )["ShardIterator"]
+        records = self._streams.get_records(ShardIterator=iterator)["Records"]
+        if records:
+            self._read_to[shard_id] = records[-1]["dynamodb"]["SequenceNumber"]
+        return [record["dynamodb"]["NewImage"] for record in records if record["eventName"] != "REMOVE"]

@@ -224,9 +224,7 @@ class Platform:
             return f"{orchestration_id}{INTEGRATION_SUFFIX}"
         return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
 
-    def _child_row(
-        self, seeded: Seeded, spec: ChildSpec, number: int, repo: str
-    ) -> dict[str, Any]:
+    def _child_row(self, seeded: Seeded, spec: ChildSpec, number: int, repo: str) -> dict[str, Any]:
         at = timestamp(self._clock())
         row: dict[str, Any] = {
             "orchestration_id": {"S": seeded.orchestration_id},
@@ -235,9 +233,7 @@ class Platform:
             "credentials_ref": {"S": "workspace-1"},
             "repo": {"S": repo},
             "depends_on": {"L": [{"S": seeded.ids[key]} for key in spec.depends_on]},
-            "child_status": {
-                "S": ChildStatus.BLOCKED if spec.depends_on else ChildStatus.READY
-            },
+            "child_status": {"S": ChildStatus.BLOCKED if spec.depends_on else ChildStatus.READY},
             "created_at": {"S": at},
             "updated_at": {"S": at},
         }

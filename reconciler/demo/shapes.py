@@ -63,7 +63,7 @@ class Blueprint:
 
 
 def chain(length: int) -> Blueprint:
-    """A → B → C …"""
+    """One after another: A → B → C, and so on."""
     keys = _names(length)
     links = zip(keys, [None, *keys], strict=False)
     specs = (ChildSpec(key, (before,) if before else ()) for key, before in links)
@@ -148,6 +148,6 @@ def _endless(rng: Random) -> Iterator[Blueprint]:
 
 
 def _names(count: int) -> list[str]:
-    """A, B, … Z, then A1, B1, …"""
+    """Name them A to Z, then A1 to Z1, and so on."""
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     return [letters[i % 26] + (str(i // 26) if i >= 26 else "") for i in range(count)]  # noqa: PLR2004 - the alphabet

@@ -58,4 +58,6 @@ class TaskStream:
         records = self._streams.get_records(ShardIterator=iterator)["Records"]
         if records:
             self._read_to[shard_id] = records[-1]["dynamodb"]["SequenceNumber"]
-        return [record["dynamodb"]["NewImage"] for record in records if record["eventName"] != "REMOVE"]
+        return [
+            record["dynamodb"]["NewImage"] for record in records if record["eventName"] != "REMOVE"
+        ]

@@ -1,0 +1,166 @@
+"""``reconciler``: the group of sub-commands, and how each run ends.
+
+Exit codes: 0 done; 1 something is wrong with what was looked at (stuck work, unhealthy); 2 the
+call or the settings are wrong, or what it needs cannot be reached; 130 interrupted. Whatever goes
+wrong is one line on standard error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from reconciler.errors import ReconcilerError
+
+EXIT_WRONG = 1
+"""Something is wrong with what was looked at."""
+
+EXIT_USAGE = 2
+"""The call or the settings are wrong."""
+
+EXIT_INTERRUPTED = 130
+"""Interrupted from the keyboard (128 + SIGINT)."""
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "status": (
+        "reconciler.cli.commands.status:status",
+        "Say whether the backstop is alive, and what is stuck.",
+    ),
+    "inspect": (
+        "reconciler.cli.commands.inspect:inspect",
+        "Show one orchestration as a picture, and why it is stuck.",
+    ),
+    "sweep": (
+        "reconciler.cli.commands.sweep:sweep",
+        "Find and repair what is stuck, by the workers or in this process.",
+    ),
+    "release": (
+        "reconciler.cli.commands.release:release",
+        "Release one child now, if it is due.",
+    ),
+    "pause": (
+        "reconciler.cli.commands.control:pause",
+        "Stop all repairs at once; sweeps go on reporting.",
+    ),
+    "resume": (
+        "reconciler.cli.commands.control:resume",
+        "Let repairs go on.",
+    ),
+    "health": (
+        "reconciler.cli.commands.health:health",
+        "Fail, with the reason, unless sweeps complete in time.",
+    ),
+    "doctor": (
+        "reconciler.cli.commands.doctor:doctor",
+        "Check settings, permissions, tables and broker, without writing.",
+    ),
+    "metrics": (
+        "reconciler.cli.commands.metrics:metrics",
+        "Serve the metrics for Prometheus to scrape.",
+    ),
+    "tables": (
+        "reconciler.cli.commands.tables:tables",
+        "Create the tables on a local DynamoDB endpoint.",
+    ),
+    "demo": (
+        "reconciler.demo.command:demo",
+        "Watch it work: a whole platform on this machine.",
+    ),
+}
+"""Name → where it is, and its line in the help (kept here so that the help imports nothing)."""
+
+
+class LazyGroup(click.Group):
+    """Imports a sub-command when it is called, and turns errors into one line and a code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names in the order in which an operator needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import a sub-command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module_name, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module_name), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the sub-commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, said) for name, (_, said) in COMMANDS.items()])
+
+    def main(  # type: ignore[override] # always exits: a mode that returns is not wanted
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> NoReturn:
+        """Run a command line and exit with its code."""
+        extra["standalone_mode"] = False
+        try:
+            # A command that ends early (``ctx.exit``) comes back as its exit code.
+            code = super().main(args, prog_name or "reconciler", **extra)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(EXIT_USAGE)
+        except (click.Abort, KeyboardInterrupt):
+            fail("interrupted", EXIT_INTERRUPTED)
+        except ReconcilerError as error:
+            fail(str(error), EXIT_USAGE)
+        except BrokenPipeError:
+            # The reader (``| head``) has gone; the flush at exit must not complain either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        except Exception as error:  # noqa: BLE001 - the outermost edge: one line, never a traceback
+            if os.environ.get("RECONCILER_DEBUG"):
+                raise
+            said = f"unexpected {type(error).__name__}: {error}"
+            fail(f"{said} (RECONCILER_DEBUG=1 shows where)", EXIT_USAGE)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Say what is wrong in one line on standard error, and exit."""
+    line = " ".join(message.split())
+    click.echo(f"{click.style('reconciler:', fg='red')} {line}", err=True)
+    sys.exit(code)
+
+
+def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
+    if wanted and not ctx.resilient_parsing:
+        from reconciler.cli.version import describe  # noqa: PLC0415 - start-up time
+
+        click.echo(describe())
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 stuck work or unhealthy, 2 the call or the settings are wrong.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show version, commit and build date, and exit.",
+)
+def root() -> None:
+    """Backstop for stranded orchestrations: finds what is stuck, says why, and repairs it.
+
+    Settings are environment variables; `reconciler doctor` checks them.
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line of this process (the entry point ``reconciler``)."""
+    root.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -73,7 +73,8 @@ class Seeded:
 class Platform:
     """One platform on one set of tables.
 
-    Without ``streams``, terminal records reach the live reconciler only by ``deliver``.
+    Without ``streams``, what the pipeline ends is handed to the live reconciler through a queue in
+    this process, and a write by anybody else (a nudge) is not seen.
     """
 
     def __init__(  # noqa: PLR0913 - collaborators, all injected
@@ -111,7 +112,12 @@ class Platform:
     def step(self) -> int:
         """One turn: tasks move, then the live reconciler gets its records; return how many."""
         moved = self.pipeline.step()
-        records = self._stream.read() if self._stream is not None else []
+        ended = self.pipeline.take_ended()
+        if self._stream is None:
+            for task_id in ended:
+                self.deliver(task_id)
+            return moved + len(ended)
+        records = self._stream.read()
         for record in records:
             self.live.receive(record)
         return moved + len(records)

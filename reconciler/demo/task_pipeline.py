@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from reconciler.clock import Clock
 from reconciler.demo.shapes import Outcome
-from reconciler.domain.model import timestamp
+from reconciler.domain.model import TERMINAL_TASK, timestamp
 from reconciler.domain.rows import number, text
 from reconciler.settings import Settings
 
@@ -76,6 +76,7 @@ class TaskPipeline:
         self._invoked: list[str] = []
         self._known: set[str] = set()
         self._runs: dict[str, _Run] = {}
+        self._ended: list[str] = []
 
     def invoke(self, task_id: str) -> None:
         """Start a task; invoking it again is harmless."""
@@ -115,6 +116,11 @@ class TaskPipeline:
             msg = f"there is no task {task_id}"
             raise LookupError(msg)
         self._end(task_id, item, outcome, text(item, "status") or "", self._clock())
+
+    def take_ended(self) -> list[str]:
+        """Return the ids of the tasks that have ended since the last call, in order."""
+        ended, self._ended = self._ended, []
+        return ended
 
     # -- steps
 
@@ -223,6 +229,8 @@ class TaskPipeline:
             if not lost_condition(error):
                 raise
             return False
+        if status in TERMINAL_TASK:
+            self._ended.append(task_id)
         return True
 
     def _read(self, task_id: str) -> Mapping[str, Any] | None:

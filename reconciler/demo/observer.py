@@ -1,0 +1,208 @@
+"""The observer: looks at the tables from outside, and remembers what should never be seen.
+
+It asks no reconciler: what is stranded, and since when, is worked out here a second time, from the
+rows and tasks alone, by rules that are as plain as possible. Pure, over snapshots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from reconciler.domain.model import (
+    FAILURE,
+    UNRELEASED,
+    Child,
+    ChildStatus,
+    Orchestration,
+    Task,
+    moment,
+)
+
+ChildKey = tuple[str, str]
+"""(orchestration id, sub-issue id)."""
+
+_RANK = {
+    ChildStatus.BLOCKED: 0,
+    ChildStatus.READY: 0,
+    ChildStatus.RELEASING: 0,
+    ChildStatus.RELEASED: 1,
+    ChildStatus.SUCCEEDED: 2,
+    ChildStatus.FAILED: 2,
+    ChildStatus.SKIPPED: 2,
+}
+"""How far a child has come. A claim counts for nothing yet: an abandoned one may be taken back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """One ``orchestration_recovered`` event."""
+
+    child: ChildKey
+    code: str
+    at: datetime
+    task_id: str
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the tables held at ``at``; the rows of one moment, the tasks read just after them."""
+
+    at: datetime
+    orchestrations: Mapping[str, Orchestration]
+    tasks: Mapping[str, Task]
+    recoveries: tuple[Recovery, ...] = ()
+
+    def children(self) -> Iterator[tuple[ChildKey, Child]]:
+        """Yield every child."""
+        for orchestration_id, orchestration in self.orchestrations.items():
+            for key, child in orchestration.children.items():
+                yield (orchestration_id, key), child
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long something may be due before it counts as stranded."""
+
+    grace: timedelta
+    claim_timeout: timedelta
+
+
+@dataclass(slots=True)
+class Observer:
+    """Fed one snapshot after the other; see the attributes for what it remembers.
+
+    ``stranded`` is what is stranded in the latest snapshot, and ``ever_stranded`` what ever was.
+    ``regressions`` and ``early`` hold one sentence for each violation that was seen.
+    """
+
+    patience: Patience
+    latest: Snapshot | None = None
+    stranded: dict[ChildKey, datetime] = field(default_factory=dict)
+    ever_stranded: set[ChildKey] = field(default_factory=set)
+    regressions: list[str] = field(default_factory=list)
+    early: dict[ChildKey, str] = field(default_factory=dict)
+    samples: int = 0
+
+    def observe(self, snapshot: Snapshot) -> None:
+        """Take in the next snapshot."""
+        before, self.latest = self.latest, snapshot
+        self.samples += 1
+        if before is not None:
+            self.regressions.extend(_regressions(before, snapshot))
+        for key, sentence in _early_releases(snapshot):
+            self.early.setdefault(key, sentence)
+        self.stranded = dict(self._stranded(snapshot))
+        self.ever_stranded.update(self.stranded)
+        self.ever_stranded.update(
+            recovery.child
+            for recovery in snapshot.recoveries
+            if recovery.code != "unsettled_parent"
+        )
+
+    def _stranded(self, snapshot: Snapshot) -> Iterator[tuple[ChildKey, datetime]]:
+        for key, child in snapshot.children():
+            since = due_since(snapshot, child)
+            if since is None:
+                continue
+            claimed = child.status is ChildStatus.RELEASING
+            patience = self.patience.claim_timeout if claimed else self.patience.grace
+            if snapshot.at - since > patience:
+                yield key, since
+
+
+def due_since(snapshot: Snapshot, child: Child) -> datetime | None:
+    """Return since when something is due for ``child``, or None: nothing is, or it is not known.
+
+    A released child is due when its task has ended; one that waits, when all its predecessors
+    have succeeded or the first of them cannot any more; a claimed one, when it was claimed.
+    """
+    if child.status is ChildStatus.RELEASED:
+        task = snapshot.tasks.get(child.task_id or "")
+        return moment(task.finished_at) if task is not None and task.terminal else None
+    if child.status is ChildStatus.RELEASING:
+        return moment(child.updated_at)
+    if child.status in UNRELEASED:
+        return turn_came_at(snapshot, child)
+    return None
+
+
+def turn_came_at(snapshot: Snapshot, child: Child) -> datetime | None:
+    """Return when it was settled, by its predecessors, that a child runs or is skipped.
+
+    None while that is open. A root's turn comes when it is seeded.
+    """
+    turn = _turn(snapshot, child)
+    return turn[1] if turn is not None else None
+
+
+def _turn(snapshot: Snapshot, child: Child) -> tuple[bool, datetime] | None:
+    """Return whether a child is doomed, and when that was settled; None while it is open."""
+    rows = snapshot.orchestrations[child.orchestration_id].children
+    ends = [_end(snapshot, rows[key]) if key in rows else None for key in child.depends_on]
+    known = [end for end in ends if end is not None]
+    failed_at = [at for status, at in known if status in FAILURE]
+    if failed_at:
+        return True, min(failed_at)
+    if len(known) < len(ends):
+        return None
+    settled_at = max((at for _, at in known), default=moment(child.created_at))
+    return (False, settled_at) if settled_at is not None else None
+
+
+def _end(snapshot: Snapshot, child: Child) -> tuple[ChildStatus, datetime] | None:
+    """Return how and when a child came to its end, whether its row tells it or not."""
+    task = snapshot.tasks.get(child.task_id or "")
+    if task is not None:
+        at = moment(task.finished_at) if task.terminal else None
+        return (task.outcome, at) if at is not None else None
+    turn = _turn(snapshot, child)
+    return (ChildStatus.SKIPPED, turn[1]) if turn is not None and turn[0] else None
+
+
+def _regressions(before: Snapshot, after: Snapshot) -> Iterator[str]:
+    for key, child in before.children():
+        now = after.orchestrations.get(key[0])
+        row = now.children.get(key[1]) if now is not None else None
+        name = f"child {key[1]} of {key[0]}"
+        if row is None:
+            yield f"{name} is gone"
+        elif child.terminal and (row.status, row.task_id) != (child.status, child.task_id):
+            yield f"{name} went from {child.raw_status} to {row.raw_status}"
+        elif _rank(row) < _rank(child):
+            yield f"{name} went back from {child.raw_status} to {row.raw_status}"
+        elif child.task_id is not None and row.task_id != child.task_id:
+            yield f"{name} changed its task from {child.task_id} to {row.task_id}"
+    for task_id, task in before.tasks.items():
+        current = after.tasks.get(task_id)
+        if current is None:
+            yield f"task {task_id} is gone"
+        elif task.terminal and current.status != task.status:
+            yield f"task {task_id} went from {task.status} to {current.status}"
+
+
+def _rank(child: Child) -> int:
+    return _RANK[child.status] if child.status is not None else -1
+
+
+def _early_releases(snapshot: Snapshot) -> Iterator[tuple[ChildKey, str]]:
+    for key, child in snapshot.children():
+        if child.task_id is None:
+            continue
+        rows = snapshot.orchestrations[key[0]].children
+        for name in child.depends_on:
+            row = rows.get(name)
+            if row is None or row.status is not ChildStatus.SUCCEEDED:
+                state = row.raw_status if row is not None else "missing"
+                yield key, f"child {key[1]} of {key[0]} was released while {name} was {state}"
+
+
+def duplicates(tasks: Mapping[str, Task]) -> list[str]:
+    """Return the idempotency keys under which there is more than one task, sorted."""
+    counts: dict[str, int] = {}
+    for task in tasks.values():
+        if task.idempotency_key is not None:
+            counts[task.idempotency_key] = counts.get(task.idempotency_key, 0) + 1
+    return sorted(key for key, count in counts.items() if count > 1)

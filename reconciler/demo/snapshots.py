@@ -1,0 +1,65 @@
+"""Snapshots: the tables read whole, for the observer and for the view."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from reconciler.clock import Clock
+from reconciler.demo.observer import Recovery, Snapshot
+from reconciler.domain.model import Item, moment
+from reconciler.domain.rows import parse_orchestration, parse_task, text
+from reconciler.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+
+def take_snapshot(client: DynamoDBClient, settings: Settings, clock: Clock) -> Snapshot:
+    """Read everything, strongly consistent: small tables only.
+
+    Rows come before tasks, so that no row names a task that is not yet in the snapshot.
+    """
+    at = clock()
+    rows: dict[str, list[Item]] = {}
+    for item in _scan(client, settings.orchestration_table_name):
+        rows.setdefault(item["orchestration_id"]["S"], []).append(item)
+    orchestrations = {
+        key: found
+        for key, items in rows.items()
+        if (found := parse_orchestration(key, items)) is not None
+    }
+    tasks = {
+        item["task_id"]["S"]: parse_task(item) for item in _scan(client, settings.task_table_name)
+    }
+    events = _scan(
+        client,
+        settings.task_events_table_name,
+        FilterExpression="event_type = :recovered",
+        ExpressionAttributeValues={":recovered": {"S": "orchestration_recovered"}},
+    )
+    found_recoveries = [recovery for item in events if (recovery := _recovery(item)) is not None]
+    found_recoveries.sort(key=lambda recovery: (recovery.at, recovery.child))
+    return Snapshot(at, orchestrations, tasks, tuple(found_recoveries))
+
+
+def _scan(client: DynamoDBClient, table: str, **request: Any) -> list[Item]:  # noqa: ANN401 - boto3's
+    items: list[Item] = []
+    paginator = client.get_paginator("scan")
+    for page in paginator.paginate(TableName=table, ConsistentRead=True, **request):
+        items.extend(page["Items"])
+    return items
+
+
+def _recovery(item: Item) -> Recovery | None:
+    metadata = item.get("metadata", {}).get("M", {})
+    orchestration_id = text(metadata, "orchestration_id")
+    at = moment(text(item, "timestamp"))
+    if orchestration_id is None or at is None:
+        return None
+    return Recovery(
+        child=(orchestration_id, text(metadata, "sub_issue_id") or ""),
+        code=text(metadata, "code") or "",
+        at=at,
+        task_id=item["task_id"]["S"],
+        after=text(metadata, "after") or "",
+    )

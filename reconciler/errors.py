@@ -97,6 +97,12 @@ class InvalidRequestError(PermanentError):
     kind = "invalid_request"
 
 
+class DefectError(PermanentError):
+    """Our own code failed on an orchestration; the others go on."""
+
+    kind = "unexpected"
+
+
 ERROR_KINDS = (
     "usage",
     "unknown_orchestration",

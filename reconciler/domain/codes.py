@@ -47,6 +47,9 @@ HEALTHY = frozenset({Code.WAITING, Code.RUNNING, Code.WITHIN_GRACE, Code.CLAIM_I
 BENIGN = HEALTHY | {Code.OVER_BUDGET}
 """Codes that are nobody's fault: reported, and no reason to wake a person."""
 
+SURFACED = frozenset({OrchestrationCode.UNSETTLED_PARENT, OrchestrationCode.ROWS_MISSING})
+"""How an orchestration as a whole can be stuck."""
+
 STUCK_CODES: tuple[str, ...] = (
     *(code.value for code in Code if code not in HEALTHY),
     OrchestrationCode.UNSETTLED_PARENT.value,

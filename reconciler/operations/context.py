@@ -9,7 +9,7 @@ from typing import Protocol
 
 from reconciler.domain.codes import OrchestrationCode
 from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
-from reconciler.domain.model import Orchestration, Task
+from reconciler.domain.model import Child, Orchestration, Task
 from reconciler.operations.counts import Counts
 
 RELEASED = "released"
@@ -33,8 +33,8 @@ FAILED = "failed"
 class Context:
     """What a piece of work is done for.
 
-    ``apply``: False plans only, and writes nothing. ``by_hand``: a person asked for it, so neither
-    the grace nor a quarantine holds it up.
+    ``apply``: False plans only, and writes nothing. ``by_hand``: a person asked for it, so no
+    quarantine holds it up.
     """
 
     now: datetime
@@ -60,7 +60,11 @@ ReleaseDispatch = Callable[[ReleaseRequest], None]
 
 @dataclass(frozen=True, slots=True)
 class ReleaseResult:
-    """How a release ended. ``applied`` is False where it was only planned."""
+    """How a release ended. ``applied`` is False where it was only planned.
+
+    ``row``: the child's row as somebody else left it, where a race was lost to them.
+    ``warnings``: what was left out of the task, for the log.
+    """
 
     outcome: str
     task_id: str | None = None
@@ -68,6 +72,8 @@ class ReleaseResult:
     detail: str = ""
     task: Task | None = None
     applied: bool = True
+    row: Child | None = None
+    warnings: tuple[str, ...] = ()
     counts: Counts = field(default_factory=Counts)
 
 
@@ -83,6 +89,25 @@ class ActionOutcome:
     task_id: str | None = None
     detail: str = ""
     stranded_seconds: float | None = None
+    error_kind: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def repaired(self) -> bool:
+        """Whether something was changed, by us, that brings the child on."""
+        return self.applied and self.outcome in {DONE, RELEASED, ADOPTED, REINVOKED}
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """A child, or with ``sub_issue_id`` None an orchestration, that is stuck and not repaired."""
+
+    orchestration_id: str
+    sub_issue_id: str | None
+    code: str
+    reason: str
+    age_seconds: float | None
+    task_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +119,7 @@ class Evaluation:
     now: Diagnosis | None
     actions: tuple[ActionOutcome, ...]
     counts: Counts
+    stuck: tuple[Stuck, ...] = ()
     withheld: str | None = None
     orchestration: Orchestration | None = None
 

@@ -30,6 +30,7 @@ class Counts:
     """Counts of a sweep, or of a part of one.
 
     ``stuck``: code → how many are stuck. ``oldest_stuck_seconds``: code → the oldest of them.
+    ``planned``: integer field → how many of it a report says that a repair would do.
     """
 
     rows_scanned: int = 0
@@ -46,15 +47,14 @@ class Counts:
     errors: int = 0
     stuck: Mapping[str, int] = field(default_factory=dict)
     oldest_stuck_seconds: Mapping[str, float] = field(default_factory=dict)
+    planned: Mapping[str, int] = field(default_factory=dict)
     read_units: float = 0.0
     write_units: float = 0.0
     requests: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         """Add up; of ages, the oldest counts."""
-        stuck = dict(self.stuck)
-        for code, count in other.stuck.items():
-            stuck[code] = stuck.get(code, 0) + count
+        stuck = _sum(self.stuck, other.stuck)
         oldest = dict(self.oldest_stuck_seconds)
         for code, seconds in other.oldest_stuck_seconds.items():
             oldest[code] = max(oldest.get(code, 0.0), seconds)
@@ -62,7 +62,12 @@ class Counts:
             name: getattr(self, name) + getattr(other, name)
             for name in (*INTEGERS, "read_units", "write_units", "requests")
         }
-        return Counts(**sums, stuck=stuck, oldest_stuck_seconds=oldest)
+        return Counts(
+            **sums,
+            stuck=stuck,
+            oldest_stuck_seconds=oldest,
+            planned=_sum(self.planned, other.planned),
+        )
 
     def with_consumed(self, consumed: Consumed) -> Counts:
         """Return these counts with what was consumed for them added."""
@@ -92,3 +97,7 @@ class Counts:
         """Read what ``to_json`` wrote; unknown fields, of a later version, are passed over."""
         known = {entry.name for entry in fields(cls)}
         return cls(**{name: value for name, value in data.items() if name in known})
+
+
+def _sum(left: Mapping[str, int], right: Mapping[str, int]) -> dict[str, int]:
+    return {name: left.get(name, 0) + right.get(name, 0) for name in {**left, **right}}

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import structlog
-
 from reconciler.domain.model import (
     TERMINAL_CHILD,
     UNRELEASED,
@@ -21,6 +19,7 @@ from reconciler.domain.model import (
     ChildStatus,
     Orchestration,
     Task,
+    moment,
     timestamp,
 )
 from reconciler.domain.rows import parse_child
@@ -36,8 +35,6 @@ from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.pipeline import Pipeline
 from reconciler.stores.repos import RepoStore
 from reconciler.stores.tasks import TaskStore
-
-log = structlog.get_logger()
 
 MAX_ACTIONS = 100
 """DynamoDB's limit on the actions of one transaction."""
@@ -108,7 +105,7 @@ class Releaser:
         slots = None
         user_id = orchestration.meta.user_id if orchestration.meta is not None else None
         if self.budget is not None and user_id is not None:
-            slots = self.budget.open(user_id)
+            slots = self.budget.open(user_id, prune=context.apply)
             if slots.room <= 0:
                 return ReleaseResult(to.OVER_BUDGET, detail=f"{user_id} has no free slot")
         if not context.apply:
@@ -144,7 +141,10 @@ class Releaser:
         if task is None or not pending or task.terminal or self.pipeline is None:
             return ReleaseResult(to.ALREADY_RELEASED, child.task_id, child.branch_name, task=task)
         if context.apply:
-            self.invoke(task.task_id, context, again_after=None)
+            audit = audit_metadata(
+                child, "unstarted_task", task.status, "invoked", moment(task.created_at), context
+            )
+            self.invoke(task.task_id, context, again_after=None, audit=audit)
         return ReleaseResult(to.REINVOKED, task.task_id, task=task, applied=context.apply)
 
     def _prepare(
@@ -165,13 +165,6 @@ class Releaser:
             return Refusal(
                 "The task's description was blocked by the content policy. Reword the sub-issue "
                 "or the parent issue, then retry this sub-issue."
-            )
-        for warning in draft.warnings:
-            log.warning(
-                "orch.child.warning",
-                orchestration_id=child.orchestration_id,
-                sub_issue_id=child.sub_issue_id,
-                detail=warning,
             )
         return draft
 
@@ -274,15 +267,28 @@ class Releaser:
         task = Task(
             task_id=draft.task_id,
             status="SUBMITTED",
+            idempotency_key=draft.idempotency_key,
             status_since=timestamp(context.now),
             branch_name=draft.branch_name,
             ours=True,
             invoked_at=None if detail else timestamp(context.now),
         )
-        return ReleaseResult(to.RELEASED, draft.task_id, draft.branch_name, detail, task)
+        return ReleaseResult(
+            to.RELEASED, draft.task_id, draft.branch_name, detail, task, warnings=draft.warnings
+        )
 
-    def invoke(self, task_id: str, context: Context, *, again_after: int | None) -> None:
+    def invoke(
+        self,
+        task_id: str,
+        context: Context,
+        *,
+        again_after: int | None,
+        audit: dict[str, Any] | None = None,
+    ) -> None:
         """Invoke a task's pipeline, then record that it was; harmless when done twice.
+
+        ``again_after``: the count of repeated invocations that was read, None for the first.
+        ``audit``: metadata of the event to leave, when the invocation is a repair of its own.
 
         Raises:
             PipelineUnavailableError: it was not accepted, and nothing is recorded.
@@ -290,7 +296,16 @@ class Releaser:
         if self.pipeline is None:
             return
         self.pipeline.invoke(task_id)
-        self.tasks.record_invoked(task_id, context.now, again_after=again_after)
+        if audit is None:
+            self.tasks.record_invoked(task_id, context.now)
+            return
+        # Lost: somebody else has just recorded an invocation, which is as good.
+        self.dynamodb.transact(
+            [
+                self.tasks.set_invoked(task_id, context.now, again_after=again_after),
+                self.tasks.event(task_id, "orchestration_recovered", audit, context.now),
+            ]
+        )
 
     def _lost(
         self,
@@ -307,12 +322,13 @@ class Releaser:
                 return ReleaseResult(to.NO_LONGER_DUE, detail="its row is gone")
             now = parse_child(row.item)
             if now.status is ChildStatus.RELEASING:
-                return ReleaseResult(to.CLAIM_IN_PROGRESS, detail="a releaser has claimed it")
+                detail = "a releaser has claimed it"
+                return ReleaseResult(to.CLAIM_IN_PROGRESS, detail=detail, row=now)
             started = now.status is ChildStatus.RELEASED or (
                 now.status in TERMINAL_CHILD and now.task_id not in {None, child.task_id}
             )
             outcome = to.ALREADY_RELEASED if started else to.NO_LONGER_DUE
-            return ReleaseResult(outcome, now.task_id, detail=f"it is {now.raw_status} now")
+            return ReleaseResult(outcome, now.task_id, detail=f"it is {now.raw_status} now", row=now)
         failed = [i for i, reason in enumerate(lost.reasons) if reason.condition_failed]
         if own and failed[0] == 1:
             detail = f"task {task_id} exists already; it is adopted when its index shows it"

@@ -1,0 +1,210 @@
+"""Evaluation: takes a key, reads everything again, repairs, and says how it stands.
+
+Also keeps count of orchestrations whose repair keeps failing, and leaves those alone for a growing
+time. An outage is not held against anybody: only what fails by itself is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from reconciler.clock import Clock
+from reconciler.domain.diagnosis import Policy
+from reconciler.domain.model import Attempts, Orchestration, timestamp
+from reconciler.operations import context as to
+from reconciler.operations.context import (
+    ActionOutcome,
+    Context,
+    Evaluation,
+    ReleaseDispatch,
+    Stuck,
+)
+from reconciler.operations.counts import Counts
+from reconciler.operations.release import Releaser
+from reconciler.operations.repair import Repairer
+from reconciler.operations.repair_pass import RepairPass, Withhold, describe_error, lasting
+from reconciler.operations.reporting import Reporter
+from reconciler.stores.budget import BudgetStore
+from reconciler.stores.dynamodb import measured
+from reconciler.stores.orchestrations import OrchestrationStore
+from reconciler.stores.tasks import TaskStore
+
+QUARANTINE_FROM = 3
+"""From this many failures on an orchestration is left alone for a while."""
+
+LONGEST_QUARANTINE = timedelta(hours=6)
+_LONGEST_ERROR_CHARACTERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluator:
+    """Evaluates orchestrations; every collaborator is injected."""
+
+    orchestrations: OrchestrationStore
+    tasks: TaskStore
+    releaser: Releaser
+    repairer: Repairer
+    budget: BudgetStore | None
+    policy: Policy
+    interval: timedelta
+    settles: bool
+    withhold: Withhold
+    reporter: Reporter
+    clock: Clock
+
+    def evaluate(
+        self,
+        orchestration_id: str,
+        context: Context,
+        dispatch: ReleaseDispatch | None = None,
+    ) -> Evaluation | None:
+        """Read, diagnose and repair one orchestration; None when it has no rows.
+
+        ``dispatch`` is given each child to release, oldest due first; without it they are
+        released here. Nothing is changed where ``context.apply`` is False.
+
+        Raises:
+            TemporaryError, PermanentError: it could not be read; nothing was changed.
+        """
+        with measured() as consumed:
+            orchestration = self.orchestrations.read(orchestration_id)
+            if orchestration is None:
+                return None
+            if context.by_hand and orchestration.attempts is not None:
+                # A person's word ends a quarantine.
+                orchestration = replace(orchestration, attempts=None)
+            work = self._pass(orchestration, context, dispatch)
+            try:
+                work.run()
+            finally:
+                if work.context.apply and work.outcomes:
+                    self._remember(orchestration, work)
+            work.note_waiting()
+            if work.stale and work.context.apply:
+                work.reread()
+        stuck = work.stuck()
+        evaluation = Evaluation(
+            orchestration_id=orchestration_id,
+            found=work.found,
+            now=work.now,
+            actions=tuple(work.outcomes),
+            counts=count(work, stuck).with_consumed(consumed),
+            stuck=stuck,
+            withheld=work.withheld,
+            orchestration=work.orchestration,
+        )
+        self.reporter.evaluated(evaluation, work.context)
+        return evaluation
+
+    def _pass(
+        self, orchestration: Orchestration, context: Context, dispatch: ReleaseDispatch | None
+    ) -> RepairPass:
+        return RepairPass(
+            orchestration,
+            context,
+            orchestrations=self.orchestrations,
+            tasks=self.tasks,
+            releaser=self.releaser,
+            repairer=self.repairer,
+            budget=self.budget,
+            policy=self.policy,
+            withhold=self.withhold,
+            # Whoever has not been heard of for three sweeps does not wait any more.
+            budget_fresh_for=3 * self.interval,
+            settles=self.settles,
+            dispatch=dispatch,
+        )
+
+    # -- failures that do not go away
+
+    def _remember(self, orchestration: Orchestration, work: RepairPass) -> None:
+        lasting_failures = [error for error in work.failures if lasting(error)]
+        if lasting_failures:
+            self.hold_against(orchestration.orchestration_id, lasting_failures[-1], work.context)
+        elif orchestration.attempts is not None and not work.failures:
+            self.orchestrations.clear_attempts(orchestration.orchestration_id)
+
+    def hold_against(
+        self, orchestration_id: str, error: BaseException, context: Context
+    ) -> Attempts | None:
+        """Count a failure that was the orchestration's own; the pause doubles with each.
+
+        Returns what is on record now; None when it has no rows. The rows are read once more: what
+        brings the orchestration back is a change of its rows after this moment.
+        """
+        orchestration = self.orchestrations.read(orchestration_id)
+        if orchestration is None:
+            return None
+        earlier = orchestration.attempts
+        failures = (earlier.failures if earlier is not None else 0) + 1
+        retry_at = None
+        if failures >= QUARANTINE_FROM:
+            pause = min(self.interval * 2 ** (failures - QUARANTINE_FROM), LONGEST_QUARANTINE)
+            retry_at = timestamp(context.now + pause)
+        attempts = Attempts(
+            failures=failures,
+            last_error=describe_error(error)[:_LONGEST_ERROR_CHARACTERS],
+            last_failed_at=timestamp(context.now),
+            retry_at=retry_at,
+            fingerprint=orchestration.fingerprint,
+        )
+        self.orchestrations.record_attempts(
+            orchestration_id, attempts, int(context.now.timestamp())
+        )
+        return attempts
+
+    def forgive(self, orchestration_id: str) -> None:
+        """Forget an orchestration's failures."""
+        self.orchestrations.clear_attempts(orchestration_id)
+
+
+_COUNTED = {
+    "advance": "advanced",
+    "skip": "skipped",
+    "adopt": "adopted",
+    "reset claim": "claims_reset",
+    "reinvoke": "reinvoked",
+    "nudge": "nudged",
+}
+_COUNTED_RELEASES = {
+    to.RELEASED: "released",
+    to.ADOPTED: "adopted",
+    to.REFUSED: "refused",
+    to.REINVOKED: "reinvoked",
+}
+
+
+def counted_as(action: ActionOutcome) -> str | None:
+    """Return the integer field of the summary that an action's outcome belongs to."""
+    if action.outcome == to.FAILED:
+        return "errors"
+    if action.verb == "release":
+        return _COUNTED_RELEASES.get(action.outcome)
+    if action.outcome in {to.DONE, to.ADOPTED}:
+        return _COUNTED[action.verb]
+    return None
+
+
+def count(work: RepairPass, stuck: Iterable[Stuck]) -> Counts:
+    """Count what a pass did, or would have done, and what is stuck after it."""
+    done: dict[str, int] = {}
+    planned: dict[str, int] = {}
+    for action in work.outcomes:
+        name = counted_as(action)
+        if name is not None:
+            into = done if action.applied or name == "errors" else planned
+            into[name] = into.get(name, 0) + 1
+    counts = Counts(orchestrations_evaluated=1, planned=planned)
+    return counts + Counts.from_json(done) + count_stuck(stuck)
+
+
+def count_stuck(stuck: Iterable[Stuck]) -> Counts:
+    """Count what is stuck by code, with the age of the oldest of each."""
+    counts: dict[str, int] = {}
+    oldest: dict[str, float] = {}
+    for entry in stuck:
+        counts[entry.code] = counts.get(entry.code, 0) + 1
+        oldest[entry.code] = max(oldest.get(entry.code, 0.0), entry.age_seconds or 0.0)
+    return Counts(stuck=counts, oldest_stuck_seconds=oldest)

@@ -1,0 +1,334 @@
+"""The reconciler: everything that it can do, behind one object, made once for each process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from ulid import ULID
+
+from reconciler.clock import Clock
+from reconciler.domain.codes import Code
+from reconciler.domain.diagnosis import LONG_AGO, Policy
+from reconciler.domain.model import Child, Orchestration, moment
+from reconciler.errors import (
+    DefectError,
+    ReconcilerError,
+    UnknownChildError,
+    UnknownOrchestrationError,
+)
+from reconciler.observability.metrics import Metrics
+from reconciler.operations import context as to
+from reconciler.operations.context import (
+    ActionOutcome,
+    Context,
+    Evaluation,
+    ReleaseDispatch,
+    ReleaseResult,
+    Stuck,
+)
+from reconciler.operations.counts import Counts
+from reconciler.operations.evaluate import Evaluator, count_stuck, counted_as
+from reconciler.operations.pacing import PagePacer
+from reconciler.operations.release import stranded_seconds
+from reconciler.operations.repair_pass import DEFECTS, describe_error, lasting
+from reconciler.operations.reporting import Reporter
+from reconciler.operations.scan import SegmentCursor, SegmentResult, SegmentScan
+from reconciler.settings import Settings
+from reconciler.stores.control import ControlStore, Pause
+from reconciler.stores.dynamodb import measured
+from reconciler.stores.orchestrations import OrchestrationStore
+from reconciler.stores.tasks import TaskStore
+
+_BYTES_PER_SEGMENT = 32 * 1024 * 1024
+_LEAST_BYTES_PER_SEGMENT = 4 * 1024 * 1024
+_MOST_SEGMENTS = 4096
+_MOST_PREDECESSORS_AT_ONCE = 98
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciler:
+    """The facade over scan, evaluation, release and control."""
+
+    settings: Settings
+    orchestrations: OrchestrationStore
+    tasks: TaskStore
+    control: ControlStore
+    evaluator: Evaluator
+    reporter: Reporter
+    metrics: Metrics
+    policy: Policy
+    clock: Clock
+
+    # -- scanning
+
+    def choose_segments(self, workers: int) -> int:
+        """Return how many segments a sweep should have (``SWEEP_SEGMENTS``).
+
+        ``auto``: one for each 32 MiB of the table, and enough to keep ``workers`` busy where each
+        still has 4 MiB to read; costs one DescribeTable, which consumes no capacity.
+
+        Raises:
+            TemporaryError, PermanentError: the table cannot be described.
+        """
+        if self.settings.sweep_segments != "auto":
+            return self.settings.sweep_segments
+        size = self.orchestrations.size_bytes()
+        by_size = math.ceil(size / _BYTES_PER_SEGMENT)
+        by_workers = min(workers, math.ceil(size / _LEAST_BYTES_PER_SEGMENT))
+        return max(1, min(max(by_size, by_workers), _MOST_SEGMENTS))
+
+    def scan_segment(
+        self,
+        cursor: SegmentCursor,
+        *,
+        out_of_time: Callable[[], bool],
+        nominate: Callable[[str], None],
+    ) -> SegmentResult:
+        """Read one step of a segment and nominate what is suspicious.
+
+        Raises:
+            TemporaryError, PermanentError: the table cannot be read.
+        """
+        ceiling = self.settings.scan_read_units_per_second
+        pacer = PagePacer(ceiling / cursor.total if ceiling is not None else None)
+        scan = SegmentScan(self.orchestrations, self.tasks, self.policy, self.clock, pacer)
+        return scan.run(cursor, out_of_time, nominate)
+
+    # -- one orchestration
+
+    def evaluate(
+        self,
+        orchestration_id: str,
+        *,
+        sweep_id: str | None = None,
+        by_hand: bool = False,
+        report: bool = False,
+        release: ReleaseDispatch | None = None,
+    ) -> Evaluation:
+        """Read an orchestration again, repair it, and say how it stands.
+
+        Without ``release`` its children are released here; with it, each is handed on instead.
+        ``report`` changes nothing.
+
+        Raises:
+            UnknownOrchestrationError: it has no rows.
+            DefectError: our own code failed on it; that is held against it.
+            TemporaryError, PermanentError: it could not be read.
+        """
+        context = self._context(sweep_id, by_hand=by_hand, report=report)
+        try:
+            evaluation = self.evaluator.evaluate(orchestration_id, context, release)
+        except DEFECTS as error:
+            if context.apply:
+                self.evaluator.hold_against(orchestration_id, error, context)
+            raise DefectError(describe_error(error)) from error
+        if evaluation is None:
+            raise self._unknown(orchestration_id)
+        return evaluation
+
+    def could_not_check(
+        self, orchestration_id: str, error: ReconcilerError, sweep_id: str
+    ) -> Counts:
+        """Say that an orchestration could not be evaluated, and return what that counts as."""
+        context = self._context(sweep_id, by_hand=False, report=False)
+        self.reporter.failed(orchestration_id, error, context)
+        stuck = Stuck(orchestration_id, None, Code.CHECK_FAILED.value, str(error), None)
+        self.reporter.stuck(stuck, context)
+        return Counts(orchestrations_evaluated=1, errors=1) + count_stuck([stuck])
+
+    # -- one child
+
+    def release(
+        self,
+        orchestration_id: str,
+        sub_issue_id: str,
+        *,
+        sweep_id: str | None = None,
+        by_hand: bool = False,
+        depends_on: tuple[str, ...] | None = None,
+        due_since: datetime | None = None,
+        report: bool = False,
+    ) -> ReleaseResult:
+        """Release a child, if it is due; safe at any time, any number of times.
+
+        ``depends_on`` and ``due_since`` are what an evaluation knew: the first saves reading the
+        rest of the orchestration, the second is what latency is reckoned from. Both are hints.
+
+        Raises:
+            UnknownOrchestrationError, UnknownChildError: there is no such row.
+            DefectError: our own code failed on it; that is held against the orchestration.
+            TemporaryError, PermanentError: nothing was changed.
+        """
+        context = self._context(sweep_id, by_hand=by_hand, report=report)
+        with measured() as consumed:
+            try:
+                result = self._release(
+                    orchestration_id, sub_issue_id, depends_on, due_since, context
+                )
+            except (ReconcilerError, *DEFECTS) as error:
+                if context.apply and lasting(error) and not isinstance(error, UnknownChildError):
+                    self.evaluator.hold_against(orchestration_id, error, context)
+                if isinstance(error, ReconcilerError):
+                    raise
+                raise DefectError(describe_error(error)) from error
+        return replace(result, counts=result.counts.with_consumed(consumed))
+
+    def _release(
+        self,
+        orchestration_id: str,
+        sub_issue_id: str,
+        depends_on: tuple[str, ...] | None,
+        due_since: datetime | None,
+        context: Context,
+    ) -> ReleaseResult:
+        orchestration, child = self._read(orchestration_id, sub_issue_id, depends_on)
+        withheld = self.withhold(orchestration) if context.apply else None
+        if withheld is not None:
+            outcome = to.PAUSED if self.control.paused() is not None else to.REPORT_ONLY
+            result = ReleaseResult(outcome, child.task_id, detail=withheld, applied=False)
+        else:
+            since = due_since or due_moment(orchestration, child)
+            result = self.evaluator.releaser.release(
+                orchestration, child, since, Code.LOST_RELEASE.value, context
+            )
+        action = _as_action(child, result, due_since or due_moment(orchestration, child), context)
+        self.reporter.acted(orchestration_id, action, context)
+        counts = _counts_of(orchestration_id, action, context)
+        if context.apply and result.applied and context.by_hand and orchestration.attempts:
+            self.evaluator.forgive(orchestration_id)
+        if result.applied and self._leads_on(result):
+            # Dependents of a refused child are skipped, and of a finished one released, at once.
+            after = self.evaluate(orchestration_id, sweep_id=context.sweep_id)
+            counts += after.counts
+        return replace(result, counts=counts)
+
+    @staticmethod
+    def _leads_on(result: ReleaseResult) -> bool:
+        finished = result.task is not None and result.task.terminal
+        return result.outcome == to.REFUSED or (result.outcome == to.ADOPTED and finished)
+
+    def _read(
+        self, orchestration_id: str, sub_issue_id: str, depends_on: tuple[str, ...] | None
+    ) -> tuple[Orchestration, Child]:
+        """Read a child with what its release depends on; all of it where the hint is no good."""
+        if depends_on is not None and len(depends_on) <= _MOST_PREDECESSORS_AT_ONCE:
+            part = self.orchestrations.read_around(orchestration_id, sub_issue_id, depends_on)
+            child = part.children.get(sub_issue_id) if part is not None else None
+            if part is not None and child is not None and part.meta is not None:
+                if all(key in part.children for key in child.depends_on):
+                    return part, child
+        whole = self.orchestrations.read(orchestration_id)
+        if whole is None:
+            raise self._unknown(orchestration_id)
+        child = whole.children.get(sub_issue_id)
+        if child is None:
+            msg = f"orchestration {orchestration_id} has no child {sub_issue_id}"
+            raise UnknownChildError(msg)
+        return whole, child
+
+    # -- control
+
+    def withhold(self, orchestration: Orchestration) -> str | None:
+        """Say why nothing is to be changed on an orchestration now, or None."""
+        return withheld_by(self.settings, self.control.paused, orchestration)
+
+    def pause(self, reason: str, by: str) -> Pause:
+        """Pause all repairs, on all workers; returns the pause that holds."""
+        return self.control.pause(reason, by, self.clock())
+
+    def resume(self) -> None:
+        """Let repairs go on."""
+        self.control.resume()
+
+    def paused(self) -> Pause | None:
+        """Return the pause that holds, if any."""
+        return self.control.paused()
+
+    # -- small tools
+
+    def _context(self, sweep_id: str | None, *, by_hand: bool, report: bool) -> Context:
+        return Context(
+            now=self.clock(),
+            sweep_id=sweep_id or f"by-hand:{ULID()}",
+            by_hand=by_hand or sweep_id is None,
+            apply=not report,
+        )
+
+    @staticmethod
+    def _unknown(orchestration_id: str) -> UnknownOrchestrationError:
+        return UnknownOrchestrationError(f"no orchestration {orchestration_id} exists")
+
+
+def withheld_by(
+    settings: Settings, paused: Callable[[], Pause | None], orchestration: Orchestration
+) -> str | None:
+    """Say why nothing is to be changed on ``orchestration``, or None; asks for a pause last."""
+    if settings.repair_mode == "report":
+        return "REPAIR_MODE is report"
+    meta = orchestration.meta
+    repo = meta.repo if meta is not None else None
+    user = meta.user_id if meta is not None else None
+    if settings.repair_only_repos and repo not in settings.repair_only_repos:
+        return f"repo {repo} is not among REPAIR_ONLY_REPOS"
+    if settings.repair_only_users and user not in settings.repair_only_users:
+        return f"user {user} is not among REPAIR_ONLY_USERS"
+    pause = paused()
+    if pause is not None:
+        return f"paused since {pause.since} by {pause.by}: {pause.reason}"
+    return None
+
+
+def due_moment(orchestration: Orchestration, child: Child) -> datetime | None:
+    """Return since when a child has been due, as far as its predecessors' rows tell."""
+    if not child.depends_on:
+        return moment(child.updated_at)
+    rows = (orchestration.children.get(key) for key in child.depends_on)
+    return max(
+        (found for row in rows if row and (found := moment(row.updated_at)) is not None),
+        default=None,
+    )
+
+
+def _as_action(
+    child: Child, result: ReleaseResult, since: datetime | None, context: Context
+) -> ActionOutcome:
+    known = since is not None and since != LONG_AGO
+    code = Code.UNSTARTED_TASK if result.outcome == to.REINVOKED else Code.LOST_RELEASE
+    return ActionOutcome(
+        verb="release",
+        sub_issue_id=child.sub_issue_id,
+        code=code.value,
+        outcome=result.outcome,
+        applied=result.applied,
+        task_id=result.task_id,
+        detail=result.detail,
+        stranded_seconds=stranded_seconds(since, context.now) if known and since else None,
+        warnings=result.warnings,
+    )
+
+
+_LEFT_STUCK = {
+    to.OVER_BUDGET: Code.OVER_BUDGET,
+    to.IDEMPOTENCY_CONFLICT: Code.IDEMPOTENCY_CONFLICT,
+    to.PACED: Code.LOST_RELEASE,
+    to.PAUSED: Code.LOST_RELEASE,
+    to.REPORT_ONLY: Code.LOST_RELEASE,
+}
+
+
+def _counts_of(orchestration_id: str, action: ActionOutcome, context: Context) -> Counts:
+    name = counted_as(action)
+    counts = Counts()
+    if name is not None:
+        one = {name: 1}
+        counts = Counts.from_json(one) if action.applied else Counts(planned=one)
+    code = _LEFT_STUCK.get(action.outcome)
+    if code is None or context.by_hand:
+        return counts
+    stuck = Stuck(
+        orchestration_id, action.sub_issue_id, code, action.detail, action.stranded_seconds
+    )
+    return counts + count_stuck([stuck])

@@ -1,0 +1,215 @@
+"""Repairs other than releases: each one write under the condition that made it right.
+
+What comes back is how it ended and how the row stands now, so that the same pass can go on with
+what the repair has made due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from reconciler.domain.model import Child, ChildStatus, Item, Orchestration, Task, timestamp
+from reconciler.domain.planning import Adopt, Advance, Nudge, Reinvoke, ResetClaim, Skip
+from reconciler.domain.rows import parse_child
+from reconciler.operations import context as to
+from reconciler.operations.context import Context
+from reconciler.operations.release import MAX_ACTIONS, Releaser, audit_metadata
+from reconciler.stores.conditions import Action
+from reconciler.stores.dynamodb import Cancelled, DynamoDB
+from reconciler.stores.orchestrations import OrchestrationStore
+from reconciler.stores.tasks import TaskStore
+
+RECOVERED = "orchestration_recovered"
+_SKIPS_PER_TRANSACTION = MAX_ACTIONS - 2
+"""Room for the condition on the cause and for the audit event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """How a repair ended.
+
+    ``child``: its row as it stands now, as far as the write told; None where the row is gone.
+    """
+
+    outcome: str
+    child: Child | None
+    task: Task | None = None
+    detail: str = ""
+
+    @property
+    def lost(self) -> bool:
+        """Whether somebody else was faster, so that what was read is stale."""
+        return self.outcome not in {to.DONE, to.ADOPTED, to.IDEMPOTENCY_CONFLICT}
+
+
+@dataclass(frozen=True, slots=True)
+class Repairer:
+    """Carries out what was planned; with ``context.apply`` False, only says what would come."""
+
+    dynamodb: DynamoDB
+    orchestrations: OrchestrationStore
+    tasks: TaskStore
+    releaser: Releaser
+
+    def advance(self, child: Child, action: Advance, context: Context) -> Repaired:
+        """Set a released child to what its terminal task says (I4: only if it still runs it).
+
+        The row as returned bears the moment at which the task finished: from then on its
+        dependents are due.
+        """
+        task = action.task
+        if context.apply:
+            metadata = audit_metadata(
+                child, action.code, child.raw_status, task.outcome, action.since, context
+            )
+            at = timestamp(context.now)
+            lost = self.dynamodb.transact(
+                [
+                    self.orchestrations.set_outcome(child, task.outcome, task.task_id, at),
+                    self.tasks.event(task.task_id, RECOVERED, metadata, context.now),
+                ]
+            )
+            if lost is not None:
+                return _lost(lost.reasons[0].item)
+        return Repaired(to.DONE, child.moved(task.outcome, task.finished_at), task)
+
+    def skip(
+        self, cause: Child, children: Sequence[Child], actions: Sequence[Skip], context: Context
+    ) -> list[Repaired]:
+        """Skip the dependents of ``cause``, as many at once as a transaction takes.
+
+        One that somebody else has moved is left out, and the others are tried again.
+        """
+        results: dict[str, Repaired] = {}
+        for start in range(0, len(children), _SKIPS_PER_TRANSACTION):
+            stop = start + _SKIPS_PER_TRANSACTION
+            pending = dict(zip(children[start:stop], actions[start:stop], strict=True))
+            while pending:
+                lost = self._skip_together(cause, pending, context)
+                for child in list(pending):
+                    if lost is None:
+                        at = cause.updated_at
+                        results[child.sub_issue_id] = Repaired(
+                            to.DONE, child.moved(ChildStatus.SKIPPED, at)
+                        )
+                    elif child.sub_issue_id in lost:
+                        results[child.sub_issue_id] = lost[child.sub_issue_id]
+                    else:
+                        continue
+                    del pending[child]
+        return [results[child.sub_issue_id] for child in children]
+
+    def _skip_together(
+        self, cause: Child, pending: dict[Child, Skip], context: Context
+    ) -> dict[str, Repaired] | None:
+        """Return None when all were skipped, else those that were not, and why."""
+        if not context.apply:
+            return None
+        at = timestamp(context.now)
+        transaction: list[Action] = [self.orchestrations.expect_failure(cause)]
+        transaction.extend(self.orchestrations.set_skipped(child, at) for child in pending)
+        if cause.task_id is not None:
+            first, action = next(iter(pending.items()))
+            metadata = audit_metadata(
+                first, action.code, first.raw_status, ChildStatus.SKIPPED, action.since, context
+            )
+            metadata["skipped"] = {"L": [{"S": child.sub_issue_id} for child in pending]}
+            transaction.append(self.tasks.event(cause.task_id, RECOVERED, metadata, context.now))
+        lost = self.dynamodb.transact(transaction)
+        if lost is None:
+            return None
+        if lost.reasons[0].condition_failed:
+            detail = f"its predecessor {cause.sub_issue_id} has been retried"
+            return {
+                child.sub_issue_id: Repaired(to.LOST_RACE, child, detail=detail)
+                for child in pending
+            }
+        return {
+            child.sub_issue_id: _lost(reason.item)
+            for child, reason in zip(pending, lost.reasons[1:], strict=False)
+            if reason.condition_failed
+        }
+
+    def adopt(
+        self, orchestration: Orchestration, child: Child, action: Adopt, context: Context
+    ) -> Repaired:
+        """Make the task that an interrupted releaser left the child's own."""
+        task = action.task
+        result = self.releaser.adopt(
+            orchestration, child, task, action.since, action.code, context
+        )
+        if result.outcome != to.ADOPTED:
+            return Repaired(result.outcome, result.row or child, task, result.detail)
+        at = timestamp(context.now)
+        adopted = child.moved(ChildStatus.RELEASED, at, task.task_id, task.branch_name)
+        return Repaired(to.ADOPTED, adopted, task)
+
+    def reset_claim(self, child: Child, action: ResetClaim, context: Context) -> Repaired:
+        """Set an abandoned claim back to ``ready``.
+
+        The row as returned bears the time of the claim: it has been due since before that.
+        """
+        if context.apply:
+            at = timestamp(context.now)
+            transaction = [self.orchestrations.set_claim_reset(child, at)]
+            if child.task_id is not None:
+                metadata = audit_metadata(
+                    child, action.code, child.raw_status, ChildStatus.READY, action.since, context
+                )
+                transaction.append(
+                    self.tasks.event(child.task_id, RECOVERED, metadata, context.now)
+                )
+            lost = self.dynamodb.transact(transaction)
+            if lost is not None:
+                return _lost(lost.reasons[0].item)
+            # Its next write asks for the row as it is now, not as it was claimed.
+            item = {**child.item, "child_status": {"S": "ready"}, "updated_at": {"S": at}}
+            child = replace(child, item=item)
+        return Repaired(to.DONE, child.moved(ChildStatus.READY, child.updated_at))
+
+    def reinvoke(self, child: Child, action: Reinvoke, context: Context) -> Repaired:
+        """Invoke a task's pipeline once more, and record that it was.
+
+        Raises:
+            PipelineUnavailableError: it was not accepted; nothing is recorded.
+        """
+        task = action.task
+        count = task.invoke_count if action.again else None
+        if context.apply:
+            metadata = audit_metadata(
+                child, action.code, task.status, "invoked", action.since, context
+            )
+            self.releaser.invoke(task.task_id, context, again_after=count, audit=metadata)
+        invoked = replace(
+            task,
+            invoked_at=timestamp(context.now),
+            invoke_count=task.invoke_count + (1 if action.again else 0),
+        )
+        return Repaired(to.DONE, child, invoked)
+
+    def nudge(self, child: Child, action: Nudge, context: Context) -> Repaired:
+        """Touch a finished task, so that the live reconciler sees its end once more."""
+        if context.apply:
+            metadata = audit_metadata(
+                child, action.code, child.raw_status, "nudged", action.since, context
+            )
+            lost = self.dynamodb.transact(
+                [
+                    self.tasks.set_nudged(action.task, context.now),
+                    self.tasks.event(action.task.task_id, RECOVERED, metadata, context.now),
+                ]
+            )
+            if lost is not None:
+                return Repaired(to.LOST_RACE, child, detail="somebody else has just touched it")
+        return Repaired(to.DONE, child, action.task)
+
+
+def _lost(item: Item) -> Repaired:
+    """Somebody else was faster; ``item`` is what stood there, empty when nothing did."""
+    if not item:
+        return Repaired(to.LOST_RACE, None, detail="its row is gone")
+    row = parse_child(item)
+    return Repaired(to.LOST_RACE, row, detail=f"it is {row.raw_status} now")
+
+

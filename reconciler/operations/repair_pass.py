@@ -1,0 +1,472 @@
+"""One pass over one orchestration: diagnosed, and repaired until nothing more is due.
+
+Takes a key, reads everything again, and acts on state, never on the event that led here. What a
+report says would be done goes through the same code as what is done: only the writes are left out.
+
+    read ── diagnose ── plan ─┬─ look-ups ─────────┐
+              ▲               ├─ advances, skips, …┤   until nothing is left to do
+              └───────────────┴─ releases ─────────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import groupby
+
+from reconciler.domain.codes import HEALTHY, SURFACED, Code, OrchestrationCode
+from reconciler.domain.diagnosis import (
+    LONG_AGO,
+    Diagnosis,
+    Evidence,
+    Policy,
+    diagnose,
+)
+from reconciler.domain.model import Child, ChildStatus, Orchestration, Task
+from reconciler.domain.planning import (
+    Action,
+    Adopt,
+    Advance,
+    Nudge,
+    Plan,
+    Reinvoke,
+    Release,
+    ResetClaim,
+    Skip,
+    plan,
+    plan_nudge,
+)
+from reconciler.errors import (
+    AccessError,
+    ReconcilerError,
+    StoreUnavailableError,
+    TableMissingError,
+    TemporaryError,
+)
+from reconciler.operations import context as to
+from reconciler.operations.context import (
+    ActionOutcome,
+    Context,
+    ReleaseDispatch,
+    ReleaseRequest,
+    Stuck,
+)
+from reconciler.operations.release import Releaser, stranded_seconds
+from reconciler.operations.repair import Repaired, Repairer
+from reconciler.stores.budget import BudgetStore, Slots, unreadable
+from reconciler.stores.orchestrations import OrchestrationStore
+from reconciler.stores.tasks import TaskStore
+
+DEFECTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a defect of ours raises. Not ``Exception``: a worker's time limit must go through."""
+
+_STOPPING = (AccessError, TableMissingError, StoreUnavailableError)
+"""After these, nothing else of the orchestration would succeed either."""
+
+Withhold = Callable[[Orchestration], str | None]
+"""Says why nothing is to be changed on an orchestration, or None."""
+
+
+class RepairPass:
+    """One evaluation at work on its own snapshot of an orchestration.
+
+    ``found`` is the diagnosis before anything was done; ``outcomes`` is what was done;
+    ``stale`` says that a race was lost, so that the snapshot is not what stands in the tables.
+    """
+
+    def __init__(  # noqa: PLR0913 - its collaborators, injected
+        self,
+        orchestration: Orchestration,
+        context: Context,
+        *,
+        orchestrations: OrchestrationStore,
+        tasks: TaskStore,
+        releaser: Releaser,
+        repairer: Repairer,
+        budget: BudgetStore | None,
+        policy: Policy,
+        withhold: Withhold,
+        budget_fresh_for: timedelta,
+        settles: bool,
+        dispatch: ReleaseDispatch | None,
+    ) -> None:
+        # Its own mapping: each repair changes it in place, since copying it for every one of
+        # thousands of children would be quadratic.
+        self._children = dict(orchestration.children)
+        self.orchestration = replace(orchestration, children=self._children)
+        self.context = context
+        self._orchestrations = orchestrations
+        self._tasks_store = tasks
+        self._releaser = releaser
+        self._repairer = repairer
+        self._budget_store = budget
+        self._policy = policy
+        self._withhold = withhold
+        self._budget_fresh_for = budget_fresh_for
+        self._settles = settles
+        self._dispatch = dispatch
+        self._tasks: dict[str, Task | None] = {}
+        self._asked: set[str] = set()
+        self._evidence = Evidence(tasks=self._tasks, found={})
+        self._found: dict[str, Task | None] = {}
+        self._slots: Slots | None = None
+        self._allowed = False
+        self._parent_note = ""
+        self._attempted: set[tuple[str, str]] = set()
+        self.found: Diagnosis | None = None
+        self.now: Diagnosis | None = None
+        self.outcomes: list[ActionOutcome] = []
+        self.withheld: str | None = None  # why nothing is changed
+        self.stale = False
+        self.failures: list[BaseException] = []
+        self.queued: set[str] = set()
+
+    # -- the loop
+
+    def run(self) -> None:
+        """Repair until nothing more is due; failures of single repairs are outcomes."""
+        while not self._stopped:
+            planned = self._plan()
+            if self._look_up(planned.lookups):
+                continue
+            # Before anything is changed, and after everything has been asked.
+            self.found = self.found or self.now
+            actions = [a for a in planned.actions if self._begin(a)]
+            if actions:
+                self._act(actions)
+                continue
+            releases = [r for r in planned.releases if self._begin(r)]
+            if not releases:
+                break
+            self._release_all(releases)
+        if self._stopped:
+            self.now = self._diagnose()
+            self.found = self.found or self.now
+        elif self.now is not None and self.now.code is OrchestrationCode.UNSETTLED_PARENT:
+            self._settle_parent(self.now)
+
+    @property
+    def _stopped(self) -> bool:
+        return any(isinstance(error, _STOPPING) for error in self.failures)
+
+    def _diagnose(self) -> Diagnosis:
+        self._read_tasks(
+            child.task_id
+            for child in self._children.values()
+            if child.status is ChildStatus.RELEASED and child.task_id is not None
+        )
+        self._evidence = replace(self._evidence, tasks=self._tasks, found=self._found)
+        return diagnose(self.orchestration, self._evidence, self._policy, self.context.now)
+
+    def _read_tasks(self, task_ids: Iterable[str]) -> None:
+        wanted = [task_id for task_id in dict.fromkeys(task_ids) if task_id not in self._asked]
+        if wanted:
+            self._asked.update(wanted)
+            self._tasks.update(self._tasks_store.read(wanted, consistent=True))
+
+    def _plan(self) -> Plan:
+        diagnosis = self._diagnose()
+        if self._budget_store is not None and self._evidence.budget is None:
+            due = any(d.code is Code.LOST_RELEASE for d in diagnosis.children.values())
+            if due:
+                self._open_budget(self._budget_store)
+                diagnosis = self._diagnose()
+        self.now = diagnosis
+        planned = plan(
+            self.orchestration, diagnosis, self._evidence, self._policy, self.context.now
+        )
+        if planned.actions or planned.releases:
+            self._ask_whether_to_apply()
+        return planned
+
+    def _ask_whether_to_apply(self) -> None:
+        """Ask only once there is something to do: in the steady state it costs nothing."""
+        if self.context.apply and not self._allowed:
+            self._allowed = True
+            self.withheld = self._withhold(self.orchestration)
+            if self.withheld is not None:
+                self.context = replace(self.context, apply=False)
+
+    def _begin(self, action: Action) -> bool:
+        key = (action.verb, action.sub_issue_id)
+        if key in self._attempted:
+            return False
+        self._attempted.add(key)
+        return True
+
+    def _look_up(self, keys: Iterable[str]) -> bool:
+        new = [key for key in keys if key not in self._found]
+        for key in new:
+            self._found[key] = self._tasks_store.find(key)
+        return bool(new)
+
+    def _open_budget(self, store: BudgetStore) -> None:
+        meta = self.orchestration.meta
+        if meta is None or meta.user_id is None:
+            return
+        try:
+            self._slots = store.open(meta.user_id, prune=False)
+        except ReconcilerError as error:
+            self._evidence = replace(self._evidence, budget=unreadable(error))
+            self.failures.append(error)
+        else:
+            budget = self._slots.budget(
+                self.orchestration.orchestration_id, self.context.now, self._budget_fresh_for
+            )
+            self._evidence = replace(self._evidence, budget=budget)
+
+    # -- repairs other than releases
+
+    def _act(self, actions: list[Action]) -> None:
+        """Carry out ``actions`` in their order; skips of one cause go together."""
+        for cause, together in groupby(
+            actions, key=lambda a: a.because if isinstance(a, Skip) else None
+        ):
+            if self._stopped:
+                return
+            if cause is None:
+                for action in together:
+                    self._act_on(action)
+            else:
+                self._skip(cause, [a for a in together if isinstance(a, Skip)])
+
+    def _skip(self, cause: str, actions: list[Skip]) -> None:
+        due = [a for a in actions if a.sub_issue_id in self._children]
+        source = self._children.get(cause)
+        if source is None or source.status not in {ChildStatus.FAILED, ChildStatus.SKIPPED}:
+            # Its cause has moved while this pass was at work: the next one sees how.
+            self.stale = True
+            return
+        children = [self._children[a.sub_issue_id] for a in due]
+        try:
+            results = self._repairer.skip(source, children, due, self.context)
+        except (ReconcilerError, *DEFECTS) as error:
+            for action in due:
+                self._failed(action, error)
+            return
+        for action, result in zip(due, results, strict=True):
+            self._done(action, result)
+
+    def _act_on(self, action: Action) -> None:
+        child = self._children.get(action.sub_issue_id)
+        if child is None or self._stopped:
+            return
+        try:
+            self._done(action, self._repair(child, action))
+        except (ReconcilerError, *DEFECTS) as error:
+            self._failed(action, error)
+
+    def _repair(self, child: Child, action: Action) -> Repaired:
+        repairer, context = self._repairer, self.context
+        match action:
+            case Advance():
+                return repairer.advance(child, action, context)
+            case Adopt():
+                return repairer.adopt(self.orchestration, child, action, context)
+            case ResetClaim():
+                return repairer.reset_claim(child, action, context)
+            case Reinvoke():
+                return repairer.reinvoke(child, action, context)
+            case Nudge():
+                return repairer.nudge(child, action, context)
+        msg = f"no repair is known for {action.verb}"
+        raise TypeError(msg)
+
+    def _done(self, action: Action, result: Repaired) -> None:
+        if result.task is not None and result.outcome != to.IDEMPOTENCY_CONFLICT:
+            self._asked.add(result.task.task_id)
+            self._tasks[result.task.task_id] = result.task
+        self._stands(action.sub_issue_id, result.child)
+        self.stale = self.stale or result.lost
+        self._say(
+            action,
+            result.outcome,
+            task_id=result.task.task_id if result.task else None,
+            detail=result.detail,
+        )
+
+    def _stands(self, sub_issue_id: str, child: Child | None) -> None:
+        if child is None:
+            self._children.pop(sub_issue_id, None)
+        else:
+            self._children[sub_issue_id] = child
+
+    def _failed(self, action: Action, error: BaseException) -> None:
+        self.failures.append(error)
+        self._say(action, to.FAILED, detail=describe_error(error), error=error)
+
+    def _say(
+        self,
+        action: Action,
+        outcome: str,
+        *,
+        task_id: str | None = None,
+        detail: str = "",
+        error: BaseException | None = None,
+        warnings: tuple[str, ...] = (),
+    ) -> None:
+        since = None if action.since in {None, LONG_AGO} else action.since
+        self.outcomes.append(
+            ActionOutcome(
+                verb=action.verb,
+                sub_issue_id=action.sub_issue_id,
+                code=str(action.code),
+                outcome=outcome,
+                applied=self.context.apply,
+                task_id=task_id,
+                detail=detail,
+                stranded_seconds=(
+                    None if since is None else stranded_seconds(since, self.context.now)
+                ),
+                error_kind=error_kind(error) if error is not None else None,
+                warnings=warnings,
+            )
+        )
+
+    # -- releases
+
+    def _release_all(self, releases: list[Release]) -> None:
+        if self._dispatch is not None and self.context.apply:
+            for release in releases:
+                self._queue(release, self._dispatch)
+            return
+        for release in releases:
+            if self._stopped:
+                return
+            child = self._children.get(release.sub_issue_id)
+            if child is not None:
+                self._release(release, child)
+
+    def _queue(self, release: Release, dispatch: ReleaseDispatch) -> None:
+        child = self._children[release.sub_issue_id]
+        dispatch(
+            ReleaseRequest(
+                orchestration_id=child.orchestration_id,
+                sub_issue_id=child.sub_issue_id,
+                idempotency_key=child.idempotency_key,
+                depends_on=child.depends_on,
+                due_since=release.since,
+                sweep_id=self.context.sweep_id,
+            )
+        )
+        self.queued.add(child.sub_issue_id)
+        self._say(release, to.QUEUED)
+
+    def _release(self, release: Release, child: Child) -> None:
+        try:
+            result = self._releaser.release(
+                self.orchestration, child, release.since, release.code, self.context
+            )
+        except (ReconcilerError, *DEFECTS) as error:
+            self._failed(release, error)
+            return
+        at = child.updated_at
+        if result.outcome in {to.RELEASED, to.ADOPTED}:
+            moved = child.moved(ChildStatus.RELEASED, at, result.task_id, result.branch_name)
+            self._stands(child.sub_issue_id, moved)
+            if result.task is not None:
+                self._asked.add(result.task.task_id)
+                self._tasks[result.task.task_id] = result.task
+            self._use_slot()
+        elif result.outcome == to.REFUSED:
+            # In the same pass its dependents are skipped: they have waited long enough.
+            self._stands(child.sub_issue_id, child.moved(ChildStatus.FAILED, None))
+        elif result.outcome == to.IDEMPOTENCY_CONFLICT:
+            self._found[child.idempotency_key] = result.task
+        elif result.outcome not in {to.OVER_BUDGET, to.PACED}:
+            self._stands(child.sub_issue_id, result.row or child)
+            self.stale = True
+        self._say(
+            release,
+            result.outcome,
+            task_id=result.task_id,
+            detail=result.detail,
+            warnings=result.warnings,
+        )
+
+    def _use_slot(self) -> None:
+        budget = self._evidence.budget
+        if budget is not None:
+            left = replace(budget, room=max(0, budget.room - 1))
+            self._evidence = replace(self._evidence, budget=left)
+
+    def note_waiting(self) -> None:
+        """Leave word of who waits for a slot, so that the oldest of the user goes first."""
+        if self._budget_store is None or self._slots is None or not self.context.apply:
+            return
+        if self.now is None:
+            return
+        waiting = {
+            self._children[key].idempotency_key: found.since or LONG_AGO
+            for key, found in self.now.children.items()
+            if found.code is Code.OVER_BUDGET
+        }
+        if waiting:
+            self._budget_store.note_waiting(self._slots, waiting, self.context.now)
+
+    # -- the parent
+
+    def _settle_parent(self, diagnosis: Diagnosis) -> None:
+        if not self._settles:
+            return
+        task_ids = [c.task_id for c in self._children.values() if c.task_id is not None]
+        self._read_tasks(task_ids)
+        nudge, self._parent_note = plan_nudge(
+            self.orchestration, diagnosis.since, self._tasks, self._policy, self.context.now
+        )
+        if nudge is None:
+            return
+        self._ask_whether_to_apply()
+        if self._begin(nudge):
+            self._act_on(nudge)
+
+    # -- how it stands
+
+    def reread(self) -> None:
+        """After a lost race: read once more, so that what is reported is what stands there."""
+        again = self._orchestrations.read(self.orchestration.orchestration_id)
+        if again is None:
+            return
+        self._children = dict(again.children)
+        self.orchestration = replace(again, children=self._children)
+        self.now = self._diagnose()
+
+    def stuck(self) -> tuple[Stuck, ...]:
+        """Return what is stuck now, without what has been handed on to be released.
+
+        Where nothing may be changed, that is how it was found.
+        """
+        shown = self.now if self.context.apply else self.found
+        if shown is None:
+            return ()
+        name = shown.orchestration_id
+        found = [
+            Stuck(name, key, child.code, child.reason, self._age(child.since), child.task_id)
+            for key, child in shown.children.items()
+            if child.code not in HEALTHY and key not in self.queued
+        ]
+        if shown.code in SURFACED:
+            reason = "; ".join(part for part in (shown.reason, self._parent_note) if part)
+            found.append(Stuck(name, None, shown.code, reason, self._age(shown.since)))
+        return tuple(found)
+
+    def _age(self, since: datetime | None) -> float | None:
+        return None if since is None else stranded_seconds(since, self.context.now)
+
+
+def error_kind(error: BaseException) -> str:
+    """Return the metric label of an error; a defect of ours is ``unexpected``."""
+    return error.kind if isinstance(error, ReconcilerError) else "unexpected"
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an error in one line for a person."""
+    if isinstance(error, ReconcilerError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def lasting(error: BaseException) -> bool:
+    """Whether an error is held against the orchestration: neither an outage nor a setting is."""
+    return not isinstance(error, TemporaryError | AccessError | TableMissingError)

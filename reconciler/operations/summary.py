@@ -1,0 +1,91 @@
+"""A sweep's summary: one object, the same from Celery and from ``sweep --inline``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from reconciler.domain.codes import BENIGN, STUCK_CODES
+from reconciler.observability.metrics import Metrics
+from reconciler.operations.counts import INTEGERS, Counts
+
+log = structlog.get_logger("reconciler")
+
+TOTAL_FAILURE = "RECONCILER_TOTAL_FAILURE"
+PARTIAL_FAILURE = "RECONCILER_PARTIAL_FAILURE"
+_BENIGN = frozenset(code.value for code in BENIGN)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepSummary:
+    """What a sweep came to. ``complete``: every segment was read to its end (I6)."""
+
+    sweep_id: str
+    mode: str
+    complete: bool
+    segments: int
+    duration_seconds: float
+    counts: Counts = field(default_factory=Counts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object of ``contract.md``; a report adds what a repair would do."""
+        counts = self.counts
+        summary: dict[str, Any] = {
+            "sweep_id": self.sweep_id,
+            "mode": self.mode,
+            "complete": self.complete,
+            "segments": self.segments,
+            **{name: getattr(counts, name) for name in INTEGERS},
+            "duration_seconds": round(self.duration_seconds, 3),
+            "stuck": dict(sorted(counts.stuck.items())),
+            "consumed": {
+                "read_units": round(counts.read_units, 1),
+                "write_units": round(counts.write_units, 1),
+                "requests": counts.requests,
+            },
+        }
+        if self.mode != "repair":
+            summary["planned"] = dict(sorted(counts.planned.items()))
+        return summary
+
+    @property
+    def alarming(self) -> bool:
+        """Whether a person should look: something is stuck, failed, or was not looked at."""
+        stuck = any(count for code, count in self.counts.stuck.items() if code not in _BENIGN)
+        return stuck or not self.complete or self.counts.errors > 0
+
+    @property
+    def outcome(self) -> str:
+        """The label of ``reconciler_sweeps_total``."""
+        return "complete" if self.complete else "incomplete"
+
+
+def record_sweep(summary: SweepSummary, metrics: Metrics, now: datetime) -> None:
+    """Log a finished sweep, and set the metrics that are of whole sweeps.
+
+    Gauges of what is stuck, and the time of the last complete sweep, are set only by a complete
+    one: what an incomplete sweep did not see may be stuck all the same.
+    """
+    counts = summary.counts
+    metrics.increment("reconciler_sweeps_total", outcome=summary.outcome)
+    metrics.observe("reconciler_sweep_duration_seconds", summary.duration_seconds)
+    metrics.increment("reconciler_rows_scanned_total", counts.rows_scanned)
+    if summary.complete:
+        metrics.set_gauge(
+            "reconciler_last_complete_sweep_timestamp_seconds", round(now.timestamp(), 3)
+        )
+        for code in STUCK_CODES:
+            stuck = counts.stuck.get(code, 0)
+            oldest = counts.oldest_stuck_seconds.get(code, 0.0)
+            metrics.set_gauge("reconciler_stuck_children", stuck, code=code)
+            metrics.set_gauge("reconciler_oldest_stuck_seconds", oldest, code=code)
+    facts = summary.to_json()
+    if counts.errors and not counts.repairs:
+        log.error("orch.sweep.completed", error_id=TOTAL_FAILURE, **facts)
+    elif counts.errors or not summary.complete:
+        log.warning("orch.sweep.completed", error_id=PARTIAL_FAILURE, **facts)
+    else:
+        log.info("orch.sweep.completed", **facts)

@@ -1,0 +1,200 @@
+"""A whole sweep in one process, with no broker: for cron, and for a person at a shell."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from threading import Lock
+
+import structlog
+from ulid import ULID
+
+from reconciler.errors import (
+    AccessError,
+    ReconcilerError,
+    SettingsError,
+    TableMissingError,
+    UnknownOrchestrationError,
+)
+from reconciler.operations.context import ActionOutcome, Evaluation
+from reconciler.operations.counts import Counts
+from reconciler.operations.reconciler import Reconciler
+from reconciler.operations.scan import SegmentCursor
+from reconciler.operations.summary import SweepSummary, record_sweep
+from reconciler.settings import Settings
+
+log = structlog.get_logger("reconciler")
+
+_MOST_THREADS = 4
+"""A thread each for some segments: it is the network that is waited for."""
+
+_OPERATORS_MISTAKES = (AccessError, SettingsError, TableMissingError)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepProgress:
+    """How far a sweep is: segments read to their end, of how many; what was counted so far."""
+
+    segments_done: int
+    segments: int
+    counts: Counts
+
+
+Progress = Callable[[SweepProgress], None]
+OnEvaluation = Callable[[Evaluation], None]
+
+
+class _Tally:
+    """What the threads of one sweep add up."""
+
+    def __init__(
+        self, segments: int, progress: Progress | None, on_evaluation: OnEvaluation | None
+    ) -> None:
+        self._lock = Lock()
+        self._progress = progress
+        self._on_evaluation = on_evaluation
+        self.segments = segments
+        self.done = 0
+        self.unread = 0
+        self.withheld: set[str] = set()
+        self.counts = Counts()
+
+    def add(self, counts: Counts, *, segment_done: bool = False) -> None:
+        with self._lock:
+            self.counts += counts
+            self.done += segment_done
+            if self._progress is not None:
+                self._progress(SweepProgress(self.done, self.segments, self.counts))
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        with self._lock:
+            if evaluation.withheld is not None:
+                self.withheld.add(evaluation.withheld)
+            if self._on_evaluation is not None:
+                self._on_evaluation(evaluation)
+        self.add(evaluation.counts)
+
+
+def run_inline_sweep(  # noqa: PLR0913 - what a person can ask of a sweep
+    reconciler: Reconciler,
+    settings: Settings,
+    *,
+    report: bool = False,
+    orchestration_id: str | None = None,
+    segments: int | None = None,
+    progress: Progress | None = None,
+    on_evaluation: OnEvaluation | None = None,
+) -> SweepSummary:
+    """Sweep the whole table, or one orchestration, and return what it came to.
+
+    ``report`` changes nothing. ``progress`` is called with how far it is, ``on_evaluation`` with
+    each orchestration that was looked at closely; one at a time, from any thread.
+
+    Raises:
+        AccessError, TableMissingError, SettingsError: an operator's mistake; nothing was done.
+        UnknownOrchestrationError: ``orchestration_id`` has no rows.
+    """
+    started = time.monotonic()
+    sweep_id = f"inline:{ULID()}"
+    mode: str = "report" if report else settings.repair_mode
+    if orchestration_id is None:
+        total = segments or reconciler.choose_segments(_MOST_THREADS)
+    else:
+        total = 0
+    log.info("orch.sweep.started", sweep_id=sweep_id, mode=mode, segments=total)
+    tally = _Tally(total, progress, on_evaluation)
+    if orchestration_id is not None:
+        evaluation = reconciler.evaluate(
+            orchestration_id, sweep_id=sweep_id, by_hand=True, report=report
+        )
+        tally.evaluated(evaluation)
+    else:
+        _sweep_segments(reconciler, tally, sweep_id, report=report)
+    if mode == "repair" and tally.withheld and reconciler.paused() is not None:
+        mode = "paused"
+    summary = SweepSummary(
+        sweep_id=sweep_id,
+        mode=mode,
+        complete=tally.unread == 0,
+        segments=total,
+        duration_seconds=time.monotonic() - started,
+        counts=tally.counts,
+    )
+    if orchestration_id is None:
+        record_sweep(summary, reconciler.metrics, reconciler.clock())
+    return summary
+
+
+def _sweep_segments(reconciler: Reconciler, tally: _Tally, sweep_id: str, *, report: bool) -> None:
+    with ThreadPoolExecutor(min(tally.segments, _MOST_THREADS)) as threads:
+        futures = [
+            threads.submit(_sweep_segment, reconciler, tally, cursor, report=report)
+            for cursor in cursors(sweep_id, tally.segments)
+        ]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise
+
+
+def cursors(sweep_id: str, total: int) -> Iterable[SegmentCursor]:
+    """Return where each of ``total`` segments begins."""
+    return (SegmentCursor(sweep_id, segment, total) for segment in range(total))
+
+
+def _sweep_segment(
+    reconciler: Reconciler, tally: _Tally, cursor: SegmentCursor, *, report: bool
+) -> None:
+    def evaluate(orchestration_id: str) -> None:
+        try:
+            evaluation = reconciler.evaluate(
+                orchestration_id, sweep_id=cursor.sweep_id, report=report
+            )
+        except UnknownOrchestrationError:
+            tally.add(Counts(orchestrations_evaluated=1))  # gone since it was scanned
+        except _OPERATORS_MISTAKES:
+            raise
+        except ReconcilerError as error:
+            # One that cannot be evaluated never stops the others.
+            tally.add(reconciler.could_not_check(orchestration_id, error, cursor.sweep_id))
+        else:
+            tally.evaluated(evaluation)
+
+    try:
+        result = reconciler.scan_segment(cursor, out_of_time=lambda: False, nominate=evaluate)
+    except _OPERATORS_MISTAKES:
+        raise
+    except ReconcilerError as error:
+        tally.unread += 1
+        tally.add(Counts(errors=1))
+        reconciler.metrics.increment("reconciler_errors_total", kind=error.kind)
+        log.error(
+            "orch.sweep.failed",
+            sweep_id=cursor.sweep_id,
+            segment=cursor.segment,
+            error_kind=error.kind,
+            detail=str(error),
+        )
+        return
+    tally.add(result.counts, segment_done=True)
+
+
+def describe_action(orchestration_id: str, action: ActionOutcome) -> dict[str, object]:
+    """Return an action as plain values, for ``--json`` and for a result in Flower."""
+    return {
+        "orchestration_id": orchestration_id,
+        "sub_issue_id": action.sub_issue_id,
+        "action": action.verb,
+        "code": action.code,
+        "outcome": action.outcome,
+        "applied": action.applied,
+        "task_id": action.task_id,
+        "detail": action.detail,
+        "stranded_seconds": action.stranded_seconds,
+    }
+
+

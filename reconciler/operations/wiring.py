@@ -1,0 +1,153 @@
+"""Wiring: from the settings to a reconciler, its clients included.
+
+Call it once in each process and never before a fork: a client that is used on both sides of one
+breaks (``celery.md``).
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+
+from reconciler.clock import Clock, utc_now
+from reconciler.domain.diagnosis import Policy
+from reconciler.domain.model import Orchestration
+from reconciler.observability.metrics import NULL_METRICS, Metrics
+from reconciler.operations.context import Pacer, Unpaced
+from reconciler.operations.evaluate import Evaluator
+from reconciler.operations.reconciler import Reconciler, withheld_by
+from reconciler.operations.release import Releaser
+from reconciler.operations.repair import Repairer
+from reconciler.operations.reporting import Reporter
+from reconciler.settings import Settings
+from reconciler.stores.budget import BudgetStore
+from reconciler.stores.control import ControlStore
+from reconciler.stores.dynamodb import DynamoDB, translate_transport
+from reconciler.stores.guardrail import Guardrail
+from reconciler.stores.orchestrations import OrchestrationStore
+from reconciler.stores.pipeline import Pipeline
+from reconciler.stores.repos import RepoStore
+from reconciler.stores.tasks import TaskStore
+
+_CONNECT_SECONDS, _READ_SECONDS = 3, 10
+_ATTEMPTS = 4
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Return what a diagnosis depends on."""
+    return Policy(
+        grace=timedelta(seconds=settings.stranded_grace_seconds),
+        claim_timeout=timedelta(seconds=settings.claim_timeout_seconds),
+        start_timeout=timedelta(seconds=settings.task_start_timeout_seconds),
+        long_running=timedelta(seconds=settings.long_running_seconds),
+        # A nudge is answered by a stream within seconds; a sweep later it is known to be in vain.
+        nudge_pause=timedelta(seconds=settings.sweep_interval_seconds),
+        can_invoke=settings.orchestrator_function_arn is not None,
+    )
+
+
+def client_config() -> Config:
+    """Return the configuration of every client: bounded waits, and retries that stand back."""
+    return Config(
+        connect_timeout=_CONNECT_SECONDS,
+        read_timeout=_READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        max_pool_connections=16,
+    )
+
+
+def build_reconciler(
+    settings: Settings,
+    *,
+    clock: Clock = utc_now,
+    metrics: Metrics | None = None,
+    session: boto3.Session | None = None,
+    pacer: Pacer | None = None,
+) -> Reconciler:
+    """Make the clients and put everything together.
+
+    Raises:
+        SettingsError: no region, or a profile that does not exist.
+        AccessError: the credentials are set only in part.
+    """
+    counted = metrics if metrics is not None else NULL_METRICS
+    try:
+        session = session or boto3.Session()
+        config = client_config()
+        dynamodb = DynamoDB(session.client("dynamodb", config=config), counted)
+        pipeline = guardrail = None
+        if settings.orchestrator_function_arn is not None:
+            client = session.client("lambda", config=config)
+            pipeline = Pipeline(client, settings.orchestrator_function_arn)
+        if settings.guardrail_id is not None and settings.guardrail_version is not None:
+            bedrock = session.client("bedrock-runtime", config=config)
+            guardrail = Guardrail(bedrock, settings.guardrail_id, settings.guardrail_version)
+    except BotoCoreError as error:
+        raise translate_transport(error) from error
+    return assemble(
+        settings,
+        dynamodb,
+        pipeline=pipeline,
+        guardrail=guardrail,
+        clock=clock,
+        metrics=counted,
+        pacer=pacer or Unpaced(),
+    )
+
+
+def assemble(  # noqa: PLR0913 - the parts
+    settings: Settings,
+    dynamodb: DynamoDB,
+    *,
+    pipeline: Pipeline | None,
+    guardrail: Guardrail | None,
+    clock: Clock,
+    metrics: Metrics,
+    pacer: Pacer,
+) -> Reconciler:
+    """Put the parts together around clients that exist already."""
+    table = settings.orchestration_table_name
+    orchestrations = OrchestrationStore(dynamodb, table)
+    tasks = TaskStore(dynamodb, settings.task_table_name, settings.task_events_table_name)
+    control = ControlStore(dynamodb, table)
+    budget = None
+    if settings.user_concurrency_table_name is not None:
+        cap = settings.max_concurrent_tasks_per_user
+        budget = BudgetStore(dynamodb, table, settings.user_concurrency_table_name, tasks, cap)
+    repos = RepoStore(dynamodb, settings.repo_table_name)
+    releaser = Releaser(
+        dynamodb, orchestrations, tasks, repos, budget, guardrail, pipeline, pacer
+    )
+    policy = policy_of(settings)
+    reporter = Reporter(metrics)
+
+    def withhold(orchestration: Orchestration) -> str | None:
+        return withheld_by(settings, control.paused, orchestration)
+
+    evaluator = Evaluator(
+        orchestrations=orchestrations,
+        tasks=tasks,
+        releaser=releaser,
+        repairer=Repairer(dynamodb, orchestrations, tasks, releaser),
+        budget=budget,
+        policy=policy,
+        interval=timedelta(seconds=settings.sweep_interval_seconds),
+        settles=settings.settle_mode == "nudge",
+        withhold=withhold,
+        reporter=reporter,
+        clock=clock,
+    )
+    return Reconciler(
+        settings=settings,
+        orchestrations=orchestrations,
+        tasks=tasks,
+        control=control,
+        evaluator=evaluator,
+        reporter=reporter,
+        metrics=metrics,
+        policy=policy,
+        clock=clock,
+    )

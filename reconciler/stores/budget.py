@@ -78,8 +78,10 @@ class BudgetStore:
         self._tasks = tasks
         self._cap = cap
 
-    def open(self, user_id: str) -> Slots:
+    def open(self, user_id: str, *, prune: bool = True) -> Slots:
         """Read a user's slots, after taking out the reservations that have been admitted.
+
+        ``prune`` False only reads: for a report, on which nothing may be reserved.
 
         Raises:
             TemporaryError, PermanentError: it cannot be read; then there is no slot to give.
@@ -94,10 +96,10 @@ class BudgetStore:
                 if task is not None and task.status in _ON_THE_WAY
             }
             admitted = reserved - on_the_way
-            if admitted and not self._prune(user_id, row, admitted):
-                continue
             version = number(row, "version") or 0
-            if admitted:
+            if admitted and prune:
+                if not self._prune(user_id, row, admitted):
+                    continue
                 version += 1
             # Only now: what has just been taken out is in this count.
             active = self._active(user_id)

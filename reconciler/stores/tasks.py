@@ -10,7 +10,7 @@ from reconciler.domain.identity import event_id_for
 from reconciler.domain.model import Item, Task, timestamp
 from reconciler.domain.rows import TASK_ATTRIBUTES, parse_task
 from reconciler.domain.task import TaskDraft
-from reconciler.stores.conditions import Action, Expression, all_of, check, put_new
+from reconciler.stores.conditions import Action, Expression, all_of, check, put_new, update
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.orchestrations import MAX_KEYS_PER_BATCH, batch_get
 
@@ -103,10 +103,8 @@ class TaskStore:
         }
         return {"Put": {"TableName": self.events_table, "Item": item}}
 
-    # -- single writes
-
-    def record_invoked(self, task: str, now: datetime, *, again_after: int | None) -> bool:
-        """Record that the pipeline was invoked; False when somebody else had just done so.
+    def set_invoked(self, task_id: str, now: datetime, *, again_after: int | None) -> Action:
+        """Record that the pipeline was invoked, unless somebody else has just recorded so.
 
         ``again_after`` is the count of repeated invocations that was read, None for the first.
         """
@@ -117,10 +115,10 @@ class TaskStore:
             values["reconciler_invoke_count"] = {"N": str(again_after + 1)}
             unchanged = self._count_is("reconciler_invoke_count", again_after, build)
             condition = all_of(condition, unchanged)
-        return self._update(task, build.assign(values), condition, build)
+        return self._touch(task_id, build.assign(values), condition, build)
 
-    def record_nudge(self, task: Task, now: datetime) -> bool:
-        """Touch a finished task, so that its record is streamed again; False when it has moved."""
+    def set_nudged(self, task: Task, now: datetime) -> Action:
+        """Touch a finished task, so that its record is streamed again, if it is as it was read."""
         build = Expression()
         values = {
             "reconcile_nudged_at": {"S": timestamp(now)},
@@ -130,7 +128,15 @@ class TaskStore:
             build.equals("status", task.status),
             self._count_is("reconcile_nudge_count", task.nudge_count, build),
         )
-        return self._update(task.task_id, build.assign(values), condition, build)
+        return self._touch(task.task_id, build.assign(values), condition, build)
+
+    def _touch(self, task_id: str, change: str, condition: str, build: Expression) -> Action:
+        return update(self.table, {"task_id": {"S": task_id}}, change, condition, build)
+
+    def record_invoked(self, task_id: str, now: datetime) -> None:
+        """Record a first invocation by itself; a task that is gone by now is no matter."""
+        action = self.set_invoked(task_id, now, again_after=None)["Update"]
+        self._dynamodb.write("update_item", **action)
 
     @staticmethod
     def _count_is(attribute: str, count: int, build: Expression) -> str:
@@ -139,16 +145,7 @@ class TaskStore:
             return f"attribute_not_exists({name})"
         return f"{name} = {build.value({'N': str(count)})}"
 
-    def _update(self, task_id: str, change: str, condition: str, build: Expression) -> bool:
-        lost = self._dynamodb.write(
-            "update_item",
-            TableName=self.table,
-            Key={"task_id": {"S": task_id}},
-            UpdateExpression=change,
-            ConditionExpression=condition,
-            **build.arguments(),
-        )
-        return lost is None
+    # -- for people
 
     def events(self, task_id: str, event_type: str) -> list[Item]:
         """Return a task's events of one type, oldest first."""

@@ -1,0 +1,177 @@
+"""The picture as text for a terminal: boxes or single lines, and edges in box-drawing characters."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
+
+from reconciler.cli.picture.graph import Node
+from reconciler.cli.picture.layout import Layout, Placed, Segment, Shape
+from reconciler.cli.theme import SIGNS, glyph, short_age
+
+_UP, _DOWN, _LEFT, _RIGHT = 1, 2, 4, 8
+_PIECES = {
+    _UP | _DOWN: "│",
+    _UP: "│",
+    _DOWN: "│",
+    _LEFT | _RIGHT: "─",
+    _LEFT: "─",
+    _RIGHT: "─",
+    _DOWN | _RIGHT: "┌",
+    _DOWN | _LEFT: "┐",
+    _UP | _RIGHT: "└",
+    _UP | _LEFT: "┘",
+    _UP | _DOWN | _RIGHT: "├",
+    _UP | _DOWN | _LEFT: "┤",
+    _DOWN | _LEFT | _RIGHT: "┬",
+    _UP | _LEFT | _RIGHT: "┴",
+    _UP | _DOWN | _LEFT | _RIGHT: "┼",
+}
+_PLAIN = str.maketrans(
+    {**dict.fromkeys("┌┐└┘├┤┬┴┼╭╮╰╯", "+"), "│": "|", "─": "-", "…": "~", "×": "x", "→": ">"}
+)
+_EDGE = "bright_black"
+_WIDEST_BOX = 27
+_NARROWEST_BOX = 17
+
+
+def shapes(nodes: list[Node]) -> tuple[Shape, Shape]:
+    """Return the two ways to draw ``nodes``: boxes of one width, and single lines."""
+    longest = max((cell_len(line) for node in nodes for line in _lines(node)), default=0)
+    width = min(max(longest + 4, _NARROWEST_BOX), _WIDEST_BOX) | 1
+    return (
+        Shape(boxed=True, width=lambda _node: width, gap=2),
+        Shape(boxed=False, width=lambda node: min(cell_len(_one_line(node)), 40), gap=3),
+    )
+
+
+def _head(node: Node) -> str:
+    return f"{node.label} {node.title}" if node.members > 1 else node.label
+
+
+def _lines(node: Node) -> tuple[str, str]:
+    age = f" {short_age(node.age_seconds)}" if node.age_seconds is not None else ""
+    return f"x {_head(node)}", f"{node.state}{age}"
+
+
+def _one_line(node: Node) -> str:
+    age = f" {short_age(node.age_seconds)}" if node.age_seconds is not None else ""
+    return f"x {node.label} {node.state}{age}"
+
+
+class _Canvas:
+    def __init__(self, width: int, height: int) -> None:
+        self.cells: list[list[tuple[str, str]]] = [[(" ", "")] * width for _ in range(height)]
+
+    def put(self, x: int, y: int, text: str, style: str) -> None:
+        """Write ``text``, each character one or two cells wide; the second cell stays empty."""
+        row = self.cells[y]
+        for character in text:
+            wide = cell_len(character)
+            if wide == 0 or x + wide > len(row):
+                continue
+            row[x] = (character, style)
+            for extra in range(1, wide):
+                row[x + extra] = ("", style)
+            x += wide
+
+    def lines(self, *, unicode: bool) -> list[Text]:
+        lines = []
+        for row in self.cells:
+            text = Text(no_wrap=True)
+            for style, run in groupby(row, key=lambda cell: cell[1]):
+                part = "".join(character for character, _ in run)
+                text.append(part if unicode else part.translate(_PLAIN), style or None)
+            text.rstrip()
+            lines.append(text)
+        return lines
+
+
+def draw(layout: Layout, *, unicode: bool = True) -> list[Text]:
+    """Draw a layout, one ``Text`` a row."""
+    canvas = _Canvas(layout.width, layout.height)
+    for character, x, y in _edges(layout.nets):
+        canvas.put(x, y, character, _EDGE)
+    for box in layout.boxes:
+        if layout.shape.boxed:
+            _draw_box(canvas, box, layout, unicode=unicode)
+        else:
+            _draw_line(canvas, box, unicode=unicode)
+    return canvas.lines(unicode=unicode)
+
+
+def _edges(nets: tuple[tuple[Segment, ...], ...]) -> list[tuple[str, int, int]]:
+    """Return every edge cell; where two nets cross, the upright one stays whole."""
+    drawn: dict[tuple[int, int], int] = {}
+    for net in nets:
+        cells: dict[tuple[int, int], int] = {}
+        for part in net:
+            _trace(part, cells)
+        for place, bits in cells.items():
+            there = drawn.get(place)
+            if there is None or bits & (_UP | _DOWN):
+                drawn[place] = bits
+    return [(_PIECES[bits or _UP], x, y) for (x, y), bits in drawn.items()]
+
+
+def _trace(part: Segment, cells: dict[tuple[int, int], int]) -> None:
+    if part.y1 == part.y2 and part.x1 != part.x2:
+        for x in range(part.x1, part.x2 + 1):
+            bits = (_LEFT if x > part.x1 else 0) | (_RIGHT if x < part.x2 else 0)
+            cells[x, part.y1] = cells.get((x, part.y1), 0) | bits
+        return
+    for y in range(part.y1, part.y2 + 1):
+        cells.setdefault((part.x1, y), 0)
+    for y in range(part.y1, part.y2):
+        cells[part.x1, y] |= _DOWN
+        cells[part.x1, y + 1] |= _UP
+
+
+def _draw_box(canvas: _Canvas, box: Placed, layout: Layout, *, unicode: bool) -> None:
+    node, sign = box.node, SIGNS[box.node.tone]
+    inner = box.width - 4
+    right = box.x + box.width - 1
+    border = sign.style if node.tone in _LOUD else _EDGE
+    canvas.put(box.x, box.y, "╭" + "─" * (box.width - 2) + "╮", border)
+    canvas.put(box.x, box.y + 3, "╰" + "─" * (box.width - 2) + "╯", border)
+    for row in (1, 2):
+        canvas.put(box.x, box.y + row, "│", border)
+        canvas.put(right, box.y + row, "│", border)
+    canvas.put(box.x + 2, box.y + 1, glyph(node.tone, unicode=unicode), sign.style)
+    canvas.put(box.x + 4, box.y + 1, _cut(_head(node), inner - 2), "bold")
+    age = short_age(node.age_seconds) if node.age_seconds is not None else ""
+    state = _cut(node.state, inner - len(age) - 1 if age else inner)
+    canvas.put(box.x + 2, box.y + 2, state, sign.style)
+    canvas.put(right - 1 - len(age), box.y + 2, age, "")
+    for net in layout.nets:
+        for part in net:
+            if part.x1 == part.x2 and box.x < part.x1 < right:
+                if part.y1 == box.y + box.height - 1:
+                    canvas.put(part.x1, part.y1, "┬", border)
+                if part.y2 == box.y:
+                    canvas.put(part.x1, box.y, "┴", border)
+
+
+_LOUD = frozenset(tone for tone in SIGNS if tone in {"repair", "alarm", "failed"})
+
+
+def _draw_line(canvas: _Canvas, box: Placed, *, unicode: bool) -> None:
+    node, sign = box.node, SIGNS[box.node.tone]
+    canvas.put(box.x, box.y, glyph(node.tone, unicode=unicode), sign.style)
+    age = short_age(node.age_seconds) if node.age_seconds is not None else ""
+    room = box.width - 2
+    label = _cut(node.label, room)
+    canvas.put(box.x + 2, box.y, label, "bold")
+    x = box.x + 3 + cell_len(label)
+    state = _cut(node.state, max(0, box.x + box.width - x - (len(age) + 1 if age else 0)))
+    canvas.put(x, box.y, state, sign.style)
+    if age:
+        canvas.put(x + cell_len(state) + 1, box.y, age, "")
+
+
+def _cut(text: str, cells: int) -> str:
+    if cell_len(text) <= cells:
+        return text
+    return set_cell_size(text, max(0, cells - 1)).rstrip() + "…" if cells > 0 else ""

@@ -1,0 +1,213 @@
+"""Graphs in layers: safe on cycles, and folded when there is more than anyone could look at.
+
+Nothing here is recursive: chains of thousands of children are met.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from reconciler.cli.theme import Tone
+
+FOLD_AT_LEAST = 3
+"""As many nodes as this stand in one box; two are shown as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One box: a child, or several of the same kind (``members`` > 1)."""
+
+    key: str
+    label: str
+    state: str
+    tone: Tone
+    title: str = ""
+    age_seconds: float | None = None
+    members: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Nodes by key, each with its predecessors, in an order that is kept wherever it can be."""
+
+    nodes: Mapping[str, Node]
+    before: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Layered:
+    """A graph's layers, from the roots on. ``back`` has the edges (from, to) that close a cycle:
+    they are left out of the layers, and told in words.
+    """
+
+    graph: Graph
+    layers: tuple[tuple[str, ...], ...]
+    back: tuple[tuple[str, str], ...] = ()
+    layer_of: Mapping[str, int] = field(default_factory=dict)
+
+
+def put_in_layers(graph: Graph) -> Layered:
+    """Give each node the layer behind its deepest predecessor (longest path from a root)."""
+    back = _closing_edges(graph)
+    closing = set(back)
+    before = {
+        key: tuple(p for p in names if p in graph.nodes and (p, key) not in closing)
+        for key, names in graph.before.items()
+    }
+    after: dict[str, list[str]] = {key: [] for key in graph.nodes}
+    for key, names in before.items():
+        for name in names:
+            after[name].append(key)
+    left = {key: len(before.get(key, ())) for key in graph.nodes}
+    layer_of = {key: 0 for key in graph.nodes}
+    queue = deque(key for key, count in left.items() if count == 0)
+    while queue:
+        key = queue.popleft()
+        for follower in after[key]:
+            layer_of[follower] = max(layer_of[follower], layer_of[key] + 1)
+            left[follower] -= 1
+            if left[follower] == 0:
+                queue.append(follower)
+    rows: list[list[str]] = [[] for _ in range(max(layer_of.values(), default=-1) + 1)]
+    for key in graph.nodes:
+        rows[layer_of[key]].append(key)
+    acyclic = replace(graph, before=before)
+    return Layered(acyclic, tuple(tuple(row) for row in rows), back, layer_of)
+
+
+def _closing_edges(graph: Graph) -> tuple[tuple[str, str], ...]:
+    """Return the edges (predecessor, node) whose removal leaves no cycle, by depth-first search."""
+    closing: list[tuple[str, str]] = []
+    state: dict[str, int] = {}  # absent: not seen; 1: on the path; 2: done
+    for root in graph.nodes:
+        if root in state:
+            continue
+        state[root] = 1
+        path = [(root, iter(graph.before.get(root, ())))]
+        while path:
+            key, names = path[-1]
+            for name in names:
+                if name not in graph.nodes:
+                    continue
+                if state.get(name) == 1:
+                    closing.append((name, key))
+                elif name not in state:
+                    state[name] = 1
+                    path.append((name, iter(graph.before.get(name, ()))))
+                    break
+            else:
+                state[key] = 2
+                path.pop()
+    return tuple(closing)
+
+
+def foldings(graph: Graph) -> Iterable[Graph]:
+    """Return the graph, then ever more folded ones, each with fewer boxes than the one before.
+
+    First siblings of the same kind and state, then runs of a chain in the same state, both again
+    and again; at last everything of one state in one layer.
+    """
+    yield graph
+    folded = graph
+    while True:
+        smaller = _fold(folded, _sibling_key(folded))
+        smaller = _fold_runs(smaller)
+        if len(smaller.nodes) == len(folded.nodes):
+            break
+        folded = smaller
+        yield folded
+    layered = put_in_layers(folded)
+    rough = _fold(layered.graph, lambda node: (layered.layer_of[node.key], node.tone, node.state))
+    if len(rough.nodes) < len(folded.nodes):
+        yield rough
+        rough = _fold_runs(rough)
+        yield rough
+
+
+def _sibling_key(graph: Graph) -> Callable[[Node], Hashable]:
+    after: dict[str, set[str]] = {}
+    for key, names in graph.before.items():
+        for name in names:
+            after.setdefault(name, set()).add(key)
+    return lambda node: (
+        node.tone,
+        node.state,
+        frozenset(graph.before.get(node.key, ())),
+        frozenset(after.get(node.key, ())),
+    )
+
+
+def _fold(graph: Graph, kind: Callable[[Node], Hashable]) -> Graph:
+    """Put nodes of one kind into one box, where there are enough of them."""
+    groups: dict[Hashable, list[Node]] = {}
+    for node in graph.nodes.values():
+        groups.setdefault(kind(node), []).append(node)
+    return _merge(graph, groups.values())
+
+
+def _fold_runs(graph: Graph) -> Graph:
+    """Put runs of a chain into one box: same state, one way in, one way out."""
+    after: dict[str, list[str]] = {key: [] for key in graph.nodes}
+    for key, names in graph.before.items():
+        for name in names:
+            if name in after:
+                after[name].append(key)
+    runs: list[list[Node]] = []
+    seen: set[str] = set()
+
+    def next_of(key: str) -> str | None:
+        if len(after[key]) != 1:
+            return None
+        follower = after[key][0]
+        here, there = graph.nodes[key], graph.nodes[follower]
+        alike = here.tone == there.tone and here.state == there.state
+        alone = len(graph.before.get(follower, ())) == 1
+        return follower if alike and alone and follower not in seen else None
+
+    starts = set(graph.nodes) - {then for key in graph.nodes if (then := next_of(key))}
+    for key in graph.nodes:
+        if key not in starts:
+            continue
+        run = [graph.nodes[key]]
+        seen.add(key)
+        while (then := next_of(run[-1].key)) is not None:
+            run.append(graph.nodes[then])
+            seen.add(then)
+        runs.append(run)
+    runs.extend([node] for node in graph.nodes.values() if node.key not in seen)
+    return _merge(graph, runs)
+
+
+def _merge(graph: Graph, groups: Iterable[Sequence[Node]]) -> Graph:
+    owner: dict[str, str] = {}
+    boxes: dict[str, Node] = {}
+    for group in groups:
+        if len(group) < FOLD_AT_LEAST:
+            for node in group:
+                owner[node.key], boxes[node.key] = node.key, node
+            continue
+        box = _box(group)
+        boxes[box.key] = box
+        owner.update((node.key, box.key) for node in group)
+    before: dict[str, dict[str, None]] = {key: {} for key in boxes}
+    for key, names in graph.before.items():
+        for name in names:
+            into = owner.get(name, name)
+            if into != owner[key]:
+                before[owner[key]][into] = None
+    order = {owner[key]: None for key in graph.nodes}
+    return Graph(
+        {key: boxes[key] for key in order}, {key: tuple(names) for key, names in before.items()}
+    )
+
+
+def _box(group: Sequence[Node]) -> Node:
+    ages = [node.age_seconds for node in group]
+    oldest = None if any(age is None for age in ages) else max(age for age in ages if age is not None)
+    names = [node.title if node.members > 1 else node.label for node in group]
+    shown = f"{names[0].partition(' … ')[0]} … {names[-1].rpartition(' … ')[2]}"
+    members = sum(node.members for node in group)
+    first = group[0]
+    return Node(first.key, f"{members} ×", first.state, first.tone, shown, oldest, members)

@@ -1,0 +1,157 @@
+"""Tones, glyphs and ages: the few signs that every screen shares.
+
+Colour only ever repeats what a glyph and a word already say, so nothing is lost in a pipe, on a
+monochrome terminal, or to a colour-blind reader.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from reconciler.domain.codes import HEALTHY, Code, OrchestrationCode
+from reconciler.domain.model import ChildStatus
+
+MINUTE, HOUR, DAY = 60, 3_600, 86_400
+
+
+class Tone(StrEnum):
+    """What a thing means to the person who looks at it."""
+
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    MOVING = "moving"
+    WAITING = "waiting"
+    HELD = "held"
+    REPAIR = "repair"
+    ALARM = "alarm"
+    GHOST = "ghost"
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """How a tone looks: a glyph one cell wide, its stand-in without Unicode, colours."""
+
+    glyph: str
+    plain: str
+    style: str
+    fill: str
+    line: str
+
+
+SIGNS: dict[Tone, Sign] = {
+    Tone.DONE: Sign("✓", "+", "green", "#e6f4ea", "#2e7d32"),
+    Tone.FAILED: Sign("✗", "x", "red", "#fdecea", "#c62828"),
+    Tone.SKIPPED: Sign("⊘", "-", "bright_black", "#f1f1f1", "#757575"),
+    Tone.MOVING: Sign("●", "o", "cyan", "#e3f2fd", "#1565c0"),
+    Tone.WAITING: Sign("○", ".", "bright_black", "#fafafa", "#9e9e9e"),
+    Tone.HELD: Sign("◌", ":", "blue", "#ede7f6", "#5e35b1"),
+    Tone.REPAIR: Sign("▲", "!", "bold yellow", "#fff8e1", "#ef6c00"),
+    Tone.ALARM: Sign("■", "#", "bold red", "#ffebee", "#b71c1c"),
+    Tone.GHOST: Sign("?", "?", "bright_black", "#ffffff", "#9e9e9e"),
+}
+"""``style`` is rich's; ``fill`` and ``line`` are the picture's colours in SVG and Mermaid."""
+
+SELF_REPAIRED = frozenset(
+    {
+        Code.LOST_RELEASE,
+        Code.LOST_TERMINAL,
+        Code.LOST_SKIP,
+        Code.ABANDONED_CLAIM,
+        Code.UNSTARTED_TASK,
+        Code.MISSING_TASK_ID,
+        Code.CHECK_FAILED,
+    }
+)
+"""Stuck, and the reconciler's own business: the rest needs a person."""
+
+_BY_STATUS = {
+    ChildStatus.SUCCEEDED: Tone.DONE,
+    ChildStatus.FAILED: Tone.FAILED,
+    ChildStatus.SKIPPED: Tone.SKIPPED,
+}
+_HEALTHY_TONES = {
+    Code.WAITING: Tone.WAITING,
+    Code.RUNNING: Tone.MOVING,
+    Code.WITHIN_GRACE: Tone.HELD,
+    Code.CLAIM_IN_PROGRESS: Tone.HELD,
+    Code.OVER_BUDGET: Tone.HELD,
+}
+
+
+def tone_of_code(code: Code | OrchestrationCode | str) -> Tone:
+    """Return the tone of a diagnosis code, of a child or of an orchestration."""
+    if code == OrchestrationCode.UNSETTLED_PARENT:
+        return Tone.REPAIR
+    if code == OrchestrationCode.SETTLED:
+        return Tone.DONE
+    if code == OrchestrationCode.IN_PROGRESS:
+        return Tone.MOVING
+    if code not in set(Code):
+        return Tone.ALARM
+    known = Code(code)
+    if known in _HEALTHY_TONES:
+        return _HEALTHY_TONES[known]
+    return Tone.REPAIR if known in SELF_REPAIRED else Tone.ALARM
+
+
+def tone_of_status(status: ChildStatus | None) -> Tone:
+    """Return the tone of a child without a diagnosis: a terminal one."""
+    return Tone.ALARM if status is None else _BY_STATUS.get(status, Tone.WAITING)
+
+
+def stuck(code: str) -> bool:
+    """Whether a code of a child says that it is stuck: not healthy, not merely over budget."""
+    return code not in HEALTHY and code != Code.OVER_BUDGET
+
+
+def glyph(tone: Tone, *, unicode: bool = True) -> str:
+    """Return the tone's sign, one cell wide."""
+    return SIGNS[tone].glyph if unicode else SIGNS[tone].plain
+
+
+def age(seconds: float | None) -> str:
+    """Return a duration for a sentence: two units at most; ``a long time`` where none is known."""
+    if seconds is None:
+        return "a long time"
+    whole = int(seconds)
+    if whole < MINUTE:
+        return f"{whole} s"
+    if whole < HOUR:
+        return _two(whole, MINUTE, "min", 1, "s") if whole < 10 * MINUTE else f"{whole // MINUTE} min"
+    if whole < DAY:
+        return _two(whole, HOUR, "h", MINUTE, "min")
+    return _two(whole, DAY, "d", HOUR, "h")
+
+
+def _two(whole: int, big: int, big_name: str, small: int, small_name: str) -> str:
+    rest = whole % big // small
+    head = f"{whole // big} {big_name}"
+    return f"{head} {rest} {small_name}" if rest else head
+
+
+def short_age(seconds: float | None) -> str:
+    """Return a duration in at most four cells, for tables and pictures: ``45s``, ``12m``, ``3d``."""
+    if seconds is None:
+        return "?"
+    whole = int(seconds)
+    for size, unit in ((DAY, "d"), (HOUR, "h"), (MINUTE, "m")):
+        if whole >= size:
+            return f"{whole // size}{unit}"
+    return f"{whole}s"
+
+
+def clock_time(at: datetime, now: datetime) -> str:
+    """Return a moment as a person reads it, in UTC: the time, with its date when not today."""
+    there = at.astimezone(UTC)
+    if there.date() == now.astimezone(UTC).date():
+        return f"{there:%H:%M:%S} UTC"
+    return f"{there:%Y-%m-%d %H:%M} UTC"
+
+
+def until(at: datetime, now: datetime) -> str:
+    """Return when something is to happen: ``in 4 min (12:05:00 UTC)``, or ``now``."""
+    seconds = (at - now).total_seconds()
+    return "now" if seconds <= 0 else f"in {age(seconds)} ({clock_time(at, now)})"

@@ -125,7 +125,7 @@ def own_text(child: Child) -> str:
     body = text(child.item, "description") or ""
     if body.strip() == title.strip():
         body = ""
-    return "\n\n".join(part for part in (heading, body) if part.strip()).strip()
+    return "\n\n".join(part for part in (heading, body) if part.strip()).rstrip()
 
 
 def describe(meta: Item, child: Child, own: str) -> str:

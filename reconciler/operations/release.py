@@ -8,7 +8,7 @@ finds a named outcome and not a second task.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -109,7 +109,10 @@ class Releaser:
             if slots.room <= 0:
                 return ReleaseResult(to.OVER_BUDGET, detail=f"{user_id} has no free slot")
         if not context.apply:
-            return ReleaseResult(to.RELEASED, draft.task_id, draft.branch_name, applied=False)
+            task = self._created(draft, context)
+            return ReleaseResult(
+                to.RELEASED, draft.task_id, draft.branch_name, task=task, applied=False
+            )
         return self._commit(orchestration, child, draft, slots, since, code, context)
 
     def _not_due(
@@ -264,17 +267,25 @@ class Releaser:
             except PipelineUnavailableError as error:
                 # The release stands; the task lacks its record, so the next sweep invokes it.
                 detail = str(error)
-        task = Task(
+        task = self._created(draft, context)
+        if detail:
+            task = replace(task, invoked_at=None)
+        return ReleaseResult(
+            to.RELEASED, draft.task_id, draft.branch_name, detail, task, warnings=draft.warnings
+        )
+
+    @staticmethod
+    def _created(draft: TaskDraft, context: Context) -> Task:
+        """The task as it stands once it has been created and invoked."""
+        at = timestamp(context.now)
+        return Task(
             task_id=draft.task_id,
             status="SUBMITTED",
             idempotency_key=draft.idempotency_key,
-            status_since=timestamp(context.now),
+            status_since=at,
             branch_name=draft.branch_name,
             ours=True,
-            invoked_at=None if detail else timestamp(context.now),
-        )
-        return ReleaseResult(
-            to.RELEASED, draft.task_id, draft.branch_name, detail, task, warnings=draft.warnings
+            invoked_at=at,
         )
 
     def invoke(

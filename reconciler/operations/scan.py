@@ -181,9 +181,10 @@ class SegmentScan:
             self._read_tasks([self._wanted.popleft() for _ in range(MAX_KEYS_PER_BATCH)])
 
     def _judge_all(self) -> None:
-        if self._wanted:
-            self._read_tasks(list(self._wanted))
-            self._wanted.clear()
+        rest = list(self._wanted)
+        self._wanted.clear()
+        if rest:
+            self._read_tasks(rest)
 
     def _read_tasks(self, task_ids: Sequence[str]) -> None:
         with measured() as consumed:

@@ -1,0 +1,249 @@
+"""Every code of the table, by the smallest orchestration that has it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from reconciler.domain.budget import Budget
+from reconciler.domain.codes import Code, OrchestrationCode
+from reconciler.domain.diagnosis import Diagnosis, Evidence, diagnose
+from reconciler.domain.model import Attempts, Child, Meta, Orchestration, Task, moment, timestamp
+from reconciler.domain.rows import parse_child
+from tests.support.strategies import NOW, ORCHESTRATION_ID, POLICY, ago
+
+LONG = 3600
+
+
+def child(key: str, status: str, *after: str, age: float = LONG, **attributes: Any) -> Child:
+    """A child row as it is read from the table, ``age`` seconds after its last change."""
+    row: dict[str, Any] = {
+        "orchestration_id": {"S": ORCHESTRATION_ID},
+        "sub_issue_id": {"S": key},
+        "child_status": {"S": status},
+        "depends_on": {"L": [{"S": name} for name in after]},
+        "updated_at": {"S": ago(age)},
+    }
+    return parse_child(row | attributes)
+
+
+def running(key: str, *, age: float = LONG) -> Child:
+    return child(key, "released", age=age, child_task_id={"S": f"T-{key}"})
+
+
+def task(key: str, status: str, *, age: float = LONG, **fields: Any) -> Task:
+    return Task(f"T-{key}", status, user_id="user-1", status_since=ago(age), **fields)
+
+
+def meta(count: int, *, settled: bool = False) -> Meta:
+    at = ago(LONG)
+    return Meta(ORCHESTRATION_ID, count, "user-1", "acme/shop", at, at, settled=settled)
+
+
+def look(*children: Child, count: int | None = None, **evidence: Any) -> Diagnosis:
+    tasks = {found.task_id: found for found in evidence.pop("tasks", ())}
+    whole = Orchestration(
+        ORCHESTRATION_ID,
+        meta(len(children) if count is None else count),
+        {c.sub_issue_id: c for c in children},
+    )
+    return diagnose(whole, Evidence(tasks=tasks, **evidence), POLICY, NOW)
+
+
+def code_of(diagnosis: Diagnosis, key: str = "b") -> Code:
+    return diagnosis.children[key].code
+
+
+def test_waiting() -> None:
+    found = look(running("a"), child("b", "blocked", "a"), tasks=[task("a", "RUNNING")])
+    assert (code_of(found, "a"), code_of(found)) == (Code.RUNNING, Code.WAITING)
+
+
+@pytest.mark.parametrize(("age", "expected"), [(119, Code.WITHIN_GRACE), (120, Code.LOST_RELEASE)])
+def test_lost_release_begins_where_the_grace_ends(age: float, expected: Code) -> None:
+    found = look(child("a", "succeeded", age=age), child("b", "blocked", "a"))
+    assert code_of(found) is expected
+
+
+def test_it_is_due_since_the_last_predecessor_succeeded() -> None:
+    found = look(
+        child("a", "succeeded", age=900),
+        child("c", "succeeded", age=300),
+        child("b", "ready", "a", "c"),
+    )
+    assert found.children["b"].since == moment(ago(300))
+
+
+def test_a_root_is_due_since_its_own_last_change() -> None:
+    assert look(child("b", "ready", age=500)).children["b"].since == moment(ago(500))
+
+
+def test_a_diamond_waits_for_both_legs() -> None:
+    found = look(
+        child("a", "succeeded"),
+        running("l"),
+        child("r", "succeeded", "a"),
+        child("b", "blocked", "l", "r"),
+        tasks=[task("l", "RUNNING")],
+    )
+    assert code_of(found) is Code.WAITING
+
+
+@pytest.mark.parametrize(
+    ("age", "expected"), [(899, Code.CLAIM_IN_PROGRESS), (900, Code.ABANDONED_CLAIM)]
+)
+def test_a_claim_is_abandoned_only_past_the_claim_timeout(age: float, expected: Code) -> None:
+    assert code_of(look(child("b", "releasing", age=age))) is expected
+
+
+def test_over_budget_lets_the_oldest_go_first() -> None:
+    found = look(child("b", "ready", age=300), child("c", "ready", age=900), budget=Budget(room=1))
+    assert (code_of(found, "c"), code_of(found)) == (Code.LOST_RELEASE, Code.OVER_BUDGET)
+
+
+def test_an_older_child_of_another_orchestration_goes_before_ours() -> None:
+    older = (NOW - timedelta(hours=2),)
+    found = look(child("b", "ready", age=300), budget=Budget(room=1, ahead=older))
+    assert code_of(found) is Code.OVER_BUDGET
+
+
+@pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"])
+def test_lost_terminal(status: str) -> None:
+    assert code_of(look(running("b"), tasks=[task("b", status)])) is Code.LOST_TERMINAL
+
+
+def test_a_terminal_within_grace_is_left_to_the_live_reconciler() -> None:
+    found = look(running("b"), tasks=[task("b", "COMPLETED", age=10)])
+    assert code_of(found) is Code.WITHIN_GRACE
+
+
+def test_a_broken_build_dooms_its_dependents() -> None:
+    broken = task("a", "COMPLETED", build_passed=False)
+    found = look(running("a"), child("b", "blocked", "a"), tasks=[broken])
+    assert (code_of(found, "a"), code_of(found)) == (Code.LOST_TERMINAL, Code.LOST_SKIP)
+
+
+def test_one_lost_terminal_shows_its_whole_consequence_at_once() -> None:
+    found = look(
+        running("a"),
+        child("b", "blocked", "a"),
+        child("c", "blocked", "b"),
+        tasks=[task("a", "COMPLETED")],
+    )
+    assert (code_of(found), code_of(found, "c")) == (Code.LOST_RELEASE, Code.WAITING)
+
+
+def test_skips_are_transitive_and_beat_success_elsewhere() -> None:
+    found = look(
+        child("a", "failed"),
+        child("s", "succeeded"),
+        child("b", "blocked", "a", "s"),
+        child("c", "blocked", "b"),
+    )
+    assert (code_of(found), code_of(found, "c")) == (Code.LOST_SKIP, Code.LOST_SKIP)
+    assert found.children["c"].blockers == ("b",)
+
+
+def test_unstarted_task_past_the_start_timeout() -> None:
+    late = look(running("b"), tasks=[task("b", "SUBMITTED", age=900)])
+    early = look(running("b"), tasks=[task("b", "SUBMITTED", age=899)])
+    assert (code_of(late), code_of(early)) == (Code.UNSTARTED_TASK, Code.RUNNING)
+
+
+def test_a_task_of_ours_that_was_never_invoked_is_unstarted_after_the_grace() -> None:
+    never = look(running("b"), tasks=[task("b", "SUBMITTED", age=200, ours=True)])
+    invoked = task("b", "SUBMITTED", age=200, ours=True, invoked_at=ago(200))
+    assert code_of(never) is Code.UNSTARTED_TASK
+    assert code_of(look(running("b"), tasks=[invoked])) is Code.RUNNING
+
+
+def test_long_running_is_age_in_the_status() -> None:
+    old = look(running("b"), tasks=[task("b", "RUNNING", age=86_400)])
+    assert code_of(old) is Code.LONG_RUNNING
+
+
+def test_missing_task_and_a_task_that_was_not_read() -> None:
+    gone = look(running("b"))
+    assert code_of(gone) is Code.CHECK_FAILED
+    whole = Orchestration(ORCHESTRATION_ID, meta(1), {"b": running("b")})
+    found = diagnose(whole, Evidence(tasks={"T-b": None}), POLICY, NOW)
+    assert code_of(found) is Code.MISSING_TASK
+
+
+def test_missing_task_id() -> None:
+    assert code_of(look(child("b", "released"))) is Code.MISSING_TASK_ID
+    assert code_of(look(child("b", "released", age=5))) is Code.WITHIN_GRACE
+
+
+def test_dangling_dependency_also_of_those_behind_it() -> None:
+    found = look(child("b", "blocked", "nowhere"), child("c", "blocked", "b"))
+    assert (code_of(found), code_of(found, "c")) == (Code.DANGLING_DEPENDENCY,) * 2
+
+
+def test_rows_missing_is_not_yet_dangling() -> None:
+    young = look(child("b", "blocked", "nowhere", age=5), count=2)
+    assert code_of(young) is Code.WITHIN_GRACE
+    old = look(child("b", "blocked", "nowhere"), count=2)
+    assert old.code is OrchestrationCode.ROWS_MISSING
+
+
+def test_dependency_cycle_also_of_those_behind_nothing_else() -> None:
+    found = look(child("a", "blocked", "b"), child("b", "blocked", "a"), child("c", "blocked", "a"))
+    assert {d.code for d in found.children.values()} == {Code.DEPENDENCY_CYCLE}
+
+
+def test_orphan_row() -> None:
+    for age, expected in ((LONG, Code.ORPHAN_ROW), (5, Code.WITHIN_GRACE)):
+        whole = Orchestration(ORCHESTRATION_ID, None, {"b": child("b", "blocked", age=age)})
+        assert code_of(diagnose(whole, Evidence(), POLICY, NOW)) is expected
+
+
+def test_unknown_status_and_malformed_row_are_never_guessed_at() -> None:
+    found = look(child("a", "paused"), child("b", "blocked", depends_on={"S": "a"}))
+    assert (code_of(found, "a"), code_of(found)) == (Code.UNKNOWN_STATUS, Code.MALFORMED_ROW)
+
+
+def test_idempotency_conflict() -> None:
+    due = child("b", "ready")
+    foreign = Task("T-x", "RUNNING", user_id="user-2")
+    assert code_of(look(due, found={due.idempotency_key: foreign})) is Code.IDEMPOTENCY_CONFLICT
+
+
+def test_quarantined_until_its_time_or_a_change_of_its_rows() -> None:
+    whole = Orchestration(ORCHESTRATION_ID, meta(1), {"b": child("b", "ready")})
+    later = timestamp(NOW + timedelta(hours=1))
+    attempts = Attempts(3, "it broke", ago(60), later, whole.fingerprint)
+    held = replace(whole, attempts=attempts)
+    assert code_of(diagnose(held, Evidence(), POLICY, NOW)) is Code.QUARANTINED
+    changed = held.with_child(child("b", "ready", age=1000))
+    assert code_of(diagnose(changed, Evidence(), POLICY, NOW)) is Code.LOST_RELEASE
+    over = replace(held, attempts=replace(attempts, retry_at=ago(0)))
+    assert code_of(diagnose(over, Evidence(), POLICY, NOW)) is Code.LOST_RELEASE
+
+
+def test_a_missing_or_unreadable_time_counts_as_long_ago() -> None:
+    done = child("a", "succeeded", updated_at={"S": "yesterday"})
+    found = look(done, child("b", "blocked", "a"))
+    assert code_of(found) is Code.LOST_RELEASE
+    assert found.children["b"].since is None
+
+
+def test_a_meta_row_from_which_no_task_can_be_made() -> None:
+    whole = Orchestration(
+        ORCHESTRATION_ID, replace(meta(1), user_id=None), {"b": child("b", "ready")}
+    )
+    found = diagnose(whole, Evidence(), POLICY, NOW).children["b"]
+    assert found.code is Code.MALFORMED_ROW
+    assert "platform_user_id" in found.reason
+
+
+def test_orchestration_codes() -> None:
+    done = child("b", "succeeded")
+    just = child("b", "succeeded", age=5)
+    assert look(done).code is OrchestrationCode.UNSETTLED_PARENT
+    assert look(just).code is OrchestrationCode.IN_PROGRESS
+    settled = Orchestration(ORCHESTRATION_ID, meta(1, settled=True), {"b": done})
+    assert diagnose(settled, Evidence(), POLICY, NOW).code is OrchestrationCode.SETTLED

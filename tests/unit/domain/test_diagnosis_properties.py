@@ -1,0 +1,148 @@
+"""What holds of every diagnosis, whatever stands in the table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.domain.codes import HEALTHY, Code
+from reconciler.domain.diagnosis import ACTIONABLE, Diagnosis, Evidence, diagnose
+from reconciler.domain.model import FAILURE, Child, ChildStatus, Meta, Orchestration
+from reconciler.domain.nomination import suspicious
+from reconciler.domain.planning import Skip, plan
+from tests.support.strategies import NOW, POLICY, Case, cases
+
+
+def diagnosed(case: Case) -> Diagnosis:
+    return diagnose(case.orchestration, case.evidence, POLICY, NOW)
+
+
+@given(cases())
+def test_every_non_terminal_child_has_exactly_one_code(case: Case) -> None:
+    non_terminal = {k for k, c in case.orchestration.children.items() if not c.terminal}
+    diagnosis = diagnosed(case)
+    assert set(diagnosis.children) == non_terminal
+    assert all(found.code in Code and found.reason for found in diagnosis.children.values())
+
+
+@given(cases(), st.randoms(use_true_random=False))
+def test_it_does_not_depend_on_the_order_of_rows(case: Case, random: Random) -> None:
+    keys = list(case.orchestration.children)
+    random.shuffle(keys)
+    shuffled = replace(
+        case.orchestration, children={key: case.orchestration.children[key] for key in keys}
+    )
+    assert diagnose(shuffled, case.evidence, POLICY, NOW) == diagnosed(case)
+    assert shuffled.fingerprint == case.orchestration.fingerprint
+
+
+def can_still_happen(orchestration: Orchestration, diagnosis: Diagnosis, key: str) -> bool:
+    """An oracle apart: walks predecessors until one is found that something will move."""
+    seen: set[str] = set()
+    stack = [key]
+    while stack:
+        current = stack.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        found = diagnosis.children.get(current)
+        if found is None or current not in orchestration.children:
+            continue
+        if current != key and found.code is not Code.WAITING:
+            return True
+        stack.extend(orchestration.children[current].depends_on)
+    return False
+
+
+@given(cases())
+def test_who_waits_waits_for_what_can_still_happen(case: Case) -> None:
+    diagnosis = diagnosed(case)
+    for key, found in diagnosis.children.items():
+        if found.code is Code.WAITING:
+            assert can_still_happen(case.orchestration, diagnosis, key)
+            assert found.blockers
+            assert all(blocker in diagnosis.children for blocker in found.blockers)
+
+
+@given(cases())
+def test_no_release_is_planned_unless_every_predecessor_succeeded(case: Case) -> None:
+    """I1: lost terminals count, since they are advanced before anything is released."""
+    orchestration, diagnosis = case.orchestration, diagnosed(case)
+    planned = plan(orchestration, diagnosis, case.evidence, POLICY, NOW)
+    for release in planned.releases:
+        child = orchestration.children[release.sub_issue_id]
+        assert child.status in {ChildStatus.BLOCKED, ChildStatus.READY}
+        assert all(succeeded(orchestration, diagnosis, case, key) for key in child.depends_on)
+
+
+def succeeded(orchestration: Orchestration, diagnosis: Diagnosis, case: Case, key: str) -> bool:
+    child = orchestration.children[key]
+    if child.status is ChildStatus.SUCCEEDED:
+        return True
+    task = case.evidence.tasks.get(child.task_id or "")
+    lost = diagnosis.children[key].code in {Code.LOST_TERMINAL, Code.WITHIN_GRACE, Code.QUARANTINED}
+    return lost and task is not None and task.terminal and task.outcome is ChildStatus.SUCCEEDED
+
+
+@given(cases())
+def test_skips_come_behind_what_causes_them(case: Case) -> None:
+    """I5: every planned skip has a cause that failed, or is skipped earlier in the same plan."""
+    orchestration, diagnosis = case.orchestration, diagnosed(case)
+    planned = plan(orchestration, diagnosis, case.evidence, POLICY, NOW)
+    done: set[str] = set()
+    for action in planned.actions:
+        if isinstance(action, Skip):
+            cause = orchestration.children[action.because]
+            assert cause.status in FAILURE or action.because in done
+        done.add(action.sub_issue_id)
+
+
+@given(cases())
+def test_what_is_planned_is_actionable_and_each_child_is_planned_once(case: Case) -> None:
+    diagnosis = diagnosed(case)
+    planned = plan(case.orchestration, diagnosis, case.evidence, POLICY, NOW)
+    actions = [*planned.actions, *planned.releases]
+    keys = [action.sub_issue_id for action in actions]
+    assert len(keys) == len(set(keys))
+    assert all(diagnosis.children[key].code in ACTIONABLE for key in keys)
+
+
+@given(cases())
+def test_releases_go_oldest_due_first_and_within_the_budget(case: Case) -> None:
+    diagnosis = diagnosed(case)
+    planned = plan(case.orchestration, diagnosis, case.evidence, POLICY, NOW)
+    since = [release.since for release in planned.releases]
+    known = [moment for moment in since if moment is not None]
+    assert since[len(since) - len(known) :] == sorted(known)
+    if case.evidence.budget is not None:
+        assert len(planned.releases) <= case.evidence.budget.room
+
+
+@given(cases())
+def test_a_scan_nominates_whatever_the_authority_would_find_wrong(case: Case) -> None:
+    seen = replace(case.evidence, found={}, budget=None)
+    if not diagnose(case.orchestration, seen, POLICY, NOW).healthy:
+        assert suspicious(case.orchestration, seen.tasks, POLICY, NOW)
+
+
+@given(cases())
+def test_healthy_children_are_never_acted_on(case: Case) -> None:
+    diagnosis = diagnosed(case)
+    planned = plan(case.orchestration, diagnosis, case.evidence, POLICY, NOW)
+    acted = {action.sub_issue_id for action in (*planned.actions, *planned.releases)}
+    healthy = {key for key, found in diagnosis.children.items() if found.code in HEALTHY}
+    assert not acted & healthy
+
+
+def test_a_cycle_of_thousands_is_no_recursion() -> None:
+    keys = [f"s{number}" for number in range(5000)]
+    children = {
+        key: Child("orch_x", key, ChildStatus.BLOCKED, "blocked", (keys[number - 1],))
+        for number, key in enumerate(keys)
+    }
+    meta = Meta("orch_x", 5000, "user-1", "acme/shop", None, None, settled=False)
+    diagnosis = diagnose(Orchestration("orch_x", meta, children), Evidence(), POLICY, NOW)
+    assert {found.code for found in diagnosis.children.values()} == {Code.DEPENDENCY_CYCLE}

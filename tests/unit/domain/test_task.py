@@ -1,0 +1,213 @@
+"""What a released task carries."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from reconciler.domain.identity import derived_ulid, slug, task_id_for
+from reconciler.domain.model import META, Orchestration
+from reconciler.domain.rows import parse_orchestration
+from reconciler.domain.task import Refusal, TaskDraft, draft_task
+from tests.support.strategies import NOW, ORCHESTRATION_ID
+
+
+def row(key: str, **attributes: Any) -> dict[str, Any]:
+    base = {
+        "orchestration_id": {"S": ORCHESTRATION_ID},
+        "sub_issue_id": {"S": key},
+        "created_at": {"S": "2026-06-09T10:00:00.000Z"},
+    }
+    return base | attributes
+
+
+def child(key: str, *after: str, **attributes: Any) -> dict[str, Any]:
+    state = {
+        "child_status": {"S": "succeeded" if key.startswith("p") else "blocked"},
+        "depends_on": {"L": [{"S": name} for name in after]},
+    }
+    return row(key, **(state | attributes))
+
+
+def orchestration(*children: dict[str, Any], **meta: Any) -> Orchestration:
+    whole = parse_orchestration(
+        ORCHESTRATION_ID,
+        [
+            row(
+                META,
+                child_count={"N": str(len(children))},
+                platform_user_id={"S": "user-1"},
+                repo={"S": "acme/shop"},
+                **meta,
+            ),
+            *children,
+        ],
+    )
+    assert whole is not None
+    return whole
+
+
+def draft(whole: Orchestration, key: str = "b") -> TaskDraft:
+    made = draft_task(whole, whole.children[key], now=NOW)
+    assert isinstance(made, TaskDraft)
+    return made
+
+
+def metadata(made: TaskDraft) -> dict[str, str]:
+    return {name: value["S"] for name, value in made.item["channel_metadata"]["M"].items()}
+
+
+def branch(name: str) -> dict[str, Any]:
+    return {"child_branch_name": {"S": name}}
+
+
+@pytest.mark.parametrize(
+    ("branches", "base", "merge"),
+    [
+        ([], None, None),
+        (["one"], "one", None),
+        (["one", "one"], "one", None),
+        (["two", "one"], "main", '["one","two"]'),
+    ],
+)
+def test_base_branch(branches: list[str], base: str | None, merge: str | None) -> None:
+    before = [child(f"p{number}", **branch(name)) for number, name in enumerate(branches)]
+    made = draft(orchestration(*before, child("b", *(f"p{n}" for n in range(len(branches))))))
+    assert metadata(made).get("orchestration_base_branch") == base
+    assert metadata(made).get("orchestration_merge_branches") == merge
+
+
+def test_the_description_puts_the_parents_context_first() -> None:
+    own = {"display_id": {"S": "ENG-7"}, "title": {"S": "Do it"}, "description": {"S": "Well."}}
+    context = {
+        "parent_context_title": {"S": "The trip"},
+        "parent_context_description": {"S": "Names: kyoto."},
+    }
+    text = draft(orchestration(child("b", **own), **context)).description
+    assert text.endswith("\n\nENG-7: Do it\n\nWell.")
+    assert 0 <= text.index("The trip") < text.index("Names: kyoto.") < text.index("ENG-7")
+
+
+def test_a_description_that_repeats_the_title_adds_nothing() -> None:
+    own = {"title": {"S": "Do it"}, "description": {"S": " Do it "}}
+    assert draft(orchestration(child("b", **own))).description == "Do it"
+
+
+def test_legacy_spellings_are_read_where_the_new_ones_are_absent() -> None:
+    made = draft(
+        orchestration(
+            child(
+                "b",
+                linear_identifier={"S": "ENG-9"},
+                linear_workspace_id={"S": "WS"},
+                parent_linear_issue_id={"S": "P"},
+            )
+        )
+    )
+    found = metadata(made)
+    assert found["linear_issue_identifier"] == "ENG-9"
+    assert (found["linear_workspace_id"], found["parent_linear_issue_id"]) == ("WS", "P")
+
+
+def test_ours_goes_on_top_of_the_rows_own_metadata() -> None:
+    own = {"channel_metadata": {"M": {"orchestration_id": {"S": "spoofed"}, "x": {"S": "1"}}}}
+    found = metadata(draft(orchestration(child("b", **own))))
+    assert (found["orchestration_id"], found["x"]) == (ORCHESTRATION_ID, "1")
+
+
+def test_the_integration_node_has_no_issue_and_no_attachments() -> None:
+    key = f"{ORCHESTRATION_ID}__integration"
+    attachment = {"pre_screened_attachments_json": {"S": json.dumps([passed("a1")])}}
+    made = draft(orchestration(child(key), **attachment), key)
+    assert "linear_issue_id" not in metadata(made)
+    assert "linear_issue_id" not in made.item
+    assert "attachments" not in made.item
+    assert made.branch_name.startswith(f"bgagent/{made.task_id}/integration-")
+
+
+def test_jira_identity() -> None:
+    own = {"jira_cloud_id": {"S": "cloud"}, "jira_issue_key": {"S": "ENG-1"}}
+    whole = orchestration(child("b", channel_metadata={"M": own}), channel_source={"S": "jira"})
+    made = draft(whole)
+    assert made.item["jira_issue_identity"] == {"S": "cloud#ENG-1"}
+    assert "linear_issue_id" not in made.item
+
+
+def test_a_retrys_key_names_the_earlier_task() -> None:
+    made = draft(orchestration(child("b", child_task_id={"S": "T1"})))
+    assert made.idempotency_key == f"{ORCHESTRATION_ID}_b_T1"
+
+
+@pytest.mark.parametrize(
+    ("key", "attributes", "said"),
+    [
+        ("b c", {}, "idempotency key"),
+        ("b" * 100, {}, "idempotency key"),
+        ("b", {"description": {"S": "x" * 10_001}}, "10001 characters"),
+    ],
+)
+def test_refusals_say_what_to_do(key: str, attributes: dict[str, Any], said: str) -> None:
+    whole = orchestration(child(key, **attributes))
+    refused = draft_task(whole, whole.children[key], now=NOW)
+    assert isinstance(refused, Refusal)
+    assert said in refused.reason
+    assert "retry" in refused.reason
+
+
+def passed(attachment_id: str, status: str = "passed") -> dict[str, Any]:
+    return {"attachment_id": attachment_id, "screening": {"status": status}}
+
+
+def typed(attachment_id: str, status: str = "passed") -> dict[str, Any]:
+    screening = {"M": {"status": {"S": status}}}
+    return {"M": {"attachment_id": {"S": attachment_id}, "screening": screening}}
+
+
+def attachments(made: TaskDraft) -> list[str]:
+    return [a["M"]["attachment_id"]["S"] for a in made.item.get("attachments", {"L": []})["L"]]
+
+
+def test_attachments_own_first_each_once_at_most_ten() -> None:
+    own = {"pre_screened_attachments": {"L": [typed("c1"), typed("a0")]}}
+    parents = [passed(f"a{number}") for number in range(12)]
+    meta = {"pre_screened_attachments_json": {"S": json.dumps(parents)}}
+    made = draft(orchestration(child("b", **own), **meta))
+    assert attachments(made) == ["c1", "a0", *(f"a{number}" for number in range(1, 9))]
+    assert any("over the limit" in warning and "a9, a10, a11" in warning for warning in made.warnings)
+
+
+def test_an_attachment_that_is_not_screened_is_never_passed_on() -> None:
+    own = {"pre_screened_attachments": {"L": [typed("c1", "blocked"), typed("c2")]}}
+    made = draft(orchestration(child("b", **own)))
+    assert attachments(made) == ["c2"]
+    assert "c1" in made.warnings[0]
+
+
+@pytest.mark.parametrize("raw", ["not json", "{}", "[NaN]", "[" * 100_000, "[1]"])
+def test_unreadable_attachments_of_the_parent_are_a_warning_never_a_stop(raw: str) -> None:
+    meta = {"pre_screened_attachments_json": {"S": raw}}
+    made = draft(orchestration(child("b"), **meta))
+    assert attachments(made) == []
+    assert made.warnings
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("ENG-1: Fix “it” — Ünïcode!", "eng-1-fix-it-n-code"),
+        ("", "task"),
+        ("日本語", "task"),
+        ("a" * 80, "a" * 50),
+        ("-- x --", "x"),
+    ],
+)
+def test_slug(line: str, expected: str) -> None:
+    assert slug(line) == expected
+
+
+def test_the_same_attempt_has_the_same_task_id_and_another_has_another() -> None:
+    at = "2026-06-09T10:00:00.000Z"
+    assert task_id_for("k", at) == task_id_for("k", at) != task_id_for("k_T1", at)
+    assert len(derived_ulid("x", None)) == 26

@@ -1,0 +1,74 @@
+# Two commands do everything: `make demo` and `make test`. The rest are their parts.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+MINUTES ?= 5
+
+.PHONY: demo test lint types layers unit integration workers simulation chaos bench lock clean help
+
+help:  ## Say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# -- what is installed: the lock and nothing else, into a local environment
+
+$(VENV)/runtime.stamp: requirements/runtime.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=…")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.txt
+	@echo "$(CURDIR)" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/reconciler.pth"
+	@printf '#!%s\nfrom reconciler.cli.main import main\nmain()\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/reconciler
+	@chmod +x $(BIN)/reconciler
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt $(VENV)/runtime.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@{ command -v java && command -v npm; } >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/emulator.txt
+	@touch $@
+
+# -- the two commands
+
+demo: $(VENV)/runtime.stamp  ## Watch the backstop work, on embedded parts
+	$(BIN)/reconciler demo $(ARGS)
+
+test: lint types layers unit integration workers simulation  ## All that must pass
+
+# -- their parts
+
+lint: $(VENV)/dev.stamp  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev.stamp  ## mypy, strict
+	$(BIN)/mypy
+
+layers: $(VENV)/dev.stamp  ## import-linter
+	$(BIN)/lint-imports
+
+unit: $(VENV)/dev.stamp  ## Seconds
+	$(PYTEST) tests/unit
+
+integration: $(VENV)/dev.stamp  ## On moto and on DynamoDB Local
+	$(PYTEST) tests/integration -m "not workers and not chaos and not browser"
+
+workers: $(VENV)/dev.stamp  ## Real worker processes on a real broker
+	$(PYTEST) tests/integration -m "workers and not chaos"
+
+simulation: $(VENV)/dev.stamp  ## Interleavings, exhaustively and at random
+	$(PYTEST) tests/simulation -m "not chaos"
+
+chaos: $(VENV)/dev.stamp  ## Break real processes on purpose, for MINUTES
+	CHAOS_MINUTES=$(MINUTES) $(PYTEST) tests -m chaos -s
+
+bench: $(VENV)/dev.stamp  ## Cost against the floor, on DynamoDB Local
+	$(BIN)/python -m benchmarks $(ARGS)
+
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) pyproject.toml
+
+lock: $(VENV)/dev.stamp  ## Pin anew (LOCKFLAGS=--upgrade); names no host
+	$(COMPILE) -o requirements/runtime.txt
+	$(COMPILE) --group dev -o requirements/dev.txt
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) --group emulator -o requirements/emulator.txt
+
+clean:  ## Everything that was made here
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,99 @@
+"""A server in a process of its own: started, waited for, and ended by its pid."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from reconciler.errors import ReconcilerError
+
+_STOP_SECONDS = 5.0
+_POLL_SECONDS = 0.05
+
+
+class EmbeddedServerError(ReconcilerError):
+    """An embedded server cannot be had, or did not come up."""
+
+    kind = "embedded_server"
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str],
+    *,
+    ready: Callable[[], bool],
+    log: Path,
+    timeout_seconds: float = 60.0,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server for as long as the block lasts; ``ready`` says when it answers.
+
+    Raises:
+        EmbeddedServerError: it ended, or did not answer in time; with the end of its ``log``.
+    """
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            # Its own group: Ctrl-C at a terminal is for us to pass on, in order.
+            start_new_session=True,
+        )
+    try:
+        _wait(process, ready, log, timeout_seconds)
+        yield process
+    finally:
+        stop(process)
+
+
+def _wait(
+    process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path, timeout_seconds: float
+) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            said = log.read_text(errors="replace")[-2000:].strip()
+            how = "ended" if process.poll() is not None else "did not answer in time"
+            raise EmbeddedServerError(f"{process.args!r} {how}: {said}")
+        time.sleep(_POLL_SECONDS)
+
+
+def stop(process: subprocess.Popen[bytes], timeout_seconds: float = _STOP_SECONDS) -> None:
+    """End a process: asked first, then made to."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(timeout_seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def answers_http(url: str) -> bool:
+    """Whether anything that speaks HTTP answers at ``url`` (``http://127.0.0.1:<port>``)."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=1) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            return connection.recv(5) == b"HTTP/"
+    except OSError:
+        return False

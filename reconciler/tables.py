@@ -1,0 +1,128 @@
+"""The platform's tables, as ``contract.md`` has them: for the demo, the tests and the benchmark.
+
+In production they exist already, and the reconciler never creates one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A global secondary index: one or two key attributes, and what it projects."""
+
+    name: str
+    keys: tuple[str, ...]
+    projection: str = "ALL"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table's shape: key attributes (partition, sort), indexes, TTL and stream."""
+
+    keys: tuple[str, ...]
+    indexes: tuple[Index, ...] = ()
+    ttl: bool = False
+    stream: bool = False
+
+
+ORCHESTRATION = Table(
+    keys=("orchestration_id", "sub_issue_id"),
+    indexes=(
+        Index("ChildTaskIndex", ("child_task_id",)),
+        Index("ChildBranchIndex", ("child_branch_name",)),
+    ),
+    ttl=True,
+)
+TASK = Table(
+    keys=("task_id",),
+    indexes=(
+        Index("UserStatusIndex", ("user_id", "status_created_at")),
+        Index("StatusIndex", ("status", "created_at")),
+        Index("IdempotencyIndex", ("idempotency_key",), "KEYS_ONLY"),
+        Index("LinearIssueIndex", ("linear_issue_id", "created_at")),
+        Index("JiraIssueIndex", ("jira_issue_identity", "created_at")),
+    ),
+    ttl=True,
+    stream=True,
+)
+TASK_EVENTS = Table(keys=("task_id", "event_id"), ttl=True)
+USER_CONCURRENCY = Table(keys=("user_id",))
+REPO = Table(keys=("repo",))
+
+
+def create_tables(  # noqa: D417 - the five names are what they say
+    client: DynamoDBClient,
+    *,
+    orchestration: str,
+    task: str,
+    task_events: str,
+    user_concurrency: str | None = None,
+    repo: str | None = None,
+) -> None:
+    """Create the tables under these names; those that exist are left as they are.
+
+    Args:
+        client: of the endpoint to create them at.
+    """
+    wanted: list[tuple[str | None, Table]] = [
+        (orchestration, ORCHESTRATION),
+        (task, TASK),
+        (task_events, TASK_EVENTS),
+        (user_concurrency, USER_CONCURRENCY),
+        (repo, REPO),
+    ]
+    for name, table in wanted:
+        if name is not None:
+            _create(client, name, table)
+
+
+def _create(client: DynamoDBClient, name: str, table: Table) -> None:
+    try:
+        client.create_table(**_definition(name, table))
+    except client.exceptions.ResourceInUseException:
+        return
+    client.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1})
+    if table.ttl:
+        client.update_time_to_live(
+            TableName=name, TimeToLiveSpecification={"Enabled": True, "AttributeName": "ttl"}
+        )
+
+
+def _definition(name: str, table: Table) -> dict[str, Any]:
+    attributes = {*table.keys, *(key for index in table.indexes for key in index.keys)}
+    definition: dict[str, Any] = {
+        "TableName": name,
+        "BillingMode": "PAY_PER_REQUEST",
+        "AttributeDefinitions": [
+            {"AttributeName": attribute, "AttributeType": "S"} for attribute in sorted(attributes)
+        ],
+        "KeySchema": _key_schema(table.keys),
+    }
+    if table.indexes:
+        definition["GlobalSecondaryIndexes"] = [
+            {
+                "IndexName": index.name,
+                "KeySchema": _key_schema(index.keys),
+                "Projection": {"ProjectionType": index.projection},
+            }
+            for index in table.indexes
+        ]
+    if table.stream:
+        definition["StreamSpecification"] = {
+            "StreamEnabled": True,
+            "StreamViewType": "NEW_IMAGE",
+        }
+    return definition
+
+
+def _key_schema(keys: tuple[str, ...]) -> list[dict[str, str]]:
+    return [
+        {"AttributeName": key, "KeyType": kind}
+        for key, kind in zip(keys, ("HASH", "RANGE"), strict=False)
+    ]

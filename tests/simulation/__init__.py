@@ -1,0 +1,1 @@
+"""Simulation: the real code against a deterministic DynamoDB, in every order of its store calls."""

@@ -1,0 +1,281 @@
+"""A world to test in: the platform's tables at a real endpoint, a clock, and what stands there."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from mypy_boto3_dynamodb import DynamoDBClient
+
+from reconciler.domain.identity import derived_ulid
+from reconciler.domain.model import timestamp
+from reconciler.operations.context import Pacer
+from reconciler.operations.reconciler import Reconciler
+from reconciler.operations.wiring import build_reconciler
+from reconciler.settings import Settings, load_settings
+from reconciler.tables import create_tables
+from tests.support.metrics import RecordingMetrics
+
+USER = "user-1"
+REPO = "acme/shop"
+_numbers = itertools.count()
+
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",  # noqa: S105 - any will do for an emulator
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+@dataclass
+class Clock:
+    """A clock that moves when it is told to."""
+
+    now: datetime = datetime(2026, 6, 9, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def forward(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+class EmulatorSession(boto3.Session):
+    """A session whose clients all go to one endpoint, with credentials that only it takes."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__("testing", "testing", region_name="us-east-1")
+        self._endpoint = endpoint
+
+    def client(self, *args: Any, **kwargs: Any) -> Any:
+        return super().client(*args, **{"endpoint_url": self._endpoint, **kwargs})
+
+
+def make_session(endpoint: str) -> boto3.Session:
+    """Return a session for an emulator."""
+    return EmulatorSession(endpoint)
+
+
+def make_client(endpoint: str) -> DynamoDBClient:
+    """Return a plain client, for looking at tables from outside."""
+    client: DynamoDBClient = make_session(endpoint).client(
+        "dynamodb", config=Config(max_pool_connections=32)
+    )
+    return client
+
+
+@dataclass
+class World:
+    """The tables of one test."""
+
+    endpoint: str
+    client: DynamoDBClient
+    settings: Settings
+    clock: Clock = field(default_factory=Clock)
+    metrics: RecordingMetrics = field(default_factory=RecordingMetrics)
+
+    # -- what is under test
+
+    def reconciler(self, pacer: Pacer | None = None, **changes: Any) -> Reconciler:
+        """Return a reconciler on these tables; ``changes`` are settings."""
+        settings = self.settings.model_copy(update=changes)
+        session = make_session(self.endpoint)
+        return build_reconciler(
+            settings, clock=self.clock, metrics=self.metrics, session=session, pacer=pacer
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process must find in its environment to work on these tables."""
+        names = {
+            name.upper(): str(value)
+            for name, value in self.settings.model_dump(exclude_defaults=True).items()
+        }
+        return {**CREDENTIALS, "AWS_ENDPOINT_URL": self.endpoint, **names}
+
+    # -- what the platform does
+
+    def ago(self, seconds: float) -> str:
+        """Return the time so many seconds ago, as the platform writes it."""
+        return timestamp(self.clock() - timedelta(seconds=seconds))
+
+    def seed(
+        self,
+        graph: Mapping[str, Sequence[str]],
+        statuses: Mapping[str, str] | None = None,
+        *,
+        age: float = 3600,
+        tasks: Mapping[str, str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        rows: Mapping[str, Mapping[str, Any]] | None = None,
+        user: str = USER,
+    ) -> str:
+        """Write an orchestration, its meta row last, and return its id.
+
+        ``graph``: child → predecessors. ``statuses``: child → status, ``blocked`` by default.
+        ``tasks``: child → status of the task that it is given. ``meta`` and ``rows`` are
+        attributes on top.
+        """
+        orchestration_id = f"orch_{uuid.uuid5(uuid.NAMESPACE_OID, str(next(_numbers))).hex}"
+        at = {"S": self.ago(age)}
+        common = {
+            "orchestration_id": {"S": orchestration_id},
+            "repo": {"S": REPO},
+            "parent_issue_ref": {"S": "PARENT-1"},
+            "credentials_ref": {"S": "workspace-1"},
+            "created_at": at,
+            "updated_at": at,
+        }
+        items = []
+        for key, after in graph.items():
+            item: dict[str, Any] = {
+                **common,
+                "sub_issue_id": {"S": key},
+                "depends_on": {"L": [{"S": name} for name in after]},
+                "child_status": {"S": (statuses or {}).get(key, "blocked")},
+                "title": {"S": f"Do {key}"},
+            }
+            if tasks and key in tasks:
+                task_id = self.task(orchestration_id, key, tasks[key], age=age, user=user)
+                item["child_task_id"] = {"S": task_id}
+                item["child_branch_name"] = {"S": f"bgagent/{task_id}/do-{key}"}
+            items.append({**item, **((rows or {}).get(key, {}))})
+        count = {"child_count": {"N": str(len(items))}, "platform_user_id": {"S": user}}
+        items.append({**common, "sub_issue_id": {"S": "#meta"}, **count, **(meta or {})})
+        for item in items:
+            self.put(self.settings.orchestration_table_name, item)
+        return orchestration_id
+
+    def task(
+        self,
+        orchestration_id: str,
+        key: str,
+        status: str,
+        *,
+        age: float = 3600,
+        user: str = USER,
+        **attributes: Any,
+    ) -> str:
+        """Write the task of a child, as the live reconciler would have made it."""
+        idempotency_key = f"{orchestration_id}_{key}"
+        task_id = derived_ulid(f"platform {idempotency_key} {next(_numbers)}", self.clock())
+        item = {
+            "task_id": {"S": task_id},
+            "user_id": {"S": user},
+            "status": {"S": status},
+            "repo": {"S": REPO},
+            "idempotency_key": {"S": idempotency_key},
+            "branch_name": {"S": f"bgagent/{task_id}/do-{key}"},
+            "created_at": {"S": self.ago(age)},
+            "updated_at": {"S": self.ago(age)},
+            "status_created_at": {"S": f"{status}#{self.ago(age)}"},
+        }
+        if status in {"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"}:
+            item["completed_at"] = {"S": self.ago(age)}
+        self.put(self.settings.task_table_name, {**item, **attributes})
+        return task_id
+
+    def finish(self, task_id: str, status: str = "COMPLETED", *, age: float = 3600) -> None:
+        """End a task, as its pipeline would."""
+        at = self.ago(age)
+        self.client.update_item(
+            TableName=self.settings.task_table_name,
+            Key={"task_id": {"S": task_id}},
+            UpdateExpression="SET #s = :s, completed_at = :t, updated_at = :t, "
+            "status_created_at = :e",
+            ExpressionAttributeNames={"#s": "status"},
+            ExpressionAttributeValues={
+                ":s": {"S": status},
+                ":t": {"S": at},
+                ":e": {"S": f"{status}#{at}"},
+            },
+        )
+
+    def put(self, table: str, item: Mapping[str, Any]) -> None:
+        self.client.put_item(TableName=table, Item=item)
+
+    def change(self, orchestration_id: str, key: str, **values: str) -> None:
+        """Set string attributes of a row, as somebody else would."""
+        self.client.update_item(
+            TableName=self.settings.orchestration_table_name,
+            Key={"orchestration_id": {"S": orchestration_id}, "sub_issue_id": {"S": key}},
+            UpdateExpression="SET " + ", ".join(f"#{name} = :{name}" for name in values),
+            ExpressionAttributeNames={f"#{name}": name for name in values},
+            ExpressionAttributeValues={f":{name}": {"S": value} for name, value in values.items()},
+        )
+
+    # -- what stands there
+
+    def scan(self, table: str | None) -> list[dict[str, Any]]:
+        """Return every item of a table."""
+        pages = self.client.get_paginator("scan").paginate(TableName=str(table))
+        return [item for page in pages for item in page["Items"]]
+
+    def rows(self, orchestration_id: str) -> dict[str, dict[str, Any]]:
+        """Return an orchestration's rows by sub-issue id, our own markers left out."""
+        return {
+            row["sub_issue_id"]["S"]: row
+            for row in self.scan(self.settings.orchestration_table_name)
+            if row["orchestration_id"]["S"] == orchestration_id
+            and not row["sub_issue_id"]["S"].startswith("reconciler#")
+        }
+
+    def statuses(self, orchestration_id: str) -> dict[str, str]:
+        """Return child → status."""
+        rows = self.rows(orchestration_id).items()
+        return {key: row["child_status"]["S"] for key, row in rows if "child_status" in row}
+
+    def tasks(self, orchestration_id: str, key: str | None = None) -> list[dict[str, Any]]:
+        """Return the tasks of an orchestration, or of one child, by idempotency key."""
+        prefix = orchestration_id if key is None else f"{orchestration_id}_{key}"
+        return [
+            task
+            for task in self.scan(self.settings.task_table_name)
+            if task.get("idempotency_key", {}).get("S", "").startswith(prefix)
+        ]
+
+    def events(self, event_type: str | None = None) -> list[dict[str, Any]]:
+        """Return task events, of one type or all."""
+        return [
+            event
+            for event in self.scan(self.settings.task_events_table_name)
+            if event_type in {None, event["event_type"]["S"]}
+        ]
+
+    def everything(self) -> dict[str, list[str]]:
+        """Return all tables in a form that compares: what has not changed is equal."""
+        s = self.settings
+        tables = (s.orchestration_table_name, s.task_table_name, s.task_events_table_name)
+        return {name: sorted(repr(sorted(item.items())) for item in self.scan(name)) for name in tables}
+
+
+def build_world(endpoint: str, **settings: str) -> World:
+    """Make fresh tables at ``endpoint``; ``settings`` go by their names in the environment."""
+    prefix = f"t{os.getpid()}x{next(_numbers)}"
+    environ = {
+        "ORCHESTRATION_TABLE_NAME": f"{prefix}-Orchestration",
+        "TASK_TABLE_NAME": f"{prefix}-Task",
+        "TASK_EVENTS_TABLE_NAME": f"{prefix}-TaskEvents",
+        **settings,
+    }
+    names = {k: v.format(prefix=prefix) for k, v in environ.items()}
+    loaded = load_settings(names)
+    client = make_client(endpoint)
+    create_tables(
+        client,
+        orchestration=loaded.orchestration_table_name,
+        task=loaded.task_table_name,
+        task_events=loaded.task_events_table_name,
+        user_concurrency=loaded.user_concurrency_table_name,
+        repo=loaded.repo_table_name,
+    )
+    return World(endpoint, client, loaded)

@@ -192,7 +192,7 @@ class Releaser:
         meta = orchestration.meta
         if meta is None or task.user_id != meta.user_id:
             detail = f"task {task.task_id} of another user holds the idempotency key"
-            return ReleaseResult(to.IDEMPOTENCY_CONFLICT, task.task_id, detail=detail)
+            return ReleaseResult(to.IDEMPOTENCY_CONFLICT, task.task_id, detail=detail, task=task)
         result = ReleaseResult(
             to.ADOPTED, task.task_id, task.branch_name, task=task, applied=context.apply
         )

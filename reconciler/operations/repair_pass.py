@@ -442,13 +442,13 @@ class RepairPass:
             return ()
         name = shown.orchestration_id
         found = [
-            Stuck(name, key, child.code, child.reason, self._age(child.since), child.task_id)
+            Stuck(name, key, child.code.value, child.reason, self._age(child.since), child.task_id)
             for key, child in shown.children.items()
             if child.code not in HEALTHY and key not in self.queued
         ]
         if shown.code in SURFACED:
             reason = "; ".join(part for part in (shown.reason, self._parent_note) if part)
-            found.append(Stuck(name, None, shown.code, reason, self._age(shown.since)))
+            found.append(Stuck(name, None, shown.code.value, reason, self._age(shown.since)))
         return tuple(found)
 
     def _age(self, since: datetime | None) -> float | None:

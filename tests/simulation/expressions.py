@@ -19,7 +19,9 @@ from typing import Any
 Value = Mapping[str, Any]
 Item = Mapping[str, Value]
 
-_TOKEN = re.compile(r"\s*(?:([#:]?[A-Za-z_][A-Za-z0-9_]*|[#:][A-Za-z0-9_]+)|(<>|<=|>=|[=<>(),+\-]))")
+_TOKEN = re.compile(
+    r"\s*(?:([#:]?[A-Za-z_][A-Za-z0-9_]*|[#:][A-Za-z0-9_]+)|(<>|<=|>=|[=<>(),+\-]))"
+)
 _WORDS = frozenset({"AND", "OR", "NOT", "IN", "BETWEEN", "SET", "REMOVE", "ADD", "DELETE"})
 _RESERVED = frozenset(
     {"COUNT", "KEY", "NAME", "NAMES", "SIZE", "STATUS", "TIMESTAMP", "TOKEN", "TTL", "USER"}

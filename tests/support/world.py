@@ -38,9 +38,12 @@ CREDENTIALS = {
 
 @dataclass
 class Clock:
-    """A clock that moves when it is told to."""
+    """A clock that moves when it is told to.
 
-    now: datetime = datetime(2026, 6, 9, 12, tzinfo=UTC)
+    It starts at the present: DynamoDB Local removes what its own clock holds to be expired.
+    """
+
+    now: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
 
     def __call__(self) -> datetime:
         return self.now
@@ -255,7 +258,9 @@ class World:
         """Return all tables in a form that compares: what has not changed is equal."""
         s = self.settings
         tables = (s.orchestration_table_name, s.task_table_name, s.task_events_table_name)
-        return {name: sorted(repr(sorted(item.items())) for item in self.scan(name)) for name in tables}
+        return {
+            name: sorted(repr(sorted(item.items())) for item in self.scan(name)) for name in tables
+        }
 
 
 def build_world(endpoint: str, **settings: str) -> World:

@@ -175,7 +175,9 @@ def test_attachments_own_first_each_once_at_most_ten() -> None:
     meta = {"pre_screened_attachments_json": {"S": json.dumps(parents)}}
     made = draft(orchestration(child("b", **own), **meta))
     assert attachments(made) == ["c1", "a0", *(f"a{number}" for number in range(1, 9))]
-    assert any("over the limit" in warning and "a9, a10, a11" in warning for warning in made.warnings)
+    assert any(
+        "over the limit" in warning and "a9, a10, a11" in warning for warning in made.warnings
+    )
 
 
 def test_an_attachment_that_is_not_screened_is_never_passed_on() -> None:

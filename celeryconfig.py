@@ -1,0 +1,121 @@
+"""Settings of Celery, each with its reason; measured in ``docs/design.md``.
+
+Celery on Redis is an engine, not a guarantee: messages can be lost and can run twice, and the
+sweep over DynamoDB is what makes up for both.
+"""
+
+from __future__ import annotations
+
+from kombu import Queue
+
+from reconciler.settings import load_settings
+
+_settings = load_settings()
+
+VISIBILITY_TIMEOUT_SECONDS = 180
+TASK_TIME_LIMIT_SECONDS = 60
+SWEEP_QUEUE, RELEASE_QUEUE = "sweep", "release"
+
+# -- where
+
+broker_url = _settings.celery_broker_url
+result_backend = _settings.celery_result_backend
+
+# -- what is delivered again, and what is not
+
+# A task is acknowledged when it has ended: work that a lost worker had begun is done again.
+task_acks_late = True
+# One task at a time for each process: fair when tasks differ, little to give back when one stops.
+worker_prefetch_multiplier = 1
+# Rejecting a task whose worker was lost would loop for ever on one that kills its worker; a retry
+# is counted, and stops.
+task_reject_on_worker_lost = False
+task_retry_on_worker_lost = True
+# Cancelling what runs when the connection is lost would lose it: it ends, and is delivered again.
+worker_cancel_long_running_tasks_on_connection_loss = False
+# A stored success of an earlier attempt must never make a later one be dropped.
+worker_deduplicate_successful_tasks = False
+
+# -- how long anything may take
+
+# Below the visibility timeout, or a task would be delivered again while it still runs; and below
+# the stop timeout of a deployment (90 s).
+task_time_limit = TASK_TIME_LIMIT_SECONDS
+task_soft_time_limit = 50
+# A soft shutdown is a plain sleep: it would only make each deployment longer.
+worker_soft_shutdown_timeout = 0.0
+
+_transport = {
+    # Longer than the longest task and than every countdown; the same for all who share the broker.
+    "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
+    # How often unacknowledged messages are looked at. By default it is every 100 s, and work of a
+    # lost worker would wait for that besides the visibility timeout.
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,
+    # Without time-outs a half-open connection consumes nothing for minutes, in silence.
+    "socket_timeout": 5,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+}
+broker_transport_options = _transport
+redis_socket_timeout = 5.0
+redis_socket_connect_timeout = 5.0
+redis_socket_keepalive = True
+redis_backend_health_check_interval = 10
+result_backend_transport_options = {"visibility_timeout": VISIBILITY_TIMEOUT_SECONDS}
+
+# -- when the broker is away
+
+broker_connection_retry_on_startup = True
+# None: for ever. The default gives up after 100 attempts, and the backstop would be dead.
+broker_connection_max_retries = None
+# A publish that cannot be made fails soon: the sweep will come by again.
+task_publish_retry = True
+task_publish_retry_policy = {
+    "max_retries": 1,
+    "interval_start": 0.2,
+    "interval_step": 0.2,
+    "interval_max": 1.0,
+}
+
+# -- what is in a message, and who gets it
+
+task_serializer = "json"
+result_serializer = "json"
+accept_content = ["json"]
+# A storm of releases must not keep a sweep from being run: each has a queue of its own, and a
+# worker serves both unless it is told otherwise (`-Q`).
+task_queues = (Queue(SWEEP_QUEUE), Queue(RELEASE_QUEUE))
+task_default_queue = SWEEP_QUEUE
+task_routes = {"reconciler.release_child": {"queue": RELEASE_QUEUE}}
+task_create_missing_queues = False
+
+# -- results and events
+
+# Only the sweep's result is of use afterwards; storing the others would cost a round trip each,
+# and make a publish hang when the backend is away.
+task_ignore_result = True
+task_store_errors_even_if_ignored = False
+result_expires = 3600
+# Flower lives on these; they cost about half of the throughput of empty tasks, which is why there
+# are few messages here, and not many.
+worker_send_task_events = True
+task_send_sent_event = True
+task_track_started = True
+
+# -- beat
+
+beat_scheduler = "workers.beat:GatedScheduler"
+beat_schedule = {
+    "sweep": {"task": "reconciler.sweep", "schedule": float(_settings.sweep_interval_seconds)}
+}
+# Never longer than the interval, so that a beat that has lost its broker is back in time.
+beat_max_loop_interval = min(5, _settings.sweep_interval_seconds)
+
+# -- logs are ours (``reconciler.observability.logs``)
+
+worker_hijack_root_logger = False
+worker_redirect_stdouts = False
+timezone = "UTC"
+enable_utc = True

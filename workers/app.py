@@ -1,0 +1,35 @@
+"""The Celery application: ``celery -A workers worker|beat|flower|call``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from celery import Celery, signals
+from kombu.transport import redis as redis_transport
+
+from reconciler.errors import SettingsError
+from reconciler.observability.logs import configure_logging
+from reconciler.settings import load_settings
+
+try:
+    settings = load_settings()
+except SettingsError as error:
+    # An operator's mistake: one line that names it, and no traceback.
+    sys.stderr.write(f"reconciler: {error}\n")
+    raise SystemExit(2) from None
+
+app = Celery("reconciler", config_source="celeryconfig", include=["workers.tasks"])
+
+# Celery 5.7.0 exits with an AttributeError when Redis goes away while a task is unacknowledged and
+# a slot is free (the consumer's error path uses a connection that is gone). Taken for a lost
+# connection, it is reconnected like any other. To be removed once a release mends it; the test is
+# tests/integration/workers/test_broker_outage.py.
+_errors = redis_transport.Transport.connection_errors
+if AttributeError not in _errors:
+    redis_transport.Transport.connection_errors = (*_errors, AttributeError)
+
+
+@signals.setup_logging.connect
+def _configure_logging(**_: Any) -> None:  # noqa: ANN401 - Celery's
+    configure_logging(settings)

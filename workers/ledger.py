@@ -1,0 +1,261 @@
+"""The ledger: a sweep's summary, added up in the broker as its parts come in.
+
+No chord, which one failed part would silence. Each part (a step of a segment, an evaluation, a
+release) is a unit: opened before its message is published, and settled once however often it runs,
+since a redelivery finds it settled already. The sweep is over when no unit is open. One whose
+units are never settled, because workers died, is closed as incomplete by the sweep after it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from reconciler.operations.context import Stuck
+from reconciler.operations.counts import Counts
+from reconciler.operations.summary import SweepSummary
+
+if TYPE_CHECKING:
+    import redis
+
+PREFIX = "reconciler:ledger:"
+CURRENT = f"{PREFIX}current"
+LAST = f"{PREFIX}last"
+LAST_COMPLETE = f"{PREFIX}last-complete"
+LAST_STUCK = f"{PREFIX}last-stuck"
+RECOVERIES = f"{PREFIX}recoveries"
+
+KEEP_SECONDS = 6 * 3600
+DAY_SECONDS = 86_400
+MOST_RECOVERIES = 20_000
+LEAST_STALE_SECONDS = 30
+
+_SETTLE = """
+if redis.call('SREM', KEYS[1], ARGV[1]) == 0 then
+  return -1
+end
+local added = cjson.decode(ARGV[2])
+for name, amount in pairs(added) do
+  redis.call('HINCRBYFLOAT', KEYS[2], name, amount)
+end
+local oldest = cjson.decode(ARGV[3])
+for code, seconds in pairs(oldest) do
+  local name = 'oldest:' .. code
+  local stands = tonumber(redis.call('HGET', KEYS[2], name) or '0')
+  if seconds > stands then
+    redis.call('HSET', KEYS[2], name, tostring(seconds))
+  end
+end
+redis.call('HSET', KEYS[2], 'progress_at', ARGV[4])
+for i = 5, #ARGV do
+  if redis.call('LLEN', KEYS[3]) < 1000 then
+    redis.call('RPUSH', KEYS[3], ARGV[i])
+  end
+end
+return redis.call('SCARD', KEYS[1])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A sweep that is under way. ``idle_seconds``: since anything of it was heard."""
+
+    sweep_id: str
+    started_at: float
+    idle_seconds: float
+    units: int
+
+
+class Ledger:
+    """Sweeps under way, and the last ones that ended."""
+
+    def __init__(self, client: redis.Redis, now: Callable[[], float] = time.time) -> None:
+        self._client = client
+        self._now = now
+        self._settle = client.register_script(_SETTLE)
+
+    @staticmethod
+    def _keys(sweep_id: str) -> tuple[str, str, str]:
+        return (
+            f"{PREFIX}{sweep_id}:units",
+            f"{PREFIX}{sweep_id}",
+            f"{PREFIX}{sweep_id}:stuck",
+        )
+
+    # -- a sweep's life
+
+    def start(self, sweep_id: str, *, mode: str, segments: int, units: Iterable[str]) -> None:
+        """Open a sweep with its first units; an id is opened once."""
+        units_key, facts, _ = self._keys(sweep_id)
+        now = self._now()
+        with self._client.pipeline(transaction=True) as pipe:
+            pipe.hset(
+                facts,
+                mapping={"mode": mode, "segments": segments, "started_at": now, "progress_at": now},
+            )
+            pipe.sadd(units_key, *units)
+            pipe.expire(facts, KEEP_SECONDS)
+            pipe.expire(units_key, KEEP_SECONDS)
+            pipe.set(CURRENT, sweep_id, ex=KEEP_SECONDS)
+            pipe.execute()
+
+    def current(self) -> Open | None:
+        """Return the sweep that is under way, if any."""
+        sweep_id = _text(self._client.get(CURRENT))
+        if sweep_id is None:
+            return None
+        units_key, facts, _ = self._keys(sweep_id)
+        started = self._client.hget(facts, "started_at")
+        progress = self._client.hget(facts, "progress_at")
+        if started is None or progress is None:
+            return None
+        idle = max(0.0, self._now() - float(progress))  # type: ignore[arg-type]
+        units = int(self._client.scard(units_key))  # type: ignore[arg-type]
+        return Open(sweep_id, float(started), idle, units)  # type: ignore[arg-type]
+
+    def open_unit(self, sweep_id: str, unit: str) -> bool:
+        """Open a unit before its message is published; False when it is open already."""
+        units_key, _, _ = self._keys(sweep_id)
+        return bool(self._client.sadd(units_key, unit))
+
+    def drop_unit(self, sweep_id: str, unit: str) -> None:
+        """Take back a unit whose message was not published."""
+        self._client.srem(self._keys(sweep_id)[0], unit)
+
+    def settle(
+        self,
+        sweep_id: str,
+        unit: str,
+        counts: Counts,
+        *,
+        stuck: Iterable[Stuck] = (),
+        unread: bool = False,
+    ) -> bool:
+        """Add a unit's counts, once; returns whether it was the last that was open.
+
+        ``unread``: a segment that could not be read, so that the sweep is not complete.
+        """
+        units_key, facts, stuck_key = self._keys(sweep_id)
+        added = flatten(counts)
+        if unread:
+            added["unread"] = 1
+        oldest = dict(counts.oldest_stuck_seconds)
+        entries = [json.dumps(asdict(entry)) for entry in stuck]
+        left = self._settle(
+            keys=[units_key, facts, stuck_key],
+            args=[unit, json.dumps(added), json.dumps(oldest), repr(self._now()), *entries],
+        )
+        self._client.expire(stuck_key, KEEP_SECONDS)
+        return int(left) == 0  # type: ignore[arg-type]
+
+    def close(self, sweep_id: str, *, abandoned: bool = False) -> SweepSummary | None:
+        """End a sweep and return its summary; None when somebody else has just done so."""
+        units_key, facts_key, stuck_key = self._keys(sweep_id)
+        if not self._client.hsetnx(facts_key, "closed", "1"):
+            return None
+        facts = {_text(k): _text(v) for k, v in self._client.hgetall(facts_key).items()}  # type: ignore[union-attr]
+        summary = _summary(sweep_id, facts, self._now(), abandoned=abandoned)
+        said = json.dumps(
+            {**summary.to_json(), "oldest_stuck_seconds": dict(summary.counts.oldest_stuck_seconds)}
+            | {"ended_at": self._now()}
+        )
+        with self._client.pipeline(transaction=True) as pipe:
+            pipe.set(LAST, said)
+            if summary.complete:
+                pipe.set(LAST_COMPLETE, said)
+                pipe.delete(LAST_STUCK)
+                if self._client.exists(stuck_key):
+                    pipe.rename(stuck_key, LAST_STUCK)
+                    pipe.persist(LAST_STUCK)
+            pipe.delete(units_key, CURRENT)
+            pipe.rpush(f"{facts_key}:done", said)
+            pipe.expire(f"{facts_key}:done", KEEP_SECONDS)
+            pipe.execute()
+        return summary
+
+    # -- for people
+
+    def wait(self, sweep_id: str, timeout_seconds: float) -> dict[str, Any] | None:
+        """Wait for a sweep's summary, but not for longer; leaves it there for others."""
+        key = f"{PREFIX}{sweep_id}:done"
+        found = self._client.blpop([key], timeout=timeout_seconds)
+        if found is None:
+            return None
+        said = found[1]  # type: ignore[index]
+        self._client.rpush(key, said)
+        self._client.expire(key, KEEP_SECONDS)
+        return dict(json.loads(said))
+
+    def last(self, *, complete: bool = False) -> dict[str, Any] | None:
+        """Return the summary of the last sweep, or of the last complete one."""
+        said = self._client.get(LAST_COMPLETE if complete else LAST)
+        return None if said is None else dict(json.loads(said))  # type: ignore[arg-type]
+
+    def last_stuck(self) -> list[dict[str, Any]]:
+        """Return what was stuck after the last complete sweep, oldest first; at most 1000."""
+        found = [json.loads(entry) for entry in self._client.lrange(LAST_STUCK, 0, -1)]  # type: ignore[union-attr]
+        return sorted(found, key=lambda entry: -(entry["age_seconds"] or float("inf")))
+
+    def record_recovery(self, code: str, ids: Mapping[str, str], latency: float | None) -> None:
+        """Remember a recovery for a day."""
+        now = self._now()
+        member = json.dumps({**ids, "code": code, "latency": latency, "at": now})
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.zadd(RECOVERIES, {member: now})
+            pipe.zremrangebyscore(RECOVERIES, 0, now - DAY_SECONDS)
+            pipe.zremrangebyrank(RECOVERIES, 0, -MOST_RECOVERIES - 1)
+            pipe.expire(RECOVERIES, DAY_SECONDS)
+            pipe.execute()
+
+    def recoveries(self, within_seconds: float) -> list[dict[str, Any]]:
+        """Return the recoveries of the last so many seconds, newest last."""
+        found = self._client.zrangebyscore(RECOVERIES, self._now() - within_seconds, "+inf")
+        return [json.loads(entry) for entry in found]  # type: ignore[union-attr]
+
+
+def flatten(counts: Counts) -> dict[str, float]:
+    """Return counts as fields that can each be added to."""
+    fields: dict[str, float] = {}
+    for name, value in counts.to_json().items():
+        if name == "oldest_stuck_seconds":
+            continue
+        if isinstance(value, dict):
+            fields.update({f"{name}:{key}": amount for key, amount in value.items()})
+        else:
+            fields[name] = value
+    return fields
+
+
+def _summary(
+    sweep_id: str, facts: Mapping[str | None, str | None], now: float, *, abandoned: bool
+) -> SweepSummary:
+    nested: dict[str, dict[str, float]] = {"stuck": {}, "planned": {}, "oldest": {}}
+    flat: dict[str, float] = {}
+    for name, value in facts.items():
+        group, _, key = (name or "").partition(":")
+        if key and group in nested:
+            nested[group][key] = float(value or 0)
+        elif name in Counts.__dataclass_fields__:
+            flat[name or ""] = float(value or 0)
+    units = {"read_units", "write_units"}
+    counts = Counts.from_json(
+        {name: value if name in units else int(value) for name, value in flat.items()}
+        | {"stuck": {code: int(count) for code, count in nested["stuck"].items()}}
+        | {"planned": {name: int(count) for name, count in nested["planned"].items()}}
+        | {"oldest_stuck_seconds": nested["oldest"]}
+    )
+    return SweepSummary(
+        sweep_id=sweep_id,
+        mode=facts.get("mode") or "repair",
+        complete=not abandoned and not float(facts.get("unread") or 0),
+        segments=int(float(facts.get("segments") or 0)),
+        duration_seconds=max(0.0, now - float(facts.get("started_at") or now)),
+        counts=counts,
+    )
+
+
+def _text(value: Any) -> str | None:  # noqa: ANN401 - redis gives bytes
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,116 @@
+"""What each worker process holds: made once in it, after the fork, and used by all its tasks."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from celery import signals
+from limits import RateLimitItemPerMinute
+from limits.storage import storage_from_string
+from limits.strategies import FixedWindowRateLimiter
+
+from reconciler.observability.redis_metrics import RedisMetrics
+from reconciler.operations.reconciler import Reconciler
+from reconciler.operations.wiring import build_reconciler
+from reconciler.settings import Settings, load_settings
+from workers.gate import Gate
+from workers.ledger import Ledger
+
+_SOCKET_SECONDS = 5.0
+_PACE_SECONDS = 3.0
+_PACE_POLL_SECONDS = 0.25
+
+
+def broker_client(settings: Settings) -> redis.Redis:
+    """Return a client of the broker with bounded waits."""
+    return redis.Redis.from_url(
+        settings.celery_broker_url,
+        socket_timeout=_SOCKET_SECONDS,
+        socket_connect_timeout=_SOCKET_SECONDS,
+        health_check_interval=10,
+    )
+
+
+class RatePacer:
+    """Lets releases through at a rate, over all workers; waits a few seconds for a turn.
+
+    By the minute's sixtieth, so that a backlog goes at an even pace and not in one burst.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        per_minute = settings.release_rate_per_minute
+        self._limiter = FixedWindowRateLimiter(storage_from_string(settings.celery_broker_url))
+        self._item = RateLimitItemPerMinute(per_minute)
+
+    def acquire(self) -> bool:
+        """Take a turn; False when there is none within a few seconds.
+
+        A broker that is away lets it through: the release is safe, and the broker will not bring
+        many more.
+        """
+        deadline = time.monotonic() + _PACE_SECONDS
+        while True:
+            try:
+                if self._limiter.hit(self._item, "reconciler", "releases"):
+                    return True
+            except redis.RedisError:
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_PACE_POLL_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """The reconciler and the broker's parts of one process."""
+
+    settings: Settings
+    reconciler: Reconciler
+    metrics: RedisMetrics
+    gate: Gate
+    ledger: Ledger
+
+
+_made: dict[int, Resources] = {}
+
+
+def resources() -> Resources:
+    """Return this process's resources, made when they are first asked for.
+
+    Raises:
+        SettingsError: the settings make no sense.
+    """
+    found = _made.get(os.getpid())
+    if found is None:
+        # Whatever a parent made must not be used on this side of the fork.
+        _made.clear()
+        found = _made[os.getpid()] = _make(load_settings())
+    return found
+
+
+def _make(settings: Settings) -> Resources:
+    client = broker_client(settings)
+    metrics = RedisMetrics(client)
+    return Resources(
+        settings=settings,
+        reconciler=build_reconciler(settings, metrics=metrics, pacer=RatePacer(settings)),
+        metrics=metrics,
+        gate=Gate(client),
+        ledger=Ledger(client),
+    )
+
+
+@signals.worker_process_init.connect
+def _in_each_process(**_: Any) -> None:  # noqa: ANN401 - Celery's
+    resources()
+
+
+@signals.worker_process_shutdown.connect
+def _flush(**_: Any) -> None:  # noqa: ANN401 - Celery's
+    found = _made.get(os.getpid())
+    if found is not None:
+        found.metrics.flush()

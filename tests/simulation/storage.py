@@ -1,0 +1,165 @@
+"""Tables of the in-memory DynamoDB: keys, indexes, sizes, and the order in which items are read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from tests.simulation.expressions import Item, Value
+
+Key = tuple[str, str]
+"""Partition and sort key; the latter is empty where a table has none."""
+
+MAX_ITEM_BYTES = 400 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class KeySchema:
+    """Names of the partition key and, where there is one, of the sort key."""
+
+    partition: str
+    sort: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The key's attributes."""
+        return (self.partition,) if self.sort is None else (self.partition, self.sort)
+
+    def of(self, item: Item) -> Key:
+        """Return the key of an item that has all of it."""
+        sort = _scalar(item[self.sort]) if self.sort is not None else ""
+        return _scalar(item[self.partition]), sort
+
+    def covers(self, item: Item) -> bool:
+        """Whether an item has the key: if not, a sparse index leaves it out."""
+        return all(name in item and "S" in item[name] for name in self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A global secondary index; ``keys_only`` projects nothing but the keys."""
+
+    key: KeySchema
+    keys_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """A table's keys and indexes."""
+
+    name: str
+    key: KeySchema
+    indexes: Mapping[str, Index] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Table:
+    """A table at work: what stands in it, and every state that it has been in."""
+
+    spec: TableSpec
+    items: dict[Key, dict[str, Value]] = field(default_factory=dict)
+    versions: list[dict[Key, dict[str, Value]]] = field(default_factory=list)
+    digest: int = 0
+
+    def __post_init__(self) -> None:
+        self.versions.append(self.items)
+
+    def replace(self, changes: Mapping[Key, dict[str, Value] | None]) -> None:
+        """Write items, None for those that go; the states before stay readable."""
+        items = dict(self.items)
+        for key, item in changes.items():
+            old = items.pop(key, None)
+            if old is not None:
+                self.digest ^= digest_of(self.spec.name, old)
+            if item is not None:
+                items[key] = item
+                self.digest ^= digest_of(self.spec.name, item)
+        self.items = items
+        self.versions.append(items)
+
+    def forget_history(self) -> None:
+        """Let every index and every replica catch up."""
+        self.versions[:] = [self.items]
+
+
+def digest_of(salt: str, item: Item) -> int:
+    """Return a number that tells contents apart, whatever the order of attributes."""
+    text = salt + repr(sorted(item.items(), key=lambda pair: pair[0]))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest())
+
+
+def partition_order(partition: str) -> int:
+    """Return where in the hash space a partition lies: what a scan goes by."""
+    return int.from_bytes(hashlib.md5(partition.encode(), usedforsecurity=False).digest()[:8])
+
+
+def scan_order(items: Mapping[Key, Item]) -> Iterator[tuple[Key, Item]]:
+    """Go through a table as a scan does: partitions by hash, then by sort key."""
+    for key in sorted(items, key=lambda key: (partition_order(key[0]), key[0], key[1].encode())):
+        yield key, items[key]
+
+
+def segment_of(partition: str, total: int) -> int:
+    """Return which of ``total`` segments a partition belongs to."""
+    return partition_order(partition) * total >> 64
+
+
+def _scalar(value: Value) -> str:
+    return str(next(iter(value.values())))
+
+
+_SIZES: dict[str, Callable[[Any], int]] = {
+    "S": lambda v: len(v.encode()),
+    "N": lambda v: (len(Decimal(v).as_tuple().digits) + 1) // 2 + 1,
+    "B": len,
+    "BOOL": lambda _: 1,
+    "NULL": lambda _: 1,
+    "SS": lambda v: sum(len(part.encode()) for part in v),
+    "NS": lambda v: sum((len(part) + 1) // 2 + 1 for part in v),
+    "BS": lambda v: sum(len(part) for part in v),
+    "L": lambda v: 3 + sum(1 + size_of_value(part) for part in v),
+    "M": lambda v: 3 + sum(1 + len(k.encode()) + size_of_value(p) for k, p in v.items()),
+}
+
+
+def size_of_value(value: Value) -> int:
+    """Return the bytes that a value counts for."""
+    kind, inner = next(iter(value.items()))
+    return _SIZES[kind](inner)
+
+
+def size_of(item: Item) -> int:
+    """Return the bytes that an item counts for."""
+    return sum(len(name.encode()) + size_of_value(value) for name, value in item.items())
+
+
+def contract_tables(prefix: str = "") -> tuple[TableSpec, ...]:
+    """Return the tables of the contract, each name behind ``prefix``."""
+    task = KeySchema("task_id")
+    return (
+        TableSpec(
+            f"{prefix}OrchestrationTable",
+            KeySchema("orchestration_id", "sub_issue_id"),
+            {
+                "ChildTaskIndex": Index(KeySchema("child_task_id")),
+                "ChildBranchIndex": Index(KeySchema("child_branch_name")),
+            },
+        ),
+        TableSpec(
+            f"{prefix}TaskTable",
+            task,
+            {
+                "UserStatusIndex": Index(KeySchema("user_id", "status_created_at")),
+                "StatusIndex": Index(KeySchema("status", "created_at")),
+                "IdempotencyIndex": Index(KeySchema("idempotency_key"), keys_only=True),
+                "LinearIssueIndex": Index(KeySchema("linear_issue_id", "created_at")),
+                "JiraIssueIndex": Index(KeySchema("jira_issue_identity", "created_at")),
+            },
+        ),
+        TableSpec(f"{prefix}TaskEventsTable", KeySchema("task_id", "event_id")),
+        TableSpec(f"{prefix}UserConcurrencyTable", KeySchema("user_id")),
+        TableSpec(f"{prefix}RepoTable", KeySchema("repo")),
+    )

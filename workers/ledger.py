@@ -87,10 +87,12 @@ class Ledger:
 
     # -- a sweep's life
 
-    def start(self, sweep_id: str, *, mode: str, segments: int, units: Iterable[str]) -> None:
-        """Open a sweep with its first units; an id is opened once."""
+    def start(self, sweep_id: str, *, mode: str, segments: int, units: Iterable[str]) -> bool:
+        """Open a sweep with its first units; False when it has been opened before."""
         units_key, facts, _ = self._keys(sweep_id)
         now = self._now()
+        if self._client.exists(facts):
+            return False
         with self._client.pipeline(transaction=True) as pipe:
             pipe.hset(
                 facts,
@@ -101,6 +103,11 @@ class Ledger:
             pipe.expire(units_key, KEEP_SECONDS)
             pipe.set(CURRENT, sweep_id, ex=KEEP_SECONDS)
             pipe.execute()
+        return True
+
+    def is_open(self, sweep_id: str, unit: str) -> bool:
+        """Whether a unit has not been settled yet."""
+        return bool(self._client.sismember(self._keys(sweep_id)[0], unit))
 
     def current(self) -> Open | None:
         """Return the sweep that is under way, if any."""
@@ -112,9 +119,9 @@ class Ledger:
         progress = self._client.hget(facts, "progress_at")
         if started is None or progress is None:
             return None
-        idle = max(0.0, self._now() - float(progress))  # type: ignore[arg-type]
-        units = int(self._client.scard(units_key))  # type: ignore[arg-type]
-        return Open(sweep_id, float(started), idle, units)  # type: ignore[arg-type]
+        idle = max(0.0, self._now() - float(progress))
+        units = int(self._client.scard(units_key))
+        return Open(sweep_id, float(started), idle, units)
 
     def open_unit(self, sweep_id: str, unit: str) -> bool:
         """Open a unit before its message is published; False when it is open already."""
@@ -149,14 +156,14 @@ class Ledger:
             args=[unit, json.dumps(added), json.dumps(oldest), repr(self._now()), *entries],
         )
         self._client.expire(stuck_key, KEEP_SECONDS)
-        return int(left) == 0  # type: ignore[arg-type]
+        return int(left) == 0
 
     def close(self, sweep_id: str, *, abandoned: bool = False) -> SweepSummary | None:
         """End a sweep and return its summary; None when somebody else has just done so."""
         units_key, facts_key, stuck_key = self._keys(sweep_id)
         if not self._client.hsetnx(facts_key, "closed", "1"):
             return None
-        facts = {_text(k): _text(v) for k, v in self._client.hgetall(facts_key).items()}  # type: ignore[union-attr]
+        facts = {_text(k): _text(v) for k, v in self._client.hgetall(facts_key).items()}
         summary = _summary(sweep_id, facts, self._now(), abandoned=abandoned)
         said = json.dumps(
             {**summary.to_json(), "oldest_stuck_seconds": dict(summary.counts.oldest_stuck_seconds)}
@@ -184,7 +191,7 @@ class Ledger:
         found = self._client.blpop([key], timeout=timeout_seconds)
         if found is None:
             return None
-        said = found[1]  # type: ignore[index]
+        said = found[1]
         self._client.rpush(key, said)
         self._client.expire(key, KEEP_SECONDS)
         return dict(json.loads(said))
@@ -192,11 +199,11 @@ class Ledger:
     def last(self, *, complete: bool = False) -> dict[str, Any] | None:
         """Return the summary of the last sweep, or of the last complete one."""
         said = self._client.get(LAST_COMPLETE if complete else LAST)
-        return None if said is None else dict(json.loads(said))  # type: ignore[arg-type]
+        return None if said is None else dict(json.loads(said))
 
     def last_stuck(self) -> list[dict[str, Any]]:
         """Return what was stuck after the last complete sweep, oldest first; at most 1000."""
-        found = [json.loads(entry) for entry in self._client.lrange(LAST_STUCK, 0, -1)]  # type: ignore[union-attr]
+        found = [json.loads(entry) for entry in self._client.lrange(LAST_STUCK, 0, -1)]
         return sorted(found, key=lambda entry: -(entry["age_seconds"] or float("inf")))
 
     def record_recovery(self, code: str, ids: Mapping[str, str], latency: float | None) -> None:
@@ -212,8 +219,10 @@ class Ledger:
 
     def recoveries(self, within_seconds: float) -> list[dict[str, Any]]:
         """Return the recoveries of the last so many seconds, newest last."""
-        found = self._client.zrangebyscore(RECOVERIES, self._now() - within_seconds, "+inf")
-        return [json.loads(entry) for entry in found]  # type: ignore[union-attr]
+        found: Any = self._client.zrangebyscore(
+            RECOVERIES, self._now() - within_seconds, "+inf"
+        )
+        return [json.loads(entry) for entry in found]
 
 
 def flatten(counts: Counts) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 import redis
 from celery import signals
-from limits import RateLimitItemPerMinute
+from limits import RateLimitItemPerSecond
 from limits.storage import storage_from_string
 from limits.strategies import FixedWindowRateLimiter
 
@@ -38,13 +39,18 @@ def broker_client(settings: Settings) -> redis.Redis:
 class RatePacer:
     """Lets releases through at a rate, over all workers; waits a few seconds for a turn.
 
-    By the minute's sixtieth, so that a backlog goes at an even pace and not in one burst.
+    In windows of a second, or of as many as one release takes, so that a backlog goes at an even
+    pace and not in one burst.
     """
 
     def __init__(self, settings: Settings) -> None:
         per_minute = settings.release_rate_per_minute
         self._limiter = FixedWindowRateLimiter(storage_from_string(settings.celery_broker_url))
-        self._item = RateLimitItemPerMinute(per_minute)
+        self._item = (
+            RateLimitItemPerSecond(per_minute // 60)
+            if per_minute >= 60  # noqa: PLR2004 - seconds of a minute
+            else RateLimitItemPerSecond(1, math.ceil(60 / per_minute))
+        )
 
     def acquire(self) -> bool:
         """Take a turn; False when there is none within a few seconds.

@@ -1,0 +1,50 @@
+"""The original report, on real worker processes."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests.support.processes import ROOT, Celery, until
+
+pytestmark = [pytest.mark.integration, pytest.mark.workers]
+
+
+def test_a_child_that_completes_during_an_outage_is_released_exactly_once(celery: Celery) -> None:
+    world = celery.world
+    found = world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "RUNNING"})
+    (running,) = world.tasks(found, "a")
+    with celery.worker(), celery.beat("beat-1"), celery.beat("beat-2"):
+        until("a first complete sweep", lambda: celery.ledger.last(complete=True))
+        assert world.statuses(found) == {"a": "released", "b": "blocked"}
+        # The live reconciler is down: nobody hears of this.
+        world.finish(running["task_id"]["S"], age=0)
+        until("b to be released", lambda: world.statuses(found)["b"] == "released")
+        (task,) = world.tasks(found, "b")
+        settled = world.everything()
+        ended = celery.ledger.last()
+        until(
+            "two more sweeps",
+            lambda: (celery.ledger.last() or {})["ended_at"] > (ended or {})["ended_at"] + 3,
+        )
+        assert world.everything() == settled
+    assert task["reconciler_sweep_id"]["S"].startswith("sweep:")
+    latency = celery.ledger.recoveries(3600)
+    assert {entry["code"] for entry in latency} == {"lost_terminal", "lost_release"}
+
+
+def test_by_hand_from_a_shell(celery: Celery) -> None:
+    world = celery.world
+    found = world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
+    with celery.worker():
+        for _ in range(3):
+            subprocess.run(
+                celery.command("call", "reconciler.evaluate_orchestration", f'--args=["{found}"]'),
+                env={"PATH": "/usr/bin:/bin", **celery.environment},
+                cwd=ROOT,
+                check=True,
+                capture_output=True,
+            )
+        until("b to be released", lambda: world.statuses(found)["b"] == "released")
+    assert len(world.tasks(found, "b")) == 1

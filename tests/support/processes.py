@@ -1,0 +1,93 @@
+"""Real worker processes, and waiting for what they do."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import redis
+
+from reconciler.embedded.process import running
+from tests.support.world import World
+from workers.ledger import Ledger
+
+T = TypeVar("T")
+ROOT = Path(__file__).parents[2]
+PATIENCE_SECONDS = 120.0
+"""How long anything is waited for before a test fails: generous, and never asserted on."""
+
+
+def until(what: str, found: Callable[[], T | None], timeout_seconds: float = PATIENCE_SECONDS) -> T:
+    """Wait for something to come true, and return it."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        value = found()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout_seconds:.0f} s in vain for: {what}")
+        time.sleep(0.05)
+
+
+@dataclass
+class Celery:
+    """A broker, and Celery commands on it from the project's root."""
+
+    world: World
+    broker: str
+    directory: Path
+    extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **self.world.environment,
+            "CELERY_BROKER_URL": f"{self.broker}/0",
+            "CELERY_RESULT_BACKEND": f"{self.broker}/1",
+            **self.extra,
+        }
+
+    @property
+    def redis(self) -> redis.Redis:
+        return redis.Redis.from_url(f"{self.broker}/0")
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.redis)
+
+    def command(self, *arguments: str) -> Sequence[str]:
+        return [sys.executable, "-m", "celery", "-A", "workers", *arguments]
+
+    @contextmanager
+    def worker(self, name: str = "w1", *, concurrency: int = 2) -> Iterator[int]:
+        """A prefork worker for as long as the block lasts; gives its pid."""
+        command = self.command(
+            "worker", "-c", str(concurrency), "-n", f"{name}@%h", "--without-mingle"
+        )
+        log = self.directory / f"{name}.log"
+        with running(
+            command,
+            ready=lambda: log.exists() and b"ready." in log.read_bytes(),
+            log=log,
+            env=self.environment,
+            cwd=ROOT,
+        ) as process:
+            yield process.pid
+
+    @contextmanager
+    def beat(self, name: str = "beat") -> Iterator[int]:
+        """A beat for as long as the block lasts; gives its pid."""
+        log = self.directory / f"{name}.log"
+        with running(
+            self.command("beat"),
+            ready=lambda: log.exists() and b"beat: Starting" in log.read_bytes(),
+            log=log,
+            env=self.environment,
+            cwd=ROOT,
+        ) as process:
+            yield process.pid

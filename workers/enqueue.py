@@ -1,0 +1,167 @@
+"""Putting work on the queues: under a readable, deterministic id, and through the gate.
+
+The id is of the attempt (it ends in the interval's number) and the gate's key is of the work: an
+id that was used before would be thrown away, or shown with its old result (``celery.md``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import redis
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from reconciler.domain.model import timestamp
+from reconciler.errors import TemporaryError
+from reconciler.observability.metrics import Metrics
+from reconciler.operations.context import ReleaseRequest
+from reconciler.operations.scan import SegmentCursor
+from reconciler.settings import load_settings
+from workers.gate import Gate, header_of
+from workers.resources import broker_client
+
+SWEEP = "reconciler.sweep"
+SEGMENT = "reconciler.sweep_segment"
+EVALUATE = "reconciler.evaluate_orchestration"
+RELEASE = "reconciler.release_child"
+
+_UNREACHABLE = (OperationalError, RuntimeError, OSError, redis.RedisError)
+"""What a publish raises when the broker is away or stalls (``celery.md``)."""
+
+
+class BrokerUnavailableError(TemporaryError):
+    """The broker cannot be reached; nothing was enqueued."""
+
+    kind = "broker_unavailable"
+
+
+def bucket_of(interval_seconds: int, at: float | None = None) -> int:
+    """Return the number of the interval that ``at`` (epoch seconds; now) lies in."""
+    return int((time.time() if at is None else at) // interval_seconds)
+
+
+class Enqueuer:
+    """Publishes tasks of one application."""
+
+    def __init__(self, app: Celery, gate: Gate, metrics: Metrics, interval_seconds: int) -> None:
+        self._app = app
+        self._gate = gate
+        self._metrics = metrics
+        self._interval_seconds = interval_seconds
+
+    def _publish(
+        self,
+        name: str,
+        work: str,
+        attempt: str,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        given_back: bool = True,
+        ttl_seconds: int | None = None,
+    ) -> bool:
+        """Publish, unless the same work is queued or under way; returns whether it was.
+
+        ``given_back``: the key goes when the task ends; otherwise only by its expiry.
+
+        Raises:
+            BrokerUnavailableError: and the key has been given back.
+        """
+        # Not longer than an interval: should the message be lost, the next sweep sends another.
+        ttl = ttl_seconds or max(1, self._interval_seconds)
+        try:
+            nonce = self._gate.enter(work, ttl)
+        except redis.RedisError as error:
+            raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
+        if nonce is None:
+            self._metrics.increment("reconciler_duplicates_dropped_total", task=name)
+            return False
+        headers = header_of(work, nonce) if given_back else {}
+        try:
+            self._app.send_task(
+                name, args=args, kwargs=dict(kwargs), task_id=attempt, headers=headers
+            )
+        except _UNREACHABLE as error:
+            self._give_back(work, nonce)
+            raise BrokerUnavailableError(f"{name} could not be published: {error}") from error
+        return True
+
+    def _give_back(self, work: str, nonce: str) -> None:
+        try:
+            self._gate.leave(work, nonce)
+        except redis.RedisError:
+            return  # its expiry will
+
+    def sweep(self) -> bool:
+        """Ask for this interval's sweep; False when it has been asked for."""
+        name = f"sweep:{bucket_of(self._interval_seconds)}"
+        return self._publish(
+            SWEEP, name, name, (), {}, given_back=False, ttl_seconds=2 * self._interval_seconds
+        )
+
+    def segment(self, cursor: SegmentCursor, *, report: bool) -> bool:
+        """Send a step of a segment."""
+        place = f"{cursor.segment + 1}of{cursor.total}"
+        name = f"sweep-segment:{place}:{cursor.sweep_id.rpartition(':')[2]}:{cursor.step}"
+        kwargs = {"report": True} if report else {}
+        return self._publish(SEGMENT, name, name, (asdict(cursor),), kwargs)
+
+    def evaluate(self, orchestration_id: str, sweep_id: str, *, report: bool) -> bool:
+        """Send an orchestration to be looked at closely."""
+        kwargs: dict[str, Any] = {"sweep_id": sweep_id}
+        if report:
+            kwargs["report"] = True
+        work = f"evaluate:{orchestration_id}"
+        attempt = f"{work}:{bucket_of(self._interval_seconds)}"
+        return self._publish(EVALUATE, work, attempt, (orchestration_id,), kwargs)
+
+    def release(self, request: ReleaseRequest) -> bool:
+        """Send a child to be released."""
+        kwargs: dict[str, Any] = {
+            "sweep_id": request.sweep_id,
+            "depends_on": list(request.depends_on),
+            "idempotency_key": request.idempotency_key,
+        }
+        if request.due_since is not None:
+            kwargs["due_since"] = timestamp(request.due_since)
+        work = f"release:{request.idempotency_key}"
+        attempt = f"{work}:{bucket_of(self._interval_seconds)}"
+        args = (request.orchestration_id, request.sub_issue_id)
+        return self._publish(RELEASE, work, attempt, args, kwargs)
+
+
+def enqueue_sweep(app: Celery, metrics: Metrics | None = None) -> bool:
+    """Ask for this interval's sweep, from a process that is not a worker.
+
+    Raises:
+        BrokerUnavailableError: the broker cannot be reached.
+    """
+    from reconciler.observability.redis_metrics import RedisMetrics  # noqa: PLC0415 - beat only
+
+    settings = load_settings()
+    client = broker_client(settings)
+    counted = RedisMetrics(client)
+    enqueuer = Enqueuer(app, Gate(client), metrics or counted, settings.sweep_interval_seconds)
+    try:
+        return enqueuer.sweep()
+    finally:
+        counted.flush()
+        client.close()
+
+
+def submit_sweep(app: Celery, *, report: bool = False) -> str:
+    """Ask for a sweep now, by hand, whatever the interval; returns its id.
+
+    Raises:
+        BrokerUnavailableError: the broker cannot be reached.
+    """
+    sweep_id = f"sweep:by-hand-{int(time.time() * 1000)}"
+    try:
+        app.send_task(SWEEP, kwargs={"report": True} if report else {}, task_id=sweep_id)
+    except _UNREACHABLE as error:
+        raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
+    return sweep_id

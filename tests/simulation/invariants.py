@@ -1,0 +1,196 @@
+"""The invariants, judged on every step from what stood before it and what stands after it.
+
+What a write of *ours* must be is judged without the code that made it: from the rows alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from reconciler.domain.model import META, moment
+from tests.simulation.scheduler import Actor, Call, Execution
+from tests.simulation.world import CLAIM_TIMEOUT, Scenario
+
+_TERMINAL = ("succeeded", "failed", "skipped")
+_UNRELEASED = ("blocked", "ready")
+
+Rows = Mapping[tuple[str, str], Mapping[str, Any]]
+
+
+def _s(row: Mapping[str, Any] | None, name: str) -> str | None:
+    return None if row is None else row.get(name, {}).get("S")
+
+
+def verdict(task: Mapping[str, Any] | None) -> str | None:
+    """Return what a task makes of its child: None while it is unfinished or absent."""
+    status = _s(task, "status")
+    if task is None or status not in {"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"}:
+        return None
+    passed = task.get("build_passed", {}).get("BOOL", True)
+    return "succeeded" if status == "COMPLETED" and passed else "failed"
+
+
+class Invariants:
+    """Watches an execution."""
+
+    def __init__(self, execution: Execution, scenario: Scenario) -> None:
+        self._execution = execution
+        self._scenario = scenario
+        self._rows: Rows = execution.database.tables["OrchestrationTable"].items
+        self._tasks: Rows = execution.database.tables["TaskTable"].items
+        execution.observers.append(self)
+
+    def __call__(self, actor: Actor, call: Call) -> None:
+        """Judge one step.
+
+        Raises:
+            AssertionError: it breaks an invariant, which the message names.
+        """
+        tables = self._execution.database.tables
+        rows: Rows = tables["OrchestrationTable"].items
+        tasks: Rows = tables["TaskTable"].items
+        before_rows, before_tasks = self._rows, self._tasks
+        self._rows, self._tasks = rows, tasks
+        if tasks is not before_tasks:
+            self._judge_tasks(actor, before_tasks, tasks, rows)
+        if rows is not before_rows and actor.spec.ours:
+            for key in rows.keys() | before_rows.keys():
+                before, after = before_rows.get(key), rows.get(key)
+                if before is not after:
+                    self._judge_row(key, before, after, before_tasks)
+
+    # -- tasks: I1, I2
+
+    def _judge_tasks(self, actor: Actor, before: Rows, tasks: Rows, rows: Rows) -> None:
+        for key in tasks.keys() - before.keys():
+            task = tasks[key]
+            wanted = _s(task, "idempotency_key") or ""
+            same = [t for t in tasks.values() if _s(t, "idempotency_key") == wanted]
+            if self._scenario.one_task:
+                assert len(same) == 1, f"I2: {len(same)} tasks under {wanted}"
+            if not actor.spec.ours:
+                continue
+            ours = [t for t in same if "reconciler_sweep_id" in t]
+            assert len(ours) == 1, f"I2: {len(ours)} tasks of ours under {wanted}"
+            shown = actor.lookups.get(wanted, frozenset())
+            assert not shown, f"I2: created a task though {sorted(shown)} was seen under {wanted}"
+            self._carried(task, rows)
+        if actor.spec.ours:
+            for key in tasks.keys() & before.keys():
+                same_status = tasks[key].get("status") == before[key].get("status")
+                assert same_status, "I4: we changed the status of a task"
+
+    def _carried(self, task: Mapping[str, Any], rows: Rows) -> None:
+        """A task that we created is the one that exactly one released row carries, and due."""
+        own = _s(task, "task_id")
+        carriers = [row for row in rows.values() if _s(row, "child_task_id") == own]
+        assert len(carriers) == 1, f"I2: {len(carriers)} rows carry the task {own} that we created"
+        row = carriers[0]
+        assert _s(row, "child_status") == "released", "I2: its row is not released"
+        self._predecessors_succeeded(row)
+
+    # -- rows: I1, I4, I5
+
+    def _predecessors_succeeded(self, row: Mapping[str, Any]) -> None:
+        orchestration = row["orchestration_id"]["S"]
+        for entry in row["depends_on"]["L"]:
+            predecessor = self._rows.get((orchestration, entry["S"]))
+            status = _s(predecessor, "child_status")
+            name = _s(row, "sub_issue_id")
+            assert status == "succeeded", f"I1: {name} released while {entry['S']} is {status}"
+
+    def _judge_row(
+        self,
+        key: tuple[str, str],
+        before: Mapping[str, Any] | None,
+        after: Mapping[str, Any] | None,
+        tasks: Rows,
+    ) -> None:
+        if key[1].startswith("reconciler#"):
+            return
+        assert "#" not in key[1] or key[1] == META, f"we touched the marker {key[1]}"
+        assert key[1] != META, "we touched a meta row"
+        assert before is not None, f"we brought the removed row {key[1]} back"
+        assert after is not None, f"we removed the row {key[1]}"
+        old, new = _s(before, "child_status"), _s(after, "child_status")
+        assert old not in _TERMINAL, f"I4: {key[1]} left {old} for {new}"
+        changed = {
+            name for name in before.keys() | after.keys() if before.get(name) != after.get(name)
+        }
+        allowed = {
+            "child_status",
+            "updated_at",
+            "child_task_id",
+            "child_branch_name",
+            "failure_reason",
+        }
+        assert changed <= allowed, f"we changed {sorted(changed - allowed)} of {key[1]}"
+        if old == "releasing":
+            self._claim_was_abandoned(key[1], before)
+        if new in {"succeeded", "failed"} and "failure_reason" not in changed:
+            self._verdict_fits(key[1], before, after, tasks)
+        elif new == "skipped":
+            self._skip_fits(key[1], before, after)
+        elif new == "released":
+            self._task_is_its_own(key[1], before, after)
+
+    def _claim_was_abandoned(self, name: str, before: Mapping[str, Any]) -> None:
+        since: datetime | None = moment(_s(before, "updated_at"))
+        age = None if since is None else self._execution.clock.now - since
+        assert age is None or age >= CLAIM_TIMEOUT, f"I2: the live claim on {name} was taken away"
+
+    @staticmethod
+    def _verdict_fits(
+        name: str, before: Mapping[str, Any], after: Mapping[str, Any], tasks: Rows
+    ) -> None:
+        own = _s(before, "child_task_id")
+        assert _s(before, "child_status") == "released", f"I4: {name} was not running"
+        assert own == _s(after, "child_task_id"), f"I4: the verdict changed the task of {name}"
+        dictated = verdict(tasks.get((own or "", "")))
+        new = _s(after, "child_status")
+        assert dictated == new, f"I4: {name} is {new}, and its own task says {dictated}"
+
+    def _skip_fits(self, name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        assert _s(before, "child_status") in _UNRELEASED, f"I4: {name} was skipped while it ran"
+        orchestration = after["orchestration_id"]["S"]
+        states = [
+            _s(self._rows.get((orchestration, entry["S"])), "child_status")
+            for entry in after["depends_on"]["L"]
+        ]
+        doomed = "failed" in states or "skipped" in states
+        assert doomed, f"I5: {name} was skipped, and its predecessors are {states}"
+
+    def _task_is_its_own(
+        self, name: str, before: Mapping[str, Any], after: Mapping[str, Any]
+    ) -> None:
+        earlier = _s(before, "child_task_id")
+        own = _s(after, "child_task_id")
+        task = self._tasks.get((own or "", ""))
+        wanted = f"{after['orchestration_id']['S']}_{name}" + (f"_{earlier}" if earlier else "")
+        assert task is not None, f"I2: {name} is released with a task that does not exist"
+        assert _s(task, "idempotency_key") == wanted, f"I2: {name} carries another release's task"
+
+
+# -- what must come of it in the end: I3, I5
+
+
+def dictated_end(rows: Rows, tasks: Rows) -> dict[tuple[str, str], str]:
+    """Return how each child has to end, from nothing but the graph and the tasks' outcomes."""
+    children = {key: row for key, row in rows.items() if "#" not in key[1]}
+    ends: dict[tuple[str, str], str] = {}
+
+    def end_of(key: tuple[str, str]) -> str:
+        if key not in ends:
+            row = children[key]
+            before = [end_of((key[0], entry["S"])) for entry in row["depends_on"]["L"]]
+            if any(end != "succeeded" for end in before):
+                ends[key] = "skipped"
+            else:
+                ends[key] = verdict(tasks.get((_s(row, "child_task_id") or "", ""))) or "unfinished"
+        return ends[key]
+
+    for key in children:
+        end_of(key)
+    return ends

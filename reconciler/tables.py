@@ -5,6 +5,7 @@ In production they exist already, and the reconciler never creates one.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,15 +84,24 @@ def create_tables(  # noqa: D417 - the five names are what they say
 
 
 def _create(client: DynamoDBClient, name: str, table: Table) -> None:
-    try:
+    # In use: it is there, or another is creating it. What follows holds for both.
+    with suppress(client.exceptions.ResourceInUseException):
         client.create_table(**_definition(name, table))
-    except client.exceptions.ResourceInUseException:
-        return
     client.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1})
     if table.ttl:
+        _expire(client, name)
+
+
+def _expire(client: DynamoDBClient, name: str) -> None:
+    """Switch TTL on; that it is on already is an error of DynamoDB's, and none of ours."""
+    try:
         client.update_time_to_live(
             TableName=name, TimeToLiveSpecification={"Enabled": True, "AttributeName": "ttl"}
         )
+    except client.exceptions.ClientError:
+        found = client.describe_time_to_live(TableName=name)["TimeToLiveDescription"]
+        if found.get("TimeToLiveStatus") not in {"ENABLING", "ENABLED"}:
+            raise
 
 
 def _definition(name: str, table: Table) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Servers that run on this machine with nothing installed beforehand: for the demo and the tests."""
+"""Servers that run on this machine, with nothing installed before: for demo and tests."""

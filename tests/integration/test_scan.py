@@ -1,0 +1,138 @@
+"""The segment scan: what it costs, what it nominates, and what page boundaries do to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from reconciler.operations.scan import SegmentCursor
+from reconciler.operations.sweep import run_inline_sweep
+from reconciler.stores.orchestrations import OrchestrationStore, ScanPage
+from tests.support.world import World
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut pages after seven rows: boundaries fall within orchestrations all the time."""
+    whole = OrchestrationStore.scan_page
+
+    def cut(self: OrchestrationStore, *args: Any, **kwargs: Any) -> ScanPage:
+        return whole(self, *args, **{**kwargs, "limit": 7})
+
+    monkeypatch.setattr(OrchestrationStore, "scan_page", cut)
+
+
+def nominated(
+    world: World, *, segments: int = 1, out_of_time: Callable[[], bool] = lambda: False
+) -> tuple[list[str], int, int, int]:
+    """Scan all segments; returns (nominations, rows, orchestrations, steps)."""
+    found: list[str] = []
+    rows = orchestrations = steps = 0
+    for segment in range(segments):
+        cursor: SegmentCursor | None = SegmentCursor("s", segment, segments)
+        while cursor is not None:
+            result = world.reconciler().scan_segment(
+                cursor, out_of_time=out_of_time, nominate=found.append
+            )
+            rows += result.counts.rows_scanned
+            orchestrations += result.counts.orchestrations_scanned
+            steps += 1
+            cursor = result.next
+    return found, rows, orchestrations, steps
+
+
+def healthy(world: World, count: int) -> int:
+    """Seed orchestrations that need nothing; returns how many children run."""
+    for number in range(count):
+        if number % 2:
+            world.seed(
+                {"a": [], "b": ["a"]},
+                {"a": "succeeded", "b": "succeeded"},
+                meta={"rollup_posted_at": {"S": world.ago(60)}},
+            )
+        else:
+            world.seed(
+                {"a": [], "b": ["a"], "c": ["a", "b"]},
+                {"a": "succeeded", "b": "released"},
+                tasks={"b": "RUNNING"},
+            )
+    return (count + 1) // 2
+
+
+@pytest.mark.parametrize("segments", [1, 3])
+def test_a_sweep_in_which_nothing_is_wrong_costs_its_pages_and_a_read_per_hundred_tasks(
+    world: World, segments: int
+) -> None:
+    running = healthy(world, 220)
+    reconciler = world.reconciler()
+    summary = run_inline_sweep(reconciler, reconciler.settings, segments=segments)
+    assert summary.counts.orchestrations_scanned == 220
+    assert summary.counts.orchestrations_evaluated == 0
+    assert summary.counts.stuck == {}
+    if segments == 1:
+        assert summary.counts.requests == 1 + math.ceil(running / 100)
+    else:
+        assert summary.counts.requests <= segments * 2 + math.ceil(running / 100)
+    assert summary.counts.write_units == 0
+
+
+@pytest.mark.usefixtures("small_pages")
+@pytest.mark.parametrize("stepwise", [False, True])
+def test_page_and_step_boundaries_neither_lose_nor_invent(world: World, stepwise: bool) -> None:
+    healthy(world, 12)
+    stuck = [world.seed({"a": [], "b": []}, {"a": "succeeded"}) for _ in range(9)]
+    found, rows, orchestrations, steps = nominated(world, out_of_time=lambda: stepwise)
+    assert set(found) == set(stuck)
+    assert len(found) == len(stuck)
+    assert orchestrations == 21
+    assert rows == len(world.scan(world.settings.orchestration_table_name))
+    assert (steps > 5) is stepwise
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_one_larger_than_a_step_is_nominated_and_the_scan_goes_on(world: World) -> None:
+    large = world.seed({f"c{number}": [] for number in range(40)}, dict.fromkeys(
+        (f"c{number}" for number in range(40)), "succeeded"
+    ))  # fmt: skip
+    small = world.seed({"a": []})
+    found, _, _, steps = nominated(world, out_of_time=lambda: True)
+    assert {large, small} <= set(found)
+    assert steps > 5
+
+
+def test_rows_without_a_meta_row_are_found(world: World) -> None:
+    orphan = world.seed({"a": []})
+    world.client.delete_item(
+        TableName=world.settings.orchestration_table_name,
+        Key={"orchestration_id": {"S": orphan}, "sub_issue_id": {"S": "#meta"}},
+    )
+    reconciler = world.reconciler()
+    summary = run_inline_sweep(reconciler, reconciler.settings, segments=1)
+    assert summary.counts.stuck == {"orphan_row": 1, "rows_missing": 1}
+    assert world.statuses(orphan) == {"a": "blocked"}
+
+
+def test_an_orchestration_of_three_thousand_children_cut_across_pages(
+    world: World, request: pytest.FixtureRequest
+) -> None:
+    many = 3000 if request.node.callspec.params["endpoint"] == "dynamodb_local" else 300
+    graph: dict[str, list[str]] = {"root": []}
+    graph |= {f"c{number:04}": ["root"] for number in range(many)}
+    padding = {"description": {"S": "x" * 900}}
+    found = world.seed(graph, {"root": "failed"}, rows=dict.fromkeys(graph, padding))
+    reconciler = world.reconciler()
+    summary = run_inline_sweep(reconciler, reconciler.settings, segments=2)
+    assert summary.counts.skipped == many
+    assert set(world.statuses(found).values()) == {"failed", "skipped"}
+    # Linear: the scan, the read of it all, and one transaction for each 98 children.
+    assert summary.counts.requests <= 8 + math.ceil(many / 98) + math.ceil(many / 900) * 2
+
+
+def test_segments_chosen_from_the_tables_size(world: World) -> None:
+    assert world.reconciler().choose_segments(8) == 1
+    assert world.reconciler(sweep_segments=7).choose_segments(8) == 7

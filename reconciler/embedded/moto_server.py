@@ -41,7 +41,10 @@ class OneAtATime:
 
 def serve(port: int) -> None:
     """Serve until the process is ended."""
-    from moto.server import DomainDispatcherApplication, create_backend_app  # noqa: PLC0415 - slow
+    from moto.moto_server.werkzeug_app import (  # noqa: PLC0415 - slow
+        DomainDispatcherApplication,
+        create_backend_app,
+    )
     from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: PLC0415 - slow
 
     class Quiet(WSGIRequestHandler):

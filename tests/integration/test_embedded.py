@@ -7,13 +7,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import redis
 from mypy_boto3_dynamodb import DynamoDBClient
+from mypy_boto3_dynamodb.type_defs import KeySchemaElementTypeDef
 
 from reconciler.embedded.process import EmbeddedServerError, free_port, running
 from reconciler.embedded.valkey import valkey_server
@@ -34,7 +35,7 @@ def _create(client: DynamoDBClient, prefix: str) -> None:
     )
 
 
-def _keys(schema: list[dict[str, str]]) -> list[str]:
+def _keys(schema: Sequence[KeySchemaElementTypeDef]) -> list[str]:
     return [key["AttributeName"] for key in sorted(schema, key=lambda key: key["KeyType"])]
 
 
@@ -52,7 +53,7 @@ def test_tables_have_the_contract_s_keys(endpoint: str, table: str, keys: list[s
     client = make_client(endpoint)
     _create(client, "keys")
     described = client.describe_table(TableName=f"keys-{table}")["Table"]
-    assert _keys([dict(key) for key in described["KeySchema"]]) == keys
+    assert _keys(described["KeySchema"]) == keys
     assert described["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
 
 
@@ -86,7 +87,7 @@ def test_tables_have_the_contract_s_indexes(
     described = client.describe_table(TableName=f"indexes-{table}")["Table"]
     found = {
         index["IndexName"]: (
-            _keys([dict(key) for key in index["KeySchema"]]),
+            _keys(index["KeySchema"]),
             index["Projection"]["ProjectionType"],
         )
         for index in described["GlobalSecondaryIndexes"]

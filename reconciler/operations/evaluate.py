@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from reconciler.clock import Clock
 from reconciler.domain.diagnosis import Policy
-from reconciler.domain.model import Attempts, Orchestration, timestamp
+from reconciler.domain.model import Attempts, ChildStatus, Orchestration, timestamp
 from reconciler.operations import context as to
 from reconciler.operations.context import (
     ActionOutcome,
@@ -59,11 +59,13 @@ class Evaluator:
         orchestration_id: str,
         context: Context,
         dispatch: ReleaseDispatch | None = None,
+        just_refused: str | None = None,
     ) -> Evaluation | None:
         """Read, diagnose and repair one orchestration; None when it has no rows.
 
         ``dispatch`` is given each child to release, oldest due first; without it they are
-        released here. Nothing is changed where ``context.apply`` is False.
+        released here. Nothing is changed where ``context.apply`` is False. ``just_refused`` is a
+        child that we have failed ourselves: its dependents have no grace to wait for.
 
         Raises:
             TemporaryError, PermanentError: it could not be read; nothing was changed.
@@ -75,6 +77,9 @@ class Evaluator:
             if context.by_hand and orchestration.attempts is not None:
                 # A person's word ends a quarantine.
                 orchestration = replace(orchestration, attempts=None)
+            refused = orchestration.children.get(just_refused) if just_refused else None
+            if refused is not None and refused.status is ChildStatus.FAILED:
+                orchestration = orchestration.with_child(replace(refused, updated_at=None))
             work = self._pass(orchestration, context, dispatch)
             try:
                 work.run()

@@ -201,8 +201,11 @@ class Reconciler:
             self.evaluator.forgive(orchestration_id)
         if result.applied and self._leads_on(result):
             # Dependents of a refused child are skipped, and of a finished one released, at once.
-            after = self.evaluate(orchestration_id, sweep_id=context.sweep_id)
-            counts += after.counts
+            refused = sub_issue_id if result.outcome == to.REFUSED else None
+            after = self.evaluator.evaluate(orchestration_id, context, just_refused=refused)
+            if after is not None:
+                # What it consumed is metered by the release around it already.
+                counts += replace(after.counts, read_units=0.0, write_units=0.0, requests=0)
         return replace(result, counts=counts)
 
     @staticmethod

@@ -53,14 +53,19 @@ class Clock:
 
 
 class EmulatorSession(boto3.Session):
-    """A session whose clients all go to one endpoint, with credentials that only it takes."""
+    """A session whose clients go to emulators, with credentials that only those take.
 
-    def __init__(self, endpoint: str) -> None:
+    ``others``: service → endpoint, where it is not that of the tables.
+    """
+
+    def __init__(self, endpoint: str, others: Mapping[str, str] | None = None) -> None:
         super().__init__("testing", "testing", region_name="us-east-1")
         self._endpoint = endpoint
+        self._others = others or {}
 
-    def client(self, *args: Any, **kwargs: Any) -> Any:
-        return super().client(*args, **{"endpoint_url": self._endpoint, **kwargs})
+    def client(self, service_name: str, *args: Any, **kwargs: Any) -> Any:
+        endpoint = self._others.get(service_name, self._endpoint)
+        return super().client(service_name, *args, **{"endpoint_url": endpoint, **kwargs})
 
 
 def make_session(endpoint: str) -> boto3.Session:
@@ -85,13 +90,14 @@ class World:
     settings: Settings
     clock: Clock = field(default_factory=Clock)
     metrics: RecordingMetrics = field(default_factory=RecordingMetrics)
+    others: dict[str, str] = field(default_factory=dict)
 
     # -- what is under test
 
     def reconciler(self, pacer: Pacer | None = None, **changes: Any) -> Reconciler:
         """Return a reconciler on these tables; ``changes`` are settings."""
         settings = self.settings.model_copy(update=changes)
-        session = make_session(self.endpoint)
+        session = EmulatorSession(self.endpoint, self.others)
         return build_reconciler(
             settings, clock=self.clock, metrics=self.metrics, session=session, pacer=pacer
         )

@@ -1,0 +1,170 @@
+"""Pause, report, careful roll-outs, nudges, and failures that do not go away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from reconciler.errors import AccessError, DefectError, StoreUnavailableError, TableMissingError
+from reconciler.operations import release as release_module
+from reconciler.operations.sweep import run_inline_sweep
+from reconciler.stores.control import ControlStore
+from tests.support.world import World
+
+pytestmark = pytest.mark.integration
+
+
+def sweep(world: World, **changes: Any) -> Any:
+    reconciler = world.reconciler(**changes)
+    return run_inline_sweep(reconciler, reconciler.settings, segments=1)
+
+
+def test_a_pause_stops_all_repairs_at_once_and_sweeps_go_on_reporting(world: World) -> None:
+    found = world.seed({"a": []})
+    operator, worker = world.reconciler(), world.reconciler()
+    operator.pause("migration", "ann")
+    assert operator.pause("another", "bob").reason == "migration"
+    before = world.everything()
+    summary = sweep(world)
+    assert world.everything() == before
+    assert (summary.mode, summary.counts.stuck) == ("paused", {"lost_release": 1})
+    result = worker.release(found, "a")
+    assert result.outcome == "paused"
+    assert "migration" in result.detail
+    assert "ann" in result.detail
+    operator.resume()
+    assert sweep(world).counts.released == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"repair_mode": "report"},
+        {"repair_only_repos": frozenset({"other/repo"})},
+        {"repair_only_users": frozenset({"someone"})},
+    ],
+)
+def test_a_careful_roll_out_leaves_the_others_alone(
+    world: World, changes: Mapping[str, Any]
+) -> None:
+    found = world.seed({"a": []})
+    before = world.everything()
+    summary = sweep(world, **changes)
+    assert world.everything() == before
+    assert summary.counts.stuck == {"lost_release": 1}
+    assert summary.counts.planned == {"released": 1}
+    assert world.reconciler(**changes).release(found, "a").outcome == "report_only"
+
+
+def test_a_pacer_that_gives_no_turn_leaves_it_for_the_next_sweep(world: World) -> None:
+    class Never:
+        def acquire(self) -> bool:
+            return False
+
+    found = world.seed({"a": []})
+    assert world.reconciler(pacer=Never()).release(found, "a").outcome == "paced"
+    assert world.statuses(found) == {"a": "blocked"}
+
+
+def test_an_unsettled_parent_is_nudged_three_times_at_doubling_pauses_then_surfaced(
+    world: World,
+) -> None:
+    found = world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"})
+    start = world.clock()
+    nudged = []
+    for _ in range(12):
+        if sweep(world).counts.nudged:
+            nudged.append((world.clock() - start).total_seconds())
+        world.clock.forward(300)
+    assert nudged == [0, 600, 1800]
+    (task,) = world.tasks(found)
+    assert task["reconcile_nudge_count"] == {"N": "3"}
+    assert sweep(world).counts.stuck == {"unsettled_parent": 1}
+    assert sweep(world, settle_mode="off").counts.nudged == 0
+
+
+def test_an_unsettled_parent_without_a_task_is_surfaced(world: World) -> None:
+    world.seed({"a": []}, {"a": "skipped"})
+    summary = sweep(world)
+    assert (summary.counts.nudged, summary.counts.stuck) == (0, {"unsettled_parent": 1})
+
+
+def test_what_keeps_failing_is_left_alone_for_a_growing_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = world.seed({"a": []})
+    sound = world.seed({"a": []})
+    whole = release_module.draft_task
+
+    def breaks(orchestration: Any, child: Any, **rest: Any) -> Any:
+        if orchestration.orchestration_id == broken:
+            raise KeyError("no such thing")
+        return whole(orchestration, child, **rest)
+
+    monkeypatch.setattr(release_module, "draft_task", breaks)
+    start = world.clock()
+    tried = []
+    for _ in range(14):
+        if sweep(world).counts.errors:
+            tried.append((world.clock() - start).total_seconds() / 300)
+        world.clock.forward(300)
+    assert tried == [0, 1, 2, 3, 5, 9]
+    assert world.statuses(sound) == {"a": "released"}
+    stuck = world.reconciler().evaluate(broken, sweep_id="s").children[0]
+    assert stuck.code == "quarantined"
+    assert "no such thing" in stuck.reason
+
+    with pytest.raises(DefectError):
+        world.reconciler().release(broken, "a")
+    monkeypatch.undo()
+    assert sweep(world).counts.released == 0  # still left alone
+    assert world.reconciler().evaluate(broken).counts.released == 1  # by hand, at once
+    assert not any("attempts" in row for row in world.rows(broken))
+
+
+def test_a_change_of_its_rows_brings_it_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = world.seed({"a": []})
+
+    def breaks(*_: Any, **__: Any) -> Any:
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr(release_module, "draft_task", breaks)
+    for _ in range(3):
+        sweep(world)
+        world.clock.forward(1)
+    monkeypatch.undo()
+    assert sweep(world).counts.stuck == {"quarantined": 1}
+    world.change(found, "a", title="mended", updated_at=world.ago(600))
+    assert sweep(world).counts.released == 1
+
+
+def test_a_missing_table_is_said_and_nothing_is_written(world: World) -> None:
+    world.seed({"a": []})
+    before = world.everything()
+    with pytest.raises(TableMissingError, match="nowhere"):
+        sweep(world, orchestration_table_name="nowhere")
+    assert world.everything() == before
+
+
+def test_an_endpoint_that_does_not_answer_is_an_incomplete_sweep(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reconciler.operations.wiring._ATTEMPTS", 1)
+    world.endpoint = "http://127.0.0.1:9"
+    summary = sweep(world)
+    assert not summary.complete
+    assert summary.counts.errors == 1
+    with pytest.raises(StoreUnavailableError):
+        world.reconciler().evaluate("orch_x")
+
+
+def test_no_credentials_is_an_access_error(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+    def refused(*_: Any, **__: Any) -> Any:
+        raise AccessError("no usable AWS credentials")
+
+    monkeypatch.setattr(ControlStore, "paused", refused)
+    found = world.seed({"a": []})
+    with pytest.raises(AccessError):
+        world.reconciler().release(found, "a")

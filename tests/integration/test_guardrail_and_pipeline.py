@@ -1,0 +1,114 @@
+"""What is screened before a release and invoked after it, over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from reconciler.errors import GuardrailUnavailableError
+from reconciler.operations.summary import SweepSummary
+from reconciler.operations.sweep import run_inline_sweep
+from tests.support.aws_stub import AwsStub, aws_stub
+from tests.support.world import World
+
+pytestmark = pytest.mark.integration
+ARN = "arn:aws:lambda:us-east-1:123456789012:function:orchestrator"
+
+
+@pytest.fixture
+def aws() -> Iterator[AwsStub]:
+    with aws_stub() as stub:
+        yield stub
+
+
+@pytest.fixture
+def screened(make_world: Callable[..., World], aws: AwsStub) -> World:
+    """Tables with a guardrail and a pipeline."""
+    world = make_world(GUARDRAIL_ID="g1", GUARDRAIL_VERSION="1", ORCHESTRATOR_FUNCTION_ARN=ARN)
+    world.others = {"lambda": aws.url, "bedrock-runtime": aws.url}
+    return world
+
+
+def sweep(world: World) -> SweepSummary:
+    reconciler = world.reconciler()
+    return run_inline_sweep(reconciler, reconciler.settings, segments=1)
+
+
+def test_the_description_is_screened_and_the_pipeline_invoked_once(
+    screened: World, aws: AwsStub
+) -> None:
+    found = screened.seed({"a": []})
+    sweep(screened)
+    (task,) = screened.tasks(found)
+    assert aws.screened == [task["task_description"]["S"]]
+    assert aws.invoked == [task["task_id"]["S"]]
+    assert "reconciler_invoked_at" in task
+    sweep(screened)
+    assert len(aws.invoked) == 1
+
+
+def test_a_block_is_for_good(screened: World, aws: AwsStub) -> None:
+    aws.guardrail_action = "GUARDRAIL_INTERVENED"
+    found = screened.seed({"a": [], "b": ["a"]})
+    summary = sweep(screened)
+    assert screened.statuses(found) == {"a": "failed", "b": "skipped"}
+    assert "content policy" in screened.rows(found)["a"]["failure_reason"]["S"]
+    assert summary.counts.refused == 1
+    assert aws.invoked == []
+
+
+@pytest.mark.parametrize("status", [500, 429, 403])
+def test_an_outage_of_the_guardrail_releases_nothing_and_passes(
+    screened: World, aws: AwsStub, status: int
+) -> None:
+    aws.guardrail_status = status
+    found = screened.seed({"a": []})
+    summary = sweep(screened)
+    assert screened.statuses(found) == {"a": "blocked"}
+    assert (summary.counts.errors, summary.counts.stuck) == (1, {"lost_release": 1})
+    with pytest.raises(GuardrailUnavailableError):
+        screened.reconciler().release(found, "a")
+    aws.guardrail_status = 200
+    assert sweep(screened).counts.released == 1
+
+
+def test_an_answer_that_is_not_known_counts_as_no_answer(screened: World, aws: AwsStub) -> None:
+    aws.guardrail_action = "PERHAPS"
+    found = screened.seed({"a": []})
+    sweep(screened)
+    assert screened.statuses(found) == {"a": "blocked"}
+
+
+@pytest.mark.parametrize("by", ["the next sweep", "a redelivery"])
+def test_a_release_interrupted_before_the_invoke_is_invoked_later(
+    screened: World, aws: AwsStub, by: str
+) -> None:
+    aws.invoke_status = 500
+    found = screened.seed({"a": []})
+    assert sweep(screened).counts.released == 1
+    assert aws.invoked == []
+    aws.invoke_status = 202
+    if by == "a redelivery":
+        assert screened.reconciler().release(found, "a").outcome == "reinvoked"
+    else:
+        screened.clock.forward(130)
+        assert sweep(screened).counts.reinvoked == 1
+    (task,) = screened.tasks(found)
+    assert aws.invoked == [task["task_id"]["S"]]
+    assert screened.reconciler().release(found, "a").outcome == "already_released"
+
+
+def test_an_unstarted_task_is_invoked_three_times_at_doubling_pauses_then_surfaced(
+    screened: World, aws: AwsStub
+) -> None:
+    screened.seed({"a": []}, {"a": "released"}, tasks={"a": "SUBMITTED"})
+    start = screened.clock()
+    invoked_after: list[float] = []
+    for _ in range(60):
+        if sweep(screened).counts.reinvoked:
+            invoked_after.append((screened.clock() - start).total_seconds())
+        screened.clock.forward(300)
+    assert invoked_after == [0, 1800, 5400]
+    assert len(aws.invoked) == 3
+    assert sweep(screened).counts.stuck == {"unstarted_task": 1}

@@ -1,0 +1,197 @@
+"""Releases beside others: one child, one task, whoever comes second."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from reconciler.errors import UnknownChildError, UnknownOrchestrationError
+from reconciler.operations.sweep import run_inline_sweep
+from tests.support.world import REPO, USER, World
+
+pytestmark = pytest.mark.integration
+
+MakeWorld = Callable[..., World]
+
+
+def test_eight_releasers_of_one_child_at_once_make_one_task(world: World) -> None:
+    found = world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
+    releasers = [world.reconciler() for _ in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        results = list(threads.map(lambda r: r.release(found, "b").outcome, releasers))
+    assert len(world.tasks(found, "b")) == 1
+    assert results.count("released") == 1
+    assert set(results) <= {"released", "already_released", "adopted"}
+    assert len(world.events("task_created")) == 1
+
+
+def test_sweeps_at_once_repair_each_thing_once(world: World) -> None:
+    found = world.seed(
+        {"a": [], "b": ["a"], "c": ["a"], "f": [], "g": ["f"]},
+        {"a": "released", "f": "released"},
+        tasks={"a": "COMPLETED", "f": "FAILED"},
+    )
+    sweepers = [world.reconciler() for _ in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        summaries = list(
+            threads.map(lambda r: run_inline_sweep(r, r.settings, segments=1), sweepers)
+        )
+    total = sum((summary.counts for summary in summaries[1:]), summaries[0].counts)
+    assert (total.released, total.advanced, total.skipped, total.errors) == (2, 2, 1, 0)
+    assert Counter(world.statuses(found).values()) == {
+        "released": 2, "succeeded": 1, "failed": 1, "skipped": 1
+    }  # fmt: skip
+    assert len(world.events("orchestration_recovered")) == 5
+
+
+def test_a_claim_of_the_live_reconciler_wins_over_a_release(world: World) -> None:
+    found = world.seed({"a": []})
+    reconciler = world.reconciler()
+    world.change(found, "a", child_status="releasing", updated_at=world.ago(0))
+    assert reconciler.release(found, "a").outcome == "claim_in_progress"
+    assert not world.tasks(found)
+
+
+def test_a_release_wins_over_a_claim_that_comes_after_it(world: World) -> None:
+    found = world.seed({"a": []})
+    assert world.reconciler().release(found, "a").outcome == "released"
+    with pytest.raises(world.client.exceptions.ConditionalCheckFailedException):
+        world.client.update_item(
+            TableName=world.settings.orchestration_table_name,
+            Key={"orchestration_id": {"S": found}, "sub_issue_id": {"S": "a"}},
+            UpdateExpression="SET child_status = :releasing",
+            ConditionExpression="child_status IN (:blocked, :ready)",
+            ExpressionAttributeValues={
+                ":releasing": {"S": "releasing"},
+                ":blocked": {"S": "blocked"},
+                ":ready": {"S": "ready"},
+            },
+        )
+    assert len(world.tasks(found, "a")) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [("succeeded", "released"), ("failed", "no_longer_due"), ("released", "no_longer_due")],
+)
+def test_it_is_never_early(world: World, status: str, outcome: str) -> None:
+    found = world.seed({"a": [], "b": ["a"]}, {"a": status})
+    assert world.reconciler().release(found, "b").outcome == outcome
+
+
+def test_releasing_again_says_so_and_does_nothing(world: World) -> None:
+    found = world.seed({"a": []})
+    reconciler = world.reconciler()
+    assert reconciler.release(found, "a").outcome == "released"
+    before = world.everything()
+    assert reconciler.release(found, "a").outcome == "already_released"
+    assert world.everything() == before
+
+
+def test_unknown_names_are_said(world: World) -> None:
+    found = world.seed({"a": []})
+    with pytest.raises(UnknownChildError, match="has no child z"):
+        world.reconciler().release(found, "z")
+    with pytest.raises(UnknownOrchestrationError, match="orch_nowhere"):
+        world.reconciler().evaluate("orch_nowhere")
+
+
+def test_a_join_over_more_predecessors_than_a_transaction_has_room_for(world: World) -> None:
+    graph: dict[str, list[str]] = {f"p{number}": [] for number in range(130)}
+    found = world.seed({**graph, "j": sorted(graph)}, dict.fromkeys(graph, "succeeded"))
+    assert world.reconciler().release(found, "j").outcome == "released"
+
+
+# -- the budget of a user
+
+
+@pytest.fixture
+def budgeted(make_world: MakeWorld) -> World:
+    """Tables with a budget of ten for each user."""
+    return make_world(USER_CONCURRENCY_TABLE_NAME="{prefix}-Users")
+
+
+def set_active(world: World, count: int, user: str = USER) -> None:
+    name = str(world.settings.user_concurrency_table_name)
+    world.put(name, {"user_id": {"S": user}, "active_count": {"N": str(count)}})
+
+
+def sweep(world: World) -> Counter[str]:
+    reconciler = world.reconciler()
+    summary = run_inline_sweep(reconciler, reconciler.settings, segments=1)
+    return +Counter({"released": summary.counts.released, **summary.counts.stuck})
+
+
+def test_a_fan_out_of_fifty_releases_ten_and_the_rest_as_slots_free(budgeted: World) -> None:
+    found = budgeted.seed({f"c{number:02}": [] for number in range(50)})
+    assert sweep(budgeted) == {"released": 10, "over_budget": 40}
+    assert sweep(budgeted) == {"over_budget": 40}
+    # Admission moves three of them from on-the-way to active; one of these finishes.
+    for task in budgeted.tasks(found)[:3]:
+        budgeted.finish(task["task_id"]["S"], "RUNNING", age=0)
+    set_active(budgeted, 3)
+    assert sweep(budgeted) == {"over_budget": 40}
+    set_active(budgeted, 2)
+    assert sweep(budgeted) == {"released": 1, "over_budget": 39}
+
+
+def test_eight_releasers_never_go_over_the_budget(budgeted: World) -> None:
+    set_active(budgeted, 4)
+    found = budgeted.seed({f"c{number:02}": [] for number in range(24)})
+    releasers = [budgeted.reconciler() for _ in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = Counter(
+            threads.map(lambda n: releasers[n % 8].release(found, f"c{n:02}").outcome, range(24))
+        )
+    assert len(budgeted.tasks(found)) == outcomes["released"] <= 6
+    assert outcomes["released"] >= 1
+
+
+def test_the_oldest_due_of_a_user_goes_first_over_all_orchestrations(budgeted: World) -> None:
+    set_active(budgeted, 9)
+    young = [budgeted.seed({"a": []}, age=300) for _ in range(3)]
+    old = budgeted.seed({"a": []}, age=7200)
+    while budgeted.statuses(old)["a"] != "released":
+        counts = sweep(budgeted)
+        if counts["released"]:
+            break
+    first = [found for found in (*young, old) if budgeted.statuses(found)["a"] == "released"]
+    set_active(budgeted, 8)
+    sweep(budgeted)
+    later = [found for found in (*young, old) if budgeted.statuses(found)["a"] == "released"]
+    assert len(first) == 1
+    assert old in later
+
+
+def test_a_budget_that_cannot_be_read_counts_as_none_left(budgeted: World) -> None:
+    name = str(budgeted.settings.user_concurrency_table_name)
+    budgeted.put(name, {"user_id": {"S": USER}, "active_count": {"S": "many"}})
+    budgeted.seed({"a": []})
+    assert sweep(budgeted) == {"over_budget": 1}
+
+
+# -- onboarding
+
+
+def test_a_repo_that_is_not_onboarded_is_refused_with_what_to_do(make_world: MakeWorld) -> None:
+    world = make_world(REPO_TABLE_NAME="{prefix}-Repo")
+    found = world.seed({"a": [], "b": ["a"]})
+    assert world.reconciler().release(found, "a").outcome == "refused"
+    assert world.statuses(found) == {"a": "failed", "b": "skipped"}
+    assert "Onboard it" in world.rows(found)["a"]["failure_reason"]["S"]
+
+
+@pytest.mark.parametrize(("cap", "expected"), [("7", "7"), ("0", "50"), ("501", "50")])
+def test_the_approval_cap_comes_from_the_repo(
+    make_world: MakeWorld, cap: str, expected: str
+) -> None:
+    world = make_world(REPO_TABLE_NAME="{prefix}-Repo")
+    row = {"repo": {"S": REPO}, "status": {"S": "active"}, "approval_gate_cap": {"N": cap}}
+    world.put(str(world.settings.repo_table_name), row)
+    found = world.seed({"a": []})
+    world.reconciler().release(found, "a")
+    (task,) = world.tasks(found)
+    assert task["approval_gate_cap"] == {"N": expected}

@@ -4,6 +4,7 @@ It enforces what the project relies on: every condition, transactions that are w
 not at all, ``ALL_OLD`` and cancellation reasons, pages and segments, capacity. What it adds is
 control: a read that is eventually consistent asks ``lag`` how many states of the table it lags
 behind, so that staleness is a decision of the test and not an accident of timing.
+``metered`` False leaves sizes out of account, which is most of the time that a call takes.
 ``test_conformance.py`` holds it to the same suite as moto and DynamoDB Local.
 """
 
@@ -47,6 +48,10 @@ _STATUS = {"InternalServerError": 500}
 _ACTIONS = ("ConditionCheck", "Put", "Update", "Delete")
 
 
+def _weightless(_item: Item) -> int:
+    return 0
+
+
 def _fresh(_table: Table, _index: str, _request: Request) -> int:
     return 0
 
@@ -59,11 +64,6 @@ class _Write:
     key: Key
     old: dict[str, Value] | None
     new: dict[str, Value] | None
-
-    @property
-    def units(self) -> float:
-        sizes = [size_of(item) for item in (self.old, self.new) if item is not None]
-        return float(max(1, math.ceil(max(sizes, default=0) / 1024)))
 
 
 class _ConditionError(Exception):
@@ -88,8 +88,15 @@ def fail(operation: str, code: str, message: str, **extra: Any) -> NoReturn:
 class MemoryDynamoDB:
     """The client. Responses are fresh dicts; the items in them must not be changed by callers."""
 
-    def __init__(self, specs: Iterable[TableSpec] = contract_tables(), lag: Lag = _fresh) -> None:
+    def __init__(
+        self,
+        specs: Iterable[TableSpec] = contract_tables(),
+        lag: Lag = _fresh,
+        *,
+        metered: bool = True,
+    ) -> None:
         self.tables = {spec.name: Table(spec) for spec in specs}
+        self._size = size_of if metered else _weightless
         self.lag = lag
         self.read_units = 0.0
         self.write_units = 0.0
@@ -221,7 +228,7 @@ class MemoryDynamoDB:
         self._commit(writes)
         units = {name: 0.0 for name in dict.fromkeys(w.table.spec.name for w in writes)}
         for write in writes:
-            units[write.table.spec.name] += 2 * write.units
+            units[write.table.spec.name] += 2 * self._write_units(write)
         self.write_units += sum(units.values())
         if request.get("ReturnConsumedCapacity", "NONE") == "NONE":
             return {}
@@ -280,7 +287,7 @@ class MemoryDynamoDB:
         size = 0
         for key, item in rows:
             taken.append((key, item))
-            size += size_of(item)
+            size += self._size(item)
             if len(taken) >= limit or size >= PAGE_BYTES:
                 break
         found = [item for _, item in taken]
@@ -291,7 +298,7 @@ class MemoryDynamoDB:
         ]
         response = self._read_response(table, request, found, consistent=consistent)
         response |= {"Items": projected, "Count": len(kept), "ScannedCount": len(found)}
-        if taken and len(taken) < len(rows) or len(taken) == limit:
+        if (taken and len(taken) < len(rows)) or len(taken) == limit:
             names = {*table.spec.key.names, *self._schema(operation, table, index).names}
             response["LastEvaluatedKey"] = {n: v for n, v in taken[-1][1].items() if n in names}
         return response
@@ -347,7 +354,7 @@ class MemoryDynamoDB:
         return {name: item[name] for name in names if name in item}
 
     def _read_units(self, items: Sequence[Item], *, consistent: bool) -> float:
-        blocks = max(1, math.ceil(sum(size_of(item) for item in items) / 4096))
+        blocks = max(1, math.ceil(sum(self._size(item) for item in items) / 4096))
         return blocks * (1.0 if consistent else 0.5)
 
     def _read_response(
@@ -368,7 +375,8 @@ class MemoryDynamoDB:
             extra = _old_item(request, lost)
             fail(operation, "ConditionalCheckFailedException", str(lost), **extra)
         self._commit([write])
-        self.write_units += write.units
+        units = self._write_units(write)
+        self.write_units += units
         response: dict[str, Any] = {}
         if request.get("ReturnValues") == "ALL_OLD" and write.old is not None:
             response["Attributes"] = dict(write.old)
@@ -376,8 +384,12 @@ class MemoryDynamoDB:
             response["Attributes"] = dict(write.new)
         if request.get("ReturnConsumedCapacity", "NONE") != "NONE":
             name = write.table.spec.name
-            response["ConsumedCapacity"] = {"TableName": name, "CapacityUnits": write.units}
+            response["ConsumedCapacity"] = {"TableName": name, "CapacityUnits": units}
         return response
+
+    def _write_units(self, write: _Write) -> float:
+        sizes = [self._size(item) for item in (write.old, write.new) if item is not None]
+        return float(max(1, math.ceil(max(sizes, default=0) / 1024)))
 
     def _prepare(self, operation: str, kind: str, request: Request) -> _Write:
         if kind not in _ACTIONS:
@@ -431,7 +443,7 @@ class MemoryDynamoDB:
         return new
 
     def _sound(self, operation: str, table: Table, item: Item) -> None:
-        if size_of(item) > MAX_ITEM_BYTES:
+        if self._size(item) > MAX_ITEM_BYTES:
             fail(
                 operation, "ValidationException", "Item size has exceeded the maximum allowed size"
             )

@@ -175,7 +175,7 @@ def fill(database: MemoryDynamoDB, scenario: Scenario) -> None:
 
 def start(scenario: Scenario) -> Execution:
     """Begin an execution of a scenario."""
-    database = MemoryDynamoDB()
+    database = MemoryDynamoDB(metered=False)
     fill(database, scenario)
     return Execution(
         database,

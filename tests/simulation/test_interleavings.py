@@ -1,0 +1,36 @@
+"""Every interleaving of the real code with everybody who writes beside it, on small graphs."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.conftest import Show
+from tests.simulation.explorer import explore
+from tests.simulation.recovery import Convergence, watched
+from tests.simulation.scenarios import ADVERSARIAL, LONG, SCENARIOS
+from tests.simulation.world import Scenario
+
+pytestmark = pytest.mark.simulation
+
+
+def _explore(scenario: Scenario, show: Show) -> None:
+    explored = explore(watched(scenario), Convergence(scenario))
+    show(f"{scenario.name}: {explored}")
+    assert explored.schedules > 1, "nothing was interleaved"
+
+
+@pytest.mark.parametrize("scenario", ADVERSARIAL, ids=lambda scenario: scenario.name)
+def test_the_platforms_own_adversarial_schedules(scenario: Scenario, show: Show) -> None:
+    _explore(scenario, show)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_every_interleaving_keeps_the_invariants(scenario: Scenario, show: Show) -> None:
+    _explore(scenario, show)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("scenario", LONG, ids=lambda scenario: scenario.name)
+def test_every_interleaving_of_the_larger_ones(scenario: Scenario, show: Show) -> None:
+    _explore(scenario, show)

@@ -1,0 +1,64 @@
+"""Larger worlds by seeded dice; what fails is shrunk, and its seed replays it.
+
+pytest tests/simulation/test_random_schedules.py --seed 1234
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.simulation.conftest import Show
+from tests.simulation.explorer import Violation, replay, run_random
+from tests.simulation.random_worlds import random_scenario
+from tests.simulation.recovery import Convergence, watched
+from tests.simulation.world import Node, Scenario, sweep
+
+pytestmark = pytest.mark.simulation
+
+SEEDS = 400
+BATCH = 50
+
+
+def _run(seed: int) -> int:
+    scenario = random_scenario(seed)
+    return len(run_random(watched(scenario), Convergence(scenario), seed))
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
+def test_random_schedules_keep_the_invariants(first: int, request: pytest.FixtureRequest) -> None:
+    chosen = request.config.getoption("--seed")
+    seeds = range(first, first + BATCH) if chosen is None else [chosen] if first == 0 else []
+    for seed in seeds:
+        _run(seed)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(7200)
+def test_many_random_schedules(show: Show) -> None:
+    count = 20 * SEEDS * int(os.environ.get("CHAOS_MINUTES", "1"))
+    choices = sum(_run(seed) for seed in range(SEEDS, SEEDS + count))
+    show(f"random worlds: {count:,} schedules, {choices:,} choices")
+
+
+def test_a_failing_schedule_is_shrunk_and_its_seed_replays_it() -> None:
+    """Two sweeps that must not both end (they may): the least that shows it is found again."""
+    nodes = {"a": Node("succeeded", task="COMPLETED"), "b": Node("blocked", "a")}
+    scenario = Scenario("shrinking", nodes, [sweep(1), sweep(2)], faults=2)
+    start = watched(scenario)
+
+    def judge(execution: object) -> None:
+        crashed = [actor.crashed for actor in execution.actors]  # type: ignore[attr-defined]
+        assert not any(crashed), "a process died"
+
+    found: list[Violation] = []
+    for _ in range(2):
+        with pytest.raises(Violation) as caught:
+            for seed in range(50):
+                run_random(start, judge, seed)
+        found.append(caught.value)
+    assert str(found[0]) == str(found[1]), "the same seeds find the same"
+    assert "shrunk to" in str(found[0])
+    assert sum("crash" in line for line in found[0].trace) == 1, "one crash is enough"
+    assert replay(start, judge, []) is None, "the plainest schedule kills nobody"

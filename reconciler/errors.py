@@ -62,7 +62,7 @@ class ConflictError(TemporaryError):
 
 
 class GuardrailUnavailableError(TemporaryError):
-    """The guardrail did not answer; unscreened text never reaches an agent, so nothing is released."""
+    """The guardrail did not answer; unscreened text never reaches an agent."""
 
     kind = "guardrail_unavailable"
 

@@ -7,7 +7,6 @@ the gate lets one through. There is no leader to lose, and no file to share.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 import structlog
 from celery.beat import ScheduleEntry, Scheduler
@@ -31,10 +30,10 @@ class GatedScheduler(Scheduler):
     def apply_async(
         self,
         entry: ScheduleEntry,
-        producer: Any = None,  # noqa: ARG002 - Celery's
+        producer: object = None,  # noqa: ARG002 - Celery's
         advance: bool = True,  # noqa: FBT001, FBT002 - Celery's
-        **_: Any,
-    ) -> Any:
+        **_: object,
+    ) -> bool | None:
         """Send an entry; a broker that is away is met again at the next interval."""
         if advance:
             self.reserve(entry)

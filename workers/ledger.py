@@ -219,9 +219,7 @@ class Ledger:
 
     def recoveries(self, within_seconds: float) -> list[dict[str, Any]]:
         """Return the recoveries of the last so many seconds, newest last."""
-        found: Any = self._client.zrangebyscore(
-            RECOVERIES, self._now() - within_seconds, "+inf"
-        )
+        found: Any = self._client.zrangebyscore(RECOVERIES, self._now() - within_seconds, "+inf")
         return [json.loads(entry) for entry in found]
 
 

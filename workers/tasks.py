@@ -166,16 +166,12 @@ def sweep(task: Task[..., Any], report: bool = False) -> dict[str, Any]:  # noqa
         return {"sweep_id": sweep_id, "outcome": "started", "mode": mode, "segments": segments}
 
 
-def _not_started(
-    task: Task[..., Any], held: Resources, error: ReconcilerError
-) -> dict[str, Any]:
+def _not_started(task: Task[..., Any], held: Resources, error: ReconcilerError) -> dict[str, Any]:
     if isinstance(error, TemporaryError):
         _try_again(task, error)
     held.metrics.increment("reconciler_sweeps_total", outcome="failed")
     held.metrics.increment("reconciler_errors_total", kind=error.kind)
-    log.error(
-        "orch.sweep.failed", error_id=TOTAL_FAILURE, error_kind=error.kind, detail=str(error)
-    )
+    log.error("orch.sweep.failed", error_id=TOTAL_FAILURE, error_kind=error.kind, detail=str(error))
     return {"outcome": "failed", "detail": str(error)}
 
 
@@ -216,7 +212,7 @@ def sweep_segment(
             if isinstance(error, TemporaryError):
                 _try_again(task, error)
             held.metrics.increment("reconciler_errors_total", kind=error.kind)
-            log.error("orch.sweep.failed", error_kind=error.kind, detail=str(error))
+            log.error("orch.sweep.failed", error_kind=error.kind, detail=str(error))  # noqa: TRY400
             _settle(held, at.sweep_id, _unit_of(at), Counts(errors=1), unread=True)
             return {"outcome": "not read", "segment": at.segment, "detail": str(error)}
 
@@ -340,7 +336,7 @@ def _shown(evaluation: Evaluation) -> dict[str, Any]:
 
 
 @app.task(name=RELEASE, **OPTIONS)
-def release_child(  # noqa: PLR0917 - by hand, its arguments come by position
+def release_child(
     task: Task[..., Any],
     orchestration_id: str,
     sub_issue_id: str,

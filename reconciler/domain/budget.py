@@ -11,7 +11,7 @@ from datetime import datetime
 class Budget:
     """Free slots of one user, and those who wait for them elsewhere.
 
-    ``room`` is cap − active − on their way, never below 0. ``ahead`` holds, for every child of
+    ``room`` is cap - active - on their way, never below 0. ``ahead`` holds, for every child of
     another orchestration of this user that waits, since when it is due. ``problem`` says why the
     budget could not be read: then nothing is left.
     """

@@ -133,7 +133,7 @@ class _Diagnoser:
 
     # -- small tools
 
-    def _set(  # noqa: PLR0913 - the fields of a diagnosis
+    def _set(
         self,
         child: Child,
         code: Code,
@@ -253,7 +253,9 @@ class _Diagnoser:
                 into = self.succeeded if task.outcome is ChildStatus.SUCCEEDED else self.failed
                 into[child.sub_issue_id] = since or LONG_AGO
             else:
-                self._set(child, Code.WITHIN_GRACE, f"its task has just become {task.status}", since)
+                self._set(
+                    child, Code.WITHIN_GRACE, f"its task has just become {task.status}", since
+                )
         else:
             self._unfinished(child, task)
 

@@ -50,6 +50,6 @@ def event_id_for(task_id: str, event_type: str, at: datetime) -> str:
 
 
 def slug(first_line: str) -> str:
-    """Return the last part of a branch name: a–z, 0–9 and ``-``, 1 to 50 characters."""
+    """Return the last part of a branch name: a to z, 0 to 9 and ``-``, 1 to 50 characters."""
     cut = _NOT_SLUG.sub("-", first_line.lower()).strip("-")[:_SLUG_LENGTH]
     return cut or "task"

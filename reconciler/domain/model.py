@@ -65,8 +65,10 @@ def timestamp(at: datetime) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A child row. ``status`` is None for a status that is not known; ``problem`` says what is
-    malformed. ``item`` is the row as it was read: whole, or only the attributes of the scan.
+    """A child row.
+
+    ``status`` is None for a status that is not known; ``problem`` says what is malformed. ``item``
+    is the row as it was read: whole, or only the attributes of the scan.
     """
 
     orchestration_id: str

@@ -88,8 +88,10 @@ class Nudge(Action):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is due: ``lookups`` are idempotency keys to look up before anything else is planned
-    for their children; ``actions`` come before ``releases``.
+    """What is due, in the order in which it must come.
+
+    ``lookups`` are idempotency keys to look up before anything else is planned for their children;
+    ``actions`` come before ``releases``.
     """
 
     lookups: tuple[str, ...]
@@ -128,16 +130,21 @@ def plan(
         elif code is Code.UNSTARTED_TASK:
             others.extend(_reinvoke(found, evidence, policy, now))
         elif code in {Code.ABANDONED_CLAIM, Code.MISSING_TASK_ID}:
-            if child.idempotency_key not in evidence.found:
+            if child.idempotency_key in evidence.found:
+                others.extend(_adopt_or_reset(found, evidence.found[child.idempotency_key]))
+            else:
                 lookups.append(child.idempotency_key)
-                continue
-            task = evidence.found[child.idempotency_key]
-            if task is not None:
-                others.append(Adopt(key, code, found.since, task))
-            elif code is Code.ABANDONED_CLAIM:
-                others.append(ResetClaim(key, code, found.since))
     releases.sort(key=lambda action: (action.since or LONG_AGO, action.sub_issue_id))
     return Plan(tuple(lookups), (*advances, *_behind_causes(skips), *others), tuple(releases))
+
+
+def _adopt_or_reset(found: ChildDiagnosis, task: Task | None) -> list[Action]:
+    """Adopt the task that stands under the child's key; without one, a claim is set back."""
+    if task is not None:
+        return [Adopt(found.sub_issue_id, found.code, found.since, task)]
+    if found.code is Code.ABANDONED_CLAIM:
+        return [ResetClaim(found.sub_issue_id, found.code, found.since)]
+    return []
 
 
 def _behind_causes(skips: list[Skip]) -> list[Skip]:
@@ -165,10 +172,10 @@ def _reinvoke(
     if task.invoke_count >= MOST_ATTEMPTS:
         return []
     last = moment(task.invoked_at)
-    if task.invoke_count and last is not None:
-        # The pause doubles: a pipeline that is down is not helped by being hammered.
-        if now - last < policy.start_timeout * 2**task.invoke_count:
-            return []
+    # The pause doubles: a pipeline that is down is not helped by being hammered.
+    pause = policy.start_timeout * 2**task.invoke_count
+    if task.invoke_count and last is not None and now - last < pause:
+        return []
     return [Reinvoke(found.sub_issue_id, found.code, found.since, task, again=True)]
 
 

@@ -72,7 +72,7 @@ def draft_task(
             "the sub-issue's id cannot be used. Create the sub-issue anew and retry."
         )
     own = own_text(child)
-    description = describe(meta.item, child, own)
+    description = describe(meta.item, own)
     if len(description) > MAX_DESCRIPTION_CHARACTERS:
         return Refusal(
             f"The task's description has {len(description)} characters, and at most "
@@ -111,9 +111,7 @@ def draft_task(
         item["jira_issue_identity"] = {"S": f"{cloud}#{issue}"}
     if attachments:
         item["attachments"] = {"L": attachments}
-    return TaskDraft(
-        task_id, branch, key, description, repo, channel, item, tuple(warnings)
-    )
+    return TaskDraft(task_id, branch, key, description, repo, channel, item, tuple(warnings))
 
 
 def own_text(child: Child) -> str:
@@ -128,7 +126,7 @@ def own_text(child: Child) -> str:
     return "\n\n".join(part for part in (heading, body) if part.strip()).rstrip()
 
 
-def describe(meta: Item, child: Child, own: str) -> str:
+def describe(meta: Item, own: str) -> str:
     """Return the whole description: the parent's context as a statement, then the child's own.
 
     Orders in the context would trip content filters; so it only says what it is.

@@ -94,5 +94,3 @@ def serve_for_ever(client: redis.Redis, host: str, port: int) -> None:
     start_exporter(client, host, port)
     while True:
         time.sleep(3600)
-
-

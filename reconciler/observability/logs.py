@@ -18,9 +18,7 @@ from reconciler.settings import Settings
 def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
     """Send every log line of this process to ``stream`` (standard error when None)."""
     out = sys.stderr if stream is None else stream
-    console = settings.log_format == "console" or (
-        settings.log_format == "auto" and out.isatty()
-    )
+    console = settings.log_format == "console" or (settings.log_format == "auto" and out.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

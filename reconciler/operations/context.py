@@ -29,6 +29,7 @@ DONE = "done"
 LOST_RACE = "lost_race"
 FAILED = "failed"
 
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a piece of work is done for.

@@ -219,8 +219,8 @@ class Reconciler:
         """Read a child with what its release depends on; all of it where the hint is no good."""
         if depends_on is not None and len(depends_on) <= _MOST_PREDECESSORS_AT_ONCE:
             part = self.orchestrations.read_around(orchestration_id, sub_issue_id, depends_on)
-            child = part.children.get(sub_issue_id) if part is not None else None
-            if part is not None and child is not None and part.meta is not None:
+            if part is not None and part.meta is not None and sub_issue_id in part.children:
+                child = part.children[sub_issue_id]
                 if all(key in part.children for key in child.depends_on):
                     return part, child
         whole = self.orchestrations.read(orchestration_id)

@@ -40,7 +40,7 @@ MAX_ACTIONS = 100
 """DynamoDB's limit on the actions of one transaction."""
 
 
-def audit_metadata(  # noqa: PLR0913 - the fields of the event
+def audit_metadata(
     child: Child, code: str, before: str, after: str, since: datetime | None, context: Context
 ) -> dict[str, Any]:
     """Return the typed metadata of an ``orchestration_recovered`` event."""
@@ -179,7 +179,7 @@ class Releaser:
                 return self._lost(child, lost, 0)
         return ReleaseResult(to.REFUSED, detail=reason, applied=context.apply)
 
-    def adopt(  # noqa: PLR0913 - what was read, and what it is done for
+    def adopt(
         self,
         orchestration: Orchestration,
         child: Child,
@@ -211,7 +211,7 @@ class Releaser:
         )
         return result if lost is None else self._lost(child, lost, 0)
 
-    def _commit(  # noqa: PLR0913 - everything that the transaction is made of
+    def _commit(
         self,
         orchestration: Orchestration,
         child: Child,
@@ -234,7 +234,7 @@ class Releaser:
             return self._lost(child, lost, own, draft.task_id, slots)
         return self._committed(draft, context)
 
-    def _actions(  # noqa: PLR0913 - everything that the transaction is made of
+    def _actions(
         self,
         child: Child,
         draft: TaskDraft,
@@ -339,7 +339,9 @@ class Releaser:
                 now.status in TERMINAL_CHILD and now.task_id not in {None, child.task_id}
             )
             outcome = to.ALREADY_RELEASED if started else to.NO_LONGER_DUE
-            return ReleaseResult(outcome, now.task_id, detail=f"it is {now.raw_status} now", row=now)
+            return ReleaseResult(
+                outcome, now.task_id, detail=f"it is {now.raw_status} now", row=now
+            )
         failed = [i for i, reason in enumerate(lost.reasons) if reason.condition_failed]
         if own and failed[0] == 1:
             detail = f"task {task_id} exists already; it is adopted when its index shows it"
@@ -347,4 +349,3 @@ class Releaser:
         if slots is not None and failed[0] == own - 1:
             return ReleaseResult(to.OVER_BUDGET, detail=f"{slots.user_id} has no free slot")
         return ReleaseResult(to.NO_LONGER_DUE, detail="what it depends on has moved")
-

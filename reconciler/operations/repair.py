@@ -16,7 +16,7 @@ from reconciler.operations import context as to
 from reconciler.operations.context import Context
 from reconciler.operations.release import MAX_ACTIONS, Releaser, audit_metadata
 from reconciler.stores.conditions import Action
-from reconciler.stores.dynamodb import Cancelled, DynamoDB
+from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.tasks import TaskStore
 
@@ -136,9 +136,7 @@ class Repairer:
     ) -> Repaired:
         """Make the task that an interrupted releaser left the child's own."""
         task = action.task
-        result = self.releaser.adopt(
-            orchestration, child, task, action.since, action.code, context
-        )
+        result = self.releaser.adopt(orchestration, child, task, action.since, action.code, context)
         if result.outcome != to.ADOPTED:
             return Repaired(result.outcome, result.row or child, task, result.detail)
         at = timestamp(context.now)
@@ -211,5 +209,3 @@ def _lost(item: Item) -> Repaired:
         return Repaired(to.LOST_RACE, None, detail="its row is gone")
     row = parse_child(item)
     return Repaired(to.LOST_RACE, row, detail=f"it is {row.raw_status} now")
-
-

@@ -75,7 +75,7 @@ class RepairPass:
     ``stale`` says that a race was lost, so that the snapshot is not what stands in the tables.
     """
 
-    def __init__(  # noqa: PLR0913 - its collaborators, injected
+    def __init__(
         self,
         orchestration: Orchestration,
         context: Context,

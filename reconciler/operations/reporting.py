@@ -58,18 +58,13 @@ class Reporter:
         if action.repaired:
             self.metrics.increment("reconciler_recoveries_total", code=action.code)
             if action.stranded_seconds is not None:
-                self.metrics.observe(
-                    "reconciler_recovery_latency_seconds", action.stranded_seconds
-                )
+                self.metrics.observe("reconciler_recovery_latency_seconds", action.stranded_seconds)
             if release and action.outcome == to.RELEASED:
                 warnings = {"warnings": list(action.warnings)} if action.warnings else {}
                 log.info("orch.child.released", **fields, **warnings)
             log.info("orch.sweep.recovered", **fields)
-        elif action.outcome == to.FAILED or (release and action.outcome == to.REFUSED):
-            if action.applied or action.outcome == to.FAILED:
-                log.warning(
-                    "orch.child.release_failed", **fields, error_kind=action.error_kind
-                )
+        elif action.outcome == to.FAILED or (action.outcome == to.REFUSED and action.applied):
+            log.warning("orch.child.release_failed", **fields, error_kind=action.error_kind)
 
     def stuck(self, entry: Stuck, context: Context) -> None:
         """Say what is stuck and not repaired: once in each sweep."""

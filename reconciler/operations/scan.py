@@ -154,9 +154,7 @@ class SegmentScan:
         return SegmentResult(self._total(), following)
 
     def _total(self) -> Counts:
-        return self._counts + Counts(
-            rows_scanned=self._seen, orchestrations_scanned=self._scanned
-        )
+        return self._counts + Counts(rows_scanned=self._seen, orchestrations_scanned=self._scanned)
 
     # -- judging
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Lock
 
 import structlog
@@ -77,7 +77,7 @@ class _Tally:
         self.add(evaluation.counts)
 
 
-def run_inline_sweep(  # noqa: PLR0913 - what a person can ask of a sweep
+def run_inline_sweep(
     reconciler: Reconciler,
     settings: Settings,
     *,
@@ -99,10 +99,9 @@ def run_inline_sweep(  # noqa: PLR0913 - what a person can ask of a sweep
     started = time.monotonic()
     sweep_id = f"inline:{ULID()}"
     mode: str = "report" if report else settings.repair_mode
+    total = 0
     if orchestration_id is None:
         total = segments or reconciler.choose_segments(_MOST_THREADS)
-    else:
-        total = 0
     log.info("orch.sweep.started", sweep_id=sweep_id, mode=mode, segments=total)
     tally = _Tally(total, progress, on_evaluation)
     if orchestration_id is not None:
@@ -172,7 +171,7 @@ def _sweep_segment(
         tally.unread += 1
         tally.add(Counts(errors=1))
         reconciler.metrics.increment("reconciler_errors_total", kind=error.kind)
-        log.error(
+        log.error(  # noqa: TRY400 - an outage, told in one line
             "orch.sweep.failed",
             sweep_id=cursor.sweep_id,
             segment=cursor.segment,
@@ -196,5 +195,3 @@ def describe_action(orchestration_id: str, action: ActionOutcome) -> dict[str, o
         "detail": action.detail,
         "stranded_seconds": action.stranded_seconds,
     }
-
-

@@ -98,7 +98,7 @@ def build_reconciler(
     )
 
 
-def assemble(  # noqa: PLR0913 - the parts
+def assemble(
     settings: Settings,
     dynamodb: DynamoDB,
     *,
@@ -118,9 +118,7 @@ def assemble(  # noqa: PLR0913 - the parts
         cap = settings.max_concurrent_tasks_per_user
         budget = BudgetStore(dynamodb, table, settings.user_concurrency_table_name, tasks, cap)
     repos = RepoStore(dynamodb, settings.repo_table_name)
-    releaser = Releaser(
-        dynamodb, orchestrations, tasks, repos, budget, guardrail, pipeline, pacer
-    )
+    releaser = Releaser(dynamodb, orchestrations, tasks, repos, budget, guardrail, pipeline, pacer)
     policy = policy_of(settings)
     reporter = Reporter(metrics)
 

@@ -1,1 +1,1 @@
-"""What is read and written: thin I/O, with every write carrying the condition that makes it right."""
+"""What is read and written: thin I/O, with each write under the condition that makes it right."""

@@ -91,9 +91,7 @@ def check(table: str, key: Item, condition: str, expression: Expression) -> Acti
     }
 
 
-def update(
-    table: str, key: Item, change: str, condition: str, expression: Expression
-) -> Action:
+def update(table: str, key: Item, change: str, condition: str, expression: Expression) -> Action:
     """An Update under a condition."""
     return {
         "Update": {

@@ -133,7 +133,7 @@ class DynamoDB:
             PermanentError: a missing table, missing permissions, or a request it rejects.
             ClientError: a lost condition; for the callers in this module only.
         """
-        if operation not in {"describe_table"}:
+        if operation != "describe_table":
             request["ReturnConsumedCapacity"] = "TOTAL"
         try:
             response: dict[str, Any] = getattr(self._client, operation)(**request)
@@ -252,9 +252,7 @@ def translate(error: ClientError, what: str, said: str) -> ReconcilerError:
 
 def translate_transport(error: BotoCoreError) -> ReconcilerError:
     """Turn what went wrong before any service answered into one of ours."""
-    if isinstance(
-        error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError
-    ):
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
         return AccessError(f"no usable AWS credentials: {error}")
     if isinstance(error, NoRegionError):
         return SettingsError("AWS_REGION is not set, and nothing else names a region")

@@ -192,7 +192,7 @@ class OrchestrationStore:
         return self._change(child, values, build, *conditions)
 
     def set_outcome(self, child: Child, outcome: ChildStatus, task_id: str, at: str) -> Action:
-        """``released`` → ``succeeded``/``failed``, if it still runs the task of the verdict (I4)."""
+        """``released`` → ``succeeded``/``failed``, if it still runs that task (I4)."""
         build = Expression()
         return self._change(
             child,

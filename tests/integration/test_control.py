@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.domain.task import draft_task
 from reconciler.errors import AccessError, DefectError, StoreUnavailableError, TableMissingError
 from reconciler.operations import release as release_module
 from reconciler.operations.sweep import run_inline_sweep
@@ -96,7 +97,7 @@ def test_what_keeps_failing_is_left_alone_for_a_growing_time(
 ) -> None:
     broken = world.seed({"a": []})
     sound = world.seed({"a": []})
-    whole = release_module.draft_task
+    whole = draft_task
 
     def breaks(orchestration: Any, child: Any, **rest: Any) -> Any:
         if orchestration.orchestration_id == broken:

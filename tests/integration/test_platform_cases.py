@@ -59,7 +59,7 @@ def plain_description(text: str) -> str:
     """Put ours into the form that the recorded ones have."""
 
     def shown(found: re.Match[str]) -> str:
-        title, body = found["title"], found["body"]
+        title, body = found.group("title"), found.group("body")
         parts = [f"title={title!r}"] if title else []
         parts += [f"body={body!r}"] if body else []
         return f"<<context {' '.join(parts)}>>"

@@ -83,7 +83,7 @@ def test_a_sweep_in_which_nothing_is_wrong_costs_its_pages_and_a_read_per_hundre
 
 @pytest.mark.usefixtures("small_pages")
 @pytest.mark.parametrize("stepwise", [False, True])
-def test_page_and_step_boundaries_neither_lose_nor_invent(world: World, stepwise: bool) -> None:
+def test_page_and_step_boundaries_neither_lose_nor_invent(world: World, *, stepwise: bool) -> None:
     healthy(world, 12)
     stuck = [world.seed({"a": [], "b": []}, {"a": "succeeded"}) for _ in range(9)]
     found, rows, orchestrations, steps = nominated(world, out_of_time=lambda: stepwise)

@@ -63,7 +63,7 @@ class EmulatorSession(boto3.Session):
         self._endpoint = endpoint
         self._others = others or {}
 
-    def client(self, service_name: str, *args: Any, **kwargs: Any) -> Any:
+    def client(self, service_name: str, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         endpoint = self._others.get(service_name, self._endpoint)
         return super().client(service_name, *args, **{"endpoint_url": endpoint, **kwargs})
 

@@ -86,8 +86,9 @@ class _Item:
 
 
 def fit(graph: Graph, shapes: Sequence[Shape], columns: int, rows: int) -> Layout | None:
-    """Return the first layout within ``columns`` × ``rows``: less folded before more folded, and
-    the earlier of ``shapes`` before the later; None when nothing fits.
+    """Return the first layout within ``columns`` by ``rows``, or None when nothing fits.
+
+    Less folded comes before more folded, and the earlier of ``shapes`` before the later.
     """
     for folded in foldings(graph):
         layered = put_in_layers(folded)

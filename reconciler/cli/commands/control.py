@@ -1,0 +1,36 @@
+"""``reconciler pause`` and ``resume``: one switch for all workers, and for cron too."""
+
+from __future__ import annotations
+
+import click
+
+from reconciler.cli.console import print_json
+from reconciler.cli.wiring import operator, reconciler_for_cli, settings_for_cli
+
+
+@click.command()
+@click.option("--reason", default="", help="Shown to everybody for as long as it lasts.")
+@click.option("--json", "as_json", is_flag=True, help="Print the pause as JSON.")
+def pause(*, reason: str, as_json: bool) -> None:
+    """Stop all repairs at once; sweeps go on reporting."""
+    held = reconciler_for_cli(settings_for_cli()).pause(reason, operator())
+    if as_json:
+        print_json({"paused": True, "since": held.since, "by": held.by, "reason": held.reason})
+    else:
+        click.echo(f"paused since {held.since} by {held.by}: {held.reason}")
+        click.echo("`reconciler resume` lets repairs go on")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the state as JSON.")
+def resume(*, as_json: bool) -> None:
+    """Let repairs go on."""
+    reconciler = reconciler_for_cli(settings_for_cli())
+    held = reconciler.paused()
+    reconciler.resume()
+    if as_json:
+        print_json({"paused": False, "was_paused": held is not None})
+    elif held is None:
+        click.echo("nothing was paused")
+    else:
+        click.echo(f"resumed; it was paused since {held.since} by {held.by}: {held.reason}")

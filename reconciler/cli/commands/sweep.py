@@ -1,0 +1,204 @@
+"""``reconciler sweep``: by the workers, or in this process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from reconciler.cli.console import console, print_json, progress, update
+from reconciler.cli.main import EXIT_WRONG
+from reconciler.cli.theme import SIGNS, age, glyph, tone_of_code
+from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli
+from reconciler.errors import StoreUnavailableError, UsageError
+from reconciler.operations.context import ActionOutcome, Evaluation
+from reconciler.operations.counts import INTEGERS
+from reconciler.operations.summary import SweepSummary
+
+if TYPE_CHECKING:
+    from reconciler.operations.sweep import SweepProgress
+    from reconciler.settings import Settings
+
+_MOST_ACTIONS_SHOWN = 200
+_REPAIRS = INTEGERS[3:-1]
+
+
+@click.command()
+@click.option("--inline", is_flag=True, help="Sweep in this process; needs no broker.")
+@click.option("--report", is_flag=True, help="Say what would be done, and change nothing.")
+@click.option("--wait", is_flag=True, help="Wait for the workers' summary.")
+@click.option(
+    "--timeout", default=600, show_default=True, help="Longest wait, in seconds, with --wait."
+)
+@click.option("--orchestration", metavar="ID", help="Look at this one only (with --inline).")
+@click.option("--segments", type=click.IntRange(1, 100_000), help="Segments (with --inline).")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+def sweep(
+    *,
+    inline: bool,
+    report: bool,
+    wait: bool,
+    timeout: int,
+    orchestration: str | None,
+    segments: int | None,
+    as_json: bool,
+) -> None:
+    """Find and repair what is stuck, by the workers or in this process."""
+    if not inline and (orchestration or segments):
+        raise UsageError("--orchestration and --segments go with --inline")
+    settings = settings_for_cli()
+    if inline:
+        _inline(settings, report, orchestration, segments, as_json=as_json)
+    else:
+        _by_workers(settings, report=report, wait=wait, timeout=timeout, as_json=as_json)
+
+
+def _inline(
+    settings: Settings,
+    report: bool,  # noqa: FBT001 - handed on
+    orchestration: str | None,
+    segments: int | None,
+    *,
+    as_json: bool,
+) -> None:
+    from reconciler.operations.sweep import run_inline_sweep  # noqa: PLC0415 - start-up time
+
+    reconciler = reconciler_for_cli(settings)
+    acted: list[tuple[str, ActionOutcome]] = []
+
+    def on_evaluation(evaluation: Evaluation) -> None:
+        acted.extend((evaluation.orchestration_id, action) for action in evaluation.actions)
+
+    with progress("Sweeping", quiet=as_json) as shown:
+
+        def on_progress(so_far: SweepProgress) -> None:
+            counts = so_far.counts
+            said = f"{counts.rows_scanned} rows, {counts.repairs} repairs"
+            update(shown, so_far.segments_done, so_far.segments or None, said)
+
+        summary = run_inline_sweep(
+            reconciler,
+            settings,
+            report=report,
+            orchestration_id=orchestration,
+            segments=segments,
+            progress=on_progress,
+            on_evaluation=on_evaluation,
+        )
+    if as_json:
+        print_json(summary.to_json())
+    else:
+        _print_actions(acted)
+        print_summary(summary.to_json())
+    _raise_if_unread(summary)
+    click.get_current_context().exit(EXIT_WRONG if summary.alarming else 0)
+
+
+def _raise_if_unread(summary: SweepSummary) -> None:
+    """A sweep that could read nothing at all is not a finding: what it needs was not there."""
+    if not summary.complete and summary.counts.rows_scanned == 0:
+        raise StoreUnavailableError("the orchestration table could not be read; see the log")
+
+
+def _by_workers(
+    settings: Settings, *, report: bool, wait: bool, timeout: int, as_json: bool
+) -> None:
+    from redis.exceptions import RedisError  # noqa: PLC0415 - start-up time
+
+    from workers.application import app  # noqa: PLC0415 - start-up time
+    from workers.enqueue import BrokerUnavailableError, submit_sweep  # noqa: PLC0415
+    from workers.ledger import Ledger  # noqa: PLC0415
+
+    try:
+        ledger = Ledger(broker_for_cli(settings))
+        sweep_id = submit_sweep(app, report=report)
+        if not wait:
+            if as_json:
+                print_json({"sweep_id": sweep_id, "enqueued": True})
+            else:
+                click.echo(f"enqueued {sweep_id}")
+            return
+        with progress("Waiting for the workers", quiet=as_json):
+            said = _wait(ledger, sweep_id, timeout)
+    except RedisError as error:
+        raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
+    said.pop("ended_at", None)
+    said.pop("oldest_stuck_seconds", None)
+    if as_json:
+        print_json(said)
+    else:
+        print_summary(said)
+    wrong = not said["complete"] or said["errors"] or _alarming(said["stuck"])
+    click.get_current_context().exit(EXIT_WRONG if wrong else 0)
+
+
+def _wait(ledger: Any, sweep_id: str, timeout: int) -> dict[str, Any]:  # noqa: ANN401 - imported late
+    waited = 0
+    while waited < timeout:
+        # In short turns, each below the socket's own time-out.
+        found: dict[str, Any] | None = ledger.wait(sweep_id, 1)
+        if found is not None:
+            return found
+        waited += 1
+    raise StoreUnavailableError(f"no worker finished {sweep_id} within {timeout} s; is one running?")
+
+
+def _alarming(stuck: dict[str, int]) -> bool:
+    return any(count for code, count in stuck.items() if code != "over_budget")
+
+
+# -- what a person reads
+
+
+def _print_actions(acted: list[tuple[str, ActionOutcome]]) -> None:
+    if not acted:
+        return
+    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
+    for name in ("Orchestration", "Child", "Found", "Action", "Outcome"):
+        table.add_column(name, overflow="fold")
+    for orchestration_id, action in acted[:_MOST_ACTIONS_SHOWN]:
+        outcome = action.outcome if action.applied else f"would be {action.outcome}"
+        tone = tone_of_code(action.code)
+        found = Text(f"{glyph(tone)} {action.code}", style=SIGNS[tone].style)
+        said = f"{outcome} ({action.detail})" if action.detail else outcome
+        table.add_row(orchestration_id, action.sub_issue_id, found, action.verb, said)
+    out = console()
+    out.print(table)
+    if len(acted) > _MOST_ACTIONS_SHOWN:
+        out.print(f"… and {len(acted) - _MOST_ACTIONS_SHOWN} more", style="bright_black")
+    out.print()
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """Print a sweep's summary for a person."""
+    out = console()
+    complete = summary["complete"]
+    sign = Text("✓ complete", "green") if complete else Text("✗ NOT complete", "bold red")
+    mode = "" if summary["mode"] == "repair" else f"  ({summary['mode']}: nothing was changed)"
+    out.print(Text.assemble(("Sweep ", "bold"), summary["sweep_id"], "  ", sign, (mode, "yellow")))
+    out.print(
+        f"  read      {summary['rows_scanned']} rows of {summary['orchestrations_scanned']} "
+        f"orchestrations in {summary['segments']} segments; "
+        f"{summary['orchestrations_evaluated']} looked at closely"
+    )
+    done = {name: summary[name] for name in _REPAIRS if summary[name]}
+    out.print(f"  repaired  {_listed(done)}")
+    if summary.get("planned"):
+        out.print(f"  would be  {_listed(summary['planned'])}", style="yellow")
+    stuck = summary["stuck"]
+    style = "bold red" if _alarming(stuck) else "default"
+    out.print(Text(f"  stuck     {_listed(stuck)}", style=style))
+    if summary["errors"]:
+        out.print(f"  errors    {summary['errors']}", style="bold red")
+    used = summary["consumed"]
+    out.print(
+        f"  consumed  {used['requests']} requests, {used['read_units']:g} read and "
+        f"{used['write_units']:g} write units, in {age(summary['duration_seconds'])}",
+        style="bright_black",
+    )
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"

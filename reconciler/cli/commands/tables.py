@@ -1,0 +1,42 @@
+"""``reconciler tables``: the platform's tables on an endpoint of this machine."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import click
+
+from reconciler.cli.wiring import settings_for_cli
+from reconciler.errors import UsageError
+
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+@click.command()
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    help="A further host that is no production (as in a compose file).",
+)
+def tables(hosts: tuple[str, ...]) -> None:
+    """Create the tables on a local DynamoDB endpoint; those that exist stay as they are."""
+    settings = settings_for_cli()
+    from reconciler.operations.wiring import dynamodb_client  # noqa: PLC0415 - start-up time
+    from reconciler.tables import create_tables  # noqa: PLC0415
+
+    client = dynamodb_client()
+    host = urlsplit(client.meta.endpoint_url).hostname or ""
+    if host not in (*_LOCAL, *hosts):
+        raise UsageError(f"tables are created on a local endpoint only, and {host} is none")
+    create_tables(
+        client,
+        orchestration=settings.orchestration_table_name,
+        task=settings.task_table_name,
+        task_events=settings.task_events_table_name,
+        user_concurrency=settings.user_concurrency_table_name,
+        repo=settings.repo_table_name,
+    )
+    click.echo(f"the tables exist at {client.meta.endpoint_url}")
+
+

@@ -1,0 +1,71 @@
+"""Where things are printed: standard output for what was asked, standard error for the rest."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+WIDTH_IN_A_PIPE = 100
+"""Columns where no terminal tells its width."""
+
+
+def console(stream: IO[str] | None = None) -> Console:
+    """Return a console on ``stream`` (standard output): coloured on a terminal, plain in a pipe."""
+    out = stream or sys.stdout
+    terminal = out.isatty()
+    return Console(
+        file=out,
+        width=None if terminal else WIDTH_IN_A_PIPE,
+        highlight=False,
+        soft_wrap=False,
+        emoji=False,
+        markup=False,
+    )
+
+
+def speaks_unicode(target: Console) -> bool:
+    """Whether box-drawing characters and signs can be shown."""
+    return target.encoding.lower().replace("-", "").startswith("utf")
+
+
+def print_json(value: Mapping[str, Any] | list[Any]) -> None:
+    """Print one JSON object (or array), indented on a terminal and on one line in a pipe."""
+    out = sys.stdout
+    indent = 2 if out.isatty() else None
+    click.echo(json.dumps(value, indent=indent, ensure_ascii=False))
+
+
+@contextmanager
+def progress(what: str, *, quiet: bool = False) -> Iterator[Progress | None]:
+    """Show what is being done and how far it is, on standard error, where that is a terminal.
+
+    Yields None where nothing is to be shown. The display goes when the block ends.
+    """
+    err = sys.stderr
+    if quiet or not err.isatty():
+        yield None
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[said]}", style="bright_black"),
+        TimeElapsedColumn(),
+    )
+    shown = Progress(*columns, console=Console(file=err), transient=True)
+    with shown:
+        shown.add_task(what, total=None, said="")
+        yield shown
+
+
+def update(shown: Progress | None, done: float, total: float | None, said: str) -> None:
+    """Say how far it is; nothing where nothing is shown."""
+    if shown is not None:
+        shown.update(shown.task_ids[0], completed=done, total=total, said=said)

@@ -1,0 +1,434 @@
+"""What ``inspect`` says, as values: how each child stands, why, what will be done, and when.
+
+Pure: made of rows, an evaluation that changed nothing, and the settings.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from reconciler.cli import theme
+from reconciler.cli.picture.graph import Graph, Node
+from reconciler.cli.theme import Tone
+from reconciler.domain.codes import Code, OrchestrationCode
+from reconciler.domain.diagnosis import MOST_ATTEMPTS, ChildDiagnosis, Diagnosis, Policy
+from reconciler.domain.model import Child, Orchestration, moment
+from reconciler.domain.rows import text
+from reconciler.operations import context as to
+from reconciler.operations.context import ActionOutcome, Evaluation
+
+_SHORT_ID = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the reconciler will do about a child, and when; ``at`` None: no moment can be named."""
+
+    does: str
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChildView:
+    """A child as a person sees it. ``code`` is None for a terminal child."""
+
+    sub_issue_id: str
+    label: str
+    title: str
+    status: str
+    code: str | None
+    reason: str
+    tone: Tone
+    age_seconds: float | None
+    depends_on: tuple[str, ...]
+    task_id: str | None
+    branch: str | None
+    outlook: Outlook | None
+
+    @property
+    def stuck(self) -> bool:
+        """Whether something is wrong with it: neither finished, nor healthy, nor over budget."""
+        return self.code is not None and theme.stuck(self.code)
+
+    @property
+    def state(self) -> str:
+        """The one word for a picture: its diagnosis, else its status."""
+        return self.code or self.status
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One ``orchestration_recovered`` event."""
+
+    at: str
+    sub_issue_id: str
+    task_id: str
+    code: str
+    before: str
+    after: str
+    stranded_seconds: float | None
+    sweep_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Something that a person could run, and what for."""
+
+    line: str
+    purpose: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything that ``inspect`` shows of an orchestration; ages in seconds."""
+
+    orchestration_id: str
+    repo: str | None
+    parent: str | None
+    user_id: str | None
+    code: str
+    reason: str
+    age_seconds: float | None
+    withheld: str | None
+    next_sweep_at: datetime | None
+    children: tuple[ChildView, ...]
+    outlook: Outlook | None
+    commands: tuple[Command, ...] = ()
+    repairs: tuple[Repair, ...] = ()
+    repairs_partial: str | None = None
+    focus: str | None = None
+    notes: tuple[str, ...] = ()
+    statuses: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def stuck(self) -> tuple[ChildView, ...]:
+        """The stuck children, the oldest first; an unknown age counts as the oldest."""
+        found = [child for child in self.children if child.stuck]
+        found.sort(key=lambda c: -(c.age_seconds if c.age_seconds is not None else float("inf")))
+        return tuple(found)
+
+    @property
+    def alarming(self) -> bool:
+        """Whether a person should look."""
+        wrong = {OrchestrationCode.UNSETTLED_PARENT.value, OrchestrationCode.ROWS_MISSING.value}
+        return bool(self.stuck) or self.code in wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What an outlook depends on beside the rows: the policy, the time, and the next sweep."""
+
+    policy: Policy
+    now: datetime
+    next_sweep_at: datetime | None
+    withheld: str | None = None
+
+
+def build_view(
+    orchestration: Orchestration, evaluation: Evaluation, given: Circumstances
+) -> View:
+    """Put together what is shown of an orchestration.
+
+    ``orchestration`` is as it was read; ``evaluation`` is one that changed nothing.
+    """
+    found = evaluation.found
+    actions: dict[str, ActionOutcome] = {}
+    for action in evaluation.actions:
+        actions.setdefault(action.sub_issue_id, action)
+    children = tuple(
+        _child_view(child, found, actions.get(key), given)
+        for key, child in orchestration.children.items()
+    )
+    meta = orchestration.meta
+    item = meta.item if meta is not None else {}
+    age = None
+    if found is not None and found.since is not None:
+        age = max(0.0, (given.now - found.since).total_seconds())
+    parent = text(item, "parent_issue_ref", "parent_linear_issue_id")
+    parent_stuck = [entry for entry in evaluation.stuck if entry.sub_issue_id is None]
+    view = View(
+        orchestration_id=orchestration.orchestration_id,
+        repo=meta.repo if meta is not None else None,
+        parent=parent,
+        user_id=meta.user_id if meta is not None else None,
+        code=str(found.code) if found is not None else "",
+        reason=parent_stuck[0].reason if parent_stuck else (found.reason if found else ""),
+        age_seconds=age,
+        withheld=given.withheld,
+        next_sweep_at=given.next_sweep_at,
+        children=children,
+        outlook=_parent_outlook(found, evaluation, given),
+        statuses=Counter(child.raw_status or "?" for child in orchestration.children.values()),
+    )
+    return _with_commands(view)
+
+
+def _child_view(
+    child: Child,
+    found: Diagnosis | None,
+    action: ActionOutcome | None,
+    given: Circumstances,
+) -> ChildView:
+    diagnosis = found.children.get(child.sub_issue_id) if found is not None else None
+    entered = moment(child.updated_at)
+    age = None if entered is None else max(0.0, (given.now - entered).total_seconds())
+    reason = text(child.item, "failure_reason") or ""
+    tone = theme.tone_of_status(child.status)
+    outlook = None
+    if diagnosis is not None:
+        age = diagnosis.age_seconds(given.now)
+        reason = diagnosis.reason
+        tone = theme.tone_of_code(diagnosis.code)
+        outlook = outlook_of(diagnosis, action, given)
+    return ChildView(
+        sub_issue_id=child.sub_issue_id,
+        label=label_of(child),
+        title=text(child.item, "title") or "",
+        status=child.raw_status or "?",
+        code=str(diagnosis.code) if diagnosis is not None else None,
+        reason=reason,
+        tone=tone,
+        age_seconds=age,
+        depends_on=child.depends_on,
+        task_id=child.task_id,
+        branch=child.branch_name,
+        outlook=outlook,
+    )
+
+
+def label_of(child: Child) -> str:
+    """Return what a person calls a child: its display id, else the beginning of its id."""
+    if child.display_id:
+        return child.display_id
+    return "integration" if child.is_integration else short_id(child.sub_issue_id)
+
+
+def short_id(sub_issue_id: str) -> str:
+    """Return the beginning of a long id."""
+    return sub_issue_id if len(sub_issue_id) <= 2 * _SHORT_ID else f"{sub_issue_id[:_SHORT_ID]}…"
+
+
+# -- what will be done, and when
+
+
+def outlook_of(
+    diagnosis: ChildDiagnosis, action: ActionOutcome | None, given: Circumstances
+) -> Outlook:
+    """Return what the reconciler will do about a child, and when."""
+    if action is not None:
+        does = _action_in_words(action)
+        if given.withheld is not None:
+            return Outlook(f"nothing now ({given.withheld}); else it {does}")
+        return Outlook(f"{does} with the next sweep", given.next_sweep_at)
+    return _without_action(diagnosis, given)
+
+
+_RELEASES = {
+    to.RELEASED: "releases it as a new task",
+    to.ADOPTED: "adopts the task {task_id}, which an interrupted releaser left",
+    to.REFUSED: "marks it failed: {detail}",
+    to.REINVOKED: "invokes the pipeline of its task {task_id}",
+    to.OVER_BUDGET: "releases it as soon as its user has a free slot, the oldest due first",
+    to.IDEMPOTENCY_CONFLICT: "leaves it alone: {detail}",
+}
+_REPAIRS = {
+    "advance": "sets it to what its task {task_id} says, and goes on with its dependents",
+    "skip": "skips it",
+    "adopt": "adopts the task {task_id}, which an interrupted releaser left",
+    "reset claim": "takes the dead claim away and releases it",
+    "reinvoke": "invokes the pipeline of its task {task_id} again",
+    "nudge": "touches task {task_id}, so that the live reconciler settles the parent",
+}
+
+
+def _action_in_words(action: ActionOutcome) -> str:
+    if action.outcome == to.FAILED:
+        return f"tries again what failed just now ({action.detail})"
+    words = _RELEASES.get(action.outcome) if action.verb == "release" else _REPAIRS[action.verb]
+    if words is None:
+        words = "looks at it again ({detail})" if action.detail else "looks at it again"
+    return words.format(task_id=action.task_id or "it has", detail=action.detail)
+
+
+def _without_action(diagnosis: ChildDiagnosis, given: Circumstances) -> Outlook:
+    since, policy = diagnosis.since, given.policy
+    code = diagnosis.code
+    if code is Code.WITHIN_GRACE:
+        return _after(since, policy.grace, "steps in if the live reconciler has not", given)
+    if code is Code.CLAIM_IN_PROGRESS:
+        return _after(since, policy.claim_timeout, "leaves the live claim alone", given)
+    if code is Code.UNSTARTED_TASK:
+        if not policy.can_invoke:
+            return Outlook("nothing: ORCHESTRATOR_FUNCTION_ARN is not set")
+        if "times" in diagnosis.reason:
+            return Outlook(f"nothing more: {MOST_ATTEMPTS} invocations were in vain")
+        return Outlook("invokes the pipeline again after a pause that doubles each time")
+    return Outlook(_PASSIVE.get(code, "nothing: it needs a person"))
+
+
+_PASSIVE = {
+    Code.WAITING: "releases it once everything before it has succeeded",
+    Code.RUNNING: "nothing: the task is at work",
+    Code.OVER_BUDGET: "releases it as soon as its user has a free slot, the oldest due first",
+    Code.CHECK_FAILED: "looks again with the next sweep",
+    Code.QUARANTINED: "tries again when the pause is over, or as soon as any of its rows changes",
+    Code.LOST_RELEASE: "looks again with the next sweep",
+    Code.MISSING_TASK_ID: "nothing by itself: no task stands under its idempotency key",
+}
+
+
+def _after(
+    since: datetime | None, wait: timedelta, does: str, given: Circumstances
+) -> Outlook:
+    return Outlook(does, max(since + wait, given.now) if since is not None else None)
+
+
+def _parent_outlook(
+    found: Diagnosis | None, evaluation: Evaluation, given: Circumstances
+) -> Outlook | None:
+    if found is None or found.code not in {
+        OrchestrationCode.UNSETTLED_PARENT,
+        OrchestrationCode.ROWS_MISSING,
+    }:
+        return None
+    for action in evaluation.actions:
+        if action.verb == "nudge":
+            does = _action_in_words(action)
+            if given.withheld is not None:
+                return Outlook(f"nothing now ({given.withheld}); else it {does}")
+            return Outlook(f"{does} with the next sweep", given.next_sweep_at)
+    return Outlook("nothing: it needs a person")
+
+
+# -- what a person could run
+
+
+def _with_commands(view: View) -> View:
+    return replace(view, commands=tuple(_commands(view)))
+
+
+_BY_HAND = frozenset(
+    {
+        Code.LOST_RELEASE.value,
+        Code.OVER_BUDGET.value,
+        Code.QUARANTINED.value,
+        Code.ABANDONED_CLAIM.value,
+        Code.WITHIN_GRACE.value,
+    }
+)
+_LOOK_AT_TASK = frozenset(
+    {
+        Code.LONG_RUNNING.value,
+        Code.MISSING_TASK.value,
+        Code.UNSTARTED_TASK.value,
+        Code.IDEMPOTENCY_CONFLICT.value,
+    }
+)
+
+
+def _commands(view: View) -> Sequence[Command]:
+    name = view.orchestration_id
+    commands: list[Command] = []
+    if view.withheld is not None and view.withheld.startswith("paused"):
+        commands.append(Command("reconciler resume", "let repairs go on, everywhere"))
+    if view.alarming:
+        line = f"reconciler sweep --inline --orchestration {name}"
+        commands.append(Command(line, "do now what the next sweep would do"))
+    for child in view.stuck:
+        if child.code in _BY_HAND:
+            line = f"reconciler release {name} {child.sub_issue_id}"
+            commands.append(Command(line, f"release only {child.label}, if it is due"))
+            break
+    for child in view.stuck:
+        if child.code in _LOOK_AT_TASK and child.task_id is not None:
+            key = f'{{"task_id": {{"S": "{child.task_id}"}}}}'
+            line = f"aws dynamodb get-item --table-name \"$TASK_TABLE_NAME\" --key '{key}'"
+            commands.append(Command(line, f"look at the task of {child.label}"))
+            break
+    if view.alarming:
+        line = f"reconciler inspect {name} --format mermaid"
+        commands.append(Command(line, "the picture, for an issue or a wiki"))
+    return commands
+
+
+# -- the picture, and JSON
+
+
+def graph_of(view: View) -> Graph:
+    """Return the orchestration as a graph; a predecessor that has no row is a ghost."""
+    nodes = {
+        child.sub_issue_id: Node(
+            key=child.sub_issue_id,
+            label=child.label,
+            state=child.state,
+            tone=child.tone,
+            title=child.title,
+            age_seconds=child.age_seconds,
+        )
+        for child in view.children
+    }
+    before: dict[str, tuple[str, ...]] = {}
+    for child in view.children:
+        before[child.sub_issue_id] = child.depends_on
+        for name in child.depends_on:
+            if name not in nodes:
+                nodes[name] = Node(name, short_id(name), "no such row", Tone.GHOST)
+    return Graph(nodes, before)
+
+
+def to_json(view: View) -> dict[str, Any]:
+    """Return the view as plain JSON values; times are ISO 8601 UTC, ages seconds."""
+    return {
+        "orchestration_id": view.orchestration_id,
+        "repo": view.repo,
+        "parent_issue_ref": view.parent,
+        "platform_user_id": view.user_id,
+        "code": view.code,
+        "reason": view.reason,
+        "age_seconds": _rounded(view.age_seconds),
+        "withheld": view.withheld,
+        "next_sweep_at": _iso(view.next_sweep_at),
+        "will": _outlook_json(view.outlook),
+        "statuses": dict(sorted(view.statuses.items())),
+        "stuck": len(view.stuck),
+        "children": [_child_json(child) for child in view.children],
+        "repairs": [
+            {name: getattr(repair, name) for name in Repair.__slots__} for repair in view.repairs
+        ],
+        "commands": [{"run": c.line, "purpose": c.purpose} for c in view.commands],
+        "focus": view.focus,
+        "notes": [*view.notes, *((view.repairs_partial,) if view.repairs_partial else ())],
+    }
+
+
+def _child_json(child: ChildView) -> dict[str, Any]:
+    return {
+        "sub_issue_id": child.sub_issue_id,
+        "display_id": child.label,
+        "title": child.title,
+        "status": child.status,
+        "code": child.code,
+        "stuck": child.stuck,
+        "reason": child.reason,
+        "age_seconds": _rounded(child.age_seconds),
+        "depends_on": list(child.depends_on),
+        "task_id": child.task_id,
+        "branch_name": child.branch,
+        "will": _outlook_json(child.outlook),
+    }
+
+
+def _outlook_json(outlook: Outlook | None) -> dict[str, Any] | None:
+    return None if outlook is None else {"do": outlook.does, "at": _iso(outlook.at)}
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat().replace("+00:00", "Z")
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)

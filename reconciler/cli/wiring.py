@@ -1,0 +1,66 @@
+"""What the sub-commands share: settings, a reconciler, and the broker."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from reconciler.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    import redis
+
+    from reconciler.operations.reconciler import Reconciler
+
+_BROKER_SECONDS = 3.0
+
+
+def settings_for_cli() -> Settings:
+    """Read the settings, and send logs to standard error.
+
+    On a terminal a person reads the command's own output, so only errors are logged there, unless
+    ``LOG_LEVEL`` asks for more.
+
+    Raises:
+        SettingsError: a setting makes no sense.
+    """
+    from reconciler.observability.logs import configure_logging  # noqa: PLC0415 - start-up time
+
+    settings = load_settings()
+    if sys.stderr.isatty() and "LOG_LEVEL" not in os.environ:
+        configure_logging(settings.model_copy(update={"log_level": "ERROR"}))
+    else:
+        configure_logging(settings)
+    return settings
+
+
+def reconciler_for_cli(settings: Settings) -> Reconciler:
+    """Return a reconciler for this process.
+
+    Raises:
+        SettingsError, AccessError: no region or profile, or credentials in part.
+    """
+    from reconciler.operations.wiring import build_reconciler  # noqa: PLC0415 - start-up time
+
+    return build_reconciler(settings)
+
+
+def broker_for_cli(settings: Settings) -> redis.Redis:
+    """Return a client of the broker that gives up soon."""
+    import redis  # noqa: PLC0415 - start-up time
+
+    return redis.Redis.from_url(
+        settings.celery_broker_url,
+        socket_timeout=_BROKER_SECONDS,
+        socket_connect_timeout=_BROKER_SECONDS,
+    )
+
+
+def operator() -> str:
+    """Return who is at the keyboard, for what is kept of a pause."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

@@ -11,7 +11,7 @@ from typing import Any
 
 from reconciler.domain.model import META, moment
 from tests.simulation.scheduler import Actor, Call, Execution
-from tests.simulation.world import CLAIM_TIMEOUT, Scenario
+from tests.simulation.world import CLAIM_TIMEOUT, USER, Scenario
 
 _TERMINAL = ("succeeded", "failed", "skipped")
 _UNRELEASED = ("blocked", "ready")
@@ -40,6 +40,7 @@ class Invariants:
         self._scenario = scenario
         self._rows: Rows = execution.database.tables["OrchestrationTable"].items
         self._tasks: Rows = execution.database.tables["TaskTable"].items
+        self._old_keys = {_s(task, "idempotency_key") for task in self._tasks.values()}
         execution.observers.append(self)
 
     def __call__(self, actor: Actor, call: Call) -> None:
@@ -76,11 +77,26 @@ class Invariants:
             assert len(ours) == 1, f"I2: {len(ours)} tasks of ours under {wanted}"
             shown = actor.lookups.get(wanted, frozenset())
             assert not shown, f"I2: created a task though {sorted(shown)} was seen under {wanted}"
+            known = wanted in self._old_keys
+            assert not known, f"I2: created a task though one has long stood under {wanted}"
             self._carried(task, rows)
         if actor.spec.ours:
             for key in tasks.keys() & before.keys():
-                same_status = tasks[key].get("status") == before[key].get("status")
-                assert same_status, "I4: we changed the status of a task"
+                self._only_told_of(before[key], tasks[key])
+            self._within_the_cap(tasks)
+
+    @staticmethod
+    def _only_told_of(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        names = {n for n in before.keys() | after.keys() if before.get(n) != after.get(n)}
+        foreign = {n for n in names if not n.startswith(("reconciler_", "reconcile_"))}
+        assert not foreign, f"I4: we changed {sorted(foreign)} of a task"
+        assert "reconciler_sweep_id" not in names, "I2: we created a task over one that exists"
+
+    def _within_the_cap(self, tasks: Rows) -> None:
+        cap = self._scenario.cap
+        if cap is not None:
+            waiting = sum(_s(task, "status") == "SUBMITTED" for task in tasks.values())
+            assert waiting <= cap, f"budget: {waiting} tasks where {cap} may be"
 
     def _carried(self, task: Mapping[str, Any], rows: Rows) -> None:
         """A task that we created is the one that exactly one released row carries, and due."""
@@ -169,6 +185,8 @@ class Invariants:
         own = _s(after, "child_task_id")
         task = self._tasks.get((own or "", ""))
         wanted = f"{after['orchestration_id']['S']}_{name}" + (f"_{earlier}" if earlier else "")
+        whose = _s(task, "user_id")
+        assert whose in {None, USER}, f"{name} carries a task of {whose}"
         assert task is not None, f"I2: {name} is released with a task that does not exist"
         assert _s(task, "idempotency_key") == wanted, f"I2: {name} carries another release's task"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 from tests.simulation.world import (
@@ -10,11 +11,16 @@ from tests.simulation.world import (
     Node,
     Scenario,
     cancellation,
+    claims_again,
     delivery,
+    late_retry,
     live,
     older_live,
     removal,
     retry,
+    rewires,
+    seeds_again,
+    sim_settings,
     sweep,
     task_ends,
     time_passes,
@@ -39,8 +45,6 @@ def chain(first: Node = ENDED) -> dict[str, Node]:
 
 def diamond(left: Node = ENDED, right: Node = ENDED) -> dict[str, Node]:
     """A, then B and C, then D, which waits for both."""
-    from dataclasses import replace  # noqa: PLC0415 - one use
-
     return {
         "a": DONE,
         "b": replace(left, after="a"),
@@ -160,6 +164,81 @@ def _small() -> list[Scenario]:
     ]
 
 
+def _narrow() -> list[Scenario]:
+    """One condition each: what would go wrong without it."""
+    capped = sim_settings(
+        user_concurrency_table_name="UserConcurrencyTable", max_concurrent_tasks_per_user=1
+    )
+    roots = {name: Node("ready") for name in "ab"}
+    broken = Node("released", task="COMPLETED", build_passed=False)
+    failed = Node("failed", task="FAILED")
+    left = pair(DONE) | {"b": Node("blocked", "a", left_task="RUNNING")}
+    foreign = pair(DONE) | {"b": Node("blocked", "a", left_task="RUNNING", left_by="user-2")}
+    claimed = pair(DONE) | {"b": Node("releasing", "a")}
+    edited = {"a": DONE, "b": Node("blocked", "a"), "c": RUNNING}
+    return [
+        Scenario(
+            "a verdict on a row that runs its retry",
+            {"a": FELL},
+            [sweep(1), late_retry("a")],
+            0,
+            retries=True,
+        ),
+        Scenario("a broken build", pair(broken), [sweep(1), live("a")], 1),
+        Scenario(
+            "a retry races a skip", pair(failed), [sweep(1), retry("a"), live()], 1, retries=True
+        ),
+        Scenario(
+            "a skip races a retry's release",
+            pair(failed),
+            [sweep(1), retry("a"), delivery("a")],
+            0,
+            retries=True,
+        ),
+        Scenario(
+            "a predecessor is removed",
+            pair(DONE),
+            [sweep(1), removal("a"), delivery("b", 1, ("a",))],
+            0,
+            converges=False,
+        ),
+        Scenario("dependencies are edited", edited, [sweep(1), rewires("b", "a", "c")], 1),
+        Scenario("a claim is made anew", claimed, [sweep(1), claims_again("b")], 1),
+        Scenario(
+            "a claim with its task is made anew",
+            pair(DONE) | {"b": Node("releasing", "a", left_task="RUNNING")},
+            [sweep(1), claims_again("b")],
+            1,
+        ),
+        Scenario(
+            "a row is seeded again",
+            pair(DONE),
+            [delivery("b", 1), seeds_again("b"), sweep(2)],
+            0,
+            LAGGING,
+        ),
+        Scenario("a task was left behind", left, [sweep(1), sweep(2)], 1),
+        Scenario("a task was left behind, live", left, [sweep(1), live()], 1),
+        Scenario("another user's task", foreign, [sweep(1), sweep(2)], 0, converges=False),
+        Scenario(
+            "a retry is released",
+            {"a": replace(failed, status="ready")},
+            [sweep(1), live()],
+            1,
+            LAGGING,
+        ),
+        Scenario(
+            "the cap of a user",
+            roots,
+            [sweep(1, capped), sweep(2, capped)],
+            0,
+            settings=capped,
+            cap=1,
+            converges=False,
+        ),
+    ]
+
+
 def _adversarial() -> list[Scenario]:
     """The five schedules of the platform's own analysis."""
     both = diamond(RUNNING, RUNNING)
@@ -199,7 +278,7 @@ def _adversarial() -> list[Scenario]:
 
 
 ADVERSARIAL = _adversarial()
-SCENARIOS = [*_everybody_once(), *_small()]
+SCENARIOS = [*_everybody_once(), *_small(), *_narrow()]
 
 LONG = [
     Scenario(

@@ -60,6 +60,8 @@ class Node:
     task_exists: bool = True
     left_task: str | None = None
     """Status of a task that stands under its next key, though its row does not know of it."""
+    left_by: str = "user-1"
+    """Whose that task is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +169,12 @@ def fill(database: MemoryDynamoDB, scenario: Scenario) -> None:
         if node.left_task is not None:
             key = idempotency_key(name, earlier)
             row = task_row(name, node.left_task, key, task_id(name, 2))
+            row["user_id"] = {"S": node.left_by}
             database.put_item(TableName="TaskTable", Item=row)
     database.put_item(TableName="OrchestrationTable", Item=meta_row(len(scenario.nodes)))
+    if scenario.cap is not None:
+        active = {"user_id": {"S": USER}, "active_count": {"N": "0"}}
+        database.put_item(TableName="UserConcurrencyTable", Item=active)
     for table in database.tables.values():
         table.forget_history()
 
@@ -377,6 +383,53 @@ def retry(child: str, *behind: str) -> ActorSpec:
         _set_status(port, child, "ready", "failed")
 
     return ActorSpec(f"retry {child}", _tolerant(body), crashes=False)
+
+
+def late_retry(child: str, number: int = 1) -> ActorSpec:
+    """The live reconciler hears of a failure, a user retries, and the retry is released."""
+
+    def body(port: Port) -> None:
+        key = {"task_id": {"S": task_id(child)}}
+        got = port.call("get_item", TableName="TaskTable", Key=key, ConsistentRead=True)
+        reconciler = _live(port, ClaimThenCreate, number)
+        reconciler.receive(got["Item"])
+        _set_status(port, child, "ready", "failed")
+        reconciler.react(ORCH)
+
+    return ActorSpec(f"retry {child}", _tolerant(body), crashes=False)
+
+
+def _rewrite(name: str, child: str, change: str, values: Row) -> ActorSpec:
+    def body(port: Port) -> None:
+        port.call(
+            "update_item",
+            TableName="OrchestrationTable",
+            Key={"orchestration_id": {"S": ORCH}, "sub_issue_id": {"S": child}},
+            UpdateExpression=change,
+            ConditionExpression="attribute_exists(sub_issue_id)",
+            ExpressionAttributeValues=values,
+        )
+
+    return ActorSpec(name, _tolerant(body), crashes=False)
+
+
+def claims_again(child: str) -> ActorSpec:
+    """A releaser claims a row once more, whoever had it."""
+    values = {":s": {"S": "releasing"}, ":at": {"S": timestamp(START)}}
+    return _rewrite(f"claim {child}", child, "SET child_status = :s, updated_at = :at", values)
+
+
+def rewires(child: str, *after: str) -> ActorSpec:
+    """Somebody edits what a child depends on."""
+    values = {":d": {"L": [{"S": name} for name in after]}}
+    return _rewrite(f"edit {child}", child, "SET depends_on = :d", values)
+
+
+def seeds_again(child: str) -> ActorSpec:
+    """A redelivered webhook writes a child row as it was seeded."""
+    values = {":s": {"S": "blocked"}}
+    change = "SET child_status = :s REMOVE child_task_id, child_branch_name"
+    return _rewrite(f"seed {child}", child, change, values)
 
 
 def removal(*names: str) -> ActorSpec:

@@ -1,0 +1,389 @@
+"""Bugs of every class, each put into the real code on purpose.
+
+A bug replaces one function with one that differs in a single respect. What its suite should say
+about it is not written down: ``seeded_bugs`` finds out which test catches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import ulid
+
+from reconciler.domain import diagnosis, rows
+from reconciler.domain.diagnosis import _Diagnoser
+from reconciler.domain.model import Child, ChildStatus, Task
+from reconciler.operations import release, repair
+from reconciler.operations import context as to
+from reconciler.operations.release import Releaser
+from reconciler.operations.repair_pass import RepairPass
+from reconciler.stores import tasks as task_store
+from reconciler.stores.budget import BudgetStore
+from reconciler.stores.conditions import Expression
+from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.orchestrations import OrchestrationStore
+from reconciler.stores.tasks import TaskStore
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """A bug: its class, what it does, and what it replaces."""
+
+    name: str
+    says: str
+    seed: Callable[[], None]
+
+
+BUGS: dict[str, Bug] = {}
+
+
+def bug(says: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Enter a bug under its function's name."""
+
+    def enter(seed: Callable[[], None]) -> Callable[[], None]:
+        name = seed.__name__.replace("_", "-")
+        BUGS[name] = Bug(name, says, seed)
+        return seed
+
+    return enter
+
+
+def _without(owner: Any, method: str, *attributes: str) -> None:
+    """Make a write leave out its conditions on ``attributes``; SET clauses stay."""
+    original = getattr(owner, method)
+
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
+        action = original(self, *args, **kwargs)
+        part = next(iter(action.values()))
+        parts = part["ConditionExpression"].split(" AND ")
+        kept = [p for p in parts if not any(f"#{name}" in p for name in attributes)]
+        assert len(kept) < len(parts), "there is no such condition any more"
+        _reassemble(part, kept)
+        return action
+
+    setattr(owner, method, wrapped)
+
+
+def _reassemble(part: dict[str, Any], kept: list[str]) -> None:
+    part["ConditionExpression"] = " AND ".join(kept)
+    if not kept:
+        del part["ConditionExpression"]
+    text = part.get("ConditionExpression", "") + part.get("UpdateExpression", "")
+    for field in ("ExpressionAttributeNames", "ExpressionAttributeValues"):
+        used = {k: v for k, v in part.get(field, {}).items() if _named(k, text)}
+        part.pop(field, None)
+        if used:
+            part[field] = used
+
+
+def _named(placeholder: str, text: str) -> bool:
+    tail = text.split(placeholder)[1:]
+    return any(not rest[:1].isalnum() and rest[:1] != "_" for rest in tail)
+
+
+# -- conditions dropped, one by one
+
+
+@bug("release: the row's status is no condition")
+def release_ignores_status() -> None:
+    _without(OrchestrationStore, "set_released", "child_status")
+
+
+@bug("release: the attempt that was read is no condition")
+def release_ignores_attempt() -> None:
+    _without(OrchestrationStore, "set_released", "child_status", "child_task_id")
+
+
+@bug("release: the dependencies that were read are no condition")
+def release_ignores_edited_dependencies() -> None:
+    _without(OrchestrationStore, "set_released", "depends_on")
+
+
+@bug("release: no condition on the predecessors")
+def release_drops_predecessor_conditions() -> None:
+    release.MAX_ACTIONS = 0  # type: ignore[misc]
+    # 0 − own is negative: slicing would keep some; so the list is emptied at its source.
+    original = DynamoDB.transact
+
+    def transact(self: DynamoDB, actions: Any) -> Any:
+        kept = [action for action in actions if not _checks_success(action)]
+        return original(self, kept)
+
+    release.MAX_ACTIONS = 100  # type: ignore[misc]
+    DynamoDB.transact = transact  # type: ignore[method-assign]
+
+
+def _checks_success(action: Any) -> bool:
+    part = action.get("ConditionCheck")
+    return part is not None and part["ConditionExpression"].startswith("#child_status = ")
+
+
+@bug("release: the task may stand there already")
+def create_overwrites_a_task() -> None:
+    original = TaskStore.create
+
+    def create(self: TaskStore, *args: Any) -> Any:
+        action = original(self, *args)
+        for name in (
+            "ConditionExpression",
+            "ExpressionAttributeNames",
+            "ReturnValuesOnConditionCheckFailure",
+        ):
+            del action["Put"][name]
+        return action
+
+    TaskStore.create = create  # type: ignore[method-assign]
+
+
+@bug("advance: which task the row runs is no condition (a wrong-task verdict)")
+def verdict_on_another_task() -> None:
+    _without(OrchestrationStore, "set_outcome", "child_task_id")
+
+
+@bug("advance: that the row still runs is no condition")
+def verdict_on_any_status() -> None:
+    _without(OrchestrationStore, "set_outcome", "child_status")
+
+
+@bug("skip: the row's status is no condition")
+def skip_ignores_status() -> None:
+    _without(OrchestrationStore, "set_skipped", "child_status")
+
+
+@bug("skip: that the cause still failed is no condition")
+def skip_ignores_cause() -> None:
+    original = DynamoDB.transact
+
+    def transact(self: DynamoDB, actions: Any) -> Any:
+        first = actions[0].get("ConditionCheck")
+        if first is None or " IN " not in first["ConditionExpression"]:
+            return original(self, actions)
+        lost = original(self, actions[1:])
+        return None if lost is None else replace(lost, reasons=(_NONE, *lost.reasons))
+
+    from reconciler.stores.dynamodb import Reason  # noqa: PLC0415 - one use
+
+    _NONE = Reason("None")  # noqa: N806 - a constant of this bug
+    DynamoDB.transact = transact  # type: ignore[method-assign]
+
+
+@bug("claim: when it was made is no condition")
+def reset_ignores_renewed_claim() -> None:
+    _without(OrchestrationStore, "set_claim_reset", "updated_at")
+
+
+@bug("claim: that there still is one is no condition")
+def reset_ignores_status() -> None:
+    _without(OrchestrationStore, "set_claim_reset", "child_status", "updated_at", "child_task_id")
+
+
+@bug("adopt: when the claim was made is no condition")
+def adopt_ignores_renewed_claim() -> None:
+    _without(OrchestrationStore, "set_adopted", "updated_at")
+
+
+@bug("adopt: the row's state is no condition")
+def adopt_ignores_status() -> None:
+    _without(OrchestrationStore, "set_adopted", "child_status", "child_task_id", "updated_at")
+
+
+# -- decisions that are wrong
+
+
+@bug("a due child's predecessors are not looked at, nor are they a condition")
+def predecessors_skipped() -> None:
+    release_drops_predecessor_conditions()
+    original = Releaser._not_due
+
+    def not_due(self: Releaser, orchestration: Any, child: Child, context: Any) -> Any:
+        bare = replace(child, depends_on=())
+        return original(self, orchestration, bare, context)
+
+    Releaser._not_due = not_due  # type: ignore[method-assign]
+    due = _Diagnoser._settle_due
+
+    def settle_due(self: _Diagnoser, unreleased: dict[str, Child]) -> None:
+        bare = {key: replace(child, depends_on=()) for key, child in unreleased.items()}
+        due(self, bare)
+        for key in list(unreleased):
+            if key not in bare:
+                del unreleased[key]
+
+    _Diagnoser._settle_due = settle_due  # type: ignore[method-assign]
+
+
+@bug("a claim's age is ignored")
+def claim_age_ignored() -> None:
+    original = _Diagnoser._claim
+
+    def claim(self: _Diagnoser, child: Child) -> None:
+        policy = self.policy
+        self.policy = replace(policy, claim_timeout=timedelta(0))
+        original(self, child)
+        self.policy = policy
+
+    _Diagnoser._claim = claim  # type: ignore[method-assign]
+
+
+@bug("a broken build counts as a success")
+def broken_build_passes() -> None:
+    def outcome(self: Task) -> ChildStatus:
+        return ChildStatus.SUCCEEDED if self.status == "COMPLETED" else ChildStatus.FAILED
+
+    Task.outcome = property(outcome)  # type: ignore[assignment, method-assign]
+
+
+@bug("a cancelled task leaves its child running")
+def cancelled_never_ends() -> None:
+    terminal = frozenset({"COMPLETED", "FAILED", "TIMED_OUT"})
+    Task.terminal = property(lambda self: self.status in terminal)  # type: ignore[assignment, method-assign]
+
+
+@bug("a task that an interrupted releaser left is not looked for")
+def no_look_up() -> None:
+    TaskStore.find = lambda _self, _key: None  # type: ignore[method-assign, assignment]
+
+
+@bug("another user's task is adopted")
+def adopts_anybodys_task() -> None:
+    original = Releaser.adopt
+
+    def adopt(self: Releaser, orchestration: Any, child: Child, task: Task, *rest: Any) -> Any:
+        return original(
+            self, orchestration, child, replace(task, user_id=orchestration.meta.user_id), *rest
+        )
+
+    expect = TaskStore.expect_task
+
+    def expect_task(self: TaskStore, task: Task) -> Any:
+        found = self.read([task.task_id], consistent=True)[task.task_id]
+        return expect(self, found or task)
+
+    Releaser.adopt = adopt  # type: ignore[method-assign]
+    TaskStore.expect_task = expect_task  # type: ignore[method-assign]
+
+
+@bug("a retry's key does not name the earlier attempt")
+def retry_key_is_the_first_one() -> None:
+    key = property(lambda self: f"{self.orchestration_id}_{self.sub_issue_id}")
+    Child.idempotency_key = key  # type: ignore[assignment, method-assign]
+
+
+@bug("two releasers give one release two task ids, and the row's state is no condition")
+def task_ids_are_random() -> None:
+    from reconciler.domain import task  # noqa: PLC0415 - one use
+
+    task.task_id_for = lambda *_: str(ulid.ULID())
+    release_ignores_attempt()
+
+
+@bug("failures do not close over dependents")
+def skips_are_not_transitive() -> None:
+    original = _Diagnoser._doom
+
+    def doom(self: _Diagnoser, child: Child, cause: str, since: Any) -> None:
+        if cause in self.failed:
+            original(self, child, cause, since)
+        else:
+            self._set(child, diagnosis.Code.WAITING, "")
+
+    _Diagnoser._doom = doom  # type: ignore[method-assign]
+
+
+@bug("a removed row is written back")
+def resurrects_a_row() -> None:
+    _without(OrchestrationStore, "set_released", "child_status", "child_task_id", "depends_on")
+
+
+@bug("what could not be read counts as absent")
+def unread_counts_as_absent() -> None:
+    original = TaskStore.read
+
+    def read(self: TaskStore, task_ids: Any, *, consistent: bool) -> Any:
+        wanted = list(task_ids)
+        return dict.fromkeys(wanted) | original(self, wanted, consistent=consistent)
+
+    TaskStore.read = read  # type: ignore[method-assign]
+
+
+# -- writes in the wrong order
+
+
+def _split(first: Callable[[Any], bool]) -> None:
+    """Make a release two transactions: what ``first`` names, then the rest."""
+    original = Releaser._commit
+
+    def commit(self: Releaser, *args: Any) -> Any:
+        class Split:
+            def transact(self, actions: Any) -> Any:
+                early = [action for action in actions if first(action)]
+                late = [action for action in actions if not first(action)]
+                return inner.transact(early) or inner.transact(late)
+
+        inner = self.dynamodb
+        return original(replace(self, dynamodb=Split()), *args)  # type: ignore[arg-type]
+
+    Releaser._commit = commit  # type: ignore[method-assign]
+
+
+def _is_flip(action: Any) -> bool:
+    return "Update" in action or "ConditionCheck" in action
+
+
+@bug("the row is flipped before its task is created")
+def flip_before_create() -> None:
+    _split(_is_flip)
+
+
+@bug("the task is created before its row is flipped")
+def create_before_flip() -> None:
+    _split(lambda action: not _is_flip(action))
+
+
+@bug("the pipeline is invoked, and that is not recorded; nor is it asked after")
+def never_invoked() -> None:
+    Releaser.invoke = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+
+
+@bug("a release reserves no slot")
+def no_reservation() -> None:
+    def reserve(self: BudgetStore, slots: Any, _task: str, waiting_key: str) -> Any:
+        build = Expression()
+        change = f"REMOVE {self._waiting_name(build, waiting_key)}"
+        key = self._key(slots.user_id)
+        return {
+            "Update": {
+                "TableName": self._table,
+                "Key": key,
+                "UpdateExpression": change,
+                **build.arguments(),
+            }
+        }
+
+    BudgetStore.reserve = reserve  # type: ignore[method-assign, assignment]
+
+
+@bug("a slot is reserved whatever has been pruned meanwhile")
+def reservation_ignores_pruning() -> None:
+    _without(BudgetStore, "reserve", "version")
+
+
+@bug("an advance is not followed up in the same pass")
+def one_step_a_pass() -> None:
+    original = RepairPass._begin
+
+    def begin(self: RepairPass, action: Any) -> bool:
+        return not self.outcomes and original(self, action)
+
+    RepairPass._begin = begin  # type: ignore[method-assign]
+
+
+@bug("every failure is swallowed: the repair counts as done")
+def lost_race_counts_as_done() -> None:
+    repair._lost = lambda item: repair.Repaired(  # type: ignore[assignment]
+        to.DONE, rows.parse_child(item) if item else None
+    )
+    task_store.EVENTS_ARE_KEPT = False  # type: ignore[attr-defined]

@@ -1,0 +1,86 @@
+"""Puts one bug after the other into the real code, and says which test caught it.
+
+    python -m tests.simulation.seeded_bugs [NAME …]
+
+Fails when a bug survives. Each bug has a process of its own, and the suite stops at the first test
+that catches it; one that fails without any bug would prove nothing, so that is checked first.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.bugs import BUGS
+
+SUITES = (
+    "tests/simulation/test_field_failures.py",
+    "tests/simulation/test_interleavings.py",
+    "tests/simulation/test_convergence.py",
+    "tests/simulation/test_random_schedules.py",
+)
+VARIABLE = "SEEDED_BUG"
+ROOT = Path(__file__).parents[2]
+
+
+def pytest_configure(config: pytest.Config) -> None:  # noqa: ARG001 - the hook's signature
+    """As a plugin of pytest: put the bug in, before any test is collected."""
+    name = os.environ.get(VARIABLE)
+    if name:
+        BUGS[name].seed()
+
+
+def run(name: str | None) -> str | None:
+    """Run the suites with one bug; returns the test that caught it, None when none did."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
+    command += ["-p", "tests.simulation.seeded_bugs", "-m", "not chaos", "--tb=line", *SUITES]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, VARIABLE: name or ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode not in {0, 1}:
+        raise SystemExit(f"{name}: pytest ended with {done.returncode}\n{done.stdout}{done.stderr}")
+    for line in done.stdout.splitlines():
+        if line.startswith(("FAILED ", "ERROR ")):
+            return line.partition(" ")[2]
+    return None
+
+
+def main(names: list[str]) -> int:
+    """Seed each bug and report; returns the number of survivors."""
+    unknown = set(names) - BUGS.keys()
+    if unknown:
+        raise SystemExit(f"no such bug: {', '.join(sorted(unknown))}")
+    if not names:
+        fails = run(None)
+        if fails is not None:
+            raise SystemExit(f"fails without any bug: {fails}")
+        say("without any bug: all pass")
+    survivors = 0
+    for name in names or BUGS:
+        before = time.monotonic()
+        caught = run(name)
+        survivors += caught is None
+        verdict = f"caught by {caught}" if caught is not None else "SURVIVED"
+        say(f"{name} ({BUGS[name].says}; {time.monotonic() - before:.0f} s): {verdict}")
+    say(f"{len(names or BUGS)} bugs, {survivors} survived")
+    return survivors
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(1 if main(sys.argv[1:]) else 0)

@@ -153,14 +153,6 @@ def _small() -> list[Scenario]:
             LAGGING,
         ),
         Scenario("pair: two sweeps, live", pair(), [sweep(1), sweep(2), live("a")], 0, LAGGING),
-        Scenario(
-            "pair: two sweeps, older live",
-            pair(),
-            [sweep(1), sweep(2), older_live("a")],
-            0,
-            LAGGING,
-            one_task=False,
-        ),
     ]
 
 
@@ -282,12 +274,22 @@ SCENARIOS = [*_everybody_once(), *_small(), *_narrow()]
 
 LONG = [
     Scenario(
-        f"{name}: two sweeps, live, long",
-        nodes,
-        [sweep(1), sweep(2), live("b" if name == "diamond" else "a")],
-        1,
+        "pair: two sweeps, older live",
+        pair(),
+        [sweep(1), sweep(2), older_live("a")],
+        0,
         LAGGING,
-    )
-    for name, nodes in GRAPHS.items()
+        one_task=False,
+    ),
+    *(
+        Scenario(
+            f"{name}: two sweeps, live, long",
+            nodes,
+            [sweep(1), sweep(2), live("b" if name == "diamond" else "a")],
+            1,
+            LAGGING,
+        )
+        for name, nodes in GRAPHS.items()
+    ),
 ]
 """Too many states for every build."""

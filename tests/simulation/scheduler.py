@@ -22,6 +22,7 @@ from typing import Any
 from botocore.exceptions import ClientError, ReadTimeoutError
 from greenlet import greenlet
 
+from reconciler.clock import Clock
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.simulation.storage import Table
 
@@ -104,7 +105,7 @@ class Port:
     def __init__(self, actor: Actor, clock: ClockHand) -> None:
         self._actor = actor
         self.clock = clock
-        self.read_clock = self._read_clock
+        self.read_clock: Clock = self._read_clock
 
     def _read_clock(self) -> datetime:
         self._actor.observe(f"clock {self.clock.now.isoformat()}")
@@ -386,8 +387,3 @@ def _text(answer: Any) -> str:
     if isinstance(answer, BaseException):
         return type(answer).__name__
     return repr(answer)
-
-
-def newest_version(table: Table) -> Mapping[Any, Mapping[str, Any]]:
-    """Return what stands in a table."""
-    return table.items

@@ -73,7 +73,8 @@ def test_a_chain_of_ten_lost_terminals_takes_one_sweep() -> None:
     nodes["k"] = Node("blocked", "j")
     database, scenario = MemoryDynamoDB(), Scenario("ten", nodes, [])
     fill(database, scenario)
-    recover(database, ClockHand(START), scenario, lambda _task: "COMPLETED")
+    rounds = recover(database, ClockHand(START), scenario, lambda _task: "COMPLETED")
+    assert rounds == 2, "all ten, and the release of the last, in the first one"
     sweeps = {
         event["metadata"]["M"]["sub_issue_id"]["S"]
         for event in database.tables["TaskEventsTable"].items.values()

@@ -128,9 +128,7 @@ class Circumstances:
     withheld: str | None = None
 
 
-def build_view(
-    orchestration: Orchestration, evaluation: Evaluation, given: Circumstances
-) -> View:
+def build_view(orchestration: Orchestration, evaluation: Evaluation, given: Circumstances) -> View:
     """Put together what is shown of an orchestration.
 
     ``orchestration`` is as it was read; ``evaluation`` is one that changed nothing.
@@ -281,9 +279,7 @@ _PASSIVE = {
 }
 
 
-def _after(
-    since: datetime | None, wait: timedelta, does: str, given: Circumstances
-) -> Outlook:
+def _after(since: datetime | None, wait: timedelta, does: str, given: Circumstances) -> Outlook:
     return Outlook(does, max(since + wait, given.now) if since is not None else None)
 
 

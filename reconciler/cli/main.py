@@ -96,7 +96,10 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, said) for name, (_, said) in COMMANDS.items()])
 
     def main(  # type: ignore[override] # always exits: a mode that returns is not wanted
-        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        **extra: Any,  # noqa: ANN401
     ) -> NoReturn:
         """Run a command line and exit with its code."""
         extra["standalone_mode"] = False
@@ -114,7 +117,7 @@ class LazyGroup(click.Group):
             # The reader (``| head``) has gone; the flush at exit must not complain either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
-        except Exception as error:  # noqa: BLE001 - the outermost edge: one line, never a traceback
+        except Exception as error:
             if os.environ.get("RECONCILER_DEBUG"):
                 raise
             said = f"unexpected {type(error).__name__}: {error}"

@@ -120,7 +120,9 @@ def age(seconds: float | None) -> str:
     if whole < MINUTE:
         return f"{whole} s"
     if whole < HOUR:
-        return _two(whole, MINUTE, "min", 1, "s") if whole < 10 * MINUTE else f"{whole // MINUTE} min"
+        return (
+            _two(whole, MINUTE, "min", 1, "s") if whole < 10 * MINUTE else f"{whole // MINUTE} min"
+        )
     if whole < DAY:
         return _two(whole, HOUR, "h", MINUTE, "min")
     return _two(whole, DAY, "d", HOUR, "h")
@@ -133,7 +135,7 @@ def _two(whole: int, big: int, big_name: str, small: int, small_name: str) -> st
 
 
 def short_age(seconds: float | None) -> str:
-    """Return a duration in at most four cells, for tables and pictures: ``45s``, ``12m``, ``3d``."""
+    """Return a duration in at most four cells: ``45s``, ``12m``, ``3d``."""
     if seconds is None:
         return "?"
     whole = int(seconds)

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 _BROKER_SECONDS = 3.0
 
 
-def settings_for_cli() -> Settings:
+def settings_for_cli(*, logs: bool = False) -> Settings:
     """Read the settings, and send logs to standard error.
 
-    On a terminal a person reads the command's own output, so only errors are logged there, unless
-    ``LOG_LEVEL`` asks for more.
+    A command's own output is what is read, so only errors are logged, unless ``LOG_LEVEL`` asks
+    for more; with ``logs`` (a sweep) everything is, but on a terminal.
 
     Raises:
         SettingsError: a setting makes no sense.
@@ -29,7 +29,8 @@ def settings_for_cli() -> Settings:
     from reconciler.observability.logs import configure_logging  # noqa: PLC0415 - start-up time
 
     settings = load_settings()
-    if sys.stderr.isatty() and "LOG_LEVEL" not in os.environ:
+    quiet = sys.stderr.isatty() or not logs
+    if quiet and "LOG_LEVEL" not in os.environ:
         configure_logging(settings.model_copy(update={"log_level": "ERROR"}))
     else:
         configure_logging(settings)

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 
+from reconciler.domain.codes import OrchestrationCode
 from reconciler.domain.model import (
     FAILURE,
     UNRELEASED,
@@ -22,6 +24,9 @@ from reconciler.domain.model import (
 
 ChildKey = tuple[str, str]
 """(orchestration id, sub-issue id)."""
+
+UNSETTLED = OrchestrationCode.UNSETTLED_PARENT.value
+"""Code of a repair that concerns no child."""
 
 _RANK = {
     ChildStatus.BLOCKED: 0,
@@ -62,12 +67,29 @@ class Snapshot:
                 yield (orchestration_id, key), child
 
 
+class Cause(StrEnum):
+    """What has not come: an event, a claimant, or the start of a task."""
+
+    EVENT = "event"
+    CLAIM = "claim"
+    START = "start"
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long something may be due before it counts as stranded."""
 
     grace: timedelta
     claim_timeout: timedelta
+    start_timeout: timedelta
+
+    def with_cause(self, cause: Cause) -> timedelta:
+        """Return the time that is allowed for what has not come."""
+        return {
+            Cause.EVENT: self.grace,
+            Cause.CLAIM: self.claim_timeout,
+            Cause.START: self.start_timeout,
+        }[cause]
 
 
 @dataclass(slots=True)
@@ -75,7 +97,8 @@ class Observer:
     """Fed one snapshot after the other; see the attributes for what it remembers.
 
     ``stranded`` is what is stranded in the latest snapshot, and ``ever_stranded`` what ever was.
-    ``regressions`` and ``early`` hold one sentence for each violation that was seen.
+    ``regressions`` and ``early`` hold one sentence for each violation that was seen, and
+    ``claimed_at`` when each claim that was seen had been made.
     """
 
     patience: Patience
@@ -84,6 +107,7 @@ class Observer:
     ever_stranded: set[ChildKey] = field(default_factory=set)
     regressions: list[str] = field(default_factory=list)
     early: dict[ChildKey, str] = field(default_factory=dict)
+    claimed_at: dict[ChildKey, datetime] = field(default_factory=dict)
     samples: int = 0
 
     def observe(self, snapshot: Snapshot) -> None:
@@ -97,36 +121,39 @@ class Observer:
         self.stranded = dict(self._stranded(snapshot))
         self.ever_stranded.update(self.stranded)
         self.ever_stranded.update(
-            recovery.child
-            for recovery in snapshot.recoveries
-            if recovery.code != "unsettled_parent"
+            recovery.child for recovery in snapshot.recoveries if recovery.code != UNSETTLED
         )
 
     def _stranded(self, snapshot: Snapshot) -> Iterator[tuple[ChildKey, datetime]]:
         for key, child in snapshot.children():
-            since = due_since(snapshot, child)
-            if since is None:
+            due = due_since(snapshot, child)
+            if due is None:
                 continue
-            claimed = child.status is ChildStatus.RELEASING
-            patience = self.patience.claim_timeout if claimed else self.patience.grace
-            if snapshot.at - since > patience:
+            cause, since = due
+            if cause is Cause.CLAIM:
+                self.claimed_at[key] = since
+            if snapshot.at - since > self.patience.with_cause(cause):
                 yield key, since
 
 
-def due_since(snapshot: Snapshot, child: Child) -> datetime | None:
-    """Return since when something is due for ``child``, or None: nothing is, or it is not known.
+def due_since(snapshot: Snapshot, child: Child) -> tuple[Cause, datetime] | None:
+    """Return what ``child`` waits for and since when, or None: nothing is due, or not known.
 
-    A released child is due when its task has ended; one that waits, when all its predecessors
-    have succeeded or the first of them cannot any more; a claimed one, when it was claimed.
+    A released child is due when its task has ended, or should have been started; one that waits,
+    when its predecessors have settled whether it runs; a claimed one, when it was claimed.
     """
+    cause, since = Cause.EVENT, None
     if child.status is ChildStatus.RELEASED:
         task = snapshot.tasks.get(child.task_id or "")
-        return moment(task.finished_at) if task is not None and task.terminal else None
-    if child.status is ChildStatus.RELEASING:
-        return moment(child.updated_at)
-    if child.status in UNRELEASED:
-        return turn_came_at(snapshot, child)
-    return None
+        if task is not None and task.terminal:
+            since = moment(task.finished_at)
+        elif task is not None and task.status == "SUBMITTED":
+            cause, since = Cause.START, moment(task.created_at)
+    elif child.status is ChildStatus.RELEASING:
+        cause, since = Cause.CLAIM, moment(child.updated_at)
+    elif child.status in UNRELEASED:
+        since = turn_came_at(snapshot, child)
+    return (cause, since) if since is not None else None
 
 
 def turn_came_at(snapshot: Snapshot, child: Child) -> datetime | None:

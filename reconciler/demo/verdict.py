@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from statistics import median
 from typing import Any
 
 from reconciler.demo.observer import (
+    UNSETTLED,
+    Cause,
     ChildKey,
     Observer,
     Patience,
@@ -18,7 +20,8 @@ from reconciler.demo.observer import (
     duplicates,
     turn_came_at,
 )
-from reconciler.domain.model import ChildStatus, moment
+from reconciler.domain.codes import Code
+from reconciler.domain.model import Child, ChildStatus, moment
 
 _SHOWN = 5
 """How many of one sort of problem are told one by one."""
@@ -40,7 +43,8 @@ class Verdict:
 
     Latencies are from the moment at which a child became due to the moment of its repair;
     ``bound_seconds`` is grace + interval + the longest sweep, and ``over_bound`` counts what took
-    longer (for an abandoned claim the claim timeout stands in for the grace).
+    longer. For an abandoned claim the claim timeout stands in for the grace, and for a task that
+    was never started the start timeout.
     """
 
     orchestrations: int
@@ -100,9 +104,9 @@ def judge(
         msg = "nothing was observed"
         raise ValueError(msg)
     longest = max((sweep.duration_seconds for sweep in sweeps), default=0.0)
-    latencies = dict(_latencies(snapshot))
-    bounds = {recovery: _bound(recovery, promise, longest) for recovery in latencies}
-    late = [recovery for recovery, seconds in latencies.items() if seconds > bounds[recovery]]
+    waits = list(_waits(observer, snapshot))
+    bounds = {cause: _bound(cause, promise, longest) for cause in Cause}
+    late = [wait for wait in waits if wait.seconds > bounds[wait.cause]]
     astray = list(_astray(snapshot, expected))
     unsettled = [
         orchestration_id
@@ -122,7 +126,7 @@ def judge(
         *_shown("a parent was not settled", unsettled),
         *_shown(
             "a recovery took longer than the bound",
-            [f"{r.child[1]} {latencies[r]:.1f} s > {bounds[r]:.1f} s ({r.code})" for r in late],
+            [wait.told(bounds[wait.cause]) for wait in late],
         ),
         *_shown("a sweep was not complete", [s.sweep_id for s in sweeps if not s.complete]),
         *_nothing_proved(observer, sweeps, events_lost),
@@ -139,9 +143,9 @@ def judge(
         regressions=len(observer.regressions),
         early_releases=len(observer.early),
         recovered_by=dict(sorted(Counter(r.code for r in snapshot.recoveries).items())),
-        latency_max_seconds=max(latencies.values(), default=None),
-        latency_median_seconds=median(latencies.values()) if latencies else None,
-        bound_seconds=(promise.patience.grace + promise.interval).total_seconds() + longest,
+        latency_max_seconds=max((wait.seconds for wait in waits), default=None),
+        latency_median_seconds=median(wait.seconds for wait in waits) if waits else None,
+        bound_seconds=bounds[Cause.EVENT],
         over_bound=len(late),
         sweeps=len(sweeps),
         sweep_longest_seconds=longest,
@@ -149,27 +153,49 @@ def judge(
     )
 
 
-def _latencies(snapshot: Snapshot) -> Iterator[tuple[Recovery, float]]:
-    """Yield how long after it became due each child was repaired, in seconds."""
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """How long after it became due a child was repaired, and for want of what it was due."""
+
+    recovery: Recovery
+    cause: Cause
+    seconds: float
+
+    def told(self, bound_seconds: float) -> str:
+        orchestration_id, sub_issue_id = self.recovery.child
+        took = f"{self.seconds:.1f} s > {bound_seconds:.1f} s"
+        return f"{sub_issue_id} of {orchestration_id} ({self.recovery.code}): {took}"
+
+
+def _waits(observer: Observer, snapshot: Snapshot) -> Iterator[_Wait]:
     for recovery in snapshot.recoveries:
         orchestration = snapshot.orchestrations.get(recovery.child[0])
         child = orchestration.children.get(recovery.child[1]) if orchestration else None
-        if child is None or recovery.code == "unsettled_parent":
+        if child is None or recovery.code == UNSETTLED:
             continue
-        if recovery.code == "lost_terminal":
-            task = snapshot.tasks.get(child.task_id or "")
-            since = moment(task.finished_at) if task is not None else None
-        else:
-            since = turn_came_at(snapshot, child)
+        cause, since = _was_due(observer, snapshot, recovery, child)
         if since is not None:
-            yield recovery, (recovery.at - since).total_seconds()
+            yield _Wait(recovery, cause, (recovery.at - since).total_seconds())
 
 
-def _bound(recovery: Recovery, promise: Promise, longest_sweep_seconds: float) -> float:
-    patience = promise.patience
-    claimed = recovery.code == "abandoned_claim"
-    first = patience.claim_timeout if claimed else patience.grace
-    return (first + promise.interval).total_seconds() + longest_sweep_seconds
+def _was_due(
+    observer: Observer, snapshot: Snapshot, recovery: Recovery, child: Child
+) -> tuple[Cause, datetime | None]:
+    """Return for want of what, and since when, a child was due before it was repaired."""
+    task = snapshot.tasks.get(child.task_id or "")
+    if recovery.code == Code.LOST_TERMINAL:
+        return Cause.EVENT, moment(task.finished_at) if task is not None else None
+    if recovery.code == Code.UNSTARTED_TASK:
+        return Cause.START, moment(task.created_at) if task is not None else None
+    claimed_at = observer.claimed_at.get(recovery.child)
+    if claimed_at is not None and claimed_at <= recovery.at:
+        return Cause.CLAIM, claimed_at
+    return Cause.EVENT, turn_came_at(snapshot, child)
+
+
+def _bound(cause: Cause, promise: Promise, longest_sweep_seconds: float) -> float:
+    allowed = promise.patience.with_cause(cause) + promise.interval
+    return allowed.total_seconds() + longest_sweep_seconds
 
 
 def _astray(

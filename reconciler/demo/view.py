@@ -41,7 +41,7 @@ RUNNING = Mark("◐", "o", "cyan", "running")
 DONE = Mark("●", "*", "green", "done")
 REPAIRED = Mark("◆", "#", "bright_blue", "brought on by the backstop")
 FAILED = Mark("✗", "x", "red", "failed")
-SKIPPED = Mark("–", "-", _QUIET, "skipped")
+SKIPPED = Mark("─", "-", _QUIET, "skipped")
 STRANDED = Mark("!", "!", "bold yellow", "stranded")
 LEGEND = (WAITING, RUNNING, DONE, FAILED, SKIPPED, STRANDED, REPAIRED)
 

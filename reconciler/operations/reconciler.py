@@ -226,11 +226,10 @@ class Reconciler:
         whole = self.orchestrations.read(orchestration_id)
         if whole is None:
             raise self._unknown(orchestration_id)
-        child = whole.children.get(sub_issue_id)
-        if child is None:
+        if sub_issue_id not in whole.children:
             msg = f"orchestration {orchestration_id} has no child {sub_issue_id}"
             raise UnknownChildError(msg)
-        return whole, child
+        return whole, whole.children[sub_issue_id]
 
     # -- control
 

@@ -7,6 +7,7 @@ breaks (``celery.md``).
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import boto3
 from botocore.config import Config
@@ -31,6 +32,9 @@ from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.pipeline import Pipeline
 from reconciler.stores.repos import RepoStore
 from reconciler.stores.tasks import TaskStore
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
 
 _CONNECT_SECONDS, _READ_SECONDS = 3, 10
 _ATTEMPTS = 4
@@ -57,6 +61,18 @@ def client_config() -> Config:
         retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
         max_pool_connections=16,
     )
+
+
+def dynamodb_client() -> DynamoDBClient:
+    """Return a plain client, as a person's shell would have one.
+
+    Raises:
+        SettingsError, AccessError: no region or profile, or credentials in part.
+    """
+    try:
+        return boto3.Session().client("dynamodb", config=client_config())
+    except BotoCoreError as error:
+        raise translate_transport(error) from error
 
 
 def build_reconciler(

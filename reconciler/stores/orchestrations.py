@@ -6,7 +6,7 @@ live reconciler, a user's retry, a cancellation, and other copies of ourselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,6 +123,30 @@ class OrchestrationStore:
         for item in page["Items"]:
             return item["orchestration_id"]["S"], item["sub_issue_id"]["S"]
         return None
+
+    def search(self, name: str) -> Iterator[tuple[list[tuple[str, str]], int]]:
+        """Scan for children by sub-issue id or display id, page by page.
+
+        Yields (orchestration id, sub-issue id) of those that match, and how many rows a page had.
+        There is no index for this: it costs what reading the table costs.
+        """
+        request: dict[str, Any] = {
+            "TableName": self.table,
+            "ProjectionExpression": "orchestration_id, sub_issue_id",
+            "FilterExpression": "sub_issue_id = :n OR display_id = :n OR linear_identifier = :n",
+            "ExpressionAttributeValues": {":n": {"S": name}},
+        }
+        while True:
+            page = self._dynamodb.call("scan", **request)
+            matches = [
+                (item["orchestration_id"]["S"], item["sub_issue_id"]["S"])
+                for item in page["Items"]
+                if "#" not in item["sub_issue_id"]["S"]
+            ]
+            yield matches, int(page["ScannedCount"])
+            if "LastEvaluatedKey" not in page:
+                return
+            request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
     # -- writing on child rows: actions of a transaction
 

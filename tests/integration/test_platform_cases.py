@@ -86,7 +86,7 @@ def normal(item: Mapping[str, Any], ids: Mapping[str, str], *, created: bool) ->
 
 
 def key_of(task: Item) -> str:
-    key: str = task.get("idempotency_key", task["task_id"])["S"]
+    key: str = (task.get("idempotency_key") or task["task_id"])["S"]
     return key
 
 

@@ -63,9 +63,10 @@ class EmulatorSession(boto3.Session):
         self._endpoint = endpoint
         self._others = others or {}
 
-    def client(self, service_name: str, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def client(self, service_name: Any, *args: Any, **kwargs: Any) -> Any:
         endpoint = self._others.get(service_name, self._endpoint)
-        return super().client(service_name, *args, **{"endpoint_url": endpoint, **kwargs})
+        made: Any = super().client
+        return made(service_name, *args, **{"endpoint_url": endpoint, **kwargs})
 
 
 def make_session(endpoint: str) -> boto3.Session:

@@ -48,7 +48,7 @@ def sweep(
     """Find and repair what is stuck, by the workers or in this process."""
     if not inline and (orchestration or segments):
         raise UsageError("--orchestration and --segments go with --inline")
-    settings = settings_for_cli()
+    settings = settings_for_cli(logs=inline)
     if inline:
         _inline(settings, report, orchestration, segments, as_json=as_json)
     else:
@@ -142,7 +142,9 @@ def _wait(ledger: Any, sweep_id: str, timeout: int) -> dict[str, Any]:  # noqa: 
         if found is not None:
             return found
         waited += 1
-    raise StoreUnavailableError(f"no worker finished {sweep_id} within {timeout} s; is one running?")
+    raise StoreUnavailableError(
+        f"no worker finished {sweep_id} within {timeout} s; is one running?"
+    )
 
 
 def _alarming(stuck: dict[str, int]) -> bool:

@@ -38,5 +38,3 @@ def tables(hosts: tuple[str, ...]) -> None:
         repo=settings.repo_table_name,
     )
     click.echo(f"the tables exist at {client.meta.endpoint_url}")
-
-

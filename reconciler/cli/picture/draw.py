@@ -1,4 +1,4 @@
-"""The picture as text for a terminal: boxes or single lines, and edges in box-drawing characters."""
+"""The picture as text for a terminal: boxes or single lines, and edges between them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PIECES = {
     _UP | _DOWN | _LEFT | _RIGHT: "┼",
 }
 _PLAIN = str.maketrans(
-    {**dict.fromkeys("┌┐└┘├┤┬┴┼╭╮╰╯", "+"), "│": "|", "─": "-", "…": "~", "×": "x", "→": ">"}
+    {**dict.fromkeys("┌┐└┘├┤┬┴┼╭╮╰╯", "+"), "│": "|", "─": "-", "…": "~", "\u00d7": "x", "→": ">"}
 )
 _EDGE = "bright_black"
 _WIDEST_BOX = 27

@@ -38,8 +38,10 @@ class Graph:
 
 @dataclass(frozen=True, slots=True)
 class Layered:
-    """A graph's layers, from the roots on. ``back`` has the edges (from, to) that close a cycle:
-    they are left out of the layers, and told in words.
+    """A graph's layers, from the roots on.
+
+    ``back`` has the edges (from, to) that close a cycle: they are left out of the layers, and told
+    in words.
     """
 
     graph: Graph
@@ -61,7 +63,7 @@ def put_in_layers(graph: Graph) -> Layered:
         for name in names:
             after[name].append(key)
     left = {key: len(before.get(key, ())) for key in graph.nodes}
-    layer_of = {key: 0 for key in graph.nodes}
+    layer_of = dict.fromkeys(graph.nodes, 0)
     queue = deque(key for key, count in left.items() if count == 0)
     while queue:
         key = queue.popleft()
@@ -205,9 +207,11 @@ def _merge(graph: Graph, groups: Iterable[Sequence[Node]]) -> Graph:
 
 def _box(group: Sequence[Node]) -> Node:
     ages = [node.age_seconds for node in group]
-    oldest = None if any(age is None for age in ages) else max(age for age in ages if age is not None)
+    oldest = (
+        None if any(age is None for age in ages) else max(age for age in ages if age is not None)
+    )
     names = [node.title if node.members > 1 else node.label for node in group]
     shown = f"{names[0].partition(' … ')[0]} … {names[-1].rpartition(' … ')[2]}"
     members = sum(node.members for node in group)
     first = group[0]
-    return Node(first.key, f"{members} ×", first.state, first.tone, shown, oldest, members)
+    return Node(first.key, f"{members} \u00d7", first.state, first.tone, shown, oldest, members)

@@ -18,6 +18,10 @@ _PLACE_SWEEPS = 6
 _TOO_MANY_TO_ORDER = 400
 
 
+_CLOSE = 2
+"""Columns within which a single edge runs straight down rather than to the middle."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """How boxes are drawn: ``boxed`` with a border and two lines, else one line and no border.
@@ -137,8 +141,9 @@ def lay_out(layered: Layered, shape: Shape) -> Layout:
 
 
 def _rows(layered: Layered, shape: Shape) -> tuple[list[list[str]], dict[str, _Item]]:
-    """Return the rows, with a point on each row that an edge passes. Edges into one node share
-    their points: they run together as soon as they can.
+    """Return the rows, with a point on each row that an edge passes.
+
+    Edges into one node share their points: they run together as soon as they can.
     """
     rows = [list(layer) for layer in layered.layers]
     items: dict[str, _Item] = {}
@@ -180,11 +185,8 @@ def _order(rows: list[list[str]], items: Mapping[str, _Item]) -> None:
             place = {key: at for at, key in enumerate(other)}
             near = {key: items[key].up if forwards else down.get(key, ()) for key in rows[index]}
             here = {key: at for at, key in enumerate(rows[index])}
-            rows[index].sort(
-                key=lambda key, near=near, place=place, here=here: _mean(
-                    (place[name] for name in near[key]), here[key]
-                )
-            )
+            means = {key: _mean((place[name] for name in near[key]), here[key]) for key in here}
+            rows[index].sort(key=means.__getitem__)
         crossings = _crossings(rows, items)
         if crossings < fewest:
             best, fewest = [list(row) for row in rows], crossings
@@ -211,10 +213,7 @@ def _crossings(rows: list[list[str]], items: Mapping[str, _Item]) -> int:
         ends = [(place[name], at) for at, key in enumerate(lower) for name in items[key].up]
         ends.sort()
         total += sum(
-            1
-            for at, (a, b) in enumerate(ends)
-            for c, d in ends[at + 1 :]
-            if a < c and b > d
+            1 for at, (a, b) in enumerate(ends) for c, d in ends[at + 1 :] if a < c and b > d
         )
     return total
 
@@ -313,7 +312,7 @@ def _wire(
     nets = _nets(lower, items)
     bars = _bars(nets)
     depth = max(bars.values(), default=0) + 1
-    wires = []
+    wires: list[tuple[Segment, ...]] = []
     for index, net in enumerate(nets):
         if net.straight:
             wires.append((Segment(net.low, y - 1, net.low, y + depth),))
@@ -330,9 +329,7 @@ def _nets(lower: list[str], items: Mapping[str, _Item]) -> list[_Net]:
     by_parents: dict[frozenset[str], _Net] = {}
     for key in lower:
         if items[key].up:
-            net = by_parents.setdefault(
-                frozenset(items[key].up), _Net(items[key].up, [], [], [])
-            )
+            net = by_parents.setdefault(frozenset(items[key].up), _Net(items[key].up, [], [], []))
             net.children.append(key)
     nets = list(by_parents.values())
     leaving: dict[str, list[_Net]] = {}
@@ -353,7 +350,9 @@ def _nets(lower: list[str], items: Mapping[str, _Item]) -> list[_Net]:
 def _ports(item: _Item, count: int) -> list[int]:
     """Return ``count`` columns at which edges leave a node, spread about its anchor."""
     left = item.column - item.anchor
-    inner = range(left + 1, left + item.width - 1) if item.anchor else range(left, left + item.width)
+    inner = (
+        range(left + 1, left + item.width - 1) if item.anchor else range(left, left + item.width)
+    )
     if count == 1 or not inner:
         return [item.column] * count
     if item.anchor == 0:
@@ -368,10 +367,12 @@ def _end(item: _Item, net: _Net, tops: Mapping[int, _Net]) -> int:
     if item.node is None:
         return item.column
     left = item.column - item.anchor
-    inner = range(left + 1, left + item.width - 1) if item.anchor else range(left, left + item.width)
-    if len(net.tops) == len(net.children) == 1 and abs(net.tops[0] - item.column) <= 2:  # noqa: PLR2004
-        if net.tops[0] in inner:
-            return net.tops[0]
+    inner = (
+        range(left + 1, left + item.width - 1) if item.anchor else range(left, left + item.width)
+    )
+    alone = len(net.tops) == len(net.children) == 1
+    if alone and abs(net.tops[0] - item.column) <= _CLOSE and net.tops[0] in inner:
+        return net.tops[0]
     for away in (0, 1, -1, 2, -2, 3, -3):
         column = item.column + away
         if column in inner and tops.get(column, net) is net:
@@ -380,15 +381,14 @@ def _end(item: _Item, net: _Net, tops: Mapping[int, _Net]) -> int:
 
 
 def _bars(nets: Sequence[_Net]) -> dict[int, int]:
-    """Give each net that turns a row for its bar: no two in one row may touch, and one that comes
-    down where another ends must turn above it.
+    """Give each net that turns a row for its bar.
+
+    No two in one row may touch, and one that comes down where another ends must turn above it.
     """
     turning = [at for at, net in enumerate(nets) if not net.straight]
     above: dict[int, set[int]] = {
         at: {
-            other
-            for other in turning
-            if other != at and set(nets[other].tops) & set(nets[at].ends)
+            other for other in turning if other != at and set(nets[other].tops) & set(nets[at].ends)
         }
         for at in turning
     }

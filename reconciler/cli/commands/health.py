@@ -1,0 +1,32 @@
+"""``reconciler health``: for containers; fast, and no scan."""
+
+from __future__ import annotations
+
+import click
+
+from reconciler.cli.console import print_json
+from reconciler.cli.facts import read_facts
+from reconciler.cli.main import EXIT_WRONG
+from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the finding as JSON.")
+def health(*, as_json: bool) -> None:
+    """Fail, with the reason, unless sweeps complete in time and all can be reached."""
+    settings = settings_for_cli()
+    client = broker_for_cli(settings)
+    facts = read_facts(settings, client, reconciler_for_cli(settings), details=False)
+    if as_json:
+        print_json(
+            {
+                "healthy": facts.problem is None,
+                "reason": facts.problem,
+                "last_complete_sweep_age_seconds": facts.age_seconds,
+            }
+        )
+    elif facts.problem is None:
+        click.echo(f"healthy: the last complete sweep ended {facts.age_seconds:.0f} s ago")
+    else:
+        click.echo(f"unhealthy: {facts.problem}")
+    click.get_current_context().exit(0 if facts.problem is None else EXIT_WRONG)

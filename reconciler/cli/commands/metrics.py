@@ -1,0 +1,23 @@
+"""``reconciler metrics``: what the workers counted, for Prometheus to scrape."""
+
+from __future__ import annotations
+
+import click
+
+from reconciler.cli.wiring import broker_for_cli, settings_for_cli
+from reconciler.errors import UsageError
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=9464, show_default=True, type=click.IntRange(1, 65_535))
+def metrics(*, host: str, port: int) -> None:
+    """Serve the metrics for Prometheus to scrape, at /metrics."""
+    from reconciler.observability.exporter import serve_for_ever  # noqa: PLC0415 - start-up time
+
+    client = broker_for_cli(settings_for_cli())
+    click.echo(f"serving http://{host}:{port}/metrics", err=True)
+    try:
+        serve_for_ever(client, host, port)
+    except OSError as error:
+        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}") from error

@@ -1,0 +1,131 @@
+"""Child processes under supervision: started, restarted when they exit, ended by their ids."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_LOOK_EVERY_SECONDS = 0.3
+_MOST_RESTARTS = 5
+_TAIL_LINES = 8
+
+
+class ProcessFailedError(Exception):
+    """A process keeps exiting; the message holds the last lines that it wrote."""
+
+
+@dataclass(slots=True)
+class Child:
+    """One supervised process; ``restarts`` counts the exits that nobody asked for."""
+
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+    restarts: int = 0
+
+    def start(self, directory: Path) -> None:
+        """Start it, in a session of its own: an interrupt from the terminal reaches only us."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603 - our own programs
+                self.argv,
+                env=dict(self.env),
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def tail(self) -> str:
+        """Return the last lines that it wrote."""
+        written = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join(written.splitlines()[-_TAIL_LINES:])
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Keeps processes running until ``stop``; logs and working files are in ``directory``."""
+
+    directory: Path
+    children: dict[str, Child] = field(default_factory=dict)
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _thread: threading.Thread | None = None
+
+    def start(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> Child:
+        """Start a process and watch over it; what it writes goes to ``<name>.log``."""
+        child = Child(name, argv, env, self.directory / f"{name}.log")
+        with self._lock:
+            child.start(self.directory)
+            self.children[name] = child
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+            self._thread.start()
+        return child
+
+    @property
+    def restarts(self) -> int:
+        """How many exits there were that nobody asked for."""
+        return sum(child.restarts for child in self.children.values())
+
+    def check(self) -> None:
+        """Raise if something does not stay up.
+
+        Raises:
+            ProcessFailedError: a process exited more than a few times.
+        """
+        for child in self.children.values():
+            if child.restarts > _MOST_RESTARTS:
+                msg = f"{child.name} keeps exiting; the last lines of {child.log}:\n{child.tail()}"
+                raise ProcessFailedError(msg)
+
+    def stop(self, *, patience_seconds: float = 8.0) -> None:
+        """End every process, the youngest first: ask, wait, then insist. Safe to call twice."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+        with self._lock:
+            running = [
+                child.process
+                for child in reversed(self.children.values())
+                if child.process is not None
+            ]
+        for process in running:
+            if process.poll() is None:
+                _signal_group(process, signal.SIGTERM)
+        deadline = time.monotonic() + patience_seconds
+        for process in running:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                _signal_group(process, signal.SIGKILL)
+                process.wait()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(_LOOK_EVERY_SECONDS):
+            with self._lock:
+                for child in self.children.values():
+                    process = child.process
+                    if process is None or process.poll() is None:
+                        continue
+                    if child.restarts <= _MOST_RESTARTS:
+                        # What it has forked may have outlived it.
+                        _signal_group(process, signal.SIGKILL)
+                        child.restarts += 1
+                        child.start(self.directory)
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Signal a process and what it has forked; it leads a group of its own."""
+    try:
+        os.killpg(process.pid, number)
+    except (ProcessLookupError, PermissionError):
+        return

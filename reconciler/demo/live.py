@@ -70,7 +70,7 @@ class LiveReconciler(ABC):
     arrived while it was down, and ``crashed`` the children at whose release it died.
     """
 
-    def __init__(  # noqa: PLR0913 - collaborators, all injected
+    def __init__(
         self,
         client: DynamoDBClient,
         settings: Settings,
@@ -88,7 +88,7 @@ class LiveReconciler(ABC):
         self.up = True
         self.lost: list[str] = []
         self.crashed: list[tuple[str, str]] = []
-        self._rng = Random(f"{seed}/live")  # noqa: S311 - a simulation
+        self._rng = Random(f"{seed}/live")
 
     # -- events
 

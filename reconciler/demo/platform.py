@@ -77,7 +77,7 @@ class Platform:
     this process, and a write by anybody else (a nudge) is not seen.
     """
 
-    def __init__(  # noqa: PLR0913 - collaborators, all injected
+    def __init__(
         self,
         client: DynamoDBClient,
         settings: Settings,
@@ -92,7 +92,7 @@ class Platform:
         self._client = client
         self._settings = settings
         self._clock = clock
-        self._rng = Random(f"{seed}/platform")  # noqa: S311 - a simulation
+        self._rng = Random(f"{seed}/platform")
         self._outcomes: dict[tuple[str, str], Outcome] = {}
         self.seeded: dict[str, Seeded] = {}
         self.pipeline = TaskPipeline(

@@ -34,7 +34,7 @@ class Child:
     def start(self, directory: Path) -> None:
         """Start it, in a session of its own: an interrupt from the terminal reaches only us."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603 - our own programs
+            self.process = subprocess.Popen(
                 self.argv,
                 env=dict(self.env),
                 cwd=directory,

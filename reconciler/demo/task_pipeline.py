@@ -56,7 +56,7 @@ class TaskPipeline:
     Safe to be invoked from several threads; ``step`` is for one thread.
     """
 
-    def __init__(  # noqa: PLR0913 - collaborators, all injected
+    def __init__(
         self,
         client: DynamoDBClient,
         settings: Settings,
@@ -249,7 +249,7 @@ class TaskPipeline:
 
     def _seconds(self, item: Mapping[str, Any], stage: str) -> timedelta:
         key = text(item, "idempotency_key") or text(item, "task_id") or ""
-        drawn = Random(f"{self._seed}/{key}/{stage}")  # noqa: S311 - a simulation
+        drawn = Random(f"{self._seed}/{key}/{stage}")
         return timedelta(seconds=drawn.uniform(*getattr(self._pace, stage)))
 
 

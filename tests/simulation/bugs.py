@@ -13,17 +13,17 @@ from typing import Any
 
 import ulid
 
-from reconciler.domain import diagnosis, rows
+from reconciler.domain import rows, task
+from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import _Diagnoser
 from reconciler.domain.model import Child, ChildStatus, Task
-from reconciler.operations import release, repair
 from reconciler.operations import context as to
+from reconciler.operations import repair
 from reconciler.operations.release import Releaser
 from reconciler.operations.repair_pass import RepairPass
-from reconciler.stores import tasks as task_store
 from reconciler.stores.budget import BudgetStore
 from reconciler.stores.conditions import Expression
-from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.dynamodb import DynamoDB, Reason
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.tasks import TaskStore
 
@@ -49,6 +49,12 @@ def bug(says: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
         return seed
 
     return enter
+
+
+def _put(owner: Any, name: str, value: Any) -> None:
+    """Replace what is there; it must be there."""
+    assert hasattr(owner, name), f"there is no {name} any more"
+    setattr(owner, name, value)
 
 
 def _without(owner: Any, method: str, *attributes: str) -> None:
@@ -104,16 +110,13 @@ def release_ignores_edited_dependencies() -> None:
 
 @bug("release: no condition on the predecessors")
 def release_drops_predecessor_conditions() -> None:
-    release.MAX_ACTIONS = 0  # type: ignore[misc]
-    # 0 − own is negative: slicing would keep some; so the list is emptied at its source.
     original = DynamoDB.transact
 
     def transact(self: DynamoDB, actions: Any) -> Any:
         kept = [action for action in actions if not _checks_success(action)]
         return original(self, kept)
 
-    release.MAX_ACTIONS = 100  # type: ignore[misc]
-    DynamoDB.transact = transact  # type: ignore[method-assign]
+    _put(DynamoDB, "transact", transact)
 
 
 def _checks_success(action: Any) -> bool:
@@ -135,7 +138,7 @@ def create_overwrites_a_task() -> None:
             del action["Put"][name]
         return action
 
-    TaskStore.create = create  # type: ignore[method-assign]
+    _put(TaskStore, "create", create)
 
 
 @bug("advance: which task the row runs is no condition (a wrong-task verdict)")
@@ -162,12 +165,9 @@ def skip_ignores_cause() -> None:
         if first is None or " IN " not in first["ConditionExpression"]:
             return original(self, actions)
         lost = original(self, actions[1:])
-        return None if lost is None else replace(lost, reasons=(_NONE, *lost.reasons))
+        return None if lost is None else replace(lost, reasons=(Reason("None"), *lost.reasons))
 
-    from reconciler.stores.dynamodb import Reason  # noqa: PLC0415 - one use
-
-    _NONE = Reason("None")  # noqa: N806 - a constant of this bug
-    DynamoDB.transact = transact  # type: ignore[method-assign]
+    _put(DynamoDB, "transact", transact)
 
 
 @bug("claim: when it was made is no condition")
@@ -202,7 +202,7 @@ def predecessors_skipped() -> None:
         bare = replace(child, depends_on=())
         return original(self, orchestration, bare, context)
 
-    Releaser._not_due = not_due  # type: ignore[method-assign]
+    _put(Releaser, "_not_due", not_due)
     due = _Diagnoser._settle_due
 
     def settle_due(self: _Diagnoser, unreleased: dict[str, Child]) -> None:
@@ -212,7 +212,7 @@ def predecessors_skipped() -> None:
             if key not in bare:
                 del unreleased[key]
 
-    _Diagnoser._settle_due = settle_due  # type: ignore[method-assign]
+    _put(_Diagnoser, "_settle_due", settle_due)
 
 
 @bug("a claim's age is ignored")
@@ -225,7 +225,7 @@ def claim_age_ignored() -> None:
         original(self, child)
         self.policy = policy
 
-    _Diagnoser._claim = claim  # type: ignore[method-assign]
+    _put(_Diagnoser, "_claim", claim)
 
 
 @bug("a broken build counts as a success")
@@ -233,18 +233,18 @@ def broken_build_passes() -> None:
     def outcome(self: Task) -> ChildStatus:
         return ChildStatus.SUCCEEDED if self.status == "COMPLETED" else ChildStatus.FAILED
 
-    Task.outcome = property(outcome)  # type: ignore[assignment, method-assign]
+    _put(Task, "outcome", property(outcome))
 
 
 @bug("a cancelled task leaves its child running")
 def cancelled_never_ends() -> None:
     terminal = frozenset({"COMPLETED", "FAILED", "TIMED_OUT"})
-    Task.terminal = property(lambda self: self.status in terminal)  # type: ignore[assignment, method-assign]
+    _put(Task, "terminal", property(lambda self: self.status in terminal))
 
 
 @bug("a task that an interrupted releaser left is not looked for")
 def no_look_up() -> None:
-    TaskStore.find = lambda _self, _key: None  # type: ignore[method-assign, assignment]
+    _put(TaskStore, "find", lambda _self, _key: None)
 
 
 @bug("another user's task is adopted")
@@ -262,21 +262,19 @@ def adopts_anybodys_task() -> None:
         found = self.read([task.task_id], consistent=True)[task.task_id]
         return expect(self, found or task)
 
-    Releaser.adopt = adopt  # type: ignore[method-assign]
-    TaskStore.expect_task = expect_task  # type: ignore[method-assign]
+    _put(Releaser, "adopt", adopt)
+    _put(TaskStore, "expect_task", expect_task)
 
 
 @bug("a retry's key does not name the earlier attempt")
 def retry_key_is_the_first_one() -> None:
     key = property(lambda self: f"{self.orchestration_id}_{self.sub_issue_id}")
-    Child.idempotency_key = key  # type: ignore[assignment, method-assign]
+    _put(Child, "idempotency_key", key)
 
 
 @bug("two releasers give one release two task ids, and the row's state is no condition")
 def task_ids_are_random() -> None:
-    from reconciler.domain import task  # noqa: PLC0415 - one use
-
-    task.task_id_for = lambda *_: str(ulid.ULID())
+    _put(task, "task_id_for", lambda *_: str(ulid.ULID()))
     release_ignores_attempt()
 
 
@@ -288,9 +286,9 @@ def skips_are_not_transitive() -> None:
         if cause in self.failed:
             original(self, child, cause, since)
         else:
-            self._set(child, diagnosis.Code.WAITING, "")
+            self._set(child, Code.WAITING, "")
 
-    _Diagnoser._doom = doom  # type: ignore[method-assign]
+    _put(_Diagnoser, "_doom", doom)
 
 
 @bug("a removed row is written back")
@@ -306,7 +304,7 @@ def unread_counts_as_absent() -> None:
         wanted = list(task_ids)
         return dict.fromkeys(wanted) | original(self, wanted, consistent=consistent)
 
-    TaskStore.read = read  # type: ignore[method-assign]
+    _put(TaskStore, "read", read)
 
 
 # -- writes in the wrong order
@@ -326,7 +324,7 @@ def _split(first: Callable[[Any], bool]) -> None:
         inner = self.dynamodb
         return original(replace(self, dynamodb=Split()), *args)  # type: ignore[arg-type]
 
-    Releaser._commit = commit  # type: ignore[method-assign]
+    _put(Releaser, "_commit", commit)
 
 
 def _is_flip(action: Any) -> bool:
@@ -345,7 +343,7 @@ def create_before_flip() -> None:
 
 @bug("the pipeline is invoked, and that is not recorded; nor is it asked after")
 def never_invoked() -> None:
-    Releaser.invoke = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    _put(Releaser, "invoke", lambda *_, **__: None)
 
 
 @bug("a release reserves no slot")
@@ -363,7 +361,7 @@ def no_reservation() -> None:
             }
         }
 
-    BudgetStore.reserve = reserve  # type: ignore[method-assign, assignment]
+    _put(BudgetStore, "reserve", reserve)
 
 
 @bug("a slot is reserved whatever has been pruned meanwhile")
@@ -378,12 +376,12 @@ def one_step_a_pass() -> None:
     def begin(self: RepairPass, action: Any) -> bool:
         return not self.outcomes and original(self, action)
 
-    RepairPass._begin = begin  # type: ignore[method-assign]
+    _put(RepairPass, "_begin", begin)
 
 
 @bug("every failure is swallowed: the repair counts as done")
 def lost_race_counts_as_done() -> None:
-    repair._lost = lambda item: repair.Repaired(  # type: ignore[assignment]
-        to.DONE, rows.parse_child(item) if item else None
-    )
-    task_store.EVENTS_ARE_KEPT = False  # type: ignore[attr-defined]
+    def lost(item: Any) -> repair.Repaired:
+        return repair.Repaired(to.DONE, rows.parse_child(item) if item else None)
+
+    _put(repair, "_lost", lost)

@@ -94,7 +94,7 @@ def explore(start: Start, judge: Judge, *, most_states: int = 2_000_000) -> Expl
     return explored
 
 
-def _go_down(  # noqa: PLR0913 - the search's own state
+def _go_down(
     execution: Execution,
     prefix: tuple[Choice, ...],
     source: int | None,

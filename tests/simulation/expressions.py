@@ -145,14 +145,14 @@ class Parser:
         while self.word() == "OR":
             self.take()
             parts.append(self._and())
-        return parts[0] if len(parts) == 1 else lambda s: any([part(s) for part in parts])
+        return parts[0] if len(parts) == 1 else lambda s: any(part(s) for part in parts)
 
     def _and(self) -> Condition:
         parts = [self._not()]
         while self.word() == "AND":
             self.take()
             parts.append(self._not())
-        return parts[0] if len(parts) == 1 else lambda s: all([part(s) for part in parts])
+        return parts[0] if len(parts) == 1 else lambda s: all(part(s) for part in parts)
 
     def _not(self) -> Condition:
         if self.word() == "NOT":
@@ -175,7 +175,7 @@ class Parser:
         if self.word() == "IN":
             self.take()
             choices = self._arguments()
-            return lambda s: any([_equal(left(s), choice(s)) for choice in choices])
+            return lambda s: any(_equal(left(s), choice(s)) for choice in choices)
         if self.word() == "BETWEEN":
             self.take()
             low = self.operand()

@@ -43,7 +43,7 @@ class Invariants:
         self._old_keys = {_s(task, "idempotency_key") for task in self._tasks.values()}
         execution.observers.append(self)
 
-    def __call__(self, actor: Actor, call: Call) -> None:
+    def __call__(self, actor: Actor, _call: Call) -> None:
         """Judge one step.
 
         Raises:

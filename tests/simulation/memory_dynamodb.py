@@ -119,7 +119,7 @@ class MemoryDynamoDB:
         responses: dict[str, list[Item]] = {}
         consumed: list[dict[str, Any]] = []
         asked = sum(len(part["Keys"]) for part in request["RequestItems"].values())
-        if not 1 <= asked <= 100:  # noqa: PLR2004 - the service's own
+        if not 1 <= asked <= 100:
             fail("batch_get_item", "ValidationException", "1 to 100 keys")
         for name, part in request["RequestItems"].items():
             table = self._table("batch_get_item", name)
@@ -223,10 +223,10 @@ class MemoryDynamoDB:
         self._no_item_twice(actions)
         if len(writes) < len(actions):
             codes = ", ".join(reason["Code"] for reason in reasons)
-            message = f"Transaction cancelled, please refer cancellation reasons for specific reasons [{codes}]"
+            message = f"Transaction cancelled, please refer cancellation reasons [{codes}]"
             fail(operation, "TransactionCanceledException", message, CancellationReasons=reasons)
         self._commit(writes)
-        units = {name: 0.0 for name in dict.fromkeys(w.table.spec.name for w in writes)}
+        units = dict.fromkeys(dict.fromkeys(w.table.spec.name for w in writes), 0.0)
         for write in writes:
             units[write.table.spec.name] += 2 * self._write_units(write)
         self.write_units += sum(units.values())

@@ -35,8 +35,10 @@ def one_sweep(database: MemoryDynamoDB, clock: ClockHand, scenario: Scenario) ->
         execution.step(choices[0])
 
 
-def end_tasks(database: MemoryDynamoDB, outcome: Outcome = _completes) -> int:
-    """End every task that a released row carries; returns how many."""
+def end_tasks(
+    database: MemoryDynamoDB, outcome: Outcome = _completes, *, invoked_only: bool = True
+) -> int:
+    """End every task that a released row carries and that was started; returns how many."""
     ended = 0
     rows = database.tables["OrchestrationTable"].items
     tasks = database.tables["TaskTable"]
@@ -46,7 +48,8 @@ def end_tasks(database: MemoryDynamoDB, outcome: Outcome = _completes) -> int:
         task = tasks.items.get((row.get("child_task_id", {}).get("S", ""), ""))
         if task is None or verdict(task) is not None:
             continue
-        if "reconciler_sweep_id" in task and "reconciler_invoked_at" not in task:
+        ours = "reconciler_sweep_id" in task
+        if invoked_only and ours and "reconciler_invoked_at" not in task:
             continue  # its pipeline has not been started, as far as anybody knows
         status, at = outcome(task), timestamp(LONG_BEFORE)
         changed = {"status": {"S": status}, "completed_at": {"S": at}}
@@ -72,9 +75,10 @@ def recover(
     for table in database.tables.values():
         table.forget_history()
     children = len(scenario.nodes)
+    invoked_only = scenario.settings.orchestrator_function_arn is not None
     for round_ in range(1, 2 * children + 3):
         one_sweep(database, clock, scenario)
-        if not end_tasks(database, outcome) and _all_terminal(database):
+        if not end_tasks(database, outcome, invoked_only=invoked_only) and _all_terminal(database):
             return round_
     states = {
         key[1]: row.get("child_status", {}).get("S")

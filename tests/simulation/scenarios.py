@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
+from reconciler.settings import Settings
 from tests.simulation.world import (
     START,
     Node,
@@ -66,24 +67,47 @@ GRAPHS: Mapping[str, Mapping[str, Node]] = {
 }
 
 
+def _with_a_sweep(
+    name: str,
+    faults: int,
+    lagging: frozenset[str] = LAGGING,
+    settings: Settings | None = None,
+) -> list[Scenario]:
+    """One graph, with a sweep of ours and one other actor."""
+    nodes = GRAPHS[name]
+    event = "b" if name == "diamond" else "a"
+    ours, chosen = sweep(1, settings), settings or sim_settings()
+    return [
+        Scenario(
+            f"{name}: two sweeps",
+            nodes,
+            [ours, sweep(2, settings)],
+            faults,
+            lagging,
+            settings=chosen,
+        ),
+        Scenario(
+            f"{name}: sweep, live", nodes, [ours, live(event)], faults, lagging, settings=chosen
+        ),
+        Scenario(
+            f"{name}: sweep, older live",
+            nodes,
+            [ours, older_live(event)],
+            faults,
+            lagging,
+            one_task=False,
+            settings=chosen,
+        ),
+    ]
+
+
 def _everybody_once() -> list[Scenario]:
-    """Each graph with a sweep of ours and one other actor, and with a fault."""
-    found = []
-    for name, nodes in GRAPHS.items():
-        finishing = "b" if name == "diamond" else "a"
-        found += [
-            Scenario(f"{name}: two sweeps", nodes, [sweep(1), sweep(2)], 1, LAGGING),
-            Scenario(f"{name}: sweep, live", nodes, [sweep(1), live(finishing)], 1, LAGGING),
-            Scenario(
-                f"{name}: sweep, older live",
-                nodes,
-                [sweep(1), older_live(finishing)],
-                1,
-                LAGGING,
-                one_task=False,
-            ),
-        ]
-    return found
+    """Each graph. The fan-out is the largest: here without a fault or a pipeline, below with."""
+    bare = sim_settings(orchestrator_function_arn=None)
+    return [
+        *(s for name in ("pair", "chain", "diamond") for s in _with_a_sweep(name, 1)),
+        *_with_a_sweep("fan-out", 0, frozenset(), bare),
+    ]
 
 
 def _small() -> list[Scenario]:
@@ -281,15 +305,10 @@ LONG = [
         LAGGING,
         one_task=False,
     ),
+    *(replace(s, name=f"{s.name}, a fault") for s in _with_a_sweep("fan-out", 1, frozenset())),
     *(
-        Scenario(
-            f"{name}: two sweeps, live, long",
-            nodes,
-            [sweep(1), sweep(2), live("b" if name == "diamond" else "a")],
-            1,
-            LAGGING,
-        )
-        for name, nodes in GRAPHS.items()
+        Scenario(f"{name}: two sweeps, live", GRAPHS[name], [sweep(1), sweep(2), live(event)], 1)
+        for name, event in (("pair", "a"), ("chain", "a"), ("diamond", "b"))
     ),
 ]
 """Too many states for every build."""

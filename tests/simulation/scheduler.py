@@ -24,7 +24,6 @@ from greenlet import greenlet
 
 from reconciler.clock import Clock
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
-from tests.simulation.storage import Table
 
 DO, CRASH_BEFORE, CRASH_AFTER, TORN = "do", "crash before", "crash after", "torn"
 FAULTS = (CRASH_BEFORE, CRASH_AFTER, TORN)
@@ -236,7 +235,7 @@ class Execution:
         waiting = [i for i, actor in enumerate(self.actors) if actor.pending is not None]
         for i in waiting:
             if self._alone(self.actors[i]):
-                # Nobody else can notice when it happens: its order needs no exploring, its end does.
+                # Nobody else can notice when it happens; how it ends is all that matters.
                 return self._endings(i)
         return [choice for i in waiting for choice in self._endings(i)]
 

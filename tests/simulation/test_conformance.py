@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -158,15 +160,16 @@ VALUES: dict[str, Any] = {
 
 
 def _values(text: str) -> dict[str, Any]:
-    import re  # noqa: PLC0415 - one use
-
     found = {token: VALUES[token] for token in set(re.findall(r":\w+", text))}
     return {"ExpressionAttributeValues": found} if found else {}
 
 
 @pytest.mark.parametrize(("condition", "holds"), CONDITIONS)
 def test_a_condition_decides_whether_a_write_happens(
-    db: Any, request: pytest.FixtureRequest, condition: str, holds: bool
+    db: Any,
+    request: pytest.FixtureRequest,
+    condition: str,
+    holds: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
     if "moto" in request.node.name and condition in {"size(absent) < :three", "amount > :a"}:
         pytest.skip("moto fails on operands that are absent or of two types")
@@ -227,7 +230,8 @@ def test_every_update_clause(db: Any) -> None:
     update(
         db,
         "c",
-        "SET #t = :t, m = n + :two, d = if_not_exists(d, :t) REMOVE gone, never ADD n :two, tags2 :s DELETE tags :s",
+        "SET #t = :t, m = n + :two, d = if_not_exists(d, :t) REMOVE gone, never "
+        "ADD n :two, tags2 :s DELETE tags :s",
         ExpressionAttributeNames={"#t": "title"},
         ExpressionAttributeValues={":t": {"S": "t"}, ":two": {"N": "2"}, ":s": {"SS": ["a"]}},
     )
@@ -480,7 +484,7 @@ def test_segments_cover_the_table_once_with_projection_and_limit(db: Any, total:
     assert len(found) == len(wanted)
     assert set(found) == wanted
     at = [orchestration for orchestration, _ in found]
-    assert sum(a != b for a, b in zip(at, at[1:], strict=False)) == 5, "rows of one stand together"
+    assert sum(a != b for a, b in pairwise(at)) == 5, "rows of one stand together"
 
 
 def test_batch_get_gives_what_exists_with_its_projection(db: Any) -> None:

@@ -341,7 +341,8 @@ def _end_task(port: Port, own_id: str, status: str) -> None:
         "update_item",
         TableName="TaskTable",
         Key={"task_id": {"S": own_id}},
-        UpdateExpression="SET #s = :s, completed_at = :at, status_created_at = :c, updated_at = :at",
+        UpdateExpression="SET #s = :s, status_created_at = :c, completed_at = :at, "
+        "updated_at = :at",
         ConditionExpression="#s IN (:submitted, :running)",
         ExpressionAttributeNames={"#s": "status"},
         ExpressionAttributeValues={

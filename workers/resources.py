@@ -14,6 +14,8 @@ from limits import RateLimitItemPerSecond
 from limits.storage import storage_from_string
 from limits.strategies import FixedWindowRateLimiter
 
+from reconciler.observability.emf import CombinedMetrics, EmfMetrics
+from reconciler.observability.metrics import FlushingMetrics
 from reconciler.observability.redis_metrics import RedisMetrics
 from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.wiring import build_reconciler
@@ -76,7 +78,7 @@ class Resources:
 
     settings: Settings
     reconciler: Reconciler
-    metrics: RedisMetrics
+    metrics: FlushingMetrics
     gate: Gate
     ledger: Ledger
 
@@ -100,7 +102,9 @@ def resources() -> Resources:
 
 def _make(settings: Settings) -> Resources:
     client = broker_client(settings)
-    metrics = RedisMetrics(client)
+    metrics: FlushingMetrics = RedisMetrics(client)
+    if settings.metrics_emf:
+        metrics = CombinedMetrics(metrics, EmfMetrics())
     return Resources(
         settings=settings,
         reconciler=build_reconciler(settings, metrics=metrics, pacer=RatePacer(settings)),

@@ -43,9 +43,17 @@ def reconciler_for_cli(settings: Settings) -> Reconciler:
     Raises:
         SettingsError, AccessError: no region or profile, or credentials in part.
     """
-    from reconciler.operations.wiring import build_reconciler  # noqa: PLC0415 - start-up time
+    import atexit  # noqa: PLC0415 - start-up time
 
-    return build_reconciler(settings)
+    from reconciler.observability.emf import EmfMetrics  # noqa: PLC0415
+    from reconciler.operations.wiring import build_reconciler  # noqa: PLC0415
+
+    if not settings.metrics_emf:
+        return build_reconciler(settings)
+    # To standard error: standard output is for what was asked.
+    metrics = EmfMetrics(sys.stderr)
+    atexit.register(metrics.flush)
+    return build_reconciler(settings, metrics=metrics)
 
 
 def broker_for_cli(settings: Settings) -> redis.Redis:

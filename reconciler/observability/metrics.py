@@ -168,6 +168,13 @@ class Metrics(Protocol):
         """Add an observation to a histogram."""
 
 
+class FlushingMetrics(Metrics, Protocol):
+    """Metrics that are written when a unit of work ends."""
+
+    def flush(self) -> bool:
+        """Write what was counted; False when it is kept for later."""
+
+
 class NullMetrics:
     """Counts nothing."""
 

@@ -1,0 +1,13 @@
+"""The command line is tested on one endpoint: what it stands on is tested on both."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import Servers
+
+
+@pytest.fixture
+def endpoint(servers: Servers) -> str:
+    """The lighter of the two."""
+    return servers.endpoint("moto")

@@ -1,0 +1,192 @@
+"""The command line as an operator runs it: real processes, exit codes, one line a mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.processes import ROOT
+from tests.support.world import World
+
+pytestmark = pytest.mark.integration
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(world: World) -> Run:
+    """Run ``reconciler …`` on the world's tables; keyword arguments are environment variables."""
+
+    def start(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": os.environ["PATH"], **world.environment, **changes}
+        return subprocess.run(
+            [sys.executable, "-m", "reconciler.cli.main", *arguments],
+            env={name: value for name, value in environment.items() if value},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    return start
+
+
+def stranded(world: World) -> str:
+    rows = {"b": {"display_id": {"S": "ENG-42"}}}
+    return world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"}, rows=rows)
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the one line of an operator's mistake, beside what is logged as JSON."""
+    said = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert "Traceback" not in done.stderr
+    assert len(said) == 1, done.stderr
+    return said[0]
+
+
+def test_a_sweep_without_a_broker(world: World, run: Run) -> None:
+    found = stranded(world)
+    done = run("sweep", "--inline", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert list(summary) == [
+        "sweep_id", "mode", "complete", "segments", "rows_scanned", "orchestrations_scanned",
+        "orchestrations_evaluated", "released", "adopted", "advanced", "skipped", "claims_reset",
+        "refused", "reinvoked", "nudged", "errors", "duration_seconds", "stuck", "consumed",
+    ]  # fmt: skip
+    assert (summary["advanced"], summary["released"], summary["complete"]) == (1, 1, True)
+    assert set(summary["consumed"]) == {"read_units", "write_units", "requests"}
+    assert world.statuses(found) == {"a": "succeeded", "b": "released"}
+    events = {json.loads(line)["event"] for line in done.stderr.splitlines()}
+    assert events == {
+        "orch.sweep.started", "orch.sweep.recovered", "orch.child.released", "orch.sweep.completed"
+    }  # fmt: skip
+
+
+def test_a_report_writes_nothing_and_says_that_something_is_wrong(world: World, run: Run) -> None:
+    stranded(world)
+    before = world.everything()
+    done = run("sweep", "--inline", "--report")
+    assert done.returncode == 1
+    assert "1 advanced, 1 released" in done.stdout
+    assert "nothing was changed" in done.stdout
+    assert world.everything() == before
+
+
+def test_one_orchestration_only(world: World, run: Run) -> None:
+    found, other = stranded(world), stranded(world)
+    done = run("sweep", "--inline", "--orchestration", found, "--json")
+    assert done.returncode == 0
+    assert world.statuses(found)["b"] == "released"
+    assert world.statuses(other)["b"] == "blocked"
+
+
+@pytest.mark.parametrize("by", ["orchestration", "sub-issue", "display id", "task"])
+def test_inspect_takes_whatever_a_person_has_at_hand(world: World, run: Run, by: str) -> None:
+    found = stranded(world)
+    (task,) = world.tasks(found, "a")
+    name = {
+        "orchestration": found, "sub-issue": "b", "display id": "ENG-42",
+        "task": task["task_id"]["S"],
+    }[by]  # fmt: skip
+    before = world.everything()
+    done = run("inspect", name, "--json")
+    assert done.returncode == 1, done.stderr
+    view = json.loads(done.stdout)
+    assert view["orchestration_id"] == found
+    codes = {child["sub_issue_id"]: child["code"] for child in view["children"]}
+    assert codes == {"a": "lost_terminal", "b": "lost_release"}
+    assert world.everything() == before
+    text = run("inspect", name).stdout
+    assert "ENG-42" in text
+    assert "every predecessor has succeeded, and nobody has released it" in text
+
+
+@pytest.mark.parametrize(("form", "start"), [("mermaid", "flowchart TD"), ("svg", "<svg ")])
+def test_the_picture_for_a_wiki(world: World, run: Run, form: str, start: str) -> None:
+    assert run("inspect", stranded(world), "--format", form).stdout.startswith(start)
+
+
+def test_release_by_hand(world: World, run: Run) -> None:
+    found = world.seed({"a": [], "b": ["a"]})
+    assert run("release", found, "b").returncode == 1
+    done = run("release", found, "a", "--json")
+    assert (done.returncode, json.loads(done.stdout)["outcome"]) == (0, "released")
+    again = run("release", found, "a", "--json")
+    assert (again.returncode, json.loads(again.stdout)["outcome"]) == (0, "already_released")
+
+
+def test_pause_and_resume(world: World, run: Run) -> None:
+    found = world.seed({"a": []})
+    assert "migration" in run("pause", "--reason", "migration").stdout
+    done = run("release", found, "a")
+    assert done.returncode == 1
+    assert "migration" in done.stdout
+    assert run("resume").returncode == 0
+    assert run("release", found, "a").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "named"),
+    [
+        (["sweep", "--inline"], {"ORCHESTRATION_TABLE_NAME": "nowhere"}, "nowhere"),
+        (["sweep", "--inline"], {"ORCHESTRATION_TABLE_NAME": ""}, "ORCHESTRATION_TABLE_NAME"),
+        (["sweep", "--inline"], {"SWEEP_INTERVAL_SECONDS": "-5"}, "SWEEP_INTERVAL_SECONDS"),
+        (["sweep", "--inline"], {"STRANDED_GRACE_SECONDS": "90000"}, "STRANDED_GRACE_SECONDS"),
+        (["sweep", "--inline"], {"REPAIR_MODE": "yolo"}, "REPAIR_MODE"),
+        (["sweep", "--inline"], {"GUARDRAIL_ID": "g"}, "GUARDRAIL_VERSION"),
+        (["sweep", "--inline"], {"SWEEP_SEGMENTS": "many"}, "SWEEP_SEGMENTS"),
+        (["sweep", "--inline", "--orchestration", "orch_x"], {}, "orch_x"),
+        (["sweep", "--orchestration", "orch_x"], {}, "--inline"),
+        (["sweep"], {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}, "broker"),
+        (["inspect", "orch_" + "0" * 32], {}, "orch_0000"),
+        (["inspect", "ENG-404"], {}, "ENG-404"),
+        (["release", "orch_x", "b"], {}, "orch_x"),
+        (
+            ["release", "orch_x", "b"],
+            {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
+            "credentials",
+        ),
+        (["release", "orch_x", "b"], {"AWS_REGION": "", "AWS_DEFAULT_REGION": ""}, "AWS_REGION"),
+    ],
+)
+def test_an_operators_mistake_is_one_line_and_code_2(
+    world: World, run: Run, arguments: list[str], changes: dict[str, str], named: str
+) -> None:
+    world.seed({"a": []})
+    before = world.everything()
+    done = run(*arguments, **changes)
+    assert done.returncode == 2, done.stderr
+    assert named in one_line(done)
+    assert world.everything() == before
+
+
+def test_health_and_status_say_that_the_broker_is_away(run: Run) -> None:
+    away = {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}
+    done = run("health", **away)
+    assert (done.returncode, len(done.stdout.splitlines())) == (1, 1)
+    assert "broker" in done.stdout
+    status = run("status", "--json", **away)
+    assert status.returncode == 1
+    assert json.loads(status.stdout)["healthy"] is False
+
+
+def test_celery_says_a_mistake_in_one_line_too(world: World) -> None:
+    environment = {**world.environment, "REPAIR_MODE": "yolo", "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "workers", "worker"],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "REPAIR_MODE" in one_line(done)

@@ -1,0 +1,134 @@
+"""The IAM policy: just the calls that the code makes, on just the tables it makes them on."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from reconciler.cli.commands.inspect import look
+from reconciler.cli.find import find
+from reconciler.operations import release as release_module
+from reconciler.operations.sweep import run_inline_sweep
+from tests.support.aws_stub import aws_stub
+from tests.support.world import REPO, EmulatorSession, World
+
+pytestmark = pytest.mark.integration
+
+POLICY = Path(__file__).parents[2] / "deploy" / "iam" / "policy.json"
+IN_TRANSACTION = {
+    "Put": "PutItem",
+    "Update": "UpdateItem",
+    "ConditionCheck": "ConditionCheckItem",
+    "Delete": "DeleteItem",
+}
+Made = dict[str, set[str]]
+
+
+def granted(world: World) -> Made:
+    """Return resource → actions, as the policy grants them, by the names of this world."""
+    s = world.settings
+    names = {
+        "ORCHESTRATION_TABLE_NAME": s.orchestration_table_name,
+        "TASK_TABLE_NAME": s.task_table_name,
+        "TASK_EVENTS_TABLE_NAME": s.task_events_table_name,
+        "USER_CONCURRENCY_TABLE_NAME": str(s.user_concurrency_table_name),
+        "REPO_TABLE_NAME": str(s.repo_table_name),
+    }
+    found: Made = defaultdict(set)
+    for statement in json.loads(POLICY.read_text())["Statement"]:
+        assert statement["Effect"] == "Allow"
+        actions, resources = statement["Action"], statement["Resource"]
+        for resource in [resources] if isinstance(resources, str) else resources:
+            name = resource.rpartition("table/")[2]
+            name = names.get(name.partition("/")[0], name) + name[len(name.partition("/")[0]) :]
+            found[name] |= {actions} if isinstance(actions, str) else set(actions)
+    return dict(found)
+
+
+def record(monkeypatch: pytest.MonkeyPatch) -> Made:
+    """Record every call that any client makes from now on."""
+    made: Made = defaultdict(set)
+    whole = EmulatorSession.client
+
+    def note(params: dict[str, Any], model: Any, **_: Any) -> None:
+        service, operation = model.service_model.service_name, model.name
+        if service == "lambda":
+            made["ORCHESTRATOR_FUNCTION_ARN"].add("lambda:InvokeFunction")
+        elif service == "bedrock-runtime":
+            made["bedrock"].add(f"bedrock:{operation}")
+        elif operation == "TransactWriteItems":
+            for action in params["TransactItems"]:
+                ((kind, request),) = action.items()
+                made[request["TableName"]].add(f"dynamodb:{IN_TRANSACTION[kind]}")
+        elif operation == "BatchGetItem":
+            for table in params["RequestItems"]:
+                made[table].add("dynamodb:BatchGetItem")
+        else:
+            index = f"/index/{params['IndexName']}" if "IndexName" in params else ""
+            made[params["TableName"] + index].add(f"dynamodb:{operation}")
+
+    def client(self: EmulatorSession, *args: Any, **kwargs: Any) -> Any:
+        built = whole(self, *args, **kwargs)
+        built.meta.events.register("provide-client-params.*.*", note)
+        return built
+
+    monkeypatch.setattr(EmulatorSession, "client", client)
+    return made
+
+
+def use_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    reconciler = world.reconciler()
+    world.put(str(world.settings.repo_table_name), {"repo": {"S": REPO}, "status": {"S": "active"}})
+    found = world.seed(
+        {"a": [], "b": ["a"], "f": [], "g": ["f"], "q": []},
+        {"a": "released", "f": "released", "q": "releasing"},
+        tasks={"a": "COMPLETED", "f": "FAILED"},
+        rows={"b": {"display_id": {"S": "ENG-1"}}},
+    )
+    world.task(found, "q", "RUNNING")
+    world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"})
+    run_inline_sweep(reconciler, reconciler.settings)
+    waiting = world.seed({f"c{n}": [] for n in range(3)})
+    run_inline_sweep(reconciler, reconciler.settings, segments=1)
+    reconciler.release(waiting, "c0", sweep_id="s", depends_on=())
+    reconciler.pause("try", "me")
+    reconciler.resume()
+    look(reconciler, find(reconciler, "ENG-1", lambda _: None))
+    (task,) = world.tasks(found, "a")
+    find(reconciler, task["task_id"]["S"], lambda _: None)
+    broken = world.seed({"a": []})
+    with monkeypatch.context() as patched:
+        patched.setattr(release_module, "draft_task", lambda *_, **__: {}["no such thing"])
+        run_inline_sweep(reconciler, reconciler.settings, orchestration_id=broken)
+    reconciler.evaluator.forgive(broken)
+
+
+def test_the_policy_grants_what_is_called_and_nothing_else(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = record(monkeypatch)
+    with aws_stub() as aws:
+        world = make_world(
+            USER_CONCURRENCY_TABLE_NAME="{prefix}-Users",
+            MAX_CONCURRENT_TASKS_PER_USER="2",
+            REPO_TABLE_NAME="{prefix}-Repo",
+            GUARDRAIL_ID="g",
+            GUARDRAIL_VERSION="1",
+            ORCHESTRATOR_FUNCTION_ARN="arn:aws:lambda:us-east-1:123456789012:function:f",
+        )
+        world.others = {"lambda": aws.url, "bedrock-runtime": aws.url}
+        made.clear()
+        world.client = boto3.Session("testing", "testing", region_name="us-east-1").client(
+            "dynamodb", endpoint_url=world.endpoint
+        )
+        use_everything(world, monkeypatch)
+    expected = granted(world)
+    bedrock = next(name for name in expected if "guardrail" in name)
+    expected["bedrock"] = expected.pop(bedrock)
+    assert dict(made) == expected

@@ -5,8 +5,11 @@ There is no Docker where this runs; what can be wrong without it is looked at he
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +181,19 @@ def test_what_the_image_copies_reaches_the_build() -> None:
     for source in copied:
         assert f"!{source}" in allowed
         assert list(ROOT.glob(source))
+
+
+@pytest.mark.parametrize("interpolated", [False, True])
+def test_it_holds_to_the_compose_specification(tmp_path: Path, *, interpolated: bool) -> None:
+    """By the published schema, as it is written and with its defaults in place."""
+    shown = tmp_path / "docker-compose.yml"
+    parsed = _interpolate(yaml.safe_load(TEXT))
+    shown.write_text(yaml.safe_dump(parsed) if interpolated else TEXT)
+    done = subprocess.run(
+        ["check-jsonschema", "--builtin-schema", "vendor.compose-spec", str(shown)],
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 MINUTES ?= 5
 
-.PHONY: demo test lint types layers unit integration workers simulation chaos bench lock clean help
+.PHONY: demo test lint types layers unit integration workers simulation chaos seeded-bugs bench lock clean help
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -59,6 +59,9 @@ simulation: $(VENV)/dev.stamp  ## Interleavings, exhaustively and at random
 
 chaos: $(VENV)/dev.stamp  ## Break real processes on purpose, for MINUTES
 	CHAOS_MINUTES=$(MINUTES) $(PYTEST) tests -m chaos -s
+
+seeded-bugs: $(VENV)/dev.stamp  ## Bugs put into the real code one by one; which test catches each
+	$(BIN)/python -m tests.simulation.seeded_bugs $(ARGS)
 
 bench: $(VENV)/dev.stamp  ## Cost against the floor, on DynamoDB Local
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -82,6 +82,10 @@ def record(monkeypatch: pytest.MonkeyPatch) -> Made:
     return made
 
 
+def fail(*_: object, **__: object) -> None:
+    raise KeyError("no such thing")
+
+
 def use_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     reconciler = world.reconciler()
     world.put(str(world.settings.repo_table_name), {"repo": {"S": REPO}, "status": {"S": "active"}})
@@ -104,7 +108,7 @@ def use_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     find(reconciler, task["task_id"]["S"], lambda _: None)
     broken = world.seed({"a": []})
     with monkeypatch.context() as patched:
-        patched.setattr(release_module, "draft_task", lambda *_, **__: {}["no such thing"])
+        patched.setattr(release_module, "draft_task", fail)
         run_inline_sweep(reconciler, reconciler.settings, orchestration_id=broken)
     reconciler.evaluator.forgive(broken)
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from kombu import Queue
 
 from reconciler.settings import load_settings
+from workers.names import RELEASE, RELEASE_QUEUE, SWEEP, SWEEP_QUEUE
 
 _settings = load_settings()
 
 VISIBILITY_TIMEOUT_SECONDS = 180
 TASK_TIME_LIMIT_SECONDS = 60
-SWEEP_QUEUE, RELEASE_QUEUE = "sweep", "release"
 
 # -- where
 
@@ -88,7 +88,7 @@ accept_content = ["json"]
 # worker serves both unless it is told otherwise (`-Q`).
 task_queues = (Queue(SWEEP_QUEUE), Queue(RELEASE_QUEUE))
 task_default_queue = SWEEP_QUEUE
-task_routes = {"reconciler.release_child": {"queue": RELEASE_QUEUE}}
+task_routes = {RELEASE: {"queue": RELEASE_QUEUE}}
 task_create_missing_queues = False
 
 # -- results and events
@@ -107,9 +107,7 @@ task_track_started = True
 # -- beat
 
 beat_scheduler = "workers.beat:GatedScheduler"
-beat_schedule = {
-    "sweep": {"task": "reconciler.sweep", "schedule": float(_settings.sweep_interval_seconds)}
-}
+beat_schedule = {"sweep": {"task": SWEEP, "schedule": float(_settings.sweep_interval_seconds)}}
 # Never longer than the interval, so that a beat that has lost its broker is back in time.
 beat_max_loop_interval = min(5, _settings.sweep_interval_seconds)
 

@@ -22,14 +22,12 @@ from reconciler.operations.context import ReleaseRequest
 from reconciler.operations.scan import SegmentCursor
 from reconciler.settings import load_settings
 from workers.gate import Gate, header_of
+from workers.names import EVALUATE, RELEASE, RELEASE_QUEUE, SEGMENT, SWEEP
 from workers.resources import broker_client
 
-SWEEP = "reconciler.sweep"
-SEGMENT = "reconciler.sweep_segment"
-EVALUATE = "reconciler.evaluate_orchestration"
-RELEASE = "reconciler.release_child"
+_LEAST_ROOM = 20
 
-_UNREACHABLE = (OperationalError, RuntimeError, OSError, redis.RedisError)
+UNREACHABLE = (OperationalError, RuntimeError, OSError, redis.RedisError)
 """What a publish raises when the broker is away or stalls (``celery.md``)."""
 
 
@@ -83,9 +81,16 @@ class Enqueuer:
         headers = header_of(work, nonce) if given_back else {}
         try:
             self._app.send_task(
-                name, args=args, kwargs=dict(kwargs), task_id=attempt, headers=headers
+                name,
+                args=args,
+                kwargs=dict(kwargs),
+                task_id=attempt,
+                headers=headers,
+                # Nobody waits for the result; else each publish would subscribe to it, and fail
+                # when only the result backend is away.
+                ignore_result=True,
             )
-        except _UNREACHABLE as error:
+        except UNREACHABLE as error:
             self._give_back(work, nonce)
             raise BrokerUnavailableError(f"{name} could not be published: {error}") from error
         return True
@@ -118,6 +123,19 @@ class Enqueuer:
         work = f"evaluate:{orchestration_id}"
         attempt = f"{work}:{bucket_of(self._interval_seconds)}"
         return self._publish(EVALUATE, work, attempt, (orchestration_id,), kwargs)
+
+    def has_room(self, per_minute: int) -> bool:
+        """Whether the releases that are queued will have been made in half an interval.
+
+        Beyond that they would be sent again by the next sweep while they still wait, and hold up
+        its end. It finds them again, the oldest first.
+        """
+        room = max(_LEAST_ROOM, per_minute * self._interval_seconds // 120)
+        try:
+            queued: Any = self._gate.client.llen(RELEASE_QUEUE)
+        except redis.RedisError as error:
+            raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
+        return int(queued) < room
 
     def release(self, request: ReleaseRequest) -> bool:
         """Send a child to be released."""
@@ -160,8 +178,9 @@ def submit_sweep(app: Celery, *, report: bool = False) -> str:
         BrokerUnavailableError: the broker cannot be reached.
     """
     sweep_id = f"sweep:by-hand-{int(time.time() * 1000)}"
+    kwargs = {"report": True} if report else {}
     try:
-        app.send_task(SWEEP, kwargs={"report": True} if report else {}, task_id=sweep_id)
-    except _UNREACHABLE as error:
+        app.send_task(SWEEP, kwargs=kwargs, task_id=sweep_id, ignore_result=True)
+    except UNREACHABLE as error:
         raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
     return sweep_id

@@ -34,7 +34,7 @@ class Gate:
     """One key for each piece of work that is queued or under way."""
 
     def __init__(self, client: redis.Redis) -> None:
-        self._client = client
+        self.client = client
         self._leave = client.register_script(_LEAVE)
 
     def enter(self, key: str, ttl_seconds: int) -> str | None:
@@ -44,7 +44,7 @@ class Gate:
             redis.exceptions.RedisError: the broker is away.
         """
         nonce = secrets.token_hex(8)
-        taken = self._client.set(PREFIX + key, nonce, nx=True, ex=ttl_seconds)
+        taken = self.client.set(PREFIX + key, nonce, nx=True, ex=ttl_seconds)
         return nonce if taken else None
 
     def leave(self, key: str, nonce: str) -> bool:

@@ -4,6 +4,12 @@ No chord, which one failed part would silence. Each part (a step of a segment, a
 release) is a unit: opened before its message is published, and settled once however often it runs,
 since a redelivery finds it settled already. The sweep is over when no unit is open. One whose
 units are never settled, because workers died, is closed as incomplete by the sweep after it.
+
+    <id>          hash  mode, segments, started_at, progress_at, the counts, closed
+    <id>:units    set   units that are open
+    <id>:seen     set   every unit that was ever opened, so that none is opened a second time
+    <id>:stuck    list  what the units left stuck
+    <id>:done     list  the summary, once; whoever waits blocks on it
 """
 
 from __future__ import annotations
@@ -12,6 +18,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from reconciler.operations.context import Stuck
@@ -32,6 +39,40 @@ KEEP_SECONDS = 6 * 3600
 DAY_SECONDS = 86_400
 MOST_RECOVERIES = 20_000
 LEAST_STALE_SECONDS = 30
+
+_START = """
+local current = redis.call('GET', KEYS[1])
+if current and current ~= ARGV[1] then
+  return 0
+end
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  return 2
+end
+redis.call('HSET', KEYS[2],
+  'mode', ARGV[3], 'segments', ARGV[4], 'started_at', ARGV[5], 'progress_at', ARGV[5])
+for i = 6, #ARGV do
+  redis.call('SADD', KEYS[3], ARGV[i])
+  redis.call('SADD', KEYS[4], ARGV[i])
+end
+for i = 2, 4 do
+  redis.call('EXPIRE', KEYS[i], ARGV[2])
+end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+return 1
+"""
+
+_OPEN = """
+if redis.call('EXISTS', KEYS[1]) == 0 or redis.call('HEXISTS', KEYS[1], 'closed') == 1 then
+  return 3
+end
+if redis.call('SADD', KEYS[3], ARGV[1]) == 0 then
+  return 2 - redis.call('SISMEMBER', KEYS[2], ARGV[1])
+end
+redis.call('SADD', KEYS[2], ARGV[1])
+redis.call('EXPIRE', KEYS[2], ARGV[2])
+redis.call('EXPIRE', KEYS[3], ARGV[2])
+return 0
+"""
 
 _SETTLE = """
 if redis.call('SREM', KEYS[1], ARGV[1]) == 0 then
@@ -59,6 +100,24 @@ return redis.call('SCARD', KEYS[1])
 """
 
 
+class Start(Enum):
+    """What came of starting a sweep."""
+
+    OVERLAPS = 0
+    STARTED = 1
+    BEGUN_BEFORE = 2
+
+
+class Unit(Enum):
+    """How a unit stands when it is opened."""
+
+    NEW = 0
+    OPEN = 1
+    """Opened before, and not settled: its message may be on its way, or may never have left."""
+    SETTLED = 2
+    SWEEP_OVER = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Open:
     """A sweep that is under way. ``idle_seconds``: since anything of it was heard."""
@@ -75,6 +134,8 @@ class Ledger:
     def __init__(self, client: redis.Redis, now: Callable[[], float] = time.time) -> None:
         self._client = client
         self._now = now
+        self._start = client.register_script(_START)
+        self._open = client.register_script(_OPEN)
         self._settle = client.register_script(_SETTLE)
 
     @staticmethod
@@ -87,23 +148,23 @@ class Ledger:
 
     # -- a sweep's life
 
-    def start(self, sweep_id: str, *, mode: str, segments: int, units: Iterable[str]) -> bool:
-        """Open a sweep with its first units; False when it has been opened before."""
+    def start(self, sweep_id: str, *, mode: str, segments: int, units: Iterable[str]) -> Start:
+        """Open a sweep with its first units, in one step: of two at once, one overlaps."""
         units_key, facts, _ = self._keys(sweep_id)
-        now = self._now()
-        if self._client.exists(facts):
-            return False
+        now = repr(self._now())
+        keys = [CURRENT, facts, units_key, f"{facts}:seen"]
+        args: list[str | int] = [sweep_id, KEEP_SECONDS, mode, segments, now, *units]
+        return Start(int(self._start(keys=keys, args=args)))
+
+    def step_aside(self, sweep_id: str) -> str | None:
+        """Tell whoever waits for a sweep that another is at work; returns which."""
+        other = _text(self._client.get(CURRENT))
+        key = f"{PREFIX}{sweep_id}:done"
         with self._client.pipeline(transaction=True) as pipe:
-            pipe.hset(
-                facts,
-                mapping={"mode": mode, "segments": segments, "started_at": now, "progress_at": now},
-            )
-            pipe.sadd(units_key, *units)
-            pipe.expire(facts, KEEP_SECONDS)
-            pipe.expire(units_key, KEEP_SECONDS)
-            pipe.set(CURRENT, sweep_id, ex=KEEP_SECONDS)
+            pipe.rpush(key, json.dumps({"sweep_id": sweep_id, "stepped_aside_for": other}))
+            pipe.expire(key, KEEP_SECONDS)
             pipe.execute()
-        return True
+        return other
 
     def is_open(self, sweep_id: str, unit: str) -> bool:
         """Whether a unit has not been settled yet."""
@@ -123,14 +184,24 @@ class Ledger:
         units = int(self._client.scard(units_key))
         return Open(sweep_id, float(started), idle, units)
 
-    def open_unit(self, sweep_id: str, unit: str) -> bool:
-        """Open a unit before its message is published; False when it is open already."""
-        units_key, _, _ = self._keys(sweep_id)
-        return bool(self._client.sadd(units_key, unit))
+    def is_over(self, sweep_id: str) -> bool:
+        """Whether a sweep has been closed, or forgotten."""
+        facts: Any = self._client.hmget(self._keys(sweep_id)[1], ["started_at", "closed"])
+        return facts[0] is None or facts[1] is not None
+
+    def open_unit(self, sweep_id: str, unit: str) -> Unit:
+        """Open a unit before its message is published."""
+        units_key, facts, _ = self._keys(sweep_id)
+        keys = [facts, units_key, f"{facts}:seen"]
+        return Unit(int(self._open(keys=keys, args=[unit, KEEP_SECONDS])))
 
     def drop_unit(self, sweep_id: str, unit: str) -> None:
         """Take back a unit whose message was not published."""
-        self._client.srem(self._keys(sweep_id)[0], unit)
+        units_key, facts, _ = self._keys(sweep_id)
+        with self._client.pipeline(transaction=True) as pipe:
+            pipe.srem(units_key, unit)
+            pipe.srem(f"{facts}:seen", unit)
+            pipe.execute()
 
     def settle(
         self,
@@ -160,30 +231,57 @@ class Ledger:
 
     def close(self, sweep_id: str, *, abandoned: bool = False) -> SweepSummary | None:
         """End a sweep and return its summary; None when somebody else has just done so."""
-        units_key, facts_key, stuck_key = self._keys(sweep_id)
+        _, facts_key, _ = self._keys(sweep_id)
         if not self._client.hsetnx(facts_key, "closed", "1"):
             return None
-        facts = {_text(k): _text(v) for k, v in self._client.hgetall(facts_key).items()}
+        stored: Any = self._client.hgetall(facts_key)
+        facts = {_text(k): _text(v) for k, v in stored.items()}
         summary = _summary(sweep_id, facts, self._now(), abandoned=abandoned)
+        self._store(summary)
+        return summary
+
+    def fail(self, sweep_id: str, *, mode: str) -> SweepSummary:
+        """Store the summary of a sweep that could not even begin."""
+        summary = SweepSummary(
+            sweep_id,
+            mode,
+            complete=False,
+            segments=0,
+            duration_seconds=0.0,
+            counts=Counts(errors=1),
+        )
+        self._store(summary)
+        return summary
+
+    def _store(self, summary: SweepSummary) -> None:
+        units_key, facts_key, stuck_key = self._keys(summary.sweep_id)
         said = json.dumps(
             {**summary.to_json(), "oldest_stuck_seconds": dict(summary.counts.oldest_stuck_seconds)}
             | {"ended_at": self._now()}
         )
+        any_stuck = self._client.exists(stuck_key)
+        current = _text(self._client.get(CURRENT)) == summary.sweep_id
         with self._client.pipeline(transaction=True) as pipe:
             pipe.set(LAST, said)
             if summary.complete:
                 pipe.set(LAST_COMPLETE, said)
-                pipe.delete(LAST_STUCK)
-                if self._client.exists(stuck_key):
+                if any_stuck:
                     pipe.rename(stuck_key, LAST_STUCK)
                     pipe.persist(LAST_STUCK)
-            pipe.delete(units_key, CURRENT)
+                else:
+                    pipe.delete(LAST_STUCK)
+            pipe.delete(units_key, f"{facts_key}:seen", *([CURRENT] if current else []))
             pipe.rpush(f"{facts_key}:done", said)
             pipe.expire(f"{facts_key}:done", KEEP_SECONDS)
             pipe.execute()
-        return summary
 
     # -- for people
+
+    def in_progress(self) -> dict[str, str]:
+        """Return what has been added up so far of the sweep that is under way, field by field."""
+        sweep_id = _text(self._client.get(CURRENT))
+        stored: Any = {} if sweep_id is None else self._client.hgetall(self._keys(sweep_id)[1])
+        return {str(_text(name)): str(_text(value)) for name, value in stored.items()}
 
     def wait(self, sweep_id: str, timeout_seconds: float) -> dict[str, Any] | None:
         """Wait for a sweep's summary, but not for longer; leaves it there for others."""

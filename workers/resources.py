@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +40,21 @@ def broker_client(settings: Settings) -> redis.Redis:
     )
 
 
+@contextmanager
+def broker_metrics() -> Iterator[RedisMetrics]:
+    """Metrics for a process that does no work of its own: a worker's main one, or a beat.
+
+    It makes nothing that a process forked off it later could inherit.
+    """
+    client = broker_client(load_settings())
+    metrics = RedisMetrics(client)
+    try:
+        yield metrics
+    finally:
+        metrics.flush()
+        client.close()
+
+
 class RatePacer:
     """Lets releases through at a rate, over all workers; waits a few seconds for a turn.
 
@@ -47,7 +64,13 @@ class RatePacer:
 
     def __init__(self, settings: Settings) -> None:
         per_minute = settings.release_rate_per_minute
-        self._limiter = FixedWindowRateLimiter(storage_from_string(settings.celery_broker_url))
+        self._limiter = FixedWindowRateLimiter(
+            storage_from_string(
+                settings.celery_broker_url,
+                socket_timeout=_SOCKET_SECONDS,
+                socket_connect_timeout=_SOCKET_SECONDS,
+            )
+        )
         self._item = (
             RateLimitItemPerSecond(per_minute // 60)
             if per_minute >= 60  # noqa: PLR2004 - seconds of a minute

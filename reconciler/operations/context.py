@@ -56,7 +56,8 @@ class ReleaseRequest:
     sweep_id: str
 
 
-ReleaseDispatch = Callable[[ReleaseRequest], None]
+ReleaseDispatch = Callable[[ReleaseRequest], bool]
+"""Hands a release on; False when there is no room for it now, and a later sweep finds it again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -340,7 +340,7 @@ class RepairPass:
 
     def _queue(self, release: Release, dispatch: ReleaseDispatch) -> None:
         child = self._children[release.sub_issue_id]
-        dispatch(
+        queued = dispatch(
             ReleaseRequest(
                 orchestration_id=child.orchestration_id,
                 sub_issue_id=child.sub_issue_id,
@@ -350,8 +350,9 @@ class RepairPass:
                 sweep_id=self.context.sweep_id,
             )
         )
-        self.queued.add(child.sub_issue_id)
-        self._say(release, to.QUEUED)
+        if queued:
+            self.queued.add(child.sub_issue_id)
+        self._say(release, to.QUEUED if queued else to.PACED)
 
     def _release(self, release: Release, child: Child) -> None:
         try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -63,12 +66,27 @@ class Celery:
     def command(self, *arguments: str) -> Sequence[str]:
         return [sys.executable, "-m", "celery", "-A", "workers", *arguments]
 
-    @contextmanager
-    def worker(self, name: str = "w1", *, concurrency: int = 2) -> Iterator[int]:
-        """A prefork worker for as long as the block lasts; gives its pid."""
-        command = self.command(
-            "worker", "-c", str(concurrency), "-n", f"{name}@%h", "--without-mingle"
+    def call(self, task: str, *arguments: str) -> str:
+        """Enqueue a task by hand, as an operator would; returns its id."""
+        done = subprocess.run(
+            self.command("call", task, f"--args={json.dumps(arguments)}"),
+            env={**os.environ, **self.environment},
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
         )
+        return done.stdout.strip()
+
+    @contextmanager
+    def worker(
+        self, name: str = "w1", *, concurrency: int = 2, queues: str | None = None
+    ) -> Iterator[int]:
+        """A prefork worker for as long as the block lasts; gives its pid."""
+        command = [
+            *self.command("worker", "-c", str(concurrency), "-n", f"{name}@%h", "--without-mingle"),
+            *(["-Q", queues] if queues is not None else []),
+        ]
         log = self.directory / f"{name}.log"
         with running(
             command,

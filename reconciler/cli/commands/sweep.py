@@ -122,6 +122,9 @@ def _by_workers(
             return
         with progress("Waiting for the workers", quiet=as_json):
             said = _wait(ledger, sweep_id, timeout)
+        other = said.get("stepped_aside_for")
+        if other is not None:
+            said = _wait_for_the_other(ledger, other, timeout, report=report, as_json=as_json)
     except RedisError as error:
         raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
     said.pop("ended_at", None)
@@ -145,6 +148,21 @@ def _wait(ledger: Any, sweep_id: str, timeout: int) -> dict[str, Any]:  # noqa: 
     raise StoreUnavailableError(
         f"no worker finished {sweep_id} within {timeout} s; is one running?"
     )
+
+
+def _wait_for_the_other(
+    ledger: Any,  # noqa: ANN401 - imported late
+    sweep_id: str,
+    timeout: int,
+    *,
+    report: bool,
+    as_json: bool,
+) -> dict[str, Any]:
+    """A sweep that is at work already does as well, unless only a report was asked for."""
+    if report:
+        raise UsageError(f"{sweep_id} is at work; ask for a report when it has ended")
+    with progress(f"{sweep_id} is at work already; waiting for it", quiet=as_json):
+        return _wait(ledger, sweep_id, timeout)
 
 
 def _alarming(stuck: dict[str, int]) -> bool:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
-from tests.support.processes import ROOT, Celery, until
+from tests.support.processes import Celery, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
@@ -39,12 +37,6 @@ def test_by_hand_from_a_shell(celery: Celery) -> None:
     found = world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
     with celery.worker():
         for _ in range(3):
-            subprocess.run(
-                celery.command("call", "reconciler.evaluate_orchestration", f'--args=["{found}"]'),
-                env={"PATH": "/usr/bin:/bin", **celery.environment},
-                cwd=ROOT,
-                check=True,
-                capture_output=True,
-            )
+            celery.call("reconciler.evaluate_orchestration", found)
         until("b to be released", lambda: world.statuses(found)["b"] == "released")
     assert len(world.tasks(found, "b")) == 1

@@ -1,0 +1,134 @@
+"""A sweep's life in the broker: begun once, each part counted once, ended once."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from reconciler.operations.context import Stuck
+from reconciler.operations.counts import Counts
+from workers.ledger import Ledger, Start, Unit
+
+pytestmark = [pytest.mark.integration, pytest.mark.workers]
+
+UNITS = ["segment:0:0", "segment:1:0"]
+
+
+class Time:
+    """The time, as the test has it."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def now() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def ledger(broker: str, now: Time) -> Ledger:
+    client = redis.Redis.from_url(f"{broker}/5")
+    client.flushdb()
+    return Ledger(client, now)
+
+
+def begin(ledger: Ledger, sweep_id: str = "sweep:1") -> Start:
+    return ledger.start(sweep_id, mode="repair", segments=2, units=UNITS)
+
+
+def test_two_at_once_overlap_and_a_redelivery_goes_on(ledger: Ledger) -> None:
+    assert begin(ledger) is Start.STARTED
+    assert begin(ledger, "sweep:2") is Start.OVERLAPS
+    assert begin(ledger) is Start.BEGUN_BEFORE
+
+
+def test_a_unit_is_counted_once_however_often_it_runs(ledger: Ledger, now: Time) -> None:
+    begin(ledger)
+    now.seconds += 5
+    one = Counts(rows_scanned=10, stuck={"lost_release": 1})
+    stuck = (Stuck("orch_1", "a", "lost_release", "why", 60.0),)
+    assert not ledger.settle("sweep:1", UNITS[0], one, stuck=stuck)
+    assert not ledger.settle("sweep:1", UNITS[0], one, stuck=stuck)
+    assert ledger.settle("sweep:1", UNITS[1], one)
+    summary = ledger.close("sweep:1")
+    assert summary is not None
+    assert summary.complete
+    assert summary.counts.rows_scanned == 20
+    assert summary.counts.stuck == {"lost_release": 2}
+    assert summary.duration_seconds == 5
+    assert ledger.close("sweep:1") is None, "whoever comes second does not end it again"
+    assert [entry["sub_issue_id"] for entry in ledger.last_stuck()] == ["a"]
+
+
+def test_a_unit_that_was_settled_is_not_opened_again(ledger: Ledger) -> None:
+    begin(ledger)
+    assert ledger.open_unit("sweep:1", "evaluate:orch_1") is Unit.NEW
+    assert ledger.open_unit("sweep:1", "evaluate:orch_1") is Unit.OPEN
+    ledger.settle("sweep:1", "evaluate:orch_1", Counts())
+    assert ledger.open_unit("sweep:1", "evaluate:orch_1") is Unit.SETTLED
+    ledger.drop_unit("sweep:1", "evaluate:orch_1")
+    assert ledger.open_unit("sweep:1", "evaluate:orch_1") is Unit.NEW
+
+
+def test_nothing_is_opened_in_a_sweep_that_is_over(ledger: Ledger) -> None:
+    begin(ledger)
+    ledger.close("sweep:1", abandoned=True)
+    assert ledger.open_unit("sweep:1", "evaluate:orch_1") is Unit.SWEEP_OVER
+    assert ledger.open_unit("sweep:never", "evaluate:orch_1") is Unit.SWEEP_OVER
+    assert ledger.is_over("sweep:1")
+    assert begin(ledger, "sweep:2") is Start.STARTED, "the next one may begin"
+
+
+def test_an_incomplete_sweep_does_not_replace_what_is_known_to_be_stuck(ledger: Ledger) -> None:
+    begin(ledger)
+    stuck = (Stuck("orch_1", "a", "lost_release", "why", 60.0),)
+    ledger.settle("sweep:1", UNITS[0], Counts(), stuck=stuck)
+    ledger.settle("sweep:1", UNITS[1], Counts())
+    ledger.close("sweep:1")
+    begin(ledger, "sweep:2")
+    ledger.settle("sweep:2", UNITS[0], Counts(errors=1), unread=True)
+    summary = ledger.close("sweep:2")
+    assert summary is not None
+    assert not summary.complete
+    assert (ledger.last() or {})["sweep_id"] == "sweep:2"
+    assert (ledger.last(complete=True) or {})["sweep_id"] == "sweep:1"
+    assert len(ledger.last_stuck()) == 1
+
+
+def test_a_sweep_that_could_not_begin_has_a_summary(ledger: Ledger) -> None:
+    assert not ledger.fail("sweep:1", mode="repair").complete
+    said = ledger.wait("sweep:1", 1)
+    assert said is not None
+    assert said["errors"] == 1
+    assert ledger.wait("sweep:1", 1) == said, "it is left there for others"
+
+
+def test_the_late_end_of_a_lost_sweep_leaves_the_present_one_alone(ledger: Ledger) -> None:
+    begin(ledger)
+    ledger.close("sweep:1", abandoned=True)
+    begin(ledger, "sweep:2")
+    ledger.fail("sweep:3", mode="repair")
+    current = ledger.current()
+    assert current is not None
+    assert current.sweep_id == "sweep:2"
+
+
+def test_whoever_waits_hears_that_a_sweep_stepped_aside(ledger: Ledger) -> None:
+    begin(ledger)
+    assert ledger.step_aside("sweep:by-hand-1") == "sweep:1"
+    assert (ledger.wait("sweep:by-hand-1", 1) or {})["stepped_aside_for"] == "sweep:1"
+
+
+def test_recoveries_are_kept_for_a_day(ledger: Ledger, now: Time) -> None:
+    ledger.record_recovery("lost_skip", {"orchestration_id": "orch_1"}, 7.0)
+    now.seconds += 7200
+    ledger.record_recovery("lost_release", {"orchestration_id": "orch_2"}, None)
+    assert [entry["code"] for entry in ledger.recoveries(3600)] == ["lost_release"]
+    assert len(ledger.recoveries(86_400)) == 2
+    now.seconds += 86_400 - 3600
+    ledger.record_recovery("lost_skip", {"orchestration_id": "orch_3"}, 1.0)
+    assert len(ledger.recoveries(10**9)) == 2, "what is older than a day is forgotten"

@@ -1,0 +1,11 @@
+"""Names of tasks and queues: fixed by the contract, or read by those who deploy."""
+
+from __future__ import annotations
+
+SWEEP = "reconciler.sweep"
+SEGMENT = "reconciler.sweep_segment"
+EVALUATE = "reconciler.evaluate_orchestration"
+RELEASE = "reconciler.release_child"
+
+SWEEP_QUEUE = "sweep"
+RELEASE_QUEUE = "release"

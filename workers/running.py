@@ -1,0 +1,183 @@
+"""What surrounds each task: its context in the logs, its limits, its tries, and its end.
+
+A task that fails is shown as failed, by an error that says why. What is merely not to be done (a
+race that was lost, a pause, a budget) is an outcome in its result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import random
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import redis
+import structlog
+from celery import Task, signals
+from celery.exceptions import SoftTimeLimitExceeded
+
+from reconciler.errors import PermanentError, ReconcilerError, TemporaryError, UsageError
+from workers.enqueue import UNREACHABLE, BrokerUnavailableError
+from workers.gate import from_headers
+from workers.resources import Resources, broker_metrics, resources
+
+T = TypeVar("T")
+log = structlog.get_logger("reconciler")
+
+MAX_RETRIES = 3
+LONGEST_COUNTDOWN_SECONDS = 20.0
+"""Below the visibility timeout, or a waiting message would be delivered twice."""
+
+LONGEST_ID = 255
+
+OPTIONS: dict[str, Any] = {
+    "bind": True,
+    # Acknowledged at its end: what a lost worker had begun is done again, three times at most.
+    "acks_late": True,
+    "max_retries": MAX_RETRIES,
+    "ignore_result": True,
+    # Below the visibility timeout, for the same reason.
+    "time_limit": 60,
+    "soft_time_limit": 50,
+    # Said in one line: they are about the tables or the call, and not about our code.
+    "throws": (ReconcilerError, SoftTimeLimitExceeded),
+}
+
+
+class MalformedMessageError(UsageError):
+    """A message whose arguments make no sense; whoever put it on the broker should look."""
+
+    kind = "malformed_message"
+
+
+class OutOfTimeError(PermanentError):
+    """A task used up its time; the next sweep comes by again."""
+
+    kind = "time_limit"
+
+
+class ReconcilerTask(Task):  # type: ignore[type-arg]  # it takes none when it runs
+    """A task that hands wrong arguments back with a clear word."""
+
+    abstract = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - Celery's
+        """Run, unless the arguments are not those of the task."""
+        try:
+            inspect.signature(self.run).bind(*args, **kwargs)
+        except TypeError as error:
+            count_malformed(self.name, str(error))
+            raise MalformedMessageError(f"{self.name}: {error}") from None
+        return self.run(*args, **kwargs)
+
+
+def run(
+    task: Task[..., Any],
+    work: Callable[[Resources], T],
+    gave_up: Callable[[Resources, ReconcilerError], None] = lambda *_: None,
+    **ids: object,
+) -> T:
+    """Do a task's work, with ``ids`` bound for the logs.
+
+    A temporary failure is tried again, three times at most. ``gave_up`` is called once, when it
+    has failed for good, and settles what the sweep's ledger waits for.
+
+    Raises:
+        Retry: it is tried again.
+        ReconcilerError, SoftTimeLimitExceeded: it failed for good.
+    """
+    structlog.contextvars.clear_contextvars()
+    known = {name: str(value)[:LONGEST_ID] for name, value in ids.items() if value is not None}
+    structlog.contextvars.bind_contextvars(celery_task_id=task.request.id, **known)
+    held = resources()
+    try:
+        return work(held)
+    except SoftTimeLimitExceeded:
+        _give_up(held, OutOfTimeError("it took longer than its time limit"), gave_up)
+        raise
+    except redis.RedisError as error:
+        lost = BrokerUnavailableError(f"the broker cannot be reached: {error}")
+        _try_again(task, lost)
+        _give_up(held, lost, gave_up)
+        raise lost from error
+    except ReconcilerError as error:
+        if isinstance(error, TemporaryError):
+            _try_again(task, error)
+        _give_up(held, error, gave_up)
+        raise
+    finally:
+        held.metrics.flush()
+        structlog.contextvars.clear_contextvars()
+
+
+def _try_again(task: Task[..., Any], error: TemporaryError) -> None:
+    """Raise a retry, unless there have been enough, or the broker does not take it."""
+    if task.request.retries < MAX_RETRIES:
+        pause = min(2.0**task.request.retries * 2, LONGEST_COUNTDOWN_SECONDS)
+        with contextlib.suppress(*UNREACHABLE):
+            task.retry(exc=error, countdown=pause * random.uniform(0.5, 1.0))  # noqa: S311
+
+
+def _give_up(
+    held: Resources, error: ReconcilerError, gave_up: Callable[[Resources, ReconcilerError], None]
+) -> None:
+    if isinstance(error, UsageError):
+        held.metrics.increment("reconciler_errors_total", kind=error.kind)
+        log.warning("orch.sweep.failed", error_kind=error.kind, detail=str(error))
+    # With no ledger to be had, the sweep stays open, and the next one closes it as incomplete.
+    with contextlib.suppress(redis.RedisError):
+        gave_up(held, error)
+
+
+def checked(name: str, value: object) -> str:
+    """Return ``value`` if it can be an id.
+
+    Raises:
+        MalformedMessageError: it cannot.
+    """
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_ID:
+        said = repr(value)[:80]
+        raise MalformedMessageError(
+            f"{name} must be a string of 1 to {LONGEST_ID} characters, not {said}"
+        )
+    return value
+
+
+def checked_sweep(value: object) -> str | None:
+    """Return a sweep's id if it can be one, or None for work that a person asked for.
+
+    Raises:
+        MalformedMessageError: it cannot.
+    """
+    return None if value is None else checked("sweep_id", value)
+
+
+def count_malformed(name: str, detail: str) -> None:
+    """Count a message that made no sense; in any process, at any time."""
+    log.warning("orch.sweep.failed", error_kind="malformed_message", task=name, detail=detail)
+    with broker_metrics() as metrics:
+        metrics.increment("reconciler_errors_total", kind="malformed_message")
+
+
+@signals.task_postrun.connect
+def _leave_gate(task: Task[..., Any], state: str | None = None, **_: object) -> None:
+    """Give back the key of the work when it has ended, in any way but to be tried again."""
+    found = from_headers(getattr(task.request, "headers", None))
+    if found is not None and state != "RETRY":
+        try:
+            resources().gate.leave(*found)
+        except redis.RedisError:
+            log.debug("gate kept until it expires", key=found[0])
+
+
+@signals.task_unknown.connect
+def _unknown(name: str | None = None, **_: object) -> None:
+    """Count a message for a task that does not exist; Celery drops it and says so."""
+    count_malformed(str(name), "there is no such task")
+
+
+@signals.task_rejected.connect
+def _rejected(exc: object = None, **_: object) -> None:
+    """Count a message that is no task at all."""
+    count_malformed("?", str(exc))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from reconciler.embedded.dynamodb_local import dynamodb_local
 from reconciler.embedded.moto_server import moto_server
 from reconciler.embedded.process import EmbeddedServerError
 from reconciler.embedded.valkey import valkey_server
-from tests.support.world import World, build_world
+from tests.support.world import World, build_world, make_client
 
 Launcher = Callable[[Path], AbstractContextManager[str]]
 _LAUNCHERS: dict[str, Launcher] = {"moto": moto_server, "dynamodb_local": dynamodb_local}
@@ -62,19 +63,24 @@ def endpoint(request: pytest.FixtureRequest, servers: Servers) -> str:
 
 
 @pytest.fixture
-def world(endpoint: str) -> World:
-    """Fresh tables at an endpoint, with no budget, no onboarding, and no pipeline."""
-    return build_world(endpoint)
+def make_world(endpoint: str) -> Iterator[Callable[..., World]]:
+    """Fresh tables at an endpoint, with settings by their names in the environment."""
+    made: list[tuple[World, str]] = []
+
+    def make(**settings: str) -> World:
+        made.append((build_world(endpoint, **settings), endpoint))
+        return made[-1][0]
+
+    yield make
+    for found, at in made:
+        # At the endpoint that it was made at: a test may have sent it elsewhere.
+        replace(found, client=make_client(at)).remove()
 
 
 @pytest.fixture
-def make_world(endpoint: str) -> Callable[..., World]:
-    """Fresh tables at an endpoint, with settings by their names in the environment."""
-
-    def make(**settings: str) -> World:
-        return build_world(endpoint, **settings)
-
-    return make
+def world(make_world: Callable[..., World]) -> World:
+    """Fresh tables at an endpoint, with no budget, no onboarding, and no pipeline."""
+    return make_world()
 
 
 @pytest.fixture(scope="session")

@@ -36,14 +36,11 @@ def load() -> list[dict[str, Any]]:
 
 
 def seed(world: World, cases: list[dict[str, Any]]) -> None:
-    latest = ""
-    for case in cases:
-        for row in case["before"]["OrchestrationTable"]:
-            world.put(world.settings.orchestration_table_name, row)
-            latest = max(latest, row.get("updated_at", {}).get("S", ""))
-        for task in case["before"]["TaskTable"]:
-            world.put(world.settings.task_table_name, task)
-    newest = moment(latest)
+    rows = [row for case in cases for row in case["before"]["OrchestrationTable"]]
+    world.put_all(world.settings.orchestration_table_name, rows)
+    tasks = [task for case in cases for task in case["before"]["TaskTable"]]
+    world.put_all(world.settings.task_table_name, tasks)
+    newest = moment(max(row.get("updated_at", {}).get("S", "") for row in rows))
     assert newest is not None
     world.clock.now = newest + timedelta(hours=2)
 

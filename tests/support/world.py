@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import boto3
@@ -25,6 +26,7 @@ from tests.support.metrics import RecordingMetrics
 
 USER = "user-1"
 REPO = "acme/shop"
+_MOST_PER_WRITE = 25
 _numbers = itertools.count()
 
 CREDENTIALS = {
@@ -69,9 +71,15 @@ class EmulatorSession(boto3.Session):
         return made(service_name, *args, **{"endpoint_url": endpoint, **kwargs})
 
 
-def make_session(endpoint: str) -> boto3.Session:
+@cache
+def _session(endpoint: str, others: frozenset[tuple[str, str]]) -> EmulatorSession:
+    """One session for all worlds at an endpoint: each reads botocore's models anew."""
+    return EmulatorSession(endpoint, dict(others))
+
+
+def make_session(endpoint: str, others: Mapping[str, str] | None = None) -> boto3.Session:
     """Return a session for an emulator."""
-    return EmulatorSession(endpoint)
+    return _session(endpoint, frozenset((others or {}).items()))
 
 
 def make_client(endpoint: str) -> DynamoDBClient:
@@ -98,7 +106,7 @@ class World:
     def reconciler(self, pacer: Pacer | None = None, **changes: Any) -> Reconciler:
         """Return a reconciler on these tables; ``changes`` are settings."""
         settings = self.settings.model_copy(update=changes)
-        session = EmulatorSession(self.endpoint, self.others)
+        session = make_session(self.endpoint, self.others)
         return build_reconciler(
             settings, clock=self.clock, metrics=self.metrics, session=session, pacer=pacer
         )
@@ -161,8 +169,7 @@ class World:
             items.append({**item, **((rows or {}).get(key, {}))})
         count = {"child_count": {"N": str(len(items))}, "platform_user_id": {"S": user}}
         items.append({**common, "sub_issue_id": {"S": "#meta"}, **count, **(meta or {})})
-        for item in items:
-            self.put(self.settings.orchestration_table_name, item)
+        self.put_all(self.settings.orchestration_table_name, items)
         return orchestration_id
 
     def task(
@@ -213,6 +220,17 @@ class World:
     def put(self, table: str, item: Mapping[str, Any]) -> None:
         self.client.put_item(TableName=table, Item=item)
 
+    def put_all(self, table: str, items: Sequence[Mapping[str, Any]]) -> None:
+        for start in range(0, len(items), _MOST_PER_WRITE):
+            pending: Any = {
+                table: [
+                    {"PutRequest": {"Item": item}}
+                    for item in items[start : start + _MOST_PER_WRITE]
+                ]
+            }
+            while pending:
+                pending = self.client.batch_write_item(RequestItems=pending)["UnprocessedItems"]
+
     def change(self, orchestration_id: str, key: str, **values: str) -> None:
         """Set string attributes of a row, as somebody else would."""
         self.client.update_item(
@@ -261,13 +279,25 @@ class World:
             if event_type in {None, event["event_type"]["S"]}
         ]
 
+    @property
+    def tables(self) -> list[str]:
+        """The names of the tables that there are."""
+        s = self.settings
+        names = (s.orchestration_table_name, s.task_table_name, s.task_events_table_name)
+        others = (s.user_concurrency_table_name, s.repo_table_name)
+        return [*names, *(name for name in others if name is not None)]
+
     def everything(self) -> dict[str, list[str]]:
         """Return all tables in a form that compares: what has not changed is equal."""
-        s = self.settings
-        tables = (s.orchestration_table_name, s.task_table_name, s.task_events_table_name)
         return {
-            name: sorted(repr(sorted(item.items())) for item in self.scan(name)) for name in tables
+            name: sorted(repr(sorted(item.items())) for item in self.scan(name))
+            for name in self.tables
         }
+
+    def remove(self) -> None:
+        """Delete the tables: moto copies all that it has for each transaction."""
+        for name in self.tables:
+            self.client.delete_table(TableName=name)
 
 
 def build_world(endpoint: str, **settings: str) -> World:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -9,25 +10,52 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from reconciler.observability.printable import printable_json
+
 WIDTH_IN_A_PIPE = 100
-"""Columns where no terminal tells its width."""
+"""Columns of a picture where no terminal tells its width."""
+
+_ENDLESS = 100_000
+"""Columns of text in a pipe: it is for whoever reads it there to wrap lines."""
 
 
 def console(stream: IO[str] | None = None) -> Console:
     """Return a console on ``stream`` (standard output): coloured on a terminal, plain in a pipe."""
     out = stream or sys.stdout
     terminal = out.isatty()
+    if isinstance(out, io.TextIOWrapper):
+        # A terminal that cannot show a sign shows a question mark rather than nothing at all.
+        out.reconfigure(errors="replace")
     return Console(
         file=out,
-        width=None if terminal else WIDTH_IN_A_PIPE,
+        width=None if terminal else _ENDLESS,
         highlight=False,
         soft_wrap=False,
         emoji=False,
         markup=False,
     )
+
+
+def width_of_picture(target: Console) -> int:
+    """Return how many columns a picture may take."""
+    return min(target.width, WIDTH_IN_A_PIPE) if target.width == _ENDLESS else target.width
+
+
+def show(target: Console, *parts: RenderableType) -> None:
+    """Print, one under the other; in a pipe without the blanks that a terminal's width leaves."""
+    if target.is_terminal:
+        for part in parts:
+            # A command that is wider than the terminal goes on below, and can still be copied.
+            target.print(part, crop=False)
+        return
+    with target.capture() as captured:
+        for part in parts:
+            target.print(part)
+    lines = captured.get().splitlines()
+    target.file.write("".join(f"{line.rstrip()}\n" for line in lines))
 
 
 def speaks_unicode(target: Console) -> bool:
@@ -39,7 +67,7 @@ def print_json(value: Mapping[str, Any] | list[Any]) -> None:
     """Print one JSON object (or array), indented on a terminal and on one line in a pipe."""
     out = sys.stdout
     indent = 2 if out.isatty() else None
-    click.echo(json.dumps(value, indent=indent, ensure_ascii=False))
+    click.echo(printable_json(json.dumps(value, indent=indent, ensure_ascii=False)))
 
 
 @contextmanager

@@ -6,126 +6,23 @@ Pure: made of rows, an evaluation that changed nothing, and the settings.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from reconciler.cli import theme
+from reconciler.cli.advice import commands_for
 from reconciler.cli.picture.graph import Graph, Node
 from reconciler.cli.theme import Tone
+from reconciler.cli.views import ChildView, Circumstances, Outlook, Repair, View
 from reconciler.domain.codes import Code, OrchestrationCode
-from reconciler.domain.diagnosis import MOST_ATTEMPTS, ChildDiagnosis, Diagnosis, Policy
+from reconciler.domain.diagnosis import MOST_ATTEMPTS, ChildDiagnosis, Diagnosis
 from reconciler.domain.model import Child, Orchestration, moment
 from reconciler.domain.rows import text
 from reconciler.operations import context as to
 from reconciler.operations.context import ActionOutcome, Evaluation
 
 _SHORT_ID = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Outlook:
-    """What the reconciler will do about a child, and when; ``at`` None: no moment can be named."""
-
-    does: str
-    at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ChildView:
-    """A child as a person sees it. ``code`` is None for a terminal child."""
-
-    sub_issue_id: str
-    label: str
-    title: str
-    status: str
-    code: str | None
-    reason: str
-    tone: Tone
-    age_seconds: float | None
-    depends_on: tuple[str, ...]
-    task_id: str | None
-    branch: str | None
-    outlook: Outlook | None
-
-    @property
-    def stuck(self) -> bool:
-        """Whether something is wrong with it: neither finished, nor healthy, nor over budget."""
-        return self.code is not None and theme.stuck(self.code)
-
-    @property
-    def state(self) -> str:
-        """The one word for a picture: its diagnosis, else its status."""
-        return self.code or self.status
-
-
-@dataclass(frozen=True, slots=True)
-class Repair:
-    """One ``orchestration_recovered`` event."""
-
-    at: str
-    sub_issue_id: str
-    task_id: str
-    code: str
-    before: str
-    after: str
-    stranded_seconds: float | None
-    sweep_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """Something that a person could run, and what for."""
-
-    line: str
-    purpose: str
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """Everything that ``inspect`` shows of an orchestration; ages in seconds."""
-
-    orchestration_id: str
-    repo: str | None
-    parent: str | None
-    user_id: str | None
-    code: str
-    reason: str
-    age_seconds: float | None
-    withheld: str | None
-    next_sweep_at: datetime | None
-    children: tuple[ChildView, ...]
-    outlook: Outlook | None
-    commands: tuple[Command, ...] = ()
-    repairs: tuple[Repair, ...] = ()
-    repairs_partial: str | None = None
-    focus: str | None = None
-    notes: tuple[str, ...] = ()
-    statuses: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def stuck(self) -> tuple[ChildView, ...]:
-        """The stuck children, the oldest first; an unknown age counts as the oldest."""
-        found = [child for child in self.children if child.stuck]
-        found.sort(key=lambda c: -(c.age_seconds if c.age_seconds is not None else float("inf")))
-        return tuple(found)
-
-    @property
-    def alarming(self) -> bool:
-        """Whether a person should look."""
-        wrong = {OrchestrationCode.UNSETTLED_PARENT.value, OrchestrationCode.ROWS_MISSING.value}
-        return bool(self.stuck) or self.code in wrong
-
-
-@dataclass(frozen=True, slots=True)
-class Circumstances:
-    """What an outlook depends on beside the rows: the policy, the time, and the next sweep."""
-
-    policy: Policy
-    now: datetime
-    next_sweep_at: datetime | None
-    withheld: str | None = None
 
 
 def build_view(orchestration: Orchestration, evaluation: Evaluation, given: Circumstances) -> View:
@@ -162,7 +59,7 @@ def build_view(orchestration: Orchestration, evaluation: Evaluation, given: Circ
         outlook=_parent_outlook(found, evaluation, given),
         statuses=Counter(child.raw_status or "?" for child in orchestration.children.values()),
     )
-    return _with_commands(view)
+    return replace(view, commands=tuple(commands_for(view)))
 
 
 def _child_view(
@@ -182,6 +79,8 @@ def _child_view(
         reason = diagnosis.reason
         tone = theme.tone_of_code(diagnosis.code)
         outlook = outlook_of(diagnosis, action, given)
+        if outlook.person and tone is Tone.REPAIR:
+            tone = Tone.ALARM
     return ChildView(
         sub_issue_id=child.sub_issue_id,
         label=label_of(child),
@@ -218,10 +117,7 @@ def outlook_of(
 ) -> Outlook:
     """Return what the reconciler will do about a child, and when."""
     if action is not None:
-        does = _action_in_words(action)
-        if given.withheld is not None:
-            return Outlook(f"nothing now ({given.withheld}); else it {does}")
-        return Outlook(f"{does} with the next sweep", given.next_sweep_at)
+        return given.with_next_sweep(_action_in_words(action))
     return _without_action(diagnosis, given)
 
 
@@ -261,21 +157,27 @@ def _without_action(diagnosis: ChildDiagnosis, given: Circumstances) -> Outlook:
         return _after(since, policy.claim_timeout, "leaves the live claim alone", given)
     if code is Code.UNSTARTED_TASK:
         if not policy.can_invoke:
-            return Outlook("nothing: ORCHESTRATOR_FUNCTION_ARN is not set")
+            return Outlook("nothing: ORCHESTRATOR_FUNCTION_ARN is not set", person=True)
         if "times" in diagnosis.reason:
-            return Outlook(f"nothing more: {MOST_ATTEMPTS} invocations were in vain")
+            return Outlook(f"nothing more: {MOST_ATTEMPTS} invocations were in vain", person=True)
         return Outlook("invokes the pipeline again after a pause that doubles each time")
-    return Outlook(_PASSIVE.get(code, "nothing: it needs a person"))
+    if code in _LOOKS_AGAIN:
+        return given.with_next_sweep("looks again")
+    if code is Code.MISSING_TASK_ID:
+        return Outlook("nothing: no task stands under its idempotency key", person=True)
+    if code in _PASSIVE:
+        return Outlook(_PASSIVE[code])
+    return Outlook("nothing: it needs a person", person=True)
 
 
+_LOOKS_AGAIN = frozenset(
+    {Code.CHECK_FAILED, Code.LOST_RELEASE, Code.LOST_TERMINAL, Code.LOST_SKIP, Code.ABANDONED_CLAIM}
+)
 _PASSIVE = {
     Code.WAITING: "releases it once everything before it has succeeded",
     Code.RUNNING: "nothing: the task is at work",
     Code.OVER_BUDGET: "releases it as soon as its user has a free slot, the oldest due first",
-    Code.CHECK_FAILED: "looks again with the next sweep",
     Code.QUARANTINED: "tries again when the pause is over, or as soon as any of its rows changes",
-    Code.LOST_RELEASE: "looks again with the next sweep",
-    Code.MISSING_TASK_ID: "nothing by itself: no task stands under its idempotency key",
 }
 
 
@@ -293,62 +195,8 @@ def _parent_outlook(
         return None
     for action in evaluation.actions:
         if action.verb == "nudge":
-            does = _action_in_words(action)
-            if given.withheld is not None:
-                return Outlook(f"nothing now ({given.withheld}); else it {does}")
-            return Outlook(f"{does} with the next sweep", given.next_sweep_at)
-    return Outlook("nothing: it needs a person")
-
-
-# -- what a person could run
-
-
-def _with_commands(view: View) -> View:
-    return replace(view, commands=tuple(_commands(view)))
-
-
-_BY_HAND = frozenset(
-    {
-        Code.LOST_RELEASE.value,
-        Code.OVER_BUDGET.value,
-        Code.QUARANTINED.value,
-        Code.ABANDONED_CLAIM.value,
-        Code.WITHIN_GRACE.value,
-    }
-)
-_LOOK_AT_TASK = frozenset(
-    {
-        Code.LONG_RUNNING.value,
-        Code.MISSING_TASK.value,
-        Code.UNSTARTED_TASK.value,
-        Code.IDEMPOTENCY_CONFLICT.value,
-    }
-)
-
-
-def _commands(view: View) -> Sequence[Command]:
-    name = view.orchestration_id
-    commands: list[Command] = []
-    if view.withheld is not None and view.withheld.startswith("paused"):
-        commands.append(Command("reconciler resume", "let repairs go on, everywhere"))
-    if view.alarming:
-        line = f"reconciler sweep --inline --orchestration {name}"
-        commands.append(Command(line, "do now what the next sweep would do"))
-    for child in view.stuck:
-        if child.code in _BY_HAND:
-            line = f"reconciler release {name} {child.sub_issue_id}"
-            commands.append(Command(line, f"release only {child.label}, if it is due"))
-            break
-    for child in view.stuck:
-        if child.code in _LOOK_AT_TASK and child.task_id is not None:
-            key = f'{{"task_id": {{"S": "{child.task_id}"}}}}'
-            line = f"aws dynamodb get-item --table-name \"$TASK_TABLE_NAME\" --key '{key}'"
-            commands.append(Command(line, f"look at the task of {child.label}"))
-            break
-    if view.alarming:
-        line = f"reconciler inspect {name} --format mermaid"
-        commands.append(Command(line, "the picture, for an issue or a wiki"))
-    return commands
+            return given.with_next_sweep(_action_in_words(action))
+    return Outlook("nothing: it needs a person", person=True)
 
 
 # -- the picture, and JSON

@@ -7,9 +7,9 @@ from itertools import groupby
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from reconciler.cli.picture.graph import Node
+from reconciler.cli.picture.graph import Graph, Node, put_in_layers
 from reconciler.cli.picture.layout import Layout, Placed, Segment, Shape
-from reconciler.cli.theme import SIGNS, glyph, short_age
+from reconciler.cli.theme import SIGNS, Tone, glyph, short_age
 
 _UP, _DOWN, _LEFT, _RIGHT = 1, 2, 4, 8
 _PIECES = {
@@ -34,17 +34,31 @@ _PLAIN = str.maketrans(
 )
 _EDGE = "bright_black"
 _WIDEST_BOX = 27
+_WIDEST_FOLDED = 33
 _NARROWEST_BOX = 17
 
 
 def shapes(nodes: list[Node]) -> tuple[Shape, Shape]:
-    """Return the two ways to draw ``nodes``: boxes of one width, and single lines."""
-    longest = max((cell_len(line) for node in nodes for line in _lines(node)), default=0)
+    """Return the two ways to draw ``nodes``: boxes of one width, and single lines.
+
+    A box that stands for several is wider where it has to be: it bears two names.
+    """
+    longest = max((_room(node) for node in nodes), default=0)
     width = min(max(longest + 4, _NARROWEST_BOX), _WIDEST_BOX) | 1
+
+    def box(node: Node) -> int:
+        if node.members == 1:
+            return width
+        return min(max(_room(node) + 4, width), max(width, _WIDEST_FOLDED)) | 1
+
     return (
-        Shape(boxed=True, width=lambda _node: width, gap=2),
+        Shape(boxed=True, width=box, gap=3),
         Shape(boxed=False, width=lambda node: min(cell_len(_one_line(node)), 40), gap=3),
     )
+
+
+def _room(node: Node) -> int:
+    return max(cell_len(line) for line in _lines(node))
 
 
 def _head(node: Node) -> str:
@@ -140,9 +154,9 @@ def _draw_box(canvas: _Canvas, box: Placed, layout: Layout, *, unicode: bool) ->
         canvas.put(box.x, box.y + row, "│", border)
         canvas.put(right, box.y + row, "│", border)
     canvas.put(box.x + 2, box.y + 1, glyph(node.tone, unicode=unicode), sign.style)
-    canvas.put(box.x + 4, box.y + 1, _cut(_head(node), inner - 2), "bold")
+    canvas.put(box.x + 4, box.y + 1, cut(_head(node), inner - 2), "bold")
     age = short_age(node.age_seconds) if node.age_seconds is not None else ""
-    state = _cut(node.state, inner - len(age) - 1 if age else inner)
+    state = cut(node.state, inner - len(age) - 1 if age else inner)
     canvas.put(box.x + 2, box.y + 2, state, sign.style)
     canvas.put(right - 1 - len(age), box.y + 2, age, "")
     for net in layout.nets:
@@ -162,16 +176,64 @@ def _draw_line(canvas: _Canvas, box: Placed, *, unicode: bool) -> None:
     canvas.put(box.x, box.y, glyph(node.tone, unicode=unicode), sign.style)
     age = short_age(node.age_seconds) if node.age_seconds is not None else ""
     room = box.width - 2
-    label = _cut(node.label, room)
+    label = cut(node.label, room)
     canvas.put(box.x + 2, box.y, label, "bold")
     x = box.x + 3 + cell_len(label)
-    state = _cut(node.state, max(0, box.x + box.width - x - (len(age) + 1 if age else 0)))
+    state = cut(node.state, max(0, box.x + box.width - x - (len(age) + 1 if age else 0)))
     canvas.put(x, box.y, state, sign.style)
     if age:
         canvas.put(x + cell_len(state) + 1, box.y, age, "")
 
 
-def _cut(text: str, cells: int) -> str:
+def cut(text: str, cells: int) -> str:
+    """Return ``text`` in at most so many cells, with an ellipsis where it was longer."""
     if cell_len(text) <= cells:
         return text
-    return set_cell_size(text, max(0, cells - 1)).rstrip() + "…" if cells > 0 else ""
+    return set_cell_size(text, max(0, cells - 1)).rstrip(" …") + "…" if cells > 0 else ""
+
+
+# -- where no picture fits
+
+
+_States = dict[tuple[Tone, str], list[Node]]
+_NAME_COLUMNS = 14
+
+
+def outline(graph: Graph, columns: int, rows: int, *, unicode: bool = True) -> list[Text]:
+    """Say in lines what stands in each layer: how many in which state. Layers alike share one."""
+    layered = put_in_layers(graph)
+    runs: list[tuple[int, int, _States]] = []
+    for number, layer in enumerate(layered.layers, start=1):
+        states: _States = {}
+        for key in layer:
+            node = layered.graph.nodes[key]
+            states.setdefault((node.tone, node.state), []).append(node)
+        if runs and runs[-1][2].keys() == states.keys():
+            first, _, together = runs.pop()
+            for state, nodes in states.items():
+                together[state] += nodes
+            runs.append((first, number, together))
+        else:
+            runs.append((number, number, states))
+    blocks = [
+        _outlined(first, last, states, columns, unicode=unicode) for first, last, states in runs
+    ]
+    hidden = len(blocks) - rows
+    if hidden > 0:
+        middle = rows // 2
+        steps = f"{runs[middle][0]}-{runs[middle + hidden][1]}"
+        blocks[middle : middle + hidden + 1] = [[Text(f"steps {steps} left out", _EDGE)]]
+    return [line for block in blocks for line in block]
+
+
+def _outlined(first: int, last: int, states: _States, columns: int, *, unicode: bool) -> list[Text]:
+    name = f"step {first}" if first == last else f"steps {first}-{last}"
+    lines = [Text(f"{name:<{_NAME_COLUMNS}}", _EDGE)]
+    for (tone, state), nodes in sorted(states.items(), key=lambda entry: -len(entry[1])):
+        said = f"{glyph(tone, unicode=unicode)} {len(nodes)} {state}"
+        if lines[-1].cell_len + cell_len(said) > columns > _NAME_COLUMNS + cell_len(said):
+            lines.append(Text(" " * _NAME_COLUMNS))
+        lines[-1].append(said, SIGNS[tone].style).append("   ")
+    for line in lines:
+        line.rstrip()
+    return lines

@@ -14,6 +14,9 @@ from reconciler.cli.theme import Tone
 FOLD_AT_LEAST = 3
 """As many nodes as this stand in one box; two are shown as they are."""
 
+_STEPS = (24, 12, 6)
+"""Into how many steps a graph is cut at last, when it has too many layers to be drawn."""
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -109,7 +112,8 @@ def foldings(graph: Graph) -> Iterable[Graph]:
     """Return the graph, then ever more folded ones, each with fewer boxes than the one before.
 
     First siblings of the same kind and state, then runs of a chain in the same state, both again
-    and again; at last everything of one state in one layer.
+    and again; then everything of one state in one layer; at last in one of a few steps, each of
+    several layers.
     """
     yield graph
     folded = graph
@@ -126,6 +130,30 @@ def foldings(graph: Graph) -> Iterable[Graph]:
         yield rough
         rough = _fold_runs(rough)
         yield rough
+    for most in _STEPS:
+        if len(put_in_layers(rough).layers) > most:
+            rough = _fold_steps(rough, most)
+            yield rough
+
+
+def _fold_steps(graph: Graph, most: int) -> Graph:
+    """Cut the layers into ``most`` steps, and put everything of one state in a step together.
+
+    Edges within a step are left out: they may run both ways between two boxes.
+    """
+    layered = put_in_layers(graph)
+    total = len(layered.layers)
+    step = {key: layer * most // total for key, layer in layered.layer_of.items()}
+    groups: dict[Hashable, list[Node]] = {}
+    for node in graph.nodes.values():
+        groups.setdefault((step[node.key], node.tone, node.state), []).append(node)
+    merged = _merge(layered.graph, groups.values(), at_least=2)
+    # A box bears the key of its first node, and so stands in that one's step.
+    before = {
+        key: tuple(name for name in names if step[name] < step[key])
+        for key, names in merged.before.items()
+    }
+    return replace(merged, before=before)
 
 
 def _sibling_key(graph: Graph) -> Callable[[Node], Hashable]:
@@ -182,11 +210,11 @@ def _fold_runs(graph: Graph) -> Graph:
     return _merge(graph, runs)
 
 
-def _merge(graph: Graph, groups: Iterable[Sequence[Node]]) -> Graph:
+def _merge(graph: Graph, groups: Iterable[Sequence[Node]], at_least: int = FOLD_AT_LEAST) -> Graph:
     owner: dict[str, str] = {}
     boxes: dict[str, Node] = {}
     for group in groups:
-        if len(group) < FOLD_AT_LEAST:
+        if len(group) < at_least:
             for node in group:
                 owner[node.key], boxes[node.key] = node.key, node
             continue

@@ -16,7 +16,7 @@ from reconciler.cli.picture.graph import Graph, Layered, Node, foldings, put_in_
 _ORDER_SWEEPS = 8
 _PLACE_SWEEPS = 6
 _TOO_MANY_TO_ORDER = 400
-
+_TOO_MANY_TO_DRAW = 600
 
 _CLOSE = 2
 """Columns within which a single edge runs straight down rather than to the middle."""
@@ -95,6 +95,8 @@ def fit(graph: Graph, shapes: Sequence[Shape], columns: int, rows: int) -> Layou
     Less folded comes before more folded, and the earlier of ``shapes`` before the later.
     """
     for folded in foldings(graph):
+        if len(folded.nodes) > _TOO_MANY_TO_DRAW:
+            continue
         layered = put_in_layers(folded)
         for shape in shapes:
             if len(layered.layers) * (shape.height + 1) - 1 > rows:

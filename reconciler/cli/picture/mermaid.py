@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from reconciler.cli.picture.graph import Graph
+from reconciler.cli.picture.graph import Graph, Node, foldings
 from reconciler.cli.theme import SIGNS, Tone, glyph, short_age
+
+_MOST_NODES, _MOST_EDGES = 150, 400
+"""Mermaid refuses more than 500 edges or 50,000 characters."""
+
+_LONGEST_LABEL = 60
+_ENTITIES = {ord(sign): f"#{ord(sign)};" for sign in '"#&<>`;\\'}
+"""Mermaid's own way to write what would otherwise be markup."""
 
 
 def mermaid(graph: Graph) -> str:
-    """Return the graph as a Mermaid flowchart, each node in the colours of its tone."""
+    """Return the graph as a Mermaid flowchart, folded as far as Mermaid needs it to be."""
+    for folded in foldings(graph):
+        shown = folded
+        edges = sum(len(names) for names in folded.before.values())
+        if len(folded.nodes) <= _MOST_NODES and edges <= _MOST_EDGES:
+            break
+    return _flowchart(shown)
+
+
+def _flowchart(graph: Graph) -> str:
+    """Each node in the colours of its tone."""
     names = {key: f"n{number}" for number, key in enumerate(graph.nodes)}
     lines = ["flowchart TD"]
     for key, node in graph.nodes.items():
         age = f" {short_age(node.age_seconds)}" if node.age_seconds is not None else ""
-        label = _quoted(f"{glyph(node.tone)} {node.label}<br/>{node.state}{age}")
+        label = f'"{glyph(node.tone)} {_named(node)}<br/>{_escaped(node.state)}{age}"'
         lines.append(f"  {names[key]}[{label}]:::{node.tone.value}")
     for key, before in graph.before.items():
         lines += [f"  {names[name]} --> {names[key]}" for name in before]
@@ -25,5 +42,10 @@ def mermaid(graph: Graph) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _quoted(label: str) -> str:
-    return '"' + label.replace('"', "#quot;") + '"'
+def _named(node: Node) -> str:
+    return _escaped(f"{node.label} {node.title}" if node.members > 1 else node.label)
+
+
+def _escaped(text: str) -> str:
+    short = text if len(text) <= _LONGEST_LABEL else text[: _LONGEST_LABEL - 1] + "…"
+    return short.translate(_ENTITIES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xml.sax.saxutils import escape
 
+from reconciler.cli.picture.draw import cut
 from reconciler.cli.picture.layout import Layout, Placed
 from reconciler.cli.theme import SIGNS, Tone, glyph, short_age
 
@@ -47,7 +48,8 @@ def _box(box: Placed, layout: Layout) -> list[str]:
     width, height = box.width * _CELL_WIDTH, layout.shape.height * _CELL_HEIGHT
     dash = ' stroke-dasharray="4 3"' if node.tone is Tone.GHOST else ""
     age = f" {short_age(node.age_seconds)}" if node.age_seconds is not None else ""
-    head = f"{node.label} {node.title}" if node.members > 1 else node.label
+    folded = node.members > 1 and layout.shape.height > 1
+    head = f"{node.label} {node.title}" if folded else node.label
     lines = [f"{glyph(node.tone)} {head}", f"{node.state}{age}"]
     if layout.shape.height == 1:
         lines = [" ".join(lines)]
@@ -60,7 +62,7 @@ def _box(box: Placed, layout: Layout) -> list[str]:
     room = max(1, box.width - 2)
     first = y + height / 2 - (len(lines) - 1) * _CELL_HEIGHT / 2 + 4.5
     for number, line in enumerate(lines):
-        shown = line if len(line) <= room else line[: room - 1] + "…"
+        shown = cut(line, room)
         at = first + number * _CELL_HEIGHT
         weight = ' font-weight="600"' if number == 0 else ""
         drawn.append(

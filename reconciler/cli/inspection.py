@@ -1,0 +1,238 @@
+"""What a person reads of an orchestration, top to bottom in the order of urgency."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from datetime import datetime
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
+from rich.text import Text
+
+from reconciler.cli import theme
+from reconciler.cli.console import speaks_unicode, width_of_picture
+from reconciler.cli.explain import graph_of
+from reconciler.cli.picture.draw import cut, draw, outline, shapes
+from reconciler.cli.picture.layout import Layout, fit
+from reconciler.cli.theme import Tone
+from reconciler.cli.views import ChildView, Outlook, View, shown
+from reconciler.domain.codes import OrchestrationCode
+
+_PICTURE_ROWS = 60
+_OUTLINE_ROWS = 24
+_MOST_GROUPS = 20
+_MOST_NAMES = 8
+_MOST_REPAIRS = 20
+_MOST_FAILED = 5
+_LONGEST_TITLE = 60
+_QUIET = "bright_black"
+
+
+def picture(view: View, columns: int, rows: int = _PICTURE_ROWS) -> Layout | None:
+    """Lay the graph out within so many cells; None where there is nothing to draw, or no room."""
+    graph = graph_of(view)
+    if not graph.nodes:
+        return None
+    return fit(graph, shapes(list(graph.nodes.values())), columns, rows)
+
+
+def render(view: View, out: Console, now: datetime) -> RenderableType:
+    """Return everything that a person reads of an orchestration."""
+    view = shown(view)
+    unicode = speaks_unicode(out)
+    parts: list[RenderableType] = [*_head(view, unicode=unicode), Text()]
+    parts += [*_picture(view, width_of_picture(out) - 2, unicode=unicode), Text()]
+    parts += _parent(view, now, unicode=unicode)
+    parts += _stuck(view, now, unicode=unicode)
+    parts += _failed(view, unicode=unicode)
+    parts += _repaired(view, unicode=unicode)
+    if view.commands:
+        parts.append(Text("You can run", "bold"))
+        for command in view.commands:
+            # Never wrapped by us: it is there to be copied.
+            parts.append(Text(f"  {command.line}", no_wrap=True, overflow="ignore"))
+            parts.append(Text(f"      {command.purpose}", _QUIET))
+    parts += [Text(note, _QUIET) for note in view.notes]
+    return Group(*parts)
+
+
+# -- the head
+
+
+def _head(view: View, *, unicode: bool) -> Iterator[Text]:
+    tone = theme.tone_of_code(view.code)
+    sign = theme.SIGNS[tone]
+    head = Text.assemble(
+        (view.orchestration_id, "bold"),
+        f"  {theme.glyph(tone, unicode=unicode)} ",
+        (view.code, sign.style),
+    )
+    if view.stuck:
+        worst = _loudest(view.stuck)
+        oldest = theme.age(view.stuck[0].age_seconds)
+        said = f"  {theme.glyph(worst, unicode=unicode)} {len(view.stuck)} stuck, for {oldest}"
+        head.append(said, theme.SIGNS[worst].style)
+    yield head
+    facts = [part for part in (view.repo, view.parent, view.user_id) if part]
+    if facts:
+        yield Text("  ".join(facts), _QUIET)
+    statuses = ", ".join(f"{count} {name}" for name, count in sorted(view.statuses.items()))
+    yield Text(f"{view.reason} ({statuses})" if view.reason else statuses, _QUIET)
+    if view.withheld is not None:
+        yield Text(f"Nothing is changed now: {view.withheld}", "bold yellow")
+
+
+def _loudest(children: Sequence[ChildView]) -> Tone:
+    return Tone.ALARM if any(child.tone is Tone.ALARM for child in children) else Tone.REPAIR
+
+
+# -- the picture
+
+
+def _picture(view: View, columns: int, *, unicode: bool) -> Iterator[RenderableType]:
+    layout = picture(view, columns)
+    if layout is None:
+        lines = outline(graph_of(view), columns, _OUTLINE_ROWS, unicode=unicode)
+        yield from (Padding(line, (0, 0, 0, 2)) for line in lines)
+        return
+    yield from (Padding(line, (0, 0, 0, 2)) for line in draw(layout, unicode=unicode))
+    labels = {child.sub_issue_id: child.label for child in view.children}
+    for before, after in layout.back:
+        one, other = labels.get(before, before), labels.get(after, after)
+        yield Text(f"  {other} waits for {one}: that closes a cycle, and is not drawn", "red")
+
+
+# -- what is stuck, and why
+
+
+def _parent(view: View, now: datetime, *, unicode: bool) -> Iterator[RenderableType]:
+    wrong = {OrchestrationCode.UNSETTLED_PARENT.value, OrchestrationCode.ROWS_MISSING.value}
+    if view.code not in wrong:
+        return
+    tone = theme.tone_of_code(view.code)
+    yield Text.assemble(
+        (f"{theme.glyph(tone, unicode=unicode)} the parent {view.parent or ''}".rstrip(), "bold"),
+        (f"  {view.code}", theme.SIGNS[tone].style),
+        f" for {theme.age(view.age_seconds)}",
+    )
+    yield from _why(view.reason, view.outlook, now)
+    if not view.stuck:
+        yield Text()
+
+
+def _stuck(view: View, now: datetime, *, unicode: bool) -> Iterator[RenderableType]:
+    wanted = list(view.stuck)
+    focus = [c for c in view.children if c.sub_issue_id == view.focus and c not in wanted]
+    if not wanted and not focus:
+        if not view.alarming:
+            yield Text("Nothing in it is stuck.", "green")
+            yield Text()
+        return
+    groups = _alike(wanted)
+    for group in ([*([child] for child in focus), *groups])[:_MOST_GROUPS]:
+        yield _named(group, unicode=unicode)
+        if len(group) > 1:
+            yield _line("which", _some_names(group))
+        yield from _why(group[0].reason, group[0].outlook, now)
+    if len(groups) > _MOST_GROUPS:
+        left = sum(len(group) for group in groups[_MOST_GROUPS:])
+        yield Text(f"  and {left} more stuck", _QUIET)
+    yield Text()
+
+
+def _alike(children: Sequence[ChildView]) -> list[list[ChildView]]:
+    """Put those together of which the very same is to be said; the order is that of the first."""
+    groups: dict[Hashable, list[ChildView]] = {}
+    for child in children:
+        groups.setdefault((child.code, child.reason, child.outlook), []).append(child)
+    return list(groups.values())
+
+
+def _named(group: Sequence[ChildView], *, unicode: bool) -> Text:
+    first = group[0]
+    sign = theme.SIGNS[first.tone]
+    glyph = theme.glyph(first.tone, unicode=unicode)
+    if len(group) == 1:
+        head = Text(f"{glyph} {first.label}", sign.style)
+        if first.title:
+            head.append(f"  {cut(first.title, _LONGEST_TITLE)}", "bold")
+        return head.append(f"  {first.state}", sign.style).append(
+            f" for {theme.age(first.age_seconds)}", "default"
+        )
+    return Text.assemble(
+        (f"{glyph} {len(group)} children", sign.style),
+        (f"  {first.state}", sign.style),
+        f", the oldest for {theme.age(first.age_seconds)}",
+    )
+
+
+def _some_names(group: Sequence[ChildView]) -> str:
+    names = ", ".join(child.label for child in group[:_MOST_NAMES])
+    left = len(group) - _MOST_NAMES
+    return f"{names} and {left} more" if left > 0 else names
+
+
+def _why(reason: str, outlook: Outlook | None, now: datetime) -> Iterator[RenderableType]:
+    yield _line("why", reason)
+    if outlook is not None:
+        when = f", {theme.until(outlook.at, now)}" if outlook.at is not None else ""
+        yield _line("next", f"{outlook.does}{when}")
+
+
+def _line(name: str, said: str) -> RenderableType:
+    """A name and what is said under it; what is long goes on below its own beginning."""
+    return Padding(_Hanging(name, said), (0, 0, 0, 4))
+
+
+class _Hanging:
+    """Text that is wrapped to the right of its name."""
+
+    def __init__(self, name: str, said: str) -> None:
+        self._name = name
+        self._said = said
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        indent = 6
+        room = max(20, options.max_width - indent)
+        for number, line in enumerate(Text(self._said).wrap(console, room)):
+            name = self._name if number == 0 else ""
+            yield Text.assemble((f"{name:<{indent}}", _QUIET), line)
+
+
+def _failed(view: View, *, unicode: bool) -> Iterator[RenderableType]:
+    """Tell of failures that say what to do next: of refusals, above all."""
+    told = [child for child in view.children if child.tone is Tone.FAILED and child.reason]
+    for child in told[:_MOST_FAILED]:
+        yield _named([child], unicode=unicode)
+        yield _line("why", child.reason)
+    if len(told) > _MOST_FAILED:
+        yield Text(f"  and {len(told) - _MOST_FAILED} more that failed with a reason", _QUIET)
+    if told:
+        yield Text()
+
+
+# -- what has been repaired
+
+
+def _repaired(view: View, *, unicode: bool) -> Iterator[RenderableType]:
+    if not view.repairs:
+        return
+    yield Text("Repairs already made", "bold")
+    labels = {child.sub_issue_id: child.label for child in view.children}
+    arrow = "→" if unicode else "->"
+    for repair in view.repairs[-_MOST_REPAIRS:]:
+        stranded = ""
+        if repair.stranded_seconds is not None:
+            stranded = f", after {theme.age(repair.stranded_seconds)}"
+        label = labels.get(repair.sub_issue_id, repair.sub_issue_id)
+        yield Text.assemble(
+            (f"  {repair.at[:19].replace('T', ' ')}  ", _QUIET),
+            (label, "bold"),
+            f"  {repair.code}: {repair.before} {arrow} {repair.after}{stranded}",
+            (f"  {repair.sweep_id}", _QUIET),
+        )
+    if len(view.repairs) > _MOST_REPAIRS:
+        yield Text(f"  and {len(view.repairs) - _MOST_REPAIRS} earlier ones", _QUIET)
+    if view.repairs_partial:
+        yield Text(f"  {view.repairs_partial}", _QUIET)
+    yield Text()

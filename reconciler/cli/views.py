@@ -1,0 +1,153 @@
+"""What ``inspect`` shows, as values: an orchestration, its children, and what is said of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from reconciler.cli import theme
+from reconciler.cli.theme import Tone
+from reconciler.domain.codes import OrchestrationCode
+from reconciler.domain.diagnosis import Policy
+from reconciler.observability.printable import printable
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the reconciler will do about a child, and when; ``at`` None: no moment can be named.
+
+    ``person``: it does nothing by itself, so that only a person can help.
+    """
+
+    does: str
+    at: datetime | None = None
+    person: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ChildView:
+    """A child as a person sees it. ``code`` is None for a terminal child."""
+
+    sub_issue_id: str
+    label: str
+    title: str
+    status: str
+    code: str | None
+    reason: str
+    tone: Tone
+    age_seconds: float | None
+    depends_on: tuple[str, ...]
+    task_id: str | None
+    branch: str | None
+    outlook: Outlook | None
+
+    @property
+    def stuck(self) -> bool:
+        """Whether something is wrong with it: neither finished, nor healthy, nor over budget."""
+        return self.code is not None and theme.stuck(self.code)
+
+    @property
+    def state(self) -> str:
+        """The one word for a picture: its diagnosis, else its status."""
+        return self.code or self.status
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One ``orchestration_recovered`` event."""
+
+    at: str
+    sub_issue_id: str
+    task_id: str
+    code: str
+    before: str
+    after: str
+    stranded_seconds: float | None
+    sweep_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Something that a person could run, and what for."""
+
+    line: str
+    purpose: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything that ``inspect`` shows of an orchestration; ages in seconds."""
+
+    orchestration_id: str
+    repo: str | None
+    parent: str | None
+    user_id: str | None
+    code: str
+    reason: str
+    age_seconds: float | None
+    withheld: str | None
+    next_sweep_at: datetime | None
+    children: tuple[ChildView, ...]
+    outlook: Outlook | None
+    commands: tuple[Command, ...] = ()
+    repairs: tuple[Repair, ...] = ()
+    repairs_partial: str | None = None
+    focus: str | None = None
+    notes: tuple[str, ...] = ()
+    statuses: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def stuck(self) -> tuple[ChildView, ...]:
+        """The stuck children, the oldest first; an unknown age counts as the oldest."""
+        found = [child for child in self.children if child.stuck]
+        found.sort(key=lambda c: -(c.age_seconds if c.age_seconds is not None else float("inf")))
+        return tuple(found)
+
+    @property
+    def alarming(self) -> bool:
+        """Whether a person should look."""
+        wrong = {OrchestrationCode.UNSETTLED_PARENT.value, OrchestrationCode.ROWS_MISSING.value}
+        return bool(self.stuck) or self.code in wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What an outlook depends on beside the rows: the policy, the time, and the next sweep.
+
+    ``next_sweep_at`` None: nobody could say when; it comes within ``interval_seconds``.
+    """
+
+    policy: Policy
+    now: datetime
+    interval_seconds: int
+    next_sweep_at: datetime | None = None
+    withheld: str | None = None
+
+    def with_next_sweep(self, does: str) -> Outlook:
+        """Return the outlook that the next sweep does something."""
+        if self.withheld is not None:
+            return Outlook(f"nothing now ({self.withheld}); else it {does}")
+        if self.next_sweep_at is not None:
+            return Outlook(f"{does} with the next sweep", self.next_sweep_at)
+        within = theme.age(self.interval_seconds)
+        return Outlook(f"{does} with the next sweep, within {within}")
+
+
+def shown(value: T) -> T:
+    """Return a view, or a part of one, with every text in it safe to be shown."""
+    found: Any = value
+    if type(value) is str:  # not a code or a tone, which is one too
+        found = printable(str(value))
+    elif isinstance(value, tuple):
+        found = tuple(shown(part) for part in value)
+    elif isinstance(value, Mapping):
+        found = {shown(name): shown(part) for name, part in value.items()}
+    elif is_dataclass(value) and not isinstance(value, type):
+        parts = {part.name: shown(getattr(value, part.name)) for part in fields(value)}
+        found = replace(value, **parts)
+    safe: T = found
+    return safe

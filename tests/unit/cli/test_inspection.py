@@ -1,0 +1,189 @@
+"""What ``inspect`` says: of each child why, what comes next and when, and what a person can do."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from rich.console import Console
+
+from reconciler.cli.explain import to_json
+from reconciler.cli.inspection import render
+from reconciler.cli.views import Repair, View
+from reconciler.domain.codes import Code
+from reconciler.domain.diagnosis import Evidence
+from reconciler.domain.model import Orchestration, Task, timestamp
+from reconciler.operations.context import ActionOutcome
+from tests.unit.cli.views import NAME, NOW, orchestration, view_of
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\nnext line"
+
+
+def text_of(view: View, width: int = 100, *, encoding: str = "utf-8") -> str:
+    raw = io.BytesIO()
+    out = Console(
+        file=io.TextIOWrapper(raw, encoding=encoding, errors="replace"),
+        width=width,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+    out.print(render(view, out, NOW), crop=False)
+    out.file.flush()
+    return raw.getvalue().decode(encoding)
+
+
+def due() -> Orchestration:
+    return orchestration({"a": [], "b": ["a"]}, {"a": "succeeded"})
+
+
+def release(**changes: object) -> ActionOutcome:
+    planned = ActionOutcome("release", "b", "lost_release", "released", applied=False)
+    return replace(planned, **changes)  # type: ignore[arg-type]
+
+
+def test_why_what_and_when() -> None:
+    at = NOW + timedelta(seconds=240)
+    text = text_of(view_of(due(), actions=[release()], next_sweep_at=at))
+    assert "▲ ENG-2  Do b  lost_release for 1 h" in text
+    assert "why   every predecessor has succeeded, and nobody has released it" in text
+    said = "next  releases it as a new task with the next sweep, in 4 min (12:04:00 UTC)"
+    assert said in text
+    assert f"reconciler release {NAME} b" in text
+
+
+def test_when_is_a_bound_where_nobody_knows_when_the_next_sweep_starts() -> None:
+    text = text_of(view_of(due(), actions=[release()]))
+    assert "releases it as a new task with the next sweep, within 5 min" in text
+
+
+def test_a_pause_is_told_first_and_says_how_it_ends() -> None:
+    view = view_of(due(), actions=[release()], withheld="paused since noon by eva: migration")
+    text = text_of(view)
+    assert "Nothing is changed now: paused since noon by eva: migration" in text
+    assert "next  nothing now (paused since noon by eva: migration); else it releases it" in text
+    assert view.commands[0].line == "reconciler resume"
+
+
+def test_many_of_which_the_same_is_to_be_said_are_told_together() -> None:
+    graph: dict[str, list[str]] = {"root": [], **{f"c{n}": ["root"] for n in range(20)}}
+    text = text_of(view_of(orchestration(graph, {"root": "succeeded"})), 80)
+    assert "▲ 20 children  lost_release, the oldest for 1 h" in text
+    assert text.count("why ") == 1
+    assert "and 12 more" in text
+    assert all(len(line) <= 80 for line in text.splitlines() if NAME not in line)
+
+
+def test_what_only_a_person_can_help_is_an_alarm_and_offers_to_look() -> None:
+    rows = {"a": {"depends_on": {"S": "not a list"}}}
+    view = view_of(orchestration({"a": []}, rows=rows))
+    text = text_of(view)
+    assert "■ ENG-1  Do a  malformed_row" in text
+    assert "next  nothing: it needs a person" in text
+    (look, _) = view.commands
+    words = shlex.split(look.line)
+    assert words[:3] == ["aws", "dynamodb", "get-item"]
+    assert json.loads(words[words.index("--key") + 1])["sub_issue_id"] == {"S": "a"}
+
+
+def test_a_release_without_a_task_to_adopt_needs_a_person() -> None:
+    found = orchestration({"a": []}, {"a": "released"})
+    view = view_of(found, Evidence(found={f"{NAME}_a": None}))
+    assert "■ ENG-1  Do a  missing_task_id" in text_of(view)
+
+
+def test_a_refusal_says_what_to_do() -> None:
+    said = "Repository acme/shop is not onboarded. Onboard it, then retry this sub-issue."
+    rows = {"a": {"failure_reason": {"S": said}}}
+    view = view_of(orchestration({"a": [], "b": []}, {"a": "failed"}, rows=rows))
+    text = text_of(view)
+    assert "✗ ENG-1  Do a  failed for 1 h" in text
+    assert said in text
+
+
+def test_the_repairs_already_made_newest_last() -> None:
+    made = [
+        Repair(
+            at=timestamp(NOW - timedelta(minutes=ago)),
+            sub_issue_id="b",
+            task_id="01ARZ3NDEKTSV4RRFFQ69G5FAV",
+            code="lost_release",
+            before="blocked",
+            after="released",
+            stranded_seconds=130.0,
+            sweep_id=f"sweep:{ago}",
+        )
+        for ago in (30, 10)
+    ]
+    text = text_of(replace(view_of(due()), repairs=tuple(made)))
+    lines = [line for line in text.splitlines() if "blocked → released" in line]
+    said = "ENG-2  lost_release: blocked → released, after 2 min 10 s"
+    assert lines == [
+        f"  2026-06-09 11:30:00  {said}  sweep:30",
+        f"  2026-06-09 11:50:00  {said}  sweep:10",
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_what_others_wrote_cannot_move_a_cursor_or_turn_a_line_around(encoding: str) -> None:
+    rows = {
+        "b": {
+            "title": {"S": HOSTILE},
+            "display_id": {"S": HOSTILE},
+            "failure_reason": {"S": HOSTILE},
+        }
+    }
+    found = orchestration({"a": [], "b": ["a"], HOSTILE: ["b"]}, {"a": "succeeded"}, rows=rows)
+    view = view_of(found, withheld=f"paused since noon by {HOSTILE}: {HOSTILE}")
+    text = text_of(replace(view, notes=(HOSTILE,)), encoding=encoding)
+    assert all(sign.isprintable() or sign == "\n" for sign in text)
+    assert "next line" in text
+    # The truth is in the JSON, as it stands in the table.
+    assert to_json(view)["children"][1]["title"] == HOSTILE
+
+
+def test_a_long_title_leaves_room_for_what_matters() -> None:
+    rows = {"b": {"title": {"S": "very long " * 60}}}
+    found = orchestration({"a": [], "b": ["a"]}, {"a": "succeeded"}, rows=rows)
+    (line,) = [line for line in text_of(view_of(found)).splitlines() if "lost_release for" in line]
+    assert len(line) < 100
+
+
+def test_a_command_is_a_word_for_each_id_whatever_stands_in_it() -> None:
+    key = "b; rm -rf $(pwd) 'x'"
+    found = orchestration({"a": [], key: ["a"]}, {"a": "succeeded"})
+    (line,) = [c.line for c in view_of(found).commands if c.line.startswith("reconciler release")]
+    assert shlex.split(line) == ["reconciler", "release", NAME, key]
+
+
+def test_every_code_has_a_reason_and_an_outlook() -> None:
+    """Of every child that has a code, what comes next is said in words of its own."""
+    old = Task("01ARZ3NDEKTSV4RRFFQ69G5FAV", "SUBMITTED", created_at="2026-06-09T09:00:00Z")
+    graph = {"a": [], "b": ["a"], "c": ["c"], "d": ["gone"], "e": [], "f": [], "g": [], "h": ["f"]}
+    statuses = {"a": "succeeded", "e": "releasing", "f": "released", "g": "odd"}
+    rows = {"f": {"child_task_id": {"S": old.task_id}}}
+    view = view_of(orchestration(graph, statuses, rows=rows), Evidence(tasks={old.task_id: old}))
+    found = {child.sub_issue_id: child for child in view.children if child.code}
+    assert {key: child.code for key, child in found.items()} == {
+        "b": Code.LOST_RELEASE,
+        "c": Code.DEPENDENCY_CYCLE,
+        "d": Code.DANGLING_DEPENDENCY,
+        "e": Code.ABANDONED_CLAIM,
+        "f": Code.UNSTARTED_TASK,
+        "g": Code.UNKNOWN_STATUS,
+        "h": Code.WAITING,
+    }
+    for child in found.values():
+        assert child.reason
+        assert child.outlook is not None
+        assert child.outlook.does
+
+
+def test_nothing_stuck_is_said_too() -> None:
+    view = view_of(orchestration({"a": []}, {"a": "succeeded"}, age=10))
+    assert "Nothing in it is stuck." in text_of(view)
+    assert view.commands == ()

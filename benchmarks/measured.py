@@ -1,0 +1,116 @@
+"""One measured run in a process of its own: told on standard input, answers on standard output.
+
+What is counted begins when everything has been imported and every client made, and
+ends with the work itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import structlog
+
+from benchmarks import floor, ours
+from benchmarks.metering import Capacity, Meter, Run
+from benchmarks.place import Place
+
+_KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be run: ``floor``, ``sweep`` or ``segment_tasks``."""
+
+    what: str
+    place: dict[str, str]
+    segments: int | None = None
+    threads: int = 4
+    latency_seconds: float = 0.0
+    capacity: float | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a run cost; ``facts`` is what it says of itself."""
+
+    requests: int
+    read_units: float
+    write_units: float
+    cpu_seconds: float
+    wall_seconds: float
+    peak_mib: float
+    idle_mib: float
+    throttled: int
+    operations: dict[str, int]
+    facts: dict[str, Any]
+
+
+def measure(job: Job) -> Measurement:
+    """Run ``job`` in a fresh process and return what it cost."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.measured"],
+        input=json.dumps(asdict(job)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{job.what} failed:\n{done.stderr[-4000:]}")
+    return Measurement(**json.loads(done.stdout))
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB
+
+
+def _run(job: Job) -> Measurement:
+    place = Place(**job.place)
+    capacity = Capacity(job.capacity) if job.capacity else None
+    meter = Meter(latency_seconds=job.latency_seconds, capacity=capacity)
+    run = _prepare(job, place, meter)
+    idle = _peak_mib()
+    wall, cpu = time.perf_counter(), time.process_time()
+    facts = run()
+    return Measurement(
+        requests=meter.requests,
+        read_units=round(meter.read_units, 1),
+        write_units=round(meter.write_units, 1),
+        cpu_seconds=round(time.process_time() - cpu, 3),
+        wall_seconds=round(time.perf_counter() - wall, 3),
+        peak_mib=round(_peak_mib(), 1),
+        idle_mib=round(idle, 1),
+        throttled=meter.throttled,
+        operations=dict(sorted(meter.operations.items())),
+        facts=facts,
+    )
+
+
+def _prepare(job: Job, place: Place, meter: Meter) -> Run:
+    if job.what == "floor":
+        return floor.prepare(place, meter, job.segments or 1, job.threads)
+    reconciler = ours.make_reconciler(place, meter, job.settings)
+    prepare = {"sweep": ours.prepare_sweep, "segment_tasks": ours.prepare_segment_tasks}[job.what]
+    return prepare(reconciler, job.segments)
+
+
+def main() -> None:
+    """Read a job, run it, print what it cost."""
+    logging.disable(logging.CRITICAL)
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
+        cache_logger_on_first_use=True,
+    )
+    measurement = _run(Job(**json.load(sys.stdin)))
+    json.dump(asdict(measurement), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

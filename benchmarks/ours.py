@@ -1,0 +1,72 @@
+"""What is measured of ours: a whole sweep, and one segment after the other as tasks run them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import boto3
+
+from benchmarks.metering import Meter, Run
+from benchmarks.place import Place
+from reconciler.operations.reconciler import Reconciler
+from reconciler.operations.scan import SegmentCursor
+from reconciler.operations.sweep import run_inline_sweep
+from reconciler.operations.wiring import build_reconciler
+from reconciler.settings import Settings
+
+
+class _MeteredSession(boto3.Session):
+    """Makes the clients of ``place``'s session, each with the meter on it."""
+
+    def __init__(self, place: Place, meter: Meter) -> None:
+        super().__init__()
+        self._place = place.session()
+        self._meter = meter
+
+    def client(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - boto3's
+        made: Any = self._place.client
+        client = made(*args, **kwargs)
+        self._meter.attach(client)
+        return client
+
+
+def make_reconciler(place: Place, meter: Meter, settings: dict[str, Any]) -> Reconciler:
+    """Wire a reconciler as a process of ours is wired, with the meter on its clients."""
+    chosen = Settings(
+        orchestration_table_name=place.orchestrations,
+        task_table_name=place.tasks,
+        task_events_table_name=place.events,
+        orchestrator_function_arn="arn:aws:lambda:us-east-1:123456789012:function:orchestrator",
+        **settings,
+    )
+    return build_reconciler(chosen, session=_MeteredSession(place, meter))
+
+
+def prepare_sweep(reconciler: Reconciler, segments: int | None) -> Run:
+    """Return a sweep of everything in this process, as ``reconciler sweep --inline`` does it."""
+
+    def run() -> dict[str, Any]:
+        summary = run_inline_sweep(reconciler, reconciler.settings, segments=segments)
+        return {**summary.to_json(), "recovered": summary.counts.repairs}
+
+    return run
+
+
+def prepare_segment_tasks(reconciler: Reconciler, segments: int | None) -> Run:
+    """Return a read of every segment, one after the other, as one worker process would."""
+
+    def run() -> dict[str, Any]:
+        total = segments or reconciler.choose_segments(1)
+        rows = 0
+        nominated: Counter[str] = Counter()
+        for segment in range(total):
+            result = reconciler.scan_segment(
+                SegmentCursor("benchmark", segment, total),
+                out_of_time=lambda: False,
+                nominate=lambda _: nominated.update(all=1),
+            )
+            rows += result.counts.rows_scanned
+        return {"segments": total, "rows_scanned": rows, "nominated": nominated["all"]}
+
+    return run

@@ -1,0 +1,157 @@
+"""What a run came to: a table for people, a line of JSON for the record."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import recorded
+from benchmarks.measured import Measurement
+from benchmarks.mix import Mix
+from reconciler.domain.model import timestamp
+
+RESULTS = Path(__file__).parent / "results"
+_ROOT = Path(__file__).parents[1]
+
+GOALS = {"read_units": 1.05, "requests": 1.2, "cpu_seconds": 1.5}
+"""Steady state, as ratios to the floor of the same run: at most."""
+
+
+def commit() -> str:
+    """Return the commit that was measured, marked when the tree was not clean."""
+    try:
+        name = _git("rev-parse", "--short=12", "HEAD")
+        # What a run writes itself is no change of what was measured.
+        changed = _git("status", "--porcelain", "--", ".", ":!benchmarks/results", ":!docs/images")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return f"{name}+changes" if changed else name
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(  # noqa: S603
+        ["git", *arguments],  # noqa: S607 - whatever git is on the path
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def save(scenario: str, facts: Mapping[str, Any], runs: Mapping[str, Measurement]) -> Path:
+    """Append one line to the record of a scenario."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{scenario}.jsonl"
+    line = {
+        "commit": commit(),
+        "at": timestamp(datetime.now(UTC)),
+        "machine": {"cpus": os.cpu_count(), "python": platform.python_version()},
+        "load": round(os.getloadavg()[0], 1),
+        **facts,
+        "runs": {name: asdict(run) for name, run in runs.items()},
+    }
+    with path.open("a", encoding="utf-8") as record:
+        record.write(json.dumps(line) + "\n")
+    return path
+
+
+def load(scenario: str) -> list[dict[str, Any]]:
+    """Return the record of a scenario, oldest first."""
+    path = RESULTS / f"{scenario}.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+# -- for people
+
+
+def show_runs(console: Console, title: str, runs: Mapping[str, Measurement]) -> None:
+    """Print what each run cost."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("run")
+    columns = ("requests", "read units", "write units", "CPU s", "wall s", "peak MiB", "repairs/s")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, run in runs.items():
+        recovered = run.facts.get("recovered") or 0
+        table.add_row(
+            name,
+            f"{run.requests:,}",
+            f"{run.read_units:,.1f}",
+            f"{run.write_units:,.0f}",
+            f"{run.cpu_seconds:.2f}",
+            f"{run.wall_seconds:.2f}",
+            f"{run.peak_mib:.0f}",
+            f"{recovered / run.wall_seconds:.1f}" if recovered else "",
+        )
+    console.print(table)
+
+
+def show_ratios(console: Console, runs: Mapping[str, Measurement]) -> None:
+    """Print the steady sweep as ratios to the floor of the same run."""
+    table = Table(title="steady sweep ÷ floor", title_justify="left")
+    for column in ("", "ratio", "goal", ""):
+        table.add_column(column, justify="right")
+    for name, ratio in ratios(runs).items():
+        goal = GOALS.get(name)
+        met = "" if goal is None else "met" if ratio <= goal else "NOT MET"
+        table.add_row(
+            name.replace("_", " "), f"{ratio:.3f}", f"≤ {goal}" if goal is not None else "", met
+        )
+    console.print(table)
+
+
+def ratios(runs: Mapping[str, Measurement]) -> dict[str, float]:
+    """Return steady ÷ floor, by what is measured."""
+    steady, floor = runs["steady"], runs["floor"]
+    names = ("read_units", "requests", "cpu_seconds", "wall_seconds", "peak_mib")
+    return {name: getattr(steady, name) / getattr(floor, name) for name in names}
+
+
+def show_recorded(console: Console, mix: Mix, runs: Mapping[str, Measurement]) -> None:
+    """Print how many times less than the platform's own sweep, where the table is the same."""
+    same = (mix.orchestrations, mix.children) == (recorded.ORCHESTRATIONS, recorded.CHILDREN)
+    if not same or (mix.in_flight, mix.stranded) != (0.2, 0.1):
+        return
+    scale = runs["floor"].facts["scan_cpu_seconds"] / recorded.FLOOR_SCAN_CPU_SECONDS
+    table = Table(title="the platform's own sweep (recorded) ÷ ours", title_justify="left")
+    for column in ("", "recorded", "ours", "times less", "goal", ""):
+        table.add_column(column, justify="right")
+    for row in _against(runs, scale):
+        table.add_row(*row)
+    console.print(table)
+    console.print(
+        f"Its CPU seconds are scaled by {scale:.2f}: what the floor's scan cost in CPU here, by "
+        f"what it cost there ({recorded.FLOOR_SCAN_CPU_SECONDS} s).",
+        style="dim",
+    )
+
+
+def _against(runs: Mapping[str, Measurement], scale: float) -> Iterable[tuple[str, ...]]:
+    steady, outage = runs["steady"], runs["outage"]
+    theirs, theirs_outage = recorded.STEADY, recorded.OUTAGE
+    yield _row("steady: requests", theirs.requests, steady.requests, 150)
+    yield _row("steady: read units", theirs.read_units, steady.read_units, 2.2)
+    yield _row("steady: CPU s (scaled)", theirs.cpu_seconds * scale, steady.cpu_seconds, 4)
+    yield _row("steady: wall s", theirs.wall_seconds, steady.wall_seconds, 4)
+    yield _row("outage: requests", theirs_outage.requests, outage.requests, 2.5)
+    yield _row("outage: CPU s (scaled)", theirs_outage.cpu_seconds * scale, outage.cpu_seconds)
+
+
+def _row(name: str, theirs: float, ours: float, goal: float | None = None) -> tuple[str, ...]:
+    times = theirs / ours
+    met = "" if goal is None else "met" if times >= goal else "NOT MET"
+    shown = f"≥ {goal:g}" if goal is not None else ""
+    return name, f"{theirs:,.1f}", f"{ours:,.1f}", f"{times:.1f}", shown, met

@@ -1,0 +1,101 @@
+"""The runs: each measured in a process of its own, on a DynamoDB Local of its own.
+
+floor: what was stranded runs; read everything, and nothing else. steady: the same table; a sweep
+that finds nothing wrong. outage: one lost event in each stranded orchestration; a sweep that
+repairs them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+from benchmarks.measured import Job, Measurement, measure
+from benchmarks.mix import Mix
+from benchmarks.place import Place, fresh_place
+from benchmarks.seeding import seed
+
+Say = Callable[[str], None]
+
+THREADS = 4
+_LEAST_BYTES_PER_SEGMENT = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to run. ``segments`` None: as many as the sweep itself chooses."""
+
+    mix: Mix
+    segments: int | None = None
+    latency_seconds: float = 0.0
+    repeat: int = 1
+    share: bool = False
+    settings: dict[str, Any] | None = None
+
+    def job(self, what: str, place: Place, **changes: Any) -> Job:  # noqa: ANN401 - of a Job
+        """Return a measured run at ``place``."""
+        return replace(
+            Job(
+                what,
+                place.to_json(),
+                segments=self.segments,
+                threads=THREADS,
+                latency_seconds=self.latency_seconds,
+                settings=self.settings or {},
+            ),
+            **changes,
+        )
+
+
+@contextmanager
+def seeded(mix: Mix, say: Say) -> Iterator[Place]:
+    """Give a fresh instance that holds ``mix``."""
+    with fresh_place() as place:
+        say(f"seeding {mix.rows:,} rows")
+        seed(place, mix)
+        yield place
+
+
+def compare(plan: Plan, say: Say) -> dict[str, Measurement]:
+    """Measure steady state, floor and outage of one mix; medians where it repeats."""
+    found: dict[str, list[Measurement]] = {"steady": [], "floor": [], "outage": []}
+    for _ in range(plan.repeat):
+        steady, bare = steady_and_floor(plan, say)
+        found["steady"].append(steady)
+        found["floor"].append(bare)
+        if plan.mix.stranded:
+            with seeded(plan.mix, say) as place:
+                say("a sweep after the outage")
+                outage = measure(plan.job("sweep", place))
+            repaired = outage.facts["recovered"]
+            if repaired != plan.mix.dues or not outage.facts["complete"]:
+                raise RuntimeError(f"repaired {repaired} of {plan.mix.dues}: {outage.facts}")
+            found["outage"].append(outage)
+    return {name: middle(runs) for name, runs in found.items() if runs}
+
+
+def steady_and_floor(plan: Plan, say: Say) -> tuple[Measurement, Measurement]:
+    """Measure a sweep in which nothing is wrong, and what reading the same costs."""
+    mix = replace(plan.mix, repaired=True)
+    with seeded(mix, say) as place:
+        say("a sweep in which nothing is wrong")
+        steady = measure(plan.job("sweep", place))
+        segments = steady.facts["segments"]
+        if plan.share:
+            return steady, _floor(plan, place, segments, say)
+    with seeded(mix, say) as place:
+        return steady, _floor(plan, place, segments, say)
+
+
+def _floor(plan: Plan, place: Place, segments: int, say: Say) -> Measurement:
+    say(f"the floor, in {segments} segments")
+    return measure(plan.job("floor", place, segments=segments))
+
+
+def middle(runs: list[Measurement]) -> Measurement:
+    """Return the run whose CPU time is the middle one, with its counts."""
+    at = median(run.cpu_seconds for run in runs)
+    return min(runs, key=lambda run: abs(run.cpu_seconds - at))

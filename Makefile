@@ -21,14 +21,22 @@ $(VENV)/runtime.stamp: requirements/runtime.txt pyproject.toml
 	@chmod +x $(BIN)/reconciler
 	@touch $@
 
-$(VENV)/dev.stamp: requirements/dev.txt $(VENV)/runtime.stamp
+$(VENV)/demo.stamp: requirements/demo.txt $(VENV)/runtime.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/demo.txt
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt $(VENV)/demo.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@{ command -v java && command -v npm; } >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/emulator.txt
 	@touch $@
 
+$(VENV)/deploy.stamp: requirements/deploy.txt $(VENV)/dev.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/deploy.txt
+	@touch $@
+
 # -- the two commands
 
-demo: $(VENV)/runtime.stamp  ## Watch the backstop work, on embedded parts
+demo: $(VENV)/demo.stamp  ## Watch the backstop work, on embedded parts
 	$(BIN)/reconciler demo $(ARGS)
 
 test: lint types layers unit integration workers simulation  ## All that must pass
@@ -70,7 +78,9 @@ COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-ha
 
 lock: $(VENV)/dev.stamp  ## Pin anew (LOCKFLAGS=--upgrade); names no host
 	$(COMPILE) -o requirements/runtime.txt
-	$(COMPILE) --group dev -o requirements/dev.txt
+	$(COMPILE) --extra demo -o requirements/demo.txt
+	$(COMPILE) --extra demo --group dev -o requirements/dev.txt
+	$(COMPILE) --extra demo --group dev --group deploy -o requirements/deploy.txt
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) --group emulator -o requirements/emulator.txt
 
 clean:  ## Everything that was made here

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from kombu import Queue
 
+from reconciler.broker_url import login_of, tls_options
 from reconciler.settings import load_settings
 from workers.names import RELEASE, RELEASE_QUEUE, SWEEP, SWEEP_QUEUE
 
@@ -20,6 +21,14 @@ TASK_TIME_LIMIT_SECONDS = 60
 
 broker_url = _settings.celery_broker_url
 result_backend = _settings.celery_result_backend
+# Celery takes CELERY_BROKER_URL and CELERY_RESULT_BACKEND of the environment over the two above,
+# as they are: without the login that is set apart (BROKER_PASSWORD). These it does not pass over.
+broker_read_url = broker_write_url = broker_url
+redis_username, redis_password = login_of(result_backend)
+# Without them kombu does not verify the certificate of a rediss:// broker, the result backend
+# refuses to start, and Flower cannot show the queues.
+broker_use_ssl = tls_options(broker_url)
+redis_backend_use_ssl = tls_options(result_backend)
 
 # -- what is delivered again, and what is not
 

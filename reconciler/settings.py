@@ -10,8 +10,19 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from reconciler import broker_url
 from reconciler.errors import SettingsError
 
 DAY_SECONDS = 86_400
@@ -65,12 +76,25 @@ class Settings(BaseModel):
         default=None, description="Version of the guardrail; goes with GUARDRAIL_ID"
     )
 
-    # Celery
+    # Celery. The login stands before the addresses: it is put into them.
+    broker_username: str | None = Field(
+        default=None, description="User of broker and result backend, where their URLs name none"
+    )
+    broker_password: SecretStr | None = Field(
+        default=None,
+        description="Password of both, where their URLs hold none: as it is, without percents",
+    )
     celery_broker_url: str = Field(
-        default="redis://localhost:6379/0", description="Broker, a redis:// or rediss:// URL"
+        default="redis://localhost:6379/0",
+        validate_default=True,
+        repr=False,
+        description="Broker, a redis:// or rediss:// URL",
     )
     celery_result_backend: str = Field(
-        default="redis://localhost:6379/1", description="Result backend"
+        default="redis://localhost:6379/1",
+        validate_default=True,
+        repr=False,
+        description="Result backend, likewise",
     )
 
     # When
@@ -144,6 +168,22 @@ class Settings(BaseModel):
         default="INFO", description="The least severe level that is logged"
     )
 
+    @field_validator("celery_broker_url", "celery_result_backend")
+    @classmethod
+    def _with_login(cls, url: str, info: ValidationInfo) -> str:
+        password: SecretStr | None = info.data.get("broker_password")
+        return broker_url.normalised(
+            url,
+            info.data.get("broker_username"),
+            password.get_secret_value() if password is not None else None,
+        )
+
+    @model_validator(mode="after")
+    def _login_is_whole(self) -> Self:
+        if self.broker_username is not None and self.broker_password is None:
+            raise ValueError("BROKER_PASSWORD is unset, but BROKER_USERNAME is set: one needs both")
+        return self
+
     @model_validator(mode="after")
     def _guardrail_is_whole(self) -> Self:
         if (self.guardrail_id is None) != (self.guardrail_version is None):
@@ -183,11 +223,21 @@ def _one_line(error: ValidationError) -> str:
         if problem["type"] == "missing":
             parts[name] = f"{name} is required, and it is not set"
         else:
-            said = problem["msg"][0].lower() + problem["msg"][1:]
-            parts[name] = f"{name}={problem['input']!r} makes no sense: {said}"
+            said = problem["msg"].removeprefix("Value error, ")
+            said = said[0].lower() + said[1:]
+            parts[name] = f"{name}={_shown(name, problem['input'])!r} makes no sense: {said}"
     if "SWEEP_SEGMENTS" in parts:
         given = next(p["input"] for p in error.errors() if p["loc"][:1] == ("sweep_segments",))
         parts["SWEEP_SEGMENTS"] = (
             f"SWEEP_SEGMENTS={given!r} makes no sense: it is `auto` or a number from 1 to 100000"
         )
     return "; ".join(parts.values())
+
+
+def _shown(name: str, given: object) -> object:
+    """Return a value as a message may show it: without the broker's password."""
+    if name == "BROKER_PASSWORD":
+        return broker_url.MASK
+    if isinstance(given, str) and name.startswith("CELERY_"):
+        return broker_url.shown(given)
+    return given

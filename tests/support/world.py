@@ -115,7 +115,7 @@ class World:
     def environment(self) -> dict[str, str]:
         """What a process must find in its environment to work on these tables."""
         names = {
-            name.upper(): str(value)
+            name.upper(): ",".join(sorted(value)) if isinstance(value, frozenset) else str(value)
             for name, value in self.settings.model_dump(exclude_defaults=True).items()
         }
         return {**CREDENTIALS, "AWS_ENDPOINT_URL": self.endpoint, **names}

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 _GIT_SECONDS = 2
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[1]
 
 
 def describe() -> str:

@@ -1,0 +1,178 @@
+"""What is asked of AWS: credentials, the clock, the tables, the task pipeline, the guardrail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+
+from reconciler.clock import Clock
+from reconciler.doctor.asking import Answer, Kind, ask
+from reconciler.doctor.findings import Finding, failure, ok, warning
+from reconciler.doctor.permissions import check_permissions
+from reconciler.doctor.shapes import CHECK as TABLES
+from reconciler.doctor.shapes import Wanted, check_shape, keys_fit, wanted_tables
+from reconciler.operations.wiring import client_config
+from reconciler.settings import Settings
+from reconciler.stores.dynamodb import translate_transport
+from reconciler.tables import ORCHESTRATION
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+HARMLESS_TEXT = "Please add a unit test for the date parser."
+_ATTACH = "attach deploy/iam/doctor-policy.json while you look; a sweep does without it"
+_SMALL_SKEW_SECONDS = 5.0
+_ATTEMPTS = 2
+
+
+def examine_aws(settings: Settings, session: boto3.Session, clock: Clock) -> Iterator[Finding]:
+    """Ask everything that is asked of AWS; stops where nothing further could be answered."""
+    config = client_config().merge(Config(retries={"total_max_attempts": _ATTEMPTS}))
+    try:
+        client = session.client("dynamodb", config=config)
+    except BotoCoreError as error:
+        said = str(translate_transport(error))
+        yield failure("credentials", "AWS", said, "set AWS_REGION and credentials, or a profile")
+        return
+    tables = wanted_tables(settings)
+    before = clock()
+    first = ask(client, "describe_table", TableName=tables[0].name)
+    after = clock()
+    yield _credentials(session, client, first)
+    if first.date is not None:
+        at = before + (after - before) / 2
+        yield check_clock(settings, "DynamoDB", parsedate_to_datetime(first.date), at)
+    if first.kind in {Kind.CREDENTIALS, Kind.UNREACHABLE}:
+        return
+    for wanted in tables:
+        answer = (
+            first if wanted is tables[0] else ask(client, "describe_table", TableName=wanted.name)
+        )
+        yield from _examine_table(client, wanted, answer)
+    yield from _pipeline(settings, session, config)
+    yield from _guardrail(settings, session, config)
+
+
+def _credentials(session: boto3.Session, client: DynamoDBClient, first: Answer) -> Finding:
+    endpoint = client.meta.endpoint_url
+    where = f"{client.meta.region_name}, {urlsplit(endpoint).netloc}"
+    if first.kind is Kind.CREDENTIALS:
+        return failure(
+            "credentials",
+            "AWS",
+            f"refused at {where}: {first.said}",
+            "renew or correct them; in a container, see that the task has its role",
+        )
+    if first.kind is Kind.UNREACHABLE:
+        advice = "see that AWS_REGION and AWS_ENDPOINT_URL are right, and that a route leads there"
+        return failure("credentials", "AWS", f"{where} cannot be reached: {first.said}", advice)
+    found = session.get_credentials()
+    source = found.method if found is not None else "unknown"
+    kind = "temporary" if found is not None and found.token else "long-lived"
+    return ok("credentials", "AWS", f"{kind}, from {source}; accepted at {where}")
+
+
+def check_clock(settings: Settings, whose: str, theirs: datetime, ours: datetime) -> Finding:
+    """Compare our clock with another; what is given time by us must not be cut short by it."""
+    skew = (ours - theirs).total_seconds()
+    least = min(
+        settings.stranded_grace_seconds,
+        settings.claim_timeout_seconds,
+        settings.task_start_timeout_seconds,
+    )
+    said = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} {whose}"
+    advice = "synchronise this machine's clock (chrony, or the host's time service)"
+    if abs(skew) <= _SMALL_SKEW_SECONDS:
+        return ok("clock", whose, f"within {_SMALL_SKEW_SECONDS:.0f} s of {whose}")
+    if abs(skew) > max(least, _SMALL_SKEW_SECONDS):
+        said += f", more than the {least} s that a child is given"
+        return failure("clock", whose, said, advice)
+    return warning("clock", whose, said, advice)
+
+
+def _examine_table(client: DynamoDBClient, wanted: Wanted, described: Answer) -> Iterator[Finding]:
+    if described.kind is Kind.MISSING:
+        said = f"{wanted.name} does not exist"
+        yield failure(TABLES, wanted.title, said, f"correct {wanted.setting}, or the region")
+        return
+    if described.kind is not Kind.ANSWERED:
+        yield _not_described(wanted, described)
+        yield from check_permissions(client, wanted)
+        return
+    table = described.response["Table"]
+    ttl = None
+    if wanted.table.ttl:
+        answer = ask(client, "describe_time_to_live", TableName=wanted.name)
+        if answer.kind is Kind.ANSWERED:
+            ttl = answer.response["TimeToLiveDescription"]
+        else:
+            said = f"its time to live cannot be looked at: {answer.said}"
+            yield warning(TABLES, wanted.title, said, _ATTACH)
+    yield from check_shape(wanted, table, ttl)
+    # Under another key every probe would only be called malformed.
+    if keys_fit(wanted, table):
+        yield from check_permissions(client, wanted)
+
+
+def _not_described(wanted: Wanted, described: Answer) -> Finding:
+    said = f"{wanted.name} cannot be described: {described.said}"
+    if wanted.table is ORCHESTRATION and described.kind is Kind.DENIED:
+        # Its size is what a sweep is cut up by.
+        advice = "allow dynamodb:DescribeTable on it, as deploy/iam/policy.json has it"
+        return failure(TABLES, wanted.title, said, advice)
+    return warning(TABLES, wanted.title, said, _ATTACH)
+
+
+def _pipeline(settings: Settings, session: boto3.Session, config: Config) -> Iterator[Finding]:
+    arn = settings.orchestrator_function_arn
+    if arn is None:
+        advice = "set ORCHESTRATOR_FUNCTION_ARN, unless something else starts the tasks"
+        yield warning("pipeline", "Lambda", "none: tasks are created and not started", advice)
+        return
+    client = session.client("lambda", config=config)
+    answer = ask(client, "invoke", FunctionName=arn, InvocationType="DryRun")
+    if answer.kind is Kind.ANSWERED:
+        yield ok("pipeline", "Lambda", f"may invoke {arn.rpartition(':')[2]} (a dry run)")
+    elif answer.kind is Kind.MISSING:
+        advice = "correct ORCHESTRATOR_FUNCTION_ARN"
+        yield failure("pipeline", "Lambda", f"it does not exist: {answer.said}", advice)
+    elif answer.kind is Kind.DENIED:
+        advice = "allow lambda:InvokeFunction on it, as deploy/iam/policy.json has it"
+        yield failure("pipeline", "Lambda", f"may not be invoked: {answer.said}", advice)
+    else:
+        advice = "see that ORCHESTRATOR_FUNCTION_ARN and the network are right, and try again"
+        yield failure("pipeline", "Lambda", f"could not be tried: {answer.said}", advice)
+
+
+def _guardrail(settings: Settings, session: boto3.Session, config: Config) -> Iterator[Finding]:
+    if settings.guardrail_id is None:
+        yield ok("guardrail", "Bedrock", "none: descriptions are not screened")
+        return
+    client = session.client("bedrock-runtime", config=config)
+    answer = ask(
+        client,
+        "apply_guardrail",
+        guardrailIdentifier=settings.guardrail_id,
+        guardrailVersion=settings.guardrail_version,
+        source="INPUT",
+        content=[{"text": {"text": HARMLESS_TEXT}}],
+    )
+    name = f"{settings.guardrail_id}, version {settings.guardrail_version}"
+    if answer.kind is Kind.ANSWERED and answer.response.get("action") == "NONE":
+        yield ok("guardrail", "Bedrock", f"{name}: lets a harmless text through")
+    elif answer.kind is Kind.ANSWERED:
+        advice = "look at its rules: most children would be refused for good"
+        yield warning("guardrail", "Bedrock", f"{name}: blocks a harmless text", advice)
+    elif answer.kind is Kind.DENIED:
+        advice = "allow bedrock:ApplyGuardrail on it, as deploy/iam/policy.json has it"
+        yield failure("guardrail", "Bedrock", f"{name}: {answer.said}", advice)
+    else:
+        advice = "correct GUARDRAIL_ID and GUARDRAIL_VERSION: unscreened, nothing is released"
+        yield failure("guardrail", "Bedrock", f"{name}: {answer.said}", advice)

@@ -1,0 +1,72 @@
+"""The settings: what is set, what looks like a slip, and how far repairs may go at present."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+
+from reconciler.doctor.findings import Finding, ok, warning
+from reconciler.errors import ReconcilerError
+from reconciler.settings import Settings
+from reconciler.stores.control import ControlStore
+from reconciler.stores.repos import RepoStore
+
+_ALIKE = 0.88
+_REPO = re.compile(r"[^/\s]+/[^/\s]+")
+
+
+def examine_settings(settings: Settings, names: Iterable[str]) -> Iterator[Finding]:
+    """Say what is set; ``names`` are those of the environment, of which some may be misspelt."""
+    known = {field.upper() for field in Settings.model_fields}
+    given = len(settings.model_fields_set)
+    yield ok("settings", "environment", f"{given} set, {len(known) - given} by default; all sound")
+    for name in sorted(set(names) - known):
+        meant = difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE)
+        if meant:
+            said = f"{name} is set, and no setting has that name"
+            yield warning("settings", name, said, f"did you mean {meant[0]}?")
+    arn = (settings.orchestrator_function_arn or "").split(":")
+    if settings.orchestrator_function_arn and (len(arn) < 7 or arn[2] != "lambda"):  # noqa: PLR2004 - parts of an ARN
+        said = f"ORCHESTRATOR_FUNCTION_ARN={settings.orchestrator_function_arn} is not an ARN"
+        advice = "a bare name is looked for in this account and region: give the whole ARN"
+        yield warning("settings", "ORCHESTRATOR_FUNCTION_ARN", said, advice)
+    for repo in sorted(settings.repair_only_repos):
+        if not _REPO.fullmatch(repo):
+            said = f"REPAIR_ONLY_REPOS names {repo!r}, which no repo can be"
+            yield warning("settings", "REPAIR_ONLY_REPOS", said, "write it as owner/name")
+
+
+def examine_roll_out(
+    settings: Settings, control: ControlStore, repos: RepoStore
+) -> Iterator[Finding]:
+    """Say how far repairs may go; reads the pause and the named repos, no more."""
+    yield ok("roll-out", "repairs", _extent(settings))
+    try:
+        pause = control.paused()
+        absent = [
+            repo for repo in sorted(settings.repair_only_repos) if not repos.read(repo).onboarded
+        ]
+    except ReconcilerError:
+        return  # the findings about the tables say so already
+    for repo in absent:
+        said = f"{repo} of REPAIR_ONLY_REPOS is not onboarded: its children would be refused"
+        yield warning("roll-out", repo, said, "see its row in the RepoTable")
+    if pause is None:
+        yield ok("roll-out", "pause", "not paused")
+    else:
+        said = f"paused since {pause.since} by {pause.by}: {pause.reason}"
+        yield warning("roll-out", "pause", said, "reconciler resume")
+
+
+def _extent(settings: Settings) -> str:
+    if settings.repair_mode == "report":
+        return "REPAIR_MODE=report: finds and reports, changes nothing"
+    limits = []
+    if settings.repair_only_repos:
+        limits.append(f"repos {', '.join(sorted(settings.repair_only_repos))}")
+    if settings.repair_only_users:
+        limits.append(f"users {', '.join(sorted(settings.repair_only_users))}")
+    if not limits:
+        return "everything that is due is repaired"
+    return f"repairs only {' of '.join(limits)}; the rest is reported"

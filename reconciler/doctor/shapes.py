@@ -1,0 +1,165 @@
+"""Tables by their shape: keys, indexes, time to live and stream, against ``reconciler.tables``.
+
+What we ourselves query must be there; what only the platform uses is worth a warning, since the
+names may have been mixed up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reconciler.doctor.findings import Finding, failure, ok, warning
+from reconciler.settings import Settings
+from reconciler.tables import ORCHESTRATION, REPO, TASK, TASK_EVENTS, USER_CONCURRENCY, Index, Table
+
+CHECK = "tables"
+_WITH_NEW_IMAGE = frozenset({"NEW_IMAGE", "NEW_AND_OLD_IMAGES"})
+_ON = frozenset({"ENABLED", "ENABLING"})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A table that the settings name. ``queried``: the indexes that we ask ourselves."""
+
+    title: str
+    setting: str
+    name: str
+    table: Table
+    queried: tuple[str, ...] = ()
+
+
+def wanted_tables(settings: Settings) -> list[Wanted]:
+    """Return the tables that these settings name."""
+    budget = settings.user_concurrency_table_name
+    by_key = ("IdempotencyIndex", "UserStatusIndex") if budget else ("IdempotencyIndex",)
+    found = [
+        Wanted(
+            "OrchestrationTable",
+            "ORCHESTRATION_TABLE_NAME",
+            settings.orchestration_table_name,
+            ORCHESTRATION,
+            ("ChildTaskIndex",),
+        ),
+        Wanted("TaskTable", "TASK_TABLE_NAME", settings.task_table_name, TASK, by_key),
+        Wanted(
+            "TaskEventsTable",
+            "TASK_EVENTS_TABLE_NAME",
+            settings.task_events_table_name,
+            TASK_EVENTS,
+        ),
+    ]
+    if budget is not None:
+        title, setting = "UserConcurrencyTable", "USER_CONCURRENCY_TABLE_NAME"
+        found.append(Wanted(title, setting, budget, USER_CONCURRENCY))
+    if settings.repo_table_name is not None:
+        found.append(Wanted("RepoTable", "REPO_TABLE_NAME", settings.repo_table_name, REPO))
+    return found
+
+
+def check_shape(
+    wanted: Wanted, described: Mapping[str, Any], ttl: Mapping[str, Any] | None
+) -> Iterator[Finding]:
+    """Compare a table with what it should be; one finding if all is well.
+
+    ``described``: of DescribeTable. ``ttl``: of DescribeTimeToLive, None where it is not known.
+    """
+    found = [
+        *_keys(wanted, described),
+        *_indexes(wanted, described),
+        *_time_to_live(wanted, ttl),
+        *_stream(wanted, described),
+    ]
+    if found:
+        yield from found
+        return
+    parts = [f"key {' + '.join(wanted.table.keys)}"]
+    if wanted.table.indexes:
+        parts.append(f"{len(wanted.table.indexes)} indexes")
+    if wanted.table.ttl and ttl is not None:
+        parts.append("time to live")
+    if wanted.table.stream:
+        parts.append("stream with new images")
+    yield ok(CHECK, wanted.title, f"{wanted.name}: {', '.join(parts)}")
+
+
+def keys_fit(wanted: Wanted, described: Mapping[str, Any]) -> bool:
+    """Whether the table's own key is the one that we write under."""
+    return not list(_keys(wanted, described))
+
+
+def _key_names(schema: list[Mapping[str, str]]) -> tuple[str, ...]:
+    ordered = sorted(schema, key=lambda key: key["KeyType"] != "HASH")
+    return tuple(key["AttributeName"] for key in ordered)
+
+
+def _keys(wanted: Wanted, described: Mapping[str, Any]) -> Iterator[Finding]:
+    keys = _key_names(described["KeySchema"])
+    types = {a["AttributeName"]: a["AttributeType"] for a in described["AttributeDefinitions"]}
+    right = " + ".join(wanted.table.keys)
+    if keys != wanted.table.keys:
+        said = f"{wanted.name} has the key {' + '.join(keys)}, and {right} was expected"
+        advice = f"see that {wanted.setting} names the {wanted.title}, and not another table"
+        yield failure(CHECK, wanted.title, said, advice)
+    elif any(types[key] != "S" for key in keys):
+        said = f"{wanted.name} has a key that is not a string"
+        yield failure(CHECK, wanted.title, said, f"the key {right} must be of type S")
+
+
+def _indexes(wanted: Wanted, described: Mapping[str, Any]) -> Iterator[Finding]:
+    there = {index["IndexName"]: index for index in described.get("GlobalSecondaryIndexes", ())}
+    for index in wanted.table.indexes:
+        problem = _index_problem(index, there.get(index.name))
+        if problem is None:
+            continue
+        said = f"index {index.name} {problem}"
+        right = f"key {' + '.join(index.keys)}, projection {index.projection}"
+        if index.name in wanted.queried:
+            yield failure(CHECK, wanted.title, said, f"the table needs it: {right}")
+        else:
+            advice = f"the reconciler does without it, the platform may not: {right}"
+            yield warning(CHECK, wanted.title, said, advice)
+
+
+def _index_problem(index: Index, found: Mapping[str, Any] | None) -> str | None:
+    if found is None:
+        return "is missing"
+    keys = _key_names(found["KeySchema"])
+    if keys != index.keys:
+        return f"has the key {' + '.join(keys)}"
+    projection = found["Projection"]["ProjectionType"]
+    if projection not in {"ALL", index.projection}:
+        return f"projects {projection}"
+    # Emulators leave the status out.
+    if found.get("IndexStatus", "ACTIVE") not in {"ACTIVE", "UPDATING"}:
+        return f"is {found['IndexStatus']}, and answers only when it is ACTIVE"
+    return None
+
+
+def _time_to_live(wanted: Wanted, ttl: Mapping[str, Any] | None) -> Iterator[Finding]:
+    if not wanted.table.ttl or ttl is None:
+        return
+    if ttl.get("TimeToLiveStatus") not in _ON:
+        said, advice = "time to live is off", "switch it on, with the attribute `ttl`"
+    elif ttl.get("AttributeName") != "ttl":
+        said = f"time to live goes by the attribute {ttl.get('AttributeName')}"
+        advice = "it must go by `ttl`"
+    else:
+        return
+    why = "or what is written here is never removed"
+    yield warning(CHECK, wanted.title, said, f"{advice}, {why}")
+
+
+def _stream(wanted: Wanted, described: Mapping[str, Any]) -> Iterator[Finding]:
+    if not wanted.table.stream:
+        return
+    stream = described.get("StreamSpecification") or {}
+    view = stream.get("StreamViewType") if stream.get("StreamEnabled") else None
+    if view not in _WITH_NEW_IMAGE:
+        said = f"its stream has the view {view}" if view else "it has no stream"
+        advice = (
+            "the live reconciler hears of nothing, and a nudge reaches nobody: switch the stream "
+            "on with NEW_IMAGE"
+        )
+        yield failure(CHECK, wanted.title, said, advice)

@@ -1,0 +1,90 @@
+"""The workers: whether any answers, all are of one version, every queue is served, and they sweep.
+
+On a first hour there are none yet, so their absence is a warning.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from reconciler.doctor.findings import Finding, failure, ok, warning
+from reconciler.settings import Settings
+from reconciler.version import describe
+
+if TYPE_CHECKING:
+    import redis
+
+CHECK = "workers"
+_ANSWER_SECONDS = 2.0
+_SOCKET_SECONDS = 3.0
+
+
+def examine_workers(settings: Settings) -> Iterator[Finding]:
+    """Ask the workers, over a broker that has answered already."""
+    from workers.about import ask_workers  # noqa: PLC0415 - start-up time
+    from workers.application import app  # noqa: PLC0415
+
+    try:
+        said = ask_workers(app, _ANSWER_SECONDS)
+    except Exception as error:  # noqa: BLE001 - whatever the transport raises
+        advice = "see what the broker's findings say"
+        yield failure(CHECK, "alive", f"they could not be asked: {error}", advice)
+        return
+    queues = tuple(str(queue.name) for queue in app.conf.task_queues)
+    yield from judge_workers(said, queues, describe())
+    yield from _sweeps(settings)
+
+
+def judge_workers(
+    said: Mapping[str, Mapping[str, Any]], queues: tuple[str, ...], ours: str
+) -> Iterator[Finding]:
+    """Judge what the workers answered; ``ours`` is the version that asks."""
+    if not said:
+        advice = "start one: celery -A workers worker"
+        yield warning(CHECK, "alive", "none answers", advice)
+        return
+    yield ok(CHECK, "alive", f"{len(said)} answering: {', '.join(sorted(said))}")
+    others: dict[str, list[str]] = {}
+    for name, answer in sorted(said.items()):
+        version = str(answer.get("version") or "an older version")
+        if version != ours:
+            others.setdefault(version, []).append(name)
+    if others:
+        listed = "; ".join(f"{', '.join(names)}: {version}" for version, names in others.items())
+        advice = "end the deployment: versions side by side are for its duration only"
+        yield warning(CHECK, "version", f"this is {ours}, and {listed}", advice)
+    else:
+        yield ok(CHECK, "version", f"all are {ours}")
+    served = {queue for answer in said.values() for queue in answer.get("queues", ())}
+    unserved = [queue for queue in queues if queue not in served]
+    if not unserved:
+        yield ok(CHECK, "queues", f"all are served: {', '.join(queues)}")
+    elif not others:
+        listed = ", ".join(unserved)
+        advice = "start a worker without -Q, or with all of them"
+        yield failure(CHECK, "queues", f"nobody serves {listed}", advice)
+
+
+def _sweeps(settings: Settings) -> Iterator[Finding]:
+    import redis  # noqa: PLC0415 - start-up time
+
+    from workers.ledger import Ledger  # noqa: PLC0415
+
+    client: redis.Redis = redis.Redis.from_url(
+        settings.celery_broker_url,
+        socket_timeout=_SOCKET_SECONDS,
+        socket_connect_timeout=_SOCKET_SECONDS,
+    )
+    last = Ledger(client).last(complete=True)
+    if last is None:
+        advice = "start a beat: celery -A workers beat; or ask for one: reconciler sweep --wait"
+        yield warning(CHECK, "sweeps", "none has ever completed", advice)
+        return
+    age = max(0.0, time.time() - float(last["ended_at"]))
+    if age > 2 * settings.sweep_interval_seconds:
+        said = f"the last complete one ended {age:.0f} s ago"
+        yield warning(CHECK, "sweeps", said, "see `reconciler status`; is a beat running?")
+    else:
+        yield ok(CHECK, "sweeps", f"the last complete one ended {age:.0f} s ago")

@@ -1,0 +1,394 @@
+"""The doctor: each thing that can be wrong is found, named, and nothing is written on the way."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import redis
+from botocore.awsrequest import AWSResponse, HTTPHeaders
+
+from reconciler.clock import utc_now
+from reconciler.doctor import permissions
+from reconciler.doctor.broker import examine_broker
+from reconciler.doctor.examine import examine
+from reconciler.doctor.findings import Finding, Level
+from reconciler.doctor.permissions import NEEDED, check_permissions
+from reconciler.doctor.shapes import wanted_tables
+from reconciler.embedded.valkey import valkey_server
+from reconciler.settings import Settings
+from reconciler.tables import ORCHESTRATION, TASK, Index, Table, _create
+from tests.integration import test_policy
+from tests.support.aws_stub import aws_stub
+from tests.support.world import EmulatorSession, World
+
+pytestmark = pytest.mark.integration
+
+EVERYTHING = {
+    "USER_CONCURRENCY_TABLE_NAME": "{prefix}-Users",
+    "REPO_TABLE_NAME": "{prefix}-Repo",
+    "GUARDRAIL_ID": "g",
+    "GUARDRAIL_VERSION": "1",
+    "ORCHESTRATOR_FUNCTION_ARN": "arn:aws:lambda:us-east-1:123456789012:function:f",
+}
+DOCTOR_POLICY = Path(__file__).parents[2] / "deploy" / "iam" / "doctor-policy.json"
+
+
+class RefusingSession(EmulatorSession):
+    """An emulator that refuses some operations: (operation, table or index) → error code."""
+
+    def __init__(self, world: World, refused: Mapping[tuple[str, str], str]) -> None:
+        super().__init__(world.endpoint, world.others)
+        self._refused = refused
+
+    def client(self, service_name: Any, *args: Any, **kwargs: Any) -> Any:
+        client = super().client(service_name, *args, **kwargs)
+        client.meta.events.register("before-send.dynamodb", self._send)
+        return client
+
+    def _send(self, request: Any, **_: Any) -> AWSResponse | None:
+        operation = request.headers["X-Amz-Target"].decode().rpartition(".")[2]
+        said = json.loads(request.body)
+        (first,) = said.get("TransactItems", [{}])
+        table = (
+            said.get("TableName")
+            or next(iter(said.get("RequestItems", [])), None)
+            or first["ConditionCheck"]["TableName"]
+        )
+        where = f"{table}/{said['IndexName']}" if "IndexName" in said else table
+        code = self._refused.get((operation, where)) or self._refused.get((operation, "*"))
+        if code is None:
+            return None
+
+        class Raw(io.BytesIO):
+            def stream(self, **_: Any) -> Iterable[bytes]:
+                yield self.read()
+
+        body = json.dumps({"__type": f"com.amazon#{code}", "message": "not you"}).encode()
+        return AWSResponse(request.url, 400, HTTPHeaders(), Raw(body))
+
+
+def look(
+    world: World,
+    refused: Mapping[tuple[str, str], str] | None = None,
+    *,
+    seconds_ahead: float = 0.0,
+    environ: Mapping[str, str] | None = None,
+    **changes: Any,
+) -> list[Finding]:
+    """Look at everything but the broker, and see that nothing was written."""
+    settings = world.settings.model_copy(update=changes)
+    before = world.everything()
+    found = list(
+        examine(
+            settings,
+            environ or {},
+            RefusingSession(world, refused or {}),
+            lambda: utc_now() + timedelta(seconds=seconds_ahead),
+            inline=True,
+        )
+    )
+    assert world.everything() == before
+    return found
+
+
+def of(level: Level, findings: Iterable[Finding]) -> list[tuple[str, str]]:
+    assert all(finding.advice for finding in findings if finding.level is not Level.OK)
+    return [(f.check, f.subject) for f in findings if f.level is level]
+
+
+def rebuilt(world: World, which: str, table: Table, number: int = 0) -> dict[str, Any]:
+    """Make a table of another shape; returns the setting that names it."""
+    name = f"{getattr(world.settings, which)}-other{number}"
+    _create(world.client, name, table)
+    return {which: name}
+
+
+def test_where_all_is_well_nothing_fails(make_world: Callable[..., World]) -> None:
+    with aws_stub() as aws:
+        world = make_world(**EVERYTHING)
+        world.others = {"lambda": aws.url, "bedrock-runtime": aws.url}
+        world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
+        found = look(world)
+    assert {finding.level for finding in found} == {Level.OK}
+    titles = [w.title for w in wanted_tables(world.settings)]
+    assert len(titles) == 5
+    for check in ("tables", "permissions"):
+        assert [f.subject for f in found if f.check == check] == titles
+    assert aws.invoked == []
+
+
+def test_a_table_that_is_missing(world: World) -> None:
+    found = look(world, task_table_name="nowhere")
+    assert of(Level.FAILURE, found) == [("tables", "TaskTable")]
+    (failed,) = (f for f in found if f.level is Level.FAILURE)
+    assert "nowhere" in failed.found
+    assert "TASK_TABLE_NAME" in failed.advice
+
+
+def test_tables_that_were_mixed_up(world: World) -> None:
+    s = world.settings
+    found = look(world, task_table_name=s.task_events_table_name)
+    assert ("tables", "TaskTable") in of(Level.FAILURE, found)
+    assert any("task_id + event_id" in f.found for f in found)
+
+
+SHAPES: list[tuple[str, Table, Level, str]] = [
+    (
+        "orchestration_table_name",
+        replace(ORCHESTRATION, indexes=ORCHESTRATION.indexes[1:]),
+        Level.FAILURE,
+        "ChildTaskIndex is missing",
+    ),
+    (
+        "orchestration_table_name",
+        replace(ORCHESTRATION, indexes=ORCHESTRATION.indexes[:1]),
+        Level.WARNING,
+        "ChildBranchIndex is missing",
+    ),
+    (
+        "task_table_name",
+        replace(TASK, indexes=(Index("IdempotencyIndex", ("user_id",)), *TASK.indexes[3:])),
+        Level.FAILURE,
+        "IdempotencyIndex has the key user_id",
+    ),
+    (
+        "orchestration_table_name",
+        replace(
+            ORCHESTRATION,
+            indexes=(
+                ORCHESTRATION.indexes[0],
+                replace(ORCHESTRATION.indexes[1], projection="KEYS_ONLY"),
+            ),
+        ),
+        Level.WARNING,
+        "ChildBranchIndex projects KEYS_ONLY",
+    ),
+    ("task_table_name", replace(TASK, stream=False), Level.FAILURE, "no stream"),
+    (
+        "orchestration_table_name",
+        replace(ORCHESTRATION, ttl=False),
+        Level.WARNING,
+        "time to live is off",
+    ),
+]
+
+
+def test_a_table_of_another_shape(world: World) -> None:
+    for number, (which, table, level, said) in enumerate(SHAPES):
+        found = look(world, **rebuilt(world, which, table, number))
+        assert any(f.level is level and said in f.found for f in found), (said, found)
+        # Its permissions are there all the same, but for an index that is not.
+        denied = [f for f in found if f.check == "permissions" and f.level is not Level.OK]
+        assert all("ndex" in f.found for f in denied)
+
+
+def test_a_time_to_live_that_goes_by_another_attribute(world: World) -> None:
+    changed = rebuilt(world, "orchestration_table_name", replace(ORCHESTRATION, ttl=False))
+    world.client.update_time_to_live(
+        TableName=changed["orchestration_table_name"],
+        TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires"},
+    )
+    assert any("expires" in f.found for f in look(world, **changed) if f.level is Level.WARNING)
+
+
+def test_a_stream_without_new_images(world: World) -> None:
+    changed = rebuilt(world, "task_table_name", replace(TASK, stream=False))
+    world.client.update_table(
+        TableName=changed["task_table_name"],
+        StreamSpecification={"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"},
+    )
+    assert any("KEYS_ONLY" in f.found for f in look(world, **changed) if f.level is Level.FAILURE)
+
+
+def test_every_permission_is_tried_by_itself(make_world: Callable[..., World]) -> None:
+    world = make_world(
+        USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", REPO_TABLE_NAME="{prefix}-Repo"
+    )
+    refused: dict[tuple[str, str], str] = {}
+    client = RefusingSession(world, refused).client("dynamodb")
+    for wanted in wanted_tables(world.settings):
+        cases = [(action, wanted.name) for action in NEEDED[wanted.title]]
+        cases += [("Query", f"{wanted.name}/{index}") for index in wanted.queried]
+        for action, where in cases:
+            operation = "TransactWriteItems" if action == "ConditionCheckItem" else action
+            refused.clear()
+            refused[operation, where] = "AccessDeniedException"
+            found = list(check_permissions(client, wanted))
+            assert of(Level.FAILURE, found) == [("permissions", wanted.title)]
+            (failed,) = (f for f in found if f.level is Level.FAILURE)
+            assert f"may not {action}" in failed.found
+            assert f"dynamodb:{action}," in failed.advice
+
+
+def test_what_only_the_doctor_may_not_do_is_no_failure(world: World) -> None:
+    denied = "AccessDeniedException"
+    name = world.settings.task_table_name
+    found = look(world, {("DescribeTable", name): denied, ("DescribeTimeToLive", "*"): denied})
+    assert of(Level.FAILURE, found) == []
+    assert of(Level.WARNING, found).count(("tables", "TaskTable")) == 1
+    assert "doctor-policy.json" in next(f for f in found if f.check == "tables").advice
+    assert ("permissions", "TaskTable") in of(Level.OK, found)
+
+
+def test_a_write_that_should_never_happen_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on an endpoint that does not keep conditions: the row is the probe's own."""
+    monkeypatch.setattr(permissions, "_NEVER", "attribute_not_exists(#k)")
+    monkeypatch.setattr(permissions, "NEEDED", {"TaskTable": ("DeleteItem",)})
+    wanted = wanted_tables(world.settings)[1]
+    (failed,) = check_permissions(world.client, replace(wanted, queried=()))
+    assert failed.level is Level.FAILURE
+    assert permissions.PROBE_KEY in failed.advice
+
+
+def test_credentials_that_are_refused_and_an_endpoint_that_does_not_answer(world: World) -> None:
+    for code in (
+        "UnrecognizedClientException", "InvalidSignatureException", "ExpiredTokenException"
+    ):  # fmt: skip
+        found = look(world, {("DescribeTable", "*"): code})
+        assert of(Level.FAILURE, found) == [("credentials", "AWS")]
+        assert [f for f in found if f.check in {"tables", "permissions"}] == []
+    session = EmulatorSession("http://127.0.0.1:9")
+    found = list(examine(world.settings, {}, session, utc_now, inline=True))
+    assert of(Level.FAILURE, found) == [("credentials", "AWS")]
+
+
+def test_a_clock_that_is_wrong(world: World) -> None:
+    """Asked of the service by its ``Date``, which a refusal has too."""
+    for ahead, level, said in (
+        (20, Level.WARNING, "ahead of"),
+        (-20, Level.WARNING, "behind"),
+        (300, Level.FAILURE, "ahead of"),
+        (-300, Level.FAILURE, "behind"),
+    ):
+        (found,) = (f for f in look(world, seconds_ahead=ahead) if f.check == "clock")
+        assert (found.level, said in found.found) == (level, True)
+
+
+def test_pipeline_and_guardrail(make_world: Callable[..., World]) -> None:
+    with aws_stub() as aws:
+        world = make_world(**EVERYTHING)
+        world.others = {"lambda": aws.url, "bedrock-runtime": aws.url}
+        aws.guardrail_action = "GUARDRAIL_INTERVENED"
+        assert ("guardrail", "Bedrock") in of(Level.WARNING, look(world))
+        aws.invoke_status, aws.guardrail_status = 403, 403
+        failed = of(Level.FAILURE, look(world))
+    assert failed == [("pipeline", "Lambda"), ("guardrail", "Bedrock")]
+    assert aws.invoked == []
+
+
+def test_slips_and_the_roll_out(make_world: Callable[..., World]) -> None:
+    world = make_world(REPAIR_ONLY_REPOS="acme/shop, acme", REPO_TABLE_NAME="{prefix}-Repo")
+    world.put(
+        str(world.settings.repo_table_name), {"repo": {"S": "acme/shop"}, "status": {"S": "active"}}
+    )
+    world.reconciler().pause("migration", "ann")
+    found = look(world, environ={"STRANDED_GRACE_SECOND": "5", "HOME": "/", "CLAIM_TIMEOUT": "1"})
+    warned = of(Level.WARNING, found)
+    assert ("settings", "STRANDED_GRACE_SECOND") in warned
+    assert ("settings", "REPAIR_ONLY_REPOS") in warned
+    assert ("roll-out", "acme") in warned
+    assert ("roll-out", "acme/shop") not in warned
+    assert any("migration" in f.found for f in found if f.subject == "pause")
+
+
+# -- the broker
+
+
+SETTINGS = Settings(
+    orchestration_table_name="orchestrations",
+    task_table_name="tasks",
+    task_events_table_name="events",
+)
+
+
+def ask(settings: Settings, seconds_ahead: float = 0.0, **changes: Any) -> dict[str, Finding]:
+    def clock() -> Any:
+        return utc_now() + timedelta(seconds=seconds_ahead)
+
+    found = examine_broker(settings.model_copy(update=changes), clock)
+    return {finding.subject: finding for finding in found}
+
+
+def test_a_broker_that_keeps_what_it_is_given(broker: str) -> None:
+    urls: dict[str, Any] = {
+        "celery_broker_url": f"{broker}/0",
+        "celery_result_backend": f"{broker}/1",
+    }
+    found = ask(SETTINGS, **urls)
+    assert {f.level for f in found.values()} == {Level.OK}
+    assert set(found) == {
+        "server", "eviction", "persistence", "transport", "results", "the broker"
+    }  # fmt: skip
+    assert ask(SETTINGS, 300, **urls)["the broker"].level is Level.FAILURE
+
+
+def test_a_broker_that_evicts_and_forgets_and_wants_a_password(tmp_path: Path) -> None:
+    with valkey_server(tmp_path, durable=False) as url:
+        client = redis.Redis.from_url(url)
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        here: dict[str, Any] = {
+            "celery_broker_url": f"{url}/0",
+            "celery_result_backend": f"{url}/1",
+        }
+        found = ask(SETTINGS, **here)
+        assert found["eviction"].level is Level.FAILURE
+        assert "noeviction" in found["eviction"].advice
+        assert found["persistence"].level is Level.WARNING
+        client.config_set("requirepass", "not-this-one")
+        refused = ask(SETTINGS, **here)["reachable"]
+        assert refused.level is Level.FAILURE
+        assert "password" in refused.advice
+        host = url.removeprefix("redis://")
+        wrong = ask(SETTINGS, celery_broker_url=f"redis://ann:hunter2@{host}/0")["reachable"]
+        assert "hunter2" not in repr(wrong)
+
+
+def test_a_broker_that_is_not_there() -> None:
+    nowhere = "redis://127.0.0.1:9/0"
+    assert ask(SETTINGS, celery_broker_url=nowhere)["reachable"].level is Level.FAILURE
+    assert ask(SETTINGS, celery_broker_url="http://x")["URL"].level is Level.FAILURE
+    values = {**SETTINGS.model_dump(), "celery_broker_url": nowhere}
+    silent = Settings.model_construct({"task_table_name"}, **values)
+    # It was never asked for: that is how cron mode is.
+    assert ask(silent)["reachable"].level is Level.WARNING
+
+
+# -- what the doctor itself needs
+
+
+def granted(policy: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
+    monkeypatch.setattr(test_policy, "POLICY", policy)
+    return test_policy.granted(world)
+
+
+def test_it_asks_for_all_that_is_granted_and_needs_what_its_own_policy_adds(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with aws_stub() as aws:
+        world = make_world(**EVERYTHING)
+        world.others = {"lambda": aws.url, "bedrock-runtime": aws.url}
+        world.client = boto3.Session("testing", "testing", region_name="us-east-1").client(
+            "dynamodb", endpoint_url=world.endpoint
+        )
+        made = test_policy.record(monkeypatch)
+        look(world)
+    ours = granted(test_policy.POLICY, world, monkeypatch)
+    added = granted(DOCTOR_POLICY, world, monkeypatch)
+    ours["bedrock"] = ours.pop(next(name for name in ours if "guardrail" in name))
+    both: dict[str, set[str]] = defaultdict(set)
+    for policy in (ours, added):
+        for resource, actions in policy.items():
+            assert not actions & both[resource]
+            both[resource] |= actions
+    assert dict(made) == dict(both)

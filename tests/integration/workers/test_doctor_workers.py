@@ -1,0 +1,64 @@
+"""The doctor and real workers: who answers, of which version, and which queues are served."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from reconciler.doctor.findings import Level
+from reconciler.doctor.workers import judge_workers
+from reconciler.version import describe
+from tests.conftest import Servers
+from tests.support.processes import ROOT, Celery
+
+pytestmark = [pytest.mark.integration, pytest.mark.workers]
+
+
+@pytest.fixture
+def endpoint(servers: Servers) -> str:
+    """One will do: it is the workers that are looked at."""
+    return servers.endpoint("moto")
+
+
+def test_it_finds_a_worker_and_its_version(celery: Celery) -> None:
+    with celery.worker():
+        done = subprocess.run(
+            [sys.executable, "-m", "reconciler.cli.main", "doctor", "--json"],
+            env={"PATH": os.environ["PATH"], **celery.environment},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    checks = {
+        check["subject"]: check
+        for check in json.loads(done.stdout)["checks"]
+        if check["check"] == "workers"
+    }
+    assert "w1@" in checks["alive"]["found"]
+    assert checks["version"]["found"] == f"all are {describe()}"
+    assert checks["queues"]["level"] == "ok"
+    assert checks["sweeps"]["level"] == "warning"
+
+
+def test_what_workers_say_is_judged() -> None:
+    queues = ("sweep", "release")
+    all_of_them = {"version": "2", "queues": ["sweep", "release"]}
+    part = {"version": "2", "queues": ["sweep"]}
+    cases = [
+        ({}, {"alive": Level.WARNING}),
+        ({"a": all_of_them, "b": part}, dict.fromkeys(("alive", "version", "queues"), Level.OK)),
+        ({"a": part}, {"alive": Level.OK, "version": Level.OK, "queues": Level.FAILURE}),
+        ({"a": all_of_them, "b": {"version": "1"}}, {"version": Level.WARNING}),
+        # One that does not know the question yet: its queues are not known either.
+        ({"a": {"error": "KeyError"}}, {"alive": Level.OK, "version": Level.WARNING}),
+    ]
+    for said, expected in cases:
+        found = {f.subject: f.level for f in judge_workers(said, queues, "2")}  # type: ignore[arg-type]
+        assert expected.items() <= found.items()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from reconciler.clock import utc_now
+from tests.conftest import Servers
+from tests.support.broker import Broker, broker_of_its_own
+from tests.support.faults import FaultProxy, fault_proxy
+from tests.support.hosts import Fleet, fleet_of
 from tests.support.processes import Celery
 from tests.support.world import Clock, World, build_world
 
@@ -35,3 +40,41 @@ def celery(live_world: World, broker: str, tmp_path: Path) -> Celery:
     found = Celery(live_world, broker, tmp_path)
     found.redis.flushall()
     return found
+
+
+# -- for tests that break things: a broker, an endpoint and hosts of their own
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[Broker]:
+    """A broker that may be stopped."""
+    with broker_of_its_own(tmp_path / "broker") as found:
+        yield found
+
+
+@pytest.fixture
+def proxy(servers: Servers) -> Iterator[FaultProxy]:
+    """DynamoDB Local, behind a proxy that can hold requests up."""
+    with fault_proxy(servers.endpoint("dynamodb_local")) as found:
+        yield found
+
+
+@pytest.fixture
+def held_world(servers: Servers, proxy: FaultProxy) -> World:
+    """Tables that workers reach through the proxy, and the test directly."""
+    world = build_world(
+        servers.endpoint("dynamodb_local"),
+        SWEEP_INTERVAL_SECONDS="2",
+        STRANDED_GRACE_SECONDS="1",
+        SWEEP_SEGMENTS="2",
+    )
+    world.endpoint = proxy.url
+    world.clock = RealClock()
+    return world
+
+
+@pytest.fixture
+def fleet(held_world: World, own_broker: Broker, tmp_path: Path) -> Iterator[Fleet]:
+    """Hosts to be killed, on that broker and on those tables."""
+    with fleet_of(Celery(held_world, own_broker.url, tmp_path)) as found:
+        yield found

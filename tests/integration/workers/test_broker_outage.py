@@ -1,0 +1,164 @@
+"""The broker goes away, answers no more, or comes back empty: traps 4, 5, 6, 10, 12 and 13.
+
+What each test holds up is a real request of a real task, at a proxy before the tables.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.support.broker import Broker, broker_of_its_own, relay_to
+from tests.support.faults import FaultProxy
+from tests.support.hosts import UNGUARDED, Fleet, fleet_of
+from tests.support.processes import Celery, until
+from tests.support.world import World
+from workers.names import EVALUATE, SWEEP
+
+pytestmark = [pytest.mark.integration, pytest.mark.workers]
+
+
+def stranded(world: World) -> str:
+    return world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
+
+
+def repaired(world: World, found: str) -> bool:
+    return world.statuses(found) == {"a": "succeeded", "b": "released"}
+
+
+def outage_with_a_task_in_flight(
+    fleet: Fleet, broker: Broker, proxy: FaultProxy, *, slots: int
+) -> str:
+    """Stop the broker while a task waits for a table; returns what that task is about."""
+    found = stranded(fleet.celery.world)
+    fleet.worker(concurrency=slots)
+    with proxy.holding("Query", found) as held:
+        fleet.send(EVALUATE, found)
+        held.wait()
+        broker.stop()
+        until("the worker to notice", lambda: "onnection" in fleet.hosts["w1"].log)
+    return found
+
+
+@pytest.mark.parametrize("slots", [1, 2], ids=["all slots busy", "a slot free"])
+def test_a_worker_outlives_an_outage_with_a_task_in_flight(
+    fleet: Fleet, own_broker: Broker, proxy: FaultProxy, slots: int
+) -> None:
+    """Traps 4 and 5, with the guard: it stays, and what it could not acknowledge is done again."""
+    world, before = fleet.celery.world, proxy.requests["Query"]
+    found = outage_with_a_task_in_flight(fleet, own_broker, proxy, slots=slots)
+    worker = fleet.hosts["w1"]
+    own_broker.start()
+    until("the work to be done", lambda: repaired(world, found))
+    until("it to be acknowledged", lambda: not own_broker.client.exists("unacked"))
+    assert worker.alive
+    assert worker.log.count(worker.ready) == 1, "the same process, all along"
+    assert proxy.requests["Query"] > before + 1
+    assert len(world.tasks(found, "b")) == 1
+
+
+def test_without_the_guard_the_worker_exits_and_a_supervisor_is_needed(
+    held_world: World, own_broker: Broker, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    """Trap 4, without the guard: an exit with code 1. When this fails, the guard can go."""
+    celery = Celery(held_world, own_broker.url, tmp_path)
+    with fleet_of(celery, UNGUARDED) as fleet:
+        found = outage_with_a_task_in_flight(fleet, own_broker, proxy, slots=2)
+        worker = fleet.hosts["w1"]
+        until("the worker to exit", lambda: not worker.alive)
+        assert worker.process.returncode == 1
+        assert "AttributeError" in worker.log
+        own_broker.start()
+        worker.start()
+        until("the work to be done again", lambda: repaired(held_world, found))
+    assert len(held_world.tasks(found, "b")) == 1
+
+
+def test_a_half_open_connection_recovers_and_the_sweep_makes_up_for_what_it_lost(
+    held_world: World, own_broker: Broker, tmp_path: Path
+) -> None:
+    """Trap 6: popped by a connection that nobody hears any more, a message is nowhere."""
+    found = stranded(held_world)
+    broker = own_broker.client
+    with relay_to(own_broker.port) as relay:
+        celery = Celery(held_world, f"redis://127.0.0.1:{relay.port}", tmp_path)
+        with fleet_of(celery) as fleet:
+            worker = fleet.worker()
+            relay.go_deaf()
+            fleet.send(EVALUATE, found, broker=own_broker.url)
+            until("the message to be popped", lambda: not broker.llen("sweep"))
+            assert not broker.exists("unacked"), "it is in no queue, and nobody has it"
+            assert held_world.statuses(found)["b"] == "blocked"
+            fleet.send(SWEEP, task_id="sweep:1", broker=own_broker.url)
+            until("the sweep to repair it", lambda: repaired(held_world, found))
+            assert worker.alive
+
+
+PUBLISH_SECONDS = 30.0
+"""Two attempts of two waits of five seconds, and a pause; on a machine that is busy."""
+
+PUBLISH = """
+import json, time
+from redis import Redis
+from workers import app
+from workers.enqueue import BrokerUnavailableError, Enqueuer
+from workers.gate import Gate
+from reconciler.observability.metrics import NULL_METRICS
+gate = Gate(Redis.from_url({gate!r}))
+began, said = time.monotonic(), ""
+try:
+    Enqueuer(app, gate, NULL_METRICS, 300).evaluate("orch_1", "sweep:1", report=False)
+except BrokerUnavailableError as error:
+    said = error.kind
+print(json.dumps({{"error": said, "seconds": time.monotonic() - began}}))
+"""
+
+
+@pytest.mark.parametrize("stalled", [False, True], ids=["down", "stalled"])
+def test_a_publish_that_cannot_be_made_fails_soon_and_gives_the_gate_back(
+    fleet: Fleet, broker: str, tmp_path: Path, *, stalled: bool
+) -> None:
+    """Trap 10, with the real settings. Without them a stalled broker held a publish for ever."""
+    gates = redis.Redis.from_url(f"{broker}/5")
+    gates.flushdb()
+    script = PUBLISH.format(gate=f"{broker}/5")
+    with broker_of_its_own(tmp_path / "away") as away, ExitStack() as stack:
+        if stalled:
+            stack.enter_context(away.frozen())
+        else:
+            away.stop()
+        said = json.loads(fleet.run(script, CELERY_BROKER_URL=f"{away.url}/0"))
+    assert said["error"] == "broker_unavailable"
+    assert said["seconds"] < PUBLISH_SECONDS
+    assert gates.keys("reconciler:gate:*") == []
+    # The same, with a broker that is there: the gate is taken, so it was not merely never tried.
+    assert json.loads(fleet.run(script))["error"] == ""
+    assert gates.keys("reconciler:gate:*") == [b"reconciler:gate:evaluate:orch_1"]
+
+
+def test_beats_go_on_and_an_emptied_broker_is_filled_by_the_next_sweep(
+    fleet: Fleet, own_broker: Broker
+) -> None:
+    """Traps 12 and 13: one beat is killed, the other goes through an outage that loses all."""
+    world, ledger = fleet.celery.world, fleet.celery.ledger
+    worker, killed, left = fleet.worker(), fleet.beat("beat-1"), fleet.beat("beat-2")
+    first = until("a complete sweep", lambda: ledger.last(complete=True))
+    killed.kill()
+    until("another", lambda: (ledger.last(complete=True) or first)["ended_at"] > first["ended_at"])
+    worker.stop()
+    found = stranded(world)
+    fleet.send(EVALUATE, found)
+    assert own_broker.client.llen("sweep") >= 1
+    own_broker.stop()
+    until("the beat to notice", lambda: "broker" in left.log)
+    own_broker.empty()
+    own_broker.start()
+    assert own_broker.client.dbsize() <= 3, "at most what the beat has put there since"
+    worker.start()
+    until("the next sweep to repair it", lambda: repaired(world, found))
+    assert left.alive
+    assert len(world.tasks(found, "b")) == 1

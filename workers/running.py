@@ -29,6 +29,8 @@ MAX_RETRIES = 3
 LONGEST_COUNTDOWN_SECONDS = 20.0
 """Below the visibility timeout, or a waiting message would be delivered twice."""
 
+WORKER_LOST_COUNTDOWN_SECONDS = 2
+
 LONGEST_ID = 255
 
 OPTIONS: dict[str, Any] = {
@@ -36,6 +38,9 @@ OPTIONS: dict[str, Any] = {
     # Acknowledged at its end: what a lost worker had begun is done again, three times at most.
     "acks_late": True,
     "max_retries": MAX_RETRIES,
+    # When a worker was lost, Celery tries again with this pause. Its default of three minutes is
+    # the visibility timeout: a waiting message would be delivered twice, and work would wait.
+    "default_retry_delay": WORKER_LOST_COUNTDOWN_SECONDS,
     "ignore_result": True,
     # Below the visibility timeout, for the same reason.
     "time_limit": 60,
@@ -114,9 +119,14 @@ def run(
 def _try_again(task: Task[..., Any], error: TemporaryError) -> None:
     """Raise a retry, unless there have been enough, or the broker does not take it."""
     if task.request.retries < MAX_RETRIES:
-        pause = min(2.0**task.request.retries * 2, LONGEST_COUNTDOWN_SECONDS)
+        pause = retry_pause(task.request.retries) * random.uniform(0.5, 1.0)  # noqa: S311
         with contextlib.suppress(*UNREACHABLE):
-            task.retry(exc=error, countdown=pause * random.uniform(0.5, 1.0))  # noqa: S311
+            task.retry(exc=error, countdown=pause)
+
+
+def retry_pause(retries: int) -> float:
+    """Return the longest pause after so many tries, in seconds."""
+    return min(2.0**retries * 2, LONGEST_COUNTDOWN_SECONDS)
 
 
 def _give_up(

@@ -1,0 +1,190 @@
+"""What is delivered, how often, and under which id: traps 1, 2, 3, 7, 8 and 9."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from typing import Any
+
+import celery
+import pytest
+import redis
+
+from tests.support.broker import Broker
+from tests.support.faults import FaultProxy
+from tests.support.hosts import Fleet
+from tests.support.processes import until
+from tests.support.world import World
+from workers.names import EVALUATE, RELEASE, SWEEP
+from workers.running import MAX_RETRIES
+
+pytestmark = [pytest.mark.integration, pytest.mark.workers]
+
+
+def stranded(world: World) -> str:
+    return world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
+
+
+def due(world: World) -> str:
+    return world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
+
+
+def released(world: World, found: str) -> bool:
+    return world.statuses(found)["b"] == "released"
+
+
+def all_done(broker: Broker) -> bool:
+    """Whether nothing is queued, and nothing waits to be acknowledged."""
+    return not any(broker.client.exists(key) for key in ("sweep", "release", "unacked"))
+
+
+def backend(broker: Broker) -> redis.Redis:
+    return redis.Redis.from_url(f"{broker.url}/1")
+
+
+def results(broker: Broker) -> dict[str, str]:
+    """Return the state of every result that is stored, by task id."""
+    prefix = "celery-task-meta-"
+    keys: Any = backend(broker).keys(f"{prefix}*")
+    stored: Any = [backend(broker).get(key) for key in keys]
+    return {
+        key.decode().removeprefix(prefix): json.loads(said)["status"]
+        for key, said in zip(keys, stored, strict=True)
+    }
+
+
+# -- ids
+
+
+def test_an_id_that_was_revoked_is_thrown_away_and_the_next_attempt_has_another(
+    fleet: Fleet, own_broker: Broker
+) -> None:
+    """Trap 1: sent again, it vanishes without a trace; so no attempt has another's id."""
+    world = fleet.celery.world
+    found = stranded(world)
+    worker = fleet.worker()
+    with celery.Celery(broker=f"{own_broker.url}/0", set_as_current=False) as app:
+        app.control.revoke(f"evaluate:{found}:1")
+    until("the worker to hear of it", lambda: "flagged as revoked" in worker.log)
+    fleet.send(EVALUATE, found, task_id=f"evaluate:{found}:1")
+    until("it to be thrown away", lambda: "Discarding revoked task" in worker.log)
+    until("it to be gone", lambda: all_done(own_broker))
+    assert not released(world, found)
+    fleet.send(SWEEP, task_id="sweep:2")
+    until("the next sweep to repair it", lambda: released(world, found))
+    attempts = set(re.findall(rf"evaluate:{found}:(\d+)\] received", worker.log))
+    assert len(attempts) == 2
+    assert "1" in attempts
+
+
+def test_a_stored_success_makes_nobody_drop_work_or_show_it_as_done(
+    fleet: Fleet, own_broker: Broker, proxy: FaultProxy
+) -> None:
+    """Traps 2 and 3: so results are kept of sweeps alone, and the id of a sweep is used once.
+
+    With an earlier SUCCESS under its id, what a lost worker had begun would be acknowledged and
+    dropped, and shown as done.
+    """
+    world = fleet.celery.world
+    found = due(world)
+    name = f"release:{found}_b:7"
+    kept: dict[str, Any] = {
+        "status": "SUCCESS",
+        "result": {},
+        "task_id": name,
+        "traceback": None,
+        "children": [],
+    }
+    backend(own_broker).set(f"celery-task-meta-{name}", json.dumps(kept))
+    worker = fleet.worker()
+    with proxy.holding("TransactWriteItems", found) as held:
+        fleet.send(RELEASE, found, "b", task_id=name)
+        held.wait()
+        os.kill(worker.pool()[0], signal.SIGKILL)
+        until("it to be tried again", lambda: held.arrived >= 2)
+    until("the release", lambda: released(world, found))
+    until("it to be acknowledged", lambda: all_done(own_broker))
+    assert len(world.tasks(found, "b")) == 1
+    backend(own_broker).flushdb()
+    for number in (1, 2):
+        fleet.send(RELEASE, found, "b", task_id=f"release:{found}_b:{number}")
+        fleet.send(SWEEP, task_id=f"sweep:{number}")
+        until("the sweep", lambda n=number: f"sweep:{n}" in results(own_broker))  # type: ignore[misc]
+    until("all to be done", lambda: all_done(own_broker))
+    assert results(own_broker) == {"sweep:1": "SUCCESS", "sweep:2": "SUCCESS"}
+
+
+# -- lost workers
+
+
+def test_a_killed_child_and_a_killed_worker_are_made_up_for_soon(
+    fleet: Fleet, own_broker: Broker, proxy: FaultProxy
+) -> None:
+    """Trap 7: in seconds for a child, and within the visibility timeout for the whole worker.
+
+    With the default intervals, the second took one and a half minutes longer.
+    """
+    world = fleet.celery.world
+    found = due(world)
+    first, second = fleet.worker("w1"), None
+    with proxy.holding("TransactWriteItems", found) as held:
+        fleet.send(RELEASE, found, "b")
+        held.wait()
+        os.kill(first.pool()[0], signal.SIGKILL)
+        held.wait(2, timeout_seconds=20.0)
+        assert first.alive
+        second = fleet.worker("w2")
+        first.kill()
+        held.wait(3, timeout_seconds=20.0)
+        assert not own_broker.client.llen("release")
+    until("the release", lambda: released(world, found))
+    until("it to be acknowledged", lambda: all_done(own_broker))
+    assert second.alive
+    assert len(world.tasks(found, "b")) == 1
+
+
+def test_a_task_that_kills_its_worker_stops_at_its_limit_and_the_others_go_on(
+    fleet: Fleet, own_broker: Broker, proxy: FaultProxy
+) -> None:
+    """Trap 9: rejected, it would be delivered for ever; tried again, it is counted."""
+    world = fleet.celery.world
+    poison, other = due(world), due(world)
+    worker = fleet.worker()
+    with proxy.holding("TransactWriteItems", poison) as held:
+        fleet.send(RELEASE, poison, "b")
+        for run in range(1, MAX_RETRIES + 2):
+            held.wait(run)
+            os.kill(worker.pool()[0], signal.SIGKILL)
+        until("it to be given up", lambda: all_done(own_broker))
+        assert held.arrived == MAX_RETRIES + 1
+        fleet.send(RELEASE, other, "b")
+        until("another to be released", lambda: released(world, other))
+        assert held.arrived == MAX_RETRIES + 1
+    assert worker.alive
+
+
+# -- twice at once
+
+
+def test_the_same_release_twice_at_once_makes_one_task(
+    fleet: Fleet, own_broker: Broker, proxy: FaultProxy
+) -> None:
+    """Trap 8: Celery dedupes nothing, and a lost connection makes two of one. The write does."""
+    world = fleet.celery.world
+    found = due(world)
+    worker = fleet.worker(concurrency=2)
+    with proxy.holding("TransactWriteItems", found) as held:
+        fleet.send(RELEASE, found, "b", task_id="release:the-same:1")
+        held.wait()
+        # It is delivered again while it runs: so much for its acknowledgement.
+        own_broker.drop_clients()
+        held.wait(2)
+        fleet.send(RELEASE, found, "b", task_id="release:the-same:1")
+    until("the release", lambda: released(world, found))
+    until("all three to have run", lambda: worker.log.count("] succeeded in") >= 3)
+    until("them to be acknowledged", lambda: all_done(own_broker))
+    outcomes = re.findall(r"succeeded in [^{]*{'outcome': '(\w+)'", worker.log)
+    assert sorted(outcomes) == ["already_released", "already_released", "released"]
+    assert len(world.tasks(found, "b")) == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -78,3 +78,28 @@ def fleet(held_world: World, own_broker: Broker, tmp_path: Path) -> Iterator[Fle
     """Hosts to be killed, on that broker and on those tables."""
     with fleet_of(Celery(held_world, own_broker.url, tmp_path)) as found:
         yield found
+
+
+# -- what was measured, shown at the end of the run
+
+
+Measured = Callable[[str], None]
+_MEASURED = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_MEASURED] = []
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Measured:
+    return request.config.stash[_MEASURED].append
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if config.stash[_MEASURED]:
+        terminalreporter.section("measured")
+        for line in config.stash[_MEASURED]:
+            terminalreporter.write_line(line)

@@ -19,7 +19,7 @@ except SettingsError as error:
     sys.stderr.write(f"reconciler: {error}\n")
     raise SystemExit(2) from None
 
-app = Celery("reconciler", config_source="celeryconfig", include=["workers.tasks"])
+app = Celery("reconciler", config_source="celeryconfig", include=["workers.tasks", "workers.about"])
 
 # Celery 5.7.0 exits with an AttributeError when Redis goes away while a task is unacknowledged and
 # a slot is free (the consumer's error path uses a connection that is gone). Taken for a lost

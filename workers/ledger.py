@@ -32,7 +32,7 @@ PREFIX = "reconciler:ledger:"
 CURRENT = f"{PREFIX}current"
 LAST = f"{PREFIX}last"
 LAST_COMPLETE = f"{PREFIX}last-complete"
-LAST_STUCK = f"{PREFIX}last-stuck"
+LAST_STUCK = f"{PREFIX}last-oldest"
 RECOVERIES = f"{PREFIX}recoveries"
 
 KEEP_SECONDS = 6 * 3600
@@ -91,11 +91,10 @@ for code, seconds in pairs(oldest) do
   end
 end
 redis.call('HSET', KEYS[2], 'progress_at', ARGV[4])
-for i = 5, #ARGV do
-  if redis.call('LLEN', KEYS[3]) < 1000 then
-    redis.call('RPUSH', KEYS[3], ARGV[i])
-  end
+for i = 5, #ARGV, 2 do
+  redis.call('ZADD', KEYS[3], ARGV[i], ARGV[i + 1])
 end
+redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1001)
 return redis.call('SCARD', KEYS[1])
 """
 
@@ -128,6 +127,15 @@ class Open:
     units: int
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a sweep is: parts that have ended of those known by now, and what they counted."""
+
+    ended: int
+    known: int
+    counts: Counts
+
+
 class Ledger:
     """Sweeps under way, and the last ones that ended."""
 
@@ -143,7 +151,7 @@ class Ledger:
         return (
             f"{PREFIX}{sweep_id}:units",
             f"{PREFIX}{sweep_id}",
-            f"{PREFIX}{sweep_id}:stuck",
+            f"{PREFIX}{sweep_id}:oldest",
         )
 
     # -- a sweep's life
@@ -221,7 +229,15 @@ class Ledger:
         if unread:
             added["unread"] = 1
         oldest = dict(counts.oldest_stuck_seconds)
-        entries = [json.dumps(asdict(entry)) for entry in stuck]
+        # The oldest are kept; one whose age is not known counts as the oldest.
+        entries = [
+            part
+            for entry in stuck
+            for part in (
+                "+inf" if entry.age_seconds is None else repr(entry.age_seconds),
+                json.dumps(asdict(entry)),
+            )
+        ]
         left = self._settle(
             keys=[units_key, facts, stuck_key],
             args=[unit, json.dumps(added), json.dumps(oldest), repr(self._now()), *entries],
@@ -283,6 +299,20 @@ class Ledger:
         stored: Any = {} if sweep_id is None else self._client.hgetall(self._keys(sweep_id)[1])
         return {str(_text(name)): str(_text(value)) for name, value in stored.items()}
 
+    def progress(self, sweep_id: str) -> Progress | None:
+        """Return how far a sweep is; None when no worker has begun it."""
+        units_key, facts_key, _ = self._keys(sweep_id)
+        with self._client.pipeline(transaction=True) as pipe:
+            pipe.hgetall(facts_key)
+            pipe.scard(f"{facts_key}:seen")
+            pipe.scard(units_key)
+            stored, known, still_open = pipe.execute()
+        if not stored:
+            return None
+        facts = {_text(name): _text(value) for name, value in stored.items()}
+        counts = _summary(sweep_id, facts, self._now(), abandoned=False).counts
+        return Progress(max(0, known - still_open), known, counts)
+
     def wait(self, sweep_id: str, timeout_seconds: float) -> dict[str, Any] | None:
         """Wait for a sweep's summary, but not for longer; leaves it there for others."""
         key = f"{PREFIX}{sweep_id}:done"
@@ -300,9 +330,9 @@ class Ledger:
         return None if said is None else dict(json.loads(said))
 
     def last_stuck(self) -> list[dict[str, Any]]:
-        """Return what was stuck after the last complete sweep, oldest first; at most 1000."""
-        found = [json.loads(entry) for entry in self._client.lrange(LAST_STUCK, 0, -1)]
-        return sorted(found, key=lambda entry: -(entry["age_seconds"] or float("inf")))
+        """Return what was stuck after the last complete sweep: the 1000 oldest, oldest first."""
+        found: Any = self._client.zrevrange(LAST_STUCK, 0, -1)
+        return [json.loads(entry) for entry in found]
 
     def record_recovery(self, code: str, ids: Mapping[str, str], latency: float | None) -> None:
         """Remember a recovery for a day."""

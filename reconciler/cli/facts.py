@@ -1,12 +1,14 @@
-"""What ``status`` and ``health`` go by: the broker and the control row, no scan."""
+"""What ``status`` and ``health`` go by: the broker and three rows by their keys; no scan."""
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from reconciler.errors import ReconcilerError
+from reconciler.errors import ReconcilerError, StoreUnavailableError
 from reconciler.settings import Settings
 
 if TYPE_CHECKING:
@@ -14,12 +16,12 @@ if TYPE_CHECKING:
 
     from reconciler.operations.reconciler import Reconciler
 
-QUEUES = ("sweep", "release")
 HOUR_SECONDS, DAY_SECONDS = 3600, 86_400
-_EVICTING = frozenset(
-    {"allkeys-lru", "allkeys-lfu", "allkeys-random"}
-    | {"volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"}
-)
+PATIENCE_SECONDS = 6.0
+"""How long tables and broker are waited for, together: a container's health check does not wait."""
+
+_PROBE_TASK = "00000000000000000000000000"
+"""A task that does not exist; asking for it shows whether TaskTable answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +31,9 @@ class Facts:
     now: float
     interval_seconds: int
     repair_mode: str
-    last: dict[str, Any] | None
-    last_complete: dict[str, Any] | None
+    last: dict[str, Any] | None = None
+    last_complete: dict[str, Any] | None = None
+    at_work: dict[str, Any] | None = None
     stuck: list[dict[str, Any]] = field(default_factory=list)
     recoveries: list[dict[str, Any]] = field(default_factory=list)
     queues: dict[str, int] = field(default_factory=dict)
@@ -54,11 +57,8 @@ class Facts:
             return f"the broker cannot be reached: {self.broker_problem}"
         if self.table_problem is not None:
             return f"the tables cannot be read: {self.table_problem}"
-        if self.eviction_policy in _EVICTING:
-            return (
-                f"the broker's eviction policy {self.eviction_policy} can drop queued messages; "
-                "set maxmemory-policy to noeviction"
-            )
+        if self.eviction_policy is not None:
+            return self._evicting(self.eviction_policy)
         if self.age_seconds is None:
             return "no sweep has ever completed"
         if self.age_seconds > 2 * self.interval_seconds:
@@ -67,6 +67,40 @@ class Facts:
                 f"more than twice the interval of {self.interval_seconds} s"
             )
         return None
+
+    # -- of the last complete sweep
+
+    @property
+    def stuck_counts(self) -> dict[str, int]:
+        """Code → how many were stuck after the last complete sweep."""
+        return dict((self.last_complete or {}).get("stuck", {}))
+
+    @property
+    def oldest_seconds(self) -> dict[str, float]:
+        """Code → the age of the oldest of them, when that sweep ended."""
+        return dict((self.last_complete or {}).get("oldest_stuck_seconds", {}))
+
+    # -- of the recoveries
+
+    def recovered(self, within_seconds: float) -> int:
+        """Return how many recoveries there were within a time."""
+        return sum(entry["at"] >= self.now - within_seconds for entry in self.recoveries)
+
+    def latencies(self, within_seconds: float) -> list[float]:
+        """Return the latencies of the recoveries within a time, in seconds."""
+        return [
+            float(entry["latency"])
+            for entry in self.recoveries
+            if entry["latency"] is not None and entry["at"] >= self.now - within_seconds
+        ]
+
+    @staticmethod
+    def _evicting(policy: str) -> str:
+        what = "queued messages" if policy.startswith("allkeys") else "the state of a sweep"
+        return (
+            f"the broker may drop {what} when its memory is full (maxmemory-policy {policy}); "
+            "set it to noeviction"
+        )
 
 
 def read_facts(
@@ -78,50 +112,106 @@ def read_facts(
 ) -> Facts:
     """Read the facts; ``details`` also what only ``status`` shows.
 
-    What cannot be reached is a fact too: nothing is raised for it.
+    What cannot be reached is a fact too: nothing is raised for it, and nothing waited for long.
     """
-    from redis.exceptions import RedisError  # noqa: PLC0415 - start-up time
-
-    from workers.ledger import Ledger  # noqa: PLC0415
-
-    known: dict[str, Any] = {
-        "now": time.time(),
-        "interval_seconds": settings.sweep_interval_seconds,
-        "repair_mode": settings.repair_mode,
-        "last": None,
-        "last_complete": None,
+    parts = {
+        "broker_problem": _Part(lambda: _read_broker(client, details=details)),
+        "table_problem": _Part(lambda: _read_tables(reconciler)),
     }
-    try:
-        pause = reconciler.paused()
-        if pause is not None:
-            known["paused"] = {"since": pause.since, "by": pause.by, "reason": pause.reason}
-    except ReconcilerError as error:
-        known["table_problem"] = str(error)
+    known: dict[str, Any] = {}
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    for problem, part in parts.items():
+        known.update(part.result(problem, deadline - time.monotonic()))
+    return Facts(
+        now=time.time(),
+        interval_seconds=settings.sweep_interval_seconds,
+        repair_mode=settings.repair_mode,
+        **known,
+    )
+
+
+class _Part:
+    """Something that is read in a thread, so that nothing waits for what does not answer."""
+
+    def __init__(self, read: Callable[[], dict[str, Any]]) -> None:
+        self._read = read
+        self._found: dict[str, Any] | BaseException | None = None
+        # A daemon: one that is still waiting must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._found = self._read()
+        except BaseException as error:  # noqa: BLE001 - raised again in `result`
+            self._found = error
+
+    def result(self, problem: str, seconds: float) -> dict[str, Any]:
+        from redis.exceptions import RedisError  # noqa: PLC0415 - start-up time
+
+        self._thread.join(max(0.0, seconds))
+        match self._found:
+            case None:
+                return {problem: f"no answer within {PATIENCE_SECONDS:.0f} s"}
+            case RedisError() | ReconcilerError() as error:
+                return {problem: str(error)}
+            case BaseException() as error:
+                raise error
+            case found:
+                return found
+
+
+def _read_tables(reconciler: Reconciler) -> dict[str, Any]:
+    pause = reconciler.paused()
+    if _PROBE_TASK not in reconciler.tasks.read([_PROBE_TASK], consistent=False):
+        raise StoreUnavailableError("the task table gave no answer for want of capacity")
+    if pause is None:
+        return {}
+    return {"paused": {"since": pause.since, "by": pause.by, "reason": pause.reason}}
+
+
+def _read_broker(client: redis.Redis, *, details: bool) -> dict[str, Any]:
+    from workers.ledger import Ledger  # noqa: PLC0415 - start-up time
+    from workers.names import RELEASE_QUEUE, SWEEP_QUEUE  # noqa: PLC0415
+
     ledger = Ledger(client)
-    try:
-        known["last"] = ledger.last()
-        known["last_complete"] = ledger.last(complete=True)
-        known["eviction_policy"] = eviction_policy(client)
-        if details:
-            known["stuck"] = ledger.last_stuck()
-            known["recoveries"] = ledger.recoveries(DAY_SECONDS)
-            known["queues"] = {queue: _length(client, queue) for queue in QUEUES}
-            known["workers"] = _workers()
-    except RedisError as error:
-        known["broker_problem"] = str(error)
-    return Facts(**known)
+    known: dict[str, Any] = {
+        "last": ledger.last(),
+        "last_complete": ledger.last(complete=True),
+        "eviction_policy": eviction_policy(client),
+    }
+    if details:
+        current = ledger.current()
+        if current is not None:
+            age = max(0.0, time.time() - current.started_at)
+            known["at_work"] = {
+                "sweep_id": current.sweep_id,
+                "age_seconds": round(age, 1),
+                "idle_seconds": round(current.idle_seconds, 1),
+                "open_units": current.units,
+            }
+        known["stuck"] = ledger.last_stuck()
+        known["recoveries"] = ledger.recoveries(DAY_SECONDS)
+        known["queues"] = {queue: _length(client, queue) for queue in (SWEEP_QUEUE, RELEASE_QUEUE)}
+        known["workers"] = _workers()
+    return known
 
 
 def eviction_policy(client: redis.Redis) -> str | None:
-    """Return the broker's ``maxmemory-policy``; None where it may not be asked (ElastiCache)."""
+    """Return the broker's ``maxmemory-policy`` if it can lose anything that we put there.
+
+    None where it cannot, and where nobody may ask (``INFO`` can be forbidden to a user).
+    """
     from redis.exceptions import ResponseError  # noqa: PLC0415 - start-up time
 
     try:
         found: Any = client.info("memory")
     except ResponseError:
         return None
-    policy = found.get("maxmemory_policy")
-    return str(policy) if policy is not None else None
+    policy = str(found.get("maxmemory_policy", ""))
+    evicts = policy.startswith(("allkeys-", "volatile-"))
+    # Without a limit nothing is ever evicted.
+    return policy if evicts and int(found.get("maxmemory", 0)) > 0 else None
 
 
 def _length(client: redis.Redis, queue: str) -> int:

@@ -6,6 +6,7 @@ monochrome terminal, or to a colour-blind reader.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -105,6 +106,36 @@ def tone_of_status(status: ChildStatus | None) -> Tone:
 def stuck(code: str) -> bool:
     """Whether a code of a child says that it is stuck: not healthy, not merely over budget."""
     return code not in HEALTHY and code != Code.OVER_BUDGET
+
+
+def alarming(stuck_by_code: Mapping[str, int]) -> bool:
+    """Whether these counts are a reason for a person to look."""
+    return any(count for code, count in stuck_by_code.items() if code != Code.OVER_BUDGET)
+
+
+MEANINGS: dict[str, str] = {
+    Code.OVER_BUDGET: "due, and its user has no free slot",
+    Code.LOST_RELEASE: "due, and nobody has released it",
+    Code.LOST_TERMINAL: "its task ended, and nobody took note",
+    Code.LOST_SKIP: "behind a failure, and not skipped",
+    Code.ABANDONED_CLAIM: "a releaser claimed it and died",
+    Code.UNSTARTED_TASK: "its task was never started",
+    Code.REFUSED: "its task was refused for good",
+    Code.LONG_RUNNING: "its task has run for very long",
+    Code.MISSING_TASK: "its task does not exist",
+    Code.MISSING_TASK_ID: "released, and its row names no task",
+    Code.DANGLING_DEPENDENCY: "waits for a row that does not exist",
+    Code.DEPENDENCY_CYCLE: "waits in a circle",
+    Code.ORPHAN_ROW: "its meta row is missing",
+    Code.UNKNOWN_STATUS: "a status that is not known",
+    Code.MALFORMED_ROW: "a row that makes no sense",
+    Code.IDEMPOTENCY_CONFLICT: "another user's task holds its key",
+    Code.CHECK_FAILED: "could not be read this time",
+    Code.QUARANTINED: "its repairs kept failing",
+    OrchestrationCode.UNSETTLED_PARENT: "all done, and the parent not told",
+    OrchestrationCode.ROWS_MISSING: "fewer rows than there should be",
+}
+"""What each code of something stuck means, in a few words."""
 
 
 def glyph(tone: Tone, *, unicode: bool = True) -> str:

@@ -40,6 +40,7 @@ class SweepProgress:
     segments_done: int
     segments: int
     counts: Counts
+    pages: int = 0
 
 
 Progress = Callable[[SweepProgress], None]
@@ -57,6 +58,7 @@ class _Tally:
         self._on_evaluation = on_evaluation
         self.segments = segments
         self.done = 0
+        self.pages = 0
         self.unread = 0
         self.withheld: set[str] = set()
         self.counts = Counts()
@@ -65,8 +67,19 @@ class _Tally:
         with self._lock:
             self.counts += counts
             self.done += segment_done
-            if self._progress is not None:
-                self._progress(SweepProgress(self.done, self.segments, self.counts))
+            self.pages += segment_done
+            self._tell()
+
+    def page_read(self) -> bool:
+        """Count a page; no time-out is kept here, so the answer to "is it over?" is no."""
+        with self._lock:
+            self.pages += 1
+            self._tell()
+        return False
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            self._progress(SweepProgress(self.done, self.segments, self.counts, self.pages))
 
     def evaluated(self, evaluation: Evaluation) -> None:
         with self._lock:
@@ -164,7 +177,7 @@ def _sweep_segment(
             tally.evaluated(evaluation)
 
     try:
-        result = reconciler.scan_segment(cursor, out_of_time=lambda: False, nominate=evaluate)
+        result = reconciler.scan_segment(cursor, out_of_time=tally.page_read, nominate=evaluate)
     except _OPERATORS_MISTAKES:
         raise
     except ReconcilerError as error:

@@ -6,6 +6,7 @@ import click
 
 from reconciler.cli.console import print_json
 from reconciler.cli.wiring import operator, reconciler_for_cli, settings_for_cli
+from reconciler.observability.printable import printable
 
 
 @click.command()
@@ -17,7 +18,7 @@ def pause(*, reason: str, as_json: bool) -> None:
     if as_json:
         print_json({"paused": True, "since": held.since, "by": held.by, "reason": held.reason})
     else:
-        click.echo(f"paused since {held.since} by {held.by}: {held.reason}")
+        click.echo(printable(f"paused since {held.since} by {held.by}: {held.reason}"))
         click.echo("`reconciler resume` lets repairs go on")
 
 
@@ -33,4 +34,5 @@ def resume(*, as_json: bool) -> None:
     elif held is None:
         click.echo("nothing was paused")
     else:
-        click.echo(f"resumed; it was paused since {held.since} by {held.by}: {held.reason}")
+        said = f"it was paused since {held.since} by {held.by}: {held.reason}"
+        click.echo(f"resumed; {printable(said)}")

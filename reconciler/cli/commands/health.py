@@ -26,7 +26,8 @@ def health(*, as_json: bool) -> None:
             }
         )
     elif facts.problem is None:
-        click.echo(f"healthy: the last complete sweep ended {facts.age_seconds:.0f} s ago")
+        paused = f"; repairs are paused since {facts.paused['since']}" if facts.paused else ""
+        click.echo(f"healthy: the last complete sweep ended {facts.age_seconds:.0f} s ago{paused}")
     else:
         click.echo(f"unhealthy: {facts.problem}")
     click.get_current_context().exit(0 if facts.problem is None else EXIT_WRONG)

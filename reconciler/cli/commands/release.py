@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from reconciler.cli.console import print_json
+from reconciler.cli.console import print_json, progress
 from reconciler.cli.main import EXIT_WRONG
 from reconciler.cli.wiring import reconciler_for_cli, settings_for_cli
+from reconciler.observability.printable import printable
 
 _FINE = frozenset({"released", "adopted", "already_released", "reinvoked"})
 
@@ -19,7 +20,8 @@ _FINE = frozenset({"released", "adopted", "already_released", "reinvoked"})
 def release(orchestration_id: str, sub_issue_id: str, *, report: bool, as_json: bool) -> None:
     """Release one child now, if it is due; safe at any time, any number of times."""
     reconciler = reconciler_for_cli(settings_for_cli())
-    result = reconciler.release(orchestration_id, sub_issue_id, by_hand=True, report=report)
+    with progress(f"Releasing {printable(sub_issue_id)}", quiet=as_json):
+        result = reconciler.release(orchestration_id, sub_issue_id, by_hand=True, report=report)
     if as_json:
         print_json(
             {
@@ -37,5 +39,5 @@ def release(orchestration_id: str, sub_issue_id: str, *, report: bool, as_json: 
         parts = [f"{would}{result.outcome}"]
         parts += [f"task {result.task_id}"] if result.task_id else []
         parts += [result.detail] if result.detail else []
-        click.echo(f"{sub_issue_id}: {', '.join(parts)}")
+        click.echo(printable(f"{sub_issue_id}: {', '.join(parts)}"))
     click.get_current_context().exit(0 if result.outcome in _FINE else EXIT_WRONG)

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from reconciler.cli.console import console, print_json, progress, update
+from reconciler.cli.console import console, print_json, progress, show, update
 from reconciler.cli.main import EXIT_WRONG
-from reconciler.cli.theme import SIGNS, age, glyph, tone_of_code
+from reconciler.cli.theme import SIGNS, age, alarming, glyph, tone_of_code
 from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli
 from reconciler.errors import StoreUnavailableError, UsageError
+from reconciler.observability.printable import printable
 from reconciler.operations.context import ActionOutcome, Evaluation
 from reconciler.operations.counts import INTEGERS
 from reconciler.operations.summary import SweepSummary
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from reconciler.operations.counts import Counts
     from reconciler.operations.sweep import SweepProgress
     from reconciler.settings import Settings
+    from workers.ledger import Progress as LedgerProgress
 
 _MOST_ACTIONS_SHOWN = 200
 _REPAIRS = INTEGERS[3:-1]
@@ -74,9 +82,11 @@ def _inline(
     with progress("Sweeping", quiet=as_json) as shown:
 
         def on_progress(so_far: SweepProgress) -> None:
-            counts = so_far.counts
-            said = f"{counts.rows_scanned} rows, {counts.repairs} repairs"
-            update(shown, so_far.segments_done, so_far.segments or None, said)
+            parts = f"{so_far.segments_done} of {so_far.segments} segments, {so_far.pages} pages"
+            said = f"{parts}, {_read(so_far.counts)}"
+            # One segment has no middle: the bar only says that something moves.
+            total = so_far.segments if so_far.segments > 1 else None
+            update(shown, so_far.segments_done, total, said)
 
         summary = run_inline_sweep(
             reconciler,
@@ -120,8 +130,8 @@ def _by_workers(
             else:
                 click.echo(f"enqueued {sweep_id}")
             return
-        with progress("Waiting for the workers", quiet=as_json):
-            said = _wait(ledger, sweep_id, timeout)
+        with progress("Waiting for the workers", quiet=as_json) as shown:
+            said = _wait(ledger, sweep_id, timeout, shown)
         other = said.get("stepped_aside_for")
         if other is not None:
             said = _wait_for_the_other(ledger, other, timeout, report=report, as_json=as_json)
@@ -133,13 +143,20 @@ def _by_workers(
         print_json(said)
     else:
         print_summary(said)
-    wrong = not said["complete"] or said["errors"] or _alarming(said["stuck"])
+    wrong = not said["complete"] or said["errors"] or alarming(said["stuck"])
     click.get_current_context().exit(EXIT_WRONG if wrong else 0)
 
 
-def _wait(ledger: Any, sweep_id: str, timeout: int) -> dict[str, Any]:  # noqa: ANN401 - imported late
+def _wait(
+    ledger: Any,  # noqa: ANN401 - imported late
+    sweep_id: str,
+    timeout: int,
+    shown: Progress | None,
+) -> dict[str, Any]:
     waited = 0
     while waited < timeout:
+        if shown is not None:
+            _show_progress(shown, ledger.progress(sweep_id))
         # In short turns, each below the socket's own time-out.
         found: dict[str, Any] | None = ledger.wait(sweep_id, 1)
         if found is not None:
@@ -148,6 +165,19 @@ def _wait(ledger: Any, sweep_id: str, timeout: int) -> dict[str, Any]:  # noqa: 
     raise StoreUnavailableError(
         f"no worker finished {sweep_id} within {timeout} s; is one running?"
     )
+
+
+def _show_progress(shown: Progress, so_far: LedgerProgress | None) -> None:
+    if so_far is None:
+        update(shown, 0, None, "no worker has begun it yet")
+        return
+    counts = so_far.counts
+    parts = f"{so_far.ended} of {so_far.known} parts"
+    update(shown, so_far.ended, so_far.known, f"{parts}, {_read(counts)}")
+
+
+def _read(counts: Counts) -> str:
+    return f"{counts.rows_scanned} rows, {counts.repairs} repairs"
 
 
 def _wait_for_the_other(
@@ -161,12 +191,8 @@ def _wait_for_the_other(
     """A sweep that is at work already does as well, unless only a report was asked for."""
     if report:
         raise UsageError(f"{sweep_id} is at work; ask for a report when it has ended")
-    with progress(f"{sweep_id} is at work already; waiting for it", quiet=as_json):
-        return _wait(ledger, sweep_id, timeout)
-
-
-def _alarming(stuck: dict[str, int]) -> bool:
-    return any(count for code, count in stuck.items() if code != "over_budget")
+    with progress(f"{sweep_id} is at work already; waiting for it", quiet=as_json) as shown:
+        return _wait(ledger, sweep_id, timeout, shown)
 
 
 # -- what a person reads
@@ -175,20 +201,22 @@ def _alarming(stuck: dict[str, int]) -> bool:
 def _print_actions(acted: list[tuple[str, ActionOutcome]]) -> None:
     if not acted:
         return
-    table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
-    for name in ("Orchestration", "Child", "Found", "Action", "Outcome"):
-        table.add_column(name, overflow="fold")
+    lines: list[RenderableType] = []
     for orchestration_id, action in acted[:_MOST_ACTIONS_SHOWN]:
         outcome = action.outcome if action.applied else f"would be {action.outcome}"
         tone = tone_of_code(action.code)
-        found = Text(f"{glyph(tone)} {action.code}", style=SIGNS[tone].style)
-        said = f"{outcome} ({action.detail})" if action.detail else outcome
-        table.add_row(orchestration_id, action.sub_issue_id, found, action.verb, said)
-    out = console()
-    out.print(table)
-    if len(acted) > _MOST_ACTIONS_SHOWN:
-        out.print(f"… and {len(acted) - _MOST_ACTIONS_SHOWN} more", style="bright_black")
-    out.print()
+        detail = f" ({action.detail})" if action.detail else ""
+        lines.append(
+            Text.assemble(
+                (f"{glyph(tone)} {action.code}", SIGNS[tone].style),
+                f"  {orchestration_id} {printable(action.sub_issue_id)}",
+            )
+        )
+        said = Text(printable(f"{action.verb}: {outcome}{detail}"), "bright_black")
+        lines.append(Padding(said, (0, 0, 0, 4)))
+    left = len(acted) - _MOST_ACTIONS_SHOWN
+    more = [Text(f"and {left} more", "bright_black")] if left > 0 else []
+    show(console(), *lines, *more, Text())
 
 
 def print_summary(summary: dict[str, Any]) -> None:
@@ -197,27 +225,40 @@ def print_summary(summary: dict[str, Any]) -> None:
     complete = summary["complete"]
     sign = Text("✓ complete", "green") if complete else Text("✗ NOT complete", "bold red")
     mode = "" if summary["mode"] == "repair" else f"  ({summary['mode']}: nothing was changed)"
-    out.print(Text.assemble(("Sweep ", "bold"), summary["sweep_id"], "  ", sign, (mode, "yellow")))
-    out.print(
-        f"  read      {summary['rows_scanned']} rows of {summary['orchestrations_scanned']} "
-        f"orchestrations in {summary['segments']} segments; "
+    head = Text.assemble(("Sweep ", "bold"), summary["sweep_id"], "  ", sign, (mode, "yellow"))
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bright_black", no_wrap=True)
+    grid.add_column()
+    for name, said, style in _summary_lines(summary):
+        grid.add_row(f"  {name}", Text(said, style))
+    show(out, head, grid)
+
+
+def _summary_lines(summary: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    read = (
+        f"{summary['rows_scanned']} rows of {summary['orchestrations_scanned']} orchestrations "
+        f"in {_plural(summary['segments'], 'segment')}; "
         f"{summary['orchestrations_evaluated']} looked at closely"
     )
+    yield "read", read, ""
     done = {name: summary[name] for name in _REPAIRS if summary[name]}
-    out.print(f"  repaired  {_listed(done)}")
+    yield "repaired", _listed(done), ""
     if summary.get("planned"):
-        out.print(f"  would be  {_listed(summary['planned'])}", style="yellow")
+        yield "would be", _listed(summary["planned"]), "yellow"
     stuck = summary["stuck"]
-    style = "bold red" if _alarming(stuck) else "default"
-    out.print(Text(f"  stuck     {_listed(stuck)}", style=style))
+    yield "stuck", _listed(stuck), "bold red" if alarming(stuck) else ""
     if summary["errors"]:
-        out.print(f"  errors    {summary['errors']}", style="bold red")
+        yield "errors", str(summary["errors"]), "bold red"
     used = summary["consumed"]
-    out.print(
-        f"  consumed  {used['requests']} requests, {used['read_units']:g} read and "
-        f"{used['write_units']:g} write units, in {age(summary['duration_seconds'])}",
-        style="bright_black",
+    consumed = (
+        f"{used['requests']} requests, {used['read_units']:g} read and "
+        f"{used['write_units']:g} write units, in {age(summary['duration_seconds'])}"
     )
+    yield "consumed", consumed, "bright_black"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -161,6 +161,11 @@ class Settings(BaseModel):
     metrics_emf: bool = Field(
         default=False, description="Also write metrics as CloudWatch embedded metric format lines"
     )
+    metrics_namespace: str = Field(
+        default="OrchestrationReconciler",
+        pattern=r"^[A-Za-z0-9._/#:-]{1,255}$",
+        description="CloudWatch namespace of those lines; one of its own for each deployment",
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="`auto`: readable on a terminal, JSON lines elsewhere"
     )

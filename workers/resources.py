@@ -127,7 +127,7 @@ def _make(settings: Settings) -> Resources:
     client = broker_client(settings)
     metrics: FlushingMetrics = RedisMetrics(client)
     if settings.metrics_emf:
-        metrics = CombinedMetrics(metrics, EmfMetrics())
+        metrics = CombinedMetrics(metrics, EmfMetrics(namespace=settings.metrics_namespace))
     return Resources(
         settings=settings,
         reconciler=build_reconciler(settings, metrics=metrics, pacer=RatePacer(settings)),
@@ -140,6 +140,16 @@ def _make(settings: Settings) -> Resources:
 @signals.worker_process_init.connect
 def _in_each_process(**_: Any) -> None:  # noqa: ANN401 - Celery's
     resources()
+
+
+@signals.worker_ready.connect
+def _declare(**_: Any) -> None:  # noqa: ANN401 - Celery's
+    """Once for each worker, and not in each of its processes."""
+    settings = load_settings()
+    if settings.metrics_emf:
+        metrics = EmfMetrics(namespace=settings.metrics_namespace)
+        metrics.declare(settings)
+        metrics.flush()
 
 
 @signals.worker_process_shutdown.connect

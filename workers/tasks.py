@@ -54,6 +54,7 @@ def sweep(task: Task[..., Any], report: bool = False) -> dict[str, Any]:  # noqa
 
     def gave_up(held: Resources, error: ReconcilerError) -> None:
         held.metrics.increment("reconciler_sweeps_total", outcome="failed")
+        held.metrics.increment("reconciler_sweep_failures_total", extent="total")
         held.metrics.increment("reconciler_errors_total", kind=error.kind)
         log.error(
             "orch.sweep.failed", error_id=TOTAL_FAILURE, error_kind=error.kind, detail=str(error)
@@ -113,7 +114,8 @@ def _step_aside(held: Resources, sweep_id: str) -> dict[str, Any]:
 def _close(held: Resources, sweep_id: str, *, abandoned: bool = False) -> None:
     summary = held.ledger.close(sweep_id, abandoned=abandoned)
     if summary is not None:
-        record_sweep(summary, held.metrics, held.reconciler.clock())
+        reconciler = held.reconciler
+        record_sweep(summary, held.metrics, reconciler.clock(), reconciler.mode())
 
 
 def _settle(

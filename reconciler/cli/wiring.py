@@ -51,7 +51,7 @@ def reconciler_for_cli(settings: Settings) -> Reconciler:
     if not settings.metrics_emf:
         return build_reconciler(settings)
     # To standard error: standard output is for what was asked.
-    metrics = EmfMetrics(sys.stderr)
+    metrics = EmfMetrics(sys.stderr, namespace=settings.metrics_namespace)
     atexit.register(metrics.flush)
     return build_reconciler(settings, metrics=metrics)
 

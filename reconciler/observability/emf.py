@@ -1,7 +1,11 @@
 """CloudWatch embedded metric format: metrics as log lines, for those who run on AWS alone.
 
-One line for each series that changed in a unit of work, to standard output; CloudWatch makes
-metrics of them. Specification: *CloudWatch embedded metric format*, Amazon CloudWatch user guide.
+One line for each set of labels that something changed under in a unit of work, to standard
+output; CloudWatch makes metrics of them. A counter is also added up over its labels (an empty
+dimension set): an alarm cannot search, so it could not do that itself. A gauge is not: several
+values of it within a period would be added up to nonsense.
+
+Specification: *CloudWatch embedded metric format*, Amazon CloudWatch user guide.
 """
 
 from __future__ import annotations
@@ -9,81 +13,110 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from threading import Lock
 from typing import Any, TextIO
 
-from reconciler.observability.metrics import METRICS, FlushingMetrics
+from reconciler.observability.metrics import METRICS, FlushingMetrics, Labels, known_series
+from reconciler.settings import Settings
 
-NAMESPACE = "OrchestrationReconciler"
-_UNITS = {"seconds": "Seconds"}
 _MOST_VALUES = 100
 """How many values of one metric a line may hold."""
 
-Series = tuple[str, tuple[tuple[str, str], ...]]
+Series = tuple[str, Labels]
+Values = Mapping[str, float | list[float]]
 
 
 class EmfMetrics:
     """The metrics port, as lines. Call ``flush`` when a unit of work ends."""
 
-    def __init__(self, stream: TextIO | None = None, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        now: Callable[[], float] = time.time,
+        namespace: str = "OrchestrationReconciler",
+    ) -> None:
         self._stream = stream
         self._now = now
+        self._namespace = namespace
         self._lock = Lock()
-        self._counted: dict[Series, float] = {}
-        self._set: dict[Series, float] = {}
+        self._single: dict[Series, float] = {}
         self._observed: dict[Series, list[float]] = {}
 
     def increment(self, name: str, amount: float = 1.0, **labels: str) -> None:
         """Add to a counter; the line holds what was added since the last one."""
         key = (name, tuple(sorted(labels.items())))
         with self._lock:
-            self._counted[key] = self._counted.get(key, 0.0) + amount
+            self._single[key] = self._single.get(key, 0.0) + amount
 
     def set_gauge(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
         with self._lock:
-            self._set[name, tuple(sorted(labels.items()))] = value
+            self._single[name, tuple(sorted(labels.items()))] = value
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add an observation; the line holds all of them, so that percentiles can be had."""
         with self._lock:
             self._observed.setdefault((name, tuple(sorted(labels.items()))), []).append(value)
 
+    def declare(self, settings: Settings) -> None:
+        """Count nothing under every label that is known, so that each counter exists at zero."""
+        for metric in METRICS.values():
+            if metric.kind == "counter":
+                for labels in known_series(metric, settings):
+                    self.increment(metric.name, 0.0, **dict(labels))
+
     def flush(self) -> bool:
         """Write the lines."""
         with self._lock:
-            single = {**self._counted, **self._set}
-            observed = self._observed
-            self._counted, self._set, self._observed = {}, {}, {}
+            single, observed = self._single, self._observed
+            self._single, self._observed = {}, {}
+        lines: defaultdict[Labels, dict[str, float | list[float]]] = defaultdict(dict)
         for (name, labels), value in single.items():
-            self._write(name, labels, value)
+            lines[labels][name] = value
         for (name, labels), values in observed.items():
-            for start in range(0, len(values), _MOST_VALUES):
-                self._write(name, labels, values[start : start + _MOST_VALUES])
+            lines[labels][name] = values[:_MOST_VALUES]
+            for start in range(_MOST_VALUES, len(values), _MOST_VALUES):
+                self._write(labels, {name: values[start : start + _MOST_VALUES]})
+        for labels, found in lines.items():
+            self._write(labels, found)
         return True
 
-    def _write(
-        self, name: str, labels: tuple[tuple[str, str], ...], value: float | list[float]
-    ) -> None:
-        unit = next((u for end, u in _UNITS.items() if name.endswith(end)), "None")
-        if METRICS[name].kind == "counter":
-            unit = "Count"
+    def _write(self, labels: Labels, values: Values) -> None:
+        names = [name for name, _ in labels]
+        gauges = {name: value for name, value in values.items() if METRICS[name].kind == "gauge"}
+        others = {name: value for name, value in values.items() if name not in gauges}
+        directives = []
+        if others:
+            directives.append(self._directive(others, [names, []] if names else [[]]))
+        if gauges:
+            directives.append(self._directive(gauges, [names]))
         line: dict[str, Any] = {
-            "_aws": {
-                "Timestamp": int(self._now() * 1000),
-                "CloudWatchMetrics": [
-                    {
-                        "Namespace": NAMESPACE,
-                        "Dimensions": [[label for label, _ in labels]],
-                        "Metrics": [{"Name": name, "Unit": unit}],
-                    }
-                ],
-            },
+            "_aws": {"Timestamp": int(self._now() * 1000), "CloudWatchMetrics": directives},
             **dict(labels),
-            name: value,
+            **values,
         }
-        print(json.dumps(line), file=self._stream or sys.stdout, flush=True)
+        out = self._stream or sys.stdout
+        # In one piece: other processes write to the same pipe.
+        out.write(json.dumps(line) + "\n")
+        out.flush()
+
+    def _directive(self, values: Values, dimensions: list[list[str]]) -> dict[str, Any]:
+        return {
+            "Namespace": self._namespace,
+            "Dimensions": dimensions,
+            "Metrics": [{"Name": name, "Unit": unit_of(name)} for name in values],
+        }
+
+
+def unit_of(name: str) -> str:
+    """Return a metric's unit as CloudWatch names it."""
+    if METRICS[name].kind == "counter":
+        return "Count"
+    if name.endswith("_timestamp_seconds"):
+        return "None"  # a point in time is not a duration
+    return "Seconds" if name.endswith("_seconds") else "None"
 
 
 class CombinedMetrics:

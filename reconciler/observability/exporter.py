@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIServer
 
@@ -18,42 +18,79 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
-from reconciler.observability.metrics import METRICS
-from reconciler.observability.redis_metrics import SUM, Labels, bound_text, read_series
+from reconciler.domain.codes import Code, OrchestrationCode
+from reconciler.domain.diagnosis import MOST_ATTEMPTS
+from reconciler.observability.metrics import EXPORTED, METRICS, QUEUES, Labels
+from reconciler.observability.redis_metrics import SUM, bound_text, read_series
+from reconciler.settings import Settings
 
 if TYPE_CHECKING:
     import redis
 
-QUEUES = ("sweep", "release")
 Series = dict[tuple[str, Labels, str], float]
 
 
 class BrokerCollector(Collector):
-    """Reads the hash on each scrape. ``reconciler_broker_up`` says whether it could."""
+    """Reads the hash on each scrape.
 
-    def __init__(self, client: redis.Redis) -> None:
+    ``reconciler_broker_up`` says whether it could; when it could not, everything that stands in
+    the broker is missing, and nothing is made up.
+    """
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
+        self._settings = settings
 
     def collect(self) -> Iterator[Metric]:
         """Give every family, each of its series at zero or above."""
-        up = GaugeMetricFamily("reconciler_broker_up", "Whether the broker could be read")
+        interval = float(self._settings.sweep_interval_seconds)
+        yield _gauge("reconciler_sweep_interval_seconds", {"": interval})
+        yield _gauge("reconciler_repair_bound_seconds", repair_bounds(self._settings))
         try:
-            series = read_series(self._client)
+            series = read_series(self._client, self._settings)
             depths = {queue: float(self._client.llen(queue)) for queue in QUEUES}
         except RedisError:
-            up.add_metric([], 0)
-            yield up
+            yield _gauge("reconciler_broker_up", {"": 0.0})
             return
-        up.add_metric([], 1)
-        yield up
-        queues = GaugeMetricFamily(
-            "reconciler_queue_messages", "Messages that wait in a queue", labels=["queue"]
-        )
-        for queue, depth in depths.items():
-            queues.add_metric([queue], depth)
-        yield queues
+        yield _gauge("reconciler_broker_up", {"": 1.0})
+        yield _gauge("reconciler_queue_messages", depths)
         for name in METRICS:
             yield _family(name, series)
+
+
+def repair_bounds(settings: Settings) -> dict[str, float]:
+    """Return code → how old what is stuck under it can get while the backstop does its work.
+
+    From when it is first acted on, and for as long as it is tried again, two intervals more: the
+    sweep that finds it, and one for the time that this takes. What is older has not been mended,
+    and will not be.
+    """
+    interval = settings.sweep_interval_seconds
+    grace = settings.stranded_grace_seconds
+    # Tried at once, then after pauses of two, four, … times the first wait.
+    waits = sum(2**attempt for attempt in range(1, MOST_ATTEMPTS))
+    invoked = settings.orchestrator_function_arn is not None
+    nudged = settings.settle_mode == "nudge"
+    start = settings.task_start_timeout_seconds
+    acted_on = {
+        Code.LOST_RELEASE: grace,
+        Code.LOST_TERMINAL: grace,
+        Code.LOST_SKIP: grace,
+        Code.ABANDONED_CLAIM: settings.claim_timeout_seconds,
+        Code.UNSTARTED_TASK: start * (1 + waits if invoked else 1),
+        Code.MISSING_TASK_ID: grace,
+        OrchestrationCode.UNSETTLED_PARENT: grace + (interval * waits if nudged else 0),
+    }
+    return {code.value: float(seconds + 2 * interval) for code, seconds in acted_on.items()}
+
+
+def _gauge(name: str, values: Mapping[str, float]) -> Metric:
+    """Make a gauge of ``EXPORTED``; ``values`` by its one label, or by "" where it has none."""
+    declared = EXPORTED[name]
+    family = GaugeMetricFamily(name, declared.help, labels=declared.labels)
+    for label, value in values.items():
+        family.add_metric([label] if declared.labels else [], value)
+    return family
 
 
 def _family(name: str, series: Series) -> Metric:
@@ -81,16 +118,24 @@ def _values(names: tuple[str, ...], labels: Labels) -> list[str]:
     return [found[name] for name in names]
 
 
-def start_exporter(client: redis.Redis, host: str, port: int) -> WSGIServer:
-    """Serve ``/metrics`` in a thread; the server's ``shutdown`` ends it."""
+def start_exporter(client: redis.Redis, settings: Settings, host: str, port: int) -> WSGIServer:
+    """Serve ``/metrics`` in a thread; the server's ``shutdown`` ends it.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(BrokerCollector(client))
+    registry.register(BrokerCollector(client, settings))
     server, _ = start_http_server(port, host, registry)
     return server
 
 
-def serve_for_ever(client: redis.Redis, host: str, port: int) -> None:
-    """Serve until the process is ended."""
-    start_exporter(client, host, port)
+def serve_for_ever(client: redis.Redis, settings: Settings, host: str, port: int) -> None:
+    """Serve until the process is ended.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    start_exporter(client, settings, host, port)
     while True:
         time.sleep(3600)

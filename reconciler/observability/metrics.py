@@ -1,19 +1,22 @@
 """The metrics, declared once, and the port through which they are counted.
 
 Every metric of ``semantics.md`` stands in ``METRICS`` with all the label values that are known
-beforehand, so that each series exists, at zero, from the start.
+beforehand, so that each series exists, at zero, from the start. What the scrape endpoint adds of
+its own stands in ``EXPORTED``. Alert rules and dashboards are held to these declarations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from reconciler.domain.codes import STUCK_CODES, Code
 from reconciler.errors import ERROR_KINDS
+from reconciler.settings import Settings
 
 Kind = Literal["counter", "gauge", "histogram"]
+Labels = tuple[tuple[str, str], ...]
 
 SWEEP_OUTCOMES = ("complete", "incomplete", "overlapped", "failed")
 """How a sweep can end: the label values of ``reconciler_sweeps_total{outcome}``."""
@@ -53,6 +56,33 @@ RECOVERY_CODES = (
 )
 """The codes that can be recovered from: those of ``reconciler_recoveries_total{code}``."""
 
+MODES = ("repair", "report", "paused")
+"""What it may do at the moment: one of these is 1 in ``reconciler_mode{mode}``."""
+
+EXTENTS = ("total", "partial")
+"""How much of a sweep failed: as ``RECONCILER_TOTAL_FAILURE`` and ``…_PARTIAL_FAILURE`` say it."""
+
+QUEUES = ("sweep", "release")
+"""The queues of Celery (``celeryconfig.py``)."""
+
+TABLE_OPERATIONS: Mapping[str, tuple[str, ...]] = {
+    "orchestration_table_name": (
+        "batch_get_item",
+        "delete_item",
+        "get_item",
+        "put_item",
+        "query",
+        "scan",
+        "transact_write_items",
+        "update_item",
+    ),
+    "task_table_name": ("batch_get_item", "query", "transact_write_items", "update_item"),
+    "task_events_table_name": ("query", "transact_write_items"),
+    "user_concurrency_table_name": ("get_item",),
+    "repo_table_name": ("get_item",),
+}
+"""Setting → what is called on the table that it names: labels of ``…_dynamodb_units_total``."""
+
 LATENCY_BUCKETS_SECONDS = (30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400)
 DURATION_BUCKETS_SECONDS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 
@@ -90,7 +120,26 @@ METRICS: Mapping[str, Metric] = {
             "gauge",
             "When the last sweep that read every segment to its end finished (epoch seconds)",
         ),
+        Metric(
+            "reconciler_sweep_failures_total",
+            "counter",
+            "Sweeps in which everything that was tried failed, or some of it",
+            ("extent",),
+            {"extent": EXTENTS},
+        ),
         Metric("reconciler_rows_scanned_total", "counter", "Rows read by segment scans"),
+        Metric(
+            "reconciler_mode",
+            "gauge",
+            "1 for what the last sweep was allowed to do, 0 for the others",
+            ("mode",),
+            {"mode": MODES},
+        ),
+        Metric(
+            "reconciler_paused_since_timestamp_seconds",
+            "gauge",
+            "Since when repairs are paused, as the last sweep found it (epoch seconds; 0: not)",
+        ),
         Metric(
             "reconciler_stuck_children",
             "gauge",
@@ -104,6 +153,11 @@ METRICS: Mapping[str, Metric] = {
             "Age of the oldest of what is stuck after the last complete sweep, by code",
             ("code",),
             {"code": STUCK_CODES},
+        ),
+        Metric(
+            "reconciler_stuck_work",
+            "gauge",
+            "All that is stuck after the last complete sweep, over_budget left out",
         ),
         Metric(
             "reconciler_recoveries_total",
@@ -141,7 +195,7 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "reconciler_dynamodb_throttles_total",
             "counter",
-            "Requests that were refused for want of capacity",
+            "Requests that were refused, in whole or in part, for want of capacity; each retry too",
             ("table",),
         ),
         Metric(
@@ -153,6 +207,57 @@ METRICS: Mapping[str, Metric] = {
         ),
     )
 }
+
+EXPORTED: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("reconciler_broker_up", "gauge", "Whether the broker could be read"),
+        Metric(
+            "reconciler_queue_messages",
+            "gauge",
+            "Messages that wait in a queue",
+            ("queue",),
+            {"queue": QUEUES},
+        ),
+        Metric(
+            "reconciler_sweep_interval_seconds",
+            "gauge",
+            "How often a sweep should run (SWEEP_INTERVAL_SECONDS)",
+        ),
+        Metric(
+            "reconciler_repair_bound_seconds",
+            "gauge",
+            "How old what is stuck under a code can get while the backstop does its work",
+            ("code",),
+            {"code": RECOVERY_CODES},
+        ),
+    )
+}
+"""What only the scrape endpoint gives: facts about the broker, and from the settings."""
+
+
+def known_series(metric: Metric, settings: Settings) -> Iterator[Labels]:
+    """Return the label sets of a metric that exist from the start."""
+    if not metric.labels:
+        yield ()
+    elif "table" in metric.labels:
+        yield from _of_tables(metric, settings)
+    else:
+        (label,) = metric.labels
+        for value in metric.known[label]:
+            yield ((label, value),)
+
+
+def _of_tables(metric: Metric, settings: Settings) -> Iterator[Labels]:
+    for name, operations in TABLE_OPERATIONS.items():
+        table = getattr(settings, name)
+        if table is None:
+            continue
+        if "operation" not in metric.labels:
+            yield (("table", table),)
+            continue
+        for operation in operations:
+            yield (("operation", operation), ("table", table))
 
 
 class Metrics(Protocol):

@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from reconciler.observability.metrics import METRICS, Metric
+from reconciler.observability.metrics import METRICS, Labels, Metric, known_series
+from reconciler.settings import Settings
 
 if TYPE_CHECKING:
     import redis
 
 KEY = "reconciler:metrics"
 SUM, COUNT = "sum", "count"
-
-Labels = tuple[tuple[str, str], ...]
 
 
 def field_name(name: str, labels: Labels, part: str = "") -> str:
@@ -98,27 +96,21 @@ def bound_text(bound: float) -> str:
     return "+Inf" if math.isinf(bound) else repr(float(bound))
 
 
-def known_series(metric: Metric) -> Iterator[Labels]:
-    """Return the label sets of a metric that exist from the start."""
-    if not metric.labels:
-        yield ()
-    elif len(metric.labels) == 1 and metric.known:
-        (label,) = metric.labels
-        for value in metric.known[label]:
-            yield ((label, value),)
-
-
-def read_series(client: redis.Redis, key: str = KEY) -> dict[tuple[str, Labels, str], float]:
+def read_series(
+    client: redis.Redis, settings: Settings, key: str = KEY
+) -> dict[tuple[str, Labels, str], float]:
     """Return every series that was ever counted, and at zero those that are known beforehand."""
     series: dict[tuple[str, Labels, str], float] = {}
     for metric in METRICS.values():
         parts = [""]
         if metric.kind == "histogram":
             parts = [*(bound_text(b) for b in (*metric.buckets, math.inf)), SUM, COUNT]
-        for labels in known_series(metric):
+        for labels in known_series(metric, settings):
             series.update({(metric.name, labels, part): 0.0 for part in parts})
     stored: dict[bytes, bytes] = client.hgetall(key)  # type: ignore[assignment]
     for field, value in stored.items():
         name, labels, part = json.loads(field)
+        if name not in METRICS:
+            continue  # of another version, which shares the broker
         series[name, tuple(sorted(labels.items())), part] = float(value)
     return series

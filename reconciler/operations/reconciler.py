@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from ulid import ULID
 
@@ -36,6 +36,7 @@ from reconciler.operations.release import stranded_seconds
 from reconciler.operations.repair_pass import DEFECTS, describe_error, lasting
 from reconciler.operations.reporting import Reporter
 from reconciler.operations.scan import SegmentCursor, SegmentResult, SegmentScan
+from reconciler.operations.summary import Mode
 from reconciler.settings import Settings
 from reconciler.stores.control import ControlStore, Pause
 from reconciler.stores.dynamodb import measured
@@ -248,6 +249,17 @@ class Reconciler:
     def paused(self) -> Pause | None:
         """Return the pause that holds, if any."""
         return self.control.paused()
+
+    def mode(self) -> Mode | None:
+        """Return what may be done at the moment; None where that cannot be read."""
+        try:
+            pause = self.control.paused()
+        except ReconcilerError:
+            return None
+        if pause is not None:
+            # One whose time is unreadable has lasted too long already.
+            return Mode("paused", moment(pause.since) or datetime.fromtimestamp(1, tz=UTC))
+        return Mode(self.settings.repair_mode)
 
     # -- small tools
 

@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from reconciler.domain.codes import BENIGN, STUCK_CODES
-from reconciler.observability.metrics import Metrics
+from reconciler.observability.metrics import MODES, Metrics
 from reconciler.operations.counts import INTEGERS, Counts
 
 log = structlog.get_logger("reconciler")
@@ -63,8 +63,18 @@ class SweepSummary:
         return "complete" if self.complete else "incomplete"
 
 
-def record_sweep(summary: SweepSummary, metrics: Metrics, now: datetime) -> None:
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """What may be done at the moment: one of ``MODES``, and since when it is paused."""
+
+    name: str
+    paused_since: datetime | None = None
+
+
+def record_sweep(summary: SweepSummary, metrics: Metrics, now: datetime, mode: Mode | None) -> None:
     """Log a finished sweep, and set the metrics that are of whole sweeps.
+
+    ``mode`` is None where it could not be read; then what was known of it stays.
 
     Gauges of what is stuck, and the time of the last complete sweep, are set only by a complete
     one: what an incomplete sweep did not see may be stuck all the same.
@@ -77,15 +87,24 @@ def record_sweep(summary: SweepSummary, metrics: Metrics, now: datetime) -> None
         metrics.set_gauge(
             "reconciler_last_complete_sweep_timestamp_seconds", round(now.timestamp(), 3)
         )
+        attention = sum(n for code, n in counts.stuck.items() if code not in _BENIGN)
+        metrics.set_gauge("reconciler_stuck_work", attention)
         for code in STUCK_CODES:
             stuck = counts.stuck.get(code, 0)
             oldest = counts.oldest_stuck_seconds.get(code, 0.0)
             metrics.set_gauge("reconciler_stuck_children", stuck, code=code)
             metrics.set_gauge("reconciler_oldest_stuck_seconds", oldest, code=code)
+    if mode is not None:
+        since = mode.paused_since.timestamp() if mode.paused_since is not None else 0.0
+        metrics.set_gauge("reconciler_paused_since_timestamp_seconds", since)
+        for name in MODES:
+            metrics.set_gauge("reconciler_mode", float(name == mode.name), mode=name)
     facts = summary.to_json()
     if counts.errors and not counts.repairs:
+        metrics.increment("reconciler_sweep_failures_total", extent="total")
         log.error("orch.sweep.completed", error_id=TOTAL_FAILURE, **facts)
     elif counts.errors or not summary.complete:
+        metrics.increment("reconciler_sweep_failures_total", extent="partial")
         log.warning("orch.sweep.completed", error_id=PARTIAL_FAILURE, **facts)
     else:
         log.info("orch.sweep.completed", **facts)

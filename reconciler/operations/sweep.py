@@ -135,7 +135,7 @@ def run_inline_sweep(
         counts=tally.counts,
     )
     if orchestration_id is None:
-        record_sweep(summary, reconciler.metrics, reconciler.clock())
+        record_sweep(summary, reconciler.metrics, reconciler.clock(), reconciler.mode())
     return summary
 
 

@@ -26,7 +26,7 @@ from reconciler.operations.reporting import Reporter
 from reconciler.settings import Settings
 from reconciler.stores.budget import BudgetStore
 from reconciler.stores.control import ControlStore
-from reconciler.stores.dynamodb import DynamoDB, translate_transport
+from reconciler.stores.dynamodb import DynamoDB, count_throttles, translate_transport
 from reconciler.stores.guardrail import Guardrail
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.pipeline import Pipeline
@@ -97,6 +97,7 @@ def build_reconciler(
         session = session or boto3.Session()
         config = client_config()
         client = read_plainly(session.client("dynamodb", config=config))
+        count_throttles(client, counted)
         dynamodb = DynamoDB(client, counted)
         pipeline = guardrail = None
         if settings.orchestrator_function_arn is not None:

@@ -192,14 +192,9 @@ class DynamoDB:
                 msg = "another transaction holds one of the rows"
                 raise ConflictError(msg) from error
             if codes & THROTTLES:
-                raise self._throttled(str(error), actions) from error
+                raise ThrottledError(str(error)) from error
             raise InvalidRequestError(error.response["Error"].get("Message", str(error))) from error
         return None
-
-    def _throttled(self, said: str, actions: Sequence[Mapping[str, Any]]) -> ThrottledError:
-        for table in sorted({next(iter(a.values()))["TableName"] for a in actions}):
-            self._metrics.increment("reconciler_dynamodb_throttles_total", table=table)
-        return ThrottledError(said)
 
     def _count(self, operation: str, response: Mapping[str, Any]) -> None:
         attempts = 1 + response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
@@ -230,9 +225,52 @@ class DynamoDB:
         table = request.get("TableName") or ", ".join(request.get("RequestItems", ()))
         said = error.response["Error"].get("Message") or code
         if code in THROTTLES:
-            self._metrics.increment("reconciler_dynamodb_throttles_total", table=table)
             return ThrottledError(f"{operation} on {table or 'the tables'} was throttled")
         return translate(error, f"{operation} on {table or 'the tables'}", said)
+
+
+def count_throttles(client: DynamoDBClient, metrics: Metrics) -> None:
+    """Count from now on what ``client`` is refused for want of capacity, each retry of it too.
+
+    The client tries again by itself, and says nothing when that helps: a table can be throttled
+    for hours before anything fails.
+    """
+
+    def sent(params: Mapping[str, Any], context: dict[str, Any], **_: object) -> None:
+        context["reconciler_tables"] = _tables_of(params)
+
+    def received(
+        parsed_response: Mapping[str, Any] | None, context: Mapping[str, Any], **_: object
+    ) -> None:
+        tables: tuple[str, ...] = context.get("reconciler_tables", ())
+        for table in _throttled(parsed_response or {}, tables):
+            metrics.increment("reconciler_dynamodb_throttles_total", table=table)
+
+    client.meta.events.register("before-parameter-build.dynamodb", sent)
+    client.meta.events.register("response-received.dynamodb", received)
+
+
+def _tables_of(params: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the tables of a request; of a transaction, that of each action in order."""
+    if "TransactItems" in params:
+        return tuple(next(iter(action.values()))["TableName"] for action in params["TransactItems"])
+    if "RequestItems" in params:
+        return tuple(params["RequestItems"])
+    return (params["TableName"],) if "TableName" in params else ()
+
+
+def _throttled(response: Mapping[str, Any], tables: tuple[str, ...]) -> set[str]:
+    """Return the tables that refused a request, or a part of it, for want of capacity."""
+    if response.get("Error", {}).get("Code") in THROTTLES:
+        return set(tables)
+    reasons = response.get("CancellationReasons") or []
+    refused = {
+        table
+        for table, reason in zip(tables, reasons, strict=False)
+        if reason.get("Code") in THROTTLES
+    }
+    # A batch is served as far as the capacity goes, and the rest of it is given back.
+    return refused | set(response.get("UnprocessedKeys") or ())
 
 
 def translate(error: ClientError, what: str, said: str) -> ReconcilerError:

@@ -26,7 +26,7 @@ from reconciler.settings import Settings, load_settings
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
 REFERENCE = re.compile(r"\$\{(?P<name>[A-Z][A-Z0-9_]*)(?::-(?P<default>[^}]*))?\}")
-OURS = ("tables", "worker", "beat-1", "beat-2", "flower")
+OURS = ("tables", "worker", "beat-1", "beat-2", "flower", "metrics")
 NOT_SETTINGS = {
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
@@ -152,9 +152,12 @@ def test_the_broker_neither_evicts_nor_forgets() -> None:
     assert SERVICES["broker"]["volumes"] == ["broker-data:/data"]
 
 
-def test_only_flower_is_published_and_on_loopback_only() -> None:
+def test_what_is_published_is_so_on_loopback_only() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert published == {"flower": ["127.0.0.1:5555:5555"]}
+    assert published == {
+        "flower": ["127.0.0.1:5555:5555"],
+        "metrics": ["127.0.0.1:9464:9464"],
+    }
     assert SERVICES["flower"]["environment"]["FLOWER_BASIC_AUTH"]
 
 

@@ -15,9 +15,10 @@ def metrics(*, host: str, port: int) -> None:
     """Serve the metrics for Prometheus to scrape, at /metrics."""
     from reconciler.observability.exporter import serve_for_ever  # noqa: PLC0415 - start-up time
 
-    client = broker_for_cli(settings_for_cli())
+    settings = settings_for_cli()
+    client = broker_for_cli(settings)
     click.echo(f"serving http://{host}:{port}/metrics", err=True)
     try:
-        serve_for_ever(client, host, port)
+        serve_for_ever(client, settings, host, port)
     except OSError as error:
         raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}") from error

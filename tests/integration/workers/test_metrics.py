@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 import threading
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import redis
@@ -11,8 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from reconciler.embedded.process import free_port
 from reconciler.observability.exporter import start_exporter
-from reconciler.observability.metrics import METRICS
+from reconciler.observability.metrics import EXPORTED, METRICS, Metric, known_series
 from reconciler.observability.redis_metrics import RedisMetrics
+from reconciler.settings import load_settings
+from tests.support.processes import ROOT
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
@@ -24,9 +32,19 @@ def client(broker: str) -> redis.Redis:
     return found
 
 
-def scraped(client: redis.Redis) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+TABLES = {
+    "ORCHESTRATION_TABLE_NAME": "orchestrations",
+    "TASK_TABLE_NAME": "tasks",
+    "TASK_EVENTS_TABLE_NAME": "events",
+    "USER_CONCURRENCY_TABLE_NAME": "users",
+}
+SETTINGS = load_settings(TABLES)
+Scraped = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def scraped(client: redis.Redis) -> Scraped:
     port = free_port()
-    server = start_exporter(client, "127.0.0.1", port)
+    server = start_exporter(client, SETTINGS, "127.0.0.1", port)
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             text = answer.read().decode()
@@ -40,18 +58,66 @@ def scraped(client: redis.Redis) -> dict[tuple[str, tuple[tuple[str, str], ...]]
     }
 
 
+def family(metric: Metric, found: Scraped) -> dict[tuple[tuple[str, str], ...], float]:
+    name = f"{metric.name}_count" if metric.kind == "histogram" else metric.name
+    return {labels: value for (series, labels), value in found.items() if series == name}
+
+
 def test_every_metric_exists_at_zero_from_the_start(client: redis.Redis) -> None:
     found = scraped(client)
     for metric in METRICS.values():
-        if metric.labels and not metric.known:
-            continue  # its label values are the tables' own names
-        name = f"{metric.name}_count" if metric.kind == "histogram" else metric.name
-        series = [labels for series_name, labels in found if series_name == name]
-        expected = 1
-        for values in metric.known.values():
-            expected *= len(values)
-        assert len(series) == expected, metric.name
-        assert all(found[name, labels] == 0 for labels in series)
+        expected = dict.fromkeys(known_series(metric, SETTINGS), 0.0)
+        assert expected, metric.name
+        assert family(metric, found) == expected, metric.name
+    for metric in EXPORTED.values():
+        assert family(metric, found).keys() == set(known_series(metric, SETTINGS)), metric.name
+    assert found["reconciler_sweep_interval_seconds", ()] == 300
+    assert found["reconciler_dynamodb_throttles_total", (("table", "users"),)] == 0
+
+
+def test_what_is_known_beforehand_is_all_that_is_seen(client: redis.Redis) -> None:
+    """A version that shares the broker may count what this one does not know."""
+    client.hset("reconciler:metrics", '["reconciler_of_tomorrow_total",{},""]', "1")
+    assert "reconciler_of_tomorrow_total" not in {name for name, _ in scraped(client)}
+
+
+@contextmanager
+def mute() -> Iterator[int]:
+    """A port that takes connections and never says a word: a broker that stalls."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(8)
+        yield int(listening.getsockname()[1])
+
+
+@pytest.mark.parametrize("how", ["refuses", "stalls"])
+def test_a_broker_that_is_away_is_said_and_nothing_is_made_up(how: str) -> None:
+    with mute() as port:
+        url = f"redis://127.0.0.1:{free_port() if how == 'refuses' else port}/0"
+        away = redis.Redis.from_url(url, socket_timeout=0.2, socket_connect_timeout=0.2)
+        found = scraped(away)
+    assert found["reconciler_broker_up", ()] == 0
+    said = {name for name, _ in found}
+    assert said == {
+        "reconciler_broker_up",
+        "reconciler_sweep_interval_seconds",
+        "reconciler_repair_bound_seconds",
+    }
+
+
+def test_the_command_says_in_one_line_that_its_port_is_taken(broker: str) -> None:
+    with mute() as port:
+        done = subprocess.run(
+            [sys.executable, "-m", "reconciler.cli.main", "metrics", "--port", str(port)],
+            env={"PATH": os.environ["PATH"], "CELERY_BROKER_URL": f"{broker}/3", **TABLES},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 2
+    assert "cannot listen on" in done.stderr.splitlines()[-1]
 
 
 def test_counts_of_many_processes_add_up(client: redis.Redis) -> None:
@@ -75,7 +141,7 @@ def test_counts_of_many_processes_add_up(client: redis.Redis) -> None:
 
 
 def test_what_is_counted_while_the_broker_is_away_is_kept(client: redis.Redis) -> None:
-    away = redis.Redis(host="127.0.0.1", port=free_port())
+    away = redis.Redis.from_url(f"redis://127.0.0.1:{free_port()}/0")
     metrics = RedisMetrics(away)
     metrics.increment("reconciler_rows_scanned_total", 7)
     assert not metrics.flush()

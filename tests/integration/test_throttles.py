@@ -1,0 +1,114 @@
+"""Throttles are counted as they happen, those too that the client gets over by itself."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from botocore.config import Config
+
+from reconciler.errors import ThrottledError
+from reconciler.operations.wiring import client_config
+from reconciler.stores.dynamodb import DynamoDB, count_throttles
+from tests.support.metrics import RecordingMetrics
+from tests.support.world import EmulatorSession
+
+pytestmark = pytest.mark.integration
+
+Answer = tuple[int, dict[str, Any]]
+REFUSED: Answer = (400, {"__type": "com.amazonaws#ProvisionedThroughputExceededException"})
+ACTIONS: list[dict[str, Any]] = [
+    {"Put": {"TableName": "orchestrations", "Item": {"k": {"S": "a"}}}},
+    {"Put": {"TableName": "tasks", "Item": {"k": {"S": "a"}}}},
+]
+
+
+@contextmanager
+def answering(*answers: Answer) -> Iterator[tuple[DynamoDB, RecordingMetrics]]:
+    """Give a store whose table answers so, in order, and the last of it ever after."""
+    left = list(answers)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, answer = left.pop(0) if len(left) > 1 else left[0]
+            body = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/x-amz-json-1.0")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    session = EmulatorSession(f"http://127.0.0.1:{server.server_port}")
+    twice = Config(retries={"mode": "standard", "total_max_attempts": 2})
+    client = session.client("dynamodb", config=client_config().merge(twice))
+    metrics = RecordingMetrics()
+    count_throttles(client, metrics)
+    try:
+        yield DynamoDB(client, metrics, sleep=lambda _: None), metrics
+    finally:
+        client.close()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def throttles(metrics: RecordingMetrics) -> dict[str, float]:
+    return {
+        dict(labels)["table"]: value
+        for (name, labels), value in metrics.counters.items()
+        if name == "reconciler_dynamodb_throttles_total"
+    }
+
+
+def test_one_that_the_client_gets_over() -> None:
+    with answering(REFUSED, (200, {"Item": {}})) as (dynamodb, metrics):
+        dynamodb.call("get_item", TableName="orchestrations", Key={"k": {"S": "a"}})
+    assert throttles(metrics) == {"orchestrations": 1}
+
+
+def test_one_that_it_gives_up_on() -> None:
+    with answering(REFUSED) as (dynamodb, metrics), pytest.raises(ThrottledError):
+        dynamodb.call("scan", TableName="orchestrations")
+    assert throttles(metrics) == {"orchestrations": 2}
+
+
+def test_of_a_transaction_only_the_table_that_refused() -> None:
+    cancelled = (
+        400,
+        {
+            "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
+            "CancellationReasons": [{"Code": "None"}, {"Code": "ThrottlingError"}],
+        },
+    )
+    with answering(cancelled, (200, {})) as (dynamodb, metrics):
+        assert dynamodb.transact(ACTIONS) is None
+    assert throttles(metrics) == {"tasks": 1}
+
+
+def test_what_a_batch_gives_back() -> None:
+    keys = {"tasks": {"Keys": [{"k": {"S": "a"}}]}}
+    with answering((200, {"UnprocessedKeys": keys})) as (dynamodb, metrics):
+        dynamodb.call("batch_get_item", RequestItems=keys)
+    assert throttles(metrics) == {"tasks": 1}
+
+
+def test_nothing_else_counts() -> None:
+    failed = (500, {"__type": "com.amazonaws#InternalServerError"})
+    with answering(failed, (200, {"Item": {}})) as (dynamodb, metrics):
+        dynamodb.call("get_item", TableName="orchestrations", Key={"k": {"S": "a"}})
+    assert throttles(metrics) == {}

@@ -1,0 +1,59 @@
+"""Embedded metric format, judged by its specification."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from reconciler.observability.metrics import METRICS
+
+_SCHEMA = json.loads((Path(__file__).parents[1] / "data" / "emf.schema.json").read_text())
+_MOST_BYTES = 256 * 1024
+_MOST_VALUES = 100
+
+
+def emf_lines(written: str) -> list[dict[str, Any]]:
+    """Return the lines that CloudWatch would make metrics of, each of them judged."""
+    found = [json.loads(line) for line in written.splitlines() if '"_aws"' in line]
+    for line in found:
+        judge(line)
+    return found
+
+
+def judge(line: dict[str, Any]) -> None:
+    """Fail unless a line is valid, by the schema and by what the schema cannot say."""
+    jsonschema.validate(line, _SCHEMA)
+    assert len(json.dumps(line)) < _MOST_BYTES
+    for directive in line["_aws"]["CloudWatchMetrics"]:
+        for dimension in {name for names in directive["Dimensions"] for name in names}:
+            assert isinstance(line[dimension], str)
+            assert 0 < len(line[dimension]) <= 1024
+        for definition in directive["Metrics"]:
+            metric, value = METRICS[definition["Name"]], line[definition["Name"]]
+            values = value if isinstance(value, list) else [value]
+            assert 0 < len(values) <= _MOST_VALUES
+            assert all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+            assert directive["Dimensions"][0] == sorted(metric.labels)
+            # Only what may be added up is also given without its labels.
+            assert ([] in directive["Dimensions"]) is (
+                metric.kind != "gauge" or not metric.labels
+            ), definition
+
+
+def values(lines: Iterable[dict[str, Any]], name: str, **labels: str) -> list[float]:
+    """Return what CloudWatch has under a metric with just these dimensions."""
+    found: list[float] = []
+    for line in lines:
+        for directive in line["_aws"]["CloudWatchMetrics"]:
+            if not any(definition["Name"] == name for definition in directive["Metrics"]):
+                continue
+            if sorted(labels) not in directive["Dimensions"]:
+                continue
+            if all(line[label] == value for label, value in labels.items()):
+                value = line[name]
+                found.extend(value if isinstance(value, list) else [value])
+    return found

@@ -1,0 +1,109 @@
+"""The declarations of the metrics, against what can be counted."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from reconciler.domain.codes import Code, OrchestrationCode
+from reconciler.errors import ERROR_KINDS
+from reconciler.observability.exporter import repair_bounds
+from reconciler.observability.metrics import EXPORTED, METRICS, QUEUES, RECOVERY_CODES
+from reconciler.operations.counts import Counts
+from reconciler.operations.summary import Mode, SweepSummary, record_sweep
+from reconciler.settings import Settings, load_settings
+from tests.support.metrics import RecordingMetrics
+
+TABLES = ("ORCHESTRATION_TABLE_NAME", "TASK_TABLE_NAME", "TASK_EVENTS_TABLE_NAME")
+NOW = datetime(2026, 6, 9, 12, tzinfo=UTC)
+ROOT = Path(__file__).parents[3]
+ROOTS = {"error", "temporary", "permanent"}
+"""Kinds of the families: what is raised is always one of their members."""
+NEVER_COUNTED = {"settings", "demo", "embedded_server"}
+"""They stop a program before it counts anything, or are not of the backstop."""
+
+
+def test_every_kind_of_error_exists_from_the_start() -> None:
+    sources = [*ROOT.glob("reconciler/**/*.py"), *ROOT.glob("workers/*.py")]
+    kinds = {
+        kind
+        for source in sources
+        for kind in re.findall(r'^    kind = "(\w+)"$', source.read_text(), re.MULTILINE)
+    }
+    assert kinds - ROOTS - NEVER_COUNTED == set(ERROR_KINDS) - {"malformed_message"}
+
+
+def test_names_end_in_what_they_are() -> None:
+    for metric in (*METRICS.values(), *EXPORTED.values()):
+        assert re.fullmatch(r"reconciler_[a-z_]+", metric.name)
+        assert (metric.kind == "counter") is metric.name.endswith("_total")
+        assert metric.help
+        assert set(metric.known) <= set(metric.labels)
+
+
+def test_the_queues_are_those_of_celery(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in TABLES:
+        monkeypatch.setenv(name, name.lower())
+    configured = runpy.run_path(str(ROOT / "celeryconfig.py"))["task_queues"]
+    assert tuple(queue.name for queue in configured) == QUEUES
+
+
+def settings(**given: str) -> Settings:
+    return load_settings({**{name: name.lower() for name in TABLES}, **given})
+
+
+def test_what_can_be_repaired_has_a_bound() -> None:
+    bounds = repair_bounds(settings())
+    assert set(bounds) == set(RECOVERY_CODES)
+    # I3: grace + interval + the time that a sweep takes, which is an interval at most.
+    assert bounds[Code.LOST_RELEASE] == 120 + 2 * 300
+    assert bounds[Code.ABANDONED_CLAIM] == 900 + 2 * 300
+    # Touched when the grace is over, and again two and then four intervals later.
+    assert bounds[OrchestrationCode.UNSETTLED_PARENT] == 120 + (2 + 4) * 300 + 2 * 300
+    assert bounds[Code.UNSTARTED_TASK] == 900 + 2 * 300
+    invoked = repair_bounds(settings(ORCHESTRATOR_FUNCTION_ARN="arn:aws:lambda:x"))
+    assert invoked[Code.UNSTARTED_TASK] == 900 * (1 + 2 + 4) + 2 * 300
+    off = repair_bounds(settings(SETTLE_MODE="off"))
+    assert off[OrchestrationCode.UNSETTLED_PARENT] == 120 + 2 * 300
+
+
+@pytest.mark.parametrize(
+    ("counts", "complete", "extent"),
+    [
+        (Counts(), True, None),
+        (Counts(errors=2), True, "total"),
+        (Counts(errors=2, released=1), True, "partial"),
+        (Counts(released=1), False, "partial"),
+    ],
+)
+def test_a_sweep_that_failed_counts_as_its_log_line_says(
+    counts: Counts, extent: str | None, *, complete: bool
+) -> None:
+    metrics = RecordingMetrics()
+    summary = SweepSummary("s", "repair", complete, 1, 1.0, counts)
+    record_sweep(summary, metrics, NOW, Mode("repair"))
+    for name in ("total", "partial"):
+        assert metrics.count("reconciler_sweep_failures_total", extent=name) == (name == extent)
+
+
+def test_an_incomplete_sweep_leaves_what_was_known() -> None:
+    metrics = RecordingMetrics()
+    record_sweep(SweepSummary("s", "repair", False, 1, 1.0), metrics, NOW, None)  # noqa: FBT003
+    assert metrics.gauges == {}
+
+
+def test_a_complete_sweep_says_how_it_stands() -> None:
+    metrics = RecordingMetrics()
+    counts = Counts(stuck={"lost_release": 2, "over_budget": 40})
+    record_sweep(SweepSummary("s", "repair", True, 1, 1.0, counts), metrics, NOW, Mode("report"))  # noqa: FBT003
+    gauges = {(name, *dict(labels).values()): v for (name, labels), v in metrics.gauges.items()}
+    assert gauges["reconciler_stuck_work",] == 2
+    assert gauges["reconciler_stuck_children", "over_budget"] == 40
+    assert gauges["reconciler_last_complete_sweep_timestamp_seconds",] == NOW.timestamp()
+    modes = {mode: gauges["reconciler_mode", mode] for mode in ("repair", "report", "paused")}
+    assert modes == {"repair": 0, "report": 1, "paused": 0}
+    assert gauges["reconciler_paused_since_timestamp_seconds",] == 0

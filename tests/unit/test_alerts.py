@@ -1,0 +1,121 @@
+"""The alert rules: what they ask for exists, what they link to exists, and each fires and rests."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from reconciler.domain.codes import STUCK_CODES
+from reconciler.observability.metrics import METRICS, RECOVERY_CODES
+from tests.support.prometheus import RULES, tool
+from tests.support.promql import check_declared
+
+ROOT = Path(__file__).parents[2]
+ALERTS: dict[str, dict[str, Any]] = {
+    rule["alert"]: rule
+    for group in yaml.safe_load((RULES / "alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
+}
+CASES: list[dict[str, Any]] = yaml.safe_load((RULES / "alerts_test.yml").read_text())["tests"]
+RUNBOOK = "{{ $externalLabels.reconciler_docs }}docs/operating.md#"
+
+
+def anchors(page: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.strip().replace(" ", "-") for heading in words}
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_what_an_alert_asks_for_is_declared(name: str) -> None:
+    assert check_declared(ALERTS[name]["expr"])
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_says_what_how_bad_and_where_to_read_on(name: str) -> None:
+    rule = ALERTS[name]
+    assert rule["labels"]["severity"] in {"critical", "warning", "info"}
+    said = rule["annotations"]
+    assert set(said) == {"summary", "description", "runbook_url"}
+    assert said["runbook_url"].startswith(RUNBOOK)
+    anchor = said["runbook_url"].removeprefix(RUNBOOK)
+    assert anchor in anchors((ROOT / "docs" / "operating.md").read_text())
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_an_alert_is_seen_to_fire_and_to_rest(name: str) -> None:
+    seen = {
+        bool(check["exp_alerts"])
+        for case in CASES
+        for check in case["alert_rule_test"]
+        if check["alertname"] == name
+    }
+    assert seen == {True, False}
+
+
+def test_whatever_is_stuck_has_an_alert() -> None:
+    """A code is repaired within a bound, or waits for a person, or has an alert of its own."""
+    text = "".join(rule["expr"] for rule in ALERTS.values())
+    of_a_person = set(re.findall(r"\w+", ALERTS["ReconcilerNeedsAPerson"]["expr"]))
+    own = {"quarantined", "over_budget", "refused"}
+    assert all(f'"{code}"' in text for code in own)
+    covered = set(RECOVERY_CODES) | of_a_person | own | {"check_failed"}
+    assert set(STUCK_CODES) - covered == set()
+    # A check that failed makes its sweep a failed one.
+    assert "ReconcilerPartialFailure" in ALERTS
+
+
+def test_series_in_the_cases_are_declared() -> None:
+    for case in CASES:
+        for series in case["input_series"]:
+            check_declared(series["series"])
+
+
+def test_promtool_takes_the_rules_and_they_do_as_they_should() -> None:
+    for arguments in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]):
+        done = subprocess.run(
+            [tool("promtool"), *arguments], cwd=RULES, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "SUCCESS" in done.stdout
+
+
+def test_promtool_would_notice(tmp_path: Path) -> None:
+    """A threshold moved by a little is a failure of the cases."""
+    rules = (RULES / "alerts.yml").read_text()
+    moved = rules.replace("> 2 * reconciler_sweep", "> 4 * reconciler_sweep")
+    assert moved != rules
+    (tmp_path / "alerts.yml").write_text(moved)
+    (tmp_path / "alerts_test.yml").write_text((RULES / "alerts_test.yml").read_text())
+    done = subprocess.run(
+        [tool("promtool"), "test", "rules", "alerts_test.yml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "ReconcilerSweepStale" in done.stdout + done.stderr
+
+
+def test_every_metric_of_trouble_is_watched() -> None:
+    watched = set().union(*(check_declared(rule["expr"]) for rule in ALERTS.values()))
+    trouble = {
+        "reconciler_last_complete_sweep_timestamp_seconds",
+        "reconciler_sweep_failures_total",
+        "reconciler_stuck_work",
+        "reconciler_stuck_children",
+        "reconciler_oldest_stuck_seconds",
+        "reconciler_dynamodb_throttles_total",
+        "reconciler_duplicates_dropped_total",
+        "reconciler_paused_since_timestamp_seconds",
+        "reconciler_mode",
+    }
+    assert trouble <= set(METRICS)
+    assert trouble <= watched

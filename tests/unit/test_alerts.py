@@ -92,7 +92,9 @@ def test_promtool_would_notice(tmp_path: Path) -> None:
     moved = rules.replace("> 2 * reconciler_sweep", "> 4 * reconciler_sweep")
     assert moved != rules
     (tmp_path / "alerts.yml").write_text(moved)
-    (tmp_path / "alerts_test.yml").write_text((RULES / "alerts_test.yml").read_text())
+    (tmp_path / "alerts_test.yml").write_text(
+        yaml.safe_dump({"rule_files": ["alerts.yml"], "tests": CASES[:1]})
+    )
     done = subprocess.run(
         [tool("promtool"), "test", "rules", "alerts_test.yml"],
         cwd=tmp_path,

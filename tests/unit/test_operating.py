@@ -1,0 +1,136 @@
+"""The runbook: its commands can be typed, its names exist, its links lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from typing import Any
+
+import botocore.session
+import click
+import pytest
+import yaml
+from botocore import xform_name
+from botocore.validate import ParamValidator
+from celery.app.control import Inspect
+from celery.bin.celery import celery as celery_command
+
+from reconciler.cli.main import root
+from reconciler.domain.codes import Code, OrchestrationCode
+from reconciler.errors import ERROR_KINDS
+from reconciler.settings import Settings
+from tests.support.runbook import PAGE, ROOT, commands
+
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+OF_COMPOSE = {
+    "ps": set(),
+    "logs": {"--since", "--no-log-prefix"},
+    "up": {"-d", "--scale"},
+    "exec": set(),
+    "stop": set(),
+}
+"""What of `docker compose` is used, with its options (Compose 2)."""
+TAKES_A_VALUE = {"--since", "--scale"}
+
+
+def anchors() -> list[str]:
+    headings = re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)
+    words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return [heading.strip().replace(" ", "-") for heading in words]
+
+
+def test_commands_are_found() -> None:
+    programs = Counter(command[0] for command in commands())
+    assert set(programs) == {"reconciler", "celery", "docker", "aws"}
+    assert programs["reconciler"] > 20
+
+
+@pytest.mark.parametrize(
+    "command",
+    [c for c in commands() if c[0] == "reconciler"],
+    ids=" ".join,
+)
+def test_a_command_of_ours_takes_these_arguments(command: list[str]) -> None:
+    _, name, *arguments = command
+    found = root.get_command(click.Context(root), name)
+    assert found is not None
+    if arguments or not any(p.required for p in found.params):
+        found.make_context(name, list(arguments))
+
+
+def test_celery_has_these_commands() -> None:
+    for _, *arguments in (c for c in commands() if c[0] == "celery"):
+        assert arguments[:2] == ["-A", "workers"]
+        assert arguments[2] in celery_command.commands
+        if arguments[2] == "inspect":
+            assert hasattr(Inspect, arguments[3])
+
+
+def test_compose_has_these_services() -> None:
+    for _, compose, verb, *arguments in (c for c in commands() if c[0] == "docker"):
+        assert compose == "compose"
+        options = OF_COMPOSE[verb]
+        words = iter(arguments)
+        services = []
+        for word in words:
+            if not word.startswith("-"):
+                services.append(word)
+                if verb == "exec":
+                    break  # the rest is what is run there
+                continue
+            assert word in options, (verb, word)
+            if word in TAKES_A_VALUE:
+                value = next(words)
+                services += [value.partition("=")[0]] if word == "--scale" else []
+        assert set(services) <= set(COMPOSE["services"]), services
+
+
+def test_aws_has_these_operations_and_takes_these_parameters() -> None:
+    session = botocore.session.get_session()
+    for _, service, operation, *options in (c for c in commands() if c[0] == "aws"):
+        model = session.get_service_model(service)
+        (name,) = (n for n in model.operation_names if xform_name(n, "-") == operation)
+        shape = model.operation_model(name).input_shape
+        assert shape is not None
+        members = {f"--{xform_name(member, '-')}": member for member in shape.members}
+        given = {}
+        for option, value in zip(options[::2], options[1::2], strict=True):
+            member = members[option]
+            structured = shape.members[member].type_name in {"map", "list", "structure"}
+            given[member] = json.loads(value) if structured else value
+        report = ParamValidator().validate(given, shape)
+        assert not report.has_errors(), report.generate_report()
+
+
+def test_settings_that_are_named_exist() -> None:
+    known = {name.upper() for name in Settings.model_fields} | {
+        "WORKER_CONCURRENCY",  # of the compose file
+        "RECONCILER_TOTAL_FAILURE",
+        "RECONCILER_PARTIAL_FAILURE",
+    }
+    named = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", PAGE))
+    assert named - known == set()
+
+
+def test_every_code_has_its_section() -> None:
+    sections = set(re.findall(r"^### `(\w+)`$", PAGE, re.MULTILINE))
+    assert sections == {code.value for code in (*Code, *OrchestrationCode)}
+
+
+def test_kinds_of_errors_that_are_named_exist() -> None:
+    table = re.findall(r"^\| (`.+?`) \|", PAGE, re.MULTILINE)
+    named = {kind for cell in table for kind in re.findall(r"`(\w+)`", cell)} - {"error_kind"}
+    assert named
+    assert named <= set(ERROR_KINDS)
+
+
+def test_links_lead_somewhere() -> None:
+    found = anchors()
+    assert [name for name, count in Counter(found).items() if count > 1] == []
+    for link in re.findall(r"\]\(([^)]+)\)", PAGE):
+        path, _, anchor = link.partition("#")
+        if path:
+            assert (ROOT / "docs" / path).exists(), link
+        else:
+            assert anchor in found, link

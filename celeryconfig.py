@@ -93,6 +93,8 @@ task_publish_retry_policy = {
 task_serializer = "json"
 result_serializer = "json"
 accept_content = ["json"]
+# Celery's own ends at a message of a shape that it does not expect, and so does the next worker.
+worker_consumer = "workers.consumer:GuardedConsumer"
 # A storm of releases must not keep a sweep from being run: each has a queue of its own, and a
 # worker serves both unless it is told otherwise (`-Q`).
 task_queues = (Queue(SWEEP_QUEUE), Queue(RELEASE_QUEUE))

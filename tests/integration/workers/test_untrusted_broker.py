@@ -1,0 +1,378 @@
+"""A broker that is not trusted: TLS that is verified, a user with the least rights, one secret.
+
+Everything that speaks to the broker does so through a TLS front, as a user who has the rights of
+``deploy/valkey/users.acl`` and no others.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import pickle
+import shlex
+import subprocess
+import sys
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from reconciler.embedded.process import answers_http, free_port, running
+from reconciler.embedded.valkey import valkey_server
+from reconciler.observability.redis_metrics import read_series
+from tests.conftest import Servers
+from tests.integration.workers.conftest import RealClock
+from tests.support.processes import ROOT, Celery, until
+from tests.support.tls_proxy import TlsFront, tls_front
+from tests.support.world import build_world
+from workers.names import EVALUATE, RELEASE, SEGMENT, SWEEP_QUEUE
+
+pytestmark = [pytest.mark.integration, pytest.mark.workers]
+
+USERS = ROOT / "deploy" / "valkey" / "users.acl"
+SECRET = "s3cret/of:the@broker?"
+PERCENTS = "s3cret%2Fof%3Athe%40broker%3F"
+FLOWER_LOGIN = "operator:flower-login"
+CLIENTS = ("transport", "result backend", "flower", "limits", "ours", "command line")
+"""Of ``tests.support.every_client``."""
+
+
+@dataclass
+class Guarded:
+    """A broker behind TLS and its access list, and the plain door that only the test has."""
+
+    admin: redis.Redis
+    plain_port: int
+    front: TlsFront
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    directory = tmp_path_factory.mktemp("guarded")
+    with ExitStack() as stack:
+        url = stack.enter_context(valkey_server(directory))
+        port = int(url.rpartition(":")[2])
+        redis.Redis(port=port).acl_setuser(
+            "admin", enabled=True, passwords=["+admin"], keys=["*"], channels=["*"],
+            categories=["+@all"],
+        )  # fmt: skip
+        admin = redis.Redis(port=port, username="admin", password="admin")
+        for line in USERS.read_text().splitlines():
+            _, name, *rules = shlex.split(line)
+            rules = [rule.replace(">PASSWORD", f">{SECRET}") for rule in rules]
+            execute(admin, "ACL", "SETUSER", name, *rules)
+        front = stack.enter_context(tls_front(directory, port))
+        yield Guarded(admin, port, front)
+
+
+@pytest.fixture
+def celery(guarded: Guarded, servers: Servers, tmp_path: Path) -> Celery:
+    """Celery that knows the broker as a deployment does: address here, password apart."""
+    world = build_world(
+        servers.endpoint("moto"),
+        SWEEP_INTERVAL_SECONDS="2",
+        STRANDED_GRACE_SECONDS="1",
+        SWEEP_SEGMENTS="2",
+    )
+    world.clock = RealClock()
+    guarded.admin.flushall()
+    execute(guarded.admin, "ACL", "LOG", "RESET")
+    address = f"rediss://reconciler@localhost:{guarded.front.port}"
+    found = Celery(world, address, tmp_path)
+    trusted = f"?ssl_ca_certs={guarded.front.authority}"
+    found.extra = {
+        "CELERY_BROKER_URL": f"{address}/0{trusted}",
+        "CELERY_RESULT_BACKEND": f"{address}/1{trusted}",
+        "BROKER_PASSWORD": SECRET,
+        "FLOWER_BASIC_AUTH": FLOWER_LOGIN,
+        "FLOWER_DB": str(tmp_path / "flower"),
+        "LOG_LEVEL": "DEBUG",
+    }
+    return found
+
+
+def execute(client: redis.Redis, *command: str) -> object:
+    return client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+
+def cli(celery: Celery, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "reconciler.cli.main", *arguments],
+        env={"PATH": os.environ["PATH"], **celery.environment, **changes},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+class Flower:
+    """A Flower on the broker, and what its pages say."""
+
+    def __init__(self, celery: Celery, stack: ExitStack) -> None:
+        self.url = f"http://127.0.0.1:{free_port()}"
+        stack.enter_context(
+            running(
+                celery.command("flower", f"--port={self.url.rpartition(':')[2]}"),
+                ready=lambda: answers_http(self.url),
+                log=celery.directory / "flower.log",
+                env=celery.environment,
+                cwd=ROOT,
+            )
+        )
+
+    def page(self, path: str) -> str:
+        login = base64.b64encode(FLOWER_LOGIN.encode()).decode()
+        address = self.url.removeprefix("http://")
+        connection = http.client.HTTPConnection(address, timeout=30)
+        try:
+            connection.request("GET", path, headers={"Authorization": f"Basic {login}"})
+            answer = connection.getresponse()
+            assert answer.status == 200, path
+            return answer.read().decode()
+        finally:
+            connection.close()
+
+
+def test_everything_works_through_it_and_nobody_says_the_password(
+    celery: Celery, guarded: Guarded
+) -> None:
+    world = celery.world
+    found = world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
+    said: dict[str, str] = {}
+    with ExitStack() as stack:
+        stack.enter_context(celery.worker())
+        stack.enter_context(celery.beat())
+        flower = Flower(celery, stack)
+        until("b to be released", lambda: world.statuses(found)["b"] == "released")
+        until("the worker in Flower", lambda: "w1@" in flower.page("/workers"))
+        name = f"w1@{os.uname().nodename}"
+        until("its facts", lambda: "visibility_timeout" in flower.page(f"/worker/{name}"))
+        for path in (
+            "/broker",
+            "/workers",
+            "/tasks",
+            f"/worker/{name}",
+            "/api/workers",
+            "/metrics",
+        ):
+            said[path] = flower.page(path)
+        for arguments in (["status"], ["health"], ["sweep", "--wait"], ["sweep", "--json"]):
+            done = cli(celery, *arguments, LOG_LEVEL="DEBUG", RECONCILER_DEBUG="1")
+            assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+            said[" ".join(arguments)] = done.stdout + done.stderr
+        metrics_port = free_port()
+        exporter = [sys.executable, "-m", "reconciler.cli.main", "metrics"]
+        with (
+            running(
+                [*exporter, "--port", str(metrics_port)],
+                ready=lambda: answers_http(f"http://127.0.0.1:{metrics_port}"),
+                log=celery.directory / "metrics.log",
+                env=celery.environment,
+                cwd=ROOT,
+            ),
+            urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics") as answer,
+        ):
+            said["metrics"] = answer.read().decode()
+    # Not only up, but with what stands in the broker.
+    assert "reconciler_broker_up 1.0" in said["metrics"]
+    assert 'reconciler_recoveries_total{code="lost_release"} 1.0' in said["metrics"]
+    assert "rediss://reconciler:**@localhost" in said["/broker"]
+    assert ">release<" in said["/broker"].replace(" ", "").replace("\n", "")
+    said |= {log.name: log.read_text() for log in celery.directory.glob("*.log")}
+    assert set(said) >= {"w1.log", "beat.log", "flower.log", "metrics.log"}
+    for where, text in said.items():
+        assert SECRET not in text, where
+        assert PERCENTS not in text, where
+    # Nothing was refused: not one right is missing, not even where that would be swallowed.
+    assert guarded.admin.acl_log() == []
+
+
+def fare(celery: Celery, **changes: str) -> dict[str, str]:
+    """Return client → how it fares with the broker."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.every_client"],
+        env={"PATH": os.environ["PATH"], **celery.environment, **changes},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert SECRET not in done.stdout + done.stderr
+    assert PERCENTS not in done.stdout + done.stderr
+    found = {}
+    for line in done.stdout.splitlines():
+        name = next(name for name in CLIENTS if line.startswith(f"{name} "))
+        found[name] = line.removeprefix(f"{name} ")
+    assert set(found) == set(CLIENTS), done.stderr
+    return found
+
+
+def test_every_client_verifies_the_certificate_by_default(
+    celery: Celery, guarded: Guarded, tmp_path: Path
+) -> None:
+    assert set(fare(celery).values()) == {"ok"}
+    address = f"rediss://reconciler@localhost:{guarded.front.port}"
+    nobody_knows = fare(
+        celery, CELERY_BROKER_URL=f"{address}/0", CELERY_RESULT_BACKEND=f"{address}/1"
+    )
+    assert all("CERTIFICATE_VERIFY_FAILED" in said for said in nobody_knows.values()), nobody_knows
+    with tls_front(tmp_path, guarded.plain_port, name="elsewhere.example") as front:
+        address = f"rediss://reconciler@localhost:{front.port}"
+        trusted = f"?ssl_ca_certs={front.authority}"
+        another = fare(
+            celery,
+            CELERY_BROKER_URL=f"{address}/0{trusted}",
+            CELERY_RESULT_BACKEND=f"{address}/1{trusted}",
+        )
+    assert all("Hostname mismatch" in said for said in another.values()), another
+
+
+def test_a_wrong_password_is_said_without_it(celery: Celery) -> None:
+    wrong = "wr0ng-one"
+    for said in fare(celery, BROKER_PASSWORD=wrong).values():
+        assert "invalid username-password" in said
+        assert wrong not in said
+    done = cli(celery, "health", BROKER_PASSWORD=wrong)
+    assert done.returncode == 1
+    assert "invalid username-password" in done.stdout
+    assert wrong not in done.stdout + done.stderr
+    done = cli(celery, "sweep", BROKER_PASSWORD=wrong, RECONCILER_DEBUG="1")
+    assert done.returncode == 2
+    assert wrong not in done.stdout + done.stderr
+
+
+def test_the_user_can_do_nothing_besides(guarded: Guarded) -> None:
+    user = redis.Redis(port=guarded.plain_port, username="reconciler", password=SECRET)
+    assert user.ping()
+    for command in (
+        "FLUSHALL", "FLUSHDB", "KEYS *", "CONFIG GET *", "CONFIG SET maxmemory-policy allkeys-lru",
+        "ACL LIST", "SHUTDOWN", "CLIENT LIST", "MONITOR", "SAVE", "SWAPDB 0 1",
+        "FUNCTION LIST", "SCRIPT FLUSH", "REPLICAOF NO ONE", "GET another:application",
+        "SET another:application x", "PUBLISH another:channel x", "PSUBSCRIBE *",
+    ):  # fmt: skip
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            execute(user, *command.split())
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        redis.Redis(port=guarded.plain_port).ping()
+
+
+def envelope(body: bytes, **changes: Any) -> dict[str, Any]:
+    """Return a message as Celery would have put it on the broker, with ``changes`` on top."""
+    message_id = str(uuid.uuid4())
+    headers = {
+        "lang": "py", "task": EVALUATE, "id": message_id, "root_id": message_id,
+        "parent_id": None, "group": None, "retries": 0, "eta": None, "expires": None,
+        "timelimit": [None, None], "argsrepr": "()", "kwargsrepr": "{}", "origin": "test",
+    }  # fmt: skip
+    whole: dict[str, Any] = {
+        "body": base64.b64encode(body).decode(),
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": headers,
+        "properties": {
+            "correlation_id": message_id,
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": SWEEP_QUEUE},
+            "priority": 0,
+            "body_encoding": "base64",
+            "delivery_tag": str(uuid.uuid4()),
+        },
+    }
+    whole["headers"] |= changes.pop("headers", {})
+    return whole | changes
+
+
+def call(*args: Any, **kwargs: Any) -> bytes:
+    return json.dumps([args, kwargs, {}]).encode()
+
+
+class Bomb:
+    """Pickled, it would write where it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+def malformed(directory: Path) -> dict[str, str | bytes]:
+    """Return messages that nobody should put on a broker, as they would lie in the queue."""
+    bomb = pickle.dumps(((), {}, Bomb(directory / "exploded")))
+    good = call("orch_" + "0" * 32)
+    messages: dict[str, Any] = {
+        "pickle": envelope(bomb, **{"content-type": "application/x-python-serialize"}),
+        "pickle that says it is json": envelope(bomb),
+        "broken json": envelope(b'[["orch_'),
+        "not a call": envelope(b'{"a": 1}'),
+        "half a call": envelope(b'[["orch_x"]]'),
+        "arguments that are none": envelope(b'["orch_x", {}, {}]'),
+        "unknown task": envelope(good, headers={"task": "os.system"}),
+        "no task": envelope(good, headers={"task": None}),
+        "a map for a task": envelope(good, headers={"task": {}}),
+        "a list for an id": envelope(good, headers={"id": []}),
+        "no time": envelope(good, headers={"eta": "whenever"}),
+        "a map for a time": envelope(good, headers={"eta": {}}),
+        "limits that are none": envelope(good, headers={"timelimit": [1]}),
+        "headers that are none": {**envelope(good), "headers": "x"},
+        "no properties": {"body": "", "headers": {}},
+        "properties that are none": {**envelope(good), "properties": ["x"]},
+        "a list": [1, 2],
+        "nothing": None,
+        "too few arguments": envelope(call()),
+        "too many arguments": envelope(call("a", "b", "c", "d", "e", "f")),
+        "unknown argument": envelope(call("orch_x", run="rm")),
+        "wrong type": envelope(call({"$ne": ""})),
+        "endless id": envelope(call("x" * 10_000)),
+        "a segment of nothing": envelope(call({"segment": -1}), headers={"task": SEGMENT}),
+        "release of a list": envelope(call(["a"], "b"), headers={"task": RELEASE}),
+    }
+    raw: dict[str, str | bytes] = {"no json": "GET / HTTP/1.1", "no text": b"\xff\xfe\x00"}
+    return raw | {name: json.dumps(message) for name, message in messages.items()}
+
+
+def count_of_malformed(admin: redis.Redis) -> float:
+    series = read_series(admin)
+    return series["reconciler_errors_total", (("kind", "malformed_message"),), ""]
+
+
+def test_malformed_messages_are_refused_and_counted_and_the_worker_lives(
+    celery: Celery, guarded: Guarded, tmp_path: Path
+) -> None:
+    world = celery.world
+    found = world.seed({"a": []})
+    before = world.everything()
+    messages = malformed(tmp_path)
+
+    def counted(at_least: int) -> bool:
+        return count_of_malformed(guarded.admin) >= at_least
+
+    with celery.worker() as pid:
+        for number, (name, message) in enumerate(messages.items(), start=1):
+            guarded.admin.lpush(SWEEP_QUEUE, message)
+            until(f"{name} to be counted", partial(counted, number))
+        guarded.admin.publish("/0.celery.pidbox", "[1, 2]")
+        until("the broadcast to be counted", partial(counted, len(messages) + 1))
+        # The worker that was started, and not one that came after it.
+        os.kill(pid, 0)
+        until("nothing to be left", lambda: not guarded.admin.exists("unacked", SWEEP_QUEUE))
+        assert world.everything() == before
+        assert not (tmp_path / "exploded").exists()
+        # And it works.
+        guarded.admin.lpush(SWEEP_QUEUE, json.dumps(envelope(call(found))))
+        until("a release", lambda: world.everything() != before)
+    # Each was counted once.
+    assert count_of_malformed(guarded.admin) == len(messages) + 1
+    assert SECRET not in (celery.directory / "w1.log").read_text()

@@ -50,6 +50,7 @@ class Measurement:
     idle_mib: float
     throttled: int
     operations: dict[str, int]
+    refusals: dict[str, int]
     facts: dict[str, Any]
 
 
@@ -89,6 +90,7 @@ def _run(job: Job) -> Measurement:
         idle_mib=round(idle, 1),
         throttled=meter.throttled,
         operations=dict(sorted(meter.operations.items())),
+        refusals=dict(sorted(meter.refusals.items())),
         facts=facts,
     )
 

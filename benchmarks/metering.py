@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
+import boto3
 from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 
@@ -57,6 +58,7 @@ class Meter:
     write_units: float = 0.0
     operations: Counter[str] = field(default_factory=Counter)
     throttled: int = 0
+    refusals: Counter[str] = field(default_factory=Counter)
     _lock: Any = field(default_factory=Lock)
 
     @property
@@ -88,13 +90,32 @@ class Meter:
         consumed = parsed.get("ConsumedCapacity") or []
         entries = consumed if isinstance(consumed, list) else [consumed]
         units = sum(float(entry.get("CapacityUnits", 0.0)) for entry in entries)
+        error = parsed.get("Error")
         with self._lock:
+            if error is not None:
+                self.refusals[error["Code"]] += 1
             if model.name in _READS:
                 self.read_units += units
             else:
                 self.write_units += units
             if self.capacity is not None and model.name == "Scan":
                 self.capacity.take(units)
+
+
+class MeteredSession(boto3.Session):
+    """Makes the clients that ``session`` would make, each with the meter on it."""
+
+    def __init__(self, session: boto3.Session, meter: Meter) -> None:
+        super().__init__()
+        self._other = session
+        self._meter = meter
+
+    def client(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - boto3's
+        """Make a client, metered."""
+        made: Any = self._other.client
+        client = made(*args, **kwargs)
+        self._meter.attach(client)
+        return client
 
 
 class _Refusal(AWSResponse):

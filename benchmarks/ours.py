@@ -5,30 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import boto3
-
-from benchmarks.metering import Meter, Run
+from benchmarks.metering import Meter, MeteredSession, Run
 from benchmarks.place import Place
 from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.scan import SegmentCursor
 from reconciler.operations.sweep import run_inline_sweep
 from reconciler.operations.wiring import build_reconciler
 from reconciler.settings import Settings
-
-
-class _MeteredSession(boto3.Session):
-    """Makes the clients of ``place``'s session, each with the meter on it."""
-
-    def __init__(self, place: Place, meter: Meter) -> None:
-        super().__init__()
-        self._place = place.session()
-        self._meter = meter
-
-    def client(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - boto3's
-        made: Any = self._place.client
-        client = made(*args, **kwargs)
-        self._meter.attach(client)
-        return client
 
 
 def make_reconciler(place: Place, meter: Meter, settings: dict[str, Any]) -> Reconciler:
@@ -40,7 +23,7 @@ def make_reconciler(place: Place, meter: Meter, settings: dict[str, Any]) -> Rec
         orchestrator_function_arn="arn:aws:lambda:us-east-1:123456789012:function:orchestrator",
         **settings,
     )
-    return build_reconciler(chosen, session=_MeteredSession(place, meter))
+    return build_reconciler(chosen, session=MeteredSession(place.session(), meter))
 
 
 def prepare_sweep(reconciler: Reconciler, segments: int | None) -> Run:

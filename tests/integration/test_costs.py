@@ -1,0 +1,312 @@
+"""What each situation costs, exactly: it fails when somebody adds a request, or a unit.
+
+A sweep over one situation at a time, on DynamoDB Local, counted from outside on the client itself.
+Units are as DynamoDB Local reckons them, which takes more for transactions than the service does.
+Whoever changes a number here on purpose says in the commit what the request is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from benchmarks.metering import Meter, MeteredSession
+from reconciler.operations.reconciler import Reconciler
+from reconciler.operations.sweep import run_inline_sweep
+from reconciler.operations.wiring import build_reconciler
+from tests.conftest import Servers
+from tests.support.world import USER, World, build_world, make_session
+
+pytestmark = pytest.mark.integration
+
+LAMBDA = {"ORCHESTRATOR_FUNCTION_ARN": "arn:aws:lambda:us-east-1:123456789012:function:pipeline"}
+BUDGET = {"USER_CONCURRENCY_TABLE_NAME": "{prefix}-Users"}
+SETTLED = {"rollup_posted_at": {"S": "2026-01-01T00:00:00.000Z"}}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A situation, and what a sweep over it costs."""
+
+    name: str
+    seed: Callable[[World], object]
+    requests: Mapping[str, int]
+    read_units: float
+    write_units: float
+    repairs: int
+    settings: Mapping[str, str] = field(default_factory=dict)
+    report: bool = False
+
+
+def numbered(count: int, letter: str = "c") -> list[str]:
+    return [f"{letter}{number:03}" for number in range(count)]
+
+
+def chain(keys: list[str]) -> dict[str, list[str]]:
+    return {key: keys[max(0, at - 1) : at] for at, key in enumerate(keys)}
+
+
+# -- situations
+
+
+def nothing_wrong(world: World) -> None:
+    for _ in range(30):
+        world.seed({"a": [], "b": ["a"]}, dict.fromkeys("ab", "succeeded"), meta=SETTLED)
+    for _ in range(60):
+        world.seed(
+            {"a": [], "l": ["a"], "r": ["a"], "z": ["l", "r"]},
+            {"a": "succeeded", "l": "released", "r": "released"},
+            tasks={"l": "RUNNING", "r": "RUNNING"},
+        )
+
+
+def lost_release(world: World) -> None:
+    world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
+
+
+def lost_terminal(world: World) -> None:
+    world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
+
+
+def ten_lost_terminals(world: World) -> None:
+    keys = numbered(11)
+    done = keys[:-1]
+    world.seed(chain(keys), dict.fromkeys(done, "released"), tasks=dict.fromkeys(done, "COMPLETED"))
+
+
+def fan_out(world: World) -> None:
+    world.seed({"a": [], **{key: ["a"] for key in numbered(50)}}, {"a": "succeeded"})
+
+
+def skip_cascade(world: World) -> None:
+    keys = numbered(10)
+    world.seed(chain(keys), {keys[0]: "failed"})
+
+
+def wide_skip(world: World) -> None:
+    world.seed({"a": [], **{key: ["a"] for key in numbered(150)}}, {"a": "failed"})
+
+
+def wide_join(world: World) -> None:
+    keys = numbered(150)
+    world.seed({**dict.fromkeys(keys, ()), "z": keys}, dict.fromkeys(keys, "succeeded"))
+
+
+def unsettled_parent(world: World) -> None:
+    world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"})
+
+
+def quarantined(world: World) -> None:
+    found = world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
+    reconciler = world.reconciler()
+    orchestration = reconciler.orchestrations.read(found)
+    assert orchestration is not None
+    world.put(
+        world.settings.orchestration_table_name,
+        {
+            "orchestration_id": {"S": found},
+            "sub_issue_id": {"S": "reconciler#attempts"},
+            "failures": {"N": "3"},
+            "last_error": {"S": "it fails"},
+            "last_failed_at": {"S": world.ago(60)},
+            "retry_at": {"S": world.ago(-600)},
+            "fingerprint": {"S": orchestration.fingerprint},
+        },
+    )
+
+
+def abandoned_claim(world: World) -> None:
+    world.seed({"a": []}, {"a": "releasing"})
+
+
+def claim_with_its_task(world: World) -> None:
+    found = world.seed({"a": []}, {"a": "releasing"})
+    world.task(found, "a", "RUNNING")
+
+
+def unstarted_task(world: World) -> None:
+    world.seed({"a": []}, {"a": "released"}, tasks={"a": "SUBMITTED"})
+
+
+def no_slot(world: World) -> None:
+    world.seed({"a": [], "b": []})
+    world.put(
+        str(world.settings.user_concurrency_table_name),
+        {"user_id": {"S": USER}, "active_count": {"N": "10"}},
+    )
+
+
+def missing_rows(world: World) -> None:
+    world.seed(
+        {"a": []}, {"a": "released"}, tasks={"a": "RUNNING"}, meta={"child_count": {"N": "2"}}
+    )
+
+
+CASES = (
+    Case("nothing wrong", nothing_wrong, {"Scan": 1, "BatchGetItem": 2}, 73.0, 0.0, 0),
+    Case(
+        "a lost release",
+        lost_release,
+        {"Scan": 1, "Query": 2, "GetItem": 1, "TransactWriteItems": 1},
+        2.5,
+        40.0,
+        1,
+    ),
+    Case(
+        "a lost release, invoked",
+        lost_release,
+        {"Scan": 1, "Query": 2, "GetItem": 1, "TransactWriteItems": 1, "UpdateItem": 1},
+        2.5,
+        44.0,
+        1,
+        LAMBDA,
+    ),
+    Case(
+        "a lost release, only reported",
+        lost_release,
+        {"Scan": 1, "Query": 2},
+        1.5,
+        0.0,
+        0,
+        report=True,
+    ),
+    Case(
+        "a lost release, on a budget",
+        lost_release,
+        {"Scan": 1, "Query": 4, "GetItem": 5, "TransactWriteItems": 1},
+        6.5,
+        40.0,
+        1,
+        BUDGET,
+    ),
+    Case(
+        "a lost terminal",
+        lost_terminal,
+        {"Scan": 1, "BatchGetItem": 2, "Query": 2, "GetItem": 1, "TransactWriteItems": 2},
+        4.0,
+        56.0,
+        2,
+    ),
+    Case(
+        "a chain of ten lost terminals",
+        ten_lost_terminals,
+        {"Scan": 1, "BatchGetItem": 2, "Query": 2, "GetItem": 1, "TransactWriteItems": 11},
+        17.5,
+        200.0,
+        11,
+    ),
+    Case(
+        "a fan-out of fifty",
+        fan_out,
+        {"Scan": 1, "Query": 51, "GetItem": 1, "TransactWriteItems": 50},
+        7.0,
+        2000.0,
+        50,
+    ),
+    Case(
+        "a cascade of skips",
+        skip_cascade,
+        {"Scan": 1, "Query": 1, "GetItem": 1, "TransactWriteItems": 9},
+        2.5,
+        36.0,
+        9,
+    ),
+    Case(
+        "a hundred and fifty skips of one cause",
+        wide_skip,
+        {"Scan": 1, "Query": 1, "GetItem": 1, "TransactWriteItems": 2},
+        16.0,
+        8.0,
+        150,
+    ),
+    Case(
+        "a join over a hundred and fifty",
+        wide_join,
+        {"Scan": 1, "Query": 2, "GetItem": 1, "TransactWriteItems": 1},
+        16.0,
+        52.0,
+        1,
+    ),
+    Case(
+        "an unsettled parent",
+        unsettled_parent,
+        {"Scan": 1, "Query": 1, "BatchGetItem": 1, "GetItem": 1, "TransactWriteItems": 1},
+        3.5,
+        16.0,
+        1,
+    ),
+    Case("quarantined", quarantined, {"Scan": 1, "Query": 1}, 1.5, 0.0, 0),
+    Case(
+        "an abandoned claim",
+        abandoned_claim,
+        {"Scan": 1, "Query": 3, "GetItem": 1, "TransactWriteItems": 2},
+        2.5,
+        40.0,
+        2,
+    ),
+    Case(
+        "an abandoned claim with its task",
+        claim_with_its_task,
+        {"Scan": 1, "Query": 2, "BatchGetItem": 1, "GetItem": 1, "TransactWriteItems": 1},
+        4.0,
+        20.0,
+        1,
+    ),
+    Case(
+        "a task never started",
+        unstarted_task,
+        {"Scan": 1, "BatchGetItem": 2, "Query": 1, "GetItem": 1, "TransactWriteItems": 1},
+        4.0,
+        16.0,
+        1,
+        LAMBDA,
+    ),
+    Case(
+        "no slot in the budget",
+        no_slot,
+        {"Scan": 1, "Query": 2, "GetItem": 2, "UpdateItem": 1},
+        3.5,
+        1.0,
+        0,
+        BUDGET,
+    ),
+    Case("rows missing", missing_rows, {"Scan": 1, "BatchGetItem": 2, "Query": 1}, 3.0, 0.0, 0),
+)
+
+
+def metered(world: World, meter: Meter) -> Reconciler:
+    session = MeteredSession(make_session(world.endpoint), meter)
+    return build_reconciler(
+        world.settings, clock=world.clock, metrics=world.metrics, session=session
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
+def test_what_it_costs(servers: Servers, case: Case) -> None:
+    world = build_world(servers.endpoint("dynamodb_local"), **case.settings)
+    case.seed(world)
+    meter = Meter()
+    reconciler = metered(world, meter)
+    summary = run_inline_sweep(reconciler, world.settings, report=case.report, segments=1)
+    cost: dict[str, Any] = {
+        "requests": dict(meter.operations),
+        "read_units": meter.read_units,
+        "write_units": meter.write_units,
+        "repairs": summary.counts.repairs,
+    }
+    assert cost == {
+        "requests": dict(case.requests),
+        "read_units": case.read_units,
+        "write_units": case.write_units,
+        "repairs": case.repairs,
+    }
+    # What the sweep says of itself is what was counted from outside.
+    consumed = summary.to_json()["consumed"]
+    assert consumed == {
+        "requests": meter.requests,
+        "read_units": meter.read_units,
+        "write_units": meter.write_units,
+    }

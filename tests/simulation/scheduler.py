@@ -74,6 +74,31 @@ class Choice:
     answer: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one actor can do next; nothing when it has ended.
+
+    ``faulty``: only while a fault is left. ``alone``: nobody else can notice when it happens.
+    """
+
+    plain: tuple[Choice, ...] = ()
+    faulty: tuple[Choice, ...] = ()
+    alone: bool = False
+
+    def choices(self, *, faulty: bool) -> list[Choice]:
+        """Return all of them, the plainest first."""
+        return [*self.plain, *(self.faulty if faulty else ())]
+
+
+def joint(turns: Sequence[Turn], *, faulty: bool) -> list[Choice]:
+    """Return what can happen next, the plainest first."""
+    for turn in turns:
+        if turn.alone:
+            # Nobody else can notice when it happens; how it ends is all that matters.
+            return turn.choices(faulty=faulty)
+    return [choice for turn in turns for choice in turn.choices(faulty=faulty)]
+
+
 @dataclass(slots=True)
 class ClockHand:
     """The time of the world; it moves only when an actor moves it."""
@@ -232,12 +257,19 @@ class Execution:
 
     def choices(self) -> list[Choice]:
         """Return what can happen next, the plainest first; none when all have ended."""
-        waiting = [i for i, actor in enumerate(self.actors) if actor.pending is not None]
-        for i in waiting:
-            if self._alone(self.actors[i]):
-                # Nobody else can notice when it happens; how it ends is all that matters.
-                return self._endings(i)
-        return [choice for i in waiting for choice in self._endings(i)]
+        return joint([self.turn(i) for i in range(len(self.actors))], faulty=self.faults > 0)
+
+    def turn(self, i: int) -> Turn:
+        """Return what an actor can do next: a function of what it was told and of what stands."""
+        actor = self.actors[i]
+        call = actor.pending
+        if call is None:
+            return Turn()
+        plain = tuple(Choice(i, DO, answer) for answer in range(len(self._answers(call))))
+        faulty: tuple[Choice, ...] = ()
+        if call.writes and actor.spec.crashes:
+            faulty = tuple(Choice(i, how) for how in self.fault_kinds)
+        return Turn(plain, faulty, alone=self._alone(actor))
 
     def _alone(self, actor: Actor) -> bool:
         call = actor.pending
@@ -256,18 +288,11 @@ class Execution:
     def _moves_clock(self) -> bool:
         return any(a.spec.name.startswith("time") for a in self.actors)
 
-    def _endings(self, i: int) -> list[Choice]:
-        actor = self.actors[i]
-        call = actor.pending
-        if call is None:
-            return []
-        found = [Choice(i, DO, answer) for answer in range(len(self._answers(call)))]
-        if call.writes and actor.spec.crashes and self.faults > 0:
-            found.extend(Choice(i, how) for how in self.fault_kinds)
-        return found
-
     def _answers(self, call: Call) -> list[int]:
-        """Return, for each different answer that an index may give, how far back it lies."""
+        """Return, for each different answer that an index may give, how far back it lies.
+
+        The present one first, the others in an order that does not depend on when they were given.
+        """
         index = call.request.get("IndexName", "")
         if call.operation != "query" or index not in self.lagging:
             return [0]
@@ -278,7 +303,8 @@ class Execution:
             answer = repr(self.database.query(**call.request)["Items"])
             seen.setdefault(answer, back)
         self._back = 0
-        return list(seen.values())
+        older = sorted(answer for answer, back in seen.items() if back)
+        return [0, *(seen[answer] for answer in older)]
 
     # -- steps
 
@@ -355,12 +381,23 @@ class Execution:
         it was told is where it stands.
         """
         return (
+            self.shared(),
+            self.faults,
+            tuple(self.local(i) for i in range(len(self.actors))),
+        )
+
+    def shared(self) -> tuple[Any, ...]:
+        """Return the part of the state that all actors share: the tables and the time."""
+        return (
             tuple(t.digest for n, t in self.database.tables.items() if n not in self.private),
             self._possible_answers() if self.lagging else None,
             self.clock.now,
-            self.faults,
-            tuple((a.seen, a.pending is None) for a in self.actors),
         )
+
+    def local(self, i: int) -> tuple[int, bytes, bool]:
+        """Return where an actor stands: what it does next is a function of nothing else."""
+        actor = self.actors[i]
+        return i, actor.seen, actor.pending is None
 
     def _possible_answers(self) -> frozenset[frozenset[tuple[str, str]]]:
         versions = self.database.tables["TaskTable"].versions

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.simulation.conftest import Show
 from tests.simulation.explorer import explore
+from tests.simulation.matrix import cell
 from tests.simulation.recovery import Convergence, watched
 from tests.simulation.scenarios import ADVERSARIAL, LONG, SCENARIOS
 from tests.simulation.world import Scenario
@@ -27,6 +30,15 @@ def test_the_platforms_own_adversarial_schedules(scenario: Scenario, show: Show)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_every_interleaving_keeps_the_invariants(scenario: Scenario, show: Show) -> None:
     _explore(scenario, show)
+
+
+def test_what_is_remembered_of_a_step_changes_nothing() -> None:
+    """Each step executed anew in every state comes to the same states and schedules."""
+    scenario = cell("pair", "live", "retry", faults=0)
+    start, judge = watched(scenario), Convergence(scenario)
+    known, anew = explore(start, judge), explore(start, judge, remember=False)
+    assert anew.executions > known.executions, "hardly anything was remembered"
+    assert replace(known, executions=0) == replace(anew, executions=0)
 
 
 @pytest.mark.chaos

@@ -1,0 +1,131 @@
+"""The matrix: each small graph, beside each set of two or three actors, every order, every crash.
+
+A sweep of ours is always one of them: without it, nothing of ours is under test. What stands at
+the start gives each actor of a set something to do: a retry finds a child that has failed and what
+was skipped behind it, a cancellation a task that runs, everybody a task whose event was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import combinations
+
+from tests.simulation.scheduler import ActorSpec
+from tests.simulation.world import (
+    Node,
+    Scenario,
+    cancellation,
+    live,
+    older_live,
+    removal,
+    retry,
+    sweep,
+)
+
+LAGGING = frozenset({"IdempotencyIndex"})
+DONE = Node("succeeded", task="COMPLETED")
+ENDED = Node("released", task="COMPLETED")
+RUNNING = Node("released", task="RUNNING")
+FAILED = Node("failed", task="FAILED")
+
+OTHERS = ("second sweep", "live", "older live", "retry", "cancellation", "time to live")
+"""Who may act beside a sweep."""
+
+Start = tuple[Mapping[str, Node], Mapping[str, ActorSpec]]
+
+
+def _pair(beside: frozenset[str]) -> Start:
+    first = _first(beside)
+    nodes = {"a": first, "b": Node("skipped" if first is FAILED else "blocked", "a")}
+    return nodes, _actors(event="a", cancelled="a", retried=("a", "b"), leaf="b")
+
+
+def _chain(beside: frozenset[str]) -> Start:
+    first = _first(beside)
+    behind = "skipped" if first is FAILED else "blocked"
+    nodes = {"a": first, "b": Node(behind, "a"), "c": Node(behind, "b")}
+    return nodes, _actors(event="a", cancelled="a", retried=("a", "b", "c"), leaf="c")
+
+
+def _first(beside: frozenset[str]) -> Node:
+    """What all depends on: running where it can be cancelled, failed where it can be retried."""
+    if "cancellation" in beside:
+        return RUNNING
+    return FAILED if "retry" in beside else ENDED
+
+
+def _diamond(beside: frozenset[str]) -> Start:
+    left, right = _legs(beside)
+    last = Node("skipped" if left is FAILED else "blocked", "bc")
+    nodes = {"a": DONE, "b": replace(left, after="a"), "c": replace(right, after="a"), "d": last}
+    return nodes, _actors(event="c", cancelled="c", retried=("b", "d"), leaf="d")
+
+
+def _fan_out(beside: frozenset[str]) -> Start:
+    left, right = _legs(beside)
+    if "retry" not in beside and "cancellation" not in beside:
+        nodes = {"a": ENDED, **{name: Node("blocked", "a") for name in "bcd"}}
+        return nodes, _actors(event="a", cancelled="a", retried=("a",), leaf="d")
+    nodes = {
+        "a": DONE,
+        "b": replace(left, after="a"),
+        "c": replace(right, after="a"),
+        "d": Node("blocked", "a"),
+    }
+    return nodes, _actors(event="c", cancelled="c", retried=("b",), leaf="d")
+
+
+def _legs(beside: frozenset[str]) -> tuple[Node, Node]:
+    """One leg can be retried, and the other be cancelled, or end with its event lost."""
+    return (
+        FAILED if "retry" in beside else ENDED,
+        RUNNING if "cancellation" in beside else ENDED,
+    )
+
+
+def _actors(
+    event: str, cancelled: str, retried: tuple[str, ...], leaf: str
+) -> Mapping[str, ActorSpec]:
+    return {
+        "second sweep": sweep(2),
+        "live": live(event, number=1),
+        "older live": older_live(event, number=2),
+        "retry": retry(*retried),
+        "cancellation": cancellation(cancelled),
+        "time to live": removal("#meta", leaf),
+    }
+
+
+GRAPHS: Mapping[str, Callable[[frozenset[str]], Start]] = {
+    "pair": _pair,
+    "chain": _chain,
+    "diamond": _diamond,
+    "fan-out": _fan_out,
+}
+
+
+def cell(graph: str, *beside: str, faults: int = 1) -> Scenario:
+    """Return one cell: a graph, with a sweep and those ``beside`` it."""
+    nodes, actors = GRAPHS[graph](frozenset(beside))
+    return Scenario(
+        f"{graph}: sweep, {', '.join(beside)}",
+        nodes,
+        [sweep(1), *(actors[name] for name in beside)],
+        faults,
+        LAGGING,
+        one_task="older live" not in beside,
+        # What the time to live has taken away ends nowhere.
+        converges="time to live" not in beside,
+        retries="retry" in beside,
+    )
+
+
+def cells(faults: int = 1) -> list[Scenario]:
+    """Return the whole matrix."""
+    return [
+        cell(graph, *beside, faults=faults)
+        for graph in GRAPHS
+        for count in (1, 2)
+        for beside in combinations(OTHERS, count)
+    ]

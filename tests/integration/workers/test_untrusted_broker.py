@@ -29,6 +29,7 @@ import redis
 from reconciler.embedded.process import answers_http, free_port, running
 from reconciler.embedded.valkey import valkey_server
 from reconciler.observability.redis_metrics import read_series
+from reconciler.settings import Settings
 from tests.conftest import Servers
 from tests.integration.workers.conftest import RealClock
 from tests.support.processes import ROOT, Celery, until
@@ -343,8 +344,8 @@ def malformed(directory: Path) -> dict[str, str | bytes]:
     return raw | {name: json.dumps(message) for name, message in messages.items()}
 
 
-def count_of_malformed(admin: redis.Redis) -> float:
-    series = read_series(admin)
+def count_of_malformed(admin: redis.Redis, settings: Settings) -> float:
+    series = read_series(admin, settings)
     return series["reconciler_errors_total", (("kind", "malformed_message"),), ""]
 
 
@@ -357,7 +358,7 @@ def test_malformed_messages_are_refused_and_counted_and_the_worker_lives(
     messages = malformed(tmp_path)
 
     def counted(at_least: int) -> bool:
-        return count_of_malformed(guarded.admin) >= at_least
+        return count_of_malformed(guarded.admin, world.settings) >= at_least
 
     with celery.worker() as pid:
         for number, (name, message) in enumerate(messages.items(), start=1):
@@ -374,5 +375,5 @@ def test_malformed_messages_are_refused_and_counted_and_the_worker_lives(
         guarded.admin.lpush(SWEEP_QUEUE, json.dumps(envelope(call(found))))
         until("a release", lambda: world.everything() != before)
     # Each was counted once.
-    assert count_of_malformed(guarded.admin) == len(messages) + 1
+    assert count_of_malformed(guarded.admin, world.settings) == len(messages) + 1
     assert SECRET not in (celery.directory / "w1.log").read_text()

@@ -6,11 +6,33 @@ import sys
 from typing import Any
 
 from celery import Celery, signals
+from celery.apps.beat import Beat
 from kombu.transport import redis as redis_transport
 
 from reconciler.errors import SettingsError
 from reconciler.observability.logs import configure_logging
 from reconciler.settings import load_settings
+
+
+def _in_a_pipe() -> bool:
+    return not (sys.stdout and sys.stdout.isatty())
+
+
+class QuietBeat(Beat):
+    """Celery's beat, without its banner where nobody looks at it."""
+
+    def __init__(self, *, quiet: bool = False, **options: Any) -> None:  # noqa: ANN401 - Celery's
+        super().__init__(quiet=quiet or _in_a_pipe(), **options)
+
+
+class Application(Celery):
+    """The application. In a pipe every line of its processes is a log line (JSON)."""
+
+    @property
+    def Beat(self) -> Any:  # noqa: ANN401, N802 - Celery's name for it, and its own make of class
+        """What `celery beat` runs."""
+        return self.subclass_with_self(QuietBeat)
+
 
 try:
     settings = load_settings()
@@ -19,7 +41,9 @@ except SettingsError as error:
     sys.stderr.write(f"reconciler: {error}\n")
     raise SystemExit(2) from None
 
-app = Celery("reconciler", config_source="celeryconfig", include=["workers.tasks", "workers.about"])
+app = Application(
+    "reconciler", config_source="celeryconfig", include=["workers.tasks", "workers.about"]
+)
 
 # Celery 5.7.0 exits with an AttributeError when Redis goes away while a task is unacknowledged and
 # a slot is free (the consumer's error path uses a connection that is gone). Taken for a lost
@@ -33,3 +57,10 @@ if AttributeError not in _errors:
 @signals.setup_logging.connect
 def _configure_logging(**_: Any) -> None:  # noqa: ANN401 - Celery's
     configure_logging(settings)
+
+
+@signals.celeryd_init.connect
+def _first_word(instance: Any = None, **_: Any) -> None:  # noqa: ANN401 - Celery's
+    """Before a worker says anything: what it warns of as it starts is a line like any other."""
+    configure_logging(settings)
+    instance.quiet = instance.quiet or _in_a_pipe()

@@ -1,18 +1,34 @@
 """Logs: one JSON object a line, or readable lines on a terminal; Celery's own lines included.
 
 An event is a constant name (``contract.md``) and the facts are fields. Context (sweep, task,
-orchestration) is bound with ``structlog.contextvars`` when a piece of work starts.
+orchestration) is bound with ``structlog.contextvars`` when a piece of work starts; Celery's own
+lines, which are written outside of it, get theirs from the task's readable id.
+
+Nothing that is logged holds a secret or a task's description: none is ever a field, a traceback
+has no values in it, long text is cut, and secrets that this process was given are blotted out of
+every line whoever wrote it.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
+from reconciler.observability.printable import printable, printable_json
+from reconciler.observability.secrets import Blotter
 from reconciler.settings import Settings
+
+LONGEST_TEXT = 1_000
+"""Characters of one field; whatever is longer is not a fact, but somebody's text."""
+
+_ORCHESTRATION = re.compile(r"orch_[0-9a-f]{32}")
+_OF_CELERY = ("eta", "runtime", "args", "kwargs", "return_value", "exc")
 
 
 def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
@@ -31,33 +47,92 @@ def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    # Both show the local variables of every frame unless they are told not to, and those of a
-    # client that connects hold its password.
     renderer: list[structlog.typing.Processor] = (
         [
+            _neutralise,
             structlog.dev.ConsoleRenderer(
-                colors=out.isatty(),
-                exception_formatter=structlog.dev.RichTracebackFormatter(show_locals=False),
-            )
+                colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
         ]
         if console
         else [
-            structlog.processors.ExceptionRenderer(
-                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-            ),
-            structlog.processors.JSONRenderer(ensure_ascii=False),
+            # Without the values of local variables: rows and settings are among them.
+            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
+            structlog.processors.JSONRenderer(_dumps),
         ]
     )
     handler = logging.StreamHandler(out)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+        _Blotting(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(), _tell_of_celery],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _cut,
+                *renderer,
+            ],
         )
     )
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level)
+    # Warnings are lines like any other.
+    logging.captureWarnings(capture=True)
     # They tell at each client where its credentials came from.
     for chatty in ("boto3", "botocore", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+class _Blotting(structlog.stdlib.ProcessorFormatter):
+    """Blots out secrets in the finished line, wherever in it they stand."""
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - the formatter's
+        super().__init__(**kwargs)
+        self._blotter = Blotter.of_environment()
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._blotter.blot(super().format(record))
+
+
+def _dumps(value: Any, **options: Any) -> str:  # noqa: ANN401 - json's
+    return printable_json(json.dumps(value, ensure_ascii=False, **options))
+
+
+def _tell_of_celery(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Give a line of Celery's about a task the fields that ours have."""
+    facts = event.pop("data", None)
+    if not isinstance(facts, dict) or "id" not in facts:
+        return event
+    task_id = str(facts["id"])
+    event["celery_task_id"] = task_id
+    event["task"] = facts.get("name")
+    event.update({name: facts[name] for name in _OF_CELERY if facts.get(name) is not None})
+    told = f"{task_id} {facts.get('args', '')} {facts.get('kwargs', '')}"
+    found = _ORCHESTRATION.search(told)
+    if found is not None:
+        event["orchestration_id"] = found[0]
+    sweep = re.search(r"'sweep_id': '([^']+)'", told)
+    if sweep is not None or task_id.startswith("sweep:"):
+        event["sweep_id"] = sweep[1] if sweep is not None else task_id
+    return event
+
+
+def _cut(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    for name, value in event.items():
+        if isinstance(value, str) and len(value) > LONGEST_TEXT and name != "stack":
+            event[name] = f"{value[:LONGEST_TEXT]}… ({len(value)} characters)"
+    return event
+
+
+def _neutralise(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """What is logged may hold what others wrote, and a terminal obeys escape sequences."""
+    return {
+        name: printable(value) if isinstance(value, str) and name not in {"exception", "stack"}
+        else value
+        for name, value in event.items()
+    }  # fmt: skip

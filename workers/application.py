@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from typing import Any
 
 from celery import Celery, signals
+from celery.apps import worker as celery_worker
 from celery.apps.beat import Beat
 from kombu.transport import redis as redis_transport
 
+from reconciler.clock import utc_now
+from reconciler.domain.model import timestamp
 from reconciler.errors import SettingsError
 from reconciler.observability.logs import configure_logging
 from reconciler.settings import load_settings
@@ -63,4 +68,13 @@ def _configure_logging(**_: Any) -> None:  # noqa: ANN401 - Celery's
 def _first_word(instance: Any = None, **_: Any) -> None:  # noqa: ANN401 - Celery's
     """Before a worker says anything: what it warns of as it starts is a line like any other."""
     configure_logging(settings)
-    instance.quiet = instance.quiet or _in_a_pipe()
+    if _in_a_pipe():
+        instance.quiet = True
+        # What a signal's handler says goes past the logging, and past the banner's switch.
+        celery_worker.safe_say = _say_in_one_line  # type: ignore[attr-defined] # not in its stub
+
+
+def _say_in_one_line(said: str, _stream: object = None) -> None:
+    """Write a log line by one system call: a handler of a signal may do no more."""
+    line = json.dumps({"event": said.strip(), "level": "info", "timestamp": timestamp(utc_now())})
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{line}\n".encode())

@@ -67,6 +67,10 @@ class GuardrailUnavailableError(TemporaryError):
     kind = "guardrail_unavailable"
 
 
+class GuardrailOutageError(GuardrailUnavailableError):
+    """The guardrail answers nobody at present."""
+
+
 class PipelineUnavailableError(TemporaryError):
     """The task exists, and its pipeline could not be invoked; the next sweep invokes it."""
 
@@ -103,6 +107,10 @@ class DefectError(PermanentError):
     kind = "unexpected"
 
 
+DEFECTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a defect of ours raises. Not ``Exception``: a worker's time limit must go through."""
+
+
 ERROR_KINDS = (
     "usage",
     "unknown_orchestration",
@@ -121,3 +129,20 @@ ERROR_KINDS = (
     "unexpected",
 )
 """Every value of the label ``reconciler_errors_total{kind}``."""
+
+
+def error_kind(error: BaseException) -> str:
+    """Return the metric label of an error; a defect of ours is ``unexpected``."""
+    return error.kind if isinstance(error, ReconcilerError) else "unexpected"
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an error in one line for a person."""
+    if isinstance(error, ReconcilerError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def lasting(error: BaseException) -> bool:
+    """Whether an error is held against the orchestration: neither an outage nor a setting is."""
+    return not isinstance(error, TemporaryError | AccessError | TableMissingError)

@@ -419,10 +419,7 @@ class _Diagnoser:
         since = moment(attempts.last_failed_at)
         for key, diagnosis in list(self.codes.items()):
             if diagnosis.code in ACTIONABLE:
-                reason = (
-                    f"{diagnosis.code.value}; left alone until {attempts.retry_at} after "
-                    f"{attempts.failures} failures, the last: {attempts.last_error}"
-                )
+                reason = f"{diagnosis.code.value}; {attempts.says}"
                 self._set(self.children[key], Code.QUARANTINED, reason, since)
 
     def _orchestration_code(self) -> tuple[OrchestrationCode, str, datetime | None]:

@@ -157,6 +157,14 @@ class Attempts:
         until = moment(self.retry_at)
         return until is not None and now < until and fingerprint == self.fingerprint
 
+    @property
+    def says(self) -> str:
+        """Until when it is left alone, and why, for a person."""
+        return (
+            f"left alone until {self.retry_at} after {self.failures} failures, "
+            f"the last: {self.last_error}"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Task:

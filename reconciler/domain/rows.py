@@ -195,12 +195,13 @@ def parse_task(item: Item) -> Task:
         problem = f"the task's status {status!r} is not known"
     elif built is not None and passed is None and "NULL" not in built:
         problem = "the task's build_passed is not a boolean"
-    entered = text(item, "status_created_at")
+    # Of another status, it says since when the task was in that one.
+    entered, _, since = (text(item, "status_created_at") or "").partition("#")
     return Task(
         task_id=item["task_id"]["S"],
         status=status,
         user_id=text(item, "user_id"),
-        status_since=entered.partition("#")[2] if entered else None,
+        status_since=since if since and entered == status else None,
         created_at=text(item, "created_at"),
         updated_at=text(item, "updated_at"),
         completed_at=text(item, "completed_at"),

@@ -10,6 +10,7 @@ from typing import Protocol
 from reconciler.domain.codes import OrchestrationCode
 from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
 from reconciler.domain.model import Child, Orchestration, Task
+from reconciler.errors import ReconcilerError
 from reconciler.operations.counts import Counts
 
 RELEASED = "released"
@@ -65,6 +66,7 @@ class ReleaseResult:
     """How a release ended. ``applied`` is False where it was only planned.
 
     ``row``: the child's row as somebody else left it, where a race was lost to them.
+    ``error``: what failed after the release itself: its pipeline could not be invoked.
     ``warnings``: what was left out of the task, for the log.
     """
 
@@ -76,6 +78,7 @@ class ReleaseResult:
     applied: bool = True
     row: Child | None = None
     warnings: tuple[str, ...] = ()
+    error: ReconcilerError | None = None
     counts: Counts = field(default_factory=Counts)
 
 
@@ -114,7 +117,10 @@ class Stuck:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """An orchestration as it was found (``found``), what was done, and how it stands now."""
+    """An orchestration as it was found (``found``), what was done, and how it stands now.
+
+    ``mistake``: an error that only an operator can mend, which holds for all orchestrations.
+    """
 
     orchestration_id: str
     found: Diagnosis | None
@@ -124,6 +130,7 @@ class Evaluation:
     stuck: tuple[Stuck, ...] = ()
     withheld: str | None = None
     orchestration: Orchestration | None = None
+    mistake: ReconcilerError | None = None
 
     @property
     def code(self) -> OrchestrationCode | None:

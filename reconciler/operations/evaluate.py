@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from reconciler.clock import Clock
+from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import Policy
-from reconciler.domain.model import Attempts, ChildStatus, Orchestration, timestamp
+from reconciler.domain.model import Attempts, ChildStatus, Orchestration, moment, timestamp
+from reconciler.errors import DEFECTS, describe_error, lasting
 from reconciler.operations import context as to
 from reconciler.operations.context import (
     ActionOutcome,
@@ -22,9 +24,9 @@ from reconciler.operations.context import (
     Stuck,
 )
 from reconciler.operations.counts import Counts
-from reconciler.operations.release import Releaser
+from reconciler.operations.release import Releaser, known, stranded_seconds
 from reconciler.operations.repair import Repairer
-from reconciler.operations.repair_pass import RepairPass, Withhold, describe_error, lasting
+from reconciler.operations.repair_pass import RepairPass, Withhold
 from reconciler.operations.reporting import Reporter
 from reconciler.stores.budget import BudgetStore
 from reconciler.stores.dynamodb import measured
@@ -36,6 +38,24 @@ QUARANTINE_FROM = 3
 
 LONGEST_QUARANTINE = timedelta(hours=6)
 _LONGEST_ERROR_CHARACTERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class JustRefused:
+    """A child that we have failed ourselves: its dependents have no grace to wait for.
+
+    ``since``: since when it had been due, and they have been stranded; None: for long.
+    """
+
+    sub_issue_id: str
+    since: datetime | None
+
+    def dated(self, orchestration: Orchestration) -> Orchestration:
+        """Return the orchestration as if the child had failed when it became due."""
+        child = orchestration.children.get(self.sub_issue_id)
+        if child is None or child.status is not ChildStatus.FAILED:
+            return orchestration
+        return orchestration.with_child(replace(child, updated_at=known(self.since)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +79,12 @@ class Evaluator:
         orchestration_id: str,
         context: Context,
         dispatch: ReleaseDispatch | None = None,
-        just_refused: str | None = None,
+        just_refused: JustRefused | None = None,
     ) -> Evaluation | None:
         """Read, diagnose and repair one orchestration; None when it has no rows.
 
         ``dispatch`` is given each child to release, oldest due first; without it they are
-        released here. Nothing is changed where ``context.apply`` is False. ``just_refused`` is a
-        child that we have failed ourselves: its dependents have no grace to wait for.
+        released here. Nothing is changed where ``context.apply`` is False.
 
         Raises:
             TemporaryError, PermanentError: it could not be read; nothing was changed.
@@ -77,14 +96,18 @@ class Evaluator:
             if context.by_hand and orchestration.attempts is not None:
                 # A person's word ends a quarantine.
                 orchestration = replace(orchestration, attempts=None)
-            refused = orchestration.children.get(just_refused) if just_refused else None
-            if refused is not None and refused.status is ChildStatus.FAILED:
-                orchestration = orchestration.with_child(replace(refused, updated_at=None))
+            if just_refused is not None:
+                orchestration = just_refused.dated(orchestration)
             work = self._pass(orchestration, context, dispatch)
             try:
                 work.run()
+            except DEFECTS:
+                left_alone = _left_alone(orchestration, context)
+                if left_alone is None:
+                    raise
+                return self._still_failing(orchestration_id, left_alone, context)
             finally:
-                if work.context.apply and work.outcomes:
+                if work.context.apply and (work.outcomes or work.unread):
                     self._remember(orchestration, work)
             work.note_waiting()
             if work.stale and work.context.apply:
@@ -99,7 +122,10 @@ class Evaluator:
             stuck=stuck,
             withheld=work.withheld,
             orchestration=work.orchestration,
+            mistake=work.mistake,
         )
+        for error in work.unread:
+            self.reporter.failed(orchestration_id, error, work.context)
         self.reporter.evaluated(evaluation, work.context)
         return evaluation
 
@@ -124,11 +150,19 @@ class Evaluator:
 
     # -- failures that do not go away
 
+    def _still_failing(self, orchestration_id: str, stuck: Stuck, context: Context) -> Evaluation:
+        """Not even a diagnosis can be had of it, and that is known: shown, and left alone."""
+        counts = Counts(orchestrations_evaluated=1) + count_stuck([stuck])
+        evaluation = Evaluation(orchestration_id, None, None, (), counts, (stuck,))
+        self.reporter.evaluated(evaluation, context)
+        return evaluation
+
     def _remember(self, orchestration: Orchestration, work: RepairPass) -> None:
-        lasting_failures = [error for error in work.failures if lasting(error)]
+        failures = [*work.failures, *work.unread]
+        lasting_failures = [error for error in failures if lasting(error)]
         if lasting_failures:
             self.hold_against(orchestration.orchestration_id, lasting_failures[-1], work.context)
-        elif orchestration.attempts is not None and not work.failures:
+        elif orchestration.attempts is not None and not failures:
             self.orchestrations.clear_attempts(orchestration.orchestration_id)
 
     def hold_against(
@@ -139,7 +173,10 @@ class Evaluator:
         Returns what is on record now; None when it has no rows. The rows are read once more: what
         brings the orchestration back is a change of its rows after this moment.
         """
-        orchestration = self.orchestrations.read(orchestration_id)
+        try:
+            orchestration = self.orchestrations.read(orchestration_id)
+        except DEFECTS:
+            return None  # its rows cannot even be read by our code: it fails anew in each sweep
         if orchestration is None:
             return None
         earlier = orchestration.attempts
@@ -163,6 +200,19 @@ class Evaluator:
     def forgive(self, orchestration_id: str) -> None:
         """Forget an orchestration's failures."""
         self.orchestrations.clear_attempts(orchestration_id)
+
+
+def _left_alone(orchestration: Orchestration, context: Context) -> Stuck | None:
+    """What is said of an orchestration that is quarantined as a whole; None when it is not."""
+    attempts = orchestration.attempts
+    if attempts is None or not context.apply:
+        return None
+    if not attempts.quarantined(context.now, orchestration.fingerprint):
+        return None
+    since = moment(attempts.last_failed_at)
+    age = None if since is None else stranded_seconds(since, context.now)
+    reason = attempts.says
+    return Stuck(orchestration.orchestration_id, None, Code.QUARANTINED.value, reason, age)
 
 
 _COUNTED = {
@@ -194,7 +244,8 @@ def counted_as(action: ActionOutcome) -> str | None:
 
 def count(work: RepairPass, stuck: Iterable[Stuck]) -> Counts:
     """Count what a pass did, or would have done, and what is stuck after it."""
-    done: dict[str, int] = {}
+    after = [a for a in work.outcomes if a.error_kind is not None and a.outcome != to.FAILED]
+    done: dict[str, int] = {"errors": len(work.unread) + len(after)}
     planned: dict[str, int] = {}
     for action in work.outcomes:
         name = counted_as(action)

@@ -14,10 +14,13 @@ from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import LONG_AGO, Policy
 from reconciler.domain.model import Child, Orchestration, moment
 from reconciler.errors import (
+    DEFECTS,
     DefectError,
     ReconcilerError,
     UnknownChildError,
     UnknownOrchestrationError,
+    describe_error,
+    lasting,
 )
 from reconciler.observability.metrics import Metrics
 from reconciler.operations import context as to
@@ -30,10 +33,9 @@ from reconciler.operations.context import (
     Stuck,
 )
 from reconciler.operations.counts import Counts
-from reconciler.operations.evaluate import Evaluator, count_stuck, counted_as
+from reconciler.operations.evaluate import Evaluator, JustRefused, count_stuck, counted_as
 from reconciler.operations.pacing import PagePacer
 from reconciler.operations.release import stranded_seconds
-from reconciler.operations.repair_pass import DEFECTS, describe_error, lasting
 from reconciler.operations.reporting import Reporter
 from reconciler.operations.scan import SegmentCursor, SegmentResult, SegmentScan
 from reconciler.operations.summary import Mode
@@ -186,23 +188,23 @@ class Reconciler:
         context: Context,
     ) -> ReleaseResult:
         orchestration, child = self._read(orchestration_id, sub_issue_id, depends_on)
+        since = due_since or due_moment(orchestration, child)
         withheld = self.withhold(orchestration) if context.apply else None
         if withheld is not None:
             outcome = to.PAUSED if self.control.paused() is not None else to.REPORT_ONLY
             result = ReleaseResult(outcome, child.task_id, detail=withheld, applied=False)
         else:
-            since = due_since or due_moment(orchestration, child)
             result = self.evaluator.releaser.release(
                 orchestration, child, since, Code.LOST_RELEASE.value, context
             )
-        action = _as_action(child, result, due_since or due_moment(orchestration, child), context)
+        action = _as_action(child, result, since, context)
         self.reporter.acted(orchestration_id, action, context)
         counts = _counts_of(orchestration_id, action, context)
         if context.apply and result.applied and context.by_hand and orchestration.attempts:
             self.evaluator.forgive(orchestration_id)
         if result.applied and self._leads_on(result):
             # Dependents of a refused child are skipped, and of a finished one released, at once.
-            refused = sub_issue_id if result.outcome == to.REFUSED else None
+            refused = JustRefused(sub_issue_id, since) if result.outcome == to.REFUSED else None
             after = self.evaluator.evaluate(orchestration_id, context, just_refused=refused)
             if after is not None:
                 # What it consumed is metered by the release around it already.
@@ -321,6 +323,7 @@ def _as_action(
         detail=result.detail,
         stranded_seconds=stranded_seconds(since, context.now) if known and since else None,
         warnings=result.warnings,
+        error_kind=result.error.kind if result.error is not None else None,
     )
 
 
@@ -339,6 +342,8 @@ def _counts_of(orchestration_id: str, action: ActionOutcome, context: Context) -
     if name is not None:
         one = {name: 1}
         counts = Counts.from_json(one) if action.applied else Counts(planned=one)
+    if action.error_kind is not None:
+        counts += Counts(errors=1)
     code = _LEFT_STUCK.get(action.outcome)
     if code is None or context.by_hand:
         return counts

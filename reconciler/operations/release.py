@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from reconciler.domain.codes import Code
+from reconciler.domain.diagnosis import LONG_AGO
+from reconciler.domain.identity import task_id_for
 from reconciler.domain.model import (
     TERMINAL_CHILD,
     UNRELEASED,
@@ -57,6 +60,20 @@ def audit_metadata(
     return metadata
 
 
+def concerned_task(child: Child) -> str:
+    """Return the task that a repair of ``child`` concerns: its own, else the one it would get.
+
+    A child that was never released has none; what happened to it is told under the id that every
+    releaser of ours would give its task, and does give it when it is released after all.
+    """
+    return child.task_id or task_id_for(child.idempotency_key, child.created_at)
+
+
+def known(since: datetime | None) -> str | None:
+    """Return a moment as rows have it; None where it is not known."""
+    return None if since is None or since == LONG_AGO else timestamp(since)
+
+
 def stranded_seconds(since: datetime, now: datetime) -> float:
     """Return for how long something has been due, in seconds, never negative."""
     return max(0.0, (now - since).total_seconds())
@@ -99,7 +116,7 @@ class Releaser:
             return self.adopt(orchestration, child, existing, since, code, context)
         draft = self._prepare(orchestration, child, context)
         if isinstance(draft, Refusal):
-            return self._refuse(child, draft.reason, context)
+            return self._refuse(child, draft.reason, since, context)
         if context.apply and not self.pacer.acquire():
             return ReleaseResult(to.PACED, detail="the rate of releases is used up for now")
         slots = None
@@ -171,10 +188,22 @@ class Releaser:
             )
         return draft
 
-    def _refuse(self, child: Child, reason: str, context: Context) -> ReleaseResult:
+    def _refuse(
+        self, child: Child, reason: str, since: datetime | None, context: Context
+    ) -> ReleaseResult:
         if context.apply:
-            action = self.orchestrations.set_refused(child, reason, timestamp(context.now))
-            lost = self.dynamodb.transact([action])
+            metadata = audit_metadata(
+                child, Code.REFUSED, child.raw_status, ChildStatus.FAILED, since, context
+            )
+            metadata["reason"] = {"S": reason}
+            lost = self.dynamodb.transact(
+                [
+                    self.orchestrations.set_refused(child, reason, timestamp(context.now)),
+                    self.tasks.event(
+                        concerned_task(child), "orchestration_recovered", metadata, context.now
+                    ),
+                ]
+            )
             if lost is not None:
                 return self._lost(child, lost, 0)
         return ReleaseResult(to.REFUSED, detail=reason, applied=context.apply)
@@ -260,18 +289,24 @@ class Releaser:
         return actions
 
     def _committed(self, draft: TaskDraft, context: Context) -> ReleaseResult:
-        detail = ""
+        failed: PipelineUnavailableError | None = None
         if self.pipeline is not None:
             try:
                 self.invoke(draft.task_id, context, again_after=None)
             except PipelineUnavailableError as error:
                 # The release stands; the task lacks its record, so the next sweep invokes it.
-                detail = str(error)
+                failed = error
         task = self._created(draft, context)
-        if detail:
+        if failed is not None:
             task = replace(task, invoked_at=None)
         return ReleaseResult(
-            to.RELEASED, draft.task_id, draft.branch_name, detail, task, warnings=draft.warnings
+            to.RELEASED,
+            draft.task_id,
+            draft.branch_name,
+            str(failed or ""),
+            task,
+            warnings=draft.warnings,
+            error=failed,
         )
 
     @staticmethod

@@ -14,7 +14,12 @@ from reconciler.domain.planning import Adopt, Advance, Nudge, Reinvoke, ResetCla
 from reconciler.domain.rows import parse_child
 from reconciler.operations import context as to
 from reconciler.operations.context import Context
-from reconciler.operations.release import MAX_ACTIONS, Releaser, audit_metadata
+from reconciler.operations.release import (
+    MAX_ACTIONS,
+    Releaser,
+    audit_metadata,
+    concerned_task,
+)
 from reconciler.stores.conditions import Action
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.orchestrations import OrchestrationStore
@@ -75,18 +80,24 @@ class Repairer:
         return Repaired(to.DONE, child.moved(task.outcome, task.finished_at), task)
 
     def skip(
-        self, cause: Child, children: Sequence[Child], actions: Sequence[Skip], context: Context
+        self,
+        cause: Child,
+        children: Sequence[Child],
+        actions: Sequence[Skip],
+        concerned: str,
+        context: Context,
     ) -> list[Repaired]:
         """Skip the dependents of ``cause``, as many at once as a transaction takes.
 
         One that somebody else has moved is left out, and the others are tried again.
+        ``concerned`` is the task whose failure they are skipped for.
         """
         results: dict[str, Repaired] = {}
         for start in range(0, len(children), _SKIPS_PER_TRANSACTION):
             stop = start + _SKIPS_PER_TRANSACTION
             pending = dict(zip(children[start:stop], actions[start:stop], strict=True))
             while pending:
-                lost = self._skip_together(cause, pending, context)
+                lost = self._skip_together(cause, pending, concerned, context)
                 for child in list(pending):
                     if lost is None:
                         at = cause.updated_at
@@ -101,7 +112,7 @@ class Repairer:
         return [results[child.sub_issue_id] for child in children]
 
     def _skip_together(
-        self, cause: Child, pending: dict[Child, Skip], context: Context
+        self, cause: Child, pending: dict[Child, Skip], concerned: str, context: Context
     ) -> dict[str, Repaired] | None:
         """Return None when all were skipped, else those that were not, and why."""
         if not context.apply:
@@ -109,13 +120,15 @@ class Repairer:
         at = timestamp(context.now)
         transaction: list[Action] = [self.orchestrations.expect_failure(cause)]
         transaction.extend(self.orchestrations.set_skipped(child, at) for child in pending)
-        if cause.task_id is not None:
-            first, action = next(iter(pending.items()))
-            metadata = audit_metadata(
-                first, action.code, first.raw_status, ChildStatus.SKIPPED, action.since, context
-            )
-            metadata["skipped"] = {"L": [{"S": child.sub_issue_id} for child in pending]}
-            transaction.append(self.tasks.event(cause.task_id, RECOVERED, metadata, context.now))
+        first, action = next(iter(pending.items()))
+        metadata = audit_metadata(
+            first, action.code, first.raw_status, ChildStatus.SKIPPED, action.since, context
+        )
+        # One event for all of them: one each would double what a large closure costs.
+        metadata["skipped"] = {
+            "M": {child.sub_issue_id: {"S": child.raw_status} for child in pending}
+        }
+        transaction.append(self.tasks.event(concerned, RECOVERED, metadata, context.now))
         lost = self.dynamodb.transact(transaction)
         if lost is None:
             return None
@@ -151,13 +164,12 @@ class Repairer:
         if context.apply:
             at = timestamp(context.now)
             transaction = [self.orchestrations.set_claim_reset(child, at)]
-            if child.task_id is not None:
-                metadata = audit_metadata(
-                    child, action.code, child.raw_status, ChildStatus.READY, action.since, context
-                )
-                transaction.append(
-                    self.tasks.event(child.task_id, RECOVERED, metadata, context.now)
-                )
+            metadata = audit_metadata(
+                child, action.code, child.raw_status, ChildStatus.READY, action.since, context
+            )
+            transaction.append(
+                self.tasks.event(concerned_task(child), RECOVERED, metadata, context.now)
+            )
             lost = self.dynamodb.transact(transaction)
             if lost is not None:
                 return _lost(lost.reasons[0].item)

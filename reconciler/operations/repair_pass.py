@@ -23,7 +23,7 @@ from reconciler.domain.diagnosis import (
     Policy,
     diagnose,
 )
-from reconciler.domain.model import Child, ChildStatus, Orchestration, Task
+from reconciler.domain.model import FAILURE, Child, ChildStatus, Orchestration, Task
 from reconciler.domain.planning import (
     Action,
     Adopt,
@@ -38,11 +38,15 @@ from reconciler.domain.planning import (
     plan_nudge,
 )
 from reconciler.errors import (
+    DEFECTS,
     AccessError,
+    GuardrailOutageError,
     ReconcilerError,
+    SettingsError,
     StoreUnavailableError,
     TableMissingError,
-    TemporaryError,
+    describe_error,
+    error_kind,
 )
 from reconciler.operations import context as to
 from reconciler.operations.context import (
@@ -52,16 +56,15 @@ from reconciler.operations.context import (
     ReleaseRequest,
     Stuck,
 )
-from reconciler.operations.release import Releaser, stranded_seconds
+from reconciler.operations.release import Releaser, concerned_task, known, stranded_seconds
 from reconciler.operations.repair import Repaired, Repairer
 from reconciler.stores.budget import BudgetStore, Slots, unreadable
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.tasks import TaskStore
 
-DEFECTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What a defect of ours raises. Not ``Exception``: a worker's time limit must go through."""
+OPERATORS_MISTAKES = (AccessError, SettingsError, TableMissingError)
 
-_STOPPING = (AccessError, TableMissingError, StoreUnavailableError)
+_STOPPING = (AccessError, GuardrailOutageError, StoreUnavailableError, TableMissingError)
 """After these, nothing else of the orchestration would succeed either."""
 
 Withhold = Callable[[Orchestration], str | None]
@@ -112,14 +115,17 @@ class RepairPass:
         self._found: dict[str, Task | None] = {}
         self._slots: Slots | None = None
         self._allowed = False
+        self._halted = False
         self._parent_note = ""
         self._attempted: set[tuple[str, str]] = set()
+        self._roots: dict[str, str] = {}  # child that failed → the task that its skips concern
         self.found: Diagnosis | None = None
         self.now: Diagnosis | None = None
         self.outcomes: list[ActionOutcome] = []
         self.withheld: str | None = None  # why nothing is changed
         self.stale = False
         self.failures: list[BaseException] = []
+        self.unread: list[ReconcilerError] = []  # what could not be read beside the rows
         self.queued: set[str] = set()
 
     # -- the loop
@@ -148,7 +154,7 @@ class RepairPass:
 
     @property
     def _stopped(self) -> bool:
-        return any(isinstance(error, _STOPPING) for error in self.failures)
+        return self._halted or any(isinstance(error, _STOPPING) for error in self.failures)
 
     def _diagnose(self) -> Diagnosis:
         self._read_tasks(
@@ -188,6 +194,12 @@ class RepairPass:
             if self.withheld is not None:
                 self.context = replace(self.context, apply=False)
 
+    def _halt_if_withheld(self) -> None:
+        """Stop where a pause has come since the pass began; asked before each write."""
+        if self.context.apply:
+            self.withheld = self._withhold(self.orchestration)
+            self._halted = self.withheld is not None
+
     def _begin(self, action: Action) -> bool:
         key = (action.verb, action.sub_issue_id)
         if key in self._attempted:
@@ -208,8 +220,9 @@ class RepairPass:
         try:
             self._slots = store.open(meta.user_id, prune=False)
         except ReconcilerError as error:
+            # None left; what needs no slot is repaired all the same.
             self._evidence = replace(self._evidence, budget=unreadable(error))
-            self.failures.append(error)
+            self.unread.append(error)
         else:
             budget = self._slots.budget(
                 self.orchestration.orchestration_id, self.context.now, self._budget_fresh_for
@@ -232,6 +245,9 @@ class RepairPass:
                 self._skip(cause, [a for a in together if isinstance(a, Skip)])
 
     def _skip(self, cause: str, actions: list[Skip]) -> None:
+        self._halt_if_withheld()
+        if self._stopped:
+            return
         due = [a for a in actions if a.sub_issue_id in self._children]
         source = self._children.get(cause)
         if source is None or source.status not in {ChildStatus.FAILED, ChildStatus.SKIPPED}:
@@ -240,7 +256,7 @@ class RepairPass:
             return
         children = [self._children[a.sub_issue_id] for a in due]
         try:
-            results = self._repairer.skip(source, children, due, self.context)
+            results = self._repairer.skip(source, children, due, self._root(source), self.context)
         except (ReconcilerError, *DEFECTS) as error:
             for action in due:
                 self._failed(action, error)
@@ -248,7 +264,27 @@ class RepairPass:
         for action, result in zip(due, results, strict=True):
             self._done(action, result)
 
+    def _root(self, cause: Child) -> str:
+        """Return the task that failed first: a skipped child is skipped for another's failure."""
+        passed: dict[str, Child] = {}
+        current: Child | None = cause
+        while (
+            current is not None
+            and current.sub_issue_id not in self._roots
+            and current.task_id is None
+            and current.status is ChildStatus.SKIPPED
+        ):
+            passed[current.sub_issue_id] = current
+            before = [self._children.get(key) for key in current.depends_on]
+            fell = [c for c in before if c is not None and c.status in FAILURE]
+            current = next((c for c in fell if c.sub_issue_id not in passed), None)
+        current = current or cause
+        root = self._roots.get(current.sub_issue_id) or concerned_task(current)
+        self._roots.update(dict.fromkeys((*passed, current.sub_issue_id), root))
+        return root
+
     def _act_on(self, action: Action) -> None:
+        self._halt_if_withheld()
         child = self._children.get(action.sub_issue_id)
         if child is None or self._stopped:
             return
@@ -306,7 +342,7 @@ class RepairPass:
         error: BaseException | None = None,
         warnings: tuple[str, ...] = (),
     ) -> None:
-        since = None if action.since in {None, LONG_AGO} else action.since
+        since = None if action.since == LONG_AGO else action.since
         self.outcomes.append(
             ActionOutcome(
                 verb=action.verb,
@@ -332,6 +368,7 @@ class RepairPass:
                 self._queue(release, self._dispatch)
             return
         for release in releases:
+            self._halt_if_withheld()
             if self._stopped:
                 return
             child = self._children.get(release.sub_issue_id)
@@ -371,8 +408,8 @@ class RepairPass:
                 self._tasks[result.task.task_id] = result.task
             self._use_slot()
         elif result.outcome == to.REFUSED:
-            # In the same pass its dependents are skipped: they have waited long enough.
-            self._stands(child.sub_issue_id, child.moved(ChildStatus.FAILED, None))
+            # In the same pass its dependents are skipped: they have waited for as long as it.
+            self._stands(child.sub_issue_id, child.moved(ChildStatus.FAILED, known(release.since)))
         elif result.outcome == to.IDEMPOTENCY_CONFLICT:
             self._found[child.idempotency_key] = result.task
         elif result.outcome not in {to.OVER_BUDGET, to.PACED}:
@@ -383,6 +420,7 @@ class RepairPass:
             result.outcome,
             task_id=result.task_id,
             detail=result.detail,
+            error=result.error,
             warnings=result.warnings,
         )
 
@@ -391,6 +429,12 @@ class RepairPass:
         if budget is not None:
             left = replace(budget, room=max(0, budget.room - 1))
             self._evidence = replace(self._evidence, budget=left)
+
+    @property
+    def mistake(self) -> ReconcilerError | None:
+        """What only an operator can mend: a table or a permission that is missing, if any is."""
+        errors = [*self.failures, *self.unread]
+        return next((error for error in errors if isinstance(error, OPERATORS_MISTAKES)), None)
 
     def note_waiting(self) -> None:
         """Leave word of who waits for a slot, so that the oldest of the user goes first."""
@@ -454,20 +498,3 @@ class RepairPass:
 
     def _age(self, since: datetime | None) -> float | None:
         return None if since is None else stranded_seconds(since, self.context.now)
-
-
-def error_kind(error: BaseException) -> str:
-    """Return the metric label of an error; a defect of ours is ``unexpected``."""
-    return error.kind if isinstance(error, ReconcilerError) else "unexpected"
-
-
-def describe_error(error: BaseException) -> str:
-    """Return an error in one line for a person."""
-    if isinstance(error, ReconcilerError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
-
-
-def lasting(error: BaseException) -> bool:
-    """Whether an error is held against the orchestration: neither an outage nor a setting is."""
-    return not isinstance(error, TemporaryError | AccessError | TableMissingError)

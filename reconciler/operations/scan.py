@@ -19,7 +19,7 @@ from reconciler.domain.diagnosis import Policy
 from reconciler.domain.model import Item, Orchestration, Task
 from reconciler.domain.nomination import plainly_settled, running_tasks, suspicious
 from reconciler.domain.rows import parse_orchestration
-from reconciler.errors import ThrottledError
+from reconciler.errors import DEFECTS, ThrottledError
 from reconciler.operations.counts import Counts
 from reconciler.operations.pacing import PagePacer
 from reconciler.stores.dynamodb import measured
@@ -75,6 +75,7 @@ class SegmentScan:
         self._waiting: deque[tuple[Orchestration, list[str]]] = deque()
         self._wanted: deque[str] = deque()
         self._read: dict[str, Task | None] = {}
+        self._broken: list[str] = []
         self._nominate: Nominate = lambda _: None
 
     def run(
@@ -162,12 +163,18 @@ class SegmentScan:
         rows, self._rows = self._rows, []
         if not rows:
             return
-        if plainly_settled(rows):
+        name = rows[0]["orchestration_id"]["S"]
+        try:
+            plain = plainly_settled(rows)
+            orchestration = None if plain else parse_orchestration(name, rows)
+        except DEFECTS:
+            # Where our code fails on one, the authority fails on it alone, and says why.
+            self._broken.append(name)
             self._scanned += 1
             return
-        orchestration = parse_orchestration(rows[0]["orchestration_id"]["S"], rows)
         if orchestration is None:
-            return  # nothing but markers
+            self._scanned += plain  # else it is nothing but markers
+            return
         self._scanned += 1
         wanted = running_tasks(orchestration)
         if not wanted:
@@ -183,6 +190,8 @@ class SegmentScan:
         self._wanted.clear()
         if rest:
             self._read_tasks(rest)
+        for name in self._broken:
+            self._nominate(name)
 
     def _read_tasks(self, task_ids: Sequence[str]) -> None:
         with measured() as consumed:
@@ -197,7 +206,11 @@ class SegmentScan:
                 self._read.pop(task_id, None)
 
     def _judge(self, orchestration: Orchestration, now: datetime) -> None:
-        if suspicious(orchestration, self._read, self._policy, now):
+        try:
+            nominated = suspicious(orchestration, self._read, self._policy, now)
+        except DEFECTS:
+            nominated = True
+        if nominated:
             self._nominate(orchestration.orchestration_id)
 
 

@@ -11,16 +11,11 @@ from threading import Lock
 import structlog
 from ulid import ULID
 
-from reconciler.errors import (
-    AccessError,
-    ReconcilerError,
-    SettingsError,
-    TableMissingError,
-    UnknownOrchestrationError,
-)
+from reconciler.errors import ReconcilerError, UnknownOrchestrationError
 from reconciler.operations.context import ActionOutcome, Evaluation
 from reconciler.operations.counts import Counts
 from reconciler.operations.reconciler import Reconciler
+from reconciler.operations.repair_pass import OPERATORS_MISTAKES
 from reconciler.operations.scan import SegmentCursor
 from reconciler.operations.summary import SweepSummary, record_sweep
 from reconciler.settings import Settings
@@ -29,8 +24,6 @@ log = structlog.get_logger("reconciler")
 
 _MOST_THREADS = 4
 """A thread each for some segments: it is the network that is waited for."""
-
-_OPERATORS_MISTAKES = (AccessError, SettingsError, TableMissingError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +54,7 @@ class _Tally:
         self.pages = 0
         self.unread = 0
         self.withheld: set[str] = set()
+        self._nominated: set[str] = set()
         self.counts = Counts()
 
     def add(self, counts: Counts, *, segment_done: bool = False) -> None:
@@ -88,6 +82,15 @@ class _Tally:
             if self._on_evaluation is not None:
                 self._on_evaluation(evaluation)
         self.add(evaluation.counts)
+        if evaluation.mistake is not None:
+            raise evaluation.mistake
+
+    def first_time(self, orchestration_id: str) -> bool:
+        """Whether it has not been nominated yet: a very large one may be in several segments."""
+        with self._lock:
+            new = orchestration_id not in self._nominated
+            self._nominated.add(orchestration_id)
+            return new
 
 
 def run_inline_sweep(
@@ -162,13 +165,15 @@ def _sweep_segment(
     reconciler: Reconciler, tally: _Tally, cursor: SegmentCursor, *, report: bool
 ) -> None:
     def evaluate(orchestration_id: str) -> None:
+        if not tally.first_time(orchestration_id):
+            return
         try:
             evaluation = reconciler.evaluate(
                 orchestration_id, sweep_id=cursor.sweep_id, report=report
             )
         except UnknownOrchestrationError:
             tally.add(Counts(orchestrations_evaluated=1))  # gone since it was scanned
-        except _OPERATORS_MISTAKES:
+        except OPERATORS_MISTAKES:
             raise
         except ReconcilerError as error:
             # One that cannot be evaluated never stops the others.
@@ -178,7 +183,7 @@ def _sweep_segment(
 
     try:
         result = reconciler.scan_segment(cursor, out_of_time=tally.page_read, nominate=evaluate)
-    except _OPERATORS_MISTAKES:
+    except OPERATORS_MISTAKES:
         raise
     except ReconcilerError as error:
         tally.unread += 1

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS, _READ_SECONDS = 3, 10
 _ATTEMPTS = 4
+_ATTEMPTS_ELSEWHERE = 2
+"""Of the guardrail and the pipeline: a release asks both, and has 50 seconds for all of it."""
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -54,12 +56,12 @@ def policy_of(settings: Settings) -> Policy:
     )
 
 
-def client_config() -> Config:
-    """Return the configuration of every client: bounded waits, and retries that stand back."""
+def client_config(attempts: int | None = None) -> Config:
+    """Return the configuration of a client: bounded waits, and retries that stand back."""
     return Config(
         connect_timeout=_CONNECT_SECONDS,
         read_timeout=_READ_SECONDS,
-        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        retries={"mode": "standard", "total_max_attempts": attempts or _ATTEMPTS},
         max_pool_connections=16,
         # DynamoDB checks what it is sent; a second check here is a seventh of a repair's CPU time.
         parameter_validation=False,
@@ -95,10 +97,10 @@ def build_reconciler(
     counted = metrics if metrics is not None else NULL_METRICS
     try:
         session = session or boto3.Session()
-        config = client_config()
-        client = read_plainly(session.client("dynamodb", config=config))
+        client = read_plainly(session.client("dynamodb", config=client_config()))
         count_throttles(client, counted)
         dynamodb = DynamoDB(client, counted)
+        config = client_config(_ATTEMPTS_ELSEWHERE)
         pipeline = guardrail = None
         if settings.orchestrator_function_arn is not None:
             lambda_ = session.client("lambda", config=config)

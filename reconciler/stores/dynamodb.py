@@ -222,11 +222,11 @@ class DynamoDB:
         self, error: ClientError, operation: str, request: Mapping[str, Any]
     ) -> ReconcilerError:
         code = error.response["Error"]["Code"]
-        table = request.get("TableName") or ", ".join(request.get("RequestItems", ()))
         said = error.response["Error"].get("Message") or code
+        what = f"{operation} on {', '.join(sorted(set(_tables_of(request))))}"
         if code in THROTTLES:
-            return ThrottledError(f"{operation} on {table or 'the tables'} was throttled")
-        return translate(error, f"{operation} on {table or 'the tables'}", said)
+            return ThrottledError(f"{what} was throttled")
+        return translate(error, what, said)
 
 
 def count_throttles(client: DynamoDBClient, metrics: Metrics) -> None:

@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from reconciler.errors import GuardrailUnavailableError
+from reconciler.errors import GuardrailOutageError, GuardrailUnavailableError
 
 if TYPE_CHECKING:
     from mypy_boto3_bedrock_runtime import BedrockRuntimeClient
 
 
+PAUSE_SECONDS = 5.0
+"""For how long a guardrail that did not answer is not asked again."""
+
+
 class Guardrail:
     """A Bedrock guardrail (``ApplyGuardrail``)."""
 
-    def __init__(self, client: BedrockRuntimeClient, guardrail_id: str, version: str) -> None:
+    def __init__(
+        self,
+        client: BedrockRuntimeClient,
+        guardrail_id: str,
+        version: str,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._client = client
         self._guardrail_id = guardrail_id
         self._version = version
+        self._monotonic = monotonic
+        self._not_before = monotonic()
 
     def blocks(self, text: str) -> bool:
         """Return whether the guardrail blocks ``text``: for good.
 
         Raises:
-            GuardrailUnavailableError: it did not answer, or not in a form that is understood.
+            GuardrailOutageError: it does not answer, or did not a moment ago: thousands of
+                children may be due, and each would wait for it.
+            GuardrailUnavailableError: it does not take this text, or answered in no known form.
         """
+        if self._monotonic() < self._not_before:
+            raise GuardrailOutageError("the guardrail did not answer a moment ago")
         try:
             answer = self._client.apply_guardrail(
                 guardrailIdentifier=self._guardrail_id,
@@ -35,9 +53,19 @@ class Guardrail:
             )
         except (ClientError, BotoCoreError) as error:
             msg = f"the guardrail did not answer: {error}"
-            raise GuardrailUnavailableError(msg) from error
+            if _about_this_text(error):
+                raise GuardrailUnavailableError(msg) from error
+            self._not_before = self._monotonic() + PAUSE_SECONDS
+            raise GuardrailOutageError(msg) from error
         action = answer.get("action")
         if action not in {"NONE", "GUARDRAIL_INTERVENED"}:
             msg = f"the guardrail answered {action!r}, which is not known"
             raise GuardrailUnavailableError(msg)
         return action == "GUARDRAIL_INTERVENED"
+
+
+def _about_this_text(error: ClientError | BotoCoreError) -> bool:
+    return isinstance(error, ClientError) and error.response["Error"]["Code"] in {
+        "ValidationException",
+        "ServiceQuotaExceededException",
+    }

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
+from reconciler.domain import nomination as nomination_module
 from reconciler.domain.task import draft_task
 from reconciler.errors import AccessError, DefectError, StoreUnavailableError, TableMissingError
 from reconciler.operations import release as release_module
+from reconciler.operations import repair_pass as repair_pass_module
+from reconciler.operations import scan as scan_module
 from reconciler.operations.sweep import run_inline_sweep
+from reconciler.stores import orchestrations as orchestrations_module
 from reconciler.stores.control import ControlStore
 from tests.support.world import World
 
@@ -169,3 +173,59 @@ def test_no_credentials_is_an_access_error(monkeypatch: pytest.MonkeyPatch, worl
     found = world.seed({"a": []})
     with pytest.raises(AccessError):
         world.reconciler().release(found, "a")
+
+
+# -- one that our own code fails on
+
+
+def breaks_on(broken: str, whole: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``whole``, broken for one orchestration, which its first argument is or names."""
+
+    def breaks(first: Any, *args: Any, **kwargs: Any) -> Any:
+        if broken in (first, getattr(first, "orchestration_id", None)):
+            raise KeyError("no such thing")
+        return whole(first, *args, **kwargs)
+
+    return breaks
+
+
+def break_on(monkeypatch: pytest.MonkeyPatch, broken: str, step: str) -> None:
+    """Break what is read, or what is diagnosed, of one orchestration, wherever it is called."""
+    modules, name = {
+        "reading its rows": ((scan_module, orchestrations_module), "parse_orchestration"),
+        "diagnosing it": ((nomination_module, repair_pass_module), "diagnose"),
+    }[step]
+    for module in modules:
+        monkeypatch.setattr(module, name, breaks_on(broken, getattr(module, name)))
+
+
+@pytest.mark.parametrize("step", ["reading its rows", "diagnosing it"])
+def test_one_that_cannot_be_evaluated_never_stops_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    broken, sound = world.seed({"a": []}), [world.seed({"a": []}) for _ in range(3)]
+    break_on(monkeypatch, broken, step)
+    summary = sweep(world)
+    assert summary.complete
+    assert (summary.counts.released, summary.counts.errors) == (3, 1)
+    assert summary.counts.stuck == {"check_failed": 1}
+    assert {world.statuses(found)["a"] for found in sound} == {"released"}
+    assert world.statuses(broken) == {"a": "blocked"}
+
+
+def test_one_whose_evaluation_keeps_failing_is_backed_off_and_shown(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = world.seed({"a": []})
+    break_on(monkeypatch, broken, "diagnosing it")
+    start, tried = world.clock(), []
+    for _ in range(10):
+        summary = sweep(world)
+        if summary.counts.errors:
+            tried.append((world.clock() - start).total_seconds() / 300)
+        else:
+            assert summary.counts.stuck == {"quarantined": 1}
+        world.clock.forward(300)
+    assert tried == [0, 1, 2, 3, 5, 9]
+    monkeypatch.undo()
+    assert world.reconciler().evaluate(broken).counts.released == 1

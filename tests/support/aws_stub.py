@@ -5,10 +5,17 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+_ERRORS = {
+    400: "ValidationException",
+    403: "AccessDeniedException",
+    429: "ThrottlingException",
+    500: "InternalServerException",
+}
 
 
 @dataclass
@@ -21,9 +28,19 @@ class AwsStub:
     invoke_status: int = 202
     guardrail_status: int = 200
     guardrail_action: str = "NONE"
+    slow: threading.Event | None = None
+    """Set: no answer comes before this event."""
+    refuses: str | None = None
+    """The guardrail takes no text that holds this."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    asked: int = 0
 
     def answer(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
         """Answer one request."""
+        with self.lock:
+            self.asked += 1
+        if self.slow is not None:
+            self.slow.wait(60)
         said = json.loads(body or b"{}")
         if path.endswith("/invocations"):
             if self.invoke_status == 202:
@@ -32,6 +49,8 @@ class AwsStub:
             return self.invoke_status, {"Type": "Service", "Message": "not now"}
         if self.guardrail_status != 200:
             return self.guardrail_status, {"message": "not now"}
+        if self.refuses is not None and self.refuses in body.decode():
+            return 400, {"message": "not such a text"}
         self.screened.append(said["content"][0]["text"]["text"])
         return 200, {
             "action": self.guardrail_action,
@@ -67,12 +86,13 @@ def aws_stub() -> Iterator[AwsStub]:
             status, answer = stub.answer(self.path, body)
             body = json.dumps(answer).encode()
             self.send_response(status)
-            if status == 429:
-                self.send_header("x-amzn-ErrorType", "ThrottlingException")
+            if status in _ERRORS:
+                self.send_header("x-amzn-ErrorType", _ERRORS[status])
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            with suppress(OSError):  # whoever asked has given up
+                self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -1,0 +1,245 @@
+"""What is temporary changes nothing and is counted; what only an operator can mend is said."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from reconciler.errors import AccessError, TableMissingError
+from reconciler.operations.summary import SweepSummary
+from reconciler.operations.sweep import run_inline_sweep
+from tests.support.aws_stub import AwsStub, aws_stub
+from tests.support.faulty_endpoint import (
+    BROKEN,
+    DENIED,
+    EXPIRED_CREDENTIALS,
+    THROTTLED,
+    WRONG_CREDENTIALS,
+    FaultyEndpoint,
+    faulty_endpoint,
+)
+from tests.support.world import REPO, World
+
+pytestmark = pytest.mark.integration
+MakeWorld = Callable[..., World]
+ARN = "arn:aws:lambda:us-east-1:123456789012:function:orchestrator"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait less, and less often, for what does not answer here."""
+    monkeypatch.setattr("reconciler.operations.wiring._ATTEMPTS", 1)
+    monkeypatch.setattr("reconciler.operations.wiring._ATTEMPTS_ELSEWHERE", 1)
+    monkeypatch.setattr("reconciler.stores.dynamodb._LONGEST_PAUSE_SECONDS", 0.01)
+
+
+@pytest.fixture
+def service(world: World) -> Iterator[FaultyEndpoint]:
+    """The world's endpoint, as its reconcilers see it."""
+    with faulty_endpoint(world.endpoint) as found:
+        world.endpoint = found.url
+        yield found
+
+
+def sweep(world: World, **changes: Any) -> SweepSummary:
+    reconciler = world.reconciler(**changes)
+    return run_inline_sweep(reconciler, reconciler.settings, segments=1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"), [(THROTTLED, "throttled"), (BROKEN, "store_unavailable")]
+)
+def test_a_release_that_cannot_be_written_changes_nothing_and_is_tried_again(
+    world: World, service: FaultyEndpoint, answer: tuple[int, str], kind: str
+) -> None:
+    found = world.seed({"a": []})
+    before = world.everything()
+    service.fail(answer, "TransactWriteItems")
+    summary = sweep(world)
+    assert world.everything() == before
+    assert (summary.counts.errors, summary.counts.stuck) == (1, {"lost_release": 1})
+    assert world.metrics.count("reconciler_errors_total", kind=kind) == 1
+    assert world.metrics.count("reconciler_releases_total", outcome="failed") == 1
+    if answer == THROTTLED:
+        table = world.settings.task_table_name
+        assert world.metrics.count("reconciler_dynamodb_throttles_total", table=table) > 0
+    service.mend()
+    assert sweep(world).counts.released == 1
+    assert len(world.tasks(found)) == 1
+
+
+def test_a_conflict_that_passes_is_no_error(world: World, service: FaultyEndpoint) -> None:
+    world.seed({"a": []})
+    service.fail((400, "TransactionConflictException"), "TransactWriteItems", times=3)
+    summary = sweep(world)
+    assert (summary.counts.released, summary.counts.errors) == (1, 0)
+
+
+def test_one_orchestration_that_cannot_be_read_never_stops_the_others(
+    world: World, service: FaultyEndpoint
+) -> None:
+    away, *others = (world.seed({"a": []}) for _ in range(4))
+    service.fail(BROKEN, "Query", away)
+    summary = sweep(world)
+    assert summary.complete
+    assert (summary.counts.released, summary.counts.errors) == (3, 1)
+    assert summary.counts.stuck == {"check_failed": 1}
+    assert world.statuses(away) == {"a": "blocked"}
+    assert {world.statuses(found)["a"] for found in others} == {"released"}
+    assert world.metrics.count("reconciler_errors_total", kind="store_unavailable") == 1
+
+
+@pytest.mark.parametrize("operation", ["Scan", "BatchGetItem"])
+def test_a_segment_that_cannot_be_read_makes_the_sweep_incomplete(
+    world: World, service: FaultyEndpoint, operation: str
+) -> None:
+    """I6: nothing is repaired on what could not be checked, and nobody says that all is well."""
+    world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
+    before = world.everything()
+    service.fail(BROKEN, operation)
+    summary = sweep(world)
+    assert world.everything() == before
+    assert (summary.complete, summary.counts.errors, summary.alarming) == (False, 1, True)
+    name = "reconciler_last_complete_sweep_timestamp_seconds"
+    assert (name, ()) not in world.metrics.gauges
+    assert world.metrics.count("reconciler_sweeps_total", outcome="incomplete") == 1
+    service.mend()
+    assert sweep(world).counts.released == 1
+
+
+@pytest.mark.parametrize("answer", [THROTTLED, BROKEN])
+def test_a_budget_that_cannot_be_read_is_counted_and_what_needs_no_slot_goes_on(
+    make_world: MakeWorld, answer: tuple[int, str]
+) -> None:
+    world = make_world(USER_CONCURRENCY_TABLE_NAME="{prefix}-Users")
+    found = world.seed(
+        {"a": [], "b": ["a"], "f": [], "g": ["f"]},
+        {"a": "released", "f": "failed"},
+        tasks={"a": "COMPLETED"},
+    )
+    with faulty_endpoint(world.endpoint) as service:
+        world.endpoint = service.url
+        service.fail(answer, "GetItem", world.settings.user_concurrency_table_name)
+        summary = sweep(world)
+    assert world.statuses(found) == {
+        "a": "succeeded", "b": "blocked", "f": "failed", "g": "skipped"
+    }  # fmt: skip
+    assert (summary.counts.errors, summary.counts.stuck) == (1, {"over_budget": 1})
+    assert summary.alarming
+
+
+MISSING = ["TASK", "TASK_EVENTS", "USER_CONCURRENCY", "REPO"]
+
+
+@pytest.mark.parametrize("table", MISSING)
+def test_a_table_that_is_missing_stops_the_sweep_with_its_name(
+    make_world: MakeWorld, table: str
+) -> None:
+    world = make_world(
+        USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", REPO_TABLE_NAME="{prefix}-Repo"
+    )
+    world.put(str(world.settings.repo_table_name), {"repo": {"S": REPO}, "status": {"S": "active"}})
+    world.seed({"a": []})
+    before = world.everything()
+    with pytest.raises(TableMissingError):
+        sweep(world, **{f"{table.lower()}_table_name": "nowhere"})
+    assert world.everything() == before
+
+
+@pytest.mark.parametrize("operation", ["Scan", "Query", "TransactWriteItems"])
+@pytest.mark.parametrize("answer", [WRONG_CREDENTIALS, EXPIRED_CREDENTIALS, DENIED])
+def test_credentials_that_are_not_taken_stop_the_sweep(
+    world: World, service: FaultyEndpoint, answer: tuple[int, str], operation: str
+) -> None:
+    world.seed({"a": []})
+    before = world.everything()
+    service.fail(answer, operation)
+    with pytest.raises(AccessError, match=answer[1]):
+        sweep(world)
+    assert world.everything() == before
+
+
+# -- the guardrail and the pipeline
+
+
+@pytest.fixture
+def aws() -> Iterator[AwsStub]:
+    with aws_stub() as stub:
+        yield stub
+
+
+@pytest.fixture
+def screened(make_world: MakeWorld, aws: AwsStub) -> World:
+    """Tables with a guardrail and a pipeline."""
+    world = make_world(GUARDRAIL_ID="g1", GUARDRAIL_VERSION="1", ORCHESTRATOR_FUNCTION_ARN=ARN)
+    world.others = {"lambda": aws.url, "bedrock-runtime": aws.url}
+    return world
+
+
+@pytest.fixture
+def slow(aws: AwsStub, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """No answer comes while this event is not set."""
+    monkeypatch.setattr("reconciler.operations.wiring._READ_SECONDS", 0.3)
+    answers = threading.Event()
+    aws.slow = answers
+    yield answers
+    answers.set()
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_guardrail_that_does_not_answer_in_time_is_asked_once_and_not_for_each_child(
+    screened: World, aws: AwsStub
+) -> None:
+    found = [screened.seed({"a": [], "b": [], "c": []}) for _ in range(3)]
+    before = screened.everything()
+    summary = sweep(screened)
+    assert screened.everything() == before
+    assert aws.asked == 1
+    assert summary.complete
+    assert summary.counts.stuck == {"lost_release": 9}
+    assert summary.counts.errors == 3
+    assert screened.metrics.count("reconciler_errors_total", kind="guardrail_unavailable") == 3
+    aws.slow = None
+    assert sweep(screened).counts.released == 9
+    assert all(len(screened.tasks(one)) == 3 for one in found)
+
+
+def test_a_text_that_the_guardrail_does_not_take_never_holds_up_the_others(
+    screened: World, aws: AwsStub
+) -> None:
+    """Fail closed: it is not released either; and it is no outage."""
+    aws.refuses = "odd"
+    found = screened.seed({"a": [], "b": []}, rows={"a": {"title": {"S": "odd"}}})
+    summary = sweep(screened)
+    assert screened.statuses(found) == {"a": "blocked", "b": "released"}
+    assert (summary.counts.released, summary.counts.errors) == (1, 1)
+
+
+@pytest.mark.parametrize("how", ["answers 500", "throttles", "denies", "does not answer"])
+def test_an_outage_of_the_pipeline_leaves_the_release_standing_and_is_counted(
+    make_world: MakeWorld, aws: AwsStub, how: str, request: pytest.FixtureRequest
+) -> None:
+    world = make_world(ORCHESTRATOR_FUNCTION_ARN=ARN)
+    world.others = {"lambda": aws.url}
+    if how == "does not answer":
+        request.getfixturevalue("slow")
+    aws.invoke_status = {"answers 500": 500, "throttles": 429, "denies": 403}.get(how, 202)
+    found = world.seed({"a": []})
+    summary = sweep(world)
+    (task,) = world.tasks(found)
+    assert "reconciler_invoked_at" not in task
+    assert (summary.counts.released, summary.counts.errors) == (1, 1)
+    assert world.metrics.count("reconciler_errors_total", kind="pipeline_unavailable") == 1
+    # And again, while it lasts: nothing changes, and it is counted.
+    world.clock.forward(130)
+    before = world.everything()
+    summary = sweep(world)
+    assert world.everything() == before
+    assert (summary.counts.errors, summary.counts.stuck) == (1, {"unstarted_task": 1})
+    aws.slow, aws.invoke_status = None, 202
+    aws.invoked.clear()
+    assert sweep(world).counts.reinvoked == 1
+    assert aws.invoked == [task["task_id"]["S"]]

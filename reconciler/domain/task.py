@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, NoReturn
 
 from reconciler.domain.identity import slug, task_id_for, valid_idempotency_key
@@ -20,6 +21,13 @@ WORKFLOW_VERSION = "1.0.0"
 MAX_DESCRIPTION_CHARACTERS = 10_000
 MAX_ATTACHMENTS = 10
 DEFAULT_APPROVAL_GATE_CAP = 50
+MAX_ITEM_BYTES = 400 * 1024 - 2048
+"""DynamoDB's limit, with room for what only we write and for the platform's first updates."""
+
+_MOST_LEVELS = 30
+"""DynamoDB nests 32 deep; the list of attachments and the record itself are two."""
+
+_MOST_DIGITS = 38
 
 INTEGRATION_INSTRUCTIONS = """\
 Integration of all finished sub-issues of the parent issue.
@@ -111,6 +119,12 @@ def draft_task(
         item["jira_issue_identity"] = {"S": f"{cloud}#{issue}"}
     if attachments:
         item["attachments"] = {"L": attachments}
+    size = size_of(item)
+    if size > MAX_ITEM_BYTES:
+        return Refusal(
+            f"The task would take {size} bytes with its attachments, and at most {MAX_ITEM_BYTES} "
+            "can be stored. Remove attachments from the sub-issue or the parent issue, then retry."
+        )
     return TaskDraft(task_id, branch, key, description, repo, channel, item, tuple(warnings))
 
 
@@ -227,7 +241,7 @@ def _parents_attachments(meta: Item, warnings: list[str]) -> Iterable[dict[str, 
     try:
         records = json.loads(raw, parse_constant=_no_constant)
         if isinstance(records, list):
-            return [typed(record) for record in records]
+            return [found for record in records if (found := _held(record, warnings)) is not None]
     except (ValueError, RecursionError):
         warnings.append("the parent's pre_screened_attachments_json cannot be read; none passed on")
         return []
@@ -235,24 +249,72 @@ def _parents_attachments(meta: Item, warnings: list[str]) -> Iterable[dict[str, 
     return []
 
 
+def _held(record: object, warnings: list[str]) -> dict[str, Any] | None:
+    """Return a parent's record as an item holds it; None, and a warning, if none can."""
+    try:
+        found = typed(record, _MOST_LEVELS)
+        json.dumps(found, ensure_ascii=False).encode()  # half a character has no encoding
+    except ValueError as error:
+        warnings.append(f"an attachment of the parent was left out: {error}")
+        return None
+    return found
+
+
 def _no_constant(name: str) -> NoReturn:
     msg = f"{name} is not JSON"
     raise ValueError(msg)
 
 
-def typed(value: object) -> dict[str, Any]:
-    """Turn a JSON value into DynamoDB's typed JSON."""
+def typed(value: object, levels: int) -> dict[str, Any]:
+    """Turn a JSON value into DynamoDB's typed JSON, nested ``levels`` deep at most.
+
+    Raises:
+        ValueError: DynamoDB has no place for it.
+    """
+    if levels == 0:
+        raise ValueError("it is nested too deep")
     if value is None:
         return {"NULL": True}
     if isinstance(value, bool):
         return {"BOOL": value}
     if isinstance(value, int | float):
-        return {"N": str(value)}
+        return {"N": _number(value)}
     if isinstance(value, str):
         return {"S": value}
     if isinstance(value, Mapping):
-        return {"M": {str(name): typed(part) for name, part in value.items()}}
+        return {"M": {str(name): typed(part, levels - 1) for name, part in value.items()}}
     if isinstance(value, list | tuple):
-        return {"L": [typed(part) for part in value]}
-    msg = f"{type(value).__name__} has no place in an item"
-    raise TypeError(msg)
+        return {"L": [typed(part, levels - 1) for part in value]}
+    raise ValueError(f"{type(value).__name__} has no place in an item")
+
+
+def _number(value: float) -> str:
+    """Return a number as an item holds it: 38 digits, from 1E-130 to below 1E+126."""
+    exact = Decimal(str(value))
+    if exact.is_zero():
+        return "0"
+    digits = len("".join(map(str, exact.as_tuple().digits)).strip("0"))
+    if not exact.is_finite() or digits > _MOST_DIGITS or not -131 < exact.adjusted() < 126:  # noqa: PLR2004
+        raise ValueError("it holds a number that is too large, too small or too long")
+    return str(value)
+
+
+def size_of(item: Mapping[str, Any]) -> int:
+    """Return what an item takes of DynamoDB's 400 KB, rather more than less."""
+    total = 0
+    for name, value in item.items():
+        total += len(name.encode()) + _size_of_value(value)
+    return total
+
+
+def _size_of_value(value: Mapping[str, Any]) -> int:
+    ((kind, inner),) = value.items()
+    if kind == "M":
+        return 3 + len(inner) + size_of(inner)
+    if kind == "L":
+        return 3 + sum(1 + _size_of_value(part) for part in inner)
+    if kind in {"NULL", "BOOL"}:
+        return 1
+    if kind in {"SS", "NS", "BS"}:
+        return 3 + sum(1 + len(part) for part in inner)
+    return len(inner if isinstance(inner, bytes) else str(inner).encode())

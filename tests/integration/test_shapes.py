@@ -1,0 +1,209 @@
+"""What may stand in the table: older spellings, rows that are missing, markers, and large ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from zlib import crc32
+
+import pytest
+
+from reconciler.domain.model import META
+from reconciler.domain.rows import SCAN_ATTRIBUTES
+from reconciler.operations.scan import SegmentCursor
+from reconciler.operations.summary import SweepSummary
+from reconciler.operations.sweep import run_inline_sweep
+from reconciler.stores.orchestrations import OrchestrationStore, ScanPage
+from tests.support.world import World
+
+pytestmark = pytest.mark.integration
+OLDER = {
+    "parent_issue_ref": "parent_linear_issue_id",
+    "credentials_ref": "linear_workspace_id",
+    "display_id": "linear_identifier",
+}
+
+
+def sweep(world: World, segments: int = 1) -> SweepSummary:
+    reconciler = world.reconciler()
+    return run_inline_sweep(reconciler, reconciler.settings, segments=segments)
+
+
+def remove(world: World, found: str, key: str) -> None:
+    world.client.delete_item(
+        TableName=world.settings.orchestration_table_name,
+        Key={"orchestration_id": {"S": found}, "sub_issue_id": {"S": key}},
+    )
+
+
+@pytest.mark.parametrize("spelling", ["new", "older", "both", "older in the meta row only"])
+def test_a_row_is_read_by_either_spelling_the_new_one_first(world: World, spelling: str) -> None:
+    found = world.seed({"a": []}, rows={"a": {"display_id": {"S": "ENG-42"}}})
+    for key in ("a", META):
+        row = world.rows(found)[key]
+        values = {name: row.pop(name) for name in OLDER if name in row}
+        for name, older in OLDER.items():
+            value = values.get(name, {"S": "ENG-42"})
+            if spelling == "older in the meta row only" and key == "a" and name != "display_id":
+                continue
+            if spelling in {"new", "both"}:
+                row[name] = value
+            if spelling != "new":
+                row[older] = {"S": f"stale {value['S']}"} if spelling == "both" else value
+        world.put(world.settings.orchestration_table_name, row)
+    sweep(world)
+    (task,) = world.tasks(found)
+    metadata = {name: value["S"] for name, value in task["channel_metadata"]["M"].items()}
+    assert metadata["parent_linear_issue_id"] == "PARENT-1"
+    assert metadata["linear_workspace_id"] == "workspace-1"
+    assert metadata["linear_issue_identifier"] == "ENG-42"
+    assert task["task_description"] == {"S": "ENG-42: Do a"}
+    assert task["branch_name"]["S"].endswith("/eng-42-do-a")
+
+
+@pytest.mark.parametrize(
+    "marker", ["ack#1", "comment#abc", "#other", "#metadata", "a#meta", "reconciler#of another age"]
+)
+def test_no_marker_is_a_child_or_ever_touched(world: World, marker: str) -> None:
+    """Not even one that looks like a child that is due, or that a child depends on."""
+    found = world.seed({"a": [], "b": [marker]}, {"a": "succeeded"})
+    row = {**world.rows(found)["a"], "sub_issue_id": {"S": marker}, "child_status": {"S": "ready"}}
+    world.put(world.settings.orchestration_table_name, row)
+    before = world.everything()
+    summary = sweep(world)
+    assert world.everything() == before
+    assert summary.counts.stuck == {"dangling_dependency": 1}
+
+
+@pytest.mark.parametrize(("age", "stuck"), [(60, {}), (180, {"orphan_row": 2, "rows_missing": 1})])
+def test_a_young_orchestration_without_its_meta_row_is_still_being_seeded(
+    world: World, age: float, stuck: dict[str, int]
+) -> None:
+    """The meta row is written last; and none is ever guessed at."""
+    found = world.seed({"a": [], "b": ["a"]}, age=age)
+    remove(world, found, META)
+    before = world.everything()
+    summary = sweep(world)
+    assert world.everything() == before
+    assert summary.counts.stuck == stuck
+    evaluation = world.reconciler().evaluate(found, sweep_id="s", report=True)
+    expected = "orphan_row" if stuck else "within_grace"
+    assert {child.code.value for child in evaluation.children} == {expected}
+
+
+@pytest.mark.parametrize(("age", "stuck"), [(60, {}), (180, {"rows_missing": 1})])
+def test_missing_rows_are_surfaced_after_the_grace(
+    world: World, age: float, stuck: dict[str, int]
+) -> None:
+    found = world.seed(
+        {"a": [], "b": ["a"], "c": ["b"]}, {"a": "released"}, tasks={"a": "RUNNING"}, age=age
+    )
+    remove(world, found, "c")
+    before = world.everything()
+    assert sweep(world).counts.stuck == stuck
+    assert world.everything() == before
+
+
+def test_rows_that_are_missing_hold_up_nothing_else_of_the_orchestration(world: World) -> None:
+    found = world.seed({"a": [], "b": ["gone"], "gone": []})
+    remove(world, found, "gone")
+    summary = sweep(world)
+    assert world.statuses(found) == {"a": "released", "b": "blocked"}
+    assert summary.counts.stuck == {"dangling_dependency": 1, "rows_missing": 1}
+
+
+# -- cut by pages, and split across segments
+
+
+@pytest.fixture
+def split(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spread the rows of each orchestration over the segments: as a very large one may be."""
+
+    def scan_page(
+        self: OrchestrationStore,
+        segment: int,
+        total: int,
+        start_key: dict[str, Any] | None,
+        limit: int | None = None,
+    ) -> ScanPage:
+        del start_key, limit
+        names = {f"#{name}": name for name in SCAN_ATTRIBUTES}
+        page = self._dynamodb.call(
+            "scan",
+            TableName=self.table,
+            ProjectionExpression=", ".join(names),
+            ExpressionAttributeNames=names,
+        )
+        rows = [
+            row
+            for row in page["Items"]
+            if crc32(row["sub_issue_id"]["S"].encode()) % total == segment
+        ]
+        return ScanPage(rows, None, 1.0)
+
+    monkeypatch.setattr(OrchestrationStore, "scan_page", scan_page)
+
+
+@pytest.mark.usefixtures("split")
+def test_one_that_is_split_across_segments_is_repaired_and_counted_once(world: World) -> None:
+    graph = {f"c{number}": [] for number in range(12)}
+    due = world.seed(graph)
+    odd = world.seed({**graph, "x": ["nowhere"]}, dict.fromkeys(graph, "succeeded"))
+    summary = sweep(world, segments=3)
+    assert set(world.statuses(due).values()) == {"released"}
+    assert len(world.tasks(due)) == 12
+    assert summary.counts.orchestrations_evaluated == 2
+    assert summary.counts.released == 12
+    assert summary.counts.stuck == {"dangling_dependency": 1}
+    assert world.statuses(odd)["x"] == "blocked"
+    assert summary.counts.rows_scanned == len(world.scan(world.settings.orchestration_table_name))
+
+
+@pytest.mark.usefixtures("split")
+@pytest.mark.parametrize("settled", [True, False])
+def test_one_that_is_split_and_healthy_is_looked_at_and_left(
+    world: World, *, settled: bool
+) -> None:
+    graph = {f"c{number}": [] for number in range(12)}
+    meta = {"rollup_posted_at": {"S": world.ago(60)}} if settled else {}
+    if settled:
+        world.seed(graph, dict.fromkeys(graph, "succeeded"), meta=meta)
+    else:
+        world.seed(graph, dict.fromkeys(graph, "released"), tasks=dict.fromkeys(graph, "RUNNING"))
+    before = world.everything()
+    summary = sweep(world, segments=3)
+    assert world.everything() == before
+    assert summary.counts.stuck == {}
+
+
+MANY = 3000
+
+
+def test_three_thousand_children_are_nominated_however_pages_and_steps_cut(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph: dict[str, list[str]] = {f"c{number:04}": [] for number in range(MANY)}
+    graph["last"] = ["c0000"]
+    large = world.seed(graph, dict.fromkeys(graph, "succeeded") | {"last": "blocked"})
+    small = [world.seed({"a": []}) for _ in range(3)]
+    whole: Callable[..., ScanPage] = OrchestrationStore.scan_page
+
+    def cut(self: OrchestrationStore, *args: Any) -> ScanPage:
+        return whole(self, *args, limit=701)
+
+    monkeypatch.setattr(OrchestrationStore, "scan_page", cut)
+    found: set[str] = set()
+    rows = steps = 0
+    cursor: SegmentCursor | None = SegmentCursor("s", 0, 1)
+    while cursor is not None:
+        result = world.reconciler().scan_segment(
+            cursor, out_of_time=lambda: True, nominate=found.add
+        )
+        rows += result.counts.rows_scanned
+        steps += 1
+        cursor = result.next
+    assert found == {large, *small}
+    assert rows == MANY + 2 + 3 * 2
+    assert steps >= MANY // 701
+    assert world.reconciler().evaluate(large, sweep_id="s").counts.released == 1
+    assert world.statuses(large)["last"] == "released"

@@ -173,7 +173,7 @@ def test_jira_has_its_identity_where_it_is_whole(
 
 def test_the_integration_node_is_told_to_merge_all_leaves(world: World) -> None:
     """No issue of its own, no attachments; the branches of its predecessors."""
-    leaves = {f"leaf{number}": [] for number in range(3)}
+    leaves: dict[str, list[str]] = {f"leaf{number}": [] for number in range(3)}
     key = "__integration"
     found = world.seed(
         {**leaves, key: list(leaves)},

@@ -146,7 +146,7 @@ def split(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("split")
 def test_one_that_is_split_across_segments_is_repaired_and_counted_once(world: World) -> None:
-    graph = {f"c{number}": [] for number in range(12)}
+    graph: dict[str, list[str]] = {f"c{number}": [] for number in range(12)}
     due = world.seed(graph)
     odd = world.seed({**graph, "x": ["nowhere"]}, dict.fromkeys(graph, "succeeded"))
     summary = sweep(world, segments=3)
@@ -164,7 +164,7 @@ def test_one_that_is_split_across_segments_is_repaired_and_counted_once(world: W
 def test_one_that_is_split_and_healthy_is_looked_at_and_left(
     world: World, *, settled: bool
 ) -> None:
-    graph = {f"c{number}": [] for number in range(12)}
+    graph: dict[str, list[str]] = {f"c{number}": [] for number in range(12)}
     meta = {"rollup_posted_at": {"S": world.ago(60)}} if settled else {}
     if settled:
         world.seed(graph, dict.fromkeys(graph, "succeeded"), meta=meta)

@@ -1,4 +1,4 @@
-"""The commands that the runbook gives."""
+"""The runbook: its commands, and the places in it that are linked to."""
 
 from __future__ import annotations
 
@@ -22,3 +22,10 @@ def commands() -> list[list[str]]:
     spans = (" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose))
     lines += [span for span in spans if span.partition(" ")[0] in PROGRAMS and " " in span]
     return [shlex.split(line.partition(" | ")[0]) for line in lines if line.strip()]
+
+
+def anchors() -> list[str]:
+    """Return the anchors of the page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)
+    words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return [heading.strip().replace(" ", "-") for heading in words]

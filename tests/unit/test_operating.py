@@ -20,7 +20,7 @@ from reconciler.cli.main import root
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.errors import ERROR_KINDS
 from reconciler.settings import Settings
-from tests.support.runbook import PAGE, ROOT, commands
+from tests.support.runbook import PAGE, ROOT, anchors, commands
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 OF_COMPOSE = {
@@ -32,12 +32,6 @@ OF_COMPOSE = {
 }
 """What of `docker compose` is used, with its options (Compose 2)."""
 TAKES_A_VALUE = {"--since", "--scale"}
-
-
-def anchors() -> list[str]:
-    headings = re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)
-    words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
-    return [heading.strip().replace(" ", "-") for heading in words]
 
 
 def test_commands_are_found() -> None:

@@ -1,0 +1,376 @@
+"""Writes ``deploy/grafana/reconciler.json``; ``--check`` fails when it is stale.
+
+Made with Grafana's own builders, so that its shape is Grafana's. From top to bottom it answers: is
+the backstop alive, what is stuck and why, what was repaired, how the sweeps go, what it costs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from grafana_foundation_sdk.builders import common as looks
+from grafana_foundation_sdk.builders import dashboard as build
+from grafana_foundation_sdk.builders import table
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import dashboard as model
+
+from docs.grafana import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    RED,
+    ROW_HEIGHT,
+    SOURCE,
+    WIDTH,
+    YELLOW,
+    Panel,
+    Step,
+    above,
+    counted,
+    limit,
+    lines,
+    metric,
+    now,
+    number,
+    quantiles,
+    query,
+    words,
+)
+
+PATH = Path(__file__).parents[1] / "deploy" / "grafana" / "reconciler.json"
+NEVER_SECONDS = 1e9
+"""An age above this is that of a time that was never set."""
+
+AGE = f"time() - {metric('last_complete_sweep_timestamp_seconds')}"
+TWICE = f"2 * {metric('sweep_interval_seconds')}"
+SINCE = metric("paused_since_timestamp_seconds")
+PAUSED = metric("mode", 'mode="paused"')
+REPORT = metric("mode", 'mode="report"')
+OLDEST = metric("oldest_stuck_seconds", 'code!="over_budget"')
+
+
+# -- the rows
+
+
+def _alive() -> list[Panel]:
+    calm: list[Step] = [(None, GREEN)]
+    not_paused = {"0": ("not paused", GREEN)}
+    return [
+        number(
+            "Is it alive?",
+            "Alive: the last complete sweep is not older than twice the interval. Stale: see "
+            "“Sweep stale” in docs/operating.md. No metrics: the endpoint or the broker is away.",
+            f"({AGE}) <= bool {TWICE}",
+            unit="none",
+            steps=[(None, RED), (1, GREEN)],
+            mappings=[words({"1": ("ALIVE", GREEN), "0": ("STALE", RED)})],
+        ),
+        number(
+            "Last complete sweep, ago",
+            "Since a sweep last read every segment to its end. One is due in each interval.",
+            AGE,
+            unit="s",
+            steps=[(None, BLUE)],
+            mappings=[above(NEVER_SECONDS, "never", RED)],
+        ),
+        number(
+            "Stuck now",
+            "After the last complete sweep, over_budget left out: that is a user's own cap.",
+            metric("stuck_work"),
+            unit="none",
+            steps=[(None, GREEN), (1, ORANGE), (10, RED)],
+        ),
+        number(
+            "Oldest stuck",
+            "The age of the oldest of what is stuck, over_budget left out.",
+            f"max({OLDEST})",
+            unit="s",
+            steps=[(None, GREEN), (1, YELLOW), (720, ORANGE), (3600, RED)],
+        ),
+        number(
+            "It may",
+            "What the last sweep was allowed to do: repair, only report (REPAIR_MODE), or nothing, "
+            "since somebody has paused repairs.",
+            f"sum({REPORT}) + 2 * sum({PAUSED}) + 3 * (sum({metric('mode')}) == bool 0)",
+            unit="none",
+            steps=calm,
+            mappings=[
+                words(
+                    {
+                        "0": ("repair", GREEN),
+                        "1": ("report only", YELLOW),
+                        "2": ("PAUSED", ORANGE),
+                        "3": ("not known yet", BLUE),
+                    }
+                )
+            ],
+        ),
+        number(
+            "Paused for",
+            "How long repairs have been paused. `reconciler status` says by whom, and why.",
+            f"(time() - {SINCE}) * ({SINCE} > bool 0)",
+            unit="s",
+            steps=[(None, GREEN), (1, YELLOW), (4 * 3600, RED)],
+            mappings=[words(not_paused)],
+        ),
+    ]
+
+
+def _stuck() -> list[Panel]:
+    by_code = lines(
+        "Stuck, by code",
+        "After each complete sweep. Each code has a section in docs/operating.md: some are "
+        "repaired by themselves, others wait for a person.",
+        [query(metric("stuck_children"), "{{code}}")],
+        unit="none",
+    )
+    return [_table(), by_code, *_ages()]
+
+
+def _table() -> table.Panel:
+    columns = {
+        "code": "Code",
+        "Value #A": "Stuck",
+        "Value #B": "Oldest",
+        "Value #C": "Repaired within",
+    }
+    queries = [
+        now(f"sum by (code) ({metric('stuck_children')})", "A"),
+        now(f"max by (code) ({metric('oldest_stuck_seconds')})", "B"),
+        now(f"max by (code) ({metric('repair_bound_seconds')})", "C"),
+    ]
+    organize = {
+        "excludeByName": {"Time": True},
+        "indexByName": {name: index for index, name in enumerate(columns)},
+        "renameByName": columns,
+    }
+    seconds = [model.DynamicConfigValue("unit", "s")]
+    colored = [
+        model.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
+        model.DynamicConfigValue(
+            "thresholds",
+            {
+                "mode": "absolute",
+                "steps": [{"value": None, "color": "text"}, {"value": 1, "color": ORANGE}],
+            },
+        ),
+    ]
+    return (
+        table.Panel()
+        .title("Stuck now, by code")
+        .description(
+            "What is stuck at present, how old the oldest of it is, and within what time the "
+            "reconciler repairs it by itself; without such a time, a person must look."
+        )
+        .datasource(SOURCE)
+        .targets(list(queries))
+        .with_transformation(model.DataTransformerConfig(id_val="merge", options={}))
+        .with_transformation(model.DataTransformerConfig(id_val="organize", options=organize))
+        .unit("none")
+        .no_value("-")
+        .override_by_name("Stuck", colored)
+        .override_by_name("Oldest", seconds)
+        .override_by_name("Repaired within", seconds)
+        .sort_by([looks.TableSortByFieldState().display_name("Stuck").desc(desc=True)])
+        .height(ROW_HEIGHT)
+        .span(WIDTH // 2)
+    )
+
+
+def _ages() -> list[Panel]:
+    oldest = lines(
+        "Oldest stuck, by code",
+        "The age of the oldest under each code, after each complete sweep.",
+        [query(metric("oldest_stuck_seconds"), "{{code}}")],
+        unit="s",
+    )
+    age = lines(
+        "Age of the last complete sweep",
+        "It falls to nothing with each sweep that read every segment. Above the limit it is stale.",
+        [query(AGE, "age"), query(TWICE, "limit", "B")],
+        unit="s",
+    )
+    return [oldest, limit(age, "limit")]
+
+
+def _repairs() -> list[Panel]:
+    return [
+        lines(
+            "Repairs, by code",
+            "What was stranded and has been brought on, by what was the matter with it.",
+            [counted("recoveries_total", "code")],
+            unit="none",
+            bars=True,
+        ),
+        lines(
+            "From due to repaired",
+            "How long a child was stranded before it was repaired. It should be below grace + "
+            "interval + the time that a sweep takes, save after an outage of the backstop itself.",
+            quantiles("recovery_latency_seconds"),
+            unit="s",
+        ),
+        lines(
+            "Releases, by outcome",
+            "already_released and no_longer_due are races that were lost to somebody else, which "
+            "is as it should be. refused waits for a person, failed is tried again.",
+            [counted("releases_total", "outcome")],
+            unit="none",
+            bars=True,
+        ),
+        lines(
+            "Duplicates dropped, by task",
+            "Work that was asked for while it was under way. All beats but one in each interval "
+            "are among them.",
+            [counted("duplicates_dropped_total", "task")],
+            unit="none",
+            bars=True,
+        ),
+    ]
+
+
+def _sweeps() -> list[Panel]:
+    third = WIDTH // 3
+    return [
+        lines(
+            "Sweeps, by outcome",
+            "overlapped stepped aside for the one before it, which was still at work.",
+            [counted("sweeps_total", "outcome")],
+            unit="none",
+            bars=True,
+            span=third,
+        ),
+        limit(
+            lines(
+                "How long a sweep takes",
+                "From its start until its last part had ended. At the limit, sweeps overlap.",
+                [
+                    *quantiles("sweep_duration_seconds"),
+                    query(metric("sweep_interval_seconds"), "limit", "D"),
+                ],
+                unit="s",
+                span=third,
+            ),
+            "limit",
+        ),
+        lines(
+            "Sweeps that failed",
+            "total: in everything that was tried; partial: in some of it, or not complete.",
+            [counted("sweep_failures_total", "extent")],
+            unit="none",
+            bars=True,
+            span=third,
+        ),
+    ]
+
+
+def _trouble() -> list[Panel]:
+    third = WIDTH // 3
+    units = f"sum by (table, operation) (rate({metric('dynamodb_units_total')}[$__rate_interval]))"
+    return [
+        lines(
+            "Errors, by kind",
+            "What could not be done. access and table_missing are settings; store_unavailable, "
+            "throttled and broker_unavailable go by themselves.",
+            [counted("errors_total", "kind")],
+            unit="none",
+            bars=True,
+            span=third,
+        ),
+        lines(
+            "DynamoDB: refused for want of capacity",
+            "Requests that a table throttled, those too that succeeded when they were tried again.",
+            [counted("dynamodb_throttles_total", "table")],
+            unit="none",
+            bars=True,
+            span=third,
+        ),
+        lines(
+            "Messages that wait",
+            "In the queues of the broker. A queue that only grows has no worker.",
+            [query(metric("queue_messages"), "{{queue}}")],
+            unit="none",
+            span=third,
+        ),
+        lines(
+            "DynamoDB: capacity units a second",
+            "What the reconciler consumes, by table and operation.",
+            [query(units, "{{table}} {{operation}}")],
+            unit="none",
+            span=2 * third,
+        ),
+        lines(
+            "Rows read a second",
+            "By segment scans, all segments of all sweeps together.",
+            [query(f"rate({metric('rows_scanned_total')}[$__rate_interval])", "rows")],
+            unit="none",
+            span=third,
+        ),
+    ]
+
+
+def dashboard() -> build.Dashboard:
+    """Return the dashboard."""
+    one = model.VariableSort.ALPHABETICAL_ASC
+    made = (
+        build.Dashboard("Orchestration reconciler")
+        .description("The backstop of the orchestrations: is it alive, what is stuck, what to do.")
+        .tags(["orchestrations", "reconciler"])
+        .time("now-6h", "now")
+        .refresh("30s")
+        .timezone("utc")
+        .tooltip(model.DashboardCursorSync.CROSSHAIR)
+        .with_variable(build.DatasourceVariable("datasource").label("Source").type("prometheus"))
+        .with_variable(
+            build.QueryVariable("job")
+            .label("Deployment")
+            .datasource(SOURCE)
+            .query("label_values(reconciler_broker_up, job)")
+            .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
+            .sort(one)
+        )
+        .with_variable(
+            build.QueryVariable("instance")
+            .label("Endpoint")
+            .datasource(SOURCE)
+            .query('label_values(reconciler_broker_up{job="$job"}, instance)')
+            .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
+            .sort(one)
+        )
+        .annotation(
+            build.AnnotationQuery()
+            .name("Paused")
+            .datasource(SOURCE)
+            .enable(enable=True)
+            .icon_color(ORANGE)
+            .expr(f"{PAUSED} == 1")
+        )
+    )
+    rows = {
+        "Alive?": _alive(),
+        "Stuck, and why": _stuck(),
+        "Repaired": _repairs(),
+        "Sweeps": _sweeps(),
+        "Errors and cost": _trouble(),
+    }
+    ids = itertools.count(1)
+    for title, panels in rows.items():
+        made = made.with_row(build.Row(title).id(next(ids)))
+        for panel in panels:
+            made = made.with_panel(panel.id(next(ids)))
+    return made
+
+
+def render() -> str:
+    """Return the file."""
+    plain: dict[str, Any] = json.loads(json.dumps(dashboard().build(), cls=JSONEncoder))
+    return json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    if "--check" in sys.argv:
+        sys.exit(PATH.read_text(encoding="utf-8") != render() and f"{PATH.name} is stale")
+    PATH.write_text(render(), encoding="utf-8")

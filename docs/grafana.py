@@ -1,0 +1,169 @@
+"""What the dashboard's panels are made of: queries, thresholds and words, with our looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from grafana_foundation_sdk.builders import common as looks
+from grafana_foundation_sdk.builders import dashboard as build
+from grafana_foundation_sdk.builders import prometheus, stat, table, timeseries
+from grafana_foundation_sdk.models import common as look
+from grafana_foundation_sdk.models import dashboard as model
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
+HERE = 'job="$job",instance="$instance"'
+GREEN, YELLOW, ORANGE, RED, BLUE = "green", "yellow", "orange", "red", "blue"
+ROW_HEIGHT, STAT_HEIGHT, WIDTH = 8, 4, 24
+
+Panel = stat.Panel | timeseries.Panel | table.Panel
+Step = tuple[float | None, str]
+
+
+def metric(name: str, *matchers: str) -> str:
+    """Return a selector of one of our metrics, at the endpoint that was chosen."""
+    return f"reconciler_{name}{{{','.join((HERE, *matchers))}}}"
+
+
+def query(expression: str, legend: str = "__auto", ref: str = "A") -> prometheus.Dataquery:
+    """Ask for the time that is shown."""
+    return (
+        prometheus.Dataquery()
+        .expr(expression)
+        .legend_format(legend)
+        .ref_id(ref)
+        .datasource(SOURCE)
+        .range()
+    )
+
+
+def now(expression: str, ref: str) -> prometheus.Dataquery:
+    """Ask for the present only, as rows of a table."""
+    return query(expression, ref=ref).instant().format(PromQueryFormat.TABLE)
+
+
+def _steps(steps: Sequence[Step]) -> build.ThresholdsConfig:
+    return (
+        build.ThresholdsConfig()
+        .mode(model.ThresholdsMode.ABSOLUTE)
+        .steps([model.Threshold(value, color) for value, color in steps])
+    )
+
+
+def words(said: dict[str, tuple[str, str]]) -> model.ValueMap:
+    """Show words instead of values; ``said``: value → text and colour."""
+    return model.ValueMap(
+        options={
+            value: model.ValueMappingResult(text=text, color=color, index=index)
+            for index, (value, (text, color)) in enumerate(said.items())
+        }
+    )
+
+
+def above(value: float, text: str, color: str) -> model.RangeMap:
+    """Show a word instead of every value from ``value`` on."""
+    result = model.ValueMappingResult(text=text, color=color)
+    return model.RangeMap(model.DashboardRangeMapOptions(from_val=value, to=None, result=result))
+
+
+def number(
+    title: str,
+    description: str,
+    expression: str,
+    *,
+    unit: str,
+    steps: Sequence[Step],
+    mappings: Sequence[model.ValueMapping] = (),
+) -> stat.Panel:
+    """One number that fills its panel, as it is now.
+
+    Now and not the last of a while: one that is gone must not be shown as if it still held.
+    """
+    last = looks.ReduceDataOptions().calcs(["lastNotNull"]).values(values=False)
+    return (
+        stat.Panel()
+        .title(title)
+        .description(description)
+        .datasource(SOURCE)
+        .with_target(query(expression).instant())
+        .unit(unit)
+        .thresholds(_steps(steps))
+        .mappings(list(mappings))
+        .no_value("no metrics")
+        .color_mode(look.BigValueColorMode.BACKGROUND)
+        .graph_mode(look.BigValueGraphMode.NONE)
+        .text_mode(look.BigValueTextMode.VALUE)
+        .reduce_options(last)
+        .height(STAT_HEIGHT)
+        .span(WIDTH // 6)
+    )
+
+
+def lines(
+    title: str,
+    description: str,
+    queries: Iterable[prometheus.Dataquery],
+    *,
+    unit: str,
+    bars: bool = False,
+    span: int = WIDTH // 2,
+) -> timeseries.Panel:
+    """Lines over time, or stacked bars of what was counted; the legend says the numbers."""
+    legend = (
+        looks.VizLegendOptions()
+        .display_mode(look.LegendDisplayMode.TABLE)
+        .placement(look.LegendPlacement.RIGHT)
+        .show_legend(show_legend=True)
+        .calcs(["sum" if bars else "lastNotNull"])
+        .sort_by("Total" if bars else "Last *")
+        .sort_desc(sort_desc=True)
+    )
+    tooltip = looks.VizTooltipOptions().mode(look.TooltipDisplayMode.MULTI)
+    panel = (
+        timeseries.Panel()
+        .title(title)
+        .description(description)
+        .datasource(SOURCE)
+        .targets(list(queries))
+        .unit(unit)
+        .min(0)
+        .no_value("no metrics")
+        .legend(legend)
+        .tooltip(tooltip.sort(look.SortOrder.DESCENDING))
+        .line_width(1 if bars else 2)
+        .fill_opacity(70 if bars else 10)
+        .show_points(look.VisibilityMode.NEVER)
+        .height(ROW_HEIGHT)
+        .span(span)
+    )
+    if bars:
+        stacked = looks.StackingConfig().mode(look.StackingMode.NORMAL).group("A")
+        panel = panel.draw_style(look.GraphDrawStyle.BARS).stacking(stacked)
+    return panel
+
+
+def limit(panel: timeseries.Panel, name: str) -> timeseries.Panel:
+    """Draw one series of a panel as a limit: red, dashed, not filled."""
+    return panel.override_by_name(
+        name,
+        [
+            model.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": RED}),
+            model.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [10, 10]}),
+            model.DynamicConfigValue("custom.fillOpacity", 0),
+        ],
+    )
+
+
+def counted(name: str, by: str) -> prometheus.Dataquery:
+    """What was counted in each step of the graph, by one label."""
+    increase = f"increase({metric(name)}[$__rate_interval])"
+    return query(f"sum by ({by}) ({increase})", f"{{{{{by}}}}}")
+
+
+def quantiles(name: str) -> list[prometheus.Dataquery]:
+    """Half, nine tenths and all but a hundredth of what a histogram saw within an hour."""
+    buckets = f"sum by (le) (increase({metric(name + '_bucket')}[1h]))"
+    return [
+        query(f"histogram_quantile({quantile}, {buckets})", f"{said} of the last hour", ref)
+        for quantile, said, ref in ((0.5, "half", "A"), (0.9, "90 %", "B"), (0.99, "99 %", "C"))
+    ]

@@ -1,0 +1,24 @@
+"""The dashboard's panels, and what they ask for."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from docs.generate_dashboard import PATH
+
+PANELS: list[dict[str, Any]] = json.loads(PATH.read_text())["panels"]
+
+
+def expressions(panel: dict[str, Any]) -> list[str]:
+    """Return the expressions of a panel, with its variables as they stand."""
+    return [target["expr"] for target in panel.get("targets", ())]
+
+
+def filled_in(expression: str, *, job: str, instance: str, rate_interval: str) -> str:
+    """Put the variables in, as Grafana does."""
+    return (
+        expression.replace("$job", job)
+        .replace("$instance", instance)
+        .replace("$__rate_interval", rate_interval)
+    )

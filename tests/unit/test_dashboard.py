@@ -1,0 +1,94 @@
+"""The dashboard: as the code has it, in order, explained, and tied to nobody's Grafana."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from docs.generate_dashboard import PATH, render
+from reconciler.observability.metrics import METRICS
+from tests.support.dashboard import PANELS, expressions
+from tests.support.promql import check_declared
+
+WHOLE: dict[str, Any] = json.loads(PATH.read_text())
+VARIABLES = frozenset({"$job", "$instance"})
+SHOWN = [panel for panel in PANELS if panel["type"] != "row"]
+KINDS = {"stat", "timeseries", "table"}
+
+
+def test_it_is_what_the_code_says() -> None:
+    assert PATH.read_text() == render(), "python -m docs.generate_dashboard"
+
+
+@pytest.mark.parametrize("panel", SHOWN, ids=lambda panel: panel["title"])
+def test_a_panel_asks_for_what_is_given(panel: dict[str, Any]) -> None:
+    assert panel["type"] in KINDS
+    found = expressions(panel)
+    assert found
+    for expression in found:
+        assert check_declared(expression.replace("$__rate_interval", "1m"), VARIABLES)
+        assert 'job="$job",instance="$instance"' in expression
+
+
+@pytest.mark.parametrize("panel", SHOWN, ids=lambda panel: panel["title"])
+def test_a_panel_is_explained_and_has_a_unit(panel: dict[str, Any]) -> None:
+    assert len(panel["description"]) > 20
+    assert panel["fieldConfig"]["defaults"]["unit"] in {"s", "none"}
+    assert panel["fieldConfig"]["defaults"]["noValue"]
+    if panel["type"] == "stat":
+        # What is gone must not be shown as if it still held.
+        assert all(target["instant"] and not target["range"] for target in panel["targets"])
+        assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+
+
+def test_it_is_tied_to_no_grafana() -> None:
+    assert WHOLE.get("id") is None
+    assert WHOLE.get("uid") is None
+    sources = [
+        source
+        for panel in SHOWN
+        for source in (panel["datasource"], *(target["datasource"] for target in panel["targets"]))
+    ]
+    assert all(source == {"type": "prometheus", "uid": "${datasource}"} for source in sources)
+    names = [variable["name"] for variable in WHOLE["templating"]["list"]]
+    assert names == ["datasource", "job", "instance"]
+
+
+def test_panels_have_places_of_their_own() -> None:
+    assert len({panel["id"] for panel in PANELS}) == len(PANELS)
+    cells: set[tuple[int, int]] = set()
+    for panel in PANELS:
+        at = panel["gridPos"]
+        assert at["x"] + at["w"] <= 24
+        taken = set(
+            itertools.product(range(at["x"], at["x"] + at["w"]), range(at["y"], at["y"] + at["h"]))
+        )
+        assert not taken & cells, panel["title"]
+        cells |= taken
+
+
+def test_the_first_row_says_whether_it_is_alive_and_what_is_stuck() -> None:
+    titles = [panel["title"] for panel in PANELS if panel["gridPos"]["y"] <= 1]
+    assert titles == [
+        "Alive?",
+        "Is it alive?",
+        "Last complete sweep, ago",
+        "Stuck now",
+        "Oldest stuck",
+        "It may",
+        "Paused for",
+    ]
+
+
+def test_every_metric_is_shown() -> None:
+    shown = set().union(
+        *(
+            check_declared(expression.replace("$__rate_interval", "1m"), VARIABLES)
+            for panel in SHOWN
+            for expression in expressions(panel)
+        )
+    )
+    assert set(METRICS) - shown == set()

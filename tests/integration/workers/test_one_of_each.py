@@ -127,7 +127,7 @@ def _report(found: Run, celery: Celery, console: Console, wire: Wire) -> None:
     found.status_calls = list(wire.calls)
     found.status_text = console("status", code=1)
     found.health = json.loads(console("health", "--json", code=0))
-    series = read_series(celery.redis)
+    series = read_series(celery.redis, celery.world.settings)
     for code in (*CODES, *NEVER_STUCK):
         labels = (("code", code),)
         found.stuck_metrics[code] = (
@@ -144,7 +144,7 @@ def _repair(found: Run, celery: Celery, console: Console) -> None:
     found.status_after = json.loads(console("status", "--json", code=1))
     names = {*found.one.where.values(), found.refused}
     found.repaired = _inspected(celery, names)
-    for (name, labels, part), value in read_series(celery.redis).items():
+    for (name, labels, part), value in read_series(celery.redis, celery.world.settings).items():
         if METRICS[name].kind == "counter" and not part and len(labels) == 1:
             found.counters[name, labels[0][1]] += value  # type: ignore[assignment]
 

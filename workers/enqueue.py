@@ -23,7 +23,7 @@ from reconciler.operations.scan import SegmentCursor
 from reconciler.settings import load_settings
 from workers.gate import Gate, header_of
 from workers.names import EVALUATE, RELEASE, RELEASE_QUEUE, SEGMENT, SWEEP
-from workers.resources import broker_client
+from workers.resources import broker_client, metrics_of
 
 _LEAST_ROOM = 20
 
@@ -158,11 +158,9 @@ def enqueue_sweep(app: Celery, metrics: Metrics | None = None) -> bool:
     Raises:
         BrokerUnavailableError: the broker cannot be reached.
     """
-    from reconciler.observability.redis_metrics import RedisMetrics  # noqa: PLC0415 - beat only
-
     settings = load_settings()
     client = broker_client(settings)
-    counted = RedisMetrics(client)
+    counted = metrics_of(settings, client)
     enqueuer = Enqueuer(app, Gate(client), metrics or counted, settings.sweep_interval_seconds)
     try:
         return enqueuer.sweep()

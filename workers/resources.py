@@ -55,6 +55,14 @@ def broker_metrics() -> Iterator[RedisMetrics]:
         client.close()
 
 
+def metrics_of(settings: Settings, client: redis.Redis) -> FlushingMetrics:
+    """Return where a process counts: in the broker and, by setting, in its output too."""
+    metrics = RedisMetrics(client)
+    if not settings.metrics_emf:
+        return metrics
+    return CombinedMetrics(metrics, EmfMetrics(namespace=settings.metrics_namespace))
+
+
 class RatePacer:
     """Lets releases through at a rate, over all workers; waits a few seconds for a turn.
 
@@ -125,9 +133,7 @@ def resources() -> Resources:
 
 def _make(settings: Settings) -> Resources:
     client = broker_client(settings)
-    metrics: FlushingMetrics = RedisMetrics(client)
-    if settings.metrics_emf:
-        metrics = CombinedMetrics(metrics, EmfMetrics(namespace=settings.metrics_namespace))
+    metrics = metrics_of(settings, client)
     return Resources(
         settings=settings,
         reconciler=build_reconciler(settings, metrics=metrics, pacer=RatePacer(settings)),

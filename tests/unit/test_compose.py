@@ -7,34 +7,21 @@ from __future__ import annotations
 
 import os
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import click
-import flower.options  # noqa: F401 - declares Flower's options to tornado
 import pytest
-import tornado.options
 import yaml
-from celery.bin.celery import celery as celery_command
 
-from reconciler.cli.main import root
-from reconciler.settings import Settings, load_settings
+from reconciler.settings import load_settings
+from tests.support.containers import celery_settings, check_command, check_environment
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
 REFERENCE = re.compile(r"\$\{(?P<name>[A-Z][A-Z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 OURS = ("tables", "worker", "beat-1", "beat-2", "flower", "metrics")
-NOT_SETTINGS = {
-    "AWS_REGION",
-    "AWS_DEFAULT_REGION",
-    "AWS_ENDPOINT_URL_DYNAMODB",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "FLOWER_BASIC_AUTH",
-}
 
 
 def _interpolate(value: Any) -> Any:
@@ -60,10 +47,7 @@ def test_every_value_from_outside_has_a_default() -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_the_environment_is_settings_and_they_load(name: str) -> None:
-    environment = SERVICES[name]["environment"]
-    known = {field.upper() for field in Settings.model_fields}
-    assert set(environment) - known - NOT_SETTINGS == set()
-    load_settings({key: str(value) for key, value in environment.items()})
+    check_environment(SERVICES[name]["environment"])
 
 
 def test_what_is_not_set_outside_is_the_contract_s_default() -> None:
@@ -105,40 +89,14 @@ def test_all_but_the_one_shot_are_started_again_and_looked_after() -> None:
 
 
 def test_a_stop_outlasts_the_longest_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in SERVICES["worker"]["environment"].items():
-        monkeypatch.setenv(name, str(value))
-    longest = runpy.run_path(str(ROOT / "celeryconfig.py"))["task_time_limit"]
+    longest = celery_settings(monkeypatch, SERVICES["worker"]["environment"])["task_time_limit"]
     for service in SERVICES.values():
         assert int(service["stop_grace_period"].removesuffix("s")) > longest
 
 
-def _parse(command: click.Command, arguments: list[str]) -> None:
-    """Parse as click would; an option that does not exist raises."""
-    context = click.Context(command)
-    _, left, _ = command.make_parser(context).parse_args(arguments)
-    assert left == []
-
-
-def _check_flower(arguments: list[str]) -> None:
-    for argument in arguments:
-        name = argument.removeprefix("--").partition("=")[0]
-        assert name in tornado.options.options, argument
-
-
 @pytest.mark.parametrize("name", OURS)
 def test_commands_exist_with_the_options_that_they_are_given(name: str) -> None:
-    program, *arguments = SERVICES[name]["command"]
-    if program == "reconciler":
-        command = root.get_command(click.Context(root), arguments[0])
-        assert command is not None
-        command.make_context(arguments[0], list(arguments[1:]))
-        return
-    assert [program, *arguments[:2]] == ["celery", "-A", "workers"]
-    sub_command = celery_command.commands[arguments[2]]
-    if arguments[2] == "flower":
-        _check_flower(arguments[3:])
-    else:
-        _parse(sub_command, arguments[3:])
+    check_command(SERVICES[name]["command"])
 
 
 def test_two_beats_are_the_same() -> None:

@@ -1,0 +1,1 @@
+"""The files of ``deploy/`` and the image: held to their schemas, and to the program."""

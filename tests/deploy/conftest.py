@@ -1,0 +1,31 @@
+"""Tools that come with their own lock (`make deploy`): where they are missing, tests skip."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Tool = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def tool() -> Tool:
+    """Run a tool of the environment, and return what it said."""
+
+    def start(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        program = Path(sys.executable).parent / name
+        if not program.exists():
+            why = f"{name} is not installed: `make deploy` installs it"
+            if os.environ.get("CI"):
+                pytest.fail(why)
+            pytest.skip(why)
+        return subprocess.run(
+            [str(program), *arguments], capture_output=True, text=True, check=False, timeout=240
+        )
+
+    return start

@@ -87,6 +87,15 @@ class Supervisor:
                 msg = f"{child.name} keeps exiting; the last lines of {child.log}:\n{child.tail()}"
                 raise ProcessFailedError(msg)
 
+    def kill(self, name: str) -> None:
+        """End a process and what it has forked, at once; it is started again like any other."""
+        with self._lock:
+            child = self.children[name]
+            if child.process is not None and child.process.poll() is None:
+                _signal_group(child.process, signal.SIGKILL)
+                child.process.wait()
+                child.restarts -= 1  # this exit was asked for
+
     def stop(self, *, patience_seconds: float = 8.0) -> None:
         """End every process, the youngest first: ask, wait, then insist. Safe to call twice."""
         self._stopping.set()

@@ -53,7 +53,7 @@ class Broker:
             return False
 
     def stop(self) -> None:
-        """Stop it as a deployment would; its data stay."""
+        """Stop it as a deployment would; its data stay. Safe to call twice."""
         self._stack.close()
 
     def kill(self) -> None:
@@ -65,14 +65,13 @@ class Broker:
         """Forget all data of a broker that is stopped: one without persistence."""
         shutil.rmtree(self.directory / "appendonlydir", ignore_errors=True)
 
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Let it accept connections, and answer nothing, for as long as the block lasts."""
+    def freeze(self) -> None:
+        """Let it accept connections, and answer nothing."""
         os.kill(self._pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(self._pid, signal.SIGCONT)
+
+    def thaw(self) -> None:
+        """Let it go on where it stopped."""
+        os.kill(self._pid, signal.SIGCONT)
 
     def drop_clients(self) -> int:
         """Close the connections of all clients; returns how many there were."""

@@ -1,0 +1,214 @@
+"""Everything that runs: servers, proxies, hosts, and the platform beside them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import redis
+from mypy_boto3_dynamodb import DynamoDBClient
+
+from reconciler.demo.live import LiveReconcilerCrashError, Step
+from reconciler.demo.observer import Observer, Patience
+from reconciler.demo.pipeline_endpoint import FUNCTION_ARN, pipeline_endpoint
+from reconciler.demo.platform import Platform
+from reconciler.demo.processes import Supervisor
+from reconciler.demo.task_pipeline import Pace
+from reconciler.domain.model import Child
+from reconciler.settings import Settings, load_settings
+from reconciler.tables import create_tables
+from tests.support.broker import Broker, broker_of_its_own
+from tests.support.faults import FaultProxy, fault_proxy
+from tests.support.hosts import QUICK
+from tests.support.processes import ROOT, until
+from tests.support.world import CREDENTIALS, make_client, make_session
+from workers.ledger import Ledger
+
+INTERVAL_SECONDS = 2
+SKEW_SECONDS = 3.0
+"""How far the clock of one host is ahead: more than the interval, and less than any claim."""
+
+SETTINGS = {
+    "ORCHESTRATION_TABLE_NAME": "chaos-Orchestration",
+    "TASK_TABLE_NAME": "chaos-Task",
+    "TASK_EVENTS_TABLE_NAME": "chaos-TaskEvents",
+    "USER_CONCURRENCY_TABLE_NAME": "chaos-UserConcurrency",
+    "MAX_CONCURRENT_TASKS_PER_USER": "100",
+    "ORCHESTRATOR_FUNCTION_ARN": FUNCTION_ARN,
+    "SWEEP_INTERVAL_SECONDS": str(INTERVAL_SECONDS),
+    "SWEEP_SEGMENTS": "2",
+    "STRANDED_GRACE_SECONDS": "1",
+    "CLAIM_TIMEOUT_SECONDS": "12",
+    "TASK_START_TIMEOUT_SECONDS": "12",
+    "RELEASE_RATE_PER_MINUTE": "3000",
+    "LOG_FORMAT": "json",
+}
+_CRASH_PROBABILITY = 0.03
+
+Hosts = Mapping[str, tuple[str, ...]]
+WORKERS: Hosts = {
+    "worker-a": ("worker", "-c", "2", "-n", "a@%h", "--without-mingle"),
+    "worker-b": ("worker", "-c", "2", "-n", "b@%h", "--without-mingle"),
+}
+BEATS: Hosts = {"beat-a": ("beat", "--pidfile="), "beat-b": ("beat", "--pidfile=")}
+
+
+@dataclass
+class Stage:
+    """What a run plays on."""
+
+    seed: int
+    settings: Settings
+    client: DynamoDBClient
+    platform: Platform
+    broker: Broker
+    tables: FaultProxy
+    pipeline: FaultProxy
+    supervisor: Supervisor
+    observer: Observer
+    skewed: bool
+    sweeps: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.broker.client)
+
+    def note_sweep(self) -> None:
+        """Keep the summary of the sweep that ended last, if the broker answers."""
+        try:
+            last = self.ledger.last()
+        except redis.RedisError:
+            return
+        if last is not None:
+            self.sweeps.setdefault(last["sweep_id"], last)
+
+
+@contextmanager
+def staged(seed: int, endpoint: str, directory: Path) -> Iterator[Stage]:
+    """Start everything, and end everything when the block does."""
+    with ExitStack() as stack:
+        broker = stack.enter_context(broker_of_its_own(directory / "broker"))
+        tables = stack.enter_context(fault_proxy(endpoint, seed))
+        targets: list[Callable[[str], None]] = []
+        invoked = stack.enter_context(pipeline_endpoint(_first_of(targets)))
+        pipeline = stack.enter_context(fault_proxy(invoked, seed + 1))
+        environment = {
+            **CREDENTIALS,
+            **SETTINGS,
+            "AWS_ENDPOINT_URL_DYNAMODB": tables.url,
+            "AWS_ENDPOINT_URL_LAMBDA": pipeline.url,
+            "CELERY_BROKER_URL": f"{broker.url}/0",
+            "CELERY_RESULT_BACKEND": f"{broker.url}/1",
+            "QUICK_VISIBILITY_SECONDS": "8",
+            "PYTHONPATH": os.pathsep.join((str(QUICK), str(ROOT))),
+        }
+        settings = load_settings(environment)
+        client = make_client(endpoint)
+        create_tables(
+            client,
+            orchestration=settings.orchestration_table_name,
+            task=settings.task_table_name,
+            task_events=settings.task_events_table_name,
+            user_concurrency=settings.user_concurrency_table_name,
+        )
+        platform = Platform(
+            client,
+            settings,
+            streams=make_session(endpoint).client("dynamodbstreams"),
+            seed=seed,
+            pace=Pace(),
+            hook=_crashes(Random(f"{seed}/crashes")),
+        )
+        targets.append(platform.pipeline.invoke)
+        supervisor = Supervisor(directory)
+        stack.callback(supervisor.stop)
+        skewed = _start(supervisor, environment)
+        patience = Patience(
+            grace=timedelta(seconds=settings.stranded_grace_seconds),
+            claim_timeout=timedelta(seconds=settings.claim_timeout_seconds),
+            start_timeout=timedelta(seconds=settings.task_start_timeout_seconds),
+        )
+        stage = Stage(
+            seed=seed,
+            settings=settings,
+            client=client,
+            platform=platform,
+            broker=broker,
+            tables=tables,
+            pipeline=pipeline,
+            supervisor=supervisor,
+            observer=Observer(patience),
+            skewed=skewed,
+        )
+        until("a first complete sweep", lambda: _swept(stage))
+        yield stage
+
+
+def _first_of(targets: list[Callable[[str], None]]) -> Callable[[str], None]:
+    """Call what is put into the list later: the endpoint is there before the platform is."""
+
+    def invoke(task_id: str) -> None:
+        targets[0](task_id)
+
+    return invoke
+
+
+def _swept(stage: Stage) -> bool:
+    stage.supervisor.check()
+    return stage.ledger.last(complete=True) is not None
+
+
+def _crashes(rng: Random) -> Callable[[Step, Child], None]:
+    """Let the live reconciler die now and then, just before any step of a release."""
+
+    def hook(_step: Step, _child: Child) -> None:
+        if rng.random() < _CRASH_PROBABILITY:
+            raise LiveReconcilerCrashError
+
+    return hook
+
+
+def _start(supervisor: Supervisor, environment: Mapping[str, str]) -> bool:
+    """Start all hosts; returns whether the clock of one of them could be set ahead."""
+    celery = (sys.executable, "-m", "celery", "-A", "workers")
+    ahead = clock_ahead(SKEW_SECONDS, supervisor.directory)
+    for name, arguments in {**WORKERS, **BEATS}.items():
+        clock = ahead if name.endswith("-b") else {}
+        supervisor.start(name, [*celery, *arguments], {**os.environ, **environment, **clock})
+    return bool(ahead)
+
+
+def clock_ahead(seconds: float, directory: Path) -> dict[str, str]:
+    """Return the environment of a process whose clock is ahead; empty without a C compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        return {}
+    source, library = Path(__file__).parent / "clock_ahead.c", directory / "clock_ahead.so"
+    command = [
+        compiler,
+        "-shared",
+        "-fPIC",
+        "-Wall",
+        "-Werror",
+        "-o",
+        str(library),
+        str(source),
+        "-ldl",
+    ]
+    subprocess.run(command, check=True)
+    return {"LD_PRELOAD": str(library), "CLOCK_AHEAD_SECONDS": str(seconds)}
+
+
+def pause() -> None:
+    """Wait for the next turn."""
+    time.sleep(0.1)

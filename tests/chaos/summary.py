@@ -1,0 +1,121 @@
+"""The summary of a run, and what in it must not be; pure, over what was observed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from reconciler.demo.observer import ChildKey, Observer, Snapshot, duplicates
+from reconciler.domain.model import ChildStatus
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What is allowed from the moment at which all works again (``calm_at``)."""
+
+    calm_at: datetime
+    allowed: timedelta
+
+    def over(self, observer: Observer) -> Iterator[ChildKey]:
+        """Yield what has been stranded for longer in the latest snapshot."""
+        if observer.latest is None:
+            return
+        for key, since in observer.stranded.items():
+            if observer.latest.at - max(since, self.calm_at) > self.allowed:
+                yield key
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run was made of, and what was seen of it."""
+
+    seed: int
+    seconds: float
+    observer: Observer
+    expected: Mapping[str, Mapping[str, ChildStatus]]
+    faults: Mapping[str, int]
+    sweeps: int
+    incomplete_sweeps: int
+    exits: Mapping[str, int]
+    unrecovered: frozenset[ChildKey]
+    bound_seconds: float
+    recovered_in_seconds: float
+
+    @property
+    def last(self) -> Snapshot:
+        """The tables in the end."""
+        assert self.observer.latest is not None
+        return self.observer.latest
+
+    def problems(self) -> list[str]:
+        """Return a sentence for everything that must not be."""
+        observer = self.observer
+        found: list[str] = []
+        for what, cases in {
+            "there are two tasks under one key": duplicates(self.last.tasks),
+            "no row knows of a task": self._unknown_tasks(),
+            "a regression": observer.regressions,
+            "released too early": list(observer.early.values()),
+            "not recovered within the bound": [" ".join(key) for key in sorted(self.unrecovered)],
+            "did not end as it should": list(self._astray()),
+            "its parent was not settled": list(self._unsettled()),
+        }.items():
+            found += [f"{what}: {case}" for case in cases[:_SHOWN]]
+            if len(cases) > _SHOWN:
+                found.append(f"{what}: and {len(cases) - _SHOWN} more")
+        if not self.last.recoveries:
+            found.append("nothing had to be repaired, so nothing was shown")
+        return found
+
+    def lines(self) -> Iterator[str]:
+        """Yield the summary, for people."""
+        observer, last = self.observer, self.last
+        codes = Counter(recovery.code for recovery in last.recoveries)
+        children = sum(len(ends) for ends in self.expected.values())
+        yield f"seed {self.seed}: {self.seconds:.0f} s of faults, then calm"
+        yield f"faults injected: {sum(self.faults.values())}"
+        yield from (f"  {count:5} {name}" for name, count in sorted(self.faults.items()))
+        yield (
+            f"orchestrations {len(self.expected)}, children {children}, tasks {len(last.tasks)}, "
+            f"of them released by us {sum(task.ours for task in last.tasks.values())}"
+        )
+        yield f"repairs {sum(codes.values())}: " + ", ".join(
+            f"{code} {count}" for code, count in sorted(codes.items())
+        )
+        yield f"ever stranded {len(observer.ever_stranded)}, looked at {observer.samples} times"
+        yield f"sweeps {self.sweeps}, of them incomplete {self.incomplete_sweeps}"
+        yield "exits that nobody asked for: " + (
+            ", ".join(f"{name} {count}" for name, count in self.exits.items() if count) or "0"
+        )
+        yield (
+            f"duplicates {len(duplicates(last.tasks))}, regressions {len(observer.regressions)}, "
+            f"early releases {len(observer.early)}, "
+            f"unrecovered after {self.bound_seconds:.0f} s {len(self.unrecovered)}"
+        )
+        yield f"all came right {self.recovered_in_seconds:.0f} s after the last fault"
+
+    def settled(self) -> bool:
+        """Whether everything has come to its end."""
+        return not any(self._astray()) and not any(self._unsettled())
+
+    def _unknown_tasks(self) -> list[str]:
+        known = {child.task_id for _, child in self.last.children()}
+        return sorted(self.last.tasks.keys() - known)
+
+    def _astray(self) -> Iterator[str]:
+        for orchestration_id, ends in self.expected.items():
+            rows = self.last.orchestrations[orchestration_id].children
+            for key, end in ends.items():
+                if rows[key].status is not end:
+                    state = rows[key].raw_status
+                    yield f"{key} of {orchestration_id} is {state}, and should be {end}"
+
+    def _unsettled(self) -> Iterator[str]:
+        for orchestration_id in self.expected:
+            meta = self.last.orchestrations[orchestration_id].meta
+            if meta is None or not meta.settled:
+                yield orchestration_id

@@ -1,0 +1,126 @@
+"""The run: faults for a while, then calm, and all must have come right. ``make chaos``."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from reconciler.clock import utc_now
+from reconciler.demo.shapes import Blueprint, mix
+from reconciler.demo.snapshots import take_snapshot
+from tests.chaos.mayhem import Mayhem
+from tests.chaos.stage import INTERVAL_SECONDS, SKEW_SECONDS, Stage, pause, staged
+from tests.chaos.summary import Bound, Run
+from tests.conftest import Servers
+from workers.ledger import LEAST_STALE_SECONDS
+
+pytestmark = pytest.mark.chaos
+
+SHARE = 0.75
+"""Of the minutes: the rest is for coming right."""
+
+SEED_EVERY_SECONDS = 1.5
+GIVE_UP_SECONDS = 240.0
+"""How long it may take in the end, on however slow a machine, before the run is over."""
+
+
+@pytest.mark.timeout(24 * 3600)
+def test_whatever_breaks_all_comes_right_and_nothing_is_done_twice(
+    servers: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seed = int(os.environ.get("CHAOS_SEED") or 1)
+    seconds = 60.0 * float(os.environ.get("CHAOS_MINUTES") or 1) * SHARE
+    with staged(seed, servers.endpoint("dynamodb_local"), tmp_path) as stage:
+        if not stage.skewed:
+            if os.environ.get("CI"):
+                pytest.fail("a C compiler is needed, to set the clock of one host ahead")
+            with capsys.disabled():
+                print("\nno C compiler here: all clocks are right")  # noqa: T201
+        run = play(stage, seconds)
+    with capsys.disabled():
+        print("\n" + "\n".join(run.lines()))  # noqa: T201 - what the run is for
+    assert run.problems() == []
+
+
+def play(stage: Stage, seconds: float) -> Run:
+    """Break things for so long, then watch all come right."""
+    mayhem = Mayhem(stage)
+    blueprints = shapes(Random(stage.seed))
+    began = time.monotonic()
+    next_seed, next_look = 0.0, 0.0
+    # However slow the machine, every fault is met once.
+    while (elapsed := time.monotonic() - began) < seconds or not mayhem.all_dealt:
+        mayhem.turn(elapsed)
+        if elapsed >= next_seed:
+            number = len(stage.platform.seeded)
+            stage.platform.seed(next(blueprints), user_id=f"user-{number % 4}")
+            next_seed = elapsed + SEED_EVERY_SECONDS
+        stage.platform.step()
+        if elapsed >= next_look:
+            next_look = elapsed + look(stage)
+        pause()
+    mayhem.calm()
+    return recover(stage, mayhem, elapsed)
+
+
+def shapes(rng: Random) -> Iterator[Blueprint]:
+    while True:
+        yield from mix(6, rng)
+
+
+def look(stage: Stage) -> float:
+    """Look at everything; returns after how many seconds to look again."""
+    began = time.monotonic()
+    stage.observer.observe(take_snapshot(stage.client, stage.settings, utc_now))
+    stage.note_sweep()
+    stage.supervisor.check()
+    # A large table takes long to read: the platform must get its turns.
+    return max(0.3, 3 * (time.monotonic() - began))
+
+
+def recover(stage: Stage, mayhem: Mayhem, seconds: float) -> Run:
+    calm_at, began = utc_now(), time.monotonic()
+    unrecovered: set[tuple[str, str]] = set()
+    settings = stage.settings
+    while True:
+        stage.platform.step()
+        look(stage)
+        complete = [sweep for sweep in stage.sweeps.values() if sweep["complete"]]
+        longest = max((sweep["duration_seconds"] for sweep in complete), default=0.0)
+        allowed = (
+            max(settings.claim_timeout_seconds, settings.task_start_timeout_seconds)
+            # A sweep that lost its workers, or the word of them, is closed only then.
+            + LEAST_STALE_SECONDS
+            + 2 * INTERVAL_SECONDS
+            + 2 * SKEW_SECONDS
+            + longest
+        )
+        unrecovered.update(Bound(calm_at, timedelta(seconds=allowed)).over(stage.observer))
+        run = Run(
+            seed=stage.seed,
+            seconds=seconds,
+            observer=stage.observer,
+            expected={key: found.expected() for key, found in stage.platform.seeded.items()},
+            faults={
+                **mayhem.injected,
+                **{f"request: {name}": count for name, count in stage.tables.injected.items()},
+                **{f"invocation: {name}": n for name, n in stage.pipeline.injected.items()},
+                "live reconciler crashed": len(stage.platform.live.crashed),
+                "events lost": len(stage.platform.live.lost),
+            },
+            sweeps=len(stage.sweeps),
+            incomplete_sweeps=len(stage.sweeps) - len(complete),
+            exits={name: child.restarts for name, child in stage.supervisor.children.items()},
+            unrecovered=frozenset(unrecovered),
+            bound_seconds=allowed,
+            recovered_in_seconds=time.monotonic() - began,
+        )
+        if run.settled() or time.monotonic() - began > GIVE_UP_SECONDS:
+            return run
+        pause()

@@ -2,6 +2,19 @@
 
 The id is of the attempt (it ends in the interval's number) and the gate's key is of the work: an
 id that was used before would be thrown away, or shown with its old result (``celery.md``).
+
+While a deployment replaces workers, old ones get messages of the next version, and new ones those
+of the version before. So the arguments of a message change by these rules only:
+
+- A field that is added is optional, and leaving it out is safe: an older worker passes it over
+  where the message bears our header, and a newer one gets messages without it.
+- A field that must not be passed over (as ``report``, which keeps a sweep from writing) goes with
+  a new name of the task. An older worker drops what it does not know, and counts it; the work is
+  found again by the next sweep of a newer one.
+- A field is taken away one version after the last one that reads it.
+
+A message without our header was put there by hand. What is not understood in it is refused: a
+misspelt ``report`` must not repair anything. ``tests/data/messages`` holds what versions sent.
 """
 
 from __future__ import annotations
@@ -22,7 +35,15 @@ from reconciler.operations.context import ReleaseRequest
 from reconciler.operations.scan import SegmentCursor
 from reconciler.settings import load_settings
 from workers.gate import Gate, header_of
-from workers.names import EVALUATE, RELEASE, RELEASE_QUEUE, SEGMENT, SWEEP
+from workers.names import (
+    EVALUATE,
+    MESSAGE_HEADER,
+    MESSAGE_VERSION,
+    RELEASE,
+    RELEASE_QUEUE,
+    SEGMENT,
+    SWEEP,
+)
 from workers.resources import broker_client, metrics_of
 
 _LEAST_ROOM = 20
@@ -78,14 +99,14 @@ class Enqueuer:
         if nonce is None:
             self._metrics.increment("reconciler_duplicates_dropped_total", task=name)
             return False
-        headers = header_of(work, nonce) if given_back else {}
+        gate = header_of(work, nonce) if given_back else {}
         try:
             self._app.send_task(
                 name,
                 args=args,
                 kwargs=dict(kwargs),
                 task_id=attempt,
-                headers=headers,
+                headers={MESSAGE_HEADER: MESSAGE_VERSION, **gate},
                 # Nobody waits for the result; else each publish would subscribe to it, and fail
                 # when only the result backend is away.
                 ignore_result=True,
@@ -178,7 +199,13 @@ def submit_sweep(app: Celery, *, report: bool = False) -> str:
     sweep_id = f"sweep:by-hand-{int(time.time() * 1000)}"
     kwargs = {"report": True} if report else {}
     try:
-        app.send_task(SWEEP, kwargs=kwargs, task_id=sweep_id, ignore_result=True)
+        app.send_task(
+            SWEEP,
+            kwargs=kwargs,
+            task_id=sweep_id,
+            headers={MESSAGE_HEADER: MESSAGE_VERSION},
+            ignore_result=True,
+        )
     except UNREACHABLE as error:
         raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
     return sweep_id

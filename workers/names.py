@@ -9,3 +9,8 @@ RELEASE = "reconciler.release_child"
 
 SWEEP_QUEUE = "sweep"
 RELEASE_QUEUE = "release"
+
+MESSAGE_HEADER = "reconciler_message"
+"""Stands on every message that this program sends; see ``workers.enqueue`` for what it means."""
+
+MESSAGE_VERSION = 1

@@ -20,6 +20,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from reconciler.errors import PermanentError, ReconcilerError, TemporaryError, UsageError
 from workers.enqueue import UNREACHABLE, BrokerUnavailableError
 from workers.gate import from_headers
+from workers.names import MESSAGE_HEADER
 from workers.resources import Resources, broker_metrics, resources
 
 T = TypeVar("T")
@@ -68,9 +69,15 @@ class ReconcilerTask(Task):  # type: ignore[type-arg]  # it takes none when it r
     abstract = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - Celery's
-        """Run, unless the arguments are not those of the task."""
+        """Run, unless the arguments are not those of the task.
+
+        What a newer version of ours says besides is passed over (``workers.enqueue`` has the rule).
+        """
+        signature = inspect.signature(self.run)
+        if MESSAGE_HEADER in (self.request.headers or {}):
+            kwargs = {name: value for name, value in kwargs.items() if name in signature.parameters}
         try:
-            inspect.signature(self.run).bind(*args, **kwargs)
+            signature.bind(*args, **kwargs)
         except TypeError as error:
             count_malformed(self.name, str(error))
             raise MalformedMessageError(f"{self.name}: {error}") from None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -219,9 +220,15 @@ def _unit_of(cursor: SegmentCursor) -> str:
 
 
 def _cursor_from(cursor: object) -> SegmentCursor | None:
-    """Return the place that a message names; None when it names none."""
+    """Return the place that a message names; None when it names none.
+
+    What a newer version says of it besides is passed over.
+    """
+    if not isinstance(cursor, dict):
+        return None
+    known = {field.name for field in fields(SegmentCursor)}
     try:
-        at = SegmentCursor(**cursor)  # type: ignore[arg-type]
+        at = SegmentCursor(**{name: value for name, value in cursor.items() if name in known})
         numbers = (at.segment, at.total, at.step)
         sound = all(isinstance(n, int) and n >= 0 for n in numbers) and at.segment < at.total
     except TypeError:

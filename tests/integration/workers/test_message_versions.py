@@ -1,0 +1,160 @@
+"""Old and new versions side by side, for as long as a deployment takes: recorded messages.
+
+The rules by which messages change stand in ``workers/enqueue.py``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.observability.redis_metrics import read_series
+from tests.support.broker import Broker
+from tests.support.hosts import Fleet
+from tests.support.processes import until
+from tests.support.record_messages import ORCHESTRATION, RECORDED, SWEEP_ID, sent_by, version
+from tests.support.world import World
+from workers.ledger import Start
+from workers.names import (
+    EVALUATE,
+    MESSAGE_HEADER,
+    RELEASE,
+    RELEASE_QUEUE,
+    SEGMENT,
+    SWEEP,
+    SWEEP_QUEUE,
+)
+
+pytestmark = [pytest.mark.integration, pytest.mark.workers]
+
+Message = dict[str, Any]
+
+
+def recorded(path: Path) -> dict[str, Message]:
+    found: dict[str, Message] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def call_of(message: Message) -> tuple[list[Any], dict[str, Any]]:
+    """Return the arguments that a message carries."""
+    args, kwargs, _ = json.loads(base64.b64decode(message["body"]))
+    return args, kwargs
+
+
+def put(broker: Broker, message: Message, found: str, **more: Any) -> None:
+    """Put a recorded message on its queue, about the orchestration ``found``."""
+    args, kwargs = json.loads(json.dumps(call_of(message)).replace(ORCHESTRATION, found))
+    embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+    body = base64.b64encode(json.dumps([args, {**kwargs, **more}, embed]).encode()).decode()
+    whole = json.loads(json.dumps({**message, "body": ""}).replace(ORCHESTRATION, found))
+    queue = RELEASE_QUEUE if message["headers"]["task"] == RELEASE else SWEEP_QUEUE
+    broker.client.lpush(queue, json.dumps({**whole, "body": body}))
+
+
+def due(world: World) -> str:
+    return world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
+
+
+def stranded(world: World) -> str:
+    return world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
+
+
+def released(world: World, found: str) -> bool:
+    return world.statuses(found)["b"] == "released"
+
+
+def shape(message: Message) -> Any:
+    """Return what of a message its version decides: its task, its fields, its headers."""
+    args, kwargs = call_of(message)
+    places = [sorted(arg) if isinstance(arg, dict) else type(arg).__name__ for arg in args]
+    return message["headers"]["task"], places, sorted(kwargs), MESSAGE_HEADER in message["headers"]
+
+
+def test_what_this_version_sends_is_recorded(fleet: Fleet) -> None:
+    """Changed without a new recording, the next version would not be held to it."""
+    messages = recorded(RECORDED / f"{version()}.json")
+    assert sorted(messages) == sorted([SWEEP, SEGMENT, EVALUATE, RELEASE])
+    sent = sent_by(fleet)
+    again = "python -m tests.support.record_messages"
+    assert {n: shape(m) for n, m in sent.items()} == {n: shape(m) for n, m in messages.items()}, (
+        again
+    )
+
+
+@pytest.mark.parametrize("path", sorted(RECORDED.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("from_the_next", [False, True], ids=["as sent", "with more fields"])
+def test_messages_of_another_version_are_understood(
+    fleet: Fleet, own_broker: Broker, path: Path, *, from_the_next: bool
+) -> None:
+    """Of the one before, as they were sent; of the next, with fields that nobody knows yet."""
+    world, ledger, messages = fleet.celery.world, fleet.celery.ledger, recorded(path)
+    more = {"a_new_field": {"of": ["the", "next"]}} if from_the_next else {}
+    if from_the_next:
+        cursor = {**call_of(messages[SEGMENT])[0][0], "a_new_place": 5}
+        body = [[cursor], {}, {}]
+        messages[SEGMENT]["body"] = base64.b64encode(json.dumps(body).encode()).decode()
+    worker = fleet.worker()
+    begun = ledger.start(SWEEP_ID, mode="repair", segments=1, units=["segment:0:0"])
+    assert begun is Start.STARTED
+
+    evaluated = stranded(world)
+    put(own_broker, messages[EVALUATE], evaluated, **more)
+    until("the evaluation, and what it leads to", lambda: released(world, evaluated))
+
+    found = due(world)
+    put(own_broker, messages[RELEASE], found, **more)
+    until("the release", lambda: released(world, found))
+
+    read = stranded(world)
+    put(own_broker, messages[SEGMENT], read, **more)
+    until("the segment, and what it leads to", lambda: released(world, read))
+    until("the end of its sweep", lambda: (ledger.last() or {}).get("sweep_id") == SWEEP_ID)
+
+    swept = stranded(world)
+    put(own_broker, messages[SWEEP], swept, **more)
+    until("the sweep, and what it leads to", lambda: released(world, swept))
+    sweep_id = messages[SWEEP]["headers"]["id"]
+    last = until("its end", lambda: (s := ledger.last()) and s["sweep_id"] == sweep_id and s)
+    assert last["complete"]
+    assert "Traceback" not in worker.log
+    assert refused(fleet) == 0
+
+
+def refused(fleet: Fleet) -> float:
+    """Return how many messages made no sense."""
+    series = read_series(fleet.celery.redis, fleet.celery.world.settings)
+    return series["reconciler_errors_total", (("kind", "malformed_message"),), ""]
+
+
+def test_a_field_that_is_not_ours_is_refused_and_nothing_is_changed(fleet: Fleet) -> None:
+    """By hand, ``report`` misspelt: passed over, it would repair what was only to be looked at."""
+    world = fleet.celery.world
+    found = stranded(world)
+    before = world.everything()
+    fleet.worker()
+    fleet.send(EVALUATE, found, kwargs={"reprot": True})
+    until("it to be refused", lambda: refused(fleet) == 1)
+    assert world.everything() == before
+
+
+def test_a_task_of_the_next_version_is_dropped_and_its_work_is_found_again(
+    fleet: Fleet, own_broker: Broker
+) -> None:
+    """What must not be passed over has a new name, which an older worker does not know."""
+    world = fleet.celery.world
+    found = due(world)
+    message = recorded(RECORDED / f"{version()}.json")[RELEASE]
+    message["headers"]["task"] = "reconciler.release_child_with_care"
+    worker = fleet.worker()
+    put(own_broker, message, found)
+    until("it to be dropped", lambda: refused(fleet) == 1)
+    until("the queue to be empty", lambda: not own_broker.client.exists(SWEEP_QUEUE, "unacked"))
+    assert not released(world, found)
+    assert worker.alive
+    fleet.send(SWEEP, task_id="sweep:8")
+    until("the next sweep to find it", lambda: released(world, found))
+    assert len(world.tasks(found, "b")) == 1

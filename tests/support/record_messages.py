@@ -1,0 +1,90 @@
+"""Record one message of each task, as this version puts it on the broker.
+
+    python -m tests.support.record_messages
+
+writes ``tests/data/messages/<version>.json``, anew where it exists. What earlier versions sent
+stays as it was recorded: ``test_message_versions.py`` holds the present code to it.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from reconciler.settings import load_settings
+from tests.support.broker import broker_of_its_own
+from tests.support.hosts import Fleet
+from tests.support.processes import ROOT, Celery
+from tests.support.world import World, make_client
+from workers.names import RELEASE_QUEUE, SWEEP_QUEUE
+
+RECORDED = ROOT / "tests" / "data" / "messages"
+ORCHESTRATION = "orch_" + 32 * "0"
+CHILD = "b"
+SWEEP_ID = "sweep:7"
+
+PUBLISH = f"""
+from datetime import UTC, datetime
+from redis import Redis
+from workers import app
+from workers.enqueue import Enqueuer
+from workers.gate import Gate
+from reconciler.observability.metrics import NULL_METRICS
+from reconciler.operations.context import ReleaseRequest
+from reconciler.operations.scan import SegmentCursor
+sender = Enqueuer(app, Gate(Redis.from_url(app.conf.broker_url)), NULL_METRICS, 300)
+sender.sweep()
+sender.segment(SegmentCursor({SWEEP_ID!r}, 0, 1), report=False)
+sender.evaluate({ORCHESTRATION!r}, {SWEEP_ID!r}, report=False)
+sender.release(ReleaseRequest(
+    orchestration_id={ORCHESTRATION!r}, sub_issue_id={CHILD!r}, depends_on=("a",),
+    idempotency_key={f"{ORCHESTRATION}_{CHILD}"!r}, sweep_id={SWEEP_ID!r},
+    due_since=datetime(2026, 6, 9, 12, tzinfo=UTC)))
+"""
+
+
+def sent_by(fleet: Fleet) -> dict[str, dict[str, Any]]:
+    """Return what the code that stands here sends: task → the message as it lies in the queue."""
+    broker = fleet.celery.redis
+    fleet.run(PUBLISH)
+    found: dict[str, dict[str, Any]] = {}
+    for queue in (SWEEP_QUEUE, RELEASE_QUEUE):
+        lying: Any = broker.lrange(queue, 0, -1)
+        for raw in lying:
+            message = json.loads(raw)
+            found[message["headers"]["task"]] = message
+        broker.delete(queue)
+    return dict(sorted(found.items()))
+
+
+def version() -> str:
+    """Return the version that the project's file names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return str(project["project"]["version"])
+
+
+def main() -> None:
+    """Record them."""
+    tables = {
+        "ORCHESTRATION_TABLE_NAME": "Orchestration",
+        "TASK_TABLE_NAME": "Task",
+        "TASK_EVENTS_TABLE_NAME": "TaskEvents",
+    }
+    nowhere = "http://127.0.0.1:9"  # nothing is read or written to send a message
+    world = World(nowhere, make_client(nowhere), load_settings(tables))
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = Path(scratch)
+        with broker_of_its_own(directory / "broker") as broker:
+            found = sent_by(Fleet(Celery(world, broker.url, directory)))
+    for message in found.values():
+        message["headers"]["origin"] = "recorded"
+    RECORDED.mkdir(parents=True, exist_ok=True)
+    path = RECORDED / f"{version()}.json"
+    path.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -92,7 +92,7 @@ def _alive() -> list[Panel]:
             steps=[(None, GREEN), (1, YELLOW), (720, ORANGE), (3600, RED)],
         ),
         number(
-            "It may",
+            "Mode",
             "What the last sweep was allowed to do: repair, only report (REPAIR_MODE), or nothing, "
             "since somebody has paused repairs.",
             f"sum({REPORT}) + 2 * sum({PAUSED}) + 3 * (sum({metric('mode')}) == bool 0)",
@@ -191,7 +191,7 @@ def _ages() -> list[Panel]:
     age = lines(
         "Age of the last complete sweep",
         "It falls to nothing with each sweep that read every segment. Above the limit it is stale.",
-        [query(AGE, "age"), query(TWICE, "limit", "B")],
+        [query(f"{AGE} < {NEVER_SECONDS:.0f}", "age"), query(TWICE, "limit", "B")],
         unit="s",
     )
     return [oldest, limit(age, "limit")]

@@ -14,6 +14,8 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 HERE = 'job="$job",instance="$instance"'
 GREEN, YELLOW, ORANGE, RED, BLUE = "green", "yellow", "orange", "red", "blue"
+BAR = "5m"
+"""The least that one bar stands for: what is counted comes with the sweeps."""
 ROW_HEIGHT, STAT_HEIGHT, WIDTH = 8, 4, 24
 
 Panel = stat.Panel | timeseries.Panel | table.Panel
@@ -138,7 +140,7 @@ def lines(
     )
     if bars:
         stacked = looks.StackingConfig().mode(look.StackingMode.NORMAL).group("A")
-        panel = panel.draw_style(look.GraphDrawStyle.BARS).stacking(stacked)
+        panel = panel.draw_style(look.GraphDrawStyle.BARS).stacking(stacked).interval(BAR)
     return panel
 
 
@@ -155,7 +157,10 @@ def limit(panel: timeseries.Panel, name: str) -> timeseries.Panel:
 
 
 def counted(name: str, by: str) -> prometheus.Dataquery:
-    """What was counted in each step of the graph, by one label."""
+    """What was counted within each bar, by one label.
+
+    Over the bar and one scrape more (``$__rate_interval``), so that nothing falls between two.
+    """
     increase = f"increase({metric(name)}[$__rate_interval])"
     return query(f"sum by ({by}) ({increase})", f"{{{{{by}}}}}")
 

@@ -14,7 +14,7 @@ from reconciler.domain.codes import STUCK_CODES
 from reconciler.observability.metrics import METRICS, RECOVERY_CODES
 from tests.support.prometheus import RULES, tool
 from tests.support.promql import check_declared
-from tests.support.runbook import anchors
+from tests.support.runbook import ROOT, anchors
 
 ALERTS: dict[str, dict[str, Any]] = {
     rule["alert"]: rule
@@ -71,12 +71,24 @@ def test_series_in_the_cases_are_declared() -> None:
 
 
 def test_promtool_takes_the_rules_and_they_do_as_they_should() -> None:
-    for arguments in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]):
+    for arguments in (
+        ["check", "config", "prometheus.yml"],
+        ["check", "rules", "alerts.yml"],
+        ["test", "rules", "alerts_test.yml"],
+    ):
         done = subprocess.run(
             [tool("promtool"), *arguments], cwd=RULES, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "SUCCESS" in done.stdout
+
+
+def test_the_configuration_scrapes_what_compose_serves() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    config = yaml.safe_load((RULES / "prometheus.yml").read_text())
+    (target,) = config["scrape_configs"][0]["static_configs"][0]["targets"]
+    service, _, port = target.partition(":")
+    assert f"--port={port}" in compose[service]["command"]
 
 
 def test_promtool_would_notice(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_the_first_row_says_whether_it_is_alive_and_what_is_stuck() -> None:
         "Last complete sweep, ago",
         "Stuck now",
         "Oldest stuck",
-        "It may",
+        "Mode",
         "Paused for",
     ]
 

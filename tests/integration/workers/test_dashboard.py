@@ -47,6 +47,9 @@ HAPPENS = (
 )
 """What is made to happen, each seen by Prometheus before it is judged."""
 
+STEP_SECONDS, BAR = 1.0, "1500ms"
+"""A bar of the graph, and one with the time between some scrapes more."""
+
 PAUSED = "reconciler_paused_since_timestamp_seconds"
 
 NOTHING_HAPPENED = {"Messages that wait", "Paused for"}
@@ -143,8 +146,8 @@ def _judge_panels(seen: Prometheus, target: str, started: float) -> None:
     for panel in (panel for panel in PANELS if panel["type"] != "row"):
         samples: list[float] = []
         for expression in expressions(panel):
-            filled = filled_in(expression, job="reconciler", instance=target, rate_interval="5s")
-            found = seen.query_range(filled, started, now, 0.5)
+            filled = filled_in(expression, job="reconciler", instance=target, rate_interval=BAR)
+            found = seen.query_range(filled, started, now, STEP_SECONDS)
             assert found, (panel["title"], filled)
             samples += [float(value) for series in found for _, value in series["values"]]
             recorded.setdefault(panel["title"], []).append(found)
@@ -154,7 +157,7 @@ def _judge_panels(seen: Prometheus, target: str, started: float) -> None:
             assert any(value > 0 for value in finite), panel["title"]
         if panel["type"] == "stat":
             filled = filled_in(
-                expressions(panel)[0], job="reconciler", instance=target, rate_interval="5s"
+                expressions(panel)[0], job="reconciler", instance=target, rate_interval=BAR
             )
             assert len(seen.query(filled)) == 1, f"{panel['title']}: one number"
     kept = os.environ.get("DASHBOARD_DATA")

@@ -40,7 +40,7 @@ def prepare_segment_tasks(reconciler: Reconciler, segments: int | None) -> Run:
     """Return a read of every segment, one after the other, as one worker process would."""
 
     def run() -> dict[str, Any]:
-        total = segments or reconciler.choose_segments(1)
+        total = segments or reconciler.choose_segments(lambda: 1)
         rows = 0
         nominated: Counter[str] = Counter()
         for segment in range(total):

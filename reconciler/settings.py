@@ -154,7 +154,8 @@ class Settings(BaseModel):
     scan_read_units_per_second: float | None = Field(
         default=None,
         gt=0,
-        description="Ceiling on what the scan reads, in read units per second over all segments",
+        description="Ceiling on what the scan reads, in read units per second over all segments "
+        "and workers; it gives way to throttling in any case",
     )
 
     # What it says

@@ -1,4 +1,4 @@
-"""What a worker says of itself when it is asked: its version, and the queues that it serves."""
+"""What a worker says of itself when it is asked: its version, its queues, its processes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from celery.worker.control import inspect_command
 
 from reconciler.version import describe
+from workers.names import SWEEP_QUEUE
 
 COMMAND = "reconciler_about"
 _version = cache(describe)
@@ -18,7 +19,8 @@ def reconciler_about(state: Any) -> dict[str, Any]:  # noqa: ANN401 - Celery's
     """Answer ``reconciler doctor``; read only."""
     consumer = state.consumer.task_consumer
     queues = sorted(queue.name for queue in consumer.queues) if consumer else []
-    return {"version": _version(), "queues": queues}
+    processes = getattr(state.consumer.pool, "num_processes", 1)
+    return {"version": _version(), "queues": queues, "processes": processes}
 
 
 def ask_workers(app: Any, timeout_seconds: float) -> dict[str, dict[str, Any]]:  # noqa: ANN401
@@ -28,3 +30,13 @@ def ask_workers(app: Any, timeout_seconds: float) -> dict[str, dict[str, Any]]: 
     """
     answers = app.control.broadcast(COMMAND, reply=True, timeout=timeout_seconds) or []
     return {name: said for answer in answers for name, said in answer.items()}
+
+
+def count_processes(app: Any, timeout_seconds: float) -> int:  # noqa: ANN401 - Celery's
+    """Return how many processes sweep, as far as workers answer in time; 0 if none does."""
+    try:
+        said = ask_workers(app, timeout_seconds)
+    except Exception:  # noqa: BLE001 - whatever the transport raises; it is only a hint
+        return 0
+    sweeping = [answer for answer in said.values() if SWEEP_QUEUE in answer.get("queues", ())]
+    return sum(int(answer.get("processes", 1)) for answer in sweeping)

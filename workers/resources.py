@@ -19,6 +19,7 @@ from limits.strategies import FixedWindowRateLimiter
 from reconciler.observability.emf import CombinedMetrics, EmfMetrics
 from reconciler.observability.metrics import FlushingMetrics
 from reconciler.observability.redis_metrics import RedisMetrics
+from reconciler.operations.pacing import LocalAllowance
 from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.wiring import build_reconciler
 from reconciler.settings import Settings, load_settings
@@ -103,6 +104,36 @@ class RatePacer:
             time.sleep(_PACE_POLL_SECONDS)
 
 
+_TAKE = """
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
+local starts = math.max(now, tonumber(redis.call('GET', KEYS[1]) or '0'))
+local paid_off = starts + tonumber(ARGV[1]) / tonumber(ARGV[2])
+redis.call('SET', KEYS[1], string.format('%.6f', paid_off), 'EX', 3600)
+return string.format('%.6f', starts - now)
+"""
+ALLOWANCE_KEY = "reconciler:scan-paid-off-at"
+_PROCESSES_UNLESS_KNOWN = 8
+
+
+class BrokerAllowance:
+    """An allowance of read units that all workers share; by the broker's clock."""
+
+    def __init__(self, client: redis.Redis, units_per_second: float) -> None:
+        self._units_per_second = units_per_second
+        self._take = client.register_script(_TAKE)
+        # While the broker is away, a cautious share of it.
+        self._own = LocalAllowance(units_per_second / _PROCESSES_UNLESS_KNOWN)
+
+    def take(self, units: float) -> float:
+        """Take ``units`` and return in how many seconds they may be consumed."""
+        try:
+            waits: Any = self._take(keys=[ALLOWANCE_KEY], args=[units, self._units_per_second])
+        except redis.RedisError:
+            return self._own.take(units)
+        return float(waits)
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
     """The reconciler and the broker's parts of one process."""
@@ -134,9 +165,15 @@ def resources() -> Resources:
 def _make(settings: Settings) -> Resources:
     client = broker_client(settings)
     metrics = metrics_of(settings, client)
+    ceiling = settings.scan_read_units_per_second
     return Resources(
         settings=settings,
-        reconciler=build_reconciler(settings, metrics=metrics, pacer=RatePacer(settings)),
+        reconciler=build_reconciler(
+            settings,
+            metrics=metrics,
+            pacer=RatePacer(settings),
+            allowance=BrokerAllowance(client, ceiling) if ceiling is not None else None,
+        ),
         metrics=metrics,
         gate=Gate(client),
         ledger=Ledger(client),

@@ -20,6 +20,7 @@ from reconciler.operations.context import Evaluation, ReleaseRequest, ReleaseRes
 from reconciler.operations.counts import Counts
 from reconciler.operations.scan import SegmentCursor
 from reconciler.operations.summary import TOTAL_FAILURE, record_sweep
+from workers.about import count_processes
 from workers.application import app
 from workers.enqueue import Enqueuer
 from workers.ledger import LEAST_STALE_SECONDS, Start, Unit
@@ -37,8 +38,10 @@ from workers.running import (
 log = structlog.get_logger("reconciler")
 
 STEP_SECONDS = 20.0
-_PROCESSES = 8
-"""For how many processes a small table is still cut up."""
+_LEAST_PROCESSES = 8
+"""For how many processes a table is cut up at least: some may not have answered in time."""
+
+_ANSWER_SECONDS = 1.0
 
 
 def _enqueuer(held: Resources) -> Enqueuer:
@@ -74,7 +77,9 @@ def _start(held: Resources, sweep_id: str, *, report: bool) -> dict[str, Any]:
     mode = _mode(held, report=report)
     if mode == "repair" and held.reconciler.paused() is not None:
         mode = "paused"
-    segments = held.reconciler.choose_segments(_PROCESSES)
+    segments = held.reconciler.choose_segments(
+        lambda: max(_LEAST_PROCESSES, count_processes(app, _ANSWER_SECONDS))
+    )
     cursors = [SegmentCursor(sweep_id, number, segments) for number in range(segments)]
     units = [_unit_of(cursor) for cursor in cursors]
     began = held.ledger.start(sweep_id, mode=mode, segments=segments, units=units)

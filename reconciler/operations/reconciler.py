@@ -64,14 +64,16 @@ class Reconciler:
     metrics: Metrics
     policy: Policy
     clock: Clock
+    page_pacer: PagePacer
 
     # -- scanning
 
-    def choose_segments(self, workers: int) -> int:
+    def choose_segments(self, workers: Callable[[], int]) -> int:
         """Return how many segments a sweep should have (``SWEEP_SEGMENTS``).
 
         ``auto``: one for each 32 MiB of the table, and enough to keep ``workers`` busy where each
-        still has 4 MiB to read; costs one DescribeTable, which consumes no capacity.
+        still has 4 MiB to read; costs one DescribeTable, which consumes no capacity. How many
+        there are is asked only where it makes a difference.
 
         Raises:
             TemporaryError, PermanentError: the table cannot be described.
@@ -80,7 +82,8 @@ class Reconciler:
             return self.settings.sweep_segments
         size = self.orchestrations.size_bytes()
         by_size = math.ceil(size / _BYTES_PER_SEGMENT)
-        by_workers = min(workers, math.ceil(size / _LEAST_BYTES_PER_SEGMENT))
+        most = math.ceil(size / _LEAST_BYTES_PER_SEGMENT)
+        by_workers = min(workers(), most) if most > 1 else 1
         return max(1, min(max(by_size, by_workers), _MOST_SEGMENTS))
 
     def scan_segment(
@@ -95,9 +98,9 @@ class Reconciler:
         Raises:
             TemporaryError, PermanentError: the table cannot be read.
         """
-        ceiling = self.settings.scan_read_units_per_second
-        pacer = PagePacer(ceiling / cursor.total if ceiling is not None else None)
-        scan = SegmentScan(self.orchestrations, self.tasks, self.policy, self.clock, pacer)
+        scan = SegmentScan(
+            self.orchestrations, self.tasks, self.policy, self.clock, self.page_pacer
+        )
         return scan.run(cursor, out_of_time, nominate)
 
     # -- one orchestration

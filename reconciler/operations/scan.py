@@ -74,6 +74,7 @@ class SegmentScan:
         self._scanned = 0
         self._waiting: deque[tuple[Orchestration, list[str]]] = deque()
         self._wanted: deque[str] = deque()
+        self._asked = 0  # tasks that have been read for those who wait
         self._read: dict[str, Task | None] = {}
         self._broken: list[str] = []
         self._nominate: Nominate = lambda _: None
@@ -93,7 +94,7 @@ class SegmentScan:
         while True:
             page = self._page(cursor, start, out_of_time)
             if page is None:
-                # Throttled until the step's time was over: go on from here in the next one.
+                # Held up until the step's time was over: go on from here in the next one.
                 return self._handed_on(cursor, resume, start)
             for row in page.items:
                 if self._rows and row["orchestration_id"] != self._rows[-1]["orchestration_id"]:
@@ -114,13 +115,18 @@ class SegmentScan:
         start: dict[str, Any] | None,
         out_of_time: Callable[[], bool],
     ) -> ScanPage | None:
+        """Read the next page; None when the step's time is over before it could be read."""
         while True:
-            self._pacer.wait()
+            turn = self._pacer.wait(out_of_time)
+            if turn is None:
+                return None
             try:
                 with measured() as consumed:
-                    page = self._orchestrations.scan_page(cursor.segment, cursor.total, start)
+                    page = self._orchestrations.scan_page(
+                        cursor.segment, cursor.total, start, limit=turn.limit
+                    )
             except ThrottledError:
-                self._pacer.throttled()
+                self._pacer.throttled(turn)
                 if not out_of_time():
                     continue
                 if self._seen == 0:
@@ -128,7 +134,7 @@ class SegmentScan:
                 return None
             finally:
                 self._counts = self._counts.with_consumed(consumed)
-            self._pacer.read(page.read_units)
+            self._pacer.read(turn, page.read_units, page.rows, strained=page.retries > 0)
             self._seen += len(page.items)
             return page
 
@@ -197,10 +203,14 @@ class SegmentScan:
         with measured() as consumed:
             self._read.update(self._tasks.read(task_ids, consistent=False))
         self._counts = self._counts.with_consumed(consumed)
+        self._pacer.spend(consumed.read_units)
         now = self._clock()
-        still = set(self._wanted)
-        while self._waiting and still.isdisjoint(self._waiting[0][1]):
+        # Tasks are wanted and read in the order of their orchestrations, so it is the first of
+        # them that have all of theirs.
+        self._asked += len(task_ids)
+        while self._waiting and self._asked >= len(self._waiting[0][1]):
             orchestration, wanted = self._waiting.popleft()
+            self._asked -= len(wanted)
             self._judge(orchestration, now)
             for task_id in wanted:
                 self._read.pop(task_id, None)

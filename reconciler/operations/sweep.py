@@ -117,7 +117,7 @@ def run_inline_sweep(
     mode: str = "report" if report else settings.repair_mode
     total = 0
     if orchestration_id is None:
-        total = segments or reconciler.choose_segments(_MOST_THREADS)
+        total = segments or reconciler.choose_segments(lambda: _MOST_THREADS)
     log.info("orch.sweep.started", sweep_id=sweep_id, mode=mode, segments=total)
     tally = _Tally(total, progress, on_evaluation)
     if orchestration_id is not None:

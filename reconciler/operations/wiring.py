@@ -19,6 +19,7 @@ from reconciler.domain.model import Orchestration
 from reconciler.observability.metrics import NULL_METRICS, Metrics
 from reconciler.operations.context import Pacer, Unpaced
 from reconciler.operations.evaluate import Evaluator
+from reconciler.operations.pacing import Allowance, PagePacer
 from reconciler.operations.reconciler import Reconciler, withheld_by
 from reconciler.operations.release import Releaser
 from reconciler.operations.repair import Repairer
@@ -87,8 +88,11 @@ def build_reconciler(
     metrics: Metrics | None = None,
     session: boto3.Session | None = None,
     pacer: Pacer | None = None,
+    allowance: Allowance | None = None,
 ) -> Reconciler:
     """Make the clients and put everything together.
+
+    ``allowance``: of read units, where other processes share it.
 
     Raises:
         SettingsError: no region, or a profile that does not exist.
@@ -118,6 +122,7 @@ def build_reconciler(
         clock=clock,
         metrics=counted,
         pacer=pacer or Unpaced(),
+        allowance=allowance,
     )
 
 
@@ -130,6 +135,7 @@ def assemble(
     clock: Clock,
     metrics: Metrics,
     pacer: Pacer,
+    allowance: Allowance | None = None,
 ) -> Reconciler:
     """Put the parts together around clients that exist already."""
     table = settings.orchestration_table_name
@@ -171,4 +177,5 @@ def assemble(
         metrics=metrics,
         policy=policy,
         clock=clock,
+        page_pacer=PagePacer(settings.scan_read_units_per_second, allowance),
     )

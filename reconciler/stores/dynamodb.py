@@ -6,6 +6,7 @@ as a value, with what stood in the table.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -147,6 +148,11 @@ class DynamoDB:
             raise translate_transport(error) from error
         self._count(operation, response)
         return response
+
+    def stand_back(self, attempt: int) -> None:
+        """Wait before the ``attempt``-th repetition of a request that was not served whole."""
+        most = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
+        self._sleep(random.uniform(0, most))  # noqa: S311 - spreads load, keeps no secret
 
     def write(self, operation: str, **request: Any) -> Mapping[str, Any] | None:  # noqa: ANN401
         """Write one item under a condition.

@@ -32,11 +32,20 @@ _ATTEMPTS_TTL_SECONDS = 30 * 86_400
 
 @dataclass(frozen=True, slots=True)
 class ScanPage:
-    """One page of a segment: the rows' scanned attributes, and where the next page starts."""
+    """One page of a segment: the rows' scanned attributes, and where the next page starts.
+
+    ``retries``: how often it was refused before it was read.
+    """
 
     items: Sequence[Item]
     next_key: dict[str, Any] | None
     read_units: float
+    retries: int = 0
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return len(self.items)
 
 
 class OrchestrationStore:
@@ -103,7 +112,8 @@ class OrchestrationStore:
             request["Limit"] = limit
         page = self._dynamodb.call("scan", **request)
         units = float((page.get("ConsumedCapacity") or {}).get("CapacityUnits", 0.0))
-        return ScanPage(page["Items"], page.get("LastEvaluatedKey"), units)
+        retries = page.get("ResponseMetadata", {}).get("RetryAttempts", 0)
+        return ScanPage(page["Items"], page.get("LastEvaluatedKey"), units, retries)
 
     def size_bytes(self) -> int:
         """Return the table's size as DynamoDB last reckoned it (every six hours or so)."""
@@ -302,7 +312,9 @@ def batch_get(
         pending["ProjectionExpression"] = ", ".join(f"#{name}" for name in attributes)
         pending["ExpressionAttributeNames"] = {f"#{name}": name for name in attributes}
     items: list[Item] = []
-    for _ in range(_BATCH_ROUNDS):
+    for attempt in range(_BATCH_ROUNDS):
+        if attempt:
+            dynamodb.stand_back(attempt)
         response = dynamodb.call("batch_get_item", RequestItems={table: pending})
         items.extend(response.get("Responses", {}).get(table, ()))
         unprocessed = response.get("UnprocessedKeys") or {}

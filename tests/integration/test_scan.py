@@ -95,6 +95,24 @@ def test_page_and_step_boundaries_neither_lose_nor_invent(world: World, *, stepw
 
 
 @pytest.mark.usefixtures("small_pages")
+def test_steps_that_a_ceiling_holds_up_go_on_where_they_were(world: World) -> None:
+    healthy(world, 12)
+    stuck = [world.seed({"a": [], "b": []}, {"a": "succeeded"}) for _ in range(9)]
+    reconciler = world.reconciler(scan_read_units_per_second=200.0)
+    found: list[str] = []
+    cursor: SegmentCursor | None = SegmentCursor("s", 0, 1)
+    rows = held_up = 0
+    while cursor is not None:
+        result = reconciler.scan_segment(cursor, out_of_time=lambda: True, nominate=found.append)
+        rows += result.counts.rows_scanned
+        held_up += result.counts.requests == 0
+        cursor = result.next
+    assert sorted(found) == sorted(stuck)
+    assert rows == len(world.scan(world.settings.orchestration_table_name))
+    assert held_up > 0
+
+
+@pytest.mark.usefixtures("small_pages")
 def test_one_larger_than_a_step_is_nominated_and_the_scan_goes_on(world: World) -> None:
     large = world.seed({f"c{number}": [] for number in range(40)}, dict.fromkeys(
         (f"c{number}" for number in range(40)), "succeeded"
@@ -134,5 +152,5 @@ def test_an_orchestration_of_three_thousand_children_cut_across_pages(
 
 
 def test_segments_chosen_from_the_tables_size(world: World) -> None:
-    assert world.reconciler().choose_segments(8) == 1
-    assert world.reconciler(sweep_segments=7).choose_segments(8) == 7
+    assert world.reconciler().choose_segments(lambda: 8) == 1
+    assert world.reconciler(sweep_segments=7).choose_segments(lambda: 8) == 7

@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 
+import celery as celery_app
 import pytest
 
 from reconciler.doctor.findings import Level
 from reconciler.doctor.workers import judge_workers
 from reconciler.version import describe
 from tests.conftest import Servers
-from tests.support.processes import ROOT, Celery
+from tests.support.processes import ROOT, Celery, until
+from workers.about import count_processes
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
@@ -35,6 +37,10 @@ def test_it_finds_a_worker_and_its_version(celery: Celery) -> None:
             check=False,
             timeout=120,
         )
+        asking = celery_app.Celery(broker=f"{celery.broker}/0")
+        processes = until("its answer", lambda: count_processes(asking, 2.0))
+        asking.close()
+    assert processes == 2
     assert done.returncode == 0, done.stdout + done.stderr
     checks = {
         check["subject"]: check

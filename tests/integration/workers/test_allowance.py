@@ -1,0 +1,48 @@
+"""The ceiling on what a scan reads, shared by all workers through the broker."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from reconciler.embedded.process import free_port
+from workers.resources import ALLOWANCE_KEY, BrokerAllowance
+
+pytestmark = [pytest.mark.integration, pytest.mark.workers]
+
+SLACK_SECONDS = 60.0
+"""What may pass between two calls on a loaded machine: nothing beside the waits asked for."""
+
+
+@pytest.fixture
+def client(broker: str) -> redis.Redis:
+    found = redis.Redis.from_url(f"{broker}/3")
+    found.flushdb()
+    return found
+
+
+def test_workers_share_what_may_be_read(client: redis.Redis) -> None:
+    workers = [BrokerAllowance(client, units_per_second=1.0) for _ in range(3)]
+    waits = [worker.take(1000.0) for worker in workers]
+    assert waits[0] == 0.0
+    assert 1000.0 - SLACK_SECONDS < waits[1] <= 1000.0
+    assert 2000.0 - SLACK_SECONDS < waits[2] <= 2000.0
+
+
+def test_what_is_given_back_others_may_read(client: redis.Redis) -> None:
+    one, other = (BrokerAllowance(client, units_per_second=1.0) for _ in range(2))
+    one.take(1000.0)
+    one.take(-900.0)
+    assert 100.0 - SLACK_SECONDS < other.take(1.0) <= 100.0
+
+
+def test_what_was_taken_is_forgotten_when_nobody_reads(client: redis.Redis) -> None:
+    BrokerAllowance(client, units_per_second=1.0).take(1000.0)
+    assert 0 < client.ttl(ALLOWANCE_KEY) <= 3600
+
+
+def test_without_a_broker_each_keeps_to_a_share_of_its_own() -> None:
+    away = redis.Redis(port=free_port())
+    allowance = BrokerAllowance(away, units_per_second=8.0)
+    assert allowance.take(1000.0) == 0.0
+    assert 1000.0 - SLACK_SECONDS < allowance.take(1.0) <= 1000.0

@@ -7,7 +7,8 @@ from dataclasses import replace
 import click
 from rich.console import Console
 
-from benchmarks import report, runs
+from benchmarks import fans, report, runs
+from benchmarks.measured import Measurement, measure
 from benchmarks.mix import Mix
 from benchmarks.runs import Plan
 
@@ -94,3 +95,82 @@ def stranded(plan_and_save: tuple[Plan, bool], shares: tuple[float, ...]) -> Non
         _compare(
             replace(plan, mix=replace(plan.mix, stranded=share)), save=save, scenario="stranded"
         )
+
+
+@bench.command()
+@click.argument("counts", nargs=-1, type=int)
+@click.pass_obj
+def segments(plan_and_save: tuple[Plan, bool], counts: tuple[int, ...]) -> None:
+    """Cost of a sweep in which nothing is wrong against the number of segments."""
+    plan, save = plan_and_save
+    console = Console()
+    found: dict[str, Measurement] = {}
+    with runs.seeded(replace(plan.mix, repaired=True), _say(console)) as place:
+        for count in counts or (1, 2, 4, 8, 16, 32):
+            found[f"{count} segments"] = measure(plan.job("sweep", place, segments=count))
+    report.show_runs(console, f"{plan.mix.rows:,} rows", found)
+    if save:
+        report.save("segments", {"mix": plan.mix.to_json()}, found)
+
+
+@bench.command()
+@click.argument("sizes", nargs=-1, type=int)
+@click.pass_obj
+def memory(plan_and_save: tuple[Plan, bool], sizes: tuple[int, ...]) -> None:
+    """Peak memory of segment tasks against table size (rows), one after the other in a process."""
+    plan, save = plan_and_save
+    console = Console()
+    for rows in sizes or (10_000, 100_000):
+        mix = replace(plan.mix, orchestrations=rows // (plan.mix.children + 1), repaired=True)
+        with runs.seeded(mix, _say(console)) as place:
+            found = {"segment tasks": measure(plan.job("segment_tasks", place))}
+            found["floor"] = measure(plan.job("floor", place, segments=4))
+        report.show_runs(console, f"{mix.rows:,} rows", found)
+        if save:
+            report.save("memory", {"mix": mix.to_json()}, found)
+
+
+@bench.command()
+@click.option("--left", default=400.0, show_default=True, help="Units a second left over for us.")
+@click.option("--ceiling", default=1000.0, show_default=True, help="SCAN_READ_UNITS_PER_SECOND.")
+@click.pass_obj
+def pacing(plan_and_save: tuple[Plan, bool], left: float, ceiling: float) -> None:
+    """Show the scan under a ceiling, and on a table that throttles."""
+    plan, save = plan_and_save
+    console = Console()
+    ceiled = {"scan_read_units_per_second": ceiling}
+    found: dict[str, Measurement] = {}
+    with runs.seeded(replace(plan.mix, repaired=True), _say(console)) as place:
+        found["free"] = measure(plan.job("sweep", place))
+        found[f"ceiling {ceiling:g}/s"] = measure(plan.job("sweep", place, settings=ceiled))
+        found[f"throttled at {left:g}/s"] = measure(plan.job("sweep", place, capacity=left))
+    report.show_runs(console, f"{plan.mix.rows:,} rows", found)
+    for name, run in found.items():
+        console.print(
+            f"{name}: {run.read_units / run.wall_seconds:,.0f} read units a second, "
+            f"{run.throttled} of {run.operations['Scan']} scan requests refused"
+        )
+    if save:
+        facts = {"mix": plan.mix.to_json(), "left": left, "ceiling": ceiling}
+        report.save("pacing", facts, found)
+
+
+@bench.command("fans")
+@click.option("--quick", is_flag=True, help="Tenths of the sizes.")
+@click.pass_obj
+def fans_(plan_and_save: tuple[Plan, bool], *, quick: bool) -> None:
+    """Fan-out of 3,000, join over 2,000, storm of 10,000; each beside a smaller one."""
+    plan, save = plan_and_save
+    console = Console()
+    for shape, most in (("fan-out", 3_000), ("join", 2_000), ("storm", 10_000)):
+        whole = most // 10 if quick else most
+        for size in (whole // 10, whole):
+            found = fans.run(shape, size, plan, _say(console))
+            facts = fans.facts_of(shape, size, found)
+            report.show_runs(console, f"{shape} of {size:,}", {shape: found})
+            console.print(
+                f"{facts['requests_per_release']:.3f} requests for each release; "
+                f"refused: {found.refusals or 'nothing'}"
+            )
+            if save:
+                report.save("fans", facts, {shape: found})

@@ -162,9 +162,10 @@ class Enqueuer:
         """Send a child to be released."""
         kwargs: dict[str, Any] = {
             "sweep_id": request.sweep_id,
-            "depends_on": list(request.depends_on),
             "idempotency_key": request.idempotency_key,
         }
+        if request.depends_on is not None:
+            kwargs["depends_on"] = list(request.depends_on)
         if request.due_since is not None:
             kwargs["due_since"] = timestamp(request.due_since)
         work = f"release:{request.idempotency_key}"

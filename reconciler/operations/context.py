@@ -45,14 +45,22 @@ class Context:
     apply: bool = True
 
 
+MOST_PREDECESSORS_AT_ONCE = 98
+"""How many can be read with their child and the meta row in one request."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReleaseRequest:
-    """A release to be made elsewhere; ``depends_on`` is a hint that saves reading the rest."""
+    """A release to be made elsewhere.
+
+    ``depends_on`` is a hint that saves reading the rest; None where there are so many that all of
+    it is read anyway, and the message would only be large.
+    """
 
     orchestration_id: str
     sub_issue_id: str
     idempotency_key: str
-    depends_on: tuple[str, ...]
+    depends_on: tuple[str, ...] | None
     due_since: datetime | None
     sweep_id: str
 

@@ -25,6 +25,7 @@ from reconciler.errors import (
 from reconciler.observability.metrics import Metrics
 from reconciler.operations import context as to
 from reconciler.operations.context import (
+    MOST_PREDECESSORS_AT_ONCE,
     ActionOutcome,
     Context,
     Evaluation,
@@ -48,7 +49,6 @@ from reconciler.stores.tasks import TaskStore
 _BYTES_PER_SEGMENT = 32 * 1024 * 1024
 _LEAST_BYTES_PER_SEGMENT = 4 * 1024 * 1024
 _MOST_SEGMENTS = 4096
-_MOST_PREDECESSORS_AT_ONCE = 98
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ class Reconciler:
         self, orchestration_id: str, sub_issue_id: str, depends_on: tuple[str, ...] | None
     ) -> tuple[Orchestration, Child]:
         """Read a child with what its release depends on; all of it where the hint is no good."""
-        if depends_on is not None and len(depends_on) <= _MOST_PREDECESSORS_AT_ONCE:
+        if depends_on is not None and len(depends_on) <= MOST_PREDECESSORS_AT_ONCE:
             part = self.orchestrations.read_around(orchestration_id, sub_issue_id, depends_on)
             if part is not None and part.meta is not None and sub_issue_id in part.children:
                 child = part.children[sub_issue_id]

@@ -50,6 +50,7 @@ from reconciler.errors import (
 )
 from reconciler.operations import context as to
 from reconciler.operations.context import (
+    MOST_PREDECESSORS_AT_ONCE,
     ActionOutcome,
     Context,
     ReleaseDispatch,
@@ -377,12 +378,13 @@ class RepairPass:
 
     def _queue(self, release: Release, dispatch: ReleaseDispatch) -> None:
         child = self._children[release.sub_issue_id]
+        few = len(child.depends_on) <= MOST_PREDECESSORS_AT_ONCE
         queued = dispatch(
             ReleaseRequest(
                 orchestration_id=child.orchestration_id,
                 sub_issue_id=child.sub_issue_id,
                 idempotency_key=child.idempotency_key,
-                depends_on=child.depends_on,
+                depends_on=child.depends_on if few else None,
                 due_since=release.since,
                 sweep_id=self.context.sweep_id,
             )

@@ -1,0 +1,111 @@
+"""Large shapes: fan-out, fan-in, and a storm, each with the counts that show it linear.
+
+fan-out: one child has succeeded and all others are due. join: one child waits for all others, which
+have succeeded. storm: as many orchestrations as it takes, each with a hundred children due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from benchmarks.measured import Measurement, measure
+from benchmarks.mix import WireItem
+from benchmarks.place import Place, fresh_place
+from benchmarks.runs import Plan, Say
+from benchmarks.seeding import BatchWriter
+from reconciler.domain.model import timestamp
+from reconciler.tables import create_tables
+
+_STORM_CHILDREN = 100
+_USER = "user-1"
+
+
+def _rows(
+    name: str, after: dict[str, list[str]], succeeded: set[str], at: str
+) -> Iterator[WireItem]:
+    common: WireItem = {
+        "orchestration_id": {"S": name},
+        "repo": {"S": "acme/shop"},
+        "parent_issue_ref": {"S": "PARENT-1"},
+        "credentials_ref": {"S": "workspace-1"},
+        "created_at": {"S": at},
+        "updated_at": {"S": at},
+    }
+    for key, before in after.items():
+        yield {
+            **common,
+            "sub_issue_id": {"S": key},
+            "depends_on": {"L": [{"S": earlier} for earlier in before]},
+            "child_status": {"S": "succeeded" if key in succeeded else "blocked"},
+            "title": {"S": f"Part {key}"},
+            "description": {"S": "Move the totals behind one function. " * 10},
+        }
+    yield {
+        **common,
+        "sub_issue_id": {"S": "#meta"},
+        "child_count": {"N": str(len(after))},
+        "platform_user_id": {"S": _USER},
+    }
+
+
+def fan_out(children: int) -> Iterator[WireItem]:
+    """One orchestration in which ``children`` are due at once."""
+    keys = [f"c{number:05}" for number in range(children)]
+    yield from _rows("orch_fan", {"a": [], **{key: ["a"] for key in keys}}, {"a"}, _hour_ago())
+
+
+def join(predecessors: int) -> Iterator[WireItem]:
+    """One child that waits for so many, all of which have succeeded."""
+    keys = [f"c{number:05}" for number in range(predecessors)]
+    graph = {**{key: list[str]() for key in keys}, "z": keys}
+    yield from _rows("orch_join", graph, set(keys), _hour_ago())
+
+
+def storm(children: int) -> Iterator[WireItem]:
+    """Orchestrations of one user with a hundred children due in each."""
+    at = _hour_ago()
+    keys = [f"c{number:05}" for number in range(_STORM_CHILDREN)]
+    graph = {"a": list[str](), **{key: ["a"] for key in keys}}
+    for number in range(children // _STORM_CHILDREN):
+        yield from _rows(f"orch_storm{number:05}", graph, {"a"}, at)
+
+
+SHAPES = {"fan-out": fan_out, "join": join, "storm": storm}
+
+
+def _hour_ago() -> str:
+    return timestamp(datetime.now(UTC) - timedelta(hours=1))
+
+
+def run(shape: str, size: int, plan: Plan, say: Say) -> Measurement:
+    """Sweep one shape of a size, and see that all that was due was released."""
+    with fresh_place() as place:
+        say(f"{shape} of {size:,}")
+        _seed(place, SHAPES[shape](size))
+        found = measure(replace(plan.job("sweep", place), segments=4))
+    due = 1 if shape == "join" else size
+    if found.facts["released"] != due or found.facts["errors"]:
+        raise RuntimeError(f"released {found.facts['released']} of {due}: {found.facts}")
+    return found
+
+
+def _seed(place: Place, rows: Iterator[WireItem]) -> None:
+    create_tables(
+        place.client(),
+        orchestration=place.orchestrations,
+        task=place.tasks,
+        task_events=place.events,
+    )
+    writer = BatchWriter(place)
+    for row in rows:
+        writer.put(place.orchestrations, row)
+    writer.flush()
+
+
+def facts_of(shape: str, size: int, found: Measurement) -> dict[str, Any]:
+    """Return what is kept of a run beside its measurement."""
+    due = 1 if shape == "join" else size
+    return {"shape": shape, "size": size, "requests_per_release": found.requests / due}

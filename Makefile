@@ -71,7 +71,8 @@ chaos: $(VENV)/dev.stamp  ## Break real processes on purpose, for MINUTES
 seeded-bugs: $(VENV)/dev.stamp  ## Bugs put into the real code one by one; which test catches each
 	$(BIN)/python -m tests.simulation.seeded_bugs $(ARGS)
 
-bench: $(VENV)/dev.stamp  ## Cost against the floor, on DynamoDB Local
+bench: $(VENV)/dev.stamp  ## Cost against the floor, on DynamoDB Local (ARGS=--quick, …)
+	@case " $(ARGS) " in *" plot "*) $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt;; esac
 	$(BIN)/python -m benchmarks $(ARGS)
 
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) pyproject.toml
@@ -82,6 +83,7 @@ lock: $(VENV)/dev.stamp  ## Pin anew (LOCKFLAGS=--upgrade); names no host
 	$(COMPILE) --extra demo --group dev -o requirements/dev.txt
 	$(COMPILE) --extra demo --group dev --group deploy -o requirements/deploy.txt
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) --group emulator -o requirements/emulator.txt
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) --constraint requirements/dev.txt --group bench -o requirements/bench.txt
 
 clean:  ## Everything that was made here
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

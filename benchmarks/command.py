@@ -114,6 +114,33 @@ def segments(plan_and_save: tuple[Plan, bool], counts: tuple[int, ...]) -> None:
 
 
 @bench.command()
+@click.argument("counts", nargs=-1, type=int)
+@click.pass_obj
+def workers(plan_and_save: tuple[Plan, bool], counts: tuple[int, ...]) -> None:
+    """Cost of reading 16 segments, none of which is wrong, against the number of processes."""
+    plan, save = plan_and_save
+    console = Console()
+    plan = replace(plan, segments=plan.segments or 16)
+    found: dict[str, Measurement] = {}
+    with runs.seeded(replace(plan.mix, repaired=True), _say(console)) as place:
+        for count in counts or (1, 2, 4, 8):
+            found[f"{count} workers"] = runs.by_workers(plan, place, count)
+    report.show_runs(console, f"{plan.mix.rows:,} rows", found)
+    if save:
+        facts = {"mix": plan.mix.to_json(), "latency_ms": plan.latency_seconds * 1000}
+        report.save("workers", facts, found)
+
+
+@bench.command()
+def plot() -> None:
+    """Draw docs/images from benchmarks/results."""
+    from benchmarks.plots import draw_all  # noqa: PLC0415 - matplotlib is installed for this only
+
+    for path in draw_all():
+        click.echo(path)
+
+
+@bench.command()
 @click.argument("sizes", nargs=-1, type=int)
 @click.pass_obj
 def memory(plan_and_save: tuple[Plan, bool], sizes: tuple[int, ...]) -> None:

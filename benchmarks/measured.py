@@ -26,7 +26,10 @@ _KIB = 1024
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be run: ``floor``, ``sweep`` or ``segment_tasks``."""
+    """What is to be run: ``floor``, ``sweep`` or ``segment_tasks``.
+
+    ``segment_tasks`` may be shared out: each process takes every so many-th, from its ``first``.
+    """
 
     what: str
     place: dict[str, str]
@@ -35,6 +38,8 @@ class Job:
     latency_seconds: float = 0.0
     capacity: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    every: int = 1
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +104,9 @@ def _prepare(job: Job, place: Place, meter: Meter) -> Run:
     if job.what == "floor":
         return floor.prepare(place, meter, job.segments or 1, job.threads)
     reconciler = ours.make_reconciler(place, meter, job.settings)
-    prepare = {"sweep": ours.prepare_sweep, "segment_tasks": ours.prepare_segment_tasks}[job.what]
-    return prepare(reconciler, job.segments)
+    if job.what == "sweep":
+        return ours.prepare_sweep(reconciler, job.segments)
+    return ours.prepare_segment_tasks(reconciler, job.segments, job.first, job.every)
 
 
 def main() -> None:

@@ -36,14 +36,16 @@ def prepare_sweep(reconciler: Reconciler, segments: int | None) -> Run:
     return run
 
 
-def prepare_segment_tasks(reconciler: Reconciler, segments: int | None) -> Run:
-    """Return a read of every segment, one after the other, as one worker process would."""
+def prepare_segment_tasks(
+    reconciler: Reconciler, segments: int | None, first: int, every: int
+) -> Run:
+    """Return a read of segments, one after the other, as one worker process would."""
 
     def run() -> dict[str, Any]:
         total = segments or reconciler.choose_segments(lambda: 1)
         rows = 0
         nominated: Counter[str] = Counter()
-        for segment in range(total):
+        for segment in range(first, total, every):
             result = reconciler.scan_segment(
                 SegmentCursor("benchmark", segment, total),
                 out_of_time=lambda: False,

@@ -8,6 +8,7 @@ repairs them all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
@@ -99,3 +100,21 @@ def middle(runs: list[Measurement]) -> Measurement:
     """Return the run whose CPU time is the middle one, with its counts."""
     at = median(run.cpu_seconds for run in runs)
     return min(runs, key=lambda run: abs(run.cpu_seconds - at))
+
+
+def by_workers(plan: Plan, place: Place, workers: int) -> Measurement:
+    """Share the segments out to so many processes, and add up what it costs them."""
+    jobs = [
+        plan.job("segment_tasks", place, first=number, every=workers) for number in range(workers)
+    ]
+    with ThreadPoolExecutor(workers) as pool:
+        parts = list(pool.map(measure, jobs))
+    return replace(
+        parts[0],
+        requests=sum(part.requests for part in parts),
+        read_units=sum(part.read_units for part in parts),
+        cpu_seconds=round(sum(part.cpu_seconds for part in parts), 3),
+        wall_seconds=max(part.wall_seconds for part in parts),
+        peak_mib=max(part.peak_mib for part in parts),
+        facts={"rows_scanned": sum(part.facts["rows_scanned"] for part in parts)},
+    )

@@ -8,6 +8,7 @@ finds a named outcome and not a second task.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -30,7 +31,7 @@ from reconciler.domain.task import Refusal, TaskDraft, draft_task
 from reconciler.errors import PipelineUnavailableError
 from reconciler.operations import context as to
 from reconciler.operations.context import Context, Pacer, ReleaseResult
-from reconciler.stores.budget import BudgetStore, Slots
+from reconciler.stores.budget import BudgetStore, HeldSlots, Slots
 from reconciler.stores.conditions import Action
 from reconciler.stores.dynamodb import Cancelled, DynamoDB
 from reconciler.stores.guardrail import Guardrail
@@ -99,10 +100,12 @@ class Releaser:
         since: datetime | None,
         code: str,
         context: Context,
+        held: HeldSlots | None = None,
     ) -> ReleaseResult:
         """Release ``child``, as it was read, if it is due; adopt its task if there is one already.
 
         ``orchestration`` must hold the meta row and the child's predecessors, read consistently.
+        ``held``: the user's slots, where several children are released one after the other.
 
         Raises:
             TemporaryError: nothing was changed; to be tried again.
@@ -119,18 +122,36 @@ class Releaser:
             return self._refuse(child, draft.reason, since, context)
         if context.apply and not self.pacer.acquire():
             return ReleaseResult(to.PACED, detail="the rate of releases is used up for now")
-        slots = None
+        held = held or (HeldSlots(self.budget) if self.budget is not None else None)
+
+        def commit(slots: Slots | None) -> ReleaseResult:
+            return self._commit(orchestration, child, draft, slots, since, code, context)
+
         user_id = orchestration.meta.user_id if orchestration.meta is not None else None
-        if self.budget is not None and user_id is not None:
-            slots = self.budget.open(user_id, prune=context.apply)
+        if held is None or user_id is None:
+            return commit(None)
+        return self._within_budget(held, user_id, commit, context)
+
+    @staticmethod
+    def _within_budget(
+        held: HeldSlots,
+        user_id: str,
+        commit: Callable[[Slots], ReleaseResult],
+        context: Context,
+    ) -> ReleaseResult:
+        """Commit with a reservation; slots that were read a while ago get a second chance."""
+        while True:
+            slots = held.open(user_id, prune=context.apply)
             if slots.room <= 0:
                 return ReleaseResult(to.OVER_BUDGET, detail=f"{user_id} has no free slot")
-        if not context.apply:
-            task = self._created(draft, context)
-            return ReleaseResult(
-                to.RELEASED, draft.task_id, draft.branch_name, task=task, applied=False
-            )
-        return self._commit(orchestration, child, draft, slots, since, code, context)
+            result = commit(slots)
+            if result.outcome == to.RELEASED:
+                held.use()
+            if result.outcome != to.OVER_BUDGET:
+                return result
+            held.forget()
+            if held.fresh:
+                return result
 
     def _not_due(
         self, orchestration: Orchestration, child: Child, context: Context
@@ -250,6 +271,11 @@ class Releaser:
         code: str,
         context: Context,
     ) -> ReleaseResult:
+        if not context.apply:
+            task = self._created(draft, context)
+            return ReleaseResult(
+                to.RELEASED, draft.task_id, draft.branch_name, task=task, applied=False
+            )
         actions = self._actions(child, draft, slots, since, code, context)
         own = len(actions)
         predecessors = [orchestration.children[key] for key in child.depends_on]

@@ -59,7 +59,7 @@ from reconciler.operations.context import (
 )
 from reconciler.operations.release import Releaser, concerned_task, known, stranded_seconds
 from reconciler.operations.repair import Repaired, Repairer
-from reconciler.stores.budget import BudgetStore, Slots, unreadable
+from reconciler.stores.budget import BudgetStore, HeldSlots, Slots, unreadable
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.tasks import TaskStore
 
@@ -115,6 +115,7 @@ class RepairPass:
         self._evidence = Evidence(tasks=self._tasks, found={})
         self._found: dict[str, Task | None] = {}
         self._slots: Slots | None = None
+        self._held = HeldSlots(budget) if budget is not None else None
         self._allowed = False
         self._halted = False
         self._parent_note = ""
@@ -225,6 +226,8 @@ class RepairPass:
             self._evidence = replace(self._evidence, budget=unreadable(error))
             self.unread.append(error)
         else:
+            if self._held is not None:
+                self._held.hold(self._slots)
             budget = self._slots.budget(
                 self.orchestration.orchestration_id, self.context.now, self._budget_fresh_for
             )
@@ -396,7 +399,7 @@ class RepairPass:
     def _release(self, release: Release, child: Child) -> None:
         try:
             result = self._releaser.release(
-                self.orchestration, child, release.since, release.code, self.context
+                self.orchestration, child, release.since, release.code, self.context, self._held
             )
         except (ReconcilerError, *DEFECTS) as error:
             self._failed(release, error)

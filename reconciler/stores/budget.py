@@ -21,7 +21,7 @@ keeps a task from being in neither count for anybody who decides on them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -44,7 +44,8 @@ _PRUNE_ROUNDS = 8
 class Slots:
     """A user's free slots as read, with what the release's condition must still find.
 
-    ``limit``: how large the set of reservations may grow; ``version``: of its last pruning.
+    ``limit``: how large the set of reservations may grow; ``version``: of its last pruning;
+    ``pruned``: nothing in the set has been admitted, so that its size is of use.
     """
 
     user_id: str
@@ -52,6 +53,7 @@ class Slots:
     limit: int
     version: str | None
     row: Item
+    pruned: bool = True
 
     def budget(self, own_prefix: str, now: datetime, fresh_for: timedelta) -> Budget:
         """Return the budget as the diagnosis of the orchestration ``own_prefix`` sees it."""
@@ -110,6 +112,7 @@ class BudgetStore:
                 limit=len(reserved - admitted) + max(0, room),
                 version=str(version) if version else None,
                 row=row,
+                pruned=prune or not admitted,
             )
         msg = f"the budget of {user_id} kept changing while it was read"
         raise ConflictError(msg)
@@ -234,6 +237,41 @@ class BudgetStore:
             raw = str(item["active_count"].get("N", ""))
             return 0 if raw.startswith("-") else self._cap
         return active
+
+
+class HeldSlots:
+    """A user's slots over one pass: read once, and used up as releases are made.
+
+    They stay good for the conditions of later reservations: the size of the set counts our own,
+    and whoever prunes it changes its version. In time they can only become too cautious, so they
+    are read again when they are used up, and when a reservation is refused.
+    """
+
+    def __init__(self, store: BudgetStore) -> None:
+        self._store = store
+        self._slots: Slots | None = None
+        self.fresh = False
+
+    def hold(self, slots: Slots) -> None:
+        """Go on from what was read already, if it is of use."""
+        if slots.pruned:
+            self._slots = slots
+
+    def open(self, user_id: str, *, prune: bool) -> Slots:
+        """Return the slots; ``fresh`` says whether they have been read just now."""
+        self.fresh = self._slots is None or self._slots.room <= 0
+        if self._slots is None or self.fresh:
+            self._slots = self._store.open(user_id, prune=prune)
+        return self._slots
+
+    def use(self) -> None:
+        """Take note of a reservation that was made."""
+        if self._slots is not None:
+            self._slots = replace(self._slots, room=self._slots.room - 1)
+
+    def forget(self) -> None:
+        """Read them again next time."""
+        self._slots = None
 
 
 def unreadable(error: ReconcilerError) -> Budget:

@@ -139,6 +139,10 @@ def no_slot(world: World) -> None:
     )
 
 
+def half_of_them_have_a_slot(world: World) -> None:
+    world.seed({"a": [], **{key: ["a"] for key in numbered(20)}}, {"a": "succeeded"})
+
+
 def missing_rows(world: World) -> None:
     world.seed(
         {"a": []}, {"a": "released"}, tasks={"a": "RUNNING"}, meta={"child_count": {"N": "2"}}
@@ -176,8 +180,8 @@ CASES = (
     Case(
         "a lost release, on a budget",
         lost_release,
-        {"Scan": 1, "Query": 4, "GetItem": 5, "TransactWriteItems": 1},
-        6.5,
+        {"Scan": 1, "Query": 3, "GetItem": 3, "TransactWriteItems": 1},
+        4.5,
         40.0,
         1,
         BUDGET,
@@ -271,6 +275,15 @@ CASES = (
         3.5,
         1.0,
         0,
+        BUDGET,
+    ),
+    Case(
+        "twenty due, ten slots",
+        half_of_them_have_a_slot,
+        {"Scan": 1, "Query": 12, "GetItem": 3, "TransactWriteItems": 10, "UpdateItem": 1},
+        6.0,
+        402.0,
+        10,
         BUDGET,
     ),
     Case("rows missing", missing_rows, {"Scan": 1, "BatchGetItem": 2, "Query": 1}, 3.0, 0.0, 0),

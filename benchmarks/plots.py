@@ -1,0 +1,101 @@
+"""Plots of what ``benchmarks/results`` holds, as SVG for the documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+
+from benchmarks.report import load
+
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+
+_SWEEP, _FLOOR, _OUTAGE = "#0b6e4f", "#8d99ae", "#c8553d"
+_STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e5e5e5",
+    "axes.axisbelow": True,
+    "svg.hashsalt": "benchmarks",  # the same data make the same file
+    "svg.fonttype": "none",
+}
+Record = Mapping[str, Any]
+Series = tuple[str, str, str]
+"""Run, label, colour."""
+
+_RUNS: Sequence[Series] = (
+    ("floor", "floor: read everything, nothing else", _FLOOR),
+    ("steady", "sweep, nothing wrong", _SWEEP),
+    ("outage", "sweep after an outage", _OUTAGE),
+)
+_COLUMNS = (("requests", "requests"), ("read_units", "read units"), ("cpu_seconds", "CPU seconds"))
+
+
+def draw_all() -> Iterator[Path]:
+    """Draw every plot that there are results for; yields what was written."""
+    mpl.use("svg")
+    with plt.rc_context(_STYLE):
+        yield from _by_mix("sizes", "rows", lambda mix: mix["orchestrations"] * 6 / 1000, "kilo")
+        yield from _by_mix(
+            "stranded", "share that is stranded, %", lambda mix: mix["stranded"] * 100
+        )
+        yield from _by_parallelism()
+
+
+def _by_mix(
+    scenario: str, label: str, place: Callable[[Mapping[str, Any]], float], unit: str = ""
+) -> Iterator[Path]:
+    latest: dict[float, Record] = {place(line["mix"]): line for line in load(scenario)}
+    if not latest:
+        return
+    figure, panels = plt.subplots(1, 3, figsize=(10, 2.9))
+    places = sorted(latest)
+    for panel, (key, title) in zip(panels, _COLUMNS, strict=True):
+        for run, name, colour in _RUNS:
+            points = [(x, latest[x]["runs"][run][key]) for x in places if run in latest[x]["runs"]]
+            xs, ys = zip(*points, strict=True)
+            panel.plot(xs, ys, marker="o", markersize=3.5, color=colour, label=name)
+        panel.set_title(title, loc="left", fontsize=9, fontweight="bold")
+        panel.set_xlabel(f"{label}, thousands" if unit else label)
+        panel.set_xlim(left=0)
+        panel.set_ylim(bottom=0)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="lower center", ncols=3, frameon=False)
+    figure.tight_layout(rect=(0, 0.09, 1, 1))
+    yield _write(figure, f"cost-by-{scenario}")
+
+
+def _by_parallelism() -> Iterator[Path]:
+    found = {name: load(name) for name in ("segments", "workers")}
+    if not all(found.values()):
+        return
+    figure, panels = plt.subplots(1, 2, figsize=(7, 2.9))
+    for panel, (name, lines) in zip(panels, found.items(), strict=True):
+        runs = lines[-1]["runs"]
+        xs = [label.partition(" ")[0] for label in runs]
+        for key, label, colour in (
+            ("wall_seconds", "wall, seconds", _OUTAGE),
+            ("cpu_seconds", "CPU, seconds", _SWEEP),
+        ):
+            ys = [run[key] for run in runs.values()]
+            panel.plot(xs, ys, marker="o", markersize=3.5, color=colour, label=label)
+        panel.set_title(f"by {name}", loc="left", fontsize=9, fontweight="bold")
+        panel.set_xlabel(name)
+        panel.set_ylim(bottom=0)
+    panels[0].legend(frameon=False)
+    figure.tight_layout()
+    yield _write(figure, "cost-by-parallelism")
+
+
+def _write(figure: Any, name: str) -> Path:  # noqa: ANN401 - matplotlib's
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    path = IMAGES / f"{name}.svg"
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+    return path

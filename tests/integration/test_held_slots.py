@@ -1,0 +1,104 @@
+"""A user's slots over one pass: read once, and again where somebody else has changed them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from reconciler.operations.sweep import run_inline_sweep
+from reconciler.stores.budget import PARTITION_PREFIX, ROW, BudgetStore
+from tests.support.world import USER, World
+
+pytestmark = pytest.mark.integration
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Whose slots were read, in order."""
+    calls: list[str] = []
+    whole = BudgetStore.open
+
+    def noted(self: BudgetStore, user_id: str, **more: Any) -> Any:
+        calls.append(user_id)
+        return whole(self, user_id, **more)
+
+    monkeypatch.setattr(BudgetStore, "open", noted)
+    return calls
+
+
+def prune_elsewhere(world: World, monkeypatch: pytest.MonkeyPatch, *, at: int) -> None:
+    """Let somebody else prune the reservations just before the ``at``-th one is made."""
+    made = 0
+    whole = BudgetStore.reserve
+
+    def reserve(self: BudgetStore, *arguments: Any) -> Any:
+        nonlocal made
+        made += 1
+        if made == at:
+            world.client.update_item(
+                TableName=world.settings.orchestration_table_name,
+                Key={
+                    "orchestration_id": {"S": f"{PARTITION_PREFIX}{USER}"},
+                    "sub_issue_id": {"S": ROW},
+                },
+                UpdateExpression="ADD version :one",
+                ExpressionAttributeValues={":one": {"N": "1"}},
+            )
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(BudgetStore, "reserve", reserve)
+
+
+def test_slots_are_read_once_for_all_children_of_a_pass(
+    make_world: MakeWorld, opened: list[str]
+) -> None:
+    world = make_world(USER_CONCURRENCY_TABLE_NAME="{prefix}-Users")
+    found = world.seed({key: [] for key in "abcde"})
+    reconciler = world.reconciler()
+    run_inline_sweep(reconciler, reconciler.settings, segments=1)
+    assert set(world.statuses(found).values()) == {"released"}
+    assert opened == [USER]
+
+
+def test_a_reservation_refused_after_a_pruning_elsewhere_is_tried_with_fresh_slots(
+    make_world: MakeWorld, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(USER_CONCURRENCY_TABLE_NAME="{prefix}-Users")
+    found = world.seed({key: [] for key in "abcde"})
+    prune_elsewhere(world, monkeypatch, at=3)
+    reconciler = world.reconciler()
+    summary = run_inline_sweep(reconciler, reconciler.settings, segments=1)
+    assert set(world.statuses(found).values()) == {"released"}
+    assert (summary.counts.released, summary.counts.errors) == (5, 0)
+    assert opened == [USER, USER]
+
+
+def test_slots_taken_elsewhere_in_the_meantime_are_not_given_twice(
+    make_world: MakeWorld, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(
+        USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", MAX_CONCURRENT_TASKS_PER_USER="3"
+    )
+    found = world.seed({key: [] for key in "abcde"})
+    other = world.seed({key: [] for key in "xy"})
+    second = world.reconciler()
+    whole = BudgetStore.reserve
+    made = 0
+
+    def reserve(self: BudgetStore, *arguments: Any) -> Any:
+        nonlocal made
+        made += 1
+        if made == 2:
+            # Another worker takes what it can get, between our first release and our second.
+            second.evaluate(other, sweep_id="another")
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(BudgetStore, "reserve", reserve)
+    world.reconciler().evaluate(found, sweep_id="ours")
+    released = [*world.statuses(found).values(), *world.statuses(other).values()]
+    assert released.count("released") == 3
+    assert opened.count(USER) >= 3

@@ -7,7 +7,7 @@ from dataclasses import replace
 import click
 from rich.console import Console
 
-from benchmarks import fans, report, runs
+from benchmarks import fans, index, report, runs
 from benchmarks.measured import Measurement, measure
 from benchmarks.mix import Mix
 from benchmarks.runs import Plan
@@ -129,6 +129,26 @@ def workers(plan_and_save: tuple[Plan, bool], counts: tuple[int, ...]) -> None:
     if save:
         facts = {"mix": plan.mix.to_json(), "latency_ms": plan.latency_seconds * 1000}
         report.save("workers", facts, found)
+
+
+@bench.command("index")
+@click.pass_obj
+def index_(plan_and_save: tuple[Plan, bool]) -> None:
+    """What an index on child_status would have to read, beside the scan, and what it costs."""
+    plan, save = plan_and_save
+    console = Console()
+    mix = replace(plan.mix, repaired=True)
+    with runs.seeded(mix, _say(console), index.add) as place:
+        found = {"index": measure(plan.job("index", place))}
+        found["scan"] = measure(plan.job("sweep", place))
+        changed = index.units_of_a_change(place)
+    with runs.seeded(replace(mix, orchestrations=20), _say(console)) as place:
+        unchanged = index.units_of_a_change(place)
+    report.show_runs(console, f"{mix.rows:,} rows, {mix.in_flight:.1%} in flight", found)
+    console.print(f"a change of status: {changed:g} write units, without the index {unchanged:g}")
+    if save:
+        facts = {"mix": mix.to_json(), "change_units": [changed, unchanged]}
+        report.save("index", facts, found)
 
 
 @bench.command()

@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from benchmarks import floor, ours
+from benchmarks import floor, index, ours
 from benchmarks.metering import Capacity, Meter, Run
 from benchmarks.place import Place
 
@@ -26,7 +26,7 @@ _KIB = 1024
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be run: ``floor``, ``sweep`` or ``segment_tasks``.
+    """What is to be run: ``floor``, ``sweep``, ``segment_tasks`` or ``index``.
 
     ``segment_tasks`` may be shared out: each process takes every so many-th, from its ``first``.
     """
@@ -103,6 +103,8 @@ def _run(job: Job) -> Measurement:
 def _prepare(job: Job, place: Place, meter: Meter) -> Run:
     if job.what == "floor":
         return floor.prepare(place, meter, job.segments or 1, job.threads)
+    if job.what == "index":
+        return index.prepare(place, meter)
     reconciler = ours.make_reconciler(place, meter, job.settings)
     if job.what == "sweep":
         return ours.prepare_sweep(reconciler, job.segments)

@@ -52,11 +52,13 @@ class Plan:
 
 
 @contextmanager
-def seeded(mix: Mix, say: Say) -> Iterator[Place]:
-    """Give a fresh instance that holds ``mix``."""
+def seeded(
+    mix: Mix, say: Say, prepare: Callable[[Place], None] = lambda _: None
+) -> Iterator[Place]:
+    """Give a fresh instance that holds ``mix``; its tables are prepared while still empty."""
     with fresh_place() as place:
         say(f"seeding {mix.rows:,} rows")
-        seed(place, mix)
+        seed(place, mix, prepare)
         yield place
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,14 +23,15 @@ _PER_JOB = 500
 _PROCESSES = 3
 
 
-def seed(place: Place, mix: Mix) -> None:
-    """Create the tables at ``place`` and fill them with ``mix``."""
+def seed(place: Place, mix: Mix, prepare: Callable[[Place], None] = lambda _: None) -> None:
+    """Create the tables at ``place``, ``prepare`` them, and fill them with ``mix``."""
     create_tables(
         place.client(),
         orchestration=place.orchestrations,
         task=place.tasks,
         task_events=place.events,
     )
+    prepare(place)
     now = datetime.now(UTC)
     starts = range(0, mix.orchestrations, _PER_JOB)
     jobs = [range(start, min(start + _PER_JOB, mix.orchestrations)) for start in starts]

@@ -25,6 +25,7 @@ _QUICK = 600
 @click.option("--latency-ms", type=float, default=0.0, help="Added to each request.")
 @click.option("--repeat", type=click.IntRange(1), default=1, help="Medians of so many runs.")
 @click.option("--share", is_flag=True, help="One instance for a sweep and its floor.")
+@click.option("--check", is_flag=True, help="Exit with 1 when a ratio to the floor is not met.")
 @click.option("--save/--no-save", default=False, help="Append to benchmarks/results/.")
 @click.pass_context
 def bench(
@@ -39,6 +40,7 @@ def bench(
     latency_ms: float,
     repeat: int,
     share: bool,
+    check: bool,
     save: bool,
 ) -> None:
     """Measure what a sweep costs, beside the bare floor, on DynamoDB Local.
@@ -50,10 +52,12 @@ def bench(
     plan = Plan(mix, segments, latency_ms / 1000, repeat, share)
     context.obj = plan, save
     if context.invoked_subcommand is None:
-        _compare(plan, save=save)
+        unmet = report.unmet(_compare(plan, save=save))
+        if check and unmet:
+            raise click.ClickException(f"above its goal: {', '.join(unmet)}")
 
 
-def _compare(plan: Plan, *, save: bool, scenario: str = "compare") -> None:
+def _compare(plan: Plan, *, save: bool, scenario: str = "compare") -> dict[str, Measurement]:
     console = Console()
     mix = plan.mix
     found = runs.compare(plan, _say(console))
@@ -67,6 +71,7 @@ def _compare(plan: Plan, *, save: bool, scenario: str = "compare") -> None:
     if save:
         facts = {"mix": mix.to_json(), "latency_ms": plan.latency_seconds * 1000}
         report.save(scenario, facts, found)
+    return found
 
 
 def _say(console: Console) -> runs.Say:

@@ -113,6 +113,12 @@ def show_ratios(console: Console, runs: Mapping[str, Measurement]) -> None:
     console.print(table)
 
 
+def unmet(runs: Mapping[str, Measurement]) -> list[str]:
+    """Return which goals the steady sweep does not meet."""
+    found = ratios(runs)
+    return [name for name, goal in GOALS.items() if found[name] > goal]
+
+
 def ratios(runs: Mapping[str, Measurement]) -> dict[str, float]:
     """Return steady ÷ floor, by what is measured."""
     steady, floor = runs["steady"], runs["floor"]

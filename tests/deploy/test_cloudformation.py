@@ -107,7 +107,7 @@ def test_what_is_not_there_is_not_granted() -> None:
     assert [arn.rpartition("/")[2] for arn in entry["Resource"]] == ["repos"]
 
 
-def test_beats_read_one_row_and_the_rest_reads_no_table(template: Template) -> None:
+def test_beats_read_two_rows_and_the_rest_reads_no_table(template: Template) -> None:
     assert statements(template, "BeatRole") == policy("health-policy.json")
     roles = {name: template.resource(f"{name}Task").get("TaskRoleArn") for name in SERVICES}
     assert roles == {

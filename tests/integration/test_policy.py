@@ -10,17 +10,20 @@ from typing import Any
 
 import boto3
 import pytest
+import redis
 
+from reconciler.cli import facts
 from reconciler.cli.commands.inspect import look
 from reconciler.cli.find import find
 from reconciler.operations import release as release_module
 from reconciler.operations.sweep import run_inline_sweep
+from reconciler.stores import control
 from tests.support.aws_stub import aws_stub
 from tests.support.world import REPO, EmulatorSession, World
 
 pytestmark = pytest.mark.integration
 
-POLICY = Path(__file__).parents[2] / "deploy" / "iam" / "policy.json"
+IAM = Path(__file__).parents[2] / "deploy" / "iam"
 IN_TRANSACTION = {
     "Put": "PutItem",
     "Update": "UpdateItem",
@@ -30,8 +33,8 @@ IN_TRANSACTION = {
 Made = dict[str, set[str]]
 
 
-def granted(world: World) -> Made:
-    """Return resource → actions, as the policy grants them, by the names of this world."""
+def granted(world: World, policy: str = "policy.json") -> Made:
+    """Return resource → actions, as a policy grants them, by the names of this world."""
     s = world.settings
     names = {
         "ORCHESTRATION_TABLE_NAME": s.orchestration_table_name,
@@ -41,7 +44,7 @@ def granted(world: World) -> Made:
         "REPO_TABLE_NAME": str(s.repo_table_name),
     }
     found: Made = defaultdict(set)
-    for statement in json.loads(POLICY.read_text())["Statement"]:
+    for statement in json.loads((IAM / policy).read_text())["Statement"]:
         assert statement["Effect"] == "Allow"
         actions, resources = statement["Action"], statement["Resource"]
         for resource in [resources] if isinstance(resources, str) else resources:
@@ -80,6 +83,12 @@ def record(monkeypatch: pytest.MonkeyPatch) -> Made:
 
     monkeypatch.setattr(EmulatorSession, "client", client)
     return made
+
+
+def unrecorded(world: World) -> Any:
+    """Return a client for what the test itself does."""
+    session = boto3.Session("testing", "testing", region_name="us-east-1")
+    return session.client("dynamodb", endpoint_url=world.endpoint)
 
 
 def fail(*_: object, **__: object) -> None:
@@ -128,11 +137,57 @@ def test_the_policy_grants_what_is_called_and_nothing_else(
         )
         world.others = {"lambda": aws.url, "bedrock-runtime": aws.url}
         made.clear()
-        world.client = boto3.Session("testing", "testing", region_name="us-east-1").client(
-            "dynamodb", endpoint_url=world.endpoint
-        )
+        world.client = unrecorded(world)
         use_everything(world, monkeypatch)
     expected = granted(world)
     bedrock = next(name for name in expected if "guardrail" in name)
     expected["bedrock"] = expected.pop(bedrock)
     assert dict(made) == expected
+
+
+def test_whoever_only_looks_needs_to_write_nothing(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, broker: str
+) -> None:
+    """`status`, `health` and `inspect`, by every name that it takes."""
+    made = record(monkeypatch)
+    world = make_world(
+        USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", REPO_TABLE_NAME="{prefix}-Repo"
+    )
+    world.client = unrecorded(world)
+    found = world.seed(
+        {"a": [], "b": ["a"], "q": []},
+        {"a": "released", "q": "releasing"},
+        tasks={"a": "COMPLETED"},
+        rows={"b": {"display_id": {"S": "ENG-1"}}},
+    )
+    world.task(found, "q", "RUNNING")
+    (task,) = world.tasks(found, "a")
+    before = world.everything()
+    made.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(facts, "_workers", lambda: None)  # asks the broker alone
+        reconciler = world.reconciler()
+        for name in (found, "ENG-1", "b", task["task_id"]["S"]):
+            look(reconciler, find(reconciler, name, lambda _: None))
+        facts.read_facts(world.settings, redis.Redis.from_url(broker), reconciler, details=True)
+    assert dict(made) == granted(world, "look-policy.json")
+    assert not {action for actions in made.values() for action in actions} & {
+        f"dynamodb:{name}" for name in IN_TRANSACTION.values()
+    }
+    assert world.everything() == before
+
+
+def test_the_health_check_reads_two_rows(
+    world: World, monkeypatch: pytest.MonkeyPatch, broker: str
+) -> None:
+    """All that a beat needs of a table: the pause switch, and a task that does not exist."""
+    made = record(monkeypatch)
+    client = redis.Redis.from_url(broker)
+    facts.read_facts(world.settings, client, world.reconciler(), details=False)
+    assert dict(made) == granted(world, "health-policy.json")
+    statements = json.loads((IAM / "health-policy.json").read_text())["Statement"]
+    keys = [next(iter(found["Condition"].values())) for found in statements]
+    assert keys == [
+        {"dynamodb:LeadingKeys": [control.PARTITION]},
+        {"dynamodb:LeadingKeys": [facts._PROBE_TASK]},
+    ]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.settings import load_settings
+from reconciler.settings import Settings, load_settings
 from tests.support.containers import celery_settings, check_command, check_environment
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +48,13 @@ def test_every_value_from_outside_has_a_default() -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_the_environment_is_settings_and_they_load(name: str) -> None:
     check_environment(SERVICES[name]["environment"])
+
+
+def test_every_setting_can_be_set_from_outside() -> None:
+    settings = {name.upper() for name in Settings.model_fields}
+    outside = {found["name"] for found in REFERENCE.finditer(TEXT)}
+    assert settings - outside == set()
+    assert settings - set(SERVICES["worker"]["environment"]) == set()
 
 
 def test_what_is_not_set_outside_is_the_contract_s_default() -> None:

@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 MINUTES ?= 5
+IMAGE ?= orchestration-reconciler:local
 
-.PHONY: demo test lint types layers unit integration workers simulation chaos seeded-bugs bench lock clean help
+.PHONY: demo test lint types layers unit integration workers simulation chaos seeded-bugs bench image deploy-checks audit sbom lock clean help
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,7 +40,7 @@ $(VENV)/deploy.stamp: requirements/deploy.txt $(VENV)/dev.stamp
 demo: $(VENV)/demo.stamp  ## Watch the backstop work, on embedded parts
 	$(BIN)/reconciler demo $(ARGS)
 
-test: lint types layers unit integration workers simulation  ## All that must pass
+test: lint types layers unit integration workers simulation deploy-checks  ## All that must pass
 
 # -- their parts
 
@@ -74,6 +75,20 @@ seeded-bugs: $(VENV)/dev.stamp  ## Bugs put into the real code one by one; which
 bench: $(VENV)/dev.stamp  ## Cost against the floor, on DynamoDB Local (ARGS=--quick, …)
 	@case " $(ARGS) " in *" plot "*) $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt;; esac
 	$(BIN)/python -m benchmarks $(ARGS)
+
+image:  ## Build the image, with commit and date in it (IMAGE=name:tag)
+	docker build -t $(IMAGE) --build-arg COMMIT=$$(git rev-parse --short=12 HEAD) --build-arg BUILT=$$(date -u +%Y-%m-%dT%H:%M:%SZ) .
+
+deploy-checks: $(VENV)/deploy.stamp  ## Templates, manifests, image and licences, by their schemas
+	$(PYTEST) tests/deploy
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/python -m docs.generate_licences --check
+
+audit: $(VENV)/deploy.stamp  ## Known vulnerabilities of what the image installs; fails if nobody can be asked
+	$(BIN)/python -m tests.deploy.audit --strict
+
+sbom: $(VENV)/deploy.stamp  ## CycloneDX, of what the image installs, on standard output
+	@$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible requirements/runtime.txt
 
 COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) pyproject.toml
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -16,18 +17,22 @@ def describe() -> str:
 
     A checkout is asked itself; what is not known is left out.
     """
-    try:
-        version = metadata.version("orchestration-reconciler")
-    except metadata.PackageNotFoundError:
-        version = "0 (not installed)"
     commit = os.environ.get("RECONCILER_COMMIT") or _git("rev-parse", "--short=12", "HEAD")
     built = os.environ.get("RECONCILER_BUILT") or _git("show", "-s", "--format=%cI", "HEAD")
-    parts = [f"reconciler {version}"]
+    parts = [f"reconciler {_version()}"]
     if commit:
         parts.append(f"commit {commit}")
     if built:
         parts.append(f"built {built}")
     return ", ".join(parts)
+
+
+def _version() -> str:
+    """Return what stands beside the code, in a checkout or an image; else what its package says."""
+    project = _ROOT / "pyproject.toml"
+    if project.exists():
+        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
+    return metadata.version("orchestration-reconciler")
 
 
 def _git(*arguments: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Tools that come with their own lock (`make deploy`): where they are missing, tests skip."""
+"""Tools that come with their own lock (`make deploy-checks`): where they are missing, tests skip."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def tool() -> Tool:
     def start(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         program = Path(sys.executable).parent / name
         if not program.exists():
-            why = f"{name} is not installed: `make deploy` installs it"
+            why = f"{name} is not installed: `make deploy-checks` installs it"
             if os.environ.get("CI"):
                 pytest.fail(why)
             pytest.skip(why)

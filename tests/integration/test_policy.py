@@ -24,6 +24,7 @@ from tests.support.world import REPO, EmulatorSession, World
 pytestmark = pytest.mark.integration
 
 IAM = Path(__file__).parents[2] / "deploy" / "iam"
+POLICY = IAM / "policy.json"
 IN_TRANSACTION = {
     "Put": "PutItem",
     "Update": "UpdateItem",
@@ -33,7 +34,7 @@ IN_TRANSACTION = {
 Made = dict[str, set[str]]
 
 
-def granted(world: World, policy: str = "policy.json") -> Made:
+def granted(world: World, policy: Path | None = None) -> Made:
     """Return resource → actions, as a policy grants them, by the names of this world."""
     s = world.settings
     names = {
@@ -44,7 +45,7 @@ def granted(world: World, policy: str = "policy.json") -> Made:
         "REPO_TABLE_NAME": str(s.repo_table_name),
     }
     found: Made = defaultdict(set)
-    for statement in json.loads((IAM / policy).read_text())["Statement"]:
+    for statement in json.loads((policy or POLICY).read_text())["Statement"]:
         assert statement["Effect"] == "Allow"
         actions, resources = statement["Action"], statement["Resource"]
         for resource in [resources] if isinstance(resources, str) else resources:
@@ -170,7 +171,7 @@ def test_whoever_only_looks_needs_to_write_nothing(
         for name in (found, "ENG-1", "b", task["task_id"]["S"]):
             look(reconciler, find(reconciler, name, lambda _: None))
         facts.read_facts(world.settings, redis.Redis.from_url(broker), reconciler, details=True)
-    assert dict(made) == granted(world, "look-policy.json")
+    assert dict(made) == granted(world, IAM / "look-policy.json")
     assert not {action for actions in made.values() for action in actions} & {
         f"dynamodb:{name}" for name in IN_TRANSACTION.values()
     }
@@ -184,7 +185,7 @@ def test_the_health_check_reads_two_rows(
     made = record(monkeypatch)
     client = redis.Redis.from_url(broker)
     facts.read_facts(world.settings, client, world.reconciler(), details=False)
-    assert dict(made) == granted(world, "health-policy.json")
+    assert dict(made) == granted(world, IAM / "health-policy.json")
     statements = json.loads((IAM / "health-policy.json").read_text())["Statement"]
     keys = [next(iter(found["Condition"].values())) for found in statements]
     assert keys == [

@@ -141,7 +141,7 @@ def test_the_image_installs_the_lock_and_is_not_root() -> None:
 def test_what_the_image_copies_reaches_the_build() -> None:
     allowed = (ROOT / ".dockerignore").read_text().splitlines()
     copied = [
-        line.split()[1].removeprefix("./")
+        next(word for word in line.split()[1:] if not word.startswith("--")).removeprefix("./")
         for line in (ROOT / "Dockerfile").read_text().splitlines()
         if line.startswith("COPY ") and "--from" not in line
     ]

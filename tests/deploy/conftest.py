@@ -1,4 +1,4 @@
-"""Tools that come with their own lock (`make deploy-checks`): where they are missing, tests skip."""
+"""Tools with a lock of their own (`make deploy-checks`): where they are missing, tests skip."""
 
 from __future__ import annotations
 

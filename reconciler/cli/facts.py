@@ -1,4 +1,4 @@
-"""What ``status`` and ``health`` go by: the broker and three rows by their keys; no scan."""
+"""What ``status`` and ``health`` go by: the broker and four rows by their keys; no scan."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import redis
 
     from reconciler.operations.reconciler import Reconciler
+    from reconciler.stores.sweeps import Recorded
 
 HOUR_SECONDS, DAY_SECONDS = 3600, 86_400
 PATIENCE_SECONDS = 6.0
@@ -26,7 +27,10 @@ _PROBE_TASK = "00000000000000000000000000"
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The state of the backstop; times in epoch seconds, ages in seconds."""
+    """The state of the backstop; times in epoch seconds, ages in seconds.
+
+    ``without_broker``: sweeps run from cron, and what is known of them stands in the table.
+    """
 
     now: float
     interval_seconds: int
@@ -39,6 +43,7 @@ class Facts:
     queues: dict[str, int] = field(default_factory=dict)
     workers: tuple[str, ...] | None = None
     paused: dict[str, str] | None = None
+    without_broker: bool = False
     broker_problem: str | None = None
     table_problem: str | None = None
     eviction_policy: str | None = None
@@ -60,6 +65,8 @@ class Facts:
         if self.eviction_policy is not None:
             return self._evicting(self.eviction_policy)
         if self.age_seconds is None:
+            if self.without_broker and self.last is None:
+                return "no sweep has ever completed (CELERY_BROKER_URL is not set)"
             return "no sweep has ever completed"
         if self.age_seconds > 2 * self.interval_seconds:
             return (
@@ -122,12 +129,33 @@ def read_facts(
     deadline = time.monotonic() + PATIENCE_SECONDS
     for problem, part in parts.items():
         known.update(part.result(problem, deadline - time.monotonic()))
+    _see_without_broker(known, asked_for="celery_broker_url" in settings.model_fields_set)
     return Facts(
         now=time.time(),
         interval_seconds=settings.sweep_interval_seconds,
         repair_mode=settings.repair_mode,
         **known,
     )
+
+
+def _see_without_broker(known: dict[str, Any], *, asked_for: bool) -> None:
+    """In cron mode the table says what a broker would have said.
+
+    A broker that was never asked for is no problem when it is not there, and one that happens to
+    be there knows of no sweep.
+    """
+    recorded: Recorded | None = known.pop("recorded", None)
+    if "broker_problem" in known and not asked_for:
+        del known["broker_problem"]
+        known["without_broker"] = True
+    if known.get("last") is None and recorded is not None:
+        known |= {
+            "without_broker": True,
+            "last": recorded.last,
+            "last_complete": recorded.last_complete,
+            "stuck": recorded.stuck,
+            "eviction_policy": None,
+        }
 
 
 class _Part:
@@ -165,9 +193,10 @@ def _read_tables(reconciler: Reconciler) -> dict[str, Any]:
     pause = reconciler.paused()
     if _PROBE_TASK not in reconciler.tasks.read([_PROBE_TASK], consistent=False):
         raise StoreUnavailableError("the task table gave no answer for want of capacity")
-    if pause is None:
-        return {}
-    return {"paused": {"since": pause.since, "by": pause.by, "reason": pause.reason}}
+    known: dict[str, Any] = {"recorded": reconciler.sweeps.recorded()}
+    if pause is not None:
+        known["paused"] = {"since": pause.since, "by": pause.by, "reason": pause.reason}
+    return known
 
 
 def _read_broker(client: redis.Redis, *, details: bool) -> dict[str, Any]:

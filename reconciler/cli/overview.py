@@ -16,6 +16,7 @@ from reconciler.cli.console import speaks_unicode
 from reconciler.cli.facts import DAY_SECONDS, HOUR_SECONDS, Facts
 from reconciler.cli.theme import SIGNS, Tone
 from reconciler.observability.printable import printable
+from reconciler.operations.counts import REPAIRS
 
 OLDEST_SHOWN = 10
 _QUIET = "bright_black"
@@ -60,7 +61,12 @@ def _facts(facts: Facts) -> Iterator[tuple[str, Text]]:
         if facts.at_work is not None:
             yield "at work", _at_work(facts.at_work)
     yield "mode", _mode(facts)
-    if facts.broker_problem is None:
+    if facts.without_broker:
+        yield "workers", Text("none: there is no broker, and sweeps run by themselves")
+        if facts.last is not None:
+            done = sum(facts.last[name] for name in REPAIRS)
+            yield "recovered", Text(f"{done} by the last sweep")
+    elif facts.broker_problem is None:
         yield "workers", _workers(facts.workers)
         queued = ", ".join(f"{name} {count}" for name, count in facts.queues.items())
         yield "queues", Text(queued)

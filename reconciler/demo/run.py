@@ -35,7 +35,7 @@ from reconciler.embedded.moto_server import moto_server
 from reconciler.embedded.process import free_port
 from reconciler.embedded.valkey import valkey_server
 from reconciler.errors import ReconcilerError
-from reconciler.operations.counts import INTEGERS
+from reconciler.operations.counts import REPAIRS
 from reconciler.settings import Settings, load_settings
 from reconciler.tables import create_tables
 from workers.ledger import Ledger
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 TURN_SECONDS = 0.25
 _START_SECONDS = 60.0
-_REPAIRS = INTEGERS[3:-1]
 
 Say = Callable[[str], None]
 Show = Callable[[Board], None]
@@ -287,7 +286,7 @@ def _note_sweep(stage: Stage) -> None:
             sweep_id=last["sweep_id"],
             complete=last["complete"],
             duration_seconds=last["duration_seconds"],
-            repairs=sum(last[name] for name in _REPAIRS),
+            repairs=sum(last[name] for name in REPAIRS),
         )
 
 

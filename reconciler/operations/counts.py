@@ -24,6 +24,9 @@ INTEGERS = (
 )
 """The integer fields of a sweep's summary (``contract.md``), in its order."""
 
+REPAIRS = INTEGERS[3:-1]
+"""Those of them that count repairs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -80,9 +83,7 @@ class Counts:
     @property
     def repairs(self) -> int:
         """How many repairs were made."""
-        names = ("released", "adopted", "advanced", "skipped", "claims_reset")
-        others = ("refused", "reinvoked", "nudged")
-        return sum(getattr(self, name) for name in (*names, *others))
+        return sum(getattr(self, name) for name in REPAIRS)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, for messages and for the broker."""

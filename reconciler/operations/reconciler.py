@@ -44,6 +44,7 @@ from reconciler.settings import Settings
 from reconciler.stores.control import ControlStore, Pause
 from reconciler.stores.dynamodb import measured
 from reconciler.stores.orchestrations import OrchestrationStore
+from reconciler.stores.sweeps import SweepStore
 from reconciler.stores.tasks import TaskStore
 
 _BYTES_PER_SEGMENT = 32 * 1024 * 1024
@@ -59,6 +60,7 @@ class Reconciler:
     orchestrations: OrchestrationStore
     tasks: TaskStore
     control: ControlStore
+    sweeps: SweepStore
     evaluator: Evaluator
     reporter: Reporter
     metrics: Metrics

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from random import Random
 from threading import Lock
 
 import structlog
@@ -36,6 +37,7 @@ class SweepProgress:
     pages: int = 0
 
 
+OutOfTime = Callable[[], bool]
 Progress = Callable[[SweepProgress], None]
 OnEvaluation = Callable[[Evaluation], None]
 
@@ -64,12 +66,17 @@ class _Tally:
             self.pages += segment_done
             self._tell()
 
-    def page_read(self) -> bool:
-        """Count a page; no time-out is kept here, so the answer to "is it over?" is no."""
+    def leave(self, counts: Counts | None = None) -> None:
+        """A segment was not read to its end."""
+        with self._lock:
+            self.unread += 1
+        self.add(counts or Counts())
+
+    def page_read(self) -> None:
+        """Count a page."""
         with self._lock:
             self.pages += 1
             self._tell()
-        return False
 
     def _tell(self) -> None:
         if self._progress is not None:
@@ -100,20 +107,23 @@ def run_inline_sweep(
     report: bool = False,
     orchestration_id: str | None = None,
     segments: int | None = None,
+    out_of_time: OutOfTime | None = None,
     progress: Progress | None = None,
     on_evaluation: OnEvaluation | None = None,
 ) -> SweepSummary:
     """Sweep the whole table, or one orchestration, and return what it came to.
 
-    ``report`` changes nothing. ``progress`` is called with how far it is, ``on_evaluation`` with
-    each orchestration that was looked at closely; one at a time, from any thread.
+    ``report`` changes nothing. ``out_of_time`` is asked between pages and orchestrations; what is
+    left when it says so makes the sweep incomplete. ``progress`` is called with how far it is,
+    ``on_evaluation`` with each orchestration that was looked at closely; one at a time, from any
+    thread.
 
     Raises:
         AccessError, TableMissingError, SettingsError: an operator's mistake; nothing was done.
         UnknownOrchestrationError: ``orchestration_id`` has no rows.
     """
     started = time.monotonic()
-    sweep_id = f"inline:{ULID()}"
+    sweep_id = new_sweep_id()
     mode: str = "report" if report else settings.repair_mode
     total = 0
     if orchestration_id is None:
@@ -126,7 +136,7 @@ def run_inline_sweep(
         )
         tally.evaluated(evaluation)
     else:
-        _sweep_segments(reconciler, tally, sweep_id, report=report)
+        _sweep_segments(reconciler, tally, sweep_id, out_of_time, report=report)
     if mode == "repair" and tally.withheld and reconciler.paused() is not None:
         mode = "paused"
     summary = SweepSummary(
@@ -142,11 +152,29 @@ def run_inline_sweep(
     return summary
 
 
-def _sweep_segments(reconciler: Reconciler, tally: _Tally, sweep_id: str, *, report: bool) -> None:
+def new_sweep_id() -> str:
+    """Return an id for a sweep in this process."""
+    return f"inline:{ULID()}"
+
+
+def _sweep_segments(
+    reconciler: Reconciler,
+    tally: _Tally,
+    sweep_id: str,
+    out_of_time: OutOfTime | None,
+    *,
+    report: bool,
+) -> None:
+    starts = list(cursors(sweep_id, tally.segments))
+    if out_of_time is not None:
+        # Should the time not suffice, it must not be the same segments each time that are left.
+        Random(sweep_id).shuffle(starts)  # noqa: S311 - an order, no secret
     with ThreadPoolExecutor(min(tally.segments, _MOST_THREADS)) as threads:
         futures = [
-            threads.submit(_sweep_segment, reconciler, tally, cursor, report=report)
-            for cursor in cursors(sweep_id, tally.segments)
+            threads.submit(
+                _sweep_segment, reconciler, tally, cursor, out_of_time or _never, report=report
+            )
+            for cursor in starts
         ]
         try:
             for future in futures:
@@ -156,38 +184,46 @@ def _sweep_segments(reconciler: Reconciler, tally: _Tally, sweep_id: str, *, rep
             raise
 
 
+def _never() -> bool:
+    return False
+
+
 def cursors(sweep_id: str, total: int) -> Iterable[SegmentCursor]:
     """Return where each of ``total`` segments begins."""
     return (SegmentCursor(sweep_id, segment, total) for segment in range(total))
 
 
 def _sweep_segment(
-    reconciler: Reconciler, tally: _Tally, cursor: SegmentCursor, *, report: bool
+    reconciler: Reconciler,
+    tally: _Tally,
+    cursor: SegmentCursor,
+    out_of_time: OutOfTime,
+    *,
+    report: bool,
 ) -> None:
+    left = False
+
     def evaluate(orchestration_id: str) -> None:
-        if not tally.first_time(orchestration_id):
-            return
-        try:
-            evaluation = reconciler.evaluate(
-                orchestration_id, sweep_id=cursor.sweep_id, report=report
-            )
-        except UnknownOrchestrationError:
-            tally.add(Counts(orchestrations_evaluated=1))  # gone since it was scanned
-        except OPERATORS_MISTAKES:
-            raise
-        except ReconcilerError as error:
-            # One that cannot be evaluated never stops the others.
-            tally.add(reconciler.could_not_check(orchestration_id, error, cursor.sweep_id))
-        else:
-            tally.evaluated(evaluation)
+        nonlocal left
+        if out_of_time():
+            left = True
+        elif tally.first_time(orchestration_id):
+            _evaluate(reconciler, tally, cursor.sweep_id, orchestration_id, report=report)
+
+    if out_of_time():
+        tally.leave()
+        return
+
+    def after_a_page() -> bool:
+        tally.page_read()
+        return out_of_time()
 
     try:
-        result = reconciler.scan_segment(cursor, out_of_time=tally.page_read, nominate=evaluate)
+        result = reconciler.scan_segment(cursor, out_of_time=after_a_page, nominate=evaluate)
     except OPERATORS_MISTAKES:
         raise
     except ReconcilerError as error:
-        tally.unread += 1
-        tally.add(Counts(errors=1))
+        tally.leave(Counts(errors=1))
         reconciler.metrics.increment("reconciler_errors_total", kind=error.kind)
         log.error(  # noqa: TRY400 - an outage, told in one line
             "orch.sweep.failed",
@@ -197,7 +233,26 @@ def _sweep_segment(
             detail=str(error),
         )
         return
-    tally.add(result.counts, segment_done=True)
+    if left or result.next is not None:
+        tally.leave(result.counts)
+    else:
+        tally.add(result.counts, segment_done=True)
+
+
+def _evaluate(
+    reconciler: Reconciler, tally: _Tally, sweep_id: str, orchestration_id: str, *, report: bool
+) -> None:
+    try:
+        evaluation = reconciler.evaluate(orchestration_id, sweep_id=sweep_id, report=report)
+    except UnknownOrchestrationError:
+        tally.add(Counts(orchestrations_evaluated=1))  # gone since it was scanned
+    except OPERATORS_MISTAKES:
+        raise
+    except ReconcilerError as error:
+        # One that cannot be evaluated never stops the others.
+        tally.add(reconciler.could_not_check(orchestration_id, error, sweep_id))
+    else:
+        tally.evaluated(evaluation)
 
 
 def describe_action(orchestration_id: str, action: ActionOutcome) -> dict[str, object]:

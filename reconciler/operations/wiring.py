@@ -32,6 +32,7 @@ from reconciler.stores.guardrail import Guardrail
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.pipeline import Pipeline
 from reconciler.stores.repos import RepoStore
+from reconciler.stores.sweeps import SweepStore
 from reconciler.stores.tasks import TaskStore
 from reconciler.stores.wire import read_plainly
 
@@ -172,6 +173,7 @@ def assemble(
         orchestrations=orchestrations,
         tasks=tasks,
         control=control,
+        sweeps=SweepStore(dynamodb, table),
         evaluator=evaluator,
         reporter=reporter,
         metrics=metrics,

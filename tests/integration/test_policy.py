@@ -16,6 +16,7 @@ from reconciler.cli import facts
 from reconciler.cli.commands.inspect import look
 from reconciler.cli.find import find
 from reconciler.operations import release as release_module
+from reconciler.operations.cron import run_cron_sweep
 from reconciler.operations.sweep import run_inline_sweep
 from reconciler.stores import control
 from tests.support.aws_stub import aws_stub
@@ -107,7 +108,8 @@ def use_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     world.task(found, "q", "RUNNING")
     world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"})
-    run_inline_sweep(reconciler, reconciler.settings)
+    run_cron_sweep(reconciler, reconciler.settings, holder="cron")
+    reconciler.sweeps.recorded()
     waiting = world.seed({f"c{n}": [] for n in range(3)})
     run_inline_sweep(reconciler, reconciler.settings, segments=1)
     reconciler.release(waiting, "c0", sweep_id="s", depends_on=())

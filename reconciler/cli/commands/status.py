@@ -40,6 +40,7 @@ def to_json(facts: Facts) -> dict[str, Any]:
         "problem": facts.problem,
         "mode": "paused" if facts.paused else facts.repair_mode,
         "paused": facts.paused,
+        "without_broker": facts.without_broker,
         "interval_seconds": facts.interval_seconds,
         "last_complete_sweep_age_seconds": facts.age_seconds,
         "last_complete_sweep": facts.last_complete,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +16,11 @@ from rich.text import Text
 from reconciler.cli.console import console, print_json, progress, show, update
 from reconciler.cli.main import EXIT_WRONG
 from reconciler.cli.theme import SIGNS, age, alarming, glyph, tone_of_code
-from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli
+from reconciler.cli.wiring import broker_for_cli, operator, reconciler_for_cli, settings_for_cli
 from reconciler.errors import StoreUnavailableError, UsageError
 from reconciler.observability.printable import printable
 from reconciler.operations.context import ActionOutcome, Evaluation
-from reconciler.operations.counts import INTEGERS
+from reconciler.operations.counts import REPAIRS
 from reconciler.operations.summary import SweepSummary
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from workers.ledger import Progress as LedgerProgress
 
 _MOST_ACTIONS_SHOWN = 200
-_REPAIRS = INTEGERS[3:-1]
 
 
 @click.command()
@@ -41,6 +42,7 @@ _REPAIRS = INTEGERS[3:-1]
     "--timeout", default=600, show_default=True, help="Longest wait, in seconds, with --wait."
 )
 @click.option("--orchestration", metavar="ID", help="Look at this one only (with --inline).")
+@click.option("--force", is_flag=True, help="Sweep although another does (with --inline).")
 @click.option("--segments", type=click.IntRange(1, 100_000), help="Segments (with --inline).")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def sweep(
@@ -51,14 +53,15 @@ def sweep(
     timeout: int,
     orchestration: str | None,
     segments: int | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Find and repair what is stuck, by the workers or in this process."""
-    if not inline and (orchestration or segments):
-        raise UsageError("--orchestration and --segments go with --inline")
+    if not inline and (orchestration or segments or force):
+        raise UsageError("--orchestration, --segments and --force go with --inline")
     settings = settings_for_cli(logs=inline)
     if inline:
-        _inline(settings, report, orchestration, segments, as_json=as_json)
+        _inline(settings, report, orchestration, segments, force=force, as_json=as_json)
     else:
         _by_workers(settings, report=report, wait=wait, timeout=timeout, as_json=as_json)
 
@@ -69,8 +72,10 @@ def _inline(
     orchestration: str | None,
     segments: int | None,
     *,
+    force: bool,
     as_json: bool,
 ) -> None:
+    from reconciler.operations.cron import CronSweep, run_cron_sweep  # noqa: PLC0415 - start-up
     from reconciler.operations.sweep import run_inline_sweep  # noqa: PLC0415 - start-up time
 
     reconciler = reconciler_for_cli(settings)
@@ -88,22 +93,43 @@ def _inline(
             total = so_far.segments if so_far.segments > 1 else None
             update(shown, so_far.segments_done, total, said)
 
-        summary = run_inline_sweep(
-            reconciler,
-            settings,
-            report=report,
-            orchestration_id=orchestration,
-            segments=segments,
-            progress=on_progress,
-            on_evaluation=on_evaluation,
-        )
+        if report or orchestration is not None:
+            # A report writes nothing, and one orchestration is no sweep: neither needs the lock.
+            swept = CronSweep(
+                run_inline_sweep(
+                    reconciler,
+                    settings,
+                    report=report,
+                    orchestration_id=orchestration,
+                    segments=segments,
+                    progress=on_progress,
+                    on_evaluation=on_evaluation,
+                )
+            )
+        else:
+            swept = run_cron_sweep(
+                reconciler,
+                settings,
+                holder=f"{operator()} at {socket.gethostname()}, process {os.getpid()}",
+                force=force,
+                segments=segments,
+                progress=on_progress,
+                on_evaluation=on_evaluation,
+            )
     if as_json:
-        print_json(summary.to_json())
-    else:
+        print_json(swept.to_json())
+    elif swept.aside is None:
         _print_actions(acted)
-        print_summary(summary.to_json())
-    _raise_if_unread(summary)
-    click.get_current_context().exit(EXIT_WRONG if summary.alarming else 0)
+        print_summary(swept.summary.to_json())
+    else:
+        click.echo(
+            f"stepped aside: {swept.aside.holder} has been sweeping since {swept.aside.since} "
+            f"(--force sweeps all the same; it does no harm)"
+        )
+    if swept.aside is not None:
+        return
+    _raise_if_unread(swept.summary)
+    click.get_current_context().exit(EXIT_WRONG if swept.summary.alarming else 0)
 
 
 def _raise_if_unread(summary: SweepSummary) -> None:
@@ -241,7 +267,7 @@ def _summary_lines(summary: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         f"{summary['orchestrations_evaluated']} looked at closely"
     )
     yield "read", read, ""
-    done = {name: summary[name] for name in _REPAIRS if summary[name]}
+    done = {name: summary[name] for name in REPAIRS if summary[name]}
     yield "repaired", _listed(done), ""
     if summary.get("planned"):
         yield "would be", _listed(summary["planned"]), "yellow"

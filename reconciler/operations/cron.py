@@ -1,0 +1,149 @@
+"""Sweeps without a broker, one after the other: for cron, a scheduled container, and Lambda.
+
+The lock keeps two from reading the table at once; whoever comes second steps aside and says so.
+It is a courtesy: what keeps a task from existing twice is the condition on each write.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from threading import Event, Thread
+from typing import Any
+
+import structlog
+
+from reconciler.errors import ReconcilerError, TemporaryError
+from reconciler.operations.context import Evaluation, Stuck
+from reconciler.operations.reconciler import Reconciler
+from reconciler.operations.summary import SweepSummary
+from reconciler.operations.sweep import OnEvaluation, Progress, new_sweep_id, run_inline_sweep
+from reconciler.settings import Settings
+from reconciler.stores.sweeps import LEASE_SECONDS, Lease
+
+log = structlog.get_logger("reconciler")
+
+RENEW_SECONDS = LEASE_SECONDS / 3
+_MOST_STUCK = 100
+
+
+@dataclass(frozen=True, slots=True)
+class CronSweep:
+    """A sweep's summary; ``aside`` is who was at work, where it stepped aside and did nothing."""
+
+    summary: SweepSummary
+    aside: Lease | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary's object, and beside it who was at work."""
+        said = self.summary.to_json()
+        if self.aside is not None:
+            said["stepped_aside"] = {
+                "holder": self.aside.holder,
+                "since": self.aside.since,
+                "expires": self.aside.expires.isoformat(),
+            }
+        return said
+
+
+def run_cron_sweep(
+    reconciler: Reconciler,
+    settings: Settings,
+    *,
+    holder: str,
+    force: bool = False,
+    segments: int | None = None,
+    out_of_time: Callable[[], bool] | None = None,
+    progress: Progress | None = None,
+    on_evaluation: OnEvaluation | None = None,
+) -> CronSweep:
+    """Sweep the whole table under the lock, and record the summary in the table.
+
+    With ``REPAIR_MODE=report`` nothing is written at all, neither lock nor record.
+
+    ``holder``: who sweeps, as a person should be shown. ``force``: sweep although another does.
+    ``out_of_time``: asked between pages and orchestrations; what is left then makes the sweep
+    incomplete.
+
+    Raises:
+        AccessError, TableMissingError, SettingsError: an operator's mistake; nothing was done.
+    """
+    stuck: list[Stuck] = []
+
+    def evaluated(evaluation: Evaluation) -> None:
+        stuck.extend(evaluation.stuck)
+        if on_evaluation is not None:
+            on_evaluation(evaluation)
+
+    def sweep() -> SweepSummary:
+        return run_inline_sweep(
+            reconciler,
+            settings,
+            segments=segments,
+            out_of_time=out_of_time,
+            progress=progress,
+            on_evaluation=evaluated,
+        )
+
+    if settings.repair_mode == "report":
+        return CronSweep(sweep())
+    with _lock(reconciler, holder, force=force) as aside:
+        if aside is not None:
+            reconciler.metrics.increment("reconciler_sweeps_total", outcome="overlapped")
+            return CronSweep(SweepSummary(new_sweep_id(), "repair", False, 0, 0.0), aside)  # noqa: FBT003 - a field
+        summary = sweep()
+        _record(reconciler, summary, stuck)
+    return CronSweep(summary)
+
+
+def _record(reconciler: Reconciler, summary: SweepSummary, stuck: list[Stuck]) -> None:
+    stuck.sort(key=lambda entry: -(entry.age_seconds or float("inf")))
+    said = {
+        **summary.to_json(),
+        "oldest_stuck_seconds": dict(summary.counts.oldest_stuck_seconds),
+        "ended_at": round(reconciler.clock().timestamp(), 3),
+    }
+    try:
+        reconciler.sweeps.record(said, [asdict(entry) for entry in stuck[:_MOST_STUCK]])
+    except TemporaryError as error:
+        # The sweep was made; only `status` will not know of it.
+        reconciler.metrics.increment("reconciler_errors_total", kind=error.kind)
+        log.debug("sweep not recorded", detail=str(error))
+
+
+@contextmanager
+def _lock(reconciler: Reconciler, holder: str, *, force: bool) -> Iterator[Lease | None]:
+    """Hold the lock for as long as the block lasts; yields who has it, None where we do."""
+    owner = secrets.token_hex(8)
+    sweeps, clock = reconciler.sweeps, reconciler.clock
+    try:
+        held = sweeps.take(owner, holder, clock(), force=force)
+    except TemporaryError as error:
+        # Nothing rests on it: better twice than not at all.
+        log.debug("sweep without its lock", detail=str(error))
+        held = None
+    if held is not None:
+        yield held
+        return
+    over = Event()
+
+    def renew() -> None:
+        while not over.wait(RENEW_SECONDS):
+            try:
+                if not sweeps.renew(owner, clock()):
+                    log.debug("sweep lock taken over by another")
+                    return
+            except ReconcilerError as error:
+                log.debug("sweep lock not renewed", detail=str(error))
+
+    renewing = Thread(target=renew, name="sweep-lock", daemon=True)
+    renewing.start()
+    try:
+        yield None
+    finally:
+        over.set()
+        renewing.join()
+        with suppress(ReconcilerError):  # it expires
+            sweeps.give_back(owner)

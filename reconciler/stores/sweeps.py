@@ -1,0 +1,185 @@
+"""What sweeps without a broker leave in the table: a lock against overlap, and the last summary.
+
+Marker rows beside the pause. Nothing that is written to a child rests on the lock: two sweeps at
+once share the work, and each write's own condition holds. It saves reading the table twice.
+
+    cron, machine A          cron, machine B
+    take ─ renew ─ renew …   take → held by A: steps aside
+    killed                   …
+                             take → the lease has run out: ours
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from reconciler.domain.model import Item, timestamp
+from reconciler.domain.rows import number, text
+from reconciler.stores.conditions import Expression
+from reconciler.stores.control import PARTITION
+from reconciler.stores.dynamodb import DynamoDB
+
+LOCK_ROW = "reconciler#sweep-lock"
+LAST_ROW = "reconciler#last-sweep"
+LEASE_SECONDS = 90
+_KEEP_SECONDS = 86_400
+_LONGEST_RECORD = 200_000
+"""Characters; an item holds 400 KB, and a sign may take up to four bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who sweeps, since when, and until when that holds unless it is renewed."""
+
+    holder: str
+    since: str
+    expires: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The last sweep and the last complete one, with what was stuck after the latter."""
+
+    last: dict[str, Any]
+    last_complete: dict[str, Any] | None
+    stuck: list[dict[str, Any]]
+
+
+class SweepStore:
+    """The lock and the record: two rows of OrchestrationTable."""
+
+    def __init__(self, dynamodb: DynamoDB, table: str) -> None:
+        self._dynamodb = dynamodb
+        self._table = table
+
+    # -- the lock
+
+    def take(self, owner: str, holder: str, now: datetime, *, force: bool = False) -> Lease | None:
+        """Take the lock; returns None when it is ours, and the lease of who has it when not.
+
+        ``owner`` is a nonce of this sweep, ``holder`` what a person is shown. ``force`` takes it
+        from whoever has it.
+
+        Raises:
+            TemporaryError, PermanentError: it cannot be taken, nor is it known who has it.
+        """
+        at = int(now.timestamp())
+        item = {
+            **self._key(LOCK_ROW),
+            "sweep_owner": {"S": owner},
+            "holder": {"S": holder},
+            "taken_at": {"S": timestamp(now)},
+            **self._until(at),
+        }
+        build = Expression()
+        free = f"attribute_not_exists({build.name('sweep_owner')})"
+        over = f"{build.name('expires_at')} <= {build.value({'N': str(at)})}"
+        request: dict[str, Any] = {"TableName": self._table, "Item": item}
+        if force:
+            self._dynamodb.call("put_item", **request)
+            return None
+        held = self._dynamodb.write(
+            "put_item", **request, ConditionExpression=f"{free} OR {over}", **build.arguments()
+        )
+        return None if held is None else self._lease(held)
+
+    def renew(self, owner: str, now: datetime) -> bool:
+        """Hold the lock for longer; False when it is somebody else's by now.
+
+        Raises:
+            TemporaryError, PermanentError: it cannot be written.
+        """
+        build = Expression()
+        change = build.assign(self._until(int(now.timestamp())))
+        condition = build.equals("sweep_owner", owner)
+        lost = self._dynamodb.write(
+            "update_item",
+            TableName=self._table,
+            Key=self._key(LOCK_ROW),
+            UpdateExpression=change,
+            ConditionExpression=condition,
+            **build.arguments(),
+        )
+        return lost is None
+
+    def give_back(self, owner: str) -> None:
+        """Give the lock back, if it is still ours.
+
+        Raises:
+            TemporaryError, PermanentError: it cannot be written; then it expires.
+        """
+        build = Expression()
+        condition = build.equals("sweep_owner", owner)
+        self._dynamodb.write(
+            "delete_item",
+            TableName=self._table,
+            Key=self._key(LOCK_ROW),
+            ConditionExpression=condition,
+            **build.arguments(),
+        )
+
+    # -- the record
+
+    def record(self, summary: Mapping[str, Any], stuck: list[dict[str, Any]]) -> None:
+        """Keep a sweep's summary, which says when it ended, for ``status`` and ``health``.
+
+        Raises:
+            TemporaryError, PermanentError: it cannot be written.
+        """
+        build = Expression()
+        said = {"S": json.dumps(summary)}
+        values: dict[str, Mapping[str, Any]] = {"last": said}
+        if summary["complete"]:
+            entries = json.dumps(stuck)
+            values["last_complete"] = said
+            values["stuck"] = {"S": entries if len(entries) <= _LONGEST_RECORD else "[]"}
+        self._dynamodb.call(
+            "update_item",
+            TableName=self._table,
+            Key=self._key(LAST_ROW),
+            UpdateExpression=build.assign(values),
+            **build.arguments(),
+        )
+
+    def recorded(self) -> Recorded | None:
+        """Return what was recorded; None when no sweep without a broker ever ended.
+
+        Raises:
+            TemporaryError, PermanentError: it cannot be read.
+        """
+        got = self._dynamodb.call(
+            "get_item", TableName=self._table, Key=self._key(LAST_ROW), ConsistentRead=True
+        )
+        item: Item = got.get("Item", {})
+        last = text(item, "last")
+        if last is None:
+            return None
+        complete = text(item, "last_complete")
+        return Recorded(
+            json.loads(last),
+            json.loads(complete) if complete else None,
+            json.loads(text(item, "stuck") or "[]"),
+        )
+
+    # -- rows
+
+    @staticmethod
+    def _key(row: str) -> dict[str, Any]:
+        return {"orchestration_id": {"S": PARTITION}, "sub_issue_id": {"S": row}}
+
+    @staticmethod
+    def _until(at: int) -> dict[str, Any]:
+        expires = at + LEASE_SECONDS
+        # A lock that nobody ever takes again goes with the table's other old rows.
+        return {"expires_at": {"N": str(expires)}, "ttl": {"N": str(expires + _KEEP_SECONDS)}}
+
+    @staticmethod
+    def _lease(item: Mapping[str, Any]) -> Lease:
+        expires = datetime.fromtimestamp(number(item, "expires_at") or 0, UTC)
+        return Lease(
+            text(item, "holder") or "unknown", text(item, "taken_at") or "unknown", expires
+        )

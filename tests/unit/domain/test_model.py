@@ -1,0 +1,185 @@
+"""The rows as values: times, keys, outcomes, and when a thing is complete."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from reconciler.domain.model import (
+    Attempts,
+    Child,
+    ChildStatus,
+    Meta,
+    Orchestration,
+    Task,
+    moment,
+    timestamp,
+)
+from tests.support.strategies import NOW, ORCHESTRATION_ID, ago
+
+CHILD = Child(ORCHESTRATION_ID, "b", ChildStatus.BLOCKED, "blocked", updated_at=ago(60))
+META = Meta(ORCHESTRATION_ID, 1, "user-1", "acme/shop", ago(60), ago(60), settled=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-06-09T12:00:00.000Z",
+        "2026-06-09T12:00:00Z",
+        "2026-06-09T12:00:00",
+        "2026-06-09T14:00:00+02:00",
+        "20260609T120000Z",
+        "2026-06-09 12:00:00.000000+00:00",
+    ],
+)
+def test_any_iso_time_is_read(text: str) -> None:
+    assert moment(text) == datetime(2026, 6, 9, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", [None, "", "yesterday", "2026-13-01", "0001-01-01T00:00:00+14:00"])
+def test_what_is_no_time_is_none(text: str | None) -> None:
+    assert moment(text) is None
+
+
+def test_a_time_is_written_as_the_platform_does() -> None:
+    at = datetime(2026, 6, 9, 14, 0, 0, 5_999, tzinfo=timezone(timedelta(hours=2)))
+    assert timestamp(at) == "2026-06-09T12:00:00.005Z"
+
+
+@pytest.mark.parametrize("status", [*ChildStatus, None])
+def test_only_three_states_are_terminal(status: ChildStatus | None) -> None:
+    final = {ChildStatus.SUCCEEDED, ChildStatus.FAILED, ChildStatus.SKIPPED}
+    assert replace(CHILD, status=status).terminal is (status in final)
+
+
+def test_the_key_of_a_retry_names_the_earlier_task() -> None:
+    assert CHILD.idempotency_key == f"{ORCHESTRATION_ID}_b"
+    assert replace(CHILD, task_id="T").idempotency_key == f"{ORCHESTRATION_ID}_b_T"
+
+
+def test_the_integration_node_is_known_by_its_name() -> None:
+    name = f"{ORCHESTRATION_ID}__integration"
+    assert replace(CHILD, sub_issue_id=name).is_integration
+    assert not replace(CHILD, sub_issue_id=f"{name}s").is_integration
+
+
+def test_a_row_moved_by_us_keeps_its_task_unless_it_gets_another() -> None:
+    child = replace(CHILD, task_id="T", branch_name="x")
+    moved = child.moved(ChildStatus.SKIPPED, "later")
+    assert (moved.status, moved.raw_status, moved.updated_at) == ("skipped", "skipped", "later")
+    assert (moved.task_id, moved.branch_name) == ("T", "x")
+    moved = child.moved(ChildStatus.RELEASED, None, "U", "y")
+    assert (moved.task_id, moved.branch_name, moved.updated_at) == ("U", "y", None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"child_count": None}, "child_count"),
+        ({"user_id": None}, "platform_user_id"),
+        ({"user_id": ""}, "platform_user_id"),
+        ({"repo": None}, "repo is"),
+    ],
+)
+def test_what_is_wrong_with_a_meta_row_is_named(changes: dict[str, Any], named: str) -> None:
+    assert named in (replace(META, **changes).problem or "")
+
+
+def test_a_sound_meta_row_has_no_problem() -> None:
+    assert META.problem is None
+    assert replace(META, child_count=0).problem is None
+
+
+STATUSES = ["COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT", "RUNNING", "SUBMITTED", "ODD"]
+
+
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("built", [None, True, False])
+def test_the_outcome_of_a_task(status: str, built: bool | None) -> None:  # noqa: FBT001
+    task = Task("T", status, build_passed=built)
+    assert task.terminal is (status in STATUSES[:4])
+    success = status == "COMPLETED" and built is not False
+    assert task.outcome is (ChildStatus.SUCCEEDED if success else ChildStatus.FAILED)
+
+
+def test_when_a_task_finished_is_what_the_row_tells_best() -> None:
+    task = Task("T", "FAILED", updated_at="u", status_since="s", completed_at="c")
+    assert task.finished_at == "c"
+    assert replace(task, completed_at=None).finished_at == "s"
+    assert replace(task, completed_at=None, status_since=None).finished_at == "u"
+    assert replace(task, completed_at=None, status_since=None, updated_at=None).finished_at is None
+
+
+@pytest.mark.parametrize(
+    ("retry_at", "fingerprint", "expected"),
+    [
+        (ago(-1), "f", True),
+        (ago(0), "f", False),  # its pause is just over
+        (ago(1), "f", False),
+        (ago(-1), "g", False),  # its rows have changed
+        (None, "f", False),
+        ("soon", "f", False),
+    ],
+)
+def test_quarantine(retry_at: str | None, fingerprint: str, expected: bool) -> None:  # noqa: FBT001
+    attempts = Attempts(3, "it broke", ago(60), retry_at, "f")
+    assert attempts.quarantined(NOW, fingerprint) is expected
+
+
+def whole(*children: Child, meta: Meta | None = META) -> Orchestration:
+    return Orchestration(ORCHESTRATION_ID, meta, {c.sub_issue_id: c for c in children})
+
+
+def test_it_is_complete_when_every_row_that_is_counted_is_there() -> None:
+    assert whole(CHILD).complete
+    assert not whole().complete
+    assert not whole(CHILD, meta=None).complete
+    assert whole(CHILD, meta=replace(META, child_count=0)).complete
+    assert whole(CHILD, meta=replace(META, child_count=None)).complete
+
+
+def test_replacing_one_child_leaves_the_others() -> None:
+    other = replace(CHILD, sub_issue_id="c")
+    changed = whole(CHILD, other).with_child(replace(CHILD, status=ChildStatus.READY))
+    assert changed.children["b"].status is ChildStatus.READY
+    assert changed.children["c"] is other
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"raw_status": "ready"},
+        {"task_id": "T"},
+        {"updated_at": ago(59)},
+        {"sub_issue_id": "c"},
+    ],
+)
+def test_the_fingerprint_changes_with_any_write_of_the_platform(change: dict[str, Any]) -> None:
+    assert whole(CHILD).fingerprint != whole(replace(CHILD, **change)).fingerprint
+
+
+def test_the_fingerprint_tells_rows_and_their_fields_apart() -> None:
+    other = replace(CHILD, sub_issue_id="c", task_id="T")
+    moved = replace(CHILD, task_id="T"), replace(other, task_id=None)
+    assert whole(CHILD, other).fingerprint != whole(*moved).fingerprint
+    assert whole(CHILD, other).fingerprint == whole(other, CHILD).fingerprint
+    assert whole(CHILD).fingerprint != whole(CHILD, other).fingerprint
+    swapped = replace(CHILD, task_id=CHILD.updated_at, updated_at=None)
+    assert whole(CHILD).fingerprint != whole(swapped).fingerprint
+
+
+def test_the_fingerprint_changes_with_the_meta_row() -> None:
+    before = whole(CHILD).fingerprint
+    assert whole(CHILD, meta=None).fingerprint != before
+    assert whole(CHILD, meta=replace(META, child_count=2)).fingerprint != before
+    assert whole(CHILD, meta=replace(META, updated_at=ago(1))).fingerprint != before
+
+
+def test_the_fingerprint_is_the_same_in_every_process() -> None:
+    """It stands in a row, and is compared by other hosts, and by later versions."""
+    child = Child("orch_1", "b", ChildStatus.BLOCKED, "blocked", updated_at="2026-06-09T12:00:00Z")
+    meta = Meta("orch_1", 1, "u", "r", None, "2026-06-09T12:00:00Z", settled=False)
+    assert Orchestration("orch_1", meta, {"b": child}).fingerprint == "1-fbedfca709c13e34"

@@ -1,0 +1,93 @@
+"""A scan nominates whatever the authority would find wrong, and hardly anything else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from reconciler.domain.model import Child, ChildStatus, Meta, Orchestration, Task
+from reconciler.domain.nomination import plainly_settled, running_tasks, suspicious
+from tests.support.strategies import NOW, ORCHESTRATION_ID, POLICY, ago
+
+Row = dict[str, Any]
+
+
+def row(key: str, **attributes: Any) -> Row:
+    return {"sub_issue_id": {"S": key}, **attributes}
+
+
+def done(key: str, status: str = "succeeded") -> Row:
+    return row(key, child_status={"S": status})
+
+
+META_ROW = row("#meta", rollup_posted_at={"S": "2026-06-09T12:00:00Z"}, child_count={"N": "2"})
+
+
+@pytest.mark.parametrize("status", ["succeeded", "failed", "skipped"])
+def test_all_of_it_terminal_and_its_parent_settled(status: str) -> None:
+    assert plainly_settled([META_ROW, done("a", status), done("b")])
+    assert plainly_settled([done("a", status), META_ROW, row("ack#1"), done("b")])
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [META_ROW, done("a")],  # one is missing
+        [META_ROW, done("a"), done("b"), done("c")],
+        [done("a"), done("b")],
+        [META_ROW, done("a"), done("b", "ready")],
+        [META_ROW, done("a"), done("b", "released")],
+        [META_ROW, done("a"), row("b")],
+        [META_ROW, done("a"), row("b", child_status={"N": "1"})],
+        [{**META_ROW, "rollup_posted_at": {"NULL": True}}, done("a"), done("b")],
+        [row("#meta", child_count={"N": "2"}), done("a"), done("b")],
+        [{**META_ROW, "child_count": {"S": "2"}}, done("a"), done("b")],
+    ],
+)
+def test_anything_else_is_looked_at(rows: list[Row]) -> None:
+    assert not plainly_settled(rows)
+
+
+META = Meta(ORCHESTRATION_ID, 2, "user-1", "acme/shop", ago(9000), ago(9000), settled=False)
+A = Child(ORCHESTRATION_ID, "a", ChildStatus.RELEASED, "released", task_id="T", updated_at=ago(60))
+B = Child(ORCHESTRATION_ID, "b", ChildStatus.BLOCKED, "blocked", ("a",), updated_at=ago(60))
+RUNS = {"T": Task("T", "RUNNING", status_since=ago(60))}
+
+
+def whole(*children: Child, meta: Meta | None = META) -> Orchestration:
+    return Orchestration(ORCHESTRATION_ID, meta, {c.sub_issue_id: c for c in children})
+
+
+def test_only_released_children_have_tasks_to_be_read() -> None:
+    retried = replace(B, task_id="U")
+    unnamed = replace(A, sub_issue_id="c", task_id=None)
+    assert running_tasks(whole(A, retried, unnamed)) == ["T"]
+
+
+def test_what_is_healthy_is_left_alone() -> None:
+    assert not suspicious(whole(A, B), RUNS, POLICY, NOW)
+
+
+@pytest.mark.parametrize(
+    "orchestration",
+    [
+        whole(A),  # fewer rows than are counted: a page may have cut through it
+        whole(replace(B, depends_on=())),
+        whole(A, replace(B, status=None, raw_status="odd")),
+        whole(replace(A, updated_at=ago(9000)), meta=None),
+        whole(A, B, meta=replace(META, child_count=3)),
+    ],
+)
+def test_whatever_may_be_wrong_is_nominated(orchestration: Orchestration) -> None:
+    assert suspicious(orchestration, RUNS, POLICY, NOW)
+
+
+def test_a_count_that_cannot_be_read_is_no_gap() -> None:
+    assert not suspicious(whole(A, B, meta=replace(META, child_count=None)), RUNS, POLICY, NOW)
+
+
+@pytest.mark.parametrize("tasks", [{}, {"T": None}, {"T": Task("T", "COMPLETED")}])
+def test_a_task_that_is_unread_gone_or_ended_is_suspicious(tasks: dict[str, Task | None]) -> None:
+    assert suspicious(whole(A, B), tasks, POLICY, NOW)

@@ -1,0 +1,293 @@
+"""What a diagnosis asks for, in the order in which it must come."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from reconciler.domain.codes import Code, OrchestrationCode
+from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis, Evidence
+from reconciler.domain.model import Child, ChildStatus, Meta, Orchestration, Task, timestamp
+from reconciler.domain.planning import (
+    Action,
+    Adopt,
+    Advance,
+    Nudge,
+    Plan,
+    Reinvoke,
+    Release,
+    ResetClaim,
+    Skip,
+    plan,
+    plan_nudge,
+)
+from tests.support.strategies import NOW, ORCHESTRATION_ID, POLICY, ago
+
+TASK = Task("T", "SUBMITTED", status_since=ago(9000))
+AT = NOW - timedelta(hours=1)
+
+
+def planned(
+    *found: ChildDiagnosis, evidence: Evidence | None = None, can_invoke: bool = True
+) -> Plan:
+    children = {
+        d.sub_issue_id: Child(
+            ORCHESTRATION_ID, d.sub_issue_id, ChildStatus.BLOCKED, "blocked", task_id=d.task_id
+        )
+        for d in found
+    }
+    meta = Meta(ORCHESTRATION_ID, len(found), "u", "r", None, None, settled=False)
+    return plan(
+        Orchestration(ORCHESTRATION_ID, meta, children),
+        Diagnosis(
+            ORCHESTRATION_ID,
+            OrchestrationCode.IN_PROGRESS,
+            "",
+            None,
+            {d.sub_issue_id: d for d in found},
+        ),
+        evidence or Evidence({"T": TASK}),
+        replace(POLICY, can_invoke=can_invoke),
+        NOW,
+    )
+
+
+def diagnosed(
+    key: str, code: Code, *blockers: str, hours: float = 1, task_id: str | None = None
+) -> ChildDiagnosis:
+    return ChildDiagnosis(key, code, "", NOW - timedelta(hours=hours), task_id, blockers)
+
+
+def names(actions: tuple[Action, ...]) -> list[str]:
+    return [f"{action.verb} {action.sub_issue_id}" for action in actions]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        code
+        for code in Code
+        if code
+        not in {
+            Code.LOST_RELEASE,
+            Code.LOST_TERMINAL,
+            Code.LOST_SKIP,
+            Code.ABANDONED_CLAIM,
+            Code.UNSTARTED_TASK,
+            Code.MISSING_TASK_ID,
+        }
+    ],
+)
+def test_nothing_is_planned_for_what_we_do_not_repair(code: Code) -> None:
+    assert planned(diagnosed("b", code, "a", task_id="T")) == Plan((), (), ())
+
+
+def test_advances_come_first_then_skips_then_the_rest_then_releases() -> None:
+    plan_ = planned(
+        diagnosed("a", Code.LOST_RELEASE),
+        diagnosed("b", Code.UNSTARTED_TASK, task_id="T"),
+        diagnosed("c", Code.LOST_SKIP, "d"),
+        diagnosed("d", Code.LOST_TERMINAL, task_id="T"),
+    )
+    assert names(plan_.actions) == ["advance d", "skip c", "reinvoke b"]
+    assert names(plan_.releases) == ["release a"]
+    assert isinstance(plan_.actions[0], Advance)
+    assert plan_.actions[0].task is TASK
+    assert plan_.actions[0].since == AT
+
+
+def test_a_terminal_task_that_was_not_read_advances_nothing() -> None:
+    for tasks in ({}, {"T": None}):
+        found = diagnosed("d", Code.LOST_TERMINAL, task_id="T")
+        assert planned(found, evidence=Evidence(tasks)) == Plan((), (), ())
+
+
+def test_the_oldest_is_released_first_and_what_is_due_since_ever_before_all() -> None:
+    found = [
+        diagnosed(key, Code.LOST_RELEASE, hours=age)
+        for key, age in zip("abc", (1, 3, 3), strict=True)
+    ]
+    ever = ChildDiagnosis("z", Code.LOST_RELEASE, "")
+    assert names(planned(*found, ever).releases) == [
+        "release z", "release b", "release c", "release a"
+    ]  # fmt: skip
+
+
+def test_each_skip_comes_behind_the_skip_that_causes_it() -> None:
+    plan_ = planned(
+        diagnosed("b", Code.LOST_SKIP, "c"),
+        diagnosed("c", Code.LOST_SKIP, "d"),
+        diagnosed("d", Code.LOST_SKIP, "z"),
+        diagnosed("e", Code.LOST_SKIP, "z"),
+    )
+    assert names(plan_.actions) == ["skip d", "skip e", "skip c", "skip b"]
+    assert [action.because for action in plan_.actions if isinstance(action, Skip)] == [
+        "z", "z", "d", "c"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("code", [Code.ABANDONED_CLAIM, Code.MISSING_TASK_ID])
+def test_a_task_is_looked_up_before_anything_else_and_then_adopted(code: Code) -> None:
+    found, key = diagnosed("b", code), f"{ORCHESTRATION_ID}_b"
+    assert planned(found, evidence=Evidence()) == Plan((key,), (), ())
+    (action,) = planned(found, evidence=Evidence(found={key: TASK})).actions
+    assert isinstance(action, Adopt)
+    assert (action.task, action.since, action.code) == (TASK, AT, code)
+
+
+def test_without_a_task_a_claim_is_set_back_and_a_released_row_is_only_surfaced() -> None:
+    nothing = Evidence(found={f"{ORCHESTRATION_ID}_b": None})
+    (action,) = planned(diagnosed("b", Code.ABANDONED_CLAIM), evidence=nothing).actions
+    assert isinstance(action, ResetClaim)
+    assert action.verb == "reset claim"
+    assert planned(diagnosed("b", Code.MISSING_TASK_ID), evidence=nothing) == Plan((), (), ())
+
+
+def reinvoked(task: Task | None, *, can_invoke: bool = True) -> Reinvoke | None:
+    found = diagnosed("b", Code.UNSTARTED_TASK, task_id="T")
+    actions = planned(found, evidence=Evidence({"T": task}), can_invoke=can_invoke).actions
+    if not actions:
+        return None
+    (action,) = actions
+    assert isinstance(action, Reinvoke)
+    assert action.task is task
+    return action
+
+
+def test_a_task_of_ours_that_was_never_invoked_is_invoked_for_the_first_time() -> None:
+    action = reinvoked(replace(TASK, ours=True))
+    assert action is not None
+    assert action.again is False
+
+
+@pytest.mark.parametrize(
+    "task", [TASK, replace(TASK, ours=True, invoked_at=ago(9000)), replace(TASK, invoked_at="odd")]
+)
+def test_any_other_is_invoked_again(task: Task) -> None:
+    action = reinvoked(task)
+    assert action is not None
+    assert action.again is True
+
+
+def test_nothing_is_invoked_where_there_is_no_pipeline_or_no_task() -> None:
+    assert reinvoked(TASK, can_invoke=False) is None
+    assert reinvoked(None) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds", "due"),
+    [
+        (0, 0, True),  # how old it is was asked by the diagnosis
+        (1, 1799, False),
+        (1, 1800, True),
+        (2, 3599, False),
+        (2, 3600, True),
+        (3, 10**6, False),
+        (4, 10**6, False),
+    ],
+)
+def test_the_pause_between_invocations_doubles_and_three_are_enough(
+    count: int,
+    seconds: int,
+    due: bool,  # noqa: FBT001
+) -> None:
+    task = replace(TASK, invoke_count=count, invoked_at=ago(seconds))
+    assert (reinvoked(task) is not None) is due
+
+
+def test_a_count_without_a_time_does_not_wait() -> None:
+    assert reinvoked(replace(TASK, invoke_count=1, invoked_at=None)) is not None
+
+
+# -- the parent
+
+
+def child(key: str, status: ChildStatus, task_id: str | None = None) -> Child:
+    return Child(ORCHESTRATION_ID, key, status, status.value, task_id=task_id)
+
+
+def ended(task_id: str, seconds: float, **fields: int | str) -> Task:
+    return replace(Task(task_id, "COMPLETED", completed_at=ago(seconds)), **fields)  # type: ignore[arg-type]
+
+
+def nudge(children: list[Child], *tasks: Task) -> tuple[Nudge | None, str]:
+    whole = Orchestration(ORCHESTRATION_ID, None, {c.sub_issue_id: c for c in children})
+    return plan_nudge(whole, AT, {task.task_id: task for task in tasks}, POLICY, NOW)
+
+
+SUCCEEDED = [child("a", ChildStatus.SUCCEEDED, "A"), child("b", ChildStatus.FAILED, "B")]
+
+
+def test_the_task_that_finished_last_is_touched() -> None:
+    for order in (SUCCEEDED, SUCCEEDED[::-1]):
+        found, why = nudge(order, ended("A", 60), ended("B", 59))
+        assert found is not None
+        assert (found.sub_issue_id, found.task.task_id, found.since) == ("b", "B", AT)
+        assert "B" in why
+    found, _ = nudge(SUCCEEDED, ended("A", 58), ended("B", 59))
+    assert found is not None
+    assert found.task.task_id == "A"
+
+
+def test_of_two_that_finished_together_the_same_is_touched_each_time() -> None:
+    found, _ = nudge(SUCCEEDED, ended("A", 60), ended("B", 60))
+    assert found is not None
+    assert found.sub_issue_id == "b"
+
+
+def test_a_finish_that_cannot_be_read_counts_as_long_ago() -> None:
+    odd = replace(ended("B", 60), completed_at="odd")
+    found, _ = nudge(SUCCEEDED, ended("A", 60), odd)
+    assert found is not None
+    assert found.sub_issue_id == "a"
+
+
+@pytest.mark.parametrize(
+    ("children", "tasks"),
+    [
+        ([], ()),
+        ([child("a", ChildStatus.SUCCEEDED)], (ended("A", 1),)),
+        ([child("a", ChildStatus.SUCCEEDED, "A")], ()),
+        ([child("a", ChildStatus.SUCCEEDED, "A")], (Task("A", "RUNNING"),)),
+        ([child("a", ChildStatus.SKIPPED, "A")], (ended("A", 1),)),
+    ],
+)
+def test_without_a_finished_task_nobody_can_be_touched(
+    children: list[Child], tasks: tuple[Task, ...]
+) -> None:
+    found, why = nudge(children, *tasks)
+    assert found is None
+    assert "none of its children" in why
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds", "due"),
+    [
+        (0, 1, True),
+        (1, 599, False),
+        (1, 600, True),
+        (2, 1199, False),
+        (2, 1200, True),
+        (3, 10**6, False),
+    ],
+)
+def test_nudges_double_their_pause_and_three_are_enough(
+    count: int,
+    seconds: int,
+    due: bool,  # noqa: FBT001
+) -> None:
+    task = ended("A", 9000, nudge_count=count, nudged_at=ago(seconds))
+    found, why = nudge([SUCCEEDED[0]], task)
+    assert (found is not None) is due
+    assert due or str(count) in why
+
+
+def test_a_nudge_without_a_time_does_not_wait() -> None:
+    assert nudge([SUCCEEDED[0]], ended("A", 9000, nudge_count=1))[0] is not None
+
+
+def test_verbs_are_words() -> None:
+    assert Release("b", "x", None).verb == "release"
+    assert timestamp(AT)

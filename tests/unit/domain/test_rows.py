@@ -1,0 +1,219 @@
+"""Reading rows: total over whatever stands in a table, each oddity named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reconciler.domain.model import ChildStatus
+from reconciler.domain.rows import (
+    is_marker,
+    number,
+    parse_attempts,
+    parse_child,
+    parse_meta,
+    parse_orchestration,
+    parse_task,
+    plain,
+    text,
+)
+
+KEYS = {"orchestration_id": {"S": "orch_1"}, "sub_issue_id": {"S": "b"}}
+ROW: dict[str, Any] = {
+    **KEYS,
+    "child_status": {"S": "blocked"},
+    "depends_on": {"L": [{"S": "a"}, {"S": "c"}, {"S": "a"}]},
+}
+TASK: dict[str, Any] = {"task_id": {"S": "T"}, "status": {"S": "COMPLETED"}}
+
+
+def test_the_first_spelling_counts_then_the_second() -> None:
+    item = {"new": {"S": "n"}, "old": {"S": "o"}, "empty": {"S": ""}, "odd": {"N": "1"}}
+    assert text(item, "new", "old") == "n"
+    assert text(item, "none", "old") == "o"
+    assert text(item, "empty", "old") == "o"
+    assert text(item, "odd", "old") == "o"
+    assert text(item, "none") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"N": "0"}, 0),
+        ({"N": "12"}, 12),
+        ({"N": "-1"}, None),
+        ({"N": "1.5"}, None),
+        ({"N": "1e3"}, None),
+        ({"N": "٣"}, None),
+        ({"S": "12"}, None),
+        ({"NULL": True}, None),
+        (None, None),
+    ],
+)
+def test_numbers_are_whole_and_not_negative(value: Any, expected: int | None) -> None:
+    assert number({} if value is None else {"n": value}, "n") == expected
+
+
+def test_typed_values_as_plain_ones() -> None:
+    typed = {"M": {"l": {"L": [{"S": "x"}, {"N": "1"}, {"NULL": True}]}, "b": {"BOOL": False}}}
+    assert plain(typed) == {"l": ["x", "1", None], "b": False}
+    assert plain({}) is None
+
+
+@pytest.mark.parametrize(("key", "marker"), [("ack#1", True), ("#meta", False), ("b", False)])
+def test_markers(key: str, marker: bool) -> None:  # noqa: FBT001
+    assert is_marker(key) is marker
+
+
+def test_a_sound_child() -> None:
+    child = parse_child(
+        {
+            **ROW,
+            "child_task_id": {"S": "T"},
+            "child_branch_name": {"S": "br"},
+            "linear_identifier": {"S": "ENG-1"},
+            "created_at": {"S": "c"},
+            "updated_at": {"S": "u"},
+        }
+    )
+    assert child.problem is None
+    assert (child.orchestration_id, child.sub_issue_id) == ("orch_1", "b")
+    assert (child.status, child.raw_status) == (ChildStatus.BLOCKED, "blocked")
+    assert child.depends_on == ("a", "c")
+    assert (child.task_id, child.branch_name, child.display_id) == ("T", "br", "ENG-1")
+    assert (child.created_at, child.updated_at) == ("c", "u")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"child_status": None}, "child_status"),
+        ({"child_status": {"N": "1"}}, "child_status"),
+        ({"child_status": {"S": ""}}, "child_status"),
+        ({"child_status": {"NULL": True}}, "child_status"),
+        ({"depends_on": None}, "depends_on is missing"),
+        ({"depends_on": {"SS": ["a"]}}, "depends_on is missing"),
+        ({"depends_on": {"S": "a"}}, "depends_on is missing"),
+        ({"depends_on": {"L": [{"S": "a"}, {"N": "1"}]}}, "depends_on holds"),
+        ({"depends_on": {"L": [{"S": ""}]}}, "depends_on holds"),
+        ({"depends_on": {"L": [{"L": []}]}}, "depends_on holds"),
+        ({"child_task_id": {"N": "1"}}, "child_task_id"),
+        ({"child_task_id": {"BOOL": True}}, "child_task_id"),
+    ],
+)
+def test_what_is_malformed_is_named(changes: dict[str, Any], named: str) -> None:
+    item = {name: value for name, value in {**ROW, **changes}.items() if value is not None}
+    child = parse_child(item)
+    assert named in (child.problem or "")
+    assert child.item is item
+
+
+def test_the_first_problem_is_the_one_that_is_told() -> None:
+    assert "child_status" in (parse_child(KEYS).problem or "")
+    odd = {**ROW, "depends_on": {"S": "a"}, "child_task_id": {"N": "1"}}
+    assert "depends_on" in (parse_child(odd).problem or "")
+
+
+@pytest.mark.parametrize("task", [{"NULL": True}, {"S": ""}])
+def test_an_empty_task_id_is_none(task: Any) -> None:
+    child = parse_child({**ROW, "child_task_id": task, "depends_on": {"L": []}})
+    assert (child.task_id, child.problem, child.depends_on) == (None, None, ())
+
+
+def test_a_status_that_is_not_known_is_kept() -> None:
+    child = parse_child({**ROW, "child_status": {"S": "paused"}})
+    assert (child.status, child.raw_status, child.problem) == (None, "paused", None)
+
+
+def test_a_meta_row() -> None:
+    meta = parse_meta(
+        {
+            **KEYS,
+            "child_count": {"N": "3"},
+            "platform_user_id": {"S": "u"},
+            "repo": {"S": "r"},
+            "created_at": {"S": "c"},
+            "updated_at": {"S": "d"},
+        }
+    )
+    assert (meta.child_count, meta.user_id, meta.repo) == (3, "u", "r")
+    assert (meta.created_at, meta.updated_at, meta.settled) == ("c", "d", False)
+    assert parse_meta({**KEYS, "rollup_posted_at": {"S": "x"}}).settled
+
+
+def test_our_own_record() -> None:
+    assert parse_attempts({}).failures == 0
+    found = parse_attempts(
+        {
+            "failures": {"N": "4"},
+            "last_error": {"S": "e"},
+            "last_failed_at": {"S": "l"},
+            "retry_at": {"S": "r"},
+            "fingerprint": {"S": "f"},
+        }
+    )
+    assert (found.failures, found.last_error, found.last_failed_at) == (4, "e", "l")
+    assert (found.retry_at, found.fingerprint) == ("r", "f")
+
+
+def test_rows_of_a_partition_are_told_apart() -> None:
+    def at(key: str, **more: Any) -> dict[str, Any]:
+        return {**ROW, "sub_issue_id": {"S": key}, **more}
+
+    rows = [at("ack#1"), at("b"), at("#meta"), at("reconciler#attempts", failures={"N": "2"})]
+    found = parse_orchestration("orch_1", rows)
+    assert found is not None
+    assert list(found.children) == ["b"]
+    assert found.meta is not None
+    assert found.attempts is not None
+    assert found.attempts.failures == 2
+    assert parse_orchestration("orch_1", [at("ack#1"), at("reconciler#attempts")]) is None
+    assert parse_orchestration("orch_1", []) is None
+    only_meta = parse_orchestration("orch_1", [at("#meta")])
+    assert only_meta is not None
+    assert not only_meta.children
+    orphan = parse_orchestration("orch_1", [at("b")])
+    assert orphan is not None
+    assert orphan.meta is None
+    assert orphan.attempts is None
+
+
+def test_a_task() -> None:
+    task = parse_task(
+        {
+            **TASK,
+            "status_created_at": {"S": "COMPLETED#2026"},
+            "build_passed": {"BOOL": False},
+            "reconciler_sweep_id": {"S": "s"},
+            "reconciler_invoke_count": {"N": "2"},
+            "reconcile_nudge_count": {"N": "3"},
+        }
+    )
+    assert (task.problem, task.status_since, task.build_passed) == (None, "2026", False)
+    assert (task.ours, task.invoke_count, task.nudge_count) == (True, 2, 3)
+    bare = parse_task(TASK)
+    assert (bare.ours, bare.invoke_count, bare.nudge_count) == (False, 0, 0)
+    assert (bare.status_since, bare.build_passed) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"status": None}, "status is missing"),
+        ({"status": {"N": "1"}}, "status is missing"),
+        ({"status": {"S": "DREAMING"}}, "'DREAMING' is not known"),
+        ({"build_passed": {"S": "false"}}, "build_passed"),
+        ({"build_passed": {"N": "0"}}, "build_passed"),
+    ],
+)
+def test_what_is_malformed_of_a_task_is_named(changes: dict[str, Any], named: str) -> None:
+    item = {name: value for name, value in {**TASK, **changes}.items() if value is not None}
+    assert named in (parse_task(item).problem or "")
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "SUBMITTED", "FAILED"])
+def test_known_states_of_a_task_are_no_problem(status: str) -> None:
+    assert parse_task({**TASK, "status": {"S": status}}).problem is None
+    null = {**TASK, "status": {"S": status}, "build_passed": {"NULL": True}}
+    assert parse_task(null).problem is None

@@ -7,6 +7,7 @@ MINUTES ?= 5
 IMAGE ?= orchestration-reconciler:local
 
 .PHONY: demo test lint types layers unit integration workers simulation chaos seeded-bugs bench image deploy-checks audit sbom lock clean help
+.PHONY: demo test lint types layers unit integration workers simulation simulation-long chaos seeded-bugs bench lock clean help
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -64,7 +65,10 @@ workers: $(VENV)/dev.stamp  ## Real worker processes on a real broker
 	$(PYTEST) tests/integration -m "workers and not chaos"
 
 simulation: $(VENV)/dev.stamp  ## Interleavings, exhaustively and at random
-	$(PYTEST) tests/simulation -m "not chaos"
+	$(PYTEST) tests/simulation -m "not long" -n 2 --dist loadgroup
+
+simulation-long: $(VENV)/dev.stamp  ## The larger ones, and random ones for about MINUTES
+	SIMULATION_MINUTES=$(MINUTES) $(PYTEST) tests/simulation -m long -n 2
 
 chaos: $(VENV)/dev.stamp  ## Break real processes on purpose, for MINUTES
 	CHAOS_MINUTES=$(MINUTES) $(PYTEST) tests -m chaos -s

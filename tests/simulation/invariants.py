@@ -32,6 +32,22 @@ def verdict(task: Mapping[str, Any] | None) -> str | None:
     return "succeeded" if status == "COMPLETED" and passed else "failed"
 
 
+_COUNTS = ("reconcile_nudge_count", "reconciler_invoke_count")
+
+
+def _counts_one_more(call: Call, before: Rows, after: Rows) -> None:
+    """Each nudge, and each repeated invocation, adds one to what stood there."""
+    for action in call.request.get("TransactItems", ()):
+        part = action.get("Update", {})
+        for name in _COUNTS:
+            if f"#{name}" not in part.get("ExpressionAttributeNames", {}):
+                continue
+            key = (part["Key"]["task_id"]["S"], "")
+            if after.get(key) is not before.get(key):
+                old, new = (int(rows[key].get(name, {}).get("N", "0")) for rows in (before, after))
+                assert new == old + 1, f"two repairs count as one: {name} was {old}, and is {new}"
+
+
 class Invariants:
     """Watches an execution."""
 
@@ -43,7 +59,7 @@ class Invariants:
         self._old_keys = {_s(task, "idempotency_key") for task in self._tasks.values()}
         execution.observers.append(self)
 
-    def __call__(self, actor: Actor, _call: Call) -> None:
+    def __call__(self, actor: Actor, call: Call) -> None:
         """Judge one step.
 
         Raises:
@@ -56,6 +72,8 @@ class Invariants:
         self._rows, self._tasks = rows, tasks
         if tasks is not before_tasks:
             self._judge_tasks(actor, before_tasks, tasks, rows)
+            if actor.spec.ours:
+                _counts_one_more(call, before_tasks, tasks)
         if rows is not before_rows and actor.spec.ours:
             for key in rows.keys() | before_rows.keys():
                 before, after = before_rows.get(key), rows.get(key)
@@ -95,8 +113,8 @@ class Invariants:
     def _within_the_cap(self, tasks: Rows) -> None:
         cap = self._scenario.cap
         if cap is not None:
-            waiting = sum(_s(task, "status") == "SUBMITTED" for task in tasks.values())
-            assert waiting <= cap, f"budget: {waiting} tasks where {cap} may be"
+            unfinished = sum(verdict(task) is None for task in tasks.values())
+            assert unfinished <= cap, f"budget: {unfinished} tasks where {cap} may be"
 
     def _carried(self, task: Mapping[str, Any], rows: Rows) -> None:
         """A task that we created is the one that exactly one released row carries, and due."""
@@ -145,7 +163,9 @@ class Invariants:
         assert changed <= allowed, f"we changed {sorted(changed - allowed)} of {key[1]}"
         if old == "releasing":
             self._claim_was_abandoned(key[1], before)
-        if new in {"succeeded", "failed"} and "failure_reason" not in changed:
+        if "failure_reason" in changed:
+            self._refusal_fits(key[1], before, after)
+        elif new in {"succeeded", "failed"}:
             self._verdict_fits(key[1], before, after, tasks)
         elif new == "skipped":
             self._skip_fits(key[1], before, after)
@@ -177,6 +197,11 @@ class Invariants:
         ]
         doomed = "failed" in states or "skipped" in states
         assert doomed, f"I5: {name} was skipped, and its predecessors are {states}"
+
+    def _refusal_fits(self, name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        assert _s(before, "child_status") in _UNRELEASED, f"I4: {name} was refused while it ran"
+        assert _s(after, "child_status") == "failed", f"{name} was refused, and has not failed"
+        self._predecessors_succeeded(after)
 
     def _task_is_its_own(
         self, name: str, before: Mapping[str, Any], after: Mapping[str, Any]

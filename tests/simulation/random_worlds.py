@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from random import Random
 
-from tests.simulation.scenarios import LAGGING
+from tests.simulation.matrix import LAGGING
 from tests.simulation.scheduler import ActorSpec
 from tests.simulation.world import (
     Node,

@@ -1,22 +1,26 @@
-"""The scenarios that are explored exhaustively: small graphs, two or three actors, every order."""
+"""Scenarios beside the matrix: the adversarial schedules, and what a single condition is for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
+from reconciler.domain.identity import task_id_for
+from reconciler.domain.model import timestamp
 from reconciler.settings import Settings
+from tests.simulation.matrix import DONE, ENDED, FAILED, LAGGING, RUNNING
 from tests.simulation.world import (
+    LONG_BEFORE,
     START,
     Node,
     Scenario,
+    admission,
     cancellation,
     claims_again,
     delivery,
+    idempotency_key,
     late_retry,
     live,
-    older_live,
     removal,
     retry,
     rewires,
@@ -24,24 +28,17 @@ from tests.simulation.world import (
     sim_settings,
     sweep,
     task_ends,
+    task_removal,
     time_passes,
+    whole_attempt,
 )
 
-LAGGING = frozenset({"IdempotencyIndex"})
-DONE = Node("succeeded", task="COMPLETED")
-ENDED = Node("released", task="COMPLETED")
-RUNNING = Node("released", task="RUNNING")
 FELL = Node("released", task="FAILED")
 
 
 def pair(first: Node = ENDED, second: str = "blocked") -> dict[str, Node]:
     """A, then B."""
     return {"a": first, "b": Node(second, "a")}
-
-
-def chain(first: Node = ENDED) -> dict[str, Node]:
-    """A, then B, then C."""
-    return {"a": first, "b": Node("blocked", "a"), "c": Node("blocked", "b")}
 
 
 def diamond(left: Node = ENDED, right: Node = ENDED) -> dict[str, Node]:
@@ -52,62 +49,6 @@ def diamond(left: Node = ENDED, right: Node = ENDED) -> dict[str, Node]:
         "c": replace(right, after="a"),
         "d": Node("blocked", "bc"),
     }
-
-
-def fan_out(first: Node = ENDED) -> dict[str, Node]:
-    """A, then B, C and D."""
-    return {"a": first, **{name: Node("blocked", "a") for name in "bcd"}}
-
-
-GRAPHS: Mapping[str, Mapping[str, Node]] = {
-    "pair": pair(),
-    "chain": chain(),
-    "diamond": diamond(),
-    "fan-out": fan_out(),
-}
-
-
-def _with_a_sweep(
-    name: str,
-    faults: int,
-    lagging: frozenset[str] = LAGGING,
-    settings: Settings | None = None,
-) -> list[Scenario]:
-    """One graph, with a sweep of ours and one other actor."""
-    nodes = GRAPHS[name]
-    event = "b" if name == "diamond" else "a"
-    ours, chosen = sweep(1, settings), settings or sim_settings()
-    return [
-        Scenario(
-            f"{name}: two sweeps",
-            nodes,
-            [ours, sweep(2, settings)],
-            faults,
-            lagging,
-            settings=chosen,
-        ),
-        Scenario(
-            f"{name}: sweep, live", nodes, [ours, live(event)], faults, lagging, settings=chosen
-        ),
-        Scenario(
-            f"{name}: sweep, older live",
-            nodes,
-            [ours, older_live(event)],
-            faults,
-            lagging,
-            one_task=False,
-            settings=chosen,
-        ),
-    ]
-
-
-def _everybody_once() -> list[Scenario]:
-    """Each graph. The fan-out is the largest: here without a fault or a pipeline, below with."""
-    bare = sim_settings(orchestrator_function_arn=None)
-    return [
-        *(s for name in ("pair", "chain", "diamond") for s in _with_a_sweep(name, 1)),
-        *_with_a_sweep("fan-out", 0, frozenset(), bare),
-    ]
 
 
 def _small() -> list[Scenario]:
@@ -233,6 +174,29 @@ def _narrow() -> list[Scenario]:
             0,
             LAGGING,
         ),
+        Scenario("a release races a claim", pair(DONE), [sweep(1), claims_again("b")], 1),
+        Scenario(
+            "a whole attempt goes by during a release",
+            {"a": Node("ready")},
+            [sweep(1), whole_attempt("a")],
+            0,
+            retries=True,
+        ),
+        Scenario(
+            "a whole attempt goes by during an adoption",
+            {"a": Node("ready", left_task="RUNNING")},
+            [sweep(1), whole_attempt("a")],
+            0,
+            retries=True,
+        ),
+        Scenario("a lost failure, two sweeps", pair(FELL), [sweep(1), sweep(2)], 0),
+        Scenario(
+            "a skip, and dependencies are edited",
+            {"a": failed, "b": Node("blocked", "a"), "c": RUNNING},
+            [sweep(1), rewires("b", "c")],
+            1,
+            converges=False,
+        ),
         Scenario("a task was left behind", left, [sweep(1), sweep(2)], 1),
         Scenario("a task was left behind, live", left, [sweep(1), live()], 1),
         Scenario("another user's task", foreign, [sweep(1), sweep(2)], 0, converges=False),
@@ -250,6 +214,78 @@ def _narrow() -> list[Scenario]:
             0,
             settings=capped,
             cap=1,
+            converges=False,
+        ),
+    ]
+
+
+def _counted() -> list[Scenario]:
+    """What is counted: slots of a user, repeated invocations, nudges; and what is refused."""
+
+    def capped(cap: int) -> Settings:
+        return sim_settings(
+            user_concurrency_table_name="UserConcurrencyTable", max_concurrent_tasks_per_user=cap
+        )
+
+    both = LAGGING | {"UserStatusIndex"}
+    roots = {name: Node("ready") for name in "ab"}
+    slow = Node("released", task="SUBMITTED")
+    over = pair(DONE) | {"b": Node("blocked", "a", description="long " * 3000)}
+    settled = {"a": DONE, "b": Node("succeeded", "a", task="COMPLETED")}
+    unsettled = sim_settings(settle_mode="nudge")
+    one, two = capped(1), capped(2)
+    return [
+        Scenario(
+            "two deliveries and one slot",
+            roots,
+            [delivery("a", 1, settings=one), delivery("b", 2, settings=one)],
+            1,
+            both,
+            settings=one,
+            cap=1,
+            converges=False,
+        ),
+        Scenario(
+            "a slot is taken while another comes free",
+            {"x": slow, **roots},
+            [admission("x"), delivery("a", 1, settings=two), delivery("b", 2, settings=two)],
+            0,
+            settings=two,
+            cap=2,
+            reserved="x",
+            converges=False,
+        ),
+        Scenario("a task that never starts, two sweeps", {"a": slow}, [sweep(1), sweep(2)], 1),
+        Scenario(
+            "a task goes while it is invoked",
+            {"a": Node("ready")},
+            [sweep(1), task_removal(task_id_for(idempotency_key("a"), timestamp(LONG_BEFORE)))],
+            1,
+            converges=False,
+        ),
+        Scenario(
+            "an unsettled parent, two sweeps",
+            settled,
+            [sweep(1, unsettled), sweep(2, unsettled)],
+            1,
+            settings=unsettled,
+        ),
+        Scenario("a refusal, two sweeps", over, [sweep(1), sweep(2)], 1, converges=False),
+        Scenario(
+            "a refusal races a claim", over, [sweep(1), claims_again("b")], 1, converges=False
+        ),
+        Scenario(
+            "a refusal, and dependencies are edited",
+            {**over, "c": RUNNING},
+            [sweep(1), rewires("b", "a", "c")],
+            1,
+            converges=False,
+        ),
+        Scenario(
+            "a refusal of a retry",
+            {"a": replace(FAILED, status="ready", description="long " * 3000)},
+            [sweep(1), sweep(2)],
+            1,
             converges=False,
         ),
     ]
@@ -294,21 +330,4 @@ def _adversarial() -> list[Scenario]:
 
 
 ADVERSARIAL = _adversarial()
-SCENARIOS = [*_everybody_once(), *_small(), *_narrow()]
-
-LONG = [
-    Scenario(
-        "pair: two sweeps, older live",
-        pair(),
-        [sweep(1), sweep(2), older_live("a")],
-        0,
-        LAGGING,
-        one_task=False,
-    ),
-    *(replace(s, name=f"{s.name}, a fault") for s in _with_a_sweep("fan-out", 1, frozenset())),
-    *(
-        Scenario(f"{name}: two sweeps, live", GRAPHS[name], [sweep(1), sweep(2), live(event)], 1)
-        for name, event in (("pair", "a"), ("chain", "a"), ("diamond", "b"))
-    ),
-]
-"""Too many states for every build."""
+SCENARIOS = [*_small(), *_narrow(), *_counted()]

@@ -75,7 +75,8 @@ class Table:
             if old is not None:
                 self.digest ^= digest_of(self.spec.name, old)
             if item is not None:
-                items[key] = item
+                # In one order, whatever wrote them: equal contents are to be told alike.
+                items[key] = {name: item[name] for name in sorted(item)}
                 self.digest ^= digest_of(self.spec.name, item)
         self.items = items
         self.versions.append(items)

@@ -18,7 +18,11 @@ from reconciler.embedded.moto_server import moto_server
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.simulation.storage import TableSpec, contract_tables
 
-pytestmark = pytest.mark.simulation
+pytestmark = [
+    pytest.mark.simulation,
+    # Its servers are started once, in whichever process runs all of this.
+    pytest.mark.xdist_group("conformance"),
+]
 
 ROWS, TASKS, EVENTS = "OrchestrationTable", "TaskTable", "TaskEventsTable"
 SPECS = contract_tables()

@@ -28,9 +28,10 @@ from reconciler.settings import Settings
 from tests.simulation import memory_dynamodb
 from tests.simulation.conftest import Show
 from tests.simulation.explorer import explore
+from tests.simulation.matrix import DONE, ENDED
 from tests.simulation.memory_dynamodb import MemoryDynamoDB, fail
 from tests.simulation.recovery import Convergence, end_tasks, watched
-from tests.simulation.scenarios import ADVERSARIAL, DONE, ENDED, FELL, SCENARIOS, pair
+from tests.simulation.scenarios import ADVERSARIAL, FELL, SCENARIOS, pair
 from tests.simulation.scheduler import ClockHand
 from tests.simulation.world import (
     ORCH,
@@ -54,7 +55,7 @@ BY_NAME = {scenario.name: scenario for scenario in [*ADVERSARIAL, *SCENARIOS]}
 
 def _explore(name: str, show: Show) -> None:
     scenario = BY_NAME[name]
-    show(f"{name}: {explore(watched(scenario), Convergence(scenario))}")
+    show(name, explore(watched(scenario), Convergence(scenario)))
 
 
 class Alone:
@@ -132,7 +133,7 @@ def test_06_one_declared_dead_that_lives_makes_no_second_task_of_ours(show: Show
 def test_07_a_row_that_moved_in_the_middle_of_a_batch_is_left_out(show: Show) -> None:
     nodes = {"a": FELL, "b": Node("blocked", "a"), "c": Node("blocked", "a")}
     scenario = Scenario("a batch of skips", nodes, [sweep(1), claims_again("b")], faults=1)
-    show(f"{scenario.name}: {explore(watched(scenario), Convergence(scenario))}")
+    show(scenario.name, explore(watched(scenario), Convergence(scenario)))
 
 
 def test_08_nothing_is_finished_and_failed() -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from tests.simulation.conftest import Show
 from tests.simulation.explorer import explore
-from tests.simulation.matrix import cell
+from tests.simulation.matrix import cell, cells, large_cells
 from tests.simulation.recovery import Convergence, watched
-from tests.simulation.scenarios import ADVERSARIAL, LONG, SCENARIOS
+from tests.simulation.scenarios import ADVERSARIAL, SCENARIOS
 from tests.simulation.world import Scenario
 
 pytestmark = pytest.mark.simulation
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.simulation
 
 def _explore(scenario: Scenario, show: Show) -> None:
     explored = explore(watched(scenario), Convergence(scenario))
-    show(f"{scenario.name}: {explored}")
+    show(scenario.name, explored)
     assert explored.schedules > 1, "nothing was interleaved"
 
 
@@ -32,6 +32,11 @@ def test_every_interleaving_keeps_the_invariants(scenario: Scenario, show: Show)
     _explore(scenario, show)
 
 
+@pytest.mark.parametrize("scenario", cells(), ids=lambda scenario: scenario.name)
+def test_every_small_graph_beside_everybody_who_writes(scenario: Scenario, show: Show) -> None:
+    _explore(scenario, show)
+
+
 def test_what_is_remembered_of_a_step_changes_nothing() -> None:
     """Each step executed anew in every state comes to the same states and schedules."""
     scenario = cell("pair", "live", "retry", faults=0)
@@ -41,8 +46,8 @@ def test_what_is_remembered_of_a_step_changes_nothing() -> None:
     assert replace(known, executions=0) == replace(anew, executions=0)
 
 
-@pytest.mark.chaos
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("scenario", LONG, ids=lambda scenario: scenario.name)
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("scenario", large_cells(), ids=lambda scenario: scenario.name)
 def test_every_interleaving_of_the_larger_ones(scenario: Scenario, show: Show) -> None:
     _explore(scenario, show)

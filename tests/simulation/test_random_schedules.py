@@ -10,7 +10,7 @@ import os
 import pytest
 
 from tests.simulation.conftest import Show
-from tests.simulation.explorer import Violation, replay, run_random
+from tests.simulation.explorer import Explored, Violation, replay, run_random
 from tests.simulation.random_worlds import random_scenario
 from tests.simulation.recovery import Convergence, watched
 from tests.simulation.scheduler import Execution
@@ -35,12 +35,12 @@ def test_random_schedules_keep_the_invariants(first: int, request: pytest.Fixtur
         _run(seed)
 
 
-@pytest.mark.chaos
+@pytest.mark.long
 @pytest.mark.timeout(7200)
 def test_many_random_schedules(show: Show) -> None:
-    count = 20 * SEEDS * int(os.environ.get("CHAOS_MINUTES", "1"))
+    count = 20 * SEEDS * int(os.environ.get("SIMULATION_MINUTES", "1"))
     choices = sum(_run(seed) for seed in range(SEEDS, SEEDS + count))
-    show(f"random worlds: {count:,} schedules, {choices:,} choices")
+    show("random worlds", Explored(executions=count, steps=choices, schedules=count))
 
 
 def test_a_failing_schedule_is_shrunk_and_its_seed_replays_it() -> None:

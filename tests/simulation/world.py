@@ -20,6 +20,7 @@ from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.reporting import Reporter
 from reconciler.operations.wiring import assemble
 from reconciler.settings import Settings
+from reconciler.stores.budget import PARTITION_PREFIX, ROW
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.pipeline import Pipeline
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
@@ -62,6 +63,7 @@ class Node:
     """Status of a task that stands under its next key, though its row does not know of it."""
     left_by: str = "user-1"
     """Whose that task is."""
+    description: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class Scenario:
     retries: bool = False
     settings: Settings = field(default_factory=sim_settings)
     cap: int | None = None
+    reserved: Sequence[str] = ()
+    """Children whose tasks, not admitted yet, hold a slot of the cap each."""
 
 
 def task_id(name: str, attempt: int = 1) -> str:
@@ -136,6 +140,8 @@ def child_row(name: str, node: Node) -> Row:
         "title": {"S": f"Part {name}"},
         "display_id": {"S": f"ENG-{name}"},
     }
+    if node.description:
+        row["description"] = {"S": node.description}
     if node.task is not None:
         row["child_task_id"] = {"S": task_id(name)}
         row["child_branch_name"] = {"S": f"bgagent/{task_id(name)}/part-{name}"}
@@ -175,6 +181,13 @@ def fill(database: MemoryDynamoDB, scenario: Scenario) -> None:
     if scenario.cap is not None:
         active = {"user_id": {"S": USER}, "active_count": {"N": "0"}}
         database.put_item(TableName="UserConcurrencyTable", Item=active)
+    if scenario.reserved:
+        slots = {
+            "orchestration_id": {"S": f"{PARTITION_PREFIX}{USER}"},
+            "sub_issue_id": {"S": ROW},
+            "reservations": {"SS": [task_id(name) for name in scenario.reserved]},
+        }
+        database.put_item(TableName="OrchestrationTable", Item=slots)
     for table in database.tables.values():
         table.forget_history()
 
@@ -278,12 +291,17 @@ def sweep(number: int = 1, settings: Settings | None = None) -> ActorSpec:
     return ActorSpec(f"sweep {number}", body, ours=True)
 
 
-def delivery(child: str, number: int = 1, depends_on: tuple[str, ...] | None = None) -> ActorSpec:
+def delivery(
+    child: str,
+    number: int = 1,
+    depends_on: tuple[str, ...] | None = None,
+    settings: Settings | None = None,
+) -> ActorSpec:
     """One delivery of ``reconciler.release_child``."""
 
     def body(port: Port) -> None:
         try:
-            reconciler_on(port).release(
+            reconciler_on(port, settings).release(
                 ORCH, child, sweep_id=f"delivery:{number}", depends_on=depends_on
             )
         except ReconcilerError:
@@ -381,6 +399,47 @@ def cancellation(child: str) -> ActorSpec:
     return replace(task_ends(child, "CANCELLED"), name=f"cancel {child}")
 
 
+def admission(child: str) -> ActorSpec:
+    """The platform admits a child's task: counts it, then starts it."""
+
+    def body(port: Port) -> None:
+        port.call(
+            "update_item",
+            TableName="UserConcurrencyTable",
+            Key={"user_id": {"S": USER}},
+            UpdateExpression="ADD active_count :one",
+            ExpressionAttributeValues={":one": {"N": "1"}},
+        )
+        _rewrite_task(port, task_id(child), "RUNNING", "SUBMITTED")
+
+    return ActorSpec(f"admission of {child}", _tolerant(body), crashes=False)
+
+
+def _rewrite_task(port: Port, own_id: str, status: str, expected: str) -> None:
+    port.call(
+        "update_item",
+        TableName="TaskTable",
+        Key={"task_id": {"S": own_id}},
+        UpdateExpression="SET #s = :to, status_created_at = :since",
+        ConditionExpression="#s = :from",
+        ExpressionAttributeNames={"#s": "status"},
+        ExpressionAttributeValues={
+            ":to": {"S": status},
+            ":from": {"S": expected},
+            ":since": {"S": f"{status}#{timestamp(LONG_BEFORE)}"},
+        },
+    )
+
+
+def task_removal(own_id: str) -> ActorSpec:
+    """The time to live takes a task away."""
+
+    def body(port: Port) -> None:
+        port.call("delete_item", TableName="TaskTable", Key={"task_id": {"S": own_id}})
+
+    return ActorSpec("ttl", body, crashes=False)
+
+
 def _set_status(port: Port, child: str, status: str, expected: str) -> None:
     port.call(
         "update_item",
@@ -419,6 +478,23 @@ def late_retry(child: str, number: int = 1) -> ActorSpec:
         reconciler.react(ORCH)
 
     return ActorSpec(f"retry {child}", _tolerant(body), crashes=False)
+
+
+def whole_attempt(child: str) -> ActorSpec:
+    """The live reconciler releases a child, its task fails, and a user retries it."""
+
+    def body(port: Port) -> None:
+        _live(port, ClaimThenCreate, 1).react(ORCH)
+        key = {"orchestration_id": {"S": ORCH}, "sub_issue_id": {"S": child}}
+        got = port.call("get_item", TableName="OrchestrationTable", Key=key, ConsistentRead=True)
+        own = got["Item"].get("child_task_id")
+        if own is None:
+            return
+        _end_task(port, own["S"], "FAILED")
+        _set_status(port, child, "failed", "released")
+        _set_status(port, child, "ready", "failed")
+
+    return ActorSpec(f"attempt {child}", _tolerant(body), crashes=False)
 
 
 def _rewrite(name: str, child: str, change: str, values: Row) -> ActorSpec:

@@ -1,0 +1,168 @@
+"""Every part of every condition earns its place: without it, a schedule breaks an invariant.
+
+The parts are not listed: they are what the stores build (``tests/mutation/conditions.py``). A new
+condition fails here until it is said which schedule needs it, or why none can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+
+import pytest
+
+from reconciler.stores.control import ControlStore
+from reconciler.stores.dynamodb import DynamoDB
+from tests.mutation.conditions import Mutant, sites, watching
+from tests.simulation.explorer import Violation, explore
+from tests.simulation.matrix import DONE
+from tests.simulation.memory_dynamodb import MemoryDynamoDB
+from tests.simulation.recovery import Convergence, watched
+from tests.simulation.scenarios import ADVERSARIAL, SCENARIOS, pair
+from tests.simulation.scheduler import ClockHand
+from tests.simulation.world import (
+    ORCH,
+    START,
+    DirectPort,
+    Node,
+    Scenario,
+    fill,
+    reconciler_on,
+    sim_settings,
+)
+
+pytestmark = pytest.mark.simulation
+
+BY_NAME = {scenario.name: scenario for scenario in [*ADVERSARIAL, *SCENARIOS]}
+
+
+# -- what one actor alone shows
+
+
+def four_of_six_go_under_a_cap_of_four() -> None:
+    settings = sim_settings(
+        user_concurrency_table_name="UserConcurrencyTable", max_concurrent_tasks_per_user=4
+    )
+    database = MemoryDynamoDB()
+    fill(database, Scenario("alone", {name: Node("ready") for name in "abcdef"}, []))
+    reconciler = reconciler_on(DirectPort(database, ClockHand(START)), settings)
+    assert reconciler.evaluate(ORCH, sweep_id="s").counts.released == 4
+
+
+def too_long_a_text_is_refused(status: str) -> None:
+    database = MemoryDynamoDB()
+    nodes = pair(DONE) | {"b": Node(status, "a", description="long " * 3000)}
+    fill(database, Scenario("alone", nodes, []))
+    reconciler = reconciler_on(DirectPort(database, ClockHand(START)))
+    assert reconciler.evaluate(ORCH, sweep_id="s").counts.refused == 1
+
+
+def a_second_pause_leaves_the_first_as_it_is() -> None:
+    control = ControlStore(DynamoDB(MemoryDynamoDB()), "OrchestrationTable")  # type: ignore[arg-type]
+    first = control.pause("first", "anna", START)
+    assert control.pause("second", "ben", START) == first
+
+
+Needs = str | Callable[[], None]
+"""The name of a scenario, or a check of one actor alone."""
+
+NEEDED_BY: Mapping[str, Needs] = {
+    "create: without task_id": "a row is seeded again",
+    "expect_failure: child_status not failed": "cancellation, sweep, live",
+    "expect_failure: child_status not skipped": "5 a skip racing a release",
+    "expect_failure: without child_status": "a skip races a retry's release",
+    "expect_succeeded: without child_status": "a predecessor is removed",
+    "pause: without paused_at": a_second_pause_leaves_the_first_as_it_is,
+    "reserve: reservations, not attribute_not_exists(reservations)": (
+        four_of_six_go_under_a_cap_of_four
+    ),
+    "reserve: reservations, not size(reservations) < …": four_of_six_go_under_a_cap_of_four,
+    "reserve: reservations, one more": "two deliveries and one slot",
+    "reserve: without reservations": "two deliveries and one slot",
+    "reserve: without version": "a slot is taken while another comes free",
+    "set_adopted: without child_status": "a task was left behind, live",
+    "set_adopted: without child_task_id": "a whole attempt goes by during an adoption",
+    "set_adopted: without updated_at": "a claim with its task is made anew",
+    "set_claim_reset: without updated_at": "a claim is made anew",
+    "set_invoked: without reconciler_invoke_count": "a task that never starts, two sweeps",
+    "set_invoked: without task_id": "a task goes while it is invoked",
+    "set_nudged: without reconcile_nudge_count": "an unsettled parent, two sweeps",
+    "set_outcome: without child_status": "a verdict on a row that runs its retry",
+    "set_outcome: without child_task_id": "a verdict on a row that runs its retry",
+    "set_refused: child_status not blocked": lambda: too_long_a_text_is_refused("blocked"),
+    "set_refused: child_status not ready": lambda: too_long_a_text_is_refused("ready"),
+    "set_refused: without child_status": "a refusal races a claim",
+    "set_refused: without depends_on": "a refusal, and dependencies are edited",
+    "set_released: child_status not blocked": "dependencies are edited",
+    "set_released: child_status not ready": "a retry is released",
+    "set_released: without child_status": "a release races a claim",
+    "set_released: without child_task_id": "a whole attempt goes by during a release",
+    "set_released: without depends_on": "dependencies are edited",
+    "set_skipped: child_status not blocked": "a lost failure, two sweeps",
+    "set_skipped: child_status not ready": "5 a skip racing a release",
+    "set_skipped: without child_status": "a retry races a skip",
+    "set_skipped: without depends_on": "a skip, and dependencies are edited",
+}
+"""For each part, what goes wrong without it."""
+
+SECOND_LINE: Mapping[str, str] = {
+    "_prune: without version": (
+        "two that prune at once take out the same; `reserve` asks for the version of its own "
+        "pruning, so that without this one of them would only be refused instead of reading again"
+    ),
+    "expect_task: without idempotency_key": (
+        "the part on the user asks as well that the task exists, and its key never changes"
+    ),
+    "expect_task: without user_id": (
+        "the part on the key asks as well that the task exists, and its user never changes"
+    ),
+    "set_claim_reset: without child_status": (
+        "whoever takes a row out of `releasing` writes `updated_at`, which is asked for too"
+    ),
+    "set_claim_reset: without child_task_id": (
+        "whoever gives a row another task writes `updated_at`, which is asked for too"
+    ),
+    "set_nudged: without status": (
+        "a finished task stays finished; a touch of one that did not would harm nobody"
+    ),
+    "set_refused: without child_task_id": (
+        "the text that refuses one attempt refuses the next: the row fails a moment earlier"
+    ),
+    "set_skipped: without child_task_id": (
+        "a child gets another attempt only once all before it have succeeded, and then "
+        "`expect_failure` on the cause does not hold"
+    ),
+}
+"""Parts that no schedule needs while the others stand, each with the reason."""
+
+
+def _run(needs: Needs) -> None:
+    if callable(needs):
+        needs()
+        return
+    scenario = BY_NAME[needs]
+    explore(watched(scenario), Convergence(scenario))
+
+
+@cache
+def _built() -> frozenset[Mutant]:
+    with watching() as seen:
+        for needs in {str(needs): needs for needs in NEEDED_BY.values()}.values():
+            _run(needs)
+    return frozenset(seen)
+
+
+def test_every_part_is_accounted_for() -> None:
+    """All that is there stands in one of the lists, and nothing else does."""
+    assert {str(mutant) for mutant in _built()} == NEEDED_BY.keys() | SECOND_LINE.keys()
+    assert {mutant.site for mutant in _built()} == sites(), "a condition that no schedule meets"
+    assert not NEEDED_BY.keys() & SECOND_LINE.keys()
+
+
+@pytest.mark.parametrize("name", sorted(NEEDED_BY))
+def test_without_it_an_invariant_breaks(name: str) -> None:
+    site, _, change = name.partition(": ")
+    mutant = Mutant(site, change)
+    with watching(mutant) as seen, pytest.raises((Violation, AssertionError)):
+        _run(NEEDED_BY[name])
+    assert mutant in seen, "its condition was not built at all"

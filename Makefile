@@ -8,6 +8,7 @@ IMAGE ?= orchestration-reconciler:local
 
 .PHONY: demo test lint types layers unit integration workers simulation chaos seeded-bugs bench image deploy-checks audit sbom lock clean help
 .PHONY: demo test lint types layers unit integration workers simulation simulation-long chaos seeded-bugs bench lock clean help
+.PHONY: demo test lint types layers unit integration workers simulation chaos seeded-bugs bench lock docs local transcript clean help
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,12 +37,24 @@ $(VENV)/deploy.stamp: requirements/deploy.txt $(VENV)/dev.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/deploy.txt
 	@touch $@
 
+$(VENV)/docs.stamp: requirements/docs.txt $(VENV)/runtime.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
+	@touch $@
+
 # -- the two commands
 
 demo: $(VENV)/demo.stamp  ## Watch the backstop work, on embedded parts
 	$(BIN)/reconciler demo $(ARGS)
 
 test: lint types layers unit integration workers simulation deploy-checks  ## All that must pass
+
+# -- to try things on
+
+local: $(VENV)/dev.stamp  ## An empty DynamoDB Local and a broker, until Ctrl-C
+	@$(BIN)/python -m reconciler.embedded
+
+transcript: $(VENV)/dev.stamp  ## The first hour, by what README and docs say, in a fresh clone
+	$(BIN)/python -m docs.transcript $(ARGS)
 
 # -- their parts
 
@@ -103,6 +116,10 @@ lock: $(VENV)/dev.stamp  ## Pin anew (LOCKFLAGS=--upgrade); names no host
 	$(COMPILE) --extra demo --group dev --group deploy -o requirements/deploy.txt
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) --group emulator -o requirements/emulator.txt
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) --constraint requirements/dev.txt --group bench -o requirements/bench.txt
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) --group docs -c requirements/dev.txt -o requirements/docs.txt
+
+docs: $(VENV)/docs.stamp  ## The documents as a site, in docs/build
+	$(BIN)/python -m sphinx -W --keep-going --fresh-env -q -b html docs docs/build
 
 clean:  ## Everything that was made here
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
+from reconciler import broker_url
 from reconciler.clock import Clock
 from reconciler.doctor.aws import check_clock
 from reconciler.doctor.findings import Finding, failure, ok, warning
@@ -28,7 +29,7 @@ def examine_broker(settings: Settings, clock: Clock) -> Iterator[Finding]:
     import redis  # noqa: PLC0415 - start-up time
 
     url = settings.celery_broker_url
-    shown = without_password(url)
+    shown = broker_url.shown(url)
     try:
         client = redis.Redis.from_url(url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS)
         before = clock()
@@ -50,14 +51,6 @@ def examine_broker(settings: Settings, clock: Clock) -> Iterator[Finding]:
     yield from _result_backend(settings)
     theirs = datetime.fromtimestamp(int(seconds) + int(micros) / 1e6, UTC)
     yield check_clock(settings, "the broker", theirs, at)
-
-
-def without_password(url: str) -> str:
-    """Return a URL as it may be shown."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    hidden = f"…@{host}" if "@" in parts.netloc else host
-    return f"{parts.scheme}://{hidden}{parts.path}"
 
 
 def _unreachable(settings: Settings, shown: str, said: str) -> Finding:
@@ -149,7 +142,7 @@ def _result_backend(settings: Settings) -> Iterator[Finding]:
     import redis  # noqa: PLC0415 - start-up time
 
     url = settings.celery_result_backend
-    shown = without_password(url)
+    shown = broker_url.shown(url)
     if urlsplit(url).scheme not in _SCHEMES:
         yield ok(CHECK, "results", f"{shown} (not looked at: it is no Redis)")
         return

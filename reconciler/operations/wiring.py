@@ -6,6 +6,7 @@ breaks (``celery.md``).
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,21 @@ def client_config(attempts: int | None = None) -> Config:
     )
 
 
+def aws_session() -> boto3.Session:
+    """Return a session as the environment has it.
+
+    boto3 itself reads only ``AWS_DEFAULT_REGION``; every other SDK, and the platform's own
+    functions, go by ``AWS_REGION``.
+
+    Raises:
+        SettingsError: a profile that does not exist.
+    """
+    try:
+        return boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
+    except BotoCoreError as error:
+        raise translate_transport(error) from error
+
+
 def dynamodb_client() -> DynamoDBClient:
     """Return a plain client, as a person's shell would have one.
 
@@ -77,7 +93,7 @@ def dynamodb_client() -> DynamoDBClient:
         SettingsError, AccessError: no region or profile, or credentials in part.
     """
     try:
-        return boto3.Session().client("dynamodb", config=client_config())
+        return aws_session().client("dynamodb", config=client_config())
     except BotoCoreError as error:
         raise translate_transport(error) from error
 
@@ -101,7 +117,7 @@ def build_reconciler(
     """
     counted = metrics if metrics is not None else NULL_METRICS
     try:
-        session = session or boto3.Session()
+        session = session or aws_session()
         client = read_plainly(session.client("dynamodb", config=client_config()))
         count_throttles(client, counted)
         dynamodb = DynamoDB(client, counted)

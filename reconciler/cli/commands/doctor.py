@@ -44,17 +44,11 @@ def doctor(*, inline: bool, as_json: bool) -> None:
             for said in str(error).split("; ")
         ]
     else:
-        import boto3  # noqa: PLC0415 - start-up time
-        from botocore.exceptions import BotoCoreError  # noqa: PLC0415
-
-        from reconciler.clock import utc_now  # noqa: PLC0415
+        from reconciler.clock import utc_now  # noqa: PLC0415 - start-up time
         from reconciler.doctor.examine import examine  # noqa: PLC0415
-        from reconciler.stores.dynamodb import translate_transport  # noqa: PLC0415
+        from reconciler.operations.wiring import aws_session  # noqa: PLC0415
 
-        try:
-            session = boto3.Session()
-        except BotoCoreError as error:  # a profile that does not exist
-            raise translate_transport(error) from error
+        session = aws_session()
         with progress("Looking", quiet=as_json):
             findings = list(examine(settings, os.environ, session, utc_now, inline=inline))
     levels = Counter(finding.level for finding in findings)

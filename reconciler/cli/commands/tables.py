@@ -19,7 +19,8 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
     multiple=True,
     help="A further host that is no production (as in a compose file).",
 )
-def tables(hosts: tuple[str, ...]) -> None:
+@click.option("--sample", is_flag=True, help="And strand two orchestrations, to try things on.")
+def tables(*, hosts: tuple[str, ...], sample: bool) -> None:
     """Create the tables on a local DynamoDB endpoint; those that exist stay as they are."""
     settings = settings_for_cli()
     from reconciler.operations.wiring import dynamodb_client  # noqa: PLC0415 - start-up time
@@ -38,3 +39,11 @@ def tables(hosts: tuple[str, ...]) -> None:
         repo=settings.repo_table_name,
     )
     click.echo(f"the tables exist at {client.meta.endpoint_url}")
+    if sample:
+        from reconciler.demo.sample import strand  # noqa: PLC0415 - start-up time
+
+        found = strand(client, settings)
+        for orchestration_id in found:
+            click.echo(f"stranded {orchestration_id}")
+        if not found:
+            click.echo("they are not empty, so nothing was added")

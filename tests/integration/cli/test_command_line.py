@@ -79,6 +79,13 @@ def test_a_report_writes_nothing_and_says_that_something_is_wrong(world: World, 
     assert world.everything() == before
 
 
+def test_the_region_comes_from_its_own_name(world: World, run: Run) -> None:
+    """boto3 by itself knows only ``AWS_DEFAULT_REGION``."""
+    world.seed({"a": []})
+    done = run("sweep", "--inline", "--json", AWS_DEFAULT_REGION="")
+    assert done.returncode == 0, done.stderr
+
+
 def test_one_orchestration_only(world: World, run: Run) -> None:
     found, other = stranded(world), stranded(world)
     done = run("sweep", "--inline", "--orchestration", found, "--json")

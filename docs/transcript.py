@@ -1,0 +1,253 @@
+"""Records the first hour: ``make transcript`` writes ``docs/transcript.md``.
+
+In an empty directory, from a fresh clone, it runs what ``README.md`` and ``docs/first-hour.md``
+show, in one shell as a newcomer would, and writes down what was printed. Ids, times and the names
+of this machine are replaced, so that two recordings of the same code differ in little.
+
+``--all`` runs ``make test`` and not only ``make unit``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from docs.commands import ROOT, Shown, shown
+
+PATH = ROOT / "docs" / "transcript.md"
+FIRST_HOUR = ROOT / "docs" / "first-hour.md"
+END = "## On real tables"
+STAYS = {"make local": ".cache/local.env"}
+"""What stays in the foreground → the file that appears once it answers."""
+
+MAY_END_WITH = {
+    "reconciler sweep --inline --report": 1,
+    "reconciler inspect ENG-101": 1,
+    "REPAIR_ONLY_REPOS=acme/sandbox reconciler sweep --inline": 1,
+}
+"""What finds something stuck says so by its exit code."""
+
+_PATIENCE_SECONDS = 600.0
+_MOST_LINES = 60
+_MARK = "--- ended with"
+
+
+class TranscriptError(Exception):
+    """A command did not do what the documents say."""
+
+
+@dataclass
+class Shell:
+    """One bash in one directory, given a command after the other."""
+
+    directory: Path
+    environment: dict[str, str]
+    _bash: subprocess.Popen[str] = field(init=False)
+    _stays: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Start it; it leads a group of its own, so that all of it can be ended."""
+        self._bash = subprocess.Popen(
+            ["bash", "--noprofile", "--norc"],
+            cwd=self.directory,
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, command: str) -> tuple[list[str], int]:
+        """Run a command, and return what it printed and its exit code."""
+        stdin, stdout = self._bash.stdin, self._bash.stdout
+        if stdin is None or stdout is None:
+            raise TranscriptError("the shell has no pipes")
+        stdin.write(f"{{ {command}\n}} < /dev/null\necho '{_MARK}' $?\n")
+        stdin.flush()
+        printed: list[str] = []
+        for line in stdout:
+            said = line.rstrip("\n")
+            before, mark, code = said.partition(_MARK)
+            if mark:
+                return [*printed, *([before] if before else [])], int(code)
+            printed.append(said)
+        raise TranscriptError(f"the shell ended with: {command}")
+
+    def stay(self, command: str, until: Path) -> None:
+        """Run a command in a shell of its own, and wait until a file says that it answers."""
+        process = subprocess.Popen(
+            ["bash", "-c", command],
+            cwd=self.directory,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._stays.append(process)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not until.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise TranscriptError(f"{command} does not answer")
+            time.sleep(0.1)
+
+    def close(self) -> None:
+        """End everything that was started, workers first."""
+        for process in (self._bash, *self._stays):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        for pipe in (self._bash.stdin, self._bash.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+@contextlib.contextmanager
+def shell(directory: Path, environment: dict[str, str]) -> Iterator[Shell]:
+    """Have a shell for as long as the block lasts."""
+    held = Shell(directory, environment)
+    try:
+        yield held
+    finally:
+        held.close()
+
+
+def first_hour(*, before: str = END) -> list[Shown]:
+    """Return the commands of the first hour, up to a heading."""
+    text = FIRST_HOUR.read_text(encoding="utf-8")
+    last = text.count("\n", 0, text.index(before)) + 1
+    return [each for each in shown(FIRST_HOUR) if each.kind == "sh" and each.line < last]
+
+
+def perform(held: Shell, command: str) -> list[str]:
+    """Run a command of the documents, and return what it printed.
+
+    Raises:
+        TranscriptError: it did not end as it should.
+    """
+    if command in STAYS:
+        held.stay(command, held.directory / STAYS[command])
+        return []
+    printed, code = held.run(command)
+    if code and code != MAY_END_WITH.get(command, 0):
+        raise TranscriptError("\n".join([f"{command} ended with {code}:", *printed]))
+    return printed
+
+
+# -- what is written down
+
+_CLOCK = r"\d\d:\d\d:\d\d"
+_DAY = r"\d{4}-\d\d-\d\d"
+_ZONE = r"(\.\d+)?(Z|\+00:00)?"
+_UUID = r"\b[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b"
+_REPLACED = [
+    (re.compile(r"orch_[0-9a-f]{32}"), "orch_{:032x}"),
+    (re.compile(_UUID), "{:08x}-0000-4000-8000-000000000000"),
+    (re.compile(r"\b01[0-9A-HJKMNP-TV-Z]{24}\b"), "01{:024d}"),
+]
+_FIXED = [
+    (re.compile(rf"{_DAY}([ T]){_CLOCK}{_ZONE}"), r"2026-01-01\g<1>12:00:00"),
+    (re.compile(_CLOCK), "12:00:00"),
+    (re.compile(r"127\.0\.0\.1:(?!5555)\d{4,5}"), "127.0.0.1:8000"),
+    (re.compile(r"\bcommit [0-9a-f]{7,12}\b"), "commit 0123456789ab"),
+    (re.compile(r"sweep:(by-hand-)?\d+"), "sweep:1"),
+    (re.compile(r"parent-[0-9a-f]{8}"), "parent-00000000"),
+    (re.compile(r"\bin \d+(\.\d+)? s\b"), "in 1 s"),
+    (re.compile(r"\b\d+ s ago\b"), "1 s ago"),
+    (re.compile(r"(?<=passed in )[\d.:s ()]+"), "1.00s"),
+]
+_NOISE = re.compile(
+    r'^\{.*"event": |^WARNING: |^\[notice\]|pip install|^make(\[\d+\])?: (Enter|Leav)|^\[\d+\]'
+)
+
+
+class Normaliser:
+    """Replaces what differs from run to run, the same by the same."""
+
+    def __init__(self, directory: Path) -> None:
+        """Take the directory of the clone, whose name is nobody's business."""
+        self._names = {str(directory): "~/reconciler", socket.gethostname(): "host"}
+        self._numbers: dict[str, str] = {}
+
+    def lines(self, printed: list[str]) -> list[str]:
+        """Return what is written down of what was printed: the end, should it be long."""
+        kept = [self._line(line) for line in printed if not _NOISE.search(line)]
+        return kept if len(kept) <= _MOST_LINES else ["…", *kept[-_MOST_LINES:]]
+
+    def _line(self, line: str) -> str:
+        for name, instead in self._names.items():
+            line = line.replace(name, instead)
+        for pattern, form in _REPLACED:
+            line = pattern.sub(lambda found, form=form: self._numbered(found[0], form), line)
+        for pattern, instead in _FIXED:
+            line = pattern.sub(instead, line)
+        return line.rstrip()
+
+    def _numbered(self, found: str, form: str) -> str:
+        if found not in self._numbers:
+            self._numbers[found] = form.format(len(self._numbers) + 1)
+        return self._numbers[found]
+
+
+HEAD = """\
+# Transcript
+
+The first hour as it was printed, recorded by `make transcript` in an empty directory, from a fresh
+clone, by what README and [First hour](first-hour.md) show. Ids, times and the machine's name are
+replaced; what is logged beside the output is left out.
+"""
+
+
+def record(directory: Path, *, everything: bool) -> str:
+    """Run it all in a fresh clone in ``directory``, and return the document."""
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(directory)], check=True)
+    normaliser = Normaliser(directory)
+    written = [HEAD]
+    tests = "make test" if everything else "make unit"
+    kept = ("PATH", "HOME", "LANG", "TERM", "PIP_CONFIG_FILE", "PIP_INDEX_URL", "XDG_CACHE_HOME")
+    environment = {name: os.environ[name] for name in kept if name in os.environ}
+    with shell(directory, environment) as held:
+        steps = ["make demo ARGS=--quick", tests, *(each.text for each in first_hour())]
+        for command in steps:
+            sys.stderr.write(f"$ {command}\n")
+            printed = normaliser.lines(perform(held, command))
+            written.append("\n".join(["```console", f"$ {command}", *printed, "```", ""]))
+    return "\n".join(written)
+
+
+def main() -> None:
+    """Record, from a shell."""
+    parser = argparse.ArgumentParser(description="Record the first hour into docs/transcript.md")
+    parser.add_argument("--all", action="store_true", help="make test, not only make unit")
+    everything = parser.parse_args().all
+    parent = Path(tempfile.mkdtemp(prefix="reconciler-transcript-"))
+    try:
+        PATH.write_text(record(parent / "reconciler", everything=everything), encoding="utf-8")
+    except TranscriptError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(1)
+    finally:
+        shutil.rmtree(parent, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

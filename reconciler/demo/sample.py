@@ -1,0 +1,33 @@
+"""An outage in small, to try things on: orchestrations that lost events have left stranded."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from reconciler.clock import utc_now
+from reconciler.demo.platform import Platform
+from reconciler.demo.shapes import chain, diamond
+from reconciler.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+AGO = timedelta(hours=1)
+"""When it happened: long past every grace."""
+
+_SAMPLES = (("acme/sandbox", chain(3)), ("acme/widgets", diamond()))
+
+
+def strand(client: DynamoDBClient, settings: Settings) -> list[str]:
+    """Seed two orchestrations, of two repos, whose first tasks ended while nobody listened.
+
+    Returns their ids; none, and nothing is written, where the table is not empty.
+    """
+    if client.scan(TableName=settings.orchestration_table_name, Limit=1)["Items"]:
+        return []
+    platform = Platform(client, settings, clock=lambda: utc_now() - AGO)
+    seeded = [platform.seed(blueprint, repo=repo) for repo, blueprint in _SAMPLES]
+    platform.take_down()
+    platform.run_until_idle()
+    return [each.orchestration_id for each in seeded]

@@ -1,0 +1,87 @@
+"""A DynamoDB and a broker to try things on: ``make local``, until Ctrl-C.
+
+DynamoDB Local and Valkey on free ports of loopback, with nothing in them; the settings that point
+at them are written to a file, for a shell to read. What is in them goes when they end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from reconciler.embedded.dynamodb_local import dynamodb_local
+from reconciler.embedded.process import EmbeddedServerError
+from reconciler.embedded.valkey import valkey_server
+
+TABLES = {
+    "ORCHESTRATION_TABLE_NAME": "OrchestrationTable",
+    "TASK_TABLE_NAME": "TaskTable",
+    "TASK_EVENTS_TABLE_NAME": "TaskEventsTable",
+    "USER_CONCURRENCY_TABLE_NAME": "UserConcurrencyTable",
+}
+
+
+def settings_for(endpoint: str, broker: str) -> dict[str, str]:
+    """Return the environment that points at both; the credentials are those of nobody."""
+    return {
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL_DYNAMODB": endpoint,
+        **TABLES,
+        "CELERY_BROKER_URL": f"{broker}/0",
+        "CELERY_RESULT_BACKEND": f"{broker}/1",
+    }
+
+
+@contextlib.contextmanager
+def playground(exports: Path) -> Iterator[None]:
+    """Run both for as long as the block lasts, with their settings in ``exports``.
+
+    Raises:
+        EmbeddedServerError: one of them cannot be had here.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="reconciler-local-") as scratch,
+        dynamodb_local(Path(scratch)) as endpoint,
+        valkey_server(Path(scratch)) as broker,
+    ):
+        exports.parent.mkdir(parents=True, exist_ok=True)
+        lines = (
+            f"export {name}='{said}'\n" for name, said in settings_for(endpoint, broker).items()
+        )
+        exports.write_text("".join(lines), encoding="utf-8")
+        try:
+            yield
+        finally:
+            exports.unlink(missing_ok=True)
+
+
+def main() -> None:
+    """Run them, from a shell."""
+    parser = argparse.ArgumentParser(description="DynamoDB Local and Valkey, to try things on")
+    parser.add_argument("--exports", type=Path, default=Path(".cache/local.env"))
+    exports: Path = parser.parse_args().exports
+    over = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: over.set())
+    try:
+        with playground(exports), contextlib.suppress(KeyboardInterrupt):
+            sys.stdout.write(
+                f"DynamoDB Local and Valkey run. In another shell: `. {exports}`\n"
+                "Ctrl-C ends both, and what is in them goes\n"
+            )
+            sys.stdout.flush()
+            over.wait()
+    except EmbeddedServerError as error:
+        sys.stderr.write(f"reconciler: {error}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

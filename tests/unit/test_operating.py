@@ -107,6 +107,17 @@ def test_settings_that_are_named_exist() -> None:
     assert named - known == set()
 
 
+def test_every_alert_says_how_bad_it_is_and_what_to_do_and_not_to_do() -> None:
+    alerts, _, _ = PAGE.partition("\n# Diagnosis codes\n")
+    sections = re.split(r"^## ", alerts, flags=re.MULTILINE)[2:]
+    assert len(sections) == 16
+    for section in sections:
+        parts = re.findall(
+            r"^\*\*(What it means|How bad|Look at|Do not|Do)\b", section, re.MULTILINE
+        )
+        assert parts == ["What it means", "How bad", "Look at", "Do", "Do not"], section[:40]
+
+
 def test_every_code_has_its_section() -> None:
     sections = set(re.findall(r"^### `(\w+)`$", PAGE, re.MULTILINE))
     assert sections == {code.value for code in (*Code, *OrchestrationCode)}

@@ -65,8 +65,6 @@ class Facts:
         if self.eviction_policy is not None:
             return self._evicting(self.eviction_policy)
         if self.age_seconds is None:
-            if self.without_broker and self.last is None:
-                return "no sweep has ever completed (CELERY_BROKER_URL is not set)"
             return "no sweep has ever completed"
         if self.age_seconds > 2 * self.interval_seconds:
             return (
@@ -145,10 +143,11 @@ def _see_without_broker(known: dict[str, Any], *, asked_for: bool) -> None:
     be there knows of no sweep.
     """
     recorded: Recorded | None = known.pop("recorded", None)
-    if "broker_problem" in known and not asked_for:
-        del known["broker_problem"]
-        known["without_broker"] = True
-    if known.get("last") is None and recorded is not None:
+    if recorded is None:
+        return
+    if not asked_for:
+        known.pop("broker_problem", None)
+    if known.get("last") is None and "broker_problem" not in known:
         known |= {
             "without_broker": True,
             "last": recorded.last,

@@ -20,7 +20,6 @@ pytestmark = pytest.mark.integration
 def test_status_and_health_without_a_broker(world: World, run: Run) -> None:
     before = run("health")
     assert (before.returncode, len(before.stdout.splitlines())) == (1, 1)
-    assert "no sweep has ever completed" in before.stdout
     stuck = world.seed({"a": ["gone"]})
     world.seed({"a": []})
     assert run("sweep", "--inline").returncode == 1

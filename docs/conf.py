@@ -1,5 +1,6 @@
 """How the documents become a site: ``make docs``."""
 
+from fnmatch import fnmatch
 from pathlib import Path
 
 from pygments.lexers.shell import BashLexer
@@ -24,19 +25,28 @@ pygments_style = "friendly"
 pygments_dark_style = "monokai"
 
 
-def _drop_patterns_without_pages(_app: Sphinx, page: str, source: list[str]) -> None:
-    """A page that is not there yet is no mistake in the table of contents."""
-    if page == "index":
-        here = Path(__file__).parent
-        kept = [
-            line
-            for line in source[0].splitlines()
-            if not line.endswith("*") or any(here.glob(f"{line}.md"))
-        ]
-        source[0] = "\n".join(kept)
+def _list_what_is_there(_app: Sphinx, page: str, source: list[str]) -> None:
+    """Expand the patterns of the table of contents, so that each page stands in it once.
+
+    A page that is not there yet is no mistake, and one that nobody thought of comes last.
+    """
+    if page != "index":
+        return
+    pages = sorted(path.stem for path in Path(__file__).parent.glob("*.md"))
+    lines = source[0].splitlines()
+    named = [line for line in lines if line != "*"]
+    rest = [p for p in pages if p != "index" and not any(fnmatch(p, line) for line in named)]
+    expanded = {line: fnmatch_all(pages, line) for line in lines if line.endswith("*")}
+    expanded["*"] = rest
+    source[0] = "\n".join(each for line in lines for each in expanded.get(line, [line]))
+
+
+def fnmatch_all(pages: list[str], pattern: str) -> list[str]:
+    """Return the pages that a pattern names."""
+    return [page for page in pages if fnmatch(page, pattern)]
 
 
 def setup(app: Sphinx) -> None:
     """Hook in, as Sphinx has it."""
     app.add_lexer("cron", BashLexer)
-    app.connect("source-read", _drop_patterns_without_pages)
+    app.connect("source-read", _list_what_is_there)

@@ -4,7 +4,7 @@ In an empty directory, from a fresh clone, it runs what ``README.md`` and ``docs
 show, in one shell as a newcomer would, and writes down what was printed. Ids, times and the names
 of this machine are replaced, so that two recordings of the same code differ in little.
 
-``--all`` runs ``make test`` and not only ``make unit``.
+``--all`` runs ``make test`` and not only ``make unit``; ``--short`` leaves out demo and tests.
 """
 
 from __future__ import annotations
@@ -217,16 +217,18 @@ replaced; what is logged beside the output is left out.
 """
 
 
-def record(directory: Path, *, everything: bool) -> str:
-    """Run it all in a fresh clone in ``directory``, and return the document."""
+def record(directory: Path, before: list[str]) -> str:
+    """Run it all in a fresh clone in ``directory``, and return the document.
+
+    ``before``: commands of the README that go before the first hour.
+    """
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(directory)], check=True)
     normaliser = Normaliser(directory)
     written = [HEAD]
-    tests = "make test" if everything else "make unit"
     kept = ("PATH", "HOME", "LANG", "TERM", "PIP_CONFIG_FILE", "PIP_INDEX_URL", "XDG_CACHE_HOME")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
     with shell(directory, environment) as held:
-        steps = ["make demo ARGS=--quick", tests, *(each.text for each in first_hour())]
+        steps = [*before, *(each.text for each in first_hour())]
         for command in steps:
             sys.stderr.write(f"$ {command}\n")
             printed = normaliser.lines(perform(held, command))
@@ -238,10 +240,14 @@ def main() -> None:
     """Record, from a shell."""
     parser = argparse.ArgumentParser(description="Record the first hour into docs/transcript.md")
     parser.add_argument("--all", action="store_true", help="make test, not only make unit")
-    everything = parser.parse_args().all
+    parser.add_argument("--short", action="store_true", help="neither demo nor tests")
+    asked = parser.parse_args()
+    before = ["make demo ARGS=--quick", "make test" if asked.all else "make unit"]
     parent = Path(tempfile.mkdtemp(prefix="reconciler-transcript-"))
     try:
-        PATH.write_text(record(parent / "reconciler", everything=everything), encoding="utf-8")
+        PATH.write_text(
+            record(parent / "reconciler", [] if asked.short else before), encoding="utf-8"
+        )
     except TranscriptError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(1)

@@ -34,7 +34,7 @@ _ATTEMPTS = 2
 
 def examine_aws(settings: Settings, session: boto3.Session, clock: Clock) -> Iterator[Finding]:
     """Ask everything that is asked of AWS; stops where nothing further could be answered."""
-    config = client_config().merge(Config(retries={"total_max_attempts": _ATTEMPTS}))
+    config = client_config(_ATTEMPTS)
     try:
         client = session.client("dynamodb", config=config)
     except BotoCoreError as error:

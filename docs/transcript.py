@@ -167,7 +167,10 @@ _REPLACED = [
 _FIXED = [
     (re.compile(rf"{_DAY}([ T]){_CLOCK}{_ZONE}"), r"2026-01-01\g<1>12:00:00"),
     (re.compile(_CLOCK), "12:00:00"),
-    (re.compile(r"127\.0\.0\.1:(?!5555)\d{4,5}"), "127.0.0.1:8000"),
+    (re.compile(r"redis://127\.0\.0\.1:\d+"), "redis://127.0.0.1:6379"),
+    (re.compile(r"127\.0\.0\.1:(?!5555|6379)\d{4,5}"), "127.0.0.1:8000"),
+    (re.compile(r"[ \d]\ds │"), " 9s │"),
+    (re.compile(r"\bfor \d+ s\b"), "for 9 s"),
     (re.compile(r"\bcommit [0-9a-f]{7,12}\b"), "commit 0123456789ab"),
     (re.compile(r"sweep:(by-hand-)?\d+"), "sweep:1"),
     (re.compile(r"parent-[0-9a-f]{8}"), "parent-00000000"),
@@ -217,23 +220,52 @@ replaced; what is logged beside the output is left out.
 """
 
 
-def record(directory: Path, before: list[str]) -> str:
+def heading_of(each: Shown) -> str:
+    """Return the heading that a command of the first hour stands under."""
+    lines = FIRST_HOUR.read_text(encoding="utf-8").splitlines()[: each.line]
+    return next(line.lstrip("# ") for line in reversed(lines) if line.startswith("#"))
+
+
+def written(steps: list[tuple[str, str, list[str]]]) -> str:
+    """Return the document: ``steps`` are heading, command, and what it printed."""
+    lines = [HEAD]
+    under, is_open = "", False
+    for heading, command, printed in steps:
+        if is_open and heading != under:
+            lines.append("```\n")
+            is_open = False
+        if heading != under:
+            lines.append(f"## {heading}\n")
+            under = heading
+        if not is_open:
+            lines.append("```console")
+            is_open = True
+        lines += [f"$ {command}", *printed]
+        if printed:
+            # What printed nothing stands together with what comes next.
+            lines.append("```\n")
+            is_open = False
+    if is_open:
+        lines.append("```\n")
+    return "\n".join(lines)
+
+
+def record(directory: Path, before: list[tuple[str, str]]) -> str:
     """Run it all in a fresh clone in ``directory``, and return the document.
 
-    ``before``: commands of the README that go before the first hour.
+    ``before``: headings and commands of the README that go before the first hour.
     """
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(directory)], check=True)
     normaliser = Normaliser(directory)
-    written = [HEAD]
     kept = ("PATH", "HOME", "LANG", "TERM", "PIP_CONFIG_FILE", "PIP_INDEX_URL", "XDG_CACHE_HOME")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
+    steps = []
     with shell(directory, environment) as held:
-        steps = [*before, *(each.text for each in first_hour())]
-        for command in steps:
+        hour = [(heading_of(each), each.text) for each in first_hour()]
+        for heading, command in [*before, *hour]:
             sys.stderr.write(f"$ {command}\n")
-            printed = normaliser.lines(perform(held, command))
-            written.append("\n".join(["```console", f"$ {command}", *printed, "```", ""]))
-    return "\n".join(written)
+            steps.append((heading, command, normaliser.lines(perform(held, command))))
+    return written(steps)
 
 
 def main() -> None:
@@ -242,7 +274,8 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="make test, not only make unit")
     parser.add_argument("--short", action="store_true", help="neither demo nor tests")
     asked = parser.parse_args()
-    before = ["make demo ARGS=--quick", "make test" if asked.all else "make unit"]
+    tests = "make test" if asked.all else "make unit"
+    before = [("Demo", "make demo ARGS=--quick"), ("Tests", tests)]
     parent = Path(tempfile.mkdtemp(prefix="reconciler-transcript-"))
     try:
         PATH.write_text(

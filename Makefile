@@ -72,7 +72,7 @@ unit: $(VENV)/dev.stamp  ## Seconds
 	$(PYTEST) tests/unit
 
 integration: $(VENV)/dev.stamp  ## On moto and on DynamoDB Local
-	$(PYTEST) tests/integration -m "not workers and not chaos and not browser"
+	$(PYTEST) tests/integration -m "not workers and not chaos and not browser" -n 2 --dist worksteal
 
 workers: $(VENV)/dev.stamp  ## Real worker processes on a real broker
 	$(PYTEST) tests/integration -m "workers and not chaos"

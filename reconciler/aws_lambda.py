@@ -38,7 +38,7 @@ def _reconciler() -> tuple[Reconciler, EmfMetrics | None]:
     """Made when the first event comes, and kept for those that find this process warm."""
     settings = load_settings()
     configure_logging(settings)
-    metrics = EmfMetrics() if settings.metrics_emf else None
+    metrics = EmfMetrics(namespace=settings.metrics_namespace) if settings.metrics_emf else None
     return build_reconciler(settings, metrics=metrics), metrics
 
 

@@ -21,6 +21,7 @@ from reconciler.operations.scan import SegmentCursor, SegmentResult
 from reconciler.operations.sweep import run_inline_sweep
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.sweeps import LEASE_SECONDS, LOCK_ROW, SweepStore
+from tests.support.emf import emf_lines, values
 from tests.support.processes import PATIENCE_SECONDS, ROOT, until
 from tests.support.world import World
 
@@ -292,10 +293,12 @@ def test_lambda_steps_aside_too(deployed: World) -> None:
         first.end()
 
 
-def test_lambda_makes_its_clients_once(
-    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+def test_lambda_makes_its_clients_once_and_writes_its_metrics(
+    make_world: Callable[..., World],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    world = make_world()
+    world = make_world(METRICS_EMF="true", METRICS_NAMESPACE="Ours")
     for name, value in world.environment.items():
         monkeypatch.setenv(name, value)
     aws_lambda._reconciler.cache_clear()
@@ -304,5 +307,9 @@ def test_lambda_makes_its_clients_once(
         made, _ = aws_lambda._reconciler()
         assert aws_lambda.handler({}, Context(900_000))["complete"] is True
         assert aws_lambda._reconciler()[0] is made
+        lines = emf_lines(capsys.readouterr().out)
+        assert values(lines, "reconciler_sweeps_total", outcome="complete") == [1, 1]
+        directives = (d for line in lines for d in line["_aws"]["CloudWatchMetrics"])
+        assert {directive["Namespace"] for directive in directives} == {"Ours"}
     finally:
         aws_lambda._reconciler.cache_clear()

@@ -15,6 +15,7 @@ import redis
 from reconciler.cli import facts
 from reconciler.cli.commands.inspect import look
 from reconciler.cli.find import find
+from reconciler.observability.metrics import METRICS, known_series
 from reconciler.operations import release as release_module
 from reconciler.operations.cron import run_cron_sweep
 from reconciler.operations.sweep import run_inline_sweep
@@ -146,6 +147,13 @@ def test_the_policy_grants_what_is_called_and_nothing_else(
     bedrock = next(name for name in expected if "guardrail" in name)
     expected["bedrock"] = expected.pop(bedrock)
     assert dict(made) == expected
+    # The same run meets every series of capacity units, and none that does not exist at zero.
+    units = METRICS["reconciler_dynamodb_units_total"]
+    counted = {labels for name, labels in world.metrics.counters if name == units.name}
+    known = set(known_series(units, world.settings))
+    assert counted <= known
+    # Of transactions only one of the two endpoints tells what they consumed.
+    assert {dict(labels)["operation"] for labels in known - counted} <= {"transact_write_items"}
 
 
 def test_whoever_only_looks_needs_to_write_nothing(

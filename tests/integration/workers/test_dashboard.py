@@ -26,7 +26,7 @@ from tests.conftest import Servers
 from tests.integration.workers.conftest import RealClock
 from tests.support.dashboard import PANELS, expressions, filled_in
 from tests.support.emf import emf_lines, values
-from tests.support.failing_tables import FailingTables, failing_tables
+from tests.support.faulty_endpoint import DENIED, THROTTLED, FaultyEndpoint, faulty_endpoint
 from tests.support.processes import ROOT, Celery, until
 from tests.support.prometheus import Prometheus, prometheus, tool
 from tests.support.world import REPO, World, build_world
@@ -93,20 +93,20 @@ def exporter(celery: Celery) -> Iterator[str]:
         yield f"127.0.0.1:{port}"
 
 
-def seed(world: World, tables: FailingTables) -> None:
+def seed(world: World, tables: FaultyEndpoint) -> None:
     """Strand one of each: to be released, skipped, refused, surfaced, and not to be read."""
     world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"}, age=90)
     world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "FAILED"}, age=90)
     world.seed({"a": []}, rows={"a": {"repo": {"S": "acme/unknown"}}}, age=90)
     world.seed({"a": ["gone"]}, age=7200)
-    tables.denied.add(world.seed({"a": []}, age=3600))
-    tables.throttles_left = 2
+    tables.fail(DENIED, "Query", table=world.seed({"a": []}, age=3600))
+    tables.fail(THROTTLED, "Scan", times=2)
 
 
 def test_every_panel_shows_what_a_run_has_done(celery: Celery, tmp_path: Path) -> None:
     world = celery.world
     with ExitStack() as stack:
-        tables = stack.enter_context(failing_tables(world.endpoint))
+        tables = stack.enter_context(faulty_endpoint(world.endpoint))
         celery.extra["AWS_ENDPOINT_URL"] = tables.url
         target = stack.enter_context(exporter(celery))
         seen = stack.enter_context(prometheus(target, tmp_path))

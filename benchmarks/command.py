@@ -209,12 +209,14 @@ def pacing(plan_and_save: tuple[Plan, bool], left: float, ceiling: float) -> Non
 
 @bench.command("fans")
 @click.option("--quick", is_flag=True, help="Tenths of the sizes.")
+@click.argument("shapes", nargs=-1, type=click.Choice(list(fans.SIZES)))
 @click.pass_obj
-def fans_(plan_and_save: tuple[Plan, bool], *, quick: bool) -> None:
+def fans_(plan_and_save: tuple[Plan, bool], shapes: tuple[str, ...], *, quick: bool) -> None:
     """Fan-out of 3,000, join over 2,000, storm of 10,000; each beside a smaller one."""
     plan, save = plan_and_save
     console = Console()
-    for shape, most in (("fan-out", 3_000), ("join", 2_000), ("storm", 10_000)):
+    for shape in shapes or fans.SIZES:
+        most = fans.SIZES[shape]
         whole = most // 10 if quick else most
         for size in (whole // 10, whole):
             found = fans.run(shape, size, plan, _say(console))

@@ -1,13 +1,13 @@
 """Large shapes: fan-out, fan-in, and a storm, each with the counts that show it linear.
 
-fan-out: one child has succeeded and all others are due. join: one child waits for all others, which
-have succeeded. storm: as many orchestrations as it takes, each with a hundred children due.
+fan-out: one child has succeeded and all others are due. join: one child waits for all others,
+which have succeeded. storm: as many orchestrations as it takes, each with up to a hundred children
+due; on a budget, all of one user, whose reservations are the one row that every release writes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -65,15 +65,17 @@ def join(predecessors: int) -> Iterator[WireItem]:
 
 
 def storm(children: int) -> Iterator[WireItem]:
-    """Orchestrations of one user with a hundred children due in each."""
+    """Orchestrations of one user, four at least, with a hundred children due in each at most."""
     at = _hour_ago()
-    keys = [f"c{number:05}" for number in range(_STORM_CHILDREN)]
+    each = min(_STORM_CHILDREN, children // 4)
+    keys = [f"c{number:05}" for number in range(each)]
     graph = {"a": list[str](), **{key: ["a"] for key in keys}}
-    for number in range(children // _STORM_CHILDREN):
+    for number in range(children // each):
         yield from _rows(f"orch_storm{number:05}", graph, {"a"}, at)
 
 
-SHAPES = {"fan-out": fan_out, "join": join, "storm": storm}
+SHAPES = {"fan-out": fan_out, "join": join, "storm": storm, "storm on a budget": storm}
+SIZES = {"fan-out": 3_000, "join": 2_000, "storm": 10_000, "storm on a budget": 2_000}
 
 
 def _hour_ago() -> str:
@@ -85,7 +87,12 @@ def run(shape: str, size: int, plan: Plan, say: Say) -> Measurement:
     with fresh_place() as place:
         say(f"{shape} of {size:,}")
         _seed(place, SHAPES[shape](size))
-        found = measure(replace(plan.job("sweep", place), segments=4))
+        budget = {
+            "user_concurrency_table_name": place.users,
+            "max_concurrent_tasks_per_user": size,
+        }
+        settings = budget if shape.endswith("budget") else {}
+        found = measure(plan.job("sweep", place, segments=4, settings=settings))
     due = 1 if shape == "join" else size
     if found.facts["released"] != due or found.facts["errors"]:
         raise RuntimeError(f"released {found.facts['released']} of {due}: {found.facts}")
@@ -98,6 +105,7 @@ def _seed(place: Place, rows: Iterator[WireItem]) -> None:
         orchestration=place.orchestrations,
         task=place.tasks,
         task_events=place.events,
+        user_concurrency=place.users,
     )
     writer = BatchWriter(place)
     for row in rows:

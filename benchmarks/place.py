@@ -25,6 +25,7 @@ class Place:
     orchestrations: str = "Orchestration"
     tasks: str = "Task"
     events: str = "TaskEvents"
+    users: str = "UserConcurrency"
 
     def session(self) -> boto3.Session:
         """Return a session whose clients go there, with credentials that only an emulator takes."""

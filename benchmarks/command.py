@@ -58,7 +58,7 @@ def bench(
 
 
 def _compare(plan: Plan, *, save: bool, scenario: str = "compare") -> dict[str, Measurement]:
-    console = Console()
+    console = _console()
     mix = plan.mix
     found = runs.compare(plan, _say(console))
     title = f"{mix.rows:,} rows, {mix.in_flight:.0%} in flight, {mix.stranded:.0%} stranded"
@@ -72,6 +72,11 @@ def _compare(plan: Plan, *, save: bool, scenario: str = "compare") -> dict[str, 
         facts = {"mix": mix.to_json(), "latency_ms": plan.latency_seconds * 1000}
         report.save(scenario, facts, found)
     return found
+
+
+def _console() -> Console:
+    """Wide enough for the tables, wherever they go."""
+    return Console(width=max(Console().width, 100))
 
 
 def _say(console: Console) -> runs.Say:
@@ -108,7 +113,7 @@ def stranded(plan_and_save: tuple[Plan, bool], shares: tuple[float, ...]) -> Non
 def segments(plan_and_save: tuple[Plan, bool], counts: tuple[int, ...]) -> None:
     """Cost of a sweep in which nothing is wrong against the number of segments."""
     plan, save = plan_and_save
-    console = Console()
+    console = _console()
     found: dict[str, Measurement] = {}
     with runs.seeded(replace(plan.mix, repaired=True), _say(console)) as place:
         for count in counts or (1, 2, 4, 8, 16, 32):
@@ -124,7 +129,7 @@ def segments(plan_and_save: tuple[Plan, bool], counts: tuple[int, ...]) -> None:
 def workers(plan_and_save: tuple[Plan, bool], counts: tuple[int, ...]) -> None:
     """Cost of reading 16 segments, none of which is wrong, against the number of processes."""
     plan, save = plan_and_save
-    console = Console()
+    console = _console()
     plan = replace(plan, segments=plan.segments or 16)
     found: dict[str, Measurement] = {}
     with runs.seeded(replace(plan.mix, repaired=True), _say(console)) as place:
@@ -141,7 +146,7 @@ def workers(plan_and_save: tuple[Plan, bool], counts: tuple[int, ...]) -> None:
 def index_(plan_and_save: tuple[Plan, bool]) -> None:
     """What an index on child_status would have to read, beside the scan, and what it costs."""
     plan, save = plan_and_save
-    console = Console()
+    console = _console()
     mix = replace(plan.mix, repaired=True)
     with runs.seeded(mix, _say(console), index.add) as place:
         found = {"index": measure(plan.job("index", place))}
@@ -171,7 +176,7 @@ def plot() -> None:
 def memory(plan_and_save: tuple[Plan, bool], sizes: tuple[int, ...]) -> None:
     """Peak memory of segment tasks against table size (rows), one after the other in a process."""
     plan, save = plan_and_save
-    console = Console()
+    console = _console()
     for rows in sizes or (10_000, 100_000):
         mix = replace(plan.mix, orchestrations=rows // (plan.mix.children + 1), repaired=True)
         with runs.seeded(mix, _say(console)) as place:
@@ -189,7 +194,7 @@ def memory(plan_and_save: tuple[Plan, bool], sizes: tuple[int, ...]) -> None:
 def pacing(plan_and_save: tuple[Plan, bool], left: float, ceiling: float) -> None:
     """Show the scan under a ceiling, and on a table that throttles."""
     plan, save = plan_and_save
-    console = Console()
+    console = _console()
     ceiled = {"scan_read_units_per_second": ceiling}
     found: dict[str, Measurement] = {}
     with runs.seeded(replace(plan.mix, repaired=True), _say(console)) as place:
@@ -214,7 +219,7 @@ def pacing(plan_and_save: tuple[Plan, bool], left: float, ceiling: float) -> Non
 def fans_(plan_and_save: tuple[Plan, bool], shapes: tuple[str, ...], *, quick: bool) -> None:
     """Fan-out of 3,000, join over 2,000, storm of 10,000; each beside a smaller one."""
     plan, save = plan_and_save
-    console = Console()
+    console = _console()
     for shape in shapes or fans.SIZES:
         most = fans.SIZES[shape]
         whole = most // 10 if quick else most

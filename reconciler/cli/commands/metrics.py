@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+
 import click
 
 from reconciler.cli.wiring import broker_for_cli, settings_for_cli
@@ -17,6 +20,8 @@ def metrics(*, host: str, port: int) -> None:
 
     settings = settings_for_cli()
     client = broker_for_cli(settings)
+    # As the first process of a container, nothing ends it that it does not ask for itself.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     click.echo(f"serving http://{host}:{port}/metrics", err=True)
     try:
         serve_for_ever(client, settings, host, port)

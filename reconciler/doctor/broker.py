@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -32,10 +32,11 @@ def examine_broker(settings: Settings, clock: Clock) -> Iterator[Finding]:
     shown = broker_url.shown(url)
     try:
         client = redis.Redis.from_url(url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS)
+        client.ping()
+        facts = _asked(client.info)
         before = clock()
-        seconds, micros = client.time()
+        theirs = _asked(client.time)
         at = before + (clock() - before) / 2
-        facts: Any = client.info()
     except ValueError as error:
         advice = "set CELERY_BROKER_URL to a redis:// or rediss:// URL"
         yield failure(CHECK, "URL", f"{shown} makes no sense: {error}", advice)
@@ -43,14 +44,28 @@ def examine_broker(settings: Settings, clock: Clock) -> Iterator[Finding]:
     except redis.RedisError as error:
         yield _unreachable(settings, shown, str(error))
         return
-    version = str(facts.get("valkey_version") or facts.get("redis_version") or "")
-    name = "Valkey" if facts.get("valkey_version") else "Redis"
-    yield from _server(shown, name, version, facts)
-    yield from _keeps(client, facts)
+    yield from _server(shown, facts or {})
+    if facts is None:
+        advice = "allow INFO to its user, as deploy/valkey/users.acl does"
+        yield warning(CHECK, "eviction", "INFO may not be asked", advice)
+    else:
+        yield from _keeps(client, facts)
     yield from _transport(url)
     yield from _result_backend(settings)
-    theirs = datetime.fromtimestamp(int(seconds) + int(micros) / 1e6, UTC)
-    yield check_clock(settings, "the broker", theirs, at)
+    if theirs is not None:
+        seconds, micros = theirs
+        moment = datetime.fromtimestamp(int(seconds) + int(micros) / 1e6, UTC)
+        yield check_clock(settings, "the broker", moment, at)
+
+
+def _asked(question: Callable[[], Any]) -> Any:  # noqa: ANN401 - redis-py's
+    """Ask what the broker's user may be forbidden to ask; None where it is."""
+    from redis.exceptions import NoPermissionError  # noqa: PLC0415 - start-up time
+
+    try:
+        return question()
+    except NoPermissionError:
+        return None
 
 
 def _unreachable(settings: Settings, shown: str, said: str) -> Finding:
@@ -65,7 +80,9 @@ def _unreachable(settings: Settings, shown: str, said: str) -> Finding:
     return failure(CHECK, "reachable", f"{shown}: {said}", advice)
 
 
-def _server(shown: str, name: str, version: str, facts: Mapping[str, Any]) -> Iterator[Finding]:
+def _server(shown: str, facts: Mapping[str, Any]) -> Iterator[Finding]:
+    version = str(facts.get("valkey_version") or facts.get("redis_version") or "")
+    name = "Valkey" if facts.get("valkey_version") else "Redis"
     if facts.get("redis_mode") == "cluster":
         advice = "Celery needs a single endpoint: use one with cluster mode off"
         yield failure(CHECK, "server", f"{shown} is in cluster mode", advice)
@@ -75,7 +92,7 @@ def _server(shown: str, name: str, version: str, facts: Mapping[str, Any]) -> It
         advice = f"use Valkey, or Redis {_OLDEST_MAJOR} or later"
         yield failure(CHECK, "server", f"{name} {version} is too old", advice)
     else:
-        yield ok(CHECK, "server", f"{name} {version} at {shown}")
+        yield ok(CHECK, "server", f"{name} {version}".rstrip() + f" at {shown}")
 
 
 def _keeps(client: redis.Redis, facts: Mapping[str, Any]) -> Iterator[Finding]:
@@ -92,22 +109,14 @@ def _keeps(client: redis.Redis, facts: Mapping[str, Any]) -> Iterator[Finding]:
     if most and used > _NEARLY_FULL * most:
         said = f"{used * 100 // most} % of maxmemory are used"
         yield warning(CHECK, "memory", said, "give it more: a full one takes no more messages")
-    if facts.get("aof_enabled") or _saves(client):
+    if facts.get("aof_enabled"):
         yield ok(CHECK, "persistence", "what is queued is on disk")
-    else:
-        said = "off: what is queued is lost with the process, and found again by the next sweep"
-        yield warning(CHECK, "persistence", said, "set appendonly to yes")
-
-
-def _saves(client: redis.Redis) -> bool:
-    """Whether snapshots are scheduled; a service that may not be asked (ElastiCache) says no."""
-    from redis.exceptions import ResponseError  # noqa: PLC0415 - start-up time
-
-    try:
-        found: Any = client.config_get("save")
-    except ResponseError:
-        return False
-    return bool(found.get("save"))
+        return
+    said = "appendonly is off: what is queued is lost with the process, until the next sweep"
+    saved = _asked(lambda: client.config_get("save"))
+    if saved and saved.get("save"):
+        said = "only snapshots: the last minutes of what is queued are lost with the process"
+    yield warning(CHECK, "persistence", said, "set appendonly to yes, where the service lets you")
 
 
 def _transport(url: str) -> Iterator[Finding]:

@@ -10,13 +10,14 @@ from reconciler.clock import Clock
 from reconciler.doctor.aws import examine_aws
 from reconciler.doctor.broker import examine_broker
 from reconciler.doctor.findings import Finding, Level
-from reconciler.doctor.roll_out import examine_roll_out, examine_settings
+from reconciler.doctor.roll_out import examine_cron, examine_roll_out, examine_settings
 from reconciler.doctor.workers import examine_workers
 from reconciler.operations.wiring import client_config
 from reconciler.settings import Settings
 from reconciler.stores.control import ControlStore
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.repos import RepoStore
+from reconciler.stores.sweeps import SweepStore
 
 
 def examine(
@@ -41,6 +42,9 @@ def examine(
         control = ControlStore(dynamodb, settings.orchestration_table_name)
         repos = RepoStore(dynamodb, settings.repo_table_name)
         yield from examine_roll_out(settings, control, repos)
+        if inline:
+            sweeps = SweepStore(dynamodb, settings.orchestration_table_name)
+            yield from examine_cron(settings, sweeps)
     if inline:
         return
     answers = False

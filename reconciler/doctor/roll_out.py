@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import re
+import time
 from collections.abc import Iterable, Iterator
 
 from reconciler.doctor.findings import Finding, ok, warning
+from reconciler.doctor.workers import judge_last_sweep
 from reconciler.errors import ReconcilerError
 from reconciler.settings import Settings
 from reconciler.stores.control import ControlStore
 from reconciler.stores.repos import RepoStore
+from reconciler.stores.sweeps import SweepStore
 
 _ALIKE = 0.88
 _REPO = re.compile(r"[^/\s]+/[^/\s]+")
@@ -70,3 +73,14 @@ def _extent(settings: Settings) -> str:
     if not limits:
         return "everything that is due is repaired"
     return f"repairs only {' of '.join(limits)}; the rest is reported"
+
+
+def examine_cron(settings: Settings, sweeps: SweepStore) -> Iterator[Finding]:
+    """Say when a sweep without a broker last completed; reads a row."""
+    try:
+        recorded = sweeps.recorded()
+    except ReconcilerError:
+        return
+    last = recorded.last_complete if recorded is not None else None
+    advice = "have cron run `reconciler sweep --inline`"
+    yield judge_last_sweep(settings, last, advice, time.time())

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CHECK = "workers"
 _ANSWER_SECONDS = 2.0
 _SOCKET_SECONDS = 3.0
+_ASK_BEAT = "start a beat: celery -A workers beat; or ask for one: reconciler sweep --wait"
 
 
 def examine_workers(settings: Settings) -> Iterator[Finding]:
@@ -77,14 +78,17 @@ def _sweeps(settings: Settings) -> Iterator[Finding]:
         socket_timeout=_SOCKET_SECONDS,
         socket_connect_timeout=_SOCKET_SECONDS,
     )
-    last = Ledger(client).last(complete=True)
+    yield judge_last_sweep(settings, Ledger(client).last(complete=True), _ASK_BEAT, time.time())
+
+
+def judge_last_sweep(
+    settings: Settings, last: Mapping[str, Any] | None, advice: str, now: float
+) -> Finding:
+    """Judge when the last complete sweep ended; ``advice`` is for where there was none."""
     if last is None:
-        advice = "start a beat: celery -A workers beat; or ask for one: reconciler sweep --wait"
-        yield warning(CHECK, "sweeps", "none has ever completed", advice)
-        return
-    age = max(0.0, time.time() - float(last["ended_at"]))
+        return warning(CHECK, "sweeps", "none has ever completed", advice)
+    age = max(0.0, now - float(last["ended_at"]))
+    said = f"the last complete one ended {age:.0f} s ago"
     if age > 2 * settings.sweep_interval_seconds:
-        said = f"the last complete one ended {age:.0f} s ago"
-        yield warning(CHECK, "sweeps", said, "see `reconciler status`; is a beat running?")
-    else:
-        yield ok(CHECK, "sweeps", f"the last complete one ended {age:.0f} s ago")
+        return warning(CHECK, "sweeps", said, "see `reconciler status`; is beat, or cron, running?")
+    return ok(CHECK, "sweeps", said)

@@ -24,6 +24,7 @@ from reconciler.doctor.findings import Finding, Level
 from reconciler.doctor.permissions import NEEDED, check_permissions
 from reconciler.doctor.shapes import wanted_tables
 from reconciler.embedded.valkey import valkey_server
+from reconciler.operations.cron import run_cron_sweep
 from reconciler.settings import Settings
 from reconciler.tables import ORCHESTRATION, TASK, Index, Table, _create
 from tests.integration import test_policy
@@ -117,13 +118,16 @@ def test_where_all_is_well_nothing_fails(make_world: Callable[..., World]) -> No
         world = make_world(**EVERYTHING)
         world.others = {"lambda": aws.url, "bedrock-runtime": aws.url}
         world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
+        reconciler = world.reconciler()
+        run_cron_sweep(reconciler, reconciler.settings, holder="cron", segments=1)
+        invoked = list(aws.invoked)
         found = look(world)
     assert {finding.level for finding in found} == {Level.OK}
     titles = [w.title for w in wanted_tables(world.settings)]
     assert len(titles) == 5
     for check in ("tables", "permissions"):
         assert [f.subject for f in found if f.check == check] == titles
-    assert aws.invoked == []
+    assert aws.invoked == invoked
 
 
 def test_a_table_that_is_missing(world: World) -> None:
@@ -352,6 +356,19 @@ def test_a_broker_that_evicts_and_forgets_and_wants_a_password(tmp_path: Path) -
         host = url.removeprefix("redis://")
         wrong = ask(SETTINGS, celery_broker_url=f"redis://ann:hunter2@{host}/0")["reachable"]
         assert "hunter2" not in repr(wrong)
+
+
+def test_a_broker_that_may_not_be_asked_is_no_failure(tmp_path: Path) -> None:
+    """Its user needs no more than the work does."""
+    with valkey_server(tmp_path) as url:
+        rights = ("+@all", "-info", "-time", "-config|get")
+        admin: Any = redis.Redis.from_url(url)
+        admin.execute_command("ACL", "SETUSER", "narrow", "on", ">word", "~*", "&*", *rights)
+        narrow = url.replace("redis://", "redis://narrow:word@")
+        found = ask(SETTINGS, celery_broker_url=f"{narrow}/0", celery_result_backend=f"{narrow}/1")
+    assert found["server"].level is Level.OK
+    assert [f.subject for f in found.values() if f.level is not Level.OK] == ["eviction"]
+    assert "word@" not in repr(found)
 
 
 def test_a_broker_that_is_not_there() -> None:

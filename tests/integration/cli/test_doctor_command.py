@@ -21,7 +21,7 @@ def test_a_first_look_without_a_broker(world: World, run: Run) -> None:
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     assert [line for line in lines if line.startswith("✗")] == []
-    assert "nothing failed, 1 to look at" in lines[-1]  # no pipeline
+    assert "nothing failed, 2 to look at" in lines[-1]  # no pipeline, and no sweep yet
     assert world.everything() == before
 
 

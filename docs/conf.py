@@ -1,5 +1,6 @@
 """How the documents become a site: ``make docs``."""
 
+import re
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -23,6 +24,19 @@ html_show_sourcelink = False
 html_copy_source = False
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
+
+
+_LINK_OUT = re.compile(r"\[(?P<said>[^\]]+)\]\((?P<path>\.\./[^)#]+)\)")
+
+
+def _leave_directories_out(_app: Sphinx, _page: str, source: list[str]) -> None:
+    """A link to a directory beside the documents leads somewhere in the repository only."""
+    here = Path(__file__).parent
+
+    def plain(link: re.Match[str]) -> str:
+        return link["said"] if (here / link["path"]).is_dir() else link[0]
+
+    source[0] = _LINK_OUT.sub(plain, source[0])
 
 
 def _list_what_is_there(_app: Sphinx, page: str, source: list[str]) -> None:
@@ -49,4 +63,5 @@ def fnmatch_all(pages: list[str], pattern: str) -> list[str]:
 def setup(app: Sphinx) -> None:
     """Hook in, as Sphinx has it."""
     app.add_lexer("cron", BashLexer)
+    app.connect("source-read", _leave_directories_out)
     app.connect("source-read", _list_what_is_there)

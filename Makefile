@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 MINUTES ?= 5
 IMAGE ?= orchestration-reconciler:local
+SEED ?= 1
 
 .PHONY: demo test lint types layers unit integration workers simulation chaos seeded-bugs bench image deploy-checks audit sbom lock clean help
 .PHONY: demo test lint types layers unit integration workers simulation simulation-long chaos seeded-bugs bench lock clean help
@@ -83,8 +84,8 @@ simulation: $(VENV)/dev.stamp  ## Interleavings, exhaustively and at random
 simulation-long: $(VENV)/dev.stamp  ## The larger ones, and random ones for about MINUTES
 	SIMULATION_MINUTES=$(MINUTES) $(PYTEST) tests/simulation -m long -n 2
 
-chaos: $(VENV)/dev.stamp  ## Break real processes on purpose, for MINUTES
-	CHAOS_MINUTES=$(MINUTES) $(PYTEST) tests -m chaos -s
+chaos: $(VENV)/dev.stamp  ## Break real processes on purpose, for MINUTES, by the dice of SEED
+	CHAOS_MINUTES=$(MINUTES) CHAOS_SEED=$(SEED) $(PYTEST) tests/chaos -m chaos
 
 seeded-bugs: $(VENV)/dev.stamp  ## Bugs put into the real code one by one; which test catches each
 	$(BIN)/python -m tests.simulation.seeded_bugs $(ARGS)

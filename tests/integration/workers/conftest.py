@@ -84,22 +84,27 @@ def fleet(held_world: World, own_broker: Broker, tmp_path: Path) -> Iterator[Fle
 
 
 Measured = Callable[[str], None]
-_MEASURED = pytest.StashKey[list[str]]()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_MEASURED] = []
+_PROPERTY = "measured"
 
 
 @pytest.fixture
 def measured(request: pytest.FixtureRequest) -> Measured:
-    return request.config.stash[_MEASURED].append
+    """Say what was measured; it goes with the test's report, from whichever process."""
+
+    def say(line: str) -> None:
+        request.node.user_properties.append((_PROPERTY, line))
+
+    return say
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    if config.stash[_MEASURED]:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    said = [
+        line
+        for report in terminalreporter.getreports("passed")
+        for name, line in report.user_properties
+        if name == _PROPERTY and report.when == "call"
+    ]
+    if said:
         terminalreporter.section("measured")
-        for line in config.stash[_MEASURED]:
-            terminalreporter.write_line(line)
+        for line in said:
+            terminalreporter.write_line(str(line))

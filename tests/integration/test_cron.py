@@ -27,6 +27,9 @@ from tests.support.world import World
 
 pytestmark = pytest.mark.integration
 
+LIGHTER = pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
+"""For what has been seen on both endpoints in other tests, or needs none."""
+
 HOLDER = """
 import sys
 from reconciler.observability.logs import configure_logging
@@ -156,6 +159,7 @@ def test_the_lock_of_a_killed_process_expires(world: World) -> None:
     assert lock(world) is None
 
 
+@LIGHTER
 def test_a_report_takes_no_lock_and_leaves_no_record(world: World) -> None:
     world.seed({"a": []})
     before = world.everything()
@@ -165,6 +169,7 @@ def test_a_report_takes_no_lock_and_leaves_no_record(world: World) -> None:
     assert world.everything() == before
 
 
+@LIGHTER
 def test_a_table_that_cannot_be_locked_is_swept_all_the_same(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +205,7 @@ def test_the_last_sweep_and_the_last_complete_one_are_recorded(world: World) -> 
 # -- a sweep whose time is limited
 
 
+@LIGHTER
 def test_a_sweep_that_runs_out_of_time_says_so_and_the_next_goes_on(world: World) -> None:
     found = [world.seed({"a": []}) for _ in range(6)]
     reconciler = world.reconciler()
@@ -217,6 +223,7 @@ def test_a_sweep_that_runs_out_of_time_says_so_and_the_next_goes_on(world: World
     assert all(world.statuses(each) == {"a": "released"} for each in found)
 
 
+@LIGHTER
 def test_what_is_left_is_not_the_same_segments_each_time(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +279,7 @@ def test_lambda_sweeps_and_returns_the_summary(deployed: World) -> None:
     assert aws_lambda.handler(None, Context(900_000))["complete"] is True
 
 
+@LIGHTER
 def test_lambda_stops_in_time_and_says_so(deployed: World) -> None:
     for _ in range(5):
         deployed.seed({"a": []})
@@ -283,6 +291,7 @@ def test_lambda_stops_in_time_and_says_so(deployed: World) -> None:
     assert lock(deployed) is None
 
 
+@LIGHTER
 def test_lambda_steps_aside_too(deployed: World) -> None:
     deployed.seed({"a": []})
     with ThreadPoolExecutor() as threads:
@@ -293,6 +302,7 @@ def test_lambda_steps_aside_too(deployed: World) -> None:
         first.end()
 
 
+@LIGHTER
 def test_lambda_makes_its_clients_once_and_writes_its_metrics(
     make_world: Callable[..., World],
     monkeypatch: pytest.MonkeyPatch,

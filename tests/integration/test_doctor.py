@@ -33,6 +33,9 @@ from tests.support.world import EmulatorSession, World
 
 pytestmark = pytest.mark.integration
 
+LIGHTER = pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
+"""For what is refused before it is sent, or asked of something else."""
+
 EVERYTHING = {
     "USER_CONCURRENCY_TABLE_NAME": "{prefix}-Users",
     "REPO_TABLE_NAME": "{prefix}-Repo",
@@ -130,6 +133,7 @@ def test_where_all_is_well_nothing_fails(make_world: Callable[..., World]) -> No
     assert aws.invoked == invoked
 
 
+@LIGHTER
 def test_a_table_that_is_missing(world: World) -> None:
     found = look(world, task_table_name="nowhere")
     assert of(Level.FAILURE, found) == [("tables", "TaskTable")]
@@ -138,6 +142,7 @@ def test_a_table_that_is_missing(world: World) -> None:
     assert "TASK_TABLE_NAME" in failed.advice
 
 
+@LIGHTER
 def test_tables_that_were_mixed_up(world: World) -> None:
     s = world.settings
     found = look(world, task_table_name=s.task_events_table_name)
@@ -213,6 +218,7 @@ def test_a_stream_without_new_images(world: World) -> None:
     assert any("KEYS_ONLY" in f.found for f in look(world, **changed) if f.level is Level.FAILURE)
 
 
+@LIGHTER
 def test_every_permission_is_tried_by_itself(make_world: Callable[..., World]) -> None:
     world = make_world(
         USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", REPO_TABLE_NAME="{prefix}-Repo"
@@ -233,6 +239,7 @@ def test_every_permission_is_tried_by_itself(make_world: Callable[..., World]) -
             assert f"dynamodb:{action}," in failed.advice
 
 
+@LIGHTER
 def test_what_only_the_doctor_may_not_do_is_no_failure(world: World) -> None:
     denied = "AccessDeniedException"
     name = world.settings.task_table_name
@@ -255,6 +262,7 @@ def test_a_write_that_should_never_happen_is_told(
     assert permissions.PROBE_KEY in failed.advice
 
 
+@LIGHTER
 def test_credentials_that_are_refused_and_an_endpoint_that_does_not_answer(world: World) -> None:
     for code in (
         "UnrecognizedClientException", "InvalidSignatureException", "ExpiredTokenException"
@@ -267,6 +275,7 @@ def test_credentials_that_are_refused_and_an_endpoint_that_does_not_answer(world
     assert of(Level.FAILURE, found) == [("credentials", "AWS")]
 
 
+@LIGHTER
 def test_a_clock_that_is_wrong(world: World) -> None:
     """Asked of the service by its ``Date``, which a refusal has too."""
     for ahead, level, said in (
@@ -279,6 +288,7 @@ def test_a_clock_that_is_wrong(world: World) -> None:
         assert (found.level, said in found.found) == (level, True)
 
 
+@LIGHTER
 def test_pipeline_and_guardrail(make_world: Callable[..., World]) -> None:
     with aws_stub() as aws:
         world = make_world(**EVERYTHING)
@@ -291,6 +301,7 @@ def test_pipeline_and_guardrail(make_world: Callable[..., World]) -> None:
     assert aws.invoked == []
 
 
+@LIGHTER
 def test_slips_and_the_roll_out(make_world: Callable[..., World]) -> None:
     world = make_world(REPAIR_ONLY_REPOS="acme/shop, acme", REPO_TABLE_NAME="{prefix}-Repo")
     world.put(
@@ -389,6 +400,7 @@ def granted(policy: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> dict
     return test_policy.granted(world)
 
 
+@LIGHTER
 def test_it_asks_for_all_that_is_granted_and_needs_what_its_own_policy_adds(
     make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -42,9 +43,9 @@ class Verdict:
     """What came of a run. It is ``ok`` when nothing stands in ``problems``.
 
     Latencies are from the moment at which a child became due to the moment of its repair;
-    ``bound_seconds`` is grace + interval + the longest sweep, and ``over_bound`` counts what took
-    longer. For an abandoned claim the claim timeout stands in for the grace, and for a task that
-    was never started the start timeout.
+    ``bound_seconds`` is grace + the wait for a sweep + the longest sweep, and ``over_bound`` counts
+    what took longer. For an abandoned claim the claim timeout stands in for the grace, and for a
+    task that was never started the start timeout.
     """
 
     orchestrations: int
@@ -194,8 +195,14 @@ def _was_due(
 
 
 def _bound(cause: Cause, promise: Promise, longest_sweep_seconds: float) -> float:
-    allowed = promise.patience.with_cause(cause) + promise.interval
-    return allowed.total_seconds() + longest_sweep_seconds
+    """How long a recovery may take.
+
+    Sweeps do not overlap. What a scan has just passed waits for the next one, which begins an
+    interval after this one began; where a sweep takes several intervals, as many of them.
+    """
+    interval = promise.interval.total_seconds()
+    waited = interval * max(1, math.ceil(longest_sweep_seconds / interval))
+    return promise.patience.with_cause(cause).total_seconds() + waited + longest_sweep_seconds
 
 
 def _astray(

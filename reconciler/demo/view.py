@@ -297,7 +297,7 @@ def draw_verdict(verdict: Verdict, console: Console) -> RenderableType:
 def verdict_rows(verdict: Verdict) -> list[tuple[str, str, str, bool]]:
     """Return (name, value, note, whether it is wrong) for every count of the verdict."""
     by = ", ".join(f"{code} {count}" for code, count in verdict.recovered_by.items())
-    bound = f"bound {verdict.bound_seconds:.1f} s = grace + interval + longest sweep"
+    bound = f"bound {verdict.bound_seconds:.1f} s = grace + wait for a sweep + longest sweep"
     longest, middle = verdict.latency_max_seconds, verdict.latency_median_seconds
     settled = f"{verdict.settled} of {verdict.orchestrations}"
     return [

@@ -303,7 +303,8 @@ class _Diagnoser:
             queue = deque([source])
             while queue:
                 cause = queue.popleft()
-                for key in dependents.get(cause, ()):
+                # In order: what is reached by two ways names the same cause however rows come.
+                for key in sorted(dependents.get(cause, ())):
                     child = unreleased.get(key)
                     if child is None:
                         continue

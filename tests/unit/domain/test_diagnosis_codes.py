@@ -147,6 +147,14 @@ def test_skips_are_transitive_and_beat_success_elsewhere() -> None:
     assert found.children["c"].blockers == ("b",)
 
 
+def test_what_is_doomed_by_two_ways_names_the_same_cause_however_rows_come() -> None:
+    legs = (child("y", "blocked", "a"), child("x", "blocked", "a"))
+    end = child("b", "blocked", "x", "y")
+    forth = look(child("a", "failed"), *legs, end)
+    back = look(child("a", "failed"), *reversed(legs), end)
+    assert forth.children["b"].blockers == back.children["b"].blockers == ("x",)
+
+
 def test_unstarted_task_past_the_start_timeout() -> None:
     late = look(running("b"), tasks=[task("b", "SUBMITTED", age=900)])
     early = look(running("b"), tasks=[task("b", "SUBMITTED", age=899)])

@@ -91,7 +91,10 @@ for code, seconds in pairs(oldest) do
   end
 end
 redis.call('HSET', KEYS[2], 'progress_at', ARGV[4])
-for i = 5, #ARGV, 2 do
+if ARGV[5] ~= 'no' then
+  redis.call('HSET', KEYS[2], 'paused_since', ARGV[5])
+end
+for i = 6, #ARGV, 2 do
   redis.call('ZADD', KEYS[3], ARGV[i], ARGV[i + 1])
 end
 redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1001)
@@ -219,10 +222,12 @@ class Ledger:
         *,
         stuck: Iterable[Stuck] = (),
         unread: bool = False,
+        paused_since: str | None = None,
     ) -> bool:
         """Add a unit's counts, once; returns whether it was the last that was open.
 
         ``unread``: a segment that could not be read, so that the sweep is not complete.
+        ``paused_since``: the time on the pause switch, where the unit came by it.
         """
         units_key, facts, stuck_key = self._keys(sweep_id)
         added = flatten(counts)
@@ -238,9 +243,11 @@ class Ledger:
                 json.dumps(asdict(entry)),
             )
         ]
+        paused = "no" if paused_since is None else paused_since
+        now = repr(self._now())
         left = self._settle(
             keys=[units_key, facts, stuck_key],
-            args=[unit, json.dumps(added), json.dumps(oldest), repr(self._now()), *entries],
+            args=[unit, json.dumps(added), json.dumps(oldest), now, paused, *entries],
         )
         self._client.expire(stuck_key, KEEP_SECONDS)
         return int(left) == 0
@@ -382,13 +389,15 @@ def _summary(
         | {"planned": {name: int(count) for name, count in nested["planned"].items()}}
         | {"oldest_stuck_seconds": nested["oldest"]}
     )
+    mode, paused_since = facts.get("mode") or "repair", facts.get("paused_since")
     return SweepSummary(
         sweep_id=sweep_id,
-        mode=facts.get("mode") or "repair",
+        mode="paused" if mode == "repair" and paused_since is not None else mode,
         complete=not abandoned and not float(facts.get("unread") or 0),
         segments=int(float(facts.get("segments") or 0)),
         duration_seconds=max(0.0, now - float(facts.get("started_at") or now)),
         counts=counts,
+        paused_since=paused_since,
     )
 
 

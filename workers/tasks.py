@@ -75,8 +75,6 @@ def _mode(held: Resources, *, report: bool) -> str:
 def _start(held: Resources, sweep_id: str, *, report: bool) -> dict[str, Any]:
     _close_a_lost_one(held, sweep_id)
     mode = _mode(held, report=report)
-    if mode == "repair" and held.reconciler.paused() is not None:
-        mode = "paused"
     segments = held.reconciler.choose_segments(
         lambda: max(_LEAST_PROCESSES, count_processes(app, _ANSWER_SECONDS))
     )
@@ -120,8 +118,8 @@ def _step_aside(held: Resources, sweep_id: str) -> dict[str, Any]:
 def _close(held: Resources, sweep_id: str, *, abandoned: bool = False) -> None:
     summary = held.ledger.close(sweep_id, abandoned=abandoned)
     if summary is not None:
-        reconciler = held.reconciler
-        record_sweep(summary, held.metrics, reconciler.clock(), reconciler.mode())
+        now = held.reconciler.clock()
+        record_sweep(summary, held.metrics, now, held.settings.repair_mode)
 
 
 def _settle(
@@ -132,10 +130,11 @@ def _settle(
     *,
     stuck: tuple[Stuck, ...] = (),
     unread: bool = False,
+    paused_since: str | None = None,
 ) -> None:
     """Settle a unit of a sweep; whoever settles the last one ends the sweep."""
     if sweep_id is not None and held.ledger.settle(
-        sweep_id, unit, counts, stuck=stuck, unread=unread
+        sweep_id, unit, counts, stuck=stuck, unread=unread, paused_since=paused_since
     ):
         _close(held, sweep_id)
 
@@ -211,7 +210,13 @@ def _step(held: Resources, cursor: SegmentCursor, *, report: bool) -> dict[str, 
             _unit_of(following),
             lambda: enqueuer.segment(following, report=report),
         )
-    _settle(held, cursor.sweep_id, _unit_of(cursor), result.counts)
+    _settle(
+        held,
+        cursor.sweep_id,
+        _unit_of(cursor),
+        result.counts,
+        paused_since=result.paused_since,
+    )
     return {
         "outcome": "read to its end" if following is None else "handed on",
         "segment": f"{cursor.segment + 1} of {cursor.total}",
@@ -358,6 +363,7 @@ def release_child(
             sweep_id=checked_sweep(sweep_id),
             depends_on=_predecessors(depends_on),
             due_since=since,
+            dispatch=_dispatch(held, in_sweep=sweep_id is not None),
         )
         if result.outcome in {"released", "adopted", "reinvoked"} and result.applied:
             latency = _stranded_seconds(since, held.reconciler.clock())

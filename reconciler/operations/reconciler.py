@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from ulid import ULID
 
@@ -39,7 +39,6 @@ from reconciler.operations.pacing import PagePacer
 from reconciler.operations.release import stranded_seconds
 from reconciler.operations.reporting import Reporter
 from reconciler.operations.scan import SegmentCursor, SegmentResult, SegmentScan
-from reconciler.operations.summary import Mode
 from reconciler.settings import Settings
 from reconciler.stores.control import ControlStore, Pause
 from reconciler.stores.dynamodb import measured
@@ -159,11 +158,14 @@ class Reconciler:
         depends_on: tuple[str, ...] | None = None,
         due_since: datetime | None = None,
         report: bool = False,
+        dispatch: ReleaseDispatch | None = None,
     ) -> ReleaseResult:
         """Release a child, if it is due; safe at any time, any number of times.
 
         ``depends_on`` and ``due_since`` are what an evaluation knew: the first saves reading the
         rest of the orchestration, the second is what latency is reckoned from. Both are hints.
+        Should this bring others on (a refusal, the adoption of a finished task), they are released
+        here, or handed to ``dispatch``.
 
         Raises:
             UnknownOrchestrationError, UnknownChildError: there is no such row.
@@ -174,7 +176,7 @@ class Reconciler:
         with measured() as consumed:
             try:
                 result = self._release(
-                    orchestration_id, sub_issue_id, depends_on, due_since, context
+                    orchestration_id, sub_issue_id, depends_on, due_since, context, dispatch
                 )
             except (ReconcilerError, *DEFECTS) as error:
                 if context.apply and lasting(error) and not isinstance(error, UnknownChildError):
@@ -191,6 +193,7 @@ class Reconciler:
         depends_on: tuple[str, ...] | None,
         due_since: datetime | None,
         context: Context,
+        dispatch: ReleaseDispatch | None,
     ) -> ReleaseResult:
         orchestration, child = self._read(orchestration_id, sub_issue_id, depends_on)
         since = due_since or due_moment(orchestration, child)
@@ -210,7 +213,9 @@ class Reconciler:
         if result.applied and self._leads_on(result):
             # Dependents of a refused child are skipped, and of a finished one released, at once.
             refused = JustRefused(sub_issue_id, since) if result.outcome == to.REFUSED else None
-            after = self.evaluator.evaluate(orchestration_id, context, just_refused=refused)
+            after = self.evaluator.evaluate(
+                orchestration_id, context, dispatch, just_refused=refused
+            )
             if after is not None:
                 # What it consumed is metered by the release around it already.
                 counts += replace(after.counts, read_units=0.0, write_units=0.0, requests=0)
@@ -256,17 +261,6 @@ class Reconciler:
     def paused(self) -> Pause | None:
         """Return the pause that holds, if any."""
         return self.control.paused()
-
-    def mode(self) -> Mode | None:
-        """Return what may be done at the moment; None where that cannot be read."""
-        try:
-            pause = self.control.paused()
-        except ReconcilerError:
-            return None
-        if pause is not None:
-            # One whose time is unreadable has lasted too long already.
-            return Mode("paused", moment(pause.since) or datetime.fromtimestamp(1, tz=UTC))
-        return Mode(self.settings.repair_mode)
 
     # -- small tools
 

@@ -22,6 +22,7 @@ from reconciler.domain.rows import parse_orchestration
 from reconciler.errors import DEFECTS, ThrottledError
 from reconciler.operations.counts import Counts
 from reconciler.operations.pacing import PagePacer
+from reconciler.stores import control
 from reconciler.stores.dynamodb import measured
 from reconciler.stores.orchestrations import MAX_KEYS_PER_BATCH, OrchestrationStore, ScanPage
 from reconciler.stores.tasks import TaskStore
@@ -46,10 +47,14 @@ class SegmentCursor:
 
 @dataclass(frozen=True, slots=True)
 class SegmentResult:
-    """What a step read; ``next`` is where the rest begins, None when the segment is read."""
+    """What a step read; ``next`` is where the rest begins, None when the segment is read.
+
+    ``paused_since``: the time on the pause switch, where the step came by it.
+    """
 
     counts: Counts
     next: SegmentCursor | None
+    paused_since: str | None = None
 
 
 class SegmentScan:
@@ -77,6 +82,7 @@ class SegmentScan:
         self._asked = 0  # tasks that have been read for those who wait
         self._read: dict[str, Task | None] = {}
         self._broken: list[str] = []
+        self._paused_since: str | None = None
         self._nominate: Nominate = lambda _: None
 
     def run(
@@ -104,7 +110,7 @@ class SegmentScan:
             if page.next_key is None:
                 self._finish()
                 self._judge_all()
-                return SegmentResult(self._total(), None)
+                return SegmentResult(self._total(), None, self._paused_since)
             start = page.next_key
             if out_of_time():
                 return self._handed_on(cursor, resume, start)
@@ -158,7 +164,7 @@ class SegmentScan:
         following = SegmentCursor(
             cursor.sweep_id, cursor.segment, cursor.total, cursor.step + 1, _plain(start)
         )
-        return SegmentResult(self._total(), following)
+        return SegmentResult(self._total(), following, self._paused_since)
 
     def _total(self) -> Counts:
         return self._counts + Counts(rows_scanned=self._seen, orchestrations_scanned=self._scanned)
@@ -170,6 +176,9 @@ class SegmentScan:
         if not rows:
             return
         name = rows[0]["orchestration_id"]["S"]
+        if name == control.PARTITION:
+            self._paused_since = control.paused_since(rows)
+            return
         try:
             plain = plainly_settled(rows)
             orchestration = None if plain else parse_orchestration(name, rows)

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from reconciler.domain.codes import BENIGN, STUCK_CODES
+from reconciler.domain.model import moment
 from reconciler.observability.metrics import MODES, Metrics
 from reconciler.operations.counts import INTEGERS, Counts
 
@@ -21,7 +22,10 @@ _BENIGN = frozenset(code.value for code in BENIGN)
 
 @dataclass(frozen=True, slots=True)
 class SweepSummary:
-    """What a sweep came to. ``complete``: every segment was read to its end (I6)."""
+    """What a sweep came to. ``complete``: every segment was read to its end (I6).
+
+    ``paused_since``: the time on the pause switch, as the scan came by it; None: no pause.
+    """
 
     sweep_id: str
     mode: str
@@ -29,6 +33,7 @@ class SweepSummary:
     segments: int
     duration_seconds: float
     counts: Counts = field(default_factory=Counts)
+    paused_since: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the object of ``contract.md``; a report adds what a repair would do."""
@@ -63,21 +68,13 @@ class SweepSummary:
         return "complete" if self.complete else "incomplete"
 
 
-@dataclass(frozen=True, slots=True)
-class Mode:
-    """What may be done at the moment: one of ``MODES``, and since when it is paused."""
-
-    name: str
-    paused_since: datetime | None = None
-
-
-def record_sweep(summary: SweepSummary, metrics: Metrics, now: datetime, mode: Mode | None) -> None:
+def record_sweep(summary: SweepSummary, metrics: Metrics, now: datetime, repair_mode: str) -> None:
     """Log a finished sweep, and set the metrics that are of whole sweeps.
 
-    ``mode`` is None where it could not be read; then what was known of it stays.
+    ``repair_mode``: the setting; a sweep that was only to report leaves it as it is.
 
-    Gauges of what is stuck, and the time of the last complete sweep, are set only by a complete
-    one: what an incomplete sweep did not see may be stuck all the same.
+    Gauges of what is stuck, of the mode, and of the last complete sweep are set only by a complete
+    one: what an incomplete sweep did not see may be stuck, or paused, all the same.
     """
     counts = summary.counts
     metrics.increment("reconciler_sweeps_total", outcome=summary.outcome)
@@ -94,11 +91,7 @@ def record_sweep(summary: SweepSummary, metrics: Metrics, now: datetime, mode: M
             oldest = counts.oldest_stuck_seconds.get(code, 0.0)
             metrics.set_gauge("reconciler_stuck_children", stuck, code=code)
             metrics.set_gauge("reconciler_oldest_stuck_seconds", oldest, code=code)
-    if mode is not None:
-        since = mode.paused_since.timestamp() if mode.paused_since is not None else 0.0
-        metrics.set_gauge("reconciler_paused_since_timestamp_seconds", since)
-        for name in MODES:
-            metrics.set_gauge("reconciler_mode", float(name == mode.name), mode=name)
+        _set_mode(summary.paused_since, metrics, repair_mode)
     facts = summary.to_json()
     if counts.errors and not counts.repairs:
         metrics.increment("reconciler_sweep_failures_total", extent="total")
@@ -108,3 +101,14 @@ def record_sweep(summary: SweepSummary, metrics: Metrics, now: datetime, mode: M
         log.warning("orch.sweep.completed", error_id=PARTIAL_FAILURE, **facts)
     else:
         log.info("orch.sweep.completed", **facts)
+
+
+def _set_mode(paused_since: str | None, metrics: Metrics, repair_mode: str) -> None:
+    mode, since = repair_mode, 0.0
+    if paused_since is not None:
+        found = moment(paused_since)
+        # One whose time is unreadable has lasted too long already.
+        mode, since = "paused", found.timestamp() if found is not None else 1.0
+    metrics.set_gauge("reconciler_paused_since_timestamp_seconds", since)
+    for name in MODES:
+        metrics.set_gauge("reconciler_mode", float(name == mode), mode=name)

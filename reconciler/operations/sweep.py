@@ -56,6 +56,7 @@ class _Tally:
         self.pages = 0
         self.unread = 0
         self.withheld: set[str] = set()
+        self.paused_since: str | None = None
         self._nominated: set[str] = set()
         self.counts = Counts()
 
@@ -137,7 +138,8 @@ def run_inline_sweep(
         tally.evaluated(evaluation)
     else:
         _sweep_segments(reconciler, tally, sweep_id, out_of_time, report=report)
-    if mode == "repair" and tally.withheld and reconciler.paused() is not None:
+    paused = tally.paused_since is not None or (tally.withheld and reconciler.paused() is not None)
+    if mode == "repair" and paused:
         mode = "paused"
     summary = SweepSummary(
         sweep_id=sweep_id,
@@ -146,9 +148,10 @@ def run_inline_sweep(
         segments=total,
         duration_seconds=time.monotonic() - started,
         counts=tally.counts,
+        paused_since=tally.paused_since,
     )
     if orchestration_id is None:
-        record_sweep(summary, reconciler.metrics, reconciler.clock(), reconciler.mode())
+        record_sweep(summary, reconciler.metrics, reconciler.clock(), settings.repair_mode)
     return summary
 
 
@@ -233,6 +236,8 @@ def _sweep_segment(
             detail=str(error),
         )
         return
+    if result.paused_since is not None:
+        tally.paused_since = result.paused_since
     if left or result.next is not None:
         tally.leave(result.counts)
     else:

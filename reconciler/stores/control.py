@@ -7,17 +7,18 @@ broker, knows it too.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from reconciler.domain.model import timestamp
+from reconciler.domain.model import Item, timestamp
 from reconciler.domain.rows import text
 from reconciler.stores.dynamodb import DynamoDB
 
 PARTITION = "reconciler#control"
 PAUSE_ROW = "reconciler#pause"
+PAUSED_AT = "paused_at"
 CACHE_SECONDS = 1.0
 
 
@@ -28,6 +29,14 @@ class Pause:
     since: str
     reason: str
     by: str
+
+
+def paused_since(rows: Iterable[Item]) -> str | None:
+    """Return the time on the pause switch among the rows of ``PARTITION``; None: no pause."""
+    for row in rows:
+        if row["sub_issue_id"]["S"] == PAUSE_ROW:
+            return text(row, PAUSED_AT) or ""
+    return None
 
 
 class ControlStore:
@@ -48,7 +57,7 @@ class ControlStore:
         """Pause all repairs; returns the pause that holds, which may be an earlier one."""
         item = {
             **self._key(),
-            "paused_at": {"S": timestamp(now)},
+            PAUSED_AT: {"S": timestamp(now)},
             "reason": {"S": reason or "no reason given"},
             "paused_by": {"S": by or "unknown"},
         }
@@ -84,5 +93,5 @@ class ControlStore:
     @staticmethod
     def _parse(item: Any) -> Pause:  # noqa: ANN401 - typed JSON
         return Pause(
-            text(item, "paused_at") or "", text(item, "reason") or "", text(item, "paused_by") or ""
+            text(item, PAUSED_AT) or "", text(item, "reason") or "", text(item, "paused_by") or ""
         )

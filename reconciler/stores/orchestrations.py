@@ -23,10 +23,12 @@ from reconciler.domain.model import (
 from reconciler.domain.rows import ATTEMPTS_MARKER, SCAN_ATTRIBUTES, parse_orchestration
 from reconciler.errors import StoreUnavailableError
 from reconciler.stores.conditions import Action, Expression, all_of, check, update
+from reconciler.stores.control import PAUSED_AT
 from reconciler.stores.dynamodb import DynamoDB
 
 MAX_KEYS_PER_BATCH = 100
 _BATCH_ROUNDS = 5
+_SCANNED = (*SCAN_ATTRIBUTES, PAUSED_AT)
 _ATTEMPTS_TTL_SECONDS = 30 * 86_400
 
 
@@ -103,8 +105,8 @@ class OrchestrationStore:
             "TableName": self.table,
             "Segment": segment,
             "TotalSegments": total,
-            "ProjectionExpression": ", ".join(f"#{name}" for name in SCAN_ATTRIBUTES),
-            "ExpressionAttributeNames": {f"#{name}": name for name in SCAN_ATTRIBUTES},
+            "ProjectionExpression": ", ".join(f"#{name}" for name in _SCANNED),
+            "ExpressionAttributeNames": {f"#{name}": name for name in _SCANNED},
         }
         if start_key is not None:
             request["ExclusiveStartKey"] = start_key

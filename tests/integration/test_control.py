@@ -43,6 +43,18 @@ def test_a_pause_stops_all_repairs_at_once_and_sweeps_go_on_reporting(world: Wor
     assert sweep(world).counts.released == 1
 
 
+def test_a_pause_is_seen_where_nothing_is_wrong_and_costs_no_request(world: World) -> None:
+    world.seed({"a": []}, {"a": "succeeded"}, meta={"rollup_posted_at": {"S": world.ago(0)}})
+    without = sweep(world)
+    world.reconciler().pause("migration", "ann")
+    summary = sweep(world)
+    assert (without.mode, summary.mode) == ("repair", "paused")
+    assert summary.counts.requests == without.counts.requests
+    since = world.metrics.gauges["reconciler_paused_since_timestamp_seconds", ()]
+    assert since == world.clock().timestamp()
+    assert world.metrics.gauges["reconciler_mode", (("mode", "paused"),)] == 1
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -16,7 +16,7 @@ import pytest
 
 from reconciler.observability.emf import EmfMetrics
 from reconciler.operations.counts import Counts
-from reconciler.operations.summary import Mode, SweepSummary, record_sweep
+from reconciler.operations.summary import SweepSummary, record_sweep
 from reconciler.settings import load_settings
 from tests.support.emf import emf_lines, values
 from tests.support.runbook import ROOT, anchors
@@ -53,7 +53,7 @@ def written() -> list[dict[str, Any]]:
     metrics.declare(load_settings({name: name.lower() for name in tables}))
     metrics.flush()
     summary = SweepSummary("s", "repair", True, 1, 1.0, Counts())  # noqa: FBT003
-    record_sweep(summary, metrics, datetime(2026, 6, 9, tzinfo=UTC), Mode("repair"))
+    record_sweep(summary, metrics, datetime(2026, 6, 9, tzinfo=UTC), "repair")
     metrics.flush()
     return emf_lines(stream.getvalue())
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
 from reconciler.cli.console import print_json
 from reconciler.cli.wiring import operator, reconciler_for_cli, settings_for_cli
 from reconciler.observability.printable import printable
+from reconciler.stores.control import CACHE_SECONDS
 
 
 @click.command()
 @click.option("--reason", default="", help="Shown to everybody for as long as it lasts.")
 @click.option("--json", "as_json", is_flag=True, help="Print the pause as JSON.")
 def pause(*, reason: str, as_json: bool) -> None:
-    """Stop all repairs at once; sweeps go on reporting."""
+    """Stop all repairs: when this returns, none is begun any more. Sweeps go on reporting."""
     held = reconciler_for_cli(settings_for_cli()).pause(reason, operator())
+    # For so long a worker may act on what it read of the switch before.
+    time.sleep(CACHE_SECONDS)
     if as_json:
         print_json({"paused": True, "since": held.since, "by": held.by, "reason": held.reason})
     else:

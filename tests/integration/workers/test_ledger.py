@@ -117,6 +117,15 @@ def test_the_late_end_of_a_lost_sweep_leaves_the_present_one_alone(ledger: Ledge
     assert current.sweep_id == "sweep:2"
 
 
+def test_a_pause_that_one_segment_came_by_is_the_sweeps_mode(ledger: Ledger) -> None:
+    begin(ledger)
+    ledger.settle("sweep:1", UNITS[0], Counts(), paused_since="2026-06-09T12:00:00.000Z")
+    ledger.settle("sweep:1", UNITS[1], Counts())
+    summary = ledger.close("sweep:1")
+    assert summary is not None
+    assert (summary.mode, summary.paused_since) == ("paused", "2026-06-09T12:00:00.000Z")
+
+
 def test_whoever_waits_hears_that_a_sweep_stepped_aside(ledger: Ledger) -> None:
     begin(ledger)
     assert ledger.step_aside("sweep:by-hand-1") == "sweep:1"

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from reconciler.observability.emf import CombinedMetrics, EmfMetrics
 from reconciler.observability.metrics import METRICS, known_series
 from reconciler.operations.counts import Counts
-from reconciler.operations.summary import Mode, SweepSummary, record_sweep
+from reconciler.operations.summary import SweepSummary, record_sweep
 from reconciler.settings import load_settings
 from tests.support.emf import emf_lines, values
 
@@ -90,8 +90,8 @@ def test_a_sweep_sets_every_gauge_once() -> None:
     metrics = EmfMetrics(stream)
     counts = Counts(stuck={"lost_release": 2, "over_budget": 5})
     since = datetime(2026, 6, 9, 12, tzinfo=UTC)
-    summary = SweepSummary("s", "paused", True, 1, 1.0, counts)  # noqa: FBT003
-    record_sweep(summary, metrics, since, Mode("paused", since))
+    summary = SweepSummary("s", "paused", True, 1, 1.0, counts, "2026-06-09T12:00:00Z")  # noqa: FBT003
+    record_sweep(summary, metrics, since, "repair")
     metrics.flush()
     lines = emf_lines(stream.getvalue())
     for metric in METRICS.values():

@@ -14,7 +14,7 @@ from reconciler.errors import ERROR_KINDS
 from reconciler.observability.exporter import repair_bounds
 from reconciler.observability.metrics import EXPORTED, METRICS, QUEUES, RECOVERY_CODES
 from reconciler.operations.counts import Counts
-from reconciler.operations.summary import Mode, SweepSummary, record_sweep
+from reconciler.operations.summary import SweepSummary, record_sweep
 from reconciler.settings import Settings, load_settings
 from tests.support.metrics import RecordingMetrics
 
@@ -85,21 +85,21 @@ def test_a_sweep_that_failed_counts_as_its_log_line_says(
 ) -> None:
     metrics = RecordingMetrics()
     summary = SweepSummary("s", "repair", complete, 1, 1.0, counts)
-    record_sweep(summary, metrics, NOW, Mode("repair"))
+    record_sweep(summary, metrics, NOW, "repair")
     for name in ("total", "partial"):
         assert metrics.count("reconciler_sweep_failures_total", extent=name) == (name == extent)
 
 
 def test_an_incomplete_sweep_leaves_what_was_known() -> None:
     metrics = RecordingMetrics()
-    record_sweep(SweepSummary("s", "repair", False, 1, 1.0), metrics, NOW, None)  # noqa: FBT003
+    record_sweep(SweepSummary("s", "repair", False, 1, 1.0), metrics, NOW, "repair")  # noqa: FBT003
     assert metrics.gauges == {}
 
 
 def test_a_complete_sweep_says_how_it_stands() -> None:
     metrics = RecordingMetrics()
     counts = Counts(stuck={"lost_release": 2, "over_budget": 40})
-    record_sweep(SweepSummary("s", "repair", True, 1, 1.0, counts), metrics, NOW, Mode("report"))  # noqa: FBT003
+    record_sweep(SweepSummary("s", "repair", True, 1, 1.0, counts), metrics, NOW, "report")  # noqa: FBT003
     gauges = {(name, *dict(labels).values()): v for (name, labels), v in metrics.gauges.items()}
     assert gauges["reconciler_stuck_work",] == 2
     assert gauges["reconciler_stuck_children", "over_budget"] == 40

@@ -26,6 +26,9 @@ QUICK = Path(__file__).parent / "quick"
 UNGUARDED = Path(__file__).parent / "unguarded"
 """Where a ``celeryconfig`` is found before the real one: with short waits; and see there."""
 
+SOON = {"QUICK_VISIBILITY_SECONDS": "5"}
+"""For hosts whose unacknowledged messages are to be delivered again after a short while."""
+
 
 @dataclass
 class Host:

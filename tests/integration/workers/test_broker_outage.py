@@ -13,7 +13,7 @@ import redis
 
 from tests.support.broker import Broker, broker_of_its_own, relay_to
 from tests.support.faults import FaultProxy
-from tests.support.hosts import UNGUARDED, Fleet, fleet_of
+from tests.support.hosts import SOON, UNGUARDED, Fleet, fleet_of
 from tests.support.processes import Celery, until
 from tests.support.world import World
 from workers.names import EVALUATE, SWEEP
@@ -34,7 +34,7 @@ def outage_with_a_task_in_flight(
 ) -> str:
     """Stop the broker while a task waits for a table; returns what that task is about."""
     found = stranded(fleet.celery.world)
-    fleet.worker(concurrency=slots)
+    fleet.worker(concurrency=slots, **SOON)
     with proxy.holding("Query", found) as held:
         fleet.send(EVALUATE, found)
         held.wait()

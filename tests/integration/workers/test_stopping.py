@@ -11,7 +11,7 @@ import pytest
 from tests.integration.workers.conftest import Measured
 from tests.support.broker import Broker
 from tests.support.faults import FaultProxy
-from tests.support.hosts import Fleet
+from tests.support.hosts import SOON, Fleet
 from tests.support.processes import until
 from tests.support.world import World
 from workers.names import RELEASE
@@ -65,7 +65,7 @@ def test_a_worker_that_is_stopped_for_good_in_the_midst_of_a_task_loses_nothing(
     """TERM, and KILL when the stop timeout is over: it comes back with the visibility timeout."""
     world = fleet.celery.world
     found = due(world)
-    stopping = fleet.worker("stopping")
+    stopping = fleet.worker("stopping", **SOON)
     with proxy.holding("TransactWriteItems", found, after=True) as held:
         fleet.send(RELEASE, found, "b")
         held.wait()
@@ -74,7 +74,7 @@ def test_a_worker_that_is_stopped_for_good_in_the_midst_of_a_task_loses_nothing(
         os.killpg(stopping.pid, signal.SIGKILL)
         stopping.process.wait()
         assert released(world, found), "committed, and nobody was told"
-        other = fleet.worker("other")
+        other = fleet.worker("other", **SOON)
         until("it to be delivered again", lambda: "already_released" in other.log)
     until("it to be acknowledged", lambda: not own_broker.client.exists("unacked"))
     assert len(world.tasks(found, "b")) == 1

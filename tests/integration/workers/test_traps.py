@@ -9,7 +9,7 @@
 | 4 an outage with a task in flight: the worker exits, is restarted, the work is redone | `test_broker_outage.py::test_a_worker_outlives_an_outage_with_a_task_in_flight`, `test_broker_outage.py::test_without_the_guard_the_worker_exits_and_a_supervisor_is_needed` |
 | 5 an outage with all slots busy | `test_broker_outage.py::test_a_worker_outlives_an_outage_with_a_task_in_flight` |
 | 6 a half-open connection recovers, the sweep repairs the lost message | `test_broker_outage.py::test_a_half_open_connection_recovers_and_the_sweep_makes_up_for_what_it_lost` |
-| 7 kill -9 of a child and of a worker: bounded redelivery | `test_delivery.py::test_a_killed_child_and_a_killed_worker_are_made_up_for_soon` |
+| 7 kill -9 of a child and of a worker: bounded redelivery | `test_delivery.py::test_the_work_of_a_killed_child_is_tried_again_within_seconds`, `test_delivery.py::test_the_work_of_a_killed_worker_is_delivered_again_after_the_visibility_timeout` |
 | 8 the same task twice at once | `test_delivery.py::test_the_same_release_twice_at_once_makes_one_task` |
 | 9 a poison task stops at its limit | `test_delivery.py::test_a_task_that_kills_its_worker_stops_at_its_limit_and_the_others_go_on` |
 | 10 a publish with Redis down or stalled: a bounded error, the gate freed | `test_broker_outage.py::test_a_publish_that_cannot_be_made_fails_soon_and_gives_the_gate_back` |

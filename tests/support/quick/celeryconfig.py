@@ -13,7 +13,8 @@ from pathlib import Path
 _real = runpy.run_path(str(Path(__file__).parents[3] / "celeryconfig.py"))
 globals().update({name: value for name, value in _real.items() if not name.startswith("_")})
 
-_visible = float(os.environ.get("QUICK_VISIBILITY_SECONDS", "5"))
+# Longer than anything that a test holds up, unless it waits for just this to be over.
+_visible = float(os.environ.get("QUICK_VISIBILITY_SECONDS", "120"))
 _waits = {
     "visibility_timeout": _visible,
     "unacked_restore_interval": 1,

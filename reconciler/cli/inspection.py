@@ -7,6 +7,7 @@ from datetime import datetime
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from reconciler.cli import theme
@@ -25,6 +26,7 @@ _MOST_NAMES = 8
 _MOST_REPAIRS = 20
 _MOST_FAILED = 5
 _LONGEST_TITLE = 60
+_LONGEST_LABEL = 24
 _QUIET = "bright_black"
 
 
@@ -153,11 +155,12 @@ def _named(group: Sequence[ChildView], *, unicode: bool) -> Text:
     sign = theme.SIGNS[first.tone]
     glyph = theme.glyph(first.tone, unicode=unicode)
     if len(group) == 1:
-        head = Text(f"{glyph} {first.label}", sign.style)
-        if first.title:
-            head.append(f"  {cut(first.title, _LONGEST_TITLE)}", "bold")
-        return head.append(f"  {first.state}", sign.style).append(
-            f" for {theme.age(first.age_seconds)}", "default"
+        title = cut(first.title, _LONGEST_TITLE)
+        return Text.assemble(
+            (f"{glyph} {first.label}", sign.style),
+            (f"  {title}" if title else "", "bold"),
+            (f"  {first.state}", sign.style),
+            f" for {theme.age(first.age_seconds)}",
         )
     return Text.assemble(
         (f"{glyph} {len(group)} children", sign.style),
@@ -220,17 +223,22 @@ def _repaired(view: View, *, unicode: bool) -> Iterator[RenderableType]:
     yield Text("Repairs already made", "bold")
     labels = {child.sub_issue_id: child.label for child in view.children}
     arrow = "→" if unicode else "->"
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style=_QUIET, no_wrap=True)
+    grid.add_column(style="bold", no_wrap=True, overflow="ellipsis", max_width=_LONGEST_LABEL)
+    grid.add_column(overflow="fold")
+    grid.add_column(style=_QUIET, no_wrap=True, overflow="ellipsis")
     for repair in view.repairs[-_MOST_REPAIRS:]:
         stranded = ""
         if repair.stranded_seconds is not None:
             stranded = f", after {theme.age(repair.stranded_seconds)}"
-        label = labels.get(repair.sub_issue_id, repair.sub_issue_id)
-        yield Text.assemble(
-            (f"  {repair.at[:19].replace('T', ' ')}  ", _QUIET),
-            (label, "bold"),
-            f"  {repair.code}: {repair.before} {arrow} {repair.after}{stranded}",
-            (f"  {repair.sweep_id}", _QUIET),
+        grid.add_row(
+            f"  {repair.at[:19].replace('T', ' ')}",
+            labels.get(repair.sub_issue_id, repair.sub_issue_id),
+            f"{repair.code}: {repair.before} {arrow} {repair.after}{stranded}",
+            repair.sweep_id,
         )
+    yield grid
     if len(view.repairs) > _MOST_REPAIRS:
         yield Text(f"  and {len(view.repairs) - _MOST_REPAIRS} earlier ones", _QUIET)
     if view.repairs_partial:

@@ -131,7 +131,7 @@ def _recovered(facts: Facts) -> Text:
     found = facts.latencies(DAY_SECONDS)
     if found:
         middle, longest = theme.age(median(found)), theme.age(max(found))
-        said.append(f"; they had waited {middle} (median), {longest} at most", _QUIET)
+        said.append(f"; waited {middle} (median), {longest} at most", _QUIET)
     return said
 
 

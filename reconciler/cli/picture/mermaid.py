@@ -9,8 +9,18 @@ _MOST_NODES, _MOST_EDGES = 150, 400
 """Mermaid refuses more than 500 edges or 50,000 characters."""
 
 _LONGEST_LABEL = 60
-_ENTITIES = {ord(sign): f"#{ord(sign)};" for sign in '"#&<>`;\\'}
-"""Mermaid's own way to write what would otherwise be markup."""
+_LOOKALIKES = str.maketrans(
+    {
+        '"': "\u201d",
+        "<": "\u2039",
+        ">": "\u203a",
+        "`": "\u02cb",
+        "&": "\uff06",
+        ";": "\uff1b",
+        "\\": "\u29f5",
+    }
+)
+"""What could be markup, to Mermaid or to the page: its own entities come out wrong in places."""
 
 
 def mermaid(graph: Graph) -> str:
@@ -48,4 +58,4 @@ def _named(node: Node) -> str:
 
 def _escaped(text: str) -> str:
     short = text if len(text) <= _LONGEST_LABEL else text[: _LONGEST_LABEL - 1] + "…"
-    return short.translate(_ENTITIES)
+    return short.translate(_LOOKALIKES)

@@ -140,7 +140,7 @@ def test_recoveries_within_a_time_and_how_long_they_waited() -> None:
     found = facts(recoveries=recoveries)
     assert (found.recovered(HOUR_SECONDS), found.recovered(DAY_SECONDS)) == (1, 3)
     assert found.latencies(DAY_SECONDS) == [130.0, 310.0]
-    assert "1 in the last hour, 3 in the last day; they had waited 3 min 40 s" in text_of(found)
+    assert "1 in the last hour, 3 in the last day; waited 3 min 40 s" in text_of(found)
     assert to_json(found)["recoveries"] == {
         "last_hour": 1,
         "last_day": 3,

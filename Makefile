@@ -10,6 +10,7 @@ SEED ?= 1
 .PHONY: demo test lint types layers unit integration workers simulation chaos seeded-bugs bench image deploy-checks audit sbom lock clean help
 .PHONY: demo test lint types layers unit integration workers simulation simulation-long chaos seeded-bugs bench lock clean help
 .PHONY: demo test lint types layers unit integration workers simulation chaos seeded-bugs bench lock docs local transcript clean help
+.PHONY: browser screenshots
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,7 +48,7 @@ $(VENV)/docs.stamp: requirements/docs.txt $(VENV)/runtime.stamp
 demo: $(VENV)/demo.stamp  ## Watch the backstop work, on embedded parts
 	$(BIN)/reconciler demo $(ARGS)
 
-test: lint types layers unit integration workers simulation deploy-checks  ## All that must pass
+test: lint types layers unit integration workers browser simulation deploy-checks  ## All that must pass
 
 # -- to try things on
 
@@ -78,6 +79,9 @@ integration: $(VENV)/dev.stamp  ## On moto and on DynamoDB Local
 workers: $(VENV)/dev.stamp  ## Real worker processes on a real broker
 	$(PYTEST) tests/integration -m "workers and not chaos"
 
+browser: $(VENV)/dev.stamp  ## Flower in a headless browser (Debian: chromium, chromium-driver)
+	$(PYTEST) tests/integration -m browser
+
 simulation: $(VENV)/dev.stamp  ## Interleavings, exhaustively and at random
 	$(PYTEST) tests/simulation -m "not long" -n 2 --dist loadgroup
 
@@ -89,6 +93,9 @@ chaos: $(VENV)/dev.stamp  ## Break real processes on purpose, for MINUTES, by th
 
 seeded-bugs: $(VENV)/dev.stamp  ## Bugs put into the real code one by one; which test catches each
 	$(BIN)/python -m tests.simulation.seeded_bugs $(ARGS)
+
+screenshots: $(VENV)/dev.stamp  ## The pictures of the docs, made again
+	$(BIN)/python -m docs.screenshots $(ARGS)
 
 bench: $(VENV)/dev.stamp  ## Cost against the floor, on DynamoDB Local (ARGS=--quick, …)
 	@case " $(ARGS) " in *" plot "*) $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt;; esac

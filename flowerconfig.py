@@ -13,6 +13,11 @@ import secrets
 import sys
 from pathlib import Path
 
+from flower.views.monitor import Metrics
+from tornado.web import authenticated
+
+from reconciler.observability.logs import configure_logging
+
 # -- who may look, and who may revoke tasks
 
 
@@ -40,6 +45,13 @@ def _logins() -> list[str]:
 if not os.environ.get("FLOWER_AUTH"):
     # Unless a provider (OAuth 2) has been set up instead.
     basic_auth = _logins()
+
+# Flower leaves two addresses open whatever the login: /healthcheck, which says OK and nothing else,
+# and stays open for the container's health check; and /metrics, which names workers and tasks, and
+# asks for the login here. A scraper has one (`basic_auth`); what the backstop itself counts is
+# served by `reconciler metrics`.
+if not hasattr(Metrics.get, "__wrapped__"):  # this file may be read twice
+    Metrics.get = authenticated(Metrics.get)
 
 # -- what is kept
 
@@ -71,8 +83,16 @@ max_tasks = 20_000
 
 # -- what is shown
 
-# What a task was about and what came of it, at a glance.
-tasks_columns = "name,uuid,state,args,result,received,runtime,worker"
+# How it ended, what it was about (the id says it all) and what came of it, at a glance and within
+# the width of a screen; the rest is to the right, and on the page of the task.
+tasks_columns = "state,uuid,result,received,runtime,name,args,worker"
 natural_time = True
 # Containers come back under new names; the old ones go from the list after an hour.
 purge_offline_workers = 3600
+
+# -- what it says
+
+# Its own lines too are log lines, in the form that all processes here have. Celery has loaded the
+# application, and with it the settings, before it looks for this file.
+if (_loaded := sys.modules.get("workers.application")) is not None:
+    configure_logging(_loaded.settings)

@@ -1,0 +1,274 @@
+"""The pictures of the docs, made again: ``make screenshots``.
+
+A night on embedded parts: events were lost, a sweep has repaired what could be repaired, and the
+rest is for a person. Terminals are drawn by rich, so only Flower's pages need a browser; without
+one they are left as they are. ``ARGS=status`` (or another name) makes one picture only.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import redis
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console, RenderableType
+from selenium.webdriver import Chrome
+
+from reconciler.cli.commands.inspect import look
+from reconciler.cli.facts import read_facts
+from reconciler.cli.find import Found
+from reconciler.cli.inspection import render as inspection
+from reconciler.cli.overview import render as overview
+from reconciler.clock import utc_now
+from reconciler.demo.run import Plan, play, staged
+from reconciler.demo.view import Board, draw, draw_verdict
+from reconciler.embedded.moto_server import moto_server
+from reconciler.embedded.process import running
+from reconciler.embedded.valkey import valkey_server
+from reconciler.observability.logs import configure_logging
+from tests.support.browser import browser
+from tests.support.flower import Flower, flower
+from tests.support.processes import ROOT, Celery, until
+from tests.support.world import Clock, World, build_world
+from workers.ledger import Ledger
+
+IMAGES = ROOT / "docs" / "images"
+TERMINAL = ("status", "inspect", "demo")
+PAGES = ("flower-tasks", "flower-release")
+_COLUMNS = 96
+_WORKER = "worker-1@backstop"
+
+# Without the fonts that rich would have fetched: a picture needs nothing from anywhere.
+_SVG = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace(
+    "Fira Code", "ui-monospace, Menlo, Consolas, DejaVu Sans Mono"
+)
+
+
+class Now(Clock):
+    """The time of day: worker processes have no other."""
+
+    def __call__(self) -> datetime:
+        """Return it."""
+        return utc_now()
+
+
+Part = Callable[[Console], RenderableType]
+
+
+def save(name: str, title: str, *parts: Part) -> None:
+    """Draw parts, one under the other, as a terminal would show them."""
+    out = Console(
+        record=True,
+        width=_COLUMNS,
+        height=46,
+        force_terminal=True,
+        color_system="truecolor",
+        file=io.StringIO(),
+        highlight=False,
+        emoji=False,
+    )
+    out.print(f"[bold green]$[/] {title}")
+    for part in parts:
+        out.print(part(out))
+    text = out.export_svg(title=title, code_format=_SVG, unique_id=name)
+    (IMAGES / f"{name}.svg").write_text(text, encoding="utf-8")
+    sys.stdout.write(f"docs/images/{name}.svg\n")
+
+
+# -- the night
+
+
+@contextmanager
+def night(directory: Path) -> Iterator[tuple[World, Celery]]:
+    """Tables, a broker and a worker; and this process's environment set to them."""
+    with ExitStack() as stack:
+        broker = stack.enter_context(valkey_server(directory, durable=False))
+        world = build_world(
+            stack.enter_context(moto_server(directory)),
+            USER_CONCURRENCY_TABLE_NAME="Users",
+            STRANDED_GRACE_SECONDS="60",
+        )
+        world.clock = Now()
+        celery = Celery(world, broker, directory)
+        os.environ.update(celery.environment)
+        configure_logging(world.settings.model_copy(update={"log_level": "ERROR"}))
+        yield world, celery
+
+
+@contextmanager
+def worker(celery: Celery) -> Iterator[None]:
+    """A worker under a name that is of no machine."""
+    log = celery.directory / "worker.log"
+    with running(
+        celery.command("worker", "-c", "2", "-n", _WORKER, "--without-mingle"),
+        ready=lambda: log.exists() and b"ready." in log.read_bytes(),
+        log=log,
+        env=celery.environment,
+        cwd=ROOT,
+    ):
+        yield
+
+
+def sweep(celery: Celery) -> None:
+    """Ask for a sweep, and wait for it."""
+    from workers.application import app  # noqa: PLC0415 - the environment is set by now
+    from workers.enqueue import submit_sweep  # noqa: PLC0415
+
+    ledger = Ledger(redis.Redis.from_url(f"{celery.broker}/0", socket_timeout=10))
+    name = submit_sweep(app)
+    until("the sweep", lambda: ledger.wait(name, 1))
+
+
+TITLES = {
+    "schema": "Orders schema",
+    "api": "Checkout API",
+    "pay": "Payment provider",
+    "mail": "Confirmation mail",
+    "ui": "Checkout page",
+    "e2e": "End-to-end tests",
+    "docs": "Write it up",
+}
+GRAPH = {
+    "schema": [], "api": ["schema"], "pay": ["schema"], "mail": ["schema"], "ui": ["api"],
+    "e2e": ["ui", "pay"], "docs": ["e2e", "mail"],
+}  # fmt: skip
+
+
+def checkout(world: World) -> str:
+    """One orchestration in the middle of its work, of which events were lost."""
+    rows = {
+        key: {"display_id": {"S": f"SHOP-{number}"}, "title": {"S": title}}
+        for number, (key, title) in enumerate(TITLES.items(), start=41)
+    }
+    statuses = {"schema": "released", "pay": "blocked", "mail": "blocked"}
+    meta = {"parent_issue_ref": {"S": "SHOP-40"}}
+    return world.seed(
+        GRAPH, statuses, tasks={"schema": "COMPLETED"}, rows=rows, meta=meta, age=1500
+    )
+
+
+def go_on(world: World, found: str) -> None:
+    """Let its tasks go on, with nobody to hear of it."""
+    by_child = {key: world.tasks(found, key)[0]["task_id"]["S"] for key in ("api", "pay", "mail")}
+    world.finish(by_child["api"], age=900)
+    world.finish(by_child["mail"], "FAILED", age=700)
+    world.client.update_item(
+        TableName=world.settings.task_table_name,
+        Key={"task_id": {"S": by_child["pay"]}},
+        UpdateExpression="SET #s = :running, status_created_at = :entered",
+        ExpressionAttributeNames={"#s": "status"},
+        ExpressionAttributeValues={
+            ":running": {"S": "RUNNING"},
+            ":entered": {"S": f"RUNNING#{world.ago(400)}"},
+        },
+    )
+
+
+def for_a_person(world: World) -> None:
+    """What no sweep can repair."""
+    world.seed({"import": []}, {"import": "released"}, tasks={"import": "RUNNING"}, age=2 * 86_400)
+    world.seed({"a": ["b"], "b": ["a"]}, age=5 * 3600)
+    rows = {"export": {"child_task_id": {"S": "01ARZ3NDEKTSV4RRFFQ69G5FAV"}}}
+    world.seed({"export": []}, {"export": "released"}, rows=rows, age=3 * 3600)
+    world.seed({"report": [], "print": ["report"]}, {"report": "succeeded"}, age=1200, user="eva")
+    world.put("Users", {"user_id": {"S": "eva"}, "active_count": {"N": "10"}})
+
+
+def pictures(wanted: set[str]) -> None:
+    """Make all but the demo's."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        world, celery = stack.enter_context(night(directory))
+        found = checkout(world)
+        for _ in range(2):
+            world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"}, age=800)
+        for_a_person(world)
+        page = stack.enter_context(flower(celery)) if wanted & set(PAGES) else None
+        stack.enter_context(worker(celery))
+        if page is not None:
+            until("Flower to see the worker", page.workers)
+        sweep(celery)
+        go_on(world, found)
+        if "inspect" in wanted:
+            view = look(world.reconciler(), Found(found))
+            title = "reconciler inspect SHOP-42"
+            save("inspect", title, lambda out: inspection(view, out, utc_now()))
+        sweep(celery)
+        if "status" in wanted:
+            client = redis.Redis.from_url(f"{celery.broker}/0")
+            facts = read_facts(world.settings, client, world.reconciler(), details=True)
+            save("status", "reconciler status", lambda out: overview(facts, out))
+        if page is not None:
+            browse(page, found, directory)
+
+
+# -- Flower
+
+
+def browse(page: Flower, orchestration_id: str, directory: Path) -> None:
+    """Take Flower's pages: the list of tasks, and one release."""
+    release = next(
+        name for name in page.tasks() if name.startswith(f"release:{orchestration_id}_api")
+    )
+    with browser(directory / "profile", width=1520, height=860) as chrome:
+        chrome.get(page.with_login)
+        chrome.get(f"{page.address}/tasks")
+        until("the list", lambda: ":" in chrome.find_element("id", "tasks-table").text)
+        _take(chrome, "flower-tasks")
+        chrome.get(f"{page.address}/task/{release}")
+        until("the release", lambda: "Arguments" in chrome.page_source)
+        _take(chrome, "flower-release")
+
+
+def _take(chrome: Chrome, name: str) -> None:
+    chrome.save_screenshot(str(IMAGES / f"{name}.png"))
+    sys.stdout.write(f"docs/images/{name}.png\n")
+
+
+# -- the demo
+
+
+def demo() -> None:
+    """Play the short demo; its board in the middle of the outage, and the verdict."""
+    plan = Plan(orchestrations=10, before=4.0, outage=9.0, most=90.0, interval=3, grace=1)
+    middle: list[Board] = []
+
+    def keep(board: Board) -> None:
+        # The last moment of the outage.
+        if board.down_for is not None:
+            middle[:] = [board]
+
+    with tempfile.TemporaryDirectory() as directory, staged(plan, Path(directory), _say) as stage:
+        verdict = play(stage, keep)
+    save(
+        "demo",
+        "make demo",
+        lambda out: draw(middle[0], out),
+        lambda out: draw_verdict(verdict, out),
+    )
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+def main() -> None:
+    """Make the pictures that are named, or all."""
+    wanted = set(sys.argv[1:]) or {*TERMINAL, *PAGES}
+    IMAGES.mkdir(exist_ok=True)
+    if "demo" in wanted:
+        demo()
+    if wanted - {"demo"}:
+        pictures(wanted)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Flower on a real broker, asked as a program asks it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reconciler.embedded.process import answers_http, free_port, running
+from tests.support.processes import ROOT, Celery
+
+LOGIN = "eva:correct-horse-battery"  # of a Flower that lives for one test
+
+
+@dataclass(frozen=True)
+class Flower:
+    """Where it is. ``address``: without a login; ``log``: what it has written."""
+
+    address: str
+    log: Path
+
+    @property
+    def with_login(self) -> str:
+        """The first page; at a prefix its address ends in a slash."""
+        return self.address.replace("://", f"://{LOGIN}@") + "/"
+
+    def get(self, path: str, *, login: str | None = LOGIN) -> tuple[int, str]:
+        """Return status and body of what stands at a path."""
+        request = urllib.request.Request(f"{self.address}{path}")  # noqa: S310 - loopback
+        if login is not None:
+            token = base64.b64encode(login.encode()).decode()
+            request.add_header("Authorization", f"Basic {token}")
+        try:
+            with urllib.request.urlopen(request) as answer:  # noqa: S310 - loopback
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def workers(self) -> dict[str, Any]:
+        """Return the workers that it has heard of."""
+        found: dict[str, Any] = json.loads(self.get("/api/workers?status=1")[1] or "{}")
+        return found
+
+    def tasks(self) -> dict[str, dict[str, Any]]:
+        """Return the tasks that it has heard of, by id."""
+        found: dict[str, dict[str, Any]] = json.loads(self.get("/api/tasks")[1] or "{}")
+        return found
+
+
+@contextmanager
+def flower(celery: Celery, name: str = "flower", *, prefix: str = "") -> Iterator[Flower]:
+    """Run one, as ``flowerconfig.py`` has it, for as long as the block lasts."""
+    port = free_port()
+    options = [f"--port={port}", "--address=127.0.0.1"]
+    log = celery.directory / f"{name}.log"
+    environment = {
+        **celery.environment,
+        "FLOWER_BASIC_AUTH": LOGIN,
+        "FLOWER_DB": str(celery.directory / name),
+        **({"FLOWER_URL_PREFIX": prefix} if prefix else {}),
+    }
+    with running(
+        celery.command("flower", *options),
+        ready=lambda: answers_http(f"http://127.0.0.1:{port}"),
+        log=log,
+        env=environment,
+        cwd=ROOT,
+    ):
+        yield Flower(f"http://127.0.0.1:{port}{f'/{prefix}' if prefix else ''}", log)

@@ -60,12 +60,9 @@ class Now(Clock):
         return utc_now()
 
 
-Part = Callable[[Console], RenderableType]
-
-
-def save(name: str, title: str, *parts: Part) -> None:
-    """Draw parts, one under the other, as a terminal would show them."""
-    out = Console(
+def screen() -> Console:
+    """Return a terminal that remembers what it was shown."""
+    return Console(
         record=True,
         width=_COLUMNS,
         height=46,
@@ -75,6 +72,14 @@ def save(name: str, title: str, *parts: Part) -> None:
         highlight=False,
         emoji=False,
     )
+
+
+Part = Callable[[Console], RenderableType]
+
+
+def save(name: str, title: str, *parts: Part) -> None:
+    """Draw parts, one under the other, as a terminal would show them."""
+    out = screen()
     out.print(f"[bold green]$[/] {title}")
     for part in parts:
         out.print(part(out))
@@ -237,23 +242,21 @@ def _take(chrome: Chrome, name: str) -> None:
 
 
 def demo() -> None:
-    """Play the short demo; its board in the middle of the outage, and the verdict."""
+    """Play the short demo; its board when most children were stranded, and the verdict."""
     plan = Plan(orchestrations=10, before=4.0, outage=9.0, most=90.0, interval=3, grace=1)
-    middle: list[Board] = []
+    most = -1
+    frame: RenderableType = ""
 
     def keep(board: Board) -> None:
-        # The last moment of the outage.
-        if board.down_for is not None:
-            middle[:] = [board]
+        nonlocal most, frame
+        stranded = len(board.observer.stranded)
+        if board.down_for is not None and stranded >= most:
+            # Drawn at once: what a board shows goes on changing.
+            most, frame = stranded, draw(board, screen())
 
     with tempfile.TemporaryDirectory() as directory, staged(plan, Path(directory), _say) as stage:
         verdict = play(stage, keep)
-    save(
-        "demo",
-        "make demo",
-        lambda out: draw(middle[0], out),
-        lambda out: draw_verdict(verdict, out),
-    )
+    save("demo", "make demo", lambda _: frame, lambda out: draw_verdict(verdict, out))
 
 
 def _say(line: str) -> None:

@@ -226,8 +226,9 @@ def _repaired(view: View, *, unicode: bool) -> Iterator[RenderableType]:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style=_QUIET, no_wrap=True)
     grid.add_column(style="bold", no_wrap=True, overflow="ellipsis", max_width=_LONGEST_LABEL)
-    grid.add_column(overflow="fold")
-    grid.add_column(style=_QUIET, no_wrap=True, overflow="ellipsis")
+    grid.add_column(no_wrap=True, overflow="ellipsis")
+    # One word: where there is little room, it is what is cut.
+    grid.add_column(style=_QUIET, overflow="ellipsis")
     for repair in view.repairs[-_MOST_REPAIRS:]:
         stranded = ""
         if repair.stranded_seconds is not None:

@@ -37,7 +37,6 @@ class Host:
     child: Child
     directory: Path
     ready: str
-    _starts: int = 0
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -108,15 +107,19 @@ class Fleet:
     hosts: dict[str, Host] = field(default_factory=dict)
 
     def worker(
-        self, name: str = "w1", *options: str, concurrency: int = 1, **environment: str
+        self,
+        name: str = "w1",
+        *,
+        concurrency: int = 1,
+        environment: Mapping[str, str] | None = None,
     ) -> Host:
         """Start a worker."""
         arguments = ("worker", "-c", str(concurrency), "-n", f"{name}@%h", "--without-mingle")
-        return self._start(name, (*arguments, *options), "ready.", environment)
+        return self._start(name, arguments, "ready.", environment or {})
 
-    def beat(self, name: str = "beat", **environment: str) -> Host:
+    def beat(self, name: str = "beat") -> Host:
         """Start a beat."""
-        return self._start(name, ("beat", "--pidfile="), "beat: Starting", environment)
+        return self._start(name, ("beat", "--pidfile="), "beat: Starting", {})
 
     def _start(
         self, name: str, arguments: tuple[str, ...], ready: str, environment: Mapping[str, str]

@@ -34,7 +34,7 @@ def outage_with_a_task_in_flight(
 ) -> str:
     """Stop the broker while a task waits for a table; returns what that task is about."""
     found = stranded(fleet.celery.world)
-    fleet.worker(concurrency=slots, **SOON)
+    fleet.worker(concurrency=slots, environment=SOON)
     with proxy.holding("Query", found) as held:
         fleet.send(EVALUATE, found)
         held.wait()

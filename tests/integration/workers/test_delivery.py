@@ -145,12 +145,12 @@ def test_the_work_of_a_killed_worker_is_delivered_again_after_the_visibility_tim
     """Trap 7: at once when that is over. With the default intervals it was 91 to 101 s later."""
     world = fleet.celery.world
     found = due(world)
-    lost = fleet.worker("lost", **SOON)
+    lost = fleet.worker("lost", environment=SOON)
     with proxy.holding("TransactWriteItems", found) as held:
         fleet.send(RELEASE, found, "b")
         held.wait()
         lost.kill()
-        fleet.worker("other", **SOON)
+        fleet.worker("other", environment=SOON)
         held.wait(2, timeout_seconds=60.0)
     until("the release", lambda: released(world, found))
     until("it to be acknowledged", lambda: all_done(own_broker))

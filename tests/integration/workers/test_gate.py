@@ -91,14 +91,14 @@ def test_the_key_of_a_lost_worker_is_given_back_by_whoever_does_its_work(
     world, client = fleet.celery.world, own_broker.client
     found = stranded(world)
     key = f"{PREFIX}evaluate:{found}"
-    lost = fleet.worker("lost", **SOON)
+    lost = fleet.worker("lost", environment=SOON)
     with proxy.holding("Query", found) as held:
         assert enqueuer.evaluate(found, "sweep:1", report=False)
         held.wait()
         lost.kill()
         assert client.exists(key)
         assert not enqueuer.evaluate(found, "sweep:1", report=False)
-        fleet.worker("other", **SOON)
+        fleet.worker("other", environment=SOON)
         held.wait(2)
         assert client.exists(key)
     until("the work to be done", lambda: world.statuses(found)["a"] == "succeeded")

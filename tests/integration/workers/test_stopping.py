@@ -65,7 +65,7 @@ def test_a_worker_that_is_stopped_for_good_in_the_midst_of_a_task_loses_nothing(
     """TERM, and KILL when the stop timeout is over: it comes back with the visibility timeout."""
     world = fleet.celery.world
     found = due(world)
-    stopping = fleet.worker("stopping", **SOON)
+    stopping = fleet.worker("stopping", environment=SOON)
     with proxy.holding("TransactWriteItems", found, after=True) as held:
         fleet.send(RELEASE, found, "b")
         held.wait()
@@ -74,7 +74,7 @@ def test_a_worker_that_is_stopped_for_good_in_the_midst_of_a_task_loses_nothing(
         os.killpg(stopping.pid, signal.SIGKILL)
         stopping.process.wait()
         assert released(world, found), "committed, and nobody was told"
-        other = fleet.worker("other", **SOON)
+        other = fleet.worker("other", environment=SOON)
         until("it to be delivered again", lambda: "already_released" in other.log)
     until("it to be acknowledged", lambda: not own_broker.client.exists("unacked"))
     assert len(world.tasks(found, "b")) == 1

@@ -12,12 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from reconciler.embedded.dynamodb_local import dynamodb_local
 from reconciler.embedded.moto_server import moto_server
 from reconciler.embedded.process import EmbeddedServerError
 from reconciler.embedded.valkey import valkey_server
 from tests.support.world import World, build_world, make_client
+
+# How fast examples are made says how loaded the machine is, and nothing of what is tested.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 Launcher = Callable[[Path], AbstractContextManager[str]]
 _LAUNCHERS: dict[str, Launcher] = {"moto": moto_server, "dynamodb_local": dynamodb_local}

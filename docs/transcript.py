@@ -40,6 +40,7 @@ MAY_END_WITH = {
 """What finds something stuck says so by its exit code."""
 
 _PATIENCE_SECONDS = 600.0
+_END_SECONDS = 60.0
 _MOST_LINES = 60
 _SUMMARY_LINES = 1
 """Of the tests: that they passed is what counts, and each new one would change the rest."""
@@ -109,18 +110,27 @@ class Shell:
     def close(self) -> None:
         """End everything that was started, workers first."""
         for process in (self._bash, *self._stays):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            _signal(process, signal.SIGTERM)
+            deadline = time.monotonic() + _END_SECONDS
+            # The whole group, and not only its leader: what it started has servers of its own.
+            while _signal(process, 0) and time.monotonic() < deadline:
+                process.poll()
+                time.sleep(0.1)
+            _signal(process, signal.SIGKILL)
+            process.wait()
         for pipe in (self._bash.stdin, self._bash.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+
+def _signal(process: subprocess.Popen[str] | subprocess.Popen[bytes], number: int) -> bool:
+    """Signal a process's group; False when none of it is left."""
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

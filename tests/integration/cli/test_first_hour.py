@@ -68,6 +68,17 @@ def test_a_command_that_fails_ends_the_recording(tmp_path: Path) -> None:
             perform(held, "(exit 3)")
 
 
+def test_what_was_started_has_ended_when_the_shell_has(tmp_path: Path) -> None:
+    """What takes its time to end is waited for: here a child that first writes a file."""
+    slow = "import signal, sys, time; signal.signal(15, lambda *_: (time.sleep(1), sys.exit()))"
+    waits = f"{slow}; print(1, file=open('there', 'w')); signal.pause()"
+    with shell(tmp_path, {"PATH": os.environ["PATH"]}) as held:
+        held.stay(f'{sys.executable} -c "{waits}" & wait', tmp_path / "there")
+        (stayed,) = held._stays
+    with pytest.raises(ProcessLookupError):
+        os.killpg(stayed.pid, 0)
+
+
 def test_what_differs_from_run_to_run_is_replaced(tmp_path: Path) -> None:
     normaliser = Normaliser(tmp_path)
     orchestration = "orch_f0ebb94491760b67da177eced96fee4e"

@@ -11,6 +11,7 @@ SEED ?= 1
 .PHONY: demo test lint types layers unit integration workers simulation simulation-long chaos seeded-bugs bench lock clean help
 .PHONY: demo test lint types layers unit integration workers simulation chaos seeded-bugs bench lock docs local transcript clean help
 .PHONY: browser screenshots
+.PHONY: demo test lint types layers unit integration workers simulation simulation-long chaos seeded-bugs bench lock clean help
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -81,6 +82,11 @@ workers: $(VENV)/dev.stamp  ## Real worker processes on a real broker
 
 browser: $(VENV)/dev.stamp  ## Flower in a headless browser (Debian: chromium, chromium-driver)
 	$(PYTEST) tests/integration -m browser
+simulation: $(VENV)/dev.stamp  ## Interleavings, exhaustively and at random
+	$(PYTEST) tests/simulation -m "not long" -n 2 --dist loadgroup
+
+simulation-long: $(VENV)/dev.stamp  ## The larger ones, and random ones for about MINUTES
+	SIMULATION_MINUTES=$(MINUTES) $(PYTEST) tests/simulation -m long -n 2
 
 simulation: $(VENV)/dev.stamp  ## Interleavings, exhaustively and at random
 	$(PYTEST) tests/simulation -m "not long" -n 2 --dist loadgroup

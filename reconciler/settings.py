@@ -26,6 +26,7 @@ from reconciler import broker_url
 from reconciler.errors import SettingsError
 
 DAY_SECONDS = 86_400
+_LONGEST_SHOWN = 120
 
 
 def _split(value: object) -> object:
@@ -154,6 +155,7 @@ class Settings(BaseModel):
     scan_read_units_per_second: float | None = Field(
         default=None,
         gt=0,
+        allow_inf_nan=False,
         description="Ceiling on what the scan reads, in read units per second over all segments "
         "and workers; it gives way to throttling in any case",
     )
@@ -231,19 +233,21 @@ def _one_line(error: ValidationError) -> str:
         else:
             said = problem["msg"].removeprefix("Value error, ")
             said = said[0].lower() + said[1:]
-            parts[name] = f"{name}={_shown(name, problem['input'])!r} makes no sense: {said}"
+            parts[name] = f"{name}={_shown(name, problem['input'])} makes no sense: {said}"
     if "SWEEP_SEGMENTS" in parts:
         given = next(p["input"] for p in error.errors() if p["loc"][:1] == ("sweep_segments",))
         parts["SWEEP_SEGMENTS"] = (
-            f"SWEEP_SEGMENTS={given!r} makes no sense: it is `auto` or a number from 1 to 100000"
+            f"SWEEP_SEGMENTS={_shown('SWEEP_SEGMENTS', given)} makes no sense: "
+            "it is `auto` or a number from 1 to 100000"
         )
     return "; ".join(parts.values())
 
 
-def _shown(name: str, given: object) -> object:
-    """Return a value as a message may show it: without the broker's password."""
+def _shown(name: str, given: object) -> str:
+    """Return a value as a message may show it: in short, and without the broker's password."""
     if name == "BROKER_PASSWORD":
-        return broker_url.MASK
+        return repr(broker_url.MASK)
     if isinstance(given, str) and name.startswith("CELERY_"):
-        return broker_url.shown(given)
-    return given
+        given = broker_url.shown(given)
+    said = repr(given)
+    return said if len(said) <= _LONGEST_SHOWN else f"{said[:_LONGEST_SHOWN]}…"

@@ -37,6 +37,9 @@ from workers.running import (
 
 log = structlog.get_logger("reconciler")
 
+MOST_SEGMENTS = 1_000_000
+"""As many as DynamoDB lets a scan have."""
+
 STEP_SECONDS = 20.0
 _LEAST_PROCESSES = 8
 """For how many processes a table is cut up at least: some may not have answered in time."""
@@ -239,11 +242,25 @@ def _cursor_from(cursor: object) -> SegmentCursor | None:
     known = {field.name for field in fields(SegmentCursor)}
     try:
         at = SegmentCursor(**{name: value for name, value in cursor.items() if name in known})
-        numbers = (at.segment, at.total, at.step)
-        sound = all(isinstance(n, int) and n >= 0 for n in numbers) and at.segment < at.total
     except TypeError:
         return None
-    return at if sound and isinstance(at.sweep_id, str) else None
+    numbers = (at.segment, at.total, at.step)
+    # A bool is an int, and no number of a segment.
+    sound = all(type(number) is int and number >= 0 for number in numbers)
+    if not sound or not at.segment < at.total <= MOST_SEGMENTS:
+        return None
+    return at if isinstance(at.sweep_id, str) and _is_key(at.start_key) else None
+
+
+def _is_key(key: object) -> bool:
+    """Whether this is where a scan can go on: the key of a row, or none for the beginning."""
+    if key is None:
+        return True
+    return (
+        isinstance(key, dict)
+        and key.keys() == {"orchestration_id", "sub_issue_id"}
+        and all(isinstance(part, str) and part for part in key.values())
+    )
 
 
 # -- one orchestration

@@ -1,0 +1,8 @@
+"""The tables that the workers' module must find named in the environment when it is imported."""
+
+from __future__ import annotations
+
+import os
+
+for _name in ("ORCHESTRATION_TABLE_NAME", "TASK_TABLE_NAME", "TASK_EVENTS_TABLE_NAME"):
+    os.environ.setdefault(_name, _name.lower())

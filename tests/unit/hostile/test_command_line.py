@@ -1,0 +1,68 @@
+"""Arguments that nobody meant: every sub-command ends with a code, and in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from io import StringIO
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconciler.cli.main import root
+from tests.simulation.memory_dynamodb import MemoryDynamoDB
+from tests.simulation.scheduler import ClockHand
+from tests.simulation.world import ORCH, START, DirectPort, reconciler_on, sim_settings
+from tests.unit.hostile.values import texts
+
+COMMANDS = ("inspect", "release", "sweep", "pause", "resume")
+OPTIONS = (
+    "--json", "--report", "--inline", "--orchestration", "--format", "--reason",
+    "--help", "-h", "--", "-", "--version", "--no-such-option", "svg",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_tables_in_memory() -> Iterator[MemoryDynamoDB]:
+    database = MemoryDynamoDB()
+    made = reconciler_on(DirectPort(database, ClockHand(START)))
+    with ExitStack() as stack:
+        stack.enter_context(patch("reconciler.cli.wiring.load_settings", sim_settings))
+        for name in ("inspect", "release", "sweep", "control"):
+            where = f"reconciler.cli.commands.{name}.reconciler_for_cli"
+            stack.enter_context(patch(where, lambda _: made))
+        away = {"CELERY_BROKER_URL": "", "LOG_LEVEL": "ERROR"}
+        stack.enter_context(patch.dict("os.environ", away))
+        yield database
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        root.main(list(arguments))
+    code = ended.value.code
+    assert isinstance(code, int)
+    return code, err.getvalue()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(COMMANDS),
+    st.lists(st.one_of(st.sampled_from([*OPTIONS, ORCH, "a"]), texts), max_size=5),
+)
+def test_any_arguments_end_with_a_code(command: str, arguments: list[str]) -> None:
+    code, said = run(command, *arguments)
+    assert code in {0, 1, 2}, said
+    assert "Traceback" not in said
+    assert "RECONCILER_DEBUG" not in said, said
+
+
+@settings(max_examples=50, deadline=None)
+@given(texts.filter(lambda text: text[:1] != "-"))
+def test_a_name_that_does_not_exist_is_one_line_and_code_2(name: str) -> None:
+    for arguments in (("release", name, name), ("sweep", "--inline", "--orchestration", name)):
+        code, said = run(*arguments)
+        lines = [line for line in said.splitlines() if not line.startswith("{")]
+        assert (code, len(lines)) == (2, 1), said

@@ -1,0 +1,88 @@
+"""Graphs of thousands: no recursion, no quadratic cost, whatever their shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from reconciler.cli.explain import graph_of, to_json
+from reconciler.cli.inspection import picture, render
+from reconciler.cli.picture.mermaid import mermaid
+from reconciler.cli.picture.svg import svg
+from reconciler.cli.views import shown
+from reconciler.domain.diagnosis import Diagnosis, Evidence, diagnose
+from reconciler.domain.model import Child, ChildStatus, Meta, Orchestration
+from reconciler.domain.planning import plan
+from tests.support.strategies import NOW, ORCHESTRATION_ID, POLICY, ago
+from tests.unit.cli.views import orchestration as seen
+from tests.unit.cli.views import view_of
+
+MANY = 3000
+Before = Callable[[int], tuple[int, ...]]
+
+SHAPES: dict[str, Before] = {
+    "chain": lambda n: (n - 1,) if n else (),
+    "cycle": lambda n: ((n - 1) % MANY,),
+    "chain behind a cycle": lambda n: (n - 1,) if n > 3 else ((n - 1) % 3,) if n < 3 else (2,),
+    "star": lambda n: (0,) if n else (),
+    "funnel": lambda n: tuple(range(n)) if n == MANY - 1 else (),
+    "each on itself": lambda n: (n,),
+    "ladder": lambda n: (n - 2, n - 1) if n > 1 else (),
+    "all dangling": lambda _: (MANY + 1,),
+}
+
+
+def orchestration(before: Before, first: ChildStatus) -> Orchestration:
+    children = {}
+    for number in range(MANY):
+        status = first if number == 0 else ChildStatus.BLOCKED
+        after = tuple(f"s{key}" for key in before(number))
+        key = f"s{number}"
+        children[key] = Child(
+            ORCHESTRATION_ID, key, status, status.value, after, updated_at=ago(9000)
+        )
+    meta = Meta(ORCHESTRATION_ID, MANY, "u", "r", ago(9000), ago(9000), settled=False)
+    return Orchestration(ORCHESTRATION_ID, meta, children)
+
+
+def diagnosed(whole: Orchestration) -> Diagnosis:
+    found = diagnose(whole, Evidence(), POLICY, NOW)
+    plan(whole, found, Evidence(), POLICY, NOW)
+    return found
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("first", [ChildStatus.BLOCKED, ChildStatus.SUCCEEDED, ChildStatus.FAILED])
+def test_it_is_diagnosed_and_planned(shape: str, first: ChildStatus) -> None:
+    whole = orchestration(SHAPES[shape], first)
+    alive = sum(not child.terminal for child in whole.children.values())
+    assert len(diagnosed(whole).children) == alive
+
+
+def test_a_failure_at_the_head_of_a_chain_skips_all_of_it_in_order() -> None:
+    whole = orchestration(SHAPES["chain"], ChildStatus.FAILED)
+    found = diagnosed(whole)
+    actions = plan(whole, found, Evidence(), POLICY, NOW).actions
+    assert [action.sub_issue_id for action in actions] == [f"s{n}" for n in range(1, MANY)]
+
+
+def test_a_cycle_is_one_whole() -> None:
+    found = diagnosed(orchestration(SHAPES["cycle"], ChildStatus.BLOCKED))
+    assert {child.code.value for child in found.children.values()} == {"dependency_cycle"}
+
+
+@pytest.mark.parametrize("shape", ["chain", "cycle", "chain behind a cycle", "ladder", "star"])
+def test_inspect_draws_it_in_every_form(shape: str) -> None:
+    graph = {f"s{n}": [f"s{key}" for key in SHAPES[shape](n)] for n in range(MANY)}
+    view = shown(view_of(seen(graph)))
+    layout = picture(view, 160, 400) or picture(view, 2_000, 400)
+    if layout is not None:
+        assert svg(layout, "title").startswith("<svg")
+    assert mermaid(graph_of(view)).startswith("flowchart")
+    out = Console(width=100, file=StringIO())
+    out.print(render(view, out, NOW))
+    assert json.dumps(to_json(view))

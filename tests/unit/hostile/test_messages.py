@@ -1,0 +1,87 @@
+"""Arguments of messages that somebody put on the broker by hand: understood whole, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reconciler.errors import UsageError
+from reconciler.operations.scan import SegmentCursor
+from tests.unit.hostile.values import texts
+from workers.running import checked, checked_sweep
+from workers.tasks import _cursor_from, _predecessors
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), texts),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)),
+    max_leaves=6,
+)
+SOUND = asdict(SegmentCursor("sweep:1", 0, 4, 2, {"orchestration_id": "o", "sub_issue_id": "s"}))
+
+
+def _outcome(check: Callable[[], Any]) -> tuple[Any, str]:
+    """Return what came of a check: a value, or what its refusal says."""
+    try:
+        return check(), ""
+    except UsageError as error:
+        return None, str(error)
+
+
+@given(JSON)
+def test_a_place_in_a_segment_is_sound_or_none(value: Any) -> None:
+    assert _cursor_from(value) is None
+
+
+@given(st.sampled_from(sorted(SOUND)), JSON)
+def test_a_place_with_one_odd_part_is_sound_or_none(name: str, value: Any) -> None:
+    at = _cursor_from({**SOUND, name: value})
+    if at is not None:
+        assert isinstance(at.sweep_id, str)
+        assert 0 <= at.segment < at.total
+        assert at.start_key is None or set(at.start_key) == {"orchestration_id", "sub_issue_id"}
+        assert at.start_key is None or all(isinstance(v, str) and v for v in at.start_key.values())
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"start_key": "x"},
+        {"start_key": {"orchestration_id": "o"}},
+        {"start_key": {"orchestration_id": "o", "sub_issue_id": 1}},
+        {"start_key": {"orchestration_id": "o", "sub_issue_id": ""}},
+        {"start_key": [["orchestration_id", "o"]]},
+        {"segment": 4},
+        {"segment": -1},
+        {"segment": True},
+        {"total": 0},
+        {"total": 10**7},
+        {"step": -1},
+        {"step": 1.0},
+        {"sweep_id": None},
+    ],
+)
+def test_a_place_that_is_none(odd: dict[str, Any]) -> None:
+    assert _cursor_from(SOUND) is not None
+    assert _cursor_from({**SOUND, "start_key": None}) is not None
+    assert _cursor_from({**SOUND, "of a newer version": 1}) is not None
+    assert _cursor_from({**SOUND, **odd}) is None
+
+
+@given(JSON)
+def test_an_id_is_a_string_of_some_length_or_refused_in_one_line(value: Any) -> None:
+    for check in (lambda: checked("orchestration_id", value), lambda: checked_sweep(value)):
+        found, said = _outcome(check)
+        assert len(said) < 500
+        assert said or found is None or 0 < len(found) <= 255
+
+
+@given(JSON)
+def test_predecessors_are_strings_none_or_refused(value: Any) -> None:
+    found, said = _outcome(lambda: _predecessors(value))
+    assert len(said) < 500
+    assert said or found is None or all(isinstance(key, str) for key in found)

@@ -1,0 +1,61 @@
+"""Settings with garbage: one line that names the setting, and never a traceback."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconciler.cli.main import EXIT_USAGE, root
+from reconciler.errors import SettingsError
+from reconciler.settings import Settings, load_settings
+from tests.unit.hostile.values import ODD_TEXT
+
+REQUIRED = {
+    "ORCHESTRATION_TABLE_NAME": "orchestrations",
+    "TASK_TABLE_NAME": "tasks",
+    "TASK_EVENTS_TABLE_NAME": "events",
+}
+NAMES = sorted(name.upper() for name in Settings.model_fields)
+GARBAGE = st.one_of(
+    st.sampled_from(
+        [*ODD_TEXT, "-1", "0", "1e9", "9" * 400, "NaN", "inf", "0x10", "true", "None", "[]", "{}"]
+    ),
+    st.sampled_from(["redis://", "redis://:pw@h:99999/0", "http://x", "redis://[::1", "rediss://"]),
+    st.text(max_size=30),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.sampled_from(NAMES), GARBAGE, max_size=4))
+def test_settings_are_sound_or_refused_in_one_line(changes: dict[str, str]) -> None:
+    try:
+        found = load_settings({**REQUIRED, **changes})
+    except SettingsError as error:
+        said = str(error)
+        assert len(said.splitlines()) == 1, said
+        assert len(said) < 2000
+        assert any(name in said for name in changes), said
+    else:
+        assert found.sweep_interval_seconds >= 1
+
+
+NUMBERS = [n for n in NAMES if n.endswith(("_SECONDS", "_PER_USER", "_PER_MINUTE", "_PER_SECOND"))]
+CHOICES = ["REPAIR_MODE", "SETTLE_MODE", "LOG_FORMAT", "LOG_LEVEL", "METRICS_EMF", "SWEEP_SEGMENTS"]
+
+
+@pytest.mark.parametrize("value", ["-1", "many", "1e400", "\u0663\u00bd", "5 minutes", "\x1b[31m"])
+@pytest.mark.parametrize("name", [*NUMBERS, *CHOICES])
+def test_each_stops_the_program_with_code_2_and_its_name(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for required, given_ in REQUIRED.items():
+        monkeypatch.setenv(required, given_)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        root.main(["sweep", "--inline"])
+    assert ended.value.code == EXIT_USAGE
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1, said
+    assert name in said
+    assert "\x1b[31m\x1b" not in said

@@ -40,7 +40,7 @@ def test_of_two_that_are_equally_old_the_same_goes_each_time() -> None:
         ((hours_ago(4),), ("old",)),  # one slot is that one's, the other is left
         ((hours_ago(4), hours_ago(4)), ()),
         ((hours_ago(2.5),), ("old",)),  # goes before "middle", and not before "old"
-        ((hours_ago(3),), ("old", "middle")[:1]),  # as old as "old", and older than "middle"
+        ((hours_ago(3),), ("old",)),  # as old as "old", and older than "middle"
         ((hours_ago(0.5),), ("old", "middle")),  # younger than all: it waits for them
     ],
 )
@@ -48,3 +48,8 @@ def test_who_has_waited_for_longer_elsewhere_goes_first(
     ahead: tuple[datetime, ...], granted: tuple[str, ...]
 ) -> None:
     assert grant(Budget(2, ahead), DUE) == granted
+
+
+def test_who_has_waited_just_as_long_elsewhere_does_not_go_before() -> None:
+    """Else neither of two orchestrations would ever give way to the other."""
+    assert grant(Budget(1, (hours_ago(3),)), DUE) == ("old",)

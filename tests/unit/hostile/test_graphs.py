@@ -56,7 +56,7 @@ def diagnosed(whole: Orchestration) -> Diagnosis:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("first", [ChildStatus.BLOCKED, ChildStatus.SUCCEEDED, ChildStatus.FAILED])
+@pytest.mark.parametrize("first", [ChildStatus.BLOCKED, ChildStatus.FAILED])
 def test_it_is_diagnosed_and_planned(shape: str, first: ChildStatus) -> None:
     whole = orchestration(SHAPES[shape], first)
     alive = sum(not child.terminal for child in whole.children.values())
@@ -75,7 +75,7 @@ def test_a_cycle_is_one_whole() -> None:
     assert {child.code.value for child in found.children.values()} == {"dependency_cycle"}
 
 
-@pytest.mark.parametrize("shape", ["chain", "cycle", "chain behind a cycle", "ladder", "star"])
+@pytest.mark.parametrize("shape", ["chain", "cycle", "star"])
 def test_inspect_draws_it_in_every_form(shape: str) -> None:
     graph = {f"s{n}": [f"s{key}" for key in SHAPES[shape](n)] for n in range(MANY)}
     view = shown(view_of(seen(graph)))

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 
 from reconciler.domain.budget import Budget, grant
 from reconciler.domain.codes import HEALTHY, Code, OrchestrationCode
@@ -149,7 +150,9 @@ class _Diagnoser:
     def _past(self, since: datetime | None, wait: timedelta) -> bool:
         return since is None or since == LONG_AGO or self.now - since >= wait
 
+    @cached_property
     def _newest(self) -> datetime | None:
+        # Asked by each of what may be thousands of children: reckoned once.
         times = [moment(child.updated_at or child.created_at) for child in self.children.values()]
         meta = self.orchestration.meta
         if meta is not None:
@@ -163,7 +166,7 @@ class _Diagnoser:
     # -- an orchestration without a meta row
 
     def _orphans(self) -> Diagnosis:
-        newest = self._newest()
+        newest = self._newest
         old = self._past(newest, self.policy.grace)
         for key in sorted(self.children):
             child = self.children[key]
@@ -401,7 +404,7 @@ class _Diagnoser:
         return f"waits for {', '.join(names)}{more}"
 
     def _dangling(self, child: Child, missing: str | None, since: datetime | None) -> None:
-        newest = self._newest()
+        newest = self._newest
         if not self.orchestration.complete and not self._past(newest, self.policy.grace):
             self._set(child, Code.WITHIN_GRACE, "not all rows of it are there yet", newest)
         elif missing is None:
@@ -425,7 +428,7 @@ class _Diagnoser:
 
     def _orchestration_code(self) -> tuple[OrchestrationCode, str, datetime | None]:
         meta = self.orchestration.meta
-        newest = self._newest()
+        newest = self._newest
         if meta is None:  # not reached: orphans are diagnosed apart
             return OrchestrationCode.ROWS_MISSING, "the meta row is missing", newest
         finished = not self.codes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from io import StringIO
+from unittest.mock import patch
 
 import pytest
 from rich.console import Console
@@ -15,7 +16,7 @@ from reconciler.cli.picture.mermaid import mermaid
 from reconciler.cli.picture.svg import svg
 from reconciler.cli.views import shown
 from reconciler.domain.diagnosis import Diagnosis, Evidence, diagnose
-from reconciler.domain.model import Child, ChildStatus, Meta, Orchestration
+from reconciler.domain.model import Child, ChildStatus, Meta, Orchestration, moment
 from reconciler.domain.planning import plan
 from tests.support.strategies import NOW, ORCHESTRATION_ID, POLICY, ago
 from tests.unit.cli.views import orchestration as seen
@@ -57,10 +58,13 @@ def diagnosed(whole: Orchestration) -> Diagnosis:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("first", [ChildStatus.BLOCKED, ChildStatus.FAILED])
-def test_it_is_diagnosed_and_planned(shape: str, first: ChildStatus) -> None:
+def test_it_is_diagnosed_and_planned_in_linear_time(shape: str, first: ChildStatus) -> None:
+    """Told by how often a time is read, which does not depend on the machine."""
     whole = orchestration(SHAPES[shape], first)
     alive = sum(not child.terminal for child in whole.children.values())
-    assert len(diagnosed(whole).children) == alive
+    with patch("reconciler.domain.diagnosis.moment", wraps=moment) as read:
+        assert len(diagnosed(whole).children) == alive
+    assert read.call_count < 10 * MANY
 
 
 def test_a_failure_at_the_head_of_a_chain_skips_all_of_it_in_order() -> None:

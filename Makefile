@@ -12,6 +12,7 @@ SEED ?= 1
 .PHONY: demo test lint types layers unit integration workers simulation chaos seeded-bugs bench lock docs local transcript clean help
 .PHONY: browser screenshots
 .PHONY: demo test lint types layers unit integration workers simulation simulation-long chaos seeded-bugs bench lock clean help
+.PHONY: demo test lint types layers unit integration workers simulation simulation-long simulation-counts chaos seeded-bugs mutation bench lock clean help
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -96,6 +97,11 @@ simulation-long: $(VENV)/dev.stamp  ## The larger ones, and random ones for abou
 
 chaos: $(VENV)/dev.stamp  ## Break real processes on purpose, for MINUTES, by the dice of SEED
 	CHAOS_MINUTES=$(MINUTES) CHAOS_SEED=$(SEED) $(PYTEST) tests/chaos -m chaos
+simulation-counts: $(VENV)/dev.stamp  ## Count the schedules of the matrix, into docs/testing.md
+	$(BIN)/python -m tests.simulation.count --write
+
+chaos: $(VENV)/dev.stamp  ## Break real processes on purpose, for MINUTES
+	CHAOS_MINUTES=$(MINUTES) $(PYTEST) tests -m chaos -s
 
 seeded-bugs: $(VENV)/dev.stamp  ## Bugs put into the real code one by one; which test catches each
 	$(BIN)/python -m tests.simulation.seeded_bugs $(ARGS)
@@ -105,6 +111,14 @@ screenshots: $(VENV)/dev.stamp  ## The pictures of the docs, made again
 
 bench: $(VENV)/dev.stamp  ## Cost against the floor, on DynamoDB Local (ARGS=--quick, …)
 	@case " $(ARGS) " in *" plot "*) $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt;; esac
+$(VENV)/mutation.stamp: requirements/mutation.txt $(VENV)/dev.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/mutation.txt
+	@touch $@
+
+mutation: $(VENV)/mutation.stamp  ## Decisions and conditions changed one by one; which tests notice (hours)
+	$(BIN)/python -m tests.mutation $(ARGS)
+
+bench: $(VENV)/dev.stamp  ## Cost against the floor, on DynamoDB Local
 	$(BIN)/python -m benchmarks $(ARGS)
 
 image:  ## Build the image, with commit and date in it (IMAGE=name:tag)
@@ -134,6 +148,7 @@ lock: $(VENV)/dev.stamp  ## Pin anew (LOCKFLAGS=--upgrade); names no host
 
 docs: $(VENV)/docs.stamp  ## The documents as a site, in docs/build
 	$(BIN)/python -m sphinx -W --keep-going --fresh-env -q -b html docs docs/build
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) --group mutation -c requirements/dev.txt -o requirements/mutation.txt
 
 clean:  ## Everything that was made here
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -121,7 +121,8 @@ def cell(graph: str, *beside: str, faults: int = 1) -> Scenario:
     )
 
 
-def _sets() -> list[tuple[str, ...]]:
+def sets() -> list[tuple[str, ...]]:
+    """Return every set of one or two who act beside a sweep."""
     return [beside for count in (1, 2) for beside in combinations(OTHERS, count)]
 
 
@@ -139,7 +140,7 @@ def cells() -> list[Scenario]:
     return [
         cell(graph, *beside, faults=0 if _is_large(graph, beside) else 1)
         for graph in GRAPHS
-        for beside in _sets()
+        for beside in sets()
         if len(beside) == 1 or not _is_large(graph, beside)
     ]
 
@@ -147,5 +148,5 @@ def cells() -> list[Scenario]:
 def large_cells() -> list[Scenario]:
     """Return what is left of it: a crash in the large ones."""
     return [
-        cell(graph, *beside) for graph in GRAPHS for beside in _sets() if _is_large(graph, beside)
+        cell(graph, *beside) for graph in GRAPHS for beside in sets() if _is_large(graph, beside)
     ]

@@ -42,7 +42,7 @@ def test_a_ulid_holds_its_time_and_is_a_function_of_its_seed() -> None:
     [
         None,
         datetime(1970, 1, 1, tzinfo=UTC),
-        datetime(1969, 12, 31, tzinfo=UTC),
+        datetime(1969, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC),
         datetime.min.replace(tzinfo=UTC),
     ],
 )

@@ -145,10 +145,10 @@ lock: $(VENV)/dev.stamp  ## Pin anew (LOCKFLAGS=--upgrade); names no host
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) --group emulator -o requirements/emulator.txt
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) --constraint requirements/dev.txt --group bench -o requirements/bench.txt
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) --group docs -c requirements/dev.txt -o requirements/docs.txt
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) --group mutation -c requirements/dev.txt -o requirements/mutation.txt
 
 docs: $(VENV)/docs.stamp  ## The documents as a site, in docs/build
 	$(BIN)/python -m sphinx -W --keep-going --fresh-env -q -b html docs docs/build
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) --group mutation -c requirements/dev.txt -o requirements/mutation.txt
 
 clean:  ## Everything that was made here
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -128,10 +128,16 @@ def mutants(source: str) -> list[CodeMutant]:
                 essence = _essence(changed)
             except SyntaxError:
                 continue
-            if essence not in seen:
+            if essence not in seen and not _in_a_dataclass_decorator(source, changed):
                 seen.add(essence)
                 found.append(_described(name, source, changed))
     return sorted(found, key=lambda mutant: (mutant.line, mutant.operator, mutant.after))
+
+
+def _in_a_dataclass_decorator(source: str, changed: str) -> bool:
+    """That values are frozen and have slots guards against slips; nothing depends on it."""
+    mark = "@dataclass(frozen=True, slots=True)"
+    return changed.count(mark) < source.count(mark)
 
 
 def _described(operator: str, source: str, changed: str) -> CodeMutant:

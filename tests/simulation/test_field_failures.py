@@ -5,8 +5,8 @@ Held elsewhere, or not applicable, and why:
 14  an expiry that is unset near a time-out: ours has two. Our record of failures is written with
     its ``ttl`` in the same update (below); the gate's is part of its one ``SET … NX EX``
     (``tests/integration/workers``, the gate).
-17  the sweeper is slower than what it sweeps: sweeps do not overlap (``tests/integration/workers``)
-    and their cost against the floor is measured (``benchmarks``); nothing to hold here.
+17  the sweeper is slower than what it sweeps: below, by requests and not by the clock; that sweeps
+    do not overlap is held in ``tests/integration/workers``, their cost measured in ``benchmarks``.
 25  never started, a stalled job, a dead scheduler: ``reconciler health`` and the worker tests; an
     enumeration that fails and is reported as complete: below.
 """
@@ -303,6 +303,19 @@ def test_16_a_step_that_runs_out_of_time_hands_the_rest_on(monkeypatch: pytest.M
     assert rows >= 3 * len(names)
 
 
+def test_17_a_sweep_keeps_up_with_whatever_was_stranded() -> None:
+    """One sweep repairs a whole outage, at a cost for each that does not grow with their number."""
+    requests: list[float] = []
+    for count in (10, 80):
+        world = Alone(pair(ENDED))
+        _copies(world.database, count - 1)
+        summary = run_inline_sweep(world.reconciler, world.settings, segments=2)
+        assert (summary.counts.advanced, summary.counts.released) == (count, count)
+        requests.append(summary.counts.requests / count)
+    assert requests[1] <= requests[0]
+    assert requests[1] < 12
+
+
 def test_18_all_that_is_due_in_an_orchestration_goes_at_once() -> None:
     world = Alone({"a": DONE, **{name: Node("blocked", "a") for name in "bcdefg"}})
     assert world.evaluate().counts.released == 6
@@ -337,6 +350,7 @@ def test_20_a_kind_that_is_not_known_is_kept_and_surfaced() -> None:
     codes = world.codes(world.evaluate())
     assert (world.rows(), world.tasks()) == (before, tasks)
     assert (codes["a"], codes["b"]) == ("unknown_status", "unknown_status")
+    assert world.evaluate().counts.stuck["unknown_status"] == 2, "a person is told"
 
 
 def test_21_a_repair_uses_up_no_retry_of_the_users() -> None:

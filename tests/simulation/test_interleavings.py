@@ -32,6 +32,7 @@ def test_every_interleaving_keeps_the_invariants(scenario: Scenario, show: Show)
     _explore(scenario, show)
 
 
+@pytest.mark.timeout(1800)  # half a minute of one core, which a loaded machine may not have
 @pytest.mark.parametrize("scenario", cells(), ids=lambda scenario: scenario.name)
 def test_every_small_graph_beside_everybody_who_writes(scenario: Scenario, show: Show) -> None:
     _explore(scenario, show)

@@ -7,12 +7,9 @@ MINUTES ?= 5
 IMAGE ?= orchestration-reconciler:local
 SEED ?= 1
 
-.PHONY: demo test lint types layers unit integration workers simulation chaos seeded-bugs bench image deploy-checks audit sbom lock clean help
-.PHONY: demo test lint types layers unit integration workers simulation simulation-long chaos seeded-bugs bench lock clean help
-.PHONY: demo test lint types layers unit integration workers simulation chaos seeded-bugs bench lock docs local transcript clean help
-.PHONY: browser screenshots
-.PHONY: demo test lint types layers unit integration workers simulation simulation-long chaos seeded-bugs bench lock clean help
-.PHONY: demo test lint types layers unit integration workers simulation simulation-long simulation-counts chaos seeded-bugs mutation bench lock clean help
+.PHONY: help demo test local transcript lint types layers unit integration workers browser \
+    simulation simulation-long chaos simulation-counts seeded-bugs screenshots bench mutation \
+    image deploy-checks audit sbom lock docs clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,6 +40,10 @@ $(VENV)/deploy.stamp: requirements/deploy.txt $(VENV)/dev.stamp
 
 $(VENV)/docs.stamp: requirements/docs.txt $(VENV)/runtime.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
+	@touch $@
+
+$(VENV)/mutation.stamp: requirements/mutation.txt $(VENV)/dev.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/mutation.txt
 	@touch $@
 
 # -- the two commands
@@ -83,11 +84,6 @@ workers: $(VENV)/dev.stamp  ## Real worker processes on a real broker
 
 browser: $(VENV)/dev.stamp  ## Flower in a headless browser (Debian: chromium, chromium-driver)
 	$(PYTEST) tests/integration -m browser
-simulation: $(VENV)/dev.stamp  ## Interleavings, exhaustively and at random
-	$(PYTEST) tests/simulation -m "not long" -n 2 --dist loadgroup
-
-simulation-long: $(VENV)/dev.stamp  ## The larger ones, and random ones for about MINUTES
-	SIMULATION_MINUTES=$(MINUTES) $(PYTEST) tests/simulation -m long -n 2
 
 simulation: $(VENV)/dev.stamp  ## Interleavings, exhaustively and at random
 	$(PYTEST) tests/simulation -m "not long" -n 2 --dist loadgroup
@@ -97,11 +93,9 @@ simulation-long: $(VENV)/dev.stamp  ## The larger ones, and random ones for abou
 
 chaos: $(VENV)/dev.stamp  ## Break real processes on purpose, for MINUTES, by the dice of SEED
 	CHAOS_MINUTES=$(MINUTES) CHAOS_SEED=$(SEED) $(PYTEST) tests/chaos -m chaos
+
 simulation-counts: $(VENV)/dev.stamp  ## Count the schedules of the matrix, into docs/testing.md
 	$(BIN)/python -m tests.simulation.count --write
-
-chaos: $(VENV)/dev.stamp  ## Break real processes on purpose, for MINUTES
-	CHAOS_MINUTES=$(MINUTES) $(PYTEST) tests -m chaos -s
 
 seeded-bugs: $(VENV)/dev.stamp  ## Bugs put into the real code one by one; which test catches each
 	$(BIN)/python -m tests.simulation.seeded_bugs $(ARGS)
@@ -111,15 +105,10 @@ screenshots: $(VENV)/dev.stamp  ## The pictures of the docs, made again
 
 bench: $(VENV)/dev.stamp  ## Cost against the floor, on DynamoDB Local (ARGS=--quick, …)
 	@case " $(ARGS) " in *" plot "*) $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt;; esac
-$(VENV)/mutation.stamp: requirements/mutation.txt $(VENV)/dev.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/mutation.txt
-	@touch $@
+	$(BIN)/python -m benchmarks $(ARGS)
 
 mutation: $(VENV)/mutation.stamp  ## Decisions and conditions changed one by one; which tests notice (hours)
 	$(BIN)/python -m tests.mutation $(ARGS)
-
-bench: $(VENV)/dev.stamp  ## Cost against the floor, on DynamoDB Local
-	$(BIN)/python -m benchmarks $(ARGS)
 
 image:  ## Build the image, with commit and date in it (IMAGE=name:tag)
 	docker build -t $(IMAGE) --build-arg COMMIT=$$(git rev-parse --short=12 HEAD) --build-arg BUILT=$$(date -u +%Y-%m-%dT%H:%M:%SZ) .

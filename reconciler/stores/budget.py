@@ -120,11 +120,12 @@ class BudgetStore:
     def reserve(self, slots: Slots, task_id: str, waiting_key: str) -> Action:
         """One reservation, if a slot is still free and nobody has pruned since ``slots``."""
         build = Expression()
-        size = f"size({build.name('reservations')}) < {build.value({'N': str(slots.limit)})}"
-        free = f"(attribute_not_exists({build.name('reservations')}) OR {size})"
         if slots.limit <= 0:
             # An absent set has no size, and 0 slots must refuse it too.
             free = f"attribute_exists({build.name('never')})"
+        else:
+            size = f"size({build.name('reservations')}) < {build.value({'N': str(slots.limit)})}"
+            free = f"(attribute_not_exists({build.name('reservations')}) OR {size})"
         added = build.value({"SS": [task_id]})
         change = (
             f"ADD {build.name('reservations')} {added} "

@@ -32,6 +32,8 @@ def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     stream = io.StringIO()
+    # Captured for another test, they would not be a second time.
+    logging.captureWarnings(capture=False)
     configure_logging(settings(), stream)
     yield stream
     root.handlers = handlers

@@ -105,6 +105,11 @@ def test_the_outcome_of_a_task(status: str, built: bool | None) -> None:  # noqa
     assert task.outcome is (ChildStatus.SUCCEEDED if success else ChildStatus.FAILED)
 
 
+def test_a_task_has_been_invoked_and_touched_no_times_unless_its_row_says_so() -> None:
+    task = Task("T", "RUNNING")
+    assert (task.invoke_count, task.nudge_count, task.ours) == (0, 0, False)
+
+
 def test_when_a_task_finished_is_what_the_row_tells_best() -> None:
     task = Task("T", "FAILED", updated_at="u", status_since="s", completed_at="c")
     assert task.finished_at == "c"
@@ -139,6 +144,7 @@ def test_it_is_complete_when_every_row_that_is_counted_is_there() -> None:
     assert not whole(CHILD, meta=None).complete
     assert whole(CHILD, meta=replace(META, child_count=0)).complete
     assert whole(CHILD, meta=replace(META, child_count=None)).complete
+    assert whole(meta=replace(META, child_count=None)).complete
 
 
 def test_replacing_one_child_leaves_the_others() -> None:
@@ -183,3 +189,5 @@ def test_the_fingerprint_is_the_same_in_every_process() -> None:
     child = Child("orch_1", "b", ChildStatus.BLOCKED, "blocked", updated_at="2026-06-09T12:00:00Z")
     meta = Meta("orch_1", 1, "u", "r", None, "2026-06-09T12:00:00Z", settled=False)
     assert Orchestration("orch_1", meta, {"b": child}).fingerprint == "1-fbedfca709c13e34"
+    two = Orchestration("orch_1", replace(meta, child_count=2), {"b": child})
+    assert two.fingerprint == "1-aac59fbc0a301ebf"

@@ -111,6 +111,8 @@ def test_what_is_malformed_is_named(changes: dict[str, Any], named: str) -> None
 
 def test_the_first_problem_is_the_one_that_is_told() -> None:
     assert "child_status" in (parse_child(KEYS).problem or "")
+    odd = {**KEYS, "depends_on": {"L": [{"N": "1"}]}}
+    assert "child_status" in (parse_child(odd).problem or "")
     odd = {**ROW, "depends_on": {"S": "a"}, "child_task_id": {"N": "1"}}
     assert "depends_on" in (parse_child(odd).problem or "")
 
@@ -143,7 +145,9 @@ def test_a_meta_row() -> None:
 
 
 def test_our_own_record() -> None:
-    assert parse_attempts({}).failures == 0
+    bare = parse_attempts({})
+    assert (bare.failures, bare.last_error, bare.last_failed_at) == (0, "", "")
+    assert (bare.retry_at, bare.fingerprint) == (None, "")
     found = parse_attempts(
         {
             "failures": {"N": "4"},

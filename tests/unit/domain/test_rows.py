@@ -111,7 +111,7 @@ def test_what_is_malformed_is_named(changes: dict[str, Any], named: str) -> None
 
 def test_the_first_problem_is_the_one_that_is_told() -> None:
     assert "child_status" in (parse_child(KEYS).problem or "")
-    odd = {**KEYS, "depends_on": {"L": [{"N": "1"}]}}
+    odd: dict[str, Any] = {**KEYS, "depends_on": {"L": [{"N": "1"}]}}
     assert "child_status" in (parse_child(odd).problem or "")
     odd = {**ROW, "depends_on": {"S": "a"}, "child_task_id": {"N": "1"}}
     assert "depends_on" in (parse_child(odd).problem or "")

@@ -74,13 +74,13 @@ layers: $(VENV)/dev.stamp  ## import-linter
 	$(BIN)/lint-imports
 
 unit: $(VENV)/dev.stamp  ## Seconds
-	$(PYTEST) tests/unit
+	$(PYTEST) tests/unit -n 2
 
 integration: $(VENV)/dev.stamp  ## On moto and on DynamoDB Local
 	$(PYTEST) tests/integration -m "not workers and not chaos and not browser" -n 2 --dist worksteal
 
 workers: $(VENV)/dev.stamp  ## Real worker processes on a real broker
-	$(PYTEST) tests/integration -m "workers and not chaos"
+	$(PYTEST) tests/integration -m "workers and not chaos" -n 4 --dist loadfile
 
 browser: $(VENV)/dev.stamp  ## Flower in a headless browser (Debian: chromium, chromium-driver)
 	$(PYTEST) tests/integration -m browser

@@ -1,7 +1,6 @@
 """How the documents become a site: ``make docs``."""
 
 import re
-from fnmatch import fnmatch
 from pathlib import Path
 
 from pygments.lexers.shell import BashLexer
@@ -12,7 +11,6 @@ author = "its contributors"
 copyright = "its contributors; Apache-2.0"  # noqa: A001 - Sphinx's name
 
 extensions = ["myst_parser"]
-# What others of this directory write (the transcript) is listed as it is; code is no document.
 exclude_patterns = ["build", "**/__pycache__"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
@@ -39,29 +37,7 @@ def _leave_directories_out(_app: Sphinx, _page: str, source: list[str]) -> None:
     source[0] = _LINK_OUT.sub(plain, source[0])
 
 
-def _list_what_is_there(_app: Sphinx, page: str, source: list[str]) -> None:
-    """Expand the patterns of the table of contents, so that each page stands in it once.
-
-    A page that is not there yet is no mistake, and one that nobody thought of comes last.
-    """
-    if page != "index":
-        return
-    pages = sorted(path.stem for path in Path(__file__).parent.glob("*.md"))
-    lines = source[0].splitlines()
-    named = [line for line in lines if line != "*"]
-    rest = [p for p in pages if p != "index" and not any(fnmatch(p, line) for line in named)]
-    expanded = {line: fnmatch_all(pages, line) for line in lines if line.endswith("*")}
-    expanded["*"] = rest
-    source[0] = "\n".join(each for line in lines for each in expanded.get(line, [line]))
-
-
-def fnmatch_all(pages: list[str], pattern: str) -> list[str]:
-    """Return the pages that a pattern names."""
-    return [page for page in pages if fnmatch(page, pattern)]
-
-
 def setup(app: Sphinx) -> None:
     """Hook in, as Sphinx has it."""
     app.add_lexer("cron", BashLexer)
     app.connect("source-read", _leave_directories_out)
-    app.connect("source-read", _list_what_is_there)

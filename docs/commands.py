@@ -1,7 +1,7 @@
 """Every command that the documents show: found here, run or parsed by the tests.
 
 Of a document count its fenced blocks of shell and cron, and what stands in backticks and begins
-with a program of ours.
+with a program that they tell people to use.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-OURS = ("reconciler", "celery", "make")
+PROGRAMS = ("reconciler", "celery", "make", "docker", "aws")
 
 _FENCE = re.compile(
     r"^(?P<fence>`{3,})(?P<language>\w*)[^\n]*\n(?P<body>.*?)^(?P=fence)", re.MULTILINE | re.DOTALL
@@ -73,7 +73,7 @@ def shown(document: Path) -> Iterator[Shown]:
     prose = _FENCE.sub(blank, text)
     for match in _INLINE.finditer(prose):
         said = " ".join(match["said"].split())
-        if said.split(" ", 1)[0] in OURS and " " in said:
+        if said.split(" ", 1)[0] in PROGRAMS and " " in said:
             found.append(Shown(name, prose.count("\n", 0, match.start()) + 1, "inline", said))
     return iter(sorted(found, key=lambda each: each.line))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import boto3
@@ -23,7 +24,7 @@ def endpoint(servers: Servers) -> str:
     return servers.endpoint("moto")
 
 
-def typed(world: World, command: list[str], **names: str) -> dict[str, Any]:
+def typed(world: World, command: Sequence[str], **names: str) -> dict[str, Any]:
     """Do what an ``aws dynamodb …`` command does, with names put in."""
     _, service, operation, *options = command
     client = boto3.Session("testing", "testing", region_name="us-east-1").client(
@@ -48,7 +49,7 @@ def typed(world: World, command: list[str], **names: str) -> dict[str, Any]:
     return answer
 
 
-def by_operation(operation: str) -> list[list[str]]:
+def by_operation(operation: str) -> list[tuple[str, ...]]:
     found = [c for c in commands() if c[0] == "aws" and c[2] == operation]
     assert found
     return found

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import re
-import shlex
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "operating.md").read_text()
-PROGRAMS = ("reconciler", "celery", "docker", "aws")
+from docs.commands import ROOT, shown, simple_commands
+
+PATH = ROOT / "docs" / "operating.md"
+PAGE = PATH.read_text(encoding="utf-8")
 
 
-def commands() -> list[list[str]]:
-    """Return every command of the page, in blocks and within sentences, as its arguments."""
-    lines = [
-        line
-        for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-        for line in block.splitlines()
-    ]
-    prose = re.sub(r"^```.*?^```", "", PAGE, flags=re.MULTILINE | re.DOTALL)
-    spans = (" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose))
-    lines += [span for span in spans if span.partition(" ")[0] in PROGRAMS and " " in span]
-    return [shlex.split(line.partition(" | ")[0]) for line in lines if line.strip()]
+def commands() -> list[tuple[str, ...]]:
+    """Return every command of the page as its arguments; of a pipe, the first."""
+    return [simple_commands(each)[0].words for each in shown(PATH)]
 
 
 def anchors() -> list[str]:

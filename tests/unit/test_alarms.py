@@ -14,12 +14,13 @@ from typing import Any
 import cfnlint.decode
 import pytest
 
+from docs.commands import ROOT
 from reconciler.observability.emf import EmfMetrics
 from reconciler.operations.counts import Counts
 from reconciler.operations.summary import SweepSummary, record_sweep
 from reconciler.settings import load_settings
 from tests.support.emf import emf_lines, values
-from tests.support.runbook import ROOT, anchors
+from tests.support.runbook import anchors
 from tests.unit.test_alerts import ALERTS
 
 TEMPLATE = ROOT / "deploy" / "cloudwatch" / "alarms.yaml"

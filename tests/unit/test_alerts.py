@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
+from docs.commands import ROOT
 from reconciler.domain.codes import STUCK_CODES
 from reconciler.observability.metrics import METRICS, RECOVERY_CODES
 from tests.support.prometheus import RULES, tool
 from tests.support.promql import check_declared
-from tests.support.runbook import ROOT, anchors
+from tests.support.runbook import anchors
 
 ALERTS: dict[str, dict[str, Any]] = {
     rule["alert"]: rule

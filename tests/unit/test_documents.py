@@ -16,6 +16,7 @@ import click
 import flower.options  # noqa: F401 - declares Flower's options to tornado
 import pytest
 import tornado.options
+from celery.app.control import Inspect
 from celery.bin.celery import celery as celery_command
 
 from docs.commands import ROOT, Shown, Simple, documents, shown, simple_commands
@@ -94,6 +95,7 @@ def check_reconciler(arguments: Sequence[str], *, whole: bool) -> None:
         return  # --help
     except click.MissingParameter:
         assert not whole, f"{name} lacks an argument"
+        assert not rest, f"{name} lacks an argument beside {rest}"
 
 
 def _parse(command: click.Command, arguments: Sequence[str]) -> list[str]:
@@ -119,6 +121,8 @@ def check_celery(arguments: Sequence[str]) -> None:
         for argument in rest:
             if argument.startswith(("--args=", "--kwargs=")):
                 json.loads(argument.partition("=")[2])
+    elif name == "inspect":
+        assert hasattr(Inspect, left[0]), f"celery inspects no {left[0]}"
     elif name in {"worker", "beat"}:
         assert left == []
 
@@ -173,6 +177,7 @@ def test_the_documents_show_something() -> None:
         "export STRANDED_GRACE_SECONDS=-1",
         "celery -A workers worker --concurency 4",
         "celery -A workers flowr",
+        "celery -A workers inspect actve",
         "celery -A workers flower --prot=5555",
         "celery -A worker worker",
         "celery -A workers call reconciler.swep",

@@ -1,4 +1,7 @@
-"""The runbook: its commands can be typed, its names exist, its links lead somewhere."""
+"""The runbook: its commands can be typed, its names exist, its links lead somewhere.
+
+What it runs of ours and of Celery's is checked with all other documents (``test_documents.py``).
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,15 @@ from collections import Counter
 from typing import Any
 
 import botocore.session
-import click
-import pytest
 import yaml
 from botocore import xform_name
 from botocore.validate import ParamValidator
-from celery.app.control import Inspect
-from celery.bin.celery import celery as celery_command
 
-from reconciler.cli.main import root
+from docs.commands import ROOT
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.errors import ERROR_KINDS
 from reconciler.settings import Settings
-from tests.support.runbook import PAGE, ROOT, anchors, commands
+from tests.support.runbook import PAGE, anchors, commands
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 OF_COMPOSE = {
@@ -38,27 +37,6 @@ def test_commands_are_found() -> None:
     programs = Counter(command[0] for command in commands())
     assert set(programs) == {"reconciler", "celery", "docker", "aws"}
     assert programs["reconciler"] > 20
-
-
-@pytest.mark.parametrize(
-    "command",
-    [c for c in commands() if c[0] == "reconciler"],
-    ids=" ".join,
-)
-def test_a_command_of_ours_takes_these_arguments(command: list[str]) -> None:
-    _, name, *arguments = command
-    found = root.get_command(click.Context(root), name)
-    assert found is not None
-    if arguments or not any(p.required for p in found.params):
-        found.make_context(name, list(arguments))
-
-
-def test_celery_has_these_commands() -> None:
-    for _, *arguments in (c for c in commands() if c[0] == "celery"):
-        assert arguments[:2] == ["-A", "workers"]
-        assert arguments[2] in celery_command.commands
-        if arguments[2] == "inspect":
-            assert hasattr(Inspect, arguments[3])
 
 
 def test_compose_has_these_services() -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
 from botocore.config import Config
 
+from reconciler.embedded import loopback
 from reconciler.errors import ThrottledError
 from reconciler.operations.wiring import client_config
 from reconciler.stores.dynamodb import DynamoDB, count_throttles
+from tests.support.faulty_endpoint import in_json
 from tests.support.metrics import RecordingMetrics
 from tests.support.world import EmulatorSession
 
@@ -33,38 +32,17 @@ def answering(*answers: Answer) -> Iterator[tuple[DynamoDB, RecordingMetrics]]:
     """Give a store whose table answers so, in order, and the last of it ever after."""
     left = list(answers)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(_: loopback.Request) -> loopback.Answer:
+        status, said = left.pop(0) if len(left) > 1 else left[0]
+        return in_json(status, said)
 
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, answer = left.pop(0) if len(left) > 1 else left[0]
-            body = json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/x-amz-json-1.0")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    session = EmulatorSession(f"http://127.0.0.1:{server.server_port}")
     twice = Config(retries={"mode": "standard", "total_max_attempts": 2})
-    client = session.client("dynamodb", config=client_config().merge(twice))
-    metrics = RecordingMetrics()
-    count_throttles(client, metrics)
-    try:
-        yield DynamoDB(client, metrics, sleep=lambda _: None), metrics
-    finally:
-        client.close()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with loopback.answering(answer) as url:
+        client = EmulatorSession(url).client("dynamodb", config=client_config().merge(twice))
+        metrics = RecordingMetrics()
+        count_throttles(client, metrics)
+        with closing(client):
+            yield DynamoDB(client, metrics, sleep=lambda _: None), metrics
 
 
 def throttles(metrics: RecordingMetrics) -> dict[str, float]:

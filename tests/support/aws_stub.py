@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from reconciler.embedded.loopback import Answer, Request, answering
 
 _ERRORS = {
     400: "ValidationException",
@@ -32,12 +33,23 @@ class AwsStub:
     """Set: no answer comes before this event."""
     refuses: str | None = None
     """The guardrail takes no text that holds this."""
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     asked: int = 0
 
-    def answer(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
-        """Answer one request."""
-        with self.lock:
+    def answer(self, request: Request) -> Answer:
+        """Answer one request, and close: a client that is left behind keeps no connection."""
+        headers = {"Connection": "close"}
+        dry = request.headers.get("X-Amz-Invocation-Type") == "DryRun"
+        if dry and self.invoke_status == 202:
+            return Answer(204, headers=headers)
+        status, said = self._said(request.path, request.body)
+        headers["Content-Type"] = "application/json"
+        if status in _ERRORS:
+            headers["x-amzn-ErrorType"] = _ERRORS[status]
+        return Answer(status, json.dumps(said).encode(), headers)
+
+    def _said(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
+        with self._lock:
             self.asked += 1
         if self.slow is not None:
             self.slow.wait(60)
@@ -74,36 +86,5 @@ class AwsStub:
 def aws_stub() -> Iterator[AwsStub]:
     """Serve it on loopback for as long as the block lasts."""
     stub = AwsStub()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = self.rfile.read(length)
-            if self.headers.get("X-Amz-Invocation-Type") == "DryRun" and stub.invoke_status == 202:
-                self.send_response(204)
-                self.end_headers()
-                return
-            status, answer = stub.answer(self.path, body)
-            body = json.dumps(answer).encode()
-            self.send_response(status)
-            if status in _ERRORS:
-                self.send_header("x-amzn-ErrorType", _ERRORS[status])
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            with suppress(OSError):  # whoever asked has given up
-                self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    stub.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with answering(stub.answer) as stub.url:
         yield stub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

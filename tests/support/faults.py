@@ -17,17 +17,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from random import Random
-from typing import Any
-from urllib.parse import urlsplit
 
-_PREFIX = "com.amazonaws.dynamodb.v20120810#"
+from reconciler.embedded.loopback import Answer, Handler, serving
+from tests.support.faulty_endpoint import JSON, connect, passed_on, refusal
+
 _SLOW_SECONDS = (0.2, 1.5)
-_PASSED_ON = frozenset({"host", "connection", "content-length", "accept-encoding", "expect"})
-"""Headers of a request that are this connection's own."""
-_KEPT = ("x-amz", "content-type")
-"""How the headers of an answer begin that are the service's own: its checksum is among them."""
 
 
 class Fault(StrEnum):
@@ -84,8 +79,7 @@ class FaultProxy:
 
     def __init__(self, upstream: str, seed: int = 0) -> None:
         """Take the endpoint that stands behind."""
-        parts = urlsplit(upstream)
-        self.host, self.port = parts.hostname or "127.0.0.1", parts.port or 80
+        self.upstream = upstream
         self.url = ""
         self.weather: Mapping[Fault, float] = {}
         self.injected: Counter[Fault] = Counter()
@@ -135,86 +129,49 @@ class FaultProxy:
 def fault_proxy(upstream: str, seed: int = 0) -> Iterator[FaultProxy]:
     """Serve on loopback for as long as the block lasts."""
     proxy = FaultProxy(upstream, seed)
-    handler = type("Handler", (_Handler,), {"proxy": proxy})
-    server = _Server(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, name="fault proxy", daemon=True)
-    thread.start()
-    proxy.url = f"http://127.0.0.1:{server.server_port}"
-    try:
-        yield proxy
-    finally:
-        proxy.over.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    handler = type("FaultHandler", (_FaultHandler,), {"proxy": proxy})
+    with serving(handler) as proxy.url:
+        try:
+            yield proxy
+        finally:
+            proxy.over.set()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False  # a request that is never answered would hold the end up
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: the client of a torn connection may be gone."""
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _FaultHandler(Handler):
     proxy: FaultProxy
-    protocol_version = "HTTP/1.1"  # connections stay open, as the service's do
-    disable_nagle_algorithm = True
     upstream: http.client.HTTPConnection | None = None
 
-    def do_POST(self) -> None:
+    def _post(self) -> None:
         proxy = self.proxy
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        request = self.take()
         operation = (self.headers.get("X-Amz-Target") or self.path).rpartition(".")[2]
-        hold = proxy.held_by(operation, body)
+        hold = proxy.held_by(operation, request.body)
         if hold is not None and not hold.after:
             hold.stop_here()
         fault, pause = proxy.fault_for(operation)
-        refused = _refusal(fault, operation, body)
+        refused = _refusal(fault, operation, request.body)
         if refused is not None:
-            status, said = refused
-            self._answer(status, {"Content-Type": "application/x-amz-json-1.0"}, said)
+            self.give(refused)
             return
         if fault is Fault.SLOW:
             proxy.over.wait(pause)
         if fault in {Fault.TIMEOUT, Fault.TORN}:
             self._break(fault)
             return
-        status, headers, answer = self._forward(body)
+        if self.upstream is None:
+            self.upstream = connect(proxy.upstream)
+        answer = passed_on(self.upstream, self.command, request)
         if hold is not None and hold.after:
             hold.stop_here()
         if fault in {Fault.TIMEOUT_AFTER, Fault.TORN_AFTER}:
             self._break(fault)
         elif fault is Fault.TORN_MIDWAY:
-            self._answer(status, headers, answer, whole=False)
+            self.give(answer, share=0.5)
             self._break(fault)
         else:
-            self._answer(status, headers, answer)
+            self.give(answer)
 
-    do_GET = do_POST  # noqa: N815 - the server's names
-
-    def _forward(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        if self.upstream is None:
-            self.upstream = http.client.HTTPConnection(self.proxy.host, self.proxy.port)
-        sent = {k: v for k, v in self.headers.items() if k.lower() not in _PASSED_ON}
-        self.upstream.request(self.command, self.path, body, sent)
-        answer = self.upstream.getresponse()
-        said = answer.read()
-        kept = {
-            k: v for k, v in answer.headers.items() if k.lower().startswith(("x-amz", "conten"))
-        }
-        return answer.status, {k: v for k, v in kept.items() if k.lower() != "content-length"}, said
-
-    def _answer(
-        self, status: int, headers: Mapping[str, str], said: bytes, *, whole: bool = True
-    ) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(said)))
-        self.end_headers()
-        self.wfile.write(said if whole else said[: len(said) // 2])
+    do_GET = do_POST = _post  # noqa: N815 - the server's names
 
     def _break(self, fault: Fault) -> None:
         """Never answer: in silence until the client has gone, or with a reset."""
@@ -234,11 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.upstream.close()
         super().finish()
 
-    def log_message(self, *_: object) -> None:
-        pass
 
-
-def _refusal(fault: Fault | None, operation: str, body: bytes) -> tuple[int, bytes] | None:
+def _refusal(fault: Fault | None, operation: str, body: bytes) -> Answer | None:
     """Return what DynamoDB answers when it refuses, without having carried anything out."""
     transaction = operation == "TransactWriteItems"
     if fault is Fault.CONFLICT:
@@ -246,27 +200,25 @@ def _refusal(fault: Fault | None, operation: str, body: bytes) -> tuple[int, byt
     if fault is Fault.THROTTLED and transaction:
         return _cancelled(body, "ProvisionedThroughputExceeded", "The level of throughput …")
     if fault is Fault.THROTTLED:
-        return _error(400, "ProvisionedThroughputExceededException", "The level of throughput …")
+        return refusal(400, "ProvisionedThroughputExceededException", "The level of throughput …")
     if fault is Fault.RATE_LIMITED:
-        return _error(400, "ThrottlingException", "Rate of requests exceeds the allowed throughput")
+        return refusal(
+            400, "ThrottlingException", "Rate of requests exceeds the allowed throughput"
+        )
     if fault is Fault.INTERNAL_ERROR:
-        return _error(500, "InternalServerError", "The request processing has failed")
+        return refusal(500, "InternalServerError", "The request processing has failed")
     if fault is Fault.UNAVAILABLE:
         # What stands before the service may answer in its place, and not in its language.
-        return 503, b"<html><body>Service Unavailable</body></html>"
+        return Answer(503, b"<html><body>Service Unavailable</body></html>", {"Content-Type": JSON})
     return None
 
 
-def _error(status: int, code: str, message: str, **more: Any) -> tuple[int, bytes]:
-    return status, json.dumps({"__type": _PREFIX + code, "message": message, **more}).encode()
-
-
-def _cancelled(body: bytes, code: str, message: str) -> tuple[int, bytes]:
+def _cancelled(body: bytes, code: str, message: str) -> Answer:
     count = len(json.loads(body)["TransactItems"])
     reasons = [{"Code": "None"} for _ in range(count)]
     reasons[count // 2] = {"Code": code, "Message": message}
     codes = ", ".join(reason["Code"] for reason in reasons)
-    return _error(
+    return refusal(
         400,
         "TransactionCanceledException",
         f"Transaction cancelled, please refer cancellation reasons for specific reasons [{codes}]",

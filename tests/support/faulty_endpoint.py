@@ -8,12 +8,19 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
+
+from reconciler.embedded.loopback import Answer, Request, answering
+
+JSON = "application/x-amz-json-1.0"
+_OF_A_CONNECTION = frozenset(
+    {"accept-encoding", "connection", "content-length", "expect", "host", "keep-alive"}
+)
+"""Headers of a request that are not passed on."""
 
 THROTTLED = (400, "ThrottlingException")
 BROKEN = (500, "InternalServerError")
@@ -45,13 +52,18 @@ class Fault:
 
 @dataclass
 class FaultyEndpoint:
-    """What it was asked, and how it shall fail."""
+    """What it was asked, and how it shall fail.
+
+    ``calls``: each operation that was asked for, in order. ``unreadable``: keys that a batch read
+    gives back unprocessed, as DynamoDB does for want of capacity.
+    """
 
     behind: str
     url: str = ""
     faults: list[Fault] = field(default_factory=list)
-    asked: Counter[str] = field(default_factory=Counter)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    unreadable: set[str] = field(default_factory=set)
+    calls: list[str] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fail(
         self,
@@ -67,55 +79,63 @@ class FaultyEndpoint:
         """Pass everything on again."""
         self.faults.clear()
 
-    def answer(self, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+    def answer(self, request: Request) -> Answer:
         """Answer one request: by a fault, else by what stands behind."""
-        operation = headers.get("X-Amz-Target", "").rpartition(".")[2]
-        with self.lock:
-            self.asked[operation] += 1
-            fault = next((f for f in self.faults if f.strikes(operation, body.decode())), None)
+        operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
+        with self._lock:
+            self.calls.append(operation)
+            text = request.body.decode()
+            fault = next((f for f in self.faults if f.strikes(operation, text)), None)
         if fault is not None:
-            said = {"__type": f"com.amazonaws.dynamodb.v20120810#{fault.code}", "message": "no"}
-            return fault.status, {}, json.dumps(said).encode()
-        connection = http.client.HTTPConnection(self.behind.removeprefix("http://"), timeout=60)
+            return refusal(fault.status, fault.code, "no")
+        if operation == "BatchGetItem" and self.unreadable:
+            asked: dict[str, Any] = json.loads(request.body)["RequestItems"]
+            if not self.unreadable.isdisjoint(_keys(asked)):
+                return in_json(200, {"Responses": {}, "UnprocessedKeys": asked})
+        connection = connect(self.behind)
         try:
-            connection.request("POST", "/", body, headers)
-            got = connection.getresponse()
-            return got.status, dict(got.getheaders()), got.read()
+            return passed_on(connection, "POST", request)
         finally:
             connection.close()
+
+
+def _keys(asked: Mapping[str, Any]) -> Iterator[str]:
+    for request in asked.values():
+        for key in request["Keys"]:
+            yield from (value["S"] for value in key.values())
+
+
+def in_json(status: int, said: Mapping[str, Any]) -> Answer:
+    """Answer as DynamoDB does."""
+    return Answer(status, json.dumps(said).encode(), {"Content-Type": JSON})
+
+
+def refusal(status: int, code: str, message: str, **more: Any) -> Answer:
+    """Refuse as DynamoDB does."""
+    kind = f"com.amazonaws.dynamodb.v20120810#{code}"
+    return in_json(status, {"__type": kind, "message": message, **more})
+
+
+def connect(upstream: str) -> http.client.HTTPConnection:
+    """Return a connection to what stands behind, to be opened by the first request."""
+    return http.client.HTTPConnection(urlsplit(upstream).netloc, timeout=60)
+
+
+def passed_on(connection: http.client.HTTPConnection, method: str, request: Request) -> Answer:
+    """Ask what stands behind, and return its answer: its checksum is among the headers."""
+    sent = {k: v for k, v in request.headers.items() if k.lower() not in _OF_A_CONNECTION}
+    connection.request(method, request.path, request.body, sent)
+    got = connection.getresponse()
+    body = got.read()
+    own = ("x-amz", "content-type")
+    return Answer(
+        got.status, body, {k: v for k, v in got.getheaders() if k.lower().startswith(own)}
+    )
 
 
 @contextmanager
 def faulty_endpoint(behind: str) -> Iterator[FaultyEndpoint]:
     """Serve it on loopback, before the endpoint ``behind``, for as long as the block lasts."""
     found = FaultyEndpoint(behind)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, headers, answered = found.answer(dict(self.headers), body)
-            self.send_response(status)
-            for name in ("x-amz-crc32", "x-amzn-requestid"):
-                value = {key.lower(): v for key, v in headers.items()}.get(name)
-                if value is not None:
-                    self.send_header(name, value)
-            self.send_header("Content-Type", "application/x-amz-json-1.0")
-            self.send_header("Content-Length", str(len(answered)))
-            self.end_headers()
-            self.wfile.write(answered)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    found.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with answering(found.answer) as found.url:
         yield found
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

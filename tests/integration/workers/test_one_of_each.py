@@ -26,10 +26,10 @@ from reconciler.observability.redis_metrics import read_series
 from tests.conftest import Servers
 from tests.integration.workers.conftest import RealClock
 from tests.support.aws_stub import aws_stub
+from tests.support.faulty_endpoint import FaultyEndpoint, faulty_endpoint
 from tests.support.guarded_broker import PASSWORD, guarded_broker
 from tests.support.one_of_each import CODES, NEVER_STUCK, SETTINGS, WITHOUT_CHILD, OneOfEach
 from tests.support.processes import ROOT, Celery
-from tests.support.wire import Wire, wire_to
 from tests.support.world import build_world
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
@@ -97,7 +97,7 @@ def run(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """The whole run, once for all tests of this module."""
     directory = tmp_path_factory.mktemp("one-of-each")
     with ExitStack() as stack:
-        wire = stack.enter_context(wire_to(servers.endpoint("moto")))
+        wire = stack.enter_context(faulty_endpoint(servers.endpoint("moto")))
         stub = stack.enter_context(aws_stub())
         world = build_world(servers.endpoint("moto"), **SETTINGS)
         world.clock = RealClock()
@@ -120,7 +120,7 @@ def run(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield found
 
 
-def _report(found: Run, celery: Celery, console: Console, wire: Wire) -> None:
+def _report(found: Run, celery: Celery, console: Console, wire: FaultyEndpoint) -> None:
     found.report = json.loads(console("sweep", "--report", "--wait", "--json", code=1))
     wire.calls.clear()
     found.status = json.loads(console("status", "--json", code=1))

@@ -1,0 +1,88 @@
+"""HTTP on loopback, answered by a function: the services that demo and tests stand in for."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked; the names of ``headers`` are as they came."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is answered; its length is said by itself."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Speaks as the services do: connections stay open, and nothing is said of requests."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def take(self) -> Request:
+        """Read what is asked."""
+        length = int(self.headers.get("Content-Length") or 0)
+        return Request(self.path, dict(self.headers), self.rfile.read(length))
+
+    def give(self, answer: Answer, *, share: float = 1.0) -> None:
+        """Answer; ``share``: how much of the body is sent, the whole of which was promised."""
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        self.wfile.write(answer.body[: int(len(answer.body) * share)])
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(
+        self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
+    ) -> None:
+        """Say nothing of a client that has gone."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+@contextmanager
+def serving(handler: type[Handler]) -> Iterator[str]:
+    """Serve for as long as the block lasts, a thread for each connection; gives the URL."""
+    server = _Server(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, name=handler.__name__, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextmanager
+def answering(answer: Callable[[Request], Answer]) -> Iterator[str]:
+    """Answer each POST by a function for as long as the block lasts; gives the URL."""
+
+    class Posts(Handler):
+        def do_POST(self) -> None:
+            self.give(answer(self.take()))
+
+    with serving(Posts) as url:
+        yield url

@@ -19,6 +19,7 @@ from functools import cached_property
 
 from reconciler.domain.budget import Budget, grant
 from reconciler.domain.codes import HEALTHY, Code, OrchestrationCode
+from reconciler.domain.graph import dependents_of, on_cycles, reachable
 from reconciler.domain.model import (
     FAILURE,
     UNRELEASED,
@@ -291,16 +292,9 @@ class _Diagnoser:
             if child.status in UNRELEASED and key not in self.codes
         }
 
-    def _dependents(self, among: Mapping[str, Child]) -> dict[str, list[str]]:
-        dependents: dict[str, list[str]] = {}
-        for key, child in among.items():
-            for predecessor in child.depends_on:
-                dependents.setdefault(predecessor, []).append(key)
-        return dependents
-
     def _settle_doomed(self, unreleased: dict[str, Child]) -> None:
         """Failure closure: from the earliest failure on, so that each gets its earliest cause."""
-        dependents = self._dependents(unreleased)
+        dependents = dependents_of({key: child.depends_on for key, child in unreleased.items()})
         for source in sorted(self.failed, key=lambda key: (self.failed[key], key)):
             since = self.failed[source]
             queue = deque([source])
@@ -364,13 +358,13 @@ class _Diagnoser:
             key: [p for p in child.depends_on if p not in self.succeeded]
             for key, child in unreleased.items()
         }
-        cyclic = _on_cycles(pending)
+        cyclic = on_cycles(pending)
         dangling = {
             key: next(p for p in waits if p not in self.children)
             for key, waits in pending.items()
             if key not in cyclic and any(p not in self.children for p in waits)
         }
-        dependents = self._dependents(unreleased)
+        dependents = dependents_of({key: child.depends_on for key, child in unreleased.items()})
         # What is alive: everything that has a code by now, and whoever waits for something alive.
         queue = deque(key for key in self.codes if key not in unreleased)
         alive: set[str] = set()
@@ -380,7 +374,7 @@ class _Diagnoser:
                 if key in pending and key not in alive and key not in hopeless:
                     alive.add(key)
                     queue.append(key)
-        behind_cycle = _reachable(cyclic, dependents)
+        behind_cycle = reachable(cyclic, dependents)
         for key, child in unreleased.items():
             waits = tuple(pending[key])
             since = moment(child.updated_at)
@@ -465,47 +459,3 @@ ACTIONABLE = frozenset(
     }
 )
 """Codes that the reconciler acts on by itself."""
-
-
-def _reachable(sources: set[str], dependents: Mapping[str, list[str]]) -> set[str]:
-    seen = set(sources)
-    queue = deque(sources)
-    while queue:
-        for key in dependents.get(queue.popleft(), ()):
-            if key not in seen:
-                seen.add(key)
-                queue.append(key)
-    return seen
-
-
-def _on_cycles(pending: Mapping[str, list[str]]) -> set[str]:
-    """Return the keys that are on a cycle, or between two of them.
-
-    Peels off what has no predecessor left, then what has no dependent left: what remains has both
-    a cycle before it and one behind it. Linear in nodes and edges, and never recursive: graphs of
-    thousands of children are met.
-    """
-    edges = {key: [p for p in waits if p in pending] for key, waits in pending.items()}
-    forward: dict[str, list[str]] = {key: [] for key in edges}
-    for key, waits in edges.items():
-        for predecessor in waits:
-            forward[predecessor].append(key)
-    left = _peel(edges, forward)
-    within = {key: [n for n in forward[key] if n in left] for key in left}
-    backward = {key: [p for p in edges[key] if p in left] for key in left}
-    return _peel(within, backward)
-
-
-def _peel(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> set[str]:
-    """Remove, again and again, what has nothing before it; return what cannot be removed."""
-    counts = {key: len(names) for key, names in before.items()}
-    queue = deque(key for key, count in counts.items() if count == 0)
-    left = set(counts)
-    while queue:
-        key = queue.popleft()
-        left.discard(key)
-        for follower in after[key]:
-            counts[follower] -= 1
-            if counts[follower] == 0:
-                queue.append(follower)
-    return left

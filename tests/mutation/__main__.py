@@ -38,8 +38,8 @@ PAGE = ROOT / "docs" / "mutation.md"
 REASONS = Path(__file__).parent / "survivors.toml"
 
 MODULES = (
-    *(f"reconciler.domain.{n}" for n in ("budget", "codes", "diagnosis", "identity", "model")),
-    *(f"reconciler.domain.{n}" for n in ("nomination", "planning", "rows", "task")),
+    *(f"reconciler.domain.{n}" for n in ("budget", "codes", "diagnosis", "graph", "identity")),
+    *(f"reconciler.domain.{n}" for n in ("model", "nomination", "planning", "rows", "task")),
     *(f"reconciler.stores.{n}" for n in ("conditions", "orchestrations", "tasks", "budget")),
     *(f"reconciler.stores.{n}" for n in ("control", "dynamodb", "guardrail", "pipeline", "repos")),
     *(f"reconciler.operations.{n}" for n in ("release", "repair", "repair_pass", "evaluate")),

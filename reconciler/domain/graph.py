@@ -1,0 +1,57 @@
+"""Who waits for whom: passes over the dependency graph, each linear in nodes and edges."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+
+def dependents_of(waits: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """Turn the edges round: from what each waits for to who waits for each."""
+    dependents: dict[str, list[str]] = {}
+    for key, predecessors in waits.items():
+        for predecessor in predecessors:
+            dependents.setdefault(predecessor, []).append(key)
+    return dependents
+
+
+def reachable(sources: Iterable[str], dependents: Mapping[str, Iterable[str]]) -> set[str]:
+    """Return the sources and everything behind them."""
+    seen = set(sources)
+    queue = deque(seen)
+    while queue:
+        for key in dependents.get(queue.popleft(), ()):
+            if key not in seen:
+                seen.add(key)
+                queue.append(key)
+    return seen
+
+
+def on_cycles(pending: Mapping[str, Iterable[str]]) -> set[str]:
+    """Return the keys that are on a cycle, or between two of them.
+
+    Peels off what has no predecessor left, then what has no dependent left: what remains has both
+    a cycle before it and one behind it. Linear in nodes and edges, and never recursive: graphs of
+    thousands of children are met.
+    """
+    edges = {key: [p for p in waits if p in pending] for key, waits in pending.items()}
+    forward = dependents_of(edges)
+    left = _peel(edges, forward)
+    within = {key: [n for n in forward.get(key, ()) if n in left] for key in left}
+    backward = {key: [p for p in edges[key] if p in left] for key in left}
+    return _peel(within, backward)
+
+
+def _peel(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> set[str]:
+    """Remove, again and again, what has nothing before it; return what cannot be removed."""
+    counts = {key: len(names) for key, names in before.items()}
+    queue = deque(key for key, count in counts.items() if count == 0)
+    left = set(counts)
+    while queue:
+        key = queue.popleft()
+        left.discard(key)
+        for follower in after.get(key, ()):
+            counts[follower] -= 1
+            if counts[follower] == 0:
+                queue.append(follower)
+    return left

@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from reconciler.settings import Settings
+
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
@@ -81,6 +83,18 @@ def create_tables(  # noqa: D417 - the five names are what they say
     for name, table in wanted:
         if name is not None:
             _create(client, name, table)
+
+
+def create_tables_of(client: DynamoDBClient, settings: Settings) -> None:
+    """Create the tables that the settings name."""
+    create_tables(
+        client,
+        orchestration=settings.orchestration_table_name,
+        task=settings.task_table_name,
+        task_events=settings.task_events_table_name,
+        user_concurrency=settings.user_concurrency_table_name,
+        repo=settings.repo_table_name,
+    )
 
 
 def _create(client: DynamoDBClient, name: str, table: Table) -> None:

@@ -21,6 +21,7 @@ from reconciler.domain.model import (
     Task,
     moment,
 )
+from reconciler.settings import Settings
 
 ChildKey = tuple[str, str]
 """(orchestration id, sub-issue id)."""
@@ -82,6 +83,15 @@ class Patience:
     grace: timedelta
     claim_timeout: timedelta
     start_timeout: timedelta
+
+    @classmethod
+    def of(cls, settings: Settings) -> Patience:
+        """As long as the settings allow."""
+        return cls(
+            grace=timedelta(seconds=settings.stranded_grace_seconds),
+            claim_timeout=timedelta(seconds=settings.claim_timeout_seconds),
+            start_timeout=timedelta(seconds=settings.task_start_timeout_seconds),
+        )
 
     def with_cause(self, cause: Cause) -> timedelta:
         """Return the time that is allowed for what has not come."""

@@ -37,7 +37,7 @@ from reconciler.embedded.valkey import valkey_server
 from reconciler.errors import ReconcilerError
 from reconciler.operations.counts import REPAIRS
 from reconciler.settings import Settings, load_settings
-from reconciler.tables import create_tables
+from reconciler.tables import create_tables_of
 from workers.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -136,18 +136,14 @@ def staged(plan: Plan, directory: Path, say: Say) -> Iterator[Stage]:
         broker = stack.enter_context(valkey_server(directory))
         endpoint = stack.enter_context(moto_server(directory))
         invoked: list[Callable[[str], None]] = []
-        pipeline = stack.enter_context(pipeline_endpoint(_first_of(invoked)))
+        pipeline = stack.enter_context(
+            pipeline_endpoint(lambda task: invoked[0](task))  # noqa: PLW0108 - the platform comes later
+        )
         environment = environment_for(endpoint, broker, pipeline, plan)
         settings = load_settings(environment)
         session = boto3.Session("demo", "demo", region_name="us-east-1")
         client = session.client("dynamodb", endpoint_url=endpoint)
-        create_tables(
-            client,
-            orchestration=settings.orchestration_table_name,
-            task=settings.task_table_name,
-            task_events=settings.task_events_table_name,
-            user_concurrency=settings.user_concurrency_table_name,
-        )
+        create_tables_of(client, settings)
         streams = session.client("dynamodbstreams", endpoint_url=endpoint)
         platform = Platform(client, settings, streams=streams, seed=plan.seed, pace=Pace())
         invoked.append(platform.pipeline.invoke)
@@ -164,20 +160,11 @@ def staged(plan: Plan, directory: Path, say: Say) -> Iterator[Stage]:
             supervisor=supervisor,
             ledger=ledger,
             flower=flower,
-            observer=Observer(_patience(settings)),
+            observer=Observer(Patience.of(settings)),
             environment=environment,
         )
         _await_first_sweep(stage)
         yield stage
-
-
-def _first_of(targets: list[Callable[[str], None]]) -> Callable[[str], None]:
-    """Call what is put into the list later: the endpoint is there before the platform is."""
-
-    def invoke(task_id: str) -> None:
-        targets[0](task_id)
-
-    return invoke
 
 
 def _start(supervisor: Supervisor, environment: dict[str, str]) -> Flower:
@@ -195,14 +182,6 @@ def _start(supervisor: Supervisor, environment: dict[str, str]) -> Flower:
         {**shared, "FLOWER_BASIC_AUTH": login},
     )
     return Flower(f"http://127.0.0.1:{port}", login)
-
-
-def _patience(settings: Settings) -> Patience:
-    return Patience(
-        grace=timedelta(seconds=settings.stranded_grace_seconds),
-        claim_timeout=timedelta(seconds=settings.claim_timeout_seconds),
-        start_timeout=timedelta(seconds=settings.task_start_timeout_seconds),
-    )
 
 
 def _await_first_sweep(stage: Stage) -> None:
@@ -237,7 +216,7 @@ def play(stage: Stage, show: Show) -> Verdict:
     left = plan.most - (time.monotonic() - stage.started)
     _turns(stage, "it is back, and knows nothing of what it missed", left, show, until=_settled)
     expected = {key: seeded.expected() for key, seeded in platform.seeded.items()}
-    promise = Promise(_patience(stage.settings), timedelta(seconds=plan.interval))
+    promise = Promise(Patience.of(stage.settings), timedelta(seconds=plan.interval))
     sweeps = list(stage.sweeps.values())
     return judge(stage.observer, expected, sweeps, promise, events_lost=len(platform.live.lost))
 

@@ -19,19 +19,9 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from reconciler.stores.dynamodb import THROTTLES
+from reconciler.stores.dynamodb import REFUSED_CREDENTIALS, THROTTLES
 
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
-_REFUSED_CREDENTIALS = frozenset(
-    {
-        "ExpiredTokenException",
-        "IncompleteSignatureException",
-        "InvalidClientTokenId",
-        "InvalidSignatureException",
-        "MissingAuthenticationTokenException",
-        "UnrecognizedClientException",
-    }
-)
 _SERVICES_OWN_FAULT = 500
 
 
@@ -86,7 +76,7 @@ def _kind(code: str, response: Mapping[str, Any]) -> Kind:
         return Kind.CONDITION_FAILED if "ConditionalCheckFailed" in reasons else Kind.INVALID
     if code in {"AccessDeniedException", "AccessDenied"}:
         return Kind.DENIED
-    if code in _REFUSED_CREDENTIALS:
+    if code in REFUSED_CREDENTIALS:
         return Kind.CREDENTIALS
     if code in {"ResourceNotFoundException", "ResourceNotFound"}:
         return Kind.MISSING

@@ -49,9 +49,8 @@ THROTTLES = frozenset(
         "ThrottlingError",
     }
 )
-_ACCESS = frozenset(
+REFUSED_CREDENTIALS = frozenset(
     {
-        "AccessDeniedException",
         "ExpiredTokenException",
         "IncompleteSignatureException",
         "InvalidClientTokenId",
@@ -60,6 +59,7 @@ _ACCESS = frozenset(
         "UnrecognizedClientException",
     }
 )
+_ACCESS = REFUSED_CREDENTIALS | {"AccessDeniedException"}
 _CONFLICTS = frozenset(
     {"TransactionConflictException", "TransactionConflict", "TransactionInProgressException"}
 )

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,7 +25,7 @@ from reconciler.demo.processes import Supervisor
 from reconciler.demo.task_pipeline import Pace
 from reconciler.domain.model import Child
 from reconciler.settings import Settings, load_settings
-from reconciler.tables import create_tables
+from reconciler.tables import create_tables_of
 from tests.support.broker import Broker, broker_of_its_own
 from tests.support.faults import FaultProxy, fault_proxy
 from tests.support.hosts import QUICK
@@ -100,7 +99,9 @@ def staged(seed: int, endpoint: str, directory: Path) -> Iterator[Stage]:
         broker = stack.enter_context(broker_of_its_own(directory / "broker"))
         tables = stack.enter_context(fault_proxy(endpoint, seed))
         targets: list[Callable[[str], None]] = []
-        invoked = stack.enter_context(pipeline_endpoint(_first_of(targets)))
+        invoked = stack.enter_context(
+            pipeline_endpoint(lambda task: targets[0](task))  # noqa: PLW0108 - the platform comes later
+        )
         pipeline = stack.enter_context(fault_proxy(invoked, seed + 1))
         environment = {
             **CREDENTIALS,
@@ -114,13 +115,7 @@ def staged(seed: int, endpoint: str, directory: Path) -> Iterator[Stage]:
         }
         settings = load_settings(environment)
         client = make_client(endpoint)
-        create_tables(
-            client,
-            orchestration=settings.orchestration_table_name,
-            task=settings.task_table_name,
-            task_events=settings.task_events_table_name,
-            user_concurrency=settings.user_concurrency_table_name,
-        )
+        create_tables_of(client, settings)
         platform = Platform(
             client,
             settings,
@@ -133,11 +128,6 @@ def staged(seed: int, endpoint: str, directory: Path) -> Iterator[Stage]:
         supervisor = Supervisor(directory)
         stack.callback(supervisor.stop)
         skewed = _start(supervisor, environment)
-        patience = Patience(
-            grace=timedelta(seconds=settings.stranded_grace_seconds),
-            claim_timeout=timedelta(seconds=settings.claim_timeout_seconds),
-            start_timeout=timedelta(seconds=settings.task_start_timeout_seconds),
-        )
         stage = Stage(
             seed=seed,
             settings=settings,
@@ -147,20 +137,11 @@ def staged(seed: int, endpoint: str, directory: Path) -> Iterator[Stage]:
             tables=tables,
             pipeline=pipeline,
             supervisor=supervisor,
-            observer=Observer(patience),
+            observer=Observer(Patience.of(settings)),
             skewed=skewed,
         )
         until("a first complete sweep", lambda: _swept(stage))
         yield stage
-
-
-def _first_of(targets: list[Callable[[str], None]]) -> Callable[[str], None]:
-    """Call what is put into the list later: the endpoint is there before the platform is."""
-
-    def invoke(task_id: str) -> None:
-        targets[0](task_id)
-
-    return invoke
 
 
 def _swept(stage: Stage) -> bool:

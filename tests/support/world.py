@@ -21,7 +21,7 @@ from reconciler.operations.context import Pacer
 from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.wiring import build_reconciler
 from reconciler.settings import Settings, load_settings
-from reconciler.tables import create_tables
+from reconciler.tables import create_tables_of
 from tests.support.metrics import RecordingMetrics
 
 USER = "user-1"
@@ -312,12 +312,5 @@ def build_world(endpoint: str, **settings: str) -> World:
     names = {k: v.format(prefix=prefix) for k, v in environ.items()}
     loaded = load_settings(names)
     client = make_client(endpoint)
-    create_tables(
-        client,
-        orchestration=loaded.orchestration_table_name,
-        task=loaded.task_table_name,
-        task_events=loaded.task_events_table_name,
-        user_concurrency=loaded.user_concurrency_table_name,
-        repo=loaded.repo_table_name,
-    )
+    create_tables_of(client, loaded)
     return World(endpoint, client, loaded)

@@ -24,20 +24,13 @@ def tables(*, hosts: tuple[str, ...], sample: bool) -> None:
     """Create the tables on a local DynamoDB endpoint; those that exist stay as they are."""
     settings = settings_for_cli()
     from reconciler.operations.wiring import dynamodb_client  # noqa: PLC0415 - start-up time
-    from reconciler.tables import create_tables  # noqa: PLC0415
+    from reconciler.tables import create_tables_of  # noqa: PLC0415
 
     client = dynamodb_client()
     host = urlsplit(client.meta.endpoint_url).hostname or ""
     if host not in (*_LOCAL, *hosts):
         raise UsageError(f"tables are created on a local endpoint only, and {host} is none")
-    create_tables(
-        client,
-        orchestration=settings.orchestration_table_name,
-        task=settings.task_table_name,
-        task_events=settings.task_events_table_name,
-        user_concurrency=settings.user_concurrency_table_name,
-        repo=settings.repo_table_name,
-    )
+    create_tables_of(client, settings)
     click.echo(f"the tables exist at {client.meta.endpoint_url}")
     if sample:
         from reconciler.demo.sample import strand  # noqa: PLC0415 - start-up time

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from tests.support.browser import browser
 from tests.support.flower import LOGIN, Flower, flower
 from tests.support.guarded_broker import PASSWORD, guarded_broker
 from tests.support.one_of_each import SETTINGS, UNKNOWN_REPO
-from tests.support.processes import ROOT, Celery, until
+from tests.support.processes import Celery, run_reconciler, until
 from tests.support.world import REPO, build_world
 
 pytestmark = [pytest.mark.integration, pytest.mark.browser]
@@ -73,14 +71,7 @@ def seen(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def _sweep(celery: Celery) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "reconciler.cli.main", "sweep", "--wait"],
-        env={"PATH": "/usr/bin:/bin", **celery.environment},
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        timeout=120,
-    )
+    run_reconciler("sweep", "--wait", environment=celery.environment)
 
 
 def _ended(found: Flower, *beginnings: str) -> bool:

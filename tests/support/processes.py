@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,28 @@ def until(what: str, found: Callable[[], T | None], timeout_seconds: float = PAT
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout_seconds:.0f} s in vain for: {what}")
         time.sleep(0.05)
+
+
+def run_module(
+    module: str, *arguments: str, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m`` from the project's root, with this environment and the path alone."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env={"PATH": os.environ["PATH"], **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def run_reconciler(
+    *arguments: str, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run ``reconciler …``, as an operator or a container's runtime does."""
+    return run_module("reconciler.cli.main", *arguments, environment=environment)
 
 
 @dataclass

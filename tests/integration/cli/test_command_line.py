@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
 
-from tests.support.processes import ROOT
+from tests.support.processes import run_module, run_reconciler
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
@@ -23,15 +21,9 @@ def run(world: World) -> Run:
     """Run ``reconciler …`` on the world's tables; keyword arguments are environment variables."""
 
     def start(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
-        environment = {"PATH": os.environ["PATH"], **world.environment, **changes}
-        return subprocess.run(
-            [sys.executable, "-m", "reconciler.cli.main", *arguments],
-            env={name: value for name, value in environment.items() if value},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
+        environment = {**world.environment, **changes}
+        return run_reconciler(
+            *arguments, environment={name: value for name, value in environment.items() if value}
         )
 
     return start
@@ -185,15 +177,7 @@ def test_health_and_status_say_that_the_broker_is_away(run: Run) -> None:
 
 
 def test_celery_says_a_mistake_in_one_line_too(world: World) -> None:
-    environment = {**world.environment, "REPAIR_MODE": "yolo", "PATH": os.environ["PATH"]}
-    done = subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "workers", "worker"],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    environment = {**world.environment, "REPAIR_MODE": "yolo"}
+    done = run_module("celery", "-A", "workers", "worker", environment=environment)
     assert done.returncode == 2
     assert "REPAIR_MODE" in one_line(done)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import celery as celery_app
 import pytest
@@ -14,7 +11,7 @@ from reconciler.doctor.findings import Level
 from reconciler.doctor.workers import judge_workers
 from reconciler.version import describe
 from tests.conftest import Servers
-from tests.support.processes import ROOT, Celery, until
+from tests.support.processes import Celery, run_reconciler, until
 from workers.about import count_processes
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
@@ -28,15 +25,7 @@ def endpoint(servers: Servers) -> str:
 
 def test_it_finds_a_worker_and_its_version(celery: Celery) -> None:
     with celery.worker():
-        done = subprocess.run(
-            [sys.executable, "-m", "reconciler.cli.main", "doctor", "--json"],
-            env={"PATH": os.environ["PATH"], **celery.environment},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        done = run_reconciler("doctor", "--json", environment=celery.environment)
         asking = celery_app.Celery(broker=f"{celery.broker}/0")
         processes = until("its answer", lambda: count_processes(asking, 2.0))
         asking.close()

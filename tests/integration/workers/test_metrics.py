@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -20,7 +17,7 @@ from reconciler.observability.exporter import start_exporter
 from reconciler.observability.metrics import EXPORTED, METRICS, Metric, known_series
 from reconciler.observability.redis_metrics import RedisMetrics
 from reconciler.settings import load_settings
-from tests.support.processes import ROOT
+from tests.support.processes import run_reconciler
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
@@ -107,15 +104,8 @@ def test_a_broker_that_is_away_is_said_and_nothing_is_made_up(how: str) -> None:
 
 def test_the_command_says_in_one_line_that_its_port_is_taken(broker: str) -> None:
     with mute() as port:
-        done = subprocess.run(
-            [sys.executable, "-m", "reconciler.cli.main", "metrics", "--port", str(port)],
-            env={"PATH": os.environ["PATH"], "CELERY_BROKER_URL": f"{broker}/3", **TABLES},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        environment = {"CELERY_BROKER_URL": f"{broker}/3", **TABLES}
+        done = run_reconciler("metrics", "--port", str(port), environment=environment)
     assert done.returncode == 2
     assert "cannot listen on" in done.stderr.splitlines()[-1]
 

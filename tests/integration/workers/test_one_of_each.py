@@ -7,9 +7,6 @@ broker and text like credentials in what the tables hold, none of which may show
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -29,7 +26,7 @@ from tests.support.aws_stub import aws_stub
 from tests.support.faulty_endpoint import FaultyEndpoint, faulty_endpoint
 from tests.support.guarded_broker import PASSWORD, guarded_broker
 from tests.support.one_of_each import CODES, NEVER_STUCK, SETTINGS, WITHOUT_CHILD, OneOfEach
-from tests.support.processes import ROOT, Celery
+from tests.support.processes import Celery, run_reconciler
 from tests.support.world import build_world
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
@@ -78,15 +75,7 @@ class Console:
         self.printed = ""
 
     def __call__(self, *arguments: str, code: int) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "reconciler.cli.main", *arguments],
-            env={"PATH": os.environ["PATH"], **self._celery.environment},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        done = run_reconciler(*arguments, environment=self._celery.environment)
         self.printed += done.stdout + done.stderr
         assert done.returncode == code, (arguments, done.stdout, done.stderr)
         return done.stdout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from tests.integration.workers.conftest import Measured
 from tests.support.broker import Broker
 from tests.support.faults import FaultProxy
 from tests.support.hosts import Fleet
-from tests.support.processes import ROOT, until
+from tests.support.processes import run_reconciler, until
 from workers.ledger import LEAST_STALE_SECONDS
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
@@ -23,16 +22,8 @@ Series = dict[tuple[str, tuple[tuple[str, str], ...], str], float]
 
 
 def asked(fleet: Fleet, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Ask the command line, as an operator or a container's runtime does."""
-    return subprocess.run(
-        [sys.executable, "-m", "reconciler.cli.main", *arguments],
-        env={"PATH": "/usr/bin:/bin", **fleet.celery.environment},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    """Ask the command line."""
+    return run_reconciler(*arguments, environment=fleet.celery.environment)
 
 
 def series_of(fleet: Fleet) -> Series:

@@ -57,8 +57,6 @@ OLDEST = metric("oldest_stuck_seconds", 'code!="over_budget"')
 
 
 def _alive() -> list[Panel]:
-    calm: list[Step] = [(None, GREEN)]
-    not_paused = {"0": ("not paused", GREEN)}
     return [
         number(
             "Is it alive?",
@@ -91,6 +89,15 @@ def _alive() -> list[Panel]:
             unit="s",
             steps=[(None, GREEN), (1, YELLOW), (720, ORANGE), (3600, RED)],
         ),
+        *_allowed(),
+    ]
+
+
+def _allowed() -> list[Panel]:
+    """What it may do at present."""
+    calm: list[Step] = [(None, GREEN)]
+    not_paused = {"0": ("not paused", GREEN)}
+    return [
         number(
             "Mode",
             "What the last sweep was allowed to do: repair, only report (REPAIR_MODE), or nothing, "

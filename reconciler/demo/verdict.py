@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from statistics import median
@@ -109,13 +109,7 @@ def judge(
     bounds = {cause: _bound(cause, promise, longest) for cause in Cause}
     late = [wait for wait in waits if wait.seconds > bounds[wait.cause]]
     astray = list(_astray(snapshot, expected))
-    unsettled = [
-        orchestration_id
-        for orchestration_id in expected
-        if (found := snapshot.orchestrations.get(orchestration_id)) is None
-        or found.meta is None
-        or not found.meta.settled
-    ]
+    unsettled = list(_unsettled(snapshot, expected))
     left_behind = observer.ever_stranded & {key for key, _ in astray} | set(observer.stranded)
     twice = duplicates(snapshot.tasks)
     problems = [
@@ -125,10 +119,7 @@ def judge(
         *_shown("a child did not end as it should", [sentence for _, sentence in astray]),
         *_shown("still stranded", [" ".join(key) for key in sorted(observer.stranded)]),
         *_shown("a parent was not settled", unsettled),
-        *_shown(
-            "a recovery took longer than the bound",
-            [wait.told(bounds[wait.cause]) for wait in late],
-        ),
+        *_shown("a recovery took longer than the bound", [w.told(bounds[w.cause]) for w in late]),
         *_shown("a sweep was not complete", [s.sweep_id for s in sweeps if not s.complete]),
         *_nothing_proved(observer, sweeps, events_lost),
     ]
@@ -216,6 +207,13 @@ def _astray(
                 state = row.raw_status if row is not None else "missing"
                 name = f"{key} of {orchestration_id}"
                 yield (orchestration_id, key), f"{name} is {state}, and should be {end}"
+
+
+def _unsettled(snapshot: Snapshot, expected: Iterable[str]) -> Iterator[str]:
+    for orchestration_id in expected:
+        found = snapshot.orchestrations.get(orchestration_id)
+        if found is None or found.meta is None or not found.meta.settled:
+            yield orchestration_id
 
 
 def _nothing_proved(observer: Observer, sweeps: Sequence[Sweep], events_lost: int) -> Iterator[str]:

@@ -59,6 +59,14 @@ class TaskDraft:
     warnings: tuple[str, ...] = ()
 
 
+_AS_EVERY_TASK: Item = {
+    "status": {"S": "SUBMITTED"},
+    "workflow_ref": {"S": WORKFLOW_ID},
+    "resolved_workflow": {"M": {"id": {"S": WORKFLOW_ID}, "version": {"S": WORKFLOW_VERSION}}},
+    "approval_gate_count": {"N": "0"},
+}
+
+
 def draft_task(
     orchestration: Orchestration,
     child: Child,
@@ -75,18 +83,11 @@ def draft_task(
         return Refusal("The meta row is incomplete; seed the orchestration again.")
     key = child.idempotency_key
     if not valid_idempotency_key(key):
-        return Refusal(
-            f"The idempotency key {key[:160]!r} is not of the form [A-Za-z0-9_-]{{1,128}}; "
-            "the sub-issue's id cannot be used. Create the sub-issue anew and retry."
-        )
+        return _unusable(key)
     own = own_text(child)
     description = describe(meta.item, own)
     if len(description) > MAX_DESCRIPTION_CHARACTERS:
-        return Refusal(
-            f"The task's description has {len(description)} characters, and at most "
-            f"{MAX_DESCRIPTION_CHARACTERS} are allowed. Shorten the sub-issue or the parent "
-            "issue, then retry."
-        )
+        return _too_long(description)
     channel = text(meta.item, "channel_source") or DEFAULT_CHANNEL
     repo = text(child.item, "repo") or meta.repo
     task_id = task_id_for(key, child.created_at)
@@ -95,12 +96,10 @@ def draft_task(
     attachments, warnings = collect_attachments(meta.item, child)
     at = timestamp(now)
     item: dict[str, Any] = {
+        **_AS_EVERY_TASK,
         "task_id": {"S": task_id},
         "user_id": {"S": meta.user_id},
-        "status": {"S": "SUBMITTED"},
         "repo": {"S": repo},
-        "workflow_ref": {"S": WORKFLOW_ID},
-        "resolved_workflow": {"M": {"id": {"S": WORKFLOW_ID}, "version": {"S": WORKFLOW_VERSION}}},
         "task_description": {"S": description},
         "branch_name": {"S": branch},
         "idempotency_key": {"S": key},
@@ -109,23 +108,47 @@ def draft_task(
         "status_created_at": {"S": f"SUBMITTED#{at}"},
         "created_at": {"S": at},
         "updated_at": {"S": at},
-        "approval_gate_count": {"N": "0"},
         "approval_gate_cap": {"N": str(approval_gate_cap)},
     }
-    if channel == "linear" and metadata.get("linear_issue_id"):
-        item["linear_issue_id"] = {"S": metadata["linear_issue_id"]}
-    cloud, issue = metadata.get("jira_cloud_id"), metadata.get("jira_issue_key")
-    if channel == "jira" and cloud and issue:
-        item["jira_issue_identity"] = {"S": f"{cloud}#{issue}"}
+    item |= _indexed_by_issue(channel, metadata)
     if attachments:
         item["attachments"] = {"L": attachments}
     size = size_of(item)
     if size > MAX_ITEM_BYTES:
-        return Refusal(
-            f"The task would take {size} bytes with its attachments, and at most {MAX_ITEM_BYTES} "
-            "can be stored. Remove attachments from the sub-issue or the parent issue, then retry."
-        )
+        return _too_large(size)
     return TaskDraft(task_id, branch, key, description, repo, channel, item, tuple(warnings))
+
+
+def _unusable(key: str) -> Refusal:
+    return Refusal(
+        f"The idempotency key {key[:160]!r} is not of the form [A-Za-z0-9_-]{{1,128}}; "
+        "the sub-issue's id cannot be used. Create the sub-issue anew and retry."
+    )
+
+
+def _too_long(description: str) -> Refusal:
+    return Refusal(
+        f"The task's description has {len(description)} characters, and at most "
+        f"{MAX_DESCRIPTION_CHARACTERS} are allowed. Shorten the sub-issue or the parent "
+        "issue, then retry."
+    )
+
+
+def _too_large(size: int) -> Refusal:
+    return Refusal(
+        f"The task would take {size} bytes with its attachments, and at most {MAX_ITEM_BYTES} "
+        "can be stored. Remove attachments from the sub-issue or the parent issue, then retry."
+    )
+
+
+def _indexed_by_issue(channel: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return the key attributes of the index that the task's issue is found by, if any."""
+    if channel == "linear" and metadata.get("linear_issue_id"):
+        return {"linear_issue_id": {"S": metadata["linear_issue_id"]}}
+    cloud, issue = metadata.get("jira_cloud_id"), metadata.get("jira_issue_key")
+    if channel == "jira" and cloud and issue:
+        return {"jira_issue_identity": {"S": f"{cloud}#{issue}"}}
+    return {}
 
 
 def own_text(child: Child) -> str:

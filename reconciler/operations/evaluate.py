@@ -113,17 +113,7 @@ class Evaluator:
             if work.stale and work.context.apply:
                 work.reread()
         stuck = work.stuck()
-        evaluation = Evaluation(
-            orchestration_id=orchestration_id,
-            found=work.found,
-            now=work.now,
-            actions=tuple(work.outcomes),
-            counts=count(work, stuck).with_consumed(consumed),
-            stuck=stuck,
-            withheld=work.withheld,
-            orchestration=work.orchestration,
-            mistake=work.mistake,
-        )
+        evaluation = _evaluation(work, count(work, stuck).with_consumed(consumed), stuck)
         for error in work.unread:
             self.reporter.failed(orchestration_id, error, work.context)
         self.reporter.evaluated(evaluation, work.context)
@@ -200,6 +190,20 @@ class Evaluator:
     def forgive(self, orchestration_id: str) -> None:
         """Forget an orchestration's failures."""
         self.orchestrations.clear_attempts(orchestration_id)
+
+
+def _evaluation(work: RepairPass, counts: Counts, stuck: tuple[Stuck, ...]) -> Evaluation:
+    return Evaluation(
+        orchestration_id=work.orchestration.orchestration_id,
+        found=work.found,
+        now=work.now,
+        actions=tuple(work.outcomes),
+        counts=counts,
+        stuck=stuck,
+        withheld=work.withheld,
+        orchestration=work.orchestration,
+        mistake=work.mistake,
+    )
 
 
 def _left_alone(orchestration: Orchestration, context: Context) -> Stuck | None:

@@ -16,13 +16,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 
 from reconciler.domain.codes import HEALTHY, SURFACED, Code, OrchestrationCode
-from reconciler.domain.diagnosis import (
-    LONG_AGO,
-    Diagnosis,
-    Evidence,
-    Policy,
-    diagnose,
-)
+from reconciler.domain.diagnosis import LONG_AGO, Diagnosis, Evidence, Policy, diagnose
 from reconciler.domain.model import FAILURE, Child, ChildStatus, Orchestration, Task
 from reconciler.domain.planning import (
     Action,

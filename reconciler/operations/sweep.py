@@ -126,16 +126,14 @@ def run_inline_sweep(
     started = time.monotonic()
     sweep_id = new_sweep_id()
     mode: str = "report" if report else settings.repair_mode
-    total = 0
-    if orchestration_id is None:
-        total = segments or reconciler.choose_segments(lambda: _MOST_THREADS)
+    whole = orchestration_id is None
+    total = (segments or reconciler.choose_segments(lambda: _MOST_THREADS)) if whole else 0
     log.info("orch.sweep.started", sweep_id=sweep_id, mode=mode, segments=total)
     tally = _Tally(total, progress, on_evaluation)
     if orchestration_id is not None:
-        evaluation = reconciler.evaluate(
-            orchestration_id, sweep_id=sweep_id, by_hand=True, report=report
+        tally.evaluated(
+            reconciler.evaluate(orchestration_id, sweep_id=sweep_id, by_hand=True, report=report)
         )
-        tally.evaluated(evaluation)
     else:
         _sweep_segments(reconciler, tally, sweep_id, out_of_time, report=report)
     paused = tally.paused_since is not None or (tally.withheld and reconciler.paused() is not None)
@@ -150,7 +148,7 @@ def run_inline_sweep(
         counts=tally.counts,
         paused_since=tally.paused_since,
     )
-    if orchestration_id is None:
+    if whole:
         record_sweep(summary, reconciler.metrics, reconciler.clock(), settings.repair_mode)
     return summary
 

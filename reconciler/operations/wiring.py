@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import boto3
@@ -16,7 +17,6 @@ from botocore.exceptions import BotoCoreError
 
 from reconciler.clock import Clock, utc_now
 from reconciler.domain.diagnosis import Policy
-from reconciler.domain.model import Orchestration
 from reconciler.observability.metrics import NULL_METRICS, Metrics
 from reconciler.operations.context import Pacer, Unpaced
 from reconciler.operations.evaluate import Evaluator
@@ -167,10 +167,6 @@ def assemble(
     releaser = Releaser(dynamodb, orchestrations, tasks, repos, budget, guardrail, pipeline, pacer)
     policy = policy_of(settings)
     reporter = Reporter(metrics)
-
-    def withhold(orchestration: Orchestration) -> str | None:
-        return withheld_by(settings, control.paused, orchestration)
-
     evaluator = Evaluator(
         orchestrations=orchestrations,
         tasks=tasks,
@@ -180,7 +176,7 @@ def assemble(
         policy=policy,
         interval=timedelta(seconds=settings.sweep_interval_seconds),
         settles=settings.settle_mode == "nudge",
-        withhold=withhold,
+        withhold=partial(withheld_by, settings, control.paused),
         reporter=reporter,
         clock=clock,
     )

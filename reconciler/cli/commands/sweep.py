@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from reconciler.operations.counts import Counts
+    from reconciler.operations.cron import CronSweep
+    from reconciler.operations.reconciler import Reconciler
     from reconciler.operations.sweep import SweepProgress
     from reconciler.settings import Settings
     from workers.ledger import Progress as LedgerProgress
@@ -61,61 +63,40 @@ def sweep(
         raise UsageError("--orchestration, --segments and --force go with --inline")
     settings = settings_for_cli(logs=inline)
     if inline:
-        _inline(settings, report, orchestration, segments, force=force, as_json=as_json)
+        _inline(
+            settings,
+            report=report,
+            orchestration=orchestration,
+            segments=segments,
+            force=force,
+            as_json=as_json,
+        )
     else:
         _by_workers(settings, report=report, wait=wait, timeout=timeout, as_json=as_json)
 
 
 def _inline(
     settings: Settings,
-    report: bool,  # noqa: FBT001 - handed on
+    *,
+    report: bool,
     orchestration: str | None,
     segments: int | None,
-    *,
     force: bool,
     as_json: bool,
 ) -> None:
-    from reconciler.operations.cron import CronSweep, run_cron_sweep  # noqa: PLC0415 - start-up
-    from reconciler.operations.sweep import run_inline_sweep  # noqa: PLC0415 - start-up time
-
     reconciler = reconciler_for_cli(settings)
     acted: list[tuple[str, ActionOutcome]] = []
-
-    def on_evaluation(evaluation: Evaluation) -> None:
-        acted.extend((evaluation.orchestration_id, action) for action in evaluation.actions)
-
     with progress("Sweeping", quiet=as_json) as shown:
-
-        def on_progress(so_far: SweepProgress) -> None:
-            parts = f"{so_far.segments_done} of {so_far.segments} segments, {so_far.pages} pages"
-            said = f"{parts}, {_read(so_far.counts)}"
-            # One segment has no middle: the bar only says that something moves.
-            total = so_far.segments if so_far.segments > 1 else None
-            update(shown, so_far.segments_done, total, said)
-
-        if report or orchestration is not None:
-            # A report writes nothing, and one orchestration is no sweep: neither needs the lock.
-            swept = CronSweep(
-                run_inline_sweep(
-                    reconciler,
-                    settings,
-                    report=report,
-                    orchestration_id=orchestration,
-                    segments=segments,
-                    progress=on_progress,
-                    on_evaluation=on_evaluation,
-                )
-            )
-        else:
-            swept = run_cron_sweep(
-                reconciler,
-                settings,
-                holder=f"{operator()} at {socket.gethostname()}, process {os.getpid()}",
-                force=force,
-                segments=segments,
-                progress=on_progress,
-                on_evaluation=on_evaluation,
-            )
+        swept = _swept(
+            settings,
+            reconciler,
+            shown,
+            acted,
+            report=report,
+            orchestration=orchestration,
+            segments=segments,
+            force=force,
+        )
     if as_json:
         print_json(swept.to_json())
     elif swept.aside is None:
@@ -130,6 +111,55 @@ def _inline(
         return
     _raise_if_unread(swept.summary)
     click.get_current_context().exit(EXIT_WRONG if swept.summary.alarming else 0)
+
+
+def _swept(
+    settings: Settings,
+    reconciler: Reconciler,
+    shown: Progress | None,
+    acted: list[tuple[str, ActionOutcome]],
+    *,
+    report: bool,
+    orchestration: str | None,
+    segments: int | None,
+    force: bool,
+) -> CronSweep:
+    """Sweep; how far it is goes to ``shown``, and what is done to ``acted``."""
+    from reconciler.operations.cron import CronSweep, run_cron_sweep  # noqa: PLC0415 - start-up
+    from reconciler.operations.sweep import run_inline_sweep  # noqa: PLC0415 - start-up time
+
+    def on_evaluation(evaluation: Evaluation) -> None:
+        acted.extend((evaluation.orchestration_id, action) for action in evaluation.actions)
+
+    def on_progress(so_far: SweepProgress) -> None:
+        parts = f"{so_far.segments_done} of {so_far.segments} segments, {so_far.pages} pages"
+        said = f"{parts}, {_read(so_far.counts)}"
+        # One segment has no middle: the bar only says that something moves.
+        total = so_far.segments if so_far.segments > 1 else None
+        update(shown, so_far.segments_done, total, said)
+
+    if report or orchestration is not None:
+        # A report writes nothing, and one orchestration is no sweep: neither needs the lock.
+        return CronSweep(
+            run_inline_sweep(
+                reconciler,
+                settings,
+                report=report,
+                orchestration_id=orchestration,
+                segments=segments,
+                progress=on_progress,
+                on_evaluation=on_evaluation,
+            )
+        )
+    return run_cron_sweep(
+        reconciler,
+        settings,
+        holder=f"{operator()} at {socket.gethostname()}, process {os.getpid()}",
+        force=force,
+        segments=segments,
+        progress=on_progress,
+        on_evaluation=on_evaluation,
+    )
 
 
 def _raise_if_unread(summary: SweepSummary) -> None:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from docs.commands import ROOT, Shown, shown
+from reconciler.embedded.process import signal_group
 
 PATH = ROOT / "docs" / "transcript.md"
 FIRST_HOUR = ROOT / "docs" / "first-hour.md"
@@ -110,27 +111,18 @@ class Shell:
     def close(self) -> None:
         """End everything that was started, workers first."""
         for process in (self._bash, *self._stays):
-            _signal(process, signal.SIGTERM)
+            signal_group(process.pid, signal.SIGTERM)
             deadline = time.monotonic() + _END_SECONDS
             # The whole group, and not only its leader: what it started has servers of its own.
-            while _signal(process, 0) and time.monotonic() < deadline:
+            while signal_group(process.pid, 0) and time.monotonic() < deadline:
                 process.poll()
                 time.sleep(0.1)
-            _signal(process, signal.SIGKILL)
+            signal_group(process.pid, signal.SIGKILL)
             process.wait()
         for pipe in (self._bash.stdin, self._bash.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
-
-
-def _signal(process: subprocess.Popen[str] | subprocess.Popen[bytes], number: int) -> bool:
-    """Signal a process's group; False when none of it is left."""
-    try:
-        os.killpg(process.pid, number)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @contextlib.contextmanager

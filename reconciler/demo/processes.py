@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import threading
@@ -10,6 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from reconciler.embedded.process import signal_group, spawn
 
 _LOOK_EVERY_SECONDS = 0.3
 _MOST_RESTARTS = 5
@@ -32,17 +33,9 @@ class Child:
     restarts: int = 0
 
     def start(self, directory: Path) -> None:
-        """Start it, in a session of its own: an interrupt from the terminal reaches only us."""
+        """Start it; what it writes is added to its log."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.argv,
-                env=dict(self.env),
-                cwd=directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            self.process = spawn(self.argv, log, env=self.env, cwd=directory)
 
     def tail(self) -> str:
         """Return the last lines that it wrote."""
@@ -92,7 +85,7 @@ class Supervisor:
         with self._lock:
             child = self.children[name]
             if child.process is not None and child.process.poll() is None:
-                _signal_group(child.process, signal.SIGKILL)
+                signal_group(child.process.pid, signal.SIGKILL)
                 child.process.wait()
                 child.restarts -= 1  # this exit was asked for
 
@@ -109,13 +102,13 @@ class Supervisor:
             ]
         for process in running:
             if process.poll() is None:
-                _signal_group(process, signal.SIGTERM)
+                signal_group(process.pid, signal.SIGTERM)
         deadline = time.monotonic() + patience_seconds
         for process in running:
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                _signal_group(process, signal.SIGKILL)
+                signal_group(process.pid, signal.SIGKILL)
                 process.wait()
 
     def _watch(self) -> None:
@@ -127,14 +120,6 @@ class Supervisor:
                         continue
                     if child.restarts <= _MOST_RESTARTS:
                         # What it has forked may have outlived it.
-                        _signal_group(process, signal.SIGKILL)
+                        signal_group(process.pid, signal.SIGKILL)
                         child.restarts += 1
                         child.start(self.directory)
-
-
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Signal a process and what it has forked; it leads a group of its own."""
-    try:
-        os.killpg(process.pid, number)
-    except (ProcessLookupError, PermissionError):
-        return

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from reconciler.errors import ReconcilerError
 
@@ -31,6 +32,30 @@ def free_port() -> int:
         return port
 
 
+def spawn(
+    command: Sequence[str], output: BinaryIO, *, env: Mapping[str, str], cwd: Path | None
+) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own: Ctrl-C at a terminal is for us to pass on."""
+    return subprocess.Popen(
+        command,
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def signal_group(pid: int, number: int) -> bool:
+    """Signal a process that was spawned and what it has forked; False when none of it is left."""
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def running(
     command: Sequence[str],
@@ -47,16 +72,7 @@ def running(
         EmbeddedServerError: it ended, or did not answer in time; with the end of its ``log``.
     """
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **(env or {})},
-            cwd=cwd,
-            # Its own group: Ctrl-C at a terminal is for us to pass on, in order.
-            start_new_session=True,
-        )
+        process = spawn(command, output, env={**os.environ, **(env or {})}, cwd=cwd)
     try:
         _wait(process, ready, log, timeout_seconds)
         yield process

@@ -29,7 +29,7 @@ from reconciler.tables import create_tables_of
 from tests.support.broker import Broker, broker_of_its_own
 from tests.support.faults import FaultProxy, fault_proxy
 from tests.support.hosts import QUICK
-from tests.support.processes import ROOT, until
+from tests.support.processes import A_BEAT, ROOT, a_worker, until
 from tests.support.world import CREDENTIALS, make_client, make_session
 from workers.ledger import Ledger
 
@@ -56,10 +56,10 @@ _CRASH_PROBABILITY = 0.03
 
 Hosts = Mapping[str, tuple[str, ...]]
 WORKERS: Hosts = {
-    "worker-a": ("worker", "-c", "2", "-n", "a@%h", "--without-mingle"),
-    "worker-b": ("worker", "-c", "2", "-n", "b@%h", "--without-mingle"),
+    "worker-a": a_worker("a", 2),
+    "worker-b": a_worker("b", 2),
 }
-BEATS: Hosts = {"beat-a": ("beat", "--pidfile="), "beat-b": ("beat", "--pidfile=")}
+BEATS: Hosts = {"beat-a": A_BEAT, "beat-b": A_BEAT}
 
 
 @dataclass

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,16 @@ from typing import Any
 import celery
 
 from reconciler.demo.processes import Child
-from tests.support.processes import ROOT, Celery, until
+from reconciler.embedded.process import signal_group
+from tests.support.processes import (
+    A_BEAT,
+    BEAT_READY,
+    ROOT,
+    WORKER_READY,
+    Celery,
+    a_worker,
+    until,
+)
 from workers.names import RELEASE, RELEASE_QUEUE, SWEEP_QUEUE
 
 QUICK = Path(__file__).parent / "quick"
@@ -77,8 +86,7 @@ class Host:
 
     def kill(self) -> None:
         """End all of it at once, as when a host is lost."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        signal_group(self.pid, signal.SIGKILL)
         self.process.wait()
 
     def stop(self, timeout_seconds: float = 120.0) -> float:
@@ -114,12 +122,11 @@ class Fleet:
         environment: Mapping[str, str] | None = None,
     ) -> Host:
         """Start a worker."""
-        arguments = ("worker", "-c", str(concurrency), "-n", f"{name}@%h", "--without-mingle")
-        return self._start(name, arguments, "ready.", environment or {})
+        return self._start(name, a_worker(name, concurrency), WORKER_READY, environment or {})
 
     def beat(self, name: str = "beat") -> Host:
         """Start a beat."""
-        return self._start(name, ("beat", "--pidfile="), "beat: Starting", {})
+        return self._start(name, A_BEAT, BEAT_READY, {})
 
     def _start(
         self, name: str, arguments: tuple[str, ...], ready: str, environment: Mapping[str, str]

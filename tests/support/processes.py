@@ -24,6 +24,15 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 120.0
 """How long anything is waited for before a test fails: generous, and never asserted on."""
 
+A_BEAT = ("beat", "--pidfile=")
+WORKER_READY, BEAT_READY = "ready.", "beat: Starting"
+"""What they write when they are."""
+
+
+def a_worker(name: str, concurrency: int) -> tuple[str, ...]:
+    """Return the arguments of a worker; it waits for no other."""
+    return ("worker", "-c", str(concurrency), "-n", f"{name}@%h", "--without-mingle")
+
 
 def until(what: str, found: Callable[[], T | None], timeout_seconds: float = PATIENCE_SECONDS) -> T:
     """Wait for something to come true, and return it."""
@@ -106,13 +115,13 @@ class Celery:
     ) -> Iterator[int]:
         """A prefork worker for as long as the block lasts; gives its pid."""
         command = [
-            *self.command("worker", "-c", str(concurrency), "-n", f"{name}@%h", "--without-mingle"),
+            *self.command(*a_worker(name, concurrency)),
             *(["-Q", queues] if queues is not None else []),
         ]
         log = self.directory / f"{name}.log"
         with running(
             command,
-            ready=lambda: log.exists() and b"ready." in log.read_bytes(),
+            ready=lambda: log.exists() and WORKER_READY in log.read_text(errors="replace"),
             log=log,
             env=self.environment,
             cwd=ROOT,
@@ -124,8 +133,8 @@ class Celery:
         """A beat for as long as the block lasts; gives its pid."""
         log = self.directory / f"{name}.log"
         with running(
-            self.command("beat"),
-            ready=lambda: log.exists() and b"beat: Starting" in log.read_bytes(),
+            self.command(*A_BEAT),
+            ready=lambda: log.exists() and BEAT_READY in log.read_text(errors="replace"),
             log=log,
             env=self.environment,
             cwd=ROOT,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 
@@ -71,8 +70,7 @@ def test_a_worker_that_is_stopped_for_good_in_the_midst_of_a_task_loses_nothing(
         held.wait()
         stopping.signal(signal.SIGTERM)
         until("it to begin to stop", lambda: "Warm shutdown" in stopping.log)
-        os.killpg(stopping.pid, signal.SIGKILL)
-        stopping.process.wait()
+        stopping.kill()
         assert released(world, found), "committed, and nobody was told"
         other = fleet.worker("other", environment=SOON)
         until("it to be delivered again", lambda: "already_released" in other.log)

@@ -11,17 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import combinations
 
+from tests.simulation.others import cancellation, live, older_live, removal, retry
 from tests.simulation.scheduler import ActorSpec
-from tests.simulation.world import (
-    Node,
-    Scenario,
-    cancellation,
-    live,
-    older_live,
-    removal,
-    retry,
-    sweep,
-)
+from tests.simulation.world import Node, Scenario, sweep
 
 LAGGING = frozenset({"IdempotencyIndex"})
 DONE = Node("succeeded", task="COMPLETED")

@@ -6,19 +6,9 @@ from collections.abc import Mapping
 from random import Random
 
 from tests.simulation.matrix import LAGGING
+from tests.simulation.others import cancellation, live, older_live, retry, task_ends, time_passes
 from tests.simulation.scheduler import ActorSpec
-from tests.simulation.world import (
-    Node,
-    Scenario,
-    cancellation,
-    delivery,
-    live,
-    older_live,
-    retry,
-    sweep,
-    task_ends,
-    time_passes,
-)
+from tests.simulation.world import Node, Scenario, delivery, sweep
 
 NAMES = "abcdefghijkl"
 """At most twelve children."""

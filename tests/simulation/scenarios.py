@@ -9,28 +9,30 @@ from reconciler.domain.identity import task_id_for
 from reconciler.domain.model import timestamp
 from reconciler.settings import Settings
 from tests.simulation.matrix import DONE, ENDED, FAILED, LAGGING, RUNNING
-from tests.simulation.world import (
-    LONG_BEFORE,
-    START,
-    Node,
-    Scenario,
+from tests.simulation.others import (
     admission,
     cancellation,
     claims_again,
-    delivery,
-    idempotency_key,
     late_retry,
     live,
     removal,
     retry,
     rewires,
     seeds_again,
-    sim_settings,
-    sweep,
     task_ends,
     task_removal,
     time_passes,
     whole_attempt,
+)
+from tests.simulation.world import (
+    LONG_BEFORE,
+    START,
+    Node,
+    Scenario,
+    delivery,
+    idempotency_key,
+    sim_settings,
+    sweep,
 )
 
 FELL = Node("released", task="FAILED")

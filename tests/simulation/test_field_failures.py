@@ -30,6 +30,7 @@ from tests.simulation.conftest import Show
 from tests.simulation.explorer import explore
 from tests.simulation.matrix import DONE, ENDED
 from tests.simulation.memory_dynamodb import MemoryDynamoDB, fail
+from tests.simulation.others import claims_again
 from tests.simulation.recovery import Convergence, end_tasks, watched
 from tests.simulation.scenarios import ADVERSARIAL, FELL, SCENARIOS, pair
 from tests.simulation.scheduler import ClockHand
@@ -40,7 +41,6 @@ from tests.simulation.world import (
     DirectPort,
     Node,
     Scenario,
-    claims_again,
     fill,
     reconciler_on,
     sim_settings,

@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 MINUTES ?= 5
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r
 IMAGE ?= orchestration-reconciler:local
 SEED ?= 1
 
@@ -19,32 +20,24 @@ help:  ## Say what there is
 $(VENV)/runtime.stamp: requirements/runtime.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=…")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.txt
+	$(INSTALL) requirements/runtime.txt
 	@echo "$(CURDIR)" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/reconciler.pth"
 	@printf '#!%s\nfrom reconciler.cli.main import main\nmain()\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/reconciler
 	@chmod +x $(BIN)/reconciler
 	@touch $@
 
-$(VENV)/demo.stamp: requirements/demo.txt $(VENV)/runtime.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/demo.txt
+$(VENV)/%.stamp: requirements/%.txt
+	$(INSTALL) $<
 	@touch $@
 
 $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/demo.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	@{ command -v java && command -v npm; } >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/emulator.txt
+	$(INSTALL) requirements/dev.txt
+	@{ command -v java && command -v npm; } >/dev/null || $(INSTALL) requirements/emulator.txt
 	@touch $@
 
-$(VENV)/deploy.stamp: requirements/deploy.txt $(VENV)/dev.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/deploy.txt
-	@touch $@
-
-$(VENV)/docs.stamp: requirements/docs.txt $(VENV)/runtime.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
-	@touch $@
-
-$(VENV)/mutation.stamp: requirements/mutation.txt $(VENV)/dev.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/mutation.txt
-	@touch $@
+# What each stands on.
+$(VENV)/demo.stamp $(VENV)/docs.stamp: $(VENV)/runtime.stamp
+$(VENV)/deploy.stamp $(VENV)/mutation.stamp: $(VENV)/dev.stamp
 
 # -- the two commands
 
@@ -104,7 +97,7 @@ screenshots: $(VENV)/dev.stamp  ## The pictures of the docs, made again
 	$(BIN)/python -m docs.screenshots $(ARGS)
 
 bench: $(VENV)/dev.stamp  ## Cost against the floor, on DynamoDB Local (ARGS=--quick, …)
-	@case " $(ARGS) " in *" plot "*) $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt;; esac
+	@case " $(ARGS) " in *" plot "*) $(INSTALL) requirements/bench.txt;; esac
 	$(BIN)/python -m benchmarks $(ARGS)
 
 mutation: $(VENV)/mutation.stamp  ## Decisions and conditions changed one by one; which tests notice (hours)
@@ -124,20 +117,20 @@ audit: $(VENV)/deploy.stamp  ## Known vulnerabilities of what the image installs
 sbom: $(VENV)/deploy.stamp  ## CycloneDX, of what the image installs, on standard output
 	@$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible requirements/runtime.txt
 
-COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) pyproject.toml
+COMPILE := $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS)
 
 lock: $(VENV)/dev.stamp  ## Pin anew (LOCKFLAGS=--upgrade); names no host
-	$(COMPILE) -o requirements/runtime.txt
-	$(COMPILE) --extra demo -o requirements/demo.txt
-	$(COMPILE) --extra demo --group dev -o requirements/dev.txt
-	$(COMPILE) --extra demo --group dev --group deploy -o requirements/deploy.txt
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) --group emulator -o requirements/emulator.txt
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) --constraint requirements/dev.txt --group bench -o requirements/bench.txt
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) --group docs -c requirements/dev.txt -o requirements/docs.txt
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet $(LOCKFLAGS) --group mutation -c requirements/dev.txt -o requirements/mutation.txt
+	$(COMPILE) pyproject.toml -o requirements/runtime.txt
+	$(COMPILE) pyproject.toml --extra demo -o requirements/demo.txt
+	$(COMPILE) pyproject.toml --extra demo --group dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra demo --group dev --group deploy -o requirements/deploy.txt
+	$(COMPILE) --group emulator -o requirements/emulator.txt
+	$(COMPILE) --constraint requirements/dev.txt --group bench -o requirements/bench.txt
+	$(COMPILE) --constraint requirements/dev.txt --group docs -o requirements/docs.txt
+	$(COMPILE) --constraint requirements/dev.txt --group mutation -o requirements/mutation.txt
 
 docs: $(VENV)/docs.stamp  ## The documents as a site, in docs/build
 	$(BIN)/python -m sphinx -W --keep-going --fresh-env -q -b html docs docs/build
 
 clean:  ## Everything that was made here
-	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache docs/build

@@ -11,12 +11,11 @@ behind, so that staleness is a decision of the test and not an accident of timin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
-from botocore.exceptions import ClientError
-
+from tests.simulation.answers import ConditionFailedError, Paginator, Request, fail, old_item
 from tests.simulation.expressions import (
     ExpressionError,
     Item,
@@ -38,13 +37,11 @@ from tests.simulation.storage import (
 )
 from tests.simulation.updates import apply_update
 
-Request = Mapping[str, Any]
 Lag = Callable[[Table, str, Request], int]
 """How many states back an eventually consistent read looks: (table, index or "", request)."""
 
 PAGE_BYTES = 1024 * 1024
 MAX_ACTIONS = 100
-_STATUS = {"InternalServerError": 500}
 _ACTIONS = ("ConditionCheck", "Put", "Update", "Delete")
 
 
@@ -64,25 +61,6 @@ class _Write:
     key: Key
     old: dict[str, Value] | None
     new: dict[str, Value] | None
-
-
-class _ConditionError(Exception):
-    """A write's condition does not hold; carries what stands there."""
-
-    def __init__(self, old: dict[str, Value] | None) -> None:
-        super().__init__("The conditional request failed")
-        self.old = old
-
-
-def fail(operation: str, code: str, message: str, **extra: Any) -> NoReturn:
-    """Raise what botocore raises when DynamoDB answers with an error."""
-    response: dict[str, Any] = {
-        "Error": {"Code": code, "Message": message},
-        "ResponseMetadata": {"HTTPStatusCode": _STATUS.get(code, 400), "RetryAttempts": 0},
-        **extra,
-    }
-    name = "".join(part.capitalize() for part in operation.split("_"))
-    raise ClientError(response, name)  # type: ignore[arg-type]
 
 
 class MemoryDynamoDB:
@@ -186,9 +164,9 @@ class MemoryDynamoDB:
         described = {"TableName": table.spec.name, "TableStatus": "ACTIVE"}
         return {"Table": {**described, "TableSizeBytes": size, "ItemCount": len(table.items)}}
 
-    def get_paginator(self, operation: str) -> _Paginator:
+    def get_paginator(self, operation: str) -> Paginator:
         """Return what goes through all pages of a query or a scan."""
-        return _Paginator(getattr(self, operation))
+        return Paginator(getattr(self, operation))
 
     # -- writes
 
@@ -217,9 +195,9 @@ class MemoryDynamoDB:
             try:
                 writes.append(self._prepare(operation, kind, action[kind]))
                 reasons.append({"Code": "None"})
-            except _ConditionError as lost:
+            except ConditionFailedError as lost:
                 reason = {"Code": "ConditionalCheckFailed", "Message": str(lost)}
-                reasons.append({**reason, **_old_item(action[kind], lost)})
+                reasons.append({**reason, **old_item(action[kind], lost)})
         self._no_item_twice(actions)
         if len(writes) < len(actions):
             codes = ", ".join(reason["Code"] for reason in reasons)
@@ -371,8 +349,8 @@ class MemoryDynamoDB:
     def _write_one(self, operation: str, kind: str, request: Request) -> dict[str, Any]:
         try:
             write = self._prepare(operation, kind, request)
-        except _ConditionError as lost:
-            extra = _old_item(request, lost)
+        except ConditionFailedError as lost:
+            extra = old_item(request, lost)
             fail(operation, "ConditionalCheckFailedException", str(lost), **extra)
         self._commit([write])
         units = self._write_units(write)
@@ -416,7 +394,7 @@ class MemoryDynamoDB:
             fail(operation, "ValidationException", str(error))
         self._all_used(operation, request, scope.used)
         if not holds:
-            raise _ConditionError(old)
+            raise ConditionFailedError(old)
         if new is not None and new is not old:
             self._sound(operation, table, new)
         return _Write(table, key, old, new)
@@ -501,24 +479,3 @@ class MemoryDynamoDB:
         if used - given:
             message = f"An expression attribute used is not defined: {sorted(used - given)}"
             fail(operation, "ValidationException", message)
-
-
-class _Paginator:
-    """Goes through the pages of an operation."""
-
-    def __init__(self, operation: Callable[..., dict[str, Any]]) -> None:
-        self._operation = operation
-
-    def paginate(self, **request: Any) -> Iterator[dict[str, Any]]:
-        """Yield page by page."""
-        while True:
-            page = self._operation(**request)
-            yield page
-            if "LastEvaluatedKey" not in page:
-                return
-            request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
-
-
-def _old_item(request: Request, lost: _ConditionError) -> dict[str, Any]:
-    wanted = request.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD"
-    return {"Item": dict(lost.old)} if wanted and lost.old is not None else {}

@@ -26,10 +26,11 @@ from reconciler.operations.scan import SegmentCursor
 from reconciler.operations.sweep import run_inline_sweep
 from reconciler.settings import Settings
 from tests.simulation import memory_dynamodb
+from tests.simulation.answers import fail
 from tests.simulation.conftest import Show
 from tests.simulation.explorer import explore
 from tests.simulation.matrix import DONE, ENDED
-from tests.simulation.memory_dynamodb import MemoryDynamoDB, fail
+from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.simulation.others import claims_again
 from tests.simulation.recovery import Convergence, end_tasks, watched
 from tests.simulation.scenarios import ADVERSARIAL, FELL, SCENARIOS, pair

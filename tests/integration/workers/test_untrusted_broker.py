@@ -33,7 +33,7 @@ from reconciler.observability.redis_metrics import read_series
 from reconciler.settings import Settings
 from tests.conftest import Servers
 from tests.integration.workers.conftest import RealClock
-from tests.support.processes import ROOT, Celery, run_module, run_reconciler, until
+from tests.support.processes import ROOT, Celery, run_python, run_reconciler, until
 from tests.support.tls_proxy import TlsFront, tls_front
 from tests.support.world import build_world
 from workers.names import EVALUATE, RELEASE, SEGMENT, SWEEP_QUEUE
@@ -206,7 +206,9 @@ def test_everything_works_through_it_and_nobody_says_the_password(
 
 def fare(celery: Celery, **changes: str) -> dict[str, str]:
     """Return client → how it fares with the broker."""
-    done = run_module("tests.support.every_client", environment={**celery.environment, **changes})
+    done = run_python(
+        "-m", "tests.support.every_client", environment={**celery.environment, **changes}
+    )
     assert SECRET not in done.stdout + done.stderr
     assert PERCENTS not in done.stdout + done.stderr
     found = {}

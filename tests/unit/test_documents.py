@@ -40,6 +40,7 @@ TASKS = frozenset(
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TAKES_ARGS = {
     "bench": "benchmarks/command.py",
+    "mutation": "tests/mutation/__main__.py",
     "seeded-bugs": "tests/simulation/seeded_bugs.py",
     "transcript": "docs/transcript.py",
 }

@@ -1,6 +1,6 @@
 """Settings: the environment, read in one place and checked once.
 
-The names are the platform's own (``contract.md``), so that one task definition serves both. Every
+The names are the platform's own, so that one task definition serves both. Every
 setting carries its description, from which ``docs/settings.md`` is generated.
 """
 

@@ -1,4 +1,4 @@
-"""The platform's tables, as ``contract.md`` has them: for the demo, the tests and the benchmark.
+"""The platform's tables, as it has them: for the demo, the tests and the benchmark.
 
 In production they exist already, and the reconciler never creates one.
 """

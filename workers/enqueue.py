@@ -1,7 +1,7 @@
 """Putting work on the queues: under a readable, deterministic id, and through the gate.
 
 The id is of the attempt (it ends in the interval's number) and the gate's key is of the work: an
-id that was used before would be thrown away, or shown with its old result (``celery.md``).
+id that was used before would be thrown away, or shown with its old result.
 
 While a deployment replaces workers, old ones get messages of the next version, and new ones those
 of the version before. So the arguments of a message change by these rules only:
@@ -49,7 +49,7 @@ from workers.resources import broker_client, metrics_of
 _LEAST_ROOM = 20
 
 UNREACHABLE = (OperationalError, RuntimeError, OSError, redis.RedisError)
-"""What a publish raises when the broker is away or stalls (``celery.md``)."""
+"""What a publish raises when the broker is away or stalls."""
 
 
 class BrokerUnavailableError(TemporaryError):

@@ -1,6 +1,6 @@
 """The platform, simulated: it seeds orchestrations, runs their tasks, and reacts to what ends.
 
-Faithful to ``contract.md`` in what it writes and in the order of its writes. Clients, clock and
+Faithful to the platform in what it writes and in the order of its writes. Clients, clock and
 randomness are injected, and nothing moves but by ``step``; so a test can drive it moment by
 moment, and the demonstration lets it run in a thread.
 """

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Code(StrEnum):
-    """Why a child is where it is (``semantics.md``, the table of diagnoses)."""
+    """Why a child is where it is (a section each in ``docs/operating.md``)."""
 
     WAITING = "waiting"
     RUNNING = "running"

@@ -1,7 +1,7 @@
 """Diagnosis: what is the matter with each child, and with the orchestration as a whole.
 
 A pure, total function of the orchestration's rows, the tasks of its released children, the time
-and the policy (``semantics.md``). Nothing in here reads a clock or a table, and every non-terminal
+and the policy. Nothing in here reads a clock or a table, and every non-terminal
 child comes out with exactly one code.
 
 A child's *effective* state is its row's, save that a terminal task whose event was lost already

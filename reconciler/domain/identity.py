@@ -17,7 +17,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def valid_idempotency_key(key: str) -> bool:
-    """Whether the platform accepts ``key`` (``contract.md``)."""
+    """Whether the platform accepts ``key``."""
     return _KEY.fullmatch(key) is not None
 
 

@@ -1,6 +1,6 @@
 """Logs: one JSON object a line, or readable lines on a terminal; Celery's own lines included.
 
-An event is a constant name (``contract.md``) and the facts are fields. Context (sweep, task,
+An event is a constant name and the facts are fields. Context (sweep, task,
 orchestration) is bound with ``structlog.contextvars`` when a piece of work starts; Celery's own
 lines, which are written outside of it, get theirs from the task's readable id.
 

@@ -1,6 +1,6 @@
 """The metrics, declared once, and the port through which they are counted.
 
-Every metric of ``semantics.md`` stands in ``METRICS`` with all the label values that are known
+Every metric stands in ``METRICS`` with all the label values that are known
 beforehand, so that each series exists, at zero, from the start. What the scrape endpoint adds of
 its own stands in ``EXPORTED``. Alert rules and dashboards are held to these declarations.
 """

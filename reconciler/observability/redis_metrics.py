@@ -1,7 +1,7 @@
 """Metrics counted in the broker: right across prefork workers and several hosts.
 
-In-process metrics of prefork workers undercount, and files of dead processes have bitten others
-(``celery.md``); counters in one hash are added to atomically and need no shared file. A unit of
+In-process metrics of prefork workers undercount, and files of dead processes have bitten
+others; counters in one hash are added to atomically and need no shared file. A unit of
 work buffers what it counts and writes it in one round trip; while the broker is away the buffer is
 kept, so that nothing is lost but with the process.
 """

@@ -22,7 +22,7 @@ INTEGERS = (
     "nudged",
     "errors",
 )
-"""The integer fields of a sweep's summary (``contract.md``), in its order."""
+"""The integer fields of a sweep's summary, in its order."""
 
 REPAIRS = INTEGERS[3:-1]
 """Those of them that count repairs."""

@@ -36,7 +36,7 @@ class SweepSummary:
     paused_since: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object of ``contract.md``; a report adds what a repair would do."""
+        """Return it as plain values; a report adds what a repair would do."""
         counts = self.counts
         summary: dict[str, Any] = {
             "sweep_id": self.sweep_id,

@@ -1,7 +1,7 @@
 """Wiring: from the settings to a reconciler, its clients included.
 
 Call it once in each process and never before a fork: a client that is used on both sides of one
-breaks (``celery.md``).
+breaks.
 """
 
 from __future__ import annotations

@@ -333,3 +333,4 @@ def _adversarial() -> list[Scenario]:
 
 ADVERSARIAL = _adversarial()
 SCENARIOS = [*_small(), *_narrow(), *_counted()]
+BY_NAME = {scenario.name: scenario for scenario in [*ADVERSARIAL, *SCENARIOS]}

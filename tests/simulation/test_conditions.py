@@ -18,7 +18,7 @@ from tests.simulation.explorer import Violation, explore
 from tests.simulation.matrix import DONE
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.simulation.recovery import Convergence, watched
-from tests.simulation.scenarios import ADVERSARIAL, SCENARIOS, pair
+from tests.simulation.scenarios import BY_NAME, pair
 from tests.simulation.scheduler import ClockHand
 from tests.simulation.world import (
     ORCH,
@@ -32,8 +32,6 @@ from tests.simulation.world import (
 )
 
 pytestmark = pytest.mark.simulation
-
-BY_NAME = {scenario.name: scenario for scenario in [*ADVERSARIAL, *SCENARIOS]}
 
 
 # -- what one actor alone shows

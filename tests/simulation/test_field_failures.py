@@ -33,7 +33,7 @@ from tests.simulation.matrix import DONE, ENDED
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.simulation.others import claims_again
 from tests.simulation.recovery import Convergence, end_tasks, watched
-from tests.simulation.scenarios import ADVERSARIAL, FELL, SCENARIOS, pair
+from tests.simulation.scenarios import BY_NAME, FELL, pair
 from tests.simulation.scheduler import ClockHand
 from tests.simulation.world import (
     ORCH,
@@ -50,8 +50,6 @@ from tests.simulation.world import (
 )
 
 pytestmark = pytest.mark.simulation
-
-BY_NAME = {scenario.name: scenario for scenario in [*ADVERSARIAL, *SCENARIOS]}
 
 
 def _explore(name: str, show: Show) -> None:

@@ -8,15 +8,16 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked; the names of ``headers`` are as they came."""
+    """What was asked; a header is found by its name in any case."""
 
     path: str
-    headers: Mapping[str, str]
+    headers: Message
     body: bytes
 
 
@@ -38,7 +39,7 @@ class Handler(BaseHTTPRequestHandler):
     def take(self) -> Request:
         """Read what is asked."""
         length = int(self.headers.get("Content-Length") or 0)
-        return Request(self.path, dict(self.headers), self.rfile.read(length))
+        return Request(self.path, self.headers, self.rfile.read(length))
 
     def give(self, answer: Answer, *, share: float = 1.0) -> None:
         """Answer; ``share``: how much of the body is sent, the whole of which was promised."""

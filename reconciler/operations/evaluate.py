@@ -37,6 +37,9 @@ QUARANTINE_FROM = 3
 """From this many failures on an orchestration is left alone for a while."""
 
 LONGEST_QUARANTINE = timedelta(hours=6)
+_MOST_DOUBLINGS = 15
+"""Takes a second past the longest pause; one that fails for weeks must not overflow a time."""
+
 _LONGEST_ERROR_CHARACTERS = 500
 
 
@@ -173,7 +176,8 @@ class Evaluator:
         failures = (earlier.failures if earlier is not None else 0) + 1
         retry_at = None
         if failures >= QUARANTINE_FROM:
-            pause = min(self.interval * 2 ** (failures - QUARANTINE_FROM), LONGEST_QUARANTINE)
+            doublings = min(failures - QUARANTINE_FROM, _MOST_DOUBLINGS)
+            pause = min(self.interval * 2**doublings, LONGEST_QUARANTINE)
             retry_at = timestamp(context.now + pause)
         attempts = Attempts(
             failures=failures,

@@ -141,6 +141,29 @@ def test_what_keeps_failing_is_left_alone_for_a_growing_time(
     assert not any("attempts" in row for row in world.rows(broken))
 
 
+def test_what_has_failed_for_weeks_still_stops_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pause doubles up to six hours, and not until no time can hold it."""
+    broken = world.seed({"a": []})
+    break_on(monkeypatch, broken, "diagnosing it")
+    sweep(world)
+    world.client.update_item(
+        TableName=world.settings.orchestration_table_name,
+        Key={"orchestration_id": {"S": broken}, "sub_issue_id": {"S": "reconciler#attempts"}},
+        UpdateExpression="SET failures = :many",
+        ExpressionAttributeValues={":many": {"N": "60"}},
+    )
+    sound = world.seed({"a": []})
+    summary = sweep(world)
+    assert (summary.counts.released, summary.counts.errors) == (1, 1)
+    assert world.statuses(sound) == {"a": "released"}
+    world.clock.forward(6 * 3600 - 1)
+    assert sweep(world).counts.stuck["quarantined"] == 1
+    world.clock.forward(1)
+    assert sweep(world).counts.errors == 1
+
+
 def test_a_change_of_its_rows_brings_it_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     found = world.seed({"a": []})
 

@@ -94,7 +94,8 @@ class BudgetStore:
             waiting = reserved | set(self._tasks.submitted_by(user_id))
             on_the_way = {
                 task_id
-                for task_id, task in self._tasks.read(waiting, consistent=True).items()
+                # What could not be read may wait still: then the budget is not known.
+                for task_id, task in self._tasks.read_all(waiting).items()
                 if task is not None and task.status in _ON_THE_WAY
             }
             admitted = reserved - on_the_way

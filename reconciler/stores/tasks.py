@@ -10,6 +10,7 @@ from reconciler.domain.identity import event_id_for
 from reconciler.domain.model import Item, Task, timestamp
 from reconciler.domain.rows import TASK_ATTRIBUTES, parse_task
 from reconciler.domain.task import TaskDraft
+from reconciler.errors import ThrottledError
 from reconciler.stores.conditions import Action, Expression, all_of, check, put_new, update
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.orchestrations import MAX_KEYS_PER_BATCH, batch_get
@@ -47,10 +48,27 @@ class TaskStore:
             tasks.update((item["task_id"]["S"], parse_task(item)) for item in items)
         return tasks
 
+    def read_all(self, task_ids: Iterable[str]) -> dict[str, Task | None]:
+        """Read tasks, strongly consistent: every one of them, or it is an error.
+
+        Raises:
+            ThrottledError: some were not read for want of capacity.
+        """
+        wanted = set(task_ids)
+        tasks = self.read(wanted, consistent=True)
+        if tasks.keys() != wanted:
+            missing = len(wanted - tasks.keys())
+            raise ThrottledError(f"{missing} of {len(wanted)} tasks could not be read")
+        return tasks
+
     def find(self, idempotency_key: str) -> Task | None:
         """Look a task up by its idempotency key; the oldest, should there be several.
 
         The index is eventually consistent: None means that none was there a moment ago.
+
+        Raises:
+            TemporaryError, PermanentError: it cannot be said whether there is one. To take that
+                for none would make a second task.
         """
         page = self._dynamodb.call(
             "query",
@@ -59,20 +77,31 @@ class TaskStore:
             KeyConditionExpression="idempotency_key = :key",
             ExpressionAttributeValues={":key": {"S": idempotency_key}},
         )
-        found = self.read((item["task_id"]["S"] for item in page["Items"]), consistent=True)
+        found = self.read_all(item["task_id"]["S"] for item in page["Items"])
         tasks = [task for task in found.values() if task is not None]
         return min(tasks, key=lambda task: (task.created_at or "", task.task_id), default=None)
 
     def submitted_by(self, user_id: str) -> list[str]:
         """Return the ids of a user's tasks that wait for admission (eventually consistent)."""
-        page = self._dynamodb.call(
-            "query",
-            TableName=self.table,
-            IndexName="UserStatusIndex",
-            KeyConditionExpression="user_id = :user AND begins_with(status_created_at, :status)",
-            ExpressionAttributeValues={":user": {"S": user_id}, ":status": {"S": "SUBMITTED#"}},
-        )
-        return [item["task_id"]["S"] for item in page["Items"]]
+        request: dict[str, Any] = {
+            "TableName": self.table,
+            "IndexName": "UserStatusIndex",
+            "KeyConditionExpression": (
+                "user_id = :user AND begins_with(status_created_at, :status)"
+            ),
+            "ExpressionAttributeValues": {
+                ":user": {"S": user_id},
+                ":status": {"S": "SUBMITTED#"},
+            },
+        }
+        task_ids: list[str] = []
+        while True:
+            # A page ends after 1 MB of whole tasks, and three large ones fill it.
+            page = self._dynamodb.call("query", **request)
+            task_ids.extend(item["task_id"]["S"] for item in page["Items"])
+            if "LastEvaluatedKey" not in page:
+                return task_ids
+            request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
     # -- actions of a transaction
 

@@ -11,6 +11,7 @@ import pytest
 from reconciler.errors import AccessError, TableMissingError
 from reconciler.operations.summary import SweepSummary
 from reconciler.operations.sweep import run_inline_sweep
+from reconciler.stores import tasks as tasks_module
 from tests.support.aws_stub import AwsStub, aws_stub
 from tests.support.faulty_endpoint import (
     BROKEN,
@@ -129,6 +130,43 @@ def test_a_budget_that_cannot_be_read_is_counted_and_what_needs_no_slot_goes_on(
     }  # fmt: skip
     assert (summary.counts.errors, summary.counts.stuck) == (1, {"over_budget": 1})
     assert summary.alarming
+
+
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables that serve no task that is asked for one by one, and give its key back each time."""
+    whole = tasks_module.batch_get
+
+    def batch_get(*args: Any, consistent: bool, **more: Any) -> Any:
+        return None if consistent else whole(*args, consistent=consistent, **more)
+
+    monkeypatch.setattr(tasks_module, "batch_get", batch_get)
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize("status", ["releasing", "blocked"])
+def test_a_task_that_is_there_and_cannot_be_read_is_not_taken_for_none(
+    world: World, status: str
+) -> None:
+    """I2: the index names it, so a second one must not be made."""
+    found = world.seed({"a": []}, {"a": status})
+    world.task(found, "a", "RUNNING")
+    before = world.everything()
+    summary = sweep(world)
+    assert world.everything() == before
+    assert (summary.counts.errors, summary.counts.released) == (1, 0)
+
+
+@pytest.mark.usefixtures("unread")
+def test_a_task_on_its_way_that_cannot_be_read_leaves_no_budget(make_world: MakeWorld) -> None:
+    world = make_world(
+        USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", MAX_CONCURRENT_TASKS_PER_USER="1"
+    )
+    world.seed({"a": []}, {"a": "released"}, tasks={"a": "SUBMITTED"}, age=300)
+    waits = world.seed({"a": []})
+    summary = sweep(world)
+    assert world.statuses(waits) == {"a": "blocked"}
+    assert summary.counts.stuck["over_budget"] == 1
 
 
 MISSING = ["TASK", "TASK_EVENTS", "USER_CONCURRENCY", "REPO"]

@@ -43,7 +43,11 @@ LEAST_STALE_SECONDS = 30
 _START = """
 local current = redis.call('GET', KEYS[1])
 if current and current ~= ARGV[1] then
-  return 0
+  -- One that is closed, or forgotten, is not at work, whatever it has left behind.
+  local other = 'reconciler:ledger:' .. current
+  if redis.call('EXISTS', other) == 1 and redis.call('HEXISTS', other, 'closed') == 0 then
+    return 0
+  end
 end
 if redis.call('EXISTS', KEYS[2]) == 1 then
   return 2
@@ -61,6 +65,32 @@ redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 return 1
 """
 
+_CLOSE = """
+if ARGV[1] == 'close' and redis.call('EXISTS', KEYS[2]) == 0 then
+  return 0
+end
+if redis.call('HSETNX', KEYS[2], 'closed', '1') == 0 then
+  return 0
+end
+redis.call('EXPIRE', KEYS[2], ARGV[3])
+redis.call('SET', KEYS[6], ARGV[5])
+if ARGV[4] == 'complete' then
+  redis.call('SET', KEYS[7], ARGV[5])
+  redis.call('DEL', KEYS[8])
+  if redis.call('EXISTS', KEYS[5]) == 1 then
+    redis.call('RENAME', KEYS[5], KEYS[8])
+    redis.call('PERSIST', KEYS[8])
+  end
+end
+redis.call('DEL', KEYS[3], KEYS[4])
+if redis.call('GET', KEYS[1]) == ARGV[2] then
+  redis.call('DEL', KEYS[1])
+end
+redis.call('RPUSH', KEYS[9], ARGV[5])
+redis.call('EXPIRE', KEYS[9], ARGV[3])
+return 1
+"""
+
 _OPEN = """
 if redis.call('EXISTS', KEYS[1]) == 0 or redis.call('HEXISTS', KEYS[1], 'closed') == 1 then
   return 3
@@ -69,8 +99,12 @@ if redis.call('SADD', KEYS[3], ARGV[1]) == 0 then
   return 2 - redis.call('SISMEMBER', KEYS[2], ARGV[1])
 end
 redis.call('SADD', KEYS[2], ARGV[1])
-redis.call('EXPIRE', KEYS[2], ARGV[2])
-redis.call('EXPIRE', KEYS[3], ARGV[2])
+for i = 1, 3 do
+  redis.call('EXPIRE', KEYS[i], ARGV[2])
+end
+if redis.call('GET', KEYS[4]) == ARGV[3] then
+  redis.call('EXPIRE', KEYS[4], ARGV[2])
+end
 return 0
 """
 
@@ -94,10 +128,17 @@ redis.call('HSET', KEYS[2], 'progress_at', ARGV[4])
 if ARGV[5] ~= 'no' then
   redis.call('HSET', KEYS[2], 'paused_since', ARGV[5])
 end
-for i = 6, #ARGV, 2 do
+for i = 8, #ARGV, 2 do
   redis.call('ZADD', KEYS[3], ARGV[i], ARGV[i + 1])
 end
 redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1001)
+-- However long a sweep takes, it is not forgotten while anything of it is heard.
+for i = 1, 4 do
+  redis.call('EXPIRE', KEYS[i], ARGV[6])
+end
+if redis.call('GET', KEYS[5]) == ARGV[7] then
+  redis.call('EXPIRE', KEYS[5], ARGV[6])
+end
 return redis.call('SCARD', KEYS[1])
 """
 
@@ -148,6 +189,7 @@ class Ledger:
         self._start = client.register_script(_START)
         self._open = client.register_script(_OPEN)
         self._settle = client.register_script(_SETTLE)
+        self._close = client.register_script(_CLOSE)
 
     @staticmethod
     def _keys(sweep_id: str) -> tuple[str, str, str]:
@@ -203,8 +245,8 @@ class Ledger:
     def open_unit(self, sweep_id: str, unit: str) -> Unit:
         """Open a unit before its message is published."""
         units_key, facts, _ = self._keys(sweep_id)
-        keys = [facts, units_key, f"{facts}:seen"]
-        return Unit(int(self._open(keys=keys, args=[unit, KEEP_SECONDS])))
+        keys = [facts, units_key, f"{facts}:seen", CURRENT]
+        return Unit(int(self._open(keys=keys, args=[unit, KEEP_SECONDS, sweep_id])))
 
     def drop_unit(self, sweep_id: str, unit: str) -> None:
         """Take back a unit whose message was not published."""
@@ -246,25 +288,30 @@ class Ledger:
         paused = "no" if paused_since is None else paused_since
         now = repr(self._now())
         left = self._settle(
-            keys=[units_key, facts, stuck_key],
-            args=[unit, json.dumps(added), json.dumps(oldest), now, paused, *entries],
+            keys=[units_key, facts, stuck_key, f"{facts}:seen", CURRENT],
+            args=[
+                *(unit, json.dumps(added), json.dumps(oldest), now, paused),
+                *(KEEP_SECONDS, sweep_id),
+                *entries,
+            ],
         )
-        self._client.expire(stuck_key, KEEP_SECONDS)
         return int(left) == 0
 
     def close(self, sweep_id: str, *, abandoned: bool = False) -> SweepSummary | None:
-        """End a sweep and return its summary; None when somebody else has just done so."""
-        _, facts_key, _ = self._keys(sweep_id)
-        if not self._client.hsetnx(facts_key, "closed", "1"):
-            return None
-        stored: Any = self._client.hgetall(facts_key)
+        """End a sweep and return its summary; None when somebody else has just done so.
+
+        In one step: one that was ended by halves would keep every later sweep from beginning.
+        """
+        stored: Any = self._client.hgetall(self._keys(sweep_id)[1])
         facts = {_text(k): _text(v) for k, v in stored.items()}
         summary = _summary(sweep_id, facts, self._now(), abandoned=abandoned)
-        self._store(summary)
-        return summary
+        return summary if self._store(summary, "close") else None
 
     def fail(self, sweep_id: str, *, mode: str) -> SweepSummary:
-        """Store the summary of a sweep that could not even begin."""
+        """Store the summary of a sweep that could not even begin, or not send all its segments.
+
+        It is over: what was sent of it must not end it once more, as complete.
+        """
         summary = SweepSummary(
             sweep_id,
             mode,
@@ -273,30 +320,22 @@ class Ledger:
             duration_seconds=0.0,
             counts=Counts(errors=1),
         )
-        self._store(summary)
+        self._store(summary, "fail")
         return summary
 
-    def _store(self, summary: SweepSummary) -> None:
+    def _store(self, summary: SweepSummary, how: str) -> bool:
         units_key, facts_key, stuck_key = self._keys(summary.sweep_id)
         said = json.dumps(
             {**summary.to_json(), "oldest_stuck_seconds": dict(summary.counts.oldest_stuck_seconds)}
             | {"ended_at": self._now()}
         )
-        any_stuck = self._client.exists(stuck_key)
-        current = _text(self._client.get(CURRENT)) == summary.sweep_id
-        with self._client.pipeline(transaction=True) as pipe:
-            pipe.set(LAST, said)
-            if summary.complete:
-                pipe.set(LAST_COMPLETE, said)
-                if any_stuck:
-                    pipe.rename(stuck_key, LAST_STUCK)
-                    pipe.persist(LAST_STUCK)
-                else:
-                    pipe.delete(LAST_STUCK)
-            pipe.delete(units_key, f"{facts_key}:seen", *([CURRENT] if current else []))
-            pipe.rpush(f"{facts_key}:done", said)
-            pipe.expire(f"{facts_key}:done", KEEP_SECONDS)
-            pipe.execute()
+        keys = [
+            *(CURRENT, facts_key, units_key, f"{facts_key}:seen", stuck_key),
+            *(LAST, LAST_COMPLETE, LAST_STUCK, f"{facts_key}:done"),
+        ]
+        extent = "complete" if summary.complete else "incomplete"
+        args: list[str | int] = [how, summary.sweep_id, KEEP_SECONDS, extent, said]
+        return bool(self._close(keys=keys, args=args))
 
     # -- for people
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import redis
 
 from reconciler.operations.context import Stuck
 from reconciler.operations.counts import Counts
-from workers.ledger import Ledger, Start, Unit
+from workers.ledger import CURRENT, KEEP_SECONDS, PREFIX, Ledger, Start, Unit
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
@@ -22,6 +26,20 @@ class Time:
 
     def __call__(self) -> float:
         return self.seconds
+
+
+class CutOff:
+    """A function that can be called so many times, and after that the broker is gone."""
+
+    def __init__(self, whole: Callable[..., Any], times: int) -> None:
+        self.whole = whole
+        self.left = times
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        if self.left == 0:
+            raise redis.ConnectionError("gone")
+        self.left -= 1
+        return self.whole(*args, **options)
 
 
 @pytest.fixture
@@ -124,6 +142,55 @@ def test_a_pause_that_one_segment_came_by_is_the_sweeps_mode(ledger: Ledger) -> 
     summary = ledger.close("sweep:1")
     assert summary is not None
     assert (summary.mode, summary.paused_since) == ("paused", "2026-06-09T12:00:00.000Z")
+
+
+def test_one_that_could_not_send_all_its_segments_is_not_complete_when_those_it_sent_end(
+    ledger: Ledger,
+) -> None:
+    """I6: a segment was never read."""
+    begin(ledger)
+    ledger.fail("sweep:1", mode="repair")
+    assert ledger.open_unit("sweep:1", "evaluate:orch_1") is Unit.SWEEP_OVER
+    assert not ledger.settle("sweep:1", UNITS[0], Counts())
+    assert ledger.close("sweep:1") is None
+    assert ledger.last(complete=True) is None
+
+
+def test_one_whose_end_was_cut_off_does_not_keep_others_from_beginning(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever ends a sweep may be killed, or lose the broker, between any two of its commands."""
+    begin(ledger)
+    for unit in UNITS:
+        ledger.settle("sweep:1", unit, Counts())
+    client = ledger._client
+    for commands in range(8):
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "execute_command", CutOff(client.execute_command, commands))
+            patch.setattr(client, "pipeline", CutOff(client.pipeline, 0))
+            with contextlib.suppress(redis.ConnectionError):
+                ledger.close("sweep:1")
+        ledger.close("sweep:1", abandoned=True)
+        assert begin(ledger, f"sweep:after-{commands}") is Start.STARTED
+        assert (ledger.last() or {})["sweep_id"] == "sweep:1"
+        client.flushdb()
+        begin(ledger)
+
+
+def test_a_sweep_that_takes_longer_than_things_are_kept_is_not_forgotten(ledger: Ledger) -> None:
+    """I6: what it had not read would be forgotten with it, and the rest be called complete."""
+    begin(ledger)
+    client = ledger._client
+    ledger.settle("sweep:1", UNITS[0], Counts(), unread=True)
+    kept = [CURRENT, f"{PREFIX}sweep:1", f"{PREFIX}sweep:1:units", f"{PREFIX}sweep:1:seen"]
+    for hear in (
+        lambda: ledger.open_unit("sweep:1", "evaluate:orch_1"),
+        lambda: ledger.settle("sweep:1", "evaluate:orch_1", Counts()),
+    ):
+        for key in kept:
+            client.expire(key, 60)
+        hear()
+        assert {client.ttl(key) for key in kept} == {KEEP_SECONDS}
 
 
 def test_whoever_waits_hears_that_a_sweep_stepped_aside(ledger: Ledger) -> None:

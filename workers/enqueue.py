@@ -80,6 +80,7 @@ class Enqueuer:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         *,
+        sweep_id: str = "",
         given_back: bool = True,
         ttl_seconds: int | None = None,
     ) -> bool:
@@ -90,10 +91,11 @@ class Enqueuer:
         Raises:
             BrokerUnavailableError: and the key has been given back.
         """
-        # Not longer than an interval: should the message be lost, the next sweep sends another.
-        ttl = ttl_seconds or max(1, self._interval_seconds)
+        # Shorter than an interval: should the message be lost, the next sweep sends another, and
+        # it may come by a little earlier in its course than this one.
+        ttl = ttl_seconds or max(1, self._interval_seconds * 3 // 4)
         try:
-            nonce = self._gate.enter(work, ttl)
+            nonce = self._gate.enter(work, ttl, sweep_id)
         except redis.RedisError as error:
             raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
         if nonce is None:
@@ -134,7 +136,9 @@ class Enqueuer:
         place = f"{cursor.segment + 1}of{cursor.total}"
         name = f"sweep-segment:{place}:{cursor.sweep_id.rpartition(':')[2]}:{cursor.step}"
         kwargs = {"report": True} if report else {}
-        return self._publish(SEGMENT, name, name, (asdict(cursor),), kwargs)
+        return self._publish(
+            SEGMENT, name, name, (asdict(cursor),), kwargs, sweep_id=cursor.sweep_id
+        )
 
     def evaluate(self, orchestration_id: str, sweep_id: str, *, report: bool) -> bool:
         """Send an orchestration to be looked at closely."""
@@ -143,7 +147,9 @@ class Enqueuer:
             kwargs["report"] = True
         work = f"evaluate:{orchestration_id}"
         attempt = f"{work}:{bucket_of(self._interval_seconds)}"
-        return self._publish(EVALUATE, work, attempt, (orchestration_id,), kwargs)
+        return self._publish(
+            EVALUATE, work, attempt, (orchestration_id,), kwargs, sweep_id=sweep_id
+        )
 
     def has_room(self, per_minute: int) -> bool:
         """Whether the releases that are queued will have been made in half an interval.
@@ -171,7 +177,7 @@ class Enqueuer:
         work = f"release:{request.idempotency_key}"
         attempt = f"{work}:{bucket_of(self._interval_seconds)}"
         args = (request.orchestration_id, request.sub_issue_id)
-        return self._publish(RELEASE, work, attempt, args, kwargs)
+        return self._publish(RELEASE, work, attempt, args, kwargs, sweep_id=request.sweep_id)
 
 
 def enqueue_sweep(app: Celery, metrics: Metrics | None = None) -> bool:

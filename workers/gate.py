@@ -37,15 +37,22 @@ class Gate:
         self.client = client
         self._leave = client.register_script(_LEAVE)
 
-    def enter(self, key: str, ttl_seconds: int) -> str | None:
+    def enter(self, key: str, ttl_seconds: int, sweep_id: str = "") -> str | None:
         """Take the key; returns the nonce to give it back with, or None when it is taken.
+
+        ``sweep_id``: for which sweep, if for any; it stands in the nonce.
 
         Raises:
             redis.exceptions.RedisError: the broker is away.
         """
-        nonce = secrets.token_hex(8)
+        nonce = f"{sweep_id}/{secrets.token_hex(8)}"
         taken = self.client.set(PREFIX + key, nonce, nx=True, ex=ttl_seconds)
         return nonce if taken else None
+
+    def held_for(self, key: str, sweep_id: str) -> bool:
+        """Whether the key is taken, and for this sweep."""
+        nonce: Any = self.client.get(PREFIX + key)
+        return nonce is not None and nonce.decode().rpartition("/")[0] == sweep_id
 
     def leave(self, key: str, nonce: str) -> bool:
         """Give the key back, if it is still ours; False when it was not."""

@@ -39,6 +39,8 @@ KEEP_SECONDS = 6 * 3600
 DAY_SECONDS = 86_400
 MOST_RECOVERIES = 20_000
 LEAST_STALE_SECONDS = 30
+LONGEST_SILENCE_SECONDS = 80
+"""Of a task that is at work: its time limit, and the longest pause before it is tried again."""
 
 _START = """
 local current = redis.call('GET', KEYS[1])
@@ -141,6 +143,16 @@ if redis.call('GET', KEYS[5]) == ARGV[7] then
 end
 return redis.call('SCARD', KEYS[1])
 """
+
+
+def stale_after(interval_seconds: int) -> float:
+    """Return after how many seconds of silence a sweep has lost a message, or its workers.
+
+    Well below an interval, where there is room: it is the very next sweep that must find it so.
+    Should it be at work after all, it only ends as incomplete, and the next does the rest.
+    """
+    silence = max(LONGEST_SILENCE_SECONDS, interval_seconds / 2)
+    return max(LEAST_STALE_SECONDS, min(interval_seconds, silence))
 
 
 class Start(Enum):

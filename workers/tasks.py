@@ -23,7 +23,7 @@ from reconciler.operations.summary import TOTAL_FAILURE, record_sweep
 from workers.about import count_processes
 from workers.application import app
 from workers.enqueue import Enqueuer
-from workers.ledger import LEAST_STALE_SECONDS, Start, Unit
+from workers.ledger import Start, Unit, stale_after
 from workers.names import EVALUATE, RELEASE, SEGMENT, SWEEP
 from workers.resources import Resources
 from workers.running import (
@@ -101,7 +101,10 @@ def _close_a_lost_one(held: Resources, sweep_id: str) -> None:
     current = held.ledger.current()
     if current is None or current.sweep_id == sweep_id:
         return
-    if current.idle_seconds >= max(held.settings.sweep_interval_seconds, LEAST_STALE_SECONDS):
+    if current.units == 0:
+        # Whoever settled the last of it was lost before it could end it: it is whole.
+        _close(held, current.sweep_id)
+    elif current.idle_seconds >= stale_after(held.settings.sweep_interval_seconds):
         log.warning(
             "orch.sweep.failed", detail="its workers were lost", lost_sweep_id=current.sweep_id
         )
@@ -142,20 +145,20 @@ def _settle(
         _close(held, sweep_id)
 
 
-def _publish(held: Resources, sweep_id: str, unit: str, publish: Callable[[], bool]) -> bool:
-    """Open a unit and publish its message; returns whether the work is on its way.
+def _publish(held: Resources, sweep_id: str, unit: str, publish: Callable[[], bool]) -> None:
+    """Open a unit and publish its message, where it belongs to a sweep that is at work.
 
     A unit that stands open from an earlier run of the same task is published again: its message
-    may never have left, and if it did, the gate holds this one back.
+    may never have left, and if it did, the gate holds this one back. So it does where two runs
+    are at it at once: whoever opened the unit need not be the one whose message left.
     """
     found = held.ledger.open_unit(sweep_id, unit)
     if found in {Unit.SETTLED, Unit.SWEEP_OVER}:
-        return False
+        return
     sent = publish()
-    if not sent and found is Unit.NEW:
+    if not sent and found is Unit.NEW and not held.gate.held_for(unit, sweep_id):
         # The same work is under way for somebody else, who will not settle this unit.
         held.ledger.drop_unit(sweep_id, unit)
-    return True
 
 
 # -- one step of a segment
@@ -206,13 +209,12 @@ def _step(held: Resources, cursor: SegmentCursor, *, report: bool) -> dict[str, 
         cursor, out_of_time=lambda: time.monotonic() >= ends, nominate=nominate
     )
     following = result.next
-    if following is not None:
-        _publish(
-            held,
-            cursor.sweep_id,
-            _unit_of(following),
-            lambda: enqueuer.segment(following, report=report),
-        )
+    # Its key is of this sweep alone: taken, its message is on its way, and the unit stays open.
+    if following is not None and held.ledger.open_unit(cursor.sweep_id, _unit_of(following)) in {
+        Unit.NEW,
+        Unit.OPEN,
+    }:
+        enqueuer.segment(following, report=report)
     _settle(
         held,
         cursor.sweep_id,
@@ -315,11 +317,12 @@ def _dispatch(held: Resources, *, in_sweep: bool) -> Callable[[ReleaseRequest], 
     enqueuer = _enqueuer(held)
 
     def dispatch(request: ReleaseRequest) -> bool:
-        if not in_sweep:
+        if in_sweep and not enqueuer.has_room(held.settings.release_rate_per_minute):
+            return False
+        if not in_sweep or held.ledger.is_over(request.sweep_id):
+            # It is due all the same, and nobody waits for its end.
             enqueuer.release(request)
             return True
-        if not enqueuer.has_room(held.settings.release_rate_per_minute):
-            return False
         _publish(
             held,
             request.sweep_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,10 @@ from tests.support.faults import FaultProxy, fault_proxy
 from tests.support.hosts import Fleet, fleet_of
 from tests.support.processes import Celery
 from tests.support.world import Clock, World, build_world
+
+# What the workers' module must find named in the environment when it is imported.
+for _name in ("ORCHESTRATION_TABLE_NAME", "TASK_TABLE_NAME", "TASK_EVENTS_TABLE_NAME"):
+    os.environ.setdefault(_name, _name.lower())
 
 
 class RealClock(Clock):

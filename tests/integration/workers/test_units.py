@@ -1,0 +1,134 @@
+"""A sweep's parts: what belongs to it, who waits for whom, and when it counts as lost."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import redis
+
+from reconciler.clock import utc_now
+from reconciler.operations.context import ReleaseRequest
+from reconciler.operations.counts import Counts
+from reconciler.operations.scan import SegmentCursor, SegmentResult
+from tests.integration.workers.test_ledger import Time
+from tests.support.metrics import RecordingMetrics
+from workers import tasks
+from workers.gate import Gate
+from workers.ledger import Ledger, stale_after
+from workers.resources import Resources
+
+pytestmark = [pytest.mark.integration, pytest.mark.workers]
+
+INTERVAL = 300
+FIRST, SECOND = "segment:0:0", "segment:0:1"
+WORK = "evaluate:orch_1"
+
+
+@pytest.fixture
+def now() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def held(broker: str, now: Time) -> Resources:
+    """What a worker's process holds, as far as these parts of it look."""
+    client = redis.Redis.from_url(f"{broker}/5")
+    client.flushdb()
+    made = SimpleNamespace(
+        ledger=Ledger(client, now),
+        gate=Gate(client),
+        metrics=RecordingMetrics(),
+        settings=SimpleNamespace(
+            sweep_interval_seconds=INTERVAL, repair_mode="repair", release_rate_per_minute=60
+        ),
+        reconciler=SimpleNamespace(clock=utc_now),
+    )
+    made.ledger.start("sweep:1", mode="repair", segments=1, units=[FIRST])
+    return cast("Resources", made)
+
+
+def test_what_two_runs_publish_at_once_is_waited_for(held: Resources) -> None:
+    """The one opens the unit, and it is the other's message that leaves."""
+
+    def enter() -> bool:
+        return held.gate.enter(WORK, 60, "sweep:1") is not None
+
+    def second_run_comes_between() -> bool:
+        tasks._publish(held, "sweep:1", WORK, enter)
+        return enter()
+
+    tasks._publish(held, "sweep:1", WORK, second_run_comes_between)
+    assert not held.ledger.settle("sweep:1", FIRST, Counts()), "it is not over"
+    assert held.ledger.settle("sweep:1", WORK, Counts())
+
+
+def test_what_is_under_way_for_another_sweep_is_not_waited_for(held: Resources) -> None:
+    held.gate.enter(WORK, 60, "sweep:0")
+    tasks._publish(held, "sweep:1", WORK, lambda: held.gate.enter(WORK, 60, "sweep:1") is not None)
+    assert held.ledger.settle("sweep:1", FIRST, Counts())
+
+
+def test_the_rest_of_a_segment_is_waited_for_whoever_sent_it(
+    held: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I6: with the rest still to be read, the sweep must not end, and as complete."""
+    cursor = SegmentCursor("sweep:1", 0, 1)
+    result = SegmentResult(Counts(), SegmentCursor("sweep:1", 0, 1, step=1))
+    cast("Any", held.reconciler).scan_segment = lambda *_, **__: result
+    sent_by_another_run = SimpleNamespace(segment=lambda *_, **__: False)
+    monkeypatch.setattr(tasks, "_enqueuer", lambda _: sent_by_another_run)
+    tasks._step(held, cursor, report=False)
+    assert held.ledger.last() is None
+    assert held.ledger.is_open("sweep:1", SECOND)
+
+
+@pytest.mark.parametrize("sweep_id", ["sweep:0", "by-hand:01J00000000000000000000000"])
+def test_a_release_whose_sweep_is_over_or_was_none_is_sent_all_the_same(
+    held: Resources, monkeypatch: pytest.MonkeyPatch, sweep_id: str
+) -> None:
+    """I3: it is due, and the next sweep may find its evaluation under way."""
+    sent: list[ReleaseRequest] = []
+    enqueuer = SimpleNamespace(has_room=lambda _: True, release=sent.append)
+    monkeypatch.setattr(tasks, "_enqueuer", lambda _: enqueuer)
+    request = ReleaseRequest("orch_1", "a", "orch_1_a", (), None, sweep_id)
+    assert tasks._dispatch(held, in_sweep=True)(request)
+    assert sent == [request]
+
+
+def test_one_whose_last_part_was_settled_and_not_ended_is_whole(held: Resources) -> None:
+    """Whoever settles the last unit may be lost before it ends the sweep."""
+    held.ledger.settle("sweep:1", FIRST, Counts(rows_scanned=7))
+    tasks._close_a_lost_one(held, "sweep:2")
+    summary = held.ledger.last(complete=True)
+    assert summary is not None
+    assert (summary["sweep_id"], summary["rows_scanned"]) == ("sweep:1", 7)
+
+
+def test_a_lost_message_costs_no_more_than_the_sweep_it_was_of(held: Resources, now: Time) -> None:
+    """I3: the very next sweep takes over, however short the time since anything was heard."""
+    now.seconds += 20
+    held.ledger.settle("sweep:1", "segment:none", Counts())
+    held.ledger.open_unit("sweep:1", WORK)
+    held.ledger.settle("sweep:1", FIRST, Counts())
+    now.seconds += INTERVAL - 20
+    tasks._close_a_lost_one(held, "sweep:2")
+    assert held.ledger.current() is None
+    assert (held.ledger.last() or {})["complete"] is False
+
+
+def test_one_that_was_heard_of_a_moment_ago_is_left_at_work(held: Resources, now: Time) -> None:
+    now.seconds += INTERVAL
+    held.ledger.open_unit("sweep:1", WORK)
+    held.ledger.settle("sweep:1", FIRST, Counts())
+    now.seconds += stale_after(INTERVAL) - 1
+    tasks._close_a_lost_one(held, "sweep:2")
+    assert held.ledger.current() is not None
+
+
+@pytest.mark.parametrize(
+    ("interval", "seconds"), [(2, 30), (60, 60), (100, 80), (300, 150), (3600, 1800)]
+)
+def test_how_long_a_sweep_may_be_silent(interval: int, seconds: float) -> None:
+    assert stale_after(interval) == seconds

@@ -156,7 +156,11 @@ class Evaluator:
         if lasting_failures:
             self.hold_against(orchestration.orchestration_id, lasting_failures[-1], work.context)
         elif orchestration.attempts is not None and not failures:
-            self.orchestrations.clear_attempts(orchestration.orchestration_id)
+            # What has only been handed on may fail there; that its rows have changed since the
+            # last failure says that it does not.
+            unchanged = orchestration.attempts.fingerprint == orchestration.fingerprint
+            if not (work.queued and unchanged):
+                self.orchestrations.clear_attempts(orchestration.orchestration_id)
 
     def hold_against(
         self, orchestration_id: str, error: BaseException, context: Context

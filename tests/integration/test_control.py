@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from reconciler.errors import AccessError, DefectError, StoreUnavailableError, T
 from reconciler.operations import release as release_module
 from reconciler.operations import repair_pass as repair_pass_module
 from reconciler.operations import scan as scan_module
+from reconciler.operations.context import ReleaseDispatch, ReleaseRequest
 from reconciler.operations.sweep import run_inline_sweep
 from reconciler.stores import orchestrations as orchestrations_module
 from reconciler.stores.control import ControlStore
@@ -139,6 +141,45 @@ def test_what_keeps_failing_is_left_alone_for_a_growing_time(
     assert sweep(world).counts.released == 0  # still left alone
     assert world.reconciler().evaluate(broken).counts.released == 1  # by hand, at once
     assert not any("attempts" in row for row in world.rows(broken))
+
+
+def hand_on(to: list[ReleaseRequest]) -> ReleaseDispatch:
+    """Return what hands releases on, and has room for all of them."""
+
+    def dispatch(request: ReleaseRequest) -> bool:
+        to.append(request)
+        return True
+
+    return dispatch
+
+
+def test_releases_that_keep_failing_where_they_were_handed_to_are_counted_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Celery an evaluation only hands them on: that this went well says nothing of them."""
+    found = world.seed({"a": [], "b": []})
+    whole = draft_task
+
+    def breaks(orchestration: Any, child: Any, **rest: Any) -> Any:
+        if child.sub_issue_id == "a":
+            raise KeyError("no such thing")
+        return whole(orchestration, child, **rest)
+
+    monkeypatch.setattr(release_module, "draft_task", breaks)
+    start, tried = world.clock(), []
+    for _ in range(14):
+        handed_on: list[ReleaseRequest] = []
+        reconciler = world.reconciler()
+        reconciler.evaluate(found, sweep_id="s", release=hand_on(handed_on))
+        for request in handed_on:
+            with contextlib.suppress(DefectError):
+                reconciler.release(found, request.sub_issue_id, sweep_id="s")
+            if request.sub_issue_id == "a":
+                tried.append((world.clock() - start).total_seconds() / 300)
+        world.clock.forward(300)
+    # The first failure was before the release of the other, which counts as a new beginning.
+    assert tried == [0, 1, 2, 3, 4, 6, 10]
+    assert world.statuses(found)["b"] == "released"
 
 
 def test_what_has_failed_for_weeks_still_stops_nothing(

@@ -447,7 +447,9 @@ class RepairPass:
             if found.code is Code.OVER_BUDGET
         }
         if waiting:
-            self._budget_store.note_waiting(self._slots, waiting, self.context.now)
+            self._budget_store.note_waiting(
+                self._slots, waiting, self.context.now, self._budget_fresh_for
+            )
 
     # -- the parent
 

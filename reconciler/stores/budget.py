@@ -39,6 +39,9 @@ _WAITING = "waiting:"
 _ON_THE_WAY = frozenset({"PENDING_UPLOADS", "QUEUED", "SUBMITTED"})
 _PRUNE_ROUNDS = 8
 
+MOST_WAITING = 100
+"""As many as are remembered: an expression holds 4 KB and 300 operators, an item 400 KB."""
+
 
 @dataclass(frozen=True, slots=True)
 class Slots:
@@ -57,15 +60,22 @@ class Slots:
 
     def budget(self, own_prefix: str, now: datetime, fresh_for: timedelta) -> Budget:
         """Return the budget as the diagnosis of the orchestration ``own_prefix`` sees it."""
-        ahead: list[datetime] = []
-        for name, value in self.row.items():
-            if not name.startswith(_WAITING) or name.startswith(f"{_WAITING}{own_prefix}_"):
-                continue
+        own = f"{_WAITING}{own_prefix}_"
+        waiting = _fresh(self.row, now, fresh_for)
+        ahead = sorted(since for name, since in waiting.items() if not name.startswith(own))
+        return Budget(room=max(0, self.room), ahead=tuple(ahead))
+
+
+def _fresh(row: Item, now: datetime, fresh_for: timedelta) -> dict[str, datetime]:
+    """Return who waits, attribute → due since, as far as that was said lately."""
+    found: dict[str, datetime] = {}
+    for name, value in row.items():
+        if name.startswith(_WAITING):
             since, _, seen = str(value.get("S", "")).partition("|")
             seen_at = moment(seen)
             if seen_at is not None and now - seen_at <= fresh_for:
-                ahead.append(moment(since) or datetime.min.replace(tzinfo=UTC))
-        return Budget(room=max(0, self.room), ahead=tuple(sorted(ahead)))
+                found[name] = moment(since) or datetime.min.replace(tzinfo=UTC)
+    return found
 
 
 class BudgetStore:
@@ -140,47 +150,44 @@ class BudgetStore:
             build,
         )
 
-    def note_waiting(self, slots: Slots, due: Mapping[str, datetime], now: datetime) -> None:
+    def note_waiting(
+        self, slots: Slots, due: Mapping[str, datetime], now: datetime, fresh_for: timedelta
+    ) -> None:
         """Remember who waits, so that the oldest goes first; at most as many as could matter.
 
-        ``due``: idempotency key → due since. Refreshed by each evaluation; what is not is
-        forgotten by its readers.
+        ``due``: idempotency key → due since. Refreshed by each evaluation; what is not, for
+        ``fresh_for``, is forgotten. Of the user's, the oldest are kept, over all orchestrations:
+        the row has its limit, and so has what one write may say.
         """
-        oldest = sorted(due, key=lambda key: (due[key], key))[: self._cap]
-        if not oldest:
+        ours = {f"{_WAITING}{key}": since for key, since in due.items()}
+        waiting = {**_fresh(slots.row, now, fresh_for), **ours}
+        oldest = sorted(waiting, key=lambda name: (waiting[name], name))
+        kept = set(oldest[: min(self._cap, MOST_WAITING)])
+        noted = sorted(ours.keys() & kept)
+        gone = [n for n in slots.row if n.startswith(_WAITING) and n not in kept][:MOST_WAITING]
+        if not noted and not gone:
             return
         build = Expression()
-        parts = []
-        for index, key in enumerate(oldest):
-            name = f"#w{index}"
-            build.names[name] = f"{_WAITING}{key}"
-            text = f"{timestamp(due[key])}|{timestamp(now)}"
-            parts.append(f"{name} = {build.text(text)}")
-        stale = self._stale(slots.row, now)
-        change = "SET " + ", ".join(parts)
-        if stale:
-            names = []
-            for index, attribute in enumerate(stale):
-                build.names[f"#s{index}"] = attribute
-                names.append(f"#s{index}")
-            change += " REMOVE " + ", ".join(names)
+        seen = timestamp(now)
+        set_to = [
+            f"{self._numbered(build, name)} = {build.text(f'{timestamp(ours[name])}|{seen}')}"
+            for name in noted
+        ]
+        removed = [self._numbered(build, name) for name in gone]
+        clauses = (("SET", set_to), ("REMOVE", removed))
         self._dynamodb.call(
             "update_item",
             TableName=self._table,
             Key=self._key(slots.user_id),
-            UpdateExpression=change,
+            UpdateExpression=" ".join(f"{verb} {', '.join(p)}" for verb, p in clauses if p),
             **build.arguments(),
         )
 
     @staticmethod
-    def _stale(row: Item, now: datetime) -> list[str]:
-        found = []
-        for name, value in row.items():
-            if name.startswith(_WAITING):
-                seen = moment(str(value.get("S", "")).partition("|")[2])
-                if seen is None or now - seen > timedelta(days=1):
-                    found.append(name)
-        return found[:50]
+    def _numbered(build: Expression, attribute: str) -> str:
+        placeholder = f"#n{len(build.names)}"
+        build.names[placeholder] = attribute
+        return placeholder
 
     @staticmethod
     def _waiting_name(build: Expression, key: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from reconciler.operations.sweep import run_inline_sweep
-from reconciler.stores.budget import PARTITION_PREFIX, ROW, BudgetStore
+from reconciler.stores.budget import MOST_WAITING, PARTITION_PREFIX, ROW, BudgetStore
 from tests.support.world import USER, World
 
 pytestmark = pytest.mark.integration
@@ -102,3 +103,30 @@ def test_slots_taken_elsewhere_in_the_meantime_are_not_given_twice(
     released = [*world.statuses(found).values(), *world.statuses(other).values()]
     assert released.count("released") == 3
     assert opened.count(USER) >= 3
+
+
+def test_whoever_waits_is_remembered_within_what_a_row_and_a_write_can_hold(
+    make_world: MakeWorld,
+) -> None:
+    """After a long outage thousands of a user wait: noting them must not fail, nor fill the row."""
+    world = make_world(
+        USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", MAX_CONCURRENT_TASKS_PER_USER="1000"
+    )
+    store = world.reconciler().evaluator.budget
+    assert store is not None
+    now = world.clock()
+    for number in range(4):
+        due = {
+            f"orch_{number}_{child}": now - timedelta(seconds=1000 * number + child)
+            for child in range(400)
+        }
+        store.note_waiting(store.open(USER), due, now, timedelta(minutes=15))
+    row = store.open(USER).row
+    noted = {name for name in row if name.startswith("waiting:")}
+    assert len(noted) == MOST_WAITING
+    assert all(name.startswith("waiting:orch_3_") for name in noted), "the oldest of all"
+    assert store.open(USER).budget("orch_9", now, timedelta(minutes=15)).ahead
+    later = now + timedelta(hours=1)
+    store.note_waiting(store.open(USER), {"orch_9_a": later}, later, timedelta(minutes=15))
+    row = store.open(USER).row
+    assert [name for name in row if name.startswith("waiting:")] == ["waiting:orch_9_a"]

@@ -71,7 +71,9 @@ class SweepSummary:
 def record_sweep(summary: SweepSummary, metrics: Metrics, now: datetime, repair_mode: str) -> None:
     """Log a finished sweep, and set the metrics that are of whole sweeps.
 
-    ``repair_mode``: the setting; a sweep that was only to report leaves it as it is.
+    ``repair_mode``: the setting; a sweep that was only to report leaves it as it is. Nor does one
+    that a person asked for where others repair say what is stuck: it found what they will repair,
+    and would ring an alarm for it.
 
     Gauges of what is stuck, of the mode, and of the last complete sweep are set only by a complete
     one: what an incomplete sweep did not see may be stuck, or paused, all the same.
@@ -84,13 +86,8 @@ def record_sweep(summary: SweepSummary, metrics: Metrics, now: datetime, repair_
         metrics.set_gauge(
             "reconciler_last_complete_sweep_timestamp_seconds", round(now.timestamp(), 3)
         )
-        attention = sum(n for code, n in counts.stuck.items() if code not in _BENIGN)
-        metrics.set_gauge("reconciler_stuck_work", attention)
-        for code in STUCK_CODES:
-            stuck = counts.stuck.get(code, 0)
-            oldest = counts.oldest_stuck_seconds.get(code, 0.0)
-            metrics.set_gauge("reconciler_stuck_children", stuck, code=code)
-            metrics.set_gauge("reconciler_oldest_stuck_seconds", oldest, code=code)
+        if summary.mode != "report" or repair_mode == "report":
+            _set_stuck(counts, metrics)
         _set_mode(summary.paused_since, metrics, repair_mode)
     facts = summary.to_json()
     if counts.errors and not counts.repairs:
@@ -101,6 +98,16 @@ def record_sweep(summary: SweepSummary, metrics: Metrics, now: datetime, repair_
         log.warning("orch.sweep.completed", error_id=PARTIAL_FAILURE, **facts)
     else:
         log.info("orch.sweep.completed", **facts)
+
+
+def _set_stuck(counts: Counts, metrics: Metrics) -> None:
+    attention = sum(n for code, n in counts.stuck.items() if code not in _BENIGN)
+    metrics.set_gauge("reconciler_stuck_work", attention)
+    for code in STUCK_CODES:
+        stuck = counts.stuck.get(code, 0)
+        oldest = counts.oldest_stuck_seconds.get(code, 0.0)
+        metrics.set_gauge("reconciler_stuck_children", stuck, code=code)
+        metrics.set_gauge("reconciler_oldest_stuck_seconds", oldest, code=code)
 
 
 def _set_mode(paused_since: str | None, metrics: Metrics, repair_mode: str) -> None:

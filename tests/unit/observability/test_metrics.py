@@ -96,6 +96,14 @@ def test_an_incomplete_sweep_leaves_what_was_known() -> None:
     assert metrics.gauges == {}
 
 
+def test_a_report_by_hand_rings_no_alarm_where_others_repair() -> None:
+    """It finds what the next sweep repairs, and nothing is stuck after that."""
+    metrics = RecordingMetrics()
+    counts = Counts(stuck={"lost_release": 2})
+    record_sweep(SweepSummary("s", "report", True, 1, 1.0, counts), metrics, NOW, "repair")  # noqa: FBT003
+    assert not any("stuck" in name for name, _ in metrics.gauges)
+
+
 def test_a_complete_sweep_says_how_it_stands() -> None:
     metrics = RecordingMetrics()
     counts = Counts(stuck={"lost_release": 2, "over_budget": 40})

@@ -85,7 +85,9 @@ class SweepStore:
         held = self._dynamodb.write(
             "put_item", **request, ConditionExpression=f"{free} OR {over}", **build.arguments()
         )
-        return None if held is None else self._lease(held)
+        # An answer that was lost on its way has the client try again, and meet its own lock.
+        ours = held is None or text(held, "sweep_owner") == owner
+        return None if held is None or ours else self._lease(held)
 
     def renew(self, owner: str, now: datetime) -> bool:
         """Hold the lock for longer; False when it is somebody else's by now.

@@ -57,6 +57,15 @@ def lock(world: World) -> dict[str, Any] | None:
     return next((row for row in rows if row["sub_issue_id"]["S"] == LOCK_ROW), None)
 
 
+@LIGHTER
+def test_a_lock_whose_taking_was_not_heard_of_is_ours(world: World) -> None:
+    """The client tries again by itself, and finds the lock that it has just taken."""
+    sweeps, now = world.reconciler().sweeps, world.clock()
+    assert sweeps.take("nonce", "A", now) is None
+    assert sweeps.take("nonce", "A", now) is None
+    assert sweeps.take("another", "B", now) is not None
+
+
 class Staying:
     """A sweep in a thread that stays where it is until it is let go."""
 

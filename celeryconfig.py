@@ -97,7 +97,9 @@ accept_content = ["json"]
 worker_consumer = "workers.consumer:GuardedConsumer"
 # A storm of releases must not keep a sweep from being run: each has a queue of its own, and a
 # worker serves both unless it is told otherwise (`-Q`).
-task_queues = (Queue(SWEEP_QUEUE), Queue(RELEASE_QUEUE))
+# Each with a key of its own; else Celery gives both the default queue's, and what anybody sends
+# by that exchange and key would go to both.
+task_queues = tuple(Queue(name, routing_key=name) for name in (SWEEP_QUEUE, RELEASE_QUEUE))
 task_default_queue = SWEEP_QUEUE
 task_routes = {RELEASE: {"queue": RELEASE_QUEUE}}
 task_create_missing_queues = False

@@ -2,17 +2,22 @@
 
 Each beat asks for the interval's own sweep, whose id and gate key end in the interval's number;
 the gate lets one through. There is no leader to lose, and no file to share.
+
+Each asks when an interval begins, and when it starts itself. Were it to ask an interval after it
+had asked last, one that is started again late in an interval that has had its sweep would be
+refused, and ask next late in the one after: nearly two intervals without any.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import structlog
 from celery.beat import ScheduleEntry, Scheduler
 
 from reconciler.errors import TemporaryError
-from workers.enqueue import enqueue_sweep
+from workers.enqueue import bucket_of, enqueue_sweep
 
 log = structlog.get_logger("reconciler")
 
@@ -26,6 +31,14 @@ class GatedScheduler(Scheduler):
         for name, options in self.app.conf.beat_schedule.items():
             waited = timedelta(seconds=options["schedule"])
             self.schedule[name].last_run_at = self.app.now() - waited
+
+    def reserve(self, entry: ScheduleEntry) -> Any:  # noqa: ANN401 - its stub names another type
+        """Have an entry due next when the next interval begins."""
+        reserved: Any = super().reserve(entry)
+        seconds = self.app.conf.beat_schedule[entry.name]["schedule"]
+        began = bucket_of(seconds, self.app.now().timestamp()) * seconds
+        reserved.last_run_at = datetime.fromtimestamp(began, UTC)
+        return reserved
 
     def apply_async(
         self,

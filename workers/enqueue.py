@@ -58,7 +58,7 @@ class BrokerUnavailableError(TemporaryError):
     kind = "broker_unavailable"
 
 
-def bucket_of(interval_seconds: int, at: float | None = None) -> int:
+def bucket_of(interval_seconds: float, at: float | None = None) -> int:
     """Return the number of the interval that ``at`` (epoch seconds; now) lies in."""
     return int((time.time() if at is None else at) // interval_seconds)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
+import celery
 import pytest
 import redis
 
@@ -15,8 +17,10 @@ from reconciler.operations.scan import SegmentCursor, SegmentResult
 from tests.integration.workers.test_ledger import Time
 from tests.support.metrics import RecordingMetrics
 from workers import tasks
+from workers.beat import GatedScheduler
 from workers.gate import Gate
 from workers.ledger import Ledger, stale_after
+from workers.names import SWEEP
 from workers.resources import Resources
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
@@ -132,3 +136,18 @@ def test_one_that_was_heard_of_a_moment_ago_is_left_at_work(held: Resources, now
 )
 def test_how_long_a_sweep_may_be_silent(interval: int, seconds: float) -> None:
     assert stale_after(interval) == seconds
+
+
+def test_a_beat_asks_at_once_and_then_whenever_an_interval_begins() -> None:
+    """I3: however late in an interval it is started, the next one has its sweep."""
+    with celery.Celery(set_as_current=False) as app:
+        app.conf.beat_schedule = {"sweep": {"task": SWEEP, "schedule": float(INTERVAL)}}
+        scheduler = GatedScheduler(app)
+        entry = scheduler.schedule["sweep"]
+        due, _ = entry.is_due()
+        assert due
+        reserved = scheduler.reserve(entry)
+        due_at = reserved.last_run_at + timedelta(seconds=INTERVAL)
+        assert due_at.timestamp() % INTERVAL == 0
+        assert timedelta(0) <= due_at - app.now() <= timedelta(seconds=INTERVAL)
+        assert scheduler.schedule["sweep"] is reserved

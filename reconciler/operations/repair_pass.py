@@ -193,8 +193,16 @@ class RepairPass:
     def _halt_if_withheld(self) -> None:
         """Stop where a pause has come since the pass began; asked before each write."""
         if self.context.apply:
-            self.withheld = self._withhold(self.orchestration)
-            self._halted = self.withheld is not None
+            try:
+                self.withheld = self._withhold(self.orchestration)
+            except ReconcilerError as error:
+                if not self.outcomes:
+                    raise
+                # What was done by now stands, and is told; nothing more is known to be allowed.
+                self.unread.append(error)
+                self._halted = True
+            else:
+                self._halted = self.withheld is not None
 
     def _begin(self, action: Action) -> bool:
         key = (action.verb, action.sub_issue_id)
@@ -447,9 +455,12 @@ class RepairPass:
             if found.code is Code.OVER_BUDGET
         }
         if waiting:
-            self._budget_store.note_waiting(
-                self._slots, waiting, self.context.now, self._budget_fresh_for
-            )
+            try:
+                self._budget_store.note_waiting(
+                    self._slots, waiting, self.context.now, self._budget_fresh_for
+                )
+            except ReconcilerError as error:
+                self.unread.append(error)  # what was done stands all the same, and is told
 
     # -- the parent
 
@@ -471,12 +482,15 @@ class RepairPass:
 
     def reread(self) -> None:
         """After a lost race: read once more, so that what is reported is what stands there."""
-        again = self._orchestrations.read(self.orchestration.orchestration_id)
-        if again is None:
-            return
-        self._children = dict(again.children)
-        self.orchestration = replace(again, children=self._children)
-        self.now = self._diagnose()
+        try:
+            again = self._orchestrations.read(self.orchestration.orchestration_id)
+            if again is None:
+                return
+            self._children = dict(again.children)
+            self.orchestration = replace(again, children=self._children)
+            self.now = self._diagnose()
+        except ReconcilerError as error:
+            self.unread.append(error)  # as above
 
     def stuck(self) -> tuple[Stuck, ...]:
         """Return what is stuck now, without what has been handed on to be released.

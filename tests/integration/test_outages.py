@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from reconciler.errors import AccessError, TableMissingError
+from reconciler.errors import AccessError, StoreUnavailableError, TableMissingError
 from reconciler.operations.summary import SweepSummary
 from reconciler.operations.sweep import run_inline_sweep
-from reconciler.stores import tasks as tasks_module
+from reconciler.stores.control import ControlStore
+from reconciler.stores.orchestrations import batch_get
 from tests.support.aws_stub import AwsStub, aws_stub
 from tests.support.faulty_endpoint import (
     BROKEN,
@@ -132,15 +133,39 @@ def test_a_budget_that_cannot_be_read_is_counted_and_what_needs_no_slot_goes_on(
     assert summary.alarming
 
 
+def test_what_was_repaired_before_the_tables_went_away_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The switch is asked for before each write, and may be what does not answer."""
+    found = world.seed(
+        {"a": [], "b": []},
+        {"a": "released", "b": "released"},
+        tasks={"a": "COMPLETED", "b": "COMPLETED"},
+    )
+    asked = 0
+
+    def paused(_: ControlStore) -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 2:
+            raise StoreUnavailableError("gone")
+
+    monkeypatch.setattr(ControlStore, "paused", paused)
+    summary = sweep(world)
+    assert world.statuses(found) == {"a": "succeeded", "b": "released"}
+    assert (summary.counts.advanced, summary.counts.errors) == (1, 1)
+    assert world.metrics.count("reconciler_recoveries_total", code="lost_terminal") == 1
+
+
 @pytest.fixture
 def unread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables that serve no task that is asked for one by one, and give its key back each time."""
-    whole = tasks_module.batch_get
+    whole = batch_get
 
-    def batch_get(*args: Any, consistent: bool, **more: Any) -> Any:
+    def not_served(*args: Any, consistent: bool, **more: Any) -> Any:
         return None if consistent else whole(*args, consistent=consistent, **more)
 
-    monkeypatch.setattr(tasks_module, "batch_get", batch_get)
+    monkeypatch.setattr("reconciler.stores.tasks.batch_get", not_served)
 
 
 @pytest.mark.usefixtures("unread")

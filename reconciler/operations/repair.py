@@ -6,12 +6,13 @@ what the repair has made due.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from reconciler.domain.model import Child, ChildStatus, Item, Orchestration, Task, timestamp
 from reconciler.domain.planning import Adopt, Advance, Nudge, Reinvoke, ResetClaim, Skip
 from reconciler.domain.rows import parse_child
+from reconciler.domain.task import size_of
 from reconciler.operations import context as to
 from reconciler.operations.context import Context
 from reconciler.operations.release import (
@@ -28,6 +29,9 @@ from reconciler.stores.tasks import TaskStore
 RECOVERED = "orchestration_recovered"
 _SKIPS_PER_TRANSACTION = MAX_ACTIONS - 2
 """Room for the condition on the cause and for the audit event."""
+
+_SKIPPED_BYTES = 1_500_000
+"""Of rows: a transaction holds 4 MB, and each row's dependencies stand in its condition too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +97,7 @@ class Repairer:
         ``concerned`` is the task whose failure they are skipped for.
         """
         results: dict[str, Repaired] = {}
-        for start in range(0, len(children), _SKIPS_PER_TRANSACTION):
-            stop = start + _SKIPS_PER_TRANSACTION
-            pending = dict(zip(children[start:stop], actions[start:stop], strict=True))
+        for pending in _together(zip(children, actions, strict=True)):
             while pending:
                 lost = self._skip_together(cause, pending, concerned, context)
                 for child in list(pending):
@@ -213,6 +215,21 @@ class Repairer:
             if lost is not None:
                 return Repaired(to.LOST_RACE, child, detail="somebody else has just touched it")
         return Repaired(to.DONE, child, action.task)
+
+
+def _together(skips: Iterable[tuple[Child, Skip]]) -> Iterator[dict[Child, Skip]]:
+    """Cut up what is to be skipped, by what a transaction takes: of actions, and of bytes."""
+    group: dict[Child, Skip] = {}
+    size = 0
+    for child, action in skips:
+        more = size_of(child.item)
+        if group and (len(group) == _SKIPS_PER_TRANSACTION or size + more > _SKIPPED_BYTES):
+            yield group
+            group, size = {}, 0
+        group[child] = action
+        size += more
+    if group:
+        yield group
 
 
 def _lost(item: Item) -> Repaired:

@@ -33,6 +33,9 @@ from reconciler.domain.model import (
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
 """Stands for a time that is missing or unreadable: the write conditions protect anyway."""
 
+_MOST_AHEAD = timedelta(days=1)
+"""No clock is so far ahead: a later time than that is as good as unreadable."""
+
 MOST_ATTEMPTS = 3
 """How often a task is invoked again, and a parent nudged, before it is only surfaced."""
 
@@ -149,7 +152,9 @@ class _Diagnoser:
         )
 
     def _past(self, since: datetime | None, wait: timedelta) -> bool:
-        return since is None or since == LONG_AGO or self.now - since >= wait
+        if since is None or since - self.now > _MOST_AHEAD:
+            return True
+        return since == LONG_AGO or self.now - since >= wait
 
     @cached_property
     def _newest(self) -> datetime | None:
@@ -337,13 +342,14 @@ class _Diagnoser:
         meta = self.orchestration.meta
         problem = meta.problem if meta is not None else None
         budget = self.evidence.budget
+        if problem is None:
+            # What cannot be released takes no slot from those that can.
+            due = {k: since for k, since in due.items() if not self._foreign(self.children[k])}
         granted = frozenset(grant(budget, due))
         for key, since in due.items():
             child = self.children[key]
             if problem is not None:
                 self._set(child, Code.MALFORMED_ROW, problem, since)
-            elif self._foreign(child):
-                continue
             elif key in granted:
                 reason = "every predecessor has succeeded, and nobody has released it"
                 self._set(child, Code.LOST_RELEASE, reason, since)

@@ -110,6 +110,24 @@ def test_an_older_child_of_another_orchestration_goes_before_ours() -> None:
     assert code_of(found) is Code.OVER_BUDGET
 
 
+def test_what_cannot_be_released_takes_no_slot_from_those_that_can() -> None:
+    foreign = child("b", "ready", age=900)
+    found = look(
+        foreign,
+        child("c", "ready", age=300),
+        budget=Budget(room=1),
+        found={foreign.idempotency_key: Task("T-x", "RUNNING", user_id="user-2")},
+    )
+    assert (code_of(found), code_of(found, "c")) == (Code.IDEMPOTENCY_CONFLICT, Code.LOST_RELEASE)
+
+
+def test_a_time_far_ahead_holds_nothing_up() -> None:
+    soon = child("b", "ready", age=-3600)
+    assert code_of(look(soon)) is Code.WITHIN_GRACE, "a clock that is an hour ahead"
+    never = child("b", "ready", updated_at={"S": "2099-01-01T00:00:00.000Z"})
+    assert code_of(look(never)) is Code.LOST_RELEASE
+
+
 @pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"])
 def test_lost_terminal(status: str) -> None:
     assert code_of(look(running("b"), tasks=[task("b", status)])) is Code.LOST_TERMINAL

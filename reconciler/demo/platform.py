@@ -65,10 +65,6 @@ class Seeded:
         """How every child has to end, by ``sub_issue_id``."""
         return {self.ids[key]: status for key, status in self.blueprint.expected().items()}
 
-    def key_of(self, sub_issue_id: str) -> str:
-        """Return the blueprint's key of a child."""
-        return next(key for key, value in self.ids.items() if value == sub_issue_id)
-
 
 class Platform:
     """One platform on one set of tables.

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 from reconciler.clock import Clock
 from reconciler.demo.shapes import Outcome
 from reconciler.domain.model import TERMINAL_TASK, timestamp
-from reconciler.domain.rows import number, text
+from reconciler.domain.rows import text
 from reconciler.settings import Settings
 
 if TYPE_CHECKING:
@@ -251,15 +251,6 @@ class TaskPipeline:
         key = text(item, "idempotency_key") or text(item, "task_id") or ""
         drawn = Random(f"{self._seed}/{key}/{stage}")
         return timedelta(seconds=drawn.uniform(*getattr(self._pace, stage)))
-
-
-def active_tasks(client: DynamoDBClient, settings: Settings, user_id: str) -> int:
-    """Return the user's ``active_count``; 0 when there is no such table or row."""
-    table = settings.user_concurrency_table_name
-    if table is None:
-        return 0
-    page = client.get_item(TableName=table, Key={"user_id": {"S": user_id}}, ConsistentRead=True)
-    return number(page.get("Item", {}), "active_count") or 0
 
 
 def lost_condition(error: ClientError) -> bool:

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from reconciler.domain.diagnosis import Evidence, Policy, diagnose
 from reconciler.domain.model import META, TERMINAL_CHILD, ChildStatus, Item, Orchestration, Task
-from reconciler.domain.rows import number, text
+from reconciler.domain.rows import is_marker, number, text
 
 _TERMINAL = frozenset(status.value for status in TERMINAL_CHILD)
 
@@ -28,7 +28,7 @@ def plainly_settled(rows: Sequence[Item]) -> bool:
         key = row["sub_issue_id"]["S"]
         if key == META:
             meta = row
-        elif "#" not in key:
+        elif not is_marker(key):
             children += 1
             status = row.get("child_status")
             if status is None or status.get("S") not in _TERMINAL:

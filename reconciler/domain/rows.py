@@ -174,7 +174,7 @@ def parse_orchestration(orchestration_id: str, items: Iterable[Item]) -> Orchest
         key = item["sub_issue_id"]["S"]
         if key == META:
             meta = parse_meta(item)
-        elif "#" not in key:
+        elif not is_marker(key):
             children[key] = parse_child(item)
         elif key == ATTEMPTS_MARKER:
             attempts = parse_attempts(item)

@@ -13,7 +13,7 @@ import structlog
 from ulid import ULID
 
 from reconciler.errors import ReconcilerError, UnknownOrchestrationError
-from reconciler.operations.context import ActionOutcome, Evaluation
+from reconciler.operations.context import Evaluation
 from reconciler.operations.counts import Counts
 from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.repair_pass import OPERATORS_MISTAKES
@@ -256,18 +256,3 @@ def _evaluate(
         tally.add(reconciler.could_not_check(orchestration_id, error, sweep_id))
     else:
         tally.evaluated(evaluation)
-
-
-def describe_action(orchestration_id: str, action: ActionOutcome) -> dict[str, object]:
-    """Return an action as plain values, for ``--json`` and for a result in Flower."""
-    return {
-        "orchestration_id": orchestration_id,
-        "sub_issue_id": action.sub_issue_id,
-        "action": action.verb,
-        "code": action.code,
-        "outcome": action.outcome,
-        "applied": action.applied,
-        "task_id": action.task_id,
-        "detail": action.detail,
-        "stranded_seconds": action.stranded_seconds,
-    }

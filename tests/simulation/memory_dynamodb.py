@@ -5,6 +5,7 @@ not at all, ``ALL_OLD`` and cancellation reasons, pages and segments, capacity. 
 control: a read that is eventually consistent asks ``lag`` how many states of the table it lags
 behind, so that staleness is a decision of the test and not an accident of timing.
 ``metered`` False leaves sizes out of account, which is most of the time that a call takes.
+Requests are carried out one at a time, whatever number of threads sends them.
 ``test_conformance.py`` holds it to the same suite as moto and DynamoDB Local.
 """
 
@@ -13,6 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
+from threading import RLock
 from typing import Any
 
 from tests.simulation.answers import ConditionFailedError, Paginator, Request, fail, old_item
@@ -40,6 +43,8 @@ from tests.simulation.updates import apply_update
 Lag = Callable[[Table, str, Request], int]
 """How many states back an eventually consistent read looks: (table, index or "", request)."""
 
+_Operation = Callable[..., dict[str, Any]]
+
 PAGE_BYTES = 1024 * 1024
 MAX_ACTIONS = 100
 _ACTIONS = ("ConditionCheck", "Put", "Update", "Delete")
@@ -51,6 +56,15 @@ def _weightless(_item: Item) -> int:
 
 def _fresh(_table: Table, _index: str, _request: Request) -> int:
     return 0
+
+
+def _one_at_a_time(operation: _Operation) -> _Operation:
+    @wraps(operation)
+    def locked(self: MemoryDynamoDB, **request: Any) -> dict[str, Any]:
+        with self._lock:
+            return operation(self, **request)
+
+    return locked
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +90,13 @@ class MemoryDynamoDB:
         self.tables = {spec.name: Table(spec) for spec in specs}
         self._size = size_of if metered else _weightless
         self.lag = lag
+        self._lock = RLock()
         self.read_units = 0.0
         self.write_units = 0.0
 
     # -- reads
 
+    @_one_at_a_time
     def get_item(self, **request: Any) -> dict[str, Any]:
         """GetItem."""
         table = self._table("get_item", request["TableName"])
@@ -92,6 +108,7 @@ class MemoryDynamoDB:
             response["Item"] = self._project("get_item", item, request)
         return response
 
+    @_one_at_a_time
     def batch_get_item(self, **request: Any) -> dict[str, Any]:
         """BatchGetItem; everything is always processed."""
         responses: dict[str, list[Item]] = {}
@@ -122,6 +139,7 @@ class MemoryDynamoDB:
             response["ConsumedCapacity"] = consumed
         return response
 
+    @_one_at_a_time
     def query(self, **request: Any) -> dict[str, Any]:
         """Query of a table or an index, by one partition."""
         table = self._table("query", request["TableName"])
@@ -144,6 +162,7 @@ class MemoryDynamoDB:
             matching.reverse()
         return self._page("query", table, request, matching, used, consistent=consistent)
 
+    @_one_at_a_time
     def scan(self, **request: Any) -> dict[str, Any]:
         """Scan of a table, or of one of its segments."""
         table = self._table("scan", request["TableName"])
@@ -170,18 +189,22 @@ class MemoryDynamoDB:
 
     # -- writes
 
+    @_one_at_a_time
     def put_item(self, **request: Any) -> dict[str, Any]:
         """PutItem."""
         return self._write_one("put_item", "Put", request)
 
+    @_one_at_a_time
     def update_item(self, **request: Any) -> dict[str, Any]:
         """UpdateItem."""
         return self._write_one("update_item", "Update", request)
 
+    @_one_at_a_time
     def delete_item(self, **request: Any) -> dict[str, Any]:
         """DeleteItem."""
         return self._write_one("delete_item", "Delete", request)
 
+    @_one_at_a_time
     def transact_write_items(self, **request: Any) -> dict[str, Any]:
         """TransactWriteItems: all of it or none."""
         operation = "transact_write_items"

@@ -214,10 +214,22 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     names = {name.upper(): name for name in Settings.model_fields}
     source = os.environ if environ is None else environ
     values = {field: source[name] for name, field in names.items() if source.get(name)}
+    unreadable = [name for name, field in names.items() if not _is_unicode(values.get(field, ""))]
+    if unreadable:
+        # Bytes that are no UTF-8; what they are for could not be sent anywhere, nor be shown.
+        raise SettingsError("; ".join(f"{name} is not UTF-8" for name in unreadable))
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
         raise SettingsError(_one_line(error)) from None
+
+
+def _is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _one_line(error: ValidationError) -> str:

@@ -40,6 +40,12 @@ def test_settings_are_sound_or_refused_in_one_line(changes: dict[str, str]) -> N
         assert found.sweep_interval_seconds >= 1
 
 
+@pytest.mark.parametrize("name", ["BROKER_PASSWORD", "TASK_TABLE_NAME"])
+def test_bytes_that_are_no_text_are_refused_by_the_name_of_their_setting(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name} is not UTF-8$"):
+        load_settings({**REQUIRED, name: b"caf\xe9".decode(errors="surrogateescape")})
+
+
 NUMBERS = [n for n in NAMES if n.endswith(("_SECONDS", "_PER_USER", "_PER_MINUTE", "_PER_SECOND"))]
 CHOICES = ["REPAIR_MODE", "SETTLE_MODE", "LOG_FORMAT", "LOG_LEVEL", "METRICS_EMF", "SWEEP_SEGMENTS"]
 

@@ -106,6 +106,18 @@ class Settings(BaseModel):
         default="auto",
         description="Segments of the parallel scan: a number, or chosen from the table's size",
     )
+    active_index_name: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9_.-]{3,255}$",
+        description="Index of OrchestrationTable by `child_status`; set: most sweeps read what is "
+        "active there, and not the whole table; see scaling.md",
+    )
+    full_scan_interval_seconds: int = Field(
+        default=6 * 3600,
+        ge=1,
+        le=7 * DAY_SECONDS,
+        description="With ACTIVE_INDEX_NAME: how long after the last full scan the next is due",
+    )
     stranded_grace_seconds: int = Field(
         default=120,
         ge=0,

@@ -6,9 +6,10 @@ In production they exist already, and the reconciler never creates one.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from reconciler.domain.rows import ACTIVE_ATTRIBUTES
 from reconciler.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,11 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A global secondary index: one or two key attributes, and what it projects."""
+    """A global secondary index: one or two key attributes, and what it projects.
+
+    ``include``: the attributes besides its keys and the table's, where it projects some only.
+    """
 
     name: str
     keys: tuple[str, ...]
     projection: str = "ALL"
+    include: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,15 @@ ORCHESTRATION = Table(
     ),
     ttl=True,
 )
+
+
+def with_active_index(table: Table, name: str) -> Table:
+    """Return OrchestrationTable with the index that ``ACTIVE_INDEX_NAME`` names."""
+    keys = ("child_status", "orchestration_id")
+    rest = tuple(name for name in ACTIVE_ATTRIBUTES if name not in {*keys, *table.keys})
+    return replace(table, indexes=(*table.indexes, Index(name, keys, "INCLUDE", rest)))
+
+
 TASK = Table(
     keys=("task_id",),
     indexes=(
@@ -67,14 +81,17 @@ def create_tables(  # noqa: D417 - the five names are what they say
     task_events: str,
     user_concurrency: str | None = None,
     repo: str | None = None,
+    active_index: str | None = None,
 ) -> None:
     """Create the tables under these names; those that exist are left as they are.
 
     Args:
         client: of the endpoint to create them at.
+        active_index: name of an index of active children on OrchestrationTable; None: without.
     """
+    rows = ORCHESTRATION if active_index is None else with_active_index(ORCHESTRATION, active_index)
     wanted: list[tuple[str | None, Table]] = [
-        (orchestration, ORCHESTRATION),
+        (orchestration, rows),
         (task, TASK),
         (task_events, TASK_EVENTS),
         (user_concurrency, USER_CONCURRENCY),
@@ -94,6 +111,7 @@ def create_tables_of(client: DynamoDBClient, settings: Settings) -> None:
         task_events=settings.task_events_table_name,
         user_concurrency=settings.user_concurrency_table_name,
         repo=settings.repo_table_name,
+        active_index=settings.active_index_name,
     )
 
 
@@ -133,7 +151,10 @@ def _definition(name: str, table: Table) -> dict[str, Any]:
             {
                 "IndexName": index.name,
                 "KeySchema": _key_schema(index.keys),
-                "Projection": {"ProjectionType": index.projection},
+                "Projection": {
+                    "ProjectionType": index.projection,
+                    **({"NonKeyAttributes": list(index.include)} if index.include else {}),
+                },
             }
             for index in table.indexes
         ]

@@ -30,6 +30,7 @@ class ChildStatus(StrEnum):
 
 
 TERMINAL_CHILD = frozenset({ChildStatus.SUCCEEDED, ChildStatus.FAILED, ChildStatus.SKIPPED})
+ACTIVE_CHILD = tuple(status for status in ChildStatus if status not in TERMINAL_CHILD)
 UNRELEASED = frozenset({ChildStatus.BLOCKED, ChildStatus.READY})
 FAILURE = frozenset({ChildStatus.FAILED, ChildStatus.SKIPPED})
 

@@ -3,18 +3,39 @@
 A scan is eventually consistent and cut by pages; it only ever nominates. Whatever the authority
 would find wrong must be nominated, and nothing that is healthy need be: so a scan asks the same
 diagnosis, after the plainest case has been set aside at the least cost.
+
+An index of active children shows less: neither the meta row nor whatever is finished. A predecessor
+that it does not show has finished, or does not exist. Where that is so of all of a child's, it is
+due, to be skipped or stuck, and nominated; of a child that waits for others besides, those that are
+not shown are read, since one of them may have failed. Then the same diagnosis is asked again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from reconciler.domain.diagnosis import Evidence, Policy, diagnose
-from reconciler.domain.model import META, TERMINAL_CHILD, ChildStatus, Item, Orchestration, Task
-from reconciler.domain.rows import is_marker, number, text
+from reconciler.domain.model import (
+    META,
+    TERMINAL_CHILD,
+    UNRELEASED,
+    Child,
+    ChildStatus,
+    Item,
+    Orchestration,
+    Task,
+)
+from reconciler.domain.rows import (
+    is_marker,
+    number,
+    parse_meta,
+    text,
+)
 
 _TERMINAL = frozenset(status.value for status in TERMINAL_CHILD)
+_ASSUMED_META = parse_meta({"orchestration_id": {"S": ""}, "sub_issue_id": {"S": META}})
 
 
 def plainly_settled(rows: Sequence[Item]) -> bool:
@@ -38,6 +59,34 @@ def plainly_settled(rows: Sequence[Item]) -> bool:
         and text(meta, "rollup_posted_at") is not None
         and number(meta, "child_count") == children
     )
+
+
+def active_part(children: Orchestration) -> Orchestration:
+    """Return the active children of an orchestration as a part that can be judged.
+
+    Whether there is a meta row, and what it says, only a full scan sees.
+    """
+    return replace(children, meta=_ASSUMED_META)
+
+
+def unseen_predecessors(part: Orchestration) -> Sequence[str] | None:
+    """Return the predecessors that have to be read before an active part can be judged.
+
+    None when that is not worth it: a child has predecessors, and nothing of them is active.
+    """
+    unseen: dict[str, None] = {}
+    for child in part.children.values():
+        if child.status in UNRELEASED and child.depends_on:
+            missing = [key for key in child.depends_on if key not in part.children]
+            if len(missing) == len(child.depends_on):
+                return None
+            unseen.update(dict.fromkeys(missing))
+    return tuple(unseen)
+
+
+def with_predecessors(part: Orchestration, read: Iterable[Child]) -> Orchestration:
+    """Return an active part and those of its predecessors that were not in it."""
+    return replace(part, children={**part.children, **{c.sub_issue_id: c for c in read}})
 
 
 def running_tasks(orchestration: Orchestration) -> list[str]:

@@ -46,6 +46,16 @@ SCAN_ATTRIBUTES = (
 )
 """What a diagnosis of an orchestration needs of its rows; a scan asks for no more."""
 
+ACTIVE_ATTRIBUTES = (
+    "orchestration_id",
+    "sub_issue_id",
+    "child_status",
+    "child_task_id",
+    "depends_on",
+    "updated_at",
+)
+"""What an index of active children has to project, its keys and the table's among them."""
+
 TASK_ATTRIBUTES = (
     "task_id",
     "user_id",

@@ -17,6 +17,7 @@ from reconciler.errors import (
     DEFECTS,
     DefectError,
     ReconcilerError,
+    SettingsError,
     UnknownChildError,
     UnknownOrchestrationError,
     describe_error,
@@ -34,11 +35,13 @@ from reconciler.operations.context import (
     Stuck,
 )
 from reconciler.operations.counts import Counts
+from reconciler.operations.coverage import Coverage
 from reconciler.operations.evaluate import Evaluator, JustRefused, count_stuck, counted_as
+from reconciler.operations.index_scan import IndexScan
 from reconciler.operations.pacing import PagePacer
 from reconciler.operations.release import stranded_seconds
 from reconciler.operations.reporting import Reporter
-from reconciler.operations.scan import SegmentCursor, SegmentResult, SegmentScan
+from reconciler.operations.scan import SegmentCursor, SegmentResult, SegmentScan, Step
 from reconciler.settings import Settings
 from reconciler.stores.control import ControlStore, Pause
 from reconciler.stores.dynamodb import measured
@@ -69,16 +72,22 @@ class Reconciler:
 
     # -- scanning
 
-    def choose_segments(self, workers: Callable[[], int]) -> int:
+    def choose_segments(
+        self, workers: Callable[[], int], coverage: Coverage = Coverage.FULL
+    ) -> int:
         """Return how many segments a sweep should have (``SWEEP_SEGMENTS``).
 
         ``auto``: one for each 32 MiB of the table, and enough to keep ``workers`` busy where each
         still has 4 MiB to read; costs one DescribeTable, which consumes no capacity. How many
-        there are is asked only where it makes a difference.
+        there are is asked only where it makes a difference. One that goes by the index has no more
+        than there are workers, since each of its segments costs a request for each status.
 
         Raises:
             TemporaryError, PermanentError: the table cannot be described.
         """
+        if coverage is Coverage.ACTIVE:
+            there_are = max(1, workers())
+            return min(there_are, self.choose_segments(lambda: there_are))
         if self.settings.sweep_segments != "auto":
             return self.settings.sweep_segments
         size = self.orchestrations.size_bytes()
@@ -93,15 +102,24 @@ class Reconciler:
         *,
         out_of_time: Callable[[], bool],
         nominate: Callable[[str], None],
+        coverage: Coverage = Coverage.FULL,
     ) -> SegmentResult:
         """Read one step of a segment and nominate what is suspicious.
 
         Raises:
+            SettingsError: it is to go by an index, and the settings name none.
             TemporaryError, PermanentError: the table cannot be read.
         """
-        scan = SegmentScan(
-            self.orchestrations, self.tasks, self.policy, self.clock, self.page_pacer
-        )
+        scan: Step
+        parts = (self.orchestrations, self.tasks, self.policy, self.clock, self.page_pacer)
+        index = self.settings.active_index_name
+        if coverage is Coverage.FULL:
+            scan = SegmentScan(*parts)
+        elif index is not None:
+            scan = IndexScan(*parts, index=index, control=self.control)
+        else:
+            msg = "ACTIVE_INDEX_NAME is not set here, and this sweep was begun where it is"
+            raise SettingsError(msg)
         return scan.run(cursor, out_of_time, nominate)
 
     # -- one orchestration

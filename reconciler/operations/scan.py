@@ -1,17 +1,18 @@
-"""The segment scan: reads a slice of the table, cheaply, and nominates.
+"""A step through a part of the table: reads it, cheaply, and nominates.
 
-An orchestration's rows stand together in a scan, but a page, a step or a segment boundary may cut
-through them. Rows are carried from page to page; a step ends at the last orchestration that was
+An orchestration's rows stand together in what is read, but a page, a step or a segment boundary may
+cut through them. Rows are carried from page to page; a step ends at the last orchestration that was
 read whole, and its continuation begins there. Tasks of running children are read 100 at a time
-over all orchestrations, so a scan in which nothing is wrong costs its pages and those reads.
+over all orchestrations, so a sweep in which nothing is wrong costs its pages and those reads.
+
+``SegmentScan`` reads all of a segment; ``reconciler.operations.index_scan`` what is active.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from reconciler.clock import Clock
@@ -20,11 +21,12 @@ from reconciler.domain.model import Item, Orchestration, Task
 from reconciler.domain.nomination import plainly_settled, running_tasks, suspicious
 from reconciler.domain.rows import parse_orchestration
 from reconciler.errors import DEFECTS, ThrottledError
+from reconciler.operations.batches import Batches
 from reconciler.operations.counts import Counts
 from reconciler.operations.pacing import PagePacer
 from reconciler.stores import control
-from reconciler.stores.dynamodb import measured
-from reconciler.stores.orchestrations import MAX_KEYS_PER_BATCH, OrchestrationStore, ScanPage
+from reconciler.stores.dynamodb import Consumed, measured
+from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.stores.tasks import TaskStore
 
 Nominate = Callable[[str], None]
@@ -57,8 +59,8 @@ class SegmentResult:
     paused_since: str | None = None
 
 
-class SegmentScan:
-    """One step through one segment."""
+class Step(ABC):
+    """One step: pages, carried rows, tasks, and what casts suspicion. How it reads is left open."""
 
     def __init__(
         self,
@@ -77,13 +79,40 @@ class SegmentScan:
         self._rows: list[Item] = []
         self._seen = 0
         self._scanned = 0
-        self._waiting: deque[tuple[Orchestration, list[str]]] = deque()
-        self._wanted: deque[str] = deque()
-        self._asked = 0  # tasks that have been read for those who wait
-        self._read: dict[str, Task | None] = {}
+        self._until_tasks = Batches(self._read_tasks, self._judge)
         self._broken: list[str] = []
         self._paused_since: str | None = None
         self._nominate: Nominate = lambda _: None
+
+    # -- how it reads
+
+    @abstractmethod
+    def _next_page(
+        self, cursor: SegmentCursor, start: dict[str, Any] | None, limit: int | None
+    ) -> Page:
+        """Read one page behind ``start``."""
+
+    @abstractmethod
+    def _look_at(self, name: str, rows: Sequence[Item]) -> None:
+        """Take an orchestration, whose rows these are, as far as it can be without its tasks."""
+
+    def _may_end(self) -> bool:
+        """Whether the next step would begin further on than this one did."""
+        return True
+
+    def _unread(self) -> None:
+        """Read what else is waited for before tasks are, if anything; a step is at its end."""
+        return
+
+    def _passed_by(self, start: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return where a step goes on that saw the end of no orchestration."""
+        if self._rows:
+            # A single one fills the whole step; its later part is nominated for its own gap.
+            self._nominate(self._rows[0]["orchestration_id"]["S"])
+            self._scanned += 1
+        return start
+
+    # -- pages
 
     def run(
         self, cursor: SegmentCursor, out_of_time: Callable[[], bool], nominate: Nominate
@@ -97,40 +126,43 @@ class SegmentScan:
         self._nominate = nominate
         start = _typed(cursor.start_key)
         resume: dict[str, Any] | None = None
+
+        def over() -> bool:
+            return self._may_end() and out_of_time()
+
         while True:
-            page = self._page(cursor, start, out_of_time)
+            page = self._page(cursor, start, over, out_of_time)
             if page is None:
                 # Held up until the step's time was over: go on from here in the next one.
                 return self._handed_on(cursor, resume, start)
             for row in page.items:
                 if self._rows and row["orchestration_id"] != self._rows[-1]["orchestration_id"]:
-                    resume = _key(self._rows[-1])
+                    resume = key_of(self._rows[-1])
                     self._finish()
                 self._rows.append(row)
-            if page.next_key is None:
+            if page.last:
                 self._finish()
                 self._judge_all()
                 return SegmentResult(self._total(), None, self._paused_since)
-            start = page.next_key
-            if out_of_time():
+            start = page.next_key or start
+            if over():
                 return self._handed_on(cursor, resume, start)
 
     def _page(
         self,
         cursor: SegmentCursor,
         start: dict[str, Any] | None,
+        over: Callable[[], bool],
         out_of_time: Callable[[], bool],
-    ) -> ScanPage | None:
-        """Read the next page; None when the step's time is over before it could be read."""
+    ) -> Page | None:
+        """Read the next page; None when the step is over before it could be read."""
         while True:
-            turn = self._pacer.wait(out_of_time)
+            turn = self._pacer.wait(over)
             if turn is None:
                 return None
             try:
                 with measured() as consumed:
-                    page = self._orchestrations.scan_page(
-                        cursor.segment, cursor.total, start, limit=turn.limit
-                    )
+                    page = self._next_page(cursor, start, turn.limit)
             except ThrottledError:
                 self._pacer.throttled(turn)
                 if not out_of_time():
@@ -155,10 +187,8 @@ class SegmentScan:
             # What was read of the next one is read again, and counted then.
             self._seen -= len(self._rows)
             start = resume
-        elif self._rows:
-            # A single one fills the whole step; its later part is nominated for its own gap.
-            self._nominate(self._rows[0]["orchestration_id"]["S"])
-            self._scanned += 1
+        else:
+            start = self._passed_by(start)
         self._rows = []
         self._judge_all()
         following = SegmentCursor(
@@ -176,64 +206,64 @@ class SegmentScan:
         if not rows:
             return
         name = rows[0]["orchestration_id"]["S"]
-        if name == control.PARTITION:
-            self._paused_since = control.paused_since(rows)
-            return
         try:
-            plain = plainly_settled(rows)
-            orchestration = None if plain else parse_orchestration(name, rows)
+            self._look_at(name, rows)
         except DEFECTS:
             # Where our code fails on one, the authority fails on it alone, and says why.
             self._broken.append(name)
             self._scanned += 1
-            return
-        if orchestration is None:
-            self._scanned += plain  # else it is nothing but markers
-            return
-        self._scanned += 1
-        wanted = running_tasks(orchestration)
-        if not wanted:
-            self._judge(orchestration, self._clock())
-            return
-        self._waiting.append((orchestration, wanted))
-        self._wanted.extend(wanted)
-        while len(self._wanted) >= MAX_KEYS_PER_BATCH:
-            self._read_tasks([self._wanted.popleft() for _ in range(MAX_KEYS_PER_BATCH)])
+
+    def _judge_with_tasks(self, orchestration: Orchestration) -> None:
+        self._until_tasks.add(orchestration, running_tasks(orchestration))
 
     def _judge_all(self) -> None:
-        rest = list(self._wanted)
-        self._wanted.clear()
-        if rest:
-            self._read_tasks(rest)
+        self._unread()
+        self._until_tasks.finish()
         for name in self._broken:
             self._nominate(name)
 
-    def _read_tasks(self, task_ids: Sequence[str]) -> None:
+    def _read_tasks(self, task_ids: Sequence[str]) -> Mapping[str, Task | None]:
         with measured() as consumed:
-            self._read.update(self._tasks.read(task_ids, consistent=False))
+            found = self._tasks.read(task_ids, consistent=False)
+        self._spent(consumed)
+        return found
+
+    def _spent(self, consumed: Consumed) -> None:
         self._counts = self._counts.with_consumed(consumed)
         self._pacer.spend(consumed.read_units)
-        now = self._clock()
-        # Tasks are wanted and read in the order of their orchestrations, so it is the first of
-        # them that have all of theirs.
-        self._asked += len(task_ids)
-        while self._waiting and self._asked >= len(self._waiting[0][1]):
-            orchestration, wanted = self._waiting.popleft()
-            self._asked -= len(wanted)
-            self._judge(orchestration, now)
-            for task_id in wanted:
-                self._read.pop(task_id, None)
 
-    def _judge(self, orchestration: Orchestration, now: datetime) -> None:
+    def _judge(self, orchestration: Orchestration, tasks: Mapping[str, Task | None]) -> None:
         try:
-            nominated = suspicious(orchestration, self._read, self._policy, now)
+            nominated = suspicious(orchestration, tasks, self._policy, self._clock())
         except DEFECTS:
             nominated = True
         if nominated:
             self._nominate(orchestration.orchestration_id)
 
 
-def _key(row: Item) -> dict[str, Any]:
+class SegmentScan(Step):
+    """A step through one segment of a scan of the whole table."""
+
+    def _next_page(
+        self, cursor: SegmentCursor, start: dict[str, Any] | None, limit: int | None
+    ) -> Page:
+        return self._orchestrations.scan_page(cursor.segment, cursor.total, start, limit=limit)
+
+    def _look_at(self, name: str, rows: Sequence[Item]) -> None:
+        if name == control.PARTITION:
+            self._paused_since = control.paused_since(rows)
+            return
+        plain = plainly_settled(rows)
+        orchestration = None if plain else parse_orchestration(name, rows)
+        if orchestration is None:
+            self._scanned += plain  # else it is nothing but markers
+            return
+        self._scanned += 1
+        self._judge_with_tasks(orchestration)
+
+
+def key_of(row: Item) -> dict[str, Any]:
+    """Return a row's key, as DynamoDB takes it."""
     return {name: row[name] for name in ("orchestration_id", "sub_issue_id")}
 
 

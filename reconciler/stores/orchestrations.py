@@ -20,7 +20,13 @@ from reconciler.domain.model import (
     Item,
     Orchestration,
 )
-from reconciler.domain.rows import ATTEMPTS_MARKER, SCAN_ATTRIBUTES, parse_orchestration
+from reconciler.domain.rows import (
+    ACTIVE_ATTRIBUTES,
+    ATTEMPTS_MARKER,
+    SCAN_ATTRIBUTES,
+    parse_child,
+    parse_orchestration,
+)
 from reconciler.errors import StoreUnavailableError
 from reconciler.stores.conditions import Action, Expression, all_of, check, update
 from reconciler.stores.control import PAUSED_AT
@@ -33,21 +39,28 @@ _ATTEMPTS_TTL_SECONDS = 30 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class ScanPage:
-    """One page of a segment: the rows' scanned attributes, and where the next page starts.
+class Page:
+    """One page of rows: the attributes that were asked for, and where the next page starts.
 
-    ``retries``: how often it was refused before it was read.
+    ``next_key``: None behind the last. ``retries``: how often it was refused before it was read.
+    ``rows_read``: where that is another number than it has.
     """
 
     items: Sequence[Item]
     next_key: dict[str, Any] | None
     read_units: float
     retries: int = 0
+    rows_read: int | None = None
+
+    @property
+    def last(self) -> bool:
+        """Whether there is nothing behind it."""
+        return self.next_key is None
 
     @property
     def rows(self) -> int:
-        """How many rows it has."""
-        return len(self.items)
+        """How many rows were read for it."""
+        return len(self.items) if self.rows_read is None else self.rows_read
 
 
 class OrchestrationStore:
@@ -99,7 +112,7 @@ class OrchestrationStore:
 
     def scan_page(
         self, segment: int, total: int, start_key: dict[str, Any] | None, limit: int | None = None
-    ) -> ScanPage:
+    ) -> Page:
         """Scan one page of a segment, eventually consistent, with what a diagnosis needs."""
         request: dict[str, Any] = {
             "TableName": self.table,
@@ -112,10 +125,63 @@ class OrchestrationStore:
             request["ExclusiveStartKey"] = start_key
         if limit is not None:
             request["Limit"] = limit
-        page = self._dynamodb.call("scan", **request)
-        units = float((page.get("ConsumedCapacity") or {}).get("CapacityUnits", 0.0))
-        retries = page.get("ResponseMetadata", {}).get("RetryAttempts", 0)
-        return ScanPage(page["Items"], page.get("LastEvaluatedKey"), units, retries)
+        return _page_of(self._dynamodb.call("scan", **request))
+
+    def active_page(
+        self,
+        index: str,
+        status: ChildStatus,
+        between: tuple[str | None, str | None],
+        start_key: dict[str, Any] | None,
+        limit: int | None = None,
+    ) -> Page:
+        """Query one page of the children of a status from an index, by orchestration id.
+
+        ``between``: the least and the greatest orchestration id, both included; None: no bound.
+
+        Raises:
+            PermanentError: there is no such index, or its sort key is not orchestration_id.
+            TemporaryError: it cannot be read now.
+        """
+        build = Expression()
+        conditions = [build.equals("child_status", status)]
+        name = build.name("orchestration_id")
+        low, high = (None if bound is None else build.value({"S": bound}) for bound in between)
+        if low is not None and high is not None:
+            conditions.append(f"{name} BETWEEN {low} AND {high}")
+        elif low is not None:
+            conditions.append(f"{name} >= {low}")
+        elif high is not None:
+            conditions.append(f"{name} <= {high}")
+        request: dict[str, Any] = {
+            "TableName": self.table,
+            "IndexName": index,
+            "KeyConditionExpression": " AND ".join(conditions),
+            "ProjectionExpression": ", ".join(build.name(name) for name in ACTIVE_ATTRIBUTES),
+            **build.arguments(),
+        }
+        if start_key is not None:
+            request["ExclusiveStartKey"] = start_key
+        if limit is not None:
+            request["Limit"] = limit
+        return _page_of(self._dynamodb.call("query", **request))
+
+    def read_children(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Child]:
+        """Read up to 100 children, (orchestration id, sub-issue id), eventually consistent.
+
+        Only what a diagnosis of their dependents needs of them. Absent: what does not exist, and
+        all of them where some could not be read for want of capacity.
+        """
+        wanted = [self._key(*key) for key in keys]
+        items = batch_get(
+            self._dynamodb,
+            self.table,
+            wanted,
+            consistent=False,
+            attributes=ACTIVE_ATTRIBUTES,
+        )
+        children = map(parse_child, items or ())
+        return {(child.orchestration_id, child.sub_issue_id): child for child in children}
 
     def size_bytes(self) -> int:
         """Return the table's size as DynamoDB last reckoned it (every six hours or so)."""
@@ -298,6 +364,12 @@ class OrchestrationStore:
             TableName=self.table,
             Key=self._key(orchestration_id, ATTEMPTS_MARKER),
         )
+
+
+def _page_of(answer: dict[str, Any]) -> Page:
+    units = float((answer.get("ConsumedCapacity") or {}).get("CapacityUnits", 0.0))
+    retries = answer.get("ResponseMetadata", {}).get("RetryAttempts", 0)
+    return Page(answer["Items"], answer.get("LastEvaluatedKey"), units, retries)
 
 
 def batch_get(

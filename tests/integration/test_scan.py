@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.operations.scan import SegmentCursor
 from reconciler.operations.sweep import run_inline_sweep
-from reconciler.stores.orchestrations import OrchestrationStore, ScanPage
+from reconciler.stores.orchestrations import OrchestrationStore, Page
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
@@ -21,7 +21,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut pages after seven rows: boundaries fall within orchestrations all the time."""
     whole = OrchestrationStore.scan_page
 
-    def cut(self: OrchestrationStore, *args: Any, **kwargs: Any) -> ScanPage:
+    def cut(self: OrchestrationStore, *args: Any, **kwargs: Any) -> Page:
         return whole(self, *args, **{**kwargs, "limit": 7})
 
     monkeypatch.setattr(OrchestrationStore, "scan_page", cut)

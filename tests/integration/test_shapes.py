@@ -13,7 +13,7 @@ from reconciler.domain.rows import SCAN_ATTRIBUTES
 from reconciler.operations.scan import SegmentCursor
 from reconciler.operations.summary import SweepSummary
 from reconciler.operations.sweep import run_inline_sweep
-from reconciler.stores.orchestrations import OrchestrationStore, ScanPage
+from reconciler.stores.orchestrations import OrchestrationStore, Page
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
@@ -125,7 +125,7 @@ def split(monkeypatch: pytest.MonkeyPatch) -> None:
         total: int,
         start_key: dict[str, Any] | None,
         limit: int | None = None,
-    ) -> ScanPage:
+    ) -> Page:
         del start_key, limit
         names = {f"#{name}": name for name in SCAN_ATTRIBUTES}
         page = self._dynamodb.call(
@@ -139,7 +139,7 @@ def split(monkeypatch: pytest.MonkeyPatch) -> None:
             for row in page["Items"]
             if crc32(row["sub_issue_id"]["S"].encode()) % total == segment
         ]
-        return ScanPage(rows, None, 1.0)
+        return Page(rows, None, 1.0)
 
     monkeypatch.setattr(OrchestrationStore, "scan_page", scan_page)
 
@@ -186,9 +186,9 @@ def test_three_thousand_children_are_nominated_however_pages_and_steps_cut(
     graph["last"] = ["c0000"]
     large = world.seed(graph, dict.fromkeys(graph, "succeeded") | {"last": "blocked"})
     small = [world.seed({"a": []}) for _ in range(3)]
-    whole: Callable[..., ScanPage] = OrchestrationStore.scan_page
+    whole: Callable[..., Page] = OrchestrationStore.scan_page
 
-    def cut(self: OrchestrationStore, *args: Any, limit: int | None = None) -> ScanPage:
+    def cut(self: OrchestrationStore, *args: Any, limit: int | None = None) -> Page:
         return whole(self, *args, limit=min(most, limit or most))
 
     monkeypatch.setattr(OrchestrationStore, "scan_page", cut)

@@ -10,8 +10,13 @@ from hypothesis import strategies as st
 
 from reconciler.domain.codes import HEALTHY, Code
 from reconciler.domain.diagnosis import ACTIONABLE, Diagnosis, Evidence, diagnose
-from reconciler.domain.model import FAILURE, Child, ChildStatus, Meta, Orchestration
-from reconciler.domain.nomination import suspicious
+from reconciler.domain.model import ACTIVE_CHILD, FAILURE, Child, ChildStatus, Meta, Orchestration
+from reconciler.domain.nomination import (
+    active_part,
+    suspicious,
+    unseen_predecessors,
+    with_predecessors,
+)
 from reconciler.domain.planning import Skip, plan
 from tests.support.strategies import NOW, POLICY, Case, cases
 
@@ -126,6 +131,26 @@ def test_a_scan_nominates_whatever_the_authority_would_find_wrong(case: Case) ->
     seen = replace(case.evidence, found={}, budget=None)
     if not diagnose(case.orchestration, seen, POLICY, NOW).healthy:
         assert suspicious(case.orchestration, seen.tasks, POLICY, NOW)
+
+
+@given(cases())
+def test_an_index_nominates_what_is_wrong_with_a_child_that_it_shows(case: Case) -> None:
+    """All but what the meta row would tell, and rows of no status: those are the full scan's."""
+    whole = case.orchestration
+    found = diagnose(whole, case.evidence, POLICY, NOW).children
+    shown = {key for key, child in whole.children.items() if child.status in ACTIVE_CHILD}
+    wrong = {
+        key
+        for key in shown & found.keys()
+        if found[key].code not in HEALTHY and found[key].code is not Code.ORPHAN_ROW
+    }
+    part = active_part(replace(whole, children={key: whole.children[key] for key in shown}))
+    unseen = unseen_predecessors(part)
+    nominated = unseen is None
+    if unseen is not None:
+        read = [whole.children[key] for key in unseen if key in whole.children]
+        nominated = suspicious(with_predecessors(part, read), case.evidence.tasks, POLICY, NOW)
+    assert nominated or not wrong
 
 
 @given(cases())

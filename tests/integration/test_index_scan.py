@@ -1,0 +1,238 @@
+"""A sweep by an index of active children: what it costs, what it sees, and what it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from reconciler.errors import PermanentError
+from reconciler.operations.coverage import Coverage
+from reconciler.operations.index_scan import bounds_of
+from reconciler.operations.scan import SegmentCursor, SegmentResult
+from reconciler.stores.orchestrations import OrchestrationStore, Page
+from tests.support.world import World
+
+pytestmark = pytest.mark.integration
+
+INDEX = "ChildStatusIndex"
+SETTLED = {"rollup_posted_at": {"S": "2026-01-01T00:00:00.000Z"}}
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    return make_world(ACTIVE_INDEX_NAME=INDEX)
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three rows in a page: each orchestration is cut, in each of the four queries."""
+    whole = OrchestrationStore.active_page
+
+    def cut(self: OrchestrationStore, *args: Any) -> Page:
+        index, status, between, start_key, _ = args
+        return whole(self, index, status, between, start_key, 3)
+
+    monkeypatch.setattr(OrchestrationStore, "active_page", cut)
+
+
+def steps(
+    world: World,
+    nominate: Callable[[str], None],
+    *,
+    segments: int = 1,
+    out_of_time: Callable[[], bool] = lambda: False,
+) -> Sequence[SegmentResult]:
+    """Take all steps through all segments."""
+    taken = []
+    for segment in range(segments):
+        cursor: SegmentCursor | None = SegmentCursor("s", segment, segments)
+        while cursor is not None:
+            taken.append(
+                world.reconciler().scan_segment(
+                    cursor, out_of_time=out_of_time, nominate=nominate, coverage=Coverage.ACTIVE
+                )
+            )
+            cursor = taken[-1].next
+    return taken
+
+
+def nominated(world: World, **how: Any) -> list[str]:
+    """Return what all steps nominate."""
+    found: list[str] = []
+    steps(world, found.append, **how)
+    return found
+
+
+def history(world: World, count: int) -> None:
+    for _ in range(count):
+        world.seed({"a": [], "b": ["a"]}, dict.fromkeys("ab", "succeeded"), meta=SETTLED)
+
+
+def in_flight(world: World, count: int) -> list[str]:
+    """Seed diamonds of which the left leg runs; the right one has ended."""
+    return [
+        world.seed(
+            {"a": [], "l": ["a"], "r": ["a"], "z": ["l", "r"]},
+            {"a": "succeeded", "l": "released", "r": "succeeded"},
+            tasks={"l": "RUNNING"},
+        )
+        for _ in range(count)
+    ]
+
+
+def test_it_costs_what_is_active_and_not_what_is_history(world: World) -> None:
+    """A query for each status, the switch, and a batch for each 100 tasks and predecessors."""
+    in_flight(world, 60)
+    costs = []
+    for _ in range(2):
+        found: list[str] = []
+        (step,) = steps(world, found.append)
+        assert found == []
+        assert (step.counts.orchestrations_scanned, step.counts.rows_scanned) == (60, 120)
+        assert step.counts.requests == 4 + 1 + 1 + 1
+        costs.append(step.counts.read_units)
+        history(world, 80)
+    assert costs[0] == costs[1]
+
+
+def stuck_world(world: World) -> dict[str, str]:
+    """Seed one orchestration for each way of being stuck that an index shows; name → id."""
+    two = {"a": [], "b": ["a"]}
+    both = {"a": [], "r": [], "z": ["a", "r"]}
+    old = {"updated_at": {"S": world.ago(90_000)}}
+    return {
+        "a root that was never released": world.seed({"a": []}, {"a": "ready"}),
+        "lost release": world.seed(two, {"a": "succeeded"}),
+        "lost terminal": world.seed(two, {"a": "released"}, tasks={"a": "COMPLETED"}),
+        "lost skip": world.seed(two, {"a": "failed"}),
+        "lost skip beside one that runs": world.seed(
+            both, {"a": "skipped", "r": "released"}, tasks={"r": "RUNNING"}
+        ),
+        "abandoned claim": world.seed(two, {"a": "releasing"}, rows={"a": old}),
+        "never started": world.seed(two, {"a": "released"}, tasks={"a": "SUBMITTED"}),
+        "very long": world.seed(
+            two, {"a": "released"}, tasks={"a": "RUNNING"}, age=200_000, rows={"a": old}
+        ),
+        "no such task": world.seed(
+            two, {"a": "released"}, rows={"a": {"child_task_id": {"S": "T-GONE"}}}
+        ),
+        "no task id": world.seed(two, {"a": "released"}),
+        "a predecessor that is not there": world.seed({"a": ["gone"]}),
+        "the same beside one that runs": world.seed(
+            {"a": [], "b": ["a", "gone"]}, {"a": "released"}, tasks={"a": "RUNNING"}
+        ),
+        "a cycle": world.seed({"a": ["b"], "b": ["a"]}),
+        "a cycle beside one that runs": world.seed(
+            {"a": ["b"], "b": ["a"], "r": []}, {"r": "released"}, tasks={"r": "RUNNING"}
+        ),
+        "behind a status that nobody knows": world.seed(
+            both, {"a": "paused", "r": "released"}, tasks={"r": "RUNNING"}
+        ),
+        "dependencies that are no list": world.seed(
+            two, {"a": "released"}, tasks={"a": "RUNNING"}, rows={"b": {"depends_on": {"S": "a"}}}
+        ),
+    }
+
+
+@pytest.mark.parametrize("segments", [1, 3])
+def test_each_way_of_being_stuck_that_it_shows_is_nominated_once(
+    world: World, segments: int
+) -> None:
+    in_flight(world, 5)
+    history(world, 5)
+    stuck = stuck_world(world)
+    found = nominated(world, segments=segments)
+    assert {name for name, known in stuck.items() if known not in found} == set()
+    assert sorted(found) == sorted(stuck.values())
+
+
+@pytest.mark.usefixtures("small_pages")
+@pytest.mark.parametrize("stepwise", [False, True])
+@pytest.mark.parametrize("segments", [1, 4])
+def test_pages_and_steps_neither_lose_nor_invent(
+    world: World, segments: int, *, stepwise: bool
+) -> None:
+    in_flight(world, 9)
+    stuck = stuck_world(world)
+    found: list[str] = []
+    taken = steps(world, found.append, segments=segments, out_of_time=lambda: stepwise)
+    assert set(found) >= set(stuck.values())
+    if not stepwise:
+        assert sorted(found) == sorted(stuck.values())
+        assert sum(step.counts.orchestrations_scanned for step in taken) == 9 + len(stuck)
+    assert (len(taken) > segments) is stepwise
+
+
+@pytest.mark.usefixtures("small_pages")
+def test_one_that_is_larger_than_a_step_is_nominated_and_passed_by(world: World) -> None:
+    keys = [f"c{number:02}" for number in range(40)]
+    large = world.seed(
+        {"r": [], **{key: ["r"] for key in keys}}, {"r": "released"}, tasks={"r": "RUNNING"}
+    )
+    others = [world.seed({"a": []}, {"a": "ready"}) for _ in range(5)]
+    found = nominated(world, out_of_time=lambda: True)
+    assert {large, *others} <= set(found)
+
+
+def test_ids_of_any_form_are_in_one_range_or_another(world: World) -> None:
+    """Balance goes by the platform's ids; that none is left out goes by none."""
+    names = ["0", "orch_", "orch_8", "orch_80000000", "orch_zz", "orch_ffffffffffff", "z", "é", "￿"]
+    for name in names:
+        row = {
+            "orchestration_id": {"S": name},
+            "sub_issue_id": {"S": "a"},
+            "child_status": {"S": "ready"},
+            "updated_at": {"S": world.ago(9000)},
+            "depends_on": {"L": []},
+        }
+        world.put(world.settings.orchestration_table_name, row)
+    for segments in (1, 2, 7):
+        assert set(nominated(world, segments=segments)) == set(names)
+
+
+def test_ranges_meet_and_leave_nothing_out() -> None:
+    assert bounds_of(0, 1) == (None, None)
+    assert bounds_of(0, 2) == (None, "orch_80000000")
+    assert bounds_of(1, 2) == ("orch_80000000", None)
+    for total in (3, 16, 1000):
+        ranges = [bounds_of(segment, total) for segment in range(total)]
+        assert [high for _, high in ranges[:-1]] == [low for low, _ in ranges[1:]]
+        assert len(set(ranges)) == total
+
+
+def test_the_switch_is_seen_and_only_once(world: World) -> None:
+    world.reconciler().pause("a deployment", "me")
+    seen = [step.paused_since for step in steps(world, lambda _: None, segments=3)]
+    assert seen[0] is not None
+    assert seen[1:] == [None, None]
+
+
+def test_what_only_the_full_scan_sees_is_left_to_it(world: World) -> None:
+    """docs/scaling.md says which: should this list shrink, so does that one."""
+    whole = {"a": [], "b": ["a"]}
+    left = {
+        "unsettled parent": world.seed(whole, dict.fromkeys("ab", "succeeded")),
+        "rows missing": world.seed(
+            whole, dict.fromkeys("ab", "succeeded"), meta={**SETTLED, "child_count": {"N": "3"}}
+        ),
+        "a status that nobody knows": world.seed({"a": []}, {"a": "paused"}),
+    }
+    assert nominated(world) == []
+    found: list[str] = []
+    world.reconciler().scan_segment(
+        SegmentCursor("s", 0, 1), out_of_time=lambda: False, nominate=found.append
+    )
+    assert sorted(found) == sorted(left.values())
+
+
+def test_an_index_that_is_not_there_is_named(world: World) -> None:
+    reconciler = world.reconciler(active_index_name="NoSuchIndex")
+    with pytest.raises(PermanentError, match="NoSuchIndex"):
+        reconciler.scan_segment(
+            SegmentCursor("s", 0, 1),
+            out_of_time=lambda: False,
+            nominate=lambda _: None,
+            coverage=Coverage.ACTIVE,
+        )

@@ -1,8 +1,8 @@
 """A sweep as a Lambda function, on a schedule: no broker, no container.
 
-Handler: ``reconciler.aws_lambda.handler``. The event may hold ``report`` and ``force``, as the
-options of ``reconciler sweep --inline``; whatever else a schedule puts into it is passed over. What
-is returned is the sweep's summary. A sweep that the function's time does not suffice for stops
+Handler: ``reconciler.aws_lambda.handler``. The event may hold ``report``, ``force`` and ``full``,
+as the options of ``reconciler sweep --inline``; what else a schedule puts into it is passed over.
+What is returned is the sweep's summary. A sweep that the function's time does not suffice for stops
 before it is stopped, and says ``complete: false``; the next one begins with other segments.
 """
 
@@ -62,6 +62,7 @@ def handler(event: Mapping[str, Any] | None, context: LambdaContext) -> dict[str
             reconciler.settings,
             holder=f"Lambda request {context.aws_request_id}",
             force=asked.get("force") is True,
+            full=asked.get("full") is True,
             out_of_time=out_of_time,
         )
         return swept.to_json()

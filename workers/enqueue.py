@@ -32,10 +32,12 @@ from reconciler.domain.model import timestamp
 from reconciler.errors import TemporaryError
 from reconciler.observability.metrics import Metrics
 from reconciler.operations.context import ReleaseRequest
+from reconciler.operations.coverage import Coverage
 from reconciler.operations.scan import SegmentCursor
 from reconciler.settings import load_settings
 from workers.gate import Gate, header_of
 from workers.names import (
+    ACTIVE,
     EVALUATE,
     MESSAGE_HEADER,
     MESSAGE_VERSION,
@@ -131,14 +133,15 @@ class Enqueuer:
             SWEEP, name, name, (), {}, given_back=False, ttl_seconds=2 * self._interval_seconds
         )
 
-    def segment(self, cursor: SegmentCursor, *, report: bool) -> bool:
+    def segment(self, cursor: SegmentCursor, coverage: Coverage, *, report: bool) -> bool:
         """Send a step of a segment."""
+        full = coverage is Coverage.FULL
         place = f"{cursor.segment + 1}of{cursor.total}"
-        name = f"sweep-segment:{place}:{cursor.sweep_id.rpartition(':')[2]}:{cursor.step}"
+        sweep = cursor.sweep_id.rpartition(":")[2]
+        work = f"sweep-{'segment' if full else 'active'}:{place}:{sweep}:{cursor.step}"
         kwargs = {"report": True} if report else {}
-        return self._publish(
-            SEGMENT, name, name, (asdict(cursor),), kwargs, sweep_id=cursor.sweep_id
-        )
+        name = SEGMENT if full else ACTIVE
+        return self._publish(name, work, work, (asdict(cursor),), kwargs, sweep_id=cursor.sweep_id)
 
     def evaluate(self, orchestration_id: str, sweep_id: str, *, report: bool) -> bool:
         """Send an orchestration to be looked at closely."""
@@ -197,14 +200,16 @@ def enqueue_sweep(app: Celery, metrics: Metrics | None = None) -> bool:
         client.close()
 
 
-def submit_sweep(app: Celery, *, report: bool = False) -> str:
+def submit_sweep(app: Celery, *, report: bool = False, full: bool = False) -> str:
     """Ask for a sweep now, by hand, whatever the interval; returns its id.
+
+    ``full``: of the whole table. An older worker passes that over, and reads all of it anyway.
 
     Raises:
         BrokerUnavailableError: the broker cannot be reached.
     """
     sweep_id = f"sweep:by-hand-{int(time.time() * 1000)}"
-    kwargs = {"report": True} if report else {}
+    kwargs = {name: True for name, asked in (("report", report), ("full", full)) if asked}
     try:
         app.send_task(
             SWEEP,

@@ -5,7 +5,7 @@ release) is a unit: opened before its message is published, and settled once how
 since a redelivery finds it settled already. The sweep is over when no unit is open. One whose
 units are never settled, because workers died, is closed as incomplete by the sweep after it.
 
-    <id>          hash  mode, segments, started_at, progress_at, the counts, closed
+    <id>          hash  mode, segments, coverage, started_at, progress_at, the counts, closed
     <id>:units    set   units that are open
     <id>:seen     set   every unit that was ever opened, so that none is opened a second time
     <id>:stuck    list  what the units left stuck
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.operations.context import Stuck
 from reconciler.operations.counts import Counts
+from reconciler.operations.coverage import Coverage, Known, known_from
 from reconciler.operations.summary import SweepSummary
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ PREFIX = "reconciler:ledger:"
 CURRENT = f"{PREFIX}current"
 LAST = f"{PREFIX}last"
 LAST_COMPLETE = f"{PREFIX}last-complete"
+LAST_FULL = f"{PREFIX}last-full"
 LAST_STUCK = f"{PREFIX}last-oldest"
 RECOVERIES = f"{PREFIX}recoveries"
 
@@ -54,9 +56,9 @@ end
 if redis.call('EXISTS', KEYS[2]) == 1 then
   return 2
 end
-redis.call('HSET', KEYS[2],
-  'mode', ARGV[3], 'segments', ARGV[4], 'started_at', ARGV[5], 'progress_at', ARGV[5])
-for i = 6, #ARGV do
+redis.call('HSET', KEYS[2], 'mode', ARGV[3], 'segments', ARGV[4],
+  'started_at', ARGV[5], 'progress_at', ARGV[5], 'coverage', ARGV[6])
+for i = 7, #ARGV do
   redis.call('SADD', KEYS[3], ARGV[i])
   redis.call('SADD', KEYS[4], ARGV[i])
 end
@@ -78,6 +80,9 @@ redis.call('EXPIRE', KEYS[2], ARGV[3])
 redis.call('SET', KEYS[6], ARGV[5])
 if ARGV[4] == 'complete' then
   redis.call('SET', KEYS[7], ARGV[5])
+  if ARGV[6] == 'full' then
+    redis.call('SET', KEYS[10], ARGV[5])
+  end
   redis.call('DEL', KEYS[8])
   if redis.call('EXISTS', KEYS[5]) == 1 then
     redis.call('RENAME', KEYS[5], KEYS[8])
@@ -184,6 +189,15 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """What a sweep is to do: a redelivery must go by what it was begun with."""
+
+    mode: str
+    segments: int
+    coverage: Coverage = Coverage.FULL
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """How far a sweep is: parts that have ended of those known by now, and what they counted."""
 
@@ -213,13 +227,21 @@ class Ledger:
 
     # -- a sweep's life
 
-    def start(self, sweep_id: str, *, mode: str, segments: int, units: Iterable[str]) -> Start:
+    def start(self, sweep_id: str, plan: Plan, units: Iterable[str]) -> Start:
         """Open a sweep with its first units, in one step: of two at once, one overlaps."""
         units_key, facts, _ = self._keys(sweep_id)
         now = repr(self._now())
         keys = [CURRENT, facts, units_key, f"{facts}:seen"]
-        args: list[str | int] = [sweep_id, KEEP_SECONDS, mode, segments, now, *units]
-        return Start(int(self._start(keys=keys, args=args)))
+        args: list[str | int] = [sweep_id, KEEP_SECONDS, plan.mode, plan.segments, now]
+        return Start(int(self._start(keys=keys, args=[*args, plan.coverage.value, *units])))
+
+    def plan(self, sweep_id: str) -> Plan | None:
+        """Return what a sweep was begun with; None when it has not been begun, or is forgotten."""
+        stored: Any = self._client.hmget(self._keys(sweep_id)[1], ["mode", "segments", "coverage"])
+        mode, segments, coverage = map(_text, stored)
+        if mode is None or segments is None:
+            return None
+        return Plan(mode, int(segments), _coverage(coverage))
 
     def step_aside(self, sweep_id: str) -> str | None:
         """Tell whoever waits for a sweep that another is at work; returns which."""
@@ -343,11 +365,11 @@ class Ledger:
         )
         keys = [
             *(CURRENT, facts_key, units_key, f"{facts_key}:seen", stuck_key),
-            *(LAST, LAST_COMPLETE, LAST_STUCK, f"{facts_key}:done"),
+            *(LAST, LAST_COMPLETE, LAST_STUCK, f"{facts_key}:done", LAST_FULL),
         ]
         extent = "complete" if summary.complete else "incomplete"
         args: list[str | int] = [how, summary.sweep_id, KEEP_SECONDS, extent, said]
-        return bool(self._close(keys=keys, args=args))
+        return bool(self._close(keys=keys, args=[*args, summary.coverage.value]))
 
     # -- for people
 
@@ -386,6 +408,15 @@ class Ledger:
         """Return the summary of the last sweep, or of the last complete one."""
         said = self._client.get(LAST_COMPLETE if complete else LAST)
         return None if said is None else dict(json.loads(said))
+
+    def last_full(self) -> dict[str, Any] | None:
+        """Return the summary of the last complete sweep that read the whole table."""
+        said = self._client.get(LAST_FULL)
+        return None if said is None else dict(json.loads(said))
+
+    def known(self) -> Known:
+        """Return what earlier sweeps have left for the next one to go by."""
+        return known_from(self.last_full(), self.last(complete=True), self.last_stuck())
 
     def last_stuck(self) -> list[dict[str, Any]]:
         """Return what was stuck after the last complete sweep: the 1000 oldest, oldest first."""
@@ -449,7 +480,13 @@ def _summary(
         duration_seconds=max(0.0, now - float(facts.get("started_at") or now)),
         counts=counts,
         paused_since=paused_since,
+        coverage=_coverage(facts.get("coverage")),
     )
+
+
+def _coverage(stored: str | None) -> Coverage:
+    # One that was begun by an older version reads everything.
+    return Coverage.FULL if stored is None else Coverage(stored)
 
 
 def _text(value: Any) -> str | None:  # noqa: ANN401 - redis gives bytes

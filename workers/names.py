@@ -4,6 +4,9 @@ from __future__ import annotations
 
 SWEEP = "reconciler.sweep"
 SEGMENT = "reconciler.sweep_segment"
+ACTIVE = "reconciler.sweep_active"
+"""A step that goes by an index. A name of its own: an older worker would read the whole segment."""
+
 EVALUATE = "reconciler.evaluate_orchestration"
 RELEASE = "reconciler.release_child"
 

@@ -1,4 +1,4 @@
-"""The four tasks: thin shells over ``reconciler.operations``, around which ``workers.running`` is.
+"""The tasks: thin shells over ``reconciler.operations``, around which ``workers.running`` is.
 
 Each settles its unit in the sweep's ledger however it ends.
 """
@@ -6,7 +6,7 @@ Each settles its unit in the sweep's ledger however it ends.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
@@ -18,13 +18,14 @@ from reconciler.domain.model import moment
 from reconciler.errors import ReconcilerError, UnknownOrchestrationError, UsageError
 from reconciler.operations.context import Evaluation, ReleaseRequest, ReleaseResult, Stuck
 from reconciler.operations.counts import Counts
+from reconciler.operations.coverage import Coverage, Known, choose_scope
 from reconciler.operations.scan import SegmentCursor
 from reconciler.operations.summary import TOTAL_FAILURE, record_sweep
 from workers.about import count_processes
 from workers.application import app
 from workers.enqueue import Enqueuer
-from workers.ledger import Start, Unit, stale_after
-from workers.names import EVALUATE, RELEASE, SEGMENT, SWEEP
+from workers.ledger import Plan, Start, Unit, stale_after
+from workers.names import ACTIVE, EVALUATE, RELEASE, SEGMENT, SWEEP
 from workers.resources import Resources
 from workers.running import (
     OPTIONS,
@@ -55,7 +56,11 @@ def _enqueuer(held: Resources) -> Enqueuer:
 
 
 @app.task(name=SWEEP, base=ReconcilerTask, **{**OPTIONS, "ignore_result": False})
-def sweep(task: Task[..., Any], report: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - a message's
+def sweep(
+    task: Task[..., Any],
+    report: bool = False,  # noqa: FBT001, FBT002 - a message's
+    full: bool = False,  # noqa: FBT001, FBT002 - a message's
+) -> dict[str, Any]:
     """Start a sweep: one task for each segment. Steps aside for one that is still at work."""
     sweep_id = str(task.request.id)
 
@@ -68,32 +73,72 @@ def sweep(task: Task[..., Any], report: bool = False) -> dict[str, Any]:  # noqa
         )
         held.ledger.fail(sweep_id, mode=_mode(held, report=report))
 
-    return run(task, lambda held: _start(held, sweep_id, report=report), gave_up, sweep_id=sweep_id)
+    def work(held: Resources) -> dict[str, Any]:
+        return _start(held, sweep_id, report=report, full=full)
+
+    return run(task, work, gave_up, sweep_id=sweep_id)
 
 
 def _mode(held: Resources, *, report: bool) -> str:
     return "report" if report else held.settings.repair_mode
 
 
-def _start(held: Resources, sweep_id: str, *, report: bool) -> dict[str, Any]:
+def _start(held: Resources, sweep_id: str, *, report: bool, full: bool) -> dict[str, Any]:
     _close_a_lost_one(held, sweep_id)
-    mode = _mode(held, report=report)
-    segments = held.reconciler.choose_segments(
-        lambda: max(_LEAST_PROCESSES, count_processes(app, _ANSWER_SECONDS))
-    )
-    cursors = [SegmentCursor(sweep_id, number, segments) for number in range(segments)]
-    units = [_unit_of(cursor) for cursor in cursors]
-    began = held.ledger.start(sweep_id, mode=mode, segments=segments, units=units)
-    if began is Start.OVERLAPS:
-        return _step_aside(held, sweep_id)
-    if began is Start.STARTED:
-        log.info("orch.sweep.started", mode=mode, segments=segments)
+    plan = held.ledger.plan(sweep_id)
+    known = held.ledger.known() if held.settings.active_index_name is not None else Known()
+    if plan is None:
+        now = held.reconciler.clock().timestamp()
+        scope = choose_scope(held.settings, known, now, full=full)
+        plan = Plan(_mode(held, report=report), _segments(held, scope.coverage), scope.coverage)
+        units = [_unit_of(cursor) for cursor in _cursors(sweep_id, plan)]
+        units += map(_unit_of_evaluation, scope.carried)
+        began = held.ledger.start(sweep_id, plan, units)
+        if began is Start.OVERLAPS:
+            return _step_aside(held, sweep_id)
+        if began is Start.STARTED:
+            said = {"segments": plan.segments, "coverage": plan.coverage.value}
+            log.info("orch.sweep.started", mode=plan.mode, **said)
+        else:
+            plan = held.ledger.plan(sweep_id) or plan
+    carried = known.stuck if plan.coverage is Coverage.ACTIVE else None
+    _send(held, sweep_id, plan, carried or (), report=report)
+    return {
+        "sweep_id": sweep_id,
+        "outcome": "started",
+        "mode": plan.mode,
+        "segments": plan.segments,
+        "coverage": plan.coverage.value,
+    }
+
+
+def _send(
+    held: Resources, sweep_id: str, plan: Plan, carried: Iterable[str], *, report: bool
+) -> None:
+    """Send a sweep's first units; on a redelivery, only what is still open.
+
+    What is under way the gate keeps out. A redelivery goes by the number of segments that the
+    sweep was begun with: of another number the same ones would not be the whole table (I6).
+    """
     enqueuer = _enqueuer(held)
-    # On a redelivery, only what is still open; what is under way the gate keeps out.
-    for cursor in cursors:
+    for cursor in _cursors(sweep_id, plan):
         if held.ledger.is_open(sweep_id, _unit_of(cursor)):
-            enqueuer.segment(cursor, report=report)
-    return {"sweep_id": sweep_id, "outcome": "started", "mode": mode, "segments": segments}
+            enqueuer.segment(cursor, plan.coverage, report=report)
+    for orchestration_id in carried:
+        unit = _unit_of_evaluation(orchestration_id)
+        if held.ledger.is_open(sweep_id, unit):
+            _publish_evaluation(held, enqueuer, orchestration_id, sweep_id, report=report)
+
+
+def _cursors(sweep_id: str, plan: Plan) -> list[SegmentCursor]:
+    return [SegmentCursor(sweep_id, number, plan.segments) for number in range(plan.segments)]
+
+
+def _segments(held: Resources, coverage: Coverage) -> int:
+    def processes() -> int:
+        return max(_LEAST_PROCESSES, count_processes(app, _ANSWER_SECONDS))
+
+    return held.reconciler.choose_segments(processes, coverage)
 
 
 def _close_a_lost_one(held: Resources, sweep_id: str) -> None:
@@ -161,6 +206,17 @@ def _publish(held: Resources, sweep_id: str, unit: str, publish: Callable[[], bo
         held.ledger.drop_unit(sweep_id, unit)
 
 
+def _publish_evaluation(
+    held: Resources, enqueuer: Enqueuer, orchestration_id: str, sweep_id: str, *, report: bool
+) -> None:
+    _publish(
+        held,
+        sweep_id,
+        _unit_of_evaluation(orchestration_id),
+        lambda: enqueuer.evaluate(orchestration_id, sweep_id, report=report),
+    )
+
+
 # -- one step of a segment
 
 
@@ -171,6 +227,22 @@ def sweep_segment(
     report: bool = False,  # noqa: FBT001, FBT002 - a message's
 ) -> dict[str, Any]:
     """Read a step of a segment, nominate, and hand the rest of it on."""
+    return _read_step(task, cursor, Coverage.FULL, report=report)
+
+
+@app.task(name=ACTIVE, base=ReconcilerTask, **OPTIONS)
+def sweep_active(
+    task: Task[..., Any],
+    cursor: dict[str, Any],
+    report: bool = False,  # noqa: FBT001, FBT002 - a message's
+) -> dict[str, Any]:
+    """Read a step of what an index shows of a segment, nominate, and hand the rest of it on."""
+    return _read_step(task, cursor, Coverage.ACTIVE, report=report)
+
+
+def _read_step(
+    task: Task[..., Any], cursor: object, coverage: Coverage, *, report: bool
+) -> dict[str, Any]:
     at = _cursor_from(cursor)
 
     def gave_up(held: Resources, error: ReconcilerError) -> None:
@@ -182,13 +254,15 @@ def sweep_segment(
     def work(held: Resources) -> dict[str, Any]:
         if at is None:
             raise MalformedMessageError(f"not a place in a segment: {cursor!r:.200}")
-        return _step(held, at, report=report)
+        return _step(held, at, coverage, report=report)
 
     ids = {} if at is None else {"sweep_id": at.sweep_id, "segment": at.segment}
     return run(task, work, gave_up, **ids)
 
 
-def _step(held: Resources, cursor: SegmentCursor, *, report: bool) -> dict[str, Any]:
+def _step(
+    held: Resources, cursor: SegmentCursor, coverage: Coverage, *, report: bool
+) -> dict[str, Any]:
     if not held.ledger.is_open(cursor.sweep_id, _unit_of(cursor)):
         return {"outcome": "nothing to do: it has been read, or its sweep is over"}
     enqueuer = _enqueuer(held)
@@ -197,16 +271,14 @@ def _step(held: Resources, cursor: SegmentCursor, *, report: bool) -> dict[str, 
     def nominate(orchestration_id: str) -> None:
         nonlocal nominated
         nominated += 1
-        _publish(
-            held,
-            cursor.sweep_id,
-            _unit_of_evaluation(orchestration_id),
-            lambda: enqueuer.evaluate(orchestration_id, cursor.sweep_id, report=report),
-        )
+        _publish_evaluation(held, enqueuer, orchestration_id, cursor.sweep_id, report=report)
 
     ends = time.monotonic() + STEP_SECONDS
     result = held.reconciler.scan_segment(
-        cursor, out_of_time=lambda: time.monotonic() >= ends, nominate=nominate
+        cursor,
+        out_of_time=lambda: time.monotonic() >= ends,
+        nominate=nominate,
+        coverage=coverage,
     )
     following = result.next
     # Its key is of this sweep alone: taken, its message is on its way, and the unit stays open.
@@ -214,7 +286,7 @@ def _step(held: Resources, cursor: SegmentCursor, *, report: bool) -> dict[str, 
         Unit.NEW,
         Unit.OPEN,
     }:
-        enqueuer.segment(following, report=report)
+        enqueuer.segment(following, coverage, report=report)
     _settle(
         held,
         cursor.sweep_id,

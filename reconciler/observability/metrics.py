@@ -41,6 +41,7 @@ RELEASE_OUTCOMES = (
 TASK_NAMES = (
     "reconciler.sweep",
     "reconciler.sweep_segment",
+    "reconciler.sweep_active",
     "reconciler.evaluate_orchestration",
     "reconciler.release_child",
 )
@@ -119,6 +120,11 @@ METRICS: Mapping[str, Metric] = {
             "reconciler_last_complete_sweep_timestamp_seconds",
             "gauge",
             "When the last sweep that read every segment to its end finished (epoch seconds)",
+        ),
+        Metric(
+            "reconciler_last_full_scan_timestamp_seconds",
+            "gauge",
+            "When the last complete sweep that read the whole table finished (epoch seconds)",
         ),
         Metric(
             "reconciler_sweep_failures_total",

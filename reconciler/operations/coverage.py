@@ -46,6 +46,9 @@ class Scope:
     carried: tuple[str, ...] = ()
 
 
+EVERYTHING = Scope()
+
+
 def known_from(
     last_full: Mapping[str, Any] | None,
     last_complete: Mapping[str, Any] | None,
@@ -69,11 +72,11 @@ def choose_scope(settings: Settings, known: Known, now: float, *, full: bool = F
     A full scan that failed, or was not complete, is due again at once.
     """
     if full or settings.active_index_name is None or known.stuck is None:
-        return Scope()
+        return EVERYTHING
     if known.full_ended_at is None:
-        return Scope()
+        return EVERYTHING
     since = now - known.full_ended_at
     # A time that lies ahead is of a clock that was wrong; it must not put the scan off for ever.
     if not 0 <= since < settings.full_scan_interval_seconds:
-        return Scope()
+        return EVERYTHING
     return Scope(Coverage.ACTIVE, known.stuck)

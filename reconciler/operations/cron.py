@@ -17,6 +17,7 @@ import structlog
 
 from reconciler.errors import ReconcilerError, TemporaryError
 from reconciler.operations.context import Evaluation, Stuck
+from reconciler.operations.coverage import EVERYTHING, Scope, choose_scope, known_from
 from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.summary import SweepSummary
 from reconciler.operations.sweep import OnEvaluation, Progress, new_sweep_id, run_inline_sweep
@@ -26,7 +27,7 @@ from reconciler.stores.sweeps import LEASE_SECONDS, Lease
 log = structlog.get_logger("reconciler")
 
 RENEW_SECONDS = LEASE_SECONDS / 3
-_MOST_STUCK = 100
+_MOST_STUCK = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ def run_cron_sweep(
     *,
     holder: str,
     force: bool = False,
+    full: bool = False,
     segments: int | None = None,
     out_of_time: Callable[[], bool] | None = None,
     progress: Progress | None = None,
@@ -61,9 +63,11 @@ def run_cron_sweep(
 ) -> CronSweep:
     """Sweep the whole table under the lock, and record the summary in the table.
 
-    With ``REPAIR_MODE=report`` nothing is written at all, neither lock nor record.
+    With ``REPAIR_MODE=report`` nothing is written at all, neither lock nor record; so each such
+    sweep is of the whole table.
 
     ``holder``: who sweeps, as a person should be shown. ``force``: sweep although another does.
+    ``full``: read the whole table, although an index would do.
     ``out_of_time``: asked between pages and orchestrations; what is left then makes the sweep
     incomplete.
 
@@ -77,11 +81,12 @@ def run_cron_sweep(
         if on_evaluation is not None:
             on_evaluation(evaluation)
 
-    def sweep() -> SweepSummary:
+    def sweep(scope: Scope = EVERYTHING) -> SweepSummary:
         return run_inline_sweep(
             reconciler,
             settings,
             segments=segments,
+            scope=scope,
             out_of_time=out_of_time,
             progress=progress,
             on_evaluation=evaluated,
@@ -93,9 +98,23 @@ def run_cron_sweep(
         if aside is not None:
             reconciler.metrics.increment("reconciler_sweeps_total", outcome="overlapped")
             return CronSweep(SweepSummary(new_sweep_id(), "repair", False, 0, 0.0), aside)  # noqa: FBT003 - a field
-        summary = sweep()
+        summary = sweep(_scope(reconciler, settings, full=full))
         _record(reconciler, summary, stuck)
     return CronSweep(summary)
+
+
+def _scope(reconciler: Reconciler, settings: Settings, *, full: bool) -> Scope:
+    if full or settings.active_index_name is None:
+        return EVERYTHING
+    try:
+        recorded = reconciler.sweeps.recorded()
+    except TemporaryError as error:
+        log.debug("a full scan, since the last one is not known", detail=str(error))
+        return EVERYTHING
+    if recorded is None:
+        return EVERYTHING
+    known = known_from(recorded.last_full, recorded.last_complete, recorded.stuck)
+    return choose_scope(settings, known, reconciler.clock().timestamp())
 
 
 def _record(reconciler: Reconciler, summary: SweepSummary, stuck: list[Stuck]) -> None:

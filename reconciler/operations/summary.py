@@ -12,6 +12,7 @@ from reconciler.domain.codes import BENIGN, STUCK_CODES
 from reconciler.domain.model import moment
 from reconciler.observability.metrics import MODES, Metrics
 from reconciler.operations.counts import INTEGERS, Counts
+from reconciler.operations.coverage import Coverage
 
 log = structlog.get_logger("reconciler")
 
@@ -24,6 +25,7 @@ _BENIGN = frozenset(code.value for code in BENIGN)
 class SweepSummary:
     """What a sweep came to. ``complete``: every segment was read to its end (I6).
 
+    ``coverage``: of the whole table, or of what an index shows and what was known to be stuck.
     ``paused_since``: the time on the pause switch, as the scan came by it; None: no pause.
     """
 
@@ -34,6 +36,7 @@ class SweepSummary:
     duration_seconds: float
     counts: Counts = field(default_factory=Counts)
     paused_since: str | None = None
+    coverage: Coverage = Coverage.FULL
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values; a report adds what a repair would do."""
@@ -42,6 +45,7 @@ class SweepSummary:
             "sweep_id": self.sweep_id,
             "mode": self.mode,
             "complete": self.complete,
+            "coverage": self.coverage.value,
             "segments": self.segments,
             **{name: getattr(counts, name) for name in INTEGERS},
             "duration_seconds": round(self.duration_seconds, 3),
@@ -76,7 +80,9 @@ def record_sweep(summary: SweepSummary, metrics: Metrics, now: datetime, repair_
     and would ring an alarm for it.
 
     Gauges of what is stuck, of the mode, and of the last complete sweep are set only by a complete
-    one: what an incomplete sweep did not see may be stuck, or paused, all the same.
+    one: what an incomplete sweep did not see may be stuck, or paused, all the same. One that goes
+    by the index sets them too, since it has looked at all that was known to be stuck; what nobody
+    has seen yet is the next full scan's to find.
     """
     counts = summary.counts
     metrics.increment("reconciler_sweeps_total", outcome=summary.outcome)
@@ -86,6 +92,10 @@ def record_sweep(summary: SweepSummary, metrics: Metrics, now: datetime, repair_
         metrics.set_gauge(
             "reconciler_last_complete_sweep_timestamp_seconds", round(now.timestamp(), 3)
         )
+        if summary.coverage is Coverage.FULL:
+            metrics.set_gauge(
+                "reconciler_last_full_scan_timestamp_seconds", round(now.timestamp(), 3)
+            )
         if summary.mode != "report" or repair_mode == "report":
             _set_stuck(counts, metrics)
         _set_mode(summary.paused_since, metrics, repair_mode)

@@ -15,6 +15,7 @@ from ulid import ULID
 from reconciler.errors import ReconcilerError, UnknownOrchestrationError
 from reconciler.operations.context import Evaluation
 from reconciler.operations.counts import Counts
+from reconciler.operations.coverage import EVERYTHING, Coverage, Scope
 from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.repair_pass import OPERATORS_MISTAKES
 from reconciler.operations.scan import SegmentCursor
@@ -108,13 +109,15 @@ def run_inline_sweep(
     report: bool = False,
     orchestration_id: str | None = None,
     segments: int | None = None,
+    scope: Scope = EVERYTHING,
     out_of_time: OutOfTime | None = None,
     progress: Progress | None = None,
     on_evaluation: OnEvaluation | None = None,
 ) -> SweepSummary:
     """Sweep the whole table, or one orchestration, and return what it came to.
 
-    ``report`` changes nothing. ``out_of_time`` is asked between pages and orchestrations; what is
+    ``report`` changes nothing. ``scope``: what a sweep of the whole looks at. ``out_of_time`` is
+    asked between pages and orchestrations; what is
     left when it says so makes the sweep incomplete. ``progress`` is called with how far it is,
     ``on_evaluation`` with each orchestration that was looked at closely; one at a time, from any
     thread.
@@ -127,15 +130,22 @@ def run_inline_sweep(
     sweep_id = new_sweep_id()
     mode: str = "report" if report else settings.repair_mode
     whole = orchestration_id is None
-    total = (segments or reconciler.choose_segments(lambda: _MOST_THREADS)) if whole else 0
-    log.info("orch.sweep.started", sweep_id=sweep_id, mode=mode, segments=total)
+    chosen = segments or reconciler.choose_segments(lambda: _MOST_THREADS, scope.coverage)
+    total = chosen if whole else 0
+    log.info(
+        "orch.sweep.started",
+        sweep_id=sweep_id,
+        mode=mode,
+        segments=total,
+        coverage=scope.coverage.value,
+    )
     tally = _Tally(total, progress, on_evaluation)
     if orchestration_id is not None:
         tally.evaluated(
             reconciler.evaluate(orchestration_id, sweep_id=sweep_id, by_hand=True, report=report)
         )
     else:
-        _sweep_segments(reconciler, tally, sweep_id, out_of_time, report=report)
+        _sweep_segments(reconciler, tally, sweep_id, scope, out_of_time, report=report)
     paused = tally.paused_since is not None or (tally.withheld and reconciler.paused() is not None)
     if mode == "repair" and paused:
         mode = "paused"
@@ -147,6 +157,7 @@ def run_inline_sweep(
         duration_seconds=time.monotonic() - started,
         counts=tally.counts,
         paused_since=tally.paused_since,
+        coverage=scope.coverage,
     )
     if whole:
         record_sweep(summary, reconciler.metrics, reconciler.clock(), settings.repair_mode)
@@ -162,10 +173,12 @@ def _sweep_segments(
     reconciler: Reconciler,
     tally: _Tally,
     sweep_id: str,
+    scope: Scope,
     out_of_time: OutOfTime | None,
     *,
     report: bool,
 ) -> None:
+    over = out_of_time or _never
     starts = list(cursors(sweep_id, tally.segments))
     if out_of_time is not None:
         # Should the time not suffice, it must not be the same segments each time that are left.
@@ -173,10 +186,16 @@ def _sweep_segments(
     with ThreadPoolExecutor(min(tally.segments, _MOST_THREADS)) as threads:
         futures = [
             threads.submit(
-                _sweep_segment, reconciler, tally, cursor, out_of_time or _never, report=report
+                _sweep_segment, reconciler, tally, cursor, scope.coverage, over, report=report
             )
             for cursor in starts
         ]
+        if scope.carried:
+            futures.append(
+                threads.submit(
+                    _look_again, reconciler, tally, sweep_id, scope.carried, over, report=report
+                )
+            )
         try:
             for future in futures:
                 future.result()
@@ -198,6 +217,7 @@ def _sweep_segment(
     reconciler: Reconciler,
     tally: _Tally,
     cursor: SegmentCursor,
+    coverage: Coverage,
     out_of_time: OutOfTime,
     *,
     report: bool,
@@ -220,7 +240,9 @@ def _sweep_segment(
         return out_of_time()
 
     try:
-        result = reconciler.scan_segment(cursor, out_of_time=after_a_page, nominate=evaluate)
+        result = reconciler.scan_segment(
+            cursor, out_of_time=after_a_page, nominate=evaluate, coverage=coverage
+        )
     except OPERATORS_MISTAKES:
         raise
     except ReconcilerError as error:
@@ -240,6 +262,24 @@ def _sweep_segment(
         tally.leave(result.counts)
     else:
         tally.add(result.counts, segment_done=True)
+
+
+def _look_again(
+    reconciler: Reconciler,
+    tally: _Tally,
+    sweep_id: str,
+    carried: Iterable[str],
+    out_of_time: OutOfTime,
+    *,
+    report: bool,
+) -> None:
+    """Look at what was known to be stuck, and what the index may not show."""
+    for orchestration_id in carried:
+        if out_of_time():
+            tally.leave()
+            return
+        if tally.first_time(orchestration_id):
+            _evaluate(reconciler, tally, sweep_id, orchestration_id, report=report)
 
 
 def _evaluate(

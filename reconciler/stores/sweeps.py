@@ -42,11 +42,15 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """The last sweep and the last complete one, with what was stuck after the latter."""
+    """The last sweep and the last complete one, with what was stuck after the latter.
+
+    ``last_full``: the last complete one that read the whole table.
+    """
 
     last: dict[str, Any]
     last_complete: dict[str, Any] | None
     stuck: list[dict[str, Any]]
+    last_full: dict[str, Any] | None = None
 
 
 class SweepStore:
@@ -138,6 +142,8 @@ class SweepStore:
         if summary["complete"]:
             entries = json.dumps(stuck)
             values["last_complete"] = said
+            if summary["coverage"] == "full":
+                values["last_full"] = said
             values["stuck"] = {"S": entries if len(entries) <= _LONGEST_RECORD else "[]"}
         self._dynamodb.call(
             "update_item",
@@ -160,11 +166,12 @@ class SweepStore:
         last = text(item, "last")
         if last is None:
             return None
-        complete = text(item, "last_complete")
+        complete, full = text(item, "last_complete"), text(item, "last_full")
         return Recorded(
             json.loads(last),
             json.loads(complete) if complete else None,
             json.loads(text(item, "stuck") or "[]"),
+            json.loads(full) if full else None,
         )
 
     # -- rows

@@ -332,3 +332,48 @@ def test_lambda_makes_its_clients_once_and_writes_its_metrics(
         assert {directive["Namespace"] for directive in directives} == {"Ours"}
     finally:
         aws_lambda._reconciler.cache_clear()
+
+
+# -- by an index
+
+
+def test_between_full_scans_a_sweep_goes_by_the_index(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world(ACTIVE_INDEX_NAME="Active", FULL_SCAN_INTERVAL_SECONDS="600")
+    two = {"a": [], "b": ["a"]}
+    gap = world.seed(two, {"a": "succeeded", "b": "succeeded"}, meta={"child_count": {"N": "3"}})
+
+    def swept(**options: Any) -> tuple[str, dict[str, int], int]:
+        summary = sweep(world, **options).summary
+        assert summary.complete
+        return summary.coverage.value, dict(summary.counts.stuck), summary.counts.released
+
+    assert swept() == ("full", {"rows_missing": 1}, 0)
+    world.clock.forward(300)
+    world.seed(two, {"a": "succeeded"})
+    assert swept() == ("active", {"rows_missing": 1}, 1)
+    world.seed(two, {"a": "succeeded", "b": "succeeded"}, meta={"child_count": {"N": "3"}})
+    world.client.delete_item(
+        TableName=world.settings.orchestration_table_name,
+        Key={"orchestration_id": {"S": gap}, "sub_issue_id": {"S": "#meta"}},
+    )
+    world.change(gap, "a", child_status="ready", updated_at=world.ago(3600))
+    assert swept(full=True)[:2] == ("full", {"rows_missing": 2, "orphan_row": 1})
+    world.clock.forward(601)
+    assert swept()[0] == "full", "it is due"
+    world.clock.forward(60)
+    assert swept()[0] == "active"
+
+
+@LIGHTER
+def test_with_more_stuck_than_is_remembered_all_of_it_is_read(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cron, "_MOST_STUCK", 1)
+    world = make_world(ACTIVE_INDEX_NAME="Active", SETTLE_MODE="off")
+    for _ in range(2):
+        world.seed({"a": []}, {"a": "succeeded"})
+    assert sweep(world).summary.coverage.value == "full"
+    second = sweep(world).summary
+    assert (second.coverage.value, second.counts.stuck) == ("full", {"unsettled_parent": 2})

@@ -34,10 +34,12 @@ from workers.enqueue import Enqueuer
 from workers.gate import Gate
 from reconciler.observability.metrics import NULL_METRICS
 from reconciler.operations.context import ReleaseRequest
+from reconciler.operations.coverage import Coverage
 from reconciler.operations.scan import SegmentCursor
 sender = Enqueuer(app, Gate(Redis.from_url(app.conf.broker_url)), NULL_METRICS, 300)
 sender.sweep()
-sender.segment(SegmentCursor({SWEEP_ID!r}, 0, 1), report=False)
+for coverage in Coverage:
+    sender.segment(SegmentCursor({SWEEP_ID!r}, 0, 1), coverage, report=False)
 sender.evaluate({ORCHESTRATION!r}, {SWEEP_ID!r}, report=False)
 sender.release(ReleaseRequest(
     orchestration_id={ORCHESTRATION!r}, sub_issue_id={CHILD!r}, depends_on=("a",),

@@ -43,6 +43,7 @@ _MOST_ACTIONS_SHOWN = 200
 @click.option(
     "--timeout", default=600, show_default=True, help="Longest wait, in seconds, with --wait."
 )
+@click.option("--full", is_flag=True, help="Read the whole table, although an index would do.")
 @click.option("--orchestration", metavar="ID", help="Look at this one only (with --inline).")
 @click.option("--force", is_flag=True, help="Sweep although another does (with --inline).")
 @click.option("--segments", type=click.IntRange(1, 100_000), help="Segments (with --inline).")
@@ -51,6 +52,7 @@ def sweep(
     *,
     inline: bool,
     report: bool,
+    full: bool,
     wait: bool,
     timeout: int,
     orchestration: str | None,
@@ -66,19 +68,21 @@ def sweep(
         _inline(
             settings,
             report=report,
+            full=full,
             orchestration=orchestration,
             segments=segments,
             force=force,
             as_json=as_json,
         )
     else:
-        _by_workers(settings, report=report, wait=wait, timeout=timeout, as_json=as_json)
+        _by_workers(settings, report=report, full=full, wait=wait, timeout=timeout, as_json=as_json)
 
 
 def _inline(
     settings: Settings,
     *,
     report: bool,
+    full: bool,
     orchestration: str | None,
     segments: int | None,
     force: bool,
@@ -93,6 +97,7 @@ def _inline(
             shown,
             acted,
             report=report,
+            full=full,
             orchestration=orchestration,
             segments=segments,
             force=force,
@@ -120,6 +125,7 @@ def _swept(
     acted: list[tuple[str, ActionOutcome]],
     *,
     report: bool,
+    full: bool,
     orchestration: str | None,
     segments: int | None,
     force: bool,
@@ -156,6 +162,7 @@ def _swept(
         settings,
         holder=f"{operator()} at {socket.gethostname()}, process {os.getpid()}",
         force=force,
+        full=full,
         segments=segments,
         progress=on_progress,
         on_evaluation=on_evaluation,
@@ -169,7 +176,7 @@ def _raise_if_unread(summary: SweepSummary) -> None:
 
 
 def _by_workers(
-    settings: Settings, *, report: bool, wait: bool, timeout: int, as_json: bool
+    settings: Settings, *, report: bool, full: bool, wait: bool, timeout: int, as_json: bool
 ) -> None:
     from redis.exceptions import RedisError  # noqa: PLC0415 - start-up time
 
@@ -179,7 +186,7 @@ def _by_workers(
 
     try:
         ledger = Ledger(broker_for_cli(settings))
-        sweep_id = submit_sweep(app, report=report)
+        sweep_id = submit_sweep(app, report=report, full=full)
         if not wait:
             if as_json:
                 print_json({"sweep_id": sweep_id, "enqueued": True})
@@ -291,9 +298,10 @@ def print_summary(summary: dict[str, Any]) -> None:
 
 
 def _summary_lines(summary: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    active = "active " if summary["coverage"] == "active" else ""
     read = (
-        f"{summary['rows_scanned']} rows of {summary['orchestrations_scanned']} orchestrations "
-        f"in {_plural(summary['segments'], 'segment')}; "
+        f"{summary['rows_scanned']} {active}rows of {summary['orchestrations_scanned']} "
+        f"orchestrations in {_plural(summary['segments'], 'segment')}; "
         f"{summary['orchestrations_evaluated']} looked at closely"
     )
     yield "read", read, ""

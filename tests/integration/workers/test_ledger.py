@@ -11,7 +11,7 @@ import redis
 
 from reconciler.operations.context import Stuck
 from reconciler.operations.counts import Counts
-from workers.ledger import CURRENT, KEEP_SECONDS, PREFIX, Ledger, Start, Unit
+from workers.ledger import CURRENT, KEEP_SECONDS, PREFIX, Ledger, Plan, Start, Unit
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
@@ -55,7 +55,7 @@ def ledger(broker: str, now: Time) -> Ledger:
 
 
 def begin(ledger: Ledger, sweep_id: str = "sweep:1") -> Start:
-    return ledger.start(sweep_id, mode="repair", segments=2, units=UNITS)
+    return ledger.start(sweep_id, Plan("repair", 2), UNITS)
 
 
 def test_two_at_once_overlap_and_a_redelivery_goes_on(ledger: Ledger) -> None:

@@ -12,6 +12,7 @@ import pytest
 from tests.integration.workers.conftest import RealClock
 from tests.support.processes import ROOT, Celery, until
 from tests.support.world import build_world
+from workers.ledger import Plan
 from workers.names import RELEASE_QUEUE, SWEEP, SWEEP_QUEUE
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
@@ -47,7 +48,7 @@ def test_no_more_releases_are_queued_than_can_be_made_and_the_rest_is_said_to_be
 
 def test_a_sweep_by_hand_waits_for_one_that_is_at_work(celery: Celery) -> None:
     ledger = celery.ledger
-    ledger.start("sweep:other", mode="repair", segments=1, units=["segment:0:0"])
+    ledger.start("sweep:other", Plan("repair", 1), ["segment:0:0"])
     command = [sys.executable, "-m", "reconciler.cli.main", "sweep", "--wait", "--json"]
     environment = {"PATH": "/usr/bin:/bin", **celery.environment}
     with celery.worker():

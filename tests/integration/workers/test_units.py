@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,15 +11,16 @@ import pytest
 import redis
 
 from reconciler.clock import utc_now
-from reconciler.operations.context import ReleaseRequest
+from reconciler.operations.context import ReleaseRequest, Stuck
 from reconciler.operations.counts import Counts
+from reconciler.operations.coverage import Coverage
 from reconciler.operations.scan import SegmentCursor, SegmentResult
 from tests.integration.workers.test_ledger import Time
 from tests.support.metrics import RecordingMetrics
 from workers import tasks
 from workers.beat import GatedScheduler
 from workers.gate import Gate
-from workers.ledger import Ledger, stale_after
+from workers.ledger import Ledger, Plan, stale_after
 from workers.names import SWEEP
 from workers.resources import Resources
 
@@ -45,11 +46,14 @@ def held(broker: str, now: Time) -> Resources:
         gate=Gate(client),
         metrics=RecordingMetrics(),
         settings=SimpleNamespace(
-            sweep_interval_seconds=INTERVAL, repair_mode="repair", release_rate_per_minute=60
+            sweep_interval_seconds=INTERVAL,
+            repair_mode="repair",
+            release_rate_per_minute=60,
+            active_index_name=None,
         ),
         reconciler=SimpleNamespace(clock=utc_now),
     )
-    made.ledger.start("sweep:1", mode="repair", segments=1, units=[FIRST])
+    made.ledger.start("sweep:1", Plan("repair", 1), [FIRST])
     return cast("Resources", made)
 
 
@@ -83,9 +87,103 @@ def test_the_rest_of_a_segment_is_waited_for_whoever_sent_it(
     cast("Any", held.reconciler).scan_segment = lambda *_, **__: result
     sent_by_another_run = SimpleNamespace(segment=lambda *_, **__: False)
     monkeypatch.setattr(tasks, "_enqueuer", lambda _: sent_by_another_run)
-    tasks._step(held, cursor, report=False)
+    tasks._step(held, cursor, Coverage.FULL, report=False)
     assert held.ledger.last() is None
     assert held.ledger.is_open("sweep:1", SECOND)
+
+
+class Sent:
+    """An enqueuer that only remembers."""
+
+    def __init__(self) -> None:
+        self.segments: list[tuple[int, int, Coverage]] = []
+        self.evaluations: list[str] = []
+
+    def segment(self, cursor: SegmentCursor, coverage: Coverage, *, report: bool) -> bool:
+        assert not report
+        self.segments.append((cursor.segment, cursor.total, coverage))
+        return True
+
+    def evaluate(self, orchestration_id: str, sweep_id: str, *, report: bool) -> bool:
+        assert (sweep_id, report) == ("sweep:2", False)
+        self.evaluations.append(orchestration_id)
+        return True
+
+
+@pytest.fixture
+def sent(held: Resources, monkeypatch: pytest.MonkeyPatch) -> Sent:
+    """What is sent by a sweep that begins when the one before it has ended."""
+    held.ledger.settle("sweep:1", FIRST, Counts())
+    held.ledger.close("sweep:1")
+    found = Sent()
+    monkeypatch.setattr(tasks, "_enqueuer", lambda _: found)
+    return found
+
+
+def start(held: Resources, segments: int, *, full: bool = False) -> dict[str, Any]:
+    cast("Any", held.reconciler).choose_segments = lambda *_: segments
+    return tasks._start(held, "sweep:2", report=False, full=full)
+
+
+@pytest.mark.parametrize("other", [2, 6])
+def test_a_redelivery_goes_by_the_segments_that_its_sweep_was_begun_with(
+    held: Resources, sent: Sent, other: int
+) -> None:
+    """I6: with a worker lost, or one more, the number would be another, and a part left out."""
+    start(held, 4)
+    held.ledger.settle("sweep:2", "segment:1:0", Counts())
+    sent.segments.clear()
+    start(held, other)
+    assert sent.segments == [(number, 4, Coverage.FULL) for number in (0, 2, 3)]
+
+
+STUCK = [Stuck("orch_1", None, "unsettled_parent", "why", 60.0)]
+
+
+@pytest.fixture
+def indexed(held: Resources, sent: Sent) -> Sent:
+    """An index, and a full scan a moment ago that left an orchestration stuck."""
+    held.settings.active_index_name = "Active"
+    held.settings.full_scan_interval_seconds = 3600
+    cast("Any", held.reconciler).clock = lambda: datetime.fromtimestamp(1600, UTC)
+    held.ledger.start("sweep:1b", Plan("repair", 1), [FIRST])
+    counts = Counts(stuck={"unsettled_parent": 1})
+    held.ledger.settle("sweep:1b", FIRST, counts, stuck=STUCK)
+    held.ledger.close("sweep:1b")
+    return sent
+
+
+def test_a_sweep_by_the_index_looks_again_at_what_was_stuck(held: Resources, indexed: Sent) -> None:
+    begun = start(held, 1)
+    assert begun["coverage"] == "active"
+    assert indexed.segments == [(0, 1, Coverage.ACTIVE)]
+    assert indexed.evaluations == ["orch_1"]
+    assert not held.ledger.settle("sweep:2", FIRST, Counts()), "that is still to be looked at"
+    assert held.ledger.settle("sweep:2", "evaluate:orch_1", Counts())
+    held.ledger.close("sweep:2")
+    last = held.ledger.last(complete=True)
+    assert last is not None
+    assert last["coverage"] == "active"
+    assert (held.ledger.last_full() or {})["sweep_id"] == "sweep:1b"
+
+
+def test_a_redelivery_looks_again_at_what_was_stuck_though_a_full_scan_is_due_by_now(
+    held: Resources, indexed: Sent
+) -> None:
+    start(held, 1)
+    indexed.segments.clear()
+    indexed.evaluations.clear()
+    held.settings.full_scan_interval_seconds = 1
+    start(held, 1)
+    assert indexed.segments == [(0, 1, Coverage.ACTIVE)]
+    assert indexed.evaluations == ["orch_1"]
+
+
+def test_all_of_it_is_read_when_a_person_asks_for_it(held: Resources, indexed: Sent) -> None:
+    begun = start(held, 3, full=True)
+    assert begun["coverage"] == "full"
+    assert [total for _, total, _ in indexed.segments] == [3, 3, 3]
+    assert indexed.evaluations == []
 
 
 @pytest.mark.parametrize("sweep_id", ["sweep:0", "by-hand:01J00000000000000000000000"])

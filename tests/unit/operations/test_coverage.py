@@ -1,0 +1,69 @@
+"""When a sweep goes by the index, and when it has to read everything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reconciler.operations.coverage import EVERYTHING, Coverage, Known, choose_scope, known_from
+from reconciler.settings import Settings, load_settings
+
+NOW = 1_000_000.0
+EVERY = 3600
+
+
+def settings(**changes: str) -> Settings:
+    names = {"ORCHESTRATION_TABLE_NAME": "rows", "TASK_TABLE_NAME": "tasks"}
+    index = {"ACTIVE_INDEX_NAME": "Active", "FULL_SCAN_INTERVAL_SECONDS": str(EVERY)}
+    return load_settings({**names, "TASK_EVENTS_TABLE_NAME": "events", **index, **changes})
+
+
+KNOWN = Known(NOW - 60, ("orch_1", "orch_2"))
+
+
+def test_by_the_index_while_no_full_scan_is_due_and_all_that_is_stuck_is_known() -> None:
+    scope = choose_scope(settings(), KNOWN, NOW)
+    assert scope.coverage is Coverage.ACTIVE
+    assert scope.carried == ("orch_1", "orch_2")
+
+
+@pytest.mark.parametrize(
+    ("known", "changes", "full"),
+    [
+        (KNOWN, {"ACTIVE_INDEX_NAME": ""}, False),
+        (KNOWN, {}, True),
+        (Known(), {}, False),
+        (Known(None, ()), {}, False),
+        (Known(NOW - 60, None), {}, False),
+        (Known(NOW - EVERY, ()), {}, False),
+        (Known(NOW + 60, ()), {}, False),
+    ],
+    ids=["no index", "asked for", "new", "never full", "not all known", "due", "from the future"],
+)
+def test_everything_otherwise(known: Known, changes: dict[str, str], *, full: bool) -> None:
+    assert choose_scope(settings(**changes), known, NOW, full=full) is EVERYTHING
+
+
+def summary(**stuck: int) -> dict[str, Any]:
+    return {"ended_at": NOW - 60, "stuck": stuck}
+
+
+def entry(orchestration_id: str) -> dict[str, Any]:
+    return {"orchestration_id": orchestration_id, "sub_issue_id": None, "code": "lost_release"}
+
+
+def test_each_orchestration_that_was_stuck_is_known_once() -> None:
+    found = known_from(
+        summary(), summary(lost_release=2, over_budget=1), [entry("a"), entry("b"), entry("a")]
+    )
+    assert found == Known(NOW - 60, ("a", "b"))
+
+
+def test_a_list_that_was_cut_says_that_not_all_of_it_is_known() -> None:
+    found = known_from(summary(), summary(lost_release=3), [entry("a"), entry("b")])
+    assert found.stuck is None
+
+
+def test_nothing_is_known_where_no_sweep_was_ever_complete() -> None:
+    assert known_from(None, None, []) == Known(None, None)

@@ -29,7 +29,9 @@ _PROBE_TASK = "00000000000000000000000000"
 class Facts:
     """The state of the backstop; times in epoch seconds, ages in seconds.
 
-    ``without_broker``: sweeps run from cron, and what is known of them stands in the table.
+    ``full_scan_interval_seconds``: None where every sweep is a full scan. ``last_full``: the last
+    complete one of those. ``without_broker``: sweeps run from cron, and what is known of them
+    stands in the table.
     """
 
     now: float
@@ -37,6 +39,8 @@ class Facts:
     repair_mode: str
     last: dict[str, Any] | None = None
     last_complete: dict[str, Any] | None = None
+    last_full: dict[str, Any] | None = None
+    full_scan_interval_seconds: int | None = None
     at_work: dict[str, Any] | None = None
     stuck: list[dict[str, Any]] = field(default_factory=list)
     recoveries: list[dict[str, Any]] = field(default_factory=list)
@@ -51,9 +55,21 @@ class Facts:
     @property
     def age_seconds(self) -> float | None:
         """How long ago the last complete sweep ended; None when there was none."""
-        if self.last_complete is None:
-            return None
-        return max(0.0, self.now - float(self.last_complete["ended_at"]))
+        return self._age(self.last_complete)
+
+    @property
+    def full_scan_age_seconds(self) -> float | None:
+        """How long ago the last full scan ended; None when there was none."""
+        return self._age(self.last_full)
+
+    @property
+    def full_scan_late(self) -> bool:
+        """Whether what only a full scan finds has gone unlooked for, for too long."""
+        every, since = self.full_scan_interval_seconds, self.full_scan_age_seconds
+        return every is not None and since is not None and since > 2 * every + self.interval_seconds
+
+    def _age(self, summary: dict[str, Any] | None) -> float | None:
+        return None if summary is None else max(0.0, self.now - float(summary["ended_at"]))
 
     @property
     def problem(self) -> str | None:
@@ -70,6 +86,11 @@ class Facts:
             return (
                 f"the last complete sweep ended {self.age_seconds:.0f} s ago, "
                 f"more than twice the interval of {self.interval_seconds} s"
+            )
+        if self.full_scan_late:
+            return (
+                f"the last full scan ended {self.full_scan_age_seconds:.0f} s ago, "
+                f"more than twice FULL_SCAN_INTERVAL_SECONDS ({self.full_scan_interval_seconds} s)"
             )
         return None
 
@@ -132,6 +153,9 @@ def read_facts(
         now=time.time(),
         interval_seconds=settings.sweep_interval_seconds,
         repair_mode=settings.repair_mode,
+        full_scan_interval_seconds=(
+            settings.full_scan_interval_seconds if settings.active_index_name else None
+        ),
         **known,
     )
 
@@ -152,6 +176,7 @@ def _see_without_broker(known: dict[str, Any], *, asked_for: bool) -> None:
             "without_broker": True,
             "last": recorded.last,
             "last_complete": recorded.last_complete,
+            "last_full": recorded.last_full,
             "stuck": recorded.stuck,
             "eviction_policy": None,
         }
@@ -206,6 +231,7 @@ def _read_broker(client: redis.Redis, *, details: bool) -> dict[str, Any]:
     known: dict[str, Any] = {
         "last": ledger.last(),
         "last_complete": ledger.last(complete=True),
+        "last_full": ledger.last_full(),
         "eviction_policy": eviction_policy(client),
     }
     if details:

@@ -58,6 +58,8 @@ def _grid(facts: Facts) -> Table:
 def _facts(facts: Facts) -> Iterator[tuple[str, Text]]:
     if facts.broker_problem is None:
         yield "sweep", _sweep(facts)
+        if facts.full_scan_interval_seconds is not None:
+            yield "full scan", _full_scan(facts, facts.full_scan_interval_seconds)
         if facts.at_work is not None:
             yield "at work", _at_work(facts.at_work)
     yield "mode", _mode(facts)
@@ -83,10 +85,25 @@ def _sweep(facts: Facts) -> Text:
     )
     done = facts.last_complete
     took = theme.age(done["duration_seconds"])
-    said.append(f"; {done['rows_scanned']} rows in {took}", _QUIET)
+    active = "active " if done.get("coverage") == "active" else ""
+    said.append(f"; {done['rows_scanned']} {active}rows in {took}", _QUIET)
     if facts.last is not None and not facts.last["complete"]:
         said.append("; the last one did NOT complete", "bold red")
     return said
+
+
+def _full_scan(facts: Facts, every: int) -> Text:
+    if facts.last_full is None or facts.full_scan_age_seconds is None:
+        return Text("none has ever completed; the next sweep is one", "yellow")
+    return Text.assemble(
+        (
+            f"complete {theme.age(facts.full_scan_age_seconds)} ago",
+            "bold red" if facts.full_scan_late else "",
+        ),
+        f", one every {theme.age(every)}",
+        (f"; {facts.last_full['rows_scanned']} rows", _QUIET),
+        ("; the sweeps between go by the index", _QUIET),
+    )
 
 
 def _at_work(current: dict[str, Any]) -> Text:

@@ -43,6 +43,8 @@ def to_json(facts: Facts) -> dict[str, Any]:
         "without_broker": facts.without_broker,
         "interval_seconds": facts.interval_seconds,
         "last_complete_sweep_age_seconds": facts.age_seconds,
+        "full_scan_interval_seconds": facts.full_scan_interval_seconds,
+        "last_full_scan_age_seconds": facts.full_scan_age_seconds,
         "last_complete_sweep": facts.last_complete,
         "last_sweep": facts.last,
         "sweep_at_work": facts.at_work,

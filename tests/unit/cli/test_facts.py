@@ -73,6 +73,12 @@ def text_of(found: Facts, width: int = 100) -> str:
         (facts(table_problem="it does not exist"), "the tables cannot be read: it does not exist"),
         (facts(eviction_policy="allkeys-lru"), "may drop queued messages"),
         (facts(eviction_policy="volatile-ttl"), "may drop the state of a sweep"),
+        (facts(last_full=sweep(9000)), None),
+        (facts(last_full=sweep(7500), full_scan_interval_seconds=3600), None),
+        (
+            facts(last_full=sweep(7501), full_scan_interval_seconds=3600),
+            "the last full scan ended 7501 s ago, more than twice FULL_SCAN_INTERVAL_SECONDS",
+        ),
     ],
 )
 def test_health_has_one_reason_in_one_line(found: Facts, reason: str | None) -> None:
@@ -83,6 +89,18 @@ def test_health_has_one_reason_in_one_line(found: Facts, reason: str | None) -> 
         assert reason in found.problem
         assert "\n" not in found.problem
         assert f"NOT HEALTHY  {found.problem}" in text_of(found, 200)
+
+
+def test_between_full_scans_a_person_sees_how_old_the_last_one_is() -> None:
+    """And that the sweep beside it read what is active, and no more."""
+    by_index = sweep(10, coverage="active", rows_scanned=40)
+    found = facts(by_index, last_full=sweep(7200), full_scan_interval_seconds=6 * 3600)
+    said = text_of(found, 120)
+    assert "40 active rows" in said
+    assert "full scan  complete 2 h ago, one every 6 h; 1200 rows" in said
+    assert to_json(found)["last_full_scan_age_seconds"] == 7200
+    assert "full scan" not in text_of(facts())
+    assert "the next sweep is one" in text_of(facts(full_scan_interval_seconds=3600))
 
 
 class Broker:

@@ -144,12 +144,14 @@ def workers(plan_and_save: tuple[Plan, bool], counts: tuple[int, ...]) -> None:
 @bench.command("index")
 @click.pass_obj
 def index_(plan_and_save: tuple[Plan, bool]) -> None:
-    """What an index on child_status would have to read, beside the scan, and what it costs."""
+    """Cost of a sweep by an index, beside its floor and beside the scan; and of a write to it."""
     plan, save = plan_and_save
     console = _console()
     mix = replace(plan.mix, repaired=True)
     with runs.seeded(mix, _say(console), index.add) as place:
-        found = {"index": measure(plan.job("index", place))}
+        settings = {**(plan.settings or {}), "active_index_name": index.INDEX}
+        found = {"by index": measure(plan.job("active", place, settings=settings))}
+        found["floor"] = measure(plan.job("active floor", place))
         found["scan"] = measure(plan.job("sweep", place))
         changed = index.units_of_a_change(place)
     with runs.seeded(replace(mix, orchestrations=20), _say(console)) as place:

@@ -26,7 +26,7 @@ _KIB = 1024
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be run: ``floor``, ``sweep``, ``segment_tasks`` or ``index``.
+    """What is to be run: ``floor``, ``sweep``, ``segment_tasks``, ``active`` or ``active floor``.
 
     ``segment_tasks`` may be shared out: each process takes every so many-th, from its ``first``.
     """
@@ -103,11 +103,13 @@ def _run(job: Job) -> Measurement:
 def _prepare(job: Job, place: Place, meter: Meter) -> Run:
     if job.what == "floor":
         return floor.prepare(place, meter, job.segments or 1, job.threads)
-    if job.what == "index":
+    if job.what == "active floor":
         return index.prepare(place, meter)
     reconciler = ours.make_reconciler(place, meter, job.settings)
     if job.what == "sweep":
         return ours.prepare_sweep(reconciler, job.segments)
+    if job.what == "active":
+        return ours.prepare_active_sweep(reconciler, job.segments)
     return ours.prepare_segment_tasks(reconciler, job.segments, job.first, job.every)
 
 

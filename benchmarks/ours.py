@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.metering import Meter, MeteredSession, Run
 from benchmarks.place import Place
+from reconciler.operations.coverage import Coverage, Scope
 from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.scan import SegmentCursor
 from reconciler.operations.sweep import run_inline_sweep
@@ -32,6 +33,17 @@ def prepare_sweep(reconciler: Reconciler, segments: int | None) -> Run:
     def run() -> dict[str, Any]:
         summary = run_inline_sweep(reconciler, reconciler.settings, segments=segments)
         return {**summary.to_json(), "recovered": summary.counts.repairs}
+
+    return run
+
+
+def prepare_active_sweep(reconciler: Reconciler, segments: int | None) -> Run:
+    """Return a sweep by the index, with nothing known to be stuck."""
+    scope = Scope(Coverage.ACTIVE)
+
+    def run() -> dict[str, Any]:
+        summary = run_inline_sweep(reconciler, reconciler.settings, segments=segments, scope=scope)
+        return summary.to_json()
 
     return run
 

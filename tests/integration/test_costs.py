@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks.metering import Meter, MeteredSession
+from reconciler.operations.coverage import EVERYTHING, Coverage, Scope
 from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.sweep import run_inline_sweep
 from reconciler.operations.wiring import build_reconciler
@@ -24,6 +25,8 @@ pytestmark = pytest.mark.integration
 
 LAMBDA = {"ORCHESTRATOR_FUNCTION_ARN": "arn:aws:lambda:us-east-1:123456789012:function:pipeline"}
 BUDGET = {"USER_CONCURRENCY_TABLE_NAME": "{prefix}-Users"}
+INDEX = {"ACTIVE_INDEX_NAME": "Active"}
+ACTIVE = Scope(Coverage.ACTIVE)
 SETTLED = {"rollup_posted_at": {"S": "2026-01-01T00:00:00.000Z"}}
 
 
@@ -39,6 +42,7 @@ class Case:
     repairs: int
     settings: Mapping[str, str] = field(default_factory=dict)
     report: bool = False
+    scope: Scope = EVERYTHING
 
 
 def numbered(count: int, letter: str = "c") -> list[str]:
@@ -141,6 +145,13 @@ def no_slot(world: World) -> None:
 
 def half_of_them_have_a_slot(world: World) -> None:
     world.seed({"a": [], **{key: ["a"] for key in numbered(20)}}, {"a": "succeeded"})
+
+
+def a_join_waits(world: World) -> None:
+    """Of its hundred and fifty predecessors all but one have ended, well."""
+    keys = numbered(150)
+    statuses = {**dict.fromkeys(keys, "succeeded"), keys[0]: "released"}
+    world.seed({**{key: [] for key in keys}, "z": keys}, statuses, tasks={keys[0]: "RUNNING"})
 
 
 def missing_rows(world: World) -> None:
@@ -286,6 +297,46 @@ CASES = (
         10,
         BUDGET,
     ),
+    Case(
+        "nothing wrong, by the index",
+        nothing_wrong,
+        {"Query": 4, "GetItem": 1, "BatchGetItem": 2},
+        65.0,
+        0.0,
+        0,
+        INDEX,
+        scope=ACTIVE,
+    ),
+    Case(
+        "a lost terminal, by the index",
+        lost_terminal,
+        {"Query": 6, "BatchGetItem": 2, "GetItem": 1, "TransactWriteItems": 2},
+        4.5,
+        72.0,
+        2,
+        INDEX,
+        scope=ACTIVE,
+    ),
+    Case(
+        "a join that waits, by the index",
+        a_join_waits,
+        {"Query": 4, "GetItem": 1, "BatchGetItem": 3},
+        77.0,
+        0.0,
+        0,
+        INDEX,
+        scope=ACTIVE,
+    ),
+    Case(
+        "what a full scan alone sees, by the index",
+        unsettled_parent,
+        {"Query": 4, "GetItem": 1},
+        1.0,
+        0.0,
+        0,
+        INDEX,
+        scope=ACTIVE,
+    ),
     Case("rows missing", missing_rows, {"Scan": 1, "BatchGetItem": 2, "Query": 1}, 3.0, 0.0, 0),
 )
 
@@ -306,7 +357,9 @@ def test_what_it_costs(servers: Servers, case: Case) -> None:
     case.seed(world)
     meter = Meter()
     reconciler = metered(world, meter)
-    summary = run_inline_sweep(reconciler, world.settings, report=case.report, segments=1)
+    summary = run_inline_sweep(
+        reconciler, world.settings, report=case.report, segments=1, scope=case.scope
+    )
     cost: dict[str, Any] = {
         "requests": dict(meter.operations),
         "read_units": meter.read_units,

@@ -46,6 +46,9 @@ SETTINGS = {
     "ORCHESTRATOR_FUNCTION_ARN": FUNCTION_ARN,
     "SWEEP_INTERVAL_SECONDS": str(INTERVAL_SECONDS),
     "SWEEP_SEGMENTS": "2",
+    # Sweeps of both kinds: what waits for a full scan is parents alone, never a child.
+    "ACTIVE_INDEX_NAME": "ChildStatusIndex",
+    "FULL_SCAN_INTERVAL_SECONDS": "20",
     "STRANDED_GRACE_SECONDS": "1",
     "CLAIM_TIMEOUT_SECONDS": "12",
     "TASK_START_TIMEOUT_SECONDS": "12",

@@ -40,6 +40,7 @@ class Run:
     faults: Mapping[str, int]
     sweeps: int
     incomplete_sweeps: int
+    sweeps_by_index: int
     exits: Mapping[str, int]
     unrecovered: frozenset[ChildKey]
     bound_seconds: float
@@ -69,6 +70,8 @@ class Run:
                 found.append(f"{what}: and {len(cases) - _SHOWN} more")
         if not self.last.recoveries:
             found.append("nothing had to be repaired, so nothing was shown")
+        if not 0 < self.sweeps_by_index < self.sweeps:
+            found.append("not both kinds of sweep were made, so one was not shown")
         return found
 
     def lines(self) -> Iterator[str]:
@@ -87,7 +90,10 @@ class Run:
             f"{code} {count}" for code, count in sorted(codes.items())
         )
         yield f"ever stranded {len(observer.ever_stranded)}, looked at {observer.samples} times"
-        yield f"sweeps {self.sweeps}, of them incomplete {self.incomplete_sweeps}"
+        yield (
+            f"sweeps {self.sweeps}, of them incomplete {self.incomplete_sweeps}, "
+            f"by the index {self.sweeps_by_index}"
+        )
         yield "exits that nobody asked for: " + (
             ", ".join(f"{name} {count}" for name, count in self.exits.items() if count) or "0"
         )

@@ -7,8 +7,8 @@ from dataclasses import replace
 import click
 from rich.console import Console
 
-from benchmarks import fans, index, report, runs
-from benchmarks.measured import Measurement, measure
+from benchmarks import contention, fans, index, report, runs
+from benchmarks.measured import Measurement, measure, quieten
 from benchmarks.mix import Mix
 from benchmarks.runs import Plan
 
@@ -161,6 +161,24 @@ def index_(plan_and_save: tuple[Plan, bool]) -> None:
     if save:
         facts = {"mix": mix.to_json(), "change_units": [changed, unchanged]}
         report.save("index", facts, found)
+
+
+@bench.command("contention")
+@click.argument("counts", nargs=-1, type=int)
+@click.option("--children", default=300, show_default=True)
+@click.pass_obj
+def contention_(plan_and_save: tuple[Plan, bool], counts: tuple[int, ...], children: int) -> None:
+    """Siblings released by so many workers at once: how often they meet on a row."""
+    _, save = plan_and_save
+    quieten()
+    found = [
+        contention.run(children, count, lanes=lanes)
+        for count in counts or (2, 8, 32)
+        for lanes in (False, True)
+    ]
+    report.show_contention(_console(), found)
+    if save:
+        report.save("contention", {"outcomes": [one.to_json() for one in found]}, {})
 
 
 @bench.command()

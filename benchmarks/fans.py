@@ -86,7 +86,7 @@ def run(shape: str, size: int, plan: Plan, say: Say) -> Measurement:
     """Sweep one shape of a size, and see that all that was due was released."""
     with fresh_place() as place:
         say(f"{shape} of {size:,}")
-        _seed(place, SHAPES[shape](size))
+        seed_shape(place, SHAPES[shape](size))
         budget = {
             "user_concurrency_table_name": place.users,
             "max_concurrent_tasks_per_user": size,
@@ -99,7 +99,8 @@ def run(shape: str, size: int, plan: Plan, say: Say) -> Measurement:
     return found
 
 
-def _seed(place: Place, rows: Iterator[WireItem]) -> None:
+def seed_shape(place: Place, rows: Iterator[WireItem]) -> None:
+    """Write a shape into fresh tables."""
     create_tables(
         place.client(),
         orchestration=place.orchestrations,

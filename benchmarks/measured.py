@@ -113,13 +113,18 @@ def _prepare(job: Job, place: Place, meter: Meter) -> Run:
     return ours.prepare_segment_tasks(reconciler, job.segments, job.first, job.every)
 
 
-def main() -> None:
-    """Read a job, run it, print what it cost."""
+def quieten() -> None:
+    """Have nothing logged: what is measured is the work."""
     logging.disable(logging.CRITICAL)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
         cache_logger_on_first_use=True,
     )
+
+
+def main() -> None:
+    """Read a job, run it, print what it cost."""
+    quieten()
     measurement = _run(Job(**json.load(sys.stdin)))
     json.dump(asdict(measurement), sys.stdout)
 

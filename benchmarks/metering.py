@@ -6,11 +6,12 @@ The same hooks add a network's delay, and stand in for a table whose capacity ot
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Lock, local
 from typing import Any
 
 import boto3
@@ -20,6 +21,8 @@ from botocore.compat import HTTPHeaders
 Run = Callable[[], dict[str, Any]]
 """The work itself, with its clients made; returns what it says of itself."""
 
+_CANCELLED = "com.amazonaws.dynamodb.v20120810#TransactionCanceledException"
+_KEYS = ("orchestration_id", "sub_issue_id", "task_id", "event_id", "user_id")
 _READS = frozenset({"GetItem", "BatchGetItem", "Query", "Scan"})
 _THROTTLED = (
     b'{"__type":"com.amazonaws.dynamodb.v20120810#ProvisionedThroughputExceededException",'
@@ -48,6 +51,55 @@ class Capacity:
         self._left -= units
 
 
+class Contention:
+    """Refuses a transaction that meets another one on an item, as the service does.
+
+    DynamoDB Local takes transactions one after the other, so that none ever meets another. An item
+    is held from when its transaction is sent until it has been answered, and for so long at least;
+    one whose condition is only checked is held like one that is written.
+    """
+
+    def __init__(self, held_seconds: float) -> None:
+        self._held_seconds = held_seconds
+        self._lock = Lock()
+        self._held: set[str] = set()
+        self._own = local()
+        self.sent = 0
+        self.conflicts = 0
+
+    def attach(self, client: Any) -> None:  # noqa: ANN401 - DynamoDB's
+        """Have what ``client`` sends meet what others send."""
+        client.meta.events.register("before-send.dynamodb.TransactWriteItems", self._sending)
+        client.meta.events.register("after-call.dynamodb.TransactWriteItems", self._answered)
+
+    def _sending(self, request: Any, **_: Any) -> AWSResponse | None:  # noqa: ANN401 - botocore's
+        items = [self._item(action) for action in json.loads(request.body)["TransactItems"]]
+        with self._lock:
+            self.sent += 1
+            met = [item in self._held for item in items]
+            if any(met):
+                self.conflicts += 1
+                reasons = [{"Code": "TransactionConflict" if one else "None"} for one in met]
+                body = {"__type": _CANCELLED, "CancellationReasons": reasons}
+                return _Answer(request.url, 400, json.dumps(body).encode())
+            self._held.update(items)
+        self._own.items = items
+        time.sleep(self._held_seconds)
+        return None
+
+    def _answered(self, **_: Any) -> None:  # noqa: ANN401 - botocore's
+        with self._lock:
+            self._held.difference_update(getattr(self._own, "items", ()))
+        self._own.items = ()
+
+    @staticmethod
+    def _item(action: Any) -> str:  # noqa: ANN401 - typed JSON
+        part = next(iter(action.values()))
+        whole = part.get("Key") or part["Item"]
+        key = {name: whole[name] for name in _KEYS if name in whole}
+        return json.dumps([part["TableName"], key], sort_keys=True)
+
+
 @dataclass(slots=True)
 class Meter:
     """Counts of one measured run, over all of its clients."""
@@ -71,7 +123,8 @@ class Meter:
         events = client.meta.events
         events.register("before-send.dynamodb", self._sending)
         events.register("after-call.dynamodb", self._answered)
-        events.register("before-send.lambda", lambda **_: _Accepted())
+        # An invocation is no request to DynamoDB; its record is one.
+        events.register("before-send.lambda", lambda **_: _Answer("", 202, b""))
 
     def _sending(self, request: Any, **_: Any) -> AWSResponse | None:  # noqa: ANN401 - botocore's
         name = request.headers["X-Amz-Target"]
@@ -84,7 +137,7 @@ class Meter:
             self.throttled += refused
         if self.latency_seconds:
             time.sleep(self.latency_seconds)
-        return _Refusal(request.url) if refused else None
+        return _Answer(request.url, 400, _THROTTLED) if refused else None
 
     def _answered(self, model: Any, parsed: dict[str, Any], **_: Any) -> None:  # noqa: ANN401
         consumed = parsed.get("ConsumedCapacity") or []
@@ -118,17 +171,9 @@ class MeteredSession(boto3.Session):
         return client
 
 
-class _Refusal(AWSResponse):
-    """What a throttled table answers."""
+class _Answer(AWSResponse):
+    """An answer that never came over a wire."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url, 400, HTTPHeaders(), None)
-        self._content = _THROTTLED
-
-
-class _Accepted(AWSResponse):
-    """What Lambda answers: an invocation is no request to DynamoDB, its record is one."""
-
-    def __init__(self) -> None:
-        super().__init__("", 202, HTTPHeaders(), None)
-        self._content = b""
+    def __init__(self, url: str, status: int, content: bytes) -> None:
+        super().__init__(url, status, HTTPHeaders(), None)
+        self._content = content

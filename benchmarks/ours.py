@@ -17,14 +17,19 @@ from reconciler.settings import Settings
 
 def make_reconciler(place: Place, meter: Meter, settings: dict[str, Any]) -> Reconciler:
     """Wire a reconciler as a process of ours is wired, with the meter on its clients."""
-    chosen = Settings(
+    session = MeteredSession(place.session(), meter)
+    return build_reconciler(settings_of(place, **settings), session=session)
+
+
+def settings_of(place: Place, **settings: Any) -> Settings:  # noqa: ANN401 - of any setting
+    """Return the settings for a place."""
+    return Settings(
         orchestration_table_name=place.orchestrations,
         task_table_name=place.tasks,
         task_events_table_name=place.events,
         orchestrator_function_arn="arn:aws:lambda:us-east-1:123456789012:function:orchestrator",
         **settings,
     )
-    return build_reconciler(chosen, session=MeteredSession(place.session(), meter))
 
 
 def prepare_sweep(reconciler: Reconciler, segments: int | None) -> Run:

@@ -46,6 +46,7 @@ def draw_all() -> Iterator[Path]:
             "stranded", "share that is stranded, %", lambda mix: mix["stranded"] * 100
         )
         yield from _by_parallelism()
+        yield from _by_history()
 
 
 def _by_mix(
@@ -91,6 +92,31 @@ def _by_parallelism() -> Iterator[Path]:
     panels[0].legend(frameon=False)
     figure.tight_layout()
     yield _write(figure, "cost-by-parallelism")
+
+
+def _by_history() -> Iterator[Path]:
+    """Draw the same work in flight in tables of any size: by the index, and by the scan."""
+    latest = {line["mix"]["orchestrations"] * 6 / 1000: line["runs"] for line in load("index")}
+    if not latest:
+        return
+    figure, panels = plt.subplots(1, 2, figsize=(7, 2.9))
+    places = sorted(latest)
+    for panel, (key, title) in zip(panels, _COLUMNS[:2], strict=True):
+        for run, name, colour in (
+            ("scan", "full scan", _OUTAGE),
+            ("floor", "floor of the index", _FLOOR),
+            ("by index", "sweep by the index", _SWEEP),
+        ):
+            ys = [latest[x][run][key] for x in places]
+            panel.plot(places, ys, marker="o", markersize=3.5, color=colour, label=name)
+        panel.set_title(title, loc="left", fontsize=9, fontweight="bold")
+        panel.set_xlabel("rows, thousands; the same 160 orchestrations in flight")
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="lower center", ncols=3, frameon=False)
+    figure.tight_layout(rect=(0, 0.09, 1, 1))
+    yield _write(figure, "cost-by-history")
 
 
 def _write(figure: Any, name: str) -> Path:  # noqa: ANN401 - matplotlib's

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import recorded
+from benchmarks.contention import Outcome
 from benchmarks.measured import Measurement
 from benchmarks.mix import Mix
 from reconciler.domain.model import timestamp
@@ -96,6 +97,18 @@ def show_runs(console: Console, title: str, runs: Mapping[str, Measurement]) -> 
             f"{run.peak_mib:.0f}",
             f"{recovered / run.wall_seconds:.1f}" if recovered else "",
         )
+    console.print(table)
+
+
+def show_contention(console: Console, outcomes: Iterable[Outcome]) -> None:
+    """Print how often transactions met, beside how many were needed."""
+    table = Table(title="siblings released at once", title_justify="left")
+    for column in ("workers", "lanes", "releases", "transactions", "conflicts", "given up"):
+        table.add_column(column, justify="right")
+    for found in outcomes:
+        numbers = (found.releases, found.transactions, found.conflicts, found.given_up)
+        lanes = "yes" if found.lanes else "no"
+        table.add_row(str(found.workers), lanes, *(f"{number:,}" for number in numbers))
     console.print(table)
 
 

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,11 @@ from workers.ledger import Ledger
 _SOCKET_SECONDS = 5.0
 _PACE_SECONDS = 3.0
 _PACE_POLL_SECONDS = 0.25
+LANE_PREFIX = "reconciler:lane:"
+_LANE_SECONDS = 2.0
+"""After which a lane is free again, should whoever was in it be gone: a transaction takes less."""
+
+_LANE_POLL_SECONDS = 0.02
 
 
 def broker_client(settings: Settings) -> redis.Redis:
@@ -68,10 +73,11 @@ class RatePacer:
     """Lets releases through at a rate, over all workers; waits a few seconds for a turn.
 
     In windows of a second, or of as many as one release takes, so that a backlog goes at an even
-    pace and not in one burst.
+    pace and not in one burst. Those that share a row go one after the other.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, client: redis.Redis) -> None:
+        self._client = client
         per_minute = settings.release_rate_per_minute
         self._limiter = FixedWindowRateLimiter(
             storage_from_string(
@@ -102,6 +108,27 @@ class RatePacer:
             if time.monotonic() >= deadline:
                 return False
             time.sleep(_PACE_POLL_SECONDS)
+
+    @contextmanager
+    def lane(self, name: str) -> Iterator[None]:
+        """Keep other workers out of a lane; without a broker, or after a few seconds, go ahead."""
+        lock = self._client.lock(
+            f"{LANE_PREFIX}{name}",
+            timeout=_LANE_SECONDS,
+            sleep=_LANE_POLL_SECONDS,
+            blocking_timeout=_PACE_SECONDS,
+        )
+        try:
+            taken = lock.acquire()
+        except redis.RedisError:
+            taken = False
+        try:
+            yield
+        finally:
+            if taken:
+                # Should it be gone by now, or the broker, it has been given up already.
+                with suppress(redis.RedisError):
+                    lock.release()
 
 
 _TAKE = """
@@ -171,7 +198,7 @@ def _make(settings: Settings) -> Resources:
         reconciler=build_reconciler(
             settings,
             metrics=metrics,
-            pacer=RatePacer(settings),
+            pacer=RatePacer(settings, client),
             allowance=BrokerAllowance(client, ceiling) if ceiling is not None else None,
         ),
         metrics=metrics,

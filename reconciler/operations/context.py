@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -152,10 +153,18 @@ class Evaluation:
 
 
 class Pacer(Protocol):
-    """Lets releases through at a rate."""
+    """Lets releases through at a rate, and one after the other where they share a row."""
 
     def acquire(self) -> bool:
         """Wait a little for a turn; False when it would take too long."""
+
+    def lane(self, name: str) -> AbstractContextManager[object]:
+        """Keep others out of the lane for as long as the block lasts; waits a little for them.
+
+        Siblings check the same predecessor, and a user's releases the same reservations: DynamoDB
+        refuses what meets another transaction on a row, and each would be sent several times. A
+        courtesy, on which nothing rests: who has waited for long goes ahead.
+        """
 
 
 class Unpaced:
@@ -164,3 +173,7 @@ class Unpaced:
     def acquire(self) -> bool:
         """Return True at once."""
         return True
+
+    def lane(self, _name: str) -> AbstractContextManager[object]:
+        """Keep nobody out: one process releases an orchestration's children in turn anyway."""
+        return nullcontext()

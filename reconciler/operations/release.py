@@ -129,8 +129,10 @@ class Releaser:
 
         user_id = orchestration.meta.user_id if orchestration.meta is not None else None
         if held is None or user_id is None:
-            return commit(None)
-        return self._within_budget(held, user_id, commit, context)
+            with self.pacer.lane(orchestration.orchestration_id):
+                return commit(None)
+        with self.pacer.lane(user_id):
+            return self._within_budget(held, user_id, commit, context)
 
     @staticmethod
     def _within_budget(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from reconciler.domain.identity import derived_ulid
+from reconciler.operations.context import Unpaced
 from reconciler.operations.sweep import run_inline_sweep
 from tests.support.world import USER, World, make_client
 
@@ -209,7 +210,7 @@ def test_a_pause_ends_a_pass_at_its_next_write(
     found = world.seed({f"c{number:02}": [] for number in range(CHILDREN)})
     operator = world.reconciler()
 
-    class Turns:
+    class Turns(Unpaced):
         given = 0
 
         def acquire(self) -> bool:

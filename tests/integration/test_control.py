@@ -14,7 +14,7 @@ from reconciler.errors import AccessError, DefectError, StoreUnavailableError, T
 from reconciler.operations import release as release_module
 from reconciler.operations import repair_pass as repair_pass_module
 from reconciler.operations import scan as scan_module
-from reconciler.operations.context import ReleaseDispatch, ReleaseRequest
+from reconciler.operations.context import ReleaseDispatch, ReleaseRequest, Unpaced
 from reconciler.operations.sweep import run_inline_sweep
 from reconciler.stores import orchestrations as orchestrations_module
 from reconciler.stores.control import ControlStore
@@ -78,7 +78,7 @@ def test_a_careful_roll_out_leaves_the_others_alone(
 
 
 def test_a_pacer_that_gives_no_turn_leaves_it_for_the_next_sweep(world: World) -> None:
-    class Never:
+    class Never(Unpaced):
         def acquire(self) -> bool:
             return False
 

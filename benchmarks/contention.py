@@ -1,0 +1,115 @@
+"""Siblings released by many workers at once: what meets on the row that all of them check.
+
+Every release of a fan-out checks the one predecessor, and the service refuses a transaction that
+meets another on a row. Workers keep siblings in a lane of their own, by the broker; here they are
+let loose with it and without. They are threads, each with clients of its own, as processes are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import redis
+
+from benchmarks.fans import fan_out, seed_shape
+from benchmarks.metering import Contention, Meter, MeteredSession
+from benchmarks.ours import settings_of
+from benchmarks.place import Place, fresh_place
+from reconciler.embedded.valkey import valkey_server
+from reconciler.errors import ConflictError
+from reconciler.operations.context import Pacer, Unpaced
+from reconciler.operations.wiring import build_reconciler
+from workers.resources import RatePacer
+
+HELD_SECONDS = 0.01
+"""For how long the service holds a row, or so: two rounds between its nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """``given_up``: releases that met others at every attempt, and come back later."""
+
+    workers: int
+    lanes: bool
+    releases: int
+    transactions: int
+    conflicts: int
+    given_up: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a line of the record."""
+        return {
+            name: getattr(self, name)
+            for name in ("workers", "lanes", "releases", "transactions", "conflicts", "given_up")
+        }
+
+
+def run(children: int, workers: int, *, lanes: bool) -> Outcome:
+    """Release all children of a fan-out by so many workers."""
+    contention = Contention(HELD_SECONDS)
+    left: SimpleQueue[str] = SimpleQueue()
+    for number in range(children):
+        left.put(f"c{number:05}")
+    given_up: list[str] = []
+    released: list[str] = []
+
+    with fresh_place() as place, _broker() as broker:
+        seed_shape(place, fan_out(children))
+
+        def work(_: int) -> None:
+            settings = settings_of(
+                place, celery_broker_url=broker, release_rate_per_minute=1_000_000
+            )
+            session = ContendedSession(place, contention)
+            pacer: Pacer = Unpaced()
+            if lanes:
+                pacer = RatePacer(settings, redis.Redis.from_url(broker))
+            reconciler = build_reconciler(settings, session=session, pacer=pacer)
+            while True:
+                try:
+                    key = left.get_nowait()
+                except Empty:
+                    return
+                try:
+                    done = reconciler.release("orch_fan", key, sweep_id="s", depends_on=("a",))
+                    released.append(done.outcome)
+                except ConflictError:
+                    given_up.append(key)
+                    left.put(key)
+
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(work, range(workers)))
+    if released != ["released"] * children:
+        raise RuntimeError(f"of {children}: {sorted(set(released))}")
+    return Outcome(workers, lanes, children, contention.sent, contention.conflicts, len(given_up))
+
+
+class ContendedSession(MeteredSession):
+    """A session whose transactions meet those of others."""
+
+    def __init__(self, place: Place, contention: Contention) -> None:
+        super().__init__(place.session(), Meter())
+        self._contention = contention
+
+    def client(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - boto3's
+        """Make a client."""
+        client = super().client(*args, **kwargs)
+        if client.meta.service_model.service_name == "dynamodb":
+            self._contention.attach(client)
+        return client
+
+
+@contextmanager
+def _broker() -> Iterator[str]:
+    with (
+        TemporaryDirectory(prefix="benchmark-") as directory,
+        valkey_server(Path(directory)) as url,
+    ):
+        yield f"{url}/0"

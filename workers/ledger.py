@@ -78,7 +78,7 @@ if redis.call('HSETNX', KEYS[2], 'closed', '1') == 0 then
 end
 redis.call('EXPIRE', KEYS[2], ARGV[3])
 redis.call('SET', KEYS[6], ARGV[5])
-if ARGV[4] == 'complete' then
+if ARGV[4] == 'last complete' then
   redis.call('SET', KEYS[7], ARGV[5])
   if ARGV[6] == 'full' then
     redis.call('SET', KEYS[10], ARGV[5])
@@ -331,15 +331,20 @@ class Ledger:
         )
         return int(left) == 0
 
-    def close(self, sweep_id: str, *, abandoned: bool = False) -> SweepSummary | None:
+    def close(
+        self, sweep_id: str, *, abandoned: bool = False, repair_mode: str = "repair"
+    ) -> SweepSummary | None:
         """End a sweep and return its summary; None when somebody else has just done so.
+
+        It is kept as the last complete one if it ``stands`` in that mode.
 
         In one step: one that was ended by halves would keep every later sweep from beginning.
         """
         stored: Any = self._client.hgetall(self._keys(sweep_id)[1])
         facts = {_text(k): _text(v) for k, v in stored.items()}
         summary = _summary(sweep_id, facts, self._now(), abandoned=abandoned)
-        return summary if self._store(summary, "close") else None
+        kept = self._store(summary, "close", stands=summary.stands(repair_mode))
+        return summary if kept else None
 
     def fail(self, sweep_id: str, *, mode: str) -> SweepSummary:
         """Store the summary of a sweep that could not even begin, or not send all its segments.
@@ -354,10 +359,10 @@ class Ledger:
             duration_seconds=0.0,
             counts=Counts(errors=1),
         )
-        self._store(summary, "fail")
+        self._store(summary, "fail", stands=False)
         return summary
 
-    def _store(self, summary: SweepSummary, how: str) -> bool:
+    def _store(self, summary: SweepSummary, how: str, *, stands: bool) -> bool:
         units_key, facts_key, stuck_key = self._keys(summary.sweep_id)
         said = json.dumps(
             {**summary.to_json(), "oldest_stuck_seconds": dict(summary.counts.oldest_stuck_seconds)}
@@ -367,8 +372,8 @@ class Ledger:
             *(CURRENT, facts_key, units_key, f"{facts_key}:seen", stuck_key),
             *(LAST, LAST_COMPLETE, LAST_STUCK, f"{facts_key}:done", LAST_FULL),
         ]
-        extent = "complete" if summary.complete else "incomplete"
-        args: list[str | int] = [how, summary.sweep_id, KEEP_SECONDS, extent, said]
+        kept_as = "last complete" if stands else "last"
+        args: list[str | int] = [how, summary.sweep_id, KEEP_SECONDS, kept_as, said]
         return bool(self._close(keys=keys, args=[*args, summary.coverage.value]))
 
     # -- for people

@@ -167,10 +167,10 @@ def _step_aside(held: Resources, sweep_id: str) -> dict[str, Any]:
 
 
 def _close(held: Resources, sweep_id: str, *, abandoned: bool = False) -> None:
-    summary = held.ledger.close(sweep_id, abandoned=abandoned)
+    mode = held.settings.repair_mode
+    summary = held.ledger.close(sweep_id, abandoned=abandoned, repair_mode=mode)
     if summary is not None:
-        now = held.reconciler.clock()
-        record_sweep(summary, held.metrics, now, held.settings.repair_mode)
+        record_sweep(summary, held.metrics, held.reconciler.clock(), mode)
 
 
 def _settle(

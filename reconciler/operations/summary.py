@@ -66,6 +66,14 @@ class SweepSummary:
         stuck = any(count for code, count in self.counts.stuck.items() if code not in _BENIGN)
         return stuck or not self.complete or self.counts.errors > 0
 
+    def stands(self, repair_mode: str) -> bool:
+        """Whether it says how things stand: a complete one of those that are made all the time.
+
+        A report that a person asked for where others repair (``repair_mode``: the setting) does
+        not: it found what they will repair, and shows nobody that they are alive.
+        """
+        return self.complete and (self.mode != "report" or repair_mode == "report")
+
     @property
     def outcome(self) -> str:
         """The label of ``reconciler_sweeps_total``."""
@@ -75,20 +83,17 @@ class SweepSummary:
 def record_sweep(summary: SweepSummary, metrics: Metrics, now: datetime, repair_mode: str) -> None:
     """Log a finished sweep, and set the metrics that are of whole sweeps.
 
-    ``repair_mode``: the setting; a sweep that was only to report leaves it as it is. Nor does one
-    that a person asked for where others repair say what is stuck: it found what they will repair,
-    and would ring an alarm for it.
-
-    Gauges of what is stuck, of the mode, and of the last complete sweep are set only by a complete
-    one: what an incomplete sweep did not see may be stuck, or paused, all the same. One that goes
-    by the index sets them too, since it has looked at all that was known to be stuck; what nobody
-    has seen yet is the next full scan's to find.
+    ``repair_mode``: the setting. Gauges of what is stuck, of the mode, and of the last complete
+    sweep are set only by one that ``stands``: what an incomplete sweep did not see may be stuck, or
+    paused, all the same, and what a report by hand found would ring an alarm for what others are
+    about to repair. One that goes by the index sets them too, since it has looked at all that was
+    known to be stuck; what nobody has seen yet is the next full scan's to find.
     """
     counts = summary.counts
     metrics.increment("reconciler_sweeps_total", outcome=summary.outcome)
     metrics.observe("reconciler_sweep_duration_seconds", summary.duration_seconds)
     metrics.increment("reconciler_rows_scanned_total", counts.rows_scanned)
-    if summary.complete:
+    if summary.stands(repair_mode):
         metrics.set_gauge(
             "reconciler_last_complete_sweep_timestamp_seconds", round(now.timestamp(), 3)
         )
@@ -96,8 +101,7 @@ def record_sweep(summary: SweepSummary, metrics: Metrics, now: datetime, repair_
             metrics.set_gauge(
                 "reconciler_last_full_scan_timestamp_seconds", round(now.timestamp(), 3)
             )
-        if summary.mode != "report" or repair_mode == "report":
-            _set_stuck(counts, metrics)
+        _set_stuck(counts, metrics)
         _set_mode(summary.paused_since, metrics, repair_mode)
     facts = summary.to_json()
     if counts.errors and not counts.repairs:

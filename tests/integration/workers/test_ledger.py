@@ -208,3 +208,16 @@ def test_recoveries_are_kept_for_a_day(ledger: Ledger, now: Time) -> None:
     now.seconds += 86_400 - 3600
     ledger.record_recovery("lost_skip", {"orchestration_id": "orch_3"}, 1.0)
     assert len(ledger.recoveries(10**9)) == 2, "what is older than a day is forgotten"
+
+
+def test_a_report_by_hand_where_others_repair_is_no_sign_of_life(ledger: Ledger) -> None:
+    for number, (mode, kept) in enumerate(
+        [("repair", False), ("report", True), ("repair", False)], start=1
+    ):
+        sweep_id = f"sweep:by-hand-{number}"
+        ledger.start(sweep_id, Plan("report", 1), UNITS[:1])
+        ledger.settle(sweep_id, UNITS[0], Counts())
+        assert ledger.close(sweep_id, repair_mode=mode) is not None
+        assert (ledger.last() or {})["sweep_id"] == sweep_id
+        last = ledger.last(complete=True)
+        assert (last is not None and last["sweep_id"] == sweep_id) is kept

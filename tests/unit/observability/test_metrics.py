@@ -97,11 +97,13 @@ def test_an_incomplete_sweep_leaves_what_was_known() -> None:
 
 
 def test_a_report_by_hand_rings_no_alarm_where_others_repair() -> None:
-    """It finds what the next sweep repairs, and nothing is stuck after that."""
+    """It finds what the next sweep repairs; nor may it hide that no other sweep is made."""
     metrics = RecordingMetrics()
     counts = Counts(stuck={"lost_release": 2})
     record_sweep(SweepSummary("s", "report", True, 1, 1.0, counts), metrics, NOW, "repair")  # noqa: FBT003
-    assert not any("stuck" in name for name, _ in metrics.gauges)
+    assert metrics.gauges == {}
+    record_sweep(SweepSummary("s", "report", True, 1, 1.0, counts), metrics, NOW, "report")  # noqa: FBT003
+    assert any("stuck" in name for name, _ in metrics.gauges)
 
 
 def test_a_complete_sweep_says_how_it_stands() -> None:

@@ -17,7 +17,7 @@ from reconciler.operations.coverage import Coverage
 from reconciler.operations.scan import SegmentCursor, SegmentResult
 from tests.integration.workers.test_ledger import Time
 from tests.support.metrics import RecordingMetrics
-from workers import tasks
+from workers import sweeping
 from workers.beat import GatedScheduler
 from workers.gate import Gate
 from workers.ledger import Ledger, Plan, stale_after
@@ -64,17 +64,19 @@ def test_what_two_runs_publish_at_once_is_waited_for(held: Resources) -> None:
         return held.gate.enter(WORK, 60, "sweep:1") is not None
 
     def second_run_comes_between() -> bool:
-        tasks._publish(held, "sweep:1", WORK, enter)
+        sweeping.publish(held, "sweep:1", WORK, enter)
         return enter()
 
-    tasks._publish(held, "sweep:1", WORK, second_run_comes_between)
+    sweeping.publish(held, "sweep:1", WORK, second_run_comes_between)
     assert not held.ledger.settle("sweep:1", FIRST, Counts()), "it is not over"
     assert held.ledger.settle("sweep:1", WORK, Counts())
 
 
 def test_what_is_under_way_for_another_sweep_is_not_waited_for(held: Resources) -> None:
     held.gate.enter(WORK, 60, "sweep:0")
-    tasks._publish(held, "sweep:1", WORK, lambda: held.gate.enter(WORK, 60, "sweep:1") is not None)
+    sweeping.publish(
+        held, "sweep:1", WORK, lambda: held.gate.enter(WORK, 60, "sweep:1") is not None
+    )
     assert held.ledger.settle("sweep:1", FIRST, Counts())
 
 
@@ -86,8 +88,8 @@ def test_the_rest_of_a_segment_is_waited_for_whoever_sent_it(
     result = SegmentResult(Counts(), SegmentCursor("sweep:1", 0, 1, step=1))
     cast("Any", held.reconciler).scan_segment = lambda *_, **__: result
     sent_by_another_run = SimpleNamespace(segment=lambda *_, **__: False)
-    monkeypatch.setattr(tasks, "_enqueuer", lambda _: sent_by_another_run)
-    tasks._step(held, cursor, Coverage.FULL, report=False)
+    monkeypatch.setattr(sweeping, "enqueuer_of", lambda _: sent_by_another_run)
+    sweeping.step(held, cursor, Coverage.FULL, report=False)
     assert held.ledger.last() is None
     assert held.ledger.is_open("sweep:1", SECOND)
 
@@ -116,13 +118,13 @@ def sent(held: Resources, monkeypatch: pytest.MonkeyPatch) -> Sent:
     held.ledger.settle("sweep:1", FIRST, Counts())
     held.ledger.close("sweep:1")
     found = Sent()
-    monkeypatch.setattr(tasks, "_enqueuer", lambda _: found)
+    monkeypatch.setattr(sweeping, "enqueuer_of", lambda _: found)
     return found
 
 
 def start(held: Resources, segments: int, *, full: bool = False) -> dict[str, Any]:
     cast("Any", held.reconciler).choose_segments = lambda *_: segments
-    return tasks._start(held, "sweep:2", report=False, full=full)
+    return sweeping.start(held, "sweep:2", report=False, full=full)
 
 
 @pytest.mark.parametrize("other", [2, 6])
@@ -193,16 +195,16 @@ def test_a_release_whose_sweep_is_over_or_was_none_is_sent_all_the_same(
     """I3: it is due, and the next sweep may find its evaluation under way."""
     sent: list[ReleaseRequest] = []
     enqueuer = SimpleNamespace(has_room=lambda _: True, release=sent.append)
-    monkeypatch.setattr(tasks, "_enqueuer", lambda _: enqueuer)
+    monkeypatch.setattr(sweeping, "enqueuer_of", lambda _: enqueuer)
     request = ReleaseRequest("orch_1", "a", "orch_1_a", (), None, sweep_id)
-    assert tasks._dispatch(held, in_sweep=True)(request)
+    assert sweeping.dispatch(held, in_sweep=True)(request)
     assert sent == [request]
 
 
 def test_one_whose_last_part_was_settled_and_not_ended_is_whole(held: Resources) -> None:
     """Whoever settles the last unit may be lost before it ends the sweep."""
     held.ledger.settle("sweep:1", FIRST, Counts(rows_scanned=7))
-    tasks._close_a_lost_one(held, "sweep:2")
+    sweeping.close_a_lost_one(held, "sweep:2")
     summary = held.ledger.last(complete=True)
     assert summary is not None
     assert (summary["sweep_id"], summary["rows_scanned"]) == ("sweep:1", 7)
@@ -215,7 +217,7 @@ def test_a_lost_message_costs_no_more_than_the_sweep_it_was_of(held: Resources, 
     held.ledger.open_unit("sweep:1", WORK)
     held.ledger.settle("sweep:1", FIRST, Counts())
     now.seconds += INTERVAL - 20
-    tasks._close_a_lost_one(held, "sweep:2")
+    sweeping.close_a_lost_one(held, "sweep:2")
     assert held.ledger.current() is None
     assert (held.ledger.last() or {})["complete"] is False
 
@@ -225,7 +227,7 @@ def test_one_that_was_heard_of_a_moment_ago_is_left_at_work(held: Resources, now
     held.ledger.open_unit("sweep:1", WORK)
     held.ledger.settle("sweep:1", FIRST, Counts())
     now.seconds += stale_after(INTERVAL) - 1
-    tasks._close_a_lost_one(held, "sweep:2")
+    sweeping.close_a_lost_one(held, "sweep:2")
     assert held.ledger.current() is not None
 
 

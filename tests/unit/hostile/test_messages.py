@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from reconciler.errors import UsageError
 from reconciler.operations.scan import SegmentCursor
 from tests.unit.hostile.values import texts
+from workers.arguments import cursor_from, predecessors
 from workers.running import checked, checked_sweep
-from workers.tasks import _cursor_from, _predecessors
 
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), texts),
@@ -34,12 +34,12 @@ def _outcome(check: Callable[[], Any]) -> tuple[Any, str]:
 
 @given(JSON)
 def test_a_place_in_a_segment_is_sound_or_none(value: Any) -> None:
-    assert _cursor_from(value) is None
+    assert cursor_from(value) is None
 
 
 @given(st.sampled_from(sorted(SOUND)), JSON)
 def test_a_place_with_one_odd_part_is_sound_or_none(name: str, value: Any) -> None:
-    at = _cursor_from({**SOUND, name: value})
+    at = cursor_from({**SOUND, name: value})
     if at is not None:
         assert isinstance(at.sweep_id, str)
         assert 0 <= at.segment < at.total
@@ -66,10 +66,10 @@ def test_a_place_with_one_odd_part_is_sound_or_none(name: str, value: Any) -> No
     ],
 )
 def test_a_place_that_is_none(odd: dict[str, Any]) -> None:
-    assert _cursor_from(SOUND) is not None
-    assert _cursor_from({**SOUND, "start_key": None}) is not None
-    assert _cursor_from({**SOUND, "of a newer version": 1}) is not None
-    assert _cursor_from({**SOUND, **odd}) is None
+    assert cursor_from(SOUND) is not None
+    assert cursor_from({**SOUND, "start_key": None}) is not None
+    assert cursor_from({**SOUND, "of a newer version": 1}) is not None
+    assert cursor_from({**SOUND, **odd}) is None
 
 
 @given(JSON)
@@ -82,6 +82,6 @@ def test_an_id_is_a_string_of_some_length_or_refused_in_one_line(value: Any) -> 
 
 @given(JSON)
 def test_predecessors_are_strings_none_or_refused(value: Any) -> None:
-    found, said = _outcome(lambda: _predecessors(value))
+    found, said = _outcome(lambda: predecessors(value))
     assert len(said) < 500
     assert said or found is None or all(isinstance(key, str) for key in found)

@@ -1,0 +1,258 @@
+"""A sweep on the workers: begun, sent out in units, settled unit by unit, and ended.
+
+What is decided stands in ``reconciler.operations``; here it is spread over processes, with the
+ledger (what is still open) and the gate (what is under way).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import structlog
+
+from reconciler.operations.context import ReleaseRequest, Stuck
+from reconciler.operations.counts import Counts
+from reconciler.operations.coverage import Coverage, Known, choose_scope
+from reconciler.operations.scan import SegmentCursor
+from reconciler.operations.summary import record_sweep
+from workers.about import count_processes
+from workers.application import app
+from workers.enqueue import Enqueuer
+from workers.ledger import Plan, Start, Unit, stale_after
+from workers.resources import Resources
+
+log = structlog.get_logger("reconciler")
+
+STEP_SECONDS = 20.0
+_LEAST_PROCESSES = 8
+"""For how many processes a table is cut up at least: some may not have answered in time."""
+
+_ANSWER_SECONDS = 1.0
+
+
+def enqueuer_of(held: Resources) -> Enqueuer:
+    """Return what publishes for this process."""
+    return Enqueuer(app, held.gate, held.metrics, held.settings.sweep_interval_seconds)
+
+
+# -- begun, and ended
+
+
+def mode_of(held: Resources, *, report: bool) -> str:
+    """Return what a sweep may do, as its summary says it."""
+    return "report" if report else held.settings.repair_mode
+
+
+def start(held: Resources, sweep_id: str, *, report: bool, full: bool) -> dict[str, Any]:
+    """Begin a sweep, or go on with one whose beginning was delivered again; returns what it is."""
+    close_a_lost_one(held, sweep_id)
+    plan = held.ledger.plan(sweep_id)
+    known = held.ledger.known() if held.settings.active_index_name is not None else Known()
+    if plan is None:
+        now = held.reconciler.clock().timestamp()
+        scope = choose_scope(held.settings, known, now, full=full)
+        plan = Plan(mode_of(held, report=report), _segments(held, scope.coverage), scope.coverage)
+        units = [unit_of(cursor) for cursor in _cursors(sweep_id, plan)]
+        units += map(unit_of_evaluation, scope.carried)
+        began = held.ledger.start(sweep_id, plan, units)
+        if began is Start.OVERLAPS:
+            return _step_aside(held, sweep_id)
+        if began is Start.STARTED:
+            said = {"segments": plan.segments, "coverage": plan.coverage.value}
+            log.info("orch.sweep.started", mode=plan.mode, **said)
+        else:
+            plan = held.ledger.plan(sweep_id) or plan
+    carried = known.stuck if plan.coverage is Coverage.ACTIVE else None
+    _send(held, sweep_id, plan, carried or (), report=report)
+    return {
+        "sweep_id": sweep_id,
+        "outcome": "started",
+        "mode": plan.mode,
+        "segments": plan.segments,
+        "coverage": plan.coverage.value,
+    }
+
+
+def _send(
+    held: Resources, sweep_id: str, plan: Plan, carried: Iterable[str], *, report: bool
+) -> None:
+    """Send a sweep's first units; on a redelivery, only what is still open.
+
+    What is under way the gate keeps out. A redelivery goes by the number of segments that the
+    sweep was begun with: of another number the same ones would not be the whole table (I6).
+    """
+    enqueuer = enqueuer_of(held)
+    for cursor in _cursors(sweep_id, plan):
+        if held.ledger.is_open(sweep_id, unit_of(cursor)):
+            enqueuer.segment(cursor, plan.coverage, report=report)
+    for orchestration_id in carried:
+        unit = unit_of_evaluation(orchestration_id)
+        if held.ledger.is_open(sweep_id, unit):
+            _publish_evaluation(held, enqueuer, orchestration_id, sweep_id, report=report)
+
+
+def _cursors(sweep_id: str, plan: Plan) -> list[SegmentCursor]:
+    return [SegmentCursor(sweep_id, number, plan.segments) for number in range(plan.segments)]
+
+
+def _segments(held: Resources, coverage: Coverage) -> int:
+    def processes() -> int:
+        return max(_LEAST_PROCESSES, count_processes(app, _ANSWER_SECONDS))
+
+    return held.reconciler.choose_segments(processes, coverage)
+
+
+def close_a_lost_one(held: Resources, sweep_id: str) -> None:
+    """Close an earlier sweep of which nothing has been heard for long: its workers died."""
+    current = held.ledger.current()
+    if current is None or current.sweep_id == sweep_id:
+        return
+    if current.units == 0:
+        # Whoever settled the last of it was lost before it could end it: it is whole.
+        _close(held, current.sweep_id)
+    elif current.idle_seconds >= stale_after(held.settings.sweep_interval_seconds):
+        log.warning(
+            "orch.sweep.failed", detail="its workers were lost", lost_sweep_id=current.sweep_id
+        )
+        _close(held, current.sweep_id, abandoned=True)
+
+
+def _step_aside(held: Resources, sweep_id: str) -> dict[str, Any]:
+    held.metrics.increment("reconciler_sweeps_total", outcome="overlapped")
+    other = held.ledger.step_aside(sweep_id)
+    return {
+        "sweep_id": sweep_id,
+        "outcome": "stepped aside: the last one is still at work",
+        "at work": other,
+    }
+
+
+def _close(held: Resources, sweep_id: str, *, abandoned: bool = False) -> None:
+    mode = held.settings.repair_mode
+    summary = held.ledger.close(sweep_id, abandoned=abandoned, repair_mode=mode)
+    if summary is not None:
+        record_sweep(summary, held.metrics, held.reconciler.clock(), mode)
+
+
+def settle(
+    held: Resources,
+    sweep_id: str | None,
+    unit: str,
+    counts: Counts,
+    *,
+    stuck: tuple[Stuck, ...] = (),
+    unread: bool = False,
+    paused_since: str | None = None,
+) -> None:
+    """Settle a unit of a sweep; whoever settles the last one ends the sweep."""
+    if sweep_id is not None and held.ledger.settle(
+        sweep_id, unit, counts, stuck=stuck, unread=unread, paused_since=paused_since
+    ):
+        _close(held, sweep_id)
+
+
+def publish(held: Resources, sweep_id: str, unit: str, publish: Callable[[], bool]) -> None:
+    """Open a unit and publish its message, where it belongs to a sweep that is at work.
+
+    A unit that stands open from an earlier run of the same task is published again: its message
+    may never have left, and if it did, the gate holds this one back. So it does where two runs
+    are at it at once: whoever opened the unit need not be the one whose message left.
+    """
+    found = held.ledger.open_unit(sweep_id, unit)
+    if found in {Unit.SETTLED, Unit.SWEEP_OVER}:
+        return
+    sent = publish()
+    if not sent and found is Unit.NEW and not held.gate.held_for(unit, sweep_id):
+        # The same work is under way for somebody else, who will not settle this unit.
+        held.ledger.drop_unit(sweep_id, unit)
+
+
+def _publish_evaluation(
+    held: Resources, enqueuer: Enqueuer, orchestration_id: str, sweep_id: str, *, report: bool
+) -> None:
+    publish(
+        held,
+        sweep_id,
+        unit_of_evaluation(orchestration_id),
+        lambda: enqueuer.evaluate(orchestration_id, sweep_id, report=report),
+    )
+
+
+# -- its units
+
+
+def unit_of(cursor: SegmentCursor) -> str:
+    """Name the unit that a step is."""
+    return f"segment:{cursor.segment}:{cursor.step}"
+
+
+def unit_of_evaluation(orchestration_id: str) -> str:
+    """Name the unit that an evaluation is; also the key of its work at the gate."""
+    return f"evaluate:{orchestration_id}"
+
+
+def step(
+    held: Resources, cursor: SegmentCursor, coverage: Coverage, *, report: bool
+) -> dict[str, Any]:
+    """Read a step, publish what it nominates and the step behind it, and settle it."""
+    if not held.ledger.is_open(cursor.sweep_id, unit_of(cursor)):
+        return {"outcome": "nothing to do: it has been read, or its sweep is over"}
+    enqueuer = enqueuer_of(held)
+    nominated = 0
+
+    def nominate(orchestration_id: str) -> None:
+        nonlocal nominated
+        nominated += 1
+        _publish_evaluation(held, enqueuer, orchestration_id, cursor.sweep_id, report=report)
+
+    ends = time.monotonic() + STEP_SECONDS
+    result = held.reconciler.scan_segment(
+        cursor,
+        out_of_time=lambda: time.monotonic() >= ends,
+        nominate=nominate,
+        coverage=coverage,
+    )
+    following = result.next
+    # Its key is of this sweep alone: taken, its message is on its way, and the unit stays open.
+    if following is not None and held.ledger.open_unit(cursor.sweep_id, unit_of(following)) in {
+        Unit.NEW,
+        Unit.OPEN,
+    }:
+        enqueuer.segment(following, coverage, report=report)
+    settle(
+        held,
+        cursor.sweep_id,
+        unit_of(cursor),
+        result.counts,
+        paused_since=result.paused_since,
+    )
+    return {
+        "outcome": "read to its end" if following is None else "handed on",
+        "segment": f"{cursor.segment + 1} of {cursor.total}",
+        "rows": result.counts.rows_scanned,
+        "nominated": nominated,
+    }
+
+
+def dispatch(held: Resources, *, in_sweep: bool) -> Callable[[ReleaseRequest], bool]:
+    """Return what sends a child to be released, as far as there is room for it."""
+    enqueuer = enqueuer_of(held)
+
+    def dispatch(request: ReleaseRequest) -> bool:
+        if in_sweep and not enqueuer.has_room(held.settings.release_rate_per_minute):
+            return False
+        if not in_sweep or held.ledger.is_over(request.sweep_id):
+            # It is due all the same, and nobody waits for its end.
+            enqueuer.release(request)
+            return True
+        publish(
+            held,
+            request.sweep_id,
+            f"release:{request.idempotency_key}",
+            lambda: enqueuer.release(request),
+        )
+        return True
+
+    return dispatch

@@ -46,6 +46,7 @@ NEVER_SECONDS = 1e9
 """An age above this is that of a time that was never set."""
 
 AGE = f"time() - {metric('last_complete_sweep_timestamp_seconds')}"
+FULL_AGE = f"time() - {metric('last_full_scan_timestamp_seconds')}"
 TWICE = f"2 * {metric('sweep_interval_seconds')}"
 SINCE = metric("paused_since_timestamp_seconds")
 PAUSED = metric("mode", 'mode="paused"')
@@ -76,11 +77,21 @@ def _alive() -> list[Panel]:
             mappings=[above(NEVER_SECONDS, "never", RED)],
         ),
         number(
+            "Last full scan, ago",
+            "Since a complete sweep last read the whole table. With ACTIVE_INDEX_NAME only some "
+            "sweeps do, one in each FULL_SCAN_INTERVAL_SECONDS; without it, each of them.",
+            FULL_AGE,
+            unit="s",
+            steps=[(None, BLUE)],
+            mappings=[above(NEVER_SECONDS, "never", RED)],
+        ),
+        number(
             "Stuck now",
             "After the last complete sweep, over_budget left out: that is a user's own cap.",
             metric("stuck_work"),
             unit="none",
             steps=[(None, GREEN), (1, ORANGE), (10, RED)],
+            span=WIDTH // 8,
         ),
         number(
             "Oldest stuck",
@@ -88,6 +99,7 @@ def _alive() -> list[Panel]:
             f"max({OLDEST})",
             unit="s",
             steps=[(None, GREEN), (1, YELLOW), (720, ORANGE), (3600, RED)],
+            span=WIDTH // 8,
         ),
         *_allowed(),
     ]
@@ -115,6 +127,7 @@ def _allowed() -> list[Panel]:
                     }
                 )
             ],
+            span=WIDTH // 8,
         ),
         number(
             "Paused for",
@@ -123,6 +136,7 @@ def _allowed() -> list[Panel]:
             unit="s",
             steps=[(None, GREEN), (1, YELLOW), (4 * 3600, RED)],
             mappings=[words(not_paused)],
+            span=WIDTH // 8,
         ),
     ]
 

@@ -76,6 +76,7 @@ def number(
     unit: str,
     steps: Sequence[Step],
     mappings: Sequence[model.ValueMapping] = (),
+    span: int = WIDTH // 6,
 ) -> stat.Panel:
     """One number that fills its panel, as it is now.
 
@@ -97,7 +98,7 @@ def number(
         .text_mode(look.BigValueTextMode.VALUE)
         .reduce_options(last)
         .height(STAT_HEIGHT)
-        .span(WIDTH // 6)
+        .span(span)
     )
 
 

@@ -76,6 +76,7 @@ def test_the_first_row_says_whether_it_is_alive_and_what_is_stuck() -> None:
         "Alive?",
         "Is it alive?",
         "Last complete sweep, ago",
+        "Last full scan, ago",
         "Stuck now",
         "Oldest stuck",
         "Mode",

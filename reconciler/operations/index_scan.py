@@ -177,24 +177,24 @@ class IndexScan(Step):
 
     # -- what casts suspicion
 
-    def _look_at(self, name: str, rows: Sequence[Item]) -> None:
+    def _understood(self, name: str, rows: Sequence[Item]) -> Orchestration | None:
         children = parse_orchestration(name, rows)
-        if children is None:
-            return
-        self._scanned += 1
-        part = active_part(children)
-        unseen = unseen_predecessors(part)
+        return None if children is None else active_part(children)
+
+    def _look_at(self, orchestration: Orchestration) -> None:
+        unseen = unseen_predecessors(orchestration)
+        name = orchestration.orchestration_id
         if unseen is None:
             self._nominate(name)
         else:
             keys = [(name, key) for key in unseen]
-            self._until_rows.add((part, keys), keys)
+            self._until_rows.add((orchestration, keys), keys)
 
     def _judge_with_rows(
         self, waiting: tuple[Orchestration, Sequence[RowKey]], read: Mapping[RowKey, Child]
     ) -> None:
         part, keys = waiting
-        self._judge_with_tasks(with_predecessors(part, (read[k] for k in keys if k in read)))
+        super()._look_at(with_predecessors(part, (read[key] for key in keys if key in read)))
 
     def _read_rows(self, keys: Sequence[RowKey]) -> Mapping[RowKey, Child]:
         with measured() as consumed:

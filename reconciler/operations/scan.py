@@ -93,8 +93,12 @@ class Step(ABC):
         """Read one page behind ``start``."""
 
     @abstractmethod
-    def _look_at(self, name: str, rows: Sequence[Item]) -> None:
-        """Take an orchestration, whose rows these are, as far as it can be without its tasks."""
+    def _understood(self, name: str, rows: Sequence[Item]) -> Orchestration | None:
+        """Return an orchestration, whose rows these are; None if there is nothing to look at."""
+
+    def _look_at(self, orchestration: Orchestration) -> None:
+        """Judge an orchestration, when what that takes has been read."""
+        self._until_tasks.add(orchestration, running_tasks(orchestration))
 
     def _may_end(self) -> bool:
         """Whether the next step would begin further on than this one did."""
@@ -207,14 +211,15 @@ class Step(ABC):
             return
         name = rows[0]["orchestration_id"]["S"]
         try:
-            self._look_at(name, rows)
+            orchestration = self._understood(name, rows)
         except DEFECTS:
             # Where our code fails on one, the authority fails on it alone, and says why.
             self._broken.append(name)
             self._scanned += 1
-
-    def _judge_with_tasks(self, orchestration: Orchestration) -> None:
-        self._until_tasks.add(orchestration, running_tasks(orchestration))
+            return
+        if orchestration is not None:
+            self._scanned += 1
+            self._look_at(orchestration)
 
     def _judge_all(self) -> None:
         self._unread()
@@ -249,17 +254,14 @@ class SegmentScan(Step):
     ) -> Page:
         return self._orchestrations.scan_page(cursor.segment, cursor.total, start, limit=limit)
 
-    def _look_at(self, name: str, rows: Sequence[Item]) -> None:
+    def _understood(self, name: str, rows: Sequence[Item]) -> Orchestration | None:
         if name == control.PARTITION:
             self._paused_since = control.paused_since(rows)
-            return
-        plain = plainly_settled(rows)
-        orchestration = None if plain else parse_orchestration(name, rows)
-        if orchestration is None:
-            self._scanned += plain  # else it is nothing but markers
-            return
-        self._scanned += 1
-        self._judge_with_tasks(orchestration)
+            return None
+        if plainly_settled(rows):
+            self._scanned += 1
+            return None
+        return parse_orchestration(name, rows)
 
 
 def key_of(row: Item) -> dict[str, Any]:

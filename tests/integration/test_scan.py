@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.operations.coverage import Coverage
 from reconciler.operations.scan import SegmentCursor
 from reconciler.operations.sweep import run_inline_sweep
 from reconciler.stores.orchestrations import OrchestrationStore, Page
@@ -154,3 +155,23 @@ def test_an_orchestration_of_three_thousand_children_cut_across_pages(
 def test_segments_chosen_from_the_tables_size(world: World) -> None:
     assert world.reconciler().choose_segments(lambda: 8) == 1
     assert world.reconciler(sweep_segments=7).choose_segments(lambda: 8) == 7
+
+
+@pytest.mark.parametrize("coverage", Coverage)
+def test_what_fails_in_handing_on_is_no_broken_row(
+    make_world: Callable[..., World], coverage: Coverage
+) -> None:
+    """It is told as what it is; a row that our code fails on would only be nominated once more."""
+    world = make_world(ACTIVE_INDEX_NAME="Active")
+    world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
+
+    def nominate(_: str) -> None:
+        raise ValueError("the one that it was handed to")
+
+    with pytest.raises(ValueError, match="handed to"):
+        world.reconciler().scan_segment(
+            SegmentCursor("s", 0, 1),
+            out_of_time=lambda: False,
+            nominate=nominate,
+            coverage=coverage,
+        )

@@ -191,9 +191,10 @@ def plot() -> None:
 
 
 @bench.command()
+@click.option("--floor/--no-floor", default=True, show_default=True, help="Beside them, the floor.")
 @click.argument("sizes", nargs=-1, type=int)
 @click.pass_obj
-def memory(plan_and_save: tuple[Plan, bool], sizes: tuple[int, ...]) -> None:
+def memory(plan_and_save: tuple[Plan, bool], sizes: tuple[int, ...], *, floor: bool) -> None:
     """Peak memory of segment tasks against table size (rows), one after the other in a process."""
     plan, save = plan_and_save
     console = _console()
@@ -201,7 +202,9 @@ def memory(plan_and_save: tuple[Plan, bool], sizes: tuple[int, ...]) -> None:
         mix = replace(plan.mix, orchestrations=rows // (plan.mix.children + 1), repaired=True)
         with runs.seeded(mix, _say(console)) as place:
             found = {"segment tasks": measure(plan.job("segment_tasks", place))}
-            found["floor"] = measure(plan.job("floor", place, segments=4))
+        if floor:
+            with runs.seeded(mix, _say(console)) as place:
+                found["floor"] = measure(plan.job("floor", place, segments=4))
         report.show_runs(console, f"{mix.rows:,} rows", found)
         if save:
             report.save("memory", {"mix": mix.to_json()}, found)

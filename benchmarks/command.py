@@ -11,6 +11,7 @@ from benchmarks import contention, fans, index, report, runs
 from benchmarks.measured import Measurement, measure, quieten
 from benchmarks.mix import Mix
 from benchmarks.runs import Plan
+from benchmarks.standin import stand_in
 
 _QUICK = 600
 
@@ -191,23 +192,31 @@ def plot() -> None:
 
 
 @bench.command()
-@click.option("--floor/--no-floor", default=True, show_default=True, help="Beside them, the floor.")
+@click.option("--stand-in", "standing_in", is_flag=True, help="Pages made as they are asked for.")
 @click.argument("sizes", nargs=-1, type=int)
 @click.pass_obj
-def memory(plan_and_save: tuple[Plan, bool], sizes: tuple[int, ...], *, floor: bool) -> None:
-    """Peak memory of segment tasks against table size (rows), one after the other in a process."""
+def memory(plan_and_save: tuple[Plan, bool], sizes: tuple[int, ...], *, standing_in: bool) -> None:
+    """Peak memory of segment tasks against table size (rows), one after the other in a process.
+
+    With --stand-in the table has one segment and no floor, and no size is too large.
+    """
     plan, save = plan_and_save
     console = _console()
     for rows in sizes or (10_000, 100_000):
         mix = replace(plan.mix, orchestrations=rows // (plan.mix.children + 1), repaired=True)
-        with runs.seeded(mix, _say(console)) as place:
-            found = {"segment tasks": measure(plan.job("segment_tasks", place))}
-        if floor:
+        found: dict[str, Measurement] = {}
+        if standing_in:
+            with stand_in(mix) as place:
+                found["segment tasks"] = measure(plan.job("segment_tasks", place, segments=1))
+        else:
+            with runs.seeded(mix, _say(console)) as place:
+                found["segment tasks"] = measure(plan.job("segment_tasks", place))
             with runs.seeded(mix, _say(console)) as place:
                 found["floor"] = measure(plan.job("floor", place, segments=4))
         report.show_runs(console, f"{mix.rows:,} rows", found)
         if save:
-            report.save("memory", {"mix": mix.to_json()}, found)
+            facts = {"mix": mix.to_json(), "stand_in": standing_in}
+            report.save("memory", facts, found)
 
 
 @bench.command()

@@ -27,6 +27,7 @@ TABLES = {
 OPTIONAL = {
     "UserConcurrencyTableName": "USER_CONCURRENCY_TABLE_NAME",
     "RepoTableName": "REPO_TABLE_NAME",
+    "ActiveIndexName": "ACTIVE_INDEX_NAME",
     "OrchestratorFunctionArn": "ORCHESTRATOR_FUNCTION_ARN",
     "GuardrailId": "GUARDRAIL_ID",
     "GuardrailVersion": "1",
@@ -105,6 +106,15 @@ def test_what_is_not_there_is_not_granted() -> None:
     repo_only = load_template(PATH, **LEAST, RepoTableName="repos")
     (entry,) = [s for s in statements(repo_only, "WorkerRole") if s["Sid"] == "ReadOnlyTables"]
     assert [arn.rpartition("/")[2] for arn in entry["Resource"]] == ["repos"]
+
+
+def test_the_index_is_granted_to_workers_under_its_own_name_alone() -> None:
+    named = load_template(PATH, **LEAST, ActiveIndexName="ChildStatusIndex")
+    (entry,) = [s for s in statements(named, "WorkerRole") if s["Sid"] == "ActiveIndex"]
+    assert entry["Action"] == "dynamodb:Query"
+    assert entry["Resource"].endswith(":table/ORCHESTRATION_TABLE_NAME/index/ChildStatusIndex")
+    for role in set(named.of_type("AWS::IAM::Role")) - {"WorkerRole"}:
+        assert "ChildStatusIndex" not in str(statements(named, role))
 
 
 def test_beats_read_two_rows_and_the_rest_reads_no_table(template: Template) -> None:
@@ -230,6 +240,19 @@ def test_all_agree_on_broker_tables_and_interval(template: Template) -> None:
     for name in SERVICES:
         found = environment(template, name)
         assert {k: v for k, v in found.items() if k != "FLOWER_DB"}.items() <= worker.items()
+
+
+@pytest.mark.parametrize("name", ["Worker", "Beat", "Exporter"])
+def test_whoever_goes_by_the_index_or_reckons_with_it_knows_of_it(name: str) -> None:
+    """Workers sweep by it; health and the alerts go by how old a full scan may get."""
+    named = environment(
+        load_template(PATH, **LEAST, ActiveIndexName="ByStatus", FullScanIntervalSeconds=7200), name
+    )
+    assert named["ACTIVE_INDEX_NAME"] == "ByStatus"
+    assert named["FULL_SCAN_INTERVAL_SECONDS"] == 7200
+    without = check_environment(environment(load_template(PATH, **LEAST), name))
+    assert without.active_index_name is None
+    assert without.full_scan_interval_seconds == 6 * 3600
 
 
 @pytest.mark.parametrize("name", SERVICES)

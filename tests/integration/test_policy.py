@@ -17,6 +17,7 @@ from reconciler.cli.commands.inspect import look
 from reconciler.cli.find import find
 from reconciler.observability.metrics import METRICS, known_series
 from reconciler.operations import release as release_module
+from reconciler.operations.coverage import Coverage
 from reconciler.operations.cron import run_cron_sweep
 from reconciler.operations.sweep import run_inline_sweep
 from reconciler.stores import control
@@ -37,7 +38,10 @@ Made = dict[str, set[str]]
 
 
 def granted(world: World, policy: Path | None = None) -> Made:
-    """Return resource → actions, as a policy grants them, by the names of this world."""
+    """Return resource → actions, as a policy grants them, by the names of this world.
+
+    What is granted on an index of active children is left out where the world has none.
+    """
     s = world.settings
     names = {
         "ORCHESTRATION_TABLE_NAME": s.orchestration_table_name,
@@ -51,8 +55,12 @@ def granted(world: World, policy: Path | None = None) -> Made:
         assert statement["Effect"] == "Allow"
         actions, resources = statement["Action"], statement["Resource"]
         for resource in [resources] if isinstance(resources, str) else resources:
-            name = resource.rpartition("table/")[2]
-            name = names.get(name.partition("/")[0], name) + name[len(name.partition("/")[0]) :]
+            table, slash, index = resource.rpartition("table/")[2].partition("/")
+            if index == "index/ACTIVE_INDEX_NAME":
+                if s.active_index_name is None:
+                    continue
+                index = f"index/{s.active_index_name}"
+            name = f"{names.get(table, table)}{slash}{index}"
             found[name] |= {actions} if isinstance(actions, str) else set(actions)
     return dict(found)
 
@@ -124,10 +132,14 @@ def use_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         patched.setattr(release_module, "draft_task", fail)
         run_inline_sweep(reconciler, reconciler.settings, orchestration_id=broken)
     reconciler.evaluator.forgive(broken)
+    again = run_cron_sweep(reconciler, reconciler.settings, holder="cron")
+    by_index = world.settings.active_index_name is not None
+    assert (again.summary.coverage is Coverage.ACTIVE) is by_index
 
 
+@pytest.mark.parametrize("index", [None, "ChildStatusIndex"])
 def test_the_policy_grants_what_is_called_and_nothing_else(
-    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, index: str | None
 ) -> None:
     made = record(monkeypatch)
     with aws_stub() as aws:
@@ -138,6 +150,7 @@ def test_the_policy_grants_what_is_called_and_nothing_else(
             GUARDRAIL_ID="g",
             GUARDRAIL_VERSION="1",
             ORCHESTRATOR_FUNCTION_ARN="arn:aws:lambda:us-east-1:123456789012:function:f",
+            **({} if index is None else {"ACTIVE_INDEX_NAME": index}),
         )
         world.others = {"lambda": aws.url, "bedrock-runtime": aws.url}
         made.clear()
@@ -147,6 +160,9 @@ def test_the_policy_grants_what_is_called_and_nothing_else(
     bedrock = next(name for name in expected if "guardrail" in name)
     expected["bedrock"] = expected.pop(bedrock)
     assert dict(made) == expected
+    if index is not None:
+        on_it = f"{world.settings.orchestration_table_name}/index/{index}"
+        assert made[on_it] == {"dynamodb:Query"}
     # The same run meets every series of capacity units, and none that does not exist at zero.
     units = METRICS["reconciler_dynamodb_units_total"]
     counted = {labels for name, labels in world.metrics.counters if name == units.name}

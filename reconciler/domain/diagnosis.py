@@ -154,7 +154,7 @@ class _Diagnoser:
     def _past(self, since: datetime | None, wait: timedelta) -> bool:
         if since is None or since - self.now > _MOST_AHEAD:
             return True
-        return since == LONG_AGO or self.now - since >= wait
+        return self.now - since >= wait
 
     @cached_property
     def _newest(self) -> datetime | None:
@@ -368,7 +368,7 @@ class _Diagnoser:
         dangling = {
             key: next(p for p in waits if p not in self.children)
             for key, waits in pending.items()
-            if key not in cyclic and any(p not in self.children for p in waits)
+            if any(p not in self.children for p in waits)
         }
         dependents = dependents_of({key: child.depends_on for key, child in unreleased.items()})
         # What is alive: everything that has a code by now, and whoever waits for something alive.
@@ -377,7 +377,7 @@ class _Diagnoser:
         hopeless = cyclic | dangling.keys()
         while queue:
             for key in dependents.get(queue.popleft(), ()):
-                if key in pending and key not in alive and key not in hopeless:
+                if key not in alive and key not in hopeless:
                     alive.add(key)
                     queue.append(key)
         behind_cycle = reachable(cyclic, dependents)

@@ -2,22 +2,27 @@
 
     python -m tests.mutation [MODULE …] [--jobs N] [--quick] [--write]
 
-A mutant lives in a process of its own, forked from one that has imported everything but the
-project, so that hardly more is paid for than the tests themselves; nothing on disk is changed. The
-quick tests come first; ``--quick`` asks a module's own unit tests alone. What is known of a mutant
-is kept (``.cache/mutation.json``): what was killed stays killed, and a survivor is tried again.
-``--write`` puts the result into ``docs/mutation.md``; a survivor needs a reason in
-``survivors.toml``, and the run fails without one.
+A mutant lives in a process of its own, forked from one that has imported the project and its tests,
+and gives the functions that it changes another code; one that changes what happens on import is
+imported afresh. So hardly more is paid for than the tests themselves, and nothing on disk is
+changed. A module's own tests come first; ``--quick`` asks those and the quickest of the others.
+What is known of a mutant is kept (``.cache/mutation.json``): what was killed stays killed, and a
+survivor is tried again. ``--write`` puts the result into ``docs/mutation.md``; a survivor needs a
+reason in ``survivors.toml``, and the run fails without one.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import importlib.abc
 import importlib.util
+import inspect
 import json
+import math
 import os
+import resource
 import signal
 import sys
 import time
@@ -27,8 +32,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import NoReturn
+
+import hypothesis
+import pytest
 
 from tests.mutation.operators import CodeMutant, mutants
 
@@ -42,27 +50,47 @@ MODULES = (
     *(f"reconciler.domain.{n}" for n in ("model", "nomination", "planning", "rows", "task")),
     *(f"reconciler.stores.{n}" for n in ("conditions", "orchestrations", "tasks", "budget")),
     *(f"reconciler.stores.{n}" for n in ("control", "dynamodb", "guardrail", "pipeline", "repos")),
+    *(f"reconciler.stores.{n}" for n in ("sweeps", "wire")),
     *(f"reconciler.operations.{n}" for n in ("release", "repair", "repair_pass", "evaluate")),
     *(f"reconciler.operations.{n}" for n in ("reconciler", "scan", "sweep", "summary", "counts")),
 )
 
-STAGES: tuple[tuple[str, ...], ...] = (
-    ("tests/unit/domain", "tests/unit/stores"),
-    ("tests/simulation/test_field_failures.py", "tests/simulation/test_conditions.py"),
-    (
-        "tests/simulation/test_interleavings.py",
-        "-k",
-        "adversarial or keeps_the_invariants",
-    ),
-)
-"""Tests that a mutant has to get past, the quickest first."""
+Stage = tuple[str, ...]
+"""Arguments of pytest: a stage is passed or not."""
 
-TIMEOUTS_SECONDS = (120, 300, 600)
+_TABLES: Stage = (
+    *(f"tests/integration/test_{n}.py" for n in ("sweep_repairs", "release", "control", "audit")),
+    *(f"tests/integration/test_{n}.py" for n in ("held_slots", "created_task", "hostile_rows")),
+    *(f"tests/integration/test_{n}.py" for n in ("beside_others", "scan", "shapes")),
+    "-k",
+    "not processes and not thousand",
+)
+_TABLES_AT_LENGTH: Stage = (
+    *(f"tests/integration/test_{n}.py" for n in ("guardrail_and_pipeline", "cron")),
+    *(f"tests/integration/test_{n}.py" for n in ("plan_and_deed", "platform_cases")),
+    "-k",
+    "not killed_process",
+)
+_SCHEDULES: Stage = (
+    "tests/simulation/test_field_failures.py",
+    "tests/simulation/test_conditions.py",
+)
+STAGES: dict[str, tuple[Stage, ...]] = {
+    "domain": (("tests/unit/domain",), ("tests/unit/cli",), _TABLES, _SCHEDULES),
+    "stores": (("tests/unit/stores",), _TABLES, _TABLES_AT_LENGTH, _SCHEDULES),
+    "operations": (("tests/unit/operations",), _TABLES, _TABLES_AT_LENGTH, _SCHEDULES),
+}
+"""Tests that a mutant has to get past after its module's own, by package, the quickest first.
+
+Those on tables run on the in-memory DynamoDB.
+"""
+
+TIMEOUT_SECONDS = 900
+TIMES_AS_LONG = 5
+"""As long as the tests take without any mutant, in CPU time: more is an endless loop."""
+
 KILLED, SURVIVED = "killed", "survived"
-_PRELOADED = (
-    "pytest", "hypothesis", "boto3", "botocore.session", "pydantic", "structlog", "tenacity",
-    "ulid", "greenlet", "redis", "limits", "xdist", "pytest_timeout",
-)  # fmt: skip
+_PRELOADED = ("tests.conftest", "tests.simulation.conftest", "reconciler.operations.wiring")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,29 +120,74 @@ class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Run the other source in its place."""
-        exec(compile(self._source, str(_path(self._module)), "exec"), module.__dict__)  # noqa: S102
+        exec(_compiled(self._module, self._source), module.__dict__)  # noqa: S102
 
 
 def _path(module: str) -> Path:
     return ROOT / (module.replace(".", "/") + ".py")
 
 
-def _in_child(module: str, source: str, stage: Sequence[str], timeout: int) -> NoReturn:
+def _compiled(module: str, source: str) -> CodeType:
+    code: CodeType = compile(source, str(_path(module)), "exec", dont_inherit=True)
+    return code
+
+
+def _become(module: str, source: str) -> None:
+    """Be the mutant from now on, in this process."""
+    changed = _changed_functions(
+        _compiled(module, _path(module).read_text()), _compiled(module, source)
+    )
+    if changed is not None:
+        gc.unfreeze()
+        for function in gc.get_objects():
+            if isinstance(function, FunctionType) and function.__code__ in changed:
+                function.__code__ = changed[function.__code__]
+        return
+    for name in [n for n in sys.modules if n.partition(".")[0] in {"reconciler", "tests"}]:
+        if not name.startswith("tests.mutation"):
+            del sys.modules[name]
+    sys.meta_path.insert(0, _Mutated(module, source))
+
+
+def _changed_functions(old: CodeType, new: CodeType) -> dict[CodeType, CodeType] | None:
+    """Return what code becomes what; None where more than the inside of functions is changed."""
+    if _own_part(old) != _own_part(new):
+        return None
+    changed: dict[CodeType, CodeType] = {}
+    for before, after in zip(_parts(old), _parts(new), strict=True):
+        if before == after:
+            continue
+        if before.co_name.startswith("<") and before.co_name != "<lambda>":
+            return None  # a comprehension: it has been run
+        if before.co_flags & inspect.CO_NEWLOCALS:
+            changed[before] = after
+        else:
+            within = _changed_functions(before, after)
+            if within is None:
+                return None
+            changed |= within
+    return changed
+
+
+def _parts(code: CodeType) -> list[CodeType]:
+    return [part for part in code.co_consts if isinstance(part, CodeType)]
+
+
+def _own_part(code: CodeType) -> tuple[object, ...]:
+    constants = [repr(part) for part in code.co_consts if not isinstance(part, CodeType)]
+    return (code.co_code, constants, code.co_names, code.co_freevars, len(_parts(code)))
+
+
+def _in_child(module: str, source: str, stage: Stage) -> NoReturn:
     # The children of a process do not share its terminal, nor its examples.
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
-    signal.alarm(timeout)
+    signal.alarm(TIMEOUT_SECONDS)
+    resource.setrlimit(resource.RLIMIT_CPU, (_allowed_seconds.get(stage, TIMEOUT_SECONDS),) * 2)
     code = 1
     try:
-        import hypothesis  # noqa: PLC0415 - imported by the parent already
-        import pytest  # noqa: PLC0415
-
-        hypothesis.settings.register_profile(
-            "mutation", derandomize=True, max_examples=40, database=None, deadline=None
-        )
-        hypothesis.settings.load_profile("mutation")
-        sys.meta_path.insert(0, _Mutated(module, source))
+        _become(module, source)
         flags = [
             "-x",
             "-q",
@@ -125,35 +198,60 @@ def _in_child(module: str, source: str, stage: Sequence[str], timeout: int) -> N
             "--tb=no",
             "-m",
             "not long",
+            "--hypothesis-profile=mutation",
         ]
         code = int(pytest.main([*flags, *stage]))
     finally:
         os._exit(code)
 
 
-def _own_tests(module: str) -> tuple[str, ...]:
-    """Return the module's own tests, which know it best."""
+def _stages(module: str, *, quick: bool) -> list[Stage]:
+    """Return what a mutant of a module has to get past: first the module's own tests."""
     _, package, name = module.split(".")
-    return tuple(
-        str(path.relative_to(ROOT))
-        for path in (ROOT / "tests" / "unit" / package).glob(f"test_{name}*.py")
-    )
+    paths = sorted((ROOT / "tests" / "unit" / package).glob(f"test_{name}*.py"))
+    own = [(str(path.relative_to(ROOT)),) for path in paths]
+    return [*own, *STAGES[package][: 2 if quick else None]]
+
+
+_allowed_seconds: dict[Stage, int] = {}
+
+
+def _run(module: str, source: str, stage: Stage) -> tuple[bool, float]:
+    """Return whether a stage is passed, and the CPU time that it took."""
+    child = os.fork()
+    if child == 0:
+        _in_child(module, source, stage)
+    _, status, used = os.wait4(child, 0)
+    return status == 0, used.ru_utime + used.ru_stime
 
 
 def passes(module: str, source: str, *, quick: bool) -> bool:
     """Whether all tests pass with this source of a module; a time-out is a failure."""
-    own = _own_tests(module)
-    stages = [(own, TIMEOUTS_SECONDS[0])] if own else []
-    if not quick:
-        stages.extend(zip(STAGES, TIMEOUTS_SECONDS, strict=True))
-    for stage, timeout in stages:
-        child = os.fork()
-        if child == 0:
-            _in_child(module, source, stage, timeout)
-        _, status = os.waitpid(child, 0)
-        if status != 0:
-            return False
-    return True
+    return all(_run(module, source, stage)[0] for stage in _stages(module, quick=quick))
+
+
+def _prepare(modules: Sequence[str], *, quick: bool) -> None:
+    """Import what all mutants need, and see that nothing fails without any."""
+    os.environ["IN_MEMORY"] = "1"
+    hypothesis.settings.register_profile(
+        "mutation", derandomize=True, max_examples=20, database=None, deadline=None
+    )
+    stages = dict.fromkeys(s for module in modules for s in _stages(module, quick=quick))
+    named = (path for stage in stages for path in stage if path.startswith("tests/"))
+    files = [f for name in named for f in ([name] if name.endswith(".py") else _tests_of(name))]
+    for name in (*_PRELOADED, *(f.removesuffix(".py").replace("/", ".") for f in files)):
+        importlib.import_module(name)
+    gc.freeze()
+    for stage in stages:
+        passed, seconds = _run(modules[0], _path(modules[0]).read_text(), stage)
+        if not passed:
+            raise SystemExit(f"without any mutant, these fail: {' '.join(stage)}")
+        _say(f"{seconds:.1f} s for {' '.join(stage)}")
+        _allowed_seconds[stage] = 2 + math.ceil(TIMES_AS_LONG * seconds)
+
+
+def _tests_of(directory: str) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in sorted((ROOT / directory).rglob("test_*.py"))]
 
 
 # -- all of them
@@ -231,18 +329,12 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation")
     parser.add_argument("modules", nargs="*", metavar="MODULE")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--quick", action="store_true", help="a module's own unit tests alone")
+    parser.add_argument("--quick", action="store_true", help="only the quickest tests")
     parser.add_argument("--write", action="store_true", help="put the result into docs/mutation.md")
     given = parser.parse_args(arguments)
-    for name in _PRELOADED:
-        importlib.import_module(name)
-    if any(name.split(".")[0] == "reconciler" for name in sys.modules):
-        raise SystemExit("the project is imported already: its mutants would not be")
     os.chdir(ROOT)
     modules = [m for m in MODULES if not given.modules or any(g in m for g in given.modules)]
-    unmutated = modules[0]
-    if not passes(unmutated, _path(unmutated).read_text(), quick=given.quick):
-        raise SystemExit("the tests fail without any mutant")
+    _prepare(modules, quick=given.quick)
     verdicts: list[Verdict] = []
     before = time.monotonic()
     explained = reasons()

@@ -22,6 +22,7 @@ from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.wiring import build_reconciler
 from reconciler.settings import Settings, load_settings
 from reconciler.tables import create_tables_of
+from tests.support.memory import MEMORY, memory_client
 from tests.support.metrics import RecordingMetrics
 
 USER = "user-1"
@@ -67,6 +68,8 @@ class EmulatorSession(boto3.Session):
 
     def client(self, service_name: Any, *args: Any, **kwargs: Any) -> Any:
         endpoint = self._others.get(service_name, self._endpoint)
+        if endpoint == MEMORY:
+            return memory_client()
         made: Any = super().client
         return made(service_name, *args, **{"endpoint_url": endpoint, **kwargs})
 

@@ -10,9 +10,9 @@ import pytest
 
 from reconciler.domain.budget import Budget
 from reconciler.domain.codes import Code, OrchestrationCode
-from reconciler.domain.diagnosis import Diagnosis, Evidence, diagnose
+from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis, Evidence, Policy, diagnose
 from reconciler.domain.model import Attempts, Child, Meta, Orchestration, Task, moment, timestamp
-from reconciler.domain.rows import parse_child
+from reconciler.domain.rows import parse_child, parse_task
 from tests.support.strategies import NOW, ORCHESTRATION_ID, POLICY, ago
 
 LONG = 3600
@@ -273,3 +273,165 @@ def test_orchestration_codes() -> None:
     assert look(just).code is OrchestrationCode.IN_PROGRESS
     settled = Orchestration(ORCHESTRATION_ID, meta(1, settled=True), {"b": done})
     assert diagnose(settled, Evidence(), POLICY, NOW).code is OrchestrationCode.SETTLED
+
+
+# -- what a person reads of it, and where each boundary lies
+
+
+def test_how_long_it_has_been_so_is_never_negative_and_may_be_unknown() -> None:
+    def since(age: float | None) -> float | None:
+        at = None if age is None else moment(ago(age))
+        return ChildDiagnosis("b", Code.RUNNING, "", at).age_seconds(NOW)
+
+    assert [since(90), since(0.5), since(0), since(-5), since(None)] == [90, 0.5, 0, 0, None]
+
+
+def test_healthy_is_whatever_needs_nobody() -> None:
+    busy = look(running("a"), child("b", "blocked", "a"), tasks=[task("a", "RUNNING")])
+    assert busy.healthy is True
+    assert look(child("b", "succeeded", age=5)).healthy is True
+    assert look(child("b", "ready")).healthy is False, "a child is stuck"
+    assert look(child("b", "succeeded")).healthy is False, "the parent is not settled"
+    assert look(running("b"), tasks=[task("b", "RUNNING")], count=2).healthy is False, (
+        "rows missing"
+    )
+
+
+def test_a_time_is_believed_that_is_a_day_ahead_and_not_a_moment_more() -> None:
+    assert code_of(look(child("b", "ready", age=-86_400))) is Code.WITHIN_GRACE
+    assert code_of(look(child("b", "ready", age=-86_401))) is Code.LOST_RELEASE
+
+
+@pytest.mark.parametrize(("count", "said"), [(2, False), (3, True), (4, True)])
+def test_a_task_that_was_invoked_again_in_vain_says_so(count: int, said: bool) -> None:  # noqa: FBT001
+    found = look(running("b"), tasks=[task("b", "SUBMITTED", invoke_count=count)])
+    assert (f"invoked again {count} times" in found.children["b"].reason) is said
+
+
+def test_a_task_that_was_never_invoked_has_the_grace_and_only_where_we_can_invoke() -> None:
+    never = task("b", "SUBMITTED", age=200, ours=True)
+    assert code_of(look(running("b"), tasks=[replace(never, status_since=ago(60))])) is Code.RUNNING
+    assert code_of(look(running("b"), tasks=[replace(never, ours=False)])) is Code.RUNNING
+    whole = Orchestration(ORCHESTRATION_ID, meta(1), {"b": running("b")})
+    patient = Policy(
+        grace=timedelta(seconds=120),
+        claim_timeout=timedelta(seconds=900),
+        start_timeout=timedelta(hours=1),
+        long_running=timedelta(hours=2),
+        nudge_pause=timedelta(seconds=300),
+    )
+    found = diagnose(whole, Evidence(tasks={"T-b": never}), patient, NOW)
+    assert code_of(found) is Code.RUNNING
+
+
+def test_rows_without_a_meta_row_are_as_young_as_the_youngest_however_it_says_so() -> None:
+    seeded = child("b", "blocked", updated_at={"NULL": True}, created_at={"S": ago(5)})
+    whole = Orchestration(ORCHESTRATION_ID, None, {"a": child("a", "blocked"), "b": seeded})
+    found = diagnose(whole, Evidence(), POLICY, NOW)
+    assert {diagnosis.code for diagnosis in found.children.values()} == {Code.WITHIN_GRACE}
+    assert (found.code, found.since) == (OrchestrationCode.IN_PROGRESS, moment(ago(5)))
+
+
+def test_orphans_are_missing_their_meta_row_unless_all_of_them_have_ended() -> None:
+    def orphans(status: str) -> Diagnosis:
+        rows = {"a": child("a", "succeeded"), "b": child("b", status)}
+        return diagnose(Orchestration(ORCHESTRATION_ID, None, rows), Evidence(), POLICY, NOW)
+
+    assert orphans("failed").code is OrchestrationCode.SETTLED
+    assert orphans("blocked").code is OrchestrationCode.ROWS_MISSING
+    assert list(orphans("blocked").children) == ["b"]
+
+
+def test_people_read_display_ids_where_there_are_any() -> None:
+    named = child("a", "failed", display_id={"S": "ENG-7"})
+    assert "ENG-7" in look(named, child("b", "blocked", "a")).children["b"].reason
+    assert (
+        "predecessor a did"
+        in look(child("a", "failed"), child("b", "blocked", "a")).children["b"].reason
+    )
+
+
+def test_those_behind_what_has_just_failed_are_left_to_the_live_reconciler() -> None:
+    found = look(child("a", "failed", age=5), child("b", "blocked", "a")).children["b"]
+    assert (found.code, found.since) == (Code.WITHIN_GRACE, moment(ago(5)))
+
+
+def test_what_an_earlier_failure_doomed_keeps_nobody_behind_a_later_one_alive() -> None:
+    found = look(
+        child("a", "failed", age=900),
+        child("x", "failed", age=300),
+        child("b", "blocked", "a", "x"),
+        child("c", "blocked", "x"),
+    )
+    assert found.children["b"].blockers == ("a",)
+    assert found.children["c"].blockers == ("x",)
+
+
+def test_one_that_waits_holds_up_none_that_is_due() -> None:
+    found = look(
+        running("a"), child("b", "blocked", "a"), child("c", "ready"), tasks=[task("a", "RUNNING")]
+    )
+    assert (code_of(found), code_of(found, "c")) == (Code.WAITING, Code.LOST_RELEASE)
+
+
+def test_a_task_of_its_own_user_under_its_key_is_no_conflict() -> None:
+    due = child("b", "ready")
+    own = Task("T-x", "RUNNING", user_id="user-1")
+    assert code_of(look(due, found={due.idempotency_key: own})) is Code.LOST_RELEASE
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"status": {"S": "COMPLETED"}, "build_passed": {"S": "yes"}}, Code.MALFORMED_ROW),
+        ({"status": {"N": "1"}}, Code.MALFORMED_ROW),
+        ({"status": {"S": "PONDERING"}}, Code.UNKNOWN_STATUS),
+    ],
+)
+def test_a_task_that_is_not_understood(attributes: dict[str, Any], expected: Code) -> None:
+    odd = parse_task({"task_id": {"S": "T-b"}, **attributes})
+    assert code_of(look(running("b"), tasks=[odd])) is expected
+
+
+def test_one_is_due_since_the_lost_event_of_its_predecessor() -> None:
+    found = look(running("a"), child("b", "blocked", "a"), tasks=[task("a", "COMPLETED", age=600)])
+    assert found.children["b"].since == moment(ago(600))
+    failed = look(running("a"), child("b", "blocked", "a"), tasks=[task("a", "FAILED", age=600)])
+    assert failed.children["b"].since == moment(ago(600))
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"status_created_at": f"RUNNING#{ago(90_000)}", "updated_at": ago(5)},
+        {"updated_at": ago(90_000), "created_at": ago(5)},
+        {"created_at": ago(90_000)},
+    ],
+)
+def test_how_long_it_runs_is_told_by_the_best_time_there_is(times: dict[str, str]) -> None:
+    old = parse_task(
+        {"task_id": {"S": "T-b"}, "status": {"S": "RUNNING"}}
+        | {n: {"S": at} for n, at in times.items()}
+    )
+    found = look(running("b"), tasks=[old]).children["b"]
+    assert (found.code, found.since) == (Code.LONG_RUNNING, moment(ago(90_000)))
+
+
+def test_why_there_is_no_free_slot_is_said_where_it_is_known() -> None:
+    full = look(child("b", "ready"), budget=Budget(0)).children["b"]
+    unread = look(child("b", "ready"), budget=Budget(0, problem="it broke")).children["b"]
+    assert full.reason.endswith("no free slot")
+    assert unread.reason.endswith("no free slot (it broke)")
+
+
+def test_one_on_a_cycle_is_on_a_cycle_whatever_else_is_missing() -> None:
+    found = look(child("a", "blocked", "b", "gone"), child("b", "blocked", "a"))
+    assert {d.code for d in found.children.values()} == {Code.DEPENDENCY_CYCLE}
+
+
+def test_a_ladder_of_diamonds_is_gone_through_once() -> None:
+    rungs = [child("l0", "blocked", "a"), child("r0", "blocked", "a")]
+    for n in range(1, 40):
+        rungs += [child(f"{s}{n}", "blocked", f"l{n - 1}", f"r{n - 1}") for s in "lr"]
+    found = look(running("a"), *rungs, tasks=[task("a", "RUNNING")])
+    assert {code_of(found, rung.sub_issue_id) for rung in rungs} == {Code.WAITING}

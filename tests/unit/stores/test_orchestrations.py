@@ -1,0 +1,145 @@
+"""OrchestrationTable: what is read, how far it is trusted, and what our own record holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reconciler.domain.model import Attempts
+from reconciler.errors import StoreUnavailableError
+from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.orchestrations import OrchestrationStore, ScanPage
+from tests.simulation.memory_dynamodb import MemoryDynamoDB
+from tests.unit.stores.scripted import Scripted
+
+TABLE = "OrchestrationTable"
+
+
+def key(name: str, orchestration: str = "orch_1") -> dict[str, Any]:
+    return {"orchestration_id": {"S": orchestration}, "sub_issue_id": {"S": name}}
+
+
+def store(database: MemoryDynamoDB) -> OrchestrationStore:
+    return OrchestrationStore(DynamoDB(database), TABLE)  # type: ignore[arg-type]
+
+
+def holding(*rows: dict[str, Any]) -> MemoryDynamoDB:
+    """A table whose replicas have seen none of its rows yet."""
+    database = MemoryDynamoDB(lag=lambda *_: 100)
+    for row in rows:
+        database.put_item(TableName=TABLE, Item={"child_status": {"S": "ready"}, **row})
+    return database
+
+
+def test_what_was_written_just_before_is_read_though_replicas_lag() -> None:
+    database = holding(key("#meta"), key("a"), key("b"), key("c"))
+    whole = store(database).read("orch_1")
+    assert whole is not None
+    assert set(whole.children) == {"a", "b", "c"}
+    around = store(database).read_around("orch_1", "b", ["a", "a"])
+    assert around is not None
+    assert set(around.children) == {"a", "b"}
+    assert around.meta is not None
+    assert store(database).read_around("orch_2", "b", ["a"]) is None
+
+
+def test_a_partition_of_many_pages_is_read_to_its_end() -> None:
+    client = Scripted({"Items": [key("a")], "LastEvaluatedKey": key("a")}, {"Items": [key("b")]})
+    whole = OrchestrationStore(client.dynamodb, TABLE).read("orch_1")
+    assert whole is not None
+    assert set(whole.children) == {"a", "b"}
+    assert client.requests[1][1]["ExclusiveStartKey"] == key("a")
+
+
+def test_what_is_left_of_a_batch_is_asked_for_five_times_with_pauses_and_then_given_up() -> None:
+    left = {TABLE: {"Keys": [key("b")]}}
+    client = Scripted({"Responses": {TABLE: [key("#meta")]}, "UnprocessedKeys": left})
+    with pytest.raises(StoreUnavailableError, match="orch_1 could not be read whole"):
+        OrchestrationStore(client.dynamodb, TABLE).read_around("orch_1", "b", [])
+    assert [len(r["RequestItems"][TABLE]["Keys"]) for _, r in client.requests] == [2, 1, 1, 1, 1]
+    assert len(client.pauses) == 4
+
+
+def test_what_comes_in_two_parts_is_put_together() -> None:
+    client = Scripted(
+        {"Responses": {TABLE: [key("#meta")]}, "UnprocessedKeys": {TABLE: {"Keys": [key("b")]}}},
+        {"Responses": {TABLE: [key("b")]}, "UnprocessedKeys": {}},
+    )
+    around = OrchestrationStore(client.dynamodb, TABLE).read_around("orch_1", "b", [])
+    assert around is not None
+    assert (set(around.children), around.meta is not None) == ({"b"}, True)
+
+
+def test_a_page_of_a_scan_says_what_it_cost_and_how_often_it_was_refused() -> None:
+    client = Scripted(
+        {
+            "Items": [key("a"), key("b")],
+            "LastEvaluatedKey": key("b"),
+            "ConsumedCapacity": {"CapacityUnits": 2.5},
+            "ResponseMetadata": {"RetryAttempts": 3},
+        }
+    )
+    page = OrchestrationStore(client.dynamodb, TABLE).scan_page(1, 4, key("0"), limit=7)
+    assert (page.rows, page.next_key, page.read_units, page.retries) == (2, key("b"), 2.5, 3)
+    request = client.requests[0][1]
+    assert (request["Segment"], request["TotalSegments"], request["Limit"]) == (1, 4, 7)
+    assert request["ExclusiveStartKey"] == key("0")
+
+
+@pytest.mark.parametrize("said", [{}, {"ConsumedCapacity": None}, {"ConsumedCapacity": {}}])
+def test_a_page_that_does_not_say_what_it_cost_cost_nothing(said: dict[str, Any]) -> None:
+    client = Scripted({"Items": [], **said})
+    page = OrchestrationStore(client.dynamodb, TABLE).scan_page(0, 1, None)
+    assert page == ScanPage([], None, 0.0)
+    assert page.retries == 0
+    assert not {"Limit", "ExclusiveStartKey"} & client.requests[0][1].keys()
+
+
+def test_a_table_whose_size_is_not_known_yet_counts_as_empty() -> None:
+    known, unknown = Scripted({"Table": {"TableSizeBytes": 5}}), Scripted({"Table": {}})
+    sizes = [OrchestrationStore(c.dynamodb, TABLE).size_bytes() for c in (known, unknown)]
+    assert sizes == [5, 0]
+
+
+def test_a_child_is_found_by_the_task_that_it_carries() -> None:
+    database = MemoryDynamoDB()
+    database.put_item(TableName=TABLE, Item={**key("b"), "child_task_id": {"S": "T1"}})
+    assert store(database).children_by_task("T1") == ("orch_1", "b")
+    assert store(database).children_by_task("T2") is None
+
+
+def test_a_search_goes_through_all_pages_and_shows_no_marker() -> None:
+    client = Scripted(
+        {"Items": [key("a"), key("#meta")], "ScannedCount": 9, "LastEvaluatedKey": key("a")},
+        {"Items": [key("reconciler#attempts")], "ScannedCount": 2},
+    )
+    found = list(OrchestrationStore(client.dynamodb, TABLE).search("a"))
+    assert found == [([("orch_1", "a")], 9), ([], 2)]
+    assert client.requests[1][1]["ExclusiveStartKey"] == key("a")
+
+
+@pytest.mark.parametrize("attribute", ["sub_issue_id", "display_id", "linear_identifier"])
+def test_a_search_goes_by_each_of_the_names_that_a_child_has(attribute: str) -> None:
+    database = MemoryDynamoDB()
+    database.put_item(TableName=TABLE, Item={**key("a"), "title": {"S": "x"}})
+    database.put_item(TableName=TABLE, Item={**key("b"), attribute: {"S": "b"}})
+    assert [match for page, _ in store(database).search("b") for match in page] == [("orch_1", "b")]
+
+
+def test_the_record_of_failures_is_kept_for_thirty_days_and_says_until_when_it_holds() -> None:
+    database = MemoryDynamoDB()
+    attempts = Attempts(2, "it broke", "then", "later", "f")
+    store(database).record_attempts("orch_1", attempts, 1_000)
+    row = database.get_item(TableName=TABLE, Key=key("reconciler#attempts"))["Item"]
+    assert row["ttl"] == {"N": str(1_000 + 30 * 24 * 3600)}
+    database.put_item(TableName=TABLE, Item=key("b"))
+    whole = store(database).read("orch_1")
+    assert whole is not None
+    assert whole.attempts == attempts
+    store(database).record_attempts("orch_1", Attempts(3, "it broke", "then", None, "f"), 1_000)
+    row = database.get_item(TableName=TABLE, Key=key("reconciler#attempts"))["Item"]
+    assert ("retry_at" in row, row["failures"]) == (False, {"N": "3"})
+    store(database).clear_attempts("orch_1")
+    store(database).clear_attempts("orch_1")
+    assert "Item" not in database.get_item(TableName=TABLE, Key=key("reconciler#attempts"))

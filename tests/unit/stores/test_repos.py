@@ -1,0 +1,69 @@
+"""RepoTable: whether a repo is onboarded, which cap its tasks have, and how long that is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.repos import Repo, RepoStore
+from tests.simulation.memory_dynamodb import MemoryDynamoDB
+from tests.unit.stores.test_control import Hand
+
+
+def repos(database: MemoryDynamoDB, table: str | None = "RepoTable", hand: Any = None) -> RepoStore:
+    return RepoStore(DynamoDB(database), table, hand or Hand())  # type: ignore[arg-type]
+
+
+def put(database: MemoryDynamoDB, **attributes: Any) -> None:
+    database.put_item(TableName="RepoTable", Item={"repo": {"S": "acme/shop"}, **attributes})
+
+
+def test_without_a_table_every_repo_is_onboarded() -> None:
+    assert repos(MemoryDynamoDB(), None).read("acme/shop") == Repo(True, "active", 50)  # noqa: FBT003
+
+
+@pytest.mark.parametrize(
+    ("status", "onboarded", "said"),
+    [
+        ({"S": "active"}, True, "active"),
+        ({"S": "removed"}, False, "removed"),
+        ({"N": "1"}, False, "absent"),
+    ],
+)
+def test_only_one_that_is_active_is_onboarded(
+    status: dict[str, str],
+    onboarded: bool,  # noqa: FBT001
+    said: str,
+) -> None:
+    database = MemoryDynamoDB()
+    assert repos(database).read("acme/shop") == Repo(False, "absent", 50)  # noqa: FBT003
+    put(database, status=status)
+    assert repos(database).read("acme/shop") == Repo(onboarded, said, 50)
+
+
+@pytest.mark.parametrize(
+    ("raw", "cap"),
+    [("1", 1), ("500", 500), ("0", 50), ("501", 50), ("-3", 50), ("1.5", 50), ("2", 2)],
+)
+def test_a_cap_that_no_platform_would_set_is_the_default(raw: str, cap: int) -> None:
+    database = MemoryDynamoDB()
+    put(database, status={"S": "active"}, approval_gate_cap={"N": raw})
+    assert repos(database).read("acme/shop").approval_gate_cap == cap
+
+
+def test_each_repo_is_read_once_in_thirty_seconds_though_replicas_lag() -> None:
+    database, hand = MemoryDynamoDB(lag=lambda *_: 100), Hand()
+    store = repos(database, hand=hand)
+    put(database, status={"S": "active"})
+    assert store.read("acme/shop").onboarded
+    put(database, status={"S": "removed"})
+    hand.now = 29.999
+    assert store.read("acme/shop").onboarded
+    assert not store.read("acme/other").onboarded
+    hand.now = 30.0
+    assert not store.read("acme/shop").onboarded
+    put(database, status={"S": "active"})
+    hand.now = 59.999
+    assert not store.read("acme/shop").onboarded

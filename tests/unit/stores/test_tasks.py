@@ -1,0 +1,139 @@
+"""TaskTable: read in batches, the oldest of several, and how long events are kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reconciler.domain.model import Task
+from reconciler.errors import ThrottledError
+from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.tasks import TaskStore
+from tests.simulation.memory_dynamodb import MemoryDynamoDB
+from tests.support.strategies import NOW
+from tests.unit.stores.scripted import Scripted
+
+TABLE, EVENTS = "TaskTable", "TaskEventsTable"
+
+
+def store(database: MemoryDynamoDB) -> TaskStore:
+    return TaskStore(DynamoDB(database), TABLE, EVENTS)  # type: ignore[arg-type]
+
+
+def put(database: MemoryDynamoDB, task_id: str, **attributes: str) -> None:
+    item = {"task_id": {"S": task_id}, **{n: {"S": value} for n, value in attributes.items()}}
+    database.put_item(TableName=TABLE, Item={"status": {"S": "RUNNING"}, **item})
+
+
+def test_tasks_are_read_a_hundred_at_a_time_and_each_once() -> None:
+    client = Scripted({"Responses": {}})
+    names = [f"T{number}" for number in range(101)]
+    found = TaskStore(client.dynamodb, TABLE, EVENTS).read([*names, *names], consistent=False)
+    assert found == dict.fromkeys(names)
+    batches = [request["RequestItems"][TABLE]["Keys"] for _, request in client.requests]
+    assert [len(keys) for keys in batches] == [100, 1]
+
+
+def test_a_batch_that_was_not_read_holds_up_none_behind_it_and_is_told() -> None:
+    left: dict[str, Any] = {"UnprocessedKeys": {TABLE: {"Keys": []}}}
+    names = [f"T{number:03}" for number in range(101)]
+    client = Scripted(*[left] * 5, {"Responses": {}})
+    tasks = TaskStore(client.dynamodb, TABLE, EVENTS)
+    assert tasks.read(names, consistent=True) == {"T100": None}
+    with pytest.raises(ThrottledError, match="1 of 1 tasks could not be read"):
+        TaskStore(Scripted(left).dynamodb, TABLE, EVENTS).read_all(["T"])
+
+
+def test_all_tasks_are_read_though_replicas_lag() -> None:
+    database = MemoryDynamoDB(lag=lambda *_: 100)
+    put(database, "T1")
+    assert store(database).read_all(["T1", "T2"]).keys() == {"T1", "T2"}
+    assert store(database).read_all(["T1"])["T1"] is not None
+    assert store(database).read(["T1"], consistent=False) == {"T1": None}
+
+
+def test_of_several_tasks_under_one_key_the_oldest_counts() -> None:
+    database = MemoryDynamoDB()
+    put(database, "T3", idempotency_key="k", created_at="2026-06-09T12:00:00Z")
+    put(database, "T2", idempotency_key="k", created_at="2026-06-09T11:00:00Z")
+    put(database, "T1", idempotency_key="k", created_at="2026-06-09T12:00:00Z")
+    found = store(database).find("k")
+    assert found is not None
+    assert found.task_id == "T2"
+    assert store(database).find("other") is None
+
+
+def test_of_two_that_are_equally_old_the_same_counts_each_time() -> None:
+    database = MemoryDynamoDB()
+    for task_id in ("T2", "T1"):
+        put(database, task_id, idempotency_key="k")
+    found = store(database).find("k")
+    assert found is not None
+    assert found.task_id == "T1"
+
+
+def test_whoever_waits_for_admission_is_counted_over_all_pages() -> None:
+    first = {"Items": [{"task_id": {"S": "T1"}}], "LastEvaluatedKey": {"task_id": {"S": "T1"}}}
+    client = Scripted(first, {"Items": [{"task_id": {"S": "T2"}}]})
+    assert TaskStore(client.dynamodb, TABLE, EVENTS).submitted_by("u") == ["T1", "T2"]
+    assert client.requests[1][1]["ExclusiveStartKey"] == {"task_id": {"S": "T1"}}
+
+
+def test_an_event_is_kept_for_ninety_days() -> None:
+    action = store(MemoryDynamoDB()).event("T1", "kind", {"x": {"S": "y"}}, NOW)
+    item = action["Put"]["Item"]
+    assert item["ttl"] == {"N": str(int(NOW.timestamp()) + 90 * 24 * 3600)}
+    assert item["timestamp"] == {"S": "2026-06-09T12:00:00.000Z"}
+
+
+def carry_out(database: MemoryDynamoDB, *actions: dict[str, Any]) -> bool:
+    return DynamoDB(database).transact(actions) is None  # type: ignore[arg-type]
+
+
+def read(database: MemoryDynamoDB) -> Task:
+    found = store(database).read_all(["T1"])["T1"]
+    assert found is not None
+    return found
+
+
+def test_each_repeated_invocation_is_counted_by_one_of_those_who_saw_the_same() -> None:
+    database = MemoryDynamoDB()
+    tasks = store(database)
+    assert not carry_out(database, tasks.set_invoked("T1", NOW, again_after=None)), "no such task"
+    put(database, "T1")
+    assert carry_out(database, tasks.set_invoked("T1", NOW, again_after=None))
+    assert (read(database).invoke_count, read(database).invoked_at) == (
+        0,
+        "2026-06-09T12:00:00.000Z",
+    )
+    for count in range(2):
+        action = tasks.set_invoked("T1", NOW, again_after=count)
+        assert carry_out(database, action)
+        assert not carry_out(database, action)
+        assert read(database).invoke_count == count + 1
+
+
+def test_each_nudge_is_counted_by_one_of_those_who_saw_the_same() -> None:
+    database = MemoryDynamoDB()
+    put(database, "T1", status="COMPLETED")
+    for count in range(2):
+        action = store(database).set_nudged(read(database), NOW)
+        assert carry_out(database, action)
+        assert not carry_out(database, action)
+        assert read(database).nudge_count == count + 1
+
+
+def test_a_task_that_is_gone_by_now_is_no_matter() -> None:
+    database = MemoryDynamoDB()
+    store(database).record_invoked("T1", NOW)
+    assert store(database).read_all(["T1"]) == {"T1": None}
+
+
+def test_a_tasks_events_of_one_kind_are_shown_oldest_first() -> None:
+    database = MemoryDynamoDB()
+    for kind in ("b", "a", "b"):
+        action = store(database).event("T1", kind, {"n": {"N": str(len(kind))}}, NOW)
+        database.put_item(**action["Put"])
+    assert [event["event_type"]["S"] for event in store(database).events("T1", "a")] == ["a"]
+    assert store(database).events("T2", "a") == []

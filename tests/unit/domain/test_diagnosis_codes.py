@@ -364,7 +364,7 @@ def test_what_an_earlier_failure_doomed_keeps_nobody_behind_a_later_one_alive() 
         child("c", "blocked", "x"),
     )
     assert found.children["b"].blockers == ("a",)
-    assert found.children["c"].blockers == ("x",)
+    assert (code_of(found, "c"), found.children["c"].blockers) == (Code.LOST_SKIP, ("x",))
 
 
 def test_one_that_waits_holds_up_none_that_is_due() -> None:
@@ -435,3 +435,14 @@ def test_a_ladder_of_diamonds_is_gone_through_once() -> None:
         rungs += [child(f"{s}{n}", "blocked", f"l{n - 1}", f"r{n - 1}") for s in "lr"]
     found = look(running("a"), *rungs, tasks=[task("a", "RUNNING")])
     assert {code_of(found, rung.sub_issue_id) for rung in rungs} == {Code.WAITING}
+
+
+def test_of_two_lost_events_one_may_have_no_time() -> None:
+    timeless = Task("T-a", "COMPLETED", user_id="user-1", completed_at="soon")
+    found = look(
+        running("a"),
+        running("c"),
+        child("b", "ready", "a", "c"),
+        tasks=[timeless, task("c", "COMPLETED")],
+    )
+    assert (code_of(found), found.children["b"].since) == (Code.LOST_RELEASE, moment(ago(LONG)))

@@ -15,7 +15,7 @@ class Scripted:
     def __init__(self, *answers: dict[str, Any] | Exception) -> None:
         self._answers = list(answers)
         self.requests: list[tuple[str, dict[str, Any]]] = []
-        self.pauses: list[float] = []
+        self.pauses: list[Any] = []
 
     def __getattr__(self, operation: str) -> Any:
         def call(**request: Any) -> dict[str, Any]:

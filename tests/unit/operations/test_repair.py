@@ -1,0 +1,223 @@
+"""Repairs other than releases: what each leaves, and what it says when somebody was faster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from reconciler.domain.model import Child, ChildStatus, Orchestration, Task
+from reconciler.domain.planning import Adopt, Advance, Nudge, Reinvoke, ResetClaim, Skip
+from reconciler.operations.context import Context
+from reconciler.operations.repair import Repaired, Repairer
+from tests.support.world import World
+from tests.unit.operations.test_release import Pipeline, context, whole
+
+
+def repairer(world: World, pipeline: Pipeline | None = None) -> Repairer:
+    made = world.reconciler().evaluator.repairer
+    return replace(made, releaser=replace(made.releaser, pipeline=pipeline))  # type: ignore[arg-type]
+
+
+def task_of(world: World, orchestration_id: str, key: str) -> Task:
+    (row,) = world.tasks(orchestration_id, key)
+    found = world.reconciler().tasks.read_all([row["task_id"]["S"]])[row["task_id"]["S"]]
+    assert found is not None
+    return found
+
+
+def since(world: World) -> Any:
+    return world.clock() - timedelta(hours=1)
+
+
+def both(world: World) -> tuple[Context, Context]:
+    """To plan, and to do."""
+    return context(world, apply=False), context(world)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "lost"),
+    [
+        ("done", False),
+        ("adopted", False),
+        ("idempotency_conflict", False),
+        ("lost_race", True),
+        ("no_longer_due", True),
+    ],
+)
+def test_what_was_read_is_stale_where_somebody_was_faster(outcome: str, lost: bool) -> None:  # noqa: FBT001
+    assert Repaired(outcome, None).lost is lost
+
+
+# -- advance
+
+
+def advancing(world: World, orchestration_id: str) -> tuple[Child, Advance]:
+    task = task_of(world, orchestration_id, "a")
+    child = whole(world, orchestration_id).children["a"]
+    return child, Advance("a", "lost_terminal", since(world), task)
+
+
+def test_an_advance_bears_the_moment_at_which_the_task_ended(world: World) -> None:
+    found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "COMPLETED"})
+    child, action = advancing(world, found)
+    for given, status in zip(both(world), ("released", "succeeded"), strict=True):
+        done = repairer(world).advance(child, action, given)
+        assert (done.outcome, done.lost, done.task) == ("done", False, action.task)
+        assert done.child == child.moved(ChildStatus.SUCCEEDED, action.task.finished_at)
+        assert world.statuses(found) == {"a": status}
+    assert len(world.events("orchestration_recovered")) == 1
+
+
+def test_an_advance_that_comes_second_says_how_the_row_stands(world: World) -> None:
+    found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "COMPLETED"})
+    child, action = advancing(world, found)
+    world.change(found, "a", child_status="failed")
+    late = repairer(world).advance(child, action, context(world))
+    assert (late.outcome, late.detail) == ("lost_race", "it is failed now")
+    assert late.child is not None
+    assert late.child.status is ChildStatus.FAILED
+    world.client.delete_item(
+        TableName=world.settings.orchestration_table_name,
+        Key={"orchestration_id": {"S": found}, "sub_issue_id": {"S": "a"}},
+    )
+    gone = repairer(world).advance(child, action, context(world))
+    assert (gone.outcome, gone.child, gone.detail) == ("lost_race", None, "its row is gone")
+    assert world.events("orchestration_recovered") == []
+
+
+# -- skip
+
+
+def skip(world: World, read: Orchestration, keys: list[str], given: Context) -> list[Repaired]:
+    children = [read.children[key] for key in keys]
+    actions = [Skip(key, "lost_skip", since(world), "a") for key in keys]
+    return repairer(world).skip(read.children["a"], children, actions, "T0", given)
+
+
+def test_what_is_skipped_together_leaves_one_event_that_names_all(world: World) -> None:
+    found = world.seed({"a": [], "b": ["a"], "c": ["a"]}, {"a": "failed", "c": "ready"})
+    read = whole(world, found)
+    for given in both(world):
+        results = skip(world, read, ["b", "c"], given)
+        assert [r.outcome for r in results] == ["done", "done"]
+        assert [r.child for r in results] == [
+            read.children[key].moved(ChildStatus.SKIPPED, read.children["a"].updated_at)
+            for key in ("b", "c")
+        ]
+        assert (world.statuses(found)["b"] == "skipped") is given.apply
+    (event,) = world.events("orchestration_recovered")
+    assert event["task_id"] == {"S": "T0"}
+    metadata = event["metadata"]["M"]
+    assert metadata["skipped"] == {"M": {"b": {"S": "blocked"}, "c": {"S": "ready"}}}
+    assert (metadata["before"], metadata["after"]) == ({"S": "blocked"}, {"S": "skipped"})
+    assert metadata["stranded_seconds"] == {"N": "3600.000"}
+
+
+def test_one_that_somebody_moved_is_left_out_and_the_others_are_skipped(world: World) -> None:
+    found = world.seed({"a": [], "b": ["a"], "c": ["a"], "d": ["a"]}, {"a": "failed"})
+    read = whole(world, found)
+    world.change(found, "c", child_status="releasing")
+    results = skip(world, read, ["b", "c", "d"], context(world))
+    assert [r.outcome for r in results] == ["done", "lost_race", "done"]
+    assert results[1].detail == "it is releasing now"
+    assert world.statuses(found) == {
+        "a": "failed",
+        "b": "skipped",
+        "c": "releasing",
+        "d": "skipped",
+    }
+
+
+def test_nothing_is_skipped_for_a_cause_that_is_retried(world: World) -> None:
+    found = world.seed({"a": [], "b": ["a"], "c": ["a"]}, {"a": "failed"})
+    read = whole(world, found)
+    world.change(found, "a", child_status="ready")
+    results = skip(world, read, ["b", "c"], context(world))
+    assert {(r.outcome, r.detail) for r in results} == {
+        ("lost_race", "its predecessor a has been retried")
+    }
+    assert [r.child for r in results] == [read.children["b"], read.children["c"]]
+    assert world.statuses(found) == {"a": "ready", "b": "blocked", "c": "blocked"}
+
+
+# -- adopt, reset, reinvoke, nudge
+
+
+def test_what_was_adopted_is_released_with_its_task(world: World) -> None:
+    found = world.seed({"a": []}, {"a": "ready"})
+    task_id = world.task(found, "a", "RUNNING")
+    read, task = whole(world, found), task_of(world, found, "a")
+    action = Adopt("a", "abandoned_claim", since(world), task)
+    done = repairer(world).adopt(read, read.children["a"], action, context(world))
+    assert (done.outcome, done.lost, done.task) == ("adopted", False, task)
+    assert done.child == read.children["a"].moved(
+        ChildStatus.RELEASED, world.ago(0), task_id, task.branch_name
+    )
+    late = repairer(world).adopt(read, read.children["a"], action, context(world))
+    assert (late.outcome, late.detail, late.task) == (
+        "already_released",
+        "it is released now",
+        task,
+    )
+    assert late.child is not None
+    assert late.child.task_id == task_id
+    foreign = replace(action, task=replace(task, user_id="user-2"))
+    refused = repairer(world).adopt(read, read.children["a"], foreign, context(world))
+    assert (refused.outcome, refused.child) == ("idempotency_conflict", read.children["a"])
+
+
+def test_a_claim_that_was_reset_can_be_released_in_the_same_pass(world: World) -> None:
+    found = world.seed({"a": []}, {"a": "releasing"})
+    claimed = whole(world, found).children["a"]
+    action = ResetClaim("a", "abandoned_claim", since(world))
+    for given in both(world):
+        done = repairer(world).reset_claim(claimed, action, given)
+        assert done.outcome == "done"
+        assert done.child == claimed.moved(ChildStatus.READY, claimed.updated_at)
+    assert done.child is not None
+    row = world.rows(found)["a"]
+    assert (row["child_status"], row["updated_at"]) == ({"S": "ready"}, {"S": world.ago(0)})
+    assert (done.child.item["child_status"], done.child.item["updated_at"]) == (
+        {"S": "ready"},
+        {"S": world.ago(0)},
+    )
+    late = repairer(world).reset_claim(claimed, action, context(world))
+    assert (late.outcome, late.detail) == ("lost_race", "it is ready now")
+    assert len(world.events("orchestration_recovered")) == 1
+
+
+@pytest.mark.parametrize(("again", "count"), [(False, 0), (True, 1)])
+def test_a_repeated_invocation_is_counted_and_a_first_one_is_not(
+    world: World,
+    again: bool,  # noqa: FBT001
+    count: int,
+) -> None:
+    found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "SUBMITTED"})
+    task, pipeline = task_of(world, found, "a"), Pipeline()
+    child = whole(world, found).children["a"]
+    action = Reinvoke("a", "unstarted_task", since(world), task, again)
+    for given in both(world):
+        assert pipeline.invoked == []
+        done = repairer(world, pipeline).reinvoke(child, action, given)
+        assert (done.outcome, done.child) == ("done", child)
+        assert done.task is not None
+        assert (done.task.invoke_count, done.task.invoked_at) == (count, world.ago(0))
+    assert pipeline.invoked == [task.task_id]
+    stands = task_of(world, found, "a")
+    assert (stands.invoke_count, stands.invoked_at) == (count, world.ago(0))
+
+
+def test_a_nudge_that_comes_second_says_so(world: World) -> None:
+    found = world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"})
+    child, task = whole(world, found).children["a"], task_of(world, found, "a")
+    action = Nudge("a", "unsettled_parent", since(world), task)
+    results = [repairer(world).nudge(child, action, given) for given in both(world)]
+    assert [(r.outcome, r.child, r.task) for r in results] == [("done", child, task)] * 2
+    late = repairer(world).nudge(child, action, context(world))
+    assert (late.outcome, late.child) == ("lost_race", child)
+    assert late.detail == "somebody else has just touched it"
+    assert task_of(world, found, "a").nudge_count == 1
+    assert len(world.events("orchestration_recovered")) == 1

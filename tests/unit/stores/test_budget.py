@@ -1,0 +1,255 @@
+"""A user's slots: what is in which count, who is remembered, and what is held over a pass."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from reconciler.errors import ConflictError
+from reconciler.stores.budget import (
+    MOST_WAITING,
+    PARTITION_PREFIX,
+    ROW,
+    BudgetStore,
+    HeldSlots,
+    Slots,
+    unreadable,
+)
+from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.tasks import TaskStore
+from tests.simulation.memory_dynamodb import MemoryDynamoDB
+from tests.support.strategies import NOW
+
+FRESH = timedelta(minutes=15)
+
+
+def budget(database: MemoryDynamoDB, cap: int = 10) -> BudgetStore:
+    dynamodb = DynamoDB(database)  # type: ignore[arg-type]
+    tasks = TaskStore(dynamodb, "TaskTable", "TaskEventsTable")
+    return BudgetStore(dynamodb, "OrchestrationTable", "UserConcurrencyTable", tasks, cap)
+
+
+def active(database: MemoryDynamoDB, count: dict[str, str]) -> None:
+    item = {"user_id": {"S": "u"}, "active_count": count}
+    database.put_item(TableName="UserConcurrencyTable", Item=item)
+
+
+def task(database: MemoryDynamoDB, task_id: str, status: str) -> None:
+    item = {
+        "task_id": {"S": task_id},
+        "user_id": {"S": "u"},
+        "status": {"S": status},
+        "status_created_at": {"S": f"{status}#2026-06-09T12:00:00Z"},
+    }
+    database.put_item(TableName="TaskTable", Item=item)
+
+
+def marker(database: MemoryDynamoDB, *reserved: str, **attributes: Any) -> None:
+    key = {"orchestration_id": {"S": f"{PARTITION_PREFIX}u"}, "sub_issue_id": {"S": ROW}}
+    sets = {"reservations": {"SS": sorted(reserved)}} if reserved else {}
+    database.put_item(TableName="OrchestrationTable", Item={**key, **sets, **attributes})
+
+
+def reserve(database: MemoryDynamoDB, slots: Slots, task_id: str) -> bool:
+    action = budget(database).reserve(slots, task_id, "orch_1_a")
+    return DynamoDB(database).transact([action]) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("status", ["PENDING_UPLOADS", "QUEUED", "SUBMITTED"])
+def test_a_reservation_holds_its_slot_until_its_task_is_admitted(status: str) -> None:
+    database = MemoryDynamoDB(lag=lambda *_: 100)
+    marker(database, "T1")
+    task(database, "T1", status)
+    active(database, {"N": "3"})
+    slots = budget(database).open("u")
+    assert (slots.room, slots.limit, slots.version, slots.pruned) == (6, 7, None, True)
+    task(database, "T1", "RUNNING")
+    active(database, {"N": "4"})
+    slots = budget(database).open("u")
+    assert (slots.room, slots.limit, slots.version, slots.pruned) == (6, 6, "1", True)
+    assert budget(database).open("u").version == "1"
+
+
+def test_whoever_only_looks_takes_nothing_out() -> None:
+    database = MemoryDynamoDB()
+    marker(database, "T1", version={"N": "4"})
+    task(database, "T1", "RUNNING")
+    slots = budget(database).open("u", prune=False)
+    assert (slots.room, slots.limit, slots.version, slots.pruned) == (10, 10, "4", False)
+    marker(database, "T1", version={"N": "4"})
+    task(database, "T1", "SUBMITTED")
+    assert budget(database).open("u", prune=False).pruned is True, "there is nothing to take out"
+    pruned = MemoryDynamoDB()
+    marker(pruned, "gone", version={"N": "4"})
+    assert budget(pruned).open("u").version == "5"
+
+
+def test_tasks_that_the_platform_submitted_itself_hold_slots_too() -> None:
+    database = MemoryDynamoDB()
+    task(database, "T1", "SUBMITTED")
+    task(database, "T2", "RUNNING")
+    slots = budget(database).open("u")
+    assert (slots.room, slots.limit) == (9, 9)
+
+
+@pytest.mark.parametrize(
+    ("count", "room"),
+    [({"N": "4"}, 6), ({"N": "-2"}, 10), ({"S": "many"}, 0), ({"N": "1.5"}, 0), ({"N": "12"}, -2)],
+)
+def test_a_count_that_cannot_be_read_leaves_no_slot(count: dict[str, str], room: int) -> None:
+    database = MemoryDynamoDB()
+    active(database, count)
+    slots = budget(database).open("u")
+    assert (slots.room, slots.limit) == (room, max(0, room))
+
+
+def test_a_user_that_nobody_has_counted_yet_has_all_slots() -> None:
+    assert budget(MemoryDynamoDB()).open("u").room == 10
+
+
+def test_as_many_are_reserved_as_are_free_and_not_one_more() -> None:
+    database = MemoryDynamoDB()
+    active(database, {"N": "8"})
+    slots = budget(database).open("u")
+    assert [reserve(database, slots, f"T{number}") for number in range(3)] == [True, True, False]
+
+
+def test_whoever_pruned_since_makes_a_reservation_fail() -> None:
+    database = MemoryDynamoDB()
+    slots = budget(database).open("u")
+    marker(database, version={"N": "1"})
+    assert not reserve(database, slots, "T1")
+    assert reserve(database, budget(database).open("u"), "T1")
+
+
+def test_a_budget_that_changes_eight_times_while_it_is_read_is_a_conflict() -> None:
+    database = MemoryDynamoDB()
+    marker(database, "gone")
+    store = budget(database)
+    rounds: list[str] = []
+    store._prune = lambda user, *_: bool(rounds.append(user))  # type: ignore[method-assign, func-returns-value]
+    with pytest.raises(ConflictError):
+        store.open("u")
+    assert len(rounds) == 8
+
+
+# -- who waits
+
+
+def waiting(database: MemoryDynamoDB) -> list[str]:
+    row = budget(database).open("u").row
+    return sorted(name.removeprefix("waiting:") for name in row if name.startswith("waiting:"))
+
+
+def due(*names: str, age: float = 0) -> dict[str, datetime]:
+    return {
+        name: NOW - timedelta(seconds=age + number) for number, name in enumerate(reversed(names))
+    }
+
+
+def note(database: MemoryDynamoDB, who: dict[str, datetime], cap: int = 10, at: Any = NOW) -> None:
+    store = budget(database, cap)
+    store.note_waiting(store.open("u"), who, at, FRESH)
+
+
+def test_as_many_are_remembered_as_could_ever_go_first_the_oldest_of_all() -> None:
+    database = MemoryDynamoDB()
+    note(database, due("o1_a", "o1_b", "o1_c"), cap=2)
+    assert waiting(database) == ["o1_a", "o1_b"]
+    note(database, due("o2_a", age=600), cap=2)
+    assert waiting(database) == ["o1_a", "o2_a"]
+
+
+def test_of_two_that_are_equally_old_the_same_is_remembered_each_time() -> None:
+    database = MemoryDynamoDB()
+    note(database, dict.fromkeys(("o_b", "o_a", "o_c"), NOW), cap=2)
+    assert waiting(database) == ["o_a", "o_b"]
+
+
+def test_who_has_not_been_heard_of_lately_is_forgotten() -> None:
+    database = MemoryDynamoDB()
+    note(database, due("o1_a"))
+    note(database, due("o2_a"), at=NOW + FRESH)
+    assert waiting(database) == ["o1_a", "o2_a"]
+    note(database, due("o2_a"), at=NOW + FRESH + timedelta(seconds=1))
+    assert waiting(database) == ["o2_a"]
+
+
+def test_nothing_is_written_where_nobody_waits() -> None:
+    database = MemoryDynamoDB()
+    store = budget(database)
+    slots = store.open("u")
+    database.update_item = None  # type: ignore[assignment, method-assign]
+    store.note_waiting(slots, {}, NOW, FRESH)
+
+
+def test_whoever_waits_no_longer_is_taken_out_though_nobody_else_waits() -> None:
+    database = MemoryDynamoDB()
+    note(database, due("o1_a"))
+    note(database, {}, at=NOW + FRESH + timedelta(seconds=1))
+    assert waiting(database) == []
+
+
+def test_as_many_at_once_are_taken_out_as_one_write_may_name() -> None:
+    database = MemoryDynamoDB()
+    old = {f"waiting:o_{number:03}": {"S": "old|old"} for number in range(MOST_WAITING + 1)}
+    marker(database, **old)
+    note(database, {})
+    assert len(waiting(database)) == 1
+    assert MOST_WAITING == 100
+
+
+def test_who_was_released_waits_no_longer() -> None:
+    database = MemoryDynamoDB()
+    note(database, due("orch_1_a", "orch_1_b"))
+    assert reserve(database, budget(database).open("u"), "T1")
+    assert waiting(database) == ["orch_1_b"]
+
+
+def test_a_diagnosis_sees_who_waits_elsewhere_oldest_first() -> None:
+    database = MemoryDynamoDB()
+    note(database, {"orch_1_a": NOW, "orch_2_a": NOW - FRESH, "orch_2_b": NOW - 2 * FRESH})
+    slots = budget(database).open("u")
+    assert slots.budget("orch_1", NOW, FRESH).ahead == (NOW - 2 * FRESH, NOW - FRESH)
+    assert slots.budget("orch_1", NOW, FRESH).room == 10
+
+
+# -- slots that are held
+
+
+class Store:
+    """Gives slots with so much room each time."""
+
+    def __init__(self, *rooms: int) -> None:
+        self.rooms = list(rooms)
+
+    def open(self, user_id: str, *, prune: bool) -> Slots:
+        assert prune
+        return Slots(user_id, self.rooms.pop(0), 9, None, {})
+
+
+def test_slots_are_read_once_until_they_are_used_up() -> None:
+    held = HeldSlots(Store(2, 5))  # type: ignore[arg-type]
+    assert (held.open("u", prune=True).room, held.fresh) == (2, True)
+    held.use()
+    assert (held.open("u", prune=True).room, held.fresh) == (1, False)
+    held.use()
+    assert (held.open("u", prune=True).room, held.fresh) == (5, True)
+    held.forget()
+    held.use()
+    assert held.fresh is True
+
+
+def test_slots_that_were_read_for_a_report_are_of_no_use() -> None:
+    held = HeldSlots(Store(5))  # type: ignore[arg-type]
+    held.hold(Slots("u", 3, 3, None, {}, pruned=False))
+    assert (held.open("u", prune=True).room, held.fresh) == (5, True)
+    held.hold(Slots("u", 3, 3, None, {}))
+    assert (held.open("u", prune=True).room, held.fresh) == (3, False)
+
+
+def test_a_budget_that_cannot_be_read_has_no_room_and_says_why() -> None:
+    found = unreadable(ConflictError("it broke"))
+    assert (found.room, found.problem) == (0, "it broke")

@@ -446,3 +446,21 @@ def test_of_two_lost_events_one_may_have_no_time() -> None:
         tasks=[timeless, task("c", "COMPLETED")],
     )
     assert (code_of(found), found.children["b"].since) == (Code.LOST_RELEASE, moment(ago(LONG)))
+
+
+def test_a_cycle_is_named_by_those_on_it_and_by_nobody_else() -> None:
+    found = look(
+        child("a", "blocked", "b", "z"), child("b", "blocked", "a"), child("z", "blocked", "q")
+    )
+    assert found.children["a"].reason == "it is on a dependency cycle, through b"
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(1, "p0"), (3, "p0, p1, p2"), (4, "p0, p1, p2 and 1 more"), (5, "p0, p1, p2 and 2 more")],
+)
+def test_of_many_that_it_waits_for_three_are_named(count: int, said: str) -> None:
+    before = [running(f"p{number}") for number in range(count)]
+    tasks = [task(row.sub_issue_id, "RUNNING") for row in before]
+    found = look(*before, child("b", "blocked", *(row.sub_issue_id for row in before)), tasks=tasks)
+    assert found.children["b"].reason == f"waits for {said}"

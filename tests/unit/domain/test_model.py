@@ -134,6 +134,11 @@ def test_quarantine(retry_at: str | None, fingerprint: str, expected: bool) -> N
     assert attempts.quarantined(NOW, fingerprint) is expected
 
 
+def test_until_when_one_is_left_alone_is_said_with_the_reason() -> None:
+    attempts = Attempts(3, "it broke", ago(60), "later", "f")
+    assert attempts.says == "left alone until later after 3 failures, the last: it broke"
+
+
 def whole(*children: Child, meta: Meta | None = META) -> Orchestration:
     return Orchestration(ORCHESTRATION_ID, meta, {c.sub_issue_id: c for c in children})
 

@@ -221,3 +221,26 @@ def test_known_states_of_a_task_are_no_problem(status: str) -> None:
     assert parse_task({**TASK, "status": {"S": status}}).problem is None
     null = {**TASK, "status": {"S": status}, "build_passed": {"NULL": True}}
     assert parse_task(null).problem is None
+
+
+@pytest.mark.parametrize(
+    ("entered", "since"),
+    [
+        ("COMPLETED#2026", "2026"),
+        ("RUNNING#2026", None),  # of another status: it says nothing of this one
+        ("COMPLETED#", None),
+        ("COMPLETED", None),
+        ("#2026", None),
+        ("", None),
+    ],
+)
+def test_since_when_it_has_its_status_is_told_by_an_entry_of_that_status(
+    entered: str, since: str | None
+) -> None:
+    task = parse_task({**TASK, "status": {"S": "COMPLETED"}, "status_created_at": {"S": entered}})
+    assert task.status_since == since
+
+
+def test_a_task_without_a_status_has_an_empty_one() -> None:
+    assert parse_task({"task_id": {"S": "T"}}).status == ""
+    assert parse_task({"task_id": {"S": "T"}}).status_since is None

@@ -12,7 +12,7 @@ import pytest
 from reconciler.domain.diagnosis import LONG_AGO
 from reconciler.domain.model import Orchestration
 from reconciler.errors import PipelineUnavailableError
-from reconciler.operations.context import Context, ReleaseResult
+from reconciler.operations.context import Context, ReleaseResult, Unpaced
 from reconciler.operations.release import Releaser, known, stranded_seconds
 from reconciler.stores.budget import HeldSlots
 from reconciler.stores.dynamodb import Cancelled, Reason
@@ -35,7 +35,7 @@ class Pipeline:
         self.invoked.append(task_id)
 
 
-class NoTurn:
+class NoTurn(Unpaced):
     def acquire(self) -> bool:
         return False
 

@@ -9,7 +9,7 @@ import pytest
 from reconciler.domain.model import Attempts
 from reconciler.errors import StoreUnavailableError
 from reconciler.stores.dynamodb import DynamoDB
-from reconciler.stores.orchestrations import OrchestrationStore, ScanPage
+from reconciler.stores.orchestrations import OrchestrationStore, Page
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.unit.stores.scripted import Scripted
 
@@ -91,7 +91,7 @@ def test_a_page_of_a_scan_says_what_it_cost_and_how_often_it_was_refused() -> No
 def test_a_page_that_does_not_say_what_it_cost_cost_nothing(said: dict[str, Any]) -> None:
     client = Scripted({"Items": [], **said})
     page = OrchestrationStore(client.dynamodb, TABLE).scan_page(0, 1, None)
-    assert page == ScanPage([], None, 0.0)
+    assert page == Page([], None, 0.0)
     assert page.retries == 0
     assert not {"Limit", "ExclusiveStartKey"} & client.requests[0][1].keys()
 

@@ -156,6 +156,10 @@ class IndexScan(Step):
             low = start["orchestration_id"]["S"] + "\0"
 
         def read(status: ChildStatus, key: dict[str, Any] | None, limit: int | None) -> Page:
+            if low is not None and high is not None and low > high:
+                return Page(
+                    (), None, 0.0
+                )  # the last of the range was looked at; no range to ask for
             return self._orchestrations.active_page(self._index, status, (low, high), key, limit)
 
         return read

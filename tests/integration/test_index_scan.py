@@ -25,16 +25,20 @@ def world(make_world: Callable[..., World]) -> World:
     return make_world(ACTIVE_INDEX_NAME=INDEX)
 
 
-@pytest.fixture
-def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three rows in a page: each orchestration is cut, in each of the four queries."""
+def cut_pages(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     whole = OrchestrationStore.active_page
 
     def cut(self: OrchestrationStore, *args: Any) -> Page:
         index, status, between, start_key, _ = args
-        return whole(self, index, status, between, start_key, 3)
+        return whole(self, index, status, between, start_key, rows)
 
     monkeypatch.setattr(OrchestrationStore, "active_page", cut)
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three rows in a page: each orchestration is cut, in each of the four queries."""
+    cut_pages(monkeypatch, 3)
 
 
 def steps(
@@ -176,7 +180,9 @@ def test_one_that_is_larger_than_a_step_is_nominated_and_passed_by(world: World)
     assert {large, *others} <= set(found)
 
 
-def test_ids_of_any_form_are_in_one_range_or_another(world: World) -> None:
+def test_ids_of_any_form_are_in_one_range_or_another(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Balance goes by the platform's ids; that none is left out goes by none."""
     names = ["0", "orch_", "orch_8", "orch_80000000", "orch_zz", "orch_ffffffffffff", "z", "é", "￿"]
     for name in names:
@@ -190,6 +196,9 @@ def test_ids_of_any_form_are_in_one_range_or_another(world: World) -> None:
         world.put(world.settings.orchestration_table_name, row)
     for segments in (1, 2, 7):
         assert set(nominated(world, segments=segments)) == set(names)
+    # A row in a page, and a page in a step: one of them ends at the very edge of a range.
+    cut_pages(monkeypatch, 1)
+    assert set(nominated(world, segments=2, out_of_time=lambda: True)) == set(names)
 
 
 def test_ranges_meet_and_leave_nothing_out() -> None:

@@ -17,11 +17,17 @@ from reconciler.doctor.asking import Answer, Kind, ask
 from reconciler.doctor.findings import Finding, failure, ok, warning
 from reconciler.doctor.permissions import check_permissions
 from reconciler.doctor.shapes import CHECK as TABLES
-from reconciler.doctor.shapes import Wanted, check_shape, keys_fit, wanted_tables
+from reconciler.doctor.shapes import (
+    ORCHESTRATIONS,
+    Wanted,
+    check_shape,
+    keys_fit,
+    mention_an_index,
+    wanted_tables,
+)
 from reconciler.operations.wiring import client_config
 from reconciler.settings import Settings
 from reconciler.stores.dynamodb import translate_transport
-from reconciler.tables import ORCHESTRATION
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -116,6 +122,7 @@ def _examine_table(client: DynamoDBClient, wanted: Wanted, described: Answer) ->
             said = f"its time to live cannot be looked at: {answer.said}"
             yield warning(TABLES, wanted.title, said, _ATTACH)
     yield from check_shape(wanted, table, ttl)
+    yield from mention_an_index(wanted, table)
     # Under another key every probe would only be called malformed.
     if keys_fit(wanted, table):
         yield from check_permissions(client, wanted)
@@ -123,7 +130,7 @@ def _examine_table(client: DynamoDBClient, wanted: Wanted, described: Answer) ->
 
 def _not_described(wanted: Wanted, described: Answer) -> Finding:
     said = f"{wanted.name} cannot be described: {described.said}"
-    if wanted.table is ORCHESTRATION and described.kind is Kind.DENIED:
+    if wanted.title == ORCHESTRATIONS and described.kind is Kind.DENIED:
         # Its size is what a sweep is cut up by.
         advice = "allow dynamodb:DescribeTable on it, as deploy/iam/policy.json has it"
         return failure(TABLES, wanted.title, said, advice)

@@ -130,6 +130,8 @@ def _lacking(wanted: Wanted, name: str, answer: Answer) -> Finding:
         case Kind.MISSING | Kind.INVALID:
             said = f"{name} is not possible: {answer.said}"
             advice = f"see that {wanted.setting} names the {wanted.title}"
+            if name == f"Query on {wanted.active}":
+                advice = "see that ACTIVE_INDEX_NAME names an index as docs/deploying.md has it"
         case Kind.THROTTLED | Kind.UNREACHABLE:
             said = f"{name} could not be tried: {answer.said}"
             return warning(CHECK, wanted.title, said, "try again")

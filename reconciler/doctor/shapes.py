@@ -1,7 +1,8 @@
 """Tables by their shape: keys, indexes, time to live and stream, against ``reconciler.tables``.
 
 What we ourselves query must be there; what only the platform uses is worth a warning, since the
-names may have been mixed up.
+names may have been mixed up. The index that ``ACTIVE_INDEX_NAME`` names an operator has made; all
+that is wrong with it is said at once.
 """
 
 from __future__ import annotations
@@ -12,35 +13,54 @@ from typing import Any
 
 from reconciler.doctor.findings import Finding, failure, ok, warning
 from reconciler.settings import Settings
-from reconciler.tables import ORCHESTRATION, REPO, TASK, TASK_EVENTS, USER_CONCURRENCY, Index, Table
+from reconciler.tables import (
+    ORCHESTRATION,
+    REPO,
+    TASK,
+    TASK_EVENTS,
+    USER_CONCURRENCY,
+    Index,
+    Table,
+    with_active_index,
+)
 
 CHECK = "tables"
 _WITH_NEW_IMAGE = frozenset({"NEW_IMAGE", "NEW_AND_OLD_IMAGES"})
 _ON = frozenset({"ENABLED", "ENABLING"})
+ORCHESTRATIONS = "OrchestrationTable"
+MANY_ROWS = 5_000_000
+"""From how many rows on an index is worth being mentioned to whoever has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A table that the settings name. ``queried``: the indexes that we ask ourselves."""
+    """A table that the settings name.
+
+    ``queried``: the indexes that we ask ourselves. ``active``: that of them which
+    ``ACTIVE_INDEX_NAME`` names.
+    """
 
     title: str
     setting: str
     name: str
     table: Table
     queried: tuple[str, ...] = ()
+    active: str | None = None
 
 
 def wanted_tables(settings: Settings) -> list[Wanted]:
     """Return the tables that these settings name."""
     budget = settings.user_concurrency_table_name
     by_key = ("IdempotencyIndex", "UserStatusIndex") if budget else ("IdempotencyIndex",)
+    active = settings.active_index_name
     found = [
         Wanted(
-            "OrchestrationTable",
+            ORCHESTRATIONS,
             "ORCHESTRATION_TABLE_NAME",
             settings.orchestration_table_name,
-            ORCHESTRATION,
-            ("ChildTaskIndex",),
+            ORCHESTRATION if active is None else with_active_index(ORCHESTRATION, active),
+            ("ChildTaskIndex",) if active is None else ("ChildTaskIndex", active),
+            active,
         ),
         Wanted("TaskTable", "TASK_TABLE_NAME", settings.task_table_name, TASK, by_key),
         Wanted(
@@ -81,12 +101,28 @@ def check_shape(
         parts.append("time to live")
     if wanted.table.stream:
         parts.append("stream with new images")
+    if wanted.active is not None:
+        parts.append(f"swept by {wanted.active}")
     yield ok(CHECK, wanted.title, f"{wanted.name}: {', '.join(parts)}")
 
 
 def keys_fit(wanted: Wanted, described: Mapping[str, Any]) -> bool:
     """Whether the table's own key is the one that we write under."""
     return not list(_keys(wanted, described))
+
+
+def mention_an_index(wanted: Wanted, described: Mapping[str, Any]) -> Iterator[Finding]:
+    """Say of a large OrchestrationTable without an index of what is active that there can be one.
+
+    No warning: whether it pays is a matter of how much is history, and of money.
+    """
+    rows = int(described.get("ItemCount", 0))
+    if wanted.title == ORCHESTRATIONS and wanted.active is None and rows > MANY_ROWS:
+        said = (
+            f"each sweep reads all of its {rows:,} rows; an index lets most read what is active "
+            "alone (ACTIVE_INDEX_NAME, docs/scaling.md)"
+        )
+        yield ok(CHECK, wanted.title, said)
 
 
 def _key_names(schema: list[Mapping[str, str]]) -> tuple[str, ...]:
@@ -109,7 +145,11 @@ def _keys(wanted: Wanted, described: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _indexes(wanted: Wanted, described: Mapping[str, Any]) -> Iterator[Finding]:
     there = {index["IndexName"]: index for index in described.get("GlobalSecondaryIndexes", ())}
+    types = {a["AttributeName"]: a["AttributeType"] for a in described["AttributeDefinitions"]}
     for index in wanted.table.indexes:
+        if index.name == wanted.active:
+            yield from _active_index(wanted, index, there.get(index.name), types)
+            continue
         problem = _index_problem(index, there.get(index.name))
         if problem is None:
             continue
@@ -135,6 +175,50 @@ def _index_problem(index: Index, found: Mapping[str, Any] | None) -> str | None:
     if found.get("IndexStatus", "ACTIVE") not in {"ACTIVE", "UPDATING"}:
         return f"is {found['IndexStatus']}, and answers only when it is ACTIVE"
     return None
+
+
+def _active_index(
+    wanted: Wanted, index: Index, found: Mapping[str, Any] | None, types: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Compare the index that a sweep goes by with what it has to be; says all that is wrong."""
+    if found is None:
+        said = f"{wanted.name} has no index {index.name}"
+        advice = "correct ACTIVE_INDEX_NAME, or make it (docs/deploying.md); until then, unset it"
+        yield failure(CHECK, wanted.title, said, advice)
+        return
+    another = (
+        "an index cannot be changed: make another (docs/deploying.md), name that in "
+        "ACTIVE_INDEX_NAME, and unset it until then"
+    )
+    keys = _key_names(found["KeySchema"])
+    if keys != index.keys:
+        right = " + ".join(index.keys)
+        said = f"index {index.name} has the key {' + '.join(keys)}, and {right} was expected"
+        yield failure(CHECK, wanted.title, said, another)
+    for key in keys:
+        if types.get(key, "S") != "S":
+            said = f"index {index.name} has the key {key} of type {types[key]}, and not of type S"
+            yield failure(CHECK, wanted.title, said, another)
+    missing = _not_projected(wanted.table, index, found)
+    if missing:
+        said = f"index {index.name} does not project {', '.join(missing)}"
+        yield failure(CHECK, wanted.title, said, another)
+    # Emulators leave the status out.
+    status = found.get("IndexStatus", "ACTIVE")
+    if found.get("Backfilling") or status not in {"ACTIVE", "UPDATING"}:
+        filled = ", and is still being filled" if found.get("Backfilling") else ""
+        said = f"index {index.name} is {status}{filled}"
+        advice = "unset ACTIVE_INDEX_NAME until it is ACTIVE: a sweep by it fails"
+        yield failure(CHECK, wanted.title, said, advice)
+
+
+def _not_projected(table: Table, index: Index, found: Mapping[str, Any]) -> list[str]:
+    projection = found["Projection"]
+    if projection["ProjectionType"] == "ALL":
+        return []
+    # Keys are always there: the index's own, and the table's.
+    there = {*table.keys, *_key_names(found["KeySchema"]), *projection.get("NonKeyAttributes", ())}
+    return [name for name in (*index.keys, *index.include) if name not in there]
 
 
 def _time_to_live(wanted: Wanted, ttl: Mapping[str, Any] | None) -> Iterator[Finding]:

@@ -22,7 +22,14 @@ from reconciler.doctor.broker import examine_broker
 from reconciler.doctor.examine import examine
 from reconciler.doctor.findings import Finding, Level
 from reconciler.doctor.permissions import NEEDED, check_permissions
-from reconciler.doctor.shapes import wanted_tables
+from reconciler.doctor.shapes import (
+    MANY_ROWS,
+    Wanted,
+    check_shape,
+    mention_an_index,
+    wanted_tables,
+)
+from reconciler.domain.rows import ACTIVE_ATTRIBUTES
 from reconciler.embedded.valkey import valkey_server
 from reconciler.operations.cron import run_cron_sweep
 from reconciler.settings import Settings
@@ -43,6 +50,8 @@ EVERYTHING = {
     "GUARDRAIL_VERSION": "1",
     "ORCHESTRATOR_FUNCTION_ARN": "arn:aws:lambda:us-east-1:123456789012:function:f",
 }
+INDEX = "ChildStatusIndex"
+BY_INDEX = {"ACTIVE_INDEX_NAME": INDEX}
 DOCTOR_POLICY = Path(__file__).parents[2] / "deploy" / "iam" / "doctor-policy.json"
 
 
@@ -116,9 +125,12 @@ def rebuilt(world: World, which: str, table: Table, number: int = 0) -> dict[str
     return {which: name}
 
 
-def test_where_all_is_well_nothing_fails(make_world: Callable[..., World]) -> None:
+@pytest.mark.parametrize("more", [{}, BY_INDEX], ids=["by scan", "by index"])
+def test_where_all_is_well_nothing_fails(
+    make_world: Callable[..., World], more: dict[str, str]
+) -> None:
     with aws_stub() as aws:
-        world = make_world(**EVERYTHING)
+        world = make_world(**EVERYTHING, **more)
         world.others = {"lambda": aws.url, "bedrock-runtime": aws.url}
         world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
         reconciler = world.reconciler()
@@ -130,6 +142,8 @@ def test_where_all_is_well_nothing_fails(make_world: Callable[..., World]) -> No
     assert len(titles) == 5
     for check in ("tables", "permissions"):
         assert [f.subject for f in found if f.check == check] == titles
+        of_the_index = [f for f in found if f.check == check and INDEX in f.found]
+        assert len(of_the_index) == len(more), check
     assert aws.invoked == invoked
 
 
@@ -200,6 +214,116 @@ def test_a_table_of_another_shape(world: World) -> None:
         assert all("ndex" in f.found for f in denied)
 
 
+# -- the index that a sweep goes by
+
+KEYS = ("child_status", "orchestration_id")
+
+
+@LIGHTER
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        (None, [f"has no index {INDEX}"]),
+        (Index(INDEX, KEYS[::-1]), ["has the key orchestration_id + child_status"]),
+        (Index(INDEX, KEYS[:1]), ["has the key child_status, and"]),
+        (
+            Index(INDEX, KEYS, "KEYS_ONLY"),
+            ["does not project child_task_id, depends_on, updated_at"],
+        ),
+        (
+            Index(INDEX, KEYS, "INCLUDE", ("depends_on", "title")),
+            ["does not project child_task_id, updated_at"],
+        ),
+        (
+            Index(INDEX, ("child_status", "updated_at"), "INCLUDE", ("child_task_id",)),
+            ["has the key child_status + updated_at", "does not project depends_on"],
+        ),
+    ],
+)
+def test_an_index_that_a_sweep_cannot_go_by(
+    world: World, index: Index | None, said: list[str]
+) -> None:
+    more = () if index is None else (index,)
+    table = replace(ORCHESTRATION, indexes=(*ORCHESTRATION.indexes, *more))
+    found = look(
+        world, **rebuilt(world, "orchestration_table_name", table), active_index_name=INDEX
+    )
+    failed = [f for f in found if f.level is Level.FAILURE and f.check == "tables"]
+    assert len(failed) == len(said)
+    for finding, words in zip(failed, said, strict=True):
+        assert words in finding.found
+        assert "docs/deploying.md" in finding.advice
+        assert "ACTIVE_INDEX_NAME" in finding.advice
+    # A query of one that is not there fails, whoever may query it: that advice is of the index too.
+    tried = [f for f in found if f.check == "permissions" and f.level is Level.FAILURE]
+    assert all(INDEX in f.found and "ACTIVE_INDEX_NAME" in f.advice for f in tried)
+    assert tried or index is not None
+
+
+@pytest.mark.parametrize(
+    "index", [Index(INDEX, KEYS), Index(INDEX, KEYS, "INCLUDE", (*ACTIVE_ATTRIBUTES[3:], "title"))]
+)
+def test_an_index_that_projects_more_does_as_well(world: World, index: Index) -> None:
+    table = replace(ORCHESTRATION, indexes=(*ORCHESTRATION.indexes, index))
+    found = look(
+        world, **rebuilt(world, "orchestration_table_name", table), active_index_name=INDEX
+    )
+    assert of(Level.FAILURE, found) == []
+
+
+@LIGHTER
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"IndexStatus": "CREATING", "Backfilling": False}, "is CREATING"),
+        ({"IndexStatus": "CREATING", "Backfilling": True}, "is CREATING, and is still being fill"),
+        ({"IndexStatus": "DELETING"}, "is DELETING"),
+        ({"IndexStatus": "UPDATING"}, None),
+        ({"IndexStatus": "ACTIVE", "Backfilling": False}, None),
+    ],
+)
+def test_an_index_that_does_not_answer_yet(
+    make_world: Callable[..., World], changes: dict[str, Any], said: str | None
+) -> None:
+    """As DynamoDB describes it; an emulator's index is ready at once."""
+    wanted, described = by_index(make_world)
+    *others, index = described["GlobalSecondaryIndexes"]
+    described["GlobalSecondaryIndexes"] = [*others, {**index, **changes}]
+    failed = [f for f in check_shape(wanted, described, None) if f.level is not Level.OK]
+    assert [said in f.found for f in failed if said] == ([True] if said else [])
+    assert all("unset ACTIVE_INDEX_NAME until it is ACTIVE" in f.advice for f in failed)
+
+
+@LIGHTER
+def test_an_index_whose_key_is_not_a_string(make_world: Callable[..., World]) -> None:
+    wanted, described = by_index(make_world)
+    for attribute in described["AttributeDefinitions"]:
+        if attribute["AttributeName"] == "child_status":
+            attribute["AttributeType"] = "N"
+    (failed,) = check_shape(wanted, described, None)
+    assert "child_status of type N" in failed.found
+
+
+def by_index(make_world: Callable[..., World]) -> tuple[Wanted, dict[str, Any]]:
+    world = make_world(**BY_INDEX)
+    wanted = wanted_tables(world.settings)[0]
+    table: Any = world.client.describe_table(TableName=wanted.name)["Table"]
+    assert table["GlobalSecondaryIndexes"][-1]["IndexName"] == INDEX
+    return wanted, table
+
+
+def test_a_large_table_without_an_index_is_told_that_there_can_be_one() -> None:
+    without, tasks, *_ = wanted_tables(SETTINGS)
+    with_one = wanted_tables(SETTINGS.model_copy(update={"active_index_name": INDEX}))[0]
+    many = {"ItemCount": MANY_ROWS + 1}
+    (found,) = mention_an_index(without, many)
+    assert found.level is Level.OK
+    assert "5,000,001 rows" in found.found
+    assert "ACTIVE_INDEX_NAME" in found.found
+    for wanted, described in ((with_one, many), (tasks, many), (without, {"ItemCount": MANY_ROWS})):
+        assert list(mention_an_index(wanted, described)) == []
+
+
 def test_a_time_to_live_that_goes_by_another_attribute(world: World) -> None:
     changed = rebuilt(world, "orchestration_table_name", replace(ORCHESTRATION, ttl=False))
     world.client.update_time_to_live(
@@ -221,7 +345,7 @@ def test_a_stream_without_new_images(world: World) -> None:
 @LIGHTER
 def test_every_permission_is_tried_by_itself(make_world: Callable[..., World]) -> None:
     world = make_world(
-        USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", REPO_TABLE_NAME="{prefix}-Repo"
+        USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", REPO_TABLE_NAME="{prefix}-Repo", **BY_INDEX
     )
     refused: dict[tuple[str, str], str] = {}
     client = RefusingSession(world, refused).client("dynamodb")
@@ -401,11 +525,12 @@ def granted(policy: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> dict
 
 
 @LIGHTER
+@pytest.mark.parametrize("more", [{}, BY_INDEX], ids=["by scan", "by index"])
 def test_it_asks_for_all_that_is_granted_and_needs_what_its_own_policy_adds(
-    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, more: dict[str, str]
 ) -> None:
     with aws_stub() as aws:
-        world = make_world(**EVERYTHING)
+        world = make_world(**EVERYTHING, **more)
         world.others = {"lambda": aws.url, "bedrock-runtime": aws.url}
         world.client = boto3.Session("testing", "testing", region_name="us-east-1").client(
             "dynamodb", endpoint_url=world.endpoint

@@ -45,6 +45,9 @@ class BrokerCollector(Collector):
         """Give every family, each of its series at zero or above."""
         interval = float(self._settings.sweep_interval_seconds)
         yield _gauge("reconciler_sweep_interval_seconds", {"": interval})
+        if self._settings.active_index_name is not None:
+            interval = float(self._settings.full_scan_interval_seconds)
+        yield _gauge("reconciler_full_scan_interval_seconds", {"": interval})
         yield _gauge("reconciler_repair_bound_seconds", repair_bounds(self._settings))
         try:
             series = read_series(self._client, self._settings)

@@ -231,6 +231,12 @@ EXPORTED: Mapping[str, Metric] = {
             "How often a sweep should run (SWEEP_INTERVAL_SECONDS)",
         ),
         Metric(
+            "reconciler_full_scan_interval_seconds",
+            "gauge",
+            "How often a full scan should run: FULL_SCAN_INTERVAL_SECONDS where there is an index, "
+            "else as often as a sweep",
+        ),
+        Metric(
             "reconciler_repair_bound_seconds",
             "gauge",
             "How old what is stuck under a code can get while the backstop does its work",

@@ -116,6 +116,7 @@ def test_every_metric_of_trouble_is_watched() -> None:
     watched = set().union(*(check_declared(rule["expr"]) for rule in ALERTS.values()))
     trouble = {
         "reconciler_last_complete_sweep_timestamp_seconds",
+        "reconciler_last_full_scan_timestamp_seconds",
         "reconciler_sweep_failures_total",
         "reconciler_stuck_work",
         "reconciler_stuck_children",

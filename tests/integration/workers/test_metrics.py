@@ -16,7 +16,7 @@ from reconciler.embedded.process import free_port
 from reconciler.observability.exporter import start_exporter
 from reconciler.observability.metrics import EXPORTED, METRICS, Metric, known_series
 from reconciler.observability.redis_metrics import RedisMetrics
-from reconciler.settings import load_settings
+from reconciler.settings import Settings, load_settings
 from tests.support.processes import run_reconciler
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
@@ -39,9 +39,9 @@ SETTINGS = load_settings(TABLES)
 Scraped = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def scraped(client: redis.Redis) -> Scraped:
+def scraped(client: redis.Redis, settings: Settings = SETTINGS) -> Scraped:
     port = free_port()
-    server = start_exporter(client, SETTINGS, "127.0.0.1", port)
+    server = start_exporter(client, settings, "127.0.0.1", port)
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             text = answer.read().decode()
@@ -72,6 +72,17 @@ def test_every_metric_exists_at_zero_from_the_start(client: redis.Redis) -> None
     assert found["reconciler_dynamodb_throttles_total", (("table", "users"),)] == 0
 
 
+def test_how_old_a_full_scan_may_get_is_said_of_each_mode(client: redis.Redis) -> None:
+    """Without an index every sweep is one, whatever FULL_SCAN_INTERVAL_SECONDS is."""
+    name = "reconciler_full_scan_interval_seconds"
+    every = {"FULL_SCAN_INTERVAL_SECONDS": "7200"}
+    assert scraped(client, load_settings({**TABLES, **every}))[name, ()] == 300
+    by_index = load_settings({**TABLES, **every, "ACTIVE_INDEX_NAME": "ChildStatusIndex"})
+    found = scraped(client, by_index)
+    assert found[name, ()] == 7200
+    assert found["reconciler_sweep_interval_seconds", ()] == 300
+
+
 def test_what_is_known_beforehand_is_all_that_is_seen(client: redis.Redis) -> None:
     """A version that shares the broker may count what this one does not know."""
     client.hset("reconciler:metrics", '["reconciler_of_tomorrow_total",{},""]', "1")
@@ -98,6 +109,7 @@ def test_a_broker_that_is_away_is_said_and_nothing_is_made_up(how: str) -> None:
     assert said == {
         "reconciler_broker_up",
         "reconciler_sweep_interval_seconds",
+        "reconciler_full_scan_interval_seconds",
         "reconciler_repair_bound_seconds",
     }
 

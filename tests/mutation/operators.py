@@ -148,7 +148,18 @@ def _described(operator: str, source: str, changed: str) -> CodeMutant:
 
 
 class _WithoutAnnotations(ast.NodeTransformer):
-    """Annotations are not evaluated: a change in one is none."""
+    """Annotations are not evaluated: a change in one is none.
+
+    Nor is one in how arguments may be passed: the ``*`` of a signature is no multiplication.
+    """
+
+    def visit_arguments(self, node: ast.arguments) -> ast.AST:
+        self.generic_visit(node)
+        named = [default for default in node.kw_defaults if default is not None]
+        node.args = [*node.posonlyargs, *node.args, *node.kwonlyargs]
+        node.defaults = [*node.defaults, *named]
+        node.posonlyargs, node.kwonlyargs, node.kw_defaults = [], [], []
+        return node
 
     def visit_arg(self, node: ast.arg) -> ast.arg:
         node.annotation = None

@@ -29,6 +29,7 @@ def test_a_cycle_that_is_reached_is_gone_round_once() -> None:
         ({"a": ["a"]}, {"a"}),
         ({"a": ["b"], "b": ["a"]}, {"a", "b"}),
         ({"a": ["b"], "b": ["a"], "behind": ["a"], "before": [], "c": ["before"]}, {"a", "b"}),
+        ({"a": ["b"], "b": ["a"], "behind": ["a"], "further": ["behind"]}, {"a", "b"}),
         ({"a": ["b", "before"], "b": ["a"], "before": []}, {"a", "b"}),
         ({"a": ["b", "gone"], "b": ["a"], "c": ["gone"]}, {"a", "b"}),
         ({"a": ["a"], "between": ["a"], "b": ["b", "between"]}, {"a", "between", "b"}),

@@ -7,10 +7,19 @@ from typing import Any
 
 import pytest
 
+from reconciler.domain import task as task_module
 from reconciler.domain.identity import derived_ulid, slug, task_id_for
 from reconciler.domain.model import META, Orchestration
 from reconciler.domain.rows import parse_orchestration
-from reconciler.domain.task import Refusal, TaskDraft, draft_task
+from reconciler.domain.task import (
+    Refusal,
+    TaskDraft,
+    channel_metadata,
+    describe,
+    draft_task,
+    own_text,
+    size_of,
+)
 from tests.support.strategies import NOW, ORCHESTRATION_ID
 
 
@@ -213,3 +222,330 @@ def test_the_same_attempt_has_the_same_task_id_and_another_has_another() -> None
     at = "2026-06-09T10:00:00.000Z"
     assert task_id_for("k", at) == task_id_for("k", at) != task_id_for("k_T1", at)
     assert len(derived_ulid("x", None)) == 26
+
+
+# -- at each limit
+
+
+def drafted(child_row: dict[str, Any], **meta: Any) -> TaskDraft | Refusal:
+    whole = orchestration(child_row, **meta)
+    return draft_task(whole, next(iter(whole.children.values())), now=NOW)
+
+
+@pytest.mark.parametrize(("characters", "made"), [(10_000, True), (10_001, False)])
+def test_the_longest_description(characters: int, made: bool) -> None:  # noqa: FBT001
+    found = drafted(child("b", description={"S": "x" * characters}))
+    assert isinstance(found, TaskDraft) is made
+
+
+def test_a_task_is_as_large_as_dynamodb_takes_and_not_larger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = draft(orchestration(child("b")))
+    assert task_module.MAX_ITEM_BYTES == 400 * 1024 - 2048
+    monkeypatch.setattr(task_module, "MAX_ITEM_BYTES", size_of(made.item))
+    assert draft(orchestration(child("b"))).item == made.item
+    monkeypatch.setattr(task_module, "MAX_ITEM_BYTES", size_of(made.item) - 1)
+    refused = drafted(child("b"))
+    assert isinstance(refused, Refusal)
+    assert f"{size_of(made.item)} bytes" in refused.reason
+
+
+@pytest.mark.parametrize(("count", "warned"), [(10, False), (11, True)])
+def test_ten_attachments_are_passed_on(count: int, warned: bool) -> None:  # noqa: FBT001
+    own = {"pre_screened_attachments": {"L": [typed(f"a{number}") for number in range(count)]}}
+    made = draft(orchestration(child("b", **own)))
+    assert len(attachments(made)) == 10
+    assert bool(made.warnings) is warned
+    assert not warned or made.warnings[0].startswith("1 attachments over the limit of 10")
+
+
+@pytest.mark.parametrize("missing", ["platform_user_id", "repo"])
+def test_without_a_sound_meta_row_no_task_is_made(missing: str) -> None:
+    changes = {missing: {"NULL": True}}
+    rows = [
+        row(META, **({"platform_user_id": {"S": "u"}, "repo": {"S": "r"}} | changes)),
+        child("b"),
+    ]
+    for given in (rows, rows[1:]):
+        whole = parse_orchestration(ORCHESTRATION_ID, given)
+        assert whole is not None
+        refused = draft_task(whole, whole.children["b"], now=NOW)
+        assert isinstance(refused, Refusal)
+        assert "meta row" in refused.reason
+
+
+def test_what_every_task_has() -> None:
+    made = draft(orchestration(child("b")))
+    at = "2026-06-09T12:00:00.000Z"
+    assert made.item["approval_gate_count"] == {"N": "0"}
+    assert made.item["approval_gate_cap"] == {"N": "50"}
+    assert made.item["status_created_at"] == {"S": f"SUBMITTED#{at}"}
+    assert made.item["created_at"] == made.item["updated_at"] == {"S": at}
+    assert (made.repo, made.channel_source, made.warnings) == ("acme/shop", "linear", ())
+    whole = orchestration(child("b", repo={"S": "acme/own"}), channel_source={"S": "slack"})
+    own = draft_task(whole, whole.children["b"], now=NOW, approval_gate_cap=7)
+    assert isinstance(own, TaskDraft)
+    assert (own.repo, own.channel_source) == ("acme/own", "slack")
+    assert own.item["approval_gate_cap"] == {"N": "7"}
+
+
+def test_a_branch_is_named_by_the_first_line_of_its_own_text() -> None:
+    made = draft(orchestration(child("b", title={"S": "Do it"}, description={"S": "Well."})))
+    assert made.branch_name == f"bgagent/{made.task_id}/do-it"
+
+
+def test_a_key_that_is_far_too_long_is_not_repeated_whole() -> None:
+    refused = drafted(child("b" * 400))
+    assert isinstance(refused, Refusal)
+    shown = refused.reason.split("'")[1]
+    assert shown == f"{ORCHESTRATION_ID}_{'b' * 400}"[:160]
+
+
+# -- the text
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({}, ""),
+        ({"title": {"S": "Do it"}}, "Do it"),
+        ({"display_id": {"S": "E-1"}}, "E-1"),
+        ({"description": {"S": "Well. "}}, "Well."),
+        ({"title": {"S": "Do it"}, "description": {"S": " "}}, "Do it"),
+        ({"display_id": {"S": "E-1"}, "description": {"S": "x"}}, "E-1\n\nx"),
+    ],
+)
+def test_what_a_child_says_of_itself(attributes: dict[str, Any], expected: str) -> None:
+    assert own_text(orchestration(child("b", **attributes)).children["b"]) == expected
+
+
+def test_the_parents_context_is_framed_where_there_is_any() -> None:
+    title, body = {"S": "The trip"}, {"S": "Names: kyoto."}
+    first = "----- Context: the parent issue that this sub-issue is a part of -----"
+    last = "----- End of context -----\n\nown"
+    assert describe({}, "own") == "own"
+    only = describe({"parent_context_title": title}, "own")
+    assert only == f"{first}\nTitle: The trip\n{last}"
+    only = describe({"parent_context_description": body}, "own")
+    assert only == f"{first}\nNames: kyoto.\n{last}"
+
+
+# -- metadata
+
+
+def told(whole: Orchestration, channel: str, key: str = "b") -> dict[str, str]:
+    return channel_metadata(whole, whole.children[key], channel)
+
+
+def test_only_linears_tasks_say_where_they_are_in_linear() -> None:
+    credentials = {
+        "credentials_ref": {"S": "WS"},
+        "parent_issue_ref": {"S": "P"},
+        "linear_project_id": {"S": "PRJ"},
+        "linear_oauth_secret_arn": {"S": "arn"},
+        "linear_workspace_slug": {"S": "slug"},
+    }
+    whole = orchestration(child("b", display_id={"S": "E-1"}), **credentials)
+    assert told(whole, "linear") == {
+        "orchestration_id": ORCHESTRATION_ID,
+        "orchestration_sub_issue_id": "b",
+        "linear_workspace_id": "WS",
+        "parent_linear_issue_id": "P",
+        "linear_issue_id": "b",
+        "linear_issue_identifier": "E-1",
+        "linear_project_id": "PRJ",
+        "linear_oauth_secret_arn": "arn",
+        "linear_workspace_slug": "slug",
+    }
+    assert told(whole, "slack") == {
+        "orchestration_id": ORCHESTRATION_ID,
+        "orchestration_sub_issue_id": "b",
+    }
+
+
+def test_a_childs_own_place_in_linear_goes_before_the_parents() -> None:
+    own = {"credentials_ref": {"S": "own"}, "parent_issue_ref": {"S": "mine"}}
+    meta = {"credentials_ref": {"S": "WS"}, "parent_issue_ref": {"S": "P"}}
+    found = told(orchestration(child("b", **own), **meta), "linear")
+    assert (found["linear_workspace_id"], found["parent_linear_issue_id"]) == ("own", "mine")
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ({"M": {"x": {"S": "1"}, "y": {"N": "2"}, "z": {"NULL": True}}}, {"x": "1"}),
+        ({"S": "x"}, {}),
+        ({"M": "x"}, {}),
+    ],
+)
+def test_only_text_is_passed_on_of_a_rows_own_metadata(
+    raw: dict[str, Any], expected: dict[str, str]
+) -> None:
+    found = told(orchestration(child("b", channel_metadata=raw)), "slack")
+    assert {n: v for n, v in found.items() if not n.startswith("orchestration_")} == expected
+
+
+def test_metadata_without_a_meta_row_is_the_childs_own() -> None:
+    whole = parse_orchestration(ORCHESTRATION_ID, [child("b")])
+    assert whole is not None
+    assert told(whole, "linear")["linear_issue_id"] == "b"
+
+
+def test_a_predecessor_without_a_row_or_a_branch_is_no_base() -> None:
+    whole = orchestration(child("p0"), child("p1", **branch("one")), child("b", "p0", "p1", "gone"))
+    assert told(whole, "slack")["orchestration_base_branch"] == "one"
+
+
+JIRA = {"jira_cloud_id": "c", "jira_issue_key": "E-1"}
+
+
+@pytest.mark.parametrize(
+    ("channel", "own", "expected"),
+    [
+        ("linear", {}, {"linear_issue_id": {"S": "b"}}),
+        (
+            "jira",
+            {"jira_cloud_id": "c", "jira_issue_key": "E-1"},
+            {"jira_issue_identity": {"S": "c#E-1"}},
+        ),
+        ("jira", {"jira_cloud_id": "c"}, {}),
+        ("jira", {"jira_issue_key": "E-1"}, {}),
+        ("slack", {**JIRA, "linear_issue_id": "x"}, {}),
+    ],
+)
+def test_a_task_is_found_by_its_issue_in_the_channel_that_it_is_of(
+    channel: str, own: dict[str, str], expected: dict[str, Any]
+) -> None:
+    metadata_ = {"M": {name: {"S": value} for name, value in own.items()}}
+    made = draft(
+        orchestration(child("b", channel_metadata=metadata_), channel_source={"S": channel})
+    )
+    keys = ("linear_issue_id", "jira_issue_identity")
+    assert {name: made.item[name] for name in keys if name in made.item} == expected
+
+
+# -- attachments
+
+
+@pytest.mark.parametrize(
+    ("record", "warning"),
+    [
+        ({"S": "x"}, "not a map"),
+        ({"M": {"screening": {"M": {"status": {"S": "passed"}}}}}, "attachment None was left out"),
+        ({"M": {"attachment_id": {"S": "x"}, "screening": {"S": "passed"}}}, "not screened"),
+        ({"M": {"attachment_id": {"S": "x"}}}, "not screened"),
+    ],
+)
+def test_a_record_that_is_not_understood_is_left_out_and_the_others_are_passed_on(
+    record: dict[str, Any], warning: str
+) -> None:
+    own = {"pre_screened_attachments": {"L": [record, typed("a1")]}}
+    made = draft(orchestration(child("b", **own)))
+    assert attachments(made) == ["a1"]
+    assert warning in made.warnings[0]
+
+
+def test_attachments_that_are_no_list_are_none() -> None:
+    made = draft(orchestration(child("b", pre_screened_attachments={"L": "x"})))
+    assert "attachments" not in made.item
+
+
+def parents(raw: Any) -> TaskDraft:
+    text = raw if isinstance(raw, str) else json.dumps(raw)
+    return draft(orchestration(child("b"), pre_screened_attachments_json={"S": text}))
+
+
+def test_each_kind_of_value_is_passed_on_as_it_is() -> None:
+    more: dict[str, Any] = {
+        "n": None,
+        "t": True,
+        "i": 3,
+        "f": 1.5,
+        "z": 0.0,
+        "l": ["x", {"y": 1}],
+        "e": {},
+    }
+    (found,) = parents([{**passed("a1"), **more}]).item["attachments"]["L"]
+    fields = found["M"]
+    assert {name: fields[name] for name in more} == {
+        "n": {"NULL": True},
+        "t": {"BOOL": True},
+        "i": {"N": "3"},
+        "f": {"N": "1.5"},
+        "z": {"N": "0"},
+        "l": {"L": [{"S": "x"}, {"M": {"y": {"N": "1"}}}]},
+        "e": {"M": {}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("number", "fits"),
+    [
+        ("9" * 38, True),
+        ("9" * 39, False),
+        ("1" + "0" * 60, True),
+        ("-" + "9" * 38, True),
+        ("1e125", True),
+        ("1e126", False),
+        ("1e-130", True),
+        ("1e-131", False),
+        ("0.5", True),
+        ("0e500", True),
+    ],
+)
+def test_a_number_that_dynamodb_cannot_hold_leaves_its_attachment_out(
+    number: str,
+    fits: bool,  # noqa: FBT001
+) -> None:
+    raw = f'[{{"attachment_id": "a1", "screening": {{"status": "passed"}}, "n": {number}}}]'
+    made = parents(raw)
+    assert (attachments(made) == ["a1"]) is fits
+    assert fits or "number" in made.warnings[0]
+
+
+@pytest.mark.parametrize(("levels", "fits"), [(28, True), (29, False)])
+def test_what_is_nested_too_deep_leaves_its_attachment_out(levels: int, fits: bool) -> None:  # noqa: FBT001
+    deep: Any = "x"
+    for _ in range(levels):
+        deep = [deep]
+    made = parents([{**passed("a1"), "deep": deep}, passed("a2")])
+    assert attachments(made) == (["a1", "a2"] if fits else ["a2"])
+    assert fits or "nested too deep" in made.warnings[0]
+
+
+def test_half_a_character_leaves_its_attachment_out() -> None:
+    made = parents('[{"attachment_id": "a1", "x": "\\ud800"}]')
+    assert attachments(made) == []
+    assert "left out" in made.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [("{}", "is not a list"), ("[NaN]", "cannot be read"), ("not json", "cannot be read")],
+)
+def test_why_none_of_the_parents_attachments_is_passed_on_is_said_once(raw: str, said: str) -> None:
+    made = parents(raw)
+    assert len(made.warnings) == 1
+    assert said in made.warnings[0]
+    assert "attachments" not in made.item
+
+
+@pytest.mark.parametrize(
+    ("item", "size"),
+    [
+        ({}, 0),
+        ({"ab": {"S": "é"}}, 4),
+        ({"a": {"N": "123"}}, 4),
+        ({"a": {"NULL": True}}, 2),
+        ({"a": {"BOOL": False}}, 2),
+        ({"a": {"B": b"xyz"}}, 4),
+        ({"a": {"SS": ["x", "yz"]}}, 1 + 3 + 2 + 3),
+        ({"a": {"NS": ["1"]}}, 1 + 3 + 2),
+        ({"a": {"BS": [b"xy"]}}, 1 + 3 + 3),
+        ({"a": {"L": [{"S": "x"}, {"NULL": True}]}}, 1 + 3 + 2 + 2),
+        ({"a": {"M": {"b": {"S": "x"}}}}, 1 + 3 + 1 + 2),
+    ],
+)
+def test_what_an_item_takes(item: dict[str, Any], size: int) -> None:
+    assert size_of(item) == size

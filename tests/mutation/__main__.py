@@ -211,7 +211,7 @@ def _stages(module: str, *, quick: bool) -> list[Stage]:
     paths = sorted((ROOT / "tests" / "unit" / package).glob(f"test_{name}*.py"))
     own = [(str(path.relative_to(ROOT)),) for path in paths]
     if quick:
-        return [*own, *(() if package == "domain" else (_TABLES,))]
+        return [*own, *(() if package == "domain" else STAGES[package][:2])]
     return [*own, *STAGES[package]]
 
 
@@ -303,19 +303,21 @@ def page(verdicts: Sequence[Verdict]) -> str:
         "Made by `make mutation ARGS=--write`. Each module that decides, reads or writes is",
         "changed in one respect at a time; a mutant is killed when a test fails. Conditions of",
         "writes have a test of their own: `tests/simulation/test_conditions.py`, in every build.",
-        "A module that is not listed has not been judged yet.",
         "",
         "| module | mutants | killed | survived |",
         "|---|--:|--:|--:|",
     ]
     counts = Counter((v.module, v.outcome) for v in verdicts)
     modules = list(dict.fromkeys(v.module for v in verdicts))
+    unjudged = [f"`{module}`" for module in MODULES if module not in modules]
     for module in modules:
         killed, survived = counts[module, KILLED], counts[module, SURVIVED]
         lines.append(f"| `{module}` | {killed + survived} | {killed} | {survived} |")
     killed = sum(v.outcome == KILLED for v in verdicts)
     share = killed / len(verdicts) if verdicts else 1.0
     lines.append(f"| all | {len(verdicts)} | {killed} ({share:.1%}) | {len(verdicts) - killed} |")
+    if unjudged:
+        lines += ["", f"Not judged yet: {', '.join(unjudged)}."]
     for module in modules:
         left = [v.mutant for v in verdicts if v.module == module and v.outcome == SURVIVED]
         if left:

@@ -79,6 +79,7 @@ def branch(name: str) -> dict[str, Any]:
         (["one"], "one", None),
         (["one", "one"], "one", None),
         (["two", "one"], "main", '["one","two"]'),
+        (["größe", "one"], "main", '["größe","one"]'),
     ],
 )
 def test_base_branch(branches: list[str], base: str | None, merge: str | None) -> None:
@@ -492,6 +493,7 @@ def test_each_kind_of_value_is_passed_on_as_it_is() -> None:
         ("1e-131", False),
         ("0.5", True),
         ("0e500", True),
+        ("1e400", False),
     ],
 )
 def test_a_number_that_dynamodb_cannot_hold_leaves_its_attachment_out(
@@ -515,9 +517,10 @@ def test_what_is_nested_too_deep_leaves_its_attachment_out(levels: int, fits: bo
 
 
 def test_half_a_character_leaves_its_attachment_out() -> None:
-    made = parents('[{"attachment_id": "a1", "x": "\\ud800"}]')
-    assert attachments(made) == []
-    assert "left out" in made.warnings[0]
+    half = '{"attachment_id": "a1", "screening": {"status": "passed"}, "x": "\\ud800"}'
+    made = parents(f"[{half}, {json.dumps(passed('a2'))}]")
+    assert attachments(made) == ["a2"]
+    assert made.warnings[0].startswith("an attachment of the parent was left out")
 
 
 @pytest.mark.parametrize(

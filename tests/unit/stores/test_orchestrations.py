@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from reconciler.domain.model import Attempts
+from reconciler.domain.model import Attempts, ChildStatus
 from reconciler.errors import StoreUnavailableError
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
+from tests.simulation.storage import Index, KeySchema, TableSpec
 from tests.unit.stores.scripted import Scripted
 
 TABLE = "OrchestrationTable"
@@ -143,3 +144,59 @@ def test_the_record_of_failures_is_kept_for_thirty_days_and_says_until_when_it_h
     store(database).clear_attempts("orch_1")
     store(database).clear_attempts("orch_1")
     assert "Item" not in database.get_item(TableName=TABLE, Key=key("reconciler#attempts"))
+
+
+# -- by the index
+
+
+def indexed() -> MemoryDynamoDB:
+    index = {"Active": Index(KeySchema("child_status", "orchestration_id"))}
+    spec = TableSpec(TABLE, KeySchema("orchestration_id", "sub_issue_id"), index)
+    database = MemoryDynamoDB([spec])
+    for number in range(1, 6):
+        row = {**key("a", f"orch_{number}"), "title": {"S": "x"}, "updated_at": {"S": "then"}}
+        database.put_item(TableName=TABLE, Item={**row, "child_status": {"S": "ready"}})
+    database.put_item(TableName=TABLE, Item={**key("b"), "child_status": {"S": "blocked"}})
+    return database
+
+
+@pytest.mark.parametrize(
+    ("between", "expected"),
+    [
+        ((None, None), "12345"),
+        (("orch_2", "orch_4"), "234"),
+        (("orch_4", None), "45"),
+        ((None, "orch_2"), "12"),
+    ],
+)
+def test_the_children_of_a_status_are_read_between_two_ids_both_included(
+    between: tuple[str | None, str | None], expected: str
+) -> None:
+    database = indexed()
+    page = store(database).active_page("Active", ChildStatus.READY, between, None)
+    assert "".join(item["orchestration_id"]["S"][-1] for item in page.items) == expected
+    assert (page.last, page.rows) == (True, len(expected))
+    assert set(page.items[0]) == {"orchestration_id", "sub_issue_id", "child_status", "updated_at"}
+    first = store(database).active_page("Active", ChildStatus.READY, between, None, limit=1)
+    assert (first.last, first.rows) == (False, 1)
+    rest = store(database).active_page("Active", ChildStatus.READY, between, first.next_key)
+    assert [*first.items, *rest.items] == list(page.items)
+
+
+def test_a_page_may_have_taken_more_rows_than_it_has() -> None:
+    assert [Page([key("a")], None, 0.0, rows_read=n).rows for n in (None, 0, 7)] == [1, 0, 7]
+
+
+def test_children_are_read_by_name_and_none_of_them_where_some_are_not() -> None:
+    database = MemoryDynamoDB()
+    database.put_item(TableName=TABLE, Item={**key("a"), "title": {"S": "x"}})
+    found = store(database).read_children([("orch_1", "a"), ("orch_1", "gone")])
+    assert found.keys() == {("orch_1", "a")}
+    assert "title" not in found["orch_1", "a"].item
+    left: dict[str, Any] = {"UnprocessedKeys": {TABLE: {"Keys": []}}}
+    assert OrchestrationStore(Scripted(left).dynamodb, TABLE).read_children([("o", "a")]) == {}
+
+
+def test_what_dependents_are_judged_by_may_be_a_moment_old() -> None:
+    database = holding(key("a"))
+    assert store(database).read_children([("orch_1", "a")]) == {}

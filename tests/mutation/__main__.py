@@ -27,7 +27,7 @@ import signal
 import sys
 import time
 import tomllib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
@@ -138,15 +138,18 @@ def _become(module: str, source: str) -> None:
         _compiled(module, _path(module).read_text()), _compiled(module, source)
     )
     if changed is not None:
-        gc.unfreeze()
-        for function in gc.get_objects():
-            if isinstance(function, FunctionType) and function.__code__ in changed:
-                function.__code__ = changed[function.__code__]
+        for code, other in changed.items():
+            for function in _functions[code]:
+                function.__code__ = other
         return
     for name in [n for n in sys.modules if n.partition(".")[0] in {"reconciler", "tests"}]:
         if not name.startswith("tests.mutation"):
             del sys.modules[name]
     sys.meta_path.insert(0, _Mutated(module, source))
+
+
+_functions: dict[CodeType, list[FunctionType]] = defaultdict(list)
+"""The project's functions by their code, as it has been imported."""
 
 
 def _changed_functions(old: CodeType, new: CodeType) -> dict[CodeType, CodeType] | None:
@@ -243,6 +246,9 @@ def _prepare(modules: Sequence[str], *, quick: bool) -> None:
     files = [f for name in named for f in ([name] if name.endswith(".py") else _tests_of(name))]
     for name in (*_PRELOADED, *(f.removesuffix(".py").replace("/", ".") for f in files)):
         importlib.import_module(name)
+    for function in gc.get_objects():
+        if isinstance(function, FunctionType) and str(function.__module__).startswith("reconciler"):
+            _functions[function.__code__].append(function)
     gc.freeze()
     for stage in stages:
         passed, seconds = _run(modules[0], _path(modules[0]).read_text(), stage)

@@ -131,13 +131,18 @@ def mutants(source: str) -> list[CodeMutant]:
             if essence not in seen and not _in_a_dataclass_decorator(source, changed):
                 seen.add(essence)
                 found.append(_described(name, source, changed))
+    found = [mutant for mutant in found if not _for_the_type_checker(mutant)]
     return sorted(found, key=lambda mutant: (mutant.line, mutant.operator, mutant.after))
 
 
 def _in_a_dataclass_decorator(source: str, changed: str) -> bool:
     """That values are frozen and have slots guards against slips; nothing depends on it."""
-    mark = "@dataclass(frozen=True, slots=True)"
-    return changed.count(mark) < source.count(mark)
+    marks = ("@dataclass(frozen=True, slots=True)", "@dataclass(slots=True)")
+    return any(changed.count(mark) < source.count(mark) for mark in marks)
+
+
+def _for_the_type_checker(mutant: CodeMutant) -> bool:
+    return mutant.before == "if TYPE_CHECKING:"
 
 
 def _described(operator: str, source: str, changed: str) -> CodeMutant:

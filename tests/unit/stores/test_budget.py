@@ -253,3 +253,28 @@ def test_slots_that_were_read_for_a_report_are_of_no_use() -> None:
 def test_a_budget_that_cannot_be_read_has_no_room_and_says_why() -> None:
     found = unreadable(ConflictError("it broke"))
     assert (found.room, found.problem) == (0, "it broke")
+
+
+@pytest.mark.parametrize("rivals", [0, 1, 2])
+def test_the_row_is_read_again_only_after_a_pruning_that_was_lost(rivals: int) -> None:
+    database = MemoryDynamoDB()
+    marker(database, "gone")
+    read, write = database.get_item, database.update_item
+    reads: list[str] = []
+    left = [f"gone-{number}" for number in range(rivals)]
+
+    def counted(**request: Any) -> Any:
+        if request["TableName"] == "OrchestrationTable":
+            reads.append("row")
+        return read(**request)
+
+    def overtaken(**request: Any) -> Any:
+        if left:
+            marker(database, left.pop(), version={"N": str(rivals - len(left))})
+        return write(**request)
+
+    database.get_item = counted  # type: ignore[method-assign]
+    database.update_item = overtaken  # type: ignore[method-assign]
+    slots = budget(database).open("u")
+    assert len(reads) == 1 + rivals
+    assert slots.version == str(rivals + 1)

@@ -200,3 +200,16 @@ def test_children_are_read_by_name_and_none_of_them_where_some_are_not() -> None
 def test_what_dependents_are_judged_by_may_be_a_moment_old() -> None:
     database = holding(key("a"))
     assert store(database).read_children([("orch_1", "a")]) == {}
+
+
+@pytest.mark.parametrize(("status", "adopted"), [("releasing", False), ("ready", True)])
+def test_a_claim_is_adopted_only_as_it_was_read(status: str, adopted: bool) -> None:  # noqa: FBT001
+    database = MemoryDynamoDB()
+    row = {**key("b"), "child_status": {"S": status}, "updated_at": {"S": "then"}}
+    database.put_item(TableName=TABLE, Item=row)
+    whole = store(database).read("orch_1")
+    assert whole is not None
+    database.put_item(TableName=TABLE, Item={**row, "updated_at": {"S": "now"}})
+    action = store(database).set_adopted(whole.children["b"], "T1", None, "later")
+    dynamodb = DynamoDB(database)  # type: ignore[arg-type]
+    assert (dynamodb.transact([action]) is None) is adopted

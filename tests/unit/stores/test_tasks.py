@@ -73,6 +73,15 @@ def test_of_two_that_are_equally_old_the_same_counts_each_time() -> None:
     assert found.task_id == "T1"
 
 
+def test_one_that_does_not_say_when_it_was_made_is_the_oldest() -> None:
+    database = MemoryDynamoDB()
+    put(database, "T1", idempotency_key="k", created_at="2026-06-09T12:00:00Z")
+    put(database, "T2", idempotency_key="k")
+    found = store(database).find("k")
+    assert found is not None
+    assert found.task_id == "T2"
+
+
 def test_whoever_waits_for_admission_is_counted_over_all_pages() -> None:
     first = {"Items": [{"task_id": {"S": "T1"}}], "LastEvaluatedKey": {"task_id": {"S": "T1"}}}
     client = Scripted(first, {"Items": [{"task_id": {"S": "T2"}}]})

@@ -133,3 +133,10 @@ def test_a_refusal_is_botocores() -> None:
     body = b'{"__type": "x#ResourceNotFoundException", "message": "no", "Items": []}'
     with pytest.raises(ClientError, match="ResourceNotFoundException"):
         answering(400, body).scan(TableName="t")
+
+
+def test_items_of_an_answer_that_is_a_refusal_are_left_where_they_are() -> None:
+    response = {"status_code": 400, "headers": {}, "body": b'{"Items": []}'}
+    ours: dict[str, Any] = {}
+    take_items(MODEL.operation_model("Scan"), response, ours)
+    assert (response["body"], ours) == (b'{"Items": []}', {})

@@ -39,13 +39,15 @@ class SweepSummary:
     coverage: Coverage = Coverage.FULL
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values; a report adds what a repair would do."""
+        """Return it as plain values; a report adds what a repair would do.
+
+        One that went by an index says so (``coverage``); what says nothing of it read everything.
+        """
         counts = self.counts
         summary: dict[str, Any] = {
             "sweep_id": self.sweep_id,
             "mode": self.mode,
             "complete": self.complete,
-            "coverage": self.coverage.value,
             "segments": self.segments,
             **{name: getattr(counts, name) for name in INTEGERS},
             "duration_seconds": round(self.duration_seconds, 3),
@@ -58,6 +60,8 @@ class SweepSummary:
         }
         if self.mode != "repair":
             summary["planned"] = dict(sorted(counts.planned.items()))
+        if self.coverage is Coverage.ACTIVE:
+            summary["coverage"] = self.coverage.value
         return summary
 
     @property

@@ -142,7 +142,7 @@ class SweepStore:
         if summary["complete"]:
             entries = json.dumps(stuck)
             values["last_complete"] = said
-            if summary["coverage"] == "full":
+            if summary.get("coverage") != "active":
                 values["last_full"] = said
             values["stuck"] = {"S": entries if len(entries) <= _LONGEST_RECORD else "[]"}
         self._dynamodb.call(

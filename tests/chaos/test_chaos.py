@@ -116,7 +116,7 @@ def recover(stage: Stage, mayhem: Mayhem, seconds: float) -> Run:
             },
             sweeps=len(stage.sweeps),
             incomplete_sweeps=len(stage.sweeps) - len(complete),
-            sweeps_by_index=sum(s["coverage"] == "active" for s in stage.sweeps.values()),
+            sweeps_by_index=sum(s.get("coverage") == "active" for s in stage.sweeps.values()),
             exits={name: child.restarts for name, child in stage.supervisor.children.items()},
             unrecovered=frozenset(unrecovered),
             bound_seconds=allowed,

@@ -298,7 +298,7 @@ def print_summary(summary: dict[str, Any]) -> None:
 
 
 def _summary_lines(summary: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    active = "active " if summary["coverage"] == "active" else ""
+    active = "active " if summary.get("coverage") == "active" else ""
     read = (
         f"{summary['rows_scanned']} {active}rows of {summary['orchestrations_scanned']} "
         f"orchestrations in {_plural(summary['segments'], 'segment')}; "

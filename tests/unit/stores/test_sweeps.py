@@ -91,8 +91,8 @@ def test_a_lock_that_does_not_say_whose_it_is_is_held_by_somebody(
 def test_the_last_sweep_and_the_last_complete_one_are_told_apart() -> None:
     store = sweeps(MemoryDynamoDB(lag=lambda *_: 100))
     assert store.recorded() is None
-    whole = {"complete": True, "coverage": "full", "n": 1}
-    half = {"complete": False, "coverage": "full", "n": 2}
+    whole = {"complete": True, "n": 1}
+    half = {"complete": False, "n": 2}
     by_index = {"complete": True, "coverage": "active", "n": 3}
     stuck = [{"id": "b"}]
     store.record(half, stuck)
@@ -108,7 +108,7 @@ def test_the_last_sweep_and_the_last_complete_one_are_told_apart() -> None:
 def test_more_stuck_work_than_a_row_holds_is_left_out(characters: int, kept: bool) -> None:  # noqa: FBT001
     database = MemoryDynamoDB()
     entry = {"x": "y" * (characters - len('[{"x": ""}]'))}
-    sweeps(database).record({"complete": True, "coverage": "full"}, [entry])
+    sweeps(database).record({"complete": True}, [entry])
     recorded = sweeps(database).recorded()
     assert recorded is not None
     assert recorded.stuck == ([entry] if kept else [])

@@ -19,6 +19,7 @@ import tornado.options
 from celery.app.control import Inspect
 from celery.bin.celery import celery as celery_command
 
+from docs import generate_settings
 from docs.commands import ROOT, Shown, Simple, documents, shown, simple_commands
 from reconciler.cli.main import COMMANDS, root
 from reconciler.errors import SettingsError
@@ -154,6 +155,12 @@ def check_args(target: str, arguments: Sequence[str]) -> None:
 @pytest.mark.parametrize("each", EVERYTHING, ids=lambda each: each.where)
 def test_what_is_shown_exists(each: Shown) -> None:
     check(each)
+
+
+def test_the_page_of_settings_is_that_of_the_settings() -> None:
+    """`python -m docs.generate_settings` makes it."""
+    page = generate_settings.PATH.read_text(encoding="utf-8")
+    assert page == generate_settings.render()
 
 
 def test_the_documents_show_something() -> None:

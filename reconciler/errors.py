@@ -112,6 +112,7 @@ DEFECTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError
 
 
 ERROR_KINDS = (
+    "settings",
     "usage",
     "unknown_orchestration",
     "unknown_child",

@@ -66,7 +66,8 @@ def repair_bounds(settings: Settings) -> dict[str, float]:
 
     From when it is first acted on, and for as long as it is tried again, two intervals more: the
     sweep that finds it, and one for the time that this takes. What is older has not been mended,
-    and will not be.
+    and will not be. A parent that nobody settled is found by a full scan alone, which with an index
+    is not each sweep.
     """
     interval = settings.sweep_interval_seconds
     grace = settings.stranded_grace_seconds
@@ -75,6 +76,7 @@ def repair_bounds(settings: Settings) -> dict[str, float]:
     invoked = settings.orchestrator_function_arn is not None
     nudged = settings.settle_mode == "nudge"
     start = settings.task_start_timeout_seconds
+    unseen = settings.full_scan_interval_seconds if settings.active_index_name is not None else 0
     acted_on = {
         Code.LOST_RELEASE: grace,
         Code.LOST_TERMINAL: grace,
@@ -82,7 +84,7 @@ def repair_bounds(settings: Settings) -> dict[str, float]:
         Code.ABANDONED_CLAIM: settings.claim_timeout_seconds,
         Code.UNSTARTED_TASK: start * (1 + waits if invoked else 1),
         Code.MISSING_TASK_ID: grace,
-        OrchestrationCode.UNSETTLED_PARENT: grace + (interval * waits if nudged else 0),
+        OrchestrationCode.UNSETTLED_PARENT: grace + unseen + (interval * waits if nudged else 0),
     }
     return {code.value: float(seconds + 2 * interval) for code, seconds in acted_on.items()}
 

@@ -71,6 +71,14 @@ def test_what_can_be_repaired_has_a_bound() -> None:
     assert off[OrchestrationCode.UNSETTLED_PARENT] == 120 + 2 * 300
 
 
+def test_an_index_shows_no_parent_so_its_bound_is_that_of_full_scans() -> None:
+    full = settings(FULL_SCAN_INTERVAL_SECONDS="7200")
+    by_index = settings(FULL_SCAN_INTERVAL_SECONDS="7200", ACTIVE_INDEX_NAME="ChildStatusIndex")
+    code = OrchestrationCode.UNSETTLED_PARENT
+    assert repair_bounds(by_index)[code] == repair_bounds(full)[code] + 7200
+    assert {**repair_bounds(by_index), code: 0} == {**repair_bounds(full), code: 0}
+
+
 @pytest.mark.parametrize(
     ("counts", "complete", "extent"),
     [

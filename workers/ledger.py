@@ -317,7 +317,9 @@ class Ledger:
 
     def known(self) -> Known:
         """Return what earlier sweeps have left for the next one to go by."""
-        return known_from(self.last_full(), self.last(complete=True), self.last_stuck())
+        return known_from(
+            self.last(), self.last_full(), self.last(complete=True), self.last_stuck()
+        )
 
     def last_stuck(self) -> list[dict[str, Any]]:
         """Return what was stuck after the last complete sweep: the 1000 oldest, oldest first."""

@@ -138,7 +138,7 @@ def _keys(wanted: Wanted, described: Mapping[str, Any]) -> Iterator[Finding]:
         said = f"{wanted.name} has the key {' + '.join(keys)}, and {right} was expected"
         advice = f"see that {wanted.setting} names the {wanted.title}, and not another table"
         yield failure(CHECK, wanted.title, said, advice)
-    elif any(types[key] != "S" for key in keys):
+    elif any(types.get(key, "S") != "S" for key in keys):
         said = f"{wanted.name} has a key that is not a string"
         yield failure(CHECK, wanted.title, said, f"the key {right} must be of type S")
 

@@ -30,12 +30,14 @@ class Known:
     """What earlier sweeps have left.
 
     ``full_ended_at``: when the last complete full scan ended, in epoch seconds; None: never.
+    ``index_failed``: the last sweep went by the index, and was not complete.
     ``stuck``: orchestrations in which something was stuck when the last complete sweep ended;
     None where not all of them are known.
     """
 
     full_ended_at: float | None = None
     stuck: tuple[str, ...] | None = None
+    index_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ EVERYTHING = Scope()
 
 
 def known_from(
+    last: Mapping[str, Any] | None,
     last_full: Mapping[str, Any] | None,
     last_complete: Mapping[str, Any] | None,
     stuck: Iterable[Mapping[str, Any]],
@@ -62,18 +65,20 @@ def known_from(
     ended = (last_full or {}).get("ended_at")
     whole = last_complete is not None and sum(last_complete["stuck"].values()) <= len(entries)
     names = tuple(dict.fromkeys(str(entry["orchestration_id"]) for entry in entries))
-    return Known(float(ended) if ended is not None else None, names if whole else None)
+    failed = last is not None and last.get("coverage") == "active" and not last["complete"]
+    return Known(float(ended) if ended is not None else None, names if whole else None, failed)
 
 
 def choose_scope(settings: Settings, known: Known, now: float, *, full: bool = False) -> Scope:
     """Return what a sweep that begins at ``now`` (epoch seconds) is to look at.
 
     Everything, unless there is an index, a full scan is not due, and all that was stuck is known.
-    A full scan that failed, or was not complete, is due again at once.
+    A full scan that failed, or was not complete, is due again at once; and one is made in the place
+    of the index where a sweep by it was not complete, since the index may be gone, or forbidden.
     """
-    if full or settings.active_index_name is None or known.stuck is None:
+    if full or settings.active_index_name is None:
         return EVERYTHING
-    if known.full_ended_at is None:
+    if known.stuck is None or known.full_ended_at is None or known.index_failed:
         return EVERYTHING
     since = now - known.full_ended_at
     # A time that lies ahead is of a clock that was wrong; it must not put the scan off for ever.

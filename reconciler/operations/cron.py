@@ -15,9 +15,9 @@ from typing import Any
 
 import structlog
 
-from reconciler.errors import ReconcilerError, TemporaryError
+from reconciler.errors import AccessError, ReconcilerError, TableMissingError, TemporaryError
 from reconciler.operations.context import Evaluation, Stuck
-from reconciler.operations.coverage import EVERYTHING, Scope, choose_scope, known_from
+from reconciler.operations.coverage import EVERYTHING, Coverage, Scope, choose_scope, known_from
 from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.summary import SweepSummary
 from reconciler.operations.sweep import OnEvaluation, Progress, new_sweep_id, run_inline_sweep
@@ -98,7 +98,15 @@ def run_cron_sweep(
         if aside is not None:
             reconciler.metrics.increment("reconciler_sweeps_total", outcome="overlapped")
             return CronSweep(SweepSummary(new_sweep_id(), "repair", False, 0, 0.0), aside)  # noqa: FBT003 - a field
-        summary = sweep(_scope(reconciler, settings, full=full))
+        scope = _scope(reconciler, settings, full=full)
+        try:
+            summary = sweep(scope)
+        except (AccessError, TableMissingError) as error:
+            if scope.coverage is Coverage.FULL:
+                raise
+            # It may be the index alone that is forbidden, or gone: nobody is to wait for that.
+            log.warning("orch.sweep.failed", error_kind=error.kind, detail=str(error))
+            summary = sweep()
         _record(reconciler, summary, stuck)
     return CronSweep(summary)
 
@@ -113,7 +121,7 @@ def _scope(reconciler: Reconciler, settings: Settings, *, full: bool) -> Scope:
         return EVERYTHING
     if recorded is None:
         return EVERYTHING
-    known = known_from(recorded.last_full, recorded.last_complete, recorded.stuck)
+    known = known_from(recorded.last, recorded.last_full, recorded.last_complete, recorded.stuck)
     return choose_scope(settings, known, reconciler.clock().timestamp())
 
 

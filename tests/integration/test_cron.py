@@ -6,13 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Event
 from typing import Any
 
 import pytest
 
 from reconciler import aws_lambda
-from reconciler.errors import ThrottledError
+from reconciler.errors import AccessError, ThrottledError
 from reconciler.operations import cron
 from reconciler.operations.counts import Counts
 from reconciler.operations.cron import CronSweep, run_cron_sweep
@@ -20,6 +21,7 @@ from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.scan import SegmentCursor, SegmentResult
 from reconciler.operations.sweep import run_inline_sweep
 from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.sweeps import LEASE_SECONDS, LOCK_ROW, SweepStore
 from tests.support.emf import emf_lines, values
 from tests.support.processes import PATIENCE_SECONDS, ROOT, until
@@ -377,3 +379,38 @@ def test_with_more_stuck_than_is_remembered_all_of_it_is_read(
     assert sweep(world).summary.coverage.value == "full"
     second = sweep(world).summary
     assert (second.coverage.value, second.counts.stuck) == ("full", {"unsettled_parent": 2})
+
+
+@pytest.mark.parametrize("endpoint", ["dynamodb_local"], indirect=True)
+def test_an_index_that_is_gone_costs_no_more_than_every_other_sweep(
+    make_world: Callable[..., World],
+) -> None:
+    """Nobody has to notice: a full scan finds in its place what it would have shown."""
+    world = make_world(ACTIVE_INDEX_NAME="Active")
+    assert sweep(world).summary.complete
+    found = world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
+    world = replace(world, settings=world.settings.model_copy(update={"active_index_name": "Gone"}))
+    assert not sweep(world).summary.complete
+    assert world.statuses(found)["b"] == "blocked"
+    assert sweep(world).summary.complete
+    assert world.statuses(found)["b"] == "released"
+
+
+@LIGHTER
+def test_an_index_that_is_forbidden_is_done_without_at_once(
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(ACTIVE_INDEX_NAME="Active")
+    assert sweep(world).summary.complete
+    found = world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
+
+    def denied(*_: Any, **__: Any) -> None:
+        raise AccessError("query on Active: AccessDeniedException")
+
+    monkeypatch.setattr(OrchestrationStore, "active_page", denied)
+    assert sweep(world).summary.coverage.value == "full"
+    assert world.statuses(found)["b"] == "released"
+    monkeypatch.setattr(OrchestrationStore, "scan_page", denied)
+    world.clock.forward(1)
+    with pytest.raises(AccessError):
+        sweep(world)

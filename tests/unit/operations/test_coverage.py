@@ -38,15 +38,19 @@ def test_by_the_index_while_no_full_scan_is_due_and_all_that_is_stuck_is_known()
         (Known(NOW - 60, None), {}, False),
         (Known(NOW - EVERY, ()), {}, False),
         (Known(NOW + 60, ()), {}, False),
+        (Known(NOW - 60, (), index_failed=True), {}, False),
     ],
-    ids=["no index", "asked for", "new", "never full", "not all known", "due", "from the future"],
+    ids=[
+        *("no index", "asked for", "new", "never full", "not all known", "due", "from the future"),
+        "the index failed",
+    ],
 )
 def test_everything_otherwise(known: Known, changes: dict[str, str], *, full: bool) -> None:
     assert choose_scope(settings(**changes), known, NOW, full=full) is EVERYTHING
 
 
 def summary(**stuck: int) -> dict[str, Any]:
-    return {"ended_at": NOW - 60, "stuck": stuck}
+    return {"ended_at": NOW - 60, "stuck": stuck, "complete": True}
 
 
 def entry(orchestration_id: str) -> dict[str, Any]:
@@ -54,16 +58,26 @@ def entry(orchestration_id: str) -> dict[str, Any]:
 
 
 def test_each_orchestration_that_was_stuck_is_known_once() -> None:
-    found = known_from(
-        summary(), summary(lost_release=2, over_budget=1), [entry("a"), entry("b"), entry("a")]
-    )
+    stuck = [entry("a"), entry("b"), entry("a")]
+    found = known_from(summary(), summary(), summary(lost_release=2, over_budget=1), stuck)
     assert found == Known(NOW - 60, ("a", "b"))
 
 
+@pytest.mark.parametrize(
+    ("coverage", "complete", "failed"),
+    [("active", True, False), ("active", False, True), (None, False, False)],
+)
+def test_an_index_that_could_not_be_read_is_remembered(
+    coverage: str | None, *, complete: bool, failed: bool
+) -> None:
+    last = {**summary(), "coverage": coverage, "complete": complete}
+    assert known_from(last, summary(), summary(), []) == Known(NOW - 60, (), failed)
+
+
 def test_a_list_that_was_cut_says_that_not_all_of_it_is_known() -> None:
-    found = known_from(summary(), summary(lost_release=3), [entry("a"), entry("b")])
+    found = known_from(summary(), summary(), summary(lost_release=3), [entry("a"), entry("b")])
     assert found.stuck is None
 
 
 def test_nothing_is_known_where_no_sweep_was_ever_complete() -> None:
-    assert known_from(None, None, []) == Known(None, None)
+    assert known_from(None, None, None, []) == Known(None, None)

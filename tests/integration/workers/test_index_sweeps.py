@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import celery as celery_app
 import pytest
 
+from reconciler.errors import ERROR_KINDS
+from reconciler.observability.redis_metrics import read_series
+from reconciler.operations.coverage import Coverage
+from reconciler.operations.scan import SegmentCursor
 from tests.integration.workers.conftest import RealClock
 from tests.support.processes import Celery, run_reconciler, until
 from tests.support.world import build_world
-from workers.names import ACTIVE, SEGMENT, SWEEP
+from workers.ledger import Plan
+from workers.names import ACTIVE, SEGMENT, SWEEP, SWEEP_QUEUE
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
@@ -65,6 +72,26 @@ def test_what_only_a_full_scan_finds_is_looked_at_until_it_is_settled(
     log = (tmp_path / "w1.log").read_text(errors="replace")
     assert ACTIVE in log
     assert SEGMENT in log
+
+
+def test_a_worker_that_lacks_the_name_says_so_and_the_sweep_is_not_complete(
+    endpoint: str, broker: str, tmp_path: Path
+) -> None:
+    """As while the setting goes out: one began the sweep by the index, and this one has none."""
+    celery = Celery(build_world(endpoint), broker, tmp_path)
+    celery.redis.flushall()
+    cursor = SegmentCursor("sweep:1", 0, 1)
+    celery.ledger.start("sweep:1", Plan("repair", 1, Coverage.ACTIVE), ["segment:0:0"])
+    sender = celery_app.Celery(broker=f"{celery.broker}/0")
+    with celery.worker():
+        sender.send_task(ACTIVE, args=(asdict(cursor),), queue=SWEEP_QUEUE)
+        summary = until("the sweep to end", celery.ledger.last)
+    sender.close()
+    assert (summary["complete"], summary["coverage"], summary["errors"]) == (False, "active", 1)
+    counted = read_series(celery.redis, celery.world.settings)
+    assert counted["reconciler_errors_total", (("kind", "settings"),), ""] == 1
+    assert "settings" in ERROR_KINDS
+    assert "ACTIVE_INDEX_NAME is not set here" in (tmp_path / "w1.log").read_text(errors="replace")
 
 
 def _other_than(found: dict[str, Any] | None, before: dict[str, Any] | None) -> Any:

@@ -89,8 +89,12 @@ def _send(
             enqueuer.segment(cursor, plan.coverage, report=report)
     for orchestration_id in carried:
         unit = unit_of_evaluation(orchestration_id)
-        if held.ledger.is_open(sweep_id, unit):
-            _publish_evaluation(held, enqueuer, orchestration_id, sweep_id, report=report)
+        if not held.ledger.is_open(sweep_id, unit):
+            continue
+        sent = enqueuer.evaluate(orchestration_id, sweep_id, report=report)
+        if not sent and not held.gate.held_for(unit, sweep_id):
+            # It is under way for a sweep that was given up, whose word will not reach this one.
+            settle(held, sweep_id, unit, Counts(), unread=True)
 
 
 def _cursors(sweep_id: str, plan: Plan) -> list[SegmentCursor]:

@@ -181,6 +181,19 @@ def test_a_redelivery_looks_again_at_what_was_stuck_though_a_full_scan_is_due_by
     assert indexed.evaluations == ["orch_1"]
 
 
+def test_what_is_still_looked_at_for_another_sweep_is_not_said_to_have_been(
+    held: Resources, indexed: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is it waited for: the sweep is not complete, and the next one reads everything."""
+    monkeypatch.setattr(indexed, "evaluate", lambda *_, **__: False)
+    held.gate.enter("evaluate:orch_1", 60, "sweep:0")
+    start(held, 1)
+    assert held.ledger.settle("sweep:2", FIRST, Counts()), "nothing else is waited for"
+    held.ledger.close("sweep:2")
+    assert (held.ledger.last() or {})["complete"] is False
+    assert held.ledger.known().index_failed
+
+
 def test_all_of_it_is_read_when_a_person_asks_for_it(held: Resources, indexed: Sent) -> None:
     begun = start(held, 3, full=True)
     assert begun["coverage"] == "full"

@@ -464,3 +464,75 @@ def test_of_many_that_it_waits_for_three_are_named(count: int, said: str) -> Non
     tasks = [task(row.sub_issue_id, "RUNNING") for row in before]
     found = look(*before, child("b", "blocked", *(row.sub_issue_id for row in before)), tasks=tasks)
     assert found.children["b"].reason == f"waits for {said}"
+
+
+@pytest.mark.parametrize(
+    ("age", "count", "expected"),
+    [
+        (5, 1, Code.DANGLING_DEPENDENCY),  # all rows are there: it will not come
+        (5, 2, Code.WITHIN_GRACE),
+        (LONG, 2, Code.DANGLING_DEPENDENCY),
+        (LONG, 1, Code.DANGLING_DEPENDENCY),
+    ],
+)
+def test_a_missing_row_is_waited_for_only_while_rows_may_still_come(
+    age: float, count: int, expected: Code
+) -> None:
+    assert code_of(look(child("b", "blocked", "nowhere", age=age), count=count)) is expected
+
+
+def test_what_has_no_row_is_named_and_so_is_what_waits_behind() -> None:
+    found = look(child("b", "blocked", "nowhere"), child("c", "blocked", "b")).children
+    assert found["b"].reason == "it depends on nowhere, which has no row"
+    assert found["b"].blockers == ("nowhere",)
+    assert found["c"].reason.startswith("everything that it waits for depends on an id")
+    assert found["c"].blockers == ("b",)
+
+
+def whole_of(*children: Child, **meta_changes: Any) -> Diagnosis:
+    rows = {c.sub_issue_id: c for c in children}
+    row = replace(meta(len(children)), **meta_changes)
+    return diagnose(Orchestration(ORCHESTRATION_ID, row, rows), Evidence(), POLICY, NOW)
+
+
+@pytest.mark.parametrize(
+    ("children", "changes", "code", "said"),
+    [
+        ((), {"settled": True}, "settled", "the parent has been settled"),
+        ((child("b", "ready", age=5),), {"settled": True}, "in_progress", "1 of 1 children"),
+        ((child("b", "succeeded"),), {"child_count": 2}, "rows_missing", "1 of 2 child rows"),
+        ((child("b", "failed", age=5),), {"child_count": 2}, "in_progress", "1 of 2 child rows"),
+        ((child("b", "failed"),), {"child_count": None}, "unsettled_parent", "nobody has settled"),
+        ((child("b", "skipped", age=119),), {}, "in_progress", "has just finished"),
+        ((child("b", "skipped", age=120),), {}, "unsettled_parent", "nobody has settled"),
+        ((child("b", "ready"), child("c", "failed")), {}, "in_progress", "1 of 2 children"),
+        ((), {}, "unsettled_parent", "nobody has settled"),
+        ((), {"child_count": None}, "unsettled_parent", "nobody has settled"),
+        ((), {"created_at": ago(5)}, "in_progress", "has just finished"),
+    ],
+)
+def test_how_the_whole_stands(
+    children: tuple[Child, ...], changes: dict[str, Any], code: str, said: str
+) -> None:
+    found = whole_of(*children, **changes)
+    assert found.code.value == code
+    assert said in found.reason
+
+
+def test_since_when_the_parent_waits_to_be_settled() -> None:
+    two = (child("a", "succeeded", age=900), child("b", "failed", age=600))
+    assert whole_of(*two).since == moment(ago(600))
+    timeless = child("c", "skipped", updated_at={"S": "yesterday"})
+    assert whole_of(*two, timeless).since == moment(ago(600))
+    assert whole_of(timeless).since is None
+
+
+def test_only_what_would_be_repaired_is_quarantined_and_it_says_for_what() -> None:
+    rows = {"a": child("a", "ready"), "b": child("b", "paused")}
+    whole = Orchestration(ORCHESTRATION_ID, meta(2), rows)
+    later = timestamp(NOW + timedelta(hours=1))
+    attempts = Attempts(3, "it broke", ago(60), later, whole.fingerprint)
+    found = diagnose(replace(whole, attempts=attempts), Evidence(), POLICY, NOW)
+    assert (code_of(found, "a"), code_of(found)) == (Code.QUARANTINED, Code.UNKNOWN_STATUS)
+    assert found.children["a"].reason.startswith("lost_release; left alone until")
+    assert found.children["a"].since == moment(ago(60))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from reconciler.domain.model import (
+    ACTIVE_CHILD,
     Attempts,
     Child,
     ChildStatus,
@@ -53,6 +54,7 @@ def test_a_time_is_written_as_the_platform_does() -> None:
 def test_only_three_states_are_terminal(status: ChildStatus | None) -> None:
     final = {ChildStatus.SUCCEEDED, ChildStatus.FAILED, ChildStatus.SKIPPED}
     assert replace(CHILD, status=status).terminal is (status in final)
+    assert status is None or (status in ACTIVE_CHILD) is (status not in final)
 
 
 def test_the_key_of_a_retry_names_the_earlier_task() -> None:

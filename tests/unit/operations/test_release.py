@@ -12,6 +12,7 @@ import pytest
 from reconciler.domain.diagnosis import LONG_AGO
 from reconciler.domain.model import Orchestration
 from reconciler.errors import PipelineUnavailableError
+from reconciler.operations import release as release_module
 from reconciler.operations.context import Context, ReleaseResult, Unpaced
 from reconciler.operations.release import Releaser, known, stranded_seconds
 from reconciler.stores.budget import HeldSlots
@@ -348,3 +349,47 @@ def test_what_else_was_in_the_way_is_told_by_its_place(budgeted: World) -> None:
     assert unlimited.outcome == "no_longer_due"
     adopted = lost(budgeted, FINE, FAILED, own=0)
     assert adopted.outcome == "no_longer_due"
+
+
+def test_an_interrupted_release_is_seen_though_replicas_lag(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = world.seed({"b": []})
+    release(world, found, pipeline=Pipeline(down=True))
+    monkeypatch.setattr(world.client, "lag", lambda *_: 100)
+    assert release(world, found, pipeline=Pipeline()).outcome == "reinvoked"
+
+
+def test_a_task_that_is_gone_by_now_is_not_adopted(world: World) -> None:
+    found = world.seed({"b": []})
+    task_id = world.task(found, "b", "RUNNING")
+    read = whole(world, found)
+    task = world.reconciler().tasks.read_all([task_id])[task_id]
+    assert task is not None
+    key = {"task_id": {"S": task_id}}
+    world.client.delete_item(TableName=world.settings.task_table_name, Key=key)
+    result = releaser(world).adopt(read, read.children["b"], task, None, "x", context(world))
+    assert (result.outcome, result.detail) == ("no_longer_due", "what it depends on has moved")
+    assert world.statuses(found) == {"b": "blocked"}
+
+
+def test_of_too_many_predecessors_the_youngest_successes_are_conditions(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release_module, "MAX_ACTIONS", 5)
+    rows: dict[str, Any] = {
+        "p": {"updated_at": {"S": world.ago(9000)}},
+        "q": {"updated_at": {"S": world.ago(60)}},
+        "r": {"updated_at": {"NULL": True}},
+    }
+    graph = {"p": [], "q": [], "r": [], "b": ["p", "q", "r"]}
+    found = world.seed(graph, dict.fromkeys("pqr", "succeeded"), rows=rows)
+    read = whole(world, found)
+    world.change(found, "p", child_status="ready")
+    world.change(found, "q", child_status="ready")
+    given = context(world)
+    result = releaser(world).release(read, read.children["b"], None, "lost_release", given)
+    assert (result.outcome, result.detail) == ("no_longer_due", "what it depends on has moved")
+    world.change(found, "q", child_status="succeeded")
+    result = releaser(world).release(read, read.children["b"], None, "lost_release", given)
+    assert result.outcome == "released", "one had no room, and was read as succeeded"

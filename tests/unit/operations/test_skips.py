@@ -33,3 +33,16 @@ def test_large_rows_stay_well_below_the_4_mb_of_a_transaction() -> None:
 def test_a_row_of_any_size_goes() -> None:
     assert sizes(4, 400_000) == [3, 1]
     assert sizes(1, 2_000_000) == [1]
+
+
+def test_rows_go_together_up_to_a_million_and_a_half_bytes_and_not_one_more() -> None:
+    def cut(*row_bytes: int) -> list[int]:
+        named = len("description")
+        rows = (due(number, size - named) for number, size in enumerate(row_bytes))
+        return [len(group) for group in _together(rows)]
+
+    half = 750_000
+    assert cut(half, half) == [2]
+    assert cut(half, half + 1) == [1, 1]
+    assert cut(half, half, half, half) == [2, 2]
+    assert cut(half, half, half, half + 1) == [2, 1, 1]

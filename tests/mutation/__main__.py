@@ -300,7 +300,7 @@ def reasons() -> dict[str, dict[str, str]]:
     return tomllib.loads(REASONS.read_text()) if REASONS.exists() else {}
 
 
-def page(verdicts: Sequence[Verdict]) -> str:
+def page(verdicts: Sequence[Verdict], *, quick: bool) -> str:
     """Return the page of the docs."""
     explained = reasons()
     lines = [
@@ -313,6 +313,10 @@ def page(verdicts: Sequence[Verdict]) -> str:
         "| module | mutants | killed | survived |",
         "|---|--:|--:|--:|",
     ]
+    if quick:
+        lines.insert(
+            -3, "Only the quickest tests were asked (`--quick`): what they kill is killed."
+        )
     counts = Counter((v.module, v.outcome) for v in verdicts)
     modules = list(dict.fromkeys(v.module for v in verdicts))
     unjudged = [f"`{module}`" for module in MODULES if module not in modules]
@@ -343,7 +347,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--write", action="store_true", help="put the result into docs/mutation.md")
     given = parser.parse_args(arguments)
     os.chdir(ROOT)
-    modules = [m for m in MODULES if not given.modules or any(g in m for g in given.modules)]
+    modules = [m for m in MODULES if not given.modules or any(_means(g, m) for g in given.modules)]
     _prepare(modules, quick=given.quick)
     verdicts: list[Verdict] = []
     before = time.monotonic()
@@ -361,8 +365,15 @@ def main(arguments: Sequence[str]) -> int:
     _say(f"{len(verdicts)} mutants, {killed} killed, {unexplained} unexplained, {seconds:.0f} s")
     if given.write:
         order = {module: i for i, module in enumerate(modules)}
-        PAGE.write_text(page(sorted(verdicts, key=lambda v: (order[v.module], v.mutant.line))))
+        by_place = sorted(verdicts, key=lambda v: (order[v.module], v.mutant.line))
+        PAGE.write_text(page(by_place, quick=given.quick))
     return unexplained
+
+
+def _means(given: str, module: str) -> bool:
+    """Whether a name is a module's own, to its end, or, of no module's, a part of it."""
+    whole = any(known.endswith(given) for known in MODULES)
+    return module.endswith(given) if whole else given in module
 
 
 def _say(line: str) -> None:

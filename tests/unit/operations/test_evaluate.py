@@ -11,12 +11,19 @@ from typing import Any
 import pytest
 
 from reconciler.domain.model import Attempts, moment, timestamp
-from reconciler.errors import AccessError, StoreUnavailableError, TableMissingError, ThrottledError
+from reconciler.errors import (
+    AccessError,
+    InvalidRequestError,
+    StoreUnavailableError,
+    TableMissingError,
+    ThrottledError,
+)
 from reconciler.operations import release as release_module
 from reconciler.operations import repair_pass as repair_pass_module
 from reconciler.operations.context import ActionOutcome, Context, ReleaseRequest, Stuck
 from reconciler.operations.counts import Counts
 from reconciler.operations.evaluate import JustRefused, count, count_stuck, counted_as
+from reconciler.stores.budget import BudgetStore
 from tests.support.world import World
 from tests.unit.operations.test_release import context, whole
 
@@ -318,3 +325,35 @@ def test_of_what_is_stuck_the_oldest_counts() -> None:
     assert count_stuck(stuck) == Counts(
         stuck={"a": 3, "b": 1, "c": 1}, oldest_stuck_seconds={"a": 7.0, "b": 0.0, "c": 0.25}
     )
+
+
+def test_of_several_failures_the_last_is_on_record(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = world.seed({"a": [], "b": []})
+
+    def breaks(_: Any, child: Any, **__: Any) -> Any:
+        raise ValueError(f"{child.sub_issue_id} broke")
+
+    monkeypatch.setattr(release_module, "draft_task", breaks)
+    last = evaluate(world, found).actions[-1].sub_issue_id
+    held = attempts(world, found)
+    assert held is not None
+    assert held.last_error == f"ValueError: {last} broke"
+
+
+def test_what_could_not_be_read_is_told_and_held_against_it_though_nothing_was_done(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(USER_CONCURRENCY_TABLE_NAME="{prefix}-Users")
+    found = world.seed({"a": []})
+
+    def breaks(*_: Any, **__: Any) -> Any:
+        raise InvalidRequestError("too large")
+
+    monkeypatch.setattr(BudgetStore, "open", breaks)
+    assert evaluate(world, found).actions == ()
+    held = attempts(world, found)
+    assert held is not None
+    assert held.last_error == "too large"
+    assert world.metrics.count("reconciler_errors_total", kind="invalid_request") == 1

@@ -144,7 +144,6 @@ class RepairPass:
             self._release_all(releases)
         if self._stopped:
             self.now = self._diagnose()
-            self.found = self.found or self.now
         elif self.now is not None and self.now.code is OrchestrationCode.UNSETTLED_PARENT:
             self._settle_parent(self.now)
 

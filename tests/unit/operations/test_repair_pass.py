@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from reconciler.domain.model import Child, ChildStatus, Orchestration
 from reconciler.domain.task import draft_task
 from reconciler.errors import (
     AccessError,
@@ -223,6 +224,34 @@ def test_a_cause_that_was_skipped_by_others_leads_to_the_task_that_failed(world:
     (task,) = world.tasks(found, "a")
     evaluate(world, found)
     assert roots(world) == {"d": task["task_id"]["S"]}
+
+
+def test_a_circle_of_skips_does_not_keep_the_search_for_their_cause_going(world: World) -> None:
+    graph = {"b": ["c"], "c": ["b"], "d": ["b"]}
+    found = world.seed(graph, {"b": "skipped", "c": "skipped"})
+    assert outcomes(evaluate(world, found)) == [("skip", "d", "done")]
+
+
+def test_a_cause_that_moves_while_the_pass_is_at_work_is_left_to_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = world.seed({"a": [], "b": ["a"]}, {"a": "failed"})
+    read = OrchestrationStore.read
+    reads: list[str] = []
+
+    def counted(self: OrchestrationStore, orchestration_id: str, *args: Any, **kw: Any) -> Any:
+        reads.append(orchestration_id)
+        return read(self, orchestration_id, *args, **kw)
+
+    def moved(orchestration: Orchestration) -> None:
+        children = cast("dict[str, Child]", orchestration.children)
+        child = children["a"]
+        children["a"] = child.moved(ChildStatus.RELEASING, world.ago(0))
+
+    monkeypatch.setattr(OrchestrationStore, "read", counted)
+    evaluation = evaluate(world, found, withhold=moved)
+    assert outcomes(evaluation) == []
+    assert (len(reads), world.statuses(found)["b"]) == (2, "blocked")
 
 
 # -- a race that is lost

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
@@ -24,6 +24,7 @@ from reconciler.operations.context import Evaluation, ReleaseRequest
 from reconciler.operations.evaluate import Evaluator
 from reconciler.stores.budget import BudgetStore
 from reconciler.stores.orchestrations import OrchestrationStore
+from reconciler.stores.tasks import TaskStore
 from tests.support.world import USER, World
 from tests.unit.operations.test_release import context, whole
 
@@ -257,6 +258,22 @@ def test_a_cause_that_moves_while_the_pass_is_at_work_is_left_to_the_next(
 # -- a race that is lost
 
 
+def test_the_tasks_that_a_repair_goes_by_are_read_as_they_stand(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "RUNNING"})
+    read = TaskStore.read
+    asked: list[bool] = []
+
+    def seen(self: TaskStore, task_ids: Iterable[str], *, consistent: bool) -> Any:
+        asked.append(consistent)
+        return read(self, task_ids, consistent=consistent)
+
+    monkeypatch.setattr(TaskStore, "read", seen)
+    evaluate(world, found)
+    assert asked == [True]
+
+
 def test_what_somebody_else_moved_is_read_again_before_it_is_reported(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +353,20 @@ def test_a_budget_that_cannot_be_read_holds_up_only_what_needs_a_slot(
     assert evaluation.counts.errors == 1
     assert evaluation.counts.stuck == {"over_budget": 2}
     assert {"no capacity" in child.reason for child in evaluation.children} == {True}
+
+
+def test_a_report_leaves_the_reservations_as_they_are(budgeted: World) -> None:
+    table = budgeted.tables[0]
+    found = budgeted.seed({"a": []})
+    row = {
+        "orchestration_id": {"S": f"reconciler#budget#{USER}"},
+        "sub_issue_id": {"S": "reconciler#budget"},
+        "reservations": {"SS": ["T-ADMITTED"]},
+    }
+    budgeted.put(table, row)
+    before = budgeted.everything()
+    assert outcomes(evaluate(budgeted, found, apply=False)) == [("release", "a", "released")]
+    assert budgeted.everything() == before
 
 
 def test_the_budget_is_read_only_where_something_is_due(

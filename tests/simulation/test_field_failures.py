@@ -219,6 +219,23 @@ def test_09_a_lost_race_is_not_parked() -> None:
     assert world.status("b") == "released", "the very next look repairs it"
 
 
+def test_09_a_lost_race_is_not_said_to_be_a_repair() -> None:
+    """Somebody else has advanced the row; nothing of ours was done, and nothing is counted."""
+    world = Alone(pair(ENDED))
+    row = world.rows()["a"]
+    table = world.database.tables["OrchestrationTable"]
+    original = world.database.transact_write_items
+
+    def rival_first(**request: Any) -> Any:
+        table.replace({(ORCH, "a"): {**row, "child_status": {"S": "succeeded"}}})
+        return original(**request)
+
+    world.database.transact_write_items = rival_first  # type: ignore[method-assign]
+    counts = world.evaluate().counts
+    assert counts.advanced == 0
+    assert world.status("a") == "succeeded"
+
+
 def test_10_an_error_at_one_item_drops_neither_it_nor_the_others() -> None:
     database = _Failing()
     world = _with(database, pair(DONE))

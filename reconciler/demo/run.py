@@ -26,7 +26,7 @@ from reconciler.demo.observer import Observer, Patience
 from reconciler.demo.pipeline_endpoint import FUNCTION_ARN, pipeline_endpoint
 from reconciler.demo.platform import Platform
 from reconciler.demo.processes import ProcessFailedError, Supervisor
-from reconciler.demo.shapes import mix
+from reconciler.demo.shapes import Blueprint, mix
 from reconciler.demo.snapshots import take_snapshot
 from reconciler.demo.task_pipeline import Pace
 from reconciler.demo.verdict import Promise, Sweep, Verdict, judge
@@ -46,6 +46,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 TURN_SECONDS = 0.25
 _START_SECONDS = 60.0
+
+CAP = 50
+"""How many tasks of a user the platform of the demo runs at once."""
+
+ORCHESTRATIONS_PER_USER = 6
+"""Of each shape one: even all at their widest stay well below the cap."""
 
 Say = Callable[[str], None]
 Show = Callable[[Board], None]
@@ -98,6 +104,16 @@ class Stage:
     phase: str = ""
 
 
+def seeds(plan: Plan) -> Iterator[tuple[str, Blueprint]]:
+    """Yield whose an orchestration is, and its blueprint.
+
+    The live reconciler heeds no cap: what it starts beyond one the platform fails on admission, and
+    no backstop can make up for that. So no user has as many as could ever run into it.
+    """
+    for number, blueprint in enumerate(mix(plan.orchestrations, Random(plan.seed))):
+        yield f"user-{number // ORCHESTRATIONS_PER_USER + 1}", blueprint
+
+
 def environment_for(endpoint: str, broker: str, pipeline: str, plan: Plan) -> dict[str, str]:
     """Return the settings of every process of the demo."""
     return {
@@ -112,7 +128,7 @@ def environment_for(endpoint: str, broker: str, pipeline: str, plan: Plan) -> di
         "TASK_TABLE_NAME": "demo-Task",
         "TASK_EVENTS_TABLE_NAME": "demo-TaskEvents",
         "USER_CONCURRENCY_TABLE_NAME": "demo-UserConcurrency",
-        "MAX_CONCURRENT_TASKS_PER_USER": "50",
+        "MAX_CONCURRENT_TASKS_PER_USER": str(CAP),
         "ORCHESTRATOR_FUNCTION_ARN": FUNCTION_ARN,
         "CELERY_BROKER_URL": f"{broker}/0",
         "CELERY_RESULT_BACKEND": f"{broker}/1",
@@ -204,8 +220,8 @@ def _check(stage: Stage) -> None:
 def play(stage: Stage, show: Show) -> Verdict:
     """Play the demo to its end, and judge it."""
     plan, platform = stage.plan, stage.platform
-    for blueprint in mix(plan.orchestrations, Random(plan.seed)):
-        platform.seed(blueprint)
+    for user, blueprint in seeds(plan):
+        platform.seed(blueprint, user_id=user)
     stage.started = time.monotonic()
     _turns(stage, "all is well", plan.before, show)
     platform.take_down()

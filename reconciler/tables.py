@@ -52,7 +52,7 @@ ORCHESTRATION = Table(
 def with_active_index(table: Table, name: str) -> Table:
     """Return OrchestrationTable with the index that ``ACTIVE_INDEX_NAME`` names."""
     keys = ("child_status", "orchestration_id")
-    rest = tuple(name for name in ACTIVE_ATTRIBUTES if name not in {*keys, *table.keys})
+    rest = tuple(each for each in ACTIVE_ATTRIBUTES if each not in {*keys, *table.keys})
     return replace(table, indexes=(*table.indexes, Index(name, keys, "INCLUDE", rest)))
 
 

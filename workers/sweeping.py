@@ -157,7 +157,7 @@ def settle(
         _close(held, sweep_id)
 
 
-def publish(held: Resources, sweep_id: str, unit: str, publish: Callable[[], bool]) -> None:
+def publish(held: Resources, sweep_id: str, unit: str, send: Callable[[], bool]) -> None:
     """Open a unit and publish its message, where it belongs to a sweep that is at work.
 
     A unit that stands open from an earlier run of the same task is published again: its message
@@ -167,7 +167,7 @@ def publish(held: Resources, sweep_id: str, unit: str, publish: Callable[[], boo
     found = held.ledger.open_unit(sweep_id, unit)
     if found in {Unit.SETTLED, Unit.SWEEP_OVER}:
         return
-    sent = publish()
+    sent = send()
     if not sent and found is Unit.NEW and not held.gate.held_for(unit, sweep_id):
         # The same work is under way for somebody else, who will not settle this unit.
         held.ledger.drop_unit(sweep_id, unit)
@@ -244,7 +244,7 @@ def dispatch(held: Resources, *, in_sweep: bool) -> Callable[[ReleaseRequest], b
     """Return what sends a child to be released, as far as there is room for it."""
     enqueuer = enqueuer_of(held)
 
-    def dispatch(request: ReleaseRequest) -> bool:
+    def send(request: ReleaseRequest) -> bool:
         if in_sweep and not enqueuer.has_room(held.settings.release_rate_per_minute):
             return False
         if not in_sweep or held.ledger.is_over(request.sweep_id):
@@ -259,4 +259,4 @@ def dispatch(held: Resources, *, in_sweep: bool) -> Callable[[ReleaseRequest], b
         )
         return True
 
-    return dispatch
+    return send

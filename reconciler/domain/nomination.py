@@ -27,12 +27,7 @@ from reconciler.domain.model import (
     Orchestration,
     Task,
 )
-from reconciler.domain.rows import (
-    is_marker,
-    number,
-    parse_meta,
-    text,
-)
+from reconciler.domain.rows import is_marker, number, parse_meta, text
 
 _TERMINAL = frozenset(status.value for status in TERMINAL_CHILD)
 _ASSUMED_META = parse_meta({"orchestration_id": {"S": ""}, "sub_issue_id": {"S": META}})

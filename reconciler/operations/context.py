@@ -175,5 +175,5 @@ class Unpaced:
         return True
 
     def lane(self, _name: str) -> AbstractContextManager[object]:
-        """Keep nobody out: one process releases an orchestration's children in turn anyway."""
+        """Keep nobody out: one process releases the children of an orchestration in turn."""
         return nullcontext()

@@ -106,6 +106,7 @@ def run_cron_sweep(
                 raise
             # It may be the index alone that is forbidden, or gone: nobody is to wait for that.
             log.warning("orch.sweep.failed", error_kind=error.kind, detail=str(error))
+            stuck.clear()  # all of it is looked at once more
             summary = sweep()
         _record(reconciler, summary, stuck)
     return CronSweep(summary)

@@ -20,18 +20,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.clock import Clock
-from reconciler.domain.diagnosis import Policy
 from reconciler.domain.model import ACTIVE_CHILD, Child, ChildStatus, Item, Orchestration
 from reconciler.domain.nomination import active_part, unseen_predecessors, with_predecessors
 from reconciler.domain.rows import parse_orchestration
 from reconciler.operations.batches import Batches
-from reconciler.operations.pacing import PagePacer
-from reconciler.operations.scan import SegmentCursor, Step, key_of
+from reconciler.operations.scan import Parts, SegmentCursor, Step, key_of
 from reconciler.stores.control import ControlStore
 from reconciler.stores.dynamodb import measured
-from reconciler.stores.orchestrations import OrchestrationStore, Page
-from reconciler.stores.tasks import TaskStore
+from reconciler.stores.orchestrations import Page
 
 Bounds = tuple[str | None, str | None]
 """The least and the greatest orchestration id of a range; None: no bound."""
@@ -119,18 +115,8 @@ class ActiveRows:
 class IndexScan(Step):
     """A step through a range of an index of active children."""
 
-    def __init__(
-        self,
-        orchestrations: OrchestrationStore,
-        tasks: TaskStore,
-        policy: Policy,
-        clock: Clock,
-        pacer: PagePacer,
-        *,
-        index: str,
-        control: ControlStore,
-    ) -> None:
-        super().__init__(orchestrations, tasks, policy, clock, pacer)
+    def __init__(self, parts: Parts, *, index: str, control: ControlStore) -> None:
+        super().__init__(parts)
         self._index = index
         self._control = control
         self._active: ActiveRows | None = None

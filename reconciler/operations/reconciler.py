@@ -41,7 +41,7 @@ from reconciler.operations.index_scan import IndexScan
 from reconciler.operations.pacing import PagePacer
 from reconciler.operations.release import stranded_seconds
 from reconciler.operations.reporting import Reporter
-from reconciler.operations.scan import SegmentCursor, SegmentResult, SegmentScan, Step
+from reconciler.operations.scan import Parts, SegmentCursor, SegmentResult, SegmentScan, Step
 from reconciler.settings import Settings
 from reconciler.stores.control import ControlStore, Pause
 from reconciler.stores.dynamodb import measured
@@ -111,12 +111,12 @@ class Reconciler:
             TemporaryError, PermanentError: the table cannot be read.
         """
         scan: Step
-        parts = (self.orchestrations, self.tasks, self.policy, self.clock, self.page_pacer)
+        parts = Parts(self.orchestrations, self.tasks, self.policy, self.clock, self.page_pacer)
         index = self.settings.active_index_name
         if coverage is Coverage.FULL:
-            scan = SegmentScan(*parts)
+            scan = SegmentScan(parts)
         elif index is not None:
-            scan = IndexScan(*parts, index=index, control=self.control)
+            scan = IndexScan(parts, index=index, control=self.control)
         else:
             msg = "ACTIVE_INDEX_NAME is not set here, and this sweep was begun where it is"
             raise SettingsError(msg)

@@ -59,22 +59,26 @@ class SegmentResult:
     paused_since: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a step reads and judges with."""
+
+    orchestrations: OrchestrationStore
+    tasks: TaskStore
+    policy: Policy
+    clock: Clock
+    pacer: PagePacer
+
+
 class Step(ABC):
     """One step: pages, carried rows, tasks, and what casts suspicion. How it reads is left open."""
 
-    def __init__(
-        self,
-        orchestrations: OrchestrationStore,
-        tasks: TaskStore,
-        policy: Policy,
-        clock: Clock,
-        pacer: PagePacer,
-    ) -> None:
-        self._orchestrations = orchestrations
-        self._tasks = tasks
-        self._policy = policy
-        self._clock = clock
-        self._pacer = pacer
+    def __init__(self, parts: Parts) -> None:
+        self._orchestrations = parts.orchestrations
+        self._tasks = parts.tasks
+        self._policy = parts.policy
+        self._clock = parts.clock
+        self._pacer = parts.pacer
         self._counts = Counts()
         self._rows: list[Item] = []
         self._seen = 0

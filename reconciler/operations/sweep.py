@@ -117,10 +117,9 @@ def run_inline_sweep(
     """Sweep the whole table, or one orchestration, and return what it came to.
 
     ``report`` changes nothing. ``scope``: what a sweep of the whole looks at. ``out_of_time`` is
-    asked between pages and orchestrations; what is
-    left when it says so makes the sweep incomplete. ``progress`` is called with how far it is,
-    ``on_evaluation`` with each orchestration that was looked at closely; one at a time, from any
-    thread.
+    asked between pages and orchestrations; what is left when it says so makes the sweep incomplete.
+    ``progress`` is called with how far it is, ``on_evaluation`` with each orchestration that was
+    looked at closely; one at a time, from any thread.
 
     Raises:
         AccessError, TableMissingError, SettingsError: an operator's mistake; nothing was done.
@@ -130,15 +129,11 @@ def run_inline_sweep(
     sweep_id = new_sweep_id()
     mode: str = "report" if report else settings.repair_mode
     whole = orchestration_id is None
-    chosen = segments or reconciler.choose_segments(lambda: _MOST_THREADS, scope.coverage)
-    total = chosen if whole else 0
-    log.info(
-        "orch.sweep.started",
-        sweep_id=sweep_id,
-        mode=mode,
-        segments=total,
-        coverage=scope.coverage.value,
-    )
+    total, coverage = 0, scope.coverage
+    if whole:
+        total = segments or reconciler.choose_segments(lambda: _MOST_THREADS, coverage)
+    said = {"mode": mode, "segments": total, "coverage": coverage.value}
+    log.info("orch.sweep.started", sweep_id=sweep_id, **said)
     tally = _Tally(total, progress, on_evaluation)
     if orchestration_id is not None:
         tally.evaluated(
@@ -157,7 +152,7 @@ def run_inline_sweep(
         duration_seconds=time.monotonic() - started,
         counts=tally.counts,
         paused_since=tally.paused_since,
-        coverage=scope.coverage,
+        coverage=coverage,
     )
     if whole:
         record_sweep(summary, reconciler.metrics, reconciler.clock(), settings.repair_mode)

@@ -379,3 +379,13 @@ def test_what_it_costs(servers: Servers, case: Case) -> None:
         "read_units": meter.read_units,
         "write_units": meter.write_units,
     }
+
+
+def test_one_orchestration_by_hand_asks_for_nothing_of_the_whole_table(servers: Servers) -> None:
+    world = build_world(servers.endpoint("dynamodb_local"))
+    found = world.seed(
+        {"a": [], "b": ["a"]}, {"a": "succeeded", "b": "released"}, tasks={"b": "RUNNING"}
+    )
+    meter = Meter()
+    run_inline_sweep(metered(world, meter), world.settings, orchestration_id=found, report=True)
+    assert dict(meter.operations) == {"Query": 1, "BatchGetItem": 1}

@@ -401,6 +401,7 @@ def test_an_index_that_is_forbidden_is_done_without_at_once(
     make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make_world(ACTIVE_INDEX_NAME="Active")
+    world.seed({"a": ["gone"]})
     assert sweep(world).summary.complete
     found = world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
 
@@ -408,8 +409,12 @@ def test_an_index_that_is_forbidden_is_done_without_at_once(
         raise AccessError("query on Active: AccessDeniedException")
 
     monkeypatch.setattr(OrchestrationStore, "active_page", denied)
-    assert sweep(world).summary.coverage.value == "full"
+    summary = sweep(world).summary
+    assert summary.coverage.value == "full"
     assert world.statuses(found)["b"] == "released"
+    recorded = world.reconciler().sweeps.recorded()
+    assert recorded is not None
+    assert len(recorded.stuck) == sum(summary.counts.stuck.values()) == 1, "told once, not twice"
     monkeypatch.setattr(OrchestrationStore, "scan_page", denied)
     world.clock.forward(1)
     with pytest.raises(AccessError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
 from typing import Any, NoReturn
 
 from botocore.exceptions import ClientError
@@ -11,6 +12,9 @@ from tests.simulation.expressions import Value
 
 Request = Mapping[str, Any]
 _STATUS = {"InternalServerError": 500}
+
+
+Operation = Callable[..., dict[str, Any]]
 
 
 class ConditionFailedError(Exception):
@@ -36,6 +40,17 @@ def old_item(request: Request, lost: ConditionFailedError) -> dict[str, Any]:
     """Return what stood there, where the request asks for it."""
     wanted = request.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD"
     return {"Item": dict(lost.old)} if wanted and lost.old is not None else {}
+
+
+def one_at_a_time(operation: Operation) -> Operation:
+    """Have a client carry out ``operation`` while it does nothing else; it has a ``lock``."""
+
+    @wraps(operation)
+    def locked(self: Any, **request: Any) -> dict[str, Any]:
+        with self.lock:
+            return operation(self, **request)
+
+    return locked
 
 
 class Paginator:

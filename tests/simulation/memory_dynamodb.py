@@ -14,11 +14,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
 from threading import RLock
 from typing import Any
 
-from tests.simulation.answers import ConditionFailedError, Paginator, Request, fail, old_item
+from tests.simulation.answers import (
+    ConditionFailedError,
+    Paginator,
+    Request,
+    fail,
+    old_item,
+    one_at_a_time,
+)
 from tests.simulation.expressions import (
     ExpressionError,
     Item,
@@ -43,8 +49,6 @@ from tests.simulation.updates import apply_update
 Lag = Callable[[Table, str, Request], int]
 """How many states back an eventually consistent read looks: (table, index or "", request)."""
 
-_Operation = Callable[..., dict[str, Any]]
-
 PAGE_BYTES = 1024 * 1024
 MAX_ACTIONS = 100
 _ACTIONS = ("ConditionCheck", "Put", "Update", "Delete")
@@ -56,15 +60,6 @@ def _weightless(_item: Item) -> int:
 
 def _fresh(_table: Table, _index: str, _request: Request) -> int:
     return 0
-
-
-def _one_at_a_time(operation: _Operation) -> _Operation:
-    @wraps(operation)
-    def locked(self: MemoryDynamoDB, **request: Any) -> dict[str, Any]:
-        with self._lock:
-            return operation(self, **request)
-
-    return locked
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +85,13 @@ class MemoryDynamoDB:
         self.tables = {spec.name: Table(spec) for spec in specs}
         self._size = size_of if metered else _weightless
         self.lag = lag
-        self._lock = RLock()
+        self.lock = RLock()
         self.read_units = 0.0
         self.write_units = 0.0
 
     # -- reads
 
-    @_one_at_a_time
+    @one_at_a_time
     def get_item(self, **request: Any) -> dict[str, Any]:
         """GetItem."""
         table = self._table("get_item", request["TableName"])
@@ -108,7 +103,7 @@ class MemoryDynamoDB:
             response["Item"] = self._project("get_item", item, request)
         return response
 
-    @_one_at_a_time
+    @one_at_a_time
     def batch_get_item(self, **request: Any) -> dict[str, Any]:
         """BatchGetItem; everything is always processed."""
         responses: dict[str, list[Item]] = {}
@@ -139,7 +134,7 @@ class MemoryDynamoDB:
             response["ConsumedCapacity"] = consumed
         return response
 
-    @_one_at_a_time
+    @one_at_a_time
     def query(self, **request: Any) -> dict[str, Any]:
         """Query of a table or an index, by one partition."""
         table = self._table("query", request["TableName"])
@@ -162,7 +157,7 @@ class MemoryDynamoDB:
             matching.reverse()
         return self._page("query", table, request, matching, used, consistent=consistent)
 
-    @_one_at_a_time
+    @one_at_a_time
     def scan(self, **request: Any) -> dict[str, Any]:
         """Scan of a table, or of one of its segments."""
         table = self._table("scan", request["TableName"])
@@ -189,22 +184,22 @@ class MemoryDynamoDB:
 
     # -- writes
 
-    @_one_at_a_time
+    @one_at_a_time
     def put_item(self, **request: Any) -> dict[str, Any]:
         """PutItem."""
         return self._write_one("put_item", "Put", request)
 
-    @_one_at_a_time
+    @one_at_a_time
     def update_item(self, **request: Any) -> dict[str, Any]:
         """UpdateItem."""
         return self._write_one("update_item", "Update", request)
 
-    @_one_at_a_time
+    @one_at_a_time
     def delete_item(self, **request: Any) -> dict[str, Any]:
         """DeleteItem."""
         return self._write_one("delete_item", "Delete", request)
 
-    @_one_at_a_time
+    @one_at_a_time
     def transact_write_items(self, **request: Any) -> dict[str, Any]:
         """TransactWriteItems: all of it or none."""
         operation = "transact_write_items"

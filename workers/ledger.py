@@ -305,6 +305,18 @@ class Ledger:
         self._client.expire(key, KEEP_SECONDS)
         return dict(json.loads(said))
 
+    def ended(self) -> list[dict[str, Any]]:
+        """Return the summaries of the sweeps of the last hours, the oldest first.
+
+        For whoever looks on and must miss none: it goes through all keys of the broker.
+        """
+        keys: Iterable[Any] = self._client.scan_iter(match=f"{PREFIX}*:done", count=1000)
+        found: Iterable[Any] = (self._client.lindex(key, 0) for key in keys)
+        summaries = [dict(json.loads(said)) for said in found if said is not None]
+        # Of one that stepped aside, this is what it did.
+        swept = (summary for summary in summaries if "ended_at" in summary)
+        return sorted(swept, key=lambda summary: float(summary["ended_at"]))
+
     def last(self, *, complete: bool = False) -> dict[str, Any] | None:
         """Return the summary of the last sweep, or of the last complete one."""
         said = self._client.get(LAST_COMPLETE if complete else LAST)

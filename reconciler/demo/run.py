@@ -258,7 +258,7 @@ def turn(stage: Stage, show: Show) -> None:
     stage.platform.step()
     snapshot = take_snapshot(stage.client, stage.settings, utc_now)
     stage.observer.observe(snapshot)
-    _note_sweep(stage)
+    _note_sweeps(stage)
     _check(stage)
     show(board_of(stage))
 
@@ -273,15 +273,16 @@ def _settled(stage: Stage) -> bool:
     )
 
 
-def _note_sweep(stage: Stage) -> None:
-    last = stage.ledger.last()
-    if last is not None and last["sweep_id"] not in stage.sweeps:
-        stage.swept_at = float(last["ended_at"])
-        stage.sweeps[last["sweep_id"]] = Sweep(
-            sweep_id=last["sweep_id"],
-            complete=last["complete"],
-            duration_seconds=last["duration_seconds"],
-            repairs=sum(last[name] for name in REPAIRS),
+def _note_sweeps(stage: Stage) -> None:
+    for summary in stage.ledger.ended():
+        if summary["sweep_id"] in stage.sweeps:
+            continue
+        stage.swept_at = float(summary["ended_at"])
+        stage.sweeps[summary["sweep_id"]] = Sweep(
+            sweep_id=summary["sweep_id"],
+            complete=summary["complete"],
+            duration_seconds=summary["duration_seconds"],
+            repairs=sum(summary[name] for name in REPAIRS),
         )
 
 

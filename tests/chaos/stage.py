@@ -85,14 +85,14 @@ class Stage:
     def ledger(self) -> Ledger:
         return Ledger(self.broker.client)
 
-    def note_sweep(self) -> None:
-        """Keep the summary of the sweep that ended last, if the broker answers."""
+    def note_sweeps(self) -> None:
+        """Keep the summaries of the sweeps that have ended, if the broker answers."""
         try:
-            last = self.ledger.last()
+            ended = self.ledger.ended()
         except redis.RedisError:
             return
-        if last is not None:
-            self.sweeps.setdefault(last["sweep_id"], last)
+        for summary in ended:
+            self.sweeps.setdefault(summary["sweep_id"], summary)
 
 
 @contextmanager

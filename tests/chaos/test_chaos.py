@@ -78,7 +78,7 @@ def look(stage: Stage) -> float:
     """Look at everything; returns after how many seconds to look again."""
     began = time.monotonic()
     stage.observer.observe(take_snapshot(stage.client, stage.settings, utc_now))
-    stage.note_sweep()
+    stage.note_sweeps()
     stage.supervisor.check()
     # A large table takes long to read: the platform must get its turns.
     return max(0.3, 3 * (time.monotonic() - began))

@@ -221,3 +221,15 @@ def test_a_report_by_hand_where_others_repair_is_no_sign_of_life(ledger: Ledger)
         assert (ledger.last() or {})["sweep_id"] == sweep_id
         last = ledger.last(complete=True)
         assert (last is not None and last["sweep_id"] == sweep_id) is kept
+
+
+def test_every_sweep_that_ended_is_told_in_its_order(ledger: Ledger, now: Time) -> None:
+    """However quickly one comes behind another; who stepped aside is none of them."""
+    for number in (3, 1, 2):
+        now.seconds += 1
+        ledger.start(f"sweep:{number}", Plan("repair", 1), UNITS[:1])
+        ledger.step_aside("sweep:9")
+        ledger.settle(f"sweep:{number}", UNITS[0], Counts())
+        ledger.close(f"sweep:{number}", abandoned=number == 1)
+    told = [(summary["sweep_id"], summary["complete"]) for summary in ledger.ended()]
+    assert told == [("sweep:3", True), ("sweep:1", False), ("sweep:2", True)]

@@ -27,11 +27,12 @@ left over is filled with the plainest choices. The seed alone replays it.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
-from tests.simulation.scheduler import DO, Choice, Execution, Turn, joint
+from tests.simulation.cast import Cast
+from tests.simulation.scheduler import DO, Choice, Execution, Snapshot, Turn, joint
 
 Start = Callable[[], Execution]
 Judge = Callable[[Execution], None]
@@ -48,261 +49,216 @@ class Violation(AssertionError):  # noqa: N818 - it is what was found, and reads
         self.trace = tuple(trace)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Explored:
     """What an exploration came to. ``schedules``: how many interleavings the states stand for.
 
-    ``steps``: the different steps of real code that were executed and judged.
+    ``steps``: the different calls that were carried out and judged: by whom, in which state of the
+    tables, and how they ended.
     """
 
-    executions: int = 0
-    states: int = 0
-    steps: int = 0
-    ends: int = 0
-    schedules: int = 0
+    states: int
+    steps: int
+    ends: int
+    schedules: int
 
     def __str__(self) -> str:
         """Return the counts in one line."""
         return (
             f"{self.schedules:,} schedules over {self.states:,} states, from {self.steps:,} "
-            f"different steps in {self.executions:,} executions"
+            "different calls"
         )
 
 
 class State(NamedTuple):
-    """Where an execution stands: numbers that ``Memory`` gave to its parts."""
+    """Where an execution stands: numbers of the tables and of each actor; faults that are left."""
 
-    shared: int
+    tables: int
     faults: int
     actors: tuple[int, ...]
 
+    def packed(self) -> int:
+        """Return it as one number: of states there are many."""
+        number = self.tables
+        for part in (self.faults, *self.actors):
+            number = number << _BITS | part
+        return number
 
-class Memory:
-    """What has been learnt of single actors, from which the steps of all of them follow."""
 
-    def __init__(self) -> None:
-        self._numbers: dict[Hashable, int] = {}
-        self._turns: dict[tuple[int, int], Turn] = {}
-        self._steps: dict[tuple[int, int, str, int], tuple[int, int]] = {}
+_BITS = 24
+_ON_THE_PATH = -1
 
-    def _number(self, part: Hashable) -> int:
-        return self._numbers.setdefault(part, len(self._numbers))
 
-    def look(self, execution: Execution) -> State:
-        """Return where an execution stands, and remember what its actors can do there."""
-        indices = range(len(execution.actors))
-        actors = tuple(self._number(execution.local(i)) for i in indices)
-        state = State(self._number(execution.shared()), execution.faults, actors)
-        for i, actor in enumerate(actors):
-            if (state.shared, actor) not in self._turns:
-                self._turns[state.shared, actor] = execution.turn(i)
-        return state
+class _Explorer:
+    """One exploration at work, depth first.
 
-    def choices(self, state: State) -> list[Choice] | None:
-        """Return what can happen in a state; None where that has to be looked at first."""
-        turns = []
-        for actor in state.actors:
-            turn = self._turns.get((state.shared, actor))
-            if turn is None:
-                return None
-            turns.append(turn)
-        return joint(turns, faulty=state.faults > 0)
+    ``schedules``: how many there are from each state that has been gone into.
+    """
 
-    def follow(self, state: State, choice: Choice) -> State | None:
-        """Return what a choice leads to; None where it has to be carried out first."""
-        actor = state.actors[choice.actor]
-        there = self._steps.get((state.shared, actor, choice.how, choice.answer))
-        if there is None:
-            return None
-        actors = list(state.actors)
-        actors[choice.actor] = there[1]
-        return State(there[0], state.faults - (choice.how != DO), tuple(actors))
+    def __init__(self, start: Start, judge: Judge, most_states: int, *, forget: bool) -> None:
+        self.start = start
+        self.judge = judge
+        self.most_states = most_states
+        self.world = start()
+        self.cast = Cast(self.world.actors, forget=forget)
+        self.snapshots: list[Snapshot] = []
+        self.tables: dict[Hashable, int] = {}
+        self.turns: dict[tuple[int, int], Turn] = {}
+        self.steps: dict[tuple[int, int, str, int], tuple[int, int]] = {}
+        self.schedules: dict[int, int] = {}
+        self.path: list[_Visit] = []
+        self.ends = 0
+        self.judged: set[int] = set()
 
-    def learn(self, state: State, choice: Choice, there: State) -> None:
-        """Remember what a choice has led to."""
-        actor = state.actors[choice.actor]
-        self._steps[state.shared, actor, choice.how, choice.answer] = (
-            there.shared,
-            there.actors[choice.actor],
+    def run(self) -> Explored:
+        first = State(self._note_tables(), self.world.faults, self.cast.first)
+        self.path.append(self._visit(first))
+        try:
+            while True:
+                visit = self.path[-1]
+                if visit.left:
+                    self._go_on(visit)
+                    continue
+                self._leave(self.path.pop())
+                if not self.path:
+                    break
+        finally:
+            self.cast.end()
+        return Explored(
+            states=len(self.schedules),
+            steps=len(self.steps),
+            ends=self.ends,
+            schedules=self.schedules[first.packed()],
         )
 
-    @property
-    def steps(self) -> int:
-        """How many different steps were carried out."""
-        return len(self._steps)
+    def _visit(self, state: State) -> _Visit:
+        turns = [self._turn(state, i) for i in range(len(state.actors))]
+        choices = joint(turns, faulty=state.faults > 0)
+        if not choices:
+            self.ends += 1
+            self._judge(state)
+        self.schedules[state.packed()] = _ON_THE_PATH
+        return _Visit(state, choices[::-1], schedules=0 if choices else 1)
+
+    def _go_on(self, visit: _Visit) -> None:
+        """Take the next choice of a state; go into what it leads to unless that is done with."""
+        visit.taken = visit.left.pop()
+        there = self._follow(visit.state, visit.taken)
+        known = self.schedules.get(there.packed())
+        if known is None:
+            self.path.append(self._visit(there))
+        elif known == _ON_THE_PATH:
+            msg = f"{visit.taken} leads back to a state before it: a schedule has no end"
+            raise RuntimeError(msg)
+        else:
+            visit.schedules += known
+
+    def _leave(self, visit: _Visit) -> None:
+        if len(self.schedules) >= self.most_states:
+            msg = f"more than {self.most_states} states"
+            raise RuntimeError(msg)
+        self.schedules[visit.state.packed()] = visit.schedules
+        if self.path:
+            self.path[-1].schedules += visit.schedules
+
+    # -- what follows from a state, learnt once for all in which it is the same
+
+    def _turn(self, state: State, i: int) -> Turn:
+        key = state.tables, state.actors[i]
+        if key not in self.turns:
+            self.world.restore(self.snapshots[state.tables])
+            self.turns[key] = self.world.turn_with(i, self.cast.standings[state.actors[i]].call)
+        return self.turns[key]
+
+    def _follow(self, state: State, choice: Choice) -> State:
+        actors = list(state.actors)
+        key = state.tables, actors[choice.actor], choice.how, choice.answer
+        if key not in self.steps:
+            self.steps[key] = self._carry_out(state, choice)
+        tables, actors[choice.actor] = self.steps[key]
+        return State(tables, state.faults - (choice.how != DO), tuple(actors))
+
+    def _carry_out(self, state: State, choice: Choice) -> tuple[int, int]:
+        number = state.actors[choice.actor]
+        asked = self.cast.standings[number].asked
+        if asked is None:
+            msg = f"{choice} is none: it has ended"
+            raise LookupError(msg)
+        self.world.restore(self.snapshots[state.tables])
+        before = self.world.contents()
+        try:
+            answer = self.world.perform(asked, choice)
+        except AssertionError as error:
+            raise self._violation() from error
+        after = self.world.contents()
+        same = all(after[name] is items for name, items in before.items())
+        same = same and self.world.clock.now == self.snapshots[state.tables].now
+        tables = state.tables if same else self._note_tables()
+        if choice.dies:
+            return tables, self.cast.ended(choice.actor)
+        return tables, self.cast.told(choice.actor, number, answer, self.world.clock.now)
+
+    def _note_tables(self) -> int:
+        number = self.tables.setdefault(self.world.shared(), len(self.snapshots))
+        if number == len(self.snapshots):
+            self.snapshots.append(self.world.snapshot())
+        return number
+
+    # -- ends, and what is found
+
+    def _judge(self, state: State) -> None:
+        if state.tables in self.judged:
+            return
+        self.judged.add(state.tables)
+        execution = self.start()
+        try:
+            execution.restore(self.snapshots[state.tables])
+            self.judge(execution)
+        except AssertionError as error:
+            raise self._violation() from error
+        finally:
+            execution.end()
+
+    def _violation(self) -> Violation:
+        """Carry out, from the start and in one go, the path that has led to a violation."""
+        choices = [visit.taken for visit in self.path if visit.taken is not None]
+        execution = self.start()
+        try:
+            for choice in choices:
+                execution.step(choice)
+            self.judge(execution)
+        except AssertionError as error:
+            return Violation(str(error), execution.trace)
+        finally:
+            execution.end()
+        msg = f"what was found does not come about again by {choices}"
+        raise RuntimeError(msg)
 
 
 @dataclass(slots=True)
-class _Explorer:
-    """One exploration at work. ``came``: how each state was first reached."""
+class _Visit:
+    """A state on the path: the choices that are ``left``, and the one that was ``taken`` last."""
 
-    start: Start
-    judge: Judge
-    most_states: int
-    remember: bool
-    explored: Explored = field(default_factory=Explored)
-    memory: Memory = field(default_factory=Memory)
-    edges: dict[State, list[State]] = field(default_factory=dict)
-    came: dict[State, tuple[State, Choice]] = field(default_factory=dict)
-    ends: set[State] = field(default_factory=set)
-    judged: set[int] = field(default_factory=set)
-    waiting: list[tuple[State, Choice | None]] = field(default_factory=list)
-
-    def run(self) -> Explored:
-        execution = self._begin()
-        try:
-            first = self.memory.look(execution)
-            self.edges[first] = []
-            self._go_down(execution, first)
-        finally:
-            execution.end()
-        while self.waiting:
-            state, choice = self.waiting.pop()
-            self._go_on(state, choice)
-        self.explored.states = len(self.edges)
-        self.explored.ends = len(self.ends)
-        self.explored.steps = self.memory.steps
-        self.explored.schedules = _paths(first, self.edges, self.ends)
-        return self.explored
-
-    def _begin(self) -> Execution:
-        self.explored.executions += 1
-        return self.start()
-
-    def _go_on(self, state: State, choice: Choice | None) -> None:
-        """Take a choice that was put off; ``None``: the state itself is still to be gone into."""
-        there = self.memory.follow(state, choice) if choice is not None and self.remember else None
-        if choice is not None and there is not None:
-            if not self._arrive(state, choice, there):
-                return
-            state, choice = there, None
-        if choice is None and self._spread(state):
-            return
-        execution = self._begin()
-        try:
-            for step in self._path(state):
-                _take(execution, step)
-            if choice is not None:
-                there = self._carry_out(execution, state, choice)
-                if not self._arrive(state, choice, there):
-                    return
-                state = there
-            else:
-                self.memory.look(execution)
-            self._go_down(execution, state)
-        finally:
-            execution.end()
-
-    def _path(self, state: State) -> list[Choice]:
-        choices = []
-        while state in self.came:
-            state, choice = self.came[state]
-            choices.append(choice)
-        return choices[::-1]
-
-    def _arrive(self, state: State, choice: Choice, there: State) -> bool:
-        """Take note of an edge; returns whether it leads to a state that is new."""
-        self.edges[state].append(there)
-        if there in self.edges:
-            return False
-        if len(self.edges) >= self.most_states:
-            msg = f"more than {self.most_states} states"
-            raise RuntimeError(msg)
-        self.edges[there] = []
-        self.came[there] = (state, choice)
-        return True
-
-    def _carry_out(self, execution: Execution, state: State, choice: Choice) -> State:
-        _take(execution, choice)
-        there = self.memory.look(execution)
-        known = self.memory.follow(state, choice)
-        if known is not None and known != there:
-            msg = f"{choice} is not determined by what was told: {execution.trace[-1]}"
-            raise RuntimeError(msg)
-        self.memory.learn(state, choice, there)
-        return there
-
-    def _spread(self, state: State) -> bool:
-        """Follow what is known from a state; False where it takes an execution to go on."""
-        choices = self.memory.choices(state)
-        if choices is None:
-            return False
-        if not choices and state.shared in self.judged:
-            self.ends.add(state)
-            return True
-        if not choices or not self.remember:
-            return False
-        known = [(choice, self.memory.follow(state, choice)) for choice in choices]
-        for choice, there in known:
-            if there is None:
-                self.waiting.append((state, choice))
-            elif self._arrive(state, choice, there):
-                self.waiting.append((there, None))
-        return True
-
-    def _go_down(self, execution: Execution, state: State) -> None:
-        """Go on with an execution that stands in ``state``, which is new, to an end."""
-        while True:
-            choices = self.memory.choices(state)
-            if choices is None:
-                raise AssertionError("it has just been looked at")
-            if not choices:
-                self.ends.add(state)
-                self._judge(execution, state)
-                return
-            first, *others = choices
-            self.waiting.extend((state, choice) for choice in others)
-            there = self._carry_out(execution, state, first)
-            if not self._arrive(state, first, there):
-                return
-            state = there
-
-    def _judge(self, execution: Execution, state: State) -> None:
-        if state.shared in self.judged:
-            return
-        self.judged.add(state.shared)
-        try:
-            self.judge(execution)
-        except Violation as violation:
-            raise Violation(violation.message, execution.trace) from violation
-        except AssertionError as error:
-            raise Violation(str(error), execution.trace) from error
-
-
-def _take(execution: Execution, choice: Choice) -> None:
-    try:
-        execution.step(choice)
-    except AssertionError as error:
-        raise Violation(str(error), execution.trace) from error
+    state: State
+    left: list[Choice]
+    schedules: int
+    taken: Choice | None = None
 
 
 def explore(
-    start: Start, judge: Judge, *, most_states: int = 4_000_000, remember: bool = True
+    start: Start, judge: Judge, *, most_states: int = 4_000_000, forget: bool = True
 ) -> Explored:
     """Go through every schedule.
 
-    ``remember`` False executes every step in every state: the same result, for much more time.
+    ``forget`` False takes no actor's word for what it knows (``memories.py``): the same schedules,
+    over more states.
 
     Raises:
         Violation: the first that was found, with its schedule.
-        RuntimeError: there are more states than ``most_states``: the scenario is too large.
+        RuntimeError: there are more states than ``most_states``: the scenario is too large. Or
+            what an actor does is not determined by what it knows.
     """
-    return _Explorer(start, judge, most_states, remember).run()
-
-
-def _paths(first: State, edges: dict[State, list[State]], ends: set[State]) -> int:
-    """Count the ways from the first state to any end: the states form no cycles."""
-    ways: dict[State, int] = dict.fromkeys(ends, 1)
-    stack = [first]
-    while stack:
-        here = stack[-1]
-        missing = [there for there in edges[here] if there not in ways]
-        if here in ways or not missing:
-            ways.setdefault(here, sum(ways[there] for there in edges[here]))
-            stack.pop()
-        else:
-            stack.extend(missing)
-    return ways[first]
+    return _Explorer(start, judge, most_states, forget=forget).run()
 
 
 # -- at random

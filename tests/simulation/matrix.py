@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import combinations
 
+from tests.simulation.actors import ActorSpec
 from tests.simulation.others import cancellation, live, older_live, removal, retry
-from tests.simulation.scheduler import ActorSpec
 from tests.simulation.world import Node, Scenario, sweep
 
 LAGGING = frozenset({"IdempotencyIndex"})
@@ -107,6 +107,7 @@ def cell(graph: str, *beside: str, faults: int = 1) -> Scenario:
         faults,
         LAGGING,
         one_task="older live" not in beside,
+        judged_by_lookups="older live" in beside,
         # What the time to live has taken away ends nowhere.
         converges="time to live" not in beside,
         retries="retry" in beside,
@@ -118,27 +119,17 @@ def sets() -> list[tuple[str, ...]]:
     return [beside for count in (1, 2) for beside in combinations(OTHERS, count)]
 
 
-_SMALL_STEPS = frozenset({"retry", "cancellation", "time to live"})
-"""Actors of few steps: beside those, even the widest graph has few orders."""
-
-
-def _is_large(graph: str, beside: tuple[str, ...]) -> bool:
-    """Whether a cell with a crash has more states than every build has time for."""
-    return graph == "fan-out" and not _SMALL_STEPS.issuperset(beside)
+_LARGEST = (("second sweep", "older live"), ("live", "older live"))
+"""Beside whom the fan-out has more states than every build has time for."""
 
 
 def cells() -> list[Scenario]:
-    """Return the matrix as every build explores it: large cells of two actors without a crash."""
-    return [
-        cell(graph, *beside, faults=0 if _is_large(graph, beside) else 1)
-        for graph in GRAPHS
-        for beside in sets()
-        if len(beside) == 1 or not _is_large(graph, beside)
-    ]
+    """Return the matrix as every build explores it."""
+    large = {scenario.name for scenario in large_cells()}
+    every = [cell(graph, *beside) for graph in GRAPHS for beside in sets()]
+    return [scenario for scenario in every if scenario.name not in large]
 
 
 def large_cells() -> list[Scenario]:
-    """Return what is left of it: a crash in the large ones."""
-    return [
-        cell(graph, *beside) for graph in GRAPHS for beside in sets() if _is_large(graph, beside)
-    ]
+    """Return what is left of it."""
+    return [cell("fan-out", *beside) for beside in _LARGEST]

@@ -289,9 +289,9 @@ class MemoryDynamoDB:
         found = [item for _, item in taken]
         kept = self._filtered(operation, found, request, used)
         index = request.get("IndexName")
-        projected = [
-            self._project(operation, self._of_index(table, index, i), request) for i in kept
-        ]
+        if index is not None:
+            kept = [table.spec.indexes[index].shows(i, table.spec.key) for i in kept]
+        projected = [self._project(operation, i, request) for i in kept]
         response = self._read_response(table, request, found, consistent=consistent)
         response |= {"Items": projected, "Count": len(kept), "ScannedCount": len(found)}
         if (taken and len(taken) < len(rows)) or len(taken) == limit:
@@ -327,13 +327,6 @@ class MemoryDynamoDB:
             used |= parse_projection(projection)[1]
         self._all_used(operation, request, used)
         return items
-
-    @staticmethod
-    def _of_index(table: Table, index: str | None, item: Item) -> Item:
-        if index is None or not table.spec.indexes[index].keys_only:
-            return item
-        names = {*table.spec.key.names, *table.spec.indexes[index].key.names}
-        return {name: value for name, value in item.items() if name in names}
 
     def _project(self, operation: str, item: Item, request: Request) -> dict[str, Value]:
         text = request.get("ProjectionExpression")

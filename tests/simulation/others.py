@@ -7,27 +7,29 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from reconciler.demo.live import ClaimThenCreate, CreateThenFlip, LiveReconciler
 from reconciler.domain.model import timestamp
-from tests.simulation.scheduler import ActorSpec, Body, Port
+from tests.simulation.actors import ActorSpec, Body, Port
+from tests.simulation.memories import Live, OlderLive, RememberingLive
 from tests.simulation.world import LONG_BEFORE, ORCH, START, USER, Row, sim_settings, task_id
 
 
-def _live(port: Port, generation: type[LiveReconciler], seed: int) -> LiveReconciler:
+def _live(port: Port, generation: type[RememberingLive], seed: int) -> RememberingLive:
     client: Any = port
-    return generation(
+    made = generation(
         client,
         sim_settings(),
         port.read_clock,
         lambda task: port.call("invoke", task_id=task),
         seed=seed,
     )
+    made.port, made.own_seed = port, seed
+    return made
 
 
 def live(
     child: str | None = None,
     *,
-    generation: type[LiveReconciler] = ClaimThenCreate,
+    generation: type[RememberingLive] = Live,
     ends: str | None = None,
     number: int = 1,
 ) -> ActorSpec:
@@ -50,7 +52,7 @@ def live(
 
 def older_live(child: str | None = None, *, ends: str | None = None, number: int = 1) -> ActorSpec:
     """The older live reconciler, which creates the task before it flips the row."""
-    spec = live(child, generation=CreateThenFlip, ends=ends, number=number)
+    spec = live(child, generation=OlderLive, ends=ends, number=number)
     return replace(spec, name=f"older live {number}")
 
 
@@ -172,7 +174,7 @@ def late_retry(child: str, number: int = 1) -> ActorSpec:
     def body(port: Port) -> None:
         key = {"task_id": {"S": task_id(child)}}
         got = port.call("get_item", TableName="TaskTable", Key=key, ConsistentRead=True)
-        reconciler = _live(port, ClaimThenCreate, number)
+        reconciler = _live(port, Live, number)
         reconciler.receive(got["Item"])
         _set_status(port, child, "ready", "failed")
         reconciler.react(ORCH)
@@ -184,7 +186,7 @@ def whole_attempt(child: str) -> ActorSpec:
     """The live reconciler releases a child, its task fails, and a user retries it."""
 
     def body(port: Port) -> None:
-        _live(port, ClaimThenCreate, 1).react(ORCH)
+        _live(port, Live, 1).react(ORCH)
         key = {"orchestration_id": {"S": ORCH}, "sub_issue_id": {"S": child}}
         got = port.call("get_item", TableName="OrchestrationTable", Key=key, ConsistentRead=True)
         own = got["Item"].get("child_task_id")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from random import Random
 
+from tests.simulation.actors import ActorSpec
 from tests.simulation.matrix import LAGGING
 from tests.simulation.others import cancellation, live, older_live, retry, task_ends, time_passes
-from tests.simulation.scheduler import ActorSpec
 from tests.simulation.world import Node, Scenario, delivery, sweep
 
 NAMES = "abcdefghijkl"

@@ -11,9 +11,10 @@ from datetime import timedelta
 from typing import Any
 
 from reconciler.domain.model import timestamp
+from tests.simulation.actors import ClockHand
 from tests.simulation.invariants import Invariants, dictated_end, verdict
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
-from tests.simulation.scheduler import ClockHand, Execution
+from tests.simulation.scheduler import Execution
 from tests.simulation.world import LONG_BEFORE, PRIVATE, Scenario, start, sweep
 
 LONG_AFTER = timedelta(days=1)
@@ -116,10 +117,10 @@ class Convergence:
         key = tuple(t.digest for n, t in database.tables.items() if n not in PRIVATE)
         if key in self._judged:
             return
-        self._judged.add(key)
         execution.end()
         recover(database, execution.clock, self._scenario)
         self._compare(database)
+        self._judged.add(key)
 
     def _compare(self, database: MemoryDynamoDB) -> None:
         rows = database.tables["OrchestrationTable"].items

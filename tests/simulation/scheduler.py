@@ -1,9 +1,7 @@
-"""Actors that run real code, one at a time, each store call a point at which any may go next.
+"""Executions: actors beside each other on one database, moved on call by call, by choices.
 
-An actor is a greenlet around a plain function. Its client is a ``Port``: every call of it hands the
-baton back to the scheduler, with what it is about to ask, and is carried out only when the actor
-is chosen. Between two calls an actor touches nothing but its own memory; so an execution is
-determined by the sequence of choices, and the same sequence gives the same execution.
+A call is carried out only when its actor is chosen; so an execution is determined by the sequence
+of choices, and the same sequence gives the same execution.
 
 A choice names the actor, and how its call ends: carried out; *crash before* (the process is gone,
 nothing was written); *crash after* (it was written, and nobody heard of it); *torn* (it was
@@ -13,56 +11,20 @@ index has one choice for each different answer that the index may still give.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from botocore.exceptions import ClientError, ReadTimeoutError
-from greenlet import greenlet
 
-from reconciler.clock import Clock
+from tests.simulation.actors import Actor, ActorSpec, Call, ClockHand
+from tests.simulation.expressions import Item
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
+from tests.simulation.storage import Key, Table
 
 DO, CRASH_BEFORE, CRASH_AFTER, TORN = "do", "crash before", "crash after", "torn"
 FAULTS = (CRASH_BEFORE, CRASH_AFTER, TORN)
-_WRITES = frozenset({"put_item", "update_item", "delete_item", "transact_write_items", "invoke"})
-
-
-class ProcessGoneError(BaseException):
-    """Raised in an actor whose process has died: nothing that it still tries has an effect.
-
-    Not an ``Exception``: the code under test must not be able to survive it.
-    """
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What an actor is about to ask of the world."""
-
-    operation: str
-    request: Mapping[str, Any] = field(repr=False)
-
-    @property
-    def writes(self) -> bool:
-        """Whether it may change anything."""
-        return self.operation in _WRITES
-
-    @property
-    def tables(self) -> frozenset[str]:
-        """The tables that it touches."""
-        if "TransactItems" in self.request:
-            actions = self.request["TransactItems"]
-            return frozenset(next(iter(action.values()))["TableName"] for action in actions)
-        if "RequestItems" in self.request:
-            return frozenset(self.request["RequestItems"])
-        return frozenset({self.request["TableName"]} if "TableName" in self.request else ())
-
-    def describe(self) -> str:
-        """Return it in a few words."""
-        name = self.request.get("IndexName") or ", ".join(sorted(self.tables))
-        return f"{self.operation} {name}".strip()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -72,6 +34,11 @@ class Choice:
     actor: int
     how: str = DO
     answer: int = 0
+
+    @property
+    def dies(self) -> bool:
+        """Whether the actor hears no answer any more."""
+        return self.how in {CRASH_BEFORE, CRASH_AFTER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,126 +66,27 @@ def joint(turns: Sequence[Turn], *, faulty: bool) -> list[Choice]:
     return [choice for turn in turns for choice in turn.choices(faulty=faulty)]
 
 
-@dataclass(slots=True)
-class ClockHand:
-    """The time of the world; it moves only when an actor moves it."""
+class Asked(NamedTuple):
+    """Who asks for what; ``lookups``: the tasks that it has been shown, by idempotency key."""
 
+    spec: ActorSpec
+    call: Call
+    lookups: Mapping[str, frozenset[str]]
+
+
+Contents = Mapping[str, Mapping[Key, Item]]
+"""What stands in each table."""
+
+
+Observer = Callable[[Asked, Contents], None]
+"""Judges a call that has been carried out; is told what stood there until then."""
+
+
+class Snapshot(NamedTuple):
+    """All that an execution consists of beside its actors."""
+
+    tables: Mapping[str, Table]
     now: datetime
-
-    def __call__(self) -> datetime:
-        """Return the time."""
-        return self.now
-
-
-Body = Callable[["Port"], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ActorSpec:
-    """An actor: its name, what it runs, whether its writes are ours, whether it may crash."""
-
-    name: str
-    body: Body
-    ours: bool = False
-    crashes: bool = True
-
-
-class Port:
-    """An actor's only way into the world: a DynamoDB client whose calls are scheduled."""
-
-    def __init__(self, actor: Actor, clock: ClockHand) -> None:
-        self._actor = actor
-        self.clock = clock
-        self.read_clock: Clock = self._read_clock
-
-    def _read_clock(self) -> datetime:
-        self._actor.observe(f"clock {self.clock.now.isoformat()}")
-        return self.clock.now
-
-    def call(self, operation: str, **request: Any) -> Any:
-        """Ask for something, and wait until it is this actor's turn."""
-        return self._actor.ask(Call(operation, request))
-
-    def __getattr__(self, operation: str) -> Callable[..., Any]:
-        """Return an operation of the low-level client."""
-        if operation.startswith("_"):
-            raise AttributeError(operation)
-        return lambda **request: self._actor.ask(Call(operation, request))
-
-    def get_paginator(self, operation: str) -> Any:
-        """Return what goes through all pages, each of them a call."""
-        port = self
-
-        class Pages:
-            def paginate(self, **request: Any) -> Any:
-                while True:
-                    page = port.call(operation, **request)
-                    yield page
-                    if "LastEvaluatedKey" not in page:
-                        return
-                    request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
-
-        return Pages()
-
-
-class Actor:
-    """A running actor. ``pending`` is what it waits to have done; None once it has ended."""
-
-    def __init__(self, spec: ActorSpec, clock: ClockHand) -> None:
-        self.spec = spec
-        self.pending: Call | None = Call("begin", {})
-        self.crashed = False
-        self.gone = False
-        self.error: BaseException | None = None
-        self.seen = b""
-        self.lookups: dict[str, frozenset[str]] = {}
-        self._clock = clock
-        self._greenlet = greenlet(self._run)
-
-    def _run(self, _first: Any = None) -> None:
-        try:
-            self.spec.body(Port(self, self._clock))
-        except ProcessGoneError:
-            pass
-        except Exception as error:  # noqa: BLE001 - reported by the scheduler as a finding
-            self.error = error
-
-    def ask(self, call: Call) -> Any:
-        """In the actor: hand over the baton; comes back with the answer, or raises it."""
-        if self.gone:
-            raise ProcessGoneError
-        self.pending = call
-        parent = self._greenlet.parent
-        if parent is None:
-            raise ProcessGoneError
-        answer = parent.switch()
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
-    def observe(self, what: str) -> None:
-        """Add to what the actor knows: its next step is a function of nothing else."""
-        self.seen = hashlib.blake2b(self.seen + what.encode(), digest_size=16).digest()
-
-    def resume(self, answer: Any) -> None:
-        """In the scheduler: let it go on with an answer until it asks for the next thing."""
-        self.pending = None
-        self._greenlet.switch(answer)
-        if self.error is not None:
-            raise self.error
-
-    def kill(self) -> None:
-        """End its process: whatever it still tries has no effect."""
-        if self.gone:
-            return
-        self.gone = True
-        self.pending = None
-        if self._greenlet:
-            self._greenlet.switch(ProcessGoneError())
-
-
-Observer = Callable[[Actor, Call], None]
-"""Is told of each call that may have changed something."""
 
 
 class Execution:
@@ -247,7 +115,6 @@ class Execution:
         self.fault_kinds = tuple(fault_kinds)
         self.private = private
         self.actors = [Actor(spec, clock) for spec in actors]
-        self.invoked: list[str] = []
         self.trace: list[str] = []
         self.observers: list[Observer] = []
         self._back = 0
@@ -261,20 +128,19 @@ class Execution:
 
     def turn(self, i: int) -> Turn:
         """Return what an actor can do next: a function of what it was told and of what stands."""
-        actor = self.actors[i]
-        call = actor.pending
+        return self.turn_with(i, self.actors[i].pending)
+
+    def turn_with(self, i: int, call: Call | None) -> Turn:
+        """Return what an actor can do whose next call is ``call``; None: it has ended."""
         if call is None:
             return Turn()
         plain = tuple(Choice(i, DO, answer) for answer in range(len(self._answers(call))))
         faulty: tuple[Choice, ...] = ()
-        if call.writes and actor.spec.crashes:
+        if call.writes and self.actors[i].spec.crashes:
             faulty = tuple(Choice(i, how) for how in self.fault_kinds)
-        return Turn(plain, faulty, alone=self._alone(actor))
+        return Turn(plain, faulty, alone=self._alone(call))
 
-    def _alone(self, actor: Actor) -> bool:
-        call = actor.pending
-        if call is None:
-            return False
+    def _alone(self, call: Call) -> bool:
         if call.operation in {"begin", "invoke"}:
             return not self._moves_clock
         if (
@@ -322,28 +188,32 @@ class Execution:
         self.trace.append(f"{actor.spec.name}: {call.describe()}" + _ending(choice))
         if choice.how != DO:
             self.faults -= 1
+        answer = self.perform(Asked(actor.spec, call, actor.lookups), choice)
+        if choice.dies:
+            actor.crash()
+        else:
+            actor.tell(answer)
+
+    def perform(self, asked: Asked, choice: Choice) -> Any:
+        """Carry out a call and have it judged; returns what is answered, if anybody hears it.
+
+        Raises:
+            AssertionError: an observer saw an invariant broken.
+        """
         if choice.how == CRASH_BEFORE:
-            self._crash(actor)
-            return
-        self._back = self._answers(call)[choice.answer] if choice.answer else 0
-        answer = self._carry_out(call)
+            return None
+        before = self.contents()
+        self._back = self._answers(asked.call)[choice.answer] if choice.answer else 0
+        answer = self._carry_out(asked.call)
         self._back = 0
         for observer in self.observers:
-            observer(actor, call)
-        self._note_lookup(actor, call, answer)
-        if choice.how == CRASH_AFTER:
-            self._crash(actor)
-            return
-        if choice.how == TORN:
-            answer = ReadTimeoutError(endpoint_url="memory")
-        actor.observe(_text(answer))
-        actor.resume(answer)
+            observer(asked, before)
+        return ReadTimeoutError(endpoint_url="memory") if choice.how == TORN else answer
 
     def _carry_out(self, call: Call) -> Any:
         if call.operation == "begin":
             return None
         if call.operation == "invoke":
-            self.invoked.append(call.request["task_id"])
             return {}
         if call.operation == "advance_clock":
             self.clock.now += timedelta(seconds=call.request["seconds"])
@@ -355,17 +225,6 @@ class Execution:
         except ClientError as error:
             return error
 
-    @staticmethod
-    def _note_lookup(actor: Actor, call: Call, answer: Any) -> None:
-        if call.request.get("IndexName") == "IdempotencyIndex" and isinstance(answer, dict):
-            key = next(iter(call.request["ExpressionAttributeValues"].values()))["S"]
-            actor.lookups[key] = frozenset(item["task_id"]["S"] for item in answer["Items"])
-
-    def _crash(self, actor: Actor) -> None:
-        actor.crashed = True
-        actor.observe("gone")
-        actor.kill()
-
     def end(self) -> None:
         """Let go of all actors."""
         for actor in self.actors:
@@ -373,17 +232,31 @@ class Execution:
 
     # -- state
 
+    def contents(self) -> Contents:
+        """Return what stands in the tables; it stays as it is when they are written."""
+        return {name: table.items for name, table in self.database.tables.items()}
+
+    def snapshot(self) -> Snapshot:
+        """Return what the tables hold and have held, and the time."""
+        tables = self.database.tables.items()
+        return Snapshot({name: table.copy() for name, table in tables}, self.clock.now)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Make it stand so again."""
+        self.database.tables = {name: table.copy() for name, table in snapshot.tables.items()}
+        self.clock.now = snapshot.now
+
     def state(self) -> tuple[Any, ...]:
         """Return what the rest of the execution is a function of.
 
         The tables that are read, the answers that lagging indexes may still give, the clock, the
-        faults that are left, and what each actor has been told: an actor is deterministic, so what
-        it was told is where it stands.
+        faults that are left, and what each actor knows: an actor is deterministic, so that is
+        where it stands.
         """
         return (
             self.shared(),
             self.faults,
-            tuple(self.local(i) for i in range(len(self.actors))),
+            tuple(standing(i, actor) for i, actor in enumerate(self.actors)),
         )
 
     def shared(self) -> tuple[Any, ...]:
@@ -394,32 +267,30 @@ class Execution:
             self.clock.now,
         )
 
-    def local(self, i: int) -> tuple[int, bytes, bool]:
-        """Return where an actor stands: what it does next is a function of nothing else."""
-        actor = self.actors[i]
-        return i, actor.seen, actor.pending is None
+    def _possible_answers(self) -> frozenset[Hashable]:
+        """Return what each partition of each lagging index may still be said to hold.
 
-    def _possible_answers(self) -> frozenset[frozenset[tuple[str, str]]]:
-        versions = self.database.tables["TaskTable"].versions
-        return frozenset(map(_index_contents, versions))
+        A query asks about one partition, and gets an answer of its own, however old those before
+        it were: which of two partitions changed first is of no account.
+        """
+        return frozenset(
+            (name, partition, contents)
+            for table in self.database.tables.values()
+            for name in self.lagging & table.spec.indexes.keys()
+            for partition, contents in table.history_of(name).items()
+        )
 
 
-def _index_contents(version: Mapping[Any, Mapping[str, Any]]) -> frozenset[tuple[str, str]]:
-    return frozenset(
-        (item.get("idempotency_key", {}).get("S", ""), f"{item.get('status_created_at')}{key}")
-        for key, item in version.items()
-    )
+def standing(i: int, actor: Actor) -> tuple[int, bytes, bool]:
+    """Return where an actor stands: what it does next is a function of nothing else.
+
+    One that has ended does nothing more, whatever it was told.
+    """
+    ended = actor.pending is None
+    return i, b"" if ended else actor.seen, ended
 
 
 def _ending(choice: Choice) -> str:
     if choice.how != DO:
         return f" — {choice.how}"
     return f" — an older answer ({choice.answer})" if choice.answer else ""
-
-
-def _text(answer: Any) -> str:
-    if isinstance(answer, ClientError):
-        return repr(answer.response)
-    if isinstance(answer, BaseException):
-        return type(answer).__name__
-    return repr(answer)

@@ -45,6 +45,13 @@ class Index:
     key: KeySchema
     keys_only: bool = False
 
+    def shows(self, item: Item, own: KeySchema) -> dict[str, Value]:
+        """Return what the index has of an item of a table with the key ``own``."""
+        if not self.keys_only:
+            return dict(item)
+        names = {*own.names, *self.key.names}
+        return {name: value for name, value in item.items() if name in names}
+
 
 @dataclass(frozen=True, slots=True)
 class TableSpec:
@@ -65,7 +72,12 @@ class Table:
     digest: int = 0
 
     def __post_init__(self) -> None:
-        self.versions.append(self.items)
+        if not self.versions:
+            self.versions.append(self.items)
+
+    def copy(self) -> Table:
+        """Return one that stands as this does, and is written apart from it."""
+        return Table(self.spec, self.items, list(self.versions), self.digest)
 
     def replace(self, changes: Mapping[Key, dict[str, Value] | None]) -> None:
         """Write items, None for those that go; the states before stay readable."""
@@ -80,6 +92,22 @@ class Table:
                 self.digest ^= digest_of(self.spec.name, item)
         self.items = items
         self.versions.append(items)
+
+    def history_of(self, index: str) -> dict[str, frozenset[frozenset[str]]]:
+        """Return, for each partition of an index, all the different contents that it has had."""
+        schema = self.spec.indexes[index]
+        had: list[dict[str, set[str]]] = []
+        for version in self.versions:
+            partitions: dict[str, set[str]] = {}
+            for item in version.values():
+                if schema.key.covers(item):
+                    shown = repr(sorted(schema.shows(item, self.spec.key).items()))
+                    partitions.setdefault(schema.key.of(item)[0], set()).add(shown)
+            had.append(partitions)
+        return {
+            name: frozenset(frozenset(partitions.get(name, ())) for partitions in had)
+            for name in {name for partitions in had for name in partitions}
+        }
 
     def forget_history(self) -> None:
         """Let every index and every replica catch up."""

@@ -14,12 +14,12 @@ import pytest
 from reconciler.stores.control import ControlStore
 from reconciler.stores.dynamodb import DynamoDB
 from tests.mutation.conditions import Mutant, sites, watching
+from tests.simulation.actors import ClockHand
 from tests.simulation.explorer import Violation, explore
 from tests.simulation.matrix import DONE
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.simulation.recovery import Convergence, watched
 from tests.simulation.scenarios import BY_NAME, pair
-from tests.simulation.scheduler import ClockHand
 from tests.simulation.world import (
     ORCH,
     START,

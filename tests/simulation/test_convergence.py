@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.simulation.actors import ClockHand
 from tests.simulation.invariants import dictated_end
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.simulation.random_worlds import random_nodes
 from tests.simulation.recovery import recover
-from tests.simulation.scheduler import ClockHand
 from tests.simulation.world import ORCH, START, Node, Scenario, fill, idempotency_key, task_id
 
 pytestmark = pytest.mark.simulation

@@ -26,6 +26,7 @@ from reconciler.operations.scan import SegmentCursor
 from reconciler.operations.sweep import run_inline_sweep
 from reconciler.settings import Settings
 from tests.simulation import memory_dynamodb
+from tests.simulation.actors import ClockHand
 from tests.simulation.answers import fail
 from tests.simulation.conftest import Show
 from tests.simulation.explorer import explore
@@ -34,7 +35,6 @@ from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.simulation.others import claims_again
 from tests.simulation.recovery import Convergence, end_tasks, watched
 from tests.simulation.scenarios import BY_NAME, FELL, pair
-from tests.simulation.scheduler import ClockHand
 from tests.simulation.world import (
     ORCH,
     START,

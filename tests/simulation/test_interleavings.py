@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
+from tests.simulation.actors import ActorSpec, Port
 from tests.simulation.conftest import Show
 from tests.simulation.explorer import explore
-from tests.simulation.matrix import cell, cells, large_cells
+from tests.simulation.matrix import ENDED, cell, cells, large_cells
+from tests.simulation.others import task_removal
 from tests.simulation.recovery import Convergence, watched
 from tests.simulation.scenarios import ADVERSARIAL, SCENARIOS
-from tests.simulation.world import Scenario
+from tests.simulation.scheduler import Choice
+from tests.simulation.world import Scenario, start, task_id
 
 pytestmark = pytest.mark.simulation
 
@@ -38,17 +39,70 @@ def test_every_small_graph_beside_everybody_who_writes(scenario: Scenario, show:
     _explore(scenario, show)
 
 
-def test_what_is_remembered_of_a_step_changes_nothing() -> None:
-    """Each step executed anew in every state comes to the same states and schedules."""
-    scenario = cell("pair", "live", "retry", faults=0)
-    start, judge = watched(scenario), Convergence(scenario)
-    known, anew = explore(start, judge), explore(start, judge, remember=False)
-    assert anew.executions > known.executions, "hardly anything was remembered"
-    assert replace(known, executions=0) == replace(anew, executions=0)
-
-
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("scenario", large_cells(), ids=lambda scenario: scenario.name)
-def test_every_interleaving_of_the_larger_ones(scenario: Scenario, show: Show) -> None:
+def test_every_interleaving_of_the_largest(scenario: Scenario, show: Show) -> None:
     _explore(scenario, show)
+
+
+# -- the explorer itself, held to what is plainer than it
+
+
+def _plainly(scenario: Scenario) -> int:
+    """Count schedules by carrying out each of them from its start; nothing is learnt of actors."""
+    ways: dict[tuple[object, ...], int] = {}
+
+    def ways_from(path: list[Choice]) -> int:
+        execution = start(scenario)
+        for actor in execution.actors:
+            actor.forgets = False
+        for choice in path:
+            execution.step(choice)
+        state, choices = execution.state(), execution.choices()
+        execution.end()
+        if state not in ways:
+            ways[state] = sum(ways_from([*path, choice]) for choice in choices) if choices else 1
+        return ways[state]
+
+    return ways_from([])
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [cell("pair", "live", "retry", faults=0), cell("fan-out", "retry", "cancellation")],
+    ids=lambda scenario: scenario.name,
+)
+def test_what_is_learnt_of_an_actor_is_what_it_does(scenario: Scenario) -> None:
+    """To carry out every call of every schedule comes to the same as to learn each of them once."""
+    assert explore(watched(scenario), Convergence(scenario)).schedules == _plainly(scenario)
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [cell("fan-out", beside, faults=0) for beside in ("second sweep", "live", "older live")]
+    + [cell("diamond", "second sweep"), cell("chain", "retry", "live")],
+    ids=lambda scenario: scenario.name,
+)
+def test_what_an_actor_says_it_knows_is_all_that_it_knows(scenario: Scenario) -> None:
+    """Taken at their word or not, the actors have the same schedules."""
+    begin = watched(scenario)
+    brief = explore(begin, Convergence(scenario))
+    whole = explore(begin, Convergence(scenario), forget=False)
+    assert brief.schedules == whole.schedules
+    assert brief.states < whole.states, "nothing was forgotten"
+
+
+def test_an_actor_that_knows_more_than_it_says_is_found_out() -> None:
+    """One that keeps its answers for itself does otherwise than another that has said the same."""
+
+    def body(port: Port) -> None:
+        key = {"task_id": {"S": task_id("a")}}
+        there = port.call("get_item", TableName="TaskTable", Key=key)
+        port.remember("nothing")
+        port.call("get_item", TableName="TaskTable" if "Item" in there else "RepoTable", Key=key)
+
+    secretive = ActorSpec("secretive", body)
+    scenario = Scenario("a secret", {"a": ENDED}, [secretive, task_removal(task_id("a"))])
+    with pytest.raises(RuntimeError, match="secretive knows more than it says"):
+        explore(lambda: start(scenario), lambda _: None)

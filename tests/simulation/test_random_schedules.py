@@ -40,7 +40,7 @@ def test_random_schedules_keep_the_invariants(first: int, request: pytest.Fixtur
 def test_many_random_schedules(show: Show) -> None:
     count = 20 * SEEDS * int(os.environ.get("SIMULATION_MINUTES", "1"))
     choices = sum(_run(seed) for seed in range(SEEDS, SEEDS + count))
-    show("random worlds", Explored(executions=count, steps=choices, schedules=count))
+    show("random worlds", Explored(states=choices, steps=choices, ends=count, schedules=count))
 
 
 def test_a_failing_schedule_is_shrunk_and_its_seed_replays_it() -> None:

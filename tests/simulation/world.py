@@ -20,8 +20,10 @@ from reconciler.settings import Settings
 from reconciler.stores.budget import PARTITION_PREFIX, ROW
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.pipeline import Pipeline
+from tests.simulation.actors import ActorSpec, ClockHand, Port
+from tests.simulation.memories import RememberingEvaluator
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
-from tests.simulation.scheduler import ActorSpec, ClockHand, Execution, Port
+from tests.simulation.scheduler import Execution
 
 ORCH = "orch_" + "0" * 31 + "1"
 USER, REPO = "user-1", "acme/widgets"
@@ -82,6 +84,12 @@ class Scenario:
     converges: bool = True
     retries: bool = False
     settings: Settings = field(default_factory=sim_settings)
+    judged_by_lookups: bool = True
+    """Whether a task that we create is held against the look-ups before it.
+
+    What they showed is then told apart for good. Where no task may stand beside another, and none
+    is taken away, it follows from that.
+    """
     cap: int | None = None
     reserved: Sequence[str] = ()
     """Children whose tasks, not admitted yet, hold a slot of the cap each."""
@@ -193,7 +201,7 @@ def start(scenario: Scenario) -> Execution:
     """Begin an execution of a scenario."""
     database = MemoryDynamoDB(metered=False)
     fill(database, scenario)
-    return Execution(
+    execution = Execution(
         database,
         ClockHand(START),
         scenario.actors,
@@ -201,6 +209,9 @@ def start(scenario: Scenario) -> Execution:
         faults=scenario.faults,
         private=PRIVATE,
     )
+    for actor in execution.actors:
+        actor.judged_by_lookups = scenario.judged_by_lookups
+    return execution
 
 
 # -- the real code, on a port
@@ -230,6 +241,9 @@ class DirectPort(Port):
         self.clock = clock
         self.read_clock = clock
         self.invoked: list[str] = []
+
+    def remember(self, memory: object) -> None:
+        """Say nothing: nobody asks what it knows."""
 
     def call(self, operation: str, **request: Any) -> Any:
         """Carry out a call."""
@@ -273,7 +287,10 @@ def reconciler_on(port: Port, settings: Settings | None = None) -> Reconciler:
     )
     made.control._monotonic = lambda: 0.0
     silent = _Silent(NULL_METRICS)
-    return replace(made, reporter=silent, evaluator=replace(made.evaluator, reporter=silent))
+    evaluator = replace(made.evaluator, reporter=silent)
+    if settings.user_concurrency_table_name is None:
+        evaluator = RememberingEvaluator.of(evaluator, port)
+    return replace(made, reporter=silent, evaluator=evaluator)
 
 
 def sweep(number: int = 1, settings: Settings | None = None) -> ActorSpec:
@@ -281,7 +298,7 @@ def sweep(number: int = 1, settings: Settings | None = None) -> ActorSpec:
 
     def body(port: Port) -> None:
         try:
-            reconciler_on(port, settings).evaluate(ORCH, sweep_id=f"sweep:{number}")
+            reconciler_on(port, settings).evaluate(ORCH, sweep_id="sweep:1")
         except (UnknownOrchestrationError, ReconcilerError):
             return  # gone, or the stores did not answer: the next sweep looks again
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.cli.main import root
+from tests.simulation.actors import ClockHand
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
-from tests.simulation.scheduler import ClockHand
 from tests.simulation.world import ORCH, START, DirectPort, reconciler_on, sim_settings
 from tests.unit.hostile.values import texts
 

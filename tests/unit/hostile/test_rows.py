@@ -15,8 +15,8 @@ from reconciler.domain.planning import plan
 from reconciler.domain.rows import parse_orchestration, parse_task, plain
 from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.sweep import run_inline_sweep
+from tests.simulation.actors import ClockHand
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
-from tests.simulation.scheduler import ClockHand
 from tests.simulation.world import ORCH, START, DirectPort, reconciler_on, sim_settings
 from tests.support.strategies import NOW, POLICY
 from tests.unit.hostile.values import Item, items, nested, orchestrations, values

@@ -1,0 +1,261 @@
+"""Actors that run real code: each asks for one thing at a time, and waits until it is answered.
+
+An actor is a greenlet around a plain function. Its client is a ``Port``: every call of it hands the
+baton back to the scheduler, with what it is about to ask. Between two calls an actor touches
+nothing but its own memory; so what it does is determined by what it is told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from botocore.exceptions import ClientError
+from greenlet import greenlet
+
+from reconciler.clock import Clock
+
+WRITES = frozenset({"put_item", "update_item", "delete_item", "transact_write_items", "invoke"})
+
+
+class ProcessGoneError(BaseException):
+    """Raised in an actor whose process has died: nothing that it still tries has an effect.
+
+    Not an ``Exception``: the code under test must not be able to survive it.
+    """
+
+
+class UnspeakableError(BaseException):
+    """What an actor says that it knows cannot be written down.
+
+    Not an ``Exception``, as above: it is a mistake of the test's.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What an actor is about to ask of the world."""
+
+    operation: str
+    request: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def writes(self) -> bool:
+        """Whether it may change anything."""
+        return self.operation in WRITES
+
+    @property
+    def tables(self) -> frozenset[str]:
+        """The tables that it touches."""
+        if "TransactItems" in self.request:
+            actions = self.request["TransactItems"]
+            return frozenset(next(iter(action.values()))["TableName"] for action in actions)
+        if "RequestItems" in self.request:
+            return frozenset(self.request["RequestItems"])
+        return frozenset({self.request["TableName"]} if "TableName" in self.request else ())
+
+    def describe(self) -> str:
+        """Return it in a few words."""
+        name = self.request.get("IndexName") or ", ".join(sorted(self.tables))
+        return f"{self.operation} {name}".strip()
+
+
+@dataclass(slots=True)
+class ClockHand:
+    """The time of the world; it moves only when an actor moves it."""
+
+    now: datetime
+
+    def __call__(self) -> datetime:
+        """Return the time."""
+        return self.now
+
+
+Body = Callable[["Port"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ActorSpec:
+    """An actor: its name, what it runs, whether its writes are ours, whether it may crash."""
+
+    name: str
+    body: Body
+    ours: bool = False
+    crashes: bool = True
+
+
+class Port:
+    """An actor's only way into the world: a DynamoDB client whose calls are scheduled."""
+
+    def __init__(self, actor: Actor, clock: ClockHand) -> None:
+        self._actor = actor
+        self.clock = clock
+        self.read_clock: Clock = self._read_clock
+
+    def _read_clock(self) -> datetime:
+        self._actor.observe(f"clock {self.clock.now.isoformat()}")
+        return self.clock.now
+
+    def remember(self, memory: object) -> None:
+        """Say what this actor knows from here on: what it was told before is of no account.
+
+        ``memory`` holds all that what it does next depends on, beside what it will be told.
+        """
+        self._actor.remember(memory)
+
+    def call(self, operation: str, **request: Any) -> Any:
+        """Ask for something, and wait until it is this actor's turn."""
+        return self._actor.ask(Call(operation, request))
+
+    def __getattr__(self, operation: str) -> Callable[..., Any]:
+        """Return an operation of the low-level client."""
+        if operation.startswith("_"):
+            raise AttributeError(operation)
+        return lambda **request: self._actor.ask(Call(operation, request))
+
+    def get_paginator(self, operation: str) -> Any:
+        """Return what goes through all pages, each of them a call."""
+        port = self
+
+        class Pages:
+            def paginate(self, **request: Any) -> Any:
+                while True:
+                    page = port.call(operation, **request)
+                    yield page
+                    if "LastEvaluatedKey" not in page:
+                        return
+                    request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+        return Pages()
+
+
+class Actor:
+    """A running actor. ``pending`` is what it waits to have done; None once it has ended.
+
+    ``seen`` is a digest of all that it knows. ``lookups``: by idempotency key, the tasks that it
+    was shown; those are for its judge. ``forgets`` False: whatever it says that it knows, it knows
+    all that it was told.
+    """
+
+    def __init__(self, spec: ActorSpec, clock: ClockHand) -> None:
+        self.spec = spec
+        self.pending: Call | None = Call("begin", {})
+        self.crashed = False
+        self.gone = False
+        self.error: BaseException | None = None
+        self.seen = b""
+        self.lookups: dict[str, frozenset[str]] = {}
+        self.judged_by_lookups = True
+        self.forgets = True
+        self._clock = clock
+        self._again = False
+        self._greenlet = greenlet(self._run)
+
+    def _run(self, _first: Any = None) -> None:
+        try:
+            self.spec.body(Port(self, self._clock))
+        except ProcessGoneError:
+            pass
+        except Exception as error:  # noqa: BLE001 - reported by the scheduler as a finding
+            self.error = error
+
+    # -- in the actor
+
+    def ask(self, call: Call) -> Any:
+        """Hand over the baton; comes back with the answer, or raises it."""
+        if self.gone:
+            raise ProcessGoneError
+        self.pending = call
+        parent = self._greenlet.parent
+        if parent is None:
+            raise ProcessGoneError
+        answer = parent.switch()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def observe(self, what: str) -> None:
+        """Add to what the actor knows: its next step is a function of nothing else."""
+        if not self._again:
+            self.seen = _digest(self.seen + what.encode())
+
+    def remember(self, memory: object) -> None:
+        """Know this from now on, and nothing else; what its judge remembers of it stays."""
+        if self.forgets and not self._again:
+            shown = [(key, sorted(tasks)) for key, tasks in self.lookups.items() if tasks]
+            self.seen = _digest(_pickled((memory, sorted(shown) if self.judged_by_lookups else [])))
+
+    # -- in the scheduler
+
+    def tell(self, answer: Any) -> None:
+        """Let it go on with an answer until it asks for the next thing."""
+        call = self.pending
+        if call is not None and call.request.get("IndexName") == "IdempotencyIndex":
+            self._note_lookup(call, answer)
+        self.observe(answer_text(answer))
+        self._resume(answer)
+
+    def tell_again(self, answers: Iterable[tuple[Any, datetime]]) -> None:
+        """Let it go through answers that an actor of its kind has had, each at its time.
+
+        What it knows after them is not reckoned anew.
+        """
+        self._again = True
+        for answer, now in answers:
+            self._clock.now = now
+            self._resume(answer)
+        self._again = False
+
+    def _note_lookup(self, call: Call, answer: Any) -> None:
+        if isinstance(answer, dict):
+            key = next(iter(call.request["ExpressionAttributeValues"].values()))["S"]
+            self.lookups[key] = frozenset(item["task_id"]["S"] for item in answer["Items"])
+
+    def _resume(self, answer: Any) -> None:
+        self.pending = None
+        self._greenlet.switch(answer)
+        if self.error is not None:
+            raise self.error
+
+    def crash(self) -> None:
+        """End its process in the middle of what it does."""
+        self.crashed = True
+        self.kill()
+
+    def kill(self) -> None:
+        """End its process: whatever it still tries has no effect."""
+        if self.gone:
+            return
+        self.gone = True
+        self.pending = None
+        if self._greenlet:
+            self._greenlet.switch(ProcessGoneError())
+
+
+def answer_text(answer: Any) -> str:
+    """Return an answer in a form in which equal ones are equal."""
+    if isinstance(answer, ClientError):
+        return repr(answer.response)
+    if isinstance(answer, BaseException):
+        return type(answer).__name__
+    return repr(answer)
+
+
+def _digest(what: bytes) -> bytes:
+    return hashlib.blake2b(what, digest_size=16).digest()
+
+
+def _pickled(memory: object) -> bytes:
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer)
+    pickler.fast = True  # by value: which parts happen to be one object is of no account
+    try:
+        pickler.dump(memory)
+    except Exception as error:
+        raise UnspeakableError(str(error)) from error
+    return buffer.getvalue()

@@ -7,8 +7,9 @@ and gives the functions that it changes another code; one that changes what happ
 imported afresh. So hardly more is paid for than the tests themselves, and nothing on disk is
 changed. A module's own tests come first; ``--quick`` asks those and the quickest of the others.
 What is known of a mutant is kept (``.cache/mutation.json``): what was killed stays killed, and a
-survivor is tried again. ``--write`` puts the result into ``docs/mutation.md``; a survivor needs a
-reason in ``survivors.toml``, and the run fails without one.
+survivor is tried again. ``--write`` puts the result into ``docs/mutation.md``, which keeps what it
+says of other modules; a survivor needs a reason in ``survivors.toml``, and the run fails without
+one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import signal
 import sys
 import time
 import tomllib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
@@ -39,6 +40,7 @@ import hypothesis
 import pytest
 
 from tests.mutation.operators import CodeMutant, mutants
+from tests.mutation.page import QUICK, Judged, read_page, write_page
 
 ROOT = Path(__file__).parents[2]
 KNOWN = ROOT / ".cache" / "mutation.json"
@@ -53,13 +55,9 @@ MODULES = (
     *(f"reconciler.stores.{n}" for n in ("sweeps", "wire")),
     *(f"reconciler.operations.{n}" for n in ("release", "repair", "repair_pass", "evaluate")),
     *(f"reconciler.operations.{n}" for n in ("reconciler", "scan", "sweep", "summary", "counts")),
-    *(f"reconciler.operations.{n}" for n in ("coverage", "batches", "index_scan")),
+    *(f"reconciler.operations.{n}" for n in ("coverage", "batches", "index_scan", "pacing")),
+    *(f"reconciler.operations.{n}" for n in ("cron", "context", "reporting")),
 )
-
-NEVER_JUDGED = tuple(
-    f"reconciler.operations.{n}" for n in ("pacing", "cron", "context", "reporting")
-)
-"""Those of a judged package whose mutants are not made yet: the page names them too."""
 
 Stage = tuple[str, ...]
 """Arguments of pytest: a stage is passed or not."""
@@ -68,14 +66,13 @@ _TABLES: Stage = (
     *(f"tests/integration/test_{n}.py" for n in ("sweep_repairs", "release", "control", "audit")),
     *(f"tests/integration/test_{n}.py" for n in ("held_slots", "created_task", "hostile_rows")),
     *(f"tests/integration/test_{n}.py" for n in ("beside_others", "scan", "shapes", "index_scan")),
+    "tests/integration/test_cron.py",
     "-k",
-    "not processes and not thousand",
+    "not processes and not thousand and not killed_process and not its_clients and not is_gone",
 )
 _TABLES_AT_LENGTH: Stage = (
-    *(f"tests/integration/test_{n}.py" for n in ("guardrail_and_pipeline", "cron")),
-    *(f"tests/integration/test_{n}.py" for n in ("plan_and_deed", "platform_cases")),
-    "-k",
-    "not killed_process",
+    *(f"tests/integration/test_{n}.py" for n in ("guardrail_and_pipeline", "plan_and_deed")),
+    "tests/integration/test_platform_cases.py",
 )
 _SCHEDULES: Stage = (
     "tests/simulation/test_field_failures.py",
@@ -306,42 +303,31 @@ def reasons() -> dict[str, dict[str, str]]:
     return tomllib.loads(REASONS.read_text()) if REASONS.exists() else {}
 
 
-def page(verdicts: Sequence[Verdict], *, quick: bool) -> str:
-    """Return the page of the docs."""
+def judged(modules: Sequence[str], verdicts: Sequence[Verdict]) -> dict[str, Judged]:
+    """Return what came of each module, as the page has it."""
     explained = reasons()
-    lines = [
-        "# Mutation testing",
-        "",
-        "Made by `make mutation ARGS=--write`. Each module that decides, reads or writes is",
-        "changed in one respect at a time; a mutant is killed when a test fails. Conditions of",
-        "writes have a test of their own: `tests/simulation/test_conditions.py`, in every build.",
-        "",
-        "| module | mutants | killed | survived |",
-        "|---|--:|--:|--:|",
-    ]
-    if quick:
-        lines.insert(
-            -3, "Only the quickest tests were asked (`--quick`): what they kill is killed."
+    found: dict[str, Judged] = {}
+    for module in modules:
+        own = [v for v in verdicts if v.module == module]
+        left = sorted((v.mutant for v in own if v.outcome == SURVIVED), key=str)
+        why = explained.get(module, {})
+        survivors = (
+            f"`{m.before}` → `{m.after}`: {why.get(str(m), 'no reason is known yet')}" for m in left
         )
-    counts = Counter((v.module, v.outcome) for v in verdicts)
-    modules = list(dict.fromkeys(v.module for v in verdicts))
-    unjudged = [f"`{module}`" for module in (*MODULES, *NEVER_JUDGED) if module not in modules]
-    for module in modules:
-        killed, survived = counts[module, KILLED], counts[module, SURVIVED]
-        lines.append(f"| `{module}` | {killed + survived} | {killed} | {survived} |")
-    killed = sum(v.outcome == KILLED for v in verdicts)
-    share = killed / len(verdicts) if verdicts else 1.0
-    lines.append(f"| all | {len(verdicts)} | {killed} ({share:.1%}) | {len(verdicts) - killed} |")
-    if unjudged:
-        lines += ["", f"Not judged yet: {', '.join(unjudged)}."]
-    for module in modules:
-        left = [v.mutant for v in verdicts if v.module == module and v.outcome == SURVIVED]
-        if left:
-            lines += ["", f"## Survivors in `{module}`", ""]
-            for mutant in sorted(left, key=str):
-                reason = explained.get(module, {}).get(str(mutant), "no reason is known yet")
-                lines.append(f"- `{mutant.before}` → `{mutant.after}`: {reason}")
-    return "\n".join(lines) + "\n"
+        found[module] = Judged(len(own), tuple(survivors))
+    return found
+
+
+def write(modules: Sequence[str], verdicts: Sequence[Verdict], *, quick: bool) -> None:
+    """Put a run into the page of the docs; what that says of other modules stays."""
+    before = PAGE.read_text()
+    kept = {m: found for m, found in read_page(before).items() if m not in modules}
+    text = write_page(
+        {**kept, **judged(modules, verdicts)},
+        MODULES,
+        quick=quick or (bool(kept) and QUICK in before),
+    )
+    PAGE.write_text(text)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -370,9 +356,7 @@ def main(arguments: Sequence[str]) -> int:
     seconds = time.monotonic() - before
     _say(f"{len(verdicts)} mutants, {killed} killed, {unexplained} unexplained, {seconds:.0f} s")
     if given.write:
-        order = {module: i for i, module in enumerate(modules)}
-        by_place = sorted(verdicts, key=lambda v: (order[v.module], v.mutant.line))
-        PAGE.write_text(page(by_place, quick=given.quick))
+        write(modules, verdicts, quick=given.quick)
     return unexplained
 
 

@@ -253,20 +253,20 @@ class RepairPass:
         self._halt_if_withheld()
         if self._stopped:
             return
-        due = [a for a in actions if a.sub_issue_id in self._children]
         source = self._children.get(cause)
         if source is None or source.status not in {ChildStatus.FAILED, ChildStatus.SKIPPED}:
             # Its cause has moved while this pass was at work: the next one sees how.
             self.stale = True
             return
-        children = [self._children[a.sub_issue_id] for a in due]
+        children = [self._children[a.sub_issue_id] for a in actions]
         try:
-            results = self._repairer.skip(source, children, due, self._root(source), self.context)
+            root = self._root(source)
+            results = self._repairer.skip(source, children, actions, root, self.context)
         except (ReconcilerError, *DEFECTS) as error:
-            for action in due:
+            for action in actions:
                 self._failed(action, error)
             return
-        for action, result in zip(due, results, strict=True):
+        for action, result in zip(actions, results, strict=True):
             self._done(action, result)
 
     def _root(self, cause: Child) -> str:
@@ -290,11 +290,10 @@ class RepairPass:
 
     def _act_on(self, action: Action) -> None:
         self._halt_if_withheld()
-        child = self._children.get(action.sub_issue_id)
-        if child is None or self._stopped:
+        if self._stopped:
             return
         try:
-            self._done(action, self._repair(child, action))
+            self._done(action, self._repair(self._children[action.sub_issue_id], action))
         except (ReconcilerError, *DEFECTS) as error:
             self._failed(action, error)
 
@@ -315,7 +314,7 @@ class RepairPass:
         raise TypeError(msg)
 
     def _done(self, action: Action, result: Repaired) -> None:
-        if result.task is not None and result.outcome != to.IDEMPOTENCY_CONFLICT:
+        if result.task is not None:
             self._asked.add(result.task.task_id)
             self._tasks[result.task.task_id] = result.task
         self._stands(action.sub_issue_id, result.child)
@@ -376,9 +375,7 @@ class RepairPass:
             self._halt_if_withheld()
             if self._stopped:
                 return
-            child = self._children.get(release.sub_issue_id)
-            if child is not None:
-                self._release(release, child)
+            self._release(release, self._children[release.sub_issue_id])
 
     def _queue(self, release: Release, dispatch: ReleaseDispatch) -> None:
         child = self._children[release.sub_issue_id]
@@ -412,7 +409,8 @@ class RepairPass:
             if result.task is not None:
                 self._asked.add(result.task.task_id)
                 self._tasks[result.task.task_id] = result.task
-            self._use_slot()
+            if result.outcome == to.RELEASED:
+                self._use_slot()
         elif result.outcome == to.REFUSED:
             # In the same pass its dependents are skipped: they have waited for as long as it.
             self._stands(child.sub_issue_id, child.moved(ChildStatus.FAILED, known(release.since)))
@@ -433,8 +431,7 @@ class RepairPass:
     def _use_slot(self) -> None:
         budget = self._evidence.budget
         if budget is not None:
-            left = replace(budget, room=max(0, budget.room - 1))
-            self._evidence = replace(self._evidence, budget=left)
+            self._evidence = replace(self._evidence, budget=replace(budget, room=budget.room - 1))
 
     @property
     def mistake(self) -> ReconcilerError | None:

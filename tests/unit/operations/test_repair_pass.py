@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from reconciler.domain.model import Child, ChildStatus, Orchestration
-from reconciler.domain.task import draft_task
 from reconciler.errors import (
     AccessError,
     GuardrailOutageError,
@@ -22,6 +20,7 @@ from reconciler.errors import (
 from reconciler.operations import release as release_module
 from reconciler.operations.context import Evaluation, ReleaseRequest
 from reconciler.operations.evaluate import Evaluator
+from reconciler.operations.release import concerned_task
 from reconciler.stores.budget import BudgetStore
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.tasks import TaskStore
@@ -146,6 +145,20 @@ def test_where_it_cannot_be_asked_what_was_done_stands_and_nothing_more_is_done(
     assert world.statuses(found)["b"] == "blocked"
 
 
+def test_a_pause_comes_between_two_repairs_of_one_kind(world: World) -> None:
+    both = dict.fromkeys("ab", "released")
+    found = world.seed({"a": [], "b": []}, both, tasks=dict.fromkeys("ab", "COMPLETED"))
+    evaluation = evaluate(world, found, withhold=answers(None, None, "paused"))
+    assert outcomes(evaluation) == [("advance", "a", "done")]
+    assert world.statuses(found) == {"a": "succeeded", "b": "released"}
+
+
+def test_a_report_asks_nobody_whether_it_may(world: World) -> None:
+    found = world.seed(CHAIN, {"a": "released"}, tasks={"a": "COMPLETED"})
+    evaluation = evaluate(world, found, apply=False, withhold=answers(ValueError("asked")))
+    assert (len(evaluation.actions), evaluation.withheld) == (3, None)
+
+
 def test_a_pause_comes_before_a_skip_too(world: World) -> None:
     found = world.seed({"a": [], "b": ["a"]}, {"a": "failed"})
     evaluation = evaluate(world, found, withhold=answers(None, "paused"))
@@ -158,6 +171,27 @@ def test_in_the_steady_state_nobody_is_asked(world: World) -> None:
     found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "RUNNING"})
     evaluation = evaluate(world, found, withhold=answers(ValueError("asked")))
     assert (evaluation.actions, evaluation.stuck) == ((), ())
+
+
+def test_the_tasks_of_what_runs_are_read_as_they_stand_and_no_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = world.seed(
+        {"a": [], "b": []},
+        {"a": "succeeded", "b": "released"},
+        tasks={"a": "COMPLETED", "b": "RUNNING"},
+    )
+    (running,) = world.tasks(found, "b")
+    read = TaskStore.read
+    asked: list[tuple[list[str], bool]] = []
+
+    def seen(self: TaskStore, task_ids: Iterable[str], *, consistent: bool) -> Any:
+        asked.append((list(task_ids), consistent))
+        return read(self, task_ids, consistent=consistent)
+
+    monkeypatch.setattr(TaskStore, "read", seen)
+    evaluate(world, found)
+    assert asked == [([running["task_id"]["S"]], True)]
 
 
 # -- handed on
@@ -195,6 +229,7 @@ def test_what_there_is_no_room_for_stays_stuck_and_a_report_hands_nothing_on(
     assert full.counts.stuck == {"lost_release": 1}
     report = evaluate(world, found, lambda _: pytest.fail("handed on"), apply=False)
     assert outcomes(report) == [("release", "a", "released")]
+    assert report.children[0].code == "running", "as it would be then"
 
 
 # -- skips
@@ -227,84 +262,48 @@ def test_a_cause_that_was_skipped_by_others_leads_to_the_task_that_failed(world:
     assert roots(world) == {"d": task["task_id"]["S"]}
 
 
+@pytest.mark.parametrize("status", ["skipped", "failed"])
+def test_a_cause_with_a_task_of_its_own_or_a_failure_is_where_the_search_ends(
+    world: World, status: str
+) -> None:
+    """A child that failed without a task was refused: that, and nothing before it, is the cause."""
+    tasks = {"a": "FAILED", **({"b": "FAILED"} if status == "skipped" else {})}
+    found = world.seed({"a": [], "b": ["a"], "c": ["b"]}, {"a": "failed", "b": status}, tasks=tasks)
+    evaluate(world, found)
+    child = whole(world, found).children["b"]
+    assert roots(world) == {"c": concerned_task(child)}
+
+
+def test_of_what_a_skipped_cause_depends_on_it_is_the_failure_that_it_was_skipped_for(
+    world: World,
+) -> None:
+    found = world.seed(
+        {"a": [], "s": [], "b": ["gone", "s", "a"], "c": ["b"]},
+        {"a": "failed", "s": "succeeded", "b": "skipped"},
+        tasks={"a": "FAILED", "s": "COMPLETED"},
+    )
+    (task,) = world.tasks(found, "a")
+    evaluate(world, found)
+    assert roots(world) == {"c": task["task_id"]["S"]}
+
+
+def test_skips_that_fail_are_told_each_by_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = world.seed({"a": [], "b": ["a"], "c": ["a"]}, {"a": "failed"})
+    break_on(monkeypatch, OrchestrationStore, "expect_failure", ThrottledError("x"))
+    evaluation = evaluate(world, found)
+    assert outcomes(evaluation) == [("skip", "b", "failed"), ("skip", "c", "failed")]
+    assert evaluation.counts.errors == 2
+
+
 def test_a_circle_of_skips_does_not_keep_the_search_for_their_cause_going(world: World) -> None:
     graph = {"b": ["c"], "c": ["b"], "d": ["b"]}
     found = world.seed(graph, {"b": "skipped", "c": "skipped"})
     assert outcomes(evaluate(world, found)) == [("skip", "d", "done")]
 
 
-def test_a_cause_that_moves_while_the_pass_is_at_work_is_left_to_the_next(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = world.seed({"a": [], "b": ["a"]}, {"a": "failed"})
-    read = OrchestrationStore.read
-    reads: list[str] = []
-
-    def counted(self: OrchestrationStore, orchestration_id: str, *args: Any, **kw: Any) -> Any:
-        reads.append(orchestration_id)
-        return read(self, orchestration_id, *args, **kw)
-
-    def moved(orchestration: Orchestration) -> None:
-        children = cast("dict[str, Child]", orchestration.children)
-        child = children["a"]
-        children["a"] = child.moved(ChildStatus.RELEASING, world.ago(0))
-
-    monkeypatch.setattr(OrchestrationStore, "read", counted)
-    evaluation = evaluate(world, found, withhold=moved)
-    assert outcomes(evaluation) == []
-    assert (len(reads), world.statuses(found)["b"]) == (2, "blocked")
-
-
-# -- a race that is lost
-
-
-def test_the_tasks_that_a_repair_goes_by_are_read_as_they_stand(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "RUNNING"})
-    read = TaskStore.read
-    asked: list[bool] = []
-
-    def seen(self: TaskStore, task_ids: Iterable[str], *, consistent: bool) -> Any:
-        asked.append(consistent)
-        return read(self, task_ids, consistent=consistent)
-
-    monkeypatch.setattr(TaskStore, "read", seen)
-    evaluate(world, found)
-    assert asked == [True]
-
-
-def test_what_somebody_else_moved_is_read_again_before_it_is_reported(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = world.seed({"a": []})
-    sound = draft_task
-
-    def overtaken(*args: Any, **kwargs: Any) -> Any:
-        world.change(found, "a", child_status="releasing", updated_at=world.ago(0))
-        return sound(*args, **kwargs)
-
-    monkeypatch.setattr(release_module, "draft_task", overtaken)
-    evaluation = evaluate(world, found)
-    assert outcomes(evaluation) == [("release", "a", "claim_in_progress")]
-    assert (evaluation.stuck, world.tasks(found)) == ((), [])
-    assert evaluation.children[0].code == "claim_in_progress"
-
-
-def test_where_it_cannot_be_read_again_what_was_done_is_told(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = world.seed({"a": []})
-    sound = draft_task
-
-    def overtaken(*args: Any, **kwargs: Any) -> Any:
-        world.change(found, "a", child_status="releasing", updated_at=world.ago(0))
-        return sound(*args, **kwargs)
-
-    monkeypatch.setattr(release_module, "draft_task", overtaken)
-    break_on(monkeypatch, OrchestrationStore, "read", ThrottledError("x"), at=2)
-    evaluation = evaluate(world, found)
-    assert (len(evaluation.actions), evaluation.counts.errors) == (1, 1)
+# -- a release that fails
 
 
 def test_a_conflict_is_shown_and_the_others_are_released(world: World) -> None:
@@ -375,6 +374,53 @@ def test_the_budget_is_read_only_where_something_is_due(
     found = budgeted.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "RUNNING"})
     break_on(monkeypatch, BudgetStore, "open", ValueError("read"))
     assert evaluate(budgeted, found).actions == ()
+
+
+def test_the_budget_is_read_once_whatever_comes_of_it(
+    budgeted: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = budgeted.seed({"a": []})
+    read = BudgetStore.open
+    reads: list[str] = []
+
+    def counted(self: BudgetStore, user_id: str, *, prune: bool = True) -> Any:
+        reads.append(user_id)
+        return read(self, user_id, prune=prune)
+
+    monkeypatch.setattr(BudgetStore, "open", counted)
+    break_on(monkeypatch, release_module, "draft_task", ThrottledError("x"))
+    assert outcomes(evaluate(budgeted, found)) == [("release", "a", "failed")]
+    assert reads == [USER]
+
+
+@pytest.mark.parametrize("apply", [True, False])
+def test_a_task_that_is_adopted_takes_no_slot_from_what_it_makes_due(
+    budgeted: World,
+    apply: bool,  # noqa: FBT001
+) -> None:
+    found = budgeted.seed({"a": [], "b": ["a"], "c": []})
+    budgeted.task(found, "a", "COMPLETED")
+    evaluation = evaluate(budgeted, found, apply=apply)
+    assert outcomes(evaluation) == [
+        ("release", "a", "adopted"),
+        ("release", "c", "released"),
+        ("advance", "a", "done"),
+        ("release", "b", "released"),
+    ]
+
+
+def test_who_has_been_due_for_nobody_knows_how_long_waits_as_the_oldest(
+    budgeted: World,
+) -> None:
+    undated = {key: {"updated_at": {"NULL": True}} for key in "abc"}
+    found = budgeted.seed({"a": [], "b": [], "c": []}, rows=undated)
+    assert evaluate(budgeted, found).counts.stuck == {"over_budget": 1}
+    (row,) = [
+        row
+        for row in budgeted.scan(budgeted.tables[0])
+        if row["orchestration_id"]["S"] == f"reconciler#budget#{USER}"
+    ]
+    assert row[f"waiting:{found}_c"]["S"].startswith("0001-01-01T")
 
 
 def test_that_nobody_could_be_told_who_waits_is_an_error_and_no_more(

@@ -35,7 +35,7 @@ class SweepProgress:
     segments_done: int
     segments: int
     counts: Counts
-    pages: int = 0
+    pages: int
 
 
 OutOfTime = Callable[[], bool]
@@ -55,7 +55,7 @@ class _Tally:
         self.segments = segments
         self.done = 0
         self.pages = 0
-        self.unread = 0
+        self.complete = True
         self.withheld: set[str] = set()
         self.paused_since: str | None = None
         self._nominated: set[str] = set()
@@ -71,7 +71,7 @@ class _Tally:
     def leave(self, counts: Counts | None = None) -> None:
         """A segment was not read to its end."""
         with self._lock:
-            self.unread += 1
+            self.complete = False
         self.add(counts or Counts())
 
     def page_read(self) -> None:
@@ -147,7 +147,7 @@ def run_inline_sweep(
     summary = SweepSummary(
         sweep_id=sweep_id,
         mode=mode,
-        complete=tally.unread == 0,
+        complete=tally.complete,
         segments=total,
         duration_seconds=time.monotonic() - started,
         counts=tally.counts,

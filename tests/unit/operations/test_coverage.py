@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,8 +23,9 @@ def settings(**changes: str) -> Settings:
 KNOWN = Known(NOW - 60, ("orch_1", "orch_2"))
 
 
-def test_by_the_index_while_no_full_scan_is_due_and_all_that_is_stuck_is_known() -> None:
-    scope = choose_scope(settings(), KNOWN, NOW)
+@pytest.mark.parametrize("since", [0, 60, EVERY - 1])
+def test_by_the_index_while_no_full_scan_is_due_and_all_that_is_stuck_is_known(since: int) -> None:
+    scope = choose_scope(settings(), replace(KNOWN, full_ended_at=NOW - since), NOW)
     assert scope.coverage is Coverage.ACTIVE
     assert scope.carried == ("orch_1", "orch_2")
 
@@ -37,7 +39,7 @@ def test_by_the_index_while_no_full_scan_is_due_and_all_that_is_stuck_is_known()
         (Known(None, ()), {}, False),
         (Known(NOW - 60, None), {}, False),
         (Known(NOW - EVERY, ()), {}, False),
-        (Known(NOW + 60, ()), {}, False),
+        (Known(NOW + 1, ()), {}, False),
         (Known(NOW - 60, (), index_failed=True), {}, False),
     ],
     ids=[

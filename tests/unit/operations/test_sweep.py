@@ -1,0 +1,213 @@
+"""A sweep in one process: what it tells on its way, what it is called, and what ends it early."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from reconciler.errors import AccessError, UnknownOrchestrationError
+from reconciler.operations import sweep as module
+from reconciler.operations.counts import Counts
+from reconciler.operations.evaluate import QUARANTINE_FROM
+from reconciler.operations.reconciler import Reconciler
+from reconciler.operations.scan import SegmentCursor, SegmentResult
+from reconciler.operations.summary import SweepSummary
+from reconciler.operations.sweep import SweepProgress, run_inline_sweep
+from reconciler.stores.orchestrations import OrchestrationStore, Page
+from tests.support.processes import PATIENCE_SECONDS
+from tests.support.world import World
+from tests.unit.operations.test_release import context
+from tests.unit.operations.test_scan import over_after
+
+
+def sweep(world: World, **how: Any) -> SweepSummary:
+    reconciler = world.reconciler(**how.pop("changes", {}))
+    return run_inline_sweep(reconciler, reconciler.settings, **{"segments": 1, **how})
+
+
+@pytest.fixture
+def pages_of_one_row(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Cut pages after each row; returns the segments of those that were read."""
+    whole = OrchestrationStore.scan_page
+    read: list[int] = []
+
+    def cut(self: OrchestrationStore, segment: int, *args: Any, **kwargs: Any) -> Page:
+        read.append(segment)
+        return whole(self, segment, *args, **{**kwargs, "limit": 1})
+
+    monkeypatch.setattr(OrchestrationStore, "scan_page", cut)
+    return read
+
+
+# -- how far it is
+
+
+def test_pages_and_segments_are_told_as_they_are_read(
+    world: World, pages_of_one_row: list[int]
+) -> None:
+    world.seed({"a": [], "b": []})
+    told: list[SweepProgress] = []
+    summary = sweep(world, progress=told.append)
+    pages = len(pages_of_one_row)
+    assert [t.pages for t in told if t.counts == Counts()] == [*range(1, pages)]
+    assert (told[0].segments_done, told[0].segments) == (0, 1)
+    assert [t.segments_done for t in told] == [*[0] * (len(told) - 1), 1]
+    assert told[-1] == SweepProgress(1, 1, summary.counts, pages)
+
+
+def test_a_segment_that_was_not_read_to_its_end_is_not_told_as_done(world: World) -> None:
+    world.seed({"a": []})
+    told: list[SweepProgress] = []
+    summary = sweep(world, segments=2, out_of_time=over_after(0), progress=told.append)
+    assert {(t.segments_done, t.pages) for t in told} == {(0, 0)}
+    assert (summary.complete, summary.segments) == (False, 2)
+
+
+@pytest.mark.usefixtures("pages_of_one_row")
+def test_what_is_left_unread_makes_it_incomplete_though_nothing_in_it_was_nominated(
+    world: World,
+) -> None:
+    for _ in range(2):
+        world.seed({"a": []}, {"a": "released"}, tasks={"a": "RUNNING"})
+    left = sweep(world, out_of_time=over_after(3))
+    assert (left.complete, left.counts.orchestrations_evaluated) == (False, 0)
+    assert sweep(world, out_of_time=over_after(100)).complete
+
+
+def test_it_lasts_from_its_beginning_to_its_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(monotonic=iter([100.0, 103.5]).__next__)
+    monkeypatch.setattr(module, "time", clock)
+    assert sweep(world).duration_seconds == 3.5
+
+
+# -- what it is called
+
+
+@pytest.mark.parametrize(
+    ("paused", "how", "mode"),
+    [
+        (False, {}, "repair"),
+        (True, {}, "paused"),
+        (True, {"report": True}, "report"),
+        (True, {"changes": {"repair_mode": "report"}}, "report"),
+        (False, {"changes": {"repair_only_repos": frozenset({"other"})}}, "repair"),
+    ],
+    ids=["repair", "paused", "report by hand", "report", "limited to others"],
+)
+def test_it_is_called_paused_where_a_pause_and_nothing_else_kept_it_from_repairs(
+    world: World, how: dict[str, Any], mode: str, *, paused: bool
+) -> None:
+    found = world.seed({"a": []})
+    if paused:
+        world.reconciler().pause("a deployment", "me")
+    assert sweep(world, **how).mode == mode
+    changed = mode == "repair" and not how
+    assert world.statuses(found) == {"a": "released" if changed else "blocked"}
+
+
+# -- one orchestration
+
+
+def test_of_one_orchestration_it_has_no_segments_and_is_no_sweep_of_the_metrics(
+    world: World,
+) -> None:
+    found = world.seed({"a": []})
+    other = world.seed({"a": []})
+    summary = sweep(world, segments=None, orchestration_id=found)
+    assert (summary.segments, summary.complete, summary.counts.released) == (0, True, 1)
+    assert world.statuses(other) == {"a": "blocked"}
+    assert world.metrics.count("reconciler_sweeps_total", outcome="complete") == 0
+
+
+def test_a_person_who_sweeps_one_orchestration_ends_its_quarantine(world: World) -> None:
+    found = world.seed({"a": []})
+    evaluator = world.reconciler().evaluator
+    for _ in range(QUARANTINE_FROM):
+        evaluator.hold_against(found, ValueError("x"), context(world))
+    assert sweep(world).counts.stuck == {"quarantined": 1}
+    assert sweep(world, segments=None, orchestration_id=found).counts.released == 1
+
+
+# -- what ends it early, and what does not
+
+
+def test_one_that_goes_before_it_is_evaluated_counts_as_looked_at(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.seed({"a": []})
+
+    def gone(*_: object, **__: object) -> None:
+        raise UnknownOrchestrationError("gone")
+
+    monkeypatch.setattr(Reconciler, "evaluate", gone)
+    summary = sweep(world)
+    assert (summary.complete, summary.counts.orchestrations_evaluated) == (True, 1)
+    assert (summary.counts.errors, summary.counts.stuck) == (0, {})
+
+
+class Executor(ThreadPoolExecutor):
+    """Tells how many threads it was given, and when it was shut down."""
+
+    def __init__(self, threads: int, closing: Event, given: list[int]) -> None:
+        super().__init__(threads)
+        self._closing = closing
+        given.append(threads)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - its own
+        super().shutdown(wait=False, cancel_futures=cancel_futures)
+        self._closing.set()
+        super().shutdown(wait=wait)
+
+
+Executed = tuple[Event, list[int]]
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> Executed:
+    """An event for when the threads are shut down, and how many of them each sweep was given."""
+    closing, given = Event(), list[int]()
+    monkeypatch.setattr(
+        module, "ThreadPoolExecutor", lambda threads: Executor(threads, closing, given)
+    )
+    return closing, given
+
+
+def test_after_a_mistake_of_the_operator_no_segment_is_begun_any_more(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    executed: Executed,
+) -> None:
+    closing, given = executed
+    begun: list[int] = []
+
+    def scan(_: Reconciler, cursor: SegmentCursor, **__: object) -> SegmentResult:
+        begun.append(cursor.segment)
+        if begun[0] == cursor.segment:
+            raise AccessError("scan is forbidden")
+        assert closing.wait(PATIENCE_SECONDS)
+        return SegmentResult(Counts(), None)
+
+    monkeypatch.setattr(Reconciler, "scan_segment", scan)
+    with pytest.raises(AccessError):
+        sweep(world, segments=50)
+    assert len(begun) <= 1 + given[0], (
+        "those that were under way, and one in the place of the first"
+    )
+
+
+@pytest.mark.parametrize(("segments", "threads"), [(1, 1), (3, 3), (4, 4), (9, 4)])
+def test_no_more_than_four_segments_are_read_at_once(
+    world: World,
+    executed: Executed,
+    segments: int,
+    threads: int,
+) -> None:
+    _, given = executed
+    assert sweep(world, segments=segments).complete
+    assert given == [threads]

@@ -6,6 +6,7 @@ It is a courtesy: what keeps a task from existing twice is the condition on each
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -127,7 +128,7 @@ def _scope(reconciler: Reconciler, settings: Settings, *, full: bool) -> Scope:
 
 
 def _record(reconciler: Reconciler, summary: SweepSummary, stuck: list[Stuck]) -> None:
-    stuck.sort(key=lambda entry: -(entry.age_seconds or float("inf")))
+    stuck.sort(key=_youth)
     said = {
         **summary.to_json(),
         "oldest_stuck_seconds": dict(summary.counts.oldest_stuck_seconds),
@@ -139,6 +140,11 @@ def _record(reconciler: Reconciler, summary: SweepSummary, stuck: list[Stuck]) -
         # The sweep was made; only `status` will not know of it.
         reconciler.metrics.increment("reconciler_errors_total", kind=error.kind)
         log.debug("sweep not recorded", detail=str(error))
+
+
+def _youth(entry: Stuck) -> float:
+    """Return what puts the oldest first; one whose age is not known has been there for long."""
+    return -math.inf if entry.age_seconds is None else -entry.age_seconds
 
 
 @contextmanager

@@ -65,9 +65,13 @@ def test_without_a_ceiling_nothing_is_waited_for() -> None:
     pace = pacer(clock)
     for _ in range(100):
         leave = turn(pace)
-        assert leave.limit is None
+        assert (leave.limit, pace.pause_seconds) == (None, 0.0)
         pace.read(leave, PAGE_UNITS, 1000)
     assert clock.now == 100.0
+
+
+def test_a_page_is_reckoned_as_a_megabyte_in_pieces_of_four_kilobytes_at_half_the_price() -> None:
+    assert turn(pacer(Clock())).units == 1024 / 4 / 2
 
 
 @pytest.mark.parametrize("ceiling", [1000.0, 400.0, 130.0, 60.0, 5.0])
@@ -88,12 +92,44 @@ def test_a_ceiling_is_kept_and_used(ceiling: float) -> None:
     assert consumed / ceiling - PAGE_UNITS * 1.1 / ceiling <= took <= consumed / ceiling
 
 
-@pytest.mark.parametrize(("ceiling", "limit"), [(60.0, 240), (5.0, 20), (0.5, 2), (0.1, 1)])
-def test_below_a_page_a_second_pages_are_cut(ceiling: float, limit: int) -> None:
+@pytest.mark.parametrize(
+    ("ceiling", "limit"), [(200.0, None), (128.0, None), (60.0, 240), (5.0, 20), (0.5, 2), (0.1, 1)]
+)
+def test_below_a_page_a_second_pages_are_cut(ceiling: float, limit: int | None) -> None:
     pace = pacer(Clock(), ceiling)
     # Rows of 2 KB: four of them make a unit.
     pace.read(turn(pace), 10.0, 40)
     assert turn(pace).limit == limit
+
+
+def test_before_the_first_page_rows_are_reckoned_as_one_kilobyte() -> None:
+    assert turn(pacer(Clock(), 10.0)).limit == 80
+
+
+@pytest.mark.parametrize(("units", "rows"), [(10.0, 0), (0.0, 10), (0.0, 0)])
+def test_a_page_that_shows_no_size_of_rows_leaves_it(units: float, rows: int) -> None:
+    pace = pacer(Clock(), 10.0)
+    pace.read(turn(pace), 10.0, 40)
+    pace.read(turn(pace), units, rows)
+    assert turn(pace).limit == 40
+
+
+def test_who_shares_an_allowance_is_asked_only_for_what_differs() -> None:
+    taken: list[float] = []
+
+    class Shared(LocalAllowance):
+        def take(self, units: float) -> float:
+            taken.append(units)
+            return super().take(units)
+
+    clock = Clock()
+    pace = pacer(clock, 256.0, allowance=Shared(256.0, clock))
+    pace.read(turn(pace), PAGE_UNITS, 1000)
+    pace.read(turn(pace), 100.0, 1000)
+    pace.spend(0.0)
+    pace.spend(1.5)
+    pace.throttled(turn(pace))
+    assert taken == [128.0, 128.0, -28.0, 1.5, 128.0, -128.0]
 
 
 def test_threads_share_one_ceiling() -> None:
@@ -116,6 +152,21 @@ def test_it_gives_up_waiting_when_its_time_is_over_and_gives_back_what_it_took()
     # Whoever comes next waits for what was consumed, and for nothing else.
     turn(pace)
     assert clock.now == pytest.approx(160.0)
+
+
+def test_while_it_waits_it_looks_each_second_whether_its_time_is_over() -> None:
+    clock = Clock()
+    pace = pacer(clock, 1.0)
+    pace.spend(2.5)
+    looked: list[float] = []
+
+    def out_of_time() -> bool:
+        looked.append(clock.now)
+        return False
+
+    assert pace.wait(out_of_time) is not None
+    assert looked == [100.0, 101.0, 102.0]
+    assert clock.now == 102.5
 
 
 def test_the_pause_doubles_while_refused_and_shrinks_slowly_afterwards() -> None:

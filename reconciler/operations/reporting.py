@@ -59,7 +59,7 @@ class Reporter:
             self.metrics.increment("reconciler_recoveries_total", code=action.code)
             if action.stranded_seconds is not None:
                 self.metrics.observe("reconciler_recovery_latency_seconds", action.stranded_seconds)
-            if release and action.outcome == to.RELEASED:
+            if action.outcome == to.RELEASED:
                 warnings = {"warnings": list(action.warnings)} if action.warnings else {}
                 log.info("orch.child.released", **fields, **warnings)
             log.info("orch.sweep.recovered", **fields)

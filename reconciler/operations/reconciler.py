@@ -94,7 +94,7 @@ class Reconciler:
         by_size = math.ceil(size / _BYTES_PER_SEGMENT)
         most = math.ceil(size / _LEAST_BYTES_PER_SEGMENT)
         by_workers = min(workers(), most) if most > 1 else 1
-        return max(1, min(max(by_size, by_workers), _MOST_SEGMENTS))
+        return min(max(by_size, by_workers), _MOST_SEGMENTS)
 
     def scan_segment(
         self,
@@ -250,7 +250,7 @@ class Reconciler:
         """Read a child with what its release depends on; all of it where the hint is no good."""
         if depends_on is not None and len(depends_on) <= MOST_PREDECESSORS_AT_ONCE:
             part = self.orchestrations.read_around(orchestration_id, sub_issue_id, depends_on)
-            if part is not None and part.meta is not None and sub_issue_id in part.children:
+            if part is not None and sub_issue_id in part.children:
                 child = part.children[sub_issue_id]
                 if all(key in part.children for key in child.depends_on):
                     return part, child
@@ -328,7 +328,7 @@ def due_moment(orchestration: Orchestration, child: Child) -> datetime | None:
 def _as_action(
     child: Child, result: ReleaseResult, since: datetime | None, context: Context
 ) -> ActionOutcome:
-    known = since is not None and since != LONG_AGO
+    stranded = None if since is None or since == LONG_AGO else stranded_seconds(since, context.now)
     code = Code.UNSTARTED_TASK if result.outcome == to.REINVOKED else Code.LOST_RELEASE
     return ActionOutcome(
         verb="release",
@@ -338,7 +338,7 @@ def _as_action(
         applied=result.applied,
         task_id=result.task_id,
         detail=result.detail,
-        stranded_seconds=stranded_seconds(since, context.now) if known and since else None,
+        stranded_seconds=stranded,
         warnings=result.warnings,
         error_kind=result.error.kind if result.error is not None else None,
     )

@@ -149,7 +149,11 @@ def _described(operator: str, source: str, changed: str) -> CodeMutant:
     old, new = source.splitlines(), changed.splitlines()
     pairs = zip(old, new, strict=False)
     line = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(old), len(new)) - 1)
-    return CodeMutant(operator, line + 1, old[line].strip(), new[line].strip(), changed)
+    before = old[line].strip()
+    if operator == "RemoveDecorator":
+        # It is taken out with the blank lines and the comment above it.
+        before = next(found for found in map(str.strip, old[line:]) if found.startswith("@"))
+    return CodeMutant(operator, line + 1, before, new[line].strip(), changed)
 
 
 class _WithoutAnnotations(ast.NodeTransformer):

@@ -1,19 +1,21 @@
 """Puts one bug after the other into the real code, and says which test caught it.
 
-    python -m tests.simulation.seeded_bugs [--write] [NAME …]
+    python -m tests.simulation.seeded_bugs [--write | --check] [NAME …]
 
-Fails when a bug survives; with ``--write``, the list goes into ``docs/testing.md``. Each bug has a
-process of its own, and the suite stops at the first test that catches it; one that fails without
-any bug would prove nothing, so that is checked first.
+Fails when a bug survives. With ``--write``, the list goes into ``docs/testing.md``; with
+``--check``, another list than the one there is a failure too. Each bug has a process of its own,
+and the suite stops at the first test that catches it; one that fails without any bug would prove
+nothing, so that is checked first.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,7 @@ CHOSEN = "not every_small_graph"
 """Without the matrix: what is narrow finds a bug sooner."""
 VARIABLE = "SEEDED_BUG"
 ROOT = Path(__file__).parents[2]
+SURVIVED = "nothing: it SURVIVED"
 
 
 def pytest_configure(config: pytest.Config) -> None:  # noqa: ARG001 - the hook's signature
@@ -65,40 +68,48 @@ _BEGIN = "<!-- seeded bugs: made by `make seeded-bugs ARGS=--write` -->"
 _END = "<!-- end of seeded bugs -->"
 
 
-def write(caught: Mapping[str, str]) -> None:
-    """Put the list into the test plan, each bug with the test that caught it."""
+def page(caught: Mapping[str, str]) -> str:
+    """Return the test plan with the list in it: each bug with the test that caught it."""
     lines = [_BEGIN, "", "| bug | caught by |", "|---|---|"]
     for name, test in caught.items():
         short = test.removeprefix("tests/simulation/").partition(" - ")[0]
         lines.append(f"| {BUGS[name].says} | `{short}` |")
     head, _, rest = PAGE.read_text().partition(_BEGIN)
     tail = rest.partition(_END)[2]
-    PAGE.write_text(head + "\n".join([*lines, "", _END]) + tail)
+    return head + "\n".join([*lines, "", _END]) + tail
 
 
-def main(arguments: list[str]) -> int:
-    """Seed each bug and report; returns the number of survivors."""
-    names = [name for name in arguments if name != "--write"]
-    unknown = set(names) - BUGS.keys()
-    if unknown:
-        raise SystemExit(f"no such bug: {', '.join(sorted(unknown))}")
-    if not names:
+def main(arguments: Sequence[str]) -> int:
+    """Seed each bug and report; returns how many survived, or 1 for a list that is out of date."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.seeded_bugs")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of a bug; all of them if none")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--write", action="store_true", help=f"put the list into {PAGE.name}")
+    what.add_argument("--check", action="store_true", help=f"fail unless it is in {PAGE.name}")
+    given = parser.parse_args(arguments)
+    if unknown := set(given.names) - BUGS.keys():
+        parser.error(f"no such bug: {', '.join(sorted(unknown))}")
+    if given.names and (given.write or given.check):
+        parser.error("the list is of all bugs: name none")
+    if not given.names:
         fails = run(None)
         if fails is not None:
             raise SystemExit(f"fails without any bug: {fails}")
         say("without any bug: all pass")
-    survivors = 0
+    names = given.names or list(BUGS)
     found: dict[str, str] = {}
-    for name in names or BUGS:
-        before = time.monotonic()
-        caught = run(name)
-        survivors += caught is None
-        found[name] = caught or "nothing: it SURVIVED"
-        verdict = f"caught by {caught}" if caught is not None else "SURVIVED"
-        say(f"{name} ({BUGS[name].says}; {time.monotonic() - before:.0f} s): {verdict}")
-    say(f"{len(names or BUGS)} bugs, {survivors} survived")
-    if "--write" in arguments:
-        write(found)
+    with ThreadPoolExecutor(os.cpu_count()) as processes:
+        for name, caught in zip(names, processes.map(run, names), strict=True):
+            found[name] = caught or SURVIVED
+            verdict = SURVIVED if caught is None else f"caught by {caught}"
+            say(f"{name} ({BUGS[name].says}): {verdict}")
+    survivors = sum(caught == SURVIVED for caught in found.values())
+    say(f"{len(names)} bugs, {survivors} survived")
+    if given.write:
+        PAGE.write_text(page(found))
+    if given.check and page(found) != PAGE.read_text():
+        say(f"{PAGE.name} has another list: make seeded-bugs ARGS=--write")
+        return survivors or 1
     return survivors
 
 

@@ -25,6 +25,7 @@ from botocore.exceptions import (
 )
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from reconciler.domain.model import Item
 from reconciler.errors import (
     AccessError,
     ConflictError,
@@ -148,6 +149,19 @@ class DynamoDB:
             raise translate_transport(error) from error
         self._count(operation, response)
         return response
+
+    def pages(self, operation: str, **request: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401
+        """Yield all pages of a query or a scan; raises as ``call``."""
+        while True:
+            page = self.call(operation, **request)
+            yield page
+            if "LastEvaluatedKey" not in page:
+                return
+            request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+    def query(self, **request: Any) -> list[Item]:  # noqa: ANN401 - the client's
+        """Return all items of a query, however many pages they fill; raises as ``call``."""
+        return [item for page in self.pages("query", **request) for item in page["Items"]]
 
     def stand_back(self, attempt: int) -> None:
         """Wait before the ``attempt``-th repetition of a request that was not served whole."""

@@ -78,21 +78,13 @@ class OrchestrationStore:
         Raises:
             TemporaryError, PermanentError: as ``DynamoDB.call``.
         """
-        items: list[Item] = []
-        start: dict[str, Any] = {}
-        while True:
-            page = self._dynamodb.call(
-                "query",
-                TableName=self.table,
-                ConsistentRead=True,
-                KeyConditionExpression="orchestration_id = :id",
-                ExpressionAttributeValues={":id": {"S": orchestration_id}},
-                **start,
-            )
-            items.extend(page["Items"])
-            if "LastEvaluatedKey" not in page:
-                return parse_orchestration(orchestration_id, items)
-            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+        items = self._dynamodb.query(
+            TableName=self.table,
+            ConsistentRead=True,
+            KeyConditionExpression="orchestration_id = :id",
+            ExpressionAttributeValues={":id": {"S": orchestration_id}},
+        )
+        return parse_orchestration(orchestration_id, items)
 
     def read_around(
         self, orchestration_id: str, sub_issue_id: str, predecessors: Sequence[str]
@@ -208,23 +200,19 @@ class OrchestrationStore:
         Yields (orchestration id, sub-issue id) of those that match, and how many rows a page had.
         There is no index for this: it costs what reading the table costs.
         """
-        request: dict[str, Any] = {
-            "TableName": self.table,
-            "ProjectionExpression": "orchestration_id, sub_issue_id",
-            "FilterExpression": "sub_issue_id = :n OR display_id = :n OR linear_identifier = :n",
-            "ExpressionAttributeValues": {":n": {"S": name}},
-        }
-        while True:
-            page = self._dynamodb.call("scan", **request)
+        for page in self._dynamodb.pages(
+            "scan",
+            TableName=self.table,
+            ProjectionExpression="orchestration_id, sub_issue_id",
+            FilterExpression="sub_issue_id = :n OR display_id = :n OR linear_identifier = :n",
+            ExpressionAttributeValues={":n": {"S": name}},
+        ):
             matches = [
                 (item["orchestration_id"]["S"], item["sub_issue_id"]["S"])
                 for item in page["Items"]
                 if "#" not in item["sub_issue_id"]["S"]
             ]
             yield matches, int(page["ScannedCount"])
-            if "LastEvaluatedKey" not in page:
-                return
-            request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
     # -- writing on child rows: actions of a transaction
 

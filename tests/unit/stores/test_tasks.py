@@ -89,6 +89,15 @@ def test_whoever_waits_for_admission_is_counted_over_all_pages() -> None:
     assert client.requests[1][1]["ExclusiveStartKey"] == {"task_id": {"S": "T1"}}
 
 
+def test_an_event_behind_many_others_is_found() -> None:
+    """What a filter leaves out fills a page all the same: the first may hold nothing of it."""
+    behind = {"Items": [], "LastEvaluatedKey": {"event_id": {"S": "E1"}}}
+    client = Scripted(behind, {"Items": [{"event_id": {"S": "E2"}}]})
+    found = TaskStore(client.dynamodb, TABLE, EVENTS).events("T1", "kind")
+    assert [event["event_id"]["S"] for event in found] == ["E2"]
+    assert client.requests[1][1]["ExclusiveStartKey"] == {"event_id": {"S": "E1"}}
+
+
 def test_an_event_is_kept_for_ninety_days() -> None:
     action = store(MemoryDynamoDB()).event("T1", "kind", {"x": {"S": "y"}}, NOW)
     item = action["Put"]["Item"]

@@ -134,12 +134,16 @@ class Port:
         return Pages()
 
 
+Counts = Callable[[str, frozenset[str]], bool]
+"""Whether a look-up, of a key, that has shown some tasks, is still held against its actor."""
+
+
 class Actor:
     """A running actor. ``pending`` is what it waits to have done; None once it has ended.
 
     ``seen`` is a digest of all that it knows. ``lookups``: by idempotency key, the tasks that it
-    was shown; those are for its judge. ``forgets`` False: whatever it says that it knows, it knows
-    all that it was told.
+    was shown; those are for its judge, as far as a look-up ``counts``. ``forgets`` False: whatever
+    it says that it knows, it knows all that it was told.
     """
 
     def __init__(self, spec: ActorSpec, clock: ClockHand) -> None:
@@ -150,7 +154,7 @@ class Actor:
         self.error: BaseException | None = None
         self.seen = b""
         self.lookups: dict[str, frozenset[str]] = {}
-        self.judged_by_lookups = True
+        self.counts: Counts = any_task
         self.forgets = True
         self._clock = clock
         self._again = False
@@ -187,8 +191,8 @@ class Actor:
     def remember(self, memory: object) -> None:
         """Know this from now on, and nothing else; what its judge remembers of it stays."""
         if self.forgets and not self._again:
-            shown = [(key, sorted(tasks)) for key, tasks in self.lookups.items() if tasks]
-            self.seen = _digest(_pickled((memory, sorted(shown) if self.judged_by_lookups else [])))
+            shown = sorted((k, sorted(t)) for k, t in self.lookups.items() if self.counts(k, t))
+            self.seen = _digest(_pickled((memory, shown)))
 
     # -- in the scheduler
 
@@ -235,6 +239,11 @@ class Actor:
         self.pending = None
         if self._greenlet:
             self._greenlet.switch(ProcessGoneError())
+
+
+def any_task(_key: str, tasks: frozenset[str]) -> bool:
+    """Whether a look-up has shown any task at all."""
+    return bool(tasks)
 
 
 def answer_text(answer: Any) -> str:

@@ -50,7 +50,7 @@ class Cast:
     def __init__(self, actors: Sequence[Actor], *, forget: bool = True) -> None:
         self._forget = forget
         self._specs = [actor.spec for actor in actors]
-        self._judged_by_lookups = all(actor.judged_by_lookups for actor in actors)
+        self._counts = [actor.counts for actor in actors]
         self._clock = ClockHand(datetime.min.replace(tzinfo=UTC))  # each is told at its own time
         self._numbers: dict[tuple[int, bytes, bool], int] = {}
         self._next: dict[tuple[int, str, datetime], int] = {}
@@ -101,7 +101,7 @@ class Cast:
         if actor is None:
             actor = Actor(self._specs[i], self._clock)
             actor.forgets = self._forget
-            actor.judged_by_lookups = self._judged_by_lookups
+            actor.counts = self._counts[i]
             actor.tell_again(self._answers(number))
             here = self.standings[number]
             actor.seen, actor.lookups = here.seen, dict(here.lookups)

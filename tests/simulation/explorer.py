@@ -7,18 +7,19 @@ the same future, so a state that has been seen is not gone into again:
   so the digest of its answers stands for all of its memory;
 - the database answers from what stands in its tables and, where an index lags, from what it has
   held; both are in the state;
-- the invariants are judged on each step, from the state before and after it, and steps are judged
+- the invariants are judged on each call, from the tables before and after it, and calls are judged
   before the state that they lead to is looked up. So cutting there loses no violation.
 
-By the same token a *step* is a function of what the actor was told and of what stands in the
-tables, whatever the other actors have been told. So each such step of real code is executed, and
-judged, once (``Memory``); where the others stand elsewhere, what it comes to is known. An execution
-cannot be copied: to go on from a state, its prefix is executed again.
+By the same token what a call comes to is a function of what is asked and of what stands in the
+tables, and where its actor comes to stand is one of where it stood and of the answer, whatever the
+other actors have been told. So each call is carried out and judged once for all the states in which
+it is the same, and each answer is told to an actor once (``cast.py``). What is found is carried out
+once more, from the start and in one go.
 
 A call that nobody else can notice (the start of an actor, an invocation, an event that no actor
 reads, the pause switch that none turns) commutes with everything that others do, and is carried
-out at once, with all of its endings. States form no cycles, since each step tells an actor
-something; so nothing is put off for ever (the "ignoring problem" of such reductions).
+out at once, with all of its endings. A schedule that leads back to a state before it would put the
+others off for ever (the "ignoring problem" of such reductions): it ends the exploration.
 
 *Random.* A seed makes the choices; one that fails is shrunk by leaving out parts of it, and what is
 left over is filled with the plainest choices. The seed alone replays it.

@@ -94,9 +94,8 @@ class Invariants:
                 continue
             ours = [t for t in same if "reconciler_sweep_id" in t]
             assert len(ours) == 1, f"I2: {len(ours)} tasks of ours under {wanted}"
-            if self._scenario.judged_by_lookups:
-                shown = sorted(asked.lookups.get(wanted, ()))
-                assert not shown, f"I2: created a task though {shown} was seen under {wanted}"
+            shown = sorted(asked.lookups.get(wanted, ()))
+            assert not shown, f"I2: created a task though {shown} was seen under {wanted}"
             known = wanted in self._old_keys
             assert not known, f"I2: created a task though one has long stood under {wanted}"
             self._carried(task, rows)

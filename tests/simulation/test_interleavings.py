@@ -16,9 +16,12 @@ from tests.simulation.world import Scenario, start, task_id
 
 pytestmark = pytest.mark.simulation
 
+MOST_STATES = 200_000_000
+"""What the largest may come to: each takes about 150 bytes."""
 
-def _explore(scenario: Scenario, show: Show) -> None:
-    explored = explore(watched(scenario), Convergence(scenario))
+
+def _explore(scenario: Scenario, show: Show, most_states: int = 4_000_000) -> None:
+    explored = explore(watched(scenario), Convergence(scenario), most_states=most_states)
     show(scenario.name, explored)
     assert explored.schedules > 1, "nothing was interleaved"
 
@@ -43,7 +46,7 @@ def test_every_small_graph_beside_everybody_who_writes(scenario: Scenario, show:
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("scenario", large_cells(), ids=lambda scenario: scenario.name)
 def test_every_interleaving_of_the_largest(scenario: Scenario, show: Show) -> None:
-    _explore(scenario, show)
+    _explore(scenario, show, most_states=MOST_STATES)
 
 
 # -- the explorer itself, held to what is plainer than it

@@ -20,7 +20,7 @@ from reconciler.settings import Settings
 from reconciler.stores.budget import PARTITION_PREFIX, ROW
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.pipeline import Pipeline
-from tests.simulation.actors import ActorSpec, ClockHand, Port
+from tests.simulation.actors import ActorSpec, ClockHand, Counts, Port, any_task
 from tests.simulation.memories import RememberingEvaluator
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.simulation.scheduler import Execution
@@ -84,12 +84,8 @@ class Scenario:
     converges: bool = True
     retries: bool = False
     settings: Settings = field(default_factory=sim_settings)
-    judged_by_lookups: bool = True
-    """Whether a task that we create is held against the look-ups before it.
-
-    What they showed is then told apart for good. Where no task may stand beside another, and none
-    is taken away, it follows from that.
-    """
+    lookups_count: Counts = any_task
+    """Which look-ups are told apart for good, to be held against a task that we create later."""
     cap: int | None = None
     reserved: Sequence[str] = ()
     """Children whose tasks, not admitted yet, hold a slot of the cap each."""
@@ -210,7 +206,7 @@ def start(scenario: Scenario) -> Execution:
         private=PRIVATE,
     )
     for actor in execution.actors:
-        actor.judged_by_lookups = scenario.judged_by_lookups
+        actor.counts = scenario.lookups_count
     return execution
 
 
@@ -294,7 +290,10 @@ def reconciler_on(port: Port, settings: Settings | None = None) -> Reconciler:
 
 
 def sweep(number: int = 1, settings: Settings | None = None) -> ActorSpec:
-    """An evaluation as a sweep of ours runs it, releases included."""
+    """An evaluation as a sweep of ours runs it, releases included.
+
+    All of them bear one id. Nothing goes by it, and rows that differ in no more are alike.
+    """
 
     def body(port: Port) -> None:
         try:

@@ -82,7 +82,7 @@ class Cast:
         here = Standing(actor.spec, actor.pending, actor.seen, dict(actor.lookups), came)
         number = self._number(standing(i, actor), here)
         known = self.standings[number].call
-        if known is not None and known.request != actor.pending.request:
+        if known is not None and known != actor.pending:
             msg = f"{actor.spec.name} knows more than it says: it asks for {known.describe()}"
             raise RuntimeError(f"{msg}, or else for {actor.pending.describe()}")
         if came is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pytest
 
+from reconciler.stores.tasks import TaskStore
 from tests.support.memory import MEMORY
 from tests.support.world import World, build_world
 
@@ -26,3 +28,17 @@ def make_world() -> Iterator[Callable[..., World]]:
 @pytest.fixture
 def world(make_world: Callable[..., World]) -> World:
     return make_world()
+
+
+@pytest.fixture
+def tasks_read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], bool]]:
+    """Which tasks are read, request by request, and whether as they stand."""
+    read = TaskStore.read
+    asked: list[tuple[list[str], bool]] = []
+
+    def seen(self: TaskStore, task_ids: Iterable[str], *, consistent: bool) -> Any:
+        asked.append((list(task_ids), consistent))
+        return read(self, task_ids, consistent=consistent)
+
+    monkeypatch.setattr(TaskStore, "read", seen)
+    return asked

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -23,7 +23,6 @@ from reconciler.operations.evaluate import Evaluator
 from reconciler.operations.release import concerned_task
 from reconciler.stores.budget import BudgetStore
 from reconciler.stores.orchestrations import OrchestrationStore
-from reconciler.stores.tasks import TaskStore
 from tests.support.world import USER, World
 from tests.unit.operations.test_release import context, whole
 
@@ -174,7 +173,7 @@ def test_in_the_steady_state_nobody_is_asked(world: World) -> None:
 
 
 def test_the_tasks_of_what_runs_are_read_as_they_stand_and_no_others(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, tasks_read: list[tuple[list[str], bool]]
 ) -> None:
     found = world.seed(
         {"a": [], "b": []},
@@ -182,16 +181,8 @@ def test_the_tasks_of_what_runs_are_read_as_they_stand_and_no_others(
         tasks={"a": "COMPLETED", "b": "RUNNING"},
     )
     (running,) = world.tasks(found, "b")
-    read = TaskStore.read
-    asked: list[tuple[list[str], bool]] = []
-
-    def seen(self: TaskStore, task_ids: Iterable[str], *, consistent: bool) -> Any:
-        asked.append((list(task_ids), consistent))
-        return read(self, task_ids, consistent=consistent)
-
-    monkeypatch.setattr(TaskStore, "read", seen)
     evaluate(world, found)
-    assert asked == [([running["task_id"]["S"]], True)]
+    assert tasks_read == [([running["task_id"]["S"]], True)]
 
 
 # -- handed on

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -12,7 +12,6 @@ from reconciler.errors import ThrottledError
 from reconciler.operations.pacing import PagePacer
 from reconciler.operations.scan import Parts, SegmentCursor, SegmentResult, SegmentScan
 from reconciler.stores.orchestrations import OrchestrationStore, Page
-from reconciler.stores.tasks import TaskStore
 from tests.support.world import World
 
 FIRST = SegmentCursor("sweep-1", 0, 1)
@@ -139,16 +138,8 @@ def test_one_that_our_code_fails_on_is_nominated_behind_the_others(
 
 
 def test_tasks_are_read_at_half_the_price_since_it_only_nominates(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, tasks_read: list[tuple[list[str], bool]]
 ) -> None:
-    read = TaskStore.read
-    asked: list[tuple[list[str], bool]] = []
-
-    def seen(self: TaskStore, task_ids: Iterable[str], *, consistent: bool) -> Any:
-        asked.append((list(task_ids), consistent))
-        return read(self, task_ids, consistent=consistent)
-
-    monkeypatch.setattr(TaskStore, "read", seen)
     runs = {"child_status": {"S": "released"}, "child_task_id": {"S": "T-1"}}
     Taken(world, Table(Page([{**row("a", "a"), **runs}], None, 1.0)), never)
-    assert asked == [(["T-1"], False)]
+    assert tasks_read == [(["T-1"], False)]

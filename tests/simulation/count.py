@@ -45,8 +45,8 @@ def table(found: Mapping[str, Explored]) -> str:
         shown = []
         for graph in GRAPHS:
             scenario = cell(graph, *beside)
-            marks = " ¹" if scenario.faults == 1 else ""
-            marks += " ²" if scenario.name in large else ""
+            marks = " †" if scenario.faults == 1 else ""
+            marks += " ‡" if scenario.name in large else ""
             shown.append(_figure(found[scenario.name].schedules) + marks)
         lines.append(f"| {', '.join(beside)} | {' | '.join(shown)} |")
     schedules = sum(explored.schedules for explored in found.values())
@@ -54,18 +54,21 @@ def table(found: Mapping[str, Explored]) -> str:
     steps = sum(explored.steps for explored in found.values())
     total = (
         f"{_figure(schedules)} schedules over {states:,} states, from {steps:,} different calls of "
-        f"real code, in {len(found)} cells. ¹ with one fault, all others with two. ² not in every "
+        f"real code, in {len(found)} cells. † with one fault, all others with two. ‡ not in every "
         "build: `make simulation-long`."
     )
     return "\n".join([*lines, "", total])
+
+
+_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def _figure(number: int) -> str:
     """Return a count as it can be read; past twelve digits by its first ones."""
     if number < 10**12:
         return f"{number:,}"
-    power = len(str(number)) - 1
-    return f"{number / 10**power:.2f} · 10^{power}^"
+    power = str(len(str(number)) - 1)
+    return f"{number / 10 ** int(power):.2f} · 10{power.translate(_RAISED)}"
 
 
 def main(arguments: list[str]) -> None:

@@ -11,6 +11,7 @@ import click
 from celery import Celery, signals
 from celery.apps import worker as celery_worker
 from celery.apps.beat import Beat
+from celery.beat import Service
 from kombu.transport import redis as redis_transport
 
 from reconciler.clock import utc_now
@@ -26,10 +27,19 @@ def _in_a_pipe() -> bool:
 
 
 class QuietBeat(Beat):
-    """Celery's beat, without its banner where nobody looks at it."""
+    """Celery's beat, without its banner where nobody looks at it, and one that can be stopped."""
 
     def __init__(self, *, quiet: bool = False, **options: Any) -> None:  # noqa: ANN401 - Celery's
         super().__init__(quiet=quiet or _in_a_pipe(), **options)
+
+    def install_sync_handler(self, service: Service) -> None:
+        """Have the scheduler made before it can be told to stop.
+
+        Celery's handler closes the scheduler, and makes it for that where there is none: in the
+        middle of its being made, of a module that is half imported (5.7.0: a traceback, code 1).
+        """
+        _ = service.scheduler
+        super().install_sync_handler(service)
 
 
 class Application(Celery):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, run_python
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
@@ -70,3 +71,34 @@ def test_a_call_while_the_broker_is_away_is_one_line(world: World) -> None:
     assert "broker cannot be reached" in said[0]
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+STOPPED = """
+import os, signal, sys
+left = int(sys.argv.pop())
+before = signal.getsignal(signal.SIGTERM)
+
+def stop(event, arguments):
+    global left
+    if event in {"import", "socket.connect"} and signal.getsignal(signal.SIGTERM) is not before:
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.addaudithook(stop)
+from celery.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_beat_that_is_stopped_while_it_starts_just_ends(world: World, number: int) -> None:
+    """Once it listens to a signal: at the first import or connection, and at the second."""
+    done = run_python(
+        *("-c", STOPPED, "-A", "workers", "beat", "--pidfile=", str(number)),
+        environment={**world.environment, "CELERY_BROKER_URL": NOWHERE},
+    )
+    assert done.returncode == 0, done.stderr
+    said = [json.loads(line) for line in (done.stdout + done.stderr).splitlines()]
+    assert "beat: Starting..." in [line["event"] for line in said]
+    assert not [line for line in said if "exception" in line]

@@ -30,6 +30,7 @@ from reconciler.domain.model import (
     ChildStatus,
     Item,
     Orchestration,
+    Task,
     timestamp,
 )
 from reconciler.domain.rows import parse_orchestration, parse_task, text
@@ -66,7 +67,7 @@ def _undisturbed(_step: Step, _child: Child) -> None:
 class LiveReconciler(ABC):
     """What both generations share: everything but the order of a release's writes.
 
-    ``invoke`` starts a task's pipeline. ``lost`` collects the ids of tasks whose terminal record
+    ``invoke`` starts a task's pipeline. ``lost`` collects the tasks whose terminal record
     arrived while it was down, and ``crashed`` the children at whose release it died.
     """
 
@@ -86,7 +87,7 @@ class LiveReconciler(ABC):
         self.invoke = invoke
         self.hook = hook
         self.up = True
-        self.lost: list[str] = []
+        self.lost: list[Task] = []
         self.crashed: list[tuple[str, str]] = []
         self._rng = Random(f"{seed}/live")
 
@@ -98,12 +99,12 @@ class LiveReconciler(ABC):
         if task.status not in TERMINAL_TASK:
             return
         if not self.up:
-            self.lost.append(task.task_id)
+            self.lost.append(task)
             return
         try:
             self.handle(record)
         except LiveReconcilerCrashError:
-            self.lost.append(task.task_id)
+            self.lost.append(task)
 
     def handle(self, record: Item) -> None:
         """React to a terminal task, as the platform's stream handler does.

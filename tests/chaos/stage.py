@@ -23,6 +23,7 @@ from reconciler.demo.pipeline_endpoint import FUNCTION_ARN, pipeline_endpoint
 from reconciler.demo.platform import Platform
 from reconciler.demo.processes import Supervisor
 from reconciler.demo.task_pipeline import Pace
+from reconciler.domain.codes import OrchestrationCode
 from reconciler.domain.model import Child
 from reconciler.settings import Settings, load_settings
 from reconciler.tables import create_tables_of
@@ -93,6 +94,15 @@ class Stage:
             return
         for summary in ended:
             self.sweeps.setdefault(summary["sweep_id"], summary)
+
+    def shown_unsettled(self) -> frozenset[str]:
+        """Return what operators are shown as unsettled; nothing while the broker is away."""
+        try:
+            stuck = self.ledger.last_stuck()
+        except redis.RedisError:
+            return frozenset()
+        unsettled = OrchestrationCode.UNSETTLED_PARENT.value
+        return frozenset(e["orchestration_id"] for e in stuck if e["code"] == unsettled)
 
 
 @contextmanager

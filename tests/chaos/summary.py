@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from reconciler.demo.observer import ChildKey, Observer, Snapshot, duplicates
-from reconciler.domain.model import ChildStatus
+from reconciler.domain.diagnosis import MOST_ATTEMPTS
+from reconciler.domain.model import ChildStatus, Task
 
 _SHOWN = 5
 
@@ -31,7 +32,11 @@ class Bound:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run was made of, and what was seen of it."""
+    """What a run was made of, and what was seen of it.
+
+    ``lost``: the terminal records that the live reconciler did not get. ``shown_unsettled``: the
+    orchestrations of which operators are told that nobody has settled the parent.
+    """
 
     seed: int
     seconds: float
@@ -41,6 +46,8 @@ class Run:
     sweeps: int
     incomplete_sweeps: int
     sweeps_by_index: int
+    lost: Sequence[Task]
+    shown_unsettled: frozenset[str]
     exits: Mapping[str, int]
     unrecovered: frozenset[ChildKey]
     bound_seconds: float
@@ -102,6 +109,7 @@ class Run:
             f"early releases {len(observer.early)}, "
             f"unrecovered after {self.bound_seconds:.0f} s {len(self.unrecovered)}"
         )
+        yield f"left to a person, after {MOST_ATTEMPTS} nudges unheard: {len(self._given_up())}"
         yield f"all came right {self.recovered_in_seconds:.0f} s after the last fault"
 
     def settled(self) -> bool:
@@ -121,7 +129,23 @@ class Run:
                     yield f"{key} of {orchestration_id} is {state}, and should be {end}"
 
     def _unsettled(self) -> Iterator[str]:
+        given_up = self._given_up()
         for orchestration_id in self.expected:
             meta = self.last.orchestrations[orchestration_id].meta
-            if meta is None or not meta.settled:
+            if (meta is None or not meta.settled) and orchestration_id not in given_up:
                 yield orchestration_id
+
+    def _given_up(self) -> frozenset[str]:
+        """Return what waits for a person: touched as often as it may be, unheard, and shown.
+
+        Faults may take the live reconciler away at each of the times that a task is touched.
+        """
+        unheard = {(task.task_id, task.nudge_count) for task in self.lost}
+        return frozenset(
+            orchestration_id
+            for orchestration_id in self.shown_unsettled & self.expected.keys()
+            if any(
+                all((child.task_id, count + 1) in unheard for count in range(MOST_ATTEMPTS))
+                for child in self.last.orchestrations[orchestration_id].children.values()
+            )
+        )

@@ -117,6 +117,8 @@ def recover(stage: Stage, mayhem: Mayhem, seconds: float) -> Run:
             sweeps=len(stage.sweeps),
             incomplete_sweeps=len(stage.sweeps) - len(complete),
             sweeps_by_index=sum(s.get("coverage") == "active" for s in stage.sweeps.values()),
+            lost=tuple(stage.platform.live.lost),
+            shown_unsettled=stage.shown_unsettled(),
             exits={name: child.restarts for name, child in stage.supervisor.children.items()},
             unrecovered=frozenset(unrecovered),
             bound_seconds=allowed,

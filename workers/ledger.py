@@ -5,10 +5,17 @@ release) is a unit: opened before its message is published, and settled once how
 since a redelivery finds it settled already. The sweep is over when no unit is open. One whose
 units are never settled, because workers died, is closed as incomplete by the sweep after it.
 
-    <id>          hash  mode, segments, coverage, started_at, progress_at, the counts, closed
+One sweep is under way at a time, and beside a full scan one by the index. No orchestration is
+evaluated for both at once: what is left out for the one, only the other tells of. So the list of
+what was stuck is replaced only by a full scan that was alone; any other sweep takes out what stood
+there when it began and it has looked at, and puts in what it found.
+
+    <id>          hash  mode, segments, coverage, started_at, progress_at, the counts, closed;
+                        beside: it had another beside it
     <id>:units    set   units that are open
     <id>:seen     set   every unit that was ever opened, so that none is opened a second time
-    <id>:stuck    list  what the units left stuck
+    <id>:oldest   zset  what the units left stuck
+    <id>:given    zset  what was known to be stuck when it began, if it goes by the index
     <id>:done     list  the summary, once; whoever waits blocks on it
 """
 
@@ -17,7 +24,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +39,16 @@ if TYPE_CHECKING:
 
 PREFIX = "reconciler:ledger:"
 CURRENT = f"{PREFIX}current"
+BESIDE = f"{PREFIX}beside"
+"""The sweep by the index that is at work beside a full scan, which is the current one."""
+
 LAST = f"{PREFIX}last"
 LAST_COMPLETE = f"{PREFIX}last-complete"
 LAST_FULL = f"{PREFIX}last-full"
 LAST_STUCK = f"{PREFIX}last-oldest"
+LAST_STUCK_CUT = f"{PREFIX}last-oldest-cut"
+"""Stands where that list was added to, and is not whole; what replaces it takes this away."""
+
 RECOVERIES = f"{PREFIX}recoveries"
 
 KEEP_SECONDS = 6 * 3600
@@ -82,6 +95,7 @@ class Open:
     started_at: float
     idle_seconds: float
     units: int
+    coverage: Coverage = Coverage.FULL
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +137,20 @@ class Ledger:
 
     # -- a sweep's life
 
-    def start(self, sweep_id: str, plan: Plan, units: Iterable[str]) -> Start:
-        """Open a sweep with its first units, in one step: of two at once, one overlaps."""
+    def start(
+        self, sweep_id: str, plan: Plan, units: Iterable[str], *, beside: bool = False
+    ) -> Start:
+        """Open a sweep with its first units, in one step: of two at once, one overlaps.
+
+        ``beside``: it may begin beside a full scan, if nothing else is at work there.
+        """
         units_key, facts, _ = self._keys(sweep_id)
-        now = repr(self._now())
-        keys = [CURRENT, facts, units_key, f"{facts}:seen"]
-        args: list[str | int] = [sweep_id, KEEP_SECONDS, plan.mode, plan.segments, now]
-        return Start(int(self._start(keys=keys, args=[*args, plan.coverage.value, *units])))
+        keys = [CURRENT, facts, units_key, f"{facts}:seen", BESIDE, f"{facts}:given", LAST_STUCK]
+        args: list[str | int] = [
+            *(sweep_id, KEEP_SECONDS, plan.mode, plan.segments, repr(self._now())),
+            *(plan.coverage.value, "beside" if beside else "alone"),
+        ]
+        return Start(int(self._start(keys=keys, args=[*args, *units])))
 
     def plan(self, sweep_id: str) -> Plan | None:
         """Return what a sweep was begun with; None when it has not been begun, or is forgotten."""
@@ -139,9 +160,13 @@ class Ledger:
             return None
         return Plan(mode, int(segments), _coverage(coverage))
 
-    def step_aside(self, sweep_id: str) -> str | None:
-        """Tell whoever waits for a sweep that another is at work; returns which."""
-        other = _text(self._client.get(CURRENT))
+    def step_aside(self, sweep_id: str, coverage: Coverage = Coverage.FULL) -> str | None:
+        """Tell whoever waits for a sweep that another is at work; returns which.
+
+        Of two it is the one that does as well, and takes no longer than it has to.
+        """
+        slots = (BESIDE, CURRENT) if coverage is Coverage.ACTIVE else (CURRENT, BESIDE)
+        other = next(filter(None, (_text(self._client.get(slot)) for slot in slots)), None)
         key = f"{PREFIX}{sweep_id}:done"
         with self._client.pipeline(transaction=True) as pipe:
             pipe.rpush(key, json.dumps({"sweep_id": sweep_id, "stepped_aside_for": other}))
@@ -155,17 +180,29 @@ class Ledger:
 
     def current(self) -> Open | None:
         """Return the sweep that is under way, if any."""
-        sweep_id = _text(self._client.get(CURRENT))
+        return self._at_work(CURRENT)
+
+    def beside(self) -> Open | None:
+        """Return the sweep by the index that is at work beside it, if any."""
+        return self._at_work(BESIDE)
+
+    def _at_work(self, slot: str) -> Open | None:
+        sweep_id = _text(self._client.get(slot))
         if sweep_id is None:
             return None
         units_key, facts, _ = self._keys(sweep_id)
-        started = self._client.hget(facts, "started_at")
-        progress = self._client.hget(facts, "progress_at")
-        if started is None or progress is None:
+        names = ["started_at", "progress_at", "coverage", "closed"]
+        stored: Any = self._client.hmget(facts, names)
+        started, progress, coverage, closed = map(_text, stored)
+        if started is None or progress is None or closed is not None:
             return None
         idle = max(0.0, self._now() - float(progress))
         units = int(self._client.scard(units_key))
-        return Open(sweep_id, float(started), idle, units)
+        return Open(sweep_id, float(started), idle, units, _coverage(coverage))
+
+    def had_another_beside_it(self, sweep_id: str) -> bool:
+        """Whether another sweep was at work at any time of this one."""
+        return bool(self._client.hexists(self._keys(sweep_id)[1], "beside"))
 
     def is_over(self, sweep_id: str) -> bool:
         """Whether a sweep has been closed, or forgotten."""
@@ -175,7 +212,7 @@ class Ledger:
     def open_unit(self, sweep_id: str, unit: str) -> Unit:
         """Open a unit before its message is published."""
         units_key, facts, _ = self._keys(sweep_id)
-        keys = [facts, units_key, f"{facts}:seen", CURRENT]
+        keys = [facts, units_key, f"{facts}:seen", f"{facts}:given", CURRENT, BESIDE]
         return Unit(int(self._open(keys=keys, args=[unit, KEEP_SECONDS, sweep_id])))
 
     def drop_unit(self, sweep_id: str, unit: str) -> None:
@@ -218,7 +255,10 @@ class Ledger:
         paused = "no" if paused_since is None else paused_since
         now = repr(self._now())
         left = self._settle(
-            keys=[units_key, facts, stuck_key, f"{facts}:seen", CURRENT],
+            keys=[
+                *(units_key, facts, stuck_key, f"{facts}:seen", f"{facts}:given"),
+                *(CURRENT, BESIDE),
+            ],
             args=[
                 *(unit, json.dumps(added), json.dumps(oldest), now, paused),
                 *(KEEP_SECONDS, sweep_id),
@@ -239,7 +279,7 @@ class Ledger:
         stored: Any = self._client.hgetall(self._keys(sweep_id)[1])
         facts = {_text(k): _text(v) for k, v in stored.items()}
         summary = _summary(sweep_id, facts, self._now(), abandoned=abandoned)
-        kept = self._store(summary, "close", stands=summary.stands(repair_mode))
+        kept = self._store(summary, "close", repair_mode)
         return summary if kept else None
 
     def fail(self, sweep_id: str, *, mode: str) -> SweepSummary:
@@ -255,10 +295,10 @@ class Ledger:
             duration_seconds=0.0,
             counts=Counts(errors=1),
         )
-        self._store(summary, "fail", stands=False)
+        self._store(summary, "fail", "repair")
         return summary
 
-    def _store(self, summary: SweepSummary, how: str, *, stands: bool) -> bool:
+    def _store(self, summary: SweepSummary, how: str, repair_mode: str) -> bool:
         units_key, facts_key, stuck_key = self._keys(summary.sweep_id)
         said = json.dumps(
             {**summary.to_json(), "oldest_stuck_seconds": dict(summary.counts.oldest_stuck_seconds)}
@@ -267,10 +307,15 @@ class Ledger:
         keys = [
             *(CURRENT, facts_key, units_key, f"{facts_key}:seen", stuck_key),
             *(LAST, LAST_COMPLETE, LAST_STUCK, f"{facts_key}:done", LAST_FULL),
+            *(BESIDE, LAST_STUCK_CUT, f"{facts_key}:given"),
         ]
-        kept_as = "last complete" if stands else "last"
-        args: list[str | int] = [how, summary.sweep_id, KEEP_SECONDS, kept_as, said]
-        return bool(self._close(keys=keys, args=[*args, summary.coverage.value]))
+        args: list[str | int] = [
+            *(how, summary.sweep_id, KEEP_SECONDS),
+            "last complete" if summary.stands(repair_mode) else "last",
+            *(said, summary.coverage.value),
+            "listed" if summary.is_of(repair_mode) else "not listed",
+        ]
+        return bool(self._close(keys=keys, args=args))
 
     # -- for people
 
@@ -328,10 +373,16 @@ class Ledger:
         return None if said is None else dict(json.loads(said))
 
     def known(self) -> Known:
-        """Return what earlier sweeps have left for the next one to go by."""
-        return known_from(
-            self.last(), self.last_full(), self.last(complete=True), self.last_stuck()
-        )
+        """Return what earlier sweeps have left for the next one to go by, all of one moment."""
+        with self._client.pipeline(transaction=True) as pipe:
+            for key in (LAST, LAST_FULL, LAST_COMPLETE):
+                pipe.get(key)
+            pipe.zrevrange(LAST_STUCK, 0, -1)
+            pipe.exists(LAST_STUCK_CUT)
+            *summaries, stuck, cut = pipe.execute()
+        last, full, complete = (said and dict(json.loads(said)) for said in summaries)
+        known = known_from(last, full, complete, map(json.loads, stuck))
+        return replace(known, stuck=None) if cut else known
 
     def last_stuck(self) -> list[dict[str, Any]]:
         """Return what was stuck after the last complete sweep: the 1000 oldest, oldest first."""

@@ -6,27 +6,46 @@ Which keys and arguments each takes, its caller in ``workers.ledger`` says.
 from __future__ import annotations
 
 START = """
-local current = redis.call('GET', KEYS[1])
-if current and current ~= ARGV[1] then
-  -- One that is closed, or forgotten, is not at work, whatever it has left behind.
-  local other = 'reconciler:ledger:' .. current
-  if redis.call('EXISTS', other) == 1 and redis.call('HEXISTS', other, 'closed') == 0 then
-    return 0
-  end
-end
 if redis.call('EXISTS', KEYS[2]) == 1 then
   return 2
 end
+local function at_work(key)
+  -- One that is closed, or forgotten, is not at work, whatever it has left behind.
+  local id = redis.call('GET', key)
+  local facts = id and 'reconciler:ledger:' .. id
+  if facts and redis.call('EXISTS', facts) == 1 and redis.call('HEXISTS', facts, 'closed') == 0 then
+    return facts
+  end
+  return nil
+end
+if at_work(KEYS[5]) then
+  return 0
+end
+local slot, other = KEYS[1], at_work(KEYS[1])
+if other then
+  if ARGV[7] ~= 'beside' or redis.call('HGET', other, 'coverage') ~= 'full' then
+    return 0
+  end
+  slot = KEYS[5]
+  redis.call('HSET', other, 'beside', '1')
+end
 redis.call('HSET', KEYS[2], 'mode', ARGV[3], 'segments', ARGV[4],
   'started_at', ARGV[5], 'progress_at', ARGV[5], 'coverage', ARGV[6])
-for i = 7, #ARGV do
+if ARGV[7] == 'beside' then
+  -- Also where the other has ended since this one was planned.
+  redis.call('HSET', KEYS[2], 'beside', '1')
+end
+for i = 8, #ARGV do
   redis.call('SADD', KEYS[3], ARGV[i])
   redis.call('SADD', KEYS[4], ARGV[i])
 end
-for i = 2, 4 do
+if ARGV[6] == 'active' then
+  redis.call('ZUNIONSTORE', KEYS[6], 1, KEYS[7])
+end
+for _, i in ipairs({2, 3, 4, 6}) do
   redis.call('EXPIRE', KEYS[i], ARGV[2])
 end
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+redis.call('SET', slot, ARGV[1], 'EX', ARGV[2])
 return 1
 """
 
@@ -39,20 +58,78 @@ if redis.call('HSETNX', KEYS[2], 'closed', '1') == 0 then
 end
 redis.call('EXPIRE', KEYS[2], ARGV[3])
 redis.call('SET', KEYS[6], ARGV[5])
-if ARGV[4] == 'last complete' then
-  redis.call('SET', KEYS[7], ARGV[5])
-  if ARGV[6] == 'full' then
-    redis.call('SET', KEYS[10], ARGV[5])
+
+local function orchestration(entry)
+  return cjson.decode(entry)['orchestration_id']
+end
+local function name(entry)
+  return orchestration(entry) .. ' ' .. tostring(cjson.decode(entry)['sub_issue_id'])
+end
+local function counted(said)
+  local total = 0
+  for _, count in pairs(said and cjson.decode(said)['stuck'] or {}) do
+    total = total + count
   end
-  redis.call('DEL', KEYS[8])
+  return total
+end
+
+local function replace_the_list()
+  redis.call('DEL', KEYS[8], KEYS[12])
   if redis.call('EXISTS', KEYS[5]) == 1 then
     redis.call('RENAME', KEYS[5], KEYS[8])
     redis.call('PERSIST', KEYS[8])
   end
 end
-redis.call('DEL', KEYS[3], KEYS[4])
+
+-- Take out what the sweep was given and has looked at, and put in what it found.
+local function add_to_the_list()
+  local whole = counted(redis.call('GET', KEYS[7])) <= redis.call('ZCARD', KEYS[8])
+    and counted(ARGV[5]) <= redis.call('ZCARD', KEYS[5])
+  for _, entry in ipairs(redis.call('ZRANGE', KEYS[13], 0, -1)) do
+    local unit = 'evaluate:' .. orchestration(entry)
+    if redis.call('SISMEMBER', KEYS[4], unit) == 1
+      and redis.call('SISMEMBER', KEYS[3], unit) == 0 then
+      redis.call('ZREM', KEYS[8], entry)
+    end
+  end
+  local found = {}
+  for _, entry in ipairs(redis.call('ZRANGE', KEYS[5], 0, -1)) do
+    found[name(entry)] = true
+  end
+  for _, entry in ipairs(redis.call('ZRANGE', KEYS[8], 0, -1)) do
+    if found[name(entry)] then
+      redis.call('ZREM', KEYS[8], entry)
+    end
+  end
+  redis.call('ZUNIONSTORE', KEYS[8], 2, KEYS[8], KEYS[5])
+  if redis.call('ZREMRANGEBYRANK', KEYS[8], 0, -1001) > 0 or not whole then
+    redis.call('SET', KEYS[12], '1')
+  end
+end
+
+local stands = ARGV[4] == 'last complete'
+local beside = redis.call('HEXISTS', KEYS[2], 'beside') == 1
+if stands and ARGV[6] == 'full' and not beside then
+  replace_the_list()
+elseif stands or beside and ARGV[7] == 'listed' then
+  add_to_the_list()
+end
+if stands then
+  redis.call('SET', KEYS[7], ARGV[5])
+  if ARGV[6] == 'full' then
+    redis.call('SET', KEYS[10], ARGV[5])
+  end
+end
+redis.call('DEL', KEYS[3], KEYS[4], KEYS[13])
+if redis.call('GET', KEYS[11]) == ARGV[2] then
+  redis.call('DEL', KEYS[11])
+end
 if redis.call('GET', KEYS[1]) == ARGV[2] then
   redis.call('DEL', KEYS[1])
+  -- What is at work beside it is the one that is under way from now on.
+  if redis.call('EXISTS', KEYS[11]) == 1 then
+    redis.call('RENAME', KEYS[11], KEYS[1])
+  end
 end
 redis.call('RPUSH', KEYS[9], ARGV[5])
 redis.call('EXPIRE', KEYS[9], ARGV[3])
@@ -67,11 +144,13 @@ if redis.call('SADD', KEYS[3], ARGV[1]) == 0 then
   return 2 - redis.call('SISMEMBER', KEYS[2], ARGV[1])
 end
 redis.call('SADD', KEYS[2], ARGV[1])
-for i = 1, 3 do
+for i = 1, 4 do
   redis.call('EXPIRE', KEYS[i], ARGV[2])
 end
-if redis.call('GET', KEYS[4]) == ARGV[3] then
-  redis.call('EXPIRE', KEYS[4], ARGV[2])
+for i = 5, 6 do
+  if redis.call('GET', KEYS[i]) == ARGV[3] then
+    redis.call('EXPIRE', KEYS[i], ARGV[2])
+  end
 end
 return 0
 """
@@ -101,11 +180,13 @@ for i = 8, #ARGV, 2 do
 end
 redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1001)
 -- However long a sweep takes, it is not forgotten while anything of it is heard.
-for i = 1, 4 do
+for i = 1, 5 do
   redis.call('EXPIRE', KEYS[i], ARGV[6])
 end
-if redis.call('GET', KEYS[5]) == ARGV[7] then
-  redis.call('EXPIRE', KEYS[5], ARGV[6])
+for i = 6, 7 do
+  if redis.call('GET', KEYS[i]) == ARGV[7] then
+    redis.call('EXPIRE', KEYS[i], ARGV[6])
+  end
 end
 return redis.call('SCARD', KEYS[1])
 """

@@ -15,6 +15,7 @@ import structlog
 from reconciler.operations.context import ReleaseRequest, Stuck
 from reconciler.operations.counts import Counts
 from reconciler.operations.coverage import Coverage, Known, choose_scope
+from reconciler.operations.evaluate import count_stuck
 from reconciler.operations.scan import SegmentCursor
 from reconciler.operations.summary import record_sweep
 from workers.about import count_processes
@@ -52,13 +53,15 @@ def start(held: Resources, sweep_id: str, *, report: bool, full: bool) -> dict[s
     known = held.ledger.known() if held.settings.active_index_name is not None else Known()
     if plan is None:
         now = held.reconciler.clock().timestamp()
-        scope = choose_scope(held.settings, known, now, full=full)
+        since = None if report else _full_scan_since(held)
+        scope = choose_scope(held.settings, known, now, full=full, full_scan_since=since)
+        beside = since is not None and scope.coverage is Coverage.ACTIVE
         plan = Plan(mode_of(held, report=report), _segments(held, scope.coverage), scope.coverage)
         units = [unit_of(cursor) for cursor in _cursors(sweep_id, plan)]
         units += map(unit_of_evaluation, scope.carried)
-        began = held.ledger.start(sweep_id, plan, units)
+        began = held.ledger.start(sweep_id, plan, units, beside=beside)
         if began is Start.OVERLAPS:
-            return _step_aside(held, sweep_id)
+            return _step_aside(held, sweep_id, plan.coverage)
         if began is Start.STARTED:
             said = {"segments": plan.segments, "coverage": plan.coverage.value}
             log.info("orch.sweep.started", mode=plan.mode, **said)
@@ -75,6 +78,18 @@ def start(held: Resources, sweep_id: str, *, report: bool, full: bool) -> dict[s
     }
 
 
+def _full_scan_since(held: Resources) -> float | None:
+    """Return since when a full scan is at work; None where none is.
+
+    Nothing that a person asked only a report of begins beside one: it would keep the scan from
+    repairing what it looks at meanwhile.
+    """
+    current = held.ledger.current()
+    if current is None or current.coverage is not Coverage.FULL:
+        return None
+    return current.started_at
+
+
 def _send(
     held: Resources, sweep_id: str, plan: Plan, carried: Iterable[str], *, report: bool
 ) -> None:
@@ -82,19 +97,39 @@ def _send(
 
     What is under way the gate keeps out. A redelivery goes by the number of segments that the
     sweep was begun with: of another number the same ones would not be the whole table (I6).
+
+    What is carried goes first: a segment may nominate it too, and would not wait for its word.
     """
     enqueuer = enqueuer_of(held)
-    for cursor in _cursors(sweep_id, plan):
-        if held.ledger.is_open(sweep_id, unit_of(cursor)):
-            enqueuer.segment(cursor, plan.coverage, report=report)
+    unsent = []
     for orchestration_id in carried:
         unit = unit_of_evaluation(orchestration_id)
         if not held.ledger.is_open(sweep_id, unit):
             continue
         sent = enqueuer.evaluate(orchestration_id, sweep_id, report=report)
         if not sent and not held.gate.held_for(unit, sweep_id):
-            # It is under way for a sweep that was given up, whose word will not reach this one.
-            settle(held, sweep_id, unit, Counts(), unread=True)
+            unsent.append(orchestration_id)
+    if unsent:
+        _settle_unsent(held, sweep_id, unsent)
+    for cursor in _cursors(sweep_id, plan):
+        if held.ledger.is_open(sweep_id, unit_of(cursor)):
+            enqueuer.segment(cursor, plan.coverage, report=report)
+
+
+def _settle_unsent(held: Resources, sweep_id: str, unsent: Iterable[str]) -> None:
+    """Settle what was known to be stuck and is under way for another sweep, whose word stays there.
+
+    Where that one may be at work beside this one, it counts as it was last seen. Else that one was
+    given up, and perhaps nobody looks at it: this sweep is not complete.
+    """
+    beside = held.ledger.had_another_beside_it(sweep_id)
+    last_seen: dict[str, list[Stuck]] = {}
+    for entry in held.ledger.last_stuck() if beside else ():
+        last_seen.setdefault(entry["orchestration_id"], []).append(Stuck(**entry))
+    for orchestration_id in unsent:
+        seen = tuple(last_seen.get(orchestration_id, ()))
+        unit = unit_of_evaluation(orchestration_id)
+        settle(held, sweep_id, unit, count_stuck(seen), stuck=seen, unread=not beside)
 
 
 def _cursors(sweep_id: str, plan: Plan) -> list[SegmentCursor]:
@@ -110,22 +145,22 @@ def _segments(held: Resources, coverage: Coverage) -> int:
 
 def close_a_lost_one(held: Resources, sweep_id: str) -> None:
     """Close an earlier sweep of which nothing has been heard for long: its workers died."""
-    current = held.ledger.current()
-    if current is None or current.sweep_id == sweep_id:
-        return
-    if current.units == 0:
-        # Whoever settled the last of it was lost before it could end it: it is whole.
-        _close(held, current.sweep_id)
-    elif current.idle_seconds >= stale_after(held.settings.sweep_interval_seconds):
-        log.warning(
-            "orch.sweep.failed", detail="its workers were lost", lost_sweep_id=current.sweep_id
-        )
-        _close(held, current.sweep_id, abandoned=True)
+    for other in (held.ledger.beside(), held.ledger.current()):
+        if other is None or other.sweep_id == sweep_id:
+            continue
+        if other.units == 0:
+            # Whoever settled the last of it was lost before it could end it: it is whole.
+            _close(held, other.sweep_id)
+        elif other.idle_seconds >= stale_after(held.settings.sweep_interval_seconds):
+            log.warning(
+                "orch.sweep.failed", detail="its workers were lost", lost_sweep_id=other.sweep_id
+            )
+            _close(held, other.sweep_id, abandoned=True)
 
 
-def _step_aside(held: Resources, sweep_id: str) -> dict[str, Any]:
+def _step_aside(held: Resources, sweep_id: str, coverage: Coverage) -> dict[str, Any]:
     held.metrics.increment("reconciler_sweeps_total", outcome="overlapped")
-    other = held.ledger.step_aside(sweep_id)
+    other = held.ledger.step_aside(sweep_id, coverage)
     return {
         "sweep_id": sweep_id,
         "outcome": "stepped aside: the last one is still at work",
@@ -167,9 +202,10 @@ def publish(held: Resources, sweep_id: str, unit: str, send: Callable[[], bool])
     found = held.ledger.open_unit(sweep_id, unit)
     if found in {Unit.SETTLED, Unit.SWEEP_OVER}:
         return
-    sent = send()
-    if not sent and found is Unit.NEW and not held.gate.held_for(unit, sweep_id):
-        # The same work is under way for somebody else, who will not settle this unit.
+    if send() or held.gate.held_for(unit, sweep_id):
+        return
+    # The same work is under way for somebody else, who will not settle this unit.
+    if found is Unit.NEW or held.ledger.is_open(sweep_id, unit):
         held.ledger.drop_unit(sweep_id, unit)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 from celery import Task
 
+from reconciler.domain.codes import Code
 from reconciler.domain.model import moment
 from reconciler.errors import ReconcilerError, UnknownOrchestrationError, UsageError
 from reconciler.operations.context import Evaluation, ReleaseResult, Stuck
@@ -42,7 +43,10 @@ def sweep(
     report: bool = False,  # noqa: FBT001, FBT002 - a message's
     full: bool = False,  # noqa: FBT001, FBT002 - a message's
 ) -> dict[str, Any]:
-    """Start a sweep: one task for each segment. Steps aside for one that is still at work."""
+    """Start a sweep: one task for each segment. Steps aside for one that is still at work.
+
+    Only a sweep by the index may begin beside a full scan.
+    """
     sweep_id = str(task.request.id)
 
     def gave_up(held: Resources, error: ReconcilerError) -> None:
@@ -136,12 +140,14 @@ def evaluate_orchestration(
 
     def gave_up(held: Resources, error: ReconcilerError) -> None:
         if isinstance(error, UsageError):
-            counts = Counts(errors=1)
-        else:
-            counts = held.reconciler.could_not_check(
-                orchestration_id, error, sweep_id or str(task.request.id)
-            )
-        sweeping.settle(held, sweep_id, unit, counts)
+            sweeping.settle(held, sweep_id, unit, Counts(errors=1))
+            return
+        counts = held.reconciler.could_not_check(
+            orchestration_id, error, sweep_id or str(task.request.id)
+        )
+        # It is listed like all that is stuck: later sweeps look at it again, wherever it is found.
+        stuck = Stuck(orchestration_id, None, Code.CHECK_FAILED.value, str(error), None)
+        sweeping.settle(held, sweep_id, unit, counts, stuck=(stuck,))
 
     return run(task, work, gave_up, orchestration_id=orchestration_id, sweep_id=sweep_id)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from reconciler.operations.reconciler import Reconciler
     from reconciler.stores.sweeps import Recorded
+    from workers.ledger import Open
 
 HOUR_SECONDS, DAY_SECONDS = 3600, 86_400
 PATIENCE_SECONDS = 6.0
@@ -30,8 +31,9 @@ class Facts:
     """The state of the backstop; times in epoch seconds, ages in seconds.
 
     ``full_scan_interval_seconds``: None where every sweep is a full scan. ``last_full``: the last
-    complete one of those. ``without_broker``: sweeps run from cron, and what is known of them
-    stands in the table.
+    complete one of those. ``beside``: a sweep by the index at work beside a full scan
+    (``at_work``). ``without_broker``: sweeps run from cron, and what is known of them stands in the
+    table.
     """
 
     now: float
@@ -42,6 +44,7 @@ class Facts:
     last_full: dict[str, Any] | None = None
     full_scan_interval_seconds: int | None = None
     at_work: dict[str, Any] | None = None
+    beside: dict[str, Any] | None = None
     stuck: list[dict[str, Any]] = field(default_factory=list)
     recoveries: list[dict[str, Any]] = field(default_factory=list)
     queues: dict[str, int] = field(default_factory=dict)
@@ -235,20 +238,24 @@ def _read_broker(client: redis.Redis, *, details: bool) -> dict[str, Any]:
         "eviction_policy": eviction_policy(client),
     }
     if details:
-        current = ledger.current()
-        if current is not None:
-            age = max(0.0, time.time() - current.started_at)
-            known["at_work"] = {
-                "sweep_id": current.sweep_id,
-                "age_seconds": round(age, 1),
-                "idle_seconds": round(current.idle_seconds, 1),
-                "open_units": current.units,
-            }
+        known["at_work"] = _at_work(ledger.current())
+        known["beside"] = _at_work(ledger.beside())
         known["stuck"] = ledger.last_stuck()
         known["recoveries"] = ledger.recoveries(DAY_SECONDS)
         known["queues"] = {queue: _length(client, queue) for queue in (SWEEP_QUEUE, RELEASE_QUEUE)}
         known["workers"] = _workers()
     return known
+
+
+def _at_work(found: Open | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "sweep_id": found.sweep_id,
+        "age_seconds": round(max(0.0, time.time() - found.started_at), 1),
+        "idle_seconds": round(found.idle_seconds, 1),
+        "open_units": found.units,
+    }
 
 
 def eviction_policy(client: redis.Redis) -> str | None:

@@ -62,6 +62,8 @@ def _facts(facts: Facts) -> Iterator[tuple[str, Text]]:
             yield "full scan", _full_scan(facts, facts.full_scan_interval_seconds)
         if facts.at_work is not None:
             yield "at work", _at_work(facts.at_work)
+        if facts.beside is not None:
+            yield "beside it", _at_work(facts.beside)
     yield "mode", _mode(facts)
     if facts.without_broker:
         yield "workers", Text("none: there is no broker, and sweeps run by themselves")

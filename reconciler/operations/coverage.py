@@ -30,14 +30,14 @@ class Known:
     """What earlier sweeps have left.
 
     ``full_ended_at``: when the last complete full scan ended, in epoch seconds; None: never.
-    ``index_failed``: the last sweep went by the index, and was not complete.
+    ``index_failed_at``: when the last sweep ended, if it went by the index and was not complete.
     ``stuck``: orchestrations in which something was stuck when the last complete sweep ended;
     None where not all of them are known.
     """
 
     full_ended_at: float | None = None
     stuck: tuple[str, ...] | None = None
-    index_failed: bool = False
+    index_failed_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +65,36 @@ def known_from(
     ended = (last_full or {}).get("ended_at")
     whole = last_complete is not None and sum(last_complete["stuck"].values()) <= len(entries)
     names = tuple(dict.fromkeys(str(entry["orchestration_id"]) for entry in entries))
-    failed = last is not None and last.get("coverage") == "active" and not last["complete"]
-    return Known(float(ended) if ended is not None else None, names if whole else None, failed)
+    failed_at = None
+    if last is not None and last.get("coverage") == "active" and not last["complete"]:
+        failed_at = float(last["ended_at"])
+    full_ended_at = float(ended) if ended is not None else None
+    return Known(full_ended_at, names if whole else None, failed_at)
 
 
-def choose_scope(settings: Settings, known: Known, now: float, *, full: bool = False) -> Scope:
+def choose_scope(
+    settings: Settings,
+    known: Known,
+    now: float,
+    *,
+    full: bool = False,
+    full_scan_since: float | None = None,
+) -> Scope:
     """Return what a sweep that begins at ``now`` (epoch seconds) is to look at.
 
     Everything, unless there is an index, a full scan is not due, and all that was stuck is known.
     A full scan that failed, or was not complete, is due again at once; and one is made in the place
     of the index where a sweep by it was not complete, since the index may be gone, or forbidden.
+
+    ``full_scan_since``: a full scan is at work, since then. What is due is being made, and a sweep
+    by the index may begin beside it, unless the index had failed before: that scan takes its place.
     """
-    if full or settings.active_index_name is None:
+    if full or settings.active_index_name is None or known.stuck is None:
         return EVERYTHING
-    if known.stuck is None or known.full_ended_at is None or known.index_failed:
+    if full_scan_since is not None:
+        in_its_place = known.index_failed_at is not None and known.index_failed_at < full_scan_since
+        return EVERYTHING if in_its_place else Scope(Coverage.ACTIVE, known.stuck)
+    if known.full_ended_at is None or known.index_failed_at is not None:
         return EVERYTHING
     since = now - known.full_ended_at
     # A time that lies ahead is of a clock that was wrong; it must not put the scan off for ever.

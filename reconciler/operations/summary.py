@@ -76,7 +76,11 @@ class SweepSummary:
         A report that a person asked for where others repair (``repair_mode``: the setting) does
         not: it found what they will repair, and shows nobody that they are alive.
         """
-        return self.complete and (self.mode != "report" or repair_mode == "report")
+        return self.complete and self.is_of(repair_mode)
+
+    def is_of(self, repair_mode: str) -> bool:
+        """Whether it is one of those that are made all the time, and no report by hand."""
+        return self.mode != "report" or repair_mode == "report"
 
     @property
     def outcome(self) -> str:

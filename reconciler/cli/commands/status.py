@@ -48,6 +48,7 @@ def to_json(facts: Facts) -> dict[str, Any]:
         "last_complete_sweep": facts.last_complete,
         "last_sweep": facts.last,
         "sweep_at_work": facts.at_work,
+        "sweep_beside_it": facts.beside,
         "workers": None if facts.workers is None else list(facts.workers),
         "queues": facts.queues,
         "stuck": facts.stuck_counts,

@@ -20,7 +20,7 @@ from tests.support.metrics import RecordingMetrics
 from workers import sweeping
 from workers.beat import GatedScheduler
 from workers.gate import Gate
-from workers.ledger import Ledger, Plan, stale_after
+from workers.ledger import LAST_STUCK, Ledger, Plan, Unit, stale_after
 from workers.names import SWEEP
 from workers.resources import Resources
 
@@ -107,7 +107,7 @@ class Sent:
         return True
 
     def evaluate(self, orchestration_id: str, sweep_id: str, *, report: bool) -> bool:
-        assert (sweep_id, report) == ("sweep:2", False)
+        assert (sweep_id in {"sweep:2", "sweep:3"}, report) == (True, False)
         self.evaluations.append(orchestration_id)
         return True
 
@@ -191,7 +191,7 @@ def test_what_is_still_looked_at_for_another_sweep_is_not_said_to_have_been(
     assert held.ledger.settle("sweep:2", FIRST, Counts()), "nothing else is waited for"
     held.ledger.close("sweep:2")
     assert (held.ledger.last() or {})["complete"] is False
-    assert held.ledger.known().index_failed
+    assert held.ledger.known().index_failed_at is not None
 
 
 def test_all_of_it_is_read_when_a_person_asks_for_it(held: Resources, indexed: Sent) -> None:
@@ -199,6 +199,162 @@ def test_all_of_it_is_read_when_a_person_asks_for_it(held: Resources, indexed: S
     assert begun["coverage"] == "full"
     assert [total for _, total, _ in indexed.segments] == [3, 3, 3]
     assert indexed.evaluations == []
+
+
+# -- beside a full scan that is at work
+
+
+SCAN = "sweep:full"
+
+
+@pytest.fixture
+def scanned(held: Resources, indexed: Sent, now: Time) -> Sent:
+    """A full scan at work: that of a moment ago left an orchestration stuck."""
+    now.seconds += 600
+    held.ledger.start(SCAN, Plan("repair", 1), [FIRST])
+    cast("Any", held.reconciler).choose_segments = lambda *_: 1
+    return indexed
+
+
+def stepped_aside(held: Resources) -> int:
+    metrics = cast("RecordingMetrics", held.metrics)
+    return int(metrics.count("reconciler_sweeps_total", outcome="overlapped"))
+
+
+@pytest.mark.parametrize("interval", [3600, 1], ids=["by hand", "due"])
+def test_a_tick_beside_a_full_scan_goes_by_the_index_and_a_second_one_steps_aside(
+    held: Resources, scanned: Sent, interval: int
+) -> None:
+    held.settings.full_scan_interval_seconds = interval
+    begun = start(held, 1)
+    assert (begun["outcome"], begun["coverage"]) == ("started", "active")
+    assert scanned.segments == [(0, 1, Coverage.ACTIVE)]
+    assert scanned.evaluations == ["orch_1"]
+    assert stepped_aside(held) == 0
+    third = sweeping.start(held, "sweep:3", report=False, full=False)
+    assert third["at work"] == "sweep:2"
+    assert stepped_aside(held) == 1
+
+
+@pytest.mark.parametrize(
+    "why", ["a full scan", "a report", "no index", "not all is known", "in the index's place"]
+)
+def test_what_steps_aside_for_a_full_scan_as_ever(
+    held: Resources, scanned: Sent, now: Time, why: str
+) -> None:
+    if why == "no index":
+        held.settings.active_index_name = None
+    if why == "not all is known":
+        held.ledger._client.delete(LAST_STUCK)
+    if why == "in the index's place":
+        held.ledger.close(SCAN, abandoned=True)
+        held.ledger.start("sweep:index", Plan("repair", 1, Coverage.ACTIVE), [FIRST])
+        held.ledger.settle("sweep:index", FIRST, Counts(), unread=True)
+        held.ledger.close("sweep:index")
+        now.seconds += 1
+        held.ledger.start(SCAN + "-2", Plan("repair", 1), [FIRST])
+    found = sweeping.start(held, "sweep:2", report=why == "a report", full=why == "a full scan")
+    assert found["outcome"].startswith("stepped aside")
+    assert str(found["at work"]).startswith(SCAN)
+    assert scanned.segments == []
+    assert held.ledger.beside() is None
+    assert stepped_aside(held) == 1
+
+
+def test_what_the_full_scan_is_looking_at_counts_as_it_was_last_seen(
+    held: Resources, scanned: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its word comes to the other one: it is not waited for, and nothing looks mended."""
+    monkeypatch.setattr(scanned, "evaluate", lambda *_, **__: False)
+    held.gate.enter(WORK, 60, SCAN)
+    start(held, 1)
+    assert held.ledger.settle("sweep:2", FIRST, Counts()), "nothing else is waited for"
+    held.ledger.close("sweep:2")
+    last = held.ledger.last(complete=True) or {}
+    assert (last["sweep_id"], last["stuck"]) == ("sweep:2", {"unsettled_parent": 1})
+    assert last["oldest_stuck_seconds"] == {"unsettled_parent": 60.0}
+    assert held.ledger.known().stuck == ("orch_1",)
+
+
+def test_what_is_carried_is_sent_before_a_segment_can_nominate_it(
+    held: Resources, scanned: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_time: list[bool] = []
+    monkeypatch.setattr(
+        scanned, "segment", lambda *_, **__: in_time.append(scanned.evaluations == ["orch_1"])
+    )
+    start(held, 1)
+    assert in_time == [True]
+
+
+def test_what_was_opened_and_is_under_way_for_the_other_is_not_waited_for(
+    held: Resources, scanned: Sent
+) -> None:
+    """Whoever opened it was lost before its message left; meanwhile the other has sent one."""
+    held.ledger.open_unit(SCAN, WORK)
+    start(held, 1)
+    assert scanned.evaluations == ["orch_1"]
+    held.gate.enter(WORK, 60, "sweep:2")
+    sweeping.publish(held, SCAN, WORK, lambda: held.gate.enter(WORK, 60, SCAN) is not None)
+    assert held.ledger.settle(SCAN, FIRST, Counts()), "nothing else is waited for"
+
+
+def test_what_has_been_settled_meanwhile_stays_settled(held: Resources, scanned: Sent) -> None:
+    """So that none is counted twice: of two runs, the one's message has come and gone."""
+    assert scanned
+    held.ledger.open_unit(SCAN, WORK)
+
+    def comes_too_late() -> bool:
+        held.ledger.settle(SCAN, WORK, Counts())
+        return False
+
+    sweeping.publish(held, SCAN, WORK, comes_too_late)
+    assert held.ledger.open_unit(SCAN, WORK) is Unit.SETTLED
+
+
+def test_each_of_two_that_is_lost_is_closed_and_the_other_goes_on(
+    held: Resources, scanned: Sent, now: Time
+) -> None:
+    start(held, 1)
+    assert scanned.segments
+    now.seconds += stale_after(INTERVAL) - 1
+    held.ledger.settle(SCAN, "segment:none", Counts())
+    held.ledger.open_unit(SCAN, WORK)
+    held.ledger.settle(SCAN, WORK, Counts())
+    sweeping.close_a_lost_one(held, "sweep:3")
+    assert held.ledger.beside() is not None
+    now.seconds += 1
+    sweeping.close_a_lost_one(held, "sweep:2")
+    assert held.ledger.beside() is not None, "a redelivery of its own does not end it"
+    sweeping.close_a_lost_one(held, "sweep:3")
+    assert held.ledger.beside() is None
+    last, current = held.ledger.last(), held.ledger.current()
+    assert last is not None
+    assert current is not None
+    assert (last["sweep_id"], last["complete"]) == ("sweep:2", False)
+    assert current.sweep_id == SCAN
+    found = sweeping.start(held, "sweep:3", report=False, full=False)
+    assert found["coverage"] == "active", "it failed since that began, and is tried again"
+
+
+def test_with_both_lost_the_next_tick_begins(held: Resources, scanned: Sent, now: Time) -> None:
+    start(held, 1)
+    scanned.segments.clear()
+    now.seconds += stale_after(INTERVAL)
+    found = sweeping.start(held, "sweep:3", report=False, full=True)
+    assert (found["outcome"], scanned.segments) == ("started", [(0, 1, Coverage.FULL)])
+
+
+def test_one_beside_whose_last_part_was_settled_and_not_ended_is_whole(
+    held: Resources, scanned: Sent
+) -> None:
+    start(held, 1)
+    for unit in (FIRST, *(f"evaluate:{name}" for name in scanned.evaluations)):
+        held.ledger.settle("sweep:2", unit, Counts())
+    sweeping.close_a_lost_one(held, "sweep:3")
+    assert (held.ledger.last(complete=True) or {})["sweep_id"] == "sweep:2"
+    assert held.ledger.beside() is None
+    assert held.ledger.current() is not None
 
 
 @pytest.mark.parametrize("sweep_id", ["sweep:0", "by-hand:01J00000000000000000000000"])

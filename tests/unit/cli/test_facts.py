@@ -210,6 +210,17 @@ def test_a_sweep_of_which_nothing_is_heard() -> None:
     assert "sweep:7 for 6 min 40 s, 3 parts of it open; nothing heard of it for 6 min" in text
 
 
+def test_a_full_scan_at_work_and_the_sweep_beside_it() -> None:
+    scan = {"sweep_id": "sweep:7", "age_seconds": 4000.0, "idle_seconds": 3.0, "open_units": 300}
+    beside = {"sweep_id": "sweep:9", "age_seconds": 20.0, "idle_seconds": 1.0, "open_units": 2}
+    both = facts(at_work=scan, beside=beside)
+    lines = [" ".join(line.split()) for line in text_of(both).splitlines()]
+    assert "at work sweep:7 for 1 h 6 min, 300 parts of it open" in lines
+    assert "beside it sweep:9 for 20 s, 2 parts of it open" in lines
+    said = to_json(both)
+    assert (said["sweep_at_work"], said["sweep_beside_it"]) == (scan, beside)
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_it_fits_any_terminal(width: int) -> None:
     entry = {

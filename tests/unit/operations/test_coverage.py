@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from reconciler.operations.coverage import EVERYTHING, Coverage, Known, choose_scope, known_from
+from reconciler.operations.coverage import (
+    EVERYTHING,
+    Coverage,
+    Known,
+    Scope,
+    choose_scope,
+    known_from,
+)
 from reconciler.settings import Settings, load_settings
 
 NOW = 1_000_000.0
@@ -40,7 +47,7 @@ def test_by_the_index_while_no_full_scan_is_due_and_all_that_is_stuck_is_known(s
         (Known(NOW - 60, None), {}, False),
         (Known(NOW - EVERY, ()), {}, False),
         (Known(NOW + 1, ()), {}, False),
-        (Known(NOW - 60, (), index_failed=True), {}, False),
+        (Known(NOW - 60, (), index_failed_at=NOW - 30), {}, False),
     ],
     ids=[
         *("no index", "asked for", "new", "never full", "not all known", "due", "from the future"),
@@ -66,14 +73,14 @@ def test_each_orchestration_that_was_stuck_is_known_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("coverage", "complete", "failed"),
-    [("active", True, False), ("active", False, True), (None, False, False)],
+    ("coverage", "complete", "failed_at"),
+    [("active", True, None), ("active", False, NOW - 20), (None, False, None)],
 )
 def test_an_index_that_could_not_be_read_is_remembered(
-    coverage: str | None, *, complete: bool, failed: bool
+    coverage: str | None, *, complete: bool, failed_at: float | None
 ) -> None:
-    last = {**summary(), "coverage": coverage, "complete": complete}
-    assert known_from(last, summary(), summary(), []) == Known(NOW - 60, (), failed)
+    last = {**summary(), "coverage": coverage, "complete": complete, "ended_at": NOW - 20}
+    assert known_from(last, summary(), summary(), []) == Known(NOW - 60, (), failed_at)
 
 
 def test_a_list_that_was_cut_says_that_not_all_of_it_is_known() -> None:
@@ -83,3 +90,45 @@ def test_a_list_that_was_cut_says_that_not_all_of_it_is_known() -> None:
 
 def test_nothing_is_known_where_no_sweep_was_ever_complete() -> None:
     assert known_from(None, None, None, []) == Known(None, None)
+
+
+# -- while a full scan is at work
+
+
+BEGAN = NOW - 600
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        KNOWN,
+        replace(KNOWN, full_ended_at=NOW - 10 * EVERY),
+        replace(KNOWN, full_ended_at=None),
+        replace(KNOWN, full_ended_at=NOW + 1),
+        replace(KNOWN, index_failed_at=BEGAN),
+        replace(KNOWN, index_failed_at=NOW - 60),
+    ],
+    ids=["asked for", "due", "never full", "from the future", "failed as it began", "failed since"],
+)
+def test_beside_a_full_scan_a_sweep_goes_by_the_index(known: Known) -> None:
+    """What is due is being made; and an index that failed meanwhile is tried again."""
+    found = choose_scope(settings(), known, NOW, full_scan_since=BEGAN)
+    assert found == Scope(Coverage.ACTIVE, ("orch_1", "orch_2"))
+
+
+@pytest.mark.parametrize(
+    ("known", "changes", "full"),
+    [
+        (KNOWN, {"ACTIVE_INDEX_NAME": ""}, False),
+        (KNOWN, {}, True),
+        (replace(KNOWN, stuck=None), {}, False),
+        (replace(KNOWN, index_failed_at=BEGAN - 1), {}, False),
+    ],
+    ids=["no index", "asked for", "not all known", "it takes the place of the index"],
+)
+def test_nothing_goes_by_the_index_beside_a_full_scan_otherwise(
+    known: Known, changes: dict[str, str], *, full: bool
+) -> None:
+    """What is chosen then is a full scan, which steps aside for the one at work."""
+    found = choose_scope(settings(**changes), known, NOW, full=full, full_scan_since=BEGAN)
+    assert found is EVERYTHING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from reconciler.errors import ERROR_KINDS
 from reconciler.observability.redis_metrics import read_series
 from reconciler.operations.coverage import Coverage
 from reconciler.operations.scan import SegmentCursor
+from tests.conftest import Servers
 from tests.integration.workers.conftest import RealClock
+from tests.support.faults import FaultProxy
 from tests.support.processes import Celery, run_reconciler, until
-from tests.support.world import build_world
-from workers.ledger import Plan
+from tests.support.world import World, build_world
+from workers.ledger import Ledger, Plan
 from workers.names import ACTIVE, SEGMENT, SWEEP, SWEEP_QUEUE
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
@@ -92,6 +95,84 @@ def test_a_worker_that_lacks_the_name_says_so_and_the_sweep_is_not_complete(
     assert counted["reconciler_errors_total", (("kind", "settings"),), ""] == 1
     assert "settings" in ERROR_KINDS
     assert "ACTIVE_INDEX_NAME is not set here" in (tmp_path / "w1.log").read_text(errors="replace")
+
+
+# -- beside a full scan
+
+
+@pytest.fixture
+def indexed(servers: Servers, proxy: FaultProxy, broker: str, tmp_path: Path) -> Celery:
+    """Tables with an index, which workers reach through the proxy; one sweep has been made."""
+    world = build_world(
+        servers.endpoint("dynamodb_local"),
+        ACTIVE_INDEX_NAME="ChildStatusIndex",
+        STRANDED_GRACE_SECONDS="1",
+        SWEEP_INTERVAL_SECONDS="60",
+        SWEEP_SEGMENTS="1",
+        SETTLE_MODE="off",
+    )
+    world.endpoint = proxy.url
+    world.clock = RealClock()
+    celery = Celery(world, broker, tmp_path)
+    celery.redis.flushall()
+    return celery
+
+
+TWO: dict[str, list[str]] = {"a": [], "b": ["a"]}
+
+
+def _unsettled(world: World) -> str:
+    """What no index shows."""
+    return world.seed(TWO, dict.fromkeys("ab", "succeeded"))
+
+
+def _full_scan(celery: Celery) -> str:
+    """Ask for one; returns its id."""
+    said = run_reconciler("sweep", "--full", "--json", environment=celery.environment)
+    assert said.returncode == 0, said.stderr
+    return str(json.loads(said.stdout)["sweep_id"])
+
+
+def test_a_child_is_released_beside_a_full_scan_and_neither_forgets_what_the_other_found(
+    indexed: Celery, proxy: FaultProxy
+) -> None:
+    """The scan is held before it has read a row, and the other at what both are to look at."""
+    world, ledger = indexed.world, indexed.ledger
+    known = _unsettled(world)
+    with indexed.worker(concurrency=3):
+        indexed.call(SWEEP)
+        first = until("the first sweep", ledger.last)
+        with proxy.holding("Query", known) as looking:
+            with proxy.holding("Scan") as scanning:
+                scan = _full_scan(indexed)
+                scanning.wait()
+                stranded = world.seed(TWO, {"a": "released"}, tasks={"a": "COMPLETED"})
+                unseen = _unsettled(world)
+                index = indexed.call(SWEEP)
+                looking.wait()
+                until("the release", lambda: world.statuses(stranded)["b"] == "released")
+                said = run_reconciler("status", "--json", environment=indexed.environment)
+                at_work = json.loads(said.stdout)
+                assert at_work["sweep_at_work"]["sweep_id"] == scan
+                assert at_work["sweep_beside_it"]["sweep_id"] == index
+                assert ledger.last() == first, "neither has ended"
+            full = until("the full scan", lambda: _other_than(ledger.last_full(), first))
+            assert (full["sweep_id"], full["complete"]) == (scan, True)
+            assert full["stuck"] == {"unsettled_parent": 1}, "the other one is being looked at"
+            assert _listed(ledger) == {known, unseen}
+        beside = until("the sweep beside it", lambda: _other_than(ledger.last(), full))
+        assert (beside["sweep_id"], beside["complete"]) == (index, True)
+        assert (beside["coverage"], beside["advanced"], beside["released"]) == ("active", 1, 1)
+        assert _listed(ledger) == {known, unseen}
+        assert ledger.last_full() == full
+        indexed.call(SWEEP)
+        after = until("the next sweep", lambda: _other_than(ledger.last(), beside))
+    assert (after["coverage"], after["stuck"]) == ("active", {"unsettled_parent": 2})
+    assert len(world.tasks(stranded, "b")) == 1
+
+
+def _listed(ledger: Ledger) -> set[str]:
+    return {entry["orchestration_id"] for entry in ledger.last_stuck()}
 
 
 def _other_than(found: dict[str, Any] | None, before: dict[str, Any] | None) -> Any:

@@ -11,13 +11,14 @@ import pytest
 import redis
 
 from reconciler.clock import utc_now
+from reconciler.errors import AccessError
 from reconciler.operations.context import ReleaseRequest, Stuck
 from reconciler.operations.counts import Counts
 from reconciler.operations.coverage import Coverage
 from reconciler.operations.scan import SegmentCursor, SegmentResult
 from tests.integration.workers.test_ledger import Time
 from tests.support.metrics import RecordingMetrics
-from workers import sweeping
+from workers import sweeping, tasks
 from workers.beat import GatedScheduler
 from workers.gate import Gate
 from workers.ledger import LAST_STUCK, Ledger, Plan, Unit, stale_after
@@ -420,3 +421,26 @@ def test_a_beat_asks_at_once_and_then_whenever_an_interval_begins() -> None:
         assert due_at.timestamp() % INTERVAL == 0
         assert timedelta(0) <= due_at - app.now() <= timedelta(seconds=INTERVAL)
         assert scheduler.schedule["sweep"] is reserved
+
+
+def test_what_could_not_be_checked_is_listed_and_carried(
+    held: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next sweep need not read everything to look at it again."""
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise AccessError("the table may not be read")
+
+    reconciler = cast("Any", held.reconciler)
+    reconciler.evaluate = fails
+    reconciler.could_not_check = lambda *_: Counts(errors=1, stuck={"check_failed": 1})
+    monkeypatch.setattr("workers.running.resources", lambda: held)
+    monkeypatch.setattr(held.metrics, "flush", lambda: None, raising=False)
+    held.ledger.open_unit("sweep:1", WORK)
+    ended = tasks.evaluate_orchestration.apply(args=("orch_1", "sweep:1"))
+    assert ended.state == "FAILURE"
+    assert held.ledger.settle("sweep:1", FIRST, Counts())
+    held.ledger.close("sweep:1")
+    (entry,) = held.ledger.last_stuck()
+    assert (entry["orchestration_id"], entry["code"]) == ("orch_1", "check_failed")
+    assert held.ledger.known().stuck == ("orch_1",)

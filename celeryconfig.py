@@ -10,7 +10,7 @@ from kombu import Queue
 
 from reconciler.broker_url import login_of, tls_options
 from reconciler.settings import load_settings
-from workers.names import RELEASE, RELEASE_QUEUE, SWEEP, SWEEP_QUEUE
+from workers.names import FULL_QUEUE, RELEASE, RELEASE_QUEUE, SEGMENT, SWEEP, SWEEP_QUEUE
 
 _settings = load_settings()
 
@@ -95,13 +95,16 @@ result_serializer = "json"
 accept_content = ["json"]
 # Celery's own ends at a message of a shape that it does not expect, and so does the next worker.
 worker_consumer = "workers.consumer:GuardedConsumer"
-# A storm of releases must not keep a sweep from being run: each has a queue of its own, and a
-# worker serves both unless it is told otherwise (`-Q`).
-# Each with a key of its own; else Celery gives both the default queue's, and what anybody sends
-# by that exchange and key would go to both.
-task_queues = tuple(Queue(name, routing_key=name) for name in (SWEEP_QUEUE, RELEASE_QUEUE))
+# Neither a storm of releases nor a full scan of hundreds of segments, all of which are sent as it
+# begins, must keep a sweep from being run: each has a queue of its own. A worker serves them in
+# turn, all of them unless it is told otherwise (`-Q`).
+# Each with a key of its own; else Celery gives all the default queue's, and what anybody sends
+# by that exchange and key would go to all.
+task_queues = tuple(
+    Queue(name, routing_key=name) for name in (SWEEP_QUEUE, FULL_QUEUE, RELEASE_QUEUE)
+)
 task_default_queue = SWEEP_QUEUE
-task_routes = {RELEASE: {"queue": RELEASE_QUEUE}}
+task_routes = {RELEASE: {"queue": RELEASE_QUEUE}, SEGMENT: {"queue": FULL_QUEUE}}
 task_create_missing_queues = False
 
 # -- results and events

@@ -11,6 +11,7 @@ EVALUATE = "reconciler.evaluate_orchestration"
 RELEASE = "reconciler.release_child"
 
 SWEEP_QUEUE = "sweep"
+FULL_QUEUE = "sweep-full"
 RELEASE_QUEUE = "release"
 
 MESSAGE_HEADER = "reconciler_message"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from reconciler.errors import ReconcilerError, StoreUnavailableError
+from reconciler.observability.metrics import QUEUES
 from reconciler.settings import Settings
 
 if TYPE_CHECKING:
@@ -228,7 +229,6 @@ def _read_tables(reconciler: Reconciler) -> dict[str, Any]:
 
 def _read_broker(client: redis.Redis, *, details: bool) -> dict[str, Any]:
     from workers.ledger import Ledger  # noqa: PLC0415 - start-up time
-    from workers.names import RELEASE_QUEUE, SWEEP_QUEUE  # noqa: PLC0415
 
     ledger = Ledger(client)
     known: dict[str, Any] = {
@@ -242,7 +242,7 @@ def _read_broker(client: redis.Redis, *, details: bool) -> dict[str, Any]:
         known["beside"] = _at_work(ledger.beside())
         known["stuck"] = ledger.last_stuck()
         known["recoveries"] = ledger.recoveries(DAY_SECONDS)
-        known["queues"] = {queue: _length(client, queue) for queue in (SWEEP_QUEUE, RELEASE_QUEUE)}
+        known["queues"] = {queue: _length(client, queue) for queue in QUEUES}
         known["workers"] = _workers()
     return known
 

@@ -19,7 +19,7 @@ from tests.support.broker import broker_of_its_own
 from tests.support.hosts import Fleet
 from tests.support.processes import ROOT, Celery
 from tests.support.world import World, make_client
-from workers.names import RELEASE_QUEUE, SWEEP_QUEUE
+from workers.names import FULL_QUEUE, RELEASE_QUEUE, SWEEP_QUEUE
 
 RECORDED = ROOT / "tests" / "data" / "messages"
 ORCHESTRATION = "orch_" + 32 * "0"
@@ -53,7 +53,7 @@ def sent_by(fleet: Fleet) -> dict[str, dict[str, Any]]:
     broker = fleet.celery.redis
     fleet.run(PUBLISH)
     found: dict[str, dict[str, Any]] = {}
-    for queue in (SWEEP_QUEUE, RELEASE_QUEUE):
+    for queue in (SWEEP_QUEUE, FULL_QUEUE, RELEASE_QUEUE):
         lying: Any = broker.lrange(queue, 0, -1)
         for raw in lying:
             message = json.loads(raw)

@@ -20,7 +20,7 @@ from tests.support.faults import FaultProxy
 from tests.support.processes import Celery, run_reconciler, until
 from tests.support.world import World, build_world
 from workers.ledger import Ledger, Plan
-from workers.names import ACTIVE, SEGMENT, SWEEP, SWEEP_QUEUE
+from workers.names import ACTIVE, FULL_QUEUE, SEGMENT, SWEEP, SWEEP_QUEUE
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
@@ -168,6 +168,25 @@ def test_a_child_is_released_beside_a_full_scan_and_neither_forgets_what_the_oth
         indexed.call(SWEEP)
         after = until("the next sweep", lambda: _other_than(ledger.last(), beside))
     assert (after["coverage"], after["stuck"]) == ("active", {"unsettled_parent": 2})
+    assert len(world.tasks(stranded, "b")) == 1
+
+
+def test_a_sweep_beside_a_full_scan_does_not_wait_behind_its_segments(indexed: Celery) -> None:
+    """They are sent as it begins: in one queue it would be over before the other could begin."""
+    indexed.extra["SWEEP_SEGMENTS"] = "60"
+    world, ledger = indexed.world, indexed.ledger
+    with indexed.worker():
+        indexed.call(SWEEP)
+        first = until("the first sweep", ledger.last)
+    with indexed.worker("starter", queues=SWEEP_QUEUE):
+        scan = _full_scan(indexed)
+        until("its segments to be sent", lambda: indexed.redis.llen(FULL_QUEUE) == 60)
+    stranded = world.seed(TWO, {"a": "released"}, tasks={"a": "COMPLETED"})
+    index = indexed.call(SWEEP)
+    with indexed.worker("other", concurrency=1):
+        until("the full scan", lambda: _other_than(ledger.last_full(), first))
+    ended = [summary["sweep_id"] for summary in ledger.ended()]
+    assert ended == [first["sweep_id"], index, scan]
     assert len(world.tasks(stranded, "b")) == 1
 
 

@@ -13,7 +13,7 @@ from tests.integration.workers.conftest import RealClock
 from tests.support.processes import ROOT, Celery, until
 from tests.support.world import build_world
 from workers.ledger import Plan
-from workers.names import RELEASE_QUEUE, SWEEP, SWEEP_QUEUE
+from workers.names import FULL_QUEUE, RELEASE_QUEUE, SWEEP, SWEEP_QUEUE
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
@@ -32,7 +32,7 @@ def test_no_more_releases_are_queued_than_can_be_made_and_the_rest_is_said_to_be
     celery = Celery(world, broker, tmp_path)
     celery.redis.flushall()
     found = world.seed({f"c{number:02}": [] for number in range(50)})
-    with celery.worker("sweeper", queues=SWEEP_QUEUE):
+    with celery.worker("sweeper", queues=f"{SWEEP_QUEUE},{FULL_QUEUE}"):
         celery.call(SWEEP)
         # The evaluation is the last unit to be settled while nobody makes releases.
         until("its evaluation", lambda: celery.ledger.in_progress().get("stuck:lost_release"))

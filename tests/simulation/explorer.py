@@ -197,7 +197,11 @@ class _Explorer:
         tables = state.tables if same else self._note_tables()
         if choice.dies:
             return tables, self.cast.ended(choice.actor)
-        return tables, self.cast.told(choice.actor, number, answer, self.world.clock.now)
+        try:
+            return tables, self.cast.told(choice.actor, number, answer, self.world.clock.now)
+        except Exception as error:
+            error.add_note(f"an actor let it through, by the choices {self._choices()}")
+            raise
 
     def _note_tables(self) -> int:
         number = self.tables.setdefault(self.world.shared(), len(self.snapshots))
@@ -220,9 +224,12 @@ class _Explorer:
         finally:
             execution.end()
 
+    def _choices(self) -> list[Choice]:
+        return [visit.taken for visit in self.path if visit.taken is not None]
+
     def _violation(self) -> Violation:
         """Carry out, from the start and in one go, the path that has led to a violation."""
-        choices = [visit.taken for visit in self.path if visit.taken is not None]
+        choices = self._choices()
         execution = self.start()
         try:
             for choice in choices:

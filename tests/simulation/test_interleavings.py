@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.simulation.actors import ActorSpec, Port
@@ -109,3 +111,19 @@ def test_an_actor_that_knows_more_than_it_says_is_found_out() -> None:
     scenario = Scenario("a secret", {"a": ENDED}, [secretive, task_removal(task_id("a"))])
     with pytest.raises(RuntimeError, match="secretive knows more than it says"):
         explore(lambda: start(scenario), lambda _: None)
+
+
+def test_what_an_actor_lets_through_comes_with_its_schedule() -> None:
+    """A crash that nobody meant is a finding as well, and has to be found again."""
+
+    def body(port: Port) -> None:
+        key = {"task_id": {"S": task_id("a")}}
+        if "Item" not in port.call("get_item", TableName="TaskTable", Key=key):
+            raise LookupError("not expected")
+
+    careless = ActorSpec("careless", body)
+    scenario = Scenario("a crash", {"a": ENDED}, [careless, task_removal(task_id("a"))])
+    with pytest.raises(LookupError, match="not expected") as found:
+        explore(lambda: start(scenario), lambda _: None)
+    (note,) = found.value.__notes__
+    assert re.findall(r"actor=(\d)", note) == ["0", "1", "1", "0"]

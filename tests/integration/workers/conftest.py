@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+import redis
 
 from reconciler.clock import utc_now
 from tests.conftest import Servers
@@ -16,6 +17,7 @@ from tests.support.faults import FaultProxy, fault_proxy
 from tests.support.hosts import Fleet, fleet_of
 from tests.support.processes import Celery
 from tests.support.world import Clock, World, build_world
+from workers.ledger import Ledger
 
 # What the workers' module must find named in the environment when it is imported.
 for _name in ("ORCHESTRATION_TABLE_NAME", "TASK_TABLE_NAME", "TASK_EVENTS_TABLE_NAME"):
@@ -27,6 +29,34 @@ class RealClock(Clock):
 
     def __call__(self) -> datetime:
         return utc_now()
+
+
+class Time:
+    """The time, as the test has it."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def now() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def scratch(broker: str) -> redis.Redis:
+    """An empty database of a broker: no worker's."""
+    client = redis.Redis.from_url(f"{broker}/5")
+    client.flushdb()
+    return client
+
+
+@pytest.fixture
+def ledger(scratch: redis.Redis, now: Time) -> Ledger:
+    return Ledger(scratch, now)
 
 
 @pytest.fixture

@@ -6,12 +6,10 @@ import threading
 from typing import Any
 
 import pytest
-import redis
 
 from reconciler.operations.context import Stuck
 from reconciler.operations.counts import Counts
 from reconciler.operations.coverage import Coverage
-from tests.integration.workers.test_ledger import Time
 from workers.ledger import BESIDE, CURRENT, KEEP_SECONDS, PREFIX, Ledger, Plan, Start, Unit
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
@@ -19,18 +17,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.workers]
 FULL, ACTIVE = Plan("repair", 1), Plan("repair", 1, Coverage.ACTIVE)
 SCAN, INDEX = "sweep:full", "sweep:index"
 FIRST = "segment:0:0"
-
-
-@pytest.fixture
-def now() -> Time:
-    return Time()
-
-
-@pytest.fixture
-def ledger(broker: str, now: Time) -> Ledger:
-    client = redis.Redis.from_url(f"{broker}/5")
-    client.flushdb()
-    return Ledger(client, now)
 
 
 def stuck(name: str, code: str = "unsettled_parent", age: float | None = 60.0) -> Stuck:

@@ -11,21 +11,12 @@ import redis
 
 from reconciler.operations.context import Stuck
 from reconciler.operations.counts import Counts
+from tests.integration.workers.conftest import Time
 from workers.ledger import CURRENT, KEEP_SECONDS, PREFIX, Ledger, Plan, Start, Unit
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
 UNITS = ["segment:0:0", "segment:1:0"]
-
-
-class Time:
-    """The time, as the test has it."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def __call__(self) -> float:
-        return self.seconds
 
 
 class CutOff:
@@ -40,18 +31,6 @@ class CutOff:
             raise redis.ConnectionError("gone")
         self.left -= 1
         return self.whole(*args, **options)
-
-
-@pytest.fixture
-def now() -> Time:
-    return Time()
-
-
-@pytest.fixture
-def ledger(broker: str, now: Time) -> Ledger:
-    client = redis.Redis.from_url(f"{broker}/5")
-    client.flushdb()
-    return Ledger(client, now)
 
 
 def begin(ledger: Ledger, sweep_id: str = "sweep:1") -> Start:

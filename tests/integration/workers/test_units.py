@@ -16,7 +16,7 @@ from reconciler.operations.context import ReleaseRequest, Stuck
 from reconciler.operations.counts import Counts
 from reconciler.operations.coverage import Coverage
 from reconciler.operations.scan import SegmentCursor, SegmentResult
-from tests.integration.workers.test_ledger import Time
+from tests.integration.workers.conftest import Time
 from tests.support.metrics import RecordingMetrics
 from workers import sweeping, tasks
 from workers.beat import GatedScheduler
@@ -33,18 +33,11 @@ WORK = "evaluate:orch_1"
 
 
 @pytest.fixture
-def now() -> Time:
-    return Time()
-
-
-@pytest.fixture
-def held(broker: str, now: Time) -> Resources:
+def held(scratch: redis.Redis, ledger: Ledger) -> Resources:
     """What a worker's process holds, as far as these parts of it look."""
-    client = redis.Redis.from_url(f"{broker}/5")
-    client.flushdb()
     made = SimpleNamespace(
-        ledger=Ledger(client, now),
-        gate=Gate(client),
+        ledger=ledger,
+        gate=Gate(scratch),
         metrics=RecordingMetrics(),
         settings=SimpleNamespace(
             sweep_interval_seconds=INTERVAL,

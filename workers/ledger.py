@@ -7,8 +7,8 @@ units are never settled, because workers died, is closed as incomplete by the sw
 
 One sweep is under way at a time, and beside a full scan one by the index. No orchestration is
 evaluated for both at once: what is left out for the one, only the other tells of. So the list of
-what was stuck is replaced only by a full scan that was alone; any other sweep takes out what stood
-there when it began and it has looked at, and puts in what it found.
+what was stuck is replaced only by a complete full scan that was alone; any other sweep takes out
+what stood there when it began and it has looked at, and puts in what it found.
 
     <id>          hash  mode, segments, coverage, started_at, progress_at, the counts, closed;
                         beside: it had another beside it
@@ -177,6 +177,11 @@ class Ledger:
     def is_open(self, sweep_id: str, unit: str) -> bool:
         """Whether a unit has not been settled yet."""
         return bool(self._client.sismember(self._keys(sweep_id)[0], unit))
+
+    def open_units(self, sweep_id: str) -> list[str]:
+        """Return the units that have not been settled yet, in one order for all who ask."""
+        stored: Any = self._client.smembers(self._keys(sweep_id)[0])
+        return sorted(str(_text(unit)) for unit in stored)
 
     def current(self) -> Open | None:
         """Return the sweep that is under way, if any."""

@@ -101,6 +101,15 @@ local function add_to_the_list()
       redis.call('ZREM', KEYS[8], entry)
     end
   end
+  -- What the other was given and this one found to be so still is not for the other to take out.
+  for _, slot in ipairs({KEYS[1], KEYS[11]}) do
+    local id = redis.call('GET', slot)
+    if id and id ~= ARGV[2] then
+      for _, entry in ipairs(redis.call('ZRANGE', KEYS[5], 0, -1)) do
+        redis.call('ZREM', 'reconciler:ledger:' .. id .. ':given', entry)
+      end
+    end
+  end
   redis.call('ZUNIONSTORE', KEYS[8], 2, KEYS[8], KEYS[5])
   if redis.call('ZREMRANGEBYRANK', KEYS[8], 0, -1001) > 0 or not whole then
     redis.call('SET', KEYS[12], '1')
@@ -111,7 +120,7 @@ local stands = ARGV[4] == 'last complete'
 local beside = redis.call('HEXISTS', KEYS[2], 'beside') == 1
 if stands and ARGV[6] == 'full' and not beside then
   replace_the_list()
-elseif stands or beside and ARGV[7] == 'listed' then
+elseif ARGV[7] == 'listed' then
   add_to_the_list()
 end
 if stands then

@@ -27,6 +27,7 @@ from workers.resources import Resources
 log = structlog.get_logger("reconciler")
 
 STEP_SECONDS = 20.0
+_EVALUATION = "evaluate:"
 _LEAST_PROCESSES = 8
 """For how many processes a table is cut up at least: some may not have answered in time."""
 
@@ -50,8 +51,8 @@ def start(held: Resources, sweep_id: str, *, report: bool, full: bool) -> dict[s
     """Begin a sweep, or go on with one whose beginning was delivered again; returns what it is."""
     close_a_lost_one(held, sweep_id)
     plan = held.ledger.plan(sweep_id)
-    known = held.ledger.known() if held.settings.active_index_name is not None else Known()
     if plan is None:
+        known = held.ledger.known() if held.settings.active_index_name is not None else Known()
         now = held.reconciler.clock().timestamp()
         since = None if report else _full_scan_since(held)
         scope = choose_scope(held.settings, known, now, full=full, full_scan_since=since)
@@ -67,8 +68,7 @@ def start(held: Resources, sweep_id: str, *, report: bool, full: bool) -> dict[s
             log.info("orch.sweep.started", mode=plan.mode, **said)
         else:
             plan = held.ledger.plan(sweep_id) or plan
-    carried = known.stuck if plan.coverage is Coverage.ACTIVE else None
-    _send(held, sweep_id, plan, carried or (), report=report)
+    _send(held, sweep_id, plan, report=report)
     return {
         "sweep_id": sweep_id,
         "outcome": "started",
@@ -90,24 +90,24 @@ def _full_scan_since(held: Resources) -> float | None:
     return current.started_at
 
 
-def _send(
-    held: Resources, sweep_id: str, plan: Plan, carried: Iterable[str], *, report: bool
-) -> None:
+def _send(held: Resources, sweep_id: str, plan: Plan, *, report: bool) -> None:
     """Send a sweep's first units; on a redelivery, only what is still open.
 
     What is under way the gate keeps out. A redelivery goes by the number of segments that the
-    sweep was begun with: of another number the same ones would not be the whole table (I6).
+    sweep was begun with: of another number the same ones would not be the whole table (I6). And by
+    what it was begun with to look at: a sweep beside it may have changed since what is remembered.
 
     What is carried goes first: a segment may nominate it too, and would not wait for its word.
     """
     enqueuer = enqueuer_of(held)
     unsent = []
-    for orchestration_id in carried:
-        unit = unit_of_evaluation(orchestration_id)
-        if not held.ledger.is_open(sweep_id, unit):
+    carried = held.ledger.open_units(sweep_id) if plan.coverage is Coverage.ACTIVE else ()
+    for unit in carried:
+        if not unit.startswith(_EVALUATION):
             continue
-        sent = enqueuer.evaluate(orchestration_id, sweep_id, report=report)
-        if not sent and not held.gate.held_for(unit, sweep_id):
+        orchestration_id = unit.removeprefix(_EVALUATION)
+        send = _evaluation(enqueuer, orchestration_id, sweep_id, report=report)
+        if not _sent(held, sweep_id, unit, send):
             unsent.append(orchestration_id)
     if unsent:
         _settle_unsent(held, sweep_id, unsent)
@@ -202,22 +202,36 @@ def publish(held: Resources, sweep_id: str, unit: str, send: Callable[[], bool])
     found = held.ledger.open_unit(sweep_id, unit)
     if found in {Unit.SETTLED, Unit.SWEEP_OVER}:
         return
-    if send() or held.gate.held_for(unit, sweep_id):
+    if _sent(held, sweep_id, unit, send):
         return
     # The same work is under way for somebody else, who will not settle this unit.
     if found is Unit.NEW or held.ledger.is_open(sweep_id, unit):
         held.ledger.drop_unit(sweep_id, unit)
 
 
-def _publish_evaluation(
-    held: Resources, enqueuer: Enqueuer, orchestration_id: str, sweep_id: str, *, report: bool
-) -> None:
-    publish(
-        held,
-        sweep_id,
-        unit_of_evaluation(orchestration_id),
-        lambda: enqueuer.evaluate(orchestration_id, sweep_id, report=report),
-    )
+def _sent(held: Resources, sweep_id: str, unit: str, send: Callable[[], bool]) -> bool:
+    """Publish a unit, if the gate lets it in; returns whether its word will come to this sweep.
+
+    An evaluation that is held for a sweep that is over is taken from it: its message may be lost,
+    and its word would come to nobody, while this sweep would be complete without having looked. A
+    release is not: it says nothing of what is stuck, and thousands may be queued.
+    """
+    if send() or held.gate.held_for(unit, sweep_id):
+        return True
+    if not unit.startswith(_EVALUATION):
+        return False
+    holder = held.gate.holder(unit)
+    if holder is not None:
+        if not held.ledger.is_over(holder):
+            return False
+        held.gate.take_from(unit, holder)
+    return send() or held.gate.held_for(unit, sweep_id)
+
+
+def _evaluation(
+    enqueuer: Enqueuer, orchestration_id: str, sweep_id: str, *, report: bool
+) -> Callable[[], bool]:
+    return lambda: enqueuer.evaluate(orchestration_id, sweep_id, report=report)
 
 
 # -- its units
@@ -230,7 +244,7 @@ def unit_of(cursor: SegmentCursor) -> str:
 
 def unit_of_evaluation(orchestration_id: str) -> str:
     """Name the unit that an evaluation is; also the key of its work at the gate."""
-    return f"evaluate:{orchestration_id}"
+    return f"{_EVALUATION}{orchestration_id}"
 
 
 def step(
@@ -245,7 +259,9 @@ def step(
     def nominate(orchestration_id: str) -> None:
         nonlocal nominated
         nominated += 1
-        _publish_evaluation(held, enqueuer, orchestration_id, cursor.sweep_id, report=report)
+        unit = unit_of_evaluation(orchestration_id)
+        send = _evaluation(enqueuer, orchestration_id, cursor.sweep_id, report=report)
+        publish(held, cursor.sweep_id, unit, send)
 
     ends = time.monotonic() + STEP_SECONDS
     result = held.reconciler.scan_segment(

@@ -359,3 +359,32 @@ def test_what_the_next_one_goes_by_is_told_of_one_moment(ledger: Ledger) -> None
     end(ledger, INDEX, complete=False)
     known: Any = ledger.known()
     assert (known.full_ended_at, known.stuck, known.index_failed_at) == (1000, ("orch_1",), 1000)
+
+
+def test_what_one_that_was_given_up_found_is_listed_though_none_was_beside_it(
+    ledger: Ledger,
+) -> None:
+    """A full scan that a person asked for: none is due, and the next sweep goes by the index."""
+    swept_before(ledger, stuck("old"), stuck("mended"))
+    ledger.start(SCAN, FULL, [FIRST])
+    look_at(ledger, SCAN, "found", stuck("found"))
+    ledger.close(SCAN, abandoned=True)
+    assert left(ledger) == [(name, "unsettled_parent") for name in ("found", "mended", "old")]
+    ledger.start(INDEX, ACTIVE, [FIRST])
+    look_at(ledger, INDEX, "mended")
+    ledger.close(INDEX, abandoned=True)
+    assert left(ledger) == [(name, "unsettled_parent") for name in ("found", "old")]
+
+
+def test_what_the_other_found_to_be_so_still_is_not_taken_out_though_it_reads_the_same(
+    ledger: Ledger,
+) -> None:
+    """A check that fails has no age: told twice, the entry is one and the same."""
+    again = stuck("orch_1", "check_failed", None)
+    swept_before(ledger, again)
+    both_at_work(ledger, "orch_1")
+    look_at(ledger, INDEX, "orch_1")
+    look_at(ledger, SCAN, "orch_1", again)
+    end(ledger, SCAN)
+    end(ledger, INDEX)
+    assert left(ledger) == [("orch_1", "check_failed")]

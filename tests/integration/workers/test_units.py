@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,7 +22,7 @@ from tests.support.metrics import RecordingMetrics
 from workers import sweeping, tasks
 from workers.beat import GatedScheduler
 from workers.gate import Gate
-from workers.ledger import LAST_STUCK, Ledger, Plan, Unit, stale_after
+from workers.ledger import LAST_STUCK, Ledger, Plan, Start, Unit, stale_after
 from workers.names import SWEEP
 from workers.resources import Resources
 
@@ -29,7 +30,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
 INTERVAL = 300
 FIRST, SECOND = "segment:0:0", "segment:0:1"
-WORK = "evaluate:orch_1"
+WORK, RELEASE_WORK = "evaluate:orch_1", "release:orch_1_b"
 
 
 @pytest.fixture
@@ -66,12 +67,48 @@ def test_what_two_runs_publish_at_once_is_waited_for(held: Resources) -> None:
     assert held.ledger.settle("sweep:1", WORK, Counts())
 
 
-def test_what_is_under_way_for_another_sweep_is_not_waited_for(held: Resources) -> None:
-    held.gate.enter(WORK, 60, "sweep:0")
-    sweeping.publish(
-        held, "sweep:1", WORK, lambda: held.gate.enter(WORK, 60, "sweep:1") is not None
-    )
+@pytest.mark.parametrize(("work", "over"), [(WORK, False), (RELEASE_WORK, True)])
+def test_what_is_under_way_for_another_sweep_is_not_waited_for(
+    held: Resources, work: str, *, over: bool
+) -> None:
+    """Of an evaluation the other's word counts while it is at work, beside a full scan."""
+    if not over:
+        beside = Plan("repair", 1, Coverage.ACTIVE)
+        assert held.ledger.start("sweep:0", beside, [FIRST], beside=True) is Start.STARTED
+    held.gate.enter(work, 60, "sweep:0")
+    sweeping.publish(held, "sweep:1", work, enters(held, work))
     assert held.ledger.settle("sweep:1", FIRST, Counts())
+    assert held.gate.held_for(work, "sweep:0")
+
+
+def enters(held: Resources, work: str) -> Callable[[], bool]:
+    return lambda: held.gate.enter(work, 60, "sweep:1") is not None
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["forgotten", "closed"])
+def test_an_evaluation_is_taken_from_a_sweep_that_is_over(held: Resources, *, ended: bool) -> None:
+    """Its message may be lost: this sweep would be complete, and have looked at less than all."""
+    if ended:
+        beside = Plan("repair", 1, Coverage.ACTIVE)
+        held.ledger.start("sweep:0", beside, [FIRST], beside=True)
+        held.ledger.close("sweep:0", abandoned=True)
+    nonce = held.gate.enter(WORK, 60, "sweep:0")
+    sweeping.publish(held, "sweep:1", WORK, enters(held, WORK))
+    assert not held.ledger.settle("sweep:1", FIRST, Counts()), "it is waited for"
+    assert not held.gate.leave(WORK, str(nonce)), "what it was taken from does not give it back"
+    assert held.gate.held_for(WORK, "sweep:1")
+
+
+def test_an_evaluation_that_ends_for_another_just_now_is_sent(held: Resources) -> None:
+    nonce = held.gate.enter(WORK, 60, "sweep:0")
+
+    def ends_when_it_has_been_refused() -> bool:
+        entered = held.gate.enter(WORK, 60, "sweep:1") is not None
+        held.gate.leave(WORK, str(nonce))
+        return entered
+
+    sweeping.publish(held, "sweep:1", WORK, ends_when_it_has_been_refused)
+    assert not held.ledger.settle("sweep:1", FIRST, Counts()), "it is waited for"
 
 
 def test_the_rest_of_a_segment_is_waited_for_whoever_sent_it(
@@ -173,6 +210,17 @@ def test_a_redelivery_looks_again_at_what_was_stuck_though_a_full_scan_is_due_by
     start(held, 1)
     assert indexed.segments == [(0, 1, Coverage.ACTIVE)]
     assert indexed.evaluations == ["orch_1"]
+
+
+def test_a_redelivery_looks_at_what_its_sweep_was_begun_with_whatever_is_remembered_by_now(
+    held: Resources, scanned: Sent
+) -> None:
+    """A full scan that ends in between takes out what it has seen mended: that unit stays open."""
+    start(held, 1)
+    scanned.evaluations.clear()
+    held.ledger._client.delete(LAST_STUCK)
+    start(held, 1)
+    assert scanned.evaluations == ["orch_1"]
 
 
 def test_what_is_still_looked_at_for_another_sweep_is_not_said_to_have_been(

@@ -7,8 +7,8 @@ units are never settled, because workers died, is closed as incomplete by the sw
 
 One sweep is under way at a time, and beside a full scan one by the index. No orchestration is
 evaluated for both at once: what is left out for the one, only the other tells of. So the list of
-what was stuck is replaced only by a complete full scan that was alone; any other sweep takes out
-what stood there when it began and it has looked at, and puts in what it found.
+what was stuck is replaced only by a complete full scan that was alone. Any other sweep puts in what
+it found; if it is complete, it takes out what stood there when it began and it has looked at.
 
     <id>          hash  mode, segments, coverage, started_at, progress_at, the counts, closed;
                         beside: it had another beside it
@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from reconciler.operations.context import Stuck
+from reconciler.operations.context import Stuck, count_stuck
 from reconciler.operations.counts import Counts
 from reconciler.operations.coverage import Coverage, Known, known_from
 from reconciler.operations.summary import SweepSummary
@@ -277,15 +277,29 @@ class Ledger:
     ) -> SweepSummary | None:
         """End a sweep and return its summary; None when somebody else has just done so.
 
-        It is kept as the last complete one if it ``stands`` in that mode.
+        It is kept as the last complete one if it ``stands`` in that mode. Where another was beside
+        it, what is remembered and only that one looks at counts as stuck too, as it was last seen:
+        else a gauge would fall for it, and rise again when the other ends.
 
         In one step: one that was ended by halves would keep every later sweep from beginning.
         """
         stored: Any = self._client.hgetall(self._keys(sweep_id)[1])
         facts = {_text(k): _text(v) for k, v in stored.items()}
         summary = _summary(sweep_id, facts, self._now(), abandoned=abandoned)
-        kept = self._store(summary, "close", repair_mode)
+        found = sum(summary.counts.stuck.values())
+        if "beside" in facts and summary.stands(repair_mode):
+            left = count_stuck(self._not_looked_at(sweep_id))
+            summary = replace(summary, counts=summary.counts + left)
+        kept = self._store(summary, "close", repair_mode, found)
         return summary if kept else None
+
+    def _not_looked_at(self, sweep_id: str) -> Iterable[Stuck]:
+        """Yield what is remembered of orchestrations that a sweep has not looked at."""
+        seen: Any = self._client.smembers(f"{self._keys(sweep_id)[1]}:seen")
+        looked_at = {_text(unit) for unit in seen}
+        for entry in self.last_stuck():
+            if f"evaluate:{entry['orchestration_id']}" not in looked_at:
+                yield Stuck(**entry)
 
     def fail(self, sweep_id: str, *, mode: str) -> SweepSummary:
         """Store the summary of a sweep that could not even begin, or not send all its segments.
@@ -300,10 +314,11 @@ class Ledger:
             duration_seconds=0.0,
             counts=Counts(errors=1),
         )
-        self._store(summary, "fail", "repair")
+        self._store(summary, "fail", "repair", 0)
         return summary
 
-    def _store(self, summary: SweepSummary, how: str, repair_mode: str) -> bool:
+    def _store(self, summary: SweepSummary, how: str, repair_mode: str, found: int) -> bool:
+        """Store a summary; ``found``: how much of what is stuck the sweep found itself."""
         units_key, facts_key, stuck_key = self._keys(summary.sweep_id)
         said = json.dumps(
             {**summary.to_json(), "oldest_stuck_seconds": dict(summary.counts.oldest_stuck_seconds)}
@@ -319,6 +334,7 @@ class Ledger:
             "last complete" if summary.stands(repair_mode) else "last",
             *(said, summary.coverage.value),
             "listed" if summary.is_of(repair_mode) else "not listed",
+            found,
         ]
         return bool(self._close(keys=keys, args=args))
 

@@ -59,6 +59,7 @@ end
 redis.call('EXPIRE', KEYS[2], ARGV[3])
 redis.call('SET', KEYS[6], ARGV[5])
 
+local stands = ARGV[4] == 'last complete'
 local function orchestration(entry)
   return cjson.decode(entry)['orchestration_id']
 end
@@ -81,11 +82,12 @@ local function replace_the_list()
   end
 end
 
--- Take out what the sweep was given and has looked at, and put in what it found.
+-- Put in what the sweep found. One that is complete takes out what it was given and has looked at;
+-- of another it may be that a release is lost, and the last complete sweep counted it.
 local function add_to_the_list()
   local whole = counted(redis.call('GET', KEYS[7])) <= redis.call('ZCARD', KEYS[8])
-    and counted(ARGV[5]) <= redis.call('ZCARD', KEYS[5])
-  for _, entry in ipairs(redis.call('ZRANGE', KEYS[13], 0, -1)) do
+    and tonumber(ARGV[8]) <= redis.call('ZCARD', KEYS[5])
+  for _, entry in ipairs(stands and redis.call('ZRANGE', KEYS[13], 0, -1) or {}) do
     local unit = 'evaluate:' .. orchestration(entry)
     if redis.call('SISMEMBER', KEYS[4], unit) == 1
       and redis.call('SISMEMBER', KEYS[3], unit) == 0 then
@@ -116,7 +118,6 @@ local function add_to_the_list()
   end
 end
 
-local stands = ARGV[4] == 'last complete'
 local beside = redis.call('HEXISTS', KEYS[2], 'beside') == 1
 if stands and ARGV[6] == 'full' and not beside then
   replace_the_list()

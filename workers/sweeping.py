@@ -12,10 +12,9 @@ from typing import Any
 
 import structlog
 
-from reconciler.operations.context import ReleaseRequest, Stuck
+from reconciler.operations.context import ReleaseRequest, Stuck, count_stuck
 from reconciler.operations.counts import Counts
 from reconciler.operations.coverage import Coverage, Known, choose_scope
-from reconciler.operations.evaluate import count_stuck
 from reconciler.operations.scan import SegmentCursor
 from reconciler.operations.summary import record_sweep
 from workers.about import count_processes
@@ -119,8 +118,8 @@ def _send(held: Resources, sweep_id: str, plan: Plan, *, report: bool) -> None:
 def _settle_unsent(held: Resources, sweep_id: str, unsent: Iterable[str]) -> None:
     """Settle what was known to be stuck and is under way for another sweep, whose word stays there.
 
-    Where that one may be at work beside this one, it counts as it was last seen. Else that one was
-    given up, and perhaps nobody looks at it: this sweep is not complete.
+    Where that one may be at work beside this one, it counts as it was last seen. Else it may be
+    that nobody looks at it: this sweep is not complete.
     """
     beside = held.ledger.had_another_beside_it(sweep_id)
     last_seen: dict[str, list[Stuck]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -122,6 +122,16 @@ class Stuck:
     reason: str
     age_seconds: float | None
     task_id: str | None = None
+
+
+def count_stuck(stuck: Iterable[Stuck]) -> Counts:
+    """Count what is stuck by code, with the age of the oldest of each."""
+    counts: dict[str, int] = {}
+    oldest: dict[str, float] = {}
+    for entry in stuck:
+        counts[entry.code] = counts.get(entry.code, 0) + 1
+        oldest[entry.code] = max(oldest.get(entry.code, 0.0), entry.age_seconds or 0.0)
+    return Counts(stuck=counts, oldest_stuck_seconds=oldest)
 
 
 @dataclass(frozen=True, slots=True)

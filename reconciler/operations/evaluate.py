@@ -22,6 +22,7 @@ from reconciler.operations.context import (
     Evaluation,
     ReleaseDispatch,
     Stuck,
+    count_stuck,
 )
 from reconciler.operations.counts import Counts
 from reconciler.operations.release import Releaser, known, stranded_seconds
@@ -266,13 +267,3 @@ def count(work: RepairPass, stuck: Iterable[Stuck]) -> Counts:
             into[name] = into.get(name, 0) + 1
     counts = Counts(orchestrations_evaluated=1, planned=planned)
     return counts + Counts.from_json(done) + count_stuck(stuck)
-
-
-def count_stuck(stuck: Iterable[Stuck]) -> Counts:
-    """Count what is stuck by code, with the age of the oldest of each."""
-    counts: dict[str, int] = {}
-    oldest: dict[str, float] = {}
-    for entry in stuck:
-        counts[entry.code] = counts.get(entry.code, 0) + 1
-        oldest[entry.code] = max(oldest.get(entry.code, 0.0), entry.age_seconds or 0.0)
-    return Counts(stuck=counts, oldest_stuck_seconds=oldest)

@@ -33,10 +33,11 @@ from reconciler.operations.context import (
     ReleaseDispatch,
     ReleaseResult,
     Stuck,
+    count_stuck,
 )
 from reconciler.operations.counts import Counts
 from reconciler.operations.coverage import Coverage
-from reconciler.operations.evaluate import Evaluator, JustRefused, count_stuck, counted_as
+from reconciler.operations.evaluate import Evaluator, JustRefused, counted_as
 from reconciler.operations.index_scan import IndexScan
 from reconciler.operations.pacing import PagePacer
 from reconciler.operations.release import stranded_seconds

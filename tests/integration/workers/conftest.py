@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import redis
@@ -15,9 +17,12 @@ from tests.conftest import Servers
 from tests.support.broker import Broker, broker_of_its_own
 from tests.support.faults import FaultProxy, fault_proxy
 from tests.support.hosts import Fleet, fleet_of
+from tests.support.metrics import RecordingMetrics
 from tests.support.processes import Celery
 from tests.support.world import Clock, World, build_world
+from workers.gate import Gate
 from workers.ledger import Ledger
+from workers.resources import Resources
 
 # What the workers' module must find named in the environment when it is imported.
 for _name in ("ORCHESTRATION_TABLE_NAME", "TASK_TABLE_NAME", "TASK_EVENTS_TABLE_NAME"):
@@ -59,6 +64,28 @@ def ledger(scratch: redis.Redis, now: Time) -> Ledger:
     return Ledger(scratch, now)
 
 
+INTERVAL = 300
+"""Of the sweeps of ``held``, in seconds."""
+
+
+@pytest.fixture
+def held(scratch: redis.Redis, ledger: Ledger) -> Resources:
+    """What a worker's process holds, as far as the parts of a sweep look."""
+    made = SimpleNamespace(
+        ledger=ledger,
+        gate=Gate(scratch),
+        metrics=RecordingMetrics(),
+        settings=SimpleNamespace(
+            sweep_interval_seconds=INTERVAL,
+            repair_mode="repair",
+            release_rate_per_minute=60,
+            active_index_name=None,
+        ),
+        reconciler=SimpleNamespace(clock=utc_now),
+    )
+    return cast("Resources", made)
+
+
 @pytest.fixture
 def live_world(endpoint: str) -> World:
     """Tables for real processes: a short interval, and the time of day."""
@@ -72,7 +99,13 @@ def live_world(endpoint: str) -> World:
 @pytest.fixture
 def celery(live_world: World, broker: str, tmp_path: Path) -> Celery:
     """Celery on an empty broker."""
-    found = Celery(live_world, broker, tmp_path)
+    return celery_over(live_world, broker, tmp_path)
+
+
+def celery_over(world: World, broker: str, directory: Path) -> Celery:
+    """Return Celery over these tables, by the time of day, on a broker that is emptied."""
+    world.clock = RealClock()
+    found = Celery(world, broker, directory)
     found.redis.flushall()
     return found
 

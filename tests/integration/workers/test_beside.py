@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.operations.context import Stuck
+from reconciler.operations.context import Stuck, count_stuck
 from reconciler.operations.counts import Counts
 from reconciler.operations.coverage import Coverage
 from workers.ledger import BESIDE, CURRENT, KEEP_SECONDS, PREFIX, Ledger, Plan, Start, Unit
@@ -27,8 +27,7 @@ def look_at(ledger: Ledger, sweep_id: str, name: str, *found: Stuck) -> None:
     """Evaluate an orchestration for a sweep."""
     unit = f"evaluate:{name}"
     ledger.open_unit(sweep_id, unit)
-    counts = Counts(stuck={entry.code: 1 for entry in found})
-    ledger.settle(sweep_id, unit, counts, stuck=found)
+    ledger.settle(sweep_id, unit, count_stuck(found), stuck=found)
 
 
 def end(ledger: Ledger, sweep_id: str, *, complete: bool = True) -> None:
@@ -212,20 +211,65 @@ def test_what_the_full_scan_found_stays_when_the_other_ends_after_it(ledger: Led
 
 
 def test_what_one_was_given_and_has_looked_at_stands_as_it_found_it(ledger: Ledger) -> None:
-    """Mended, it goes; changed, it is named anew; left to the other sweep, it stays."""
-    swept_before(ledger, stuck("mended"), stuck("changed"), stuck("left"), stuck("not sent"))
-    both_at_work(ledger, "mended", "changed", "not sent")
+    """Mended, it goes; changed, it is named anew; left to the other sweep, it stays, and counts."""
+    swept_before(ledger, stuck("mended"), stuck("changed"), stuck("left"))
+    both_at_work(ledger, "mended", "changed")
     look_at(ledger, INDEX, "mended")
     look_at(ledger, INDEX, "changed", stuck("changed", "rows_missing"))
-    ledger.open_unit(INDEX, "evaluate:left")
-    ledger.drop_unit(INDEX, "evaluate:left")
-    ledger.settle(INDEX, FIRST, Counts())
-    ledger.close(INDEX, abandoned=True)
+    leave(ledger, INDEX, "left")
+    end(ledger, INDEX)
+    assert left(ledger) == [("changed", "rows_missing"), ("left", "unsettled_parent")]
+    last = ledger.last(complete=True) or {}
+    assert last["stuck"] == {"rows_missing": 1, "unsettled_parent": 1}
+    assert last["oldest_stuck_seconds"] == {"rows_missing": 60.0, "unsettled_parent": 60.0}
+    assert set(ledger.known().stuck or ()) == {"changed", "left"}
+
+
+def leave(ledger: Ledger, sweep_id: str, name: str) -> None:
+    """Nominate what is looked at for another."""
+    ledger.open_unit(sweep_id, f"evaluate:{name}")
+    ledger.drop_unit(sweep_id, f"evaluate:{name}")
+
+
+@pytest.mark.parametrize("abandoned", [True, False], ids=["given up", "not all read"])
+def test_one_that_is_not_complete_takes_nothing_out(ledger: Ledger, *, abandoned: bool) -> None:
+    """What the last complete one counted stays all known, and sweeps by the index go on.
+
+    Nor does it know that what it has begun to mend is mended: a release of it may be lost.
+    """
+    swept_before(ledger, stuck("mended"), stuck("changed"), stuck("not sent"))
+    both_at_work(ledger, "mended", "changed", *(["not sent"] if abandoned else []))
+    look_at(ledger, INDEX, "mended")
+    look_at(ledger, INDEX, "changed", stuck("changed", "rows_missing"))
+    ledger.settle(INDEX, FIRST, Counts(), unread=not abandoned)
+    ledger.close(INDEX, abandoned=abandoned)
     assert left(ledger) == [
         ("changed", "rows_missing"),
-        ("left", "unsettled_parent"),
+        ("mended", "unsettled_parent"),
         ("not sent", "unsettled_parent"),
     ]
+    assert set(ledger.known().stuck or ()) == {"changed", "mended", "not sent"}
+    end(ledger, SCAN)
+    assert set(ledger.known().stuck or ()) == {"changed", "mended", "not sent"}
+    assert sum((ledger.last(complete=True) or {})["stuck"].values()) == 3
+
+
+def test_what_a_full_scan_left_to_the_other_counts_as_it_was_last_seen(ledger: Ledger) -> None:
+    """Else the gauges would fall when it ends, and rise when the next sweep does."""
+    swept_before(ledger, stuck("left"), stuck("mended"))
+    both_at_work(ledger, "left", "mended")
+    leave(ledger, SCAN, "left")
+    look_at(ledger, SCAN, "mended")
+    look_at(ledger, INDEX, "left", stuck("left", age=90.0))
+    look_at(ledger, INDEX, "mended")
+    end(ledger, INDEX)
+    ledger.settle(SCAN, FIRST, Counts())
+    ended = ledger.close(SCAN)
+    assert ended is not None
+    assert ended.counts.stuck == {"unsettled_parent": 1}
+    assert ended.counts.oldest_stuck_seconds == {"unsettled_parent": 90.0}
+    assert (ledger.last_full() or {})["stuck"] == {"unsettled_parent": 1}
+    assert ledger.known().stuck == ("left",)
 
 
 def test_what_the_full_scan_found_since_is_not_taken_out_by_one_that_looked_before(
@@ -372,7 +416,7 @@ def test_what_one_that_was_given_up_found_is_listed_though_none_was_beside_it(
     assert left(ledger) == [(name, "unsettled_parent") for name in ("found", "mended", "old")]
     ledger.start(INDEX, ACTIVE, [FIRST])
     look_at(ledger, INDEX, "mended")
-    ledger.close(INDEX, abandoned=True)
+    end(ledger, INDEX)
     assert left(ledger) == [(name, "unsettled_parent") for name in ("found", "old")]
 
 

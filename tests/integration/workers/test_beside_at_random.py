@@ -12,23 +12,20 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-import redis
 
-from reconciler.operations.context import Stuck
+from reconciler.operations.context import Stuck, count_stuck
 from reconciler.operations.counts import Counts
 from reconciler.operations.coverage import Coverage
-from reconciler.operations.evaluate import count_stuck
 from reconciler.operations.scan import SegmentCursor, SegmentResult
-from tests.integration.workers.conftest import Time
-from tests.support.metrics import RecordingMetrics
+from tests.integration.workers.conftest import INTERVAL, Time
 from workers import sweeping
-from workers.gate import PREFIX, Gate
-from workers.ledger import Ledger, stale_after
+from workers.gate import PREFIX
+from workers.ledger import stale_after
 from workers.resources import Resources
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
-INTERVAL, FULL_INTERVAL = 300, 900
+FULL_INTERVAL = 3 * INTERVAL
 NAMES = [f"orch_{number}" for number in range(6)]
 SHOWN = frozenset(NAMES[:3])
 """What an index shows when it is stuck; the others only a full scan finds."""
@@ -151,20 +148,11 @@ class Game:
 
 
 @pytest.fixture
-def game(request: pytest.FixtureRequest, scratch: redis.Redis, ledger: Ledger, now: Time) -> Game:
-    held = SimpleNamespace(
-        ledger=ledger,
-        gate=Gate(scratch),
-        metrics=RecordingMetrics(),
-        settings=SimpleNamespace(
-            sweep_interval_seconds=INTERVAL,
-            full_scan_interval_seconds=FULL_INTERVAL,
-            repair_mode="repair",
-            active_index_name="Active",
-        ),
-    )
-    found = Game(Random(request.param), now, cast("Resources", held))  # noqa: S311 - dice
-    held.reconciler = SimpleNamespace(
+def game(request: pytest.FixtureRequest, held: Resources, now: Time) -> Game:
+    held.settings.active_index_name = "Active"
+    held.settings.full_scan_interval_seconds = FULL_INTERVAL
+    found = Game(Random(request.param), now, held)  # noqa: S311 - dice
+    cast("Any", held).reconciler = SimpleNamespace(
         clock=lambda: datetime.fromtimestamp(now.seconds, UTC),
         choose_segments=lambda *_: found.rng.choice([1, 2]),
         scan_segment=found.scan_segment,

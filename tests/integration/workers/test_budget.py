@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.workers.conftest import RealClock
-from tests.support.processes import Celery, until
+from tests.integration.workers.conftest import celery_over
+from tests.support.processes import until
 from tests.support.world import USER, World, build_world
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
@@ -87,9 +87,7 @@ def test_a_fan_out_is_never_over_the_cap_and_nobody_is_starved(
         USER_CONCURRENCY_TABLE_NAME="{prefix}-Users",
         MAX_CONCURRENT_TASKS_PER_USER=str(CAP),
     )
-    world.clock = RealClock()
-    celery = Celery(world, broker, tmp_path)
-    celery.redis.flushall()
+    celery = celery_over(world, broker, tmp_path)
     found = world.seed({f"c{number:02}": [] for number in range(CHILDREN)})
     admission = Admission(world, found)
     with celery.worker(concurrency=8), celery.beat():

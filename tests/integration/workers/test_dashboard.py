@@ -23,7 +23,7 @@ from reconciler.embedded.process import free_port, running
 from reconciler.observability.metrics import METRICS, known_series
 from reconciler.observability.redis_metrics import read_series
 from tests.conftest import Servers
-from tests.integration.workers.conftest import RealClock
+from tests.integration.workers.conftest import celery_over
 from tests.support.dashboard import PANELS, expressions, filled_in
 from tests.support.emf import emf_lines, values
 from tests.support.faulty_endpoint import DENIED, THROTTLED, FaultyEndpoint, faulty_endpoint
@@ -68,11 +68,8 @@ def celery(servers: Servers, broker: str, tmp_path: Path) -> Celery:
         REPO_TABLE_NAME="{prefix}-Repos",
         METRICS_EMF="true",
     )
-    world.clock = RealClock()
     world.put(str(world.settings.repo_table_name), {"repo": {"S": REPO}, "status": {"S": "active"}})
-    found = Celery(world, broker, tmp_path)
-    found.redis.flushall()
-    return found
+    return celery_over(world, broker, tmp_path)
 
 
 @contextmanager

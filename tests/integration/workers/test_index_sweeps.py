@@ -15,7 +15,7 @@ from reconciler.observability.redis_metrics import read_series
 from reconciler.operations.coverage import Coverage
 from reconciler.operations.scan import SegmentCursor
 from tests.conftest import Servers
-from tests.integration.workers.conftest import RealClock
+from tests.integration.workers.conftest import celery_over
 from tests.support.faults import FaultProxy
 from tests.support.processes import Celery, run_reconciler, until
 from tests.support.world import World, build_world
@@ -36,9 +36,7 @@ def test_what_only_a_full_scan_finds_is_looked_at_until_it_is_settled(
         SWEEP_INTERVAL_SECONDS="60",
         SETTLE_MODE="off",
     )
-    world.clock = RealClock()
-    celery = Celery(world, broker, tmp_path)
-    celery.redis.flushall()
+    celery = celery_over(world, broker, tmp_path)
     two = {"a": [], "b": ["a"]}
     unsettled = world.seed(two, dict.fromkeys("ab", "succeeded"))
 
@@ -81,8 +79,7 @@ def test_a_worker_that_lacks_the_name_says_so_and_the_sweep_is_not_complete(
     endpoint: str, broker: str, tmp_path: Path
 ) -> None:
     """As while the setting goes out: one began the sweep by the index, and this one has none."""
-    celery = Celery(build_world(endpoint), broker, tmp_path)
-    celery.redis.flushall()
+    celery = celery_over(build_world(endpoint), broker, tmp_path)
     cursor = SegmentCursor("sweep:1", 0, 1)
     celery.ledger.start("sweep:1", Plan("repair", 1, Coverage.ACTIVE), ["segment:0:0"])
     sender = celery_app.Celery(broker=f"{celery.broker}/0")
@@ -112,10 +109,7 @@ def indexed(servers: Servers, proxy: FaultProxy, broker: str, tmp_path: Path) ->
         SETTLE_MODE="off",
     )
     world.endpoint = proxy.url
-    world.clock = RealClock()
-    celery = Celery(world, broker, tmp_path)
-    celery.redis.flushall()
-    return celery
+    return celery_over(world, broker, tmp_path)
 
 
 TWO: dict[str, list[str]] = {"a": [], "b": ["a"]}
@@ -158,7 +152,7 @@ def test_a_child_is_released_beside_a_full_scan_and_neither_forgets_what_the_oth
                 assert ledger.last() == first, "neither has ended"
             full = until("the full scan", lambda: _other_than(ledger.last_full(), first))
             assert (full["sweep_id"], full["complete"]) == (scan, True)
-            assert full["stuck"] == {"unsettled_parent": 1}, "the other one is being looked at"
+            assert full["stuck"] == {"unsettled_parent": 2}, "the other, as it was last seen"
             assert _listed(ledger) == {known, unseen}
         beside = until("the sweep beside it", lambda: _other_than(ledger.last(), full))
         assert (beside["sweep_id"], beside["complete"]) == (index, True)

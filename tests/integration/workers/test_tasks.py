@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.workers.conftest import RealClock
+from tests.integration.workers.conftest import celery_over
 from tests.support.processes import ROOT, Celery, until
 from tests.support.world import build_world
 from workers.ledger import Plan
@@ -28,9 +28,7 @@ def test_no_more_releases_are_queued_than_can_be_made_and_the_rest_is_said_to_be
         SWEEP_SEGMENTS="1",
         RELEASE_RATE_PER_MINUTE="600",
     )
-    world.clock = RealClock()
-    celery = Celery(world, broker, tmp_path)
-    celery.redis.flushall()
+    celery = celery_over(world, broker, tmp_path)
     found = world.seed({f"c{number:02}": [] for number in range(50)})
     with celery.worker("sweeper", queues=f"{SWEEP_QUEUE},{FULL_QUEUE}"):
         celery.call(SWEEP)

@@ -9,47 +9,31 @@ from typing import Any, cast
 
 import celery
 import pytest
-import redis
 
-from reconciler.clock import utc_now
 from reconciler.errors import AccessError
 from reconciler.operations.context import ReleaseRequest, Stuck
 from reconciler.operations.counts import Counts
 from reconciler.operations.coverage import Coverage
 from reconciler.operations.scan import SegmentCursor, SegmentResult
-from tests.integration.workers.conftest import Time
+from tests.integration.workers.conftest import INTERVAL, Time
 from tests.support.metrics import RecordingMetrics
 from workers import sweeping, tasks
 from workers.beat import GatedScheduler
-from workers.gate import Gate
-from workers.ledger import LAST_STUCK, Ledger, Plan, Start, Unit, stale_after
+from workers.ledger import LAST_STUCK, Plan, Start, Unit, stale_after
 from workers.names import SWEEP
 from workers.resources import Resources
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
-INTERVAL = 300
 FIRST, SECOND = "segment:0:0", "segment:0:1"
 WORK, RELEASE_WORK = "evaluate:orch_1", "release:orch_1_b"
 
 
 @pytest.fixture
-def held(scratch: redis.Redis, ledger: Ledger) -> Resources:
-    """What a worker's process holds, as far as these parts of it look."""
-    made = SimpleNamespace(
-        ledger=ledger,
-        gate=Gate(scratch),
-        metrics=RecordingMetrics(),
-        settings=SimpleNamespace(
-            sweep_interval_seconds=INTERVAL,
-            repair_mode="repair",
-            release_rate_per_minute=60,
-            active_index_name=None,
-        ),
-        reconciler=SimpleNamespace(clock=utc_now),
-    )
-    made.ledger.start("sweep:1", Plan("repair", 1), [FIRST])
-    return cast("Resources", made)
+def held(held: Resources) -> Resources:
+    """With a full scan at work."""
+    held.ledger.start("sweep:1", Plan("repair", 1), [FIRST])
+    return held
 
 
 def test_what_two_runs_publish_at_once_is_waited_for(held: Resources) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
-from reconciler.operations.context import ActionOutcome, Evaluation
+from reconciler.operations.context import ActionOutcome, Evaluation, Stuck, count_stuck
 from reconciler.operations.counts import Counts
 
 SETTLED = Diagnosis("orch_1", OrchestrationCode.SETTLED, "", None, {})
@@ -36,3 +36,11 @@ def test_a_repair_is_what_we_changed_and_not_what_we_would(outcome: str) -> None
 @pytest.mark.parametrize("outcome", ["lost_race", "queued", "refused", "failed", "over_budget"])
 def test_what_brings_no_child_on_is_no_repair(outcome: str) -> None:
     assert not ActionOutcome("release", "a", "lost_release", outcome, applied=True).repaired
+
+
+def test_of_what_is_stuck_the_oldest_counts() -> None:
+    ages = [("a", 5.0), ("a", 7.0), ("a", 6.0), ("b", None), ("c", 0.25)]
+    stuck = [Stuck("o", "x", code, "", age) for code, age in ages]
+    assert count_stuck(stuck) == Counts(
+        stuck={"a": 3, "b": 1, "c": 1}, oldest_stuck_seconds={"a": 7.0, "b": 0.0, "c": 0.25}
+    )

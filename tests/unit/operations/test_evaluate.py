@@ -22,7 +22,7 @@ from reconciler.operations import release as release_module
 from reconciler.operations import repair_pass as repair_pass_module
 from reconciler.operations.context import ActionOutcome, Context, ReleaseRequest, Stuck
 from reconciler.operations.counts import Counts
-from reconciler.operations.evaluate import JustRefused, count, count_stuck, counted_as
+from reconciler.operations.evaluate import JustRefused, count, counted_as
 from reconciler.stores.budget import BudgetStore
 from tests.support.world import World
 from tests.unit.operations.test_release import context, whole
@@ -316,14 +316,6 @@ def test_what_was_only_planned_is_counted_apart_and_errors_never_are() -> None:
         planned={"released": 1, "skipped": 1},
         stuck={"lost_release": 1},
         oldest_stuck_seconds={"lost_release": 5.0},
-    )
-
-
-def test_of_what_is_stuck_the_oldest_counts() -> None:
-    ages = [("a", 5.0), ("a", 7.0), ("a", 6.0), ("b", None), ("c", 0.25)]
-    stuck = [Stuck("o", "x", code, "", age) for code, age in ages]
-    assert count_stuck(stuck) == Counts(
-        stuck={"a": 3, "b": 1, "c": 1}, oldest_stuck_seconds={"a": 7.0, "b": 0.0, "c": 0.25}
     )
 
 

@@ -30,7 +30,9 @@ LABEL org.opencontainers.image.title="orchestration-reconciler" \
       org.opencontainers.image.revision="${COMMIT}" \
       org.opencontainers.image.created="${BUILT}"
 # A number, so that Kubernetes' runAsNonRoot can tell that it is not root.
-RUN useradd --uid 10001 --no-create-home --home-dir /app --shell /usr/sbin/nologin reconciler
+# A volume mounted at the directory takes its owner, so Flower can keep its list of tasks there.
+RUN useradd --uid 10001 --no-create-home --home-dir /app --shell /usr/sbin/nologin reconciler \
+ && install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/flower
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 COPY --chmod=0755 deploy/image/reconciler /usr/local/bin/reconciler

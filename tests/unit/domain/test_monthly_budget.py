@@ -44,6 +44,10 @@ def test_spend_reaches_the_limit(limit: str, month: dict[str, Any], exhausted: b
     assert parse_budget("USER#u", config(limit), month).exhausted is exhausted
 
 
+def test_a_month_without_a_row_has_spent_nothing() -> None:
+    assert parse_budget("USER#u", config(), {}).spend == 0
+
+
 @pytest.mark.parametrize("more", [{"hard_stop": {"BOOL": False}}, None])
 def test_without_a_hard_stop_nothing_is_exhausted(more: dict[str, Any] | None) -> None:
     row = {**config(), **more} if more else {"monthly_limit_usd": {"N": "100"}}

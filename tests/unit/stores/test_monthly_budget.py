@@ -113,17 +113,18 @@ def test_a_malformed_budget_is_named_and_not_remembered() -> None:
 
 def test_a_user_is_read_once_in_five_seconds() -> None:
     database, groups, hand = MemoryDynamoDB(), Groups("a"), Hand()
+    hand.now = 100.0
     store = budgets(database, groups, hand)
     configure(database, "USER#u", "10")
     store.read("u", JUNE)
     configure(database, "USER#u", "20")
-    hand.now = 4.999
+    hand.now = 104.999
     assert store.read("u", JUNE).budgets[0].limit == Decimal(10)
     assert groups.asked == ["u"]
     assert store.read("v", JUNE).budgets == ()
     # A new month is another budget at once.
     assert store.read("u", JULY).period == "2026-07"
-    hand.now = 5.0
+    hand.now = 105.0
     assert store.read("u", JUNE).budgets[0].limit == Decimal(20)
     assert groups.asked == ["u", "v", "u", "u"]
 

@@ -191,9 +191,7 @@ def _teams(settings: Settings, session: boto3.Session, config: Config) -> Findin
     """Ask for the groups of a user that does not exist: Cognito checks the permission first."""
     pool = settings.user_pool_id
     client = session.client("cognito-idp", config=config)
-    answer = ask(
-        client, "admin_list_groups_for_user", UserPoolId=pool, Username=PROBE_KEY, Limit=1
-    )
+    answer = ask(client, "admin_list_groups_for_user", UserPoolId=pool, Username=PROBE_KEY, Limit=1)
     if answer.kind is Kind.ANSWERED or answer.said.startswith("UserNotFoundException"):
         return ok("teams", "Cognito", f"may list the groups of the users of {pool}")
     match answer.kind:

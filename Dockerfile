@@ -11,7 +11,7 @@ RUN python -m venv --without-pip /opt/venv \
  && python -m pip --python /opt/venv/bin/python install --no-cache-dir \
     --disable-pip-version-check --require-hashes --only-binary :all: -r /tmp/runtime.txt \
  && find /opt/venv/lib/python3.11/site-packages/botocore/data -mindepth 1 -maxdepth 1 -type d \
-    ! -name bedrock-runtime ! -name dynamodb ! -name lambda \
+    ! -name bedrock-runtime ! -name cognito-idp ! -name dynamodb ! -name lambda \
     ! -name signin ! -name sso ! -name sso-oidc ! -name sts -exec rm -r {} +
 WORKDIR /app
 COPY pyproject.toml ./

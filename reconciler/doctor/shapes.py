@@ -14,6 +14,7 @@ from typing import Any
 from reconciler.doctor.findings import Finding, failure, ok, warning
 from reconciler.settings import Settings
 from reconciler.tables import (
+    BUDGET,
     ORCHESTRATION,
     REPO,
     TASK,
@@ -48,10 +49,12 @@ class Wanted:
     active: str | None = None
 
 
+_OF_TASKS = ("IdempotencyIndex", "UserStatusIndex", "StatusIndex")
+
+
 def wanted_tables(settings: Settings) -> list[Wanted]:
     """Return the tables that these settings name."""
     budget = settings.user_concurrency_table_name
-    by_key = ("IdempotencyIndex", "UserStatusIndex") if budget else ("IdempotencyIndex",)
     active = settings.active_index_name
     found = [
         Wanted(
@@ -62,7 +65,7 @@ def wanted_tables(settings: Settings) -> list[Wanted]:
             ("ChildTaskIndex",) if active is None else ("ChildTaskIndex", active),
             active,
         ),
-        Wanted("TaskTable", "TASK_TABLE_NAME", settings.task_table_name, TASK, by_key),
+        Wanted("TaskTable", "TASK_TABLE_NAME", settings.task_table_name, TASK, _OF_TASKS),
         Wanted(
             "TaskEventsTable",
             "TASK_EVENTS_TABLE_NAME",
@@ -75,6 +78,9 @@ def wanted_tables(settings: Settings) -> list[Wanted]:
         found.append(Wanted(title, setting, budget, USER_CONCURRENCY))
     if settings.repo_table_name is not None:
         found.append(Wanted("RepoTable", "REPO_TABLE_NAME", settings.repo_table_name, REPO))
+    if settings.budget_table_name is not None:
+        title, setting = "BudgetTable", "BUDGET_TABLE_NAME"
+        found.append(Wanted(title, setting, settings.budget_table_name, BUDGET))
     return found
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from reconciler.domain.diagnosis import LONG_AGO
+from reconciler.domain.model import LONG_AGO
 from reconciler.errors import (
     DefectError,
     ThrottledError,
     UnknownChildError,
     UnknownOrchestrationError,
 )
+from reconciler.operations import drafting
 from reconciler.operations import release as release_module
 from reconciler.operations.context import MOST_PREDECESSORS_AT_ONCE, ReleaseResult, Unpaced
 from reconciler.operations.coverage import Coverage
@@ -123,10 +124,10 @@ def test_a_child_has_been_due_since_its_last_predecessor_ended(world: World) -> 
         "c": {"updated_at": {"S": "yesterday"}},
     }
     graph = {"a": [], "b": [], "c": [], "d": ["a", "b", "c", "gone"], "e": ["c", "gone"]}
-    read = whole(world, world.seed(graph, rows=rows))
-    due = {key: due_moment(read, child) for key, child in read.children.items()}
-    ten, one = (world.clock() - timedelta(minutes=minutes) for minutes in (10, 1))
-    assert due == {"a": ten, "b": one, "c": None, "d": one, "e": None}
+    read = whole(world, world.seed(graph, rows=rows, age=1200))
+    due = {key: due_moment(read, child, world.clock()) for key, child in read.children.items()}
+    seeded, ten, one = (world.clock() - timedelta(minutes=minutes) for minutes in (20, 10, 1))
+    assert due == {"a": ten, "b": one, "c": seeded, "d": one, "e": seeded}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,8 @@ def test_latency_goes_by_what_the_evaluation_knew_and_else_by_the_rows(
 
 
 def test_where_no_time_is_known_no_latency_is_told(world: World) -> None:
-    found = world.seed({"a": []}, rows={"a": {"updated_at": {"NULL": True}}})
+    unknown = {"updated_at": {"NULL": True}}
+    found = world.seed({"a": []}, rows={"a": unknown}, meta=unknown)
     assert world.reconciler().release(found, "a", **SWEEP).outcome == "released"
     assert "reconciler_recovery_latency_seconds" not in world.metrics.observations
 
@@ -179,7 +181,7 @@ def test_only_what_fails_by_itself_is_held_against_it(
     report: bool,
 ) -> None:
     found = world.seed({"a": []})
-    break_on(monkeypatch, release_module, "draft_task", error)
+    break_on(monkeypatch, drafting, "draft_task", error)
     raised = ThrottledError if isinstance(error, ThrottledError) else DefectError
     with pytest.raises(raised, match="x"):
         world.reconciler().release(found, "a", **SWEEP, report=report)

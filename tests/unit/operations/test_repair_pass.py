@@ -17,7 +17,7 @@ from reconciler.errors import (
     TableMissingError,
     ThrottledError,
 )
-from reconciler.operations import release as release_module
+from reconciler.operations import drafting
 from reconciler.operations.context import Evaluation, ReleaseRequest
 from reconciler.operations.evaluate import Evaluator
 from reconciler.operations.release import concerned_task
@@ -85,7 +85,7 @@ def test_after_an_outage_nothing_else_of_it_is_tried(
     goes_on: bool,  # noqa: FBT001
 ) -> None:
     found = world.seed({"a": [], "b": []})
-    break_on(monkeypatch, release_module, "draft_task", error)
+    break_on(monkeypatch, drafting, "draft_task", error)
     evaluation = evaluate(world, found)
     assert [outcome for _, _, outcome in outcomes(evaluation)] == ["failed"] * (1 + goes_on)
     assert evaluation.counts.stuck == {"lost_release": 2}
@@ -379,7 +379,7 @@ def test_the_budget_is_read_once_whatever_comes_of_it(
         return read(self, user_id, prune=prune)
 
     monkeypatch.setattr(BudgetStore, "open", counted)
-    break_on(monkeypatch, release_module, "draft_task", ThrottledError("x"))
+    break_on(monkeypatch, drafting, "draft_task", ThrottledError("x"))
     assert outcomes(evaluate(budgeted, found)) == [("release", "a", "failed")]
     assert reads == [USER]
 
@@ -403,8 +403,9 @@ def test_a_task_that_is_adopted_takes_no_slot_from_what_it_makes_due(
 def test_who_has_been_due_for_nobody_knows_how_long_waits_as_the_oldest(
     budgeted: World,
 ) -> None:
-    undated = {key: {"updated_at": {"NULL": True}} for key in "abc"}
-    found = budgeted.seed({"a": [], "b": [], "c": []}, rows=undated)
+    undated = {"updated_at": {"NULL": True}}
+    rows = dict.fromkeys("abc", undated)
+    found = budgeted.seed({"a": [], "b": [], "c": []}, rows=rows, meta=undated)
     assert evaluate(budgeted, found).counts.stuck == {"over_budget": 1}
     (row,) = [
         row
@@ -444,13 +445,13 @@ def test_a_parent_is_nudged_only_where_that_is_wished_and_it_is_said_what_comes(
 
 
 def test_an_orchestration_without_any_task_is_surfaced_with_the_reason(world: World) -> None:
-    found = world.seed({"a": []}, {"a": "skipped"})
+    found = world.seed({"a": []}, {"a": "failed"})
     (stuck,) = evaluate(world, found).stuck
     assert stuck.reason.startswith("all children are terminal, and nobody has settled the parent; ")
 
 
 def test_each_thing_is_tried_once_in_a_pass(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     found = world.seed({"a": [], "b": []})
-    break_on(monkeypatch, release_module, "draft_task", ThrottledError("x"))
+    break_on(monkeypatch, drafting, "draft_task", ThrottledError("x"))
     assert len(evaluate(world, found).actions) == 2
     assert whole(world, found).attempts is None

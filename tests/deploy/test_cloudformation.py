@@ -132,7 +132,7 @@ def test_what_is_not_there_is_not_granted() -> None:
     assert [arn.rpartition("/")[2] for arn in entry["Resource"]] == ["repos"]
 
 
-def test_the_index_is_granted_to_workers_under_its_own_name_alone() -> None:
+def test_the_index_is_granted_by_its_name() -> None:
     named = load_template(PATH, **LEAST, ActiveIndexName="ChildStatusIndex")
     (entry,) = [s for s in statements(named, "WorkerRole") if s["Sid"] == "ActiveIndex"]
     assert entry["Action"] == "dynamodb:Query"
@@ -141,7 +141,7 @@ def test_the_index_is_granted_to_workers_under_its_own_name_alone() -> None:
         assert "ChildStatusIndex" not in str(statements(named, role))
 
 
-def test_beats_read_two_rows_and_the_rest_reads_no_table(template: Template) -> None:
+def test_beats_read_two_rows_the_rest_none(template: Template) -> None:
     assert statements(template, "BeatRole") == policy("health-policy.json")
     roles = {name: template.resource(f"{name}Task").get("TaskRoleArn") for name in SERVICES}
     assert roles == {
@@ -383,7 +383,7 @@ def test_defaults_are_the_program_s() -> None:
     }  # fmt: skip
 
 
-def test_the_exporter_reckons_with_the_workers_settings(template: Template) -> None:
+def test_exporter_and_workers_have_the_same_settings(template: Template) -> None:
     assert environment(template, "Exporter") == environment(template, "Worker")
 
 
@@ -440,7 +440,7 @@ def test_all_agree_on_broker_tables_and_interval(template: Template) -> None:
 
 
 @pytest.mark.parametrize("name", ["Worker", "Beat", "Exporter"])
-def test_whoever_goes_by_the_index_or_reckons_with_it_knows_of_it(name: str) -> None:
+def test_everyone_who_needs_the_index_knows_it(name: str) -> None:
     """Workers sweep by it; health and the alerts go by how old a full scan may get."""
     named = environment(
         load_template(PATH, **LEAST, ActiveIndexName="ByStatus", FullScanIntervalSeconds=7200), name
@@ -453,7 +453,7 @@ def test_whoever_goes_by_the_index_or_reckons_with_it_knows_of_it(name: str) -> 
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_stop_outlasts_the_longest_task_and_is_over_before_redelivery(
+def test_a_stop_fits_between_task_and_redelivery(
     template: Template, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     celery = celery_settings(monkeypatch, environment(template, name))
@@ -475,9 +475,7 @@ def test_containers_may_not_change_anything(template: Template, name: str) -> No
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_deployment_that_fails_is_taken_back_and_its_logs_are_kept(
-    template: Template, name: str
-) -> None:
+def test_a_failed_deployment_is_rolled_back(template: Template, name: str) -> None:
     deployment = template.resource(f"{name}Service")["DeploymentConfiguration"]
     assert deployment["DeploymentCircuitBreaker"] == {"Enable": True, "Rollback": True}
     logs = container(template, name)["LogConfiguration"]["Options"]["awslogs-group"]

@@ -1,4 +1,4 @@
-"""The compose file and the image: names that exist, waits that can end, and stops that are clean.
+"""The compose file and the image: every name exists, every wait can end, every stop is clean.
 
 ``integration/workers/test_compose_services.py`` runs its services as processes.
 """

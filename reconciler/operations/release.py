@@ -287,9 +287,21 @@ class Releaser:
             self.orchestrations.expect_succeeded(row) for row in predecessors[: MAX_ACTIONS - own]
         ]
         lost = self.dynamodb.transact([*actions, *checks])
-        if lost is not None:
+        if lost is not None and not self._committed_before(lost, draft, context):
             return self._lost(child, lost, own, draft.task_id, slots)
         return self._committed(draft, context)
+
+    @staticmethod
+    def _committed_before(lost: Cancelled, draft: TaskDraft, context: Context) -> bool:
+        """Whether an earlier try of this very transaction created the task that stands there.
+
+        Every releaser of ours derives the same task id; the sweep and the time tell them apart.
+        """
+        there = lost.reasons[1].item
+        ours = {"reconciler_sweep_id": {"S": context.sweep_id}, **draft.item}
+        return lost.repeated and all(
+            there.get(name) == ours[name] for name in ("reconciler_sweep_id", "created_at")
+        )
 
     def _actions(
         self,

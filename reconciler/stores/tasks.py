@@ -17,6 +17,9 @@ from reconciler.stores.orchestrations import MAX_KEYS_PER_BATCH, batch_get
 
 _EVENT_TTL_SECONDS = 90 * 86_400
 
+NOT_ADMITTED = frozenset({"PENDING_UPLOADS", "QUEUED", "SUBMITTED"})
+"""Statuses of a task that its user's ``active_count`` does not hold yet."""
+
 
 class TaskStore:
     """TaskTable and TaskEventsTable."""
@@ -81,16 +84,28 @@ class TaskStore:
         tasks = [task for task in found.values() if task is not None]
         return min(tasks, key=lambda task: (task.created_at or "", task.task_id), default=None)
 
-    def submitted_by(self, user_id: str) -> list[str]:
-        """Return the ids of a user's tasks that wait for admission (eventually consistent)."""
+    def not_admitted(self, user_id: str) -> list[str]:
+        """Return the ids of a user's tasks that are on their way to admission.
+
+        The index is eventually consistent. One query serves all their statuses: by its order only
+        RUNNING lies between them, and the cap keeps the running tasks of a user few.
+        """
         # A page ends after 1 MB of whole tasks, and three large ones fill it.
         items = self._dynamodb.query(
             TableName=self.table,
             IndexName="UserStatusIndex",
-            KeyConditionExpression="user_id = :user AND begins_with(status_created_at, :status)",
-            ExpressionAttributeValues={":user": {"S": user_id}, ":status": {"S": "SUBMITTED#"}},
+            KeyConditionExpression="user_id = :user AND status_created_at BETWEEN :from AND :to",
+            ExpressionAttributeValues={
+                ":user": {"S": user_id},
+                ":from": {"S": f"{min(NOT_ADMITTED)}#"},
+                ":to": {"S": f"{max(NOT_ADMITTED)}#~"},
+            },
         )
-        return [item["task_id"]["S"] for item in items]
+        return [
+            item["task_id"]["S"]
+            for item in items
+            if item["status_created_at"]["S"].partition("#")[0] in NOT_ADMITTED
+        ]
 
     # -- actions of a transaction
 

@@ -82,10 +82,13 @@ def test_one_that_does_not_say_when_it_was_made_is_the_oldest() -> None:
     assert found.task_id == "T2"
 
 
-def test_whoever_waits_for_admission_is_counted_over_all_pages() -> None:
-    first = {"Items": [{"task_id": {"S": "T1"}}], "LastEvaluatedKey": {"task_id": {"S": "T1"}}}
-    client = Scripted(first, {"Items": [{"task_id": {"S": "T2"}}]})
-    assert TaskStore(client.dynamodb, TABLE, EVENTS).submitted_by("u") == ["T1", "T2"]
+def test_tasks_not_admitted_are_found_over_all_pages() -> None:
+    def found(task_id: str, status: str) -> dict[str, Any]:
+        return {"task_id": {"S": task_id}, "status_created_at": {"S": f"{status}#2026"}}
+
+    first = {"Items": [found("T1", "QUEUED")], "LastEvaluatedKey": {"task_id": {"S": "T1"}}}
+    client = Scripted(first, {"Items": [found("T2", "RUNNING"), found("T3", "SUBMITTED")]})
+    assert TaskStore(client.dynamodb, TABLE, EVENTS).not_admitted("u") == ["T1", "T3"]
     assert client.requests[1][1]["ExclusiveStartKey"] == {"task_id": {"S": "T1"}}
 
 

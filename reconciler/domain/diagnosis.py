@@ -37,7 +37,9 @@ _MOST_AHEAD = timedelta(days=1)
 """No clock is so far ahead: a later time than that is as good as unreadable."""
 
 MOST_ATTEMPTS = 3
-"""How often a task is invoked again, and a parent nudged, before it is only surfaced."""
+"""How often a parent is nudged before it is only surfaced."""
+
+NEVER_AGAIN = "it is not invoked again, because a second run would fail the task"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,29 @@ def diagnose(
     return _Diagnoser(orchestration, evidence, policy, now).run()
 
 
+def _past(since: datetime | None, wait: timedelta, now: datetime) -> bool:
+    return since is None or since - now > _MOST_AHEAD or now - since >= wait
+
+
+def status_since(task: Task) -> datetime | None:
+    """Return since when a task has had its status; None where its row does not tell."""
+    return moment(task.status_since) or moment(task.updated_at) or moment(task.created_at)
+
+
+def invocation_due(task: Task, policy: Policy, now: datetime) -> bool:
+    """Whether the pipeline of a task, as it was read, may be invoked at ``now``, or once more.
+
+    The grace is enough only where nobody can have invoked it: a task of ours without a record.
+    Another's may be on its way to the pipeline until the start timeout.
+    """
+    if task.status != "SUBMITTED" or task.invoke_count or not policy.can_invoke:
+        return False
+    since, invoked = status_since(task), moment(task.invoked_at)
+    if task.unrecorded:
+        return _past(since, policy.grace, now)
+    return all(_past(t, policy.start_timeout, now) for t in (since, invoked))
+
+
 class _Diagnoser:
     """One diagnosis at work; each step settles some of the children."""
 
@@ -152,9 +177,7 @@ class _Diagnoser:
         )
 
     def _past(self, since: datetime | None, wait: timedelta) -> bool:
-        if since is None or since - self.now > _MOST_AHEAD:
-            return True
-        return self.now - since >= wait
+        return _past(since, wait, self.now)
 
     @cached_property
     def _newest(self) -> datetime | None:
@@ -269,17 +292,17 @@ class _Diagnoser:
             self._unfinished(child, task)
 
     def _unfinished(self, child: Child, task: Task) -> None:
-        since = moment(task.status_since) or moment(task.updated_at) or moment(task.created_at)
+        since = status_since(task)
         if task.status == "SUBMITTED":
-            never_invoked = task.ours and task.invoked_at is None and self.policy.can_invoke
+            never_invoked = task.unrecorded and self.policy.can_invoke
             if never_invoked and self._past(since, self.policy.grace):
                 reason = "its task was created, and its pipeline was never invoked"
                 self._set(child, Code.UNSTARTED_TASK, reason, since)
                 return
             if self._past(since, self.policy.start_timeout):
                 reason = "its task is still SUBMITTED: the pipeline never started it"
-                if task.invoke_count >= MOST_ATTEMPTS:
-                    reason += f", though it was invoked again {task.invoke_count} times"
+                if task.invoke_count:
+                    reason += f"; {NEVER_AGAIN}"
                 self._set(child, Code.UNSTARTED_TASK, reason, since)
                 return
         if self._past(since, self.policy.long_running):

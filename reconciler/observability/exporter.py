@@ -73,7 +73,6 @@ def repair_bounds(settings: Settings) -> dict[str, float]:
     grace = settings.stranded_grace_seconds
     # Tried at once, then after pauses of two, four, … times the first wait.
     waits = sum(2**attempt for attempt in range(1, MOST_ATTEMPTS))
-    invoked = settings.orchestrator_function_arn is not None
     nudged = settings.settle_mode == "nudge"
     start = settings.task_start_timeout_seconds
     unseen = settings.full_scan_interval_seconds if settings.active_index_name is not None else 0
@@ -82,7 +81,7 @@ def repair_bounds(settings: Settings) -> dict[str, float]:
         Code.LOST_TERMINAL: grace,
         Code.LOST_SKIP: grace,
         Code.ABANDONED_CLAIM: settings.claim_timeout_seconds,
-        Code.UNSTARTED_TASK: start * (1 + waits if invoked else 1),
+        Code.UNSTARTED_TASK: start,
         Code.MISSING_TASK_ID: grace,
         OrchestrationCode.UNSETTLED_PARENT: grace + unseen + (interval * waits if nudged else 0),
     }

@@ -31,12 +31,12 @@ from reconciler.domain.task import Refusal, TaskDraft, draft_task
 from reconciler.errors import PipelineUnavailableError
 from reconciler.operations import context as to
 from reconciler.operations.context import Context, Pacer, ReleaseResult
+from reconciler.operations.invocation import Invoker
 from reconciler.stores.budget import BudgetStore, HeldSlots, Slots
 from reconciler.stores.conditions import Action
 from reconciler.stores.dynamodb import Cancelled, DynamoDB
 from reconciler.stores.guardrail import Guardrail
 from reconciler.stores.orchestrations import OrchestrationStore
-from reconciler.stores.pipeline import Pipeline
 from reconciler.stores.repos import RepoStore
 from reconciler.stores.tasks import TaskStore
 
@@ -90,7 +90,7 @@ class Releaser:
     repos: RepoStore
     budget: BudgetStore | None
     guardrail: Guardrail | None
-    pipeline: Pipeline | None
+    invoker: Invoker | None
     pacer: Pacer
 
     def release(
@@ -176,18 +176,21 @@ class Releaser:
         return None
 
     def _finish_invoking(self, child: Child, context: Context) -> ReleaseResult:
-        """A release that was interrupted between its commit and the invoke is finished here."""
+        """Finish a release of ours that was interrupted between its commit and the invocation."""
         task = None
         if child.task_id is not None:
             task = self.tasks.read([child.task_id], consistent=True).get(child.task_id)
-        pending = task is not None and task.ours and task.invoked_at is None
-        if task is None or not pending or task.terminal or self.pipeline is None:
-            return ReleaseResult(to.ALREADY_RELEASED, child.task_id, child.branch_name, task=task)
+        already = ReleaseResult(to.ALREADY_RELEASED, child.task_id, child.branch_name, task=task)
+        if task is None or not task.unrecorded or self.invoker is None:
+            return already
+        if not self.invoker.due(task, context.now):
+            return already
         if context.apply:
             audit = audit_metadata(
                 child, "unstarted_task", task.status, "invoked", moment(task.created_at), context
             )
-            self.invoke(task.task_id, context, again_after=None, audit=audit)
+            if self.invoker.invoke(task, context, audit) is None:
+                return already
         return ReleaseResult(to.REINVOKED, task.task_id, task=task, applied=context.apply)
 
     def _prepare(
@@ -330,15 +333,14 @@ class Releaser:
 
     def _committed(self, draft: TaskDraft, context: Context) -> ReleaseResult:
         failed: PipelineUnavailableError | None = None
-        if self.pipeline is not None:
-            try:
-                self.invoke(draft.task_id, context, again_after=None)
-            except PipelineUnavailableError as error:
-                # The release stands; the task lacks its record, so the next sweep invokes it.
-                failed = error
         task = self._created(draft, context)
-        if failed is not None:
-            task = replace(task, invoked_at=None)
+        if self.invoker is not None:
+            created = replace(task, invoked_at=None)
+            try:
+                self.invoker.invoke(created, context)
+            except PipelineUnavailableError as error:
+                # The release stands. Without a record on the task, a later sweep invokes it.
+                failed, task = error, created
         return ReleaseResult(
             to.RELEASED,
             draft.task_id,
@@ -361,36 +363,6 @@ class Releaser:
             branch_name=draft.branch_name,
             ours=True,
             invoked_at=at,
-        )
-
-    def invoke(
-        self,
-        task_id: str,
-        context: Context,
-        *,
-        again_after: int | None,
-        audit: dict[str, Any] | None = None,
-    ) -> None:
-        """Invoke a task's pipeline, then record that it was; harmless when done twice.
-
-        ``again_after``: the count of repeated invocations that was read, None for the first.
-        ``audit``: metadata of the event to leave, when the invocation is a repair of its own.
-
-        Raises:
-            PipelineUnavailableError: it was not accepted, and nothing is recorded.
-        """
-        if self.pipeline is None:
-            return
-        self.pipeline.invoke(task_id)
-        if audit is None:
-            self.tasks.record_invoked(task_id, context.now)
-            return
-        # Lost: somebody else has just recorded an invocation, which is as good.
-        self.dynamodb.transact(
-            [
-                self.tasks.set_invoked(task_id, context.now, again_after=again_after),
-                self.tasks.event(task_id, "orchestration_recovered", audit, context.now),
-            ]
         )
 
     def _lost(

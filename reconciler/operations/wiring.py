@@ -20,6 +20,7 @@ from reconciler.domain.diagnosis import Policy
 from reconciler.observability.metrics import NULL_METRICS, Metrics
 from reconciler.operations.context import Pacer, Unpaced
 from reconciler.operations.evaluate import Evaluator
+from reconciler.operations.invocation import Invoker
 from reconciler.operations.pacing import Allowance, PagePacer
 from reconciler.operations.reconciler import Reconciler, withheld_by
 from reconciler.operations.release import Releaser
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS, _READ_SECONDS = 3, 10
 _ATTEMPTS = 4
 _ATTEMPTS_ELSEWHERE = 2
-"""Of the guardrail and the pipeline: a release asks both, and has 50 seconds for all of it."""
+"""Of the guardrail: a release asks it, invokes the pipeline, and has 50 seconds for all of it."""
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -121,12 +122,13 @@ def build_reconciler(
         client = read_plainly(session.client("dynamodb", config=client_config()))
         count_throttles(client, counted)
         dynamodb = DynamoDB(client, counted)
-        config = client_config(_ATTEMPTS_ELSEWHERE)
         pipeline = guardrail = None
         if settings.orchestrator_function_arn is not None:
-            lambda_ = session.client("lambda", config=config)
+            # Without a name, each try would start a run of its own.
+            lambda_ = session.client("lambda", config=client_config(1))
             pipeline = Pipeline(lambda_, settings.orchestrator_function_arn)
         if settings.guardrail_id is not None and settings.guardrail_version is not None:
+            config = client_config(_ATTEMPTS_ELSEWHERE)
             bedrock = session.client("bedrock-runtime", config=config)
             guardrail = Guardrail(bedrock, settings.guardrail_id, settings.guardrail_version)
     except BotoCoreError as error:
@@ -164,8 +166,9 @@ def assemble(
         cap = settings.max_concurrent_tasks_per_user
         budget = BudgetStore(dynamodb, table, settings.user_concurrency_table_name, tasks, cap)
     repos = RepoStore(dynamodb, settings.repo_table_name)
-    releaser = Releaser(dynamodb, orchestrations, tasks, repos, budget, guardrail, pipeline, pacer)
     policy = policy_of(settings)
+    invoker = Invoker(dynamodb, tasks, pipeline, policy) if pipeline is not None else None
+    releaser = Releaser(dynamodb, orchestrations, tasks, repos, budget, guardrail, invoker, pacer)
     reporter = Reporter(metrics)
     evaluator = Evaluator(
         orchestrations=orchestrations,

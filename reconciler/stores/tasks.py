@@ -136,18 +136,27 @@ class TaskStore:
         }
         return {"Put": {"TableName": self.events_table, "Item": item}}
 
-    def set_invoked(self, task_id: str, now: datetime, *, again_after: int | None) -> Action:
-        """Record that the pipeline was invoked, unless somebody else has just recorded so.
+    def set_invoked(self, task_id: str, now: datetime) -> Action:
+        """Record that the pipeline of a task was invoked under the task's name."""
+        build = Expression()
+        values = {"reconciler_invoked_at": {"S": timestamp(now)}}
+        condition = f"attribute_exists({build.name('task_id')})"
+        return self._touch(task_id, build.assign(values), condition, build)
 
-        ``again_after`` is the count of repeated invocations that was read, None for the first.
+    def set_last_invocation(self, task_id: str, now: datetime) -> Action:
+        """Record the last invocation of a task that has not started yet, before it is made.
+
+        Only one writer ever succeeds for a task, so nobody else invokes it after that.
         """
         build = Expression()
-        values: dict[str, Any] = {"reconciler_invoked_at": {"S": timestamp(now)}}
-        condition = f"attribute_exists({build.name('task_id')})"
-        if again_after is not None:
-            values["reconciler_invoke_count"] = {"N": str(again_after + 1)}
-            unchanged = self._count_is("reconciler_invoke_count", again_after, build)
-            condition = all_of(condition, unchanged)
+        values = {
+            "reconciler_invoked_at": {"S": timestamp(now)},
+            "reconciler_invoke_count": {"N": "1"},
+        }
+        condition = all_of(
+            build.equals("status", "SUBMITTED"),
+            self._count_is("reconciler_invoke_count", 0, build),
+        )
         return self._touch(task_id, build.assign(values), condition, build)
 
     def set_nudged(self, task: Task, now: datetime) -> Action:
@@ -165,11 +174,6 @@ class TaskStore:
 
     def _touch(self, task_id: str, change: str, condition: str, build: Expression) -> Action:
         return update(self.table, {"task_id": {"S": task_id}}, change, condition, build)
-
-    def record_invoked(self, task_id: str, now: datetime) -> None:
-        """Record a first invocation by itself; a task that is gone by now is no matter."""
-        action = self.set_invoked(task_id, now, again_after=None)["Update"]
-        self._dynamodb.write("update_item", **action)
 
     @staticmethod
     def _count_is(attribute: str, count: int, build: Expression) -> str:

@@ -23,7 +23,9 @@ from tests.support.world import USER, World, build_world, make_session
 
 pytestmark = pytest.mark.integration
 
-LAMBDA = {"ORCHESTRATOR_FUNCTION_ARN": "arn:aws:lambda:us-east-1:123456789012:function:pipeline"}
+LAMBDA = {
+    "ORCHESTRATOR_FUNCTION_ARN": "arn:aws:lambda:us-east-1:123456789012:function:pipeline:live"
+}
 BUDGET = {"USER_CONCURRENCY_TABLE_NAME": "{prefix}-Users"}
 INDEX = {"ACTIVE_INDEX_NAME": "Active"}
 ACTIVE = Scope(Coverage.ACTIVE)
@@ -273,8 +275,8 @@ CASES = (
     Case(
         "a task never started",
         unstarted_task,
-        {"Scan": 1, "BatchGetItem": 2, "Query": 1, "GetItem": 1, "TransactWriteItems": 1},
-        4.0,
+        {"Scan": 1, "BatchGetItem": 3, "Query": 1, "GetItem": 1, "TransactWriteItems": 1},
+        5.0,
         16.0,
         1,
         LAMBDA,

@@ -149,7 +149,7 @@ def test_the_policy_grants_what_is_called_and_nothing_else(
             REPO_TABLE_NAME="{prefix}-Repo",
             GUARDRAIL_ID="g",
             GUARDRAIL_VERSION="1",
-            ORCHESTRATOR_FUNCTION_ARN="arn:aws:lambda:us-east-1:123456789012:function:f",
+            ORCHESTRATOR_FUNCTION_ARN="arn:aws:lambda:us-east-1:123456789012:function:f:live",
             **({} if index is None else {"ACTIVE_INDEX_NAME": index}),
         )
         world.others = {"lambda": aws.url, "bedrock-runtime": aws.url}

@@ -48,7 +48,7 @@ EVERYTHING = {
     "REPO_TABLE_NAME": "{prefix}-Repo",
     "GUARDRAIL_ID": "g",
     "GUARDRAIL_VERSION": "1",
-    "ORCHESTRATOR_FUNCTION_ARN": "arn:aws:lambda:us-east-1:123456789012:function:f",
+    "ORCHESTRATOR_FUNCTION_ARN": "arn:aws:lambda:us-east-1:123456789012:function:f:live",
 }
 INDEX = "ChildStatusIndex"
 BY_INDEX = {"ACTIVE_INDEX_NAME": INDEX}
@@ -422,6 +422,31 @@ def test_pipeline_and_guardrail(make_world: Callable[..., World]) -> None:
         aws.invoke_status, aws.guardrail_status = 403, 403
         failed = of(Level.FAILURE, look(world))
     assert failed == [("pipeline", "Lambda"), ("guardrail", "Bedrock")]
+    assert aws.invoked == []
+
+
+@LIGHTER
+@pytest.mark.parametrize(
+    ("durable", "status", "arn", "said"),
+    [
+        (True, 200, "f:live", "f:live (a dry run); it is durable"),
+        (True, 200, "f", "without an alias it takes no names"),
+        (False, 200, "f:live", "not durable, it takes no names"),
+        (True, 403, "f:live", "whether it is a durable function cannot be looked at"),
+    ],
+)
+def test_whether_the_pipeline_takes_names(
+    make_world: Callable[..., World], *, durable: bool, status: int, arn: str, said: str
+) -> None:
+    with aws_stub() as aws:
+        aws.durable, aws.configuration_status = durable, status
+        world = make_world(**EVERYTHING)
+        world.others = {"lambda": aws.url, "bedrock-runtime": aws.url}
+        whole = f"arn:aws:lambda:us-east-1:123456789012:function:{arn}"
+        found = look(world, orchestrator_function_arn=whole)
+    (pipeline,) = (f for f in found if f.check == "pipeline")
+    assert said in pipeline.found
+    assert (pipeline.level is Level.OK) is (not pipeline.advice) is said.endswith("it is durable")
     assert aws.invoked == []
 
 

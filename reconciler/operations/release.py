@@ -28,7 +28,7 @@ from reconciler.domain.model import (
 )
 from reconciler.domain.rows import parse_child
 from reconciler.domain.task import Refusal, TaskDraft, draft_task
-from reconciler.errors import PipelineUnavailableError
+from reconciler.errors import TemporaryError
 from reconciler.operations import context as to
 from reconciler.operations.context import Context, Pacer, ReleaseResult
 from reconciler.operations.invocation import Invoker
@@ -332,13 +332,13 @@ class Releaser:
         return actions
 
     def _committed(self, draft: TaskDraft, context: Context) -> ReleaseResult:
-        failed: PipelineUnavailableError | None = None
+        failed: TemporaryError | None = None
         task = self._created(draft, context)
         if self.invoker is not None:
             created = replace(task, invoked_at=None)
             try:
                 self.invoker.invoke(created, context)
-            except PipelineUnavailableError as error:
+            except TemporaryError as error:
                 # The release stands. Without a record on the task, a later sweep invokes it.
                 failed, task = error, created
         return ReleaseResult(

@@ -8,10 +8,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from botocore.exceptions import ReadTimeoutError
 
 from reconciler.domain.diagnosis import LONG_AGO
 from reconciler.domain.model import Orchestration
-from reconciler.errors import PipelineUnavailableError
+from reconciler.errors import PipelineUnavailableError, StoreUnavailableError
 from reconciler.operations import release as release_module
 from reconciler.operations.context import Context, ReleaseResult, Unpaced
 from reconciler.operations.release import Releaser, known, stranded_seconds
@@ -198,6 +199,20 @@ def test_a_release_is_invoked_once_and_that_is_recorded(world: World) -> None:
     assert task["reconciler_invoked_at"] == {"S": world.ago(0)}
     assert result.task is not None
     assert (result.task.ours, result.task.invoked_at) == (True, world.ago(0))
+
+
+def test_a_record_that_fails_leaves_the_release_standing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, pipeline = world.seed({"b": []}), LambdaClient()
+
+    def fails(**_: Any) -> None:
+        raise ReadTimeoutError(endpoint_url="memory")
+
+    monkeypatch.setattr(world.client, "update_item", fails)
+    result = release(world, found, pipeline=pipeline)
+    assert (result.outcome, pipeline.runs) == ("released", [result.task_id])
+    assert isinstance(result.error, StoreUnavailableError)
 
 
 # -- what refuses

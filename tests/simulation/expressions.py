@@ -1,7 +1,8 @@
 """DynamoDB's expressions: the part of the grammar that this project writes, parsed and evaluated.
 
 Conditions: ``AND``, ``OR``, ``NOT``, parentheses, ``= <> < <= > >=``, ``BETWEEN``, ``IN``,
-``attribute_exists``, ``attribute_not_exists``, ``begins_with``, ``contains``, ``size``.
+``attribute_exists``, ``attribute_not_exists``, ``begins_with``, ``contains``, ``size``; a path may
+lead into a map, as in ``channel_metadata.orchestration_id``.
 Updates: ``SET`` (with ``+``, ``-``, ``if_not_exists``), ``REMOVE``, ``ADD``, ``DELETE``.
 Whatever else stands in an expression is an error, and so is a placeholder that is missing or
 left over, as in the service.
@@ -20,7 +21,7 @@ Value = Mapping[str, Any]
 Item = Mapping[str, Value]
 
 _TOKEN = re.compile(
-    r"\s*(?:([#:]?[A-Za-z_][A-Za-z0-9_]*|[#:][A-Za-z0-9_]+)|(<>|<=|>=|[=<>(),+\-]))"
+    r"\s*(?:([#:]?[A-Za-z_][A-Za-z0-9_]*|[#:][A-Za-z0-9_]+)|(<>|<=|>=|[=<>(),.+\-]))"
 )
 _WORDS = frozenset({"AND", "OR", "NOT", "IN", "BETWEEN", "SET", "REMOVE", "ADD", "DELETE"})
 _RESERVED = frozenset(
@@ -231,8 +232,13 @@ class Parser:
         return self._path(token)
 
     def _path(self, token: str) -> Operand:
-        self.path_name(token)
-        return lambda s: s.item.get(s.name(token))
+        tokens = [self.path_name(token)]
+        while self.peek() == ".":
+            self.take()
+            tokens.append(self.path_name(self.take()))
+        if len(tokens) == 1:
+            return lambda s: s.item.get(s.name(token))
+        return lambda s: _within(s.item, [s.name(part) for part in tokens])
 
     def path_name(self, token: str) -> str:
         """Check that a token can name an attribute."""
@@ -245,6 +251,16 @@ class Parser:
             msg = f"attribute name is a reserved keyword: {token}"
             raise ExpressionError(msg)
         return token
+
+
+def _within(item: Item, names: list[str]) -> Value | None:
+    """Return what a path of ``names`` leads to; None where it leads nowhere."""
+    value: Value = {"M": item}
+    for name in names:
+        if name not in value.get("M", {}):
+            return None
+        value = value["M"][name]
+    return value
 
 
 def _begins_with(left: Value | None, right: Value | None) -> bool:

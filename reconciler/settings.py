@@ -116,7 +116,8 @@ class Settings(BaseModel):
         default=6 * 3600,
         ge=1,
         le=7 * DAY_SECONDS,
-        description="With ACTIVE_INDEX_NAME: how long after the last full scan the next is due",
+        description="How often recoveries that were lost are looked for; with ACTIVE_INDEX_NAME "
+        "also how long after the last full scan the next is due",
     )
     stranded_grace_seconds: int = Field(
         default=120,

@@ -22,6 +22,7 @@ _BY_HAND = frozenset(
         Code.ABANDONED_CLAIM.value,
     }
 )
+_SKIPPED = frozenset({Code.LOST_UNSKIP.value})
 _LOOK_AT_TASK = frozenset(
     {Code.LONG_RUNNING.value, Code.MISSING_TASK.value, Code.UNSTARTED_TASK.value}
 )
@@ -50,7 +51,12 @@ def commands_for(view: View) -> Sequence[Command]:
         if quarantined:
             purpose = "try again now: a call by hand ends the quarantine"
         commands.append(Command(f"reconciler sweep --inline --orchestration {name}", purpose))
-    for codes, make in ((_BY_HAND, _release), (_LOOK_AT_TASK, _task), (_LOOK_AT_ROW, _row)):
+    for codes, make in (
+        (_SKIPPED, _unskip),
+        (_BY_HAND, _release),
+        (_LOOK_AT_TASK, _task),
+        (_LOOK_AT_ROW, _row),
+    ):
         child = next((child for child in view.stuck if child.code in codes), None)
         if child is not None:
             commands.extend(make(name, child))
@@ -66,6 +72,11 @@ def commands_for(view: View) -> Sequence[Command]:
 def _release(name: str, child: ChildView) -> Iterator[Command]:
     line = f"reconciler release {name} {shlex.quote(child.sub_issue_id)}"
     yield Command(line, f"release only {child.label}, if it is due")
+
+
+def _unskip(name: str, child: ChildView) -> Iterator[Command]:
+    line = f"reconciler unskip {name} {shlex.quote(child.sub_issue_id)}"
+    yield Command(line, f"set {child.label} back to blocked, with what was skipped for it")
 
 
 def _task(_name: str, child: ChildView) -> Iterator[Command]:

@@ -16,7 +16,7 @@ from reconciler.cli.picture.graph import Graph, Node
 from reconciler.cli.theme import Tone
 from reconciler.cli.views import ChildView, Circumstances, Outlook, Repair, View
 from reconciler.domain.codes import Code, OrchestrationCode
-from reconciler.domain.diagnosis import MOST_ATTEMPTS, ChildDiagnosis, Diagnosis
+from reconciler.domain.diagnosis import MAX_REINVOCATIONS, ChildDiagnosis, Diagnosis
 from reconciler.domain.model import Child, Orchestration, moment
 from reconciler.domain.rows import text
 from reconciler.operations import context as to
@@ -135,7 +135,7 @@ _REPAIRS = {
     "adopt": "adopts the task {task_id}, which an interrupted releaser left",
     "reset claim": "takes the dead claim away and releases it",
     "reinvoke": "invokes the pipeline of its task {task_id} again",
-    "nudge": "touches task {task_id}, so that the live reconciler settles the parent",
+    "nudge": "touches task {task_id}, so that the live reconciler hears of its end again",
 }
 
 
@@ -159,8 +159,11 @@ def _without_action(diagnosis: ChildDiagnosis, given: Circumstances) -> Outlook:
         if not policy.can_invoke:
             return Outlook("nothing: ORCHESTRATOR_FUNCTION_ARN is not set", person=True)
         if "times" in diagnosis.reason:
-            return Outlook(f"nothing more: {MOST_ATTEMPTS} invocations were in vain", person=True)
+            said = f"nothing more: {MAX_REINVOCATIONS} invocations were in vain"
+            return Outlook(said, person=True)
         return Outlook("invokes the pipeline again after a pause that doubles each time")
+    if code is Code.LOST_UNSKIP:
+        return Outlook("nothing: `reconciler unskip` sets it back to blocked", person=True)
     if code in _LOOKS_AGAIN:
         return given.with_next_sweep("looks again")
     if code is Code.MISSING_TASK_ID:
@@ -177,6 +180,7 @@ _PASSIVE = {
     Code.WAITING: "releases it once everything before it has succeeded",
     Code.RUNNING: "nothing: the task is at work",
     Code.OVER_BUDGET: "releases it as soon as its user has a free slot, the oldest due first",
+    Code.LOST_RECOVERY: "touches the fix's task again after a pause that doubles each time",
     Code.QUARANTINED: "tries again when the pause is over, or as soon as any of its rows changes",
 }
 
@@ -194,7 +198,7 @@ def _parent_outlook(
     }:
         return None
     for action in evaluation.actions:
-        if action.verb == "nudge":
+        if action.verb == "nudge" and action.code == OrchestrationCode.UNSETTLED_PARENT:
             return given.with_next_sweep(_action_in_words(action))
     return Outlook("nothing: it needs a person", person=True)
 

@@ -43,6 +43,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "reconciler.cli.commands.release:release",
         "Release one child now, if it is due.",
     ),
+    "unskip": (
+        "reconciler.cli.commands.unskip:unskip",
+        "Set a child that was skipped for nothing back to blocked.",
+    ),
     "pause": (
         "reconciler.cli.commands.control:pause",
         "Stop all repairs at once; sweeps go on reporting.",

@@ -63,6 +63,7 @@ SELF_REPAIRED = frozenset(
         Code.ABANDONED_CLAIM,
         Code.UNSTARTED_TASK,
         Code.MISSING_TASK_ID,
+        Code.LOST_RECOVERY,
         Code.CHECK_FAILED,
     }
 )
@@ -120,6 +121,8 @@ MEANINGS: dict[str, str] = {
     Code.LOST_SKIP: "behind a failure, and not skipped",
     Code.ABANDONED_CLAIM: "a releaser claimed it and died",
     Code.UNSTARTED_TASK: "its task was never started",
+    Code.LOST_RECOVERY: "a fix succeeded, and it was not recovered",
+    Code.LOST_UNSKIP: "skipped, though no predecessor failed",
     Code.REFUSED: "its task was refused for good",
     Code.LONG_RUNNING: "its task has run for very long",
     Code.MISSING_TASK: "its task does not exist",

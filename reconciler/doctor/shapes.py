@@ -48,10 +48,12 @@ class Wanted:
     active: str | None = None
 
 
+_OF_TASKS = ("IdempotencyIndex", "UserStatusIndex", "StatusIndex")
+
+
 def wanted_tables(settings: Settings) -> list[Wanted]:
     """Return the tables that these settings name."""
     budget = settings.user_concurrency_table_name
-    by_key = ("IdempotencyIndex", "UserStatusIndex") if budget else ("IdempotencyIndex",)
     active = settings.active_index_name
     found = [
         Wanted(
@@ -62,7 +64,7 @@ def wanted_tables(settings: Settings) -> list[Wanted]:
             ("ChildTaskIndex",) if active is None else ("ChildTaskIndex", active),
             active,
         ),
-        Wanted("TaskTable", "TASK_TABLE_NAME", settings.task_table_name, TASK, by_key),
+        Wanted("TaskTable", "TASK_TABLE_NAME", settings.task_table_name, TASK, _OF_TASKS),
         Wanted(
             "TaskEventsTable",
             "TASK_EVENTS_TABLE_NAME",

@@ -1,4 +1,7 @@
-"""The diagnosis codes: every non-terminal child has exactly one, and so has the orchestration."""
+"""The diagnosis codes: every non-terminal child has exactly one, and so has the orchestration.
+
+A terminal child has one only if the platform's work on it was lost halfway.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ class Code(StrEnum):
     LOST_SKIP = "lost_skip"
     ABANDONED_CLAIM = "abandoned_claim"
     UNSTARTED_TASK = "unstarted_task"
+    LOST_RECOVERY = "lost_recovery"
+    LOST_UNSKIP = "lost_unskip"
     REFUSED = "refused"
     LONG_RUNNING = "long_running"
     MISSING_TASK = "missing_task"

@@ -12,32 +12,35 @@ consequence of one lost event is seen, and repaired, in one pass.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
+from typing import TypeGuard
 
 from reconciler.domain.budget import Budget, grant
 from reconciler.domain.codes import HEALTHY, Code, OrchestrationCode
 from reconciler.domain.graph import dependents_of, on_cycles, reachable
 from reconciler.domain.model import (
     FAILURE,
+    LONG_AGO,
     UNRELEASED,
     Child,
     ChildStatus,
+    Meta,
     Orchestration,
     Task,
     moment,
 )
 
-LONG_AGO = datetime.min.replace(tzinfo=UTC)
-"""Stands for a time that is missing or unreadable: the write conditions protect anyway."""
+MAX_AHEAD = timedelta(minutes=5)
+"""Clocks differ by less: a time further ahead of now is as good as unreadable."""
 
-_MOST_AHEAD = timedelta(days=1)
-"""No clock is so far ahead: a later time than that is as good as unreadable."""
+MAX_REINVOCATIONS = 3
+"""How often a task is invoked again before it is only surfaced."""
 
-MOST_ATTEMPTS = 3
-"""How often a task is invoked again, and a parent nudged, before it is only surfaced."""
+_UNSETTLED_CHANNEL = "api"
+"""Nobody waits for a roll-up there, so the platform posts none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,14 @@ class Evidence:
     ``tasks``: by task id; None where the row does not exist; absent where it could not be read.
     ``found``: by idempotency key, the task that stands under it or None; absent where nobody has
     looked. ``budget``: the free slots of the orchestration's user; None: nothing limits them.
+    ``iterations``: by sub-issue id, the latest iteration task that succeeded; empty where nobody
+    has looked.
     """
 
     tasks: Mapping[str, Task | None] = field(default_factory=dict)
     found: Mapping[str, Task | None] = field(default_factory=dict)
     budget: Budget | None = None
+    iterations: Mapping[str, Task] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,10 @@ class ChildDiagnosis:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The codes of an orchestration; ``children`` has the non-terminal ones, sorted by id."""
+    """The codes of an orchestration.
+
+    ``children``, sorted by id, has the non-terminal ones, and the terminal ones that are stuck.
+    """
 
     orchestration_id: str
     code: OrchestrationCode
@@ -107,6 +116,27 @@ def diagnose(
     return _Diagnoser(orchestration, evidence, policy, now).run()
 
 
+def due_since(
+    child: Child, meta: Meta | None, predecessors: Iterable[datetime | None], now: datetime
+) -> datetime:
+    """Return since when a child has been due; ``LONG_AGO`` where no time is known.
+
+    ``predecessors``: when each of them became what it is. The platform may just have added, retried
+    or un-skipped the child, which shows on its own row, or reopened the orchestration, which shows
+    on the meta row: then the live reconciler may be about to act, and the grace counts from there.
+    """
+    own = (child.since, meta.updated_at if meta is not None else None)
+    return _latest((*predecessors, *map(moment, own)), now)
+
+
+def _latest(times: Iterable[datetime | None], now: datetime) -> datetime:
+    return max((time for time in times if _believable(time, now)), default=LONG_AGO)
+
+
+def _believable(time: datetime | None, now: datetime) -> TypeGuard[datetime]:
+    return time is not None and time - now <= MAX_AHEAD
+
+
 class _Diagnoser:
     """One diagnosis at work; each step settles some of the children."""
 
@@ -127,6 +157,7 @@ class _Diagnoser:
         if self.orchestration.meta is None:
             return self._orphans()
         self._settle_released()
+        self._settle_reopened()
         unreleased = self._unreleased()
         self._settle_doomed(unreleased)
         self._settle_due(unreleased)
@@ -145,25 +176,32 @@ class _Diagnoser:
         reason: str,
         since: datetime | None = None,
         blockers: tuple[str, ...] = (),
+        task_id: str | None = None,
     ) -> None:
         known = None if since in {None, LONG_AGO} else since
         self.codes[child.sub_issue_id] = ChildDiagnosis(
-            child.sub_issue_id, code, reason, known, child.task_id, blockers
+            child.sub_issue_id, code, reason, known, task_id or child.task_id, blockers
         )
 
     def _past(self, since: datetime | None, wait: timedelta) -> bool:
-        if since is None or since - self.now > _MOST_AHEAD:
-            return True
-        return self.now - since >= wait
+        return not _believable(since, self.now) or self.now - since >= wait
+
+    def _due_since(self, child: Child, *predecessors: datetime) -> datetime:
+        return due_since(child, self.orchestration.meta, predecessors, self.now)
+
+    def _expired(self, child: Child) -> bool:
+        meta = self.orchestration.meta
+        times = (child.ttl, meta.ttl if meta is not None else None)
+        return any(ttl is not None and ttl <= self.now.timestamp() for ttl in times)
 
     @cached_property
     def _newest(self) -> datetime | None:
         # Asked by each of what may be thousands of children: reckoned once.
-        times = [moment(child.updated_at or child.created_at) for child in self.children.values()]
+        times = [moment(child.since or child.created_at) for child in self.children.values()]
         meta = self.orchestration.meta
         if meta is not None:
-            times.append(moment(meta.created_at))
-        return max((time for time in times if time is not None), default=None)
+            times += [moment(meta.created_at), moment(meta.updated_at)]
+        return max((time for time in times if _believable(time, self.now)), default=None)
 
     def _name(self, key: str) -> str:
         child = self.children.get(key)
@@ -200,9 +238,9 @@ class _Diagnoser:
         for key, child in self.children.items():
             # A terminal row is final whatever else is wrong with it.
             if child.status is ChildStatus.SUCCEEDED:
-                self.succeeded[key] = moment(child.updated_at) or LONG_AGO
+                self.succeeded[key] = moment(child.since) or LONG_AGO
             elif child.status in FAILURE:
-                self.failed[key] = moment(child.updated_at) or LONG_AGO
+                self.failed[key] = moment(child.since) or LONG_AGO
             elif child.problem is not None:
                 self._set(child, Code.MALFORMED_ROW, child.problem, moment(child.updated_at))
             elif child.status is None:
@@ -212,6 +250,33 @@ class _Diagnoser:
                 self._claim(child)
             elif child.status is ChildStatus.RELEASED:
                 self._released(child)
+
+    def _settle_reopened(self) -> None:
+        """Find terminal children that the platform meant to reopen, and did not."""
+        for key, child in self.children.items():
+            if child.status is ChildStatus.SKIPPED:
+                self._skipped(child)
+            elif child.status is ChildStatus.FAILED and key in self.evidence.iterations:
+                self._failed(child, self.evidence.iterations[key])
+
+    def _skipped(self, child: Child) -> None:
+        before = [self.children.get(key) for key in child.depends_on]
+        if self._expired(child) or any(p is None or p.sub_issue_id in self.failed for p in before):
+            return
+        times = (moment(p.since) or LONG_AGO for p in before if p is not None)
+        since = self._due_since(child, *times)
+        if self._past(since, self.policy.grace):
+            reason = "it is skipped, and none of its predecessors is failed or skipped any more"
+            self._set(child, Code.LOST_UNSKIP, reason, since)
+
+    def _failed(self, child: Child, iteration: Task) -> None:
+        finished = moment(iteration.finished_at)
+        failed = moment(child.updated_at)
+        if finished is None or failed is None or finished <= failed:
+            return
+        if self._past(self._due_since(child, finished), self.policy.grace):
+            reason = f"task {iteration.task_id} mended it, and nobody has recovered it"
+            self._set(child, Code.LOST_RECOVERY, reason, finished, task_id=iteration.task_id)
 
     def _claim(self, child: Child) -> None:
         since = moment(child.updated_at)
@@ -256,7 +321,9 @@ class _Diagnoser:
             self._set(child, code, task.problem, moment(task.updated_at))
         elif task.terminal:
             since = moment(task.finished_at)
-            if self._past(since, self.policy.grace):
+            meta = self.orchestration.meta
+            reopened = moment(meta.updated_at) if meta is not None else None
+            if self._past(_latest((since, reopened), self.now), self.policy.grace):
                 reason = f"its task is {task.status}, and the event was lost"
                 self._set(child, Code.LOST_TERMINAL, reason, since)
                 into = self.succeeded if task.outcome is ChildStatus.SUCCEEDED else self.failed
@@ -278,7 +345,7 @@ class _Diagnoser:
                 return
             if self._past(since, self.policy.start_timeout):
                 reason = "its task is still SUBMITTED: the pipeline never started it"
-                if task.invoke_count >= MOST_ATTEMPTS:
+                if task.invoke_count >= MAX_REINVOCATIONS:
                     reason += f", though it was invoked again {task.invoke_count} times"
                 self._set(child, Code.UNSTARTED_TASK, reason, since)
                 return
@@ -301,18 +368,18 @@ class _Diagnoser:
         """Failure closure: from the earliest failure on, so that each gets its earliest cause."""
         dependents = dependents_of({key: child.depends_on for key, child in unreleased.items()})
         for source in sorted(self.failed, key=lambda key: (self.failed[key], key)):
-            since = self.failed[source]
-            queue = deque([source])
+            queue = deque([(source, self.failed[source])])
             while queue:
-                cause = queue.popleft()
+                cause, since = queue.popleft()
                 # In order: what is reached by two ways names the same cause however rows come.
                 for key in sorted(dependents.get(cause, ())):
                     child = unreleased.get(key)
                     if child is None:
                         continue
                     del unreleased[key]
-                    queue.append(key)
-                    self._doom(child, cause, since)
+                    doomed_since = self._due_since(child, since)
+                    queue.append((key, doomed_since))
+                    self._doom(child, cause, doomed_since)
 
     def _doom(self, child: Child, cause: str, since: datetime) -> None:
         if self._past(since, self.policy.grace):
@@ -328,14 +395,14 @@ class _Diagnoser:
             if not all(predecessor in self.succeeded for predecessor in child.depends_on):
                 continue
             del unreleased[key]
-            since = max(
-                (self.succeeded[predecessor] for predecessor in child.depends_on),
-                default=moment(child.updated_at) or LONG_AGO,
-            )
-            if self._past(since, self.policy.grace):
-                due[key] = since
-            else:
+            since = self._due_since(child, *(self.succeeded[p] for p in child.depends_on))
+            if not self._past(since, self.policy.grace):
                 self._set(child, Code.WITHIN_GRACE, "it has just become due", since)
+            elif self._expired(child):
+                reason = "its row's time to live is over, so it gets no new work"
+                self._set(child, Code.WAITING, reason, since)
+            else:
+                due[key] = since
         self._allot(due)
 
     def _allot(self, due: dict[str, datetime]) -> None:
@@ -404,8 +471,9 @@ class _Diagnoser:
         return f"waits for {', '.join(names)}{more}"
 
     def _dangling(self, child: Child, missing: str | None, since: datetime | None) -> None:
-        newest = self._newest
-        if not self.orchestration.complete and not self._past(newest, self.policy.grace):
+        # Rows of an extension are written one after the other, before child_count is raised.
+        newest = self._due_since(child) if self.orchestration.complete else self._newest
+        if not self._past(newest, self.policy.grace):
             self._set(child, Code.WITHIN_GRACE, "not all rows of it are there yet", newest)
         elif missing is None:
             reason = "everything that it waits for depends on an id that has no row"
@@ -431,8 +499,8 @@ class _Diagnoser:
         newest = self._newest
         if meta is None:  # not reached: orphans are diagnosed apart
             return OrchestrationCode.ROWS_MISSING, "the meta row is missing", newest
-        finished = not self.codes
-        if finished and meta.settled:
+        open_count = sum(1 for key in self.codes if not self.children[key].terminal)
+        if not open_count and meta.settled:
             return OrchestrationCode.SETTLED, "the parent has been settled", newest
         counted = meta.child_count or 0
         if counted > len(self.children):
@@ -440,18 +508,26 @@ class _Diagnoser:
             if self._past(newest, self.policy.grace):
                 return OrchestrationCode.ROWS_MISSING, reason, newest
             return OrchestrationCode.IN_PROGRESS, reason, newest
-        if not finished:
-            reason = f"{len(self.codes)} of {len(self.children)} children are not finished"
+        if open_count:
+            reason = f"{open_count} of {len(self.children)} children are not finished"
             return OrchestrationCode.IN_PROGRESS, reason, newest
-        latest = max(
-            (moment(child.updated_at) or LONG_AGO for child in self.children.values()),
-            default=newest,
-        )
-        if self._past(latest, self.policy.grace):
-            since = None if latest == LONG_AGO else latest
+        why = self._never_settled(meta)
+        if why is not None:
+            return OrchestrationCode.SETTLED, why, newest
+        if self._past(newest, self.policy.grace):
             reason = "all children are terminal, and nobody has settled the parent"
-            return OrchestrationCode.UNSETTLED_PARENT, reason, since
-        return OrchestrationCode.IN_PROGRESS, "the last child has just finished", newest
+            return OrchestrationCode.UNSETTLED_PARENT, reason, newest
+        return OrchestrationCode.IN_PROGRESS, "the last change is still young", newest
+
+    def _never_settled(self, meta: Meta) -> str | None:
+        """Say why the platform settles no such parent, or None if it does."""
+        if not self.children:
+            return "it has no children, so there is nothing to settle"
+        if meta.channel == _UNSETTLED_CHANNEL:
+            return f"the platform settles no parent of the channel {meta.channel}"
+        if meta.ttl is not None and meta.ttl <= self.now.timestamp():
+            return "its time to live is over, so its parent is left as it is"
+        return None
 
 
 ACTIONABLE = frozenset(
@@ -462,6 +538,7 @@ ACTIONABLE = frozenset(
         Code.ABANDONED_CLAIM,
         Code.UNSTARTED_TASK,
         Code.MISSING_TASK_ID,
+        Code.LOST_RECOVERY,
     }
 )
 """Codes that the reconciler acts on by itself."""

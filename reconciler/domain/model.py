@@ -59,6 +59,10 @@ def moment(text: str | None) -> datetime | None:
         return None
 
 
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
+"""Stands for a time that is missing or unreadable: the write conditions protect anyway."""
+
+
 def timestamp(at: datetime) -> str:
     """Write a time as the platform does: ISO 8601 UTC, milliseconds, ``Z``."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -68,8 +72,10 @@ def timestamp(at: datetime) -> str:
 class Child:
     """A child row.
 
-    ``status`` is None for a status that is not known; ``problem`` says what is malformed. ``item``
-    is the row as it was read: whole, or only the attributes of the scan.
+    ``status`` is None for a status that is not known; ``problem`` says what is malformed.
+    ``effective_at``: when the state that our last write recorded had really come about, as long as
+    nobody has written to the row since. ``ttl``: epoch seconds. ``item`` is the row as it was read:
+    whole, or only the attributes of the scan.
     """
 
     orchestration_id: str
@@ -82,8 +88,15 @@ class Child:
     display_id: str | None = None
     created_at: str | None = None
     updated_at: str | None = None
+    effective_at: str | None = None
+    ttl: int | None = None
     problem: str | None = None
     item: Item = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def since(self) -> str | None:
+        """Since when it has been in its status: our own repair must not restart a grace."""
+        return self.effective_at or self.updated_at
 
     @property
     def terminal(self) -> bool:
@@ -108,12 +121,13 @@ class Child:
         task_id: str | None = None,
         branch_name: str | None = None,
     ) -> Child:
-        """Return the row as it is after a write of ours that set ``status`` at ``at``."""
+        """Return the row as it is after a write of ours: in ``status``, in effect since ``at``."""
         return replace(
             self,
             status=status,
             raw_status=status.value,
             updated_at=at,
+            effective_at=None,
             task_id=task_id or self.task_id,
             branch_name=branch_name or self.branch_name,
         )
@@ -130,6 +144,8 @@ class Meta:
     created_at: str | None
     updated_at: str | None
     settled: bool
+    channel: str = DEFAULT_CHANNEL
+    ttl: int | None = None
     item: Item = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -169,7 +185,11 @@ class Attempts:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task row, as far as a diagnosis needs it. What begins with ``invo``/``nudg`` is ours."""
+    """A task row, as far as a diagnosis needs it. What begins with ``invo``/``nudg`` is ours.
+
+    ``orchestration_id`` and ``sub_issue_id``: the child that it works for, whether or not the
+    child's row names it. ``iteration``: a person's fix, made by a comment on a finished child.
+    """
 
     task_id: str
     status: str
@@ -181,6 +201,9 @@ class Task:
     build_passed: bool | None = None
     idempotency_key: str | None = None
     branch_name: str | None = None
+    orchestration_id: str | None = None
+    sub_issue_id: str | None = None
+    iteration: bool = False
     ours: bool = False
     invoked_at: str | None = None
     invoke_count: int = 0

@@ -19,7 +19,6 @@ from datetime import datetime
 from reconciler.domain.diagnosis import Evidence, Policy, diagnose
 from reconciler.domain.model import (
     META,
-    TERMINAL_CHILD,
     UNRELEASED,
     Child,
     ChildStatus,
@@ -29,14 +28,15 @@ from reconciler.domain.model import (
 )
 from reconciler.domain.rows import is_marker, number, parse_meta, text
 
-_TERMINAL = frozenset(status.value for status in TERMINAL_CHILD)
+_FINISHED = frozenset({ChildStatus.SUCCEEDED.value, ChildStatus.FAILED.value})
 _ASSUMED_META = parse_meta({"orchestration_id": {"S": ""}, "sub_issue_id": {"S": META}})
 
 
 def plainly_settled(rows: Sequence[Item]) -> bool:
-    """Whether these rows of one orchestration are all of it, terminal, and its parent settled.
+    """Whether these rows are a whole orchestration with nothing left to do, its parent settled.
 
-    Most of a table is history; this is what it costs.
+    Most of a table is history; this is what it costs. A skipped child is looked at more closely: a
+    retry may have stopped before it got there.
     """
     meta: Item | None = None
     children = 0
@@ -47,7 +47,7 @@ def plainly_settled(rows: Sequence[Item]) -> bool:
         elif not is_marker(key):
             children += 1
             status = row.get("child_status")
-            if status is None or status.get("S") not in _TERMINAL:
+            if status is None or status.get("S") not in _FINISHED:
                 return False
     return (
         meta is not None

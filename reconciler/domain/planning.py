@@ -7,18 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from reconciler.domain.codes import Code
+from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.diagnosis import (
-    LONG_AGO,
-    MOST_ATTEMPTS,
+    MAX_AHEAD,
+    MAX_REINVOCATIONS,
     ChildDiagnosis,
     Diagnosis,
     Evidence,
     Policy,
 )
-from reconciler.domain.model import ChildStatus, Orchestration, Task, moment
+from reconciler.domain.model import LONG_AGO, ChildStatus, Orchestration, Task, moment
+
+MAX_NUDGE_PAUSE = timedelta(days=1)
+"""The pause between two touches of a task doubles up to here, and goes on: the live reconciler may
+have been down each time."""
+
+_MAX_DOUBLINGS = 17
+"""A second, doubled so often, is longer than the longest pause; no count can overflow a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +88,7 @@ class Reinvoke(Action):
 
 @dataclass(frozen=True, slots=True)
 class Nudge(Action):
-    """Touch the task that finished last, so that its terminal record is streamed once more."""
+    """Touch a finished task, so that its terminal record is streamed once more."""
 
     task: Task
 
@@ -169,7 +176,7 @@ def _reinvoke(
         return []
     if task.ours and task.invoked_at is None:
         return [Reinvoke(found.sub_issue_id, found.code, found.since, task, again=False)]
-    if task.invoke_count >= MOST_ATTEMPTS:
+    if task.invoke_count >= MAX_REINVOCATIONS:
         return []
     last = moment(task.invoked_at)
     # The pause doubles: a pipeline that is down is not helped by being hammered.
@@ -179,33 +186,60 @@ def _reinvoke(
     return [Reinvoke(found.sub_issue_id, found.code, found.since, task, again=True)]
 
 
-def plan_nudge(
+def plan_nudges(
     orchestration: Orchestration,
-    since: datetime | None,
-    tasks: Mapping[str, Task | None],
+    diagnosis: Diagnosis,
+    evidence: Evidence,
     policy: Policy,
     now: datetime,
-) -> tuple[Nudge | None, str]:
-    """Return the nudge that an unsettled parent needs now, or None, and why in a sentence.
+) -> tuple[tuple[Nudge, ...], str]:
+    """Return the tasks to touch now, and one sentence that says why, or why none.
 
-    ``tasks`` are those of its children, by task id.
+    A lost recovery comes first: it reopens the orchestration, and settles the parent in the end.
+    ``evidence.tasks`` must hold the tasks of its children.
+    """
+    wanted = [
+        Nudge(found.sub_issue_id, found.code, found.since, evidence.iterations[found.sub_issue_id])
+        for found in diagnosis.children.values()
+        if found.code is Code.LOST_RECOVERY
+    ]
+    if not wanted and diagnosis.code is OrchestrationCode.UNSETTLED_PARENT:
+        chosen = _tells_the_end(orchestration, evidence.tasks)
+        if chosen is None:
+            return (), "none of its children has a finished task that could be touched"
+        wanted = [Nudge(chosen[0], diagnosis.code, diagnosis.since, chosen[1])]
+    due = tuple(nudge for nudge in wanted if _may_be_touched(nudge.task, policy, now))
+    waiting = [nudge.task for nudge in wanted if nudge not in due]
+    said = [f"touch task {nudge.task.task_id}" for nudge in due]
+    said += [f"touched task {t.task_id} {t.nudge_count} times, nobody answered" for t in waiting]
+    return due, "; ".join(said)
+
+
+def _tells_the_end(
+    orchestration: Orchestration, tasks: Mapping[str, Task | None]
+) -> tuple[str, Task] | None:
+    """Return the child, and its task, whose terminal record changes no row if it comes again.
+
+    The live reconciler writes the verdict of the record over the row. So the task's verdict must
+    be the row's own; a mended child is succeeded, and names the task that failed. A success is the
+    best choice: no retry will ever reset its row while the record is on its way.
     """
     finished = [
-        (moment(task.finished_at) or LONG_AGO, key, task)
-        for key, child in sorted(orchestration.children.items())
-        if child.task_id is not None
-        and (task := tasks.get(child.task_id)) is not None
+        (task.outcome is ChildStatus.SUCCEEDED, moment(task.finished_at) or LONG_AGO, key, task)
+        for key, child in orchestration.children.items()
+        if (task := tasks.get(child.task_id or "")) is not None
         and task.terminal
-        and child.status in {ChildStatus.SUCCEEDED, ChildStatus.FAILED}
+        and child.status is task.outcome
     ]
     if not finished:
-        return None, "none of its children has a finished task that could be touched"
-    _, key, task = max(finished, key=lambda entry: entry[:2])
-    if task.nudge_count >= MOST_ATTEMPTS:
-        return None, f"task {task.task_id} has been touched {task.nudge_count} times, in vain"
+        return None
+    _, _, key, task = max(finished, key=lambda entry: entry[:3])
+    return key, task
+
+
+def _may_be_touched(task: Task, policy: Policy, now: datetime) -> bool:
     last = moment(task.nudged_at)
-    if task.nudge_count and last is not None:
-        due_at = last + policy.nudge_pause * 2**task.nudge_count
-        if now < due_at:
-            return None, f"task {task.task_id} was touched {task.nudge_count} times; waiting"
-    return Nudge(key, "unsettled_parent", since, task), f"touch task {task.task_id}"
+    if not task.nudge_count or last is None or last - now > MAX_AHEAD:
+        return True
+    doubled: timedelta = policy.nudge_pause * 2 ** min(task.nudge_count, _MAX_DOUBLINGS)
+    return now - last >= min(doubled, MAX_NUDGE_PAUSE)

@@ -10,6 +10,7 @@ from typing import Any
 
 from reconciler.domain.model import (
     ACTIVE_TASK,
+    DEFAULT_CHANNEL,
     META,
     TERMINAL_TASK,
     Attempts,
@@ -38,6 +39,10 @@ SCAN_ATTRIBUTES = (
     "rollup_posted_at",
     "created_at",
     "updated_at",
+    "channel_source",
+    "ttl",
+    "reconciler_written_at",
+    "reconciler_effective_at",
     "failures",
     "last_error",
     "last_failed_at",
@@ -56,6 +61,9 @@ ACTIVE_ATTRIBUTES = (
 )
 """What an index of active children has to project, its keys and the table's among them."""
 
+PREDECESSOR_ATTRIBUTES = (*ACTIVE_ATTRIBUTES, "reconciler_written_at", "reconciler_effective_at")
+"""What has to be read of a predecessor that an index of active children does not show."""
+
 TASK_ATTRIBUTES = (
     "task_id",
     "user_id",
@@ -67,6 +75,7 @@ TASK_ATTRIBUTES = (
     "build_passed",
     "idempotency_key",
     "branch_name",
+    "channel_metadata",
     "reconciler_sweep_id",
     "reconciler_invoked_at",
     "reconciler_invoke_count",
@@ -145,9 +154,19 @@ def parse_child(item: Item) -> Child:
         display_id=text(item, "display_id", "linear_identifier"),
         created_at=text(item, "created_at"),
         updated_at=text(item, "updated_at"),
+        effective_at=_effective_at(item),
+        ttl=number(item, "ttl"),
         problem=problem,
         item=item,
     )
+
+
+def _effective_at(item: Item) -> str | None:
+    """Return what our last write of a child row recorded, if it is still the last write."""
+    written = text(item, "reconciler_written_at")
+    if written is None or written != text(item, "updated_at"):
+        return None
+    return text(item, "reconciler_effective_at")
 
 
 def parse_meta(item: Item) -> Meta:
@@ -160,6 +179,8 @@ def parse_meta(item: Item) -> Meta:
         created_at=text(item, "created_at"),
         updated_at=text(item, "updated_at"),
         settled=text(item, "rollup_posted_at") is not None,
+        channel=text(item, "channel_source") or DEFAULT_CHANNEL,
+        ttl=number(item, "ttl"),
         item=item,
     )
 
@@ -207,6 +228,7 @@ def parse_task(item: Item) -> Task:
         problem = "the task's build_passed is not a boolean"
     # Of another status, it says since when the task was in that one.
     entered, _, since = (text(item, "status_created_at") or "").partition("#")
+    metadata = item.get("channel_metadata", {}).get("M") or {}
     return Task(
         task_id=item["task_id"]["S"],
         status=status,
@@ -218,6 +240,9 @@ def parse_task(item: Item) -> Task:
         build_passed=passed,
         idempotency_key=text(item, "idempotency_key"),
         branch_name=text(item, "branch_name"),
+        orchestration_id=text(metadata, "orchestration_id"),
+        sub_issue_id=text(metadata, "orchestration_sub_issue_id"),
+        iteration=text(metadata, "orchestration_iteration") == "true",
         ours="reconciler_sweep_id" in item,
         invoked_at=text(item, "reconciler_invoked_at"),
         invoke_count=number(item, "reconciler_invoke_count") or 0,

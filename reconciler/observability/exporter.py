@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
 from reconciler.domain.codes import Code, OrchestrationCode
-from reconciler.domain.diagnosis import MOST_ATTEMPTS
+from reconciler.domain.diagnosis import MAX_REINVOCATIONS
 from reconciler.observability.metrics import EXPORTED, METRICS, QUEUES, Labels
 from reconciler.observability.redis_metrics import SUM, bound_text, read_series
 from reconciler.settings import Settings
@@ -72,7 +72,7 @@ def repair_bounds(settings: Settings) -> dict[str, float]:
     interval = settings.sweep_interval_seconds
     grace = settings.stranded_grace_seconds
     # Tried at once, then after pauses of two, four, … times the first wait.
-    waits = sum(2**attempt for attempt in range(1, MOST_ATTEMPTS))
+    waits = sum(2**attempt for attempt in range(1, MAX_REINVOCATIONS))
     invoked = settings.orchestrator_function_arn is not None
     nudged = settings.settle_mode == "nudge"
     start = settings.task_start_timeout_seconds
@@ -84,6 +84,9 @@ def repair_bounds(settings: Settings) -> dict[str, float]:
         Code.ABANDONED_CLAIM: settings.claim_timeout_seconds,
         Code.UNSTARTED_TASK: start * (1 + waits if invoked else 1),
         Code.MISSING_TASK_ID: grace,
+        Code.LOST_RECOVERY: grace
+        + settings.full_scan_interval_seconds
+        + (interval * waits if nudged else 0),
         OrchestrationCode.UNSETTLED_PARENT: grace + unseen + (interval * waits if nudged else 0),
     }
     return {code.value: float(seconds + 2 * interval) for code, seconds in acted_on.items()}

@@ -53,6 +53,8 @@ RECOVERY_CODES = (
     Code.ABANDONED_CLAIM.value,
     Code.UNSTARTED_TASK.value,
     Code.MISSING_TASK_ID.value,
+    Code.LOST_RECOVERY.value,
+    Code.LOST_UNSKIP.value,
     "unsettled_parent",
 )
 """The codes that can be recovered from: those of ``reconciler_recoveries_total{code}``."""

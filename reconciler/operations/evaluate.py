@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from reconciler.clock import Clock
 from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import Policy
-from reconciler.domain.model import Attempts, ChildStatus, Orchestration, moment, timestamp
+from reconciler.domain.model import Attempts, Orchestration, moment, timestamp
 from reconciler.errors import DEFECTS, describe_error, lasting
 from reconciler.operations import context as to
 from reconciler.operations.context import (
@@ -25,7 +25,7 @@ from reconciler.operations.context import (
     count_stuck,
 )
 from reconciler.operations.counts import Counts
-from reconciler.operations.release import Releaser, known, stranded_seconds
+from reconciler.operations.release import Releaser, stranded_seconds
 from reconciler.operations.repair import Repairer
 from reconciler.operations.repair_pass import RepairPass, Withhold
 from reconciler.operations.reporting import Reporter
@@ -42,24 +42,6 @@ _MOST_DOUBLINGS = 15
 """Takes a second past the longest pause; one that fails for weeks must not overflow a time."""
 
 _LONGEST_ERROR_CHARACTERS = 500
-
-
-@dataclass(frozen=True, slots=True)
-class JustRefused:
-    """A child that we have failed ourselves: its dependents have no grace to wait for.
-
-    ``since``: since when it had been due, and they have been stranded; None: for long.
-    """
-
-    sub_issue_id: str
-    since: datetime | None
-
-    def dated(self, orchestration: Orchestration) -> Orchestration:
-        """Return the orchestration as if the child had failed when it became due."""
-        child = orchestration.children.get(self.sub_issue_id)
-        if child is None or child.status is not ChildStatus.FAILED:
-            return orchestration
-        return orchestration.with_child(replace(child, updated_at=known(self.since)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +65,6 @@ class Evaluator:
         orchestration_id: str,
         context: Context,
         dispatch: ReleaseDispatch | None = None,
-        just_refused: JustRefused | None = None,
     ) -> Evaluation | None:
         """Read, diagnose and repair one orchestration; None when it has no rows.
 
@@ -100,8 +81,6 @@ class Evaluator:
             if context.by_hand and orchestration.attempts is not None:
                 # A person's word ends a quarantine.
                 orchestration = replace(orchestration, attempts=None)
-            if just_refused is not None:
-                orchestration = just_refused.dated(orchestration)
             work = self._pass(orchestration, context, dispatch)
             try:
                 work.run()

@@ -11,8 +11,15 @@ from ulid import ULID
 
 from reconciler.clock import Clock
 from reconciler.domain.codes import Code
-from reconciler.domain.diagnosis import LONG_AGO, Policy
-from reconciler.domain.model import Child, Orchestration, moment
+from reconciler.domain.diagnosis import Policy, due_since
+from reconciler.domain.model import (
+    FAILURE,
+    LONG_AGO,
+    Child,
+    ChildStatus,
+    Orchestration,
+    moment,
+)
 from reconciler.errors import (
     DEFECTS,
     DefectError,
@@ -37,10 +44,11 @@ from reconciler.operations.context import (
 )
 from reconciler.operations.counts import Counts
 from reconciler.operations.coverage import Coverage
-from reconciler.operations.evaluate import Evaluator, JustRefused, counted_as
+from reconciler.operations.evaluate import Evaluator, counted_as
 from reconciler.operations.index_scan import IndexScan
 from reconciler.operations.pacing import PagePacer
 from reconciler.operations.release import stranded_seconds
+from reconciler.operations.repair_pass import RECOVERY_HORIZON
 from reconciler.operations.reporting import Reporter
 from reconciler.operations.scan import Parts, SegmentCursor, SegmentResult, SegmentScan, Step
 from reconciler.settings import Settings
@@ -121,7 +129,25 @@ class Reconciler:
         else:
             msg = "ACTIVE_INDEX_NAME is not set here, and this sweep was begun where it is"
             raise SettingsError(msg)
+        if cursor.segment == 0 and cursor.step == 0:
+            self._nominate_recoveries(nominate, cursor.sweep_id)
         return scan.run(cursor, out_of_time, nominate)
+
+    def _nominate_recoveries(self, nominate: Callable[[str], None], sweep_id: str) -> None:
+        """Nominate what an iteration has mended lately; no row tells whether it was recovered.
+
+        Asked by the first sweep in each ``FULL_SCAN_INTERVAL_SECONDS``.
+        """
+        now = self.clock()
+        every = self.settings.full_scan_interval_seconds
+        if now.timestamp() % every >= self.settings.sweep_interval_seconds:
+            return
+        try:
+            for name in self.tasks.orchestrations_iterated(now - RECOVERY_HORIZON):
+                nominate(name)
+        except ReconcilerError as error:
+            # The rest of the sweep does not need it; the next rotation looks as far back.
+            self.reporter.recoveries_unread(error, sweep_id)
 
     # -- one orchestration
 
@@ -215,7 +241,7 @@ class Reconciler:
         dispatch: ReleaseDispatch | None,
     ) -> ReleaseResult:
         orchestration, child = self._read(orchestration_id, sub_issue_id, depends_on)
-        since = due_since or due_moment(orchestration, child)
+        since = due_since or due_moment(orchestration, child, context.now)
         withheld = self.withhold(orchestration) if context.apply else None
         if withheld is not None:
             outcome = to.PAUSED if self.control.paused() is not None else to.REPORT_ONLY
@@ -231,10 +257,7 @@ class Reconciler:
             self.evaluator.forgive(orchestration_id)
         if result.applied and self._leads_on(result):
             # Dependents of a refused child are skipped, and of a finished one released, at once.
-            refused = JustRefused(sub_issue_id, since) if result.outcome == to.REFUSED else None
-            after = self.evaluator.evaluate(
-                orchestration_id, context, dispatch, just_refused=refused
-            )
+            after = self.evaluator.evaluate(orchestration_id, context, dispatch)
             if after is not None:
                 # What it consumed is metered by the release around it already.
                 counts += replace(after.counts, read_units=0.0, write_units=0.0, requests=0)
@@ -262,6 +285,44 @@ class Reconciler:
             msg = f"orchestration {orchestration_id} has no child {sub_issue_id}"
             raise UnknownChildError(msg)
         return whole, whole.children[sub_issue_id]
+
+    def unskip(
+        self, orchestration_id: str, sub_issue_id: str, *, report: bool = False
+    ) -> list[ActionOutcome]:
+        """Set a skipped child back to ``blocked``, and the dependents that were skipped for it.
+
+        A child is left alone where a predecessor is failed, skipped or missing. What is due then is
+        released when its grace is over.
+
+        Raises:
+            UnknownOrchestrationError, UnknownChildError: there is no such row.
+            TemporaryError, PermanentError: it could not be read or written.
+        """
+        context = self._context(None, by_hand=True, report=report)
+        orchestration, child = self._read(orchestration_id, sub_issue_id, None)
+        withheld = self.withhold(orchestration)
+        if withheld is not None:
+            return [_unskipped(child, to.PAUSED, withheld, context)]
+        wrong = _not_to_be_unskipped(orchestration, child)
+        if wrong is not None:
+            return [_unskipped(child, to.NO_LONGER_DUE, wrong, context)]
+        done: list[ActionOutcome] = []
+        waiting = [child]
+        while waiting:
+            child = waiting.pop(0)
+            result = self.evaluator.repairer.unskip(orchestration, child, context)
+            done.append(_unskipped(child, result.outcome, result.detail, context))
+            self.reporter.acted(orchestration_id, done[-1], context)
+            if result.outcome == to.DONE and result.child is not None:
+                orchestration = orchestration.with_child(result.child)
+                waiting += [
+                    row
+                    for row in orchestration.children.values()
+                    if child.sub_issue_id in row.depends_on
+                    and row not in waiting
+                    and _not_to_be_unskipped(orchestration, row) is None
+                ]
+        return done
 
     # -- control
 
@@ -315,15 +376,33 @@ def withheld_by(
     return None
 
 
-def due_moment(orchestration: Orchestration, child: Child) -> datetime | None:
-    """Return since when a child has been due, as far as its predecessors' rows tell."""
-    if not child.depends_on:
-        return moment(child.updated_at)
-    rows = (orchestration.children.get(key) for key in child.depends_on)
-    return max(
-        (found for row in rows if row and (found := moment(row.updated_at)) is not None),
-        default=None,
+def _not_to_be_unskipped(orchestration: Orchestration, child: Child) -> str | None:
+    """Say why a child is to stay as it is, or None if it is skipped for nothing."""
+    if child.status is not ChildStatus.SKIPPED:
+        return f"it is {child.raw_status}, not skipped"
+    for key in child.depends_on:
+        predecessor = orchestration.children.get(key)
+        if predecessor is None or predecessor.status in FAILURE:
+            state = "missing" if predecessor is None else predecessor.raw_status
+            return f"predecessor {key} is {state}"
+    return None
+
+
+def _unskipped(child: Child, outcome: str, detail: str, context: Context) -> ActionOutcome:
+    return ActionOutcome(
+        verb="unskip",
+        sub_issue_id=child.sub_issue_id,
+        code=Code.LOST_UNSKIP.value,
+        outcome=outcome,
+        applied=context.apply,
+        detail=detail,
     )
+
+
+def due_moment(orchestration: Orchestration, child: Child, now: datetime) -> datetime:
+    """Return since when a child has been due, as far as its predecessors' rows tell."""
+    rows = (orchestration.children.get(key) for key in child.depends_on)
+    return due_since(child, orchestration.meta, (moment(r.since) for r in rows if r), now)
 
 
 def _as_action(

@@ -14,9 +14,9 @@ from datetime import datetime
 from typing import Any
 
 from reconciler.domain.codes import Code
-from reconciler.domain.diagnosis import LONG_AGO
 from reconciler.domain.identity import task_id_for
 from reconciler.domain.model import (
+    LONG_AGO,
     TERMINAL_CHILD,
     UNRELEASED,
     Child,
@@ -165,8 +165,12 @@ class Releaser:
         if child.status not in UNRELEASED or child.problem is not None:
             detail: str = child.problem or f"it is {child.raw_status}"
             return ReleaseResult(to.NO_LONGER_DUE, child.task_id, detail=detail)
-        if orchestration.meta is None or orchestration.meta.problem is not None:
-            detail = (orchestration.meta and orchestration.meta.problem) or "it has no meta row"
+        meta = orchestration.meta
+        if meta is None or meta.problem is not None:
+            detail = (meta and meta.problem) or "it has no meta row"
+            return ReleaseResult(to.NO_LONGER_DUE, detail=detail)
+        if any(ttl is not None and ttl <= context.now.timestamp() for ttl in (child.ttl, meta.ttl)):
+            detail = "its row's time to live is over, so it gets no new work"
             return ReleaseResult(to.NO_LONGER_DUE, detail=detail)
         for key in child.depends_on:
             predecessor = orchestration.children.get(key)
@@ -221,7 +225,9 @@ class Releaser:
             metadata["reason"] = {"S": reason}
             lost = self.dynamodb.transact(
                 [
-                    self.orchestrations.set_refused(child, reason, timestamp(context.now)),
+                    self.orchestrations.set_refused(
+                        child, reason, timestamp(context.now), since or LONG_AGO
+                    ),
                     self.tasks.event(
                         concerned_task(child), "orchestration_recovered", metadata, context.now
                     ),

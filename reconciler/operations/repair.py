@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from reconciler.domain.model import Child, ChildStatus, Item, Orchestration, Task, timestamp
+from reconciler.domain.codes import Code
+from reconciler.domain.model import (
+    LONG_AGO,
+    Child,
+    ChildStatus,
+    Item,
+    Orchestration,
+    Task,
+    moment,
+    timestamp,
+)
 from reconciler.domain.planning import Adopt, Advance, Nudge, Reinvoke, ResetClaim, Skip
 from reconciler.domain.rows import parse_child
 from reconciler.domain.task import size_of
@@ -20,6 +30,7 @@ from reconciler.operations.release import (
     Releaser,
     audit_metadata,
     concerned_task,
+    known,
 )
 from reconciler.stores.conditions import Action
 from reconciler.stores.dynamodb import DynamoDB
@@ -75,7 +86,7 @@ class Repairer:
             at = timestamp(context.now)
             lost = self.dynamodb.transact(
                 [
-                    self.orchestrations.set_outcome(child, task.outcome, task.task_id, at),
+                    self.orchestrations.set_outcome(child, task, at),
                     self.tasks.event(task.task_id, RECOVERED, metadata, context.now),
                 ]
             )
@@ -102,10 +113,8 @@ class Repairer:
                 lost = self._skip_together(cause, pending, concerned, context)
                 for child in list(pending):
                     if lost is None:
-                        at = cause.updated_at
-                        results[child.sub_issue_id] = Repaired(
-                            to.DONE, child.moved(ChildStatus.SKIPPED, at)
-                        )
+                        skipped = child.moved(ChildStatus.SKIPPED, known(pending[child].since))
+                        results[child.sub_issue_id] = Repaired(to.DONE, skipped)
                     elif child.sub_issue_id in lost:
                         results[child.sub_issue_id] = lost[child.sub_issue_id]
                     else:
@@ -121,7 +130,10 @@ class Repairer:
             return None
         at = timestamp(context.now)
         transaction: list[Action] = [self.orchestrations.expect_failure(cause)]
-        transaction.extend(self.orchestrations.set_skipped(child, at) for child in pending)
+        transaction.extend(
+            self.orchestrations.set_skipped(child, at, action.since or LONG_AGO)
+            for child, action in pending.items()
+        )
         first, action = next(iter(pending.items()))
         metadata = audit_metadata(
             first, action.code, first.raw_status, ChildStatus.SKIPPED, action.since, context
@@ -200,8 +212,43 @@ class Repairer:
         )
         return Repaired(to.DONE, child, invoked)
 
-    def nudge(self, child: Child, action: Nudge, context: Context) -> Repaired:
-        """Touch a finished task, so that the live reconciler sees its end once more."""
+    def unskip(self, orchestration: Orchestration, child: Child, context: Context) -> Repaired:
+        """Set a skipped child back to ``blocked``, while no predecessor is failed or skipped.
+
+        The orchestration is open again with it, as after a recovery by the platform.
+        """
+        if context.apply:
+            at = timestamp(context.now)
+            before = [orchestration.children[key] for key in child.depends_on]
+            metadata = audit_metadata(
+                child,
+                Code.LOST_UNSKIP,
+                child.raw_status,
+                ChildStatus.BLOCKED,
+                moment(child.updated_at),
+                context,
+            )
+            transaction = [
+                self.orchestrations.set_unskipped(child, at),
+                self.orchestrations.set_reopened(child.orchestration_id, at),
+                self.tasks.event(concerned_task(child), RECOVERED, metadata, context.now),
+            ]
+            room = MAX_ACTIONS - len(transaction)
+            transaction += [self.orchestrations.expect_no_failure(row) for row in before[:room]]
+            lost = self.dynamodb.transact(transaction)
+            if lost is not None:
+                detail = "it, or what it depends on, has just changed"
+                return Repaired(to.LOST_RACE, child, detail=detail)
+        return Repaired(to.DONE, child.moved(ChildStatus.BLOCKED, timestamp(context.now)))
+
+    def nudge(
+        self, orchestration: Orchestration, child: Child, action: Nudge, context: Context
+    ) -> Repaired:
+        """Touch a finished task, so that the live reconciler sees its end once more.
+
+        Only while the child and the orchestration are as they were read: a person's fix or a retry
+        in between would be undone by the task's verdict.
+        """
         if context.apply:
             metadata = audit_metadata(
                 child, action.code, child.raw_status, "nudged", action.since, context
@@ -210,10 +257,12 @@ class Repairer:
                 [
                     self.tasks.set_nudged(action.task, context.now),
                     self.tasks.event(action.task.task_id, RECOVERED, metadata, context.now),
+                    self.orchestrations.expect_row(child),
+                    self.orchestrations.expect_meta(orchestration),
                 ]
             )
             if lost is not None:
-                return Repaired(to.LOST_RACE, child, detail="somebody else has just touched it")
+                return Repaired(to.LOST_RACE, child, detail="somebody else has just changed it")
         return Repaired(to.DONE, child, action.task)
 
 

@@ -15,9 +15,17 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import groupby
 
-from reconciler.domain.codes import HEALTHY, SURFACED, Code, OrchestrationCode
-from reconciler.domain.diagnosis import LONG_AGO, Diagnosis, Evidence, Policy, diagnose
-from reconciler.domain.model import FAILURE, Child, ChildStatus, Orchestration, Task
+from reconciler.domain.codes import HEALTHY, SURFACED, Code
+from reconciler.domain.diagnosis import Diagnosis, Evidence, Policy, diagnose
+from reconciler.domain.model import (
+    FAILURE,
+    LONG_AGO,
+    Child,
+    ChildStatus,
+    Orchestration,
+    Task,
+    moment,
+)
 from reconciler.domain.planning import (
     Action,
     Adopt,
@@ -29,7 +37,7 @@ from reconciler.domain.planning import (
     ResetClaim,
     Skip,
     plan,
-    plan_nudge,
+    plan_nudges,
 )
 from reconciler.errors import (
     DEFECTS,
@@ -61,6 +69,9 @@ OPERATORS_MISTAKES = (AccessError, SettingsError, TableMissingError)
 
 _STOPPING = (AccessError, GuardrailOutageError, StoreUnavailableError, TableMissingError)
 """After these, nothing else of the orchestration would succeed either."""
+
+RECOVERY_HORIZON = timedelta(days=2)
+"""How far back a recovery that was lost is looked for: eight full rotations of the table."""
 
 Withhold = Callable[[Orchestration], str | None]
 """Says why nothing is to be changed on an orchestration, or None."""
@@ -144,8 +155,8 @@ class RepairPass:
             self._release_all(releases)
         if self._stopped:
             self.now = self._diagnose()
-        elif self.now is not None and self.now.code is OrchestrationCode.UNSETTLED_PARENT:
-            self._settle_parent(self.now)
+        elif all(child.terminal for child in self._children.values()):
+            self._touch_finished()
 
     @property
     def _stopped(self) -> bool:
@@ -309,7 +320,7 @@ class RepairPass:
             case Reinvoke():
                 return repairer.reinvoke(child, action, context)
             case Nudge():
-                return repairer.nudge(child, action, context)
+                return repairer.nudge(self.orchestration, child, action, context)
         msg = f"no repair is known for {action.verb}"
         raise TypeError(msg)
 
@@ -458,21 +469,54 @@ class RepairPass:
             except ReconcilerError as error:
                 self.unread.append(error)  # what was done stands all the same, and is told
 
-    # -- the parent
+    # -- what the live reconciler did not hear of
 
-    def _settle_parent(self, diagnosis: Diagnosis) -> None:
-        if not self._settles:
+    def _touch_finished(self) -> None:
+        """Touch a finished task for a recovery that was lost, or a parent that nobody settled."""
+        meta = self.orchestration.meta
+        if meta is None or meta.user_id is None:
             return
-        task_ids = [c.task_id for c in self._children.values() if c.task_id is not None]
-        self._read_tasks(task_ids)
-        nudge, self._parent_note = plan_nudge(
-            self.orchestration, diagnosis.since, self._tasks, self._policy, self.context.now
+        try:
+            self._look_for_recoveries(meta.user_id)
+            for nudge in self._nudges(meta.user_id) if self._settles else ():
+                if self._begin(nudge):
+                    self._act_on(nudge)
+        except ReconcilerError as error:
+            self.unread.append(error)  # what was done by now stands, and is told
+
+    def _look_for_recoveries(self, user_id: str) -> None:
+        failed = [
+            moment(child.updated_at) or LONG_AGO
+            for child in self._children.values()
+            if child.status is ChildStatus.FAILED
+        ]
+        if not failed:
+            return
+        since = max(min(failed), self.context.now - RECOVERY_HORIZON)
+        name = self.orchestration.orchestration_id
+        iterations = self._tasks_store.iterations_of(user_id, name, since)
+        if iterations:
+            self._evidence = replace(self._evidence, iterations=iterations)
+            self.now = self._diagnose()
+            if not self.outcomes:
+                self.found = self.now
+
+    def _nudges(self, user_id: str) -> tuple[Nudge, ...]:
+        if self.now is None or self.now.healthy:
+            return ()
+        self._read_tasks(c.task_id for c in self._children.values() if c.task_id is not None)
+        nudges, self._parent_note = plan_nudges(
+            self.orchestration, self.now, self._evidence, self._policy, self.context.now
         )
-        if nudge is None:
-            return
+        if not nudges:
+            return ()
+        # Asked last, since most of the time there is nothing to touch.
+        running = self._tasks_store.unfinished_of(user_id, self.orchestration.orchestration_id)
+        if running:
+            self._parent_note = f"task {running[0]} still works for it, so nothing is touched yet"
+            return ()
         self._ask_whether_to_apply()
-        if self._begin(nudge):
-            self._act_on(nudge)
+        return nudges
 
     # -- how it stands
 

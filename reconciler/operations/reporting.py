@@ -70,6 +70,13 @@ class Reporter:
         """Say what is stuck and not repaired: once in each sweep."""
         log.warning("orch.sweep.stuck", **asdict(entry), sweep_id=context.sweep_id)
 
+    def recoveries_unread(self, error: ReconcilerError, sweep_id: str) -> None:
+        """Say that nobody could look for recoveries that were lost."""
+        self.metrics.increment("reconciler_errors_total", kind=error.kind)
+        log.warning(
+            "orch.recoveries.unread", error_kind=error.kind, detail=str(error), sweep_id=sweep_id
+        )
+
     def failed(self, orchestration_id: str, error: ReconcilerError, context: Context) -> None:
         """Say that an orchestration could not be evaluated."""
         self.metrics.increment("reconciler_errors_total", kind=error.kind)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from reconciler.domain.model import (
     FAILURE,
+    LONG_AGO,
     META,
     UNRELEASED,
     Attempts,
@@ -19,10 +21,14 @@ from reconciler.domain.model import (
     ChildStatus,
     Item,
     Orchestration,
+    Task,
+    moment,
+    timestamp,
 )
 from reconciler.domain.rows import (
     ACTIVE_ATTRIBUTES,
     ATTEMPTS_MARKER,
+    PREDECESSOR_ATTRIBUTES,
     SCAN_ATTRIBUTES,
     parse_child,
     parse_orchestration,
@@ -170,7 +176,7 @@ class OrchestrationStore:
             self.table,
             wanted,
             consistent=False,
-            attributes=ACTIVE_ATTRIBUTES,
+            attributes=PREDECESSOR_ATTRIBUTES,
         )
         children = map(parse_child, items or ())
         return {(child.orchestration_id, child.sub_issue_id): child for child in children}
@@ -221,9 +227,19 @@ class OrchestrationStore:
         return {"orchestration_id": {"S": orchestration_id}, "sub_issue_id": {"S": sub_issue_id}}
 
     def _change(
-        self, child: Child, values: dict[str, str], build: Expression, *conditions: str
+        self,
+        child: Child,
+        values: dict[str, str],
+        build: Expression,
+        *conditions: str,
+        since: datetime | None = None,
     ) -> Action:
+        """Set ``values`` of a child row; ``since``: when the new status had really come about."""
         typed = {name: {"S": value} for name, value in values.items()}
+        if since is not None:
+            # Should we die before its dependents are repaired, their grace does not start anew.
+            typed["reconciler_written_at"] = typed["updated_at"]
+            typed["reconciler_effective_at"] = {"S": timestamp(since)}
         key = self._key(child.orchestration_id, child.sub_issue_id)
         return update(self.table, key, build.assign(typed), all_of(*conditions), build)
 
@@ -232,6 +248,28 @@ class OrchestrationStore:
         build = Expression()
         condition = build.equals("child_status", ChildStatus.SUCCEEDED)
         key = self._key(predecessor.orchestration_id, predecessor.sub_issue_id)
+        return check(self.table, key, condition, build)
+
+    def expect_row(self, child: Child) -> Action:
+        """Condition: the child is in the status, and names the task, that we know of."""
+        build = Expression()
+        named = {} if child.task_id is None else {"child_task_id": {"S": child.task_id}}
+        condition = all_of(
+            build.equals("child_status", child.raw_status),
+            build.unchanged("child_task_id", named),
+        )
+        return check(
+            self.table, self._key(child.orchestration_id, child.sub_issue_id), condition, build
+        )
+
+    def expect_meta(self, orchestration: Orchestration) -> Action:
+        """Condition: nobody has reopened or settled the orchestration since it was read."""
+        build = Expression()
+        read = orchestration.meta.item if orchestration.meta is not None else {}
+        condition = all_of(
+            build.unchanged("rollup_posted_at", read), build.unchanged("updated_at", read)
+        )
+        key = self._key(orchestration.orchestration_id, META)
         return check(self.table, key, condition, build)
 
     def expect_failure(self, predecessor: Child) -> Action:
@@ -281,24 +319,26 @@ class OrchestrationStore:
             conditions.append(build.unchanged("updated_at", child.item))
         return self._change(child, values, build, *conditions)
 
-    def set_outcome(self, child: Child, outcome: ChildStatus, task_id: str, at: str) -> Action:
-        """``released`` → ``succeeded``/``failed``, if it still runs that task (I4)."""
+    def set_outcome(self, child: Child, task: Task, at: str) -> Action:
+        """``released`` → what its terminal task says, if it still runs that task (I4)."""
         build = Expression()
         return self._change(
             child,
-            {"child_status": outcome, "updated_at": at},
+            {"child_status": task.outcome, "updated_at": at},
             build,
             build.equals("child_status", ChildStatus.RELEASED),
-            build.equals("child_task_id", task_id),
+            build.equals("child_task_id", task.task_id),
+            since=moment(task.finished_at) or LONG_AGO,
         )
 
-    def set_skipped(self, child: Child, at: str) -> Action:
+    def set_skipped(self, child: Child, at: str, since: datetime) -> Action:
         """``blocked``/``ready`` → ``skipped``, if it is still the attempt that was read."""
         build = Expression()
         values = {"child_status": ChildStatus.SKIPPED.value, "updated_at": at}
-        return self._change(child, values, build, *self._still_unreleased(child, build))
+        unreleased = self._still_unreleased(child, build)
+        return self._change(child, values, build, *unreleased, since=since)
 
-    def set_refused(self, child: Child, reason: str, at: str) -> Action:
+    def set_refused(self, child: Child, reason: str, at: str, since: datetime) -> Action:
         """``blocked``/``ready`` → ``failed`` with the reason, if it is still what was read."""
         build = Expression()
         values = {
@@ -306,7 +346,8 @@ class OrchestrationStore:
             "failure_reason": reason,
             "updated_at": at,
         }
-        return self._change(child, values, build, *self._still_unreleased(child, build))
+        unreleased = self._still_unreleased(child, build)
+        return self._change(child, values, build, *unreleased, since=since)
 
     def set_claim_reset(self, child: Child, at: str) -> Action:
         """Abandoned ``releasing`` → ``ready``, if nobody has touched the row since it was read."""
@@ -318,7 +359,36 @@ class OrchestrationStore:
             build.equals("child_status", ChildStatus.RELEASING),
             build.unchanged("updated_at", child.item),
             build.unchanged("child_task_id", child.item),
+            since=moment(child.updated_at) or LONG_AGO,
         )
+
+    def set_unskipped(self, child: Child, at: str) -> Action:
+        """``skipped`` → ``blocked``, if nobody has touched the row since it was read."""
+        build = Expression()
+        return self._change(
+            child,
+            {"child_status": ChildStatus.BLOCKED, "updated_at": at},
+            build,
+            build.equals("child_status", ChildStatus.SKIPPED),
+            build.unchanged("updated_at", child.item),
+            build.unchanged("depends_on", child.item),
+        )
+
+    def expect_no_failure(self, predecessor: Child) -> Action:
+        """Condition: the predecessor exists, and is neither ``failed`` nor ``skipped``."""
+        build = Expression()
+        exists = f"attribute_exists({build.name('child_status')})"
+        condition = all_of(exists, f"NOT ({build.one_of('child_status', FAILURE)})")
+        key = self._key(predecessor.orchestration_id, predecessor.sub_issue_id)
+        return check(self.table, key, condition, build)
+
+    def set_reopened(self, orchestration_id: str, at: str) -> Action:
+        """Take the mark off that says that the parent was settled; the meta row must exist."""
+        build = Expression()
+        change = build.assign({"updated_at": {"S": at}})
+        change += f" REMOVE {build.name('rollup_posted_at')}"
+        exists = f"attribute_exists({build.name('child_count')})"
+        return update(self.table, self._key(orchestration_id, META), change, exists, build)
 
     # -- our own record of failed attempts
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from reconciler.domain.identity import event_id_for
-from reconciler.domain.model import Item, Task, timestamp
+from reconciler.domain.model import ChildStatus, Item, Task, timestamp
 from reconciler.domain.rows import TASK_ATTRIBUTES, parse_task
 from reconciler.domain.task import TaskDraft
 from reconciler.errors import ThrottledError
@@ -16,6 +16,25 @@ from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.orchestrations import MAX_KEYS_PER_BATCH, batch_get
 
 _EVENT_TTL_SECONDS = 90 * 86_400
+
+_UNFINISHED = (("AWAITING_APPROVAL", "AWAITING_APPROVAL"), ("FINALIZING", "SUBMITTED"))
+"""First and last of the unfinished statuses, in the order of an index: no finished one is between
+them, and a new one is more likely to be."""
+
+
+def _only_iterations() -> dict[str, Any]:
+    return {
+        "FilterExpression": "#metadata.#iteration = :true",
+        "ExpressionAttributeNames": {
+            "#metadata": "channel_metadata",
+            "#iteration": "orchestration_iteration",
+        },
+        "ExpressionAttributeValues": {":true": {"S": "true"}},
+    }
+
+
+def _is_success(task: Task) -> bool:
+    return task.terminal and task.outcome is ChildStatus.SUCCEEDED
 
 
 class TaskStore:
@@ -89,6 +108,93 @@ class TaskStore:
             IndexName="UserStatusIndex",
             KeyConditionExpression="user_id = :user AND begins_with(status_created_at, :status)",
             ExpressionAttributeValues={":user": {"S": user_id}, ":status": {"S": "SUBMITTED#"}},
+        )
+        return [item["task_id"]["S"] for item in items]
+
+    def unfinished_of(self, user_id: str, orchestration_id: str) -> list[str]:
+        """Return the ids of a user's unfinished tasks that work for an orchestration.
+
+        Iteration and restack tasks are named by no row, so they are found by their user. The index
+        is eventually consistent; what it names is read again.
+
+        Raises:
+            TemporaryError, PermanentError: it cannot be said whether there are any.
+        """
+        ids = [
+            task_id
+            for first, last in _UNFINISHED
+            for task_id in self._of_user(user_id, f"{first}#", f"{last}#~")
+        ]
+        tasks = self.read_all(ids).values()
+        return [
+            task.task_id
+            for task in tasks
+            if task is not None and not task.terminal and task.orchestration_id == orchestration_id
+        ]
+
+    def iterations_of(
+        self, user_id: str, orchestration_id: str, since: datetime
+    ) -> dict[str, Task]:
+        """Return, by sub-issue id, the last successful iteration task that ended after ``since``.
+
+        Raises:
+            TemporaryError, PermanentError: it cannot be said whether there are any.
+        """
+        first, last = f"COMPLETED#{timestamp(since)}", "COMPLETED#~"
+        ids = self._of_user(user_id, first, last, _only_iterations())
+        found: dict[str, Task] = {}
+        for task in self._succeeded(ids):
+            key = task.sub_issue_id
+            if key is None or task.orchestration_id != orchestration_id:
+                continue
+            if key not in found or (task.finished_at or "") > (found[key].finished_at or ""):
+                found[key] = task
+        return found
+
+    def orchestrations_iterated(self, since: datetime) -> list[str]:
+        """Return the orchestrations of which an iteration task made after ``since`` succeeded.
+
+        Reads what StatusIndex holds of completed tasks since then.
+
+        Raises:
+            TemporaryError, PermanentError: as ``DynamoDB.call``.
+        """
+        request = _only_iterations()
+        request["ExpressionAttributeNames"]["#status"] = "status"
+        request["ExpressionAttributeValues"] |= {
+            ":status": {"S": "COMPLETED"},
+            ":since": {"S": timestamp(since)},
+        }
+        items = self._dynamodb.query(
+            TableName=self.table,
+            IndexName="StatusIndex",
+            KeyConditionExpression="#status = :status AND created_at >= :since",
+            ProjectionExpression="task_id",
+            **request,
+        )
+        tasks = self._succeeded([item["task_id"]["S"] for item in items])
+        return sorted({t.orchestration_id for t in tasks if t.orchestration_id is not None})
+
+    def _succeeded(self, task_ids: Iterable[str]) -> list[Task]:
+        tasks = self.read_all(task_ids).values()
+        return [t for t in tasks if t is not None and t.iteration and _is_success(t)]
+
+    def _of_user(
+        self, user_id: str, first: str, last: str, only: Mapping[str, Any] | None = None
+    ) -> list[str]:
+        """Return the ids of a user's tasks between two values of ``status_created_at``.
+
+        ``only``: a filter, with its names and values.
+        """
+        request = dict(only or {})
+        values = {":user": {"S": user_id}, ":first": {"S": first}, ":last": {"S": last}}
+        request["ExpressionAttributeValues"] = request.get("ExpressionAttributeValues", {}) | values
+        items = self._dynamodb.query(
+            TableName=self.table,
+            IndexName="UserStatusIndex",
+            KeyConditionExpression="user_id = :user AND status_created_at BETWEEN :first AND :last",
+            ProjectionExpression="task_id",
+            **request,
         )
         return [item["task_id"]["S"] for item in items]
 

@@ -224,7 +224,7 @@ CASES = (
     Case(
         "a cascade of skips",
         skip_cascade,
-        {"Scan": 1, "Query": 1, "GetItem": 1, "TransactWriteItems": 9},
+        {"Scan": 1, "Query": 2, "GetItem": 1, "TransactWriteItems": 9},
         2.5,
         72.0,
         9,
@@ -232,7 +232,7 @@ CASES = (
     Case(
         "a hundred and fifty skips of one cause",
         wide_skip,
-        {"Scan": 1, "Query": 1, "GetItem": 1, "TransactWriteItems": 2},
+        {"Scan": 1, "Query": 2, "GetItem": 1, "TransactWriteItems": 2},
         16.0,
         20.0,
         150,
@@ -248,9 +248,9 @@ CASES = (
     Case(
         "an unsettled parent",
         unsettled_parent,
-        {"Scan": 1, "Query": 1, "BatchGetItem": 1, "GetItem": 1, "TransactWriteItems": 1},
+        {"Scan": 1, "Query": 3, "BatchGetItem": 1, "GetItem": 1, "TransactWriteItems": 1},
         3.5,
-        16.0,
+        20.0,
         1,
     ),
     Case("quarantined", quarantined, {"Scan": 1, "Query": 1}, 1.5, 0.0, 0),

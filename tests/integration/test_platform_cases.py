@@ -33,6 +33,8 @@ OURS = {
     "reconciler_invoked_at",
     "reconcile_nudged_at",
     "reconcile_nudge_count",
+    "reconciler_written_at",
+    "reconciler_effective_at",
 }
 """What only we write."""
 

@@ -120,7 +120,9 @@ def use_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     run_cron_sweep(reconciler, reconciler.settings, holder="cron")
     reconciler.sweeps.recorded()
     waiting = world.seed({f"c{n}": [] for n in range(3)})
-    run_inline_sweep(reconciler, reconciler.settings, segments=1)
+    # The first sweep of a rotation, which looks for lost recoveries.
+    first = world.reconciler(full_scan_interval_seconds=300)
+    run_inline_sweep(first, first.settings, segments=1)
     reconciler.release(waiting, "c0", sweep_id="s", depends_on=())
     reconciler.pause("try", "me")
     reconciler.resume()

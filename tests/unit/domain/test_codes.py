@@ -11,7 +11,7 @@ def test_the_codes_are_those_of_the_contract() -> None:
         "lost_terminal", "lost_skip", "abandoned_claim", "unstarted_task", "refused",
         "long_running", "missing_task", "missing_task_id", "dangling_dependency",
         "dependency_cycle", "orphan_row", "unknown_status", "malformed_row",
-        "idempotency_conflict", "check_failed", "quarantined",
+        "idempotency_conflict", "check_failed", "quarantined", "lost_recovery", "lost_unskip",
     }  # fmt: skip
     assert {code.value for code in OrchestrationCode} == {
         "in_progress", "settled", "unsettled_parent", "rows_missing",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
@@ -21,7 +22,7 @@ from reconciler.domain.planning import (
     ResetClaim,
     Skip,
     plan,
-    plan_nudge,
+    plan_nudges,
 )
 from tests.support.strategies import NOW, ORCHESTRATION_ID, POLICY, ago
 
@@ -212,36 +213,53 @@ def ended(task_id: str, seconds: float, **fields: int | str) -> Task:
     return replace(Task(task_id, "COMPLETED", completed_at=ago(seconds)), **fields)  # type: ignore[arg-type]
 
 
-def nudge(children: list[Child], *tasks: Task) -> tuple[Nudge | None, str]:
+def nudges(
+    children: list[Child],
+    *tasks: Task,
+    iterations: Mapping[str, Task] | None = None,
+    code: OrchestrationCode = OrchestrationCode.UNSETTLED_PARENT,
+) -> tuple[tuple[Nudge, ...], str]:
     whole = Orchestration(ORCHESTRATION_ID, None, {c.sub_issue_id: c for c in children})
-    return plan_nudge(whole, AT, {task.task_id: task for task in tasks}, POLICY, NOW)
+    recoveries = iterations or {}
+    found = Diagnosis(
+        ORCHESTRATION_ID,
+        code,
+        "",
+        AT,
+        {key: diagnosed(key, Code.LOST_RECOVERY) for key in recoveries},
+    )
+    evidence = Evidence(tasks={task.task_id: task for task in tasks}, iterations=recoveries)
+    return plan_nudges(whole, found, evidence, POLICY, NOW)
 
 
-SUCCEEDED = [child("a", ChildStatus.SUCCEEDED, "A"), child("b", ChildStatus.FAILED, "B")]
+def failed(task: Task) -> Task:
+    return replace(task, status="FAILED")
 
 
-def test_the_task_that_finished_last_is_touched() -> None:
-    for order in (SUCCEEDED, SUCCEEDED[::-1]):
-        found, why = nudge(order, ended("A", 60), ended("B", 59))
-        assert found is not None
-        assert (found.sub_issue_id, found.task.task_id, found.since) == ("b", "B", AT)
-        assert "B" in why
-    found, _ = nudge(SUCCEEDED, ended("A", 58), ended("B", 59))
-    assert found is not None
-    assert found.task.task_id == "A"
+BOTH = [child("a", ChildStatus.SUCCEEDED, "A"), child("b", ChildStatus.FAILED, "B")]
 
 
-def test_of_two_that_finished_together_the_same_is_touched_each_time() -> None:
-    found, _ = nudge(SUCCEEDED, ended("A", 60), ended("B", 60))
-    assert found is not None
+def test_a_success_is_touched_rather_than_a_failure() -> None:
+    """A retry may reset the row of a failed task while its record is on its way."""
+    for order in (BOTH, BOTH[::-1]):
+        (found,), why = nudges(order, ended("A", 60), failed(ended("B", 1)))
+        assert (found.sub_issue_id, found.task.task_id, found.since) == ("a", "A", AT)
+        assert "A" in why
+
+
+def test_of_successes_the_last_is_touched() -> None:
+    rows = [child("a", ChildStatus.SUCCEEDED, "A"), child("b", ChildStatus.SUCCEEDED, "B")]
+    for first, second, expected in ((60, 59, "b"), (58, 59, "a"), (60, 60, "b")):
+        (found,), _ = nudges(rows, ended("A", first), ended("B", second))
+        assert found.sub_issue_id == expected
+    odd = replace(ended("B", 1), completed_at="odd")
+    (found,), _ = nudges(rows, ended("A", 60), odd)
+    assert found.sub_issue_id == "a", "a finish that cannot be read counts as long ago"
+
+
+def test_a_failure_is_touched_where_nothing_succeeded() -> None:
+    (found,), _ = nudges([BOTH[1]], failed(ended("B", 1)))
     assert found.sub_issue_id == "b"
-
-
-def test_a_finish_that_cannot_be_read_counts_as_long_ago() -> None:
-    odd = replace(ended("B", 60), completed_at="odd")
-    found, _ = nudge(SUCCEEDED, ended("A", 60), odd)
-    assert found is not None
-    assert found.sub_issue_id == "a"
 
 
 @pytest.mark.parametrize(
@@ -251,14 +269,18 @@ def test_a_finish_that_cannot_be_read_counts_as_long_ago() -> None:
         ([child("a", ChildStatus.SUCCEEDED)], (ended("A", 1),)),
         ([child("a", ChildStatus.SUCCEEDED, "A")], ()),
         ([child("a", ChildStatus.SUCCEEDED, "A")], (Task("A", "RUNNING"),)),
-        ([child("a", ChildStatus.SKIPPED, "A")], (ended("A", 1),)),
+        ([child("a", ChildStatus.SKIPPED, "A")], (failed(ended("A", 1)),)),
+        ([child("a", ChildStatus.SUCCEEDED, "A")], (failed(ended("A", 1)),)),
+        ([child("a", ChildStatus.SUCCEEDED, "A")], (ended("A", 1, build_passed=False),)),
+        ([child("a", ChildStatus.FAILED, "A")], (ended("A", 1),)),
     ],
 )
-def test_without_a_finished_task_nobody_can_be_touched(
+def test_a_task_is_touched_only_if_its_verdict_is_the_rows(
     children: list[Child], tasks: tuple[Task, ...]
 ) -> None:
-    found, why = nudge(children, *tasks)
-    assert found is None
+    """Else the live reconciler would write its verdict over the row (I4)."""
+    found, why = nudges(children, *tasks)
+    assert found == ()
     assert "none of its children" in why
 
 
@@ -270,22 +292,43 @@ def test_without_a_finished_task_nobody_can_be_touched(
         (1, 600, True),
         (2, 1199, False),
         (2, 1200, True),
-        (3, 10**6, False),
+        (8, 76_799, False),
+        (8, 76_800, True),
+        (9, 86_399, False),
+        (9, 86_400, True),
+        (10**6, 86_400, True),
+        (1, -301, True),
     ],
 )
-def test_nudges_double_their_pause_and_three_are_enough(
+def test_the_pause_between_touches_doubles_up_to_a_day(
     count: int,
     seconds: int,
     due: bool,  # noqa: FBT001
 ) -> None:
     task = ended("A", 9000, nudge_count=count, nudged_at=ago(seconds))
-    found, why = nudge([SUCCEEDED[0]], task)
-    assert (found is not None) is due
-    assert due or str(count) in why
+    found, why = nudges([BOTH[0]], task)
+    assert bool(found) is due
+    assert due or f"{count} times" in why
 
 
 def test_a_nudge_without_a_time_does_not_wait() -> None:
-    assert nudge([SUCCEEDED[0]], ended("A", 9000, nudge_count=1))[0] is not None
+    assert nudges([BOTH[0]], ended("A", 9000, nudge_count=1))[0]
+
+
+def test_a_lost_recovery_comes_before_the_parent() -> None:
+    """It reopens the orchestration; that settles the parent in the end."""
+    fix = ended("I", 600)
+    for code in OrchestrationCode.UNSETTLED_PARENT, OrchestrationCode.SETTLED:
+        found, why = nudges(BOTH, ended("A", 60), iterations={"b": fix}, code=code)
+        assert [(n.sub_issue_id, n.task, n.code) for n in found] == [("b", fix, "lost_recovery")]
+        assert "I" in why
+    tried = replace(fix, nudge_count=1, nudged_at=ago(1))
+    found, why = nudges(BOTH, ended("A", 60), iterations={"b": tried})
+    assert (found, "1 times" in why) == ((), True)
+
+
+def test_a_settled_parent_needs_no_touch() -> None:
+    assert nudges(BOTH, ended("A", 60), code=OrchestrationCode.SETTLED) == ((), "")
 
 
 def test_verbs_are_words() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +21,7 @@ from reconciler.operations import release as release_module
 from reconciler.operations import repair_pass as repair_pass_module
 from reconciler.operations.context import ActionOutcome, Context, ReleaseRequest, Stuck
 from reconciler.operations.counts import Counts
-from reconciler.operations.evaluate import JustRefused, count, counted_as
+from reconciler.operations.evaluate import count, counted_as
 from reconciler.stores.budget import BudgetStore
 from tests.support.world import World
 from tests.unit.operations.test_release import context, whole
@@ -229,20 +228,30 @@ def test_what_does_not_exist_has_no_evaluation(world: World) -> None:
 # -- a child that we have failed ourselves
 
 
-def test_a_child_that_was_refused_failed_when_it_became_due(world: World) -> None:
-    found = world.seed({"a": [], "b": ["a"]}, {"a": "failed"}, age=5)
-    read = whole(world, found)
-    since = world.clock() - timedelta(hours=1)
-    dated = JustRefused("a", since).dated(read)
-    assert dated.children["a"] == replace(read.children["a"], updated_at=world.ago(3600))
-    assert JustRefused("a", None).dated(read).children["a"].updated_at is None
-    assert JustRefused("b", since).dated(read) is read, "it is not failed, so it was not refused"
-    assert JustRefused("gone", since).dated(read) is read
-    evaluator = world.reconciler().evaluator
-    assert evaluator.evaluate(found, context(world)).counts.skipped == 0  # type: ignore[union-attr]
-    evaluation = evaluator.evaluate(found, context(world), just_refused=JustRefused("a", since))
-    assert evaluation is not None
-    assert evaluation.counts.skipped == 1
+def test_our_own_write_does_not_restart_a_grace(world: World) -> None:
+    """The worker may die between a write and the repairs that it makes due."""
+    found = world.seed({"a": [], "b": ["a"]}, {"a": "failed"})
+    world.change(
+        found,
+        "a",
+        updated_at=world.ago(5),
+        reconciler_written_at=world.ago(5),
+        reconciler_effective_at=world.ago(3600),
+    )
+    (skipped,) = evaluate(world, found).actions
+    assert (skipped.verb, skipped.sub_issue_id, skipped.stranded_seconds) == ("skip", "b", 3600.0)
+
+
+def test_somebody_elses_write_does_restart_it(world: World) -> None:
+    found = world.seed({"a": [], "b": ["a"]}, {"a": "failed"})
+    world.change(
+        found,
+        "a",
+        updated_at=world.ago(5),
+        reconciler_written_at=world.ago(60),
+        reconciler_effective_at=world.ago(3600),
+    )
+    assert evaluate(world, found).actions == ()
 
 
 def test_who_waits_for_a_slot_is_remembered_for_three_intervals(make_world: MakeWorld) -> None:

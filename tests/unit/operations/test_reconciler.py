@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.domain.diagnosis import LONG_AGO
+from reconciler.domain.model import LONG_AGO
 from reconciler.errors import (
     DefectError,
     ThrottledError,
@@ -123,10 +123,10 @@ def test_a_child_has_been_due_since_its_last_predecessor_ended(world: World) -> 
         "c": {"updated_at": {"S": "yesterday"}},
     }
     graph = {"a": [], "b": [], "c": [], "d": ["a", "b", "c", "gone"], "e": ["c", "gone"]}
-    read = whole(world, world.seed(graph, rows=rows))
-    due = {key: due_moment(read, child) for key, child in read.children.items()}
-    ten, one = (world.clock() - timedelta(minutes=minutes) for minutes in (10, 1))
-    assert due == {"a": ten, "b": one, "c": None, "d": one, "e": None}
+    read = whole(world, world.seed(graph, rows=rows, age=1200))
+    due = {key: due_moment(read, child, world.clock()) for key, child in read.children.items()}
+    seeded, ten, one = (world.clock() - timedelta(minutes=minutes) for minutes in (20, 10, 1))
+    assert due == {"a": ten, "b": one, "c": seeded, "d": one, "e": seeded}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,8 @@ def test_latency_goes_by_what_the_evaluation_knew_and_else_by_the_rows(
 
 
 def test_where_no_time_is_known_no_latency_is_told(world: World) -> None:
-    found = world.seed({"a": []}, rows={"a": {"updated_at": {"NULL": True}}})
+    unknown = {"updated_at": {"NULL": True}}
+    found = world.seed({"a": []}, rows={"a": unknown}, meta=unknown)
     assert world.reconciler().release(found, "a", **SWEEP).outcome == "released"
     assert "reconciler_recovery_latency_seconds" not in world.metrics.observations
 

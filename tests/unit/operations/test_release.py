@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.domain.diagnosis import LONG_AGO
-from reconciler.domain.model import Orchestration
+from reconciler.domain.model import LONG_AGO, Orchestration
 from reconciler.errors import PipelineUnavailableError
 from reconciler.operations import release as release_module
 from reconciler.operations.context import Context, ReleaseResult, Unpaced

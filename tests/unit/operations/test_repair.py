@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.domain.model import Child, ChildStatus, Orchestration, Task
+from reconciler.domain.model import Child, ChildStatus, Orchestration, Task, timestamp
 from reconciler.domain.planning import Adopt, Advance, Nudge, Reinvoke, ResetClaim, Skip
 from reconciler.operations.context import Context
 from reconciler.operations.repair import Repaired, Repairer
@@ -104,7 +104,7 @@ def test_what_is_skipped_together_leaves_one_event_that_names_all(world: World) 
         results = skip(world, read, ["b", "c"], given)
         assert [r.outcome for r in results] == ["done", "done"]
         assert [r.child for r in results] == [
-            read.children[key].moved(ChildStatus.SKIPPED, read.children["a"].updated_at)
+            read.children[key].moved(ChildStatus.SKIPPED, timestamp(since(world)))
             for key in ("b", "c")
         ]
         assert (world.statuses(found)["b"] == "skipped") is given.apply
@@ -212,12 +212,55 @@ def test_a_repeated_invocation_is_counted_and_a_first_one_is_not(
 
 def test_a_nudge_that_comes_second_says_so(world: World) -> None:
     found = world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"})
-    child, task = whole(world, found).children["a"], task_of(world, found, "a")
+    read, task = whole(world, found), task_of(world, found, "a")
+    child = read.children["a"]
     action = Nudge("a", "unsettled_parent", since(world), task)
-    results = [repairer(world).nudge(child, action, given) for given in both(world)]
+    results = [repairer(world).nudge(read, child, action, given) for given in both(world)]
     assert [(r.outcome, r.child, r.task) for r in results] == [("done", child, task)] * 2
-    late = repairer(world).nudge(child, action, context(world))
+    late = repairer(world).nudge(read, child, action, context(world))
     assert (late.outcome, late.child) == ("lost_race", child)
-    assert late.detail == "somebody else has just touched it"
+    assert late.detail == "somebody else has just changed it"
     assert task_of(world, found, "a").nudge_count == 1
+    assert len(world.events("orchestration_recovered")) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("a", {"child_status": "succeeded"}),
+        ("a", {"child_task_id": "another"}),
+        ("#meta", {"updated_at": "2026-01-01T00:00:00.000Z"}),
+        ("#meta", {"rollup_posted_at": "2026-01-01T00:00:00.000Z"}),
+    ],
+)
+def test_nothing_is_touched_beside_a_persons_fix(
+    world: World, key: str, change: dict[str, str]
+) -> None:
+    """The task's verdict would be written over what the person has just changed (I4)."""
+    found = world.seed({"a": []}, {"a": "failed"}, tasks={"a": "FAILED"})
+    read, task = whole(world, found), task_of(world, found, "a")
+    world.change(found, key, **change)
+    action = Nudge("a", "unsettled_parent", since(world), task)
+    late = repairer(world).nudge(read, read.children["a"], action, context(world))
+    assert late.outcome == "lost_race"
+    assert task_of(world, found, "a").nudge_count == 0
+
+
+def test_a_child_is_unskipped_only_beside_sound_predecessors(world: World) -> None:
+    graph = {"a": [], "b": [], "c": ["a", "b"]}
+    settled = {"rollup_posted_at": {"S": world.ago(60)}}
+    found = world.seed(graph, {"a": "succeeded", "c": "skipped"}, meta=settled)
+    read = whole(world, found)
+    world.change(found, "b", child_status="failed")
+    late = repairer(world).unskip(read, read.children["c"], context(world))
+    assert (late.outcome, world.statuses(found)["c"]) == ("lost_race", "skipped")
+    world.change(found, "b", child_status="ready")
+    for given in both(world):
+        done = repairer(world).unskip(read, read.children["c"], given)
+        assert (done.outcome, done.child and done.child.status) == ("done", ChildStatus.BLOCKED)
+        stands = world.rows(found)
+        assert (stands["c"]["child_status"]["S"] == "blocked") is given.apply
+        assert ("rollup_posted_at" not in stands["#meta"]) is given.apply
+    again = repairer(world).unskip(read, read.children["c"], context(world))
+    assert again.outcome == "lost_race"
     assert len(world.events("orchestration_recovered")) == 1

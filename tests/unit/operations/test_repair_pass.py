@@ -403,8 +403,9 @@ def test_a_task_that_is_adopted_takes_no_slot_from_what_it_makes_due(
 def test_who_has_been_due_for_nobody_knows_how_long_waits_as_the_oldest(
     budgeted: World,
 ) -> None:
-    undated = {key: {"updated_at": {"NULL": True}} for key in "abc"}
-    found = budgeted.seed({"a": [], "b": [], "c": []}, rows=undated)
+    undated = {"updated_at": {"NULL": True}}
+    rows = dict.fromkeys("abc", undated)
+    found = budgeted.seed({"a": [], "b": [], "c": []}, rows=rows, meta=undated)
     assert evaluate(budgeted, found).counts.stuck == {"over_budget": 1}
     (row,) = [
         row
@@ -444,7 +445,7 @@ def test_a_parent_is_nudged_only_where_that_is_wished_and_it_is_said_what_comes(
 
 
 def test_an_orchestration_without_any_task_is_surfaced_with_the_reason(world: World) -> None:
-    found = world.seed({"a": []}, {"a": "skipped"})
+    found = world.seed({"a": []}, {"a": "failed"})
     (stuck,) = evaluate(world, found).stuck
     assert stuck.reason.startswith("all children are terminal, and nobody has settled the parent; ")
 

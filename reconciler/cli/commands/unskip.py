@@ -1,0 +1,37 @@
+"""``reconciler unskip``: a child that was skipped for nothing, back to ``blocked``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from reconciler.cli.console import print_json, progress
+from reconciler.cli.main import EXIT_WRONG
+from reconciler.cli.wiring import reconciler_for_cli, settings_for_cli
+from reconciler.observability.printable import printable
+from reconciler.operations import context as to
+
+
+@click.command()
+@click.argument("orchestration_id")
+@click.argument("sub_issue_id")
+@click.option("--report", is_flag=True, help="Say what would be done, and change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON.")
+def unskip(orchestration_id: str, sub_issue_id: str, *, report: bool, as_json: bool) -> None:
+    """Set a skipped child back to blocked, with the dependents that were skipped for it.
+
+    Only while none of its predecessors is failed or skipped. The child is released like any other
+    once it is due and STRANDED_GRACE_SECONDS have passed.
+    """
+    reconciler = reconciler_for_cli(settings_for_cli())
+    with progress(f"Setting back {printable(sub_issue_id)}", quiet=as_json):
+        done = reconciler.unskip(orchestration_id, sub_issue_id, report=report)
+    if as_json:
+        print_json([asdict(action) for action in done])
+    for action in () if as_json else done:
+        said = "blocked" if action.outcome == to.DONE else f"{action.outcome}, {action.detail}"
+        would = "" if action.applied else "nothing was changed: "
+        click.echo(printable(f"{action.sub_issue_id}: {would}{said}"))
+    wrong = any(action.outcome != to.DONE for action in done)
+    click.get_current_context().exit(EXIT_WRONG if wrong else 0)

@@ -71,6 +71,18 @@ class GuardrailOutageError(GuardrailUnavailableError):
     """The guardrail answers nobody at present."""
 
 
+class BudgetUnavailableError(TemporaryError):
+    """The monthly budgets of a user cannot be told, so nothing of theirs is released."""
+
+    kind = "budget_unavailable"
+
+
+class RepoUnusableError(TemporaryError):
+    """The row of a repo in RepoTable holds a value that no task can be created with."""
+
+    kind = "repo_unusable"
+
+
 class PipelineUnavailableError(TemporaryError):
     """The task exists, and its pipeline could not be invoked; the next sweep invokes it."""
 
@@ -120,6 +132,8 @@ ERROR_KINDS = (
     "throttled",
     "transaction_conflict",
     "guardrail_unavailable",
+    "budget_unavailable",
+    "repo_unusable",
     "pipeline_unavailable",
     "table_missing",
     "access",

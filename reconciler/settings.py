@@ -64,6 +64,14 @@ class Settings(BaseModel):
     repo_table_name: str | None = Field(
         default=None, description="RepoTable; unset: every repo counts as onboarded"
     )
+    budget_table_name: str | None = Field(
+        default=None,
+        description="BudgetTable; unset: no monthly budgets. Needs USER_POOL_ID",
+    )
+    user_pool_id: str | None = Field(
+        default=None,
+        description="Cognito user pool whose groups are the teams that have monthly budgets",
+    )
 
     # What else a release touches
     orchestrator_function_arn: str | None = Field(
@@ -203,6 +211,13 @@ class Settings(BaseModel):
     def _login_is_whole(self) -> Self:
         if self.broker_username is not None and self.broker_password is None:
             raise ValueError("BROKER_PASSWORD is unset, but BROKER_USERNAME is set: one needs both")
+        return self
+
+    @model_validator(mode="after")
+    def _monthly_budgets_are_whole(self) -> Self:
+        if self.budget_table_name is not None and self.user_pool_id is None:
+            msg = "USER_POOL_ID is unset, but BUDGET_TABLE_NAME is set: monthly budgets need both"
+            raise ValueError(msg)
         return self
 
     @model_validator(mode="after")

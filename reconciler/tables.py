@@ -71,9 +71,10 @@ TASK = Table(
 TASK_EVENTS = Table(keys=("task_id", "event_id"), ttl=True)
 USER_CONCURRENCY = Table(keys=("user_id",))
 REPO = Table(keys=("repo",))
+BUDGET = Table(keys=("scope_key", "period"))
 
 
-def create_tables(  # noqa: D417 - the five names are what they say
+def create_tables(  # noqa: D417 - the six names are what they say
     client: DynamoDBClient,
     *,
     orchestration: str,
@@ -81,6 +82,7 @@ def create_tables(  # noqa: D417 - the five names are what they say
     task_events: str,
     user_concurrency: str | None = None,
     repo: str | None = None,
+    budget: str | None = None,
     active_index: str | None = None,
 ) -> None:
     """Create the tables under these names; those that exist are left as they are.
@@ -96,6 +98,7 @@ def create_tables(  # noqa: D417 - the five names are what they say
         (task_events, TASK_EVENTS),
         (user_concurrency, USER_CONCURRENCY),
         (repo, REPO),
+        (budget, BUDGET),
     ]
     for name, table in wanted:
         if name is not None:
@@ -111,6 +114,7 @@ def create_tables_of(client: DynamoDBClient, settings: Settings) -> None:
         task_events=settings.task_events_table_name,
         user_concurrency=settings.user_concurrency_table_name,
         repo=settings.repo_table_name,
+        budget=settings.budget_table_name,
         active_index=settings.active_index_name,
     )
 

@@ -1,4 +1,4 @@
-"""What is asked of AWS: credentials, the clock, the tables, the task pipeline, the guardrail."""
+"""What is asked of AWS: credentials, clock, tables, task pipeline, guardrail and user pool."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError
 from reconciler.clock import Clock
 from reconciler.doctor.asking import Answer, Kind, ask
 from reconciler.doctor.findings import Finding, failure, ok, warning
-from reconciler.doctor.permissions import check_permissions
+from reconciler.doctor.permissions import PROBE_KEY, check_permissions
 from reconciler.doctor.shapes import CHECK as TABLES
 from reconciler.doctor.shapes import (
     ORCHESTRATIONS,
@@ -64,6 +64,8 @@ def examine_aws(settings: Settings, session: boto3.Session, clock: Clock) -> Ite
         yield from _examine_table(client, wanted, answer)
     yield from _pipeline(settings, session, config)
     yield from _guardrail(settings, session, config)
+    if settings.budget_table_name is not None:
+        yield _teams(settings, session, config)
 
 
 def _credentials(session: boto3.Session, client: DynamoDBClient, first: Answer) -> Finding:
@@ -183,3 +185,21 @@ def _guardrail(settings: Settings, session: boto3.Session, config: Config) -> It
     else:
         advice = "correct GUARDRAIL_ID and GUARDRAIL_VERSION: unscreened, nothing is released"
         yield failure("guardrail", "Bedrock", f"{name}: {answer.said}", advice)
+
+
+def _teams(settings: Settings, session: boto3.Session, config: Config) -> Finding:
+    """Ask for the groups of a user that does not exist: Cognito checks the permission first."""
+    pool = settings.user_pool_id
+    client = session.client("cognito-idp", config=config)
+    answer = ask(client, "admin_list_groups_for_user", UserPoolId=pool, Username=PROBE_KEY, Limit=1)
+    if answer.kind is Kind.ANSWERED or answer.said.startswith("UserNotFoundException"):
+        return ok("teams", "Cognito", f"may list the groups of the users of {pool}")
+    match answer.kind:
+        case Kind.DENIED:
+            advice = "allow cognito-idp:AdminListGroupsForUser, as deploy/iam/policy.json has it"
+        case Kind.MISSING:
+            advice = "correct USER_POOL_ID, or the region"
+        case _:
+            advice = "see that USER_POOL_ID and the network are right, and try again"
+    said = f"{pool}: {answer.said}; until it answers, nothing is released"
+    return failure("teams", "Cognito", said, advice)

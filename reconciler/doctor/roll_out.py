@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from reconciler.doctor.findings import Finding, ok, warning
 from reconciler.doctor.workers import judge_last_sweep
-from reconciler.errors import ReconcilerError
+from reconciler.errors import ReconcilerError, RepoUnusableError
 from reconciler.settings import Settings
 from reconciler.stores.control import ControlStore
 from reconciler.stores.repos import RepoStore
@@ -47,19 +47,26 @@ def examine_roll_out(
     yield ok("roll-out", "repairs", _extent(settings))
     try:
         pause = control.paused()
-        absent = [
-            repo for repo in sorted(settings.repair_only_repos) if not repos.read(repo).onboarded
-        ]
+        problems = {repo: _problem(repos, repo) for repo in sorted(settings.repair_only_repos)}
     except ReconcilerError:
         return  # the findings about the tables say so already
-    for repo in absent:
-        said = f"{repo} of REPAIR_ONLY_REPOS is not onboarded: its children would be refused"
-        yield warning("roll-out", repo, said, "see its row in the RepoTable")
+    for repo, problem in problems.items():
+        if problem is not None:
+            yield warning("roll-out", repo, problem, "see its row in the RepoTable")
     if pause is None:
         yield ok("roll-out", "pause", "not paused")
     else:
         said = f"paused since {pause.since} by {pause.by}: {pause.reason}"
         yield warning("roll-out", "pause", said, "reconciler resume")
+
+
+def _problem(repos: RepoStore, repo: str) -> str | None:
+    try:
+        if repos.read(repo).onboarded:
+            return None
+    except RepoUnusableError as error:
+        return f"{error} Until then its children wait."
+    return f"{repo} of REPAIR_ONLY_REPOS is not onboarded: its children would be refused"
 
 
 def _extent(settings: Settings) -> str:

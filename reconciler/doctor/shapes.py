@@ -14,6 +14,7 @@ from typing import Any
 from reconciler.doctor.findings import Finding, failure, ok, warning
 from reconciler.settings import Settings
 from reconciler.tables import (
+    BUDGET,
     ORCHESTRATION,
     REPO,
     TASK,
@@ -77,6 +78,9 @@ def wanted_tables(settings: Settings) -> list[Wanted]:
         found.append(Wanted(title, setting, budget, USER_CONCURRENCY))
     if settings.repo_table_name is not None:
         found.append(Wanted("RepoTable", "REPO_TABLE_NAME", settings.repo_table_name, REPO))
+    if settings.budget_table_name is not None:
+        title, setting = "BudgetTable", "BUDGET_TABLE_NAME"
+        found.append(Wanted(title, setting, settings.budget_table_name, BUDGET))
     return found
 
 

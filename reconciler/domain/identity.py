@@ -11,6 +11,7 @@ from ulid import ULID
 from reconciler.domain.model import moment
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_REPO = re.compile(r"(?!\.+/)[A-Za-z0-9._-]+/(?!\.+$)[A-Za-z0-9._-]+")
 _NOT_SLUG = re.compile(r"[^a-z0-9]+")
 _SLUG_LENGTH = 50
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -19,6 +20,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def valid_idempotency_key(key: str) -> bool:
     """Whether the platform accepts ``key``."""
     return _KEY.fullmatch(key) is not None
+
+
+def valid_repo(repo: str) -> bool:
+    """Whether the platform takes ``repo`` for the name of a repository, ``owner/name``."""
+    return _REPO.fullmatch(repo) is not None
 
 
 def derived_ulid(seed: str, at: datetime | None) -> str:

@@ -6,6 +6,7 @@ Nothing here raises on a row: what is not understood is kept, with the reason, a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from reconciler.domain.model import (
@@ -101,6 +102,19 @@ def number(item: Item, name: str) -> int | None:
     value = item.get(name)
     raw = value.get("N") if value is not None else None
     return int(raw) if isinstance(raw, str) and raw.isascii() and raw.isdigit() else None
+
+
+def decimal(item: Item, name: str) -> Decimal | None:
+    """Return a finite number of any size and sign, else None."""
+    value = item.get(name)
+    raw = value.get("N") if value is not None else None
+    if not isinstance(raw, str):
+        return None
+    try:
+        found = Decimal(raw)
+    except InvalidOperation:
+        return None
+    return found if found.is_finite() else None
 
 
 def plain(value: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any JSON-like value may stand there

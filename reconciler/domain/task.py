@@ -12,17 +12,18 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, NoReturn
 
-from reconciler.domain.identity import slug, task_id_for, valid_idempotency_key
+from reconciler.domain.identity import slug, task_id_for, valid_idempotency_key, valid_repo
 from reconciler.domain.model import DEFAULT_CHANNEL, Child, Item, Orchestration, timestamp
-from reconciler.domain.rows import text
+from reconciler.domain.rows import decimal, text
 
 WORKFLOW_ID = "coding/new-task-v1"
 WORKFLOW_VERSION = "1.0.0"
 MAX_DESCRIPTION_CHARACTERS = 10_000
 MAX_ATTACHMENTS = 10
+MAX_ATTACHMENT_BYTES = 50 * 1024 * 1024
 DEFAULT_APPROVAL_GATE_CAP = 50
-MAX_ITEM_BYTES = 400 * 1024 - 2048
-"""DynamoDB's limit, with room for what only we write and for the platform's first updates."""
+MAX_ITEM_BYTES = 384 * 1024
+"""DynamoDB takes 400 KB. The rest is for the user's teams and for the platform's updates."""
 
 _MOST_LEVELS = 30
 """DynamoDB nests 32 deep; the list of attachments and the record itself are two."""
@@ -64,81 +65,98 @@ _AS_EVERY_TASK: Item = {
     "workflow_ref": {"S": WORKFLOW_ID},
     "resolved_workflow": {"M": {"id": {"S": WORKFLOW_ID}, "version": {"S": WORKFLOW_VERSION}}},
     "approval_gate_count": {"N": "0"},
+    "approval_gate_cap": {"N": str(DEFAULT_APPROVAL_GATE_CAP)},
 }
 
 
-def draft_task(
-    orchestration: Orchestration,
-    child: Child,
-    *,
-    now: datetime,
-    approval_gate_cap: int = DEFAULT_APPROVAL_GATE_CAP,
-) -> TaskDraft | Refusal:
+def draft_task(orchestration: Orchestration, child: Child, *, now: datetime) -> TaskDraft | Refusal:
     """Build the task of ``child``, whose predecessors all succeeded; its meta row must be sound.
 
-    Whether the repo is onboarded and the text passes the guardrail is asked elsewhere.
+    What only a table or a service knows (the repo, the budget, the guardrail) is asked elsewhere.
     """
     meta = orchestration.meta
     if meta is None or meta.user_id is None or meta.repo is None:
         return Refusal("The meta row is incomplete; seed the orchestration again.")
-    key = child.idempotency_key
-    if not valid_idempotency_key(key):
-        return _unusable(key)
     own = own_text(child)
-    description = describe(meta.item, own)
-    if len(description) > MAX_DESCRIPTION_CHARACTERS:
-        return _too_long(description)
     channel = text(meta.item, "channel_source") or DEFAULT_CHANNEL
-    repo = text(child.item, "repo") or meta.repo
-    task_id = task_id_for(key, child.created_at)
-    branch = f"bgagent/{task_id}/{slug(own.partition(chr(10))[0])}"
     metadata = channel_metadata(orchestration, child, channel)
     attachments, warnings = collect_attachments(meta.item, child)
-    at = timestamp(now)
+    task_id = task_id_for(child.idempotency_key, child.created_at)
+    strings = {
+        "task_id": task_id,
+        "user_id": meta.user_id,
+        "repo": text(child.item, "repo") or meta.repo,
+        "task_description": describe(meta.item, own),
+        "branch_name": f"bgagent/{task_id}/{slug(own.partition(chr(10))[0])}",
+        "idempotency_key": child.idempotency_key,
+        "channel_source": channel,
+        "status_created_at": f"SUBMITTED#{timestamp(now)}",
+        "created_at": timestamp(now),
+        "updated_at": timestamp(now),
+    }
     item: dict[str, Any] = {
         **_AS_EVERY_TASK,
-        "task_id": {"S": task_id},
-        "user_id": {"S": meta.user_id},
-        "repo": {"S": repo},
-        "task_description": {"S": description},
-        "branch_name": {"S": branch},
-        "idempotency_key": {"S": key},
-        "channel_source": {"S": channel},
-        "channel_metadata": {"M": {name: {"S": value} for name, value in metadata.items()}},
-        "status_created_at": {"S": f"SUBMITTED#{at}"},
-        "created_at": {"S": at},
-        "updated_at": {"S": at},
-        "approval_gate_cap": {"N": str(approval_gate_cap)},
+        **_typed_strings(strings),
+        "channel_metadata": {"M": _typed_strings(metadata)},
+        **_indexed_by_issue(channel, metadata),
     }
-    item |= _indexed_by_issue(channel, metadata)
     if attachments:
         item["attachments"] = {"L": attachments}
-    size = size_of(item)
-    if size > MAX_ITEM_BYTES:
-        return _too_large(size)
-    return TaskDraft(task_id, branch, key, description, repo, channel, item, tuple(warnings))
-
-
-def _unusable(key: str) -> Refusal:
-    return Refusal(
-        f"The idempotency key {key[:160]!r} is not of the form [A-Za-z0-9_-]{{1,128}}; "
-        "the sub-issue's id cannot be used. Create the sub-issue anew and retry."
+    return _refuse_invalid(item) or TaskDraft(
+        task_id=task_id,
+        branch_name=strings["branch_name"],
+        idempotency_key=child.idempotency_key,
+        description=strings["task_description"],
+        repo=strings["repo"],
+        channel_source=channel,
+        item=item,
+        warnings=tuple(warnings),
     )
 
 
-def _too_long(description: str) -> Refusal:
-    return Refusal(
-        f"The task's description has {len(description)} characters, and at most "
-        f"{MAX_DESCRIPTION_CHARACTERS} are allowed. Shorten the sub-issue or the parent "
-        "issue, then retry."
-    )
+def _typed_strings(values: Mapping[str, str]) -> dict[str, Any]:
+    return {name: {"S": value} for name, value in values.items()}
 
 
-def _too_large(size: int) -> Refusal:
-    return Refusal(
-        f"The task would take {size} bytes with its attachments, and at most {MAX_ITEM_BYTES} "
-        "can be stored. Remove attachments from the sub-issue or the parent issue, then retry."
-    )
+def _refuse_invalid(item: Item) -> Refusal | None:
+    """Return why the platform would never create a task like this one, or None."""
+    key, repo = item["idempotency_key"]["S"], item["repo"]["S"]
+    if not valid_idempotency_key(key):
+        return Refusal(
+            f"The idempotency key {key[:160]!r} is not of the form [A-Za-z0-9_-]{{1,128}}; "
+            "the sub-issue's id cannot be used. Create the sub-issue anew and retry."
+        )
+    if not valid_repo(repo):
+        return Refusal(
+            f"{repo[:160]!r} is not the name of a repository (owner/name). Correct the project's "
+            "repository, then start the orchestration again."
+        )
+    length = len(item["task_description"]["S"])
+    if length > MAX_DESCRIPTION_CHARACTERS:
+        return Refusal(
+            f"The task's description has {length} characters, and at most "
+            f"{MAX_DESCRIPTION_CHARACTERS} are allowed. Shorten the sub-issue or the parent "
+            "issue, then retry."
+        )
+    return _refuse_large(item)
+
+
+def _refuse_large(item: Item) -> Refusal | None:
+    attachments = item.get("attachments", {"L": []})["L"]
+    size = sum(decimal(record["M"], "size_bytes") or 0 for record in attachments)
+    if size > MAX_ATTACHMENT_BYTES:
+        return Refusal(
+            f"The attachments have {size:f} bytes together, and at most {MAX_ATTACHMENT_BYTES} "
+            "are allowed. Remove attachments from the sub-issue or the parent issue, then retry."
+        )
+    stored = size_of(item)
+    if stored > MAX_ITEM_BYTES:
+        return Refusal(
+            f"The task would take {stored} bytes with its attachments, and at most "
+            f"{MAX_ITEM_BYTES} can be stored. Remove attachments from the sub-issue or the parent "
+            "issue, then retry."
+        )
+    return None
 
 
 def _indexed_by_issue(channel: str, metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -156,11 +174,12 @@ def own_text(child: Child) -> str:
     if child.is_integration:
         return INTEGRATION_INSTRUCTIONS
     title = text(child.item, "title") or ""
-    heading = ": ".join(part for part in (child.display_id, title) if part)
+    heading = ": ".join(part for part in (child.display_id or "", title) if part.strip())
     body = text(child.item, "description") or ""
     if body.strip() == title.strip():
         body = ""
-    return "\n\n".join(part for part in (heading, body) if part.strip()).rstrip()
+    own = "\n\n".join(part for part in (heading, body) if part.strip()).rstrip()
+    return own or f"Orchestration child {child.sub_issue_id}"
 
 
 def describe(meta: Item, own: str) -> str:
@@ -168,14 +187,14 @@ def describe(meta: Item, own: str) -> str:
 
     Orders in the context would trip content filters; so it only says what it is.
     """
-    title = text(meta, "parent_context_title")
-    body = text(meta, "parent_context_description")
-    if not title and not body:
+    title = text(meta, "parent_context_title") or ""
+    body = text(meta, "parent_context_description") or ""
+    if not title.strip() and not body.strip():
         return own
     lines = ["----- Context: the parent issue that this sub-issue is a part of -----"]
-    if title:
+    if title.strip():
         lines.append(f"Title: {title}")
-    if body:
+    if body.strip():
         lines.append(body)
     lines.append("----- End of context -----")
     return "\n".join(lines) + "\n\n" + own

@@ -83,6 +83,7 @@ TABLE_OPERATIONS: Mapping[str, tuple[str, ...]] = {
     "task_events_table_name": ("query", "transact_write_items"),
     "user_concurrency_table_name": ("get_item",),
     "repo_table_name": ("get_item",),
+    "budget_table_name": ("batch_get_item",),
 }
 """Setting → what is called on the table that it names: labels of ``…_dynamodb_units_total``."""
 

@@ -27,17 +27,16 @@ from reconciler.domain.model import (
     timestamp,
 )
 from reconciler.domain.rows import parse_child
-from reconciler.domain.task import Refusal, TaskDraft, draft_task
+from reconciler.domain.task import Refusal, TaskDraft
 from reconciler.errors import PipelineUnavailableError
 from reconciler.operations import context as to
 from reconciler.operations.context import Context, Pacer, ReleaseResult
+from reconciler.operations.drafting import Drafter
 from reconciler.stores.budget import BudgetStore, HeldSlots, Slots
 from reconciler.stores.conditions import Action
 from reconciler.stores.dynamodb import Cancelled, DynamoDB
-from reconciler.stores.guardrail import Guardrail
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.pipeline import Pipeline
-from reconciler.stores.repos import RepoStore
 from reconciler.stores.tasks import TaskStore
 
 MAX_ACTIONS = 100
@@ -87,9 +86,8 @@ class Releaser:
     dynamodb: DynamoDB
     orchestrations: OrchestrationStore
     tasks: TaskStore
-    repos: RepoStore
+    drafter: Drafter
     budget: BudgetStore | None
-    guardrail: Guardrail | None
     pipeline: Pipeline | None
     pacer: Pacer
 
@@ -117,7 +115,7 @@ class Releaser:
         existing = self.tasks.find(child.idempotency_key)
         if existing is not None:
             return self.adopt(orchestration, child, existing, since, code, context)
-        draft = self._prepare(orchestration, child, context)
+        draft = self.drafter.draft(orchestration, child, context.now)
         if isinstance(draft, Refusal):
             return self._refuse(child, draft.reason, since, context)
         if context.apply and not self.pacer.acquire():
@@ -193,27 +191,6 @@ class Releaser:
             )
             self.invoke(task.task_id, context, again_after=None, audit=audit)
         return ReleaseResult(to.REINVOKED, task.task_id, task=task, applied=context.apply)
-
-    def _prepare(
-        self, orchestration: Orchestration, child: Child, context: Context
-    ) -> TaskDraft | Refusal:
-        """Build the task and ask everything that may refuse it."""
-        draft = draft_task(orchestration, child, now=context.now)
-        if isinstance(draft, Refusal):
-            return draft
-        repo = self.repos.read(draft.repo)
-        if not repo.onboarded:
-            return Refusal(
-                f"Repository {draft.repo} is not onboarded (its status is {repo.status}). "
-                "Onboard it, then retry this sub-issue."
-            )
-        draft.item["approval_gate_cap"] = {"N": str(repo.approval_gate_cap)}
-        if self.guardrail is not None and self.guardrail.blocks(draft.description):
-            return Refusal(
-                "The task's description was blocked by the content policy. Reword the sub-issue "
-                "or the parent issue, then retry this sub-issue."
-            )
-        return draft
 
     def _refuse(
         self, child: Child, reason: str, since: datetime | None, context: Context

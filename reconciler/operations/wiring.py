@@ -19,6 +19,7 @@ from reconciler.clock import Clock, utc_now
 from reconciler.domain.diagnosis import Policy
 from reconciler.observability.metrics import NULL_METRICS, Metrics
 from reconciler.operations.context import Pacer, Unpaced
+from reconciler.operations.drafting import Drafter
 from reconciler.operations.evaluate import Evaluator
 from reconciler.operations.pacing import Allowance, PagePacer
 from reconciler.operations.reconciler import Reconciler, withheld_by
@@ -30,11 +31,13 @@ from reconciler.stores.budget import BudgetStore
 from reconciler.stores.control import ControlStore
 from reconciler.stores.dynamodb import DynamoDB, count_throttles, translate_transport
 from reconciler.stores.guardrail import Guardrail
+from reconciler.stores.monthly_budget import MonthlyBudgetStore
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.pipeline import Pipeline
 from reconciler.stores.repos import RepoStore
 from reconciler.stores.sweeps import SweepStore
 from reconciler.stores.tasks import TaskStore
+from reconciler.stores.user_groups import UserGroups
 from reconciler.stores.wire import read_plainly
 
 if TYPE_CHECKING:
@@ -122,13 +125,16 @@ def build_reconciler(
         count_throttles(client, counted)
         dynamodb = DynamoDB(client, counted)
         config = client_config(_ATTEMPTS_ELSEWHERE)
-        pipeline = guardrail = None
+        pipeline = guardrail = groups = None
         if settings.orchestrator_function_arn is not None:
             lambda_ = session.client("lambda", config=config)
             pipeline = Pipeline(lambda_, settings.orchestrator_function_arn)
         if settings.guardrail_id is not None and settings.guardrail_version is not None:
             bedrock = session.client("bedrock-runtime", config=config)
             guardrail = Guardrail(bedrock, settings.guardrail_id, settings.guardrail_version)
+        if settings.budget_table_name is not None and settings.user_pool_id is not None:
+            cognito = session.client("cognito-idp", config=config)
+            groups = UserGroups(cognito, settings.user_pool_id)
     except BotoCoreError as error:
         raise translate_transport(error) from error
     return assemble(
@@ -136,6 +142,7 @@ def build_reconciler(
         dynamodb,
         pipeline=pipeline,
         guardrail=guardrail,
+        groups=groups,
         clock=clock,
         metrics=counted,
         pacer=pacer or Unpaced(),
@@ -149,6 +156,7 @@ def assemble(
     *,
     pipeline: Pipeline | None,
     guardrail: Guardrail | None,
+    groups: UserGroups | None,
     clock: Clock,
     metrics: Metrics,
     pacer: Pacer,
@@ -163,8 +171,11 @@ def assemble(
     if settings.user_concurrency_table_name is not None:
         cap = settings.max_concurrent_tasks_per_user
         budget = BudgetStore(dynamodb, table, settings.user_concurrency_table_name, tasks, cap)
-    repos = RepoStore(dynamodb, settings.repo_table_name)
-    releaser = Releaser(dynamodb, orchestrations, tasks, repos, budget, guardrail, pipeline, pacer)
+    monthly_budgets = None
+    if settings.budget_table_name is not None and groups is not None:
+        monthly_budgets = MonthlyBudgetStore(dynamodb, settings.budget_table_name, groups)
+    drafter = Drafter(RepoStore(dynamodb, settings.repo_table_name), monthly_budgets, guardrail)
+    releaser = Releaser(dynamodb, orchestrations, tasks, drafter, budget, pipeline, pacer)
     policy = policy_of(settings)
     reporter = Reporter(metrics)
     evaluator = Evaluator(

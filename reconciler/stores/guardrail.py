@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 
 from reconciler.errors import GuardrailOutageError, GuardrailUnavailableError
+from reconciler.stores.breaker import Breaker
 
 if TYPE_CHECKING:
     from mypy_boto3_bedrock_runtime import BedrockRuntimeClient
-
-
-PAUSE_SECONDS = 5.0
-"""For how long a guardrail that did not answer is not asked again."""
 
 
 class Guardrail:
@@ -31,18 +28,16 @@ class Guardrail:
         self._client = client
         self._guardrail_id = guardrail_id
         self._version = version
-        self._monotonic = monotonic
-        self._not_before = monotonic()
+        self._breaker = Breaker(monotonic)
 
     def blocks(self, text: str) -> bool:
         """Return whether the guardrail blocks ``text``: for good.
 
         Raises:
-            GuardrailOutageError: it does not answer, or did not a moment ago: thousands of
-                children may be due, and each would wait for it.
+            GuardrailOutageError: it does not answer, or did not a moment ago.
             GuardrailUnavailableError: it does not take this text, or answered in no known form.
         """
-        if self._monotonic() < self._not_before:
+        if self._breaker.is_open:
             raise GuardrailOutageError("the guardrail did not answer a moment ago")
         try:
             answer = self._client.apply_guardrail(
@@ -55,7 +50,7 @@ class Guardrail:
             msg = f"the guardrail did not answer: {error}"
             if _about_this_text(error):
                 raise GuardrailUnavailableError(msg) from error
-            self._not_before = self._monotonic() + PAUSE_SECONDS
+            self._breaker.open()
             raise GuardrailOutageError(msg) from error
         action = answer.get("action")
         if action not in {"NONE", "GUARDRAIL_INTERVENED"}:

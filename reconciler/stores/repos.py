@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reconciler.domain.rows import number, text
+from reconciler.domain.model import Item
+from reconciler.domain.rows import number, plain, text
 from reconciler.domain.task import DEFAULT_APPROVAL_GATE_CAP
+from reconciler.errors import RepoUnusableError
 from reconciler.stores.dynamodb import DynamoDB
 
 CACHE_SECONDS = 30.0
-_LOWEST_CAP, _HIGHEST_CAP = 1, 500
+_MIN_CAP, _MAX_CAP = 1, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class RepoStore:
         """Return the repo; one that has no row is not onboarded.
 
         Raises:
+            RepoUnusableError: it is onboarded, and its ``approval_gate_cap`` is not a whole
+                number from 1 to 500.
             TemporaryError, PermanentError: as ``DynamoDB.call``.
         """
         if self._table is None:
@@ -64,7 +68,19 @@ class RepoStore:
         if item is None:
             return Repo(False, "absent", DEFAULT_APPROVAL_GATE_CAP)  # noqa: FBT003 - a field
         status = text(item, "status") or "absent"
-        cap = number(item, "approval_gate_cap")
-        if cap is None or not _LOWEST_CAP <= cap <= _HIGHEST_CAP:
-            cap = DEFAULT_APPROVAL_GATE_CAP
-        return Repo(status == "active", status, cap)
+        if status != "active":
+            return Repo(False, status, DEFAULT_APPROVAL_GATE_CAP)  # noqa: FBT003 - a field
+        return Repo(True, status, _approval_gate_cap(repo, item))  # noqa: FBT003 - a field
+
+
+def _approval_gate_cap(repo: str, item: Item) -> int:
+    if "approval_gate_cap" not in item:
+        return DEFAULT_APPROVAL_GATE_CAP
+    cap = number(item, "approval_gate_cap")
+    if cap is None or not _MIN_CAP <= cap <= _MAX_CAP:
+        msg = (
+            f"approval_gate_cap of repository {repo} is {plain(item['approval_gate_cap'])!r}, "
+            f"not a whole number from {_MIN_CAP} to {_MAX_CAP}. Correct it in the RepoTable."
+        )
+        raise RepoUnusableError(msg)
+    return cap

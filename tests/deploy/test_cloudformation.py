@@ -27,6 +27,8 @@ TABLES = {
 OPTIONAL = {
     "UserConcurrencyTableName": "USER_CONCURRENCY_TABLE_NAME",
     "RepoTableName": "REPO_TABLE_NAME",
+    "BudgetTableName": "BUDGET_TABLE_NAME",
+    "UserPoolId": "USER_POOL_ID",
     "ActiveIndexName": "ACTIVE_INDEX_NAME",
     "OrchestratorFunctionArn": "ORCHESTRATOR_FUNCTION_ARN",
     "GuardrailId": "GUARDRAIL_ID",

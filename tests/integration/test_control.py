@@ -11,7 +11,7 @@ import pytest
 from reconciler.domain import nomination as nomination_module
 from reconciler.domain.task import draft_task
 from reconciler.errors import AccessError, DefectError, StoreUnavailableError, TableMissingError
-from reconciler.operations import release as release_module
+from reconciler.operations import drafting
 from reconciler.operations import repair_pass as repair_pass_module
 from reconciler.operations import scan as scan_module
 from reconciler.operations.context import ReleaseDispatch, ReleaseRequest, Unpaced
@@ -121,7 +121,7 @@ def test_what_keeps_failing_is_left_alone_for_a_growing_time(
             raise KeyError("no such thing")
         return whole(orchestration, child, **rest)
 
-    monkeypatch.setattr(release_module, "draft_task", breaks)
+    monkeypatch.setattr(drafting, "draft_task", breaks)
     start = world.clock()
     tried = []
     for _ in range(14):
@@ -164,7 +164,7 @@ def test_releases_that_keep_failing_where_they_were_handed_to_are_counted_too(
             raise KeyError("no such thing")
         return whole(orchestration, child, **rest)
 
-    monkeypatch.setattr(release_module, "draft_task", breaks)
+    monkeypatch.setattr(drafting, "draft_task", breaks)
     start, tried = world.clock(), []
     for _ in range(14):
         handed_on: list[ReleaseRequest] = []
@@ -210,7 +210,7 @@ def test_a_change_of_its_rows_brings_it_back(world: World, monkeypatch: pytest.M
     def breaks(*_: Any, **__: Any) -> Any:
         raise KeyError("no such thing")
 
-    monkeypatch.setattr(release_module, "draft_task", breaks)
+    monkeypatch.setattr(drafting, "draft_task", breaks)
     for _ in range(3):
         sweep(world)
         world.clock.forward(1)

@@ -19,12 +19,14 @@ from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.sweep import run_inline_sweep
 from reconciler.operations.wiring import build_reconciler
 from tests.conftest import Servers
+from tests.support.aws_stub import aws_stub
 from tests.support.world import USER, World, build_world, make_session
 
 pytestmark = pytest.mark.integration
 
 LAMBDA = {"ORCHESTRATOR_FUNCTION_ARN": "arn:aws:lambda:us-east-1:123456789012:function:pipeline"}
 BUDGET = {"USER_CONCURRENCY_TABLE_NAME": "{prefix}-Users"}
+MONTHLY = {"BUDGET_TABLE_NAME": "{prefix}-Budget", "USER_POOL_ID": "us-east-1_pool"}
 INDEX = {"ACTIVE_INDEX_NAME": "Active"}
 ACTIVE = Scope(Coverage.ACTIVE)
 SETTLED = {"rollup_posted_at": {"S": "2026-01-01T00:00:00.000Z"}}
@@ -43,6 +45,7 @@ class Case:
     settings: Mapping[str, str] = field(default_factory=dict)
     report: bool = False
     scope: Scope = EVERYTHING
+    group_requests: int = 0
 
 
 def numbered(count: int, letter: str = "c") -> list[str]:
@@ -83,6 +86,12 @@ def ten_lost_terminals(world: World) -> None:
 
 def fan_out(world: World) -> None:
     world.seed({"a": [], **{key: ["a"] for key in numbered(50)}}, {"a": "succeeded"})
+
+
+def fan_out_on_monthly_budgets(world: World) -> None:
+    fan_out(world)
+    world.budget(f"USER#{USER}", "100", "1")
+    world.budget("TEAM#growth", "100", "1")
 
 
 def skip_cascade(world: World) -> None:
@@ -163,6 +172,15 @@ def missing_rows(world: World) -> None:
 CASES = (
     Case("nothing wrong", nothing_wrong, {"Scan": 1, "BatchGetItem": 2}, 73.0, 0.0, 0),
     Case(
+        "nothing wrong, with monthly budgets",
+        nothing_wrong,
+        {"Scan": 1, "BatchGetItem": 2},
+        73.0,
+        0.0,
+        0,
+        MONTHLY,
+    ),
+    Case(
         "a lost release",
         lost_release,
         {"Scan": 1, "Query": 2, "GetItem": 1, "TransactWriteItems": 1},
@@ -220,6 +238,16 @@ CASES = (
         7.0,
         2000.0,
         50,
+    ),
+    Case(
+        "a fan-out of fifty, with monthly budgets",
+        fan_out_on_monthly_budgets,
+        {"Scan": 1, "Query": 51, "GetItem": 1, "BatchGetItem": 1, "TransactWriteItems": 50},
+        11.0,
+        2000.0,
+        50,
+        MONTHLY,
+        group_requests=1,
     ),
     Case(
         "a cascade of skips",
@@ -342,12 +370,15 @@ CASES = (
 
 
 def metered(world: World, meter: Meter) -> Reconciler:
-    session = MeteredSession(make_session(world.endpoint), meter)
+    session = MeteredSession(make_session(world.endpoint, world.others), meter)
     made = build_reconciler(
         world.settings, clock=world.clock, metrics=world.metrics, session=session
     )
     # A pass asks for a pause once in a second: on a slow machine, that is more than once.
     made.control._monotonic = lambda: 0.0
+    monthly_budgets = made.evaluator.releaser.drafter.monthly_budgets
+    if monthly_budgets is not None:
+        monthly_budgets._monotonic = lambda: 0.0
     return made
 
 
@@ -356,10 +387,14 @@ def test_what_it_costs(servers: Servers, case: Case) -> None:
     world = build_world(servers.endpoint("dynamodb_local"), **case.settings)
     case.seed(world)
     meter = Meter()
-    reconciler = metered(world, meter)
-    summary = run_inline_sweep(
-        reconciler, world.settings, report=case.report, segments=1, scope=case.scope
-    )
+    with aws_stub() as aws:
+        aws.groups = {USER: ["growth"]}
+        world.others = {"cognito-idp": aws.url}
+        reconciler = metered(world, meter)
+        summary = run_inline_sweep(
+            reconciler, world.settings, report=case.report, segments=1, scope=case.scope
+        )
+    assert len(aws.groups_asked) == case.group_requests
     cost: dict[str, Any] = {
         "requests": dict(meter.operations),
         "read_units": meter.read_units,

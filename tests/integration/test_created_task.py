@@ -238,6 +238,40 @@ def test_a_description_of_ten_thousand_characters_fits_and_one_more_does_not(
         assert len(task["task_description"]["S"]) == 10_000
 
 
+# -- what is refused for good
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (strings(repo="acme/.."), "'acme/..' is not the name of a repository"),
+        (
+            {"pre_screened_attachments": {"L": [
+                {"M": {**typed_passed("own")["M"], "size_bytes": {"N": "52428801"}}}]}},
+            "52428801 bytes",
+        ),
+    ],
+)  # fmt: skip
+def test_what_no_platform_would_create_is_refused(
+    world: World, row: dict[str, Any], said: str
+) -> None:
+    found = world.seed({"a": [], "b": ["a"]}, rows={"a": row})
+    result = world.reconciler().release(found, "a")
+    assert result.outcome == "refused"
+    assert said in world.rows(found)["a"]["failure_reason"]["S"]
+    assert world.statuses(found) == {"a": "failed", "b": "skipped"}
+    assert not world.tasks(found)
+
+
+def test_a_child_without_any_text_is_named_by_its_id(world: World) -> None:
+    found = world.seed(
+        {"a": []}, meta=strings(parent_context_title=" "), rows={"a": strings(title=" ")}
+    )
+    task = release(world, found, "a")
+    assert task["task_description"] == {"S": "Orchestration child a"}
+    assert task["branch_name"]["S"].endswith("/orchestration-child-a")
+
+
 # -- attachments that no item can hold
 
 

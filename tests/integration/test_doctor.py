@@ -35,6 +35,7 @@ from reconciler.operations.cron import run_cron_sweep
 from reconciler.settings import Settings
 from reconciler.tables import ORCHESTRATION, TASK, Index, Table, _create
 from tests.integration import test_policy
+from tests.integration.test_policy import EVERYTHING, OTHER_SERVICES
 from tests.support.aws_stub import aws_stub
 from tests.support.world import EmulatorSession, World
 
@@ -43,13 +44,6 @@ pytestmark = pytest.mark.integration
 LIGHTER = pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
 """For what is refused before it is sent, or asked of something else."""
 
-EVERYTHING = {
-    "USER_CONCURRENCY_TABLE_NAME": "{prefix}-Users",
-    "REPO_TABLE_NAME": "{prefix}-Repo",
-    "GUARDRAIL_ID": "g",
-    "GUARDRAIL_VERSION": "1",
-    "ORCHESTRATOR_FUNCTION_ARN": "arn:aws:lambda:us-east-1:123456789012:function:f",
-}
 INDEX = "ChildStatusIndex"
 BY_INDEX = {"ACTIVE_INDEX_NAME": INDEX}
 DOCTOR_POLICY = Path(__file__).parents[2] / "deploy" / "iam" / "doctor-policy.json"
@@ -131,7 +125,7 @@ def test_where_all_is_well_nothing_fails(
 ) -> None:
     with aws_stub() as aws:
         world = make_world(**EVERYTHING, **more)
-        world.others = {"lambda": aws.url, "bedrock-runtime": aws.url}
+        world.others = dict.fromkeys(OTHER_SERVICES, aws.url)
         world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
         reconciler = world.reconciler()
         run_cron_sweep(reconciler, reconciler.settings, holder="cron", segments=1)
@@ -139,7 +133,7 @@ def test_where_all_is_well_nothing_fails(
         found = look(world)
     assert {finding.level for finding in found} == {Level.OK}
     titles = [w.title for w in wanted_tables(world.settings)]
-    assert len(titles) == 5
+    assert len(titles) == 6
     for check in ("tables", "permissions"):
         assert [f.subject for f in found if f.check == check] == titles
         of_the_index = [f for f in found if f.check == check and INDEX in f.found]
@@ -344,9 +338,7 @@ def test_a_stream_without_new_images(world: World) -> None:
 
 @LIGHTER
 def test_every_permission_is_tried_by_itself(make_world: Callable[..., World]) -> None:
-    world = make_world(
-        USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", REPO_TABLE_NAME="{prefix}-Repo", **BY_INDEX
-    )
+    world = make_world(**EVERYTHING, **BY_INDEX)
     refused: dict[tuple[str, str], str] = {}
     client = RefusingSession(world, refused).client("dynamodb")
     for wanted in wanted_tables(world.settings):
@@ -416,7 +408,7 @@ def test_a_clock_that_is_wrong(world: World) -> None:
 def test_pipeline_and_guardrail(make_world: Callable[..., World]) -> None:
     with aws_stub() as aws:
         world = make_world(**EVERYTHING)
-        world.others = {"lambda": aws.url, "bedrock-runtime": aws.url}
+        world.others = dict.fromkeys(OTHER_SERVICES, aws.url)
         aws.guardrail_action = "GUARDRAIL_INTERVENED"
         assert ("guardrail", "Bedrock") in of(Level.WARNING, look(world))
         aws.invoke_status, aws.guardrail_status = 403, 403
@@ -426,17 +418,55 @@ def test_pipeline_and_guardrail(make_world: Callable[..., World]) -> None:
 
 
 @LIGHTER
+@pytest.mark.parametrize(
+    ("error", "said", "advice"),
+    [
+        ("AccessDeniedException", "AccessDenied", "cognito-idp:AdminListGroupsForUser"),
+        ("ResourceNotFoundException", "ResourceNotFound", "correct USER_POOL_ID"),
+        ("TooManyRequestsException", "TooManyRequests", "try again"),
+        ("InternalErrorException", "InternalError", "try again"),
+    ],
+)
+def test_a_user_pool_that_does_not_answer(
+    make_world: Callable[..., World], error: str, said: str, advice: str
+) -> None:
+    with aws_stub() as aws:
+        world = make_world(BUDGET_TABLE_NAME="{prefix}-Budget", USER_POOL_ID="us-east-1_pool")
+        world.others = {"cognito-idp": aws.url}
+        (found,) = (f for f in look(world) if f.check == "teams")
+        assert found.level is Level.OK
+        aws.groups_error = error
+        (found,) = (f for f in look(world) if f.check == "teams")
+    assert (found.level, found.subject) == (Level.FAILURE, "Cognito")
+    assert said in found.found
+    assert advice in found.advice
+
+
+@LIGHTER
+def test_a_budget_table_of_another_shape(make_world: Callable[..., World]) -> None:
+    with aws_stub() as aws:
+        world = make_world(BUDGET_TABLE_NAME="{prefix}-Budget", USER_POOL_ID="us-east-1_pool")
+        world.others = {"cognito-idp": aws.url}
+        changed = rebuilt(world, "budget_table_name", Table(keys=("scope_key",)))
+        found = look(world, **changed)
+    assert of(Level.FAILURE, found) == [("tables", "BudgetTable")]
+    assert any("scope_key + period was expected" in f.found for f in found)
+
+
+@LIGHTER
 def test_slips_and_the_roll_out(make_world: Callable[..., World]) -> None:
-    world = make_world(REPAIR_ONLY_REPOS="acme/shop, acme", REPO_TABLE_NAME="{prefix}-Repo")
-    world.put(
-        str(world.settings.repo_table_name), {"repo": {"S": "acme/shop"}, "status": {"S": "active"}}
-    )
+    named = "acme/shop, acme/odd, acme"
+    world = make_world(REPAIR_ONLY_REPOS=named, REPO_TABLE_NAME="{prefix}-Repo")
+    repos, active = str(world.settings.repo_table_name), {"status": {"S": "active"}}
+    world.put(repos, {"repo": {"S": "acme/shop"}, **active})
+    world.put(repos, {"repo": {"S": "acme/odd"}, **active, "approval_gate_cap": {"N": "0"}})
     world.reconciler().pause("migration", "ann")
     found = look(world, environ={"STRANDED_GRACE_SECOND": "5", "HOME": "/", "CLAIM_TIMEOUT": "1"})
     warned = of(Level.WARNING, found)
     assert ("settings", "STRANDED_GRACE_SECOND") in warned
     assert ("settings", "REPAIR_ONLY_REPOS") in warned
     assert ("roll-out", "acme") in warned
+    assert ("roll-out", "acme/odd") in warned
     assert ("roll-out", "acme/shop") not in warned
     assert any("migration" in f.found for f in found if f.subject == "pause")
 
@@ -531,7 +561,7 @@ def test_it_asks_for_all_that_is_granted_and_needs_what_its_own_policy_adds(
 ) -> None:
     with aws_stub() as aws:
         world = make_world(**EVERYTHING, **more)
-        world.others = {"lambda": aws.url, "bedrock-runtime": aws.url}
+        world.others = dict.fromkeys(OTHER_SERVICES, aws.url)
         world.client = boto3.Session("testing", "testing", region_name="us-east-1").client(
             "dynamodb", endpoint_url=world.endpoint
         )
@@ -539,7 +569,6 @@ def test_it_asks_for_all_that_is_granted_and_needs_what_its_own_policy_adds(
         look(world)
     ours = granted(test_policy.POLICY, world, monkeypatch)
     added = granted(DOCTOR_POLICY, world, monkeypatch)
-    ours["bedrock"] = ours.pop(next(name for name in ours if "guardrail" in name))
     both: dict[str, set[str]] = defaultdict(set)
     for policy in (ours, added):
         for resource, actions in policy.items():

@@ -23,7 +23,7 @@ from tests.support.faulty_endpoint import (
     FaultyEndpoint,
     faulty_endpoint,
 )
-from tests.support.world import REPO, World
+from tests.support.world import REPO, USER, World
 
 pytestmark = pytest.mark.integration
 MakeWorld = Callable[..., World]
@@ -194,16 +194,21 @@ def test_a_task_on_its_way_that_cannot_be_read_leaves_no_budget(make_world: Make
     assert summary.counts.stuck["over_budget"] == 1
 
 
-MISSING = ["TASK", "TASK_EVENTS", "USER_CONCURRENCY", "REPO"]
+MISSING = ["TASK", "TASK_EVENTS", "USER_CONCURRENCY", "REPO", "BUDGET"]
 
 
 @pytest.mark.parametrize("table", MISSING)
 def test_a_table_that_is_missing_stops_the_sweep_with_its_name(
-    make_world: MakeWorld, table: str
+    make_world: MakeWorld, aws: AwsStub, table: str
 ) -> None:
     world = make_world(
-        USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", REPO_TABLE_NAME="{prefix}-Repo"
+        USER_CONCURRENCY_TABLE_NAME="{prefix}-Users",
+        REPO_TABLE_NAME="{prefix}-Repo",
+        BUDGET_TABLE_NAME="{prefix}-Budget",
+        USER_POOL_ID="us-east-1_pool",
     )
+    aws.groups = {USER: []}
+    world.others = {"cognito-idp": aws.url}
     world.put(str(world.settings.repo_table_name), {"repo": {"S": REPO}, "status": {"S": "active"}})
     world.seed({"a": []})
     before = world.everything()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ from reconciler.cli import facts
 from reconciler.cli.commands.inspect import look
 from reconciler.cli.find import find
 from reconciler.observability.metrics import METRICS, known_series
-from reconciler.operations import release as release_module
+from reconciler.operations import drafting
 from reconciler.operations.coverage import Coverage
 from reconciler.operations.cron import run_cron_sweep
 from reconciler.operations.sweep import run_inline_sweep
 from reconciler.stores import control
-from tests.support.aws_stub import aws_stub
-from tests.support.world import REPO, EmulatorSession, World
+from tests.support.aws_stub import AwsStub, aws_stub
+from tests.support.world import REPO, USER, EmulatorSession, World
 
 pytestmark = pytest.mark.integration
 
@@ -35,6 +35,24 @@ IN_TRANSACTION = {
     "Delete": "DeleteItem",
 }
 Made = dict[str, set[str]]
+EVERYTHING = {
+    "USER_CONCURRENCY_TABLE_NAME": "{prefix}-Users",
+    "MAX_CONCURRENT_TASKS_PER_USER": "2",
+    "REPO_TABLE_NAME": "{prefix}-Repo",
+    "BUDGET_TABLE_NAME": "{prefix}-Budget",
+    "USER_POOL_ID": "us-east-1_pool",
+    "GUARDRAIL_ID": "g",
+    "GUARDRAIL_VERSION": "1",
+    "ORCHESTRATOR_FUNCTION_ARN": "arn:aws:lambda:us-east-1:123456789012:function:f",
+}
+OTHER_SERVICES = ("lambda", "bedrock-runtime", "cognito-idp")
+
+
+@pytest.fixture
+def aws() -> Iterator[AwsStub]:
+    with aws_stub() as stub:
+        stub.groups = {USER: ["growth"]}
+        yield stub
 
 
 def granted(world: World, policy: Path | None = None) -> Made:
@@ -49,6 +67,7 @@ def granted(world: World, policy: Path | None = None) -> Made:
         "TASK_EVENTS_TABLE_NAME": s.task_events_table_name,
         "USER_CONCURRENCY_TABLE_NAME": str(s.user_concurrency_table_name),
         "REPO_TABLE_NAME": str(s.repo_table_name),
+        "BUDGET_TABLE_NAME": str(s.budget_table_name),
     }
     found: Made = defaultdict(set)
     for statement in json.loads((policy or POLICY).read_text())["Statement"]:
@@ -61,6 +80,7 @@ def granted(world: World, policy: Path | None = None) -> Made:
                     continue
                 index = f"index/{s.active_index_name}"
             name = f"{names.get(table, table)}{slash}{index}"
+            name = next((kind for kind in ("guardrail", "userpool") if f":{kind}/" in name), name)
             found[name] |= {actions} if isinstance(actions, str) else set(actions)
     return dict(found)
 
@@ -75,7 +95,9 @@ def record(monkeypatch: pytest.MonkeyPatch) -> Made:
         if service == "lambda":
             made["ORCHESTRATOR_FUNCTION_ARN"].add("lambda:InvokeFunction")
         elif service == "bedrock-runtime":
-            made["bedrock"].add(f"bedrock:{operation}")
+            made["guardrail"].add(f"bedrock:{operation}")
+        elif service == "cognito-idp":
+            made["userpool"].add(f"cognito-idp:{operation}")
         elif operation == "TransactWriteItems":
             for action in params["TransactItems"]:
                 ((kind, request),) = action.items()
@@ -131,7 +153,7 @@ def use_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     find(reconciler, task["task_id"]["S"], lambda _: None)
     broken = world.seed({"a": []})
     with monkeypatch.context() as patched:
-        patched.setattr(release_module, "draft_task", fail)
+        patched.setattr(drafting, "draft_task", fail)
         run_inline_sweep(reconciler, reconciler.settings, orchestration_id=broken)
     reconciler.evaluator.forgive(broken)
     again = run_cron_sweep(reconciler, reconciler.settings, holder="cron")
@@ -141,27 +163,18 @@ def use_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("index", [None, "ChildStatusIndex"])
 def test_the_policy_grants_what_is_called_and_nothing_else(
-    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, index: str | None
+    make_world: Callable[..., World],
+    monkeypatch: pytest.MonkeyPatch,
+    aws: AwsStub,
+    index: str | None,
 ) -> None:
     made = record(monkeypatch)
-    with aws_stub() as aws:
-        world = make_world(
-            USER_CONCURRENCY_TABLE_NAME="{prefix}-Users",
-            MAX_CONCURRENT_TASKS_PER_USER="2",
-            REPO_TABLE_NAME="{prefix}-Repo",
-            GUARDRAIL_ID="g",
-            GUARDRAIL_VERSION="1",
-            ORCHESTRATOR_FUNCTION_ARN="arn:aws:lambda:us-east-1:123456789012:function:f",
-            **({} if index is None else {"ACTIVE_INDEX_NAME": index}),
-        )
-        world.others = {"lambda": aws.url, "bedrock-runtime": aws.url}
-        made.clear()
-        world.client = unrecorded(world)
-        use_everything(world, monkeypatch)
-    expected = granted(world)
-    bedrock = next(name for name in expected if "guardrail" in name)
-    expected["bedrock"] = expected.pop(bedrock)
-    assert dict(made) == expected
+    world = make_world(**EVERYTHING, **({} if index is None else {"ACTIVE_INDEX_NAME": index}))
+    world.others = dict.fromkeys(OTHER_SERVICES, aws.url)
+    made.clear()
+    world.client = unrecorded(world)
+    use_everything(world, monkeypatch)
+    assert dict(made) == granted(world)
     if index is not None:
         on_it = f"{world.settings.orchestration_table_name}/index/{index}"
         assert made[on_it] == {"dynamodb:Query"}
@@ -175,14 +188,14 @@ def test_the_policy_grants_what_is_called_and_nothing_else(
 
 
 def test_whoever_only_looks_needs_to_write_nothing(
-    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, broker: str
+    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, broker: str, aws: AwsStub
 ) -> None:
     """`status`, `health` and `inspect`, by every name that it takes."""
     made = record(monkeypatch)
-    world = make_world(
-        USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", REPO_TABLE_NAME="{prefix}-Repo"
-    )
+    world = make_world(**EVERYTHING)
+    world.others = dict.fromkeys(OTHER_SERVICES, aws.url)
     world.client = unrecorded(world)
+    world.put(str(world.settings.repo_table_name), {"repo": {"S": REPO}, "status": {"S": "active"}})
     found = world.seed(
         {"a": [], "b": ["a"], "q": []},
         {"a": "released", "q": "releasing"},

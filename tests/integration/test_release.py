@@ -184,14 +184,39 @@ def test_a_repo_that_is_not_onboarded_is_refused_with_what_to_do(make_world: Mak
     assert "Onboard it" in world.rows(found)["a"]["failure_reason"]["S"]
 
 
-@pytest.mark.parametrize(("cap", "expected"), [("7", "7"), ("0", "50"), ("501", "50")])
+def onboard(world: World, cap: str | None, repo: str = REPO) -> None:
+    row = {"repo": {"S": repo}, "status": {"S": "active"}}
+    given = {} if cap is None else {"approval_gate_cap": {"N": cap}}
+    world.put(str(world.settings.repo_table_name), {**row, **given})
+
+
+@pytest.mark.parametrize(("cap", "expected"), [("7", "7"), (None, "50")])
 def test_the_approval_cap_comes_from_the_repo(
-    make_world: MakeWorld, cap: str, expected: str
+    make_world: MakeWorld, cap: str | None, expected: str
 ) -> None:
     world = make_world(REPO_TABLE_NAME="{prefix}-Repo")
-    row = {"repo": {"S": REPO}, "status": {"S": "active"}, "approval_gate_cap": {"N": cap}}
-    world.put(str(world.settings.repo_table_name), row)
+    onboard(world, cap)
     found = world.seed({"a": []})
     world.reconciler().release(found, "a")
     (task,) = world.tasks(found)
     assert task["approval_gate_cap"] == {"N": expected}
+
+
+@pytest.mark.parametrize("cap", ["0", "501", "1.5"])
+def test_an_unusable_approval_cap_makes_its_repo_wait(make_world: MakeWorld, cap: str) -> None:
+    """It holds up no other repo, is held against nobody, and is over once it is corrected."""
+    world = make_world(REPO_TABLE_NAME="{prefix}-Repo")
+    onboard(world, cap)
+    onboard(world, "3", "acme/other")
+    found = world.seed({"a": [], "b": []}, rows={"b": {"repo": {"S": "acme/other"}}})
+    before = world.rows(found)["a"]
+    reconciler = world.reconciler()
+    for _ in range(5):
+        (action,) = (a for a in reconciler.evaluate(found, sweep_id="s").actions
+                     if a.sub_issue_id == "a")  # fmt: skip
+        assert (action.outcome, action.error_kind) == ("failed", "repo_unusable")
+        assert f"approval_gate_cap of repository {REPO} is '{cap}'" in action.detail
+    assert world.rows(found)["a"] == before
+    assert world.statuses(found)["b"] == "released"
+    onboard(world, "7")
+    assert sweep(world) == {"released": 1}

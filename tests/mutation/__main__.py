@@ -49,11 +49,16 @@ REASONS = Path(__file__).parent / "survivors.toml"
 
 MODULES = (
     *(f"reconciler.domain.{n}" for n in ("budget", "codes", "diagnosis", "graph", "identity")),
-    *(f"reconciler.domain.{n}" for n in ("model", "nomination", "planning", "rows", "task")),
+    *(f"reconciler.domain.{n}" for n in ("model", "monthly_budget", "nomination", "planning")),
+    *(f"reconciler.domain.{n}" for n in ("rows", "task")),
     *(f"reconciler.stores.{n}" for n in ("conditions", "orchestrations", "tasks", "budget")),
     *(f"reconciler.stores.{n}" for n in ("control", "dynamodb", "guardrail", "pipeline", "repos")),
-    *(f"reconciler.stores.{n}" for n in ("sweeps", "wire")),
-    *(f"reconciler.operations.{n}" for n in ("release", "repair", "repair_pass", "evaluate")),
+    *(f"reconciler.stores.{n}" for n in ("sweeps", "wire", "breaker", "monthly_budget")),
+    "reconciler.stores.user_groups",
+    *(
+        f"reconciler.operations.{n}"
+        for n in ("drafting", "release", "repair", "repair_pass", "evaluate")
+    ),
     *(f"reconciler.operations.{n}" for n in ("reconciler", "scan", "sweep", "summary", "counts")),
     *(f"reconciler.operations.{n}" for n in ("coverage", "batches", "index_scan", "pacing")),
     *(f"reconciler.operations.{n}" for n in ("cron", "context", "reporting")),

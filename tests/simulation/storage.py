@@ -191,4 +191,5 @@ def contract_tables(prefix: str = "") -> tuple[TableSpec, ...]:
         TableSpec(f"{prefix}TaskEventsTable", KeySchema("task_id", "event_id")),
         TableSpec(f"{prefix}UserConcurrencyTable", KeySchema("user_id")),
         TableSpec(f"{prefix}RepoTable", KeySchema("repo")),
+        TableSpec(f"{prefix}BudgetTable", KeySchema("scope_key", "period")),
     )

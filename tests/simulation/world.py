@@ -306,6 +306,7 @@ def reconciler_on(port: Port, settings: Settings | None = None) -> Reconciler:
         dynamodb,
         pipeline=pipeline,
         guardrail=None,
+        groups=None,
         clock=port.read_clock,
         metrics=NULL_METRICS,
         pacer=Unpaced(),

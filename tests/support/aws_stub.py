@@ -1,4 +1,4 @@
-"""Lambda's Invoke and Bedrock's ApplyGuardrail over HTTP, as they answer and as they fail."""
+"""Lambda's Invoke, Bedrock's ApplyGuardrail and Cognito's AdminListGroupsForUser over HTTP."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from reconciler.embedded.loopback import Answer, Request, answering
 
+_LIST_GROUPS = "AWSCognitoIdentityProviderService.AdminListGroupsForUser"
 _ERRORS = {
     400: "ValidationException",
     403: "AccessDeniedException",
@@ -33,6 +34,12 @@ class AwsStub:
     """Set: no answer comes before this event."""
     refuses: str | None = None
     """The guardrail takes no text that holds this."""
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    """User → groups of the user pool; it knows no other user."""
+    groups_error: str | None = None
+    """The user pool answers with this error code."""
+    groups_asked: list[dict[str, Any]] = field(default_factory=list)
+    """Each request for a user's groups."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     asked: int = 0
 
@@ -42,11 +49,31 @@ class AwsStub:
         dry = request.headers.get("X-Amz-Invocation-Type") == "DryRun"
         if dry and self.invoke_status == 202:
             return Answer(204, headers=headers)
-        status, said = self._said(request.path, request.body)
         headers["Content-Type"] = "application/json"
+        if request.headers.get("X-Amz-Target") == _LIST_GROUPS:
+            status, said = self._groups_of(json.loads(request.body))
+            return Answer(status, json.dumps(said).encode(), headers)
+        status, said = self._said(request.path, request.body)
         if status in _ERRORS:
             headers["x-amzn-ErrorType"] = _ERRORS[status]
         return Answer(status, json.dumps(said).encode(), headers)
+
+    def _groups_of(self, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        with self._lock:
+            self.groups_asked.append(asked)
+        if self.slow is not None:
+            self.slow.wait(60)
+        error, user = self.groups_error, asked["Username"]
+        if error is None and user not in self.groups:
+            error = "UserNotFoundException"
+        if error is not None:
+            status = 500 if error == "InternalErrorException" else 400
+            return status, {"__type": error, "message": "not now"}
+        start = int(asked.get("NextToken", 0))
+        end = start + min(asked["Limit"], 60)
+        page = [{"GroupName": name} for name in self.groups[user][start:end]]
+        more = {"NextToken": str(end)} if end < len(self.groups[user]) else {}
+        return 200, {"Groups": page, **more}
 
     def _said(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
         with self._lock:

@@ -17,6 +17,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from reconciler.domain.identity import derived_ulid
 from reconciler.domain.model import timestamp
+from reconciler.domain.monthly_budget import month_of
 from reconciler.operations.context import Pacer
 from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.wiring import build_reconciler
@@ -214,6 +215,24 @@ class World:
         self.put(self.settings.task_table_name, {**item, **attributes})
         return task_id
 
+    def budget(
+        self,
+        scope_key: str,
+        limit: str,
+        spend: str | None = None,
+        *,
+        hard_stop: bool = True,
+        period: str | None = None,
+    ) -> None:
+        """Write the budget of a scope and what it has spent, this month by default."""
+        table = str(self.settings.budget_table_name)
+        key = {"scope_key": {"S": scope_key}}
+        config = {"monthly_limit_usd": {"N": limit}, "hard_stop": {"BOOL": hard_stop}}
+        self.put(table, {**key, "period": {"S": "CONFIG"}, **config})
+        if spend is not None:
+            month = {"S": period or month_of(self.clock())}
+            self.put(table, {**key, "period": month, "spend_usd": {"N": spend}})
+
     def finish(self, task_id: str, status: str = "COMPLETED", *, age: float = 3600) -> None:
         """End a task, as its pipeline would."""
         at = self.ago(age)
@@ -297,7 +316,7 @@ class World:
         """The names of the tables that there are."""
         s = self.settings
         names = (s.orchestration_table_name, s.task_table_name, s.task_events_table_name)
-        others = (s.user_concurrency_table_name, s.repo_table_name)
+        others = (s.user_concurrency_table_name, s.repo_table_name, s.budget_table_name)
         return [*names, *(name for name in others if name is not None)]
 
     def everything(self) -> dict[str, list[str]]:

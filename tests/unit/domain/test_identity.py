@@ -13,6 +13,7 @@ from reconciler.domain.identity import (
     slug,
     task_id_for,
     valid_idempotency_key,
+    valid_repo,
 )
 
 AT = datetime(2026, 6, 9, 12, 0, 0, 123_000, tzinfo=UTC)
@@ -89,3 +90,28 @@ def test_events_of_a_task_are_told_apart_and_sort_by_time() -> None:
 )
 def test_slugs(line: str, expected: str) -> None:
     assert slug(line) == expected
+
+
+@pytest.mark.parametrize(
+    ("repo", "valid"),
+    [
+        ("acme/shop", True),
+        ("a/b", True),
+        ("A-1_2.x/.github", True),
+        (".acme/shop..", True),
+        ("../shop", False),
+        ("./shop", False),
+        ("acme/..", False),
+        ("acme/.", False),
+        ("acme/shop\n", False),
+        ("acme/shop/web", False),
+        ("acme", False),
+        ("/shop", False),
+        ("acme/", False),
+        ("acme/shöp", False),
+        ("acme/the shop", False),
+        ("", False),
+    ],
+)
+def test_a_repo_is_an_owner_and_a_name(repo: str, valid: bool) -> None:  # noqa: FBT001
+    assert valid_repo(repo) is valid

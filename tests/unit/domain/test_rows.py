@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from reconciler.domain.model import ChildStatus
 from reconciler.domain.rows import (
+    decimal,
     is_marker,
     number,
     parse_attempts,
@@ -53,6 +55,24 @@ def test_the_first_spelling_counts_then_the_second() -> None:
 )
 def test_numbers_are_whole_and_not_negative(value: Any, expected: int | None) -> None:
     assert number({} if value is None else {"n": value}, "n") == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"N": "1"}, Decimal(1)),
+        ({"N": "-1.50"}, Decimal("-1.5")),
+        ({"N": "1E+2"}, Decimal(100)),
+        ({"N": "ten"}, None),
+        ({"N": "NaN"}, None),
+        ({"N": "Infinity"}, None),
+        ({"S": "1"}, None),
+        ({"N": 1}, None),
+        (None, None),
+    ],
+)
+def test_decimals_are_finite_numbers(value: Any, expected: Decimal | None) -> None:
+    assert decimal({} if value is None else {"n": value}, "n") == expected
 
 
 def test_typed_values_as_plain_ones() -> None:

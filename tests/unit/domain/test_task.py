@@ -150,22 +150,6 @@ def test_a_retrys_key_names_the_earlier_task() -> None:
     assert made.idempotency_key == f"{ORCHESTRATION_ID}_b_T1"
 
 
-@pytest.mark.parametrize(
-    ("key", "attributes", "said"),
-    [
-        ("b c", {}, "idempotency key"),
-        ("b" * 100, {}, "idempotency key"),
-        ("b", {"description": {"S": "x" * 10_001}}, "10001 characters"),
-    ],
-)
-def test_refusals_say_what_to_do(key: str, attributes: dict[str, Any], said: str) -> None:
-    whole = orchestration(child(key, **attributes))
-    refused = draft_task(whole, whole.children[key], now=NOW)
-    assert isinstance(refused, Refusal)
-    assert said in refused.reason
-    assert "retry" in refused.reason
-
-
 def passed(attachment_id: str, status: str = "passed") -> dict[str, Any]:
     return {"attachment_id": attachment_id, "screening": {"status": status}}
 
@@ -173,6 +157,28 @@ def passed(attachment_id: str, status: str = "passed") -> dict[str, Any]:
 def typed(attachment_id: str, status: str = "passed") -> dict[str, Any]:
     screening = {"M": {"status": {"S": status}}}
     return {"M": {"attachment_id": {"S": attachment_id}, "screening": screening}}
+
+
+def sized(attachment_id: str, size_bytes: int) -> dict[str, Any]:
+    return {"M": {**typed(attachment_id)["M"], "size_bytes": {"N": str(size_bytes)}}}
+
+
+@pytest.mark.parametrize(
+    ("key", "attributes", "said"),
+    [
+        ("b c", {}, "idempotency key"),
+        ("b" * 100, {}, "idempotency key"),
+        ("b", {"description": {"S": "x" * 10_001}}, "10001 characters"),
+        ("b", {"repo": {"S": "acme/shop/web"}}, "'acme/shop/web' is not the name of a repository"),
+        ("b", {"pre_screened_attachments": {"L": [sized("a", 50 * 2**20 + 1)]}}, "52428801 bytes"),
+    ],
+)
+def test_refusals_say_what_to_do(key: str, attributes: dict[str, Any], said: str) -> None:
+    whole = orchestration(child(key, **attributes))
+    refused = draft_task(whole, whole.children[key], now=NOW)
+    assert isinstance(refused, Refusal)
+    assert said in refused.reason
+    assert refused.reason.endswith(("retry.", "then start the orchestration again."))
 
 
 def attachments(made: TaskDraft) -> list[str]:
@@ -243,7 +249,7 @@ def test_a_task_is_as_large_as_dynamodb_takes_and_not_larger(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = draft(orchestration(child("b")))
-    assert task_module.MAX_ITEM_BYTES == 400 * 1024 - 2048
+    assert task_module.MAX_ITEM_BYTES == 384 * 1024
     monkeypatch.setattr(task_module, "MAX_ITEM_BYTES", size_of(made.item))
     assert draft(orchestration(child("b"))).item == made.item
     monkeypatch.setattr(task_module, "MAX_ITEM_BYTES", size_of(made.item) - 1)
@@ -259,6 +265,23 @@ def test_ten_attachments_are_passed_on(count: int, warned: bool) -> None:  # noq
     assert len(attachments(made)) == 10
     assert bool(made.warnings) is warned
     assert not warned or made.warnings[0].startswith("1 attachments over the limit of 10")
+
+
+def test_attachments_may_hold_fifty_mebibytes_together() -> None:
+    half = 25 * 1024 * 1024
+    meta = {
+        "pre_screened_attachments_json": {"S": json.dumps([{**passed("p"), "size_bytes": half}])}
+    }
+    fits = {"pre_screened_attachments": {"L": [sized("c", half), typed("of no size")]}}
+    assert attachments(draft(orchestration(child("b", **fits), **meta))) == ["c", "of no size", "p"]
+    one_more = {"pre_screened_attachments": {"L": [sized("c", half + 1)]}}
+    assert isinstance(drafted(child("b", **one_more), **meta), Refusal)
+
+
+def test_what_is_not_passed_on_has_no_size() -> None:
+    left_out = {"M": {**sized("c", 2**40)["M"], **typed("c", "blocked")["M"]}}
+    own = {"pre_screened_attachments": {"L": [left_out]}}
+    assert attachments(draft(orchestration(child("b", **own)))) == []
 
 
 @pytest.mark.parametrize("missing", ["platform_user_id", "repo"])
@@ -285,15 +308,17 @@ def test_what_every_task_has() -> None:
     assert made.item["created_at"] == made.item["updated_at"] == {"S": at}
     assert (made.repo, made.channel_source, made.warnings) == ("acme/shop", "linear", ())
     whole = orchestration(child("b", repo={"S": "acme/own"}), channel_source={"S": "slack"})
-    own = draft_task(whole, whole.children["b"], now=NOW, approval_gate_cap=7)
-    assert isinstance(own, TaskDraft)
+    own = draft(whole)
     assert (own.repo, own.channel_source) == ("acme/own", "slack")
-    assert own.item["approval_gate_cap"] == {"N": "7"}
 
 
 def test_a_branch_is_named_by_the_first_line_of_its_own_text() -> None:
     made = draft(orchestration(child("b", title={"S": "Do it"}, description={"S": "Well."})))
     assert made.branch_name == f"bgagent/{made.task_id}/do-it"
+    silent = draft(orchestration(child("b"), parent_context_title={"S": "The trip"}))
+    assert silent.branch_name == f"bgagent/{silent.task_id}/orchestration-child-b"
+    foreign = draft(orchestration(child("b", title={"S": "旅行"})))
+    assert foreign.branch_name == f"bgagent/{foreign.task_id}/task"
 
 
 def test_a_key_that_is_far_too_long_is_not_repeated_whole() -> None:
@@ -309,7 +334,9 @@ def test_a_key_that_is_far_too_long_is_not_repeated_whole() -> None:
 @pytest.mark.parametrize(
     ("attributes", "expected"),
     [
-        ({}, ""),
+        ({}, "Orchestration child b"),
+        ({"title": {"S": " "}, "description": {"S": "\n"}}, "Orchestration child b"),
+        ({"display_id": {"S": "E-1"}, "title": {"S": " "}}, "E-1"),
         ({"title": {"S": "Do it"}}, "Do it"),
         ({"display_id": {"S": "E-1"}}, "E-1"),
         ({"description": {"S": "Well. "}}, "Well."),
@@ -326,10 +353,13 @@ def test_the_parents_context_is_framed_where_there_is_any() -> None:
     first = "----- Context: the parent issue that this sub-issue is a part of -----"
     last = "----- End of context -----\n\nown"
     assert describe({}, "own") == "own"
+    blank = {"parent_context_title": {"S": " "}, "parent_context_description": {"S": "\n\t"}}
+    assert describe(blank, "own") == "own"
     only = describe({"parent_context_title": title}, "own")
     assert only == f"{first}\nTitle: The trip\n{last}"
-    only = describe({"parent_context_description": body}, "own")
-    assert only == f"{first}\nNames: kyoto.\n{last}"
+    for blank_title in ({}, {"parent_context_title": {"S": " "}}):
+        only = describe({**blank_title, "parent_context_description": body}, "own")
+        assert only == f"{first}\nNames: kyoto.\n{last}"
 
 
 # -- metadata

@@ -46,6 +46,12 @@ def test_bytes_that_are_no_text_are_refused_by_the_name_of_their_setting(name: s
         load_settings({**REQUIRED, name: b"caf\xe9".decode(errors="surrogateescape")})
 
 
+def test_monthly_budgets_need_the_user_pool() -> None:
+    with pytest.raises(SettingsError, match="USER_POOL_ID is unset, but BUDGET_TABLE_NAME is"):
+        load_settings({**REQUIRED, "BUDGET_TABLE_NAME": "budgets"})
+    assert load_settings({**REQUIRED, "USER_POOL_ID": "pool"}).budget_table_name is None
+
+
 NUMBERS = [n for n in NAMES if n.endswith(("_SECONDS", "_PER_USER", "_PER_MINUTE", "_PER_SECOND"))]
 CHOICES = ["REPAIR_MODE", "SETTLE_MODE", "LOG_FORMAT", "LOG_LEVEL", "METRICS_EMF", "SWEEP_SEGMENTS"]
 

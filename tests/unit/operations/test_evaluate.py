@@ -17,7 +17,7 @@ from reconciler.errors import (
     TableMissingError,
     ThrottledError,
 )
-from reconciler.operations import release as release_module
+from reconciler.operations import drafting
 from reconciler.operations import repair_pass as repair_pass_module
 from reconciler.operations.context import ActionOutcome, Context, ReleaseRequest, Stuck
 from reconciler.operations.counts import Counts
@@ -101,7 +101,7 @@ def break_releases(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def breaks(*_: Any, **__: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(release_module, "draft_task", breaks)
+    monkeypatch.setattr(drafting, "draft_task", breaks)
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_of_several_failures_the_last_is_on_record(
     def breaks(_: Any, child: Any, **__: Any) -> Any:
         raise ValueError(f"{child.sub_issue_id} broke")
 
-    monkeypatch.setattr(release_module, "draft_task", breaks)
+    monkeypatch.setattr(drafting, "draft_task", breaks)
     last = evaluate(world, found).actions[-1].sub_issue_id
     held = attempts(world, found)
     assert held is not None

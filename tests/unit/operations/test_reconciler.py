@@ -15,6 +15,7 @@ from reconciler.errors import (
     UnknownChildError,
     UnknownOrchestrationError,
 )
+from reconciler.operations import drafting
 from reconciler.operations import release as release_module
 from reconciler.operations.context import MOST_PREDECESSORS_AT_ONCE, ReleaseResult, Unpaced
 from reconciler.operations.coverage import Coverage
@@ -180,7 +181,7 @@ def test_only_what_fails_by_itself_is_held_against_it(
     report: bool,
 ) -> None:
     found = world.seed({"a": []})
-    break_on(monkeypatch, release_module, "draft_task", error)
+    break_on(monkeypatch, drafting, "draft_task", error)
     raised = ThrottledError if isinstance(error, ThrottledError) else DefectError
     with pytest.raises(raised, match="x"):
         world.reconciler().release(found, "a", **SWEEP, report=report)

@@ -17,7 +17,7 @@ from reconciler.errors import (
     TableMissingError,
     ThrottledError,
 )
-from reconciler.operations import release as release_module
+from reconciler.operations import drafting
 from reconciler.operations.context import Evaluation, ReleaseRequest
 from reconciler.operations.evaluate import Evaluator
 from reconciler.operations.release import concerned_task
@@ -85,7 +85,7 @@ def test_after_an_outage_nothing_else_of_it_is_tried(
     goes_on: bool,  # noqa: FBT001
 ) -> None:
     found = world.seed({"a": [], "b": []})
-    break_on(monkeypatch, release_module, "draft_task", error)
+    break_on(monkeypatch, drafting, "draft_task", error)
     evaluation = evaluate(world, found)
     assert [outcome for _, _, outcome in outcomes(evaluation)] == ["failed"] * (1 + goes_on)
     assert evaluation.counts.stuck == {"lost_release": 2}
@@ -379,7 +379,7 @@ def test_the_budget_is_read_once_whatever_comes_of_it(
         return read(self, user_id, prune=prune)
 
     monkeypatch.setattr(BudgetStore, "open", counted)
-    break_on(monkeypatch, release_module, "draft_task", ThrottledError("x"))
+    break_on(monkeypatch, drafting, "draft_task", ThrottledError("x"))
     assert outcomes(evaluate(budgeted, found)) == [("release", "a", "failed")]
     assert reads == [USER]
 
@@ -452,6 +452,6 @@ def test_an_orchestration_without_any_task_is_surfaced_with_the_reason(world: Wo
 
 def test_each_thing_is_tried_once_in_a_pass(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     found = world.seed({"a": [], "b": []})
-    break_on(monkeypatch, release_module, "draft_task", ThrottledError("x"))
+    break_on(monkeypatch, drafting, "draft_task", ThrottledError("x"))
     assert len(evaluate(world, found).actions) == 2
     assert whole(world, found).attempts is None

@@ -10,7 +10,7 @@ import pytest
 from reconciler.domain.model import Child, ChildStatus, Orchestration
 from reconciler.domain.task import draft_task
 from reconciler.errors import ThrottledError
-from reconciler.operations import release as release_module
+from reconciler.operations import drafting
 from reconciler.stores.orchestrations import OrchestrationStore
 from tests.support.world import World
 from tests.unit.operations.test_repair_pass import break_on, evaluate, outcomes
@@ -38,7 +38,7 @@ def overtake(monkeypatch: pytest.MonkeyPatch, deed: Deed) -> None:
         deed()
         return sound(*args, **kwargs)
 
-    monkeypatch.setattr(release_module, "draft_task", overtaken)
+    monkeypatch.setattr(drafting, "draft_task", overtaken)
 
 
 def remove(world: World, orchestration_id: str, *keys: str) -> None:

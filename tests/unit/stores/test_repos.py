@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.errors import RepoUnusableError
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.repos import Repo, RepoStore
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
@@ -43,14 +44,34 @@ def test_only_one_that_is_active_is_onboarded(
     assert repos(database).read("acme/shop") == Repo(onboarded, said, 50)
 
 
-@pytest.mark.parametrize(
-    ("raw", "cap"),
-    [("1", 1), ("500", 500), ("0", 50), ("501", 50), ("-3", 50), ("1.5", 50), ("2", 2)],
-)
-def test_a_cap_that_no_platform_would_set_is_the_default(raw: str, cap: int) -> None:
+@pytest.mark.parametrize("cap", [1, 2, 500])
+def test_the_cap_is_a_whole_number_from_1_to_500(cap: int) -> None:
     database = MemoryDynamoDB()
-    put(database, status={"S": "active"}, approval_gate_cap={"N": raw})
+    put(database, status={"S": "active"}, approval_gate_cap={"N": str(cap)})
     assert repos(database).read("acme/shop").approval_gate_cap == cap
+
+
+@pytest.mark.parametrize(
+    ("cap", "shown"),
+    [
+        ({"N": "0"}, "'0'"),
+        ({"N": "501"}, "'501'"),
+        ({"N": "-3"}, "'-3'"),
+        ({"N": "1.5"}, "'1.5'"),
+        ({"S": "50"}, "'50'"),
+        ({"NULL": True}, "None"),
+    ],
+)
+def test_any_other_cap_is_an_error_until_corrected(cap: dict[str, Any], shown: str) -> None:
+    database = MemoryDynamoDB()
+    store = repos(database)
+    put(database, status={"S": "active"}, approval_gate_cap=cap)
+    with pytest.raises(RepoUnusableError, match=f"repository acme/shop is {shown}, not"):
+        store.read("acme/shop")
+    put(database, status={"S": "removed"}, approval_gate_cap=cap)
+    assert not repos(database).read("acme/shop").onboarded
+    put(database, status={"S": "active"}, approval_gate_cap={"N": "7"})
+    assert store.read("acme/shop").approval_gate_cap == 7
 
 
 def test_each_repo_is_read_once_in_thirty_seconds_though_replicas_lag() -> None:

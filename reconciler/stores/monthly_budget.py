@@ -1,0 +1,92 @@
+"""BudgetTable: the monthly budgets of a user and of the user's teams. Read only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+from reconciler.domain.model import Item
+from reconciler.domain.monthly_budget import (
+    CONFIG_PERIOD,
+    MonthlyBudget,
+    MonthlyBudgets,
+    month_of,
+    parse_budget,
+    scope_keys,
+)
+from reconciler.errors import BudgetUnavailableError
+from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.orchestrations import MAX_KEYS_PER_BATCH, batch_get
+from reconciler.stores.user_groups import UserGroups
+
+CACHE_SECONDS = 5.0
+"""Enough for one pass over a user's children, and too short for a raised budget to go unseen."""
+
+
+class MonthlyBudgetStore:
+    """BudgetTable, read at most once in ``CACHE_SECONDS`` for each user and month."""
+
+    def __init__(
+        self,
+        dynamodb: DynamoDB,
+        table: str,
+        groups: UserGroups,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._dynamodb = dynamodb
+        self._table = table
+        self._groups = groups
+        self._monotonic = monotonic
+        self._cached: dict[tuple[str, str], tuple[float, MonthlyBudgets]] = {}
+
+    def read(self, user_id: str, now: datetime) -> MonthlyBudgets:
+        """Return the user's teams and every budget that applies in the month of ``now``.
+
+        Raises:
+            BudgetUnavailableError: Cognito does not answer, rows could not be read for want of
+                capacity, or a row is malformed.
+            TemporaryError, PermanentError: as ``DynamoDB.call``.
+        """
+        at = self._monotonic()
+        fresh = {key: kept for key, kept in self._cached.items() if at - kept[0] < CACHE_SECONDS}
+        key = (user_id, month_of(now))
+        if key not in fresh:
+            fresh[key] = (at, self._fetch(*key))
+        self._cached = fresh
+        return fresh[key][1]
+
+    def _fetch(self, user_id: str, period: str) -> MonthlyBudgets:
+        team_ids = self._groups.of(user_id)
+        scopes = scope_keys(user_id, team_ids)
+        keys = [
+            {"scope_key": {"S": scope}, "period": {"S": name}}
+            for scope in scopes
+            for name in (CONFIG_PERIOD, period)
+        ]
+        rows = {(row["scope_key"]["S"], row["period"]["S"]): row for row in self._rows(keys)}
+        try:
+            budgets = tuple(_budgets(scopes, period, rows))
+        except ValueError as error:
+            raise BudgetUnavailableError(f"the monthly budget cannot be read: {error}") from error
+        return MonthlyBudgets(period, team_ids, budgets)
+
+    def _rows(self, keys: list[dict[str, Any]]) -> Iterator[Item]:
+        # An even number, so that the two rows of a scope are never read in different requests.
+        for start in range(0, len(keys), MAX_KEYS_PER_BATCH):
+            chunk = keys[start : start + MAX_KEYS_PER_BATCH]
+            rows = batch_get(self._dynamodb, self._table, chunk, consistent=True)
+            if rows is None:
+                msg = "the monthly budget could not be read for want of capacity"
+                raise BudgetUnavailableError(msg)
+            yield from rows
+
+
+def _budgets(
+    scopes: tuple[str, ...], period: str, rows: dict[tuple[str, str], Item]
+) -> Iterator[MonthlyBudget]:
+    for scope in scopes:
+        config = rows.get((scope, CONFIG_PERIOD))
+        if config is not None:
+            yield parse_budget(scope, config, rows.get((scope, period), {}))

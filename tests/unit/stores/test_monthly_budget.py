@@ -1,0 +1,139 @@
+"""BudgetTable: which rows are read, in how many requests, and how long they are remembered."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from reconciler.domain.monthly_budget import MonthlyBudget
+from reconciler.errors import BudgetUnavailableError
+from reconciler.stores.dynamodb import DynamoDB, measured
+from reconciler.stores.monthly_budget import MonthlyBudgetStore
+from tests.simulation.memory_dynamodb import MemoryDynamoDB
+from tests.unit.stores.scripted import Scripted
+from tests.unit.stores.test_control import Hand
+
+JUNE = datetime(2026, 6, 30, 23, 59, 59, tzinfo=UTC)
+JULY = datetime(2026, 7, 1, tzinfo=UTC)
+
+
+class Groups:
+    """A user pool in which every user is in the same groups, or which is away."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+        self.asked: list[str] = []
+        self.away = False
+
+    def of(self, user_id: str) -> tuple[str, ...]:
+        self.asked.append(user_id)
+        if self.away:
+            raise BudgetUnavailableError("away")
+        return self.names
+
+
+def budgets(database: Any, groups: Any = None, hand: Hand | None = None) -> MonthlyBudgetStore:
+    given: Any = groups or Groups()
+    return MonthlyBudgetStore(DynamoDB(database), "BudgetTable", given, hand or Hand())
+
+
+def put(database: MemoryDynamoDB, scope_key: str, period: str, **attributes: Any) -> None:
+    key = {"scope_key": {"S": scope_key}, "period": {"S": period}}
+    database.put_item(TableName="BudgetTable", Item={**key, **attributes})
+
+
+def configure(database: MemoryDynamoDB, scope_key: str, limit: str) -> None:
+    stop = {"BOOL": True}
+    put(database, scope_key, "CONFIG", monthly_limit_usd={"N": limit}, hard_stop=stop)
+
+
+def test_the_budgets_of_the_user_and_of_each_team() -> None:
+    """A scope without CONFIG has no budget, and another month's spend is not this one's."""
+    database = MemoryDynamoDB(lag=lambda *_: 100)
+    configure(database, "USER#u", "10")
+    put(database, "USER#u", "2026-06", spend_usd={"N": "4.5"})
+    put(database, "USER#u", "2026-07", spend_usd={"N": "0.5"})
+    put(database, "TEAM#a", "2026-06", spend_usd={"N": "999"})
+    configure(database, "TEAM#b", "20")
+    configure(database, "TEAM#others", "1")
+    found = budgets(database, Groups("a", "b")).read("u", JUNE)
+    assert (found.period, found.team_ids) == ("2026-06", ("a", "b"))
+    assert found.budgets == (
+        MonthlyBudget("USER#u", Decimal(10), Decimal("4.5"), hard_stop=True),
+        MonthlyBudget("TEAM#b", Decimal(20), Decimal(0), hard_stop=True),
+    )
+    assert budgets(database).read("u", JULY).budgets[0].spend == Decimal("0.5")
+
+
+@pytest.mark.parametrize(("teams", "requests"), [(0, 1), (49, 1), (50, 2), (98, 2)])
+def test_all_scopes_are_read_in_one_batch(teams: int, requests: int) -> None:
+    """DynamoDB takes 100 keys at once; beyond 49 teams it takes a second request."""
+    database = MemoryDynamoDB()
+    names = [f"t{number:02}" for number in range(teams)]
+    for name in names:
+        configure(database, f"TEAM#{name}", "5")
+    with measured() as consumed:
+        found = budgets(database, Groups(*names)).read("u", JUNE)
+    assert [budget.scope_key for budget in found.budgets] == [f"TEAM#{name}" for name in names]
+    assert consumed.requests == requests
+
+
+def test_the_two_rows_of_a_scope_are_read_together_and_consistently() -> None:
+    client = Scripted({"Responses": {}})
+    budgets(client, Groups(*(f"t{number:02}" for number in range(98)))).read("u", JUNE)
+    first, second = (request["RequestItems"]["BudgetTable"] for _, request in client.requests)
+    assert first["ConsistentRead"] is second["ConsistentRead"] is True
+    keys = [{name: value["S"] for name, value in key.items()} for key in first["Keys"]]
+    assert keys[:2] == [
+        {"scope_key": "USER#u", "period": "CONFIG"},
+        {"scope_key": "USER#u", "period": "2026-06"},
+    ]
+    assert keys[-2]["scope_key"] == keys[-1]["scope_key"] == "TEAM#t48"
+
+
+def test_rows_that_stay_unread_are_no_budget() -> None:
+    unserved = {"UnprocessedKeys": {"BudgetTable": {"Keys": [{"scope_key": {"S": "USER#u"}}]}}}
+    store = MonthlyBudgetStore(Scripted(unserved).dynamodb, "BudgetTable", Groups(), Hand())  # type: ignore[arg-type]
+    with pytest.raises(BudgetUnavailableError, match="want of capacity"):
+        store.read("u", JUNE)
+
+
+def test_a_malformed_budget_is_named_and_not_remembered() -> None:
+    database = MemoryDynamoDB()
+    store = budgets(database, Groups("a"))
+    configure(database, "TEAM#a", "0")
+    with pytest.raises(BudgetUnavailableError, match="monthly_limit_usd of TEAM#a"):
+        store.read("u", JUNE)
+    configure(database, "TEAM#a", "7")
+    assert store.read("u", JUNE).budgets[0].limit == Decimal(7)
+
+
+def test_a_user_is_read_once_in_five_seconds() -> None:
+    database, groups, hand = MemoryDynamoDB(), Groups("a"), Hand()
+    hand.now = 100.0
+    store = budgets(database, groups, hand)
+    configure(database, "USER#u", "10")
+    store.read("u", JUNE)
+    configure(database, "USER#u", "20")
+    hand.now = 104.999
+    assert store.read("u", JUNE).budgets[0].limit == Decimal(10)
+    assert groups.asked == ["u"]
+    assert store.read("v", JUNE).budgets == ()
+    # A new month is another budget at once.
+    assert store.read("u", JULY).period == "2026-07"
+    hand.now = 105.0
+    assert store.read("u", JUNE).budgets[0].limit == Decimal(20)
+    assert groups.asked == ["u", "v", "u", "u"]
+
+
+def test_an_outage_is_not_taken_for_no_budget() -> None:
+    groups = Groups("a")
+    groups.away = True
+    store = budgets(MemoryDynamoDB(), groups)
+    with pytest.raises(BudgetUnavailableError, match="away"):
+        store.read("u", JUNE)
+    groups.away = False
+    assert store.read("u", JUNE).team_ids == ("a",)

@@ -76,7 +76,7 @@ integration: $(VENV)/dev.stamp  ## On moto and on DynamoDB Local
 	$(PYTEST) tests/integration -m "not workers and not chaos and not browser" -n 2 --dist worksteal
 
 coverage: $(VENV)/dev.stamp  ## Lines and branches that unit and integration tests run; fails below the floor
-	$(PYTEST) tests/unit tests/integration -m "not workers and not chaos and not browser" -n 2 --dist worksteal --cov --cov-report=term
+	$(PYTEST) tests/unit tests/integration -m "not chaos and not browser" -n 2 --dist loadfile --cov --cov-report=term
 
 workers: $(VENV)/dev.stamp  ## Real worker processes on a real broker
 	$(PYTEST) tests/integration -m "workers and not chaos" -n 4 --dist loadfile

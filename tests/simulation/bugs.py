@@ -13,18 +13,20 @@ from typing import Any
 
 import ulid
 
-from reconciler.domain import diagnosis, rows, task
+from reconciler.domain import diagnosis, planning, rows, task
 from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import _Diagnoser
-from reconciler.domain.model import Child, ChildStatus, Task
+from reconciler.domain.model import Child, ChildStatus, Task, moment
 from reconciler.operations import context as to
 from reconciler.operations import repair
+from reconciler.operations.invocation import Invoker
 from reconciler.operations.release import Releaser
 from reconciler.operations.repair_pass import RepairPass
 from reconciler.stores.budget import BudgetStore
 from reconciler.stores.conditions import Expression
 from reconciler.stores.dynamodb import DynamoDB, Reason
 from reconciler.stores.orchestrations import OrchestrationStore
+from reconciler.stores.pipeline import Pipeline
 from reconciler.stores.tasks import TaskStore
 
 
@@ -345,7 +347,7 @@ def create_before_flip() -> None:
 
 @bug("the pipeline is invoked, and that is not recorded; nor is it asked after")
 def never_invoked() -> None:
-    _put(Releaser, "invoke", lambda *_, **__: None)
+    _put(Invoker, "invoke", lambda *_, **__: None)
 
 
 @bug("a release reserves no slot")
@@ -387,3 +389,79 @@ def lost_race_counts_as_done() -> None:
         return repair.Repaired(to.DONE, rows.parse_child(item) if item else None)
 
     _put(repair, "_lost", lost)
+
+
+# -- what others have reopened, and tasks that are run
+
+
+@bug("a touch: what the task says is not compared with what its row says")
+def touches_whatever_has_ended() -> None:
+    def tells_the_end(orchestration: Any, tasks: Any) -> Any:
+        ended = [
+            (key, task)
+            for key, child in orchestration.children.items()
+            if (task := tasks.get(child.task_id or "")) is not None and task.terminal
+        ]
+        return ended[-1] if ended else None
+
+    _put(planning, "_tells_the_end", tells_the_end)
+
+
+@bug("a touch: iterations and restacks that still run are not looked for")
+def touches_while_a_task_runs() -> None:
+    _put(TaskStore, "unfinished_of", lambda *_: [])
+
+
+@bug("a touch: that nobody has reopened the orchestration is no condition")
+def touches_a_reopened_orchestration() -> None:
+    _without(OrchestrationStore, "expect_meta", "rollup_posted_at", "updated_at")
+
+
+@bug("a touch: that the row is as it was read is no condition")
+def touches_a_row_that_has_moved() -> None:
+    _without(OrchestrationStore, "expect_row", "child_status", "child_task_id")
+
+
+@bug("due since: when the orchestration was reopened is of no account to its children")
+def due_whenever_it_was_reopened() -> None:
+    original = diagnosis.due_since
+
+    def due_since(child: Child, _meta: Any, *rest: Any) -> Any:
+        return original(child, None, *rest)
+
+    _put(diagnosis, "due_since", due_since)
+
+
+@bug("due since: when the orchestration was reopened is of no account to its parent")
+def unsettled_whenever_it_was_reopened() -> None:
+    def newest(self: _Diagnoser) -> Any:
+        times = [moment(child.updated_at) for child in self.children.values()]
+        return max((time for time in times if time is not None), default=None)
+
+    _put(_Diagnoser, "_newest", property(newest))
+
+
+@bug("due since: when a child was touched itself is of no account")
+def due_whenever_it_was_touched() -> None:
+    original = diagnosis.due_since
+
+    def due_since(child: Child, *rest: Any) -> Any:
+        return original(replace(child, updated_at=None), *rest)
+
+    _put(diagnosis, "due_since", due_since)
+
+
+@bug("an invocation has no name")
+def invokes_without_a_name() -> None:
+    original = Pipeline.invoke
+
+    def invoke(self: Pipeline, *args: Any, **kwargs: Any) -> Any:
+        class Nameless:
+            def invoke(self, *, DurableExecutionName: str, **request: Any) -> Any:  # noqa: ARG002, N803 - boto3's
+                return client.invoke(**request)
+
+        client = self._client
+        nameless = Pipeline(Nameless(), self._function_arn)  # type: ignore[arg-type]
+        return original(nameless, *args, **kwargs)
+
+    _put(Pipeline, "invoke", invoke)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -13,7 +14,8 @@ from tests.simulation.memories import Live, OlderLive, RememberingLive
 from tests.simulation.world import LONG_BEFORE, ORCH, START, USER, Row, sim_settings, task_id
 
 
-def _live(port: Port, generation: type[RememberingLive], seed: int) -> RememberingLive:
+def live_on(port: Port, generation: type[RememberingLive], seed: int) -> RememberingLive:
+    """Return a live reconciler on an actor's port."""
     client: Any = port
     made = generation(
         client,
@@ -36,18 +38,18 @@ def live(
     """The live reconciler on the event of a child's task; ``ends``: the task ends so just now."""
 
     def body(port: Port) -> None:
-        reconciler = _live(port, generation, number)
+        reconciler = live_on(port, generation, number)
         if child is None:
             reconciler.react(ORCH)
             return
         if ends is not None:
-            _end_task(port, task_id(child), ends)
+            end_task(port, task_id(child), ends)
         key = {"task_id": {"S": task_id(child)}}
         got = port.call("get_item", TableName="TaskTable", Key=key, ConsistentRead=True)
         if "Item" in got:
             reconciler.receive(got["Item"])
 
-    return ActorSpec(f"live {number}", _tolerant(body))
+    return ActorSpec(f"live {number}", tolerant(body))
 
 
 def older_live(child: str | None = None, *, ends: str | None = None, number: int = 1) -> ActorSpec:
@@ -56,7 +58,8 @@ def older_live(child: str | None = None, *, ends: str | None = None, number: int
     return replace(spec, name=f"older live {number}")
 
 
-def _end_task(port: Port, own_id: str, status: str) -> None:
+def end_task(port: Port, own_id: str, status: str, at: datetime = LONG_BEFORE) -> None:
+    """End a task, if it has not ended yet."""
     port.call(
         "update_item",
         TableName="TaskTable",
@@ -67,15 +70,15 @@ def _end_task(port: Port, own_id: str, status: str) -> None:
         ExpressionAttributeNames={"#s": "status"},
         ExpressionAttributeValues={
             ":s": {"S": status},
-            ":at": {"S": timestamp(LONG_BEFORE)},
-            ":c": {"S": f"{status}#{timestamp(LONG_BEFORE)}"},
+            ":at": {"S": timestamp(at)},
+            ":c": {"S": f"{status}#{timestamp(at)}"},
             ":submitted": {"S": "SUBMITTED"},
             ":running": {"S": "RUNNING"},
         },
     )
 
 
-def _tolerant(body: Body) -> Body:
+def tolerant(body: Body) -> Body:
     """What the platform's code does about a torn connection is its own affair: it dies."""
 
     def tolerant(port: Port) -> None:
@@ -87,11 +90,11 @@ def _tolerant(body: Body) -> Body:
     return tolerant
 
 
-def task_ends(child: str, status: str = "COMPLETED") -> ActorSpec:
-    """A task ends, and its event is lost."""
+def task_ends(child: str, status: str = "COMPLETED", own_id: str | None = None) -> ActorSpec:
+    """A task ends, and its event is lost; ``own_id``: its id, if the row does not name it."""
     return ActorSpec(
         f"task {child}",
-        _tolerant(lambda port: _end_task(port, task_id(child), status)),
+        tolerant(lambda port: end_task(port, own_id or task_id(child), status)),
         crashes=False,
     )
 
@@ -114,7 +117,7 @@ def admission(child: str) -> ActorSpec:
         )
         _rewrite_task(port, task_id(child), "RUNNING", "SUBMITTED")
 
-    return ActorSpec(f"admission of {child}", _tolerant(body), crashes=False)
+    return ActorSpec(f"admission of {child}", tolerant(body), crashes=False)
 
 
 def _rewrite_task(port: Port, own_id: str, status: str, expected: str) -> None:
@@ -142,7 +145,8 @@ def task_removal(own_id: str) -> ActorSpec:
     return ActorSpec("ttl", body, crashes=False)
 
 
-def _set_status(port: Port, child: str, status: str, expected: str) -> None:
+def set_status(port: Port, child: str, status: str, expected: str) -> None:
+    """Set a row's status, if it is the ``expected`` one."""
     port.call(
         "update_item",
         TableName="OrchestrationTable",
@@ -162,10 +166,10 @@ def retry(child: str, *behind: str) -> ActorSpec:
 
     def body(port: Port) -> None:
         for name in behind:
-            _tolerant(lambda p, n=name: _set_status(p, n, "blocked", "skipped"))(port)  # type: ignore[misc]
-        _set_status(port, child, "ready", "failed")
+            tolerant(lambda p, n=name: set_status(p, n, "blocked", "skipped"))(port)  # type: ignore[misc]
+        set_status(port, child, "ready", "failed")
 
-    return ActorSpec(f"retry {child}", _tolerant(body), crashes=False)
+    return ActorSpec(f"retry {child}", tolerant(body), crashes=False)
 
 
 def late_retry(child: str, number: int = 1) -> ActorSpec:
@@ -174,29 +178,29 @@ def late_retry(child: str, number: int = 1) -> ActorSpec:
     def body(port: Port) -> None:
         key = {"task_id": {"S": task_id(child)}}
         got = port.call("get_item", TableName="TaskTable", Key=key, ConsistentRead=True)
-        reconciler = _live(port, Live, number)
+        reconciler = live_on(port, Live, number)
         reconciler.receive(got["Item"])
-        _set_status(port, child, "ready", "failed")
+        set_status(port, child, "ready", "failed")
         reconciler.react(ORCH)
 
-    return ActorSpec(f"retry {child}", _tolerant(body), crashes=False)
+    return ActorSpec(f"retry {child}", tolerant(body), crashes=False)
 
 
 def whole_attempt(child: str) -> ActorSpec:
     """The live reconciler releases a child, its task fails, and a user retries it."""
 
     def body(port: Port) -> None:
-        _live(port, Live, 1).react(ORCH)
+        live_on(port, Live, 1).react(ORCH)
         key = {"orchestration_id": {"S": ORCH}, "sub_issue_id": {"S": child}}
         got = port.call("get_item", TableName="OrchestrationTable", Key=key, ConsistentRead=True)
         own = got["Item"].get("child_task_id")
         if own is None:
             return
-        _end_task(port, own["S"], "FAILED")
-        _set_status(port, child, "failed", "released")
-        _set_status(port, child, "ready", "failed")
+        end_task(port, own["S"], "FAILED")
+        set_status(port, child, "failed", "released")
+        set_status(port, child, "ready", "failed")
 
-    return ActorSpec(f"attempt {child}", _tolerant(body), crashes=False)
+    return ActorSpec(f"attempt {child}", tolerant(body), crashes=False)
 
 
 def _rewrite(name: str, child: str, change: str, values: Row) -> ActorSpec:
@@ -210,7 +214,7 @@ def _rewrite(name: str, child: str, change: str, values: Row) -> ActorSpec:
             ExpressionAttributeValues=values,
         )
 
-    return ActorSpec(name, _tolerant(body), crashes=False)
+    return ActorSpec(name, tolerant(body), crashes=False)
 
 
 def claims_again(child: str) -> ActorSpec:
@@ -240,7 +244,12 @@ def removal(*names: str) -> ActorSpec:
             key = {"orchestration_id": {"S": ORCH}, "sub_issue_id": {"S": name}}
             port.call("delete_item", TableName="OrchestrationTable", Key=key)
 
-    return ActorSpec("ttl", _tolerant(body), crashes=False)
+    return ActorSpec("ttl", tolerant(body), crashes=False)
+
+
+def pipeline_runs() -> ActorSpec:
+    """The executions that have begun by now move their tasks on."""
+    return ActorSpec("pipeline", lambda port: port.call("have_run"), crashes=False)
 
 
 def time_passes(seconds: float) -> ActorSpec:

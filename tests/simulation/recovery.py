@@ -12,7 +12,14 @@ from typing import Any
 
 from reconciler.domain.model import timestamp
 from tests.simulation.actors import ClockHand
-from tests.simulation.invariants import Invariants, dictated_end, verdict
+from tests.simulation.executions import have_run
+from tests.simulation.invariants import (
+    Invariants,
+    Rows,
+    dictated_end,
+    says_its_row,
+    verdict,
+)
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.simulation.scheduler import Execution
 from tests.simulation.world import LONG_BEFORE, PRIVATE, Scenario, start, sweep
@@ -36,25 +43,27 @@ def one_sweep(database: MemoryDynamoDB, clock: ClockHand, scenario: Scenario) ->
         execution.step(choices[0])
 
 
-def end_tasks(
-    database: MemoryDynamoDB, outcome: Outcome = _completes, *, invoked_only: bool = True
-) -> int:
-    """End every task that a released row carries and that was started; returns how many."""
+def end_tasks(database: MemoryDynamoDB, outcome: Outcome = _completes) -> int:
+    """End every task that has been started; returns how many.
+
+    The platform gives up one that was never started. Only where a released row names it, that is
+    for a sweep to prevent.
+    """
+    have_run(database, LONG_BEFORE)
+    rows, tasks = database.tables["OrchestrationTable"].items, database.tables["TaskTable"]
+    named = {
+        row["child_task_id"]["S"]
+        for row in rows.values()
+        if row.get("child_status") == {"S": "released"} and "child_task_id" in row
+    }
     ended = 0
-    rows = database.tables["OrchestrationTable"].items
-    tasks = database.tables["TaskTable"]
-    for row in rows.values():
-        if row.get("child_status", {}).get("S") != "released":
+    for key, task in tasks.items.items():
+        started = task["status"]["S"] != "SUBMITTED"
+        if verdict(task) is not None or (not started and key[0] in named):
             continue
-        task = tasks.items.get((row.get("child_task_id", {}).get("S", ""), ""))
-        if task is None or verdict(task) is not None:
-            continue
-        ours = "reconciler_sweep_id" in task
-        if invoked_only and ours and "reconciler_invoked_at" not in task:
-            continue  # its pipeline has not been started, as far as anybody knows
-        status, at = outcome(task), timestamp(LONG_BEFORE)
-        changed = {"status": {"S": status}, "completed_at": {"S": at}}
-        tasks.replace({(task["task_id"]["S"], ""): {**task, **changed}})
+        status, at = outcome(task) if started else "FAILED", timestamp(LONG_BEFORE)
+        entered = {"status_created_at": {"S": f"{status}#{at}"}, "completed_at": {"S": at}}
+        tasks.replace({key: {**task, "status": {"S": status}, **entered}})
         ended += 1
     return ended
 
@@ -72,14 +81,15 @@ def recover(
     Raises:
         AssertionError: it is not so after as many rounds as could be needed, or an invariant broke.
     """
+    have_run(database, clock.now)
     clock.now += LONG_AFTER
     for table in database.tables.values():
         table.forget_history()
-    children = len(scenario.nodes)
-    invoked_only = scenario.settings.orchestrator_function_arn is not None
+    rows = database.tables["OrchestrationTable"].items
+    children = sum("#" not in key[1] for key in rows)
     for round_ in range(1, 2 * children + 3):
         one_sweep(database, clock, scenario)
-        if not end_tasks(database, outcome, invoked_only=invoked_only) and _all_terminal(database):
+        if not end_tasks(database, outcome) and _all_terminal(database):
             return round_
     states = {
         key[1]: row.get("child_status", {}).get("S")
@@ -123,14 +133,24 @@ class Convergence:
         self._judged.add(key)
 
     def _compare(self, database: MemoryDynamoDB) -> None:
-        rows = database.tables["OrchestrationTable"].items
-        ends = dictated_end(rows, database.tables["TaskTable"].items)
-        for at, end in ends.items():
+        rows, tasks = (database.tables[n].items for n in ("OrchestrationTable", "TaskTable"))
+        for at, end in dictated_end(rows, tasks).items():
             found = rows[at]["child_status"]["S"]
             # A skip that was right when it was made stays, though a retry came just behind it:
             # the platform's retry reads and writes in separate steps.
             raced = self._scenario.retries and found == "skipped"
             assert found == end or raced, f"I3/I5: {at[1]} ends {found}, and {end} was dictated"
+        if self._scenario.settings.settle_mode == "nudge":
+            self._parent_is_told(rows, tasks)
+
+    @staticmethod
+    def _parent_is_told(rows: Rows, tasks: Rows) -> None:
+        """A parent whose roll-up is missing comes of a touch, where a task may be touched."""
+        if any("rollup_posted_at" in row for row in rows.values()):
+            return
+        touched = any("reconcile_nudged_at" in task for task in tasks.values())
+        may_be = any(says_its_row(task, rows) for task in tasks.values())
+        assert touched or not may_be, "I3: nobody has been told that all children have ended"
 
 
 def watched(scenario: Scenario) -> Callable[[], Execution]:

@@ -15,6 +15,7 @@ from tests.simulation.others import (
     claims_again,
     late_retry,
     live,
+    pipeline_runs,
     removal,
     retry,
     rewires,
@@ -24,6 +25,7 @@ from tests.simulation.others import (
     time_passes,
     whole_attempt,
 )
+from tests.simulation.reopenings import iteration, iteration_id, whole_retry
 from tests.simulation.world import (
     LONG_BEFORE,
     START,
@@ -293,6 +295,66 @@ def _counted() -> list[Scenario]:
     ]
 
 
+def _reopened() -> list[Scenario]:
+    """What a reopened orchestration looks like a moment later, and a recovery that never came."""
+    failed = {"a": FAILED, "b": Node("skipped", "a")}
+    mended = [iteration("a", START - timedelta(hours=1))]
+    graced = sim_settings(stranded_grace_seconds=120)
+    added = Node("blocked", "a", updated_at=START - timedelta(seconds=150))
+    return [
+        Scenario(
+            "an extension that is about to release",
+            {"a": DONE, "x": added},
+            [sweep(1, graced), live()],
+            1,
+            settings=graced,
+            reopened_at=START - timedelta(seconds=1),
+            left_alone=True,
+        ),
+        Scenario(
+            "a person's fix is under way, two sweeps",
+            {"a": FAILED},
+            [sweep(1), sweep(2), task_ends("a", own_id=iteration_id("a"))],
+            1,
+            tasks=[iteration("a")],
+        ),
+        Scenario("a lost recovery, two sweeps", failed, [sweep(1), sweep(2)], 1, tasks=mended),
+        Scenario(
+            "a lost recovery, and a retry of all",
+            failed,
+            [sweep(1), whole_retry()],
+            1,
+            tasks=mended,
+            retries=True,
+        ),
+    ]
+
+
+def _run_once() -> list[Scenario]:
+    """A task is run once, however often it is released, delivered or found unstarted."""
+    slow = Node("released", task="SUBMITTED")
+    return [
+        Scenario(
+            "two deliveries, and the pipeline",
+            pair(DONE),
+            [delivery("b", 1), delivery("b", 2), pipeline_runs()],
+            1,
+        ),
+        Scenario(
+            "a task that never starts, and the pipeline",
+            {"a": slow},
+            [sweep(1), sweep(2), pipeline_runs()],
+            1,
+        ),
+        Scenario(
+            "a task whose first run left no record",
+            {"a": Node("released", task="RUNNING", ours=True, run=True)},
+            [delivery("a", 1), sweep(2)],
+            1,
+        ),
+    ]
+
+
 def _adversarial() -> list[Scenario]:
     """The five schedules of the platform's own analysis."""
     both = diamond(RUNNING, RUNNING)
@@ -332,5 +394,5 @@ def _adversarial() -> list[Scenario]:
 
 
 ADVERSARIAL = _adversarial()
-SCENARIOS = [*_small(), *_narrow(), *_counted()]
+SCENARIOS = [*_small(), *_narrow(), *_counted(), *_reopened(), *_run_once()]
 BY_NAME = {scenario.name: scenario for scenario in [*ADVERSARIAL, *SCENARIOS]}

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from tests.simulation.actors import Actor, ActorSpec, Call, ClockHand
+from tests.simulation.executions import have_run, invoke
 from tests.simulation.expressions import Item
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.simulation.storage import Key, Table
@@ -142,7 +143,7 @@ class Execution:
 
     def _alone(self, call: Call) -> bool:
         if call.operation in {"begin", "invoke"}:
-            return not self._moves_clock
+            return not self._runs_pipeline
         if (
             call.operation == "get_item"
             and call.request["Key"].get("orchestration_id", {}).get("S") == "reconciler#control"
@@ -151,8 +152,8 @@ class Execution:
         return bool(call.tables) and call.tables <= self.private
 
     @property
-    def _moves_clock(self) -> bool:
-        return any(a.spec.name.startswith("time") for a in self.actors)
+    def _runs_pipeline(self) -> bool:
+        return any(a.spec.name.startswith(("time", "pipeline")) for a in self.actors)
 
     def _answers(self, call: Call) -> list[int]:
         """Return, for each different answer that an index may give, how far back it lies.
@@ -214,8 +215,13 @@ class Execution:
         if call.operation == "begin":
             return None
         if call.operation == "invoke":
+            invoke(self.database, **call.request)
             return {}
+        if call.operation == "have_run":
+            have_run(self.database, self.clock.now)
+            return None
         if call.operation == "advance_clock":
+            have_run(self.database, self.clock.now)
             self.clock.now += timedelta(seconds=call.request["seconds"])
             for table in self.database.tables.values():
                 table.forget_history()

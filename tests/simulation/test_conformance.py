@@ -468,6 +468,37 @@ def test_query_of_an_index_with_a_sort_key(db: Any) -> None:
     assert [item["task_id"]["S"] for item in page["Items"]] == ["t3", "t1"]
 
 
+def test_query_of_an_index_by_a_filter_into_a_map(db: Any) -> None:
+    for task, status, marks in (
+        ("t1", "RUNNING#1", {"iteration": {"S": "true"}}),
+        ("t2", "COMPLETED#1", {"iteration": {"S": "true"}}),
+        ("t3", "SUBMITTED#0", {"iteration": {"S": "false"}}),
+        ("t4", "HYDRATING#1", {}),
+        ("t5", "FINALIZING#1", None),
+    ):
+        item: dict[str, Any] = {"task_id": {"S": task}, "user_id": {"S": "u"}}
+        item["status_created_at"] = {"S": status}
+        if marks is not None:
+            item["channel_metadata"] = {"M": marks}
+        db.put_item(TableName=TASKS, Item=item)
+    page = db.query(
+        TableName=TASKS,
+        IndexName="UserStatusIndex",
+        KeyConditionExpression="user_id = :u AND status_created_at BETWEEN :low AND :high",
+        FilterExpression="#m.#i = :true",
+        ProjectionExpression="task_id",
+        ExpressionAttributeNames={"#m": "channel_metadata", "#i": "iteration"},
+        ExpressionAttributeValues={
+            ":u": {"S": "u"},
+            ":low": {"S": "FINALIZING#"},
+            ":high": {"S": "SUBMITTED#~"},
+            ":true": {"S": "true"},
+        },
+    )
+    assert page["Items"] == [{"task_id": {"S": "t1"}}]
+    assert (page["Count"], page["ScannedCount"]) == (1, 4)
+
+
 def test_an_index_cannot_be_read_consistently(db: Any, request: pytest.FixtureRequest) -> None:
     if "moto" in request.node.name:
         pytest.skip("moto allows it; the service does not")

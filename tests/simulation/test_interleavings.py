@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from tests.simulation import reopened
 from tests.simulation.actors import ActorSpec, Port
 from tests.simulation.conftest import Show
 from tests.simulation.explorer import explore
@@ -44,9 +45,17 @@ def test_every_small_graph_beside_everybody_who_writes(scenario: Scenario, show:
     _explore(scenario, show)
 
 
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("scenario", reopened.cells(), ids=lambda scenario: scenario.name)
+def test_whatever_is_reopened_keeps_the_invariants(scenario: Scenario, show: Show) -> None:
+    _explore(scenario, show)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("scenario", large_cells(), ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize(
+    "scenario", [*large_cells(), *reopened.large_cells()], ids=lambda scenario: scenario.name
+)
 def test_every_interleaving_of_the_largest(scenario: Scenario, show: Show) -> None:
     _explore(scenario, show, most_states=MOST_STATES)
 

@@ -21,6 +21,7 @@ from reconciler.stores.budget import PARTITION_PREFIX, ROW
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.pipeline import Pipeline
 from tests.simulation.actors import ActorSpec, ClockHand, Counts, Port, any_task
+from tests.simulation.executions import executions, invoke
 from tests.simulation.memories import RememberingEvaluator
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.simulation.scheduler import Execution
@@ -41,7 +42,7 @@ def sim_settings(**changes: Any) -> Settings:
         "orchestration_table_name": "OrchestrationTable",
         "task_table_name": "TaskTable",
         "task_events_table_name": "TaskEventsTable",
-        "orchestrator_function_arn": "arn:aws:lambda:eu-west-1:1:function:orchestrator",
+        "orchestrator_function_arn": "arn:aws:lambda:eu-west-1:1:function:orchestrator:live",
         "stranded_grace_seconds": 0,
         "claim_timeout_seconds": int(CLAIM_TIMEOUT.total_seconds()),
     }
@@ -63,6 +64,10 @@ class Node:
     left_by: str = "user-1"
     """Whose that task is."""
     description: str = ""
+    ours: bool = False
+    """Whether its task is one of ours, of which no invocation is on record."""
+    run: bool = False
+    """Whether its task has been run once, by an execution without a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,8 @@ class Scenario:
 
     ``one_task``: at most one task under any key, whoever makes it; where False, at most one of
     ours, and none where a look-up showed one (what the older live reconciler, or one that wakes
-    up after its claim was given up, makes impossible to promise). ``converges``: the end state is
+    up after its claim was given up, makes impossible to promise). By the same token, at most one
+    run of each task. ``converges``: the end state is
     what the outcomes of the tasks dictate.
     """
 
@@ -87,6 +93,14 @@ class Scenario:
     lookups_count: Counts = any_task
     """Which look-ups are told apart for good, to be held against a task that we create later."""
     cap: int | None = None
+    settled: bool = False
+    """Whether the roll-up has been posted."""
+    reopened_at: datetime = LONG_BEFORE
+    """When the meta row was last written."""
+    tasks: Sequence[Row] = ()
+    """Tasks that no row names: iterations and restacks."""
+    left_alone: bool = False
+    """Whether all that could be due has just been touched: within the grace nothing is done."""
     reserved: Sequence[str] = ()
     """Children whose tasks, not admitted yet, hold a slot of the cap each."""
 
@@ -149,10 +163,10 @@ def child_row(name: str, node: Node) -> Row:
     return row
 
 
-def meta_row(count: int) -> Row:
+def meta_row(count: int, *, settled: bool = False, updated_at: datetime = LONG_BEFORE) -> Row:
     """Return a meta row."""
     at = {"S": timestamp(LONG_BEFORE)}
-    return {
+    row: Row = {
         "orchestration_id": {"S": ORCH},
         "sub_issue_id": {"S": META},
         "parent_issue_ref": {"S": "parent-1"},
@@ -161,24 +175,33 @@ def meta_row(count: int) -> Row:
         "child_count": {"N": str(count)},
         "platform_user_id": {"S": USER},
         "created_at": at,
-        "updated_at": at,
+        "updated_at": {"S": timestamp(updated_at)},
     }
+    return row | {"rollup_posted_at": at} if settled else row
 
 
 def fill(database: MemoryDynamoDB, scenario: Scenario) -> None:
     """Write what stands at the start."""
+    executions(database)
     for name, node in scenario.nodes.items():
         database.put_item(TableName="OrchestrationTable", Item=child_row(name, node))
         earlier = task_id(name) if node.task is not None else None
         if node.task is not None and node.task_exists:
             row = task_row(name, node.task, idempotency_key(name), task_id(name), node.build_passed)
+            if node.ours:
+                row["reconciler_sweep_id"] = {"S": "sweep:0"}
             database.put_item(TableName="TaskTable", Item=row)
+            if node.run:
+                invoke(database, task_id(name))
         if node.left_task is not None:
             key = idempotency_key(name, earlier)
             row = task_row(name, node.left_task, key, task_id(name, 2))
             row["user_id"] = {"S": node.left_by}
             database.put_item(TableName="TaskTable", Item=row)
-    database.put_item(TableName="OrchestrationTable", Item=meta_row(len(scenario.nodes)))
+    for task in scenario.tasks:
+        database.put_item(TableName="TaskTable", Item=task)
+    meta = meta_row(len(scenario.nodes), settled=scenario.settled, updated_at=scenario.reopened_at)
+    database.put_item(TableName="OrchestrationTable", Item=meta)
     if scenario.cap is not None:
         active = {"user_id": {"S": USER}, "active_count": {"N": "0"}}
         database.put_item(TableName="UserConcurrencyTable", Item=active)
@@ -236,7 +259,6 @@ class DirectPort(Port):
         self._database = database
         self.clock = clock
         self.read_clock = clock
-        self.invoked: list[str] = []
 
     def remember(self, memory: object) -> None:
         """Say nothing: nobody asks what it knows."""
@@ -244,7 +266,7 @@ class DirectPort(Port):
     def call(self, operation: str, **request: Any) -> Any:
         """Carry out a call."""
         if operation == "invoke":
-            self.invoked.append(request["task_id"])
+            invoke(self._database, **request)
             return {}
         return getattr(self._database, operation)(**request)
 
@@ -259,9 +281,16 @@ class _Lambda:
     def __init__(self, port: Port) -> None:
         self._port = port
 
-    def invoke(self, *, Payload: bytes, **_: Any) -> Any:  # noqa: N803 - boto3's
+    def invoke(
+        self,
+        *,
+        Payload: bytes,  # noqa: N803 - boto3's
+        DurableExecutionName: str | None = None,  # noqa: N803 - boto3's
+        **_: Any,
+    ) -> Any:
         """Invoke."""
-        return self._port.call("invoke", task_id=json.loads(Payload)["task_id"])
+        own_id = json.loads(Payload)["task_id"]
+        return self._port.call("invoke", task_id=own_id, name=DurableExecutionName)
 
 
 def reconciler_on(port: Port, settings: Settings | None = None) -> Reconciler:

@@ -1,0 +1,61 @@
+"""The task pipeline: executions of the platform's durable function, and what a second one does.
+
+An invocation is asynchronous: it only begins an execution, and the task moves on some time later.
+An execution has the name that it was invoked with. The same name again begins none; without a name
+each invocation begins one. The second execution of a task finds the task past ``SUBMITTED``, and
+marks it ``FAILED`` while the first one runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from reconciler.domain.model import timestamp
+from tests.simulation.memory_dynamodb import MemoryDynamoDB
+from tests.simulation.storage import KeySchema, Table, TableSpec
+
+_SPEC = TableSpec("Executions", KeySchema("task_id"))
+
+
+def executions(database: MemoryDynamoDB) -> Table:
+    """Return the executions that have begun, by task."""
+    return database.tables.setdefault(_SPEC.name, Table(_SPEC))
+
+
+def invoke(database: MemoryDynamoDB, task_id: str, name: str | None = None) -> None:
+    """Begin an execution for a task, unless one of this ``name`` has begun."""
+    begun = executions(database)
+    stands: dict[str, Any] = begun.items.get((task_id, ""), {"task_id": {"S": task_id}})
+    names = stands.get("names", {"SS": []})["SS"]
+    if name in names:
+        return
+    item = {**stands, "runs": {"N": str(runs(stands) + 1)}}
+    if name is not None:
+        item["names"] = {"SS": sorted([*names, name])}
+    begun.replace({(task_id, ""): item})
+
+
+def runs(begun: Mapping[str, Any]) -> int:
+    """Return how many executions a task has had; ``begun`` is its item in the table."""
+    return int(begun.get("runs", {"N": "0"})["N"])
+
+
+def have_run(database: MemoryDynamoDB, now: datetime) -> None:
+    """Let every execution that has begun do what it does to its task."""
+    tasks = database.tables["TaskTable"]
+    for key, begun in executions(database).items.items():
+        task = tasks.items.get(key)
+        status = "RUNNING" if runs(begun) == 1 else "FAILED"
+        if task is None or task["status"]["S"] not in _BEFORE[status]:
+            continue
+        at = timestamp(now)
+        moved = {"status": {"S": status}, "status_created_at": {"S": f"{status}#{at}"}}
+        if status == "FAILED":
+            moved["completed_at"] = {"S": at}
+        tasks.replace({key: {**task, **moved}})
+
+
+_BEFORE = {"RUNNING": {"SUBMITTED"}, "FAILED": {"SUBMITTED", "RUNNING"}}
+"""From where an execution moves its task: one that has ended stays as it is."""

@@ -36,9 +36,11 @@ _READ_ONLY = (
     "use the primary's endpoint; during a failover, wait",
 )
 _LOGIN = "correct BROKER_USERNAME and BROKER_PASSWORD, or the login in CELERY_BROKER_URL"
-_REFUSALS = {
+REFUSALS = {
     refusal.code: refusal
     for refusal in (
+        UNREACHABLE,
+        CLUSTER_MODE,
         Refusal("READONLY", *_READ_ONLY),
         Refusal("UNBLOCKED", *_READ_ONLY),
         Refusal("MASTERDOWN", *_READ_ONLY),
@@ -83,8 +85,8 @@ def refusal_of(error: BaseException) -> Refusal:
     for code in (getattr(error, "status_code", None), *_CODE.findall(str(error))):
         if code in _OF_A_CLUSTER:
             return CLUSTER_MODE
-        if code in _REFUSALS:
-            return _REFUSALS[code]
+        if code in REFUSALS:
+            return REFUSALS[code]
     return refusal_of(error.__cause__) if error.__cause__ is not None else UNREACHABLE
 
 

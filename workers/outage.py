@@ -11,7 +11,7 @@ import time
 import redis
 import structlog
 
-from reconciler.broker_refusal import CLUSTER_MODE, ClusterModeError, Refusal, probe, refusal_of
+from reconciler.broker_refusal import CLUSTER_MODE, ClusterModeError, probe, refusal_of
 from reconciler.settings import load_settings
 from workers.resources import broker_client
 
@@ -33,17 +33,17 @@ class Outage:
     """Whether the broker can be used; each change is logged once."""
 
     def __init__(self) -> None:
-        self._refusal: Refusal | None = None
+        self._codes: list[str] = []
         self._since = 0.0
 
     def began(self, error: BaseException) -> None:
         """Say why the broker cannot be used, unless that has been said."""
         refusal = refusal_of(error)
-        if refusal == self._refusal:
+        if refusal.code in self._codes:
             return
-        if self._refusal is None:
+        if not self._codes:
             self._since = time.monotonic()
-        self._refusal = refusal
+        self._codes.append(refusal.code)
         log.error(
             "orch.broker.lost",
             refusal=refusal.code,
@@ -54,10 +54,10 @@ class Outage:
 
     def ended(self) -> None:
         """Say that the broker can be used again, if it could not."""
-        if self._refusal is not None:
+        if self._codes:
             seconds = round(time.monotonic() - self._since, 1)
-            log.info("orch.broker.restored", refusal=self._refusal.code, after_seconds=seconds)
-            self._refusal = None
+            log.info("orch.broker.restored", refusals=self._codes, after_seconds=seconds)
+            self._codes = []
 
 
 def check_broker() -> None:

@@ -14,15 +14,17 @@ from queue import Empty
 from typing import Any
 
 import redis
-from celery import current_app
+from celery import Celery, current_app
 from celery.worker.consumer import Consumer
 from celery.worker.state import maybe_shutdown
 from kombu.transport import redis as redis_transport
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 
+from reconciler.settings import load_settings
 from workers.messages import BROADCAST, REPLY, TASK, Kind, MessageRefusedError, describe
 from workers.outage import LOST, Outage, check_broker
+from workers.resources import broker_client
 from workers.running import count_refused
 
 # Their stubs know less than half of them.
@@ -31,6 +33,7 @@ _QoS: Any = redis_transport.QoS
 _Consumer: Any = Consumer
 
 _REPLIES = ".reply.celery.pidbox"
+_EXCHANGES = ("celery.pidbox", "reply.celery.pidbox")
 _POLL_SECONDS = 1.0
 
 
@@ -39,6 +42,29 @@ def refuse(error: Exception, raw: object = None) -> None:
     # The text of any other exception may quote the message.
     known = isinstance(error, MessageRefusedError)
     count_refused(str(error) if known else type(error).__name__, **describe(raw))
+
+
+def drop_foreign_keys(app: Celery) -> None:
+    """Delete what is of the wrong type under a key of Celery's.
+
+    Each command on it fails, so a worker would reconnect for ever. Of what is unacknowledged, one
+    key is of no use without the other; the sweep finds again what was in them.
+    """
+    channel = redis_transport.Channel
+    unacked = {channel.unacked_key: b"hash", channel.unacked_index_key: b"zset"}
+    expected = dict(unacked)
+    expected |= {channel.keyprefix_queue % name: b"set" for name in _EXCHANGES}
+    for queue in app.conf.task_queues:
+        steps = [f"{channel.sep}{step}" for step in channel.priority_steps if step]
+        expected |= {queue.name + step: b"list" for step in ("", *steps)}
+    client = broker_client(load_settings())
+    try:
+        for key, kind in expected.items():
+            if client.type(key) not in {kind, b"none"}:
+                client.delete(*(unacked if key in unacked else (key,)))
+                refuse(MessageRefusedError(f"the key {key} was no {kind.decode()}"))
+    finally:
+        client.close()
 
 
 class GuardedQoS(_QoS):  # type: ignore[misc] # it is Any
@@ -163,9 +189,11 @@ class GuardedConsumer(_Consumer):  # type: ignore[misc] # it is Any
                 self._outage.began(error)
             else:
                 self._outage.ended()
-                return super().connect()
+                break
             maybe_shutdown()
             time.sleep(_POLL_SECONDS)
+        drop_foreign_keys(self.app)
+        return super().connect()
 
     def update_strategies(self) -> None:
         """Take our own tasks, and none of Celery's (``celery.chord``, ``celery.map``, …)."""

@@ -40,7 +40,7 @@ def execute(broker: Broker, *command: str) -> Any:
 
 @contextmanager
 def configured(broker: Broker, name: str, value: str) -> Iterator[None]:
-    before = broker.client.config_get(name)[name]
+    before = broker.client.config_get(name)[name] or ""
     broker.client.config_set(name, value)
     try:
         yield

@@ -31,7 +31,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
 EXAMPLES = int(os.environ.get("MESSAGE_EXAMPLES", "60"))
 PIDBOX = "/0.celery.pidbox"
-CHORD = {"task": "celery.chord", "args": [], "kwargs": {}, "options": {}, "subtask_type": None}
+CHORD: dict[str, Any] = {"task": "celery.chord", "args": [], "kwargs": {}, "options": {}}
+RARE_QUEUE = f"{RELEASE_QUEUE}\x06\x169"
+"""What is of another priority is in a list of its own."""
 
 Put = Callable[[redis.Redis], object]
 
@@ -154,7 +156,7 @@ left = st.tuples(tasks, values, values).map(list)
 poison: st.SearchStrategy[Put] = st.one_of(
     st.builds(
         lambda queue, text: lambda broker: broker.lpush(queue, text),
-        st.sampled_from([SWEEP_QUEUE, SWEEP_QUEUE + "\x06\x163", RELEASE_QUEUE]),
+        st.sampled_from([SWEEP_QUEUE, RELEASE_QUEUE, RARE_QUEUE]),
         raw(tasks),
     ),
     raw(st.one_of(changed(command), commands)).map(
@@ -200,6 +202,16 @@ def target(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         fleet_of(Celery(world, broker.url, directory)) as fleet,
     ):
         yield Target(fleet.worker(environment=SOON), broker)
+
+
+@pytest.mark.parametrize("key", [SWEEP_QUEUE, RARE_QUEUE, "unacked", "unacked_index"])
+def test_a_key_of_the_wrong_type_is_dropped(target: Target, key: str) -> None:
+    """It costs a connection, and the message that was on its way; not every one after it."""
+    target.broker.client.set(key, "x")
+    target.broker.client.lpush(RELEASE_QUEUE, json.dumps(call(name=EVALUATE)))
+    until("it to be gone", lambda: target.broker.client.type(key) != b"string")
+    target.works()
+    assert target.worker.log.count(target.worker.ready) == 1, "it is the same process"
 
 
 @settings(

@@ -27,7 +27,7 @@ def settings_of(place: Place, **settings: Any) -> Settings:  # noqa: ANN401 - of
         orchestration_table_name=place.orchestrations,
         task_table_name=place.tasks,
         task_events_table_name=place.events,
-        orchestrator_function_arn="arn:aws:lambda:us-east-1:123456789012:function:orchestrator",
+        orchestrator_function_arn="arn:aws:lambda:us-east-1:123456789012:function:orchestrator:live",
         **settings,
     )
 

@@ -84,9 +84,13 @@ class RepoUnusableError(TemporaryError):
 
 
 class PipelineUnavailableError(TemporaryError):
-    """The task exists, and its pipeline could not be invoked; the next sweep invokes it."""
+    """The task exists, and its pipeline could not be invoked; a later sweep invokes it."""
 
     kind = "pipeline_unavailable"
+
+
+class NameRefusedError(PipelineUnavailableError):
+    """The pipeline takes no execution names: it is no durable function, or its ARN no alias."""
 
 
 class PermanentError(ReconcilerError):

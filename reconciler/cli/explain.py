@@ -16,7 +16,7 @@ from reconciler.cli.picture.graph import Graph, Node
 from reconciler.cli.theme import Tone
 from reconciler.cli.views import ChildView, Circumstances, Outlook, Repair, View
 from reconciler.domain.codes import Code, OrchestrationCode
-from reconciler.domain.diagnosis import MAX_REINVOCATIONS, ChildDiagnosis, Diagnosis
+from reconciler.domain.diagnosis import NEVER_AGAIN, ChildDiagnosis, Diagnosis
 from reconciler.domain.model import Child, Orchestration, moment
 from reconciler.domain.rows import text
 from reconciler.operations import context as to
@@ -158,10 +158,9 @@ def _without_action(diagnosis: ChildDiagnosis, given: Circumstances) -> Outlook:
     if code is Code.UNSTARTED_TASK:
         if not policy.can_invoke:
             return Outlook("nothing: ORCHESTRATOR_FUNCTION_ARN is not set", person=True)
-        if "times" in diagnosis.reason:
-            said = f"nothing more: {MAX_REINVOCATIONS} invocations were in vain"
-            return Outlook(said, person=True)
-        return Outlook("invokes the pipeline again after a pause that doubles each time")
+        if NEVER_AGAIN in diagnosis.reason:
+            return Outlook("nothing more: the platform fails the task itself", person=True)
+        return Outlook("invokes the pipeline once more when the start timeout has passed")
     if code is Code.LOST_UNSKIP:
         return Outlook("nothing: `reconciler unskip` sets it back to blocked", person=True)
     if code in _LOOKS_AGAIN:

@@ -9,11 +9,15 @@ from http import HTTPStatus
 
 from reconciler.embedded.loopback import Answer, Request, answering
 
-FUNCTION_ARN = "arn:aws:lambda:us-east-1:000000000000:function:demo-orchestrator"
+FUNCTION_ARN = "arn:aws:lambda:us-east-1:000000000000:function:demo-orchestrator:live"
 
 
-def pipeline_endpoint(invoke: Callable[[str], None]) -> AbstractContextManager[str]:
-    """Serve for as long as the block lasts; gives the endpoint URL. ``invoke`` gets task ids."""
+Invoke = Callable[[str, str | None], None]
+"""Takes a task's id, and the name of its execution where it was given one."""
+
+
+def pipeline_endpoint(invoke: Invoke) -> AbstractContextManager[str]:
+    """Serve for as long as the block lasts; gives the endpoint URL."""
 
     def answer(request: Request) -> Answer:
         if request.headers.get("X-Amz-Invocation-Type") == "DryRun":
@@ -22,7 +26,7 @@ def pipeline_endpoint(invoke: Callable[[str], None]) -> AbstractContextManager[s
             task_id = json.loads(request.body)["task_id"]
         except (ValueError, KeyError, TypeError):
             return Answer(HTTPStatus.BAD_REQUEST)
-        invoke(task_id)
+        invoke(task_id, request.headers.get("X-Amz-Durable-Execution-Name"))
         return Answer(HTTPStatus.ACCEPTED)
 
     return answering(answer)

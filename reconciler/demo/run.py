@@ -23,7 +23,7 @@ import redis
 
 from reconciler.clock import utc_now
 from reconciler.demo.observer import Observer, Patience
-from reconciler.demo.pipeline_endpoint import FUNCTION_ARN, pipeline_endpoint
+from reconciler.demo.pipeline_endpoint import FUNCTION_ARN, Invoke, pipeline_endpoint
 from reconciler.demo.platform import Platform
 from reconciler.demo.processes import ProcessFailedError, Supervisor
 from reconciler.demo.shapes import Blueprint, mix
@@ -151,9 +151,9 @@ def staged(plan: Plan, directory: Path, say: Say) -> Iterator[Stage]:
         say("starting a broker and a DynamoDB endpoint")
         broker = stack.enter_context(valkey_server(directory))
         endpoint = stack.enter_context(moto_server(directory))
-        invoked: list[Callable[[str], None]] = []
+        invoked: list[Invoke] = []
         pipeline = stack.enter_context(
-            pipeline_endpoint(lambda task: invoked[0](task))  # noqa: PLW0108 - the platform comes later
+            pipeline_endpoint(lambda *asked: invoked[0](*asked))  # noqa: PLW0108 - the platform comes later
         )
         environment = environment_for(endpoint, broker, pipeline, plan)
         settings = load_settings(environment)

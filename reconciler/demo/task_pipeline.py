@@ -1,7 +1,8 @@
 """The platform's task pipeline, simulated: tasks are admitted, hydrated, run, and end.
 
 ``invoke`` is what the orchestrator function is; ``step`` moves every invoked task whose time has
-come. Nothing here starts a task that was never invoked, as in the platform.
+come. Nothing here starts a task that was never invoked, as in the platform. A second run of a task
+fails it while the first is at work, as there; under one name there is one run.
 """
 
 from __future__ import annotations
@@ -74,16 +75,17 @@ class TaskPipeline:
         self._outcomes = outcomes if outcomes is not None else {}
         self._lock = threading.Lock()
         self._invoked: list[str] = []
-        self._known: set[str] = set()
+        self._names: set[str] = set()
         self._runs: dict[str, _Run] = {}
         self._ended: list[str] = []
 
-    def invoke(self, task_id: str) -> None:
-        """Start a task; invoking it again is harmless."""
+    def invoke(self, task_id: str, name: str | None = None) -> None:
+        """Start a run of a task, unless one was started under the same ``name``."""
         with self._lock:
-            if task_id not in self._known:
-                self._known.add(task_id)
+            if name is None or name not in self._names:
                 self._invoked.append(task_id)
+            if name is not None:
+                self._names.add(name)
 
     @property
     def idle(self) -> bool:
@@ -96,11 +98,7 @@ class TaskPipeline:
         with self._lock:
             invoked, self._invoked = self._invoked, []
         for task_id in invoked:
-            item = self._read(task_id)
-            if item is not None and text(item, "status") == "SUBMITTED":
-                wait = self._seconds(item, "submitted")
-                run = _Run(task_id, "SUBMITTED", self._clock() + wait)
-                self._runs[task_id] = run
+            self._start(task_id)
         now = self._clock()
         due = [run for run in self._runs.values() if run.leaves_at <= now]
         for run in due:
@@ -110,7 +108,6 @@ class TaskPipeline:
     def finish(self, task_id: str, outcome: Outcome = Outcome.COMPLETED) -> None:
         """End a task at once, whatever its status: for tests that need one event, and no pace."""
         self._runs.pop(task_id, None)
-        self._known.add(task_id)
         item = self._read(task_id)
         if item is None:
             msg = f"there is no task {task_id}"
@@ -123,6 +120,19 @@ class TaskPipeline:
         return ended
 
     # -- steps
+
+    def _start(self, task_id: str) -> None:
+        """Begin a run; a second one finds the task at work, and fails it."""
+        item = self._read(task_id)
+        status = text(item, "status") if item is not None else None
+        if item is None or status is None or status in TERMINAL_TASK:
+            return
+        if task_id in self._runs or status != "SUBMITTED":
+            self._runs.pop(task_id, None)
+            self._end(task_id, item, Outcome.FAILED, status, self._clock(), "it was started twice")
+            return
+        wait = self._seconds(item, "submitted")
+        self._runs[task_id] = _Run(task_id, "SUBMITTED", self._clock() + wait)
 
     def _advance(self, run: _Run, now: datetime) -> None:
         item = self._read(run.task_id)
@@ -177,6 +187,7 @@ class TaskPipeline:
         outcome: Outcome,
         before: str,
         now: datetime,
+        error: str | None = None,
     ) -> None:
         extra: dict[str, Any] = {"completed_at": {"S": timestamp(now)}}
         if outcome.task_status == "COMPLETED":
@@ -184,7 +195,8 @@ class TaskPipeline:
             repo = text(item, "repo") or ""
             extra["pr_url"] = {"S": f"https://github.com/{repo}/pull/{task_id[-6:].lower()}"}
         else:
-            extra["error_message"] = {"S": f"the task ended as {outcome.task_status}"}
+            said = error or f"the task ended as {outcome.task_status}"
+            extra["error_message"] = {"S": said}
         ended = self._write(task_id, before, outcome.task_status, now, extra)
         table = self._settings.user_concurrency_table_name
         if ended and table is not None and before in {"HYDRATING", "RUNNING"}:

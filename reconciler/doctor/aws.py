@@ -148,7 +148,8 @@ def _pipeline(settings: Settings, session: boto3.Session, config: Config) -> Ite
     client = session.client("lambda", config=config)
     answer = ask(client, "invoke", FunctionName=arn, InvocationType="DryRun")
     if answer.kind is Kind.ANSWERED:
-        yield ok("pipeline", "Lambda", f"may invoke {arn.rpartition(':')[2]} (a dry run)")
+        configuration = ask(client, "get_function_configuration", FunctionName=arn)
+        yield _names(arn.split(":function:", 1)[-1], configuration)
     elif answer.kind is Kind.MISSING:
         advice = "correct ORCHESTRATOR_FUNCTION_ARN"
         yield failure("pipeline", "Lambda", f"it does not exist: {answer.said}", advice)
@@ -158,6 +159,22 @@ def _pipeline(settings: Settings, session: boto3.Session, config: Config) -> Ite
     else:
         advice = "see that ORCHESTRATOR_FUNCTION_ARN and the network are right, and try again"
         yield failure("pipeline", "Lambda", f"could not be tried: {answer.said}", advice)
+
+
+def _names(function: str, configuration: Answer) -> Finding:
+    """Say whether a pipeline that may be invoked takes names, which keep a task from two runs."""
+    said = f"may invoke {function} (a dry run)"
+    unnamed = "takes no names, so a task whose invocation is lost is not invoked again"
+    if ":" not in function:
+        advice = "let ORCHESTRATOR_FUNCTION_ARN name an alias or a version of the function"
+        return warning("pipeline", "Lambda", f"{said}; without an alias it {unnamed}", advice)
+    if configuration.kind is not Kind.ANSWERED:
+        said += f"; whether it is a durable function cannot be looked at: {configuration.said}"
+        return warning("pipeline", "Lambda", said, _ATTACH)
+    if "DurableConfig" not in configuration.response:
+        advice = "use the platform's orchestrator function, which is durable"
+        return warning("pipeline", "Lambda", f"{said}; not durable, it {unnamed}", advice)
+    return ok("pipeline", "Lambda", f"{said}; it is durable")
 
 
 def _guardrail(settings: Settings, session: boto3.Session, config: Config) -> Iterator[Finding]:

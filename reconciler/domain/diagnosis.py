@@ -36,11 +36,10 @@ from reconciler.domain.model import (
 MAX_AHEAD = timedelta(minutes=5)
 """Clocks differ by less: a time further ahead of now is as good as unreadable."""
 
-MAX_REINVOCATIONS = 3
-"""How often a task is invoked again before it is only surfaced."""
-
 _UNSETTLED_CHANNEL = "api"
 """Nobody waits for a roll-up there, so the platform posts none."""
+
+NEVER_AGAIN = "it is not invoked again, because a second run would fail the task"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +136,29 @@ def _believable(time: datetime | None, now: datetime) -> TypeGuard[datetime]:
     return time is not None and time - now <= MAX_AHEAD
 
 
+def _past(since: datetime | None, wait: timedelta, now: datetime) -> bool:
+    return not _believable(since, now) or now - since >= wait
+
+
+def status_since(task: Task) -> datetime | None:
+    """Return since when a task has had its status; None where its row does not tell."""
+    return moment(task.status_since) or moment(task.updated_at) or moment(task.created_at)
+
+
+def invocation_due(task: Task, policy: Policy, now: datetime) -> bool:
+    """Whether the pipeline of a task, as it was read, may be invoked at ``now``, or once more.
+
+    The grace is enough only where nobody can have invoked it: a task of ours without a record.
+    Another's may be on its way to the pipeline until the start timeout.
+    """
+    if task.status != "SUBMITTED" or task.invoke_count or not policy.can_invoke:
+        return False
+    since, invoked = status_since(task), moment(task.invoked_at)
+    if task.unrecorded:
+        return _past(since, policy.grace, now)
+    return all(_past(t, policy.start_timeout, now) for t in (since, invoked))
+
+
 class _Diagnoser:
     """One diagnosis at work; each step settles some of the children."""
 
@@ -184,7 +206,7 @@ class _Diagnoser:
         )
 
     def _past(self, since: datetime | None, wait: timedelta) -> bool:
-        return not _believable(since, self.now) or self.now - since >= wait
+        return _past(since, wait, self.now)
 
     def _due_since(self, child: Child, *predecessors: datetime) -> datetime:
         return due_since(child, self.orchestration.meta, predecessors, self.now)
@@ -336,17 +358,17 @@ class _Diagnoser:
             self._unfinished(child, task)
 
     def _unfinished(self, child: Child, task: Task) -> None:
-        since = moment(task.status_since) or moment(task.updated_at) or moment(task.created_at)
+        since = status_since(task)
         if task.status == "SUBMITTED":
-            never_invoked = task.ours and task.invoked_at is None and self.policy.can_invoke
+            never_invoked = task.unrecorded and self.policy.can_invoke
             if never_invoked and self._past(since, self.policy.grace):
                 reason = "its task was created, and its pipeline was never invoked"
                 self._set(child, Code.UNSTARTED_TASK, reason, since)
                 return
             if self._past(since, self.policy.start_timeout):
                 reason = "its task is still SUBMITTED: the pipeline never started it"
-                if task.invoke_count >= MAX_REINVOCATIONS:
-                    reason += f", though it was invoked again {task.invoke_count} times"
+                if task.invoke_count:
+                    reason += f"; {NEVER_AGAIN}"
                 self._set(child, Code.UNSTARTED_TASK, reason, since)
                 return
         if self._past(since, self.policy.long_running):

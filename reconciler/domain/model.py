@@ -217,6 +217,11 @@ class Task:
         return self.status in TERMINAL_TASK
 
     @property
+    def unrecorded(self) -> bool:
+        """Whether we made it, and no invocation of its pipeline is recorded."""
+        return self.ours and self.invoked_at is None
+
+    @property
     def outcome(self) -> ChildStatus:
         """What a terminal task makes of its child: a completed task with a broken build failed."""
         if self.status == "COMPLETED" and self.build_passed is not False:

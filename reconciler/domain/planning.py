@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.diagnosis import (
     MAX_AHEAD,
-    MAX_REINVOCATIONS,
     ChildDiagnosis,
     Diagnosis,
     Evidence,
     Policy,
+    invocation_due,
 )
 from reconciler.domain.model import LONG_AGO, ChildStatus, Orchestration, Task, moment
 
@@ -80,10 +80,9 @@ class Release(Action):
 
 @dataclass(frozen=True, slots=True)
 class Reinvoke(Action):
-    """Invoke the pipeline of a task that never started; ``again`` unless it never was."""
+    """Invoke the pipeline of a task that has not started."""
 
     task: Task
-    again: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,18 +171,9 @@ def _reinvoke(
     found: ChildDiagnosis, evidence: Evidence, policy: Policy, now: datetime
 ) -> list[Action]:
     task = evidence.tasks.get(found.task_id or "")
-    if task is None or not policy.can_invoke:
+    if task is None or not invocation_due(task, policy, now):
         return []
-    if task.ours and task.invoked_at is None:
-        return [Reinvoke(found.sub_issue_id, found.code, found.since, task, again=False)]
-    if task.invoke_count >= MAX_REINVOCATIONS:
-        return []
-    last = moment(task.invoked_at)
-    # The pause doubles: a pipeline that is down is not helped by being hammered.
-    pause = policy.start_timeout * 2**task.invoke_count
-    if task.invoke_count and last is not None and now - last < pause:
-        return []
-    return [Reinvoke(found.sub_issue_id, found.code, found.since, task, again=True)]
+    return [Reinvoke(found.sub_issue_id, found.code, found.since, task)]
 
 
 def plan_nudges(

@@ -79,11 +79,13 @@ def serving(handler: type[Handler]) -> Iterator[str]:
 
 @contextmanager
 def answering(answer: Callable[[Request], Answer]) -> Iterator[str]:
-    """Answer each POST by a function for as long as the block lasts; gives the URL."""
+    """Answer each GET and POST by a function for as long as the block lasts; gives the URL."""
 
-    class Posts(Handler):
+    class Answers(Handler):
         def do_POST(self) -> None:
             self.give(answer(self.take()))
 
-    with serving(Posts) as url:
+        do_GET = do_POST  # noqa: N815 - the server's name for it
+
+    with serving(Answers) as url:
         yield url

@@ -19,7 +19,6 @@ from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
 from reconciler.domain.codes import Code, OrchestrationCode
-from reconciler.domain.diagnosis import MAX_REINVOCATIONS
 from reconciler.observability.metrics import EXPORTED, METRICS, QUEUES, Labels
 from reconciler.observability.redis_metrics import SUM, bound_text, read_series
 from reconciler.settings import Settings
@@ -61,19 +60,22 @@ class BrokerCollector(Collector):
             yield _family(name, series)
 
 
+_TOUCHES = 3
+"""After so many touches of a task that nobody acted on, a person should look at the receiver."""
+
+
 def repair_bounds(settings: Settings) -> dict[str, float]:
     """Return code → how old what is stuck under it can get while the backstop does its work.
 
     From when it is first acted on, and for as long as it is tried again, two intervals more: the
-    sweep that finds it, and one for the time that this takes. What is older has not been mended,
-    and will not be. A parent that nobody settled is found by a full scan alone, which with an index
+    sweep that finds it, and one for the time that this takes. What is older has not been mended.
+    A parent that nobody settled is found by a full scan alone, which with an index
     is not each sweep.
     """
     interval = settings.sweep_interval_seconds
     grace = settings.stranded_grace_seconds
     # Tried at once, then after pauses of two, four, … times the first wait.
-    waits = sum(2**attempt for attempt in range(1, MAX_REINVOCATIONS))
-    invoked = settings.orchestrator_function_arn is not None
+    waits = sum(2**attempt for attempt in range(1, _TOUCHES))
     nudged = settings.settle_mode == "nudge"
     start = settings.task_start_timeout_seconds
     unseen = settings.full_scan_interval_seconds if settings.active_index_name is not None else 0
@@ -82,7 +84,7 @@ def repair_bounds(settings: Settings) -> dict[str, float]:
         Code.LOST_TERMINAL: grace,
         Code.LOST_SKIP: grace,
         Code.ABANDONED_CLAIM: settings.claim_timeout_seconds,
-        Code.UNSTARTED_TASK: start * (1 + waits if invoked else 1),
+        Code.UNSTARTED_TASK: start,
         Code.MISSING_TASK_ID: grace,
         Code.LOST_RECOVERY: grace
         + settings.full_scan_interval_seconds

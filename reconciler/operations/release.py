@@ -28,15 +28,15 @@ from reconciler.domain.model import (
 )
 from reconciler.domain.rows import parse_child
 from reconciler.domain.task import Refusal, TaskDraft
-from reconciler.errors import PipelineUnavailableError
+from reconciler.errors import TemporaryError
 from reconciler.operations import context as to
 from reconciler.operations.context import Context, Pacer, ReleaseResult
 from reconciler.operations.drafting import Drafter
+from reconciler.operations.invocation import Invoker
 from reconciler.stores.budget import BudgetStore, HeldSlots, Slots
 from reconciler.stores.conditions import Action
 from reconciler.stores.dynamodb import Cancelled, DynamoDB
 from reconciler.stores.orchestrations import OrchestrationStore
-from reconciler.stores.pipeline import Pipeline
 from reconciler.stores.tasks import TaskStore
 
 MAX_ACTIONS = 100
@@ -88,7 +88,7 @@ class Releaser:
     tasks: TaskStore
     drafter: Drafter
     budget: BudgetStore | None
-    pipeline: Pipeline | None
+    invoker: Invoker | None
     pacer: Pacer
 
     def release(
@@ -178,18 +178,21 @@ class Releaser:
         return None
 
     def _finish_invoking(self, child: Child, context: Context) -> ReleaseResult:
-        """A release that was interrupted between its commit and the invoke is finished here."""
+        """Finish a release of ours that was interrupted between its commit and the invocation."""
         task = None
         if child.task_id is not None:
             task = self.tasks.read([child.task_id], consistent=True).get(child.task_id)
-        pending = task is not None and task.ours and task.invoked_at is None
-        if task is None or not pending or task.terminal or self.pipeline is None:
-            return ReleaseResult(to.ALREADY_RELEASED, child.task_id, child.branch_name, task=task)
+        already = ReleaseResult(to.ALREADY_RELEASED, child.task_id, child.branch_name, task=task)
+        if task is None or not task.unrecorded or self.invoker is None:
+            return already
+        if not self.invoker.due(task, context.now):
+            return already
         if context.apply:
             audit = audit_metadata(
                 child, "unstarted_task", task.status, "invoked", moment(task.created_at), context
             )
-            self.invoke(task.task_id, context, again_after=None, audit=audit)
+            if self.invoker.invoke(task, context, audit) is None:
+                return already
         return ReleaseResult(to.REINVOKED, task.task_id, task=task, applied=context.apply)
 
     def _refuse(
@@ -270,9 +273,21 @@ class Releaser:
             self.orchestrations.expect_succeeded(row) for row in predecessors[: MAX_ACTIONS - own]
         ]
         lost = self.dynamodb.transact([*actions, *checks])
-        if lost is not None:
+        if lost is not None and not self._committed_before(lost, draft, context):
             return self._lost(child, lost, own, draft.task_id, slots)
         return self._committed(draft, context)
+
+    @staticmethod
+    def _committed_before(lost: Cancelled, draft: TaskDraft, context: Context) -> bool:
+        """Whether an earlier try of this very transaction created the task that stands there.
+
+        Every releaser of ours derives the same task id; the sweep and the time tell them apart.
+        """
+        there = lost.reasons[1].item
+        ours = {"reconciler_sweep_id": {"S": context.sweep_id}, **draft.item}
+        return lost.repeated and all(
+            there.get(name) == ours[name] for name in ("reconciler_sweep_id", "created_at")
+        )
 
     def _actions(
         self,
@@ -300,16 +315,15 @@ class Releaser:
         return actions
 
     def _committed(self, draft: TaskDraft, context: Context) -> ReleaseResult:
-        failed: PipelineUnavailableError | None = None
-        if self.pipeline is not None:
-            try:
-                self.invoke(draft.task_id, context, again_after=None)
-            except PipelineUnavailableError as error:
-                # The release stands; the task lacks its record, so the next sweep invokes it.
-                failed = error
+        failed: TemporaryError | None = None
         task = self._created(draft, context)
-        if failed is not None:
-            task = replace(task, invoked_at=None)
+        if self.invoker is not None:
+            created = replace(task, invoked_at=None)
+            try:
+                self.invoker.invoke(created, context)
+            except TemporaryError as error:
+                # The release stands. Without a record on the task, a later sweep invokes it.
+                failed, task = error, created
         return ReleaseResult(
             to.RELEASED,
             draft.task_id,
@@ -332,36 +346,6 @@ class Releaser:
             branch_name=draft.branch_name,
             ours=True,
             invoked_at=at,
-        )
-
-    def invoke(
-        self,
-        task_id: str,
-        context: Context,
-        *,
-        again_after: int | None,
-        audit: dict[str, Any] | None = None,
-    ) -> None:
-        """Invoke a task's pipeline, then record that it was; harmless when done twice.
-
-        ``again_after``: the count of repeated invocations that was read, None for the first.
-        ``audit``: metadata of the event to leave, when the invocation is a repair of its own.
-
-        Raises:
-            PipelineUnavailableError: it was not accepted, and nothing is recorded.
-        """
-        if self.pipeline is None:
-            return
-        self.pipeline.invoke(task_id)
-        if audit is None:
-            self.tasks.record_invoked(task_id, context.now)
-            return
-        # Lost: somebody else has just recorded an invocation, which is as good.
-        self.dynamodb.transact(
-            [
-                self.tasks.set_invoked(task_id, context.now, again_after=again_after),
-                self.tasks.event(task_id, "orchestration_recovered", audit, context.now),
-            ]
         )
 
     def _lost(

@@ -193,23 +193,25 @@ class Repairer:
         return Repaired(to.DONE, child.moved(ChildStatus.READY, child.updated_at))
 
     def reinvoke(self, child: Child, action: Reinvoke, context: Context) -> Repaired:
-        """Invoke a task's pipeline once more, and record that it was.
+        """Invoke the pipeline of a task that has not started, if a fresh read says so.
 
         Raises:
-            PipelineUnavailableError: it was not accepted; nothing is recorded.
+            PipelineUnavailableError: it was not accepted, or nobody knows whether it was.
         """
-        task = action.task
-        count = task.invoke_count if action.again else None
-        if context.apply:
-            metadata = audit_metadata(
+        task_id = action.task.task_id
+        if not context.apply:
+            return Repaired(to.DONE, child, action.task)
+        invoker = self.releaser.invoker
+        task = self.tasks.read_all([task_id])[task_id]
+        invoked = None
+        if task is not None and invoker is not None and invoker.due(task, context.now):
+            audit = audit_metadata(
                 child, action.code, task.status, "invoked", action.since, context
             )
-            self.releaser.invoke(task.task_id, context, again_after=count, audit=metadata)
-        invoked = replace(
-            task,
-            invoked_at=timestamp(context.now),
-            invoke_count=task.invoke_count + (1 if action.again else 0),
-        )
+            invoked = invoker.invoke(task, context, audit)
+        if invoked is None:
+            detail = "its task has started, or somebody else has just invoked it"
+            return Repaired(to.LOST_RACE, child, task, detail)
         return Repaired(to.DONE, child, invoked)
 
     def unskip(self, orchestration: Orchestration, child: Child, context: Context) -> Repaired:

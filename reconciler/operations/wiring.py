@@ -21,6 +21,7 @@ from reconciler.observability.metrics import NULL_METRICS, Metrics
 from reconciler.operations.context import Pacer, Unpaced
 from reconciler.operations.drafting import Drafter
 from reconciler.operations.evaluate import Evaluator
+from reconciler.operations.invocation import Invoker
 from reconciler.operations.pacing import Allowance, PagePacer
 from reconciler.operations.reconciler import Reconciler, withheld_by
 from reconciler.operations.release import Releaser
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS, _READ_SECONDS = 3, 10
 _ATTEMPTS = 4
 _ATTEMPTS_ELSEWHERE = 2
-"""Of the guardrail and the pipeline: a release asks both, and has 50 seconds for all of it."""
+"""Of the guardrail: a release asks it, invokes the pipeline, and has 50 seconds for all of it."""
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -127,7 +128,8 @@ def build_reconciler(
         config = client_config(_ATTEMPTS_ELSEWHERE)
         pipeline = guardrail = groups = None
         if settings.orchestrator_function_arn is not None:
-            lambda_ = session.client("lambda", config=config)
+            # Without a name, each try would start a run of its own.
+            lambda_ = session.client("lambda", config=client_config(1))
             pipeline = Pipeline(lambda_, settings.orchestrator_function_arn)
         if settings.guardrail_id is not None and settings.guardrail_version is not None:
             bedrock = session.client("bedrock-runtime", config=config)
@@ -175,8 +177,9 @@ def assemble(
     if settings.budget_table_name is not None and groups is not None:
         monthly_budgets = MonthlyBudgetStore(dynamodb, settings.budget_table_name, groups)
     drafter = Drafter(RepoStore(dynamodb, settings.repo_table_name), monthly_budgets, guardrail)
-    releaser = Releaser(dynamodb, orchestrations, tasks, drafter, budget, pipeline, pacer)
     policy = policy_of(settings)
+    invoker = Invoker(dynamodb, tasks, pipeline, policy) if pipeline is not None else None
+    releaser = Releaser(dynamodb, orchestrations, tasks, drafter, budget, invoker, pacer)
     reporter = Reporter(metrics)
     evaluator = Evaluator(
         orchestrations=orchestrations,

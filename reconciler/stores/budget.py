@@ -31,12 +31,11 @@ from reconciler.domain.rows import number
 from reconciler.errors import ConflictError, ReconcilerError
 from reconciler.stores.conditions import Action, Expression, all_of, update
 from reconciler.stores.dynamodb import DynamoDB
-from reconciler.stores.tasks import TaskStore
+from reconciler.stores.tasks import NOT_ADMITTED, TaskStore
 
 PARTITION_PREFIX = "reconciler#budget#"
 ROW = "reconciler#budget"
 _WAITING = "waiting:"
-_ON_THE_WAY = frozenset({"PENDING_UPLOADS", "QUEUED", "SUBMITTED"})
 _PRUNE_ROUNDS = 8
 
 MOST_WAITING = 100
@@ -101,12 +100,12 @@ class BudgetStore:
         for _ in range(_PRUNE_ROUNDS):
             row = self._read(user_id)
             reserved = set(row.get("reservations", {}).get("SS", ()))
-            waiting = reserved | set(self._tasks.submitted_by(user_id))
+            waiting = reserved | set(self._tasks.not_admitted(user_id))
             on_the_way = {
                 task_id
                 # What could not be read may wait still: then the budget is not known.
                 for task_id, task in self._tasks.read_all(waiting).items()
-                if task is not None and task.status in _ON_THE_WAY
+                if task is not None and task.status in NOT_ADMITTED
             }
             admitted = reserved - on_the_way
             version = number(row, "version") or 0

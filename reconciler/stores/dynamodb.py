@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import random
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import (
@@ -95,9 +96,13 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """A transaction that lost: one reason for each action, in order."""
+    """A transaction that lost: one reason for each action, in order.
+
+    ``repeated``: it was sent more than once, so an earlier try may have been committed.
+    """
 
     reasons: tuple[Reason, ...]
+    repeated: bool = False
 
 
 _measured: ContextVar[tuple[Consumed, ...]] = ContextVar("consumed", default=())
@@ -185,7 +190,8 @@ class DynamoDB:
         """Write all of ``actions`` (1 to 100) or none.
 
         Conflicts and throttles are retried with jittered backoff; what is still in conflict then
-        is an error. Returns None when it was committed.
+        is an error. Returns None when it was committed. All tries bear one client token: if the
+        answer to an earlier one was lost, DynamoDB reports its commit instead of a lost condition.
 
         Raises:
             ConflictError, ThrottledError, StoreUnavailableError, PermanentError: as ``call``.
@@ -197,16 +203,24 @@ class DynamoDB:
             sleep=self._sleep,
             reraise=True,
         )
-        return retrying(self._transact_once, actions)
+        lost = retrying(self._transact_once, actions, str(uuid.uuid4()))
+        if lost is not None and retrying.statistics["attempt_number"] > 1:
+            return replace(lost, repeated=True)
+        return lost
 
-    def _transact_once(self, actions: Sequence[Mapping[str, Any]]) -> Cancelled | None:
+    def _transact_once(
+        self, actions: Sequence[Mapping[str, Any]], client_token: str
+    ) -> Cancelled | None:
         try:
-            self.call("transact_write_items", TransactItems=actions)
+            self.call(
+                "transact_write_items", TransactItems=actions, ClientRequestToken=client_token
+            )
         except ClientError as error:
             raw: list[dict[str, Any]] = error.response.get("CancellationReasons", [])  # type: ignore[assignment]
             reasons = tuple(Reason(r.get("Code") or "None", r.get("Item") or {}) for r in raw)
             if any(reason.condition_failed for reason in reasons):
-                return Cancelled(reasons)
+                sent_again = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
+                return Cancelled(reasons, repeated=sent_again > 0)
             codes = {reason.code for reason in reasons}
             if codes & _CONFLICTS:
                 msg = "another transaction holds one of the rows"

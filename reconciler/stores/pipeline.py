@@ -3,42 +3,73 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import structlog
 from botocore.exceptions import BotoCoreError, ClientError
 
-from reconciler.errors import PipelineUnavailableError
+from reconciler.errors import NameRefusedError, PipelineUnavailableError
 from reconciler.stores.dynamodb import translate_transport
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
 
+log = structlog.get_logger("reconciler")
+
+_STARTED_BEFORE = "DurableExecutionAlreadyStartedException"
+"""The name is taken, by an execution under another version of the function."""
+
 
 class Pipeline:
-    """Invokes the pipeline of a task; doing so twice for one task is harmless."""
+    """Invokes the pipeline of a task. A second run of a task fails it.
+
+    Under the name of the task Lambda starts one execution, however often it is invoked. Only a
+    durable function with a qualified ARN takes a name. Whether this one does is found out once.
+
+    ``client`` must not retry: without a name, each try would start a run of its own.
+    """
 
     def __init__(self, client: LambdaClient, function_arn: str) -> None:
         self._client = client
         self._function_arn = function_arn
+        self._takes_names = True
 
-    def invoke(self, task_id: str) -> None:
-        """Invoke the pipeline.
+    def invoke(self, task_id: str, *, named: bool = True) -> None:
+        """Invoke the pipeline of a task; without its name only where nobody else may have done so.
 
         Raises:
-            PipelineUnavailableError: it was not accepted. The task stands, and a redelivery or
-                the next sweep invokes it.
+            NameRefusedError: it takes no names; nothing was started.
+            PipelineUnavailableError: it was not accepted, or nobody knows whether it was.
         """
+        if named and not self._takes_names:
+            msg = f"the pipeline of task {task_id} takes no names"
+            raise NameRefusedError(msg)
+        request: dict[str, Any] = {"DurableExecutionName": task_id} if named else {}
         try:
             self._client.invoke(
                 FunctionName=self._function_arn,
                 InvocationType="Event",
                 Payload=json.dumps({"task_id": task_id}).encode(),
+                **request,
             )
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            said = error.response["Error"].get("Message", "")
-            msg = f"the pipeline of task {task_id} could not be invoked: {code}: {said}"
+            if code == _STARTED_BEFORE:
+                return
+            said = f"{code}: {error.response['Error'].get('Message', '')}"
+            if named and _refuses_names(error):
+                self._takes_names = False
+                log.warning("orch.pipeline.name_refused", detail=said)
+                raise NameRefusedError(said) from error
+            msg = f"the pipeline of task {task_id} could not be invoked: {said}"
             raise PipelineUnavailableError(msg) from error
         except BotoCoreError as error:
             msg = f"the pipeline of task {task_id} could not be invoked: "
             raise PipelineUnavailableError(msg + str(translate_transport(error))) from error
+
+
+def _refuses_names(error: ClientError) -> bool:
+    """Whether Lambda refused the name; it has no error code for that alone."""
+    said = error.response["Error"]
+    durable = "durable" in said.get("Message", "").lower()
+    return said["Code"] == "InvalidParameterValueException" and durable

@@ -21,6 +21,9 @@ _UNFINISHED = (("AWAITING_APPROVAL", "AWAITING_APPROVAL"), ("FINALIZING", "SUBMI
 """First and last of the unfinished statuses, in the order of an index: no finished one is between
 them, and a new one is more likely to be."""
 
+NOT_ADMITTED = frozenset({"PENDING_UPLOADS", "QUEUED", "SUBMITTED"})
+"""Statuses of a task that its user's ``active_count`` does not hold yet."""
+
 
 def _only_iterations() -> dict[str, Any]:
     return {
@@ -100,16 +103,28 @@ class TaskStore:
         tasks = [task for task in found.values() if task is not None]
         return min(tasks, key=lambda task: (task.created_at or "", task.task_id), default=None)
 
-    def submitted_by(self, user_id: str) -> list[str]:
-        """Return the ids of a user's tasks that wait for admission (eventually consistent)."""
+    def not_admitted(self, user_id: str) -> list[str]:
+        """Return the ids of a user's tasks that are on their way to admission.
+
+        The index is eventually consistent. One query serves all their statuses: by its order only
+        RUNNING lies between them, and the cap keeps the running tasks of a user few.
+        """
         # A page ends after 1 MB of whole tasks, and three large ones fill it.
         items = self._dynamodb.query(
             TableName=self.table,
             IndexName="UserStatusIndex",
-            KeyConditionExpression="user_id = :user AND begins_with(status_created_at, :status)",
-            ExpressionAttributeValues={":user": {"S": user_id}, ":status": {"S": "SUBMITTED#"}},
+            KeyConditionExpression="user_id = :user AND status_created_at BETWEEN :from AND :to",
+            ExpressionAttributeValues={
+                ":user": {"S": user_id},
+                ":from": {"S": f"{min(NOT_ADMITTED)}#"},
+                ":to": {"S": f"{max(NOT_ADMITTED)}#~"},
+            },
         )
-        return [item["task_id"]["S"] for item in items]
+        return [
+            item["task_id"]["S"]
+            for item in items
+            if item["status_created_at"]["S"].partition("#")[0] in NOT_ADMITTED
+        ]
 
     def unfinished_of(self, user_id: str, orchestration_id: str) -> list[str]:
         """Return the ids of a user's unfinished tasks that work for an orchestration.
@@ -227,18 +242,27 @@ class TaskStore:
         }
         return {"Put": {"TableName": self.events_table, "Item": item}}
 
-    def set_invoked(self, task_id: str, now: datetime, *, again_after: int | None) -> Action:
-        """Record that the pipeline was invoked, unless somebody else has just recorded so.
+    def set_invoked(self, task_id: str, now: datetime) -> Action:
+        """Record that the pipeline of a task was invoked under the task's name."""
+        build = Expression()
+        values = {"reconciler_invoked_at": {"S": timestamp(now)}}
+        condition = f"attribute_exists({build.name('task_id')})"
+        return self._touch(task_id, build.assign(values), condition, build)
 
-        ``again_after`` is the count of repeated invocations that was read, None for the first.
+    def set_last_invocation(self, task_id: str, now: datetime) -> Action:
+        """Record the last invocation of a task that has not started yet, before it is made.
+
+        Only one writer ever succeeds for a task, so nobody else invokes it after that.
         """
         build = Expression()
-        values: dict[str, Any] = {"reconciler_invoked_at": {"S": timestamp(now)}}
-        condition = f"attribute_exists({build.name('task_id')})"
-        if again_after is not None:
-            values["reconciler_invoke_count"] = {"N": str(again_after + 1)}
-            unchanged = self._count_is("reconciler_invoke_count", again_after, build)
-            condition = all_of(condition, unchanged)
+        values = {
+            "reconciler_invoked_at": {"S": timestamp(now)},
+            "reconciler_invoke_count": {"N": "1"},
+        }
+        condition = all_of(
+            build.equals("status", "SUBMITTED"),
+            self._count_is("reconciler_invoke_count", 0, build),
+        )
         return self._touch(task_id, build.assign(values), condition, build)
 
     def set_nudged(self, task: Task, now: datetime) -> Action:
@@ -256,11 +280,6 @@ class TaskStore:
 
     def _touch(self, task_id: str, change: str, condition: str, build: Expression) -> Action:
         return update(self.table, {"task_id": {"S": task_id}}, change, condition, build)
-
-    def record_invoked(self, task_id: str, now: datetime) -> None:
-        """Record a first invocation by itself; a task that is gone by now is no matter."""
-        action = self.set_invoked(task_id, now, again_after=None)["Update"]
-        self._dynamodb.write("update_item", **action)
 
     @staticmethod
     def _count_is(attribute: str, count: int, build: Expression) -> str:

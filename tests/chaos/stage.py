@@ -19,7 +19,7 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from reconciler.demo.live import LiveReconcilerCrashError, Step
 from reconciler.demo.observer import Observer, Patience
-from reconciler.demo.pipeline_endpoint import FUNCTION_ARN, pipeline_endpoint
+from reconciler.demo.pipeline_endpoint import FUNCTION_ARN, Invoke, pipeline_endpoint
 from reconciler.demo.platform import Platform
 from reconciler.demo.processes import Supervisor
 from reconciler.demo.task_pipeline import Pace
@@ -111,9 +111,9 @@ def staged(seed: int, endpoint: str, directory: Path) -> Iterator[Stage]:
     with ExitStack() as stack:
         broker = stack.enter_context(broker_of_its_own(directory / "broker"))
         tables = stack.enter_context(fault_proxy(endpoint, seed))
-        targets: list[Callable[[str], None]] = []
+        targets: list[Invoke] = []
         invoked = stack.enter_context(
-            pipeline_endpoint(lambda task: targets[0](task))  # noqa: PLW0108 - the platform comes later
+            pipeline_endpoint(lambda *asked: targets[0](*asked))  # noqa: PLW0108 - the platform comes later
         )
         pipeline = stack.enter_context(fault_proxy(invoked, seed + 1))
         environment = {

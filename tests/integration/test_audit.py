@@ -15,7 +15,7 @@ from tests.support.aws_stub import AwsStub, aws_stub
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
-ARN = "arn:aws:lambda:us-east-1:123456789012:function:orchestrator"
+ARN = "arn:aws:lambda:us-east-1:123456789012:function:orchestrator:live"
 ULID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
 HOUR = 3600.0
 

@@ -24,7 +24,9 @@ from tests.support.world import USER, World, build_world, make_session
 
 pytestmark = pytest.mark.integration
 
-LAMBDA = {"ORCHESTRATOR_FUNCTION_ARN": "arn:aws:lambda:us-east-1:123456789012:function:pipeline"}
+LAMBDA = {
+    "ORCHESTRATOR_FUNCTION_ARN": "arn:aws:lambda:us-east-1:123456789012:function:pipeline:live"
+}
 BUDGET = {"USER_CONCURRENCY_TABLE_NAME": "{prefix}-Users"}
 MONTHLY = {"BUDGET_TABLE_NAME": "{prefix}-Budget", "USER_POOL_ID": "us-east-1_pool"}
 INDEX = {"ACTIVE_INDEX_NAME": "Active"}
@@ -301,8 +303,8 @@ CASES = (
     Case(
         "a task never started",
         unstarted_task,
-        {"Scan": 1, "BatchGetItem": 2, "Query": 1, "GetItem": 1, "TransactWriteItems": 1},
-        4.0,
+        {"Scan": 1, "BatchGetItem": 3, "Query": 1, "GetItem": 1, "TransactWriteItems": 1},
+        5.0,
         16.0,
         1,
         LAMBDA,

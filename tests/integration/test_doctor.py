@@ -454,6 +454,31 @@ def test_a_budget_table_of_another_shape(make_world: Callable[..., World]) -> No
 
 
 @LIGHTER
+@pytest.mark.parametrize(
+    ("durable", "status", "arn", "said"),
+    [
+        (True, 200, "f:live", "f:live (a dry run); it is durable"),
+        (True, 200, "f", "without an alias it takes no names"),
+        (False, 200, "f:live", "not durable, it takes no names"),
+        (True, 403, "f:live", "whether it is a durable function cannot be looked at"),
+    ],
+)
+def test_whether_the_pipeline_takes_names(
+    make_world: Callable[..., World], *, durable: bool, status: int, arn: str, said: str
+) -> None:
+    with aws_stub() as aws:
+        aws.durable, aws.configuration_status = durable, status
+        world = make_world(**EVERYTHING)
+        world.others = dict.fromkeys(OTHER_SERVICES, aws.url)
+        whole = f"arn:aws:lambda:us-east-1:123456789012:function:{arn}"
+        found = look(world, orchestrator_function_arn=whole)
+    (pipeline,) = (f for f in found if f.check == "pipeline")
+    assert said in pipeline.found
+    assert (pipeline.level is Level.OK) is (not pipeline.advice) is said.endswith("it is durable")
+    assert aws.invoked == []
+
+
+@LIGHTER
 def test_slips_and_the_roll_out(make_world: Callable[..., World]) -> None:
     named = "acme/shop, acme/odd, acme"
     world = make_world(REPAIR_ONLY_REPOS=named, REPO_TABLE_NAME="{prefix}-Repo")

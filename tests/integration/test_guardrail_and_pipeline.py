@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.support.aws_stub import AwsStub, aws_stub
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
-ARN = "arn:aws:lambda:us-east-1:123456789012:function:orchestrator"
+ARN = "arn:aws:lambda:us-east-1:123456789012:function:orchestrator:live"
 
 
 @pytest.fixture
@@ -43,6 +44,7 @@ def test_the_description_is_screened_and_the_pipeline_invoked_once(
     (task,) = screened.tasks(found)
     assert aws.screened == [task["task_description"]["S"]]
     assert aws.invoked == [task["task_id"]["S"]]
+    assert aws.names == {task["task_id"]["S"]}
     assert "reconciler_invoked_at" in task
     sweep(screened)
     assert len(aws.invoked) == 1
@@ -89,26 +91,65 @@ def test_a_release_interrupted_before_the_invoke_is_invoked_later(
     assert sweep(screened).counts.released == 1
     assert aws.invoked == []
     aws.invoke_status = 202
+    assert screened.reconciler().release(found, "a").outcome == "already_released"
+    assert sweep(screened).counts.reinvoked == 0
+    assert aws.invoked == [], "within the grace the call that created it may be at it"
+    screened.clock.forward(130)
     if by == "a redelivery":
         assert screened.reconciler().release(found, "a").outcome == "reinvoked"
     else:
-        screened.clock.forward(130)
         assert sweep(screened).counts.reinvoked == 1
     (task,) = screened.tasks(found)
     assert aws.invoked == [task["task_id"]["S"]]
     assert screened.reconciler().release(found, "a").outcome == "already_released"
 
 
-def test_an_unstarted_task_is_invoked_three_times_at_doubling_pauses_then_surfaced(
-    screened: World, aws: AwsStub
+@pytest.mark.parametrize("durable", [True, False], ids=["named", "unnamed"])
+def test_a_task_of_others_is_invoked_once_more(
+    screened: World, aws: AwsStub, *, durable: bool
 ) -> None:
-    screened.seed({"a": []}, {"a": "released"}, tasks={"a": "SUBMITTED"})
+    """Past the start timeout, and then it is only surfaced, with the reason."""
+    aws.durable = durable
+    screened.seed({"a": []}, {"a": "released"}, tasks={"a": "SUBMITTED"}, age=600)
     start = screened.clock()
     invoked_after: list[float] = []
-    for _ in range(60):
+    for _ in range(20):
         if sweep(screened).counts.reinvoked:
             invoked_after.append((screened.clock() - start).total_seconds())
-        screened.clock.forward(300)
-    assert invoked_after == [0, 1800, 5400]
-    assert len(aws.invoked) == 3
-    assert sweep(screened).counts.stuck == {"unstarted_task": 1}
+        screened.clock.forward(150)
+    assert invoked_after == [300]
+    assert len(aws.invoked) == 1
+    summary = sweep(screened)
+    assert summary.counts.stuck == {"unstarted_task": 1}
+
+
+def test_a_task_of_ours_is_repeated_once(screened: World, aws: AwsStub) -> None:
+    """Under its name: where the first invocation did arrive after all, that starts nothing."""
+    screened.seed({"a": []})
+    reinvoked = []
+    for _ in range(20):
+        reinvoked.append(sweep(screened).counts.reinvoked)
+        screened.clock.forward(150)
+    assert (reinvoked.index(1), sum(reinvoked)) == (6, 1)
+    assert len(aws.invoked) == 1
+
+
+def test_without_names_a_task_of_ours_is_invoked_once(screened: World, aws: AwsStub) -> None:
+    aws.durable = False
+    found = screened.seed({"a": []})
+    for _ in range(20):
+        summary = sweep(screened)
+        screened.clock.forward(150)
+    (task,) = screened.tasks(found)
+    assert (aws.invoked, aws.names) == ([task["task_id"]["S"]], set())
+    assert task["reconciler_invoke_count"] == {"N": "1"}
+    assert (summary.counts.reinvoked, summary.counts.stuck) == (0, {"unstarted_task": 1})
+
+
+def test_workers_at_once_repeat_an_invocation_once(screened: World, aws: AwsStub) -> None:
+    aws.durable = False
+    screened.seed({"a": []}, {"a": "released"}, tasks={"a": "SUBMITTED"})
+    with ThreadPoolExecutor(4) as threads:
+        summaries = list(threads.map(lambda _: sweep(screened), range(4)))
+    assert len(aws.invoked) == 1
+    assert sum(summary.counts.reinvoked for summary in summaries) == 1

@@ -65,6 +65,23 @@ def test_slots_are_read_once_for_all_children_of_a_pass(
     assert opened == [USER]
 
 
+def test_queued_tasks_go_before_what_is_released(make_world: MakeWorld) -> None:
+    """What waits for admission takes its slots first, one uploading or picked up included."""
+    world = make_world(
+        USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", MAX_CONCURRENT_TASKS_PER_USER="5"
+    )
+    active = {"user_id": {"S": USER}, "active_count": {"N": "1"}}
+    world.put(str(world.settings.user_concurrency_table_name), active)
+    for status in ("RUNNING", "QUEUED", "QUEUED", "PENDING_UPLOADS", "COMPLETED"):
+        world.task("orch_elsewhere", status, status)
+    world.task("orch_elsewhere", "x", "QUEUED", user="user-2")
+    found = world.seed({key: [] for key in "abc"})
+    reconciler = world.reconciler()
+    summary = run_inline_sweep(reconciler, reconciler.settings, segments=1)
+    assert (summary.counts.released, summary.counts.stuck) == (1, {"over_budget": 2})
+    assert len(world.tasks(found)) == 1
+
+
 def test_a_reservation_refused_after_a_pruning_elsewhere_is_tried_with_fresh_slots(
     make_world: MakeWorld, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

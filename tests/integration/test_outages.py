@@ -27,7 +27,7 @@ from tests.support.world import REPO, USER, World
 
 pytestmark = pytest.mark.integration
 MakeWorld = Callable[..., World]
-ARN = "arn:aws:lambda:us-east-1:123456789012:function:orchestrator"
+ARN = "arn:aws:lambda:us-east-1:123456789012:function:orchestrator:live"
 
 
 @pytest.fixture(autouse=True)

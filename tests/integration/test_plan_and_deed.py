@@ -130,7 +130,7 @@ def test_the_plan_is_the_deed_with_a_budget_onboarding_a_guardrail_and_a_pipelin
         USER_CONCURRENCY_TABLE_NAME="{prefix}-Users",
         MAX_CONCURRENT_TASKS_PER_USER=str(CAP),
         REPO_TABLE_NAME="{prefix}-Repo",
-        ORCHESTRATOR_FUNCTION_ARN="arn:aws:lambda:us-east-1:123456789012:function:f",
+        ORCHESTRATOR_FUNCTION_ARN="arn:aws:lambda:us-east-1:123456789012:function:f:live",
         GUARDRAIL_ID="g",
         GUARDRAIL_VERSION="1",
     )

@@ -43,7 +43,7 @@ EVERYTHING = {
     "USER_POOL_ID": "us-east-1_pool",
     "GUARDRAIL_ID": "g",
     "GUARDRAIL_VERSION": "1",
-    "ORCHESTRATOR_FUNCTION_ARN": "arn:aws:lambda:us-east-1:123456789012:function:f",
+    "ORCHESTRATOR_FUNCTION_ARN": "arn:aws:lambda:us-east-1:123456789012:function:f:live",
 }
 OTHER_SERVICES = ("lambda", "bedrock-runtime", "cognito-idp")
 
@@ -93,7 +93,8 @@ def record(monkeypatch: pytest.MonkeyPatch) -> Made:
     def note(params: dict[str, Any], model: Any, **_: Any) -> None:
         service, operation = model.service_model.service_name, model.name
         if service == "lambda":
-            made["ORCHESTRATOR_FUNCTION_ARN"].add("lambda:InvokeFunction")
+            action = "InvokeFunction" if operation == "Invoke" else operation
+            made["ORCHESTRATOR_FUNCTION_ARN"].add(f"lambda:{action}")
         elif service == "bedrock-runtime":
             made["guardrail"].add(f"bedrock:{operation}")
         elif service == "cognito-idp":

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from reconciler.errors import UnknownChildError, UnknownOrchestrationError
 from reconciler.operations.sweep import run_inline_sweep
@@ -45,6 +47,62 @@ def test_sweeps_at_once_repair_each_thing_once(world: World) -> None:
         "released": 2, "succeeded": 1, "failed": 1, "skipped": 1
     }  # fmt: skip
     assert len(world.events("orchestration_recovered")) == 5
+
+
+class InProgress:
+    """A client whose first transaction is said to be in progress; ``first`` says what happens then.
+
+    It is said so three times, and then the transaction is sent as it is.
+    """
+
+    def __init__(self, client: Any, first: Callable[[dict[str, Any]], object]) -> None:
+        self._client = client
+        self._first = first
+        self.asked = 0
+
+    def transact_write_items(self, **request: Any) -> Any:
+        self.asked += 1
+        if self.asked == 1:
+            self._first(request)
+        if self.asked > 3:
+            return self._client.transact_write_items(**request)
+        error: Any = {"Error": {"Code": "TransactionInProgressException", "Message": "wait"}}
+        raise ClientError(error, "TransactWriteItems")
+
+    def __getattr__(self, operation: str) -> Any:
+        return getattr(self._client, operation)
+
+
+def in_progress(world: World, first: Callable[[dict[str, Any]], object]) -> tuple[Any, InProgress]:
+    reconciler = world.reconciler()
+    dynamodb = reconciler.evaluator.releaser.dynamodb
+    client: Any = InProgress(dynamodb._client, first)
+    dynamodb._client = client
+    return reconciler, client
+
+
+def test_a_commit_whose_answer_was_lost_is_ours(world: World) -> None:
+    """Its tries bear one token; where an endpoint ignores that, the task tells whose it is."""
+    found = world.seed({"a": []})
+    reconciler, client = in_progress(world, lambda r: world.client.transact_write_items(**r))
+    result = reconciler.release(found, "a", sweep_id="sweep:7")
+    assert (result.outcome, result.counts.released, client.asked) == ("released", 1, 4)
+    assert [task["task_id"]["S"] for task in world.tasks(found)] == [result.task_id]
+
+
+@pytest.mark.parametrize("sweep_id", ["sweep:7", "sweep:8"])
+def test_a_commit_of_another_releaser_is_not_ours(world: World, sweep_id: str) -> None:
+    """Not even one of the same sweep, whose task has the same id."""
+    found = world.seed({"a": []})
+
+    def rival(_request: dict[str, Any]) -> None:
+        world.clock.forward(0.001)
+        world.reconciler().release(found, "a", sweep_id=sweep_id)
+
+    reconciler, client = in_progress(world, rival)
+    result = reconciler.release(found, "a", sweep_id="sweep:7")
+    assert (result.outcome, result.counts.released, client.asked) == ("already_released", 0, 4)
+    assert [task["task_id"]["S"] for task in world.tasks(found)] == [result.task_id]
 
 
 def test_a_claim_of_the_live_reconciler_wins_over_a_release(world: World) -> None:

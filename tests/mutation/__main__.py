@@ -61,7 +61,7 @@ MODULES = (
     ),
     *(f"reconciler.operations.{n}" for n in ("reconciler", "scan", "sweep", "summary", "counts")),
     *(f"reconciler.operations.{n}" for n in ("coverage", "batches", "index_scan", "pacing")),
-    *(f"reconciler.operations.{n}" for n in ("cron", "context", "reporting")),
+    *(f"reconciler.operations.{n}" for n in ("cron", "context", "invocation", "reporting")),
 )
 
 Stage = tuple[str, ...]

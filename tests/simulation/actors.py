@@ -116,7 +116,13 @@ class Port:
         """Return an operation of the low-level client."""
         if operation.startswith("_"):
             raise AttributeError(operation)
-        return lambda **request: self._actor.ask(Call(operation, request))
+
+        def call(**request: Any) -> Any:
+            # Drawn anew for each transaction: two that differ in it alone are the same call.
+            request.pop("ClientRequestToken", None)
+            return self._actor.ask(Call(operation, request))
+
+        return call
 
     def get_paginator(self, operation: str) -> Any:
         """Return what goes through all pages, each of them a call."""

@@ -19,6 +19,7 @@ from reconciler.domain.diagnosis import _Diagnoser
 from reconciler.domain.model import Child, ChildStatus, Task, moment
 from reconciler.operations import context as to
 from reconciler.operations import repair
+from reconciler.operations.invocation import Invoker
 from reconciler.operations.release import Releaser
 from reconciler.operations.repair_pass import RepairPass
 from reconciler.stores.budget import BudgetStore
@@ -346,7 +347,7 @@ def create_before_flip() -> None:
 
 @bug("the pipeline is invoked, and that is not recorded; nor is it asked after")
 def never_invoked() -> None:
-    _put(Releaser, "invoke", lambda *_, **__: None)
+    _put(Invoker, "invoke", lambda *_, **__: None)
 
 
 @bug("a release reserves no slot")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,25 @@ def a_second_pause_leaves_the_first_as_it_is() -> None:
     assert control.pause("second", "ben", START) == first
 
 
+class _Starting(DirectPort):
+    """A task starts just before anything is recorded on it."""
+
+    def __getattr__(self, operation: str) -> Any:
+        if operation == "transact_write_items":
+            tasks = self._database.tables["TaskTable"]
+            ((key, task),) = tasks.items.items()
+            tasks.replace({key: {**task, "status": {"S": "HYDRATING"}}})
+        return super().__getattr__(operation)
+
+
+def a_task_that_starts_meanwhile_is_not_invoked() -> None:
+    database = MemoryDynamoDB()
+    fill(database, Scenario("alone", {"a": Node("released", task="SUBMITTED")}, []))
+    port = _Starting(database, ClockHand(START))
+    assert reconciler_on(port).evaluate(ORCH, sweep_id="s").counts.reinvoked == 0
+    assert port.invoked == []
+
+
 Needs = str | Callable[[], None]
 """The name of a scenario, or a check of one actor alone."""
 
@@ -82,8 +102,9 @@ NEEDED_BY: Mapping[str, Needs] = {
     "set_adopted: without child_task_id": "a whole attempt goes by during an adoption",
     "set_adopted: without updated_at": "a claim with its task is made anew",
     "set_claim_reset: without updated_at": "a claim is made anew",
-    "set_invoked: without reconciler_invoke_count": "a task that never starts, two sweeps",
     "set_invoked: without task_id": "a task goes while it is invoked",
+    "set_last_invocation: without reconciler_invoke_count": "a task that never starts, two sweeps",
+    "set_last_invocation: without status": a_task_that_starts_meanwhile_is_not_invoked,
     "set_nudged: without reconcile_nudge_count": "an unsettled parent, two sweeps",
     "set_outcome: without child_status": "a verdict on a row that runs its retry",
     "set_outcome: without child_task_id": "a verdict on a row that runs its retry",

@@ -42,7 +42,7 @@ def sim_settings(**changes: Any) -> Settings:
         "orchestration_table_name": "OrchestrationTable",
         "task_table_name": "TaskTable",
         "task_events_table_name": "TaskEventsTable",
-        "orchestrator_function_arn": "arn:aws:lambda:eu-west-1:1:function:orchestrator",
+        "orchestrator_function_arn": "arn:aws:lambda:eu-west-1:1:function:orchestrator:live",
         "stranded_grace_seconds": 0,
         "claim_timeout_seconds": int(CLAIM_TIMEOUT.total_seconds()),
     }

@@ -22,12 +22,19 @@ _ERRORS = {
 
 @dataclass
 class AwsStub:
-    """What was asked of it, and how it shall answer."""
+    """What was asked of it, and how it shall answer.
+
+    ``invoked``: the tasks whose runs it started, under a name once. ``durable`` False: it refuses
+    names, as a function that is not durable does.
+    """
 
     url: str = ""
     invoked: list[str] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    durable: bool = True
     screened: list[str] = field(default_factory=list)
     invoke_status: int = 202
+    configuration_status: int = 200
     guardrail_status: int = 200
     guardrail_action: str = "NONE"
     slow: threading.Event | None = None
@@ -53,9 +60,10 @@ class AwsStub:
         if request.headers.get("X-Amz-Target") == _LIST_GROUPS:
             status, said = self._groups_of(json.loads(request.body))
             return Answer(status, json.dumps(said).encode(), headers)
-        status, said = self._said(request.path, request.body)
+        name = request.headers.get("X-Amz-Durable-Execution-Name")
+        status, said = self._said(request.path, request.body, name)
         if status in _ERRORS:
-            headers["x-amzn-ErrorType"] = _ERRORS[status]
+            headers["x-amzn-ErrorType"] = said.get("Type", _ERRORS[status])
         return Answer(status, json.dumps(said).encode(), headers)
 
     def _groups_of(self, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -75,17 +83,18 @@ class AwsStub:
         more = {"NextToken": str(end)} if end < len(self.groups[user]) else {}
         return 200, {"Groups": page, **more}
 
-    def _said(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
+    def _said(self, path: str, body: bytes, name: str | None) -> tuple[int, dict[str, Any]]:
         with self._lock:
             self.asked += 1
         if self.slow is not None:
             self.slow.wait(60)
         said = json.loads(body or b"{}")
         if path.endswith("/invocations"):
-            if self.invoke_status == 202:
-                self.invoked.append(said["task_id"])
-                return 202, {}
-            return self.invoke_status, {"Type": "Service", "Message": "not now"}
+            return self._invoked(said["task_id"], name)
+        if path.endswith("/configuration"):
+            if self.configuration_status != 200:
+                return self.configuration_status, {"Message": "not you"}
+            return 200, {"DurableConfig": {"ExecutionTimeout": 900}} if self.durable else {}
         if self.guardrail_status != 200:
             return self.guardrail_status, {"message": "not now"}
         if self.refuses is not None and self.refuses in body.decode():
@@ -107,6 +116,18 @@ class AwsStub:
                 0,
             ),
         }
+
+    def _invoked(self, task_id: str, name: str | None) -> tuple[int, dict[str, Any]]:
+        if self.invoke_status != 202:
+            return self.invoke_status, {"Message": "not now"}
+        if name is not None and not self.durable:
+            said = "Function orchestrator is not a durable function"
+            return 400, {"Type": "InvalidParameterValueException", "Message": said}
+        with self._lock:
+            if name is None or name not in self.names:
+                self.invoked.append(task_id)
+            self.names.update({name} if name is not None else ())
+        return 202, {}
 
 
 @contextmanager

@@ -14,7 +14,7 @@ BUSY_USER = "user-at-the-cap"
 CAP = 10
 
 UNKNOWN_REPO = "acme/attic"
-FUNCTION_ARN = "arn:aws:lambda:us-east-1:123456789012:function:orchestrator"
+FUNCTION_ARN = "arn:aws:lambda:us-east-1:123456789012:function:orchestrator:live"
 
 SETTINGS = {
     "REPO_TABLE_NAME": "{prefix}-Repos",

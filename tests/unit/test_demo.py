@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 
 import pytest
 
+from reconciler.demo.pipeline_endpoint import FUNCTION_ARN, pipeline_endpoint
 from reconciler.demo.run import CAP, Plan, seeds
 from reconciler.demo.shapes import Blueprint
+from reconciler.demo.task_pipeline import TaskPipeline
+from reconciler.stores.pipeline import Pipeline
+from tests.support.memory import MEMORY
+from tests.support.world import World, build_world, make_session
 
 
 def widest(blueprint: Blueprint) -> int:
@@ -26,3 +32,56 @@ def test_no_user_can_run_into_the_cap(orchestrations: int, seed: int) -> None:
     for user, blueprint in seeds(Plan(orchestrations=orchestrations, seed=seed)):
         running[user] += widest(blueprint)
     assert max(running.values()) < CAP
+
+
+# -- the task pipeline
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    made = build_world(MEMORY)
+    yield made
+    made.remove()
+
+
+def test_a_second_run_fails_its_task(world: World) -> None:
+    """As in the platform: it finds the task at work."""
+    pipeline = TaskPipeline(world.client, world.settings, world.clock)
+    once, twice = (world.task("orch_1", key, "SUBMITTED") for key in "ab")
+    for task_id in (once, twice):
+        pipeline.invoke(task_id)
+        pipeline.step()
+    pipeline.invoke(twice)
+    while pipeline.step():
+        pass
+    tasks = world.reconciler().tasks.read_all([once, twice])
+    assert {key: task and task.status for key, task in tasks.items()} == {
+        once: "COMPLETED",
+        twice: "FAILED",
+    }
+
+
+def test_under_one_name_there_is_one_run(world: World) -> None:
+    pipeline = TaskPipeline(world.client, world.settings, world.clock)
+    task_id = world.task("orch_1", "a", "SUBMITTED")
+    for _ in range(3):
+        pipeline.invoke(task_id, task_id)
+        pipeline.step()
+    assert pipeline.idle
+    task = world.reconciler().tasks.read_all([task_id])[task_id]
+    assert task is not None
+    assert task.status == "COMPLETED"
+
+
+def test_a_run_under_another_name_is_a_second_run(world: World) -> None:
+    pipeline = TaskPipeline(world.client, world.settings, world.clock)
+    task_id = world.task("orch_1", "a", "SUBMITTED")
+    pipeline.invoke(task_id)
+    pipeline.step()
+    with pipeline_endpoint(pipeline.invoke) as url:
+        client = make_session(MEMORY, {"lambda": url}).client("lambda")
+        Pipeline(client, FUNCTION_ARN).invoke(task_id)
+    pipeline.step()
+    task = world.reconciler().tasks.read_all([task_id])[task_id]
+    assert task is not None
+    assert task.status == "FAILED"

@@ -157,49 +157,40 @@ def reinvoked(task: Task | None, *, can_invoke: bool = True) -> Reinvoke | None:
     return action
 
 
-def test_a_task_of_ours_that_was_never_invoked_is_invoked_for_the_first_time() -> None:
-    action = reinvoked(replace(TASK, ours=True))
-    assert action is not None
-    assert action.again is False
+OURS = replace(TASK, ours=True)
 
 
 @pytest.mark.parametrize(
-    "task", [TASK, replace(TASK, ours=True, invoked_at=ago(9000)), replace(TASK, invoked_at="odd")]
+    ("task", "age", "due"),
+    [
+        (OURS, 120, True),
+        (OURS, 119, False),  # the call that created it may be at it
+        (replace(OURS, invoked_at="odd"), 899, False),
+        (replace(OURS, invoked_at="odd"), 900, True),
+        (replace(OURS, invoked_at=ago(900)), 9000, True),
+        (replace(OURS, invoked_at=ago(899)), 9000, False),  # it was invoked late
+        (replace(OURS, invoked_at=ago(9000), invoke_count=1), 9000, False),
+        (replace(OURS, invoke_count=3), 9000, False),
+        (TASK, 899, False),
+        (TASK, 900, True),
+        (replace(TASK, invoke_count=1), 9000, False),
+        (replace(OURS, status="HYDRATING"), 9000, False),
+        (replace(TASK, status="RUNNING"), 9000, False),
+    ],
 )
-def test_any_other_is_invoked_again(task: Task) -> None:
-    action = reinvoked(task)
-    assert action is not None
-    assert action.again is True
+def test_when_a_pipeline_is_invoked(task: Task, age: float, *, due: bool) -> None:
+    assert (reinvoked(replace(task, status_since=ago(age))) is not None) is due
+
+
+def test_a_task_that_tells_no_time_is_old() -> None:
+    assert reinvoked(replace(OURS, status_since=None)) is not None
+    assert reinvoked(replace(TASK, status_since=None, created_at=ago(60))) is None
 
 
 def test_nothing_is_invoked_where_there_is_no_pipeline_or_no_task() -> None:
     assert reinvoked(TASK, can_invoke=False) is None
+    assert reinvoked(OURS, can_invoke=False) is None
     assert reinvoked(None) is None
-
-
-@pytest.mark.parametrize(
-    ("count", "seconds", "due"),
-    [
-        (0, 0, True),  # how old it is was asked by the diagnosis
-        (1, 1799, False),
-        (1, 1800, True),
-        (2, 3599, False),
-        (2, 3600, True),
-        (3, 10**6, False),
-        (4, 10**6, False),
-    ],
-)
-def test_the_pause_between_invocations_doubles_and_three_are_enough(
-    count: int,
-    seconds: int,
-    due: bool,  # noqa: FBT001
-) -> None:
-    task = replace(TASK, invoke_count=count, invoked_at=ago(seconds))
-    assert (reinvoked(task) is not None) is due
-
-
-def test_a_count_without_a_time_does_not_wait() -> None:
-    assert reinvoked(replace(TASK, invoke_count=1, invoked_at=None)) is not None
 
 
 # -- the parent

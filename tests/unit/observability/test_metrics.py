@@ -66,8 +66,6 @@ def test_what_can_be_repaired_has_a_bound() -> None:
     # Touched when the grace is over, and again two and then four intervals later.
     assert bounds[OrchestrationCode.UNSETTLED_PARENT] == 120 + (2 + 4) * 300 + 2 * 300
     assert bounds[Code.UNSTARTED_TASK] == 900 + 2 * 300
-    invoked = repair_bounds(settings(ORCHESTRATOR_FUNCTION_ARN="arn:aws:lambda:x"))
-    assert invoked[Code.UNSTARTED_TASK] == 900 * (1 + 2 + 4) + 2 * 300
     off = repair_bounds(settings(SETTLE_MODE="off"))
     assert off[OrchestrationCode.UNSETTLED_PARENT] == 120 + 2 * 300
 

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from botocore.exceptions import ReadTimeoutError
 
 from reconciler.domain.model import LONG_AGO, Orchestration
-from reconciler.errors import PipelineUnavailableError
+from reconciler.errors import PipelineUnavailableError, StoreUnavailableError
 from reconciler.operations import release as release_module
 from reconciler.operations.context import Context, ReleaseResult, Unpaced
 from reconciler.operations.release import Releaser, known, stranded_seconds
 from reconciler.stores.budget import HeldSlots
 from reconciler.stores.dynamodb import Cancelled, Reason
+from tests.support.pipeline import LambdaClient, invoker_on
 from tests.support.strategies import NOW
 from tests.support.world import USER, World
 
 MakeWorld = Callable[..., World]
-
-
-@dataclass
-class Pipeline:
-    """Takes note of what it is handed; ``down``: accepts nothing."""
-
-    invoked: list[str] = field(default_factory=list)
-    down: bool = False
-
-    def invoke(self, task_id: str) -> None:
-        if self.down:
-            raise PipelineUnavailableError("not now")
-        self.invoked.append(task_id)
 
 
 class NoTurn(Unpaced):
@@ -40,7 +29,9 @@ class NoTurn(Unpaced):
         return False
 
 
-def releaser(world: World, **parts: Any) -> Releaser:
+def releaser(world: World, *, pipeline: LambdaClient | None = None, **parts: Any) -> Releaser:
+    if pipeline is not None:
+        parts["invoker"] = invoker_on(world, pipeline)
     return replace(world.reconciler().evaluator.releaser, **parts)
 
 
@@ -135,49 +126,63 @@ def test_what_is_refused_a_turn_is_left_for_later_and_a_report_needs_none(world:
 # -- a release that was interrupted
 
 
-def test_a_release_that_was_interrupted_is_finished_by_whoever_comes_next(world: World) -> None:
+def test_an_interrupted_release_is_finished_after_the_grace(world: World) -> None:
     found = world.seed({"b": []})
-    down, pipeline = Pipeline(down=True), Pipeline()
+    down, pipeline = LambdaClient(down=True), LambdaClient()
     result = release(world, found, pipeline=down)
-    assert (result.outcome, result.detail) == ("released", "not now")
+    assert result.outcome == "released"
     assert isinstance(result.error, PipelineUnavailableError)
+    assert result.detail == str(result.error)
     assert result.task is not None
     assert result.task.invoked_at is None
+    world.clock.forward(119)
+    early = release(world, found, pipeline=pipeline)
+    assert (early.outcome, early.task_id) == ("already_released", result.task_id)
+    assert pipeline.asked == 0, "the call that created it may be at it"
+    world.clock.forward(1)
     planned = release(world, found, pipeline=pipeline, apply=False)
-    assert (planned.outcome, planned.applied, pipeline.invoked) == ("reinvoked", False, [])
+    assert (planned.outcome, planned.applied, pipeline.asked) == ("reinvoked", False, 0)
     assert release(world, found).outcome == "already_released", "nothing can be invoked here"
     again = release(world, found, pipeline=pipeline)
     assert (again.outcome, again.applied) == ("reinvoked", True)
-    assert pipeline.invoked == [result.task_id]
+    world.clock.forward(10_000)
     after = release(world, found, pipeline=pipeline)
-    assert (after.outcome, after.task_id, len(pipeline.invoked)) == (
-        "already_released",
-        result.task_id,
-        1,
-    )
+    assert (after.outcome, after.task_id) == ("already_released", result.task_id)
     assert after.branch_name == result.branch_name
+    assert (pipeline.runs, pipeline.asked) == ([result.task_id], 1)
+
+
+def test_an_interrupted_attempt_without_a_name_stays_alone(world: World) -> None:
+    found, pipeline = world.seed({"b": []}), LambdaClient(durable=False, silent=True)
+    result = release(world, found, pipeline=pipeline)
+    assert isinstance(result.error, PipelineUnavailableError)
+    pipeline.silent = False
+    world.clock.forward(10_000)
+    assert release(world, found, pipeline=pipeline).outcome == "already_released"
+    assert pipeline.runs == [result.task_id]
 
 
 def test_a_task_of_others_is_never_invoked_by_us(world: World) -> None:
-    pipeline = Pipeline()
+    pipeline = LambdaClient()
     found = world.seed({"b": []}, {"b": "released"}, tasks={"b": "SUBMITTED"})
     assert release(world, found, pipeline=pipeline).outcome == "already_released"
-    assert pipeline.invoked == []
+    assert pipeline.asked == 0
 
 
 def test_a_task_that_has_ended_meanwhile_is_not_invoked(world: World) -> None:
-    found, pipeline = world.seed({"b": []}), Pipeline()
-    release(world, found, pipeline=Pipeline(down=True))
+    found, pipeline = world.seed({"b": []}), LambdaClient()
+    release(world, found, pipeline=LambdaClient(down=True))
     (task,) = world.tasks(found)
     world.finish(task["task_id"]["S"], "CANCELLED")
+    world.clock.forward(130)
     assert release(world, found, pipeline=pipeline).outcome == "already_released"
-    assert pipeline.invoked == []
+    assert pipeline.asked == 0
 
 
 def test_a_released_row_without_a_task_is_released_all_the_same(world: World) -> None:
     bare = world.seed({"b": []}, {"b": "released"})
     gone = world.seed({"b": []}, {"b": "released"}, rows={"b": {"child_task_id": {"S": "T0"}}})
-    results = [release(world, found, pipeline=Pipeline()) for found in (bare, gone)]
+    results = [release(world, found, pipeline=LambdaClient()) for found in (bare, gone)]
     assert [(r.outcome, r.task_id, r.task) for r in results] == [
         ("already_released", None, None),
         ("already_released", "T0", None),
@@ -185,14 +190,28 @@ def test_a_released_row_without_a_task_is_released_all_the_same(world: World) ->
 
 
 def test_a_release_is_invoked_once_and_that_is_recorded(world: World) -> None:
-    found, pipeline = world.seed({"b": []}), Pipeline()
+    found, pipeline = world.seed({"b": []}), LambdaClient()
     result = release(world, found, pipeline=pipeline)
     (task,) = world.tasks(found)
-    assert pipeline.invoked == [result.task_id]
+    assert pipeline.runs == [result.task_id]
     assert (result.error, result.detail, result.applied) == (None, "", True)
     assert task["reconciler_invoked_at"] == {"S": world.ago(0)}
     assert result.task is not None
     assert (result.task.ours, result.task.invoked_at) == (True, world.ago(0))
+
+
+def test_a_record_that_fails_leaves_the_release_standing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, pipeline = world.seed({"b": []}), LambdaClient()
+
+    def fails(**_: Any) -> None:
+        raise ReadTimeoutError(endpoint_url="memory")
+
+    monkeypatch.setattr(world.client, "update_item", fails)
+    result = release(world, found, pipeline=pipeline)
+    assert (result.outcome, pipeline.runs) == ("released", [result.task_id])
+    assert isinstance(result.error, StoreUnavailableError)
 
 
 # -- what refuses
@@ -356,9 +375,10 @@ def test_an_interrupted_release_is_seen_though_replicas_lag(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = world.seed({"b": []})
-    release(world, found, pipeline=Pipeline(down=True))
+    release(world, found, pipeline=LambdaClient(down=True))
     monkeypatch.setattr(world.client, "lag", lambda *_: 100)
-    assert release(world, found, pipeline=Pipeline()).outcome == "reinvoked"
+    world.clock.forward(130)
+    assert release(world, found, pipeline=LambdaClient()).outcome == "reinvoked"
 
 
 def test_a_task_that_is_gone_by_now_is_not_adopted(world: World) -> None:

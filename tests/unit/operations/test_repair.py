@@ -12,13 +12,15 @@ from reconciler.domain.model import Child, ChildStatus, Orchestration, Task, tim
 from reconciler.domain.planning import Adopt, Advance, Nudge, Reinvoke, ResetClaim, Skip
 from reconciler.operations.context import Context
 from reconciler.operations.repair import Repaired, Repairer
+from tests.support.pipeline import LambdaClient
 from tests.support.world import World
-from tests.unit.operations.test_release import Pipeline, context, whole
+from tests.unit.operations.test_release import context, releaser, whole
 
 
-def repairer(world: World, pipeline: Pipeline | None = None) -> Repairer:
-    made = world.reconciler().evaluator.repairer
-    return replace(made, releaser=replace(made.releaser, pipeline=pipeline))  # type: ignore[arg-type]
+def repairer(world: World, pipeline: LambdaClient | None = None) -> Repairer:
+    return replace(
+        world.reconciler().evaluator.repairer, releaser=releaser(world, pipeline=pipeline)
+    )
 
 
 def task_of(world: World, orchestration_id: str, key: str) -> Task:
@@ -189,25 +191,38 @@ def test_a_claim_that_was_reset_can_be_released_in_the_same_pass(world: World) -
     assert len(world.events("orchestration_recovered")) == 1
 
 
-@pytest.mark.parametrize(("again", "count"), [(False, 0), (True, 1)])
-def test_a_repeated_invocation_is_counted_and_a_first_one_is_not(
-    world: World,
-    again: bool,  # noqa: FBT001
-    count: int,
-) -> None:
+def test_a_repetition_is_counted_and_tells_of_itself(world: World) -> None:
     found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "SUBMITTED"})
-    task, pipeline = task_of(world, found, "a"), Pipeline()
+    task, pipeline = task_of(world, found, "a"), LambdaClient()
     child = whole(world, found).children["a"]
-    action = Reinvoke("a", "unstarted_task", since(world), task, again)
-    for given in both(world):
-        assert pipeline.invoked == []
-        done = repairer(world, pipeline).reinvoke(child, action, given)
-        assert (done.outcome, done.child) == ("done", child)
-        assert done.task is not None
-        assert (done.task.invoke_count, done.task.invoked_at) == (count, world.ago(0))
-    assert pipeline.invoked == [task.task_id]
-    stands = task_of(world, found, "a")
-    assert (stands.invoke_count, stands.invoked_at) == (count, world.ago(0))
+    action = Reinvoke("a", "unstarted_task", since(world), task)
+    planned, done = (repairer(world, pipeline).reinvoke(child, action, c) for c in both(world))
+    assert (planned.outcome, planned.child, planned.task) == ("done", child, task)
+    assert (done.outcome, done.child, done.task) == ("done", child, task_of(world, found, "a"))
+    assert pipeline.runs == [task.task_id]
+    assert task_of(world, found, "a").invoke_count == 1
+    assert len(world.events("orchestration_recovered")) == 1
+    late = repairer(world, pipeline).reinvoke(child, action, context(world))
+    assert (late.outcome, late.child, late.task) == ("lost_race", child, done.task)
+    assert pipeline.asked == 1
+
+
+@pytest.mark.parametrize("pipeline", [LambdaClient(), None], ids=["started", "no pipeline"])
+def test_only_a_task_that_has_not_started_is_invoked(
+    world: World, pipeline: LambdaClient | None
+) -> None:
+    """What an evaluation read may be minutes old."""
+    found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "SUBMITTED"})
+    task = task_of(world, found, "a")
+    if pipeline is not None:
+        world.finish(task.task_id, "HYDRATING", age=0)
+    before = world.everything()
+    action = Reinvoke("a", "unstarted_task", since(world), task)
+    child = whole(world, found).children["a"]
+    late = repairer(world, pipeline).reinvoke(child, action, context(world))
+    assert (late.outcome, late.task) == ("lost_race", task_of(world, found, "a"))
+    assert world.everything() == before
+    assert pipeline is None or pipeline.asked == 0
 
 
 def test_a_nudge_that_comes_second_says_so(world: World) -> None:

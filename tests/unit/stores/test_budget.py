@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.domain.model import TERMINAL_TASK
 from reconciler.errors import ConflictError
 from reconciler.stores.budget import (
     MOST_WAITING,
@@ -86,12 +87,15 @@ def test_whoever_only_looks_takes_nothing_out() -> None:
     assert budget(pruned).open("u").version == "5"
 
 
-def test_tasks_that_the_platform_submitted_itself_hold_slots_too() -> None:
+def test_tasks_of_the_platform_on_their_way_hold_slots() -> None:
+    """Each status of the contract: only what waits for admission counts beside ``active_count``."""
     database = MemoryDynamoDB()
-    task(database, "T1", "SUBMITTED")
-    task(database, "T2", "RUNNING")
+    waiting = ("PENDING_UPLOADS", "QUEUED", "SUBMITTED")
+    others = ("HYDRATING", "RUNNING", "AWAITING_APPROVAL", "FINALIZING", *sorted(TERMINAL_TASK))
+    for status in (*waiting, *others):
+        task(database, f"T-{status}", status)
     slots = budget(database).open("u")
-    assert (slots.room, slots.limit) == (9, 9)
+    assert (slots.room, slots.limit) == (7, 7)
 
 
 @pytest.mark.parametrize(

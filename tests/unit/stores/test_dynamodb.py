@@ -173,6 +173,25 @@ def test_a_conflict_or_a_throttle_is_tried_six_times_with_pauses(
     assert len(client.requests) == 6
 
 
+def test_all_tries_of_a_transaction_bear_one_token() -> None:
+    client = Scripted(*[refusal("TransactionInProgressException")] * 3, {})
+    client.dynamodb.transact(PUT)
+    client.dynamodb.transact(PUT)
+    tokens = [request["ClientRequestToken"] for _, request in client.requests]
+    assert len(set(tokens[:4])) == 1
+    assert tokens[4] != tokens[3], "another transaction has a token of its own"
+
+
+def test_a_lost_condition_tells_whether_it_was_repeated() -> None:
+    lost = cancelled("ConditionalCheckFailed")
+    clients = Scripted(lost), Scripted(refusal("TransactionInProgressException"), lost)
+    answers = [client.dynamodb.transact(PUT) for client in clients]
+    sent_again: Any = cancelled("ConditionalCheckFailed")
+    sent_again.response["ResponseMetadata"]["RetryAttempts"] = 1
+    answers.append(Scripted(sent_again).dynamodb.transact(PUT))
+    assert [answer is not None and answer.repeated for answer in answers] == [False, True, True]
+
+
 @pytest.mark.parametrize(
     "error", [cancelled("ItemCollectionSizeLimitExceeded"), refusal("TransactionCanceledException")]
 )

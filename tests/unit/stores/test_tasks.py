@@ -82,10 +82,13 @@ def test_one_that_does_not_say_when_it_was_made_is_the_oldest() -> None:
     assert found.task_id == "T2"
 
 
-def test_whoever_waits_for_admission_is_counted_over_all_pages() -> None:
-    first = {"Items": [{"task_id": {"S": "T1"}}], "LastEvaluatedKey": {"task_id": {"S": "T1"}}}
-    client = Scripted(first, {"Items": [{"task_id": {"S": "T2"}}]})
-    assert TaskStore(client.dynamodb, TABLE, EVENTS).submitted_by("u") == ["T1", "T2"]
+def test_tasks_not_admitted_are_found_over_all_pages() -> None:
+    def found(task_id: str, status: str) -> dict[str, Any]:
+        return {"task_id": {"S": task_id}, "status_created_at": {"S": f"{status}#2026"}}
+
+    first = {"Items": [found("T1", "QUEUED")], "LastEvaluatedKey": {"task_id": {"S": "T1"}}}
+    client = Scripted(first, {"Items": [found("T2", "RUNNING"), found("T3", "SUBMITTED")]})
+    assert TaskStore(client.dynamodb, TABLE, EVENTS).not_admitted("u") == ["T1", "T3"]
     assert client.requests[1][1]["ExclusiveStartKey"] == {"task_id": {"S": "T1"}}
 
 
@@ -115,21 +118,28 @@ def read(database: MemoryDynamoDB) -> Task:
     return found
 
 
-def test_each_repeated_invocation_is_counted_by_one_of_those_who_saw_the_same() -> None:
+def test_a_named_invocation_is_recorded_where_its_task_stands() -> None:
     database = MemoryDynamoDB()
     tasks = store(database)
-    assert not carry_out(database, tasks.set_invoked("T1", NOW, again_after=None)), "no such task"
+    assert not carry_out(database, tasks.set_invoked("T1", NOW)), "no such task"
+    assert tasks.read_all(["T1"]) == {"T1": None}
     put(database, "T1")
-    assert carry_out(database, tasks.set_invoked("T1", NOW, again_after=None))
-    assert (read(database).invoke_count, read(database).invoked_at) == (
-        0,
-        "2026-06-09T12:00:00.000Z",
-    )
-    for count in range(2):
-        action = tasks.set_invoked("T1", NOW, again_after=count)
-        assert carry_out(database, action)
-        assert not carry_out(database, action)
-        assert read(database).invoke_count == count + 1
+    assert carry_out(database, tasks.set_invoked("T1", NOW))
+    found = read(database)
+    assert (found.invoke_count, found.invoked_at) == (0, "2026-06-09T12:00:00.000Z")
+
+
+def test_only_one_writer_records_the_last_invocation() -> None:
+    database = MemoryDynamoDB()
+    action = store(database).set_last_invocation("T1", NOW)
+    assert not carry_out(database, action), "no such task"
+    put(database, "T1")
+    assert not carry_out(database, action), "it is RUNNING"
+    put(database, "T1", status="SUBMITTED")
+    assert carry_out(database, action)
+    assert not carry_out(database, action)
+    found = read(database)
+    assert (found.invoke_count, found.invoked_at) == (1, "2026-06-09T12:00:00.000Z")
 
 
 def test_each_nudge_is_counted_by_one_of_those_who_saw_the_same() -> None:
@@ -140,12 +150,6 @@ def test_each_nudge_is_counted_by_one_of_those_who_saw_the_same() -> None:
         assert carry_out(database, action)
         assert not carry_out(database, action)
         assert read(database).nudge_count == count + 1
-
-
-def test_a_task_that_is_gone_by_now_is_no_matter() -> None:
-    database = MemoryDynamoDB()
-    store(database).record_invoked("T1", NOW)
-    assert store(database).read_all(["T1"]) == {"T1": None}
 
 
 def test_a_tasks_events_of_one_kind_are_shown_oldest_first() -> None:

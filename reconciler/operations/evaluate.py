@@ -115,6 +115,7 @@ class Evaluator:
             budget=self.budget,
             policy=self.policy,
             withhold=self.withhold,
+            clock=self.clock,
             # Whoever has not been heard of for three sweeps does not wait any more.
             budget_fresh_for=3 * self.interval,
             settles=self.settles,

@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import groupby
 
+from reconciler.clock import Clock
 from reconciler.domain.codes import HEALTHY, SURFACED, Code
 from reconciler.domain.diagnosis import Diagnosis, Evidence, Policy, diagnose
 from reconciler.domain.model import (
@@ -96,6 +97,7 @@ class RepairPass:
         budget: BudgetStore | None,
         policy: Policy,
         withhold: Withhold,
+        clock: Clock,
         budget_fresh_for: timedelta,
         settles: bool,
         dispatch: ReleaseDispatch | None,
@@ -112,6 +114,7 @@ class RepairPass:
         self._budget_store = budget
         self._policy = policy
         self._withhold = withhold
+        self._clock = clock
         self._budget_fresh_for = budget_fresh_for
         self._settles = settles
         self._dispatch = dispatch
@@ -168,6 +171,9 @@ class RepairPass:
             for child in self._children.values()
             if child.status is ChildStatus.RELEASED and child.task_id is not None
         )
+        # A time ahead of now counts as long ago. By an older clock, a claim that was made while
+        # this pass was held up would lie ahead, and be taken away.
+        self.context = replace(self.context, now=self._clock())
         self._evidence = replace(self._evidence, tasks=self._tasks, found=self._found)
         return diagnose(self.orchestration, self._evidence, self._policy, self.context.now)
 

@@ -25,6 +25,7 @@ from tests.simulation.actors import Port
 _COLLABORATORS = frozenset(
     {
         "_budget_store",
+        "_clock",
         "_dispatch",
         "_orchestrations",
         "_policy",

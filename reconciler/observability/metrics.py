@@ -46,7 +46,7 @@ TASK_NAMES = (
     "reconciler.release_child",
 )
 
-RECOVERY_CODES = (
+BOUNDED_CODES = (
     Code.LOST_RELEASE.value,
     Code.LOST_TERMINAL.value,
     Code.LOST_SKIP.value,
@@ -54,9 +54,11 @@ RECOVERY_CODES = (
     Code.UNSTARTED_TASK.value,
     Code.MISSING_TASK_ID.value,
     Code.LOST_RECOVERY.value,
-    Code.LOST_UNSKIP.value,
     "unsettled_parent",
 )
+"""The codes that the reconciler repairs by itself: those of ``reconciler_repair_bound_seconds``."""
+
+RECOVERY_CODES = (*BOUNDED_CODES, Code.LOST_UNSKIP.value)
 """The codes that can be recovered from: those of ``reconciler_recoveries_total{code}``."""
 
 MODES = ("repair", "report", "paused")
@@ -244,7 +246,7 @@ EXPORTED: Mapping[str, Metric] = {
             "gauge",
             "How old what is stuck under a code can get while the backstop does its work",
             ("code",),
-            {"code": RECOVERY_CODES},
+            {"code": BOUNDED_CODES},
         ),
     )
 }

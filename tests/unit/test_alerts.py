@@ -12,7 +12,7 @@ import yaml
 
 from docs.commands import ROOT
 from reconciler.domain.codes import STUCK_CODES
-from reconciler.observability.metrics import METRICS, RECOVERY_CODES
+from reconciler.observability.metrics import BOUNDED_CODES, METRICS
 from tests.support.prometheus import RULES, tool
 from tests.support.promql import check_declared
 from tests.support.runbook import anchors
@@ -59,7 +59,7 @@ def test_whatever_is_stuck_has_an_alert() -> None:
     of_a_person = set(re.findall(r"\w+", ALERTS["ReconcilerNeedsAPerson"]["expr"]))
     own = {"quarantined", "over_budget", "refused"}
     assert all(f'"{code}"' in text for code in own)
-    covered = set(RECOVERY_CODES) | of_a_person | own | {"check_failed"}
+    covered = set(BOUNDED_CODES) | of_a_person | own | {"check_failed"}
     assert set(STUCK_CODES) - covered == set()
     # A check that failed makes its sweep a failed one.
     assert "ReconcilerPartialFailure" in ALERTS

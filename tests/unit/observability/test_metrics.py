@@ -12,7 +12,7 @@ import pytest
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.errors import ERROR_KINDS
 from reconciler.observability.exporter import repair_bounds
-from reconciler.observability.metrics import EXPORTED, METRICS, QUEUES, RECOVERY_CODES
+from reconciler.observability.metrics import BOUNDED_CODES, EXPORTED, METRICS, QUEUES
 from reconciler.operations.counts import Counts
 from reconciler.operations.summary import SweepSummary, record_sweep
 from reconciler.settings import Settings, load_settings
@@ -58,7 +58,7 @@ def settings(**given: str) -> Settings:
 
 def test_what_can_be_repaired_has_a_bound() -> None:
     bounds = repair_bounds(settings())
-    assert set(bounds) == set(RECOVERY_CODES) - {Code.LOST_UNSKIP}, "that one is repaired by hand"
+    assert set(bounds) == set(BOUNDED_CODES)
     assert bounds[Code.LOST_RECOVERY] == 120 + 6 * 3600 + (2 + 4) * 300 + 2 * 300
     # I3: grace + interval + the time that a sweep takes, which is an interval at most.
     assert bounds[Code.LOST_RELEASE] == 120 + 2 * 300

@@ -18,7 +18,7 @@ from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import _Diagnoser
 from reconciler.domain.model import Child, ChildStatus, Task, moment
 from reconciler.operations import context as to
-from reconciler.operations import repair
+from reconciler.operations import invocation, repair
 from reconciler.operations.invocation import Invoker
 from reconciler.operations.release import Releaser
 from reconciler.operations.repair_pass import RepairPass
@@ -465,3 +465,38 @@ def invokes_without_a_name() -> None:
         return original(nameless, *args, **kwargs)
 
     _put(Pipeline, "invoke", invoke)
+
+
+@bug("an invocation: whether the task has started is not asked")
+def invokes_what_has_started() -> None:
+    original = diagnosis.invocation_due
+
+    def invocation_due(task: Task, *rest: Any) -> bool:
+        return original(replace(task, status="SUBMITTED"), *rest)
+
+    for module in (diagnosis, planning, invocation):
+        _put(module, "invocation_due", invocation_due)
+
+
+@bug("an invocation without a name is recorded only once it has been made")
+def records_a_nameless_invocation_afterwards() -> None:
+    original = Invoker.invoke
+
+    def invoke(self: Invoker, task: Task, *rest: Any) -> Any:
+        class Late:
+            def write(self, *args: Any, **kwargs: Any) -> None:
+                late.append((args, kwargs))
+
+            def transact(self, actions: Any) -> None:
+                late.append((("transact",), actions))
+
+        late: list[Any] = []
+        done = original(replace(self, dynamodb=Late()), task, *rest)  # type: ignore[arg-type]
+        for args, kwargs in late:
+            if args == ("transact",):
+                self.dynamodb.transact(kwargs)
+            else:
+                self.dynamodb.write(*args, **kwargs)
+        return done
+
+    _put(Invoker, "invoke", invoke)

@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 MINUTES ?= 5
+EXAMPLES ?= 2000
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r
 IMAGE ?= orchestration-reconciler:local
 SEED ?= 1
 
 .PHONY: help demo test local transcript lint types layers unit integration workers browser \
-    simulation simulation-long chaos simulation-counts seeded-bugs screenshots bench mutation \
+    simulation simulation-long fuzz chaos simulation-counts seeded-bugs screenshots bench mutation \
     image deploy-checks audit sbom lock docs clean
 
 help:  ## Say what there is
@@ -83,6 +84,9 @@ simulation: $(VENV)/dev.stamp  ## Interleavings, exhaustively and at random
 
 simulation-long: $(VENV)/dev.stamp  ## The larger ones, and random ones for about MINUTES
 	SIMULATION_MINUTES=$(MINUTES) $(PYTEST) tests/simulation -m long -n 2
+
+fuzz: $(VENV)/dev.stamp  ## Random messages at a real worker, EXAMPLES lots of them
+	MESSAGE_EXAMPLES=$(EXAMPLES) $(PYTEST) tests/integration/workers/test_messages_at_random.py --timeout 0
 
 chaos: $(VENV)/dev.stamp  ## Break real processes on purpose, for MINUTES, by the dice of SEED
 	CHAOS_MINUTES=$(MINUTES) CHAOS_SEED=$(SEED) $(PYTEST) tests/chaos -m chaos

@@ -18,7 +18,7 @@ from tornado.web import authenticated
 
 from reconciler.observability.logs import configure_logging
 
-# -- who may look, and who may revoke tasks
+# -- who may look, and who may send tasks
 
 
 def _logins() -> list[str]:

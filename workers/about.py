@@ -36,7 +36,7 @@ def count_processes(app: Any, timeout_seconds: float) -> int:  # noqa: ANN401 - 
     """Return how many processes sweep, as far as workers answer in time; 0 if none does."""
     try:
         said = ask_workers(app, timeout_seconds)
-    except Exception:  # noqa: BLE001 - whatever the transport raises; it is only a hint
+        sweeping = [answer for answer in said.values() if SWEEP_QUEUE in answer.get("queues", ())]
+        return sum(int(answer.get("processes", 1)) for answer in sweeping)
+    except Exception:  # noqa: BLE001 - the transport's, or an answer's; it is only a hint
         return 0
-    sweeping = [answer for answer in said.values() if SWEEP_QUEUE in answer.get("queues", ())]
-    return sum(int(answer.get("processes", 1)) for answer in sweeping)

@@ -13,6 +13,7 @@ from celery.apps import worker as celery_worker
 from celery.apps.beat import Beat
 from celery.beat import Service
 from kombu.transport import redis as redis_transport
+from redis.exceptions import ResponseError
 
 from reconciler.clock import utc_now
 from reconciler.domain.model import timestamp
@@ -75,13 +76,12 @@ app = Application(
     "reconciler", config_source="celeryconfig", include=["workers.tasks", "workers.about"]
 )
 
-# Celery 5.7.0 exits with an AttributeError when Redis goes away while a task is unacknowledged and
-# a slot is free (the consumer's error path uses a connection that is gone). Taken for a lost
-# connection, it is reconnected like any other. To be removed once a release mends it; the test is
-# tests/integration/workers/test_broker_outage.py.
+# A broker that answers READONLY, NOREPLICAS, OOM and so on is an outage like any other. To kombu it
+# is a mistake in the call, at which a worker exits with code 1 and a publish raises what is no
+# OperationalError. To be removed once kombu counts these among the connection's errors.
 _errors = redis_transport.Transport.connection_errors
-if AttributeError not in _errors:
-    redis_transport.Transport.connection_errors = (*_errors, AttributeError)
+if ResponseError not in _errors:
+    redis_transport.Transport.connection_errors = (*_errors, ResponseError)
 
 
 @signals.setup_logging.connect

@@ -13,20 +13,27 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import structlog
 from celery.beat import ScheduleEntry, Scheduler
 
 from reconciler.errors import TemporaryError
 from workers.enqueue import bucket_of, enqueue_sweep
-
-log = structlog.get_logger("reconciler")
+from workers.outage import LOST, Outage, check_broker
 
 
 class GatedScheduler(Scheduler):
     """Celery's own scheduler, with sweeps sent through the gate."""
 
     def setup_schedule(self) -> None:
-        """Take the schedule over; a beat that starts asks for a sweep at once."""
+        """Take the schedule over; a beat that starts asks for a sweep at once.
+
+        Raises:
+            SystemExit: the broker is in cluster mode.
+        """
+        self._outage = Outage()
+        try:
+            check_broker()
+        except LOST as error:
+            self._outage.began(error)
         super().setup_schedule()
         for name, options in self.app.conf.beat_schedule.items():
             waited = timedelta(seconds=options["schedule"])
@@ -53,6 +60,7 @@ class GatedScheduler(Scheduler):
         try:
             sent = enqueue_sweep(self.app)
         except TemporaryError as error:
-            log.warning("orch.sweep.failed", error_kind=error.kind, detail=str(error))
+            self._outage.began(error)
             return None
+        self._outage.ended()
         return sent

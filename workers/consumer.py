@@ -1,128 +1,212 @@
-"""What comes off the broker is not trusted: a message that makes no sense is counted and dropped.
+"""Celery's consumer, which no message can end or send into reconnecting for ever.
 
-Celery refuses what it knows to refuse, and counts nothing of it. What it does not expect (an
-envelope that is no JSON, a body that is no call, headers of the wrong kind) ends the worker, and
-the message, given back at its end, the next one: one message is enough to stop them all. So its
-consumer and its channel are guarded here, and nothing in a message can end either.
+What is read off the broker is a reply of the broker first, and a message second. Kombu does not
+tell the two apart: an exception that a message caused looks like a lost connection (KeyError is
+one, to kombu), and the message is given back and read again, by each worker in turn. So reading
+is kombu's here, and only what fails while reading is about the connection. Whatever fails after
+that is about the message, which is dropped and counted (``workers.messages`` has the schema).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
 from queue import Empty
 from typing import Any
 
 import redis
+from celery import Celery, current_app
 from celery.worker.consumer import Consumer
-from kombu.message import Message
+from celery.worker.state import maybe_shutdown
 from kombu.transport import redis as redis_transport
-from kombu.transport import virtual
-from kombu.utils.encoding import safe_repr
-from vine import promise
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import dumps
 
-from workers.running import count_malformed
+from reconciler.settings import load_settings
+from workers.messages import BROADCAST, REPLY, TASK, Kind, MessageRefusedError, describe
+from workers.outage import LOST, Outage, check_broker
+from workers.resources import broker_client
+from workers.running import count_refused
 
-_MOST_SHOWN = 200
-_SENSELESS = (ValueError, TypeError, LookupError, redis.DataError)
-"""What reading something of the wrong shape raises. Not AttributeError, although it does: that is
-what a lost connection raises (``workers.application``), so shapes are looked at beforehand."""
+# Their stubs know less than half of them.
+_Channel: Any = redis_transport.Channel
+_QoS: Any = redis_transport.QoS
+_Consumer: Any = Consumer
 
-_HEADERS: dict[str, type | tuple[type, ...]] = {
-    "task": str,
-    "id": str,
-    "eta": (str, type(None)),
-    "expires": (str, int, float, type(None)),
-    "retries": (int, type(None)),
-    "timelimit": (list, type(None)),
-    "argsrepr": (str, type(None)),
-    "kwargsrepr": (str, type(None)),
-}
+_REPLIES = ".reply.celery.pidbox"
+_EXCHANGES = ("celery.pidbox", "reply.celery.pidbox")
+_POLL_SECONDS = 1.0
 
 
-class GuardedMessage(virtual.Message):
-    """An envelope of the right shape; making one of anything else raises TypeError."""
-
-    def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:  # noqa: ANN401 - kombu's
-        properties = payload.get("properties") if isinstance(payload, dict) else None
-        if not (
-            isinstance(properties, dict)
-            and isinstance(properties.get("delivery_tag"), str)
-            and isinstance(properties.get("delivery_info"), dict)
-            and isinstance(payload.get("headers"), dict)
-        ):
-            raise TypeError("it is not what Celery puts on a broker")
-        super().__init__(payload, channel=channel, **kwargs)
+def refuse(error: Exception, raw: object = None) -> None:
+    """Count a message that was dropped, and say what can be said of it."""
+    # The text of any other exception may quote the message.
+    known = isinstance(error, MessageRefusedError)
+    count_refused(str(error) if known else type(error).__name__, **describe(raw))
 
 
-class GuardedChannel(redis_transport.Channel):
-    """Celery's channel, for which an envelope that cannot be read is not the end."""
+def drop_foreign_keys(app: Celery) -> None:
+    """Delete what is of the wrong type under a key of Celery's.
 
-    Message = GuardedMessage
+    Each command on it fails, so a worker would reconnect for ever. Of what is unacknowledged, one
+    key is of no use without the other; the sweep finds again what was in them.
+    """
+    channel = redis_transport.Channel
+    unacked = {channel.unacked_key: b"hash", channel.unacked_index_key: b"zset"}
+    expected = dict(unacked)
+    expected |= {channel.keyprefix_queue % name: b"set" for name in _EXCHANGES}
+    for queue in app.conf.task_queues:
+        steps = [f"{channel.sep}{step}" for step in channel.priority_steps if step]
+        expected |= {queue.name + step: b"list" for step in ("", *steps)}
+    client = broker_client(load_settings())
+    try:
+        for key, kind in expected.items():
+            if client.type(key) not in {kind, b"none"}:
+                client.delete(*(unacked if key in unacked else (key,)))
+                refuse(MessageRefusedError(f"the key {key} was no {kind.decode()}"))
+    finally:
+        client.close()
 
-    def _brpop_read(self, **options: Any) -> Any:  # noqa: ANN401 - kombu's
+
+class GuardedQoS(_QoS):  # type: ignore[misc] # it is Any
+    """What was delivered and not acknowledged, with room for entries that make no sense."""
+
+    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: ANN401, FBT001, FBT002 - kombu's
+        """Give a message back to its queue; drop it if it is none.
+
+        Kombu would meet it again in each round, and never come to the ones behind it.
+        """
         try:
-            return super()._brpop_read(**options)  # type: ignore[misc] # of kombu, untyped
-        except _SENSELESS as error:
-            # It has been taken off the queue and belongs to nobody.
-            _dropped("an envelope that cannot be read", error)
-            raise Empty from None
+            super().restore_by_tag(tag, client=client, leftmost=leftmost)
+        except LOST:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is about this entry
+            self._remove_from_indices(tag).execute()
+            refuse(error)
 
-    def _receive_one(self, c: Any) -> Any:  # noqa: ANN401 - kombu's
+
+class GuardedChannel(_Channel):  # type: ignore[misc] # it is Any
+    """Celery's channel, with a schema between the broker and everything else."""
+
+    QoS = GuardedQoS
+
+    def _brpop_read(self, **options: Any) -> bool:  # noqa: ANN401 - kombu's
+        """Read what BRPOP answered: as kombu's own does, up to where the message begins."""
         try:
-            return super()._receive_one(c)  # type: ignore[misc] # likewise
-        except _SENSELESS as error:
-            _dropped("a broadcast that cannot be read", error)
+            answer = self.client.parse_response(self.client.connection, "BRPOP", **options)
+        except self.connection_errors:
+            self.client.connection.disconnect()
+            raise
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        if not answer:
+            raise Empty
+        queue = bytes_to_str(answer[0]).rsplit(self.sep, 1)[0]
+        self._queue_cycle.rotate(queue)
+        kind: Kind[Any, Any] = REPLY if queue.endswith(_REPLIES) else TASK
+        self._deliver(kind, answer[1], queue)
+        return True
+
+    def _receive_one(self, c: Any) -> bool | None:  # noqa: ANN401 - kombu's
+        """Read what was broadcast: likewise."""
+        try:
+            answer = c.parse_response()
+        except self.connection_errors:
+            self._in_listen = None
+            raise
+        if not isinstance(answer, list | tuple):
             return None
+        found = self._handle_message(c, answer)
+        if not bytes_to_str(found["type"]).endswith("message"):
+            return None
+        exchange = bytes_to_str(found["channel"]).partition(".")[2].split("/", 1)[0]
+        self._deliver(BROADCAST, found["data"], self._fanout_to_queue.get(exchange))
+        return True
+
+    def _deliver(self, kind: Kind[Any, Any], raw: bytes, queue: str | None) -> None:
+        """Hand a message over if it is sound; drop and count it if it is not, or if it fails."""
+        tag = None
+        try:
+            message = kind.read(raw, queue or "")
+            tag = message["properties"]["delivery_tag"]
+            self.connection._deliver(message, queue)  # noqa: SLF001 - there is no other way
+        except LOST:
+            raise
+        except Exception as error:  # noqa: BLE001 - the connection is sound, so it is the message
+            if tag is not None:
+                self.qos.reject(tag)
+            refuse(error, raw)
+
+    def _do_restore_message(
+        self,
+        payload: object,
+        exchange: object,  # noqa: ARG002 - kombu's
+        routing_key: object,
+        pipe: Any,  # noqa: ANN401 - kombu's
+        leftmost: bool = False,  # noqa: FBT001, FBT002 - kombu's
+    ) -> None:
+        """Put a message back on one of our queues; what stands in ``unacked`` is data too."""
+        if routing_key not in {queue.name for queue in current_app.conf.task_queues}:
+            raise MessageRefusedError("it belongs to no queue of ours")
+        sound = TASK.read(dumps(payload).encode(), str(routing_key))
+        super()._do_restore_message(sound, "", routing_key, pipe, leftmost)
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002
+        """Return how to connect, as kombu does.
+
+        A channel that was closed has no connection to ask. Kombu 5.7.0 runs into an AttributeError
+        there, at which the worker exits: when the broker goes away while a task is unacknowledged.
+        To be removed once a release mends it (tests/integration/workers/test_broker_outage.py).
+        """
+        if getattr(self.connection, "client", None) is None:
+            raise redis.ConnectionError("the channel is closed")
+        found: dict[str, Any] = super()._connparams(asynchronous)
+        return found
 
 
 redis_transport.Transport.Channel = GuardedChannel
 
 
-class GuardedConsumer(Consumer):
-    """Celery's consumer, which no message can end."""
+class GuardedConsumer(_Consumer):  # type: ignore[misc] # it is Any
+    """Celery's consumer, behind that channel, and patient with a broker that refuses."""
 
-    def create_task_handler(self, promise: Any = promise) -> Callable[[Message], None]:  # noqa: ANN401
-        """Return Celery's handler, behind a look at the message's shape."""
-        handle = super().create_task_handler(promise)
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's
+        # Workers need not hear of each other, and what they hear could come from anybody.
+        apart = {"without_gossip": True, "without_mingle": True}
+        self._outage = Outage()
+        super().__init__(*args, **{**options, **apart})
 
-        def on_task_received(message: Message) -> None:
+    def connect(self) -> Any:  # noqa: ANN401 - Celery's
+        """Connect once the broker takes writes.
+
+        Celery reconnects at once to a broker that refuses, fails in its first write, and begins
+        anew, with a handful of lines each time.
+        """
+        while True:
             try:
-                _check_shape(message)
-                handle(message)
-            except _SENSELESS as error:
-                _dropped("a message that is no call", error)
-                message.reject_log_error(redis_transport.logger, _lost(self))
+                check_broker()
+            except LOST as error:
+                self._outage.began(error)
+            else:
+                self._outage.ended()
+                break
+            maybe_shutdown()
+            time.sleep(_POLL_SECONDS)
+        drop_foreign_keys(self.app)
+        return super().connect()
 
-        return on_task_received
+    def update_strategies(self) -> None:
+        """Take our own tasks, and none of Celery's (``celery.chord``, ``celery.map``, …)."""
+        super().update_strategies()
+        for name in [name for name in self.strategies if name.startswith("celery.")]:
+            del self.strategies[name]
 
-    def on_decode_error(self, message: Message, exc: Exception) -> None:
-        """Count a body that cannot be read, and drop it."""
-        _dropped("a body that cannot be read", exc)
-        message.ack_log_error(redis_transport.logger, _lost(self))
+    def _refuse(self, *about: Any) -> None:  # noqa: ANN401 - Celery's
+        """Leave it to the channel; Celery would log all of the message, and count nothing."""
+        raise about[-1]
 
+    on_decode_error = on_invalid_task = _refuse
 
-def _lost(consumer: Any) -> tuple[type[Exception], ...]:  # noqa: ANN401 - Celery's, untyped
-    errors: tuple[type[Exception], ...] = consumer.connection_errors
-    return errors
-
-
-def _check_shape(message: Message) -> None:
-    """Raise TypeError or ValueError unless a message is a call, in the present protocol.
-
-    Its body is decoded here, once: Celery goes on with what it finds decoded.
-    """
-    for name, kind in _HEADERS.items():
-        value = message.headers.get(name)
-        if not isinstance(value, kind):
-            raise TypeError(f"its {name} is {safe_repr(value)[:_MOST_SHOWN]}")
-    try:
-        body = message.payload
-    except Exception:  # noqa: BLE001 - whatever it is, Celery meets it again, and refuses it
-        return
-    kinds = [type(part) for part in body] if isinstance(body, list) else None
-    if kinds not in ([list, dict, dict], [list, dict, type(None)]):
-        raise ValueError("its body is not a list of arguments and a map of them")
-
-
-def _dropped(what: str, error: Exception) -> None:
-    count_malformed("?", f"{what}: {safe_repr(error)[:_MOST_SHOWN]}")
+    def on_unknown_task(self, *_: object) -> None:
+        """Likewise."""
+        raise MessageRefusedError("there is no such task")

@@ -20,13 +20,13 @@ from celery.exceptions import SoftTimeLimitExceeded
 from reconciler.errors import PermanentError, ReconcilerError, TemporaryError, UsageError
 from workers.enqueue import UNREACHABLE, BrokerUnavailableError
 from workers.gate import from_headers
+from workers.messages import MAX_RETRIES
 from workers.names import MESSAGE_HEADER
 from workers.resources import Resources, broker_metrics, resources
 
 T = TypeVar("T")
 log = structlog.get_logger("reconciler")
 
-MAX_RETRIES = 3
 LONGEST_COUNTDOWN_SECONDS = 20.0
 """Below the visibility timeout, or a waiting message would be delivered twice."""
 
@@ -79,7 +79,7 @@ class ReconcilerTask(Task):  # type: ignore[type-arg]  # it takes none when it r
         try:
             signature.bind(*args, **kwargs)
         except TypeError as error:
-            count_malformed(self.name, str(error))
+            count_refused(str(error), task=self.name, message_id=self.request.id)
             raise MalformedMessageError(f"{self.name}: {error}") from None
         return self.run(*args, **kwargs)
 
@@ -170,11 +170,12 @@ def checked_sweep(value: object) -> str | None:
     return None if value is None else checked("sweep_id", value)
 
 
-def count_malformed(name: str, detail: str) -> None:
-    """Count a message that made no sense; in any process, at any time."""
-    log.warning("orch.sweep.failed", error_kind="malformed_message", task=name, detail=detail)
+def count_refused(detail: str, **about: str | None) -> None:
+    """Log and count a message that was dropped; in any process, at any time."""
+    known = {name: value for name, value in about.items() if value is not None}
+    log.warning("orch.message.refused", detail=detail[:LONGEST_ID], **known)
     with broker_metrics() as metrics:
-        metrics.increment("reconciler_errors_total", kind="malformed_message")
+        metrics.increment("reconciler_errors_total", kind=MalformedMessageError.kind)
 
 
 @signals.task_postrun.connect
@@ -186,15 +187,3 @@ def _leave_gate(task: Task[..., Any], state: str | None = None, **_: object) -> 
             resources().gate.leave(*found)
         except redis.RedisError:
             log.debug("gate kept until it expires", key=found[0])
-
-
-@signals.task_unknown.connect
-def _unknown(name: str | None = None, **_: object) -> None:
-    """Count a message for a task that does not exist; Celery drops it and says so."""
-    count_malformed(str(name), "there is no such task")
-
-
-@signals.task_rejected.connect
-def _rejected(exc: object = None, **_: object) -> None:
-    """Count a message that is no task at all."""
-    count_malformed("?", str(exc))

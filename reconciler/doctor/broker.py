@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from reconciler import broker_url
+from reconciler.broker_refusal import UNREACHABLE, ClusterModeError, probe, refusal_of
 from reconciler.clock import Clock
 from reconciler.doctor.aws import check_clock
 from reconciler.doctor.findings import Finding, failure, ok, warning
@@ -42,9 +43,10 @@ def examine_broker(settings: Settings, clock: Clock) -> Iterator[Finding]:
         yield failure(CHECK, "URL", f"{shown} makes no sense: {error}", advice)
         return
     except redis.RedisError as error:
-        yield _unreachable(settings, shown, str(error))
+        yield _unreachable(settings, shown, error)
         return
-    yield from _server(shown, facts or {})
+    yield _server(shown, facts or {})
+    yield _writes(client, shown, facts or {})
     if facts is None:
         advice = "allow INFO to its user, as deploy/valkey/users.acl does"
         yield warning(CHECK, "eviction", "INFO may not be asked", advice)
@@ -68,31 +70,41 @@ def _asked(question: Callable[[], Any]) -> Any:  # noqa: ANN401 - redis-py's
         return None
 
 
-def _unreachable(settings: Settings, shown: str, said: str) -> Finding:
+def _unreachable(settings: Settings, shown: str, error: redis.RedisError) -> Finding:
     if "celery_broker_url" not in settings.model_fields_set:
         found = "CELERY_BROKER_URL is not set, and nothing answers at its default"
         advice = "set it to run workers; `sweep --inline` and `doctor --inline` need no broker"
         return warning(CHECK, "reachable", found, advice)
-    if any(word in said.lower() for word in ("auth", "password", "noperm", "permission")):
-        advice = "correct user and password in CELERY_BROKER_URL, and the user's ACL"
-        return failure(CHECK, "reachable", f"{shown} refuses: {said}", advice)
-    advice = "see that it runs, and that CELERY_BROKER_URL, network and TLS (rediss://) are right"
-    return failure(CHECK, "reachable", f"{shown}: {said}", advice)
+    refusal = refusal_of(error)
+    if refusal == UNREACHABLE:
+        return failure(CHECK, "reachable", f"{shown}: {error}", refusal.advice)
+    found = f"{shown} answers {refusal.code}: {refusal.meaning} ({error})"
+    return failure(CHECK, "reachable", found, refusal.advice)
 
 
-def _server(shown: str, facts: Mapping[str, Any]) -> Iterator[Finding]:
+def _server(shown: str, facts: Mapping[str, Any]) -> Finding:
     version = str(facts.get("valkey_version") or facts.get("redis_version") or "")
     name = "Valkey" if facts.get("valkey_version") else "Redis"
-    if facts.get("redis_mode") == "cluster":
-        advice = "Celery needs a single endpoint: use one with cluster mode off"
-        yield failure(CHECK, "server", f"{shown} is in cluster mode", advice)
-    elif facts.get("role") in {"slave", "replica"}:
-        yield failure(CHECK, "server", f"{shown} is a replica", "use the primary's endpoint")
-    elif version and int(version.partition(".")[0]) < _OLDEST_MAJOR:
+    if version and int(version.partition(".")[0]) < _OLDEST_MAJOR:
         advice = f"use Valkey, or Redis {_OLDEST_MAJOR} or later"
-        yield failure(CHECK, "server", f"{name} {version} is too old", advice)
-    else:
-        yield ok(CHECK, "server", f"{name} {version}".rstrip() + f" at {shown}")
+        return failure(CHECK, "server", f"{name} {version} is too old", advice)
+    return ok(CHECK, "server", f"{name} {version}".rstrip() + f" at {shown}")
+
+
+def _writes(client: redis.Redis, shown: str, facts: Mapping[str, Any]) -> Finding:
+    """Whether the broker takes writes; tried with one that changes nothing."""
+    import redis  # noqa: PLC0415 - start-up time
+
+    try:
+        probe(client)
+    except (redis.RedisError, ClusterModeError) as error:
+        refusal = refusal_of(error)
+        found = f"{shown} answers {refusal.code}: {refusal.meaning}"
+        return failure(CHECK, "writes", found, refusal.advice)
+    if facts.get("role") in {"slave", "replica"}:
+        found = f"{shown} is a replica: its primary knows nothing of what is written to it"
+        return failure(CHECK, "writes", found, "use the primary's endpoint")
+    return ok(CHECK, "writes", "it takes writes")
 
 
 def _keeps(client: redis.Redis, facts: Mapping[str, Any]) -> Iterator[Finding]:

@@ -522,7 +522,7 @@ def test_a_broker_that_keeps_what_it_is_given(broker: str) -> None:
     found = ask(SETTINGS, **urls)
     assert {f.level for f in found.values()} == {Level.OK}
     assert set(found) == {
-        "server", "eviction", "persistence", "transport", "results", "the broker"
+        "server", "writes", "eviction", "persistence", "transport", "results", "the broker"
     }  # fmt: skip
     assert ask(SETTINGS, 300, **urls)["the broker"].level is Level.FAILURE
 
@@ -542,9 +542,11 @@ def test_a_broker_that_evicts_and_forgets_and_wants_a_password(tmp_path: Path) -
         client.config_set("requirepass", "not-this-one")
         refused = ask(SETTINGS, **here)["reachable"]
         assert refused.level is Level.FAILURE
-        assert "password" in refused.advice
+        assert "NOAUTH" in refused.found
+        assert "BROKER_PASSWORD" in refused.advice
         host = url.removeprefix("redis://")
         wrong = ask(SETTINGS, celery_broker_url=f"redis://ann:hunter2@{host}/0")["reachable"]
+        assert "WRONGPASS" in wrong.found
         assert "hunter2" not in repr(wrong)
 
 

@@ -35,12 +35,12 @@ class Broker:
         """A client of the database that Celery's queues are in."""
         return redis.Redis.from_url(f"{self.url}/0")
 
-    def start(self) -> None:
-        """Start it on whatever data there is."""
+    def start(self, *options: str, loaded: bool = True) -> None:
+        """Start it on whatever data there is; ``loaded``: and wait until it has read them."""
         process = self._stack.enter_context(
             running(
-                valkey.command(self.directory, self.port),
-                ready=self._loaded,
+                [*valkey.command(self.directory, self.port), *options],
+                ready=self._loaded if loaded else lambda: True,
                 log=self.directory / "valkey.log",
             )
         )

@@ -16,6 +16,7 @@ from botocore import xform_name
 from botocore.validate import ParamValidator
 
 from docs.commands import ROOT
+from reconciler.broker_refusal import REFUSALS
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.errors import ERROR_KINDS
 from reconciler.settings import Settings
@@ -88,7 +89,7 @@ def test_settings_that_are_named_exist() -> None:
 def test_every_alert_says_how_bad_it_is_and_what_to_do_and_not_to_do() -> None:
     alerts, _, _ = PAGE.partition("\n# Diagnosis codes\n")
     sections = re.split(r"^## ", alerts, flags=re.MULTILINE)[2:]
-    assert len(sections) == 17
+    assert len(sections) == 18
     for section in sections:
         parts = re.findall(
             r"^\*\*(What it means|How bad|Look at|Do not|Do)\b", section, re.MULTILINE
@@ -103,9 +104,11 @@ def test_every_code_has_its_section() -> None:
 
 def test_kinds_of_errors_that_are_named_exist() -> None:
     table = re.findall(r"^\| (`.+?`) \|", PAGE, re.MULTILINE)
-    named = {kind for cell in table for kind in re.findall(r"`(\w+)`", cell)} - {"error_kind"}
-    assert named
-    assert named <= set(ERROR_KINDS)
+    named = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}
+    kinds = {name for name in named if name.islower()} - {"error_kind", "refusal"}
+    assert kinds
+    assert kinds <= set(ERROR_KINDS)
+    assert {name for name in named if name.isupper()} == set(REFUSALS)
 
 
 def test_links_lead_somewhere() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.support.hosts import Fleet
+from workers.messages import MAX_RETRIES
 from workers.names import ACTIVE, EVALUATE, RELEASE, SEGMENT, SWEEP
-from workers.running import LONGEST_COUNTDOWN_SECONDS, MAX_RETRIES, retry_pause
+from workers.running import LONGEST_COUNTDOWN_SECONDS, retry_pause
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 

@@ -3,7 +3,7 @@
 
 | trap | held by |
 |---|---|
-| 1 an expired or revoked id sent again | `test_delivery.py::test_an_id_that_was_revoked_is_thrown_away_and_the_next_attempt_has_another` |
+| 1 an expired or revoked id sent again | `test_delivery.py::test_an_expired_or_revoked_id_stays_usable` |
 | 2 a reused id with a stored SUCCESS and a lost worker | `test_delivery.py::test_a_stored_success_makes_nobody_drop_work_or_show_it_as_done` |
 | 3 a stale SUCCESS is shown | the same |
 | 4 an outage with a task in flight: the worker exits, is restarted, the work is redone | `test_broker_outage.py::test_a_worker_outlives_an_outage_with_a_task_in_flight`, `test_broker_outage.py::test_without_the_guard_the_worker_exits_and_a_supervisor_is_needed` |

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -14,6 +15,7 @@ from reconciler.errors import UsageError
 from reconciler.operations.scan import SegmentCursor
 from tests.unit.hostile.values import texts
 from workers.arguments import cursor_from, predecessors
+from workers.messages import BROADCAST, REPLY, TASK, MessageRefusedError, describe
 from workers.running import checked, checked_sweep
 
 JSON = st.recursive(
@@ -85,3 +87,72 @@ def test_predecessors_are_strings_none_or_refused(value: Any) -> None:
     found, said = _outcome(lambda: predecessors(value))
     assert len(said) < 500
     assert said or found is None or all(isinstance(key, str) for key in found)
+
+
+# -- envelopes: refused by the schema, in words that quote nothing of them
+
+
+def _envelope(**changes: Any) -> bytes:
+    """Return a sound message; ``changes`` are of its headers, its body or its other fields."""
+    headers = {"task": "reconciler.sweep", "id": "sweep:1", "reconciler_message": 1, "lang": "py"}
+    whole: dict[str, Any] = {
+        "body": "[[], {}, {}]",
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "properties": {"delivery_tag": "t", "delivery_info": {"routing_key": "unacked"}},
+    }
+    named = {name.replace("_", "-"): value for name, value in changes.items()}
+    fields = {name: value for name, value in named.items() if name in whole}
+    more = {name: value for name, value in changes.items() if name.replace("_", "-") not in fields}
+    return json.dumps({**whole, **fields, "headers": {**headers, **more}}).encode()
+
+
+def test_celery_gets_only_what_the_schema_names() -> None:
+    message = TASK.read(_envelope(delivery_info="x", priority=9, timelimit=[1, 1]), "sweep")
+    assert message["headers"] == {
+        "task": "reconciler.sweep", "id": "sweep:1", "retries": 0, "reconciler_message": 1
+    }  # fmt: skip
+    assert message["properties"]["delivery_info"] == {"exchange": "", "routing_key": "sweep"}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"eta": ""},
+        {"eta": "2099-01-01T00:00:00Z"},
+        {"expires": "2026-01-01T00:00:00Z"},
+        {"retries": -1},
+        {"retries": 4},
+        {"retries": True},
+        {"id": ""},
+        {"id": []},
+        {"task": None},
+        {"group": "g"},
+        {"chord": {"task": "reconciler.sweep"}},
+        {"callbacks": [{}]},
+        {"compression": "zlib"},
+        {"shadow": "x"},
+        {"content_encoding": []},
+        {"content_type": "application/x-python-serialize"},
+        {"properties": {"delivery_tag": 1}},
+        {"properties": {"delivery_tag": "t", "priority": "high"}},
+        {"body": "[[], {}, " + '{"chord": {"task": "secret"}}]'},
+        {"body": '[[], {}, {"errbacks": ["secret"]}]'},
+        {"body": '["secret", {}, {}]'},
+        {"body": "[" * 100_000},
+        {"body": "secret" * 200_000},
+    ],
+)
+def test_an_odd_message_is_refused_without_being_quoted(odd: dict[str, Any]) -> None:
+    with pytest.raises(MessageRefusedError) as refused:
+        TASK.read(_envelope(**odd), "sweep")
+    assert len(str(refused.value)) <= 200
+    assert "secret" not in str(refused.value)
+
+
+@given(st.one_of(st.binary(max_size=50), JSON.map(lambda value: json.dumps(value).encode())))
+def test_what_is_no_envelope_is_refused_and_described(raw: bytes) -> None:
+    for kind in (TASK, BROADCAST, REPLY):
+        with pytest.raises(MessageRefusedError):
+            kind.read(raw, "sweep")
+    assert all(len(value) <= 255 for value in describe(raw).values())

@@ -7,6 +7,7 @@ about it is not written down: ``seeded_bugs`` finds out which test catches it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -16,7 +17,7 @@ import ulid
 from reconciler.domain import diagnosis, planning, rows, task
 from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import _Diagnoser
-from reconciler.domain.model import Child, ChildStatus, Task, moment
+from reconciler.domain.model import Child, ChildStatus, Task
 from reconciler.operations import context as to
 from reconciler.operations import invocation, repair
 from reconciler.operations.invocation import Invoker
@@ -434,9 +435,14 @@ def due_whenever_it_was_reopened() -> None:
 
 @bug("due since: when the orchestration was reopened is of no account to its parent")
 def unsettled_whenever_it_was_reopened() -> None:
+    original = vars(_Diagnoser)["_newest"].func
+
     def newest(self: _Diagnoser) -> Any:
-        times = [moment(child.updated_at) for child in self.children.values()]
-        return max((time for time in times if time is not None), default=None)
+        bare = copy(self)
+        if bare.orchestration.meta is not None:
+            meta = replace(bare.orchestration.meta, updated_at=None)
+            bare.orchestration = replace(bare.orchestration, meta=meta)
+        return original(bare)
 
     _put(_Diagnoser, "_newest", property(newest))
 

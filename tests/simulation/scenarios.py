@@ -37,6 +37,7 @@ from tests.simulation.world import (
     idempotency_key,
     sim_settings,
     sweep,
+    unskip,
 )
 
 FELL = Node("released", task="FAILED")
@@ -339,6 +340,36 @@ def _reopened() -> list[Scenario]:
     ]
 
 
+def _unskipped() -> list[Scenario]:
+    """A person takes back a skip that a half-done retry has left."""
+    left = {"a": replace(FAILED, status="ready"), "b": Node("skipped", "a")}
+    edited = {**left, "c": FAILED}
+    return [
+        Scenario("an un-skip, and a sweep", left, [unskip("b"), sweep(1)], 1, retries=True),
+        Scenario(
+            "an un-skip, and its predecessor fails",
+            {**left, "a": FELL},
+            [unskip("b"), live("a")],
+            1,
+            retries=True,
+        ),
+        Scenario(
+            "an un-skip, and dependencies are edited",
+            edited,
+            [unskip("b"), rewires("b", "c")],
+            1,
+            converges=False,
+        ),
+        Scenario(
+            "an un-skip, and the time to live",
+            left,
+            [unskip("b"), removal("a", "#meta")],
+            1,
+            converges=False,
+        ),
+    ]
+
+
 def _run_once() -> list[Scenario]:
     """A task is run once, however often it is released, delivered or found unstarted."""
     slow = Node("released", task="SUBMITTED")
@@ -422,5 +453,5 @@ def _adversarial() -> list[Scenario]:
 
 
 ADVERSARIAL = _adversarial()
-SCENARIOS = [*_small(), *_narrow(), *_counted(), *_reopened(), *_run_once()]
+SCENARIOS = [*_small(), *_narrow(), *_counted(), *_reopened(), *_unskipped(), *_run_once()]
 BY_NAME = {scenario.name: scenario for scenario in [*ADVERSARIAL, *SCENARIOS, *reopened.cells()]}

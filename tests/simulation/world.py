@@ -359,3 +359,15 @@ def delivery(
             return
 
     return ActorSpec(f"delivery {number}", body, ours=True)
+
+
+def unskip(child: str) -> ActorSpec:
+    """A person sets a skipped child back with ``reconciler unskip``."""
+
+    def body(port: Port) -> None:
+        try:
+            reconciler_on(port).unskip(ORCH, child)
+        except ReconcilerError:
+            return
+
+    return ActorSpec(f"unskip {child}", body, ours=True, unskips=True)

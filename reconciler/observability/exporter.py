@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIServer
 
@@ -19,12 +20,16 @@ from prometheus_client.registry import Collector
 from redis.exceptions import RedisError
 
 from reconciler.domain.codes import Code, OrchestrationCode
+from reconciler.observability.emf import EmfMetrics
 from reconciler.observability.metrics import EXPORTED, METRICS, QUEUES, Labels
 from reconciler.observability.redis_metrics import SUM, bound_text, read_series
 from reconciler.settings import Settings
 
 if TYPE_CHECKING:
     import redis
+
+_EMF_SECONDS = 60.0
+"""CloudWatch's own resolution."""
 
 Series = dict[tuple[str, Labels, str], float]
 
@@ -50,7 +55,7 @@ class BrokerCollector(Collector):
         yield _gauge("reconciler_repair_bound_seconds", repair_bounds(self._settings))
         try:
             series = read_series(self._client, self._settings)
-            depths = {queue: float(self._client.llen(queue)) for queue in QUEUES}
+            depths = queue_depths(self._client)
         except RedisError:
             yield _gauge("reconciler_broker_up", {"": 0.0})
             return
@@ -58,6 +63,15 @@ class BrokerCollector(Collector):
         yield _gauge("reconciler_queue_messages", depths)
         for name in METRICS:
             yield _family(name, series)
+
+
+def queue_depths(client: redis.Redis) -> dict[str, float]:
+    """Return queue → how many messages wait in it.
+
+    Raises:
+        RedisError: the broker cannot be asked.
+    """
+    return {queue: float(client.llen(queue)) for queue in QUEUES}
 
 
 _TOUCHES = 3
@@ -141,11 +155,22 @@ def start_exporter(client: redis.Redis, settings: Settings, host: str, port: int
 
 
 def serve_for_ever(client: redis.Redis, settings: Settings, host: str, port: int) -> None:
-    """Serve until the process is ended.
+    """Serve until the process is ended; with ``METRICS_EMF``, write the queues' depth each minute.
 
     Raises:
         OSError: the address cannot be listened on.
     """
     start_exporter(client, settings, host, port)
+    emf = EmfMetrics(namespace=settings.metrics_namespace)
     while True:
-        time.sleep(3600)
+        if settings.metrics_emf:
+            write_depths(client, emf)
+        time.sleep(_EMF_SECONDS)
+
+
+def write_depths(client: redis.Redis, emf: EmfMetrics) -> None:
+    """Write how many messages wait, for autoscaling; nothing while the broker is away."""
+    with suppress(RedisError):
+        for queue, depth in queue_depths(client).items():
+            emf.set_gauge("reconciler_queue_messages", depth, queue=queue)
+    emf.flush()

@@ -122,7 +122,7 @@ def test_services_that_are_called_are_kept() -> None:
         for path in sources
         for name in re.findall(r"client\(\s*\"([a-z-]+)\"", path.read_text())
     }
-    assert called == {"dynamodb", "lambda", "bedrock-runtime"}
+    assert called == {"dynamodb", "lambda", "bedrock-runtime", "cognito-idp"}
     # And those through which credentials are had: a role by a token (Kubernetes), and profiles.
     assert _kept() == called | {"sts", "sso", "sso-oidc", "signin"}
 

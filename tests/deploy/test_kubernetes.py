@@ -1,13 +1,19 @@
-"""The Kubernetes manifests: valid by the published schemas, locked down, of one mind with us."""
+"""The Kubernetes overlays as kubectl renders them: valid, locked down, at one with the program."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from reconciler.settings import Settings
 from tests.deploy.conftest import Tool
 from tests.support.containers import (
     ROOT,
@@ -17,170 +23,281 @@ from tests.support.containers import (
 )
 
 DIRECTORY = ROOT / "deploy" / "kubernetes"
-KUSTOMIZATION = yaml.safe_load((DIRECTORY / "kustomization.yaml").read_text())
+OVERLAYS = ("development", "production")
 VERSIONS = ("1.30", "1.37")
 """Of Kubernetes: the oldest and the newest that the manifests are held to."""
+OF_OPERATORS = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor"}
+"""Kinds that Kubernetes itself has no schema of."""
+NAMES = ("worker", "beat", "flower", "exporter")
+KUBECTL = Path(sys.executable).parent / "kubectl"
+
+pytestmark = pytest.mark.skipif(
+    not KUBECTL.exists() and not os.environ.get("CI"),
+    reason="kubectl is not installed: `make deploy-checks` installs it",
+)
 
 
-def _objects() -> list[dict[str, Any]]:
-    texts = [(DIRECTORY / name).read_text() for name in KUSTOMIZATION["resources"]]
-    return [found for text in texts for found in yaml.safe_load_all(text)]
+@cache
+def rendered(directory: Path) -> str:
+    done = subprocess.run(
+        [str(KUBECTL), "kustomize", str(directory)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    # kustomize says so when something that it reads is on its way out.
+    assert done.stderr == ""
+    return done.stdout
 
 
-OBJECTS = {(found["kind"], found["metadata"]["name"]): found for found in _objects()}
-SETTINGS = OBJECTS["ConfigMap", "reconciler"]["data"]
-PODS = {
-    name.removeprefix("reconciler-"): found["spec"]["template"]
-    for (kind, name), found in OBJECTS.items()
-    if kind == "Deployment"
-}
+class Cluster:
+    """What an overlay puts into a cluster."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.objects = {
+            (found["kind"], found["metadata"]["name"]): found for found in yaml.safe_load_all(text)
+        }
+        assert len(self.objects) == text.count("\nkind: ")
+
+    def of_kind(self, kind: str) -> dict[str, dict[str, Any]]:
+        return {name: found for (its, name), found in self.objects.items() if its == kind}
+
+    def pod(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.of_kind("Deployment")[f"reconciler-{name}"]["spec"]["template"]
+        return found
+
+    def container(self, name: str) -> dict[str, Any]:
+        (found,) = self.pod(name)["spec"]["containers"]
+        assert isinstance(found, dict)
+        return found
+
+    @property
+    def settings(self) -> dict[str, str]:
+        (found,) = self.of_kind("ConfigMap").values()
+        data: dict[str, str] = found["data"]
+        return data
+
+    def containers(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Give each pod's specification with each of its containers."""
+        for deployment in self.of_kind("Deployment").values():
+            spec = deployment["spec"]["template"]["spec"]
+            for container in spec["containers"]:
+                yield spec, container
 
 
-def container(name: str) -> dict[str, Any]:
-    (found,) = PODS[name]["spec"]["containers"]
-    assert isinstance(found, dict)
-    return found
+def cluster(overlay: str) -> Cluster:
+    return Cluster(rendered(DIRECTORY / "overlays" / overlay))
 
 
-def of_kind(kind: str) -> list[dict[str, Any]]:
-    return [found for (its, _), found in OBJECTS.items() if its == kind]
+@pytest.fixture(params=OVERLAYS)
+def either(request: pytest.FixtureRequest) -> Cluster:
+    return cluster(request.param)
 
 
-def test_the_kustomization_names_every_file_and_only_those() -> None:
-    files = {path.name for path in DIRECTORY.glob("*.yaml")} - {"kustomization.yaml"}
-    assert sorted(KUSTOMIZATION["resources"]) == sorted(files)
-    assert len(OBJECTS) == len(_objects())
-    (image,) = KUSTOMIZATION["images"]
-    assert image["newTag"] not in {"", "latest"}
-    assert {container(name)["image"] for name in PODS} == {image["name"]}
+@pytest.fixture
+def production() -> Cluster:
+    return cluster("production")
+
+
+def with_components(directory: Path, *names: str) -> Cluster:
+    """Render production with components beside those that it has."""
+    there = os.path.relpath(DIRECTORY, directory.resolve())
+    text = {"resources": [f"{there}/overlays/production"],
+            "components": [f"{there}/components/{name}" for name in names]}  # fmt: skip
+    (directory / "kustomization.yaml").write_text(yaml.safe_dump(text), encoding="utf-8")
+    return Cluster(rendered(directory))
+
+
+def test_every_file_is_rendered_somewhere() -> None:
+    named = {"kustomization.yaml"}
+    for path in DIRECTORY.rglob("kustomization.yaml"):
+        found = yaml.safe_load(path.read_text())
+        named |= {Path(name).name for name in found.get("resources", ())}
+        named |= {patch["path"] for patch in found.get("patches", ()) if "path" in patch}
+        named |= {env for made in found.get("configMapGenerator", ()) for env in made["envs"]}
+    assert {path.name for path in DIRECTORY.rglob("*") if path.is_file()} <= named
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_they_hold_to_the_published_schemas(tool: Tool, version: str) -> None:
-    files = [str(DIRECTORY / name) for name in KUSTOMIZATION["resources"]]
-    done = tool("kubernetes-validate", "--strict", "-k", version, *files)
+def test_they_hold_to_the_published_schemas(
+    tool: Tool, tmp_path: Path, either: Cluster, version: str
+) -> None:
+    manifests = tmp_path / "rendered.yaml"
+    manifests.write_text(either.text, encoding="utf-8")
+    done = tool("kubernetes-validate", "--strict", "-k", version, str(manifests))
     said = (done.stdout + done.stderr).splitlines()
     assert done.returncode == 0, said
-    assert len([line for line in said if line.startswith("INFO")]) == len(OBJECTS)
+    assert len([line for line in said if line.startswith("INFO")]) == len(either.objects)
 
 
-def test_the_schemas_would_find_something(tool: Tool, tmp_path: Path) -> None:
-    broken = tmp_path / "worker.yaml"
-    text = (DIRECTORY / "worker.yaml").read_text()
-    broken.write_text(text.replace("terminationGracePeriodSeconds", "terminationGraceSeconds"))
+def test_the_schemas_would_find_something(tool: Tool, tmp_path: Path, production: Cluster) -> None:
+    broken = tmp_path / "broken.yaml"
+    text = production.text.replace("terminationGracePeriodSeconds", "terminationGraceSeconds")
+    broken.write_text(text, encoding="utf-8")
     done = tool("kubernetes-validate", "--strict", str(broken))
     assert done.returncode != 0
     assert "terminationGraceSeconds" in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", PODS)
-def test_settings_and_commands_are_known(name: str) -> None:
-    found = container(name)
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_and_commands_are_known(either: Cluster, name: str) -> None:
+    found = either.container(name)
     own = {entry["name"]: entry.get("value", "u:p") for entry in found.get("env", ())}
-    check_environment({**SETTINGS, **own, "BROKER_PASSWORD": "from a secret"})
+    check_environment({**either.settings, **own})
     check_command(found["command"])
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         if "exec" in found.get(probe, {}):
             check_command(found[probe]["exec"]["command"])
-    assert found["envFrom"] == [
-        {"configMapRef": {"name": "reconciler"}},
-        {"secretRef": {"name": "reconciler-broker"}},
-    ]
 
 
-def test_no_secret_is_in_them() -> None:
-    assert not of_kind("Secret")
-    assert not {name for name in SETTINGS if "PASSWORD" in name or "AUTH" in name}
-    assert ":" not in SETTINGS["CELERY_BROKER_URL"].partition("@")[0].removeprefix("rediss://")
-    (login,) = [e for e in container("flower")["env"] if e["name"] == "FLOWER_BASIC_AUTH"]
+def test_a_changed_setting_replaces_pods(either: Cluster) -> None:
+    """The name holds a hash of what is set, and every pod goes by that name."""
+    (name,) = either.of_kind("ConfigMap")
+    assert name.startswith("reconciler-")
+    for container in (either.container(each) for each in NAMES):
+        assert {"configMapRef": {"name": name}} in container["envFrom"]
+
+
+def test_no_secret_is_in_production(production: Cluster) -> None:
+    assert not production.of_kind("Secret")
+    secret = ("PASSWORD", "AUTH", "SECRET", "KEY")
+    assert not [name for name in production.settings if any(part in name for part in secret)]
+    address = production.settings["CELERY_BROKER_URL"]
+    assert ":" not in address.partition("@")[0].removeprefix("rediss://")
+    for name in NAMES:
+        secrets = {"secretRef": {"name": "reconciler-broker"}}
+        assert secrets in production.container(name)["envFrom"]
+    (login,) = [e for e in production.container("flower")["env"] if "valueFrom" in e]
+    assert login["name"] == "FLOWER_BASIC_AUTH"
     assert login["valueFrom"] == {"secretKeyRef": {"name": "reconciler-flower", "key": "login"}}
 
 
 @pytest.mark.parametrize("name", ["CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"])
-def test_the_broker_is_spoken_to_by_tls(name: str) -> None:
-    assert SETTINGS[name].startswith("rediss://")
-    assert "none" not in SETTINGS[name]
+def test_production_reaches_the_broker_by_tls(production: Cluster, name: str) -> None:
+    assert production.settings[name].startswith("rediss://")
+    assert "none" not in production.settings[name]
 
 
-@pytest.mark.parametrize("name", PODS)
-def test_a_pod_may_not_change_anything(name: str) -> None:
-    spec = PODS[name]["spec"]
-    assert spec["securityContext"]["runAsNonRoot"] is True
-    assert spec["securityContext"]["runAsUser"] == 10001
-    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert spec["automountServiceAccountToken"] is False
-    assert spec["enableServiceLinks"] is False
-    assert container(name)["securityContext"] == {
-        "readOnlyRootFilesystem": True,
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    resources = container(name)["resources"]
-    assert set(resources["requests"]) == {"cpu", "memory"}
-    assert "memory" in resources["limits"]
-    (namespace,) = of_kind("Namespace")
+def test_production_starts_by_reporting(production: Cluster) -> None:
+    assert check_environment(production.settings).repair_mode == "report"
+
+
+def test_images_are_named_in_one_place(either: Cluster) -> None:
+    images = {either.container(name)["image"] for name in NAMES}
+    assert len(images) == 1
+    assert not any(container["image"].endswith((":latest", "reconciler"))
+                   for _, container in either.containers())  # fmt: skip
+
+
+def test_no_pod_may_change_anything(either: Cluster) -> None:
+    for spec, container in either.containers():
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+        assert "memory" in container["resources"]["limits"]
+    for name in NAMES:
+        assert either.container(name)["securityContext"]["readOnlyRootFilesystem"] is True
+        assert either.pod(name)["spec"]["securityContext"]["runAsUser"] == 10001
+        assert either.pod(name)["spec"]["enableServiceLinks"] is False
+    (namespace,) = either.of_kind("Namespace").values()
     labels = namespace["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
-@pytest.mark.parametrize("name", PODS)
-def test_it_stops_in_time_and_is_started_again_when_it_hangs(
-    name: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stop_outlasts_the_longest_task(
+    either: Cluster, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    celery = celery_settings(monkeypatch, SETTINGS)
-    grace = PODS[name]["spec"]["terminationGracePeriodSeconds"]
+    celery = celery_settings(monkeypatch, either.settings)
+    grace = either.pod(name)["spec"]["terminationGracePeriodSeconds"]
     assert max(celery["task_time_limit"], 89) < grace
     assert grace < celery["broker_transport_options"]["visibility_timeout"]
-    assert "livenessProbe" in container(name)
-    if name in {"worker", "beat"}:
-        probe = container(name)["startupProbe"]
-        patience = probe["periodSeconds"] * probe["failureThreshold"]
-        assert patience > 2 * int(SETTINGS["SWEEP_INTERVAL_SECONDS"])
 
 
-def test_roles_are_taken_by_workers_and_beats_only() -> None:
-    roles = {
-        found["metadata"]["name"]: found["metadata"].get("annotations", {})
-        for found in of_kind("ServiceAccount")
+def test_workers_and_beats_share_one_probe(either: Cluster) -> None:
+    worker, beat = either.container("worker"), either.container("beat")
+    for probe in ("startupProbe", "livenessProbe"):
+        assert worker[probe] == beat[probe]
+    startup = worker["startupProbe"]
+    interval = Settings.model_fields["sweep_interval_seconds"].default
+    assert startup["periodSeconds"] * startup["failureThreshold"] > 2 * interval
+    for name in ("flower", "exporter"):
+        assert {"livenessProbe", "readinessProbe"} <= set(either.container(name))
+
+
+def test_flower_keeps_its_tasks_in_production(production: Cluster) -> None:
+    (database,) = [e["value"] for e in production.container("flower")["env"] if "value" in e]
+    mounts = {mount["name"]: mount["mountPath"] for mount in
+              production.container("flower")["volumeMounts"]}  # fmt: skip
+    assert Path(database).parent == Path(mounts["state"])
+    (volume,) = [v for v in production.pod("flower")["spec"]["volumes"] if v["name"] == "state"]
+    claim = volume["persistentVolumeClaim"]["claimName"]
+    assert claim in production.of_kind("PersistentVolumeClaim")
+    # A volume of one node: the old pod has to go before the new one comes.
+    assert production.of_kind("Deployment")["reconciler-flower"]["spec"]["strategy"] == {
+        "type": "Recreate"
     }
-    used = {name: PODS[name]["spec"]["serviceAccountName"] for name in PODS}
-    assert used == {
-        "worker": "reconciler-worker",
-        "beat": "reconciler-beat",
-        "flower": "reconciler-watcher",
-        "exporter": "reconciler-watcher",
-    }
-    with_role = {name for name, found in roles.items() if "eks.amazonaws.com/role-arn" in found}
-    assert with_role == {"reconciler-worker", "reconciler-beat"}
-    assert set(used.values()) == set(roles)
+    # 20,000 tasks take 347 MB.
+    limit = production.container("flower")["resources"]["limits"]["memory"]
+    assert int(limit.removesuffix("Mi")) > 2 * 347
 
 
-def test_one_is_always_left() -> None:
-    budgets = {found["metadata"]["name"]: found["spec"] for found in of_kind("PodDisruptionBudget")}
+@pytest.mark.parametrize("name", ["worker", "beat"])
+def test_pods_are_spread_over_zones_and_nodes(production: Cluster, name: str) -> None:
+    spec = production.pod(name)
+    keys = set()
+    for constraint in spec["spec"]["topologySpreadConstraints"]:
+        wanted = constraint["labelSelector"]["matchLabels"].items()
+        assert wanted <= spec["metadata"]["labels"].items()
+        keys.add(constraint["topologyKey"])
+    assert keys == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}
+
+
+def test_one_is_always_left(production: Cluster) -> None:
+    budgets = production.of_kind("PodDisruptionBudget")
     assert set(budgets) == {"reconciler-worker", "reconciler-beat"}
-    for name, spec in budgets.items():
-        deployment = OBJECTS["Deployment", name]["spec"]
-        assert 0 < spec["minAvailable"] < deployment["replicas"]
-        assert spec["selector"] == deployment["selector"]
+    for name, budget in budgets.items():
+        deployment = production.of_kind("Deployment")[name]["spec"]
+        assert 0 < budget["spec"]["minAvailable"] < deployment["replicas"]
+        assert budget["spec"]["selector"] == deployment["selector"]
 
 
-def test_selectors_find_their_pods() -> None:
-    for deployment in of_kind("Deployment"):
+def test_development_can_be_drained() -> None:
+    """A budget of one for one replica would stop every drain."""
+    development = cluster("development")
+    assert not development.of_kind("PodDisruptionBudget")
+    for name in NAMES:
+        assert development.of_kind("Deployment")[f"reconciler-{name}"]["spec"]["replicas"] == 1
+
+
+def test_selectors_find_their_pods(either: Cluster) -> None:
+    deployments = either.of_kind("Deployment").values()
+    for deployment in deployments:
         labels = deployment["spec"]["template"]["metadata"]["labels"]
         assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
-    for service in of_kind("Service"):
-        (name,) = service["spec"]["selector"].values()
+    for service in either.of_kind("Service").values():
+        wanted = service["spec"]["selector"].items()
+        (pod,) = [d["spec"]["template"] for d in deployments
+                  if wanted <= d["spec"]["template"]["metadata"]["labels"].items()]  # fmt: skip
         (port,) = service["spec"]["ports"]
-        (own,) = container(name)["ports"]
-        assert port["targetPort"] == own["name"]
-        assert port["port"] == own["containerPort"]
-        assert f"--port={own['containerPort']}" in container(name)["command"]
+        own = {p["name"]: p["containerPort"] for c in pod["spec"]["containers"]
+               for p in c.get("ports", ())}  # fmt: skip
+        assert own[port["targetPort"]] == port["port"]
+    for name in ("flower", "exporter"):
+        (served,) = either.container(name)["ports"]
+        assert f"--port={served['containerPort']}" in either.container(name)["command"]
 
 
-def test_the_network_is_closed_but_for_what_is_named() -> None:
-    policies = {found["metadata"]["name"]: found["spec"] for found in of_kind("NetworkPolicy")}
+def test_the_network_is_closed(production: Cluster) -> None:
+    policies = {name: found["spec"] for name, found in production.of_kind("NetworkPolicy").items()}
     everything = policies["reconciler"]
-    assert everything["podSelector"] == {}
+    # An empty selector, but for the label that every pod has.
+    assert everything["podSelector"] in (
+        {},
+        {"matchLabels": {"app.kubernetes.io/name": "reconciler"}},
+    )
     assert everything["policyTypes"] == ["Ingress", "Egress"]
     assert "ingress" not in everything
     ports = {port["port"] for rule in everything["egress"] for port in rule["ports"]}
@@ -189,5 +306,81 @@ def test_the_network_is_closed_but_for_what_is_named() -> None:
     (source,) = rule["from"]
     assert source["namespaceSelector"]["matchLabels"]
     (watched,) = policies["reconciler-watched"]["podSelector"]["matchExpressions"]
-    assert set(watched["values"]) == {service["metadata"]["name"].removeprefix("reconciler-")
-                                      for service in of_kind("Service")}  # fmt: skip
+    assert set(watched["values"]) == {"flower", "exporter"}
+
+
+# -- components
+
+
+def roles_of(found: Cluster) -> dict[str, str | None]:
+    return {
+        name: account["metadata"].get("annotations", {}).get("eks.amazonaws.com/role-arn")
+        for name, account in found.of_kind("ServiceAccount").items()
+    }
+
+
+def test_each_service_account_has_its_pods(production: Cluster) -> None:
+    used = {name: production.pod(name)["spec"]["serviceAccountName"] for name in NAMES}
+    assert used == {
+        "worker": "reconciler-worker",
+        "beat": "reconciler-beat",
+        "flower": "reconciler-watcher",
+        "exporter": "reconciler-watcher",
+    }
+    assert set(used.values()) == set(production.of_kind("ServiceAccount"))
+
+
+def test_pod_identity_reaches_its_agent_and_no_more(production: Cluster) -> None:
+    assert set(roles_of(production).values()) == {None}
+    spec = production.of_kind("NetworkPolicy")["reconciler-pod-identity"]["spec"]
+    (selected,) = spec["podSelector"]["matchExpressions"]
+    assert selected["values"] == ["worker", "beat"]
+    (rule,) = spec["egress"]
+    assert rule == {"to": [{"ipBlock": {"cidr": "169.254.170.23/32"}}],
+                    "ports": [{"protocol": "TCP", "port": 80}]}  # fmt: skip
+
+
+def test_irsa_gives_roles_to_workers_and_beats(tmp_path: Path) -> None:
+    roles = roles_of(with_components(tmp_path, "irsa"))
+    assert roles.pop("reconciler-watcher") is None
+    assert all(role is not None and role.endswith(name) for name, role in roles.items())
+
+
+def test_keda_scales_workers_by_their_queues(tmp_path: Path) -> None:
+    found = with_components(tmp_path, "keda")
+    assert "replicas" not in found.of_kind("Deployment")["reconciler-worker"]["spec"]
+    spec = found.of_kind("ScaledObject")["reconciler-worker"]["spec"]
+    assert spec["scaleTargetRef"]["name"] in found.of_kind("Deployment")
+    assert spec["minReplicaCount"] >= 2
+    triggers = spec["triggers"]
+    assert {trigger["metadata"]["listName"] for trigger in triggers} == {"sweep", "release"}
+    for trigger in triggers:
+        where = trigger["metadata"]
+        login, _, address = (
+            found.settings["CELERY_BROKER_URL"].removeprefix("rediss://").partition("@")
+        )
+        assert f"{where['address']}/{where['databaseIndex']}" == address
+        assert (where["username"], where["enableTLS"]) == (login, "true")
+        authentication = found.of_kind("TriggerAuthentication")[
+            trigger["authenticationRef"]["name"]
+        ]
+        (secret,) = authentication["spec"]["secretTargetRef"]
+        assert (secret["parameter"], secret["key"]) == ("password", "BROKER_PASSWORD")
+
+
+def test_the_service_monitor_finds_the_exporter(tmp_path: Path) -> None:
+    found = with_components(tmp_path, "service-monitor")
+    spec = found.of_kind("ServiceMonitor")["reconciler-exporter"]["spec"]
+    service = found.of_kind("Service")["reconciler-exporter"]
+    assert spec["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    (endpoint,) = spec["endpoints"]
+    (port,) = service["spec"]["ports"]
+    assert endpoint["port"] == port["name"]
+    # A Prometheus that goes by annotations as well would scrape it twice.
+    assert "annotations" not in found.pod("exporter")["metadata"]
+
+
+def test_all_components_go_together(tmp_path: Path) -> None:
+    others = {path.name for path in (DIRECTORY / "components").iterdir()} - {"pod-identity"}
+    found = with_components(tmp_path, *others)
+    assert {kind for kind, _ in found.objects} >= {"Deployment", *OF_OPERATORS}

@@ -15,6 +15,8 @@ PSEUDO = {
     "AWS::AccountId": "123456789012",
     "AWS::Partition": "aws",
     "AWS::StackName": "reconciler",
+    "AWS::StackId": "arn:aws:cloudformation:eu-central-1:123456789012:stack/reconciler/"
+    "0a1b2c3d-0000-0000-0000-0123456789ab",
 }
 NOTHING = object()
 _REFERENCE = re.compile(r"\$\{([^}]+)\}")
@@ -80,23 +82,49 @@ class Template:
         match name:
             case "Ref":
                 return self._named(argument)
-            case "Condition":
-                return self.holds(argument)
-            case "Fn::Sub":
-                return _REFERENCE.sub(lambda found: str(self._named(found[1])), argument)
-            case "Fn::GetAtt":
-                return f"<{argument}>"
             case "Fn::If":
                 condition, then, otherwise = argument
                 return self.resolve(then if self.holds(condition) else otherwise)
+            case "Condition" | "Fn::Not" | "Fn::Or" | "Fn::And" | "Fn::Equals":
+                return self._condition(name, argument)
+        return self._text(name, argument)
+
+    def _condition(self, name: str, argument: Any) -> bool:
+        if name == "Condition":
+            return self.holds(argument)
+        parts = self.resolve(argument)
+        match name:
             case "Fn::Not":
-                return not self.resolve(argument[0])
+                return not parts[0]
             case "Fn::Or":
-                return any(self.resolve(argument))
-            case "Fn::Equals":
-                one, other = self.resolve(argument)
-                return one == other
+                return any(parts)
+            case "Fn::And":
+                return all(parts)
+        one, other = parts
+        return bool(one == other)
+
+    def _text(self, name: str, argument: Any) -> Any:
+        match name, argument:
+            case "Fn::Sub", _:
+                return self._substituted(argument)
+            case "Fn::GetAtt", _:
+                return f"<{argument}>"
+            case "Fn::FindInMap", [first, second, third]:
+                return self.raw["Mappings"][first][second][third]
+            case "Fn::Join", [between, parts]:
+                return between.join(self.resolve(parts))
+            case "Fn::Split", [between, whole]:
+                return self.resolve(whole).split(between)
+            case "Fn::Select", [index, parts]:
+                return self.resolve(parts)[index]
         raise AssertionError(f"{name} is not resolved here")
+
+    def _substituted(self, argument: Any) -> str:
+        text, own = (argument, {}) if isinstance(argument, str) else argument
+        known = {name: self.resolve(value) for name, value in own.items()}
+        return _REFERENCE.sub(
+            lambda found: str(known[found[1]] if found[1] in known else self._named(found[1])), text
+        )
 
     def _named(self, name: str) -> Any:
         if name == "AWS::NoValue":

@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 
-from reconciler.observability.metrics import METRICS
+from reconciler.observability.metrics import EXPORTED, METRICS
 
 _SCHEMA = json.loads((Path(__file__).parents[1] / "data" / "emf.schema.json").read_text())
 _MOST_BYTES = 256 * 1024
@@ -33,7 +33,8 @@ def judge(line: dict[str, Any]) -> None:
             assert isinstance(line[dimension], str)
             assert 0 < len(line[dimension]) <= 1024
         for definition in directive["Metrics"]:
-            metric, value = METRICS[definition["Name"]], line[definition["Name"]]
+            name = definition["Name"]
+            metric, value = {**METRICS, **EXPORTED}[name], line[name]
             values = value if isinstance(value, list) else [value]
             assert 0 < len(values) <= _MOST_VALUES
             assert all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)

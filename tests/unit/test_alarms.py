@@ -91,8 +91,7 @@ def test_an_alarm_can_be_evaluated_and_leads_to_the_runbook(name: str) -> None:
     longest = 24 * 3600
     for _, _, period in metrics_of(alarm):
         given = isinstance(period, dict)
-        longest_of = DECODED["Parameters"][period["Ref"]]["AllowedValues"] if given else [period]
-        seconds = max(longest_of)
+        seconds = DECODED["Parameters"][period["Ref"]]["MaxValue"] if given else period
         assert seconds % 60 == 0
         assert seconds * alarm["EvaluationPeriods"] <= longest
     assert alarm.get("DatapointsToAlarm", 1) <= alarm["EvaluationPeriods"]

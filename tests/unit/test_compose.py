@@ -1,6 +1,6 @@
-"""The compose file and the image: names that exist, waits that can end, and stops that are clean.
+"""The compose file and the image: every name exists, every wait can end, every stop is clean.
 
-There is no Docker where this runs; what can be wrong without it is looked at here.
+``integration/workers/test_compose_services.py`` runs its services as processes.
 """
 
 from __future__ import annotations
@@ -16,118 +16,157 @@ import pytest
 import yaml
 
 from reconciler.settings import Settings, load_settings
+from tests.support.compose import (
+    PROFILES,
+    REFERENCE,
+    ROOT,
+    TEXT,
+    Service,
+    interpolate,
+    services_of,
+)
 from tests.support.containers import celery_settings, check_command, check_environment
 
-ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docker-compose.yml").read_text()
-REFERENCE = re.compile(r"\$\{(?P<name>[A-Z][A-Z0-9_]*)(?::-(?P<default>[^}]*))?\}")
-OURS = ("tables", "worker", "beat-1", "beat-2", "flower", "metrics")
+_NAMES = ("ORCHESTRATION_TABLE_NAME", "TASK_TABLE_NAME", "TASK_EVENTS_TABLE_NAME")
+TABLES = dict.fromkeys(_NAMES, "xyz")
+EITHER = {profile: services_of(profile, TABLES) for profile in PROFILES}
+EVERY = [(profile, name) for profile in PROFILES for name in EITHER[profile]]
+OURS = [(profile, name) for profile, name in EVERY if "build" in EITHER[profile][name]]
 
 
-def _interpolate(value: Any) -> Any:
-    """Put defaults in, in the parsed tree: an empty one is an empty string then, and not null."""
-    if isinstance(value, str):
-        return REFERENCE.sub(lambda found: found["default"] or "", value)
-    if isinstance(value, dict):
-        return {key: _interpolate(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_interpolate(inner) for inner in value]
-    return value
+@pytest.fixture
+def service(profile: str, name: str) -> Service:
+    return EITHER[profile][name]
 
 
-SERVICES: dict[str, dict[str, Any]] = _interpolate(yaml.safe_load(TEXT)["services"])
+def test_profiles_differ_in_the_emulator_alone() -> None:
+    shared = {"broker", "flower", "metrics"}
+    assert set(EITHER["aws"]) == shared | {"worker", "beat"}
+    assert set(EITHER["local"]) == shared | {"worker-local", "beat-local", "dynamodb", "tables"}
 
 
-def test_every_value_from_outside_has_a_default() -> None:
+def test_every_reference_has_a_default() -> None:
     without = [found["name"] for found in REFERENCE.finditer(TEXT) if found["default"] is None]
     assert without == []
     # A dollar sign that is not a reference would be an error of interpolation.
     assert "$" not in REFERENCE.sub("", TEXT)
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_the_environment_is_settings_and_they_load(name: str) -> None:
-    check_environment(SERVICES[name]["environment"])
+@pytest.mark.parametrize(("profile", "name"), OURS)
+def test_the_environment_is_settings_and_they_load(service: Service) -> None:
+    check_environment(service["environment"])
 
 
-def test_every_setting_can_be_set_from_outside() -> None:
-    settings = {name.upper() for name in Settings.model_fields}
-    outside = {found["name"] for found in REFERENCE.finditer(TEXT)}
-    assert settings - outside == set()
-    assert settings - set(SERVICES["worker"]["environment"]) == set()
+@pytest.mark.parametrize(("profile", "name"), OURS)
+def test_every_setting_can_be_set(profile: str, name: str) -> None:
+    given = {field.upper(): f"of {field}" for field in Settings.model_fields}
+    assert given.items() <= services_of(profile, given)[name]["environment"].items()
 
 
-def test_what_is_not_set_outside_is_the_contract_s_default() -> None:
-    environment = {key: str(value) for key, value in SERVICES["worker"]["environment"].items()}
-    loaded = load_settings(environment).model_dump()
-    tables = ("orchestration_table_name", "task_table_name", "task_events_table_name")
-    bare = load_settings({name.upper(): loaded[name] for name in tables}).model_dump()
-    different = {name for name in loaded if loaded[name] != bare[name]}
-    assert different == {
-        "celery_broker_url",
-        "celery_result_backend",
-        "user_concurrency_table_name",
-    }
+@pytest.mark.parametrize("profile", PROFILES)
+def test_what_is_not_set_keeps_its_default(profile: str) -> None:
+    name = "worker" if profile == "aws" else "worker-local"
+    loaded = load_settings(EITHER[profile][name]["environment"]).model_dump()
+    bare = load_settings(TABLES).model_dump()
+    different = {setting for setting in loaded if loaded[setting] != bare[setting]}
+    broker = {"celery_broker_url", "celery_result_backend"}
+    assert different - broker == (set() if profile == "aws" else {"user_concurrency_table_name"})
 
 
-def test_all_of_ours_agree_on_broker_and_tables() -> None:
-    shared = [
-        {k: v for k, v in SERVICES[name]["environment"].items() if k != "FLOWER_BASIC_AUTH"}
-        for name in OURS
-    ]
-    assert all(environment == shared[0] for environment in shared)
+@pytest.mark.parametrize("name", ["worker", "beat"])
+def test_aws_is_given_nothing_of_our_own(name: str) -> None:
+    passed = services_of("aws")[name]["environment"]
+    assert set(passed) == {"CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "HOME"}
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_what_is_waited_for_can_come(name: str) -> None:
-    for other, how in SERVICES[name].get("depends_on", {}).items():
-        waited_for = SERVICES[other]
-        if how["condition"] == "service_healthy":
-            assert waited_for["healthcheck"]["test"][0] == "CMD"
-        else:
-            assert how["condition"] == "service_completed_successfully"
-            assert waited_for["restart"] == "no"
+@pytest.mark.parametrize("profile", PROFILES)
+def test_no_password_stands_in_the_file(profile: str) -> None:
+    assert "FLOWER_BASIC_AUTH" not in services_of(profile)["flower"]["environment"]
+    given = {"FLOWER_BASIC_AUTH": "eva:correct-horse"}
+    assert given.items() <= services_of(profile, given)["flower"]["environment"].items()
 
 
-def test_all_but_the_one_shot_are_started_again_and_looked_after() -> None:
-    again = {name for name, service in SERVICES.items() if service["restart"] == "unless-stopped"}
-    assert set(SERVICES) - again == {"tables"}
-    assert all("test" in SERVICES[name]["healthcheck"] for name in again)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_all_agree_on_broker_and_interval(profile: str) -> None:
+    given = {"SWEEP_INTERVAL_SECONDS": "60", "CELERY_BROKER_URL": "rediss://elsewhere/0", **TABLES}
+    found = services_of(profile, given)
+    for _, name in (pair for pair in OURS if pair[0] == profile):
+        assert given.items() <= found[name]["environment"].items()
 
 
-def test_a_stop_outlasts_the_longest_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    longest = celery_settings(monkeypatch, SERVICES["worker"]["environment"])["task_time_limit"]
-    for service in SERVICES.values():
-        assert int(service["stop_grace_period"].removesuffix("s")) > longest
+@pytest.mark.parametrize(("profile", "name"), EVERY)
+def test_what_is_waited_for_can_come(profile: str, service: Service) -> None:
+    for other, how in service.get("depends_on", {}).items():
+        assert how == {"condition": "service_healthy"}
+        assert EITHER[profile][other]["healthcheck"]["test"][0] == "CMD"
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_commands_exist_with_the_options_that_they_are_given(name: str) -> None:
-    check_command(SERVICES[name]["command"])
+@pytest.mark.parametrize(("profile", "name"), EVERY)
+def test_each_restarts_within_limits(service: Service) -> None:
+    assert service["restart"] == "unless-stopped"
+    assert service["healthcheck"]["test"]
+    assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
+    options = service["logging"]["options"]
+    assert (options["max-size"], options["max-file"]) == ("10m", "5")
 
 
-def test_two_beats_are_the_same() -> None:
-    assert SERVICES["beat-1"] == SERVICES["beat-2"]
+@pytest.mark.parametrize(("profile", "name"), EVERY)
+def test_a_stop_outlasts_the_longest_task(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = celery_settings(monkeypatch, TABLES)["task_time_limit"]
+    assert int(service["stop_grace_period"].removesuffix("s")) > longest
+
+
+@pytest.mark.parametrize(("profile", "name"), OURS)
+def test_commands_exist_with_their_options(service: Service) -> None:
+    check_command(service["command"])
+    probe = service["healthcheck"]["test"]
+    if probe[1] == "reconciler":
+        check_command(probe[1:])
 
 
 def test_the_broker_neither_evicts_nor_forgets() -> None:
-    command = " ".join(SERVICES["broker"]["command"])
+    broker = EITHER["aws"]["broker"]
+    command = " ".join(broker["command"])
     assert "--maxmemory-policy noeviction" in command
     assert "--appendonly yes" in command
-    assert SERVICES["broker"]["volumes"] == ["broker-data:/data"]
+    assert broker["volumes"] == ["broker-data:/data"]
 
 
-def test_what_is_published_is_so_on_loopback_only() -> None:
-    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+def test_volumes_hold_what_must_survive() -> None:
+    declared = yaml.safe_load(TEXT)["volumes"]
+    local = EITHER["local"]
+    held = {"broker": "/data", "dynamodb": "/data", "flower": "/var/lib/flower"}
+    for name, path in held.items():
+        (volume,) = local[name]["volumes"]
+        source, target = volume.split(":")
+        assert source in declared
+        assert target == path
+    command = local["dynamodb"]["command"]
+    assert command[command.index("-dbPath") + 1] == "/data"
+    assert local["flower"]["environment"]["FLOWER_DB"].startswith("/var/lib/flower/")
+    # The image has the directory, with Flower's user as its owner.
+    assert (
+        "--owner=10001 --group=10001 --mode=0700 /var/lib/flower"
+        in (ROOT / "Dockerfile").read_text()
+    )
+
+
+def test_published_ports_are_on_loopback() -> None:
+    published = {name: found["ports"] for name, found in EITHER["aws"].items() if "ports" in found}
     assert published == {
         "flower": ["127.0.0.1:5555:5555"],
         "metrics": ["127.0.0.1:9464:9464"],
     }
-    assert SERVICES["flower"]["environment"]["FLOWER_BASIC_AUTH"]
 
 
-def test_images_are_pinned() -> None:
-    foreign = [service["image"] for service in SERVICES.values() if "build" not in service]
+def test_images_can_be_pinned_by_digest() -> None:
+    pinned = {"BROKER_IMAGE": "a@sha256:1", "DYNAMODB_IMAGE": "b@sha256:2",
+              "RECONCILER_IMAGE": "c@sha256:3"}  # fmt: skip
+    used = {found["image"] for found in services_of("local", pinned).values()}
+    assert used == set(pinned.values())
+    foreign = [found["image"] for found in EITHER["local"].values() if "build" not in found]
     assert all(re.search(r":\d+\.\d+", image) for image in foreign)
 
 
@@ -155,7 +194,7 @@ def test_what_the_image_copies_reaches_the_build() -> None:
 def test_it_holds_to_the_compose_specification(tmp_path: Path, *, interpolated: bool) -> None:
     """By the published schema, as it is written and with its defaults in place."""
     shown = tmp_path / "docker-compose.yml"
-    parsed = _interpolate(yaml.safe_load(TEXT))
+    parsed: Any = interpolate(yaml.safe_load(TEXT), {})
     shown.write_text(yaml.safe_dump(parsed) if interpolated else TEXT)
     done = subprocess.run(
         ["check-jsonschema", "--builtin-schema", "vendor.compose-spec", str(shown)],

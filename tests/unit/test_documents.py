@@ -24,6 +24,7 @@ from docs.commands import ROOT, Shown, Simple, documents, shown, simple_commands
 from reconciler.cli.main import COMMANDS, root
 from reconciler.errors import SettingsError
 from reconciler.settings import Settings, load_settings
+from tests.support.compose import REFERENCE, TEXT
 
 NOT_RUN = {
     "aws": "it needs an account",
@@ -33,6 +34,7 @@ NOT_RUN = {
 """Programs that are taken at their word, and why."""
 
 OF_THE_SHELL = frozenset({".", "cat", "cd", "curl", "grep", "jq", "kill", "mkdir", "source"})
+OF_COMPOSE = frozenset(found["name"] for found in REFERENCE.finditer(TEXT)) | {"COMPOSE_PROFILES"}
 NOT_SETTINGS = re.compile(r"AWS_[A-Z_]+|FLOWER_[A-Z_]+|CHAOS_MINUTES|RECONCILER_[A-Z_]+")
 TASKS = frozenset(
     {"reconciler.sweep", "reconciler.sweep_segment", "reconciler.sweep_active"}
@@ -59,7 +61,8 @@ def check(each: Shown) -> None:
 def check_environment(assigned: dict[str, str]) -> None:
     known = {field.upper() for field in Settings.model_fields}
     for name in assigned:
-        assert name in known or NOT_SETTINGS.fullmatch(name), f"no setting has the name {name}"
+        is_read = name in known | OF_COMPOSE or NOT_SETTINGS.fullmatch(name)
+        assert is_read, f"no setting has the name {name}"
     least = dict.fromkeys(
         ("ORCHESTRATION_TABLE_NAME", "TASK_TABLE_NAME", "TASK_EVENTS_TABLE_NAME"), "table"
     )

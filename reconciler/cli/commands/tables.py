@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import time
 from urllib.parse import urlsplit
 
 import click
@@ -9,6 +12,7 @@ import click
 from reconciler.cli.wiring import settings_for_cli
 from reconciler.errors import UsageError
 
+_KEEP_SECONDS = 5.0
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -20,7 +24,8 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
     help="A further host that is no production (as in a compose file).",
 )
 @click.option("--sample", is_flag=True, help="And strand two orchestrations, to try things on.")
-def tables(*, hosts: tuple[str, ...], sample: bool) -> None:
+@click.option("--keep", is_flag=True, help="Stay, and create again what goes missing.")
+def tables(*, hosts: tuple[str, ...], sample: bool, keep: bool) -> None:
     """Create the tables on a local DynamoDB endpoint; those that exist stay as they are."""
     settings = settings_for_cli()
     from reconciler.operations.wiring import dynamodb_client  # noqa: PLC0415 - start-up time
@@ -40,3 +45,10 @@ def tables(*, hosts: tuple[str, ...], sample: bool) -> None:
             click.echo(f"stranded {orchestration_id}")
         if not found:
             click.echo("they are not empty, so nothing was added")
+    if keep:
+        # As the first process of a container it would ignore SIGTERM. An emulator that does not
+        # answer ends it; the container is started again.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        while True:
+            time.sleep(_KEEP_SECONDS)
+            create_tables_of(client, settings)

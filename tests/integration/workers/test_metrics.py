@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import threading
 import urllib.request
@@ -13,10 +14,12 @@ import redis
 from prometheus_client.parser import text_string_to_metric_families
 
 from reconciler.embedded.process import free_port
-from reconciler.observability.exporter import start_exporter
+from reconciler.observability.emf import EmfMetrics
+from reconciler.observability.exporter import start_exporter, write_depths
 from reconciler.observability.metrics import EXPORTED, METRICS, Metric, known_series
 from reconciler.observability.redis_metrics import RedisMetrics
 from reconciler.settings import Settings, load_settings
+from tests.support.emf import emf_lines, values
 from tests.support.processes import run_reconciler
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
@@ -150,3 +153,19 @@ def test_what_is_counted_while_the_broker_is_away_is_kept(client: redis.Redis) -
     metrics._client = client
     assert metrics.flush()
     assert scraped(client)["reconciler_rows_scanned_total", ()] == 7
+
+
+def test_queue_depth_goes_to_cloudwatch_too(client: redis.Redis) -> None:
+    client.lpush("release", "one", "another")
+    stream = io.StringIO()
+    write_depths(client, EmfMetrics(stream))
+    lines = emf_lines(stream.getvalue())
+    assert values(lines, "reconciler_queue_messages", queue="release") == [2]
+    assert values(lines, "reconciler_queue_messages", queue="sweep") == [0]
+
+
+def test_no_depth_is_written_while_the_broker_is_away() -> None:
+    stream = io.StringIO()
+    away = redis.Redis(host="127.0.0.1", port=free_port(), socket_connect_timeout=1)
+    write_depths(away, EmfMetrics(stream))
+    assert stream.getvalue() == ""

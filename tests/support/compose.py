@@ -1,0 +1,45 @@
+"""The compose file as Compose reads it: variables put in, services of a profile chosen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docker-compose.yml").read_text()
+REFERENCE = re.compile(r"\$\{(?P<name>[A-Z][A-Z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+PROFILES = ("local", "aws")
+
+Service = dict[str, Any]
+
+
+def services_of(profile: str, environ: Mapping[str, str] | None = None) -> dict[str, Service]:
+    """Return the services that ``--profile`` starts, where the shell holds ``environ``."""
+    given = environ or {}
+    found: dict[str, Service] = interpolate(yaml.safe_load(TEXT)["services"], given)
+    return {
+        name: {**service, "environment": _passed_on(service.get("environment", {}), given)}
+        for name, service in found.items()
+        if profile in service["profiles"]
+    }
+
+
+def interpolate(value: Any, environ: Mapping[str, str]) -> Any:
+    """Put variables into the parsed tree; one that is empty takes its default too."""
+    if isinstance(value, str):
+        return REFERENCE.sub(lambda found: environ.get(found["name"]) or found["default"], value)
+    if isinstance(value, dict):
+        return {key: interpolate(inner, environ) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [interpolate(inner, environ) for inner in value]
+    return value
+
+
+def _passed_on(environment: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
+    """Resolve names without a value: the shell's is passed on, and nothing where it has none."""
+    resolved = {name: given.get(name) if v is None else str(v) for name, v in environment.items()}
+    return {name: value for name, value in resolved.items() if value is not None}

@@ -81,12 +81,16 @@ Body = Callable[["Port"], None]
 
 @dataclass(frozen=True, slots=True)
 class ActorSpec:
-    """An actor: its name, what it runs, whether its writes are ours, whether it may crash."""
+    """An actor: its name, what it runs, whether its writes are ours, whether it may crash.
+
+    ``unskips``: it is our command that sets a skipped child back, by a person's hand.
+    """
 
     name: str
     body: Body
     ours: bool = False
     crashes: bool = True
+    unskips: bool = False
 
 
 class Port:

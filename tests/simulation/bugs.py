@@ -7,6 +7,7 @@ about it is not written down: ``seeded_bugs`` finds out which test catches it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -16,9 +17,9 @@ import ulid
 from reconciler.domain import diagnosis, planning, rows, task
 from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import _Diagnoser
-from reconciler.domain.model import Child, ChildStatus, Task, moment
+from reconciler.domain.model import Child, ChildStatus, Task
 from reconciler.operations import context as to
-from reconciler.operations import repair
+from reconciler.operations import invocation, repair
 from reconciler.operations.invocation import Invoker
 from reconciler.operations.release import Releaser
 from reconciler.operations.repair_pass import RepairPass
@@ -59,8 +60,11 @@ def _put(owner: Any, name: str, value: Any) -> None:
     setattr(owner, name, value)
 
 
-def _without(owner: Any, method: str, *attributes: str) -> None:
-    """Make a write leave out its conditions on ``attributes``; SET clauses stay."""
+def _without(owner: Any, method: str, *attributes: str, always: bool = True) -> None:
+    """Make a write leave out its conditions on ``attributes``; SET clauses stay.
+
+    ``always`` False: it has them on some rows only.
+    """
     original = getattr(owner, method)
 
     def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -68,7 +72,7 @@ def _without(owner: Any, method: str, *attributes: str) -> None:
         part = next(iter(action.values()))
         parts = part["ConditionExpression"].split(" AND ")
         kept = [p for p in parts if not any(f"#{name}" in p for name in attributes)]
-        assert len(kept) < len(parts), "there is no such condition any more"
+        assert len(kept) < len(parts) or not always, "there is no such condition any more"
         _reassemble(part, kept)
         return action
 
@@ -184,7 +188,7 @@ def reset_ignores_status() -> None:
 
 @bug("adopt: when the claim was made is no condition")
 def adopt_ignores_renewed_claim() -> None:
-    _without(OrchestrationStore, "set_adopted", "updated_at")
+    _without(OrchestrationStore, "set_adopted", "updated_at", always=False)
 
 
 @bug("adopt: the row's state is no condition")
@@ -434,9 +438,14 @@ def due_whenever_it_was_reopened() -> None:
 
 @bug("due since: when the orchestration was reopened is of no account to its parent")
 def unsettled_whenever_it_was_reopened() -> None:
+    original = vars(_Diagnoser)["_newest"].func
+
     def newest(self: _Diagnoser) -> Any:
-        times = [moment(child.updated_at) for child in self.children.values()]
-        return max((time for time in times if time is not None), default=None)
+        bare = copy(self)
+        if bare.orchestration.meta is not None:
+            meta = replace(bare.orchestration.meta, updated_at=None)
+            bare.orchestration = replace(bare.orchestration, meta=meta)
+        return original(bare)
 
     _put(_Diagnoser, "_newest", property(newest))
 
@@ -465,3 +474,38 @@ def invokes_without_a_name() -> None:
         return original(nameless, *args, **kwargs)
 
     _put(Pipeline, "invoke", invoke)
+
+
+@bug("an invocation: whether the task has started is not asked")
+def invokes_what_has_started() -> None:
+    original = diagnosis.invocation_due
+
+    def invocation_due(task: Task, *rest: Any) -> bool:
+        return original(replace(task, status="SUBMITTED"), *rest)
+
+    for module in (diagnosis, planning, invocation):
+        _put(module, "invocation_due", invocation_due)
+
+
+@bug("an invocation without a name is recorded only once it has been made")
+def records_a_nameless_invocation_afterwards() -> None:
+    original = Invoker.invoke
+
+    def invoke(self: Invoker, task: Task, *rest: Any) -> Any:
+        class Late:
+            def write(self, *args: Any, **kwargs: Any) -> None:
+                late.append((args, kwargs))
+
+            def transact(self, actions: Any) -> None:
+                late.append((("transact",), actions))
+
+        late: list[Any] = []
+        done = original(replace(self, dynamodb=Late()), task, *rest)  # type: ignore[arg-type]
+        for args, kwargs in late:
+            if args == ("transact",):
+                self.dynamodb.transact(kwargs)
+            else:
+                self.dynamodb.write(*args, **kwargs)
+        return done
+
+    _put(Invoker, "invoke", invoke)

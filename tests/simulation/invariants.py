@@ -107,7 +107,11 @@ class Invariants:
         if rows is not before_rows and asked.spec.ours:
             for key in rows.keys() | before_rows.keys():
                 old, new = before_rows.get(key), rows.get(key)
-                if old is not new:
+                if old is new:
+                    continue
+                if asked.spec.unskips:
+                    self._unskip_fits(key, old, new)
+                else:
                     self._judge_row(key, old, new, before_tasks)
 
     def _leaves_alone(self, before: Contents) -> None:
@@ -241,6 +245,27 @@ class Invariants:
             self._skip_fits(key[1], before, after)
         elif new == "released":
             self._task_is_its_own(key[1], before, after)
+
+    def _unskip_fits(
+        self,
+        key: tuple[str, str],
+        before: Mapping[str, Any] | None,
+        after: Mapping[str, Any] | None,
+    ) -> None:
+        """A person may take back a skip that no predecessor is the cause of any more."""
+        assert before is not None, f"we brought the removed row {key[1]} back"
+        assert after is not None, f"we removed the row {key[1]}"
+        if key[1] == META:
+            assert "rollup_posted_at" not in after, "the parent of an open child counts as settled"
+            return
+        moved = _s(before, "child_status"), _s(after, "child_status")
+        assert moved == ("skipped", "blocked"), f"I4: a person moves {key[1]} by {moved}"
+        states = [
+            _s(self._rows.get((key[0], entry["S"])), "child_status")
+            for entry in after["depends_on"]["L"]
+        ]
+        healthy = not {None, "failed", "skipped"}.intersection(states)
+        assert healthy, f"I5: {key[1]} is not skipped any more, and its predecessors are {states}"
 
     def _claim_was_abandoned(self, name: str, before: Mapping[str, Any]) -> None:
         since: datetime | None = moment(_s(before, "updated_at"))

@@ -8,6 +8,7 @@ from random import Random
 from tests.simulation.actors import ActorSpec
 from tests.simulation.matrix import LAGGING
 from tests.simulation.others import cancellation, live, older_live, retry, task_ends, time_passes
+from tests.simulation.reopenings import cascade, extension, fix, whole_retry
 from tests.simulation.world import Node, Scenario, delivery, sweep
 
 NAMES = "abcdefghijkl"
@@ -71,7 +72,14 @@ def random_scenario(seed: int) -> Scenario:
         skipped = [
             key for key, node in nodes.items() if node.status == "skipped" and name in node.after
         ]
-        actors.append(retry(name, *skipped))
+        again = [retry(name, *skipped), fix(name, *skipped), whole_retry()]
+        actors.append(dice.choice(again))
+    if dice.random() < 0.2:
+        actors.append(extension("x", "y", after=dice.choice(list(nodes))))
+    done = [name for name, node in nodes.items() if node.status == "succeeded"]
+    if done and dice.random() < 0.2:
+        name = dice.choice(done)
+        actors.append(cascade(name, *(key for key in nodes if name in nodes[key].after)))
     if due and dice.random() < 0.5:
         actors.append(delivery(dice.choice(due)))
     if old_claims:
@@ -85,5 +93,5 @@ def random_scenario(seed: int) -> Scenario:
         one_task=not older and not old_claims,
         # A platform whose retry or release stops half-way may leave what nobody can tell apart.
         converges=True,
-        retries=any(actor.name.startswith("retry") for actor in actors),
+        retries=any(actor.name.startswith(("retry", "fix")) for actor in actors),
     )

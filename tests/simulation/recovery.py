@@ -46,8 +46,8 @@ def one_sweep(database: MemoryDynamoDB, clock: ClockHand, scenario: Scenario) ->
 def end_tasks(database: MemoryDynamoDB, outcome: Outcome = _completes) -> int:
     """End every task that has been started; returns how many.
 
-    The platform gives up one that was never started. Only where a released row names it, that is
-    for a sweep to prevent.
+    The platform gives up one that was not. For a task that a released row names, a sweep has to
+    come first: it is given up only once its last invocation is on record.
     """
     have_run(database, LONG_BEFORE)
     rows, tasks = database.tables["OrchestrationTable"].items, database.tables["TaskTable"]
@@ -59,7 +59,8 @@ def end_tasks(database: MemoryDynamoDB, outcome: Outcome = _completes) -> int:
     ended = 0
     for key, task in tasks.items.items():
         started = task["status"]["S"] != "SUBMITTED"
-        if verdict(task) is not None or (not started and key[0] in named):
+        awaited = key[0] in named and "reconciler_invoke_count" not in task
+        if verdict(task) is not None or (awaited and not started):
             continue
         status, at = outcome(task) if started else "FAILED", timestamp(LONG_BEFORE)
         entered = {"status_created_at": {"S": f"{status}#{at}"}, "completed_at": {"S": at}}

@@ -8,6 +8,7 @@ from datetime import timedelta
 from reconciler.domain.identity import task_id_for
 from reconciler.domain.model import timestamp
 from reconciler.settings import Settings
+from tests.simulation import reopened
 from tests.simulation.matrix import DONE, ENDED, FAILED, LAGGING, RUNNING
 from tests.simulation.others import (
     admission,
@@ -29,12 +30,14 @@ from tests.simulation.reopenings import iteration, iteration_id, whole_retry
 from tests.simulation.world import (
     LONG_BEFORE,
     START,
+    UNQUALIFIED,
     Node,
     Scenario,
     delivery,
     idempotency_key,
     sim_settings,
     sweep,
+    unskip,
 )
 
 FELL = Node("released", task="FAILED")
@@ -318,6 +321,13 @@ def _reopened() -> list[Scenario]:
             1,
             tasks=[iteration("a")],
         ),
+        Scenario(
+            "a child that a person has fixed, two sweeps",
+            {"a": Node("succeeded", task="FAILED")},
+            [sweep(1), sweep(2)],
+            1,
+            tasks=mended,
+        ),
         Scenario("a lost recovery, two sweeps", failed, [sweep(1), sweep(2)], 1, tasks=mended),
         Scenario(
             "a lost recovery, and a retry of all",
@@ -330,9 +340,40 @@ def _reopened() -> list[Scenario]:
     ]
 
 
+def _unskipped() -> list[Scenario]:
+    """A person takes back a skip that a half-done retry has left."""
+    left = {"a": replace(FAILED, status="ready"), "b": Node("skipped", "a")}
+    edited = {**left, "c": FAILED}
+    return [
+        Scenario("an un-skip, and a sweep", left, [unskip("b"), sweep(1)], 1, retries=True),
+        Scenario(
+            "an un-skip, and its predecessor fails",
+            {**left, "a": FELL},
+            [unskip("b"), live("a")],
+            1,
+            retries=True,
+        ),
+        Scenario(
+            "an un-skip, and dependencies are edited",
+            edited,
+            [unskip("b"), rewires("b", "c")],
+            1,
+            converges=False,
+        ),
+        Scenario(
+            "an un-skip, and the time to live",
+            left,
+            [unskip("b"), removal("a", "#meta")],
+            1,
+            converges=False,
+        ),
+    ]
+
+
 def _run_once() -> list[Scenario]:
     """A task is run once, however often it is released, delivered or found unstarted."""
     slow = Node("released", task="SUBMITTED")
+    nameless = sim_settings(orchestrator_function_arn=UNQUALIFIED)
     return [
         Scenario(
             "two deliveries, and the pipeline",
@@ -351,6 +392,24 @@ def _run_once() -> list[Scenario]:
             {"a": Node("released", task="RUNNING", ours=True, run=True)},
             [delivery("a", 1), sweep(2)],
             1,
+        ),
+        Scenario(
+            "a pipeline that takes no names, two deliveries",
+            pair(DONE),
+            [
+                delivery("b", 1, settings=nameless),
+                delivery("b", 2, settings=nameless),
+                pipeline_runs(),
+            ],
+            1,
+            settings=nameless,
+        ),
+        Scenario(
+            "a pipeline that takes no names, two sweeps",
+            {"a": slow},
+            [sweep(1, nameless), sweep(2, nameless), pipeline_runs()],
+            1,
+            settings=nameless,
         ),
     ]
 
@@ -394,5 +453,5 @@ def _adversarial() -> list[Scenario]:
 
 
 ADVERSARIAL = _adversarial()
-SCENARIOS = [*_small(), *_narrow(), *_counted(), *_reopened(), *_run_once()]
-BY_NAME = {scenario.name: scenario for scenario in [*ADVERSARIAL, *SCENARIOS]}
+SCENARIOS = [*_small(), *_narrow(), *_counted(), *_reopened(), *_unskipped(), *_run_once()]
+BY_NAME = {scenario.name: scenario for scenario in [*ADVERSARIAL, *SCENARIOS, *reopened.cells()]}

@@ -21,6 +21,7 @@ from reconciler.stores.budget import PARTITION_PREFIX, ROW
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.pipeline import Pipeline
 from tests.simulation.actors import ActorSpec, ClockHand, Counts, Port, any_task
+from tests.simulation.answers import fail
 from tests.simulation.executions import executions, invoke
 from tests.simulation.memories import RememberingEvaluator
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
@@ -31,6 +32,7 @@ USER, REPO = "user-1", "acme/widgets"
 START = datetime(2026, 6, 9, 12, tzinfo=UTC)
 LONG_BEFORE = START - timedelta(hours=2)
 CLAIM_TIMEOUT = timedelta(seconds=900)
+UNQUALIFIED = "arn:aws:lambda:eu-west-1:1:function:orchestrator"
 PRIVATE = frozenset({"TaskEventsTable", "RepoTable"})
 
 Row = dict[str, Any]
@@ -42,7 +44,7 @@ def sim_settings(**changes: Any) -> Settings:
         "orchestration_table_name": "OrchestrationTable",
         "task_table_name": "TaskTable",
         "task_events_table_name": "TaskEventsTable",
-        "orchestrator_function_arn": "arn:aws:lambda:eu-west-1:1:function:orchestrator:live",
+        "orchestrator_function_arn": f"{UNQUALIFIED}:live",
         "stranded_grace_seconds": 0,
         "claim_timeout_seconds": int(CLAIM_TIMEOUT.total_seconds()),
     }
@@ -276,7 +278,10 @@ class DirectPort(Port):
 
 
 class _Lambda:
-    """The pipeline's client: an invocation is a call like any other."""
+    """The pipeline's client: an invocation is a call like any other.
+
+    Lambda takes a name only with a qualified ARN, and starts nothing where it refuses one.
+    """
 
     def __init__(self, port: Port) -> None:
         self._port = port
@@ -284,11 +289,14 @@ class _Lambda:
     def invoke(
         self,
         *,
+        FunctionName: str,  # noqa: N803 - boto3's
         Payload: bytes,  # noqa: N803 - boto3's
         DurableExecutionName: str | None = None,  # noqa: N803 - boto3's
         **_: Any,
     ) -> Any:
         """Invoke."""
+        if DurableExecutionName is not None and FunctionName == UNQUALIFIED:
+            fail("invoke", "InvalidParameterValueException", "not a durable function's version")
         own_id = json.loads(Payload)["task_id"]
         return self._port.call("invoke", task_id=own_id, name=DurableExecutionName)
 
@@ -351,3 +359,15 @@ def delivery(
             return
 
     return ActorSpec(f"delivery {number}", body, ours=True)
+
+
+def unskip(child: str) -> ActorSpec:
+    """A person sets a skipped child back with ``reconciler unskip``."""
+
+    def body(port: Port) -> None:
+        try:
+            reconciler_on(port).unskip(ORCH, child)
+        except ReconcilerError:
+            return
+
+    return ActorSpec(f"unskip {child}", body, ours=True, unskips=True)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from reconciler.operations.coverage import Scope
+
 from benchmarks.metering import Meter, MeteredSession, Run
 from benchmarks.place import Place
-from reconciler.operations.coverage import Coverage, Scope
 from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.scan import SegmentCursor
-from reconciler.operations.sweep import run_inline_sweep
 from reconciler.operations.wiring import build_reconciler
 from reconciler.settings import Settings
+from reconciler.sweeping.inline import run_inline_sweep
 
 
 def make_reconciler(place: Place, meter: Meter, settings: dict[str, Any]) -> Reconciler:
@@ -36,7 +37,7 @@ def prepare_sweep(reconciler: Reconciler, segments: int | None) -> Run:
     """Return a sweep of everything in this process, as ``reconciler sweep --inline`` does it."""
 
     def run() -> dict[str, Any]:
-        summary = run_inline_sweep(reconciler, reconciler.settings, segments=segments)
+        summary = run_inline_sweep(reconciler, segments=segments)
         return {**summary.to_json(), "recovered": summary.counts.repairs}
 
     return run
@@ -44,10 +45,10 @@ def prepare_sweep(reconciler: Reconciler, segments: int | None) -> Run:
 
 def prepare_active_sweep(reconciler: Reconciler, segments: int | None) -> Run:
     """Return a sweep by the index, with nothing known to be stuck."""
-    scope = Scope(Coverage.ACTIVE)
+    scope = Scope(Scope.ACTIVE)
 
     def run() -> dict[str, Any]:
-        summary = run_inline_sweep(reconciler, reconciler.settings, segments=segments, scope=scope)
+        summary = run_inline_sweep(reconciler, segments=segments, scope=scope)
         return summary.to_json()
 
     return run
@@ -66,7 +67,7 @@ def prepare_segment_tasks(
             result = reconciler.scan_segment(
                 SegmentCursor("benchmark", segment, total),
                 out_of_time=lambda: False,
-                nominate=lambda _: nominated.update(all=1),
+                nominate=lambda *_: nominated.update(all=1),
             )
             rows += result.counts.rows_scanned
         return {"segments": total, "rows_scanned": rows, "nominated": nominated["all"]}

@@ -26,6 +26,7 @@ LEASE_SECONDS = 6.0
 _BYTES_PER_SEGMENT = 32 * 1024 * 1024
 _MIN_BYTES_PER_SEGMENT = 4 * 1024 * 1024
 _MAX_SEGMENTS = 4096
+_MAX_ACTIVE_SEGMENTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +113,29 @@ def choose_by_rotation(
 
 def choose_totals(
     setting: Literal["auto"] | int,
-    size_bytes: int,
+    read_size: Callable[[], int],
     workers: Callable[[], int],
     current: Mapping[Scope, int],
 ) -> dict[Scope, int]:
     """Return how many segments the table and the index should be read in (``SWEEP_SEGMENTS``).
 
     ``auto``: one for each 32 MiB of the table, and enough to keep ``workers`` busy where each still
-    has 4 MiB to read. ``workers`` is called only where it makes a difference. The index never needs
-    more segments than there are workers. Numbers are powers of two and change reluctantly, since
-    the marks of another number of segments are of no use.
+    has 4 MiB to read. What is not needed for that is not asked. The index is read in at most as
+    many segments as there are workers by default, since each costs a request for each status.
+    Numbers are powers of two and change reluctantly, since the marks of another number of segments
+    are of no use.
+
+    Raises:
+        TemporaryError, PermanentError: the size cannot be read.
     """
-    most = math.ceil(size_bytes / _MIN_BYTES_PER_SEGMENT)
-    by_workers = min(workers(), most) if most > 1 else 1
-    by_size = min(max(math.ceil(size_bytes / _BYTES_PER_SEGMENT), by_workers), _MAX_SEGMENTS)
-    active = _settled(by_workers, current.get(Scope.ACTIVE))
     if setting != "auto":
-        return {Scope.TABLE: setting, Scope.ACTIVE: min(setting, active)}
-    return {Scope.TABLE: _settled(by_size, current.get(Scope.TABLE)), Scope.ACTIVE: active}
+        return {Scope.TABLE: setting, Scope.ACTIVE: min(setting, _MAX_ACTIVE_SEGMENTS)}
+    size = read_size()
+    most = math.ceil(size / _MIN_BYTES_PER_SEGMENT)
+    by_workers = min(workers(), most) if most > 1 else 1
+    by_size = min(max(math.ceil(size / _BYTES_PER_SEGMENT), by_workers), _MAX_SEGMENTS)
+    wanted = {Scope.TABLE: by_size, Scope.ACTIVE: by_workers}
+    return {scope: _settled(number, current.get(scope)) for scope, number in wanted.items()}
 
 
 def _settled(wanted: int, current: int | None) -> int:

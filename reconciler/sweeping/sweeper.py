@@ -186,7 +186,7 @@ class Sweeper:
     def _choose_totals(self, segments: int | None, workers: Callable[[], int]) -> None:
         current = self._state.totals()
         setting = segments or self._settings.sweep_segments
-        size = self._reconciler.orchestrations.size_bytes()
+        size = self._reconciler.orchestrations.size_bytes
         totals = choose_totals(setting, size, workers, current)
         if self._settings.active_index_name is None:
             del totals[Scope.ACTIVE]

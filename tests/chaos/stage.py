@@ -16,6 +16,7 @@ from typing import Any
 
 import redis
 from mypy_boto3_dynamodb import DynamoDBClient
+from workers.ledger import Ledger
 
 from reconciler.demo.live import LiveReconcilerCrashError, Step
 from reconciler.demo.observer import Observer, Patience
@@ -32,7 +33,6 @@ from tests.support.faults import FaultProxy, fault_proxy
 from tests.support.hosts import QUICK
 from tests.support.processes import A_BEAT, ROOT, a_worker, until
 from tests.support.world import CREDENTIALS, make_client, make_session
-from workers.ledger import Ledger
 
 INTERVAL_SECONDS = 2
 SKEW_SECONDS = 3.0

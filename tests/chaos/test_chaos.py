@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from workers.ledger import LEAST_STALE_SECONDS
 
 from reconciler.clock import utc_now
 from reconciler.demo.shapes import Blueprint, mix
@@ -18,7 +19,6 @@ from tests.chaos.mayhem import Mayhem
 from tests.chaos.stage import INTERVAL_SECONDS, SKEW_SECONDS, Stage, pause, staged
 from tests.chaos.summary import Bound, Run
 from tests.conftest import Servers
-from workers.ledger import LEAST_STALE_SECONDS
 
 pytestmark = pytest.mark.chaos
 

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from benchmarks.metering import Meter, MeteredSession
-from reconciler.operations.coverage import EVERYTHING, Coverage, Scope
 from reconciler.operations.reconciler import Reconciler
-from reconciler.operations.sweep import run_inline_sweep
+from reconciler.operations.scan import Scope
 from reconciler.operations.wiring import build_reconciler
+from reconciler.sweeping.inline import Hooks, evaluate_inline, run_inline_sweep
 from tests.conftest import Servers
 from tests.support.world import USER, World, build_world, make_session
 
@@ -26,7 +26,6 @@ pytestmark = pytest.mark.integration
 LAMBDA = {"ORCHESTRATOR_FUNCTION_ARN": "arn:aws:lambda:us-east-1:123456789012:function:pipeline"}
 BUDGET = {"USER_CONCURRENCY_TABLE_NAME": "{prefix}-Users"}
 INDEX = {"ACTIVE_INDEX_NAME": "Active"}
-ACTIVE = Scope(Coverage.ACTIVE)
 SETTLED = {"rollup_posted_at": {"S": "2026-01-01T00:00:00.000Z"}}
 
 
@@ -42,7 +41,17 @@ class Case:
     repairs: int
     settings: Mapping[str, str] = field(default_factory=dict)
     report: bool = False
-    scope: Scope = EVERYTHING
+    table_was_read: bool = False
+    """Just now, so that only the index is due."""
+
+    def state(self, reconciler: Reconciler) -> SweepState:
+        state = new_state(reconciler)
+        if self.table_was_read:
+            whole = Segment(Scope.TABLE, 0, 1)
+            state.set_total(Scope.TABLE, 1)
+            state.take(whole, "reader", state.now())
+            state.finish(whole, "reader")
+        return state
 
 
 def numbered(count: int, letter: str = "c") -> list[str]:
@@ -305,7 +314,7 @@ CASES = (
         0.0,
         0,
         INDEX,
-        scope=ACTIVE,
+        table_was_read=True,
     ),
     Case(
         "a lost terminal, by the index",
@@ -315,7 +324,7 @@ CASES = (
         72.0,
         2,
         INDEX,
-        scope=ACTIVE,
+        table_was_read=True,
     ),
     Case(
         "a join that waits, by the index",
@@ -325,7 +334,7 @@ CASES = (
         0.0,
         0,
         INDEX,
-        scope=ACTIVE,
+        table_was_read=True,
     ),
     Case(
         "what a full scan alone sees, by the index",
@@ -335,7 +344,7 @@ CASES = (
         0.0,
         0,
         INDEX,
-        scope=ACTIVE,
+        table_was_read=True,
     ),
     Case("rows missing", missing_rows, {"Scan": 1, "BatchGetItem": 2, "Query": 1}, 3.0, 0.0, 0),
 )
@@ -358,7 +367,7 @@ def test_what_it_costs(servers: Servers, case: Case) -> None:
     meter = Meter()
     reconciler = metered(world, meter)
     summary = run_inline_sweep(
-        reconciler, world.settings, report=case.report, segments=1, scope=case.scope
+        reconciler, state=case.state(reconciler), report=case.report, segments=1
     )
     cost: dict[str, Any] = {
         "requests": dict(meter.operations),
@@ -387,5 +396,5 @@ def test_one_orchestration_by_hand_asks_for_nothing_of_the_whole_table(servers: 
         {"a": [], "b": ["a"]}, {"a": "succeeded", "b": "released"}, tasks={"b": "RUNNING"}
     )
     meter = Meter()
-    run_inline_sweep(metered(world, meter), world.settings, orchestration_id=found, report=True)
+    evaluate_inline(metered(world, meter), found, report=True, hooks=Hooks())
     assert dict(meter.operations) == {"Query": 1, "BatchGetItem": 1}

@@ -16,13 +16,13 @@ from reconciler import aws_lambda
 from reconciler.errors import AccessError, ThrottledError
 from reconciler.operations import cron
 from reconciler.operations.counts import Counts
-from reconciler.operations.cron import CronSweep, run_cron_sweep
 from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.scan import SegmentCursor, SegmentResult
-from reconciler.operations.sweep import run_inline_sweep
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.sweeps import LEASE_SECONDS, LOCK_ROW, SweepStore
+from reconciler.sweeping.cron import CronSweep, run_cron_sweep
+from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.emf import emf_lines, values
 from tests.support.processes import PATIENCE_SECONDS, ROOT, until
 from tests.support.world import World
@@ -35,7 +35,7 @@ LIGHTER = pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
 HOLDER = """
 import sys
 from reconciler.observability.logs import configure_logging
-from reconciler.operations.cron import run_cron_sweep
+from reconciler.sweeping.cron import run_cron_sweep
 from reconciler.operations.wiring import build_reconciler
 from reconciler.settings import load_settings
 
@@ -45,13 +45,13 @@ def stay(_):
 
 settings = load_settings()
 configure_logging(settings)
-run_cron_sweep(build_reconciler(settings), settings, holder="A", on_evaluation=stay)
+run_cron_sweep(build_reconciler(settings), holder="A", on_evaluation=stay)
 """
 
 
 def sweep(world: World, holder: str = "B", **rest: Any) -> CronSweep:
     reconciler = world.reconciler()
-    return run_cron_sweep(reconciler, reconciler.settings, holder=holder, segments=1, **rest)
+    return run_cron_sweep(reconciler, holder=holder, segments=1, **rest)
 
 
 def lock(world: World) -> dict[str, Any] | None:
@@ -175,7 +175,7 @@ def test_a_report_takes_no_lock_and_leaves_no_record(world: World) -> None:
     world.seed({"a": []})
     before = world.everything()
     reconciler = world.reconciler(repair_mode="report")
-    swept = run_cron_sweep(reconciler, reconciler.settings, holder="A", segments=1)
+    swept = run_cron_sweep(reconciler, holder="A", segments=1)
     assert swept.summary.counts.planned == {"released": 1}
     assert world.everything() == before
 
@@ -223,7 +223,6 @@ def test_a_sweep_that_runs_out_of_time_says_so_and_the_next_goes_on(world: World
     done: list[str] = []
     summary = run_inline_sweep(
         reconciler,
-        reconciler.settings,
         segments=1,
         out_of_time=lambda: len(done) >= 2,
         on_evaluation=lambda evaluation: done.append(evaluation.orchestration_id),
@@ -249,7 +248,6 @@ def test_what_is_left_is_not_the_same_segments_each_time(
     for number in range(1, 21):
         summary = run_inline_sweep(
             reconciler,
-            reconciler.settings,
             segments=16,
             out_of_time=lambda: len(scanned) >= number,  # noqa: B023 - within its turn only
         )

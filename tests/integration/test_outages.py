@@ -10,9 +10,9 @@ import pytest
 
 from reconciler.errors import AccessError, StoreUnavailableError, TableMissingError
 from reconciler.operations.summary import SweepSummary
-from reconciler.operations.sweep import run_inline_sweep
 from reconciler.stores.control import ControlStore
 from reconciler.stores.orchestrations import batch_get
+from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.aws_stub import AwsStub, aws_stub
 from tests.support.faulty_endpoint import (
     BROKEN,
@@ -48,7 +48,7 @@ def service(world: World) -> Iterator[FaultyEndpoint]:
 
 def sweep(world: World, **changes: Any) -> SweepSummary:
     reconciler = world.reconciler(**changes)
-    return run_inline_sweep(reconciler, reconciler.settings, segments=1)
+    return run_inline_sweep(reconciler, segments=1)
 
 
 @pytest.mark.parametrize(

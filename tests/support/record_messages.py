@@ -34,7 +34,7 @@ from workers.enqueue import Enqueuer
 from workers.gate import Gate
 from reconciler.observability.metrics import NULL_METRICS
 from reconciler.operations.context import ReleaseRequest
-from reconciler.operations.coverage import Coverage
+from reconciler.operations.scan import Scope
 from reconciler.operations.scan import SegmentCursor
 sender = Enqueuer(app, Gate(Redis.from_url(app.conf.broker_url)), NULL_METRICS, 300)
 sender.sweep()

@@ -11,6 +11,7 @@ from typing import cast
 
 import pytest
 import redis
+from workers.ledger import Ledger
 
 from reconciler.clock import utc_now
 from tests.conftest import Servers
@@ -21,7 +22,6 @@ from tests.support.metrics import RecordingMetrics
 from tests.support.processes import Celery
 from tests.support.world import Clock, World, build_world
 from workers.gate import Gate
-from workers.ledger import Ledger
 from workers.resources import Resources
 
 # What the workers' module must find named in the environment when it is imported.

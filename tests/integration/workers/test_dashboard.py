@@ -113,7 +113,7 @@ def test_every_panel_shows_what_a_run_has_done(celery: Celery, tmp_path: Path) -
         beats.enter_context(celery.beat("beat-1"))
         beats.enter_context(celery.beat("beat-2"))
         with celery.worker():
-            until("a sweep of nothing", lambda: celery.ledger.last(complete=True))
+            until("a sweep of nothing", lambda: celery.last(complete=True))
             seed(world, tables)
             for expression in HAPPENS:
                 until(expression, lambda: seen.query(f"{expression} > 0"))  # noqa: B023 - at once

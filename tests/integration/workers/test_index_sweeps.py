@@ -9,17 +9,16 @@ from typing import Any
 
 import celery as celery_app
 import pytest
+from workers.ledger import Ledger, Plan
 
 from reconciler.errors import ERROR_KINDS
 from reconciler.observability.redis_metrics import read_series
-from reconciler.operations.coverage import Coverage
-from reconciler.operations.scan import SegmentCursor
+from reconciler.operations.scan import Scope, SegmentCursor
 from tests.conftest import Servers
 from tests.integration.workers.conftest import celery_over
 from tests.support.faults import FaultProxy
 from tests.support.processes import Celery, run_reconciler, until
 from tests.support.world import World, build_world
-from workers.ledger import Ledger, Plan
 from workers.names import ACTIVE, FULL_QUEUE, SEGMENT, SWEEP, SWEEP_QUEUE
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
@@ -41,13 +40,13 @@ def test_what_only_a_full_scan_finds_is_looked_at_until_it_is_settled(
     unsettled = world.seed(two, dict.fromkeys("ab", "succeeded"))
 
     def swept(*options: str) -> dict[str, Any]:
-        before = celery.ledger.last()
+        before = celery.last()
         if options:
             said = run_reconciler("sweep", *options, environment=celery.environment)
             assert said.returncode == 0, said.stderr
         else:
             celery.call(SWEEP)
-        return until("a sweep to end", lambda: _other_than(celery.ledger.last(), before))
+        return until("a sweep to end", lambda: _other_than(celery.last(), before))
 
     with celery.worker():
         first = swept()
@@ -81,7 +80,7 @@ def test_a_worker_that_lacks_the_name_says_so_and_the_sweep_is_not_complete(
     """As while the setting goes out: one began the sweep by the index, and this one has none."""
     celery = celery_over(build_world(endpoint), broker, tmp_path)
     cursor = SegmentCursor("sweep:1", 0, 1)
-    celery.ledger.start("sweep:1", Plan("repair", 1, Coverage.ACTIVE), ["segment:0:0"])
+    celery.ledger.start("sweep:1", Plan("repair", 1, Scope.ACTIVE), ["segment:0:0"])
     sender = celery_app.Celery(broker=f"{celery.broker}/0")
     with celery.worker():
         sender.send_task(ACTIVE, args=(asdict(cursor),), queue=SWEEP_QUEUE)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from workers.ledger import Plan, Start
 
 from reconciler.observability.redis_metrics import read_series
 from tests.conftest import Servers
@@ -21,7 +22,6 @@ from tests.support.hosts import Fleet
 from tests.support.processes import until
 from tests.support.record_messages import ORCHESTRATION, RECORDED, SWEEP_ID, sent_by, version
 from tests.support.world import World, build_world
-from workers.ledger import Plan, Start
 from workers.names import (
     ACTIVE,
     EVALUATE,

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from workers.ledger import Plan
 
 from tests.integration.workers.conftest import celery_over
 from tests.support.processes import ROOT, Celery, until
 from tests.support.world import build_world
-from workers.ledger import Plan
 from workers.names import FULL_QUEUE, RELEASE_QUEUE, SWEEP, SWEEP_QUEUE
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
@@ -35,7 +35,7 @@ def test_no_more_releases_are_queued_than_can_be_made_and_the_rest_is_said_to_be
         # The evaluation is the last unit to be settled while nobody makes releases.
         until("its evaluation", lambda: celery.ledger.in_progress().get("stuck:lost_release"))
         assert celery.redis.llen(RELEASE_QUEUE) == 20
-        assert celery.ledger.last() is None, "it is not over before they have been made"
+        assert celery.last() is None, "it is not over before they have been made"
         with celery.worker("releaser", queues=RELEASE_QUEUE):
             summary = until("the end of the sweep", celery.ledger.last)
     assert summary["complete"]

@@ -7,6 +7,7 @@ import subprocess
 from typing import Any
 
 import pytest
+from workers.ledger import LEAST_STALE_SECONDS
 
 from reconciler.observability.redis_metrics import read_series
 from tests.integration.workers.conftest import Measured
@@ -14,7 +15,6 @@ from tests.support.broker import Broker
 from tests.support.faults import FaultProxy
 from tests.support.hosts import Fleet
 from tests.support.processes import run_reconciler, until
-from workers.ledger import LEAST_STALE_SECONDS
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
@@ -36,7 +36,7 @@ def gauge(fleet: Fleet, name: str) -> float:
 
 
 def swept(fleet: Fleet, *, complete: bool) -> dict[str, Any]:
-    return fleet.celery.ledger.last(complete=complete) or {"ended_at": 0.0, "sweep_id": ""}
+    return fleet.celery.last(complete=complete) or {"ended_at": 0.0, "sweep_id": ""}
 
 
 def test_it_is_said_within_two_intervals_and_is_whole_again_after_a_restart(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reconciler.cli.commands.sweep import print_summary
-from reconciler.operations.coverage import Coverage
+from reconciler.operations.scan import Scope
 from reconciler.operations.summary import SweepSummary
 
 
@@ -20,8 +20,8 @@ def printed(capsys: pytest.CaptureFixture[str], coverage: Coverage | None) -> st
 
 
 def test_what_it_read_is_said_of_each_coverage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "12 rows of" in printed(capsys, Coverage.FULL)
-    assert "12 active rows of" in printed(capsys, Coverage.ACTIVE)
+    assert "12 rows of" in printed(capsys, Scope.TABLE)
+    assert "12 active rows of" in printed(capsys, Scope.ACTIVE)
 
 
 def test_one_that_workers_of_the_version_before_have_ended_is_shown_too(

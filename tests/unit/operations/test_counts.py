@@ -63,4 +63,4 @@ def test_what_is_written_is_read_again_and_what_a_later_version_adds_is_passed_o
     counts = Counts(released=2, stuck={"a": 1}, oldest_stuck_seconds={"a": 0.5}, read_units=0.5)
     said = json.loads(json.dumps(counts.to_json()))
     assert set(said) == {"released", "stuck", "oldest_stuck_seconds", "read_units"}
-    assert Counts.from_json({**said, "of a later version": 1}) == counts
+    assert Counts.from_flat({**said, "of a later version": 1}) == counts

@@ -12,15 +12,15 @@ from reconciler.errors import StoreUnavailableError, ThrottledError
 from reconciler.operations import cron
 from reconciler.operations.context import Evaluation, Stuck
 from reconciler.operations.counts import Counts
-from reconciler.operations.cron import CronSweep, run_cron_sweep
 from reconciler.operations.reconciler import Reconciler
 from reconciler.stores.sweeps import LEASE_SECONDS, Lease, Recorded, SweepStore
+from reconciler.sweeping.cron import CronSweep, run_cron_sweep
 from tests.support.world import World
 
 
 def sweep(world: World, **how: Any) -> CronSweep:
     reconciler = world.reconciler()
-    return run_cron_sweep(reconciler, reconciler.settings, holder="B", segments=1, **how)
+    return run_cron_sweep(reconciler, holder="B", segments=1, **how)
 
 
 def recorded(world: World) -> Recorded:

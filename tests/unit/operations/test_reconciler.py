@@ -17,9 +17,9 @@ from reconciler.errors import (
 )
 from reconciler.operations import release as release_module
 from reconciler.operations.context import MOST_PREDECESSORS_AT_ONCE, ReleaseResult, Unpaced
-from reconciler.operations.coverage import Coverage
 from reconciler.operations.evaluate import Evaluator
 from reconciler.operations.reconciler import Reconciler, due_moment, withheld_by
+from reconciler.operations.scan import Scope
 from reconciler.stores.control import Pause
 from reconciler.stores.dynamodb import measured
 from reconciler.stores.orchestrations import OrchestrationStore
@@ -70,7 +70,7 @@ def test_by_the_index_there_are_no_more_segments_than_workers(
     world: World, monkeypatch: pytest.MonkeyPatch, size: int, workers: int, segments: int
 ) -> None:
     monkeypatch.setattr(OrchestrationStore, "size_bytes", lambda _: size)
-    assert world.reconciler().choose_segments(lambda: workers, Coverage.ACTIVE) == segments
+    assert world.reconciler().choose_segments(lambda: workers, Scope.ACTIVE) == segments
 
 
 # -- what is withheld

@@ -10,7 +10,7 @@ import structlog
 
 from reconciler.domain.codes import BENIGN, STUCK_CODES
 from reconciler.operations.counts import INTEGERS, Counts
-from reconciler.operations.coverage import Coverage
+from reconciler.operations.scan import Scope
 from reconciler.operations.summary import (
     PARTIAL_FAILURE,
     TOTAL_FAILURE,
@@ -71,7 +71,7 @@ def test_where_nothing_is_repaired_it_says_what_would_be(mode: str) -> None:
 
 
 def test_it_names_its_coverage_where_that_was_not_everything() -> None:
-    assert replace(FULL, coverage=Coverage.ACTIVE).to_json()["coverage"] == "active"
+    assert replace(FULL, coverage=Scope.ACTIVE).to_json()["coverage"] == "active"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_gauges_are_set_by_a_complete_sweep_of_those_that_are_made_all_the_time(
     assert metrics.observations == {"reconciler_sweep_duration_seconds": [1.23456]}
 
 
-@pytest.mark.parametrize(("coverage", "full"), [(Coverage.FULL, 1), (Coverage.ACTIVE, 0)])
+@pytest.mark.parametrize(("coverage", "full"), [(Scope.TABLE, 1), (Scope.ACTIVE, 0)])
 def test_only_one_that_read_everything_is_a_full_scan(coverage: Coverage, full: int) -> None:
     later = NOW.replace(microsecond=123_456)
     metrics = RecordingMetrics()

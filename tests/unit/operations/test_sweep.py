@@ -16,8 +16,8 @@ from reconciler.operations.evaluate import QUARANTINE_FROM
 from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.scan import SegmentCursor, SegmentResult
 from reconciler.operations.summary import SweepSummary
-from reconciler.operations.sweep import SweepProgress, run_inline_sweep
 from reconciler.stores.orchestrations import OrchestrationStore, Page
+from reconciler.sweeping.inline import SweepProgress, run_inline_sweep
 from tests.support.processes import PATIENCE_SECONDS
 from tests.support.world import World
 from tests.unit.operations.test_release import context
@@ -26,7 +26,7 @@ from tests.unit.operations.test_scan import over_after
 
 def sweep(world: World, **how: Any) -> SweepSummary:
     reconciler = world.reconciler(**how.pop("changes", {}))
-    return run_inline_sweep(reconciler, reconciler.settings, **{"segments": 1, **how})
+    return run_inline_sweep(reconciler, **{"segments": 1, **how})
 
 
 @pytest.fixture

@@ -65,8 +65,10 @@ class _Threads:
         self._state = state
         self._hooks = hooks
         self._lock = Lock()
-        self._pool = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="sweep")
+        self._pool: ThreadPoolExecutor | None = None
+        self._asked: deque[Callable[[], None]] = deque()
         self._futures: deque[Future[None]] = deque()
+        self._evaluating: set[str] = set()
         self.segments = self._done = self._pages = 0
 
     # -- what the sweeper asks for
@@ -78,6 +80,10 @@ class _Threads:
         self._submit(partial(self._read, task))
 
     def evaluate(self, orchestration_id: str, sweep_id: str, since: float) -> None:
+        with self._lock:
+            if orchestration_id in self._evaluating:
+                return
+            self._evaluating.add(orchestration_id)
         self._submit(partial(self._evaluate, orchestration_id, sweep_id, since))
 
     def has_room_for_releases(self) -> bool:
@@ -89,16 +95,22 @@ class _Threads:
     # -- doing it
 
     def run(self) -> None:
-        """Wait until all that was asked for, and all that this led to, is done."""
-        try:
-            while self._futures:
-                self._futures.popleft().result()
-        except BaseException:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            raise
-        self._pool.shutdown()
+        """Do all that was asked for, and all that this leads to."""
+        threads = min(max(1, self.segments), _MAX_THREADS)
+        with ThreadPoolExecutor(threads, thread_name_prefix="sweep") as self._pool:
+            for work in self._asked:
+                self._submit(work)
+            try:
+                while self._futures:
+                    self._futures.popleft().result()
+            except BaseException:
+                self._pool.shutdown(cancel_futures=True)
+                raise
 
     def _submit(self, work: Callable[[], None]) -> None:
+        if self._pool is None:
+            self._asked.append(work)
+            return
         with suppress(RuntimeError):  # shut down, after another thread has failed
             self._futures.append(self._pool.submit(work))
 
@@ -126,6 +138,13 @@ class _Threads:
     def _evaluate(self, orchestration_id: str, sweep_id: str, since: float) -> None:
         if self._hooks.out_of_time():
             return
+        self._evaluate_once(orchestration_id, sweep_id, since)
+        with self._lock:
+            self._evaluating.discard(orchestration_id)
+        if self._state.known(orchestration_id).waiting:
+            self.evaluate(orchestration_id, sweep_id, since)  # nominated meanwhile
+
+    def _evaluate_once(self, orchestration_id: str, sweep_id: str, since: float) -> None:
         try:
             evaluation = self.sweeper.evaluate(orchestration_id, sweep_id, since)
         except UnknownOrchestrationError:

@@ -96,19 +96,20 @@ class SegmentState:
         return SegmentState(mark=max(self.mark, began))
 
 
-def choose_by_rotation(
-    marks: Mapping[int, float], now: float, every_seconds: float, interval_seconds: float
-) -> list[int]:
+def choose_by_rotation(marks: Mapping[int, float], now: float, every_seconds: float) -> list[int]:
     """Return which segments of the table one sweep reads beside an index, longest unread first.
 
-    All are read once in ``every_seconds``, spread over that time. A segment that was never read, or
-    would otherwise be late by the next sweep, is due at once.
+    Each has its own time within ``every_seconds``, evenly spread, and is due if it was not read
+    since then. One that was never read is due at once.
     """
-    ordered = sorted(marks, key=lambda number: (marks[number], number))
-    overdue = sum(now - mark >= every_seconds - interval_seconds for mark in marks.values())
-    newest = max(marks.values(), default=NEVER)
-    spread = int((now - newest) * len(marks) / every_seconds) if newest != NEVER else 0
-    return ordered[: max(overdue, spread)]
+    apart = every_seconds / max(1, len(marks))
+
+    def last_time(number: int) -> float:
+        offset = number * apart
+        return (now - offset) // every_seconds * every_seconds + offset
+
+    due = [n for n, mark in marks.items() if mark == NEVER or mark < last_time(n)]
+    return sorted(due, key=lambda number: (marks[number], number))
 
 
 def choose_totals(

@@ -204,8 +204,7 @@ class Sweeper:
         if not (full or unread):
             marks = {number: state.mark for number, state in seen.segments[Scope.TABLE].items()}
             every = self._settings.full_scan_interval_seconds
-            interval = self._settings.sweep_interval_seconds
-            table = tuple(choose_by_rotation(marks, seen.now, every, interval))
+            table = tuple(choose_by_rotation(marks, seen.now, every))
         return {Scope.ACTIVE.value: tuple(seen.segments[Scope.ACTIVE]), Scope.TABLE.value: table}
 
     def _ask_for_segments(self, sweep: Sweep, seen: Overview) -> None:

@@ -17,7 +17,9 @@ from benchmarks.metering import Meter, MeteredSession
 from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.scan import Scope
 from reconciler.operations.wiring import build_reconciler
-from reconciler.sweeping.inline import Hooks, evaluate_inline, run_inline_sweep
+from reconciler.sweeping.inline import Hooks, evaluate_inline, new_state, run_inline_sweep
+from reconciler.sweeping.segments import Segment
+from reconciler.sweeping.state import SweepState
 from tests.conftest import Servers
 from tests.support.world import USER, World, build_world, make_session
 

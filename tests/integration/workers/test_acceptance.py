@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.processes import Celery, until
+from workers.recoveries import Recoveries
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 

@@ -44,7 +44,7 @@ class Evaluator:
 class Schedule:
     """One random schedule; ``step`` does one thing, ``check`` says whether a claim is false."""
 
-    def __init__(self, state: SweepState, seed: int, wipe: Callable[[], None]) -> None:
+    def __init__(self, state: SweepState, seed: int, wipe: Callable[[], object]) -> None:
         self.dice = Random(seed)  # noqa: S311 - a schedule
         self.state, self._wipe = state, wipe
         self.overdue: dict[int, float] = {}
@@ -111,9 +111,7 @@ class Schedule:
             return
         name = rows[reader.at]
         if name in self.overdue:
-            self.state.nominate(
-                str(name), Scope.TABLE, reader.taken.mark, reader.place.began, None
-            )
+            self.state.nominate(str(name), Scope.TABLE, reader.taken.mark, reader.place.began, None)
         reader.at += 1
         if self.dice.random() < 0.3:
             self.readers.remove(reader)
@@ -144,9 +142,7 @@ class Schedule:
         owed = {Scope.TABLE.value: tuple(range(total))}
         totals = {Scope.TABLE.value: total}
         self.sweeps += 1
-        self.state.begin(
-            Sweep(f"sweep:{self.sweeps}", "repair", self.state.now(), owed, totals)
-        )
+        self.state.begin(Sweep(f"sweep:{self.sweeps}", "repair", self.state.now(), owed, totals))
 
     def _change_totals(self) -> None:
         self.state.set_total(Scope.TABLE, self.dice.choice([1, SEGMENTS, 2 * SEGMENTS]))

@@ -10,10 +10,13 @@ from reconciler.sweeping.known import KEEP_CLEAN_SECONDS, MAX_PAUSE_SECONDS, Fin
 from reconciler.sweeping.segments import NEVER
 
 INTERVAL = 60.0
+NOTHING = Known()
 CYCLE = Stuck("o", "a", "dependency_cycle", "on a cycle", 50.0)
 
 
-def nominated(known: Known = Known(), *, mark: float = 100.0, began: float = 110.0, now: float = 112.0) -> Known:  # noqa: B008
+def nominated(
+    known: Known = NOTHING, *, mark: float = 100.0, began: float = 110.0, now: float = 112.0
+) -> Known:
     return known.nominated(Scope.TABLE, mark, began, "rows", now)
 
 

@@ -119,7 +119,7 @@ class _Threads:
             return
         token = f"{task.sweep_id}:{task.segment.label}"
         try:
-            result = self.sweeper.read(task, token, self._after_a_page)
+            result = self.sweeper.read(task, token, partial(self._after_a_page, task.sweep_id))
         except ReconcilerError as error:
             # Of an index that is gone or forbidden, the whole table takes the place.
             if isinstance(error, OPERATORS_MISTAKES) and task.segment.scope is Scope.TABLE:
@@ -127,12 +127,15 @@ class _Threads:
             could_not_read(self._reconciler, self._state, task, error)
             return
         with self._lock:
-            self._done += result is not None and not result.handed_on
+            read = result is not None and not result.handed_on
+            self._done += read
+            self._pages += read  # its last page, after which nobody asks for the time
             self._tell(task.sweep_id)
 
-    def _after_a_page(self) -> bool:
+    def _after_a_page(self, sweep_id: str) -> bool:
         with self._lock:
             self._pages += 1
+            self._tell(sweep_id)
         return self._hooks.out_of_time()
 
     def _evaluate(self, orchestration_id: str, sweep_id: str, since: float) -> None:

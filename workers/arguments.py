@@ -22,7 +22,7 @@ def segment_task_from(place: object, sweep_id: object, since: object) -> Segment
     # A bool is an int, and no number of a segment.
     if not (type(number) is type(total) is type(step) is int) or type(since) is not float:
         return None
-    if place.get("scope") not in set(Scope) or not 0 <= number < total <= MAX_SEGMENTS or step < 0:
+    if place.get("scope") not in list(Scope) or not 0 <= number < total <= MAX_SEGMENTS or step < 0:
         return None
     return SegmentTask(Segment(Scope(place["scope"]), number, total), sweep_id, since, step)
 

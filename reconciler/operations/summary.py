@@ -97,7 +97,10 @@ def record_sweep(summary: SweepSummary, metrics: Metrics, repair_mode: str | Non
 
 
 def set_gauges(metrics: Metrics, covered_as_of: Mapping[Scope, float], counts: Counts) -> None:
-    """Set the gauges of coverage (epoch seconds; 0: unknown) and of all that is stuck."""
+    """Set the gauges of coverage (epoch seconds), where it has moved, and of all that is stuck.
+
+    An alarm that cannot compute an age goes by whether coverage is still told.
+    """
     for scope, as_of in covered_as_of.items():
         metrics.set_gauge(
             "reconciler_covered_as_of_timestamp_seconds", round(as_of, 3), scope=scope.value

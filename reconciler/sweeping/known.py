@@ -116,6 +116,10 @@ class Known:
             return True
         return self.is_left and self.read_at < since and self.look_at <= now
 
+    def was_evaluated(self, since: float) -> bool:
+        """Whether it was evaluated since ``since``, and there has been no nomination after that."""
+        return self.read_at >= since and not self.waiting
+
     def is_forgettable(self, now: float) -> bool:
         """Whether nothing is lost with it."""
         return not self.is_left and now - self.read_at > KEEP_CLEAN_SECONDS

@@ -313,12 +313,16 @@ class SweepState:
     # -- coverage
 
     def advance_coverage(self) -> dict[Scope, float]:
-        """Remember how far coverage reaches, and return it; it only moves forward."""
+        """Remember how far coverage reaches; it only moves forward. Return what has moved."""
         seen = self.overview()
-        covered = {scope: seen.covered_as_of(scope) for scope in Scope}
-        for scope, as_of in covered.items():
+        moved = {
+            scope: as_of
+            for scope in Scope
+            if (as_of := seen.covered_as_of(scope)) > seen.floors.get(scope.value, NEVER)
+        }
+        for scope, as_of in moved.items():
             self._records.update(_COVERED, scope, partial(_later, as_of))
-        return covered
+        return moved
 
     # -- sweeps
 

@@ -317,7 +317,7 @@ class Sweeper:
             TemporaryError, PermanentError: it could not be read; see ``could_not_evaluate``.
         """
         read_at = self._state.now()
-        if since is not None and not self._state.known(orchestration_id).is_due(since, read_at):
+        if since is not None and self._state.known(orchestration_id).was_evaluated(since):
             return None
         try:
             evaluation = self._reconciler.evaluate(

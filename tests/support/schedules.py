@@ -69,7 +69,7 @@ class Schedule:
                 self._change_totals,
                 self._forget_everything,
             ],
-            [6, 8, 30, 10, 10, 2, 2, 0.3, 0.2],
+            [6, 8, 30, 10, 10, 1, 3, 0.2, 0.1],
         )
         do()
 

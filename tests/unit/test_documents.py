@@ -35,7 +35,7 @@ NOT_RUN = {
 OF_THE_SHELL = frozenset({".", "cat", "cd", "curl", "grep", "jq", "kill", "mkdir", "source"})
 NOT_SETTINGS = re.compile(r"AWS_[A-Z_]+|FLOWER_[A-Z_]+|CHAOS_MINUTES|RECONCILER_[A-Z_]+")
 TASKS = frozenset(
-    {"reconciler.sweep", "reconciler.sweep_segment", "reconciler.sweep_active"}
+    {"reconciler.sweep", "reconciler.sweep_segment"}
     | {"reconciler.evaluate_orchestration", "reconciler.release_child"}
 )
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -89,7 +89,7 @@ def test_a_sweep_writes_on_nothing_that_it_does_not_understand(
     before, tasks = world.rows, world.tasks
     stuck: set[str | None] = set()
     summary = run_inline_sweep(
-        world.reconciler(),
+        world.reconciler,
         segments=1,
         hooks=Hooks(
             on_evaluation=lambda found: stuck.update(entry.sub_issue_id for entry in found.stuck)

@@ -64,7 +64,7 @@ def test_the_same_work_is_queued_once_and_again_when_it_has_ended(
     assert metrics.count("reconciler_duplicates_dropped_total", task=EVALUATE) == 1
     assert client.llen(SWEEP_QUEUE) == 1
     fleet.worker()
-    key = f"{PREFIX}evaluate:{found}"
+    key = f"{PREFIX}evaluate:{found}:sweep:1"
     until("the key to be given back", lambda: not client.exists(key))
     assert enqueuer.evaluate(found, "sweep:1", 1.5, report=True)
     until("the key to be given back again", lambda: not client.exists(key))

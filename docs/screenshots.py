@@ -21,7 +21,6 @@ import redis
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, RenderableType
 from selenium.webdriver import Chrome
-from workers.ledger import Ledger
 
 from reconciler.cli.commands.inspect import look
 from reconciler.cli.facts import read_facts
@@ -127,9 +126,8 @@ def sweep(celery: Celery) -> None:
     from workers.application import app  # noqa: PLC0415 - the environment is set by now
     from workers.enqueue import submit_sweep  # noqa: PLC0415
 
-    ledger = Ledger(redis.Redis.from_url(f"{celery.broker}/0", socket_timeout=10))
     name = submit_sweep(app)
-    until("the sweep", lambda: ledger.wait(name, 1))
+    until("the sweep", lambda: (found := celery.state.sweep(name)) and found.summary)
 
 
 TITLES = {

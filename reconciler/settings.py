@@ -117,15 +117,15 @@ class Settings(BaseModel):
     active_index_name: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9_.-]{3,255}$",
-        description="Index of OrchestrationTable by `child_status`; set: most sweeps read what is "
-        "active there, and not the whole table; see scaling.md",
+        description="Index of OrchestrationTable by `child_status`; set: sweeps read what is "
+        "active there, and the whole table in rotation; see scaling.md",
     )
     full_scan_interval_seconds: int = Field(
         default=6 * 3600,
         ge=1,
         le=7 * DAY_SECONDS,
-        description="How often recoveries that were lost are looked for; with ACTIVE_INDEX_NAME "
-        "also how long after the last full scan the next is due",
+        description="How often lost recoveries are looked for; with ACTIVE_INDEX_NAME also in how "
+        "much time the whole table is read once",
     )
     stranded_grace_seconds: int = Field(
         default=120,

@@ -48,6 +48,8 @@ from workers.names import (
 from workers.resources import broker_client, metrics_of
 
 _LEAST_ROOM = 20
+_MAX_QUEUED = 1000
+"""Messages. What is not asked for now is asked for later, the longest unread first."""
 
 UNREACHABLE = (OperationalError, RuntimeError, OSError, redis.RedisError)
 """What a publish raises when the broker is away or stalls."""
@@ -76,13 +78,27 @@ def ask_at(interval_seconds: float, at: float) -> tuple[str, int]:
 
 
 class Enqueuer:
-    """Publishes tasks of one application."""
+    """Publishes tasks of one application; the sender of ``Sweeper``.
 
-    def __init__(self, app: Celery, gate: Gate, metrics: Metrics, interval_seconds: int) -> None:
+    ``report``: what is sent changes nothing.
+    """
+
+    def __init__(
+        self,
+        app: Celery,
+        gate: Gate,
+        metrics: Metrics,
+        interval_seconds: int,
+        *,
+        releases_per_minute: int = 600,
+        report: bool = False,
+    ) -> None:
         self._app = app
         self._gate = gate
         self._metrics = metrics
         self._interval_seconds = interval_seconds
+        self._releases_per_minute = releases_per_minute
+        self._report = {"report": True} if report else {}
 
     def _publish(
         self,
@@ -146,7 +162,7 @@ class Enqueuer:
             ttl_seconds=2 * self._interval_seconds,
         )
 
-    def segment(self, task: SegmentTask, *, report: bool) -> bool:
+    def segment(self, task: SegmentTask) -> bool:
         """Send a step of a segment."""
         segment = task.segment
         work = f"sweep-segment:{segment.label}:{task.sweep_id.rpartition(':')[2]}:{task.step}"
@@ -156,15 +172,15 @@ class Enqueuer:
             "total": segment.total,
             "step": task.step,
         }
-        kwargs = {"sweep_id": task.sweep_id, "since": task.since, **_flag(report)}
+        kwargs = {"sweep_id": task.sweep_id, "since": task.since, **self._report}
         return self._publish(SEGMENT, work, work, (place,), kwargs, ttl_seconds=self._ask_seconds)
 
-    def evaluate(self, orchestration_id: str, sweep_id: str, since: float, *, report: bool) -> bool:
+    def evaluate(self, orchestration_id: str, sweep_id: str, since: float) -> bool:
         """Send an orchestration to be evaluated."""
-        kwargs = {"sweep_id": sweep_id, "since": since, **_flag(report)}
+        kwargs = {"sweep_id": sweep_id, "since": since, **self._report}
         attempt = f"evaluate:{orchestration_id}:{bucket_of(self._interval_seconds)}"
         # A report by hand must not take the place of an evaluation that may repair.
-        work = f"evaluate:{orchestration_id}" + (f":{sweep_id}" if report else "")
+        work = f"evaluate:{orchestration_id}" + (f":{sweep_id}" if self._report else "")
         return self._publish(
             EVALUATE, work, attempt, (orchestration_id,), kwargs, ttl_seconds=self._ask_seconds
         )
@@ -174,13 +190,13 @@ class Enqueuer:
         """Should a message be lost, the next ask of the same interval sends another."""
         return 0.9 * self._interval_seconds / ASKS_PER_INTERVAL
 
-    def count_queued(self) -> int:
-        """Return how many segments and evaluations wait.
+    def room(self) -> int:
+        """Return how many more segments and evaluations may be queued.
 
         Raises:
             BrokerUnavailableError: the broker cannot be reached.
         """
-        return self._length(SWEEP_QUEUE)
+        return _MAX_QUEUED - self._length(SWEEP_QUEUE)
 
     def is_idle(self) -> bool:
         """Whether nothing is queued at all.
@@ -197,13 +213,13 @@ class Enqueuer:
             raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
         return int(length)
 
-    def has_room(self, per_minute: int) -> bool:
+    def has_room_for_releases(self) -> bool:
         """Whether the releases that are queued will have been made in half an interval.
 
         Beyond that they would be sent again by the next sweep while they still wait, and hold up
         its end. It finds them again, the oldest first.
         """
-        room = max(_LEAST_ROOM, per_minute * self._interval_seconds // 120)
+        room = max(_LEAST_ROOM, self._releases_per_minute * self._interval_seconds // 120)
         return self._length(RELEASE_QUEUE) < room
 
     def release(self, request: ReleaseRequest) -> bool:
@@ -219,10 +235,6 @@ class Enqueuer:
         # Shorter than an interval: should the message be lost, the next sweep sends another.
         ttl = 0.75 * self._interval_seconds
         return self._publish(RELEASE, work, attempt, args, kwargs, ttl_seconds=ttl)
-
-
-def _flag(report: bool) -> dict[str, bool]:  # noqa: FBT001 - what is asked is its value
-    return {"report": True} if report else {}
 
 
 def enqueue_sweep(app: Celery, metrics: Metrics | None = None) -> bool:
@@ -254,7 +266,7 @@ def submit_sweep(
     """
     attempt = f"sweep:by-hand-{int(time.time() * 1000)}"
     sweep_id = sweep_id or attempt
-    kwargs: dict[str, Any] = {"sweep_id": sweep_id, **_flag(report)}
+    kwargs: dict[str, Any] = {"sweep_id": sweep_id, **({"report": True} if report else {})}
     if full:
         kwargs["full"] = True
     try:

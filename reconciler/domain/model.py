@@ -269,5 +269,5 @@ class Orchestration:
 
 
 def _stable_hash(parts: tuple[str | None, ...]) -> int:
-    text = "\x00".join(part or "" for part in parts)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+    text = "\x00".join(part or "" for part in parts).encode(errors="surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest())

@@ -62,16 +62,16 @@ class Sender(Protocol):
     def room(self) -> int:
         """Return how many more segments and evaluations may be asked for at present."""
 
-    def segment(self, task: SegmentTask) -> None:
+    def segment(self, task: SegmentTask) -> object:
         """Have a segment read on from where its last reader left it."""
 
-    def evaluate(self, orchestration_id: str, sweep_id: str, since: float) -> None:
+    def evaluate(self, orchestration_id: str, sweep_id: str, since: float) -> object:
         """Have an orchestration evaluated, unless it was since ``since`` and has no news."""
 
     def has_room_for_releases(self) -> bool:
         """Whether another release can be made soon; otherwise a later sweep finds it again."""
 
-    def release(self, request: ReleaseRequest) -> None:
+    def release(self, request: ReleaseRequest) -> object:
         """Hand a release on."""
 
 

@@ -39,8 +39,8 @@ from reconciler.sweeping.segments import Segment
 from reconciler.sweeping.sweeper import SegmentTask
 sender = Enqueuer(app, Gate(Redis.from_url(app.conf.broker_url)), NULL_METRICS, 300)
 sender.sweep()
-sender.segment(SegmentTask(Segment(Scope.TABLE, 0, 1), {SWEEP_ID!r}, 1.5), report=False)
-sender.evaluate({ORCHESTRATION!r}, {SWEEP_ID!r}, 1.5, report=False)
+sender.segment(SegmentTask(Segment(Scope.TABLE, 0, 1), {SWEEP_ID!r}, 1.5))
+sender.evaluate({ORCHESTRATION!r}, {SWEEP_ID!r}, 1.5)
 sender.release(ReleaseRequest(
     orchestration_id={ORCHESTRATION!r}, sub_issue_id={CHILD!r}, depends_on=("a",),
     idempotency_key={f"{ORCHESTRATION}_{CHILD}"!r}, sweep_id={SWEEP_ID!r},

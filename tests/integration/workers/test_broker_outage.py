@@ -110,7 +110,7 @@ from reconciler.observability.metrics import NULL_METRICS
 gate = Gate(Redis.from_url({gate!r}))
 began, said = time.monotonic(), ""
 try:
-    Enqueuer(app, gate, NULL_METRICS, 300).evaluate("orch_1", "sweep:1", 1.5, report=False)
+    Enqueuer(app, gate, NULL_METRICS, 300).evaluate("orch_1", "sweep:1", 1.5)
 except BrokerUnavailableError as error:
     said = error.kind
 print(json.dumps({{"error": said, "seconds": time.monotonic() - began}}))

@@ -10,7 +10,7 @@ from kombu import Queue
 
 from reconciler.broker_url import login_of, tls_options
 from reconciler.settings import load_settings
-from workers.names import FULL_QUEUE, RELEASE, RELEASE_QUEUE, SEGMENT, SWEEP, SWEEP_QUEUE
+from workers.names import ASKS_PER_INTERVAL, RELEASE, RELEASE_QUEUE, SWEEP, SWEEP_QUEUE
 
 _settings = load_settings()
 
@@ -95,16 +95,13 @@ result_serializer = "json"
 accept_content = ["json"]
 # Celery's own ends at a message of a shape that it does not expect, and so does the next worker.
 worker_consumer = "workers.consumer:GuardedConsumer"
-# Neither a storm of releases nor a full scan of hundreds of segments, all of which are sent as it
-# begins, must keep a sweep from being run: each has a queue of its own. A worker serves them in
-# turn, all of them unless it is told otherwise (`-Q`).
+# A storm of releases must not keep a sweep from being run: they have a queue of their own. A worker
+# serves both in turn, unless it is told otherwise (`-Q`).
 # Each with a key of its own; else Celery gives all the default queue's, and what anybody sends
 # by that exchange and key would go to all.
-task_queues = tuple(
-    Queue(name, routing_key=name) for name in (SWEEP_QUEUE, FULL_QUEUE, RELEASE_QUEUE)
-)
+task_queues = tuple(Queue(name, routing_key=name) for name in (SWEEP_QUEUE, RELEASE_QUEUE))
 task_default_queue = SWEEP_QUEUE
-task_routes = {RELEASE: {"queue": RELEASE_QUEUE}, SEGMENT: {"queue": FULL_QUEUE}}
+task_routes = {RELEASE: {"queue": RELEASE_QUEUE}}
 task_create_missing_queues = False
 
 # -- results and events
@@ -123,9 +120,11 @@ task_track_started = True
 # -- beat
 
 beat_scheduler = "workers.beat:GatedScheduler"
-beat_schedule = {"sweep": {"task": SWEEP, "schedule": float(_settings.sweep_interval_seconds)}}
+# The same sweep is asked for several times within its interval (``workers.enqueue``).
+_ask_seconds = _settings.sweep_interval_seconds / ASKS_PER_INTERVAL
+beat_schedule = {"sweep": {"task": SWEEP, "schedule": _ask_seconds}}
 # Never longer than the interval, so that a beat that has lost its broker is back in time.
-beat_max_loop_interval = min(5, _settings.sweep_interval_seconds)
+beat_max_loop_interval = min(5.0, _ask_seconds)
 
 # -- logs are ours (``reconciler.observability.logs``)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.metering import Meter, MeteredSession, Run
 from benchmarks.place import Place
-from reconciler.operations.coverage import Coverage, Scope
 from reconciler.operations.reconciler import Reconciler
-from reconciler.operations.scan import SegmentCursor
-from reconciler.operations.sweep import run_inline_sweep
+from reconciler.operations.scan import Scope, SegmentCursor
 from reconciler.operations.wiring import build_reconciler
 from reconciler.settings import Settings
+from reconciler.sweeping.inline import new_state, run_inline_sweep
+from reconciler.sweeping.segments import Segment, choose_totals
 
 
 def make_reconciler(place: Place, meter: Meter, settings: dict[str, Any]) -> Reconciler:
@@ -36,7 +37,7 @@ def prepare_sweep(reconciler: Reconciler, segments: int | None) -> Run:
     """Return a sweep of everything in this process, as ``reconciler sweep --inline`` does it."""
 
     def run() -> dict[str, Any]:
-        summary = run_inline_sweep(reconciler, reconciler.settings, segments=segments)
+        summary = run_inline_sweep(reconciler, segments=segments)
         return {**summary.to_json(), "recovered": summary.counts.repairs}
 
     return run
@@ -44,11 +45,17 @@ def prepare_sweep(reconciler: Reconciler, segments: int | None) -> Run:
 
 def prepare_active_sweep(reconciler: Reconciler, segments: int | None) -> Run:
     """Return a sweep by the index, with nothing known to be stuck."""
-    scope = Scope(Coverage.ACTIVE)
+    whole = Segment(Scope.TABLE, 0, segments or 1)
 
     def run() -> dict[str, Any]:
-        summary = run_inline_sweep(reconciler, reconciler.settings, segments=segments, scope=scope)
-        return summary.to_json()
+        # The table was read just now, and is not due.
+        state = new_state(reconciler)
+        state.set_total(Scope.TABLE, whole.total)
+        for number in range(whole.total):
+            segment = replace(whole, number=number)
+            state.take(segment, "benchmark", state.now())
+            state.finish(segment, "benchmark")
+        return run_inline_sweep(reconciler, state=state, segments=whole.total).to_json()
 
     return run
 
@@ -59,14 +66,15 @@ def prepare_segment_tasks(
     """Return a read of segments, one after the other, as one worker process would."""
 
     def run() -> dict[str, Any]:
-        total = segments or reconciler.choose_segments(lambda: 1)
+        size = reconciler.orchestrations.size_bytes
+        total = segments or choose_totals("auto", size, lambda: 1, {})[Scope.TABLE]
         rows = 0
         nominated: Counter[str] = Counter()
         for segment in range(first, total, every):
             result = reconciler.scan_segment(
                 SegmentCursor("benchmark", segment, total),
                 out_of_time=lambda: False,
-                nominate=lambda _: nominated.update(all=1),
+                nominate=lambda *_: nominated.update(all=1),
             )
             rows += result.counts.rows_scanned
         return {"segments": total, "rows_scanned": rows, "nominated": nominated["all"]}

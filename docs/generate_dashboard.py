@@ -45,8 +45,8 @@ PATH = Path(__file__).parents[1] / "deploy" / "grafana" / "reconciler.json"
 NEVER_SECONDS = 1e9
 """An age above this is that of a time that was never set."""
 
-AGE = f"time() - {metric('last_complete_sweep_timestamp_seconds')}"
-FULL_AGE = f"time() - {metric('last_full_scan_timestamp_seconds')}"
+AGE = "time() - " + metric("covered_as_of_timestamp_seconds", 'scope="active"')
+TABLE_AGE = "time() - " + metric("covered_as_of_timestamp_seconds", 'scope="table"')
 TWICE = f"2 * {metric('sweep_interval_seconds')}"
 SINCE = metric("paused_since_timestamp_seconds")
 PAUSED = metric("mode", 'mode="paused"')
@@ -61,33 +61,33 @@ def _alive() -> list[Panel]:
     return [
         number(
             "Is it alive?",
-            "Alive: the last complete sweep is not older than twice the interval. Stale: see "
+            "Alive: active work is covered as of no longer ago than twice the interval. Stale: see "
             "“Sweep stale” in docs/operating.md. No metrics: the endpoint or the broker is away.",
-            f"({AGE}) <= bool {TWICE}",
+            f"({AGE}) <= bool ignoring (scope) {TWICE}",
             unit="none",
             steps=[(None, RED), (1, GREEN)],
             mappings=[words({"1": ("ALIVE", GREEN), "0": ("STALE", RED)})],
         ),
         number(
-            "Last complete sweep, ago",
-            "Since a sweep last read every segment to its end. One is due in each interval.",
+            "Active work covered, ago",
+            "Whatever was overdue by then has been looked at. It grows between sweeps.",
             AGE,
             unit="s",
             steps=[(None, BLUE)],
             mappings=[above(NEVER_SECONDS, "never", RED)],
         ),
         number(
-            "Last full scan, ago",
-            "Since a complete sweep last read the whole table. With ACTIVE_INDEX_NAME only some "
-            "sweeps do, one in each FULL_SCAN_INTERVAL_SECONDS; without it, each of them.",
-            FULL_AGE,
+            "Whole table covered, ago",
+            "With ACTIVE_INDEX_NAME the table is read in rotation, once in each "
+            "FULL_SCAN_INTERVAL_SECONDS; without it, by each sweep.",
+            TABLE_AGE,
             unit="s",
             steps=[(None, BLUE)],
             mappings=[above(NEVER_SECONDS, "never", RED)],
         ),
         number(
             "Stuck now",
-            "After the last complete sweep, over_budget left out: that is a user's own cap.",
+            "All that is known, over_budget left out: that is a user's own cap.",
             metric("stuck_work"),
             unit="none",
             steps=[(None, GREEN), (1, ORANGE), (10, RED)],
@@ -144,7 +144,7 @@ def _allowed() -> list[Panel]:
 def _stuck() -> list[Panel]:
     by_code = lines(
         "Stuck, by code",
-        "After each complete sweep. Each code has a section in docs/operating.md: some are "
+        "All that is known. Each code has a section in docs/operating.md: some are "
         "repaired by themselves, others wait for a person.",
         [query(metric("stuck_children"), "{{code}}")],
         unit="none",

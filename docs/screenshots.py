@@ -21,6 +21,7 @@ import redis
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, RenderableType
 from selenium.webdriver import Chrome
+from workers.ledger import Ledger
 
 from reconciler.cli.commands.inspect import look
 from reconciler.cli.facts import read_facts
@@ -38,7 +39,6 @@ from tests.support.browser import browser
 from tests.support.flower import Flower, flower
 from tests.support.processes import ROOT, Celery, until
 from tests.support.world import Clock, World, build_world
-from workers.ledger import Ledger
 
 IMAGES = ROOT / "docs" / "images"
 TERMINAL = ("status", "inspect", "demo")

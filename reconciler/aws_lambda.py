@@ -3,7 +3,7 @@
 Handler: ``reconciler.aws_lambda.handler``. The event may hold ``report``, ``force`` and ``full``,
 as the options of ``reconciler sweep --inline``; what else a schedule puts into it is passed over.
 What is returned is the sweep's summary. A sweep that the function's time does not suffice for stops
-before it is stopped, and says ``complete: false``; the next one begins with other segments.
+before it is stopped, and says ``complete: false``; the next one goes on with the rest.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 from reconciler.observability.emf import EmfMetrics
 from reconciler.observability.logs import configure_logging
-from reconciler.operations.cron import run_cron_sweep
 from reconciler.operations.reconciler import Reconciler
-from reconciler.operations.sweep import run_inline_sweep
 from reconciler.operations.wiring import build_reconciler
 from reconciler.settings import load_settings
+from reconciler.sweeping.cron import run_cron_sweep
+from reconciler.sweeping.inline import Hooks, run_inline_sweep
 
 RESERVE_MILLISECONDS = 20_000
 """Kept back for what has been begun: a repair, its retries, and the record of the sweep."""
@@ -50,20 +50,16 @@ def handler(event: Mapping[str, Any] | None, context: LambdaContext) -> dict[str
     """
     reconciler, metrics = _reconciler()
     asked = event or {}
-    out_of_time = _deadline(context)
+    hooks = Hooks(out_of_time=_deadline(context))
     try:
         if asked.get("report") is True:
-            summary = run_inline_sweep(
-                reconciler, reconciler.settings, report=True, out_of_time=out_of_time
-            )
-            return summary.to_json()
+            return run_inline_sweep(reconciler, report=True, hooks=hooks).to_json()
         swept = run_cron_sweep(
             reconciler,
-            reconciler.settings,
             holder=f"Lambda request {context.aws_request_id}",
             force=asked.get("force") is True,
             full=asked.get("full") is True,
-            out_of_time=out_of_time,
+            hooks=hooks,
         )
         return swept.to_json()
     finally:

@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
-from reconciler.operations.scan import SegmentCursor
+from reconciler.operations.scan import Scope
+from reconciler.sweeping.segments import Segment
+from reconciler.sweeping.sweeper import SegmentTask
 from workers.running import MalformedMessageError
 
-MOST_SEGMENTS = 1_000_000
+MAX_SEGMENTS = 1_000_000
 """As many as DynamoDB lets a scan have."""
 
 
-def cursor_from(cursor: object) -> SegmentCursor | None:
-    """Return the place that a message names; None when it names none.
+def segment_task_from(place: object, sweep_id: object, since: object) -> SegmentTask | None:
+    """Return the segment that a message names; None when it names none.
 
     What a newer version says of it besides is passed over.
     """
-    if not isinstance(cursor, dict):
+    if not isinstance(place, dict) or not isinstance(sweep_id, str):
         return None
-    known = {field.name for field in fields(SegmentCursor)}
-    try:
-        at = SegmentCursor(**{name: value for name, value in cursor.items() if name in known})
-    except TypeError:
-        return None
-    numbers = (at.segment, at.total, at.step)
+    number, total, step = (place.get(name) for name in ("number", "total", "step"))
     # A bool is an int, and no number of a segment.
-    sound = all(type(number) is int and number >= 0 for number in numbers)
-    if not sound or not at.segment < at.total <= MOST_SEGMENTS:
+    if not (type(number) is type(total) is type(step) is int) or type(since) is not float:
         return None
-    return at if isinstance(at.sweep_id, str) and _is_key(at.start_key) else None
-
-
-def _is_key(key: object) -> bool:
-    """Whether this is where a scan can go on: the key of a row, or none for the beginning."""
-    if key is None:
-        return True
-    return (
-        isinstance(key, dict)
-        and key.keys() == {"orchestration_id", "sub_issue_id"}
-        and all(isinstance(part, str) and part for part in key.values())
-    )
+    if place.get("scope") not in list(Scope) or not 0 <= number < total <= MAX_SEGMENTS or step < 0:
+        return None
+    return SegmentTask(Segment(Scope(place["scope"]), number, total), sweep_id, since, step)
 
 
 def predecessors(depends_on: object) -> tuple[str, ...] | None:

@@ -1,11 +1,10 @@
-"""Beat: any number of them, and one sweep for each interval.
+"""Beat: any number of them, and one sweep for each interval, asked for three times.
 
-Each beat asks for the interval's own sweep, whose id and gate key end in the interval's number;
-the gate lets one through. There is no leader to lose, and no file to share.
+Each beat asks for the interval's own sweep; the dedup key of that ask lets one beat through. There
+is no leader to lose, and no file to share.
 
-Each asks when an interval begins, and when it starts itself. Were it to ask an interval after it
-had asked last, one that is started again late in an interval that has had its sweep would be
-refused, and ask next late in the one after: nearly two intervals without any.
+Each asks at fixed points of the interval, and when it starts itself. Were it to count from when it
+asked last, a beat that is restarted late in an interval would go on asking late in each.
 """
 
 from __future__ import annotations

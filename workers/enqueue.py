@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import redis
@@ -32,12 +31,11 @@ from reconciler.domain.model import timestamp
 from reconciler.errors import TemporaryError
 from reconciler.observability.metrics import Metrics
 from reconciler.operations.context import ReleaseRequest
-from reconciler.operations.coverage import Coverage
-from reconciler.operations.scan import SegmentCursor
 from reconciler.settings import load_settings
+from reconciler.sweeping.sweeper import SegmentTask
 from workers.gate import Gate, header_of
 from workers.names import (
-    ACTIVE,
+    ASKS_PER_INTERVAL,
     EVALUATE,
     MESSAGE_HEADER,
     MESSAGE_VERSION,
@@ -45,6 +43,7 @@ from workers.names import (
     RELEASE_QUEUE,
     SEGMENT,
     SWEEP,
+    SWEEP_QUEUE,
 )
 from workers.resources import broker_client, metrics_of
 
@@ -65,6 +64,17 @@ def bucket_of(interval_seconds: float, at: float | None = None) -> int:
     return int((time.time() if at is None else at) // interval_seconds)
 
 
+def ask_at(interval_seconds: float, at: float) -> tuple[str, int]:
+    """Return the sweep of the interval that ``at`` lies in, and which of its asks is due by then.
+
+    One ask for each interval would be too few: two messages lost would cost three intervals.
+    """
+    number = bucket_of(interval_seconds, at)
+    into = at - number * interval_seconds
+    ask = int(into * ASKS_PER_INTERVAL / interval_seconds)
+    return f"sweep:{number}", min(ask, ASKS_PER_INTERVAL - 1)
+
+
 class Enqueuer:
     """Publishes tasks of one application."""
 
@@ -82,9 +92,8 @@ class Enqueuer:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         *,
-        sweep_id: str = "",
+        ttl_seconds: float,
         given_back: bool = True,
-        ttl_seconds: int | None = None,
     ) -> bool:
         """Publish, unless the same work is queued or under way; returns whether it was.
 
@@ -93,11 +102,8 @@ class Enqueuer:
         Raises:
             BrokerUnavailableError: and the key has been given back.
         """
-        # Shorter than an interval: should the message be lost, the next sweep sends another, and
-        # it may come by a little earlier in its course than this one.
-        ttl = ttl_seconds or max(1, self._interval_seconds * 3 // 4)
         try:
-            nonce = self._gate.enter(work, ttl, sweep_id)
+            nonce = self._gate.enter(work, max(1, int(ttl_seconds)))
         except redis.RedisError as error:
             raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
         if nonce is None:
@@ -127,32 +133,69 @@ class Enqueuer:
             return  # its expiry will
 
     def sweep(self) -> bool:
-        """Ask for this interval's sweep; False when it has been asked for."""
-        name = f"sweep:{bucket_of(self._interval_seconds)}"
+        """Ask for what this interval's sweep still lacks; False when that was asked just now."""
+        sweep_id, ask = ask_at(self._interval_seconds, time.time())
+        attempt = f"{sweep_id}:{ask}" if ask else sweep_id
         return self._publish(
-            SWEEP, name, name, (), {}, given_back=False, ttl_seconds=2 * self._interval_seconds
+            SWEEP,
+            attempt,
+            attempt,
+            (),
+            {"sweep_id": sweep_id, "by_hand": False},
+            given_back=False,
+            ttl_seconds=2 * self._interval_seconds,
         )
 
-    def segment(self, cursor: SegmentCursor, coverage: Coverage, *, report: bool) -> bool:
+    def segment(self, task: SegmentTask, *, report: bool) -> bool:
         """Send a step of a segment."""
-        full = coverage is Coverage.FULL
-        place = f"{cursor.segment + 1}of{cursor.total}"
-        sweep = cursor.sweep_id.rpartition(":")[2]
-        work = f"sweep-{'segment' if full else 'active'}:{place}:{sweep}:{cursor.step}"
-        kwargs = {"report": True} if report else {}
-        name = SEGMENT if full else ACTIVE
-        return self._publish(name, work, work, (asdict(cursor),), kwargs, sweep_id=cursor.sweep_id)
+        segment = task.segment
+        work = f"sweep-segment:{segment.label}:{task.sweep_id.rpartition(':')[2]}:{task.step}"
+        place = {
+            "scope": segment.scope.value,
+            "number": segment.number,
+            "total": segment.total,
+            "step": task.step,
+        }
+        kwargs = {"sweep_id": task.sweep_id, "since": task.since, **_flag(report)}
+        return self._publish(SEGMENT, work, work, (place,), kwargs, ttl_seconds=self._ask_seconds)
 
-    def evaluate(self, orchestration_id: str, sweep_id: str, *, report: bool) -> bool:
-        """Send an orchestration to be looked at closely."""
-        kwargs: dict[str, Any] = {"sweep_id": sweep_id}
-        if report:
-            kwargs["report"] = True
-        work = f"evaluate:{orchestration_id}"
-        attempt = f"{work}:{bucket_of(self._interval_seconds)}"
+    def evaluate(self, orchestration_id: str, sweep_id: str, since: float, *, report: bool) -> bool:
+        """Send an orchestration to be evaluated."""
+        kwargs = {"sweep_id": sweep_id, "since": since, **_flag(report)}
+        attempt = f"evaluate:{orchestration_id}:{bucket_of(self._interval_seconds)}"
+        # A report by hand must not take the place of an evaluation that may repair.
+        work = f"evaluate:{orchestration_id}" + (f":{sweep_id}" if report else "")
         return self._publish(
-            EVALUATE, work, attempt, (orchestration_id,), kwargs, sweep_id=sweep_id
+            EVALUATE, work, attempt, (orchestration_id,), kwargs, ttl_seconds=self._ask_seconds
         )
+
+    @property
+    def _ask_seconds(self) -> float:
+        """Should a message be lost, the next ask of the same interval sends another."""
+        return 0.9 * self._interval_seconds / ASKS_PER_INTERVAL
+
+    def count_queued(self) -> int:
+        """Return how many segments and evaluations wait.
+
+        Raises:
+            BrokerUnavailableError: the broker cannot be reached.
+        """
+        return self._length(SWEEP_QUEUE)
+
+    def is_idle(self) -> bool:
+        """Whether nothing is queued at all.
+
+        Raises:
+            BrokerUnavailableError: the broker cannot be reached.
+        """
+        return not self._length(SWEEP_QUEUE) and not self._length(RELEASE_QUEUE)
+
+    def _length(self, queue: str) -> int:
+        try:
+            length: Any = self._gate.client.llen(queue)
+        except redis.RedisError as error:
+            raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
+        return int(length)
 
     def has_room(self, per_minute: int) -> bool:
         """Whether the releases that are queued will have been made in half an interval.
@@ -161,18 +204,11 @@ class Enqueuer:
         its end. It finds them again, the oldest first.
         """
         room = max(_LEAST_ROOM, per_minute * self._interval_seconds // 120)
-        try:
-            queued: Any = self._gate.client.llen(RELEASE_QUEUE)
-        except redis.RedisError as error:
-            raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
-        return int(queued) < room
+        return self._length(RELEASE_QUEUE) < room
 
     def release(self, request: ReleaseRequest) -> bool:
         """Send a child to be released."""
-        kwargs: dict[str, Any] = {
-            "sweep_id": request.sweep_id,
-            "idempotency_key": request.idempotency_key,
-        }
+        kwargs: dict[str, Any] = {"sweep_id": request.sweep_id}
         if request.depends_on is not None:
             kwargs["depends_on"] = list(request.depends_on)
         if request.due_since is not None:
@@ -180,7 +216,13 @@ class Enqueuer:
         work = f"release:{request.idempotency_key}"
         attempt = f"{work}:{bucket_of(self._interval_seconds)}"
         args = (request.orchestration_id, request.sub_issue_id)
-        return self._publish(RELEASE, work, attempt, args, kwargs, sweep_id=request.sweep_id)
+        # Shorter than an interval: should the message be lost, the next sweep sends another.
+        ttl = 0.75 * self._interval_seconds
+        return self._publish(RELEASE, work, attempt, args, kwargs, ttl_seconds=ttl)
+
+
+def _flag(report: bool) -> dict[str, bool]:  # noqa: FBT001 - what is asked is its value
+    return {"report": True} if report else {}
 
 
 def enqueue_sweep(app: Celery, metrics: Metrics | None = None) -> bool:
@@ -200,21 +242,26 @@ def enqueue_sweep(app: Celery, metrics: Metrics | None = None) -> bool:
         client.close()
 
 
-def submit_sweep(app: Celery, *, report: bool = False, full: bool = False) -> str:
+def submit_sweep(
+    app: Celery, *, report: bool = False, full: bool = False, sweep_id: str | None = None
+) -> str:
     """Ask for a sweep now, by hand, whatever the interval; returns its id.
 
-    ``full``: of the whole table. An older worker passes that over, and reads all of it anyway.
+    ``full``: of the whole table. ``sweep_id``: ask again for what that sweep still lacks.
 
     Raises:
         BrokerUnavailableError: the broker cannot be reached.
     """
-    sweep_id = f"sweep:by-hand-{int(time.time() * 1000)}"
-    kwargs = {name: True for name, asked in (("report", report), ("full", full)) if asked}
+    attempt = f"sweep:by-hand-{int(time.time() * 1000)}"
+    sweep_id = sweep_id or attempt
+    kwargs: dict[str, Any] = {"sweep_id": sweep_id, **_flag(report)}
+    if full:
+        kwargs["full"] = True
     try:
         app.send_task(
             SWEEP,
             kwargs=kwargs,
-            task_id=sweep_id,
+            task_id=attempt,
             headers={MESSAGE_HEADER: MESSAGE_VERSION},
             ignore_result=True,
         )

@@ -6,8 +6,7 @@ travels with the message: whoever ends the work gives back its own key and no ot
     enqueue ── SET key nonce NX EX ttl ── publish ── run ── end: delete, if the nonce is ours
                   │ taken: dropped, counted    └── failed: delete, if the nonce is ours
 
-The expiry stands for a lost worker, a lost message and a revoked task; and what is held for a sweep
-that is over may be taken from it (``sweeping``). So this is a throttle and
+The expiry stands for a lost worker, a lost message and a revoked task. So this is a throttle and
 not a mutex: two runs at once are normal, and what keeps two tasks from existing is the condition
 on the write.
 """
@@ -30,14 +29,6 @@ end
 return 0
 """
 
-_TAKE = """
-local nonce = redis.call('GET', KEYS[1])
-if nonce and string.sub(nonce, 1, #ARGV[1]) == ARGV[1] then
-  return redis.call('DEL', KEYS[1])
-end
-return 0
-"""
-
 
 class Gate:
     """One key for each piece of work that is queued or under way."""
@@ -45,32 +36,16 @@ class Gate:
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
         self._leave = client.register_script(_LEAVE)
-        self._take = client.register_script(_TAKE)
 
-    def enter(self, key: str, ttl_seconds: int, sweep_id: str = "") -> str | None:
+    def enter(self, key: str, ttl_seconds: int) -> str | None:
         """Take the key; returns the nonce to give it back with, or None when it is taken.
-
-        ``sweep_id``: for which sweep, if for any; it stands in the nonce.
 
         Raises:
             redis.exceptions.RedisError: the broker is away.
         """
-        nonce = f"{sweep_id}/{secrets.token_hex(8)}"
+        nonce = secrets.token_hex(8)
         taken = self.client.set(PREFIX + key, nonce, nx=True, ex=ttl_seconds)
         return nonce if taken else None
-
-    def holder(self, key: str) -> str | None:
-        """Return the sweep for which the key is taken (empty: for none); None when it is free."""
-        nonce: Any = self.client.get(PREFIX + key)
-        return None if nonce is None else str(nonce.decode().rpartition("/")[0])
-
-    def held_for(self, key: str, sweep_id: str) -> bool:
-        """Whether the key is taken, and for this sweep."""
-        return self.holder(key) == sweep_id
-
-    def take_from(self, key: str, sweep_id: str) -> None:
-        """Free the key if it is taken for this sweep; what holds it will not give it back."""
-        self._take(keys=[PREFIX + key], args=[f"{sweep_id}/"])
 
     def leave(self, key: str, nonce: str) -> bool:
         """Give the key back, if it is still ours; False when it was not."""

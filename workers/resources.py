@@ -24,7 +24,7 @@ from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.wiring import build_reconciler
 from reconciler.settings import Settings, load_settings
 from workers.gate import Gate
-from workers.ledger import Ledger
+from workers.recoveries import Recoveries
 
 _SOCKET_SECONDS = 5.0
 _PACE_SECONDS = 3.0
@@ -169,7 +169,8 @@ class Resources:
     reconciler: Reconciler
     metrics: FlushingMetrics
     gate: Gate
-    ledger: Ledger
+    recoveries: Recoveries
+    client: redis.Redis
 
 
 _made: dict[int, Resources] = {}
@@ -203,7 +204,8 @@ def _make(settings: Settings) -> Resources:
         ),
         metrics=metrics,
         gate=Gate(client),
-        ledger=Ledger(client),
+        recoveries=Recoveries(client),
+        client=client,
     )
 
 

@@ -1,27 +1,24 @@
-"""The tasks: thin shells over ``reconciler.operations``, around which ``workers.running`` is.
-
-Each settles its unit in the sweep's ledger however it ends.
-"""
+"""The tasks: thin shells over ``reconciler.sweeping``, around which ``workers.running`` is."""
 
 from __future__ import annotations
 
+import secrets
+import time
 from datetime import datetime
 from typing import Any
 
 import structlog
 from celery import Task
 
-from reconciler.domain.codes import Code
 from reconciler.domain.model import moment
 from reconciler.errors import ReconcilerError, UnknownOrchestrationError, UsageError
-from reconciler.operations.context import Evaluation, ReleaseResult, Stuck
-from reconciler.operations.counts import Counts
-from reconciler.operations.coverage import Coverage
+from reconciler.operations.context import Evaluation
 from reconciler.operations.summary import TOTAL_FAILURE
+from reconciler.sweeping.inline import could_not_read
 from workers import sweeping
 from workers.application import app
-from workers.arguments import cursor_from, predecessors
-from workers.names import ACTIVE, EVALUATE, RELEASE, SEGMENT, SWEEP
+from workers.arguments import predecessors, segment_task_from
+from workers.names import EVALUATE, RELEASE, SEGMENT, SWEEP
 from workers.resources import Resources
 from workers.running import (
     OPTIONS,
@@ -42,26 +39,39 @@ def sweep(
     task: Task[..., Any],
     report: bool = False,  # noqa: FBT001, FBT002 - a message's
     full: bool = False,  # noqa: FBT001, FBT002 - a message's
+    sweep_id: str | None = None,
+    by_hand: bool = True,  # noqa: FBT001, FBT002 - a message's
 ) -> dict[str, Any]:
-    """Start a sweep: one task for each segment. Steps aside for one that is still at work.
+    """Ask for what a sweep still lacks: segments to read, orchestrations to evaluate."""
 
-    Only a sweep by the index may begin beside a full scan.
-    """
-    sweep_id = str(task.request.id)
-
-    def gave_up(held: Resources, error: ReconcilerError) -> None:
-        held.metrics.increment("reconciler_sweeps_total", outcome="failed")
-        held.metrics.increment("reconciler_sweep_failures_total", extent="total")
-        held.metrics.increment("reconciler_errors_total", kind=error.kind)
+    def gave_up(resources: Resources, error: ReconcilerError) -> None:
+        metrics = resources.metrics
+        metrics.increment("reconciler_sweeps_total", outcome="failed")
+        metrics.increment("reconciler_sweep_failures_total", extent="total")
+        metrics.increment("reconciler_errors_total", kind=error.kind)
         log.error(
             "orch.sweep.failed", error_id=TOTAL_FAILURE, error_kind=error.kind, detail=str(error)
         )
-        held.ledger.fail(sweep_id, mode=sweeping.mode_of(held, report=report))
 
-    def work(held: Resources) -> dict[str, Any]:
-        return sweeping.start(held, sweep_id, report=report, full=full)
+    def work(resources: Resources) -> dict[str, Any]:
+        name = checked_sweep(sweep_id) or str(task.request.id)
+        sweeper = sweeping.sweeper_of(resources, name, report=report)
+        asked = sweeper.ask(
+            name,
+            full=full,
+            by_hand=by_hand,
+            workers=sweeping.count_sweeping_processes,
+        )
+        if asked is None:
+            return {"sweep_id": name, "outcome": "nothing to do: another sweep has just begun"}
+        return {
+            "sweep_id": name,
+            "outcome": "asked" if asked.summary is None else "nothing to do: it has ended",
+            "mode": asked.mode,
+            "segments": asked.segments,
+        }
 
-    return run(task, work, gave_up, sweep_id=sweep_id)
+    return run(task, work, gave_up, sweep_id=sweep_id or task.request.id)
 
 
 # -- one step of a segment
@@ -70,40 +80,36 @@ def sweep(
 @app.task(name=SEGMENT, base=ReconcilerTask, **OPTIONS)
 def sweep_segment(
     task: Task[..., Any],
-    cursor: dict[str, Any],
+    segment: dict[str, Any],
+    sweep_id: str,
+    since: float,
     report: bool = False,  # noqa: FBT001, FBT002 - a message's
 ) -> dict[str, Any]:
     """Read a step of a segment, nominate, and hand the rest of it on."""
-    return _read_step(task, cursor, Coverage.FULL, report=report)
+    asked = segment_task_from(segment, sweep_id, since)
 
+    def gave_up(resources: Resources, error: ReconcilerError) -> None:
+        if asked is not None:
+            state = sweeping.state_of(resources, sweep_id, report=report)
+            could_not_read(resources.reconciler, state, asked, error)
 
-@app.task(name=ACTIVE, base=ReconcilerTask, **OPTIONS)
-def sweep_active(
-    task: Task[..., Any],
-    cursor: dict[str, Any],
-    report: bool = False,  # noqa: FBT001, FBT002 - a message's
-) -> dict[str, Any]:
-    """Read a step of what an index shows of a segment, nominate, and hand the rest of it on."""
-    return _read_step(task, cursor, Coverage.ACTIVE, report=report)
+    def work(resources: Resources) -> dict[str, Any]:
+        if asked is None:
+            raise MalformedMessageError(f"not a segment: {segment!r:.200}")
+        sweeper = sweeping.sweeper_of(resources, sweep_id, report=report)
+        ends = time.monotonic() + sweeping.STEP_SECONDS
+        result = sweeper.read(asked, secrets.token_hex(8), lambda: time.monotonic() >= ends)
+        sweeping.end_if_idle(resources, sweeper)
+        if result is None:
+            return {"outcome": "nothing to do: it has been read, or somebody is reading it"}
+        return {
+            "outcome": "handed on" if result.handed_on else "read to its end",
+            "segment": asked.segment.label,
+            "rows": result.counts.rows_scanned,
+            "nominated": result.nominated,
+        }
 
-
-def _read_step(
-    task: Task[..., Any], cursor: object, coverage: Coverage, *, report: bool
-) -> dict[str, Any]:
-    at = cursor_from(cursor)
-
-    def gave_up(held: Resources, error: ReconcilerError) -> None:
-        if at is not None:
-            held.metrics.increment("reconciler_errors_total", kind=error.kind)
-            log.error("orch.sweep.failed", error_kind=error.kind, detail=str(error))
-            sweeping.settle(held, at.sweep_id, sweeping.unit_of(at), Counts(errors=1), unread=True)
-
-    def work(held: Resources) -> dict[str, Any]:
-        if at is None:
-            raise MalformedMessageError(f"not a place in a segment: {cursor!r:.200}")
-        return sweeping.step(held, at, coverage, report=report)
-
-    ids = {} if at is None else {"sweep_id": at.sweep_id, "segment": at.segment}
+    ids = {} if asked is None else {"sweep_id": sweep_id, "segment": asked.segment.label}
     return run(task, work, gave_up, **ids)
 
 
@@ -115,51 +121,45 @@ def evaluate_orchestration(
     task: Task[..., Any],
     orchestration_id: str,
     sweep_id: str | None = None,
+    since: float | None = None,
     report: bool = False,  # noqa: FBT001, FBT002 - a message's
 ) -> dict[str, Any]:
-    """Look at one orchestration closely, and repair it. By hand: any time, any number of times."""
-    unit = sweeping.unit_of_evaluation(orchestration_id)
+    """Evaluate one orchestration, and repair it. By hand: any time, any number of times."""
 
-    def work(held: Resources) -> dict[str, Any]:
+    def work(resources: Resources) -> dict[str, Any]:
         checked("orchestration_id", orchestration_id)
+        sweeper = sweeping.sweeper_of(resources, checked_sweep(sweep_id), report=report)
         try:
-            evaluation = held.reconciler.evaluate(
-                orchestration_id,
-                sweep_id=checked_sweep(sweep_id),
-                report=report,
-                release=sweeping.dispatch(held, in_sweep=sweep_id is not None),
-            )
+            evaluation = sweeper.evaluate(orchestration_id, sweep_id, since)
         except UnknownOrchestrationError as error:
             if sweep_id is None:
                 raise
-            sweeping.settle(held, sweep_id, unit, Counts())
+            sweeping.end_if_idle(resources, sweeper)
             return {"outcome": "it is gone", "detail": str(error)}
-        _remember(held, evaluation)
-        sweeping.settle(held, sweep_id, unit, evaluation.counts, stuck=evaluation.stuck)
+        sweeping.end_if_idle(resources, sweeper)
+        if evaluation is None:
+            return {"outcome": "nothing to do: it has been evaluated"}
+        _remember(resources, evaluation)
         return _shown(evaluation)
 
-    def gave_up(held: Resources, error: ReconcilerError) -> None:
+    def gave_up(resources: Resources, error: ReconcilerError) -> None:
         if isinstance(error, UsageError):
-            sweeping.settle(held, sweep_id, unit, Counts(errors=1))
             return
-        counts = held.reconciler.could_not_check(
-            orchestration_id, error, sweep_id or str(task.request.id)
-        )
-        # It is listed like all that is stuck: later sweeps look at it again, wherever it is found.
-        stuck = Stuck(orchestration_id, None, Code.CHECK_FAILED.value, str(error), None)
-        sweeping.settle(held, sweep_id, unit, counts, stuck=(stuck,))
+        sweeper = sweeping.sweeper_of(resources, sweep_id, report=report)
+        sweeper.could_not_evaluate(orchestration_id, error, sweep_id or str(task.request.id))
+        sweeping.end_if_idle(resources, sweeper)
 
     return run(task, work, gave_up, orchestration_id=orchestration_id, sweep_id=sweep_id)
 
 
-def _remember(held: Resources, evaluation: Evaluation) -> None:
+def _remember(resources: Resources, evaluation: Evaluation) -> None:
     for action in evaluation.actions:
         if action.repaired:
             ids = {
                 "orchestration_id": evaluation.orchestration_id,
                 "sub_issue_id": action.sub_issue_id,
             }
-            held.ledger.record_recovery(action.code, ids, action.stranded_seconds)
+            resources.recoveries.add(action.code, ids, action.stranded_seconds)
 
 
 def _shown(evaluation: Evaluation) -> dict[str, Any]:
@@ -187,68 +187,52 @@ def release_child(
     sweep_id: str | None = None,
     depends_on: list[str] | None = None,
     due_since: str | None = None,
-    idempotency_key: str | None = None,
 ) -> dict[str, Any]:
     """Release one child, if it is due. By hand: at any time, any number of times."""
     ids = {"orchestration_id": orchestration_id, "sub_issue_id": sub_issue_id}
-    unit = f"release:{idempotency_key}"
 
-    def work(held: Resources) -> dict[str, Any]:
-        since = moment(checked("due_since", due_since)) if due_since is not None else None
-        result = held.reconciler.release(
+    def work(resources: Resources) -> dict[str, Any]:
+        since = _due(due_since)
+        sweeper = sweeping.sweeper_of(resources, checked_sweep(sweep_id), report=False)
+        result = sweeper.release(
             checked("orchestration_id", orchestration_id),
             checked("sub_issue_id", sub_issue_id),
-            sweep_id=checked_sweep(sweep_id),
+            sweep_id=sweep_id,
             depends_on=predecessors(depends_on),
             due_since=since,
-            dispatch=sweeping.dispatch(held, in_sweep=sweep_id is not None),
         )
         if result.outcome in {"released", "adopted", "reinvoked"} and result.applied:
-            latency = _stranded_seconds(since, held.reconciler.clock())
-            held.ledger.record_recovery("lost_release", ids, latency)
-        sweeping.settle(held, sweep_id, unit, result.counts, stuck=_left(ids, result))
+            latency = _stranded_seconds(since, resources.reconciler.clock())
+            resources.recoveries.add("lost_release", ids, latency)
+        sweeping.end_if_idle(resources, sweeper)
         return {
             "outcome": result.outcome,
             **({"task_id": result.task_id} if result.task_id else {}),
             **({"detail": result.detail} if result.detail else {}),
         }
 
-    def gave_up(held: Resources, error: ReconcilerError) -> None:
+    def gave_up(resources: Resources, error: ReconcilerError) -> None:
         if isinstance(error, UsageError):
-            sweeping.settle(held, sweep_id, unit, Counts(errors=1))
-        else:
-            _release_failed(held, ids, sweep_id, unit, error)
+            return
+        resources.metrics.increment("reconciler_releases_total", outcome="failed")
+        resources.metrics.increment("reconciler_errors_total", kind=error.kind)
+        log.error("orch.child.release_failed", error_kind=error.kind, detail=str(error))
+        sweeper = sweeping.sweeper_of(resources, sweep_id, report=False)
+        sweeper.could_not_release(
+            orchestration_id,
+            sub_issue_id,
+            error,
+            sweep_id=sweep_id,
+            due_since=moment(due_since),
+        )
+        sweeping.end_if_idle(resources, sweeper)
 
     return run(task, work, gave_up, **ids, sweep_id=sweep_id)
 
 
-def _release_failed(
-    held: Resources,
-    ids: dict[str, str],
-    sweep_id: str | None,
-    unit: str,
-    error: ReconcilerError,
-) -> None:
-    held.metrics.increment("reconciler_releases_total", outcome="failed")
-    held.metrics.increment("reconciler_errors_total", kind=error.kind)
-    log.error("orch.child.release_failed", error_kind=error.kind, detail=str(error))
-    stuck = Stuck(ids["orchestration_id"], ids["sub_issue_id"], "lost_release", str(error), None)
-    counts = Counts(errors=1, stuck={"lost_release": 1}, oldest_stuck_seconds={"lost_release": 0.0})
-    sweeping.settle(held, sweep_id, unit, counts, stuck=(stuck,))
+def _due(due_since: object) -> datetime | None:
+    return None if due_since is None else moment(checked("due_since", due_since))
 
 
 def _stranded_seconds(since: datetime | None, now: datetime) -> float | None:
     return None if since is None else max(0.0, (now - since).total_seconds())
-
-
-def _left(ids: dict[str, str], result: ReleaseResult) -> tuple[Stuck, ...]:
-    return tuple(
-        Stuck(
-            ids["orchestration_id"],
-            ids["sub_issue_id"],
-            code,
-            result.detail,
-            result.counts.oldest_stuck_seconds.get(code),
-        )
-        for code in result.counts.stuck
-    )

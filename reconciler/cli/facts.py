@@ -5,23 +5,34 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from reconciler.errors import ReconcilerError, StoreUnavailableError
 from reconciler.observability.metrics import QUEUES
+from reconciler.operations.context import count_stuck
+from reconciler.operations.scan import Scope
 from reconciler.settings import Settings
+from reconciler.sweeping.cron import recorded_state
+from reconciler.sweeping.segments import NEVER
+from reconciler.sweeping.state import SweepState
 
 if TYPE_CHECKING:
     import redis
 
     from reconciler.operations.reconciler import Reconciler
-    from reconciler.stores.sweeps import Recorded
-    from workers.ledger import Open
+    from reconciler.sweeping.records import Records
 
 HOUR_SECONDS, DAY_SECONDS = 3600, 86_400
+MAX_STUCK_SHOWN = 1000
 PATIENCE_SECONDS = 6.0
 """How long tables and broker are waited for, together: a container's health check does not wait."""
+
+_MIN_SWEEP_SECONDS = 30
+"""Time that a sweep may take, however short the interval is."""
+
+_CLOCK_SKEW_SECONDS = 5.0
+_SCOPES = {"active": "active work", "table": "the whole table"}
 
 _PROBE_TASK = "00000000000000000000000000"
 """A task that does not exist; asking for it shows whether TaskTable answers."""
@@ -31,10 +42,10 @@ _PROBE_TASK = "00000000000000000000000000"
 class Facts:
     """The state of the backstop; times in epoch seconds, ages in seconds.
 
-    ``full_scan_interval_seconds``: None where every sweep is a full scan. ``last_full``: the last
-    complete one of those. ``beside``: a sweep by the index at work beside a full scan
-    (``at_work``). ``without_broker``: sweeps run from cron, and what is known of them stands in the
-    table.
+    ``covered``: scope → everything that was overdue by then has been looked at; 0: unknown.
+    ``full_scan_interval_seconds``: None where every sweep reads the whole table.
+    ``stuck_counts``, ``oldest_seconds``: code → how many are stuck, and the age of the oldest.
+    ``without_broker``: sweeps run from cron, and their state is in the table.
     """
 
     now: float
@@ -42,10 +53,12 @@ class Facts:
     repair_mode: str
     last: dict[str, Any] | None = None
     last_complete: dict[str, Any] | None = None
-    last_full: dict[str, Any] | None = None
+    covered: dict[str, float] = field(default_factory=dict)
     full_scan_interval_seconds: int | None = None
-    at_work: dict[str, Any] | None = None
-    beside: dict[str, Any] | None = None
+    at_work: list[dict[str, Any]] = field(default_factory=list)
+    awaiting_evaluation: int = 0
+    stuck_counts: dict[str, int] = field(default_factory=dict)
+    oldest_seconds: dict[str, float] = field(default_factory=dict)
     stuck: list[dict[str, Any]] = field(default_factory=list)
     recoveries: list[dict[str, Any]] = field(default_factory=list)
     queues: dict[str, int] = field(default_factory=dict)
@@ -56,24 +69,24 @@ class Facts:
     table_problem: str | None = None
     eviction_policy: str | None = None
 
-    @property
-    def age_seconds(self) -> float | None:
-        """How long ago the last complete sweep ended; None when there was none."""
-        return self._age(self.last_complete)
+    def age_of(self, scope: str) -> float | None:
+        """Return how long ago a scope was covered last; None while that is unknown.
+
+        A time in the future is never fresh.
+        """
+        as_of = self.covered.get(scope, NEVER)
+        return self.now - as_of if NEVER < as_of <= self.now + _CLOCK_SKEW_SECONDS else None
 
     @property
-    def full_scan_age_seconds(self) -> float | None:
-        """How long ago the last full scan ended; None when there was none."""
-        return self._age(self.last_full)
+    def limit_seconds(self) -> float:
+        """How old the coverage of active work may get: an interval, and the time of a sweep."""
+        return self.interval_seconds + max(self.interval_seconds, _MIN_SWEEP_SECONDS)
 
     @property
-    def full_scan_late(self) -> bool:
-        """Whether what only a full scan finds has gone unlooked for, for too long."""
-        every, since = self.full_scan_interval_seconds, self.full_scan_age_seconds
-        return every is not None and since is not None and since > 2 * every + self.interval_seconds
-
-    def _age(self, summary: dict[str, Any] | None) -> float | None:
-        return None if summary is None else max(0.0, self.now - float(summary["ended_at"]))
+    def table_limit_seconds(self) -> float:
+        """How old the coverage of the whole table may get."""
+        every = self.full_scan_interval_seconds
+        return self.limit_seconds if every is None else 2 * every + self.interval_seconds
 
     @property
     def problem(self) -> str | None:
@@ -84,31 +97,17 @@ class Facts:
             return f"the tables cannot be read: {self.table_problem}"
         if self.eviction_policy is not None:
             return self._evicting(self.eviction_policy)
-        if self.age_seconds is None:
-            return "no sweep has ever completed"
-        if self.age_seconds > 2 * self.interval_seconds:
-            return (
-                f"the last complete sweep ended {self.age_seconds:.0f} s ago, "
-                f"more than twice the interval of {self.interval_seconds} s"
-            )
-        if self.full_scan_late:
-            return (
-                f"the last full scan ended {self.full_scan_age_seconds:.0f} s ago, "
-                f"more than twice FULL_SCAN_INTERVAL_SECONDS ({self.full_scan_interval_seconds} s)"
-            )
+        limits = {"active": self.limit_seconds, "table": self.table_limit_seconds}
+        for scope, limit in limits.items():
+            age = self.age_of(scope)
+            if age is None:
+                return f"the coverage of {_SCOPES[scope]} is unknown: it was never read to its end"
+            if age > limit:
+                return (
+                    f"{_SCOPES[scope]} is covered as of {age:.0f} s ago; it should be "
+                    f"{limit:.0f} s at most"
+                )
         return None
-
-    # -- of the last complete sweep
-
-    @property
-    def stuck_counts(self) -> dict[str, int]:
-        """Code → how many were stuck after the last complete sweep."""
-        return dict((self.last_complete or {}).get("stuck", {}))
-
-    @property
-    def oldest_seconds(self) -> dict[str, float]:
-        """Code → the age of the oldest of them, when that sweep ended."""
-        return dict((self.last_complete or {}).get("oldest_stuck_seconds", {}))
 
     # -- of the recoveries
 
@@ -170,20 +169,13 @@ def _see_without_broker(known: dict[str, Any], *, asked_for: bool) -> None:
     A broker that was never asked for is no problem when it is not there, and one that happens to
     be there knows of no sweep.
     """
-    recorded: Recorded | None = known.pop("recorded", None)
-    if recorded is None:
+    recorded: dict[str, Any] = known.pop("recorded", {})
+    if recorded.get("last") is None:
         return
     if not asked_for:
         known.pop("broker_problem", None)
     if known.get("last") is None and "broker_problem" not in known:
-        known |= {
-            "without_broker": True,
-            "last": recorded.last,
-            "last_complete": recorded.last_complete,
-            "last_full": recorded.last_full,
-            "stuck": recorded.stuck,
-            "eviction_policy": None,
-        }
+        known |= {"without_broker": True, "eviction_policy": None, **recorded}
 
 
 class _Part:
@@ -221,40 +213,50 @@ def _read_tables(reconciler: Reconciler) -> dict[str, Any]:
     pause = reconciler.paused()
     if _PROBE_TASK not in reconciler.tasks.read([_PROBE_TASK], consistent=False):
         raise StoreUnavailableError("the task table gave no answer for want of capacity")
-    known: dict[str, Any] = {"recorded": reconciler.sweeps.recorded()}
+    recorded = recorded_state(reconciler.sweeps, lambda: reconciler.clock().timestamp())
+    known: dict[str, Any] = {"recorded": _read_state(recorded)}
     if pause is not None:
         known["paused"] = {"since": pause.since, "by": pause.by, "reason": pause.reason}
     return known
 
 
 def _read_broker(client: redis.Redis, *, details: bool) -> dict[str, Any]:
-    from workers.ledger import Ledger  # noqa: PLC0415 - start-up time
+    from workers.broker_records import BrokerRecords  # noqa: PLC0415 - start-up time
+    from workers.recoveries import Recoveries  # noqa: PLC0415
 
-    ledger = Ledger(client)
-    known: dict[str, Any] = {
-        "last": ledger.last(),
-        "last_complete": ledger.last(complete=True),
-        "last_full": ledger.last_full(),
+    known = {
+        **_read_state(BrokerRecords(client)),
         "eviction_policy": eviction_policy(client),
     }
     if details:
-        known["at_work"] = _at_work(ledger.current())
-        known["beside"] = _at_work(ledger.beside())
-        known["stuck"] = ledger.last_stuck()
-        known["recoveries"] = ledger.recoveries(DAY_SECONDS)
+        known["recoveries"] = Recoveries(client).list_since(time.time() - DAY_SECONDS)
         known["queues"] = {queue: _length(client, queue) for queue in QUEUES}
         known["workers"] = _workers()
     return known
 
 
-def _at_work(found: Open | None) -> dict[str, Any] | None:
-    if found is None:
-        return None
+def _read_state(records: Records) -> dict[str, Any]:
+    """Return the facts that the state of sweeps holds, in the broker or in the table."""
+    seen = SweepState(records).overview()
+    stuck = seen.list_stuck()
+    counts = count_stuck(stuck)
     return {
-        "sweep_id": found.sweep_id,
-        "age_seconds": round(max(0.0, time.time() - found.started_at), 1),
-        "idle_seconds": round(found.idle_seconds, 1),
-        "open_units": found.units,
+        "last": seen.last(),
+        "last_complete": seen.last(complete=True),
+        "covered": {scope.value: seen.covered_as_of(scope) for scope in Scope},
+        "at_work": [
+            {
+                "sweep_id": sweep.sweep_id,
+                "age_seconds": round(max(0.0, seen.now - sweep.started_at), 1),
+                "segments": sweep.segments,
+                "segments_left": seen.count_unread(sweep),
+            }
+            for sweep in seen.at_work()
+        ],
+        "awaiting_evaluation": sum(bool(known.waiting) for known in seen.known.values()),
+        "stuck_counts": dict(counts.stuck),
+        "oldest_seconds": dict(counts.oldest_stuck_seconds),
+        "stuck": [asdict(entry) for entry in stuck[:MAX_STUCK_SHOWN]],
     }
 
 

@@ -57,13 +57,12 @@ def _grid(facts: Facts) -> Table:
 
 def _facts(facts: Facts) -> Iterator[tuple[str, Text]]:
     if facts.broker_problem is None:
+        yield "covered", _covered(facts)
         yield "sweep", _sweep(facts)
-        if facts.full_scan_interval_seconds is not None:
-            yield "full scan", _full_scan(facts, facts.full_scan_interval_seconds)
-        if facts.at_work is not None:
-            yield "at work", _at_work(facts.at_work)
-        if facts.beside is not None:
-            yield "beside it", _at_work(facts.beside)
+        for sweep in facts.at_work:
+            yield "at work", _at_work(sweep)
+        if facts.awaiting_evaluation:
+            yield "to evaluate", Text(f"{facts.awaiting_evaluation} orchestrations")
     yield "mode", _mode(facts)
     if facts.without_broker:
         yield "workers", Text("none: there is no broker, and sweeps run by themselves")
@@ -77,46 +76,40 @@ def _facts(facts: Facts) -> Iterator[tuple[str, Text]]:
         yield "recovered", _recovered(facts)
 
 
+def _covered(facts: Facts) -> Text:
+    """Say how far coverage reaches: of active work, and with an index of the whole table."""
+    said = _covered_scope(facts, "active", facts.limit_seconds)
+    if facts.full_scan_interval_seconds is not None:
+        said.append("; the whole table ")
+        said.append_text(_covered_scope(facts, "table", facts.table_limit_seconds))
+    return said
+
+
+def _covered_scope(facts: Facts, scope: str, limit: float) -> Text:
+    age = facts.age_of(scope)
+    if age is None:
+        return Text("unknown: not all of it has been read yet", "bold red")
+    return Text(f"as of {theme.age(age)} ago", "bold red" if age > limit else "")
+
+
 def _sweep(facts: Facts) -> Text:
-    if facts.last_complete is None or facts.age_seconds is None:
-        return Text("none has ever completed", "bold red")
-    late = facts.age_seconds > 2 * facts.interval_seconds
-    said = Text.assemble(
-        (f"complete {theme.age(facts.age_seconds)} ago", "bold red" if late else ""),
-        f", one every {theme.age(facts.interval_seconds)}",
-    )
-    done = facts.last_complete
-    took = theme.age(done["duration_seconds"])
-    active = "active " if done.get("coverage") == "active" else ""
-    said.append(f"; {done['rows_scanned']} {active}rows in {took}", _QUIET)
-    if facts.last is not None and not facts.last["complete"]:
-        said.append("; the last one did NOT complete", "bold red")
+    last = facts.last
+    if last is None:
+        return Text(f"none has ended; one every {theme.age(facts.interval_seconds)}", "yellow")
+    ago = theme.age(max(0.0, facts.now - last["ended_at"]))
+    said = Text(f"ended {ago} ago, one every {theme.age(facts.interval_seconds)}")
+    said.append(f"; {last['rows_scanned']} rows in {theme.age(last['duration_seconds'])}", _QUIET)
+    if not last["complete"]:
+        said.append("; it did NOT complete", "bold red")
     return said
 
 
-def _full_scan(facts: Facts, every: int) -> Text:
-    if facts.last_full is None or facts.full_scan_age_seconds is None:
-        return Text("none has ever completed; the next sweep is one", "yellow")
-    return Text.assemble(
-        (
-            f"complete {theme.age(facts.full_scan_age_seconds)} ago",
-            "bold red" if facts.full_scan_late else "",
-        ),
-        f", one every {theme.age(every)}",
-        (f"; {facts.last_full['rows_scanned']} rows", _QUIET),
-        ("; the sweeps between go by the index", _QUIET),
+def _at_work(sweep: dict[str, Any]) -> Text:
+    read = sweep["segments"] - sweep["segments_left"]
+    return Text(
+        f"{sweep['sweep_id']} for {theme.age(sweep['age_seconds'])}, "
+        f"{read} of {sweep['segments']} segments read"
     )
-
-
-def _at_work(current: dict[str, Any]) -> Text:
-    said = Text(
-        f"{current['sweep_id']} for {theme.age(current['age_seconds'])}, "
-        f"{current['open_units']} parts of it open"
-    )
-    if current["idle_seconds"] > theme.MINUTE:
-        idle = theme.age(current["idle_seconds"])
-        said.append(f"; nothing heard of it for {idle}", "bold red")
-    return said
 
 
 def _mode(facts: Facts) -> Text:
@@ -165,7 +158,7 @@ _GROUPS = (
 
 def _stuck(facts: Facts, *, unicode: bool) -> Iterator[RenderableType]:
     counts = facts.stuck_counts
-    if facts.last_complete is None:
+    if facts.last is None:
         yield Text("Nothing is known of what is stuck.", "yellow")
         return
     if not counts:

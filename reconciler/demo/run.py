@@ -37,8 +37,9 @@ from reconciler.embedded.valkey import valkey_server
 from reconciler.errors import ReconcilerError
 from reconciler.operations.counts import REPAIRS
 from reconciler.settings import Settings, load_settings
+from reconciler.sweeping.state import SweepState
 from reconciler.tables import create_tables_of
-from workers.ledger import Ledger
+from workers.broker_records import BrokerRecords
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -93,7 +94,7 @@ class Stage:
     platform: Platform
     client: DynamoDBClient
     supervisor: Supervisor
-    ledger: Ledger
+    state: SweepState
     flower: Flower
     observer: Observer
     environment: dict[str, str]
@@ -167,14 +168,14 @@ def staged(plan: Plan, directory: Path, say: Say) -> Iterator[Stage]:
         stack.callback(supervisor.stop)
         say("starting two beats, two worker processes and Flower")
         flower = _start(supervisor, environment)
-        ledger = Ledger(redis.Redis.from_url(settings.celery_broker_url))
+        state = SweepState(BrokerRecords(redis.Redis.from_url(settings.celery_broker_url)))
         stage = Stage(
             plan=plan,
             settings=settings,
             platform=platform,
             client=client,
             supervisor=supervisor,
-            ledger=ledger,
+            state=state,
             flower=flower,
             observer=Observer(Patience.of(settings)),
             environment=environment,
@@ -202,7 +203,7 @@ def _start(supervisor: Supervisor, environment: dict[str, str]) -> Flower:
 
 def _await_first_sweep(stage: Stage) -> None:
     deadline = time.monotonic() + _START_SECONDS
-    while stage.ledger.last(complete=True) is None:
+    while stage.state.overview().last(complete=True) is None:
         _check(stage)
         if time.monotonic() > deadline:
             tail = stage.supervisor.children["worker"].tail()
@@ -274,7 +275,7 @@ def _settled(stage: Stage) -> bool:
 
 
 def _note_sweeps(stage: Stage) -> None:
-    for summary in stage.ledger.ended():
+    for summary in stage.state.overview().list_ended():
         if summary["sweep_id"] in stage.sweeps:
             continue
         stage.swept_at = float(summary["ended_at"])

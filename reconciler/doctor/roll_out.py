@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterable, Iterator
 
 from reconciler.doctor.findings import Finding, ok, warning
-from reconciler.doctor.workers import judge_last_sweep
+from reconciler.doctor.workers import judge_coverage
 from reconciler.errors import ReconcilerError, RepoUnusableError
 from reconciler.settings import Settings
 from reconciler.stores.control import ControlStore
 from reconciler.stores.repos import RepoStore
 from reconciler.stores.sweeps import SweepStore
+from reconciler.sweeping.cron import recorded_state
 
 _ALIKE = 0.88
 _REPO = re.compile(r"[^/\s]+/[^/\s]+")
@@ -85,9 +86,8 @@ def _extent(settings: Settings) -> str:
 def examine_cron(settings: Settings, sweeps: SweepStore) -> Iterator[Finding]:
     """Say when a sweep without a broker last completed; reads a row."""
     try:
-        recorded = sweeps.recorded()
+        records = recorded_state(sweeps, time.time)
     except ReconcilerError:
         return
-    last = recorded.last_complete if recorded is not None else None
     advice = "have cron run `reconciler sweep --inline`"
-    yield judge_last_sweep(settings, last, advice, time.time())
+    yield judge_coverage(settings, records, advice)

@@ -5,12 +5,15 @@ On a first hour there are none yet, so their absence is a warning.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.doctor.findings import Finding, failure, ok, warning
+from reconciler.operations.scan import Scope
 from reconciler.settings import Settings
+from reconciler.sweeping.records import Records
+from reconciler.sweeping.segments import NEVER
+from reconciler.sweeping.state import SweepState
 from reconciler.version import describe
 
 if TYPE_CHECKING:
@@ -71,24 +74,26 @@ def judge_workers(
 def _sweeps(settings: Settings) -> Iterator[Finding]:
     import redis  # noqa: PLC0415 - start-up time
 
-    from workers.ledger import Ledger  # noqa: PLC0415
+    from workers.broker_records import BrokerRecords  # noqa: PLC0415
 
     client: redis.Redis = redis.Redis.from_url(
         settings.celery_broker_url,
         socket_timeout=_SOCKET_SECONDS,
         socket_connect_timeout=_SOCKET_SECONDS,
     )
-    yield judge_last_sweep(settings, Ledger(client).last(complete=True), _ASK_BEAT, time.time())
+    yield judge_coverage(settings, BrokerRecords(client), _ASK_BEAT)
 
 
-def judge_last_sweep(
-    settings: Settings, last: Mapping[str, Any] | None, advice: str, now: float
-) -> Finding:
-    """Judge when the last complete sweep ended; ``advice`` is for where there was none."""
-    if last is None:
+def judge_coverage(settings: Settings, records: Records, advice: str) -> Finding:
+    """Judge how far coverage reaches; ``advice`` is for where no sweep has ever covered all."""
+    seen = SweepState(records).overview()
+    as_of = seen.covered_as_of(Scope.ACTIVE)
+    if as_of == NEVER:
         return warning(CHECK, "sweeps", "none has ever completed", advice)
-    age = max(0.0, now - float(last["ended_at"]))
-    said = f"the last complete one ended {age:.0f} s ago"
+    age = seen.now - as_of
+    found = f"active work is covered as of {age:.0f} s ago"
     if age > 2 * settings.sweep_interval_seconds:
-        return warning(CHECK, "sweeps", said, "see `reconciler status`; is beat, or cron, running?")
-    return ok(CHECK, "sweeps", said)
+        return warning(
+            CHECK, "sweeps", found, "see `reconciler status`; is beat, or cron, running?"
+        )
+    return ok(CHECK, "sweeps", found)

@@ -21,6 +21,9 @@ Labels = tuple[tuple[str, str], ...]
 SWEEP_OUTCOMES = ("complete", "incomplete", "overlapped", "failed")
 """How a sweep can end: the label values of ``reconciler_sweeps_total{outcome}``."""
 
+SCOPES = ("active", "table")
+"""What coverage is of: active work, and the whole table. Without an index they are the same."""
+
 RELEASE_OUTCOMES = (
     "released",
     "adopted",
@@ -41,12 +44,11 @@ RELEASE_OUTCOMES = (
 TASK_NAMES = (
     "reconciler.sweep",
     "reconciler.sweep_segment",
-    "reconciler.sweep_active",
     "reconciler.evaluate_orchestration",
     "reconciler.release_child",
 )
 
-RECOVERY_CODES = (
+BOUNDED_CODES = (
     Code.LOST_RELEASE.value,
     Code.LOST_TERMINAL.value,
     Code.LOST_SKIP.value,
@@ -54,9 +56,11 @@ RECOVERY_CODES = (
     Code.UNSTARTED_TASK.value,
     Code.MISSING_TASK_ID.value,
     Code.LOST_RECOVERY.value,
-    Code.LOST_UNSKIP.value,
     "unsettled_parent",
 )
+"""The codes that the reconciler repairs by itself: those of ``reconciler_repair_bound_seconds``."""
+
+RECOVERY_CODES = (*BOUNDED_CODES, Code.LOST_UNSKIP.value)
 """The codes that can be recovered from: those of ``reconciler_recoveries_total{code}``."""
 
 MODES = ("repair", "report", "paused")
@@ -65,7 +69,7 @@ MODES = ("repair", "report", "paused")
 EXTENTS = ("total", "partial")
 """How much of a sweep failed: as ``RECONCILER_TOTAL_FAILURE`` and ``…_PARTIAL_FAILURE`` say it."""
 
-QUEUES = ("sweep", "sweep-full", "release")
+QUEUES = ("sweep", "release")
 """The queues of Celery (``celeryconfig.py``)."""
 
 TABLE_OPERATIONS: Mapping[str, tuple[str, ...]] = {
@@ -120,14 +124,11 @@ METRICS: Mapping[str, Metric] = {
             buckets=DURATION_BUCKETS_SECONDS,
         ),
         Metric(
-            "reconciler_last_complete_sweep_timestamp_seconds",
+            "reconciler_covered_as_of_timestamp_seconds",
             "gauge",
-            "When the last sweep that read every segment to its end finished (epoch seconds)",
-        ),
-        Metric(
-            "reconciler_last_full_scan_timestamp_seconds",
-            "gauge",
-            "When the last complete sweep that read the whole table finished (epoch seconds)",
+            "Whatever was overdue by then has been looked at (epoch seconds; 0: unknown)",
+            ("scope",),
+            {"scope": SCOPES},
         ),
         Metric(
             "reconciler_sweep_failures_total",
@@ -152,21 +153,21 @@ METRICS: Mapping[str, Metric] = {
         Metric(
             "reconciler_stuck_children",
             "gauge",
-            "What is stuck after the last complete sweep, by code",
+            "What is known to be stuck, by code",
             ("code",),
             {"code": STUCK_CODES},
         ),
         Metric(
             "reconciler_oldest_stuck_seconds",
             "gauge",
-            "Age of the oldest of what is stuck after the last complete sweep, by code",
+            "Age of the oldest of what is known to be stuck, by code",
             ("code",),
             {"code": STUCK_CODES},
         ),
         Metric(
             "reconciler_stuck_work",
             "gauge",
-            "All that is stuck after the last complete sweep, over_budget left out",
+            "All that is known to be stuck, over_budget left out",
         ),
         Metric(
             "reconciler_recoveries_total",
@@ -236,15 +237,15 @@ EXPORTED: Mapping[str, Metric] = {
         Metric(
             "reconciler_full_scan_interval_seconds",
             "gauge",
-            "How often a full scan should run: FULL_SCAN_INTERVAL_SECONDS where there is an index, "
-            "else as often as a sweep",
+            "How often the whole table should be read: FULL_SCAN_INTERVAL_SECONDS with an index, "
+            "else as often as a sweep runs",
         ),
         Metric(
             "reconciler_repair_bound_seconds",
             "gauge",
             "How old what is stuck under a code can get while the backstop does its work",
             ("code",),
-            {"code": RECOVERY_CODES},
+            {"code": BOUNDED_CODES},
         ),
     )
 }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Self
 
 from reconciler.stores.dynamodb import Consumed
 
@@ -23,6 +23,10 @@ INTEGERS = (
     "errors",
 )
 """The integer fields of a sweep's summary, in its order."""
+
+_UNITS = ("read_units", "write_units")
+_FLAT = (*INTEGERS, *_UNITS, "requests")
+_PLANNED = "planned:"
 
 REPAIRS = INTEGERS[3:-1]
 """Those of them that count repairs."""
@@ -85,19 +89,22 @@ class Counts:
         """How many repairs were made."""
         return sum(getattr(self, name) for name in REPAIRS)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values, for messages and for the broker."""
-        return {
-            entry.name: dict(value) if isinstance(value, Mapping) else value
-            for entry in fields(self)
-            if (value := getattr(self, entry.name))
-        }
+    def flatten(self) -> dict[str, float]:
+        """Return what can be added up number by number: all but what is stuck."""
+        flat = {name: value for name in _FLAT if (value := getattr(self, name))}
+        return flat | {f"{_PLANNED}{name}": count for name, count in self.planned.items()}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what ``to_json`` wrote; unknown fields, of a later version, are passed over."""
-        known = {entry.name for entry in fields(cls)}
-        return cls(**{name: value for name, value in data.items() if name in known})
+    def from_flat(cls, numbers: Mapping[str, float]) -> Self:
+        """Read sums of what ``flatten`` returned; names of a later version are ignored."""
+        units = {name: numbers[name] for name in _UNITS if name in numbers}
+        counts = {name: int(numbers[name]) for name in (*INTEGERS, "requests") if name in numbers}
+        planned = {
+            name.removeprefix(_PLANNED): int(count)
+            for name, count in numbers.items()
+            if name.startswith(_PLANNED)
+        }
+        return cls(**units, **counts, planned=planned)  # type: ignore[arg-type] # each has its type
 
 
 def _sum(left: Mapping[str, int], right: Mapping[str, int]) -> dict[str, int]:

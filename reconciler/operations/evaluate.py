@@ -246,4 +246,4 @@ def count(work: RepairPass, stuck: Iterable[Stuck]) -> Counts:
             into = done if action.applied or name == "errors" else planned
             into[name] = into.get(name, 0) + 1
     counts = Counts(orchestrations_evaluated=1, planned=planned)
-    return counts + Counts.from_json(done) + count_stuck(stuck)
+    return counts + Counts.from_flat(done) + count_stuck(stuck)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reconciler.domain.model import ACTIVE_CHILD, Child, ChildStatus, Item, Orchestration
@@ -161,7 +161,7 @@ class IndexScan(Step):
         if first is None:
             return start
         # So large a one that a step does not come to its end: the authority has all of it to read.
-        self._nominate(_name(first))
+        self._nominate(_name(first), None)
         self._scanned += 1
         return key_of(first)
 
@@ -171,11 +171,20 @@ class IndexScan(Step):
         children = parse_orchestration(name, rows)
         return None if children is None else active_part(children)
 
+    def _fingerprint(self, orchestration: Orchestration) -> str:
+        # Predecessors that the index does not show are read for some, and not for others.
+        active = {
+            key: child
+            for key, child in orchestration.children.items()
+            if child.status in ACTIVE_CHILD
+        }
+        return replace(orchestration, children=active).fingerprint
+
     def _look_at(self, orchestration: Orchestration) -> None:
         unseen = unseen_predecessors(orchestration)
         name = orchestration.orchestration_id
         if unseen is None:
-            self._nominate(name)
+            self._nominate(name, self._fingerprint(orchestration))
         else:
             keys = [(name, key) for key in unseen]
             self._until_rows.add((orchestration, keys), keys)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -43,24 +42,27 @@ from reconciler.operations.context import (
     count_stuck,
 )
 from reconciler.operations.counts import Counts
-from reconciler.operations.coverage import Coverage
 from reconciler.operations.evaluate import Evaluator, counted_as
 from reconciler.operations.index_scan import IndexScan
 from reconciler.operations.pacing import PagePacer
 from reconciler.operations.release import stranded_seconds
 from reconciler.operations.repair_pass import RECOVERY_HORIZON
 from reconciler.operations.reporting import Reporter
-from reconciler.operations.scan import Parts, SegmentCursor, SegmentResult, SegmentScan, Step
+from reconciler.operations.scan import (
+    Nominate,
+    Parts,
+    Scope,
+    SegmentCursor,
+    SegmentResult,
+    SegmentScan,
+    Step,
+)
 from reconciler.settings import Settings
 from reconciler.stores.control import ControlStore, Pause
 from reconciler.stores.dynamodb import measured
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.sweeps import SweepStore
 from reconciler.stores.tasks import TaskStore
-
-_BYTES_PER_SEGMENT = 32 * 1024 * 1024
-_LEAST_BYTES_PER_SEGMENT = 4 * 1024 * 1024
-_MOST_SEGMENTS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,59 +83,44 @@ class Reconciler:
 
     # -- scanning
 
-    def choose_segments(
-        self, workers: Callable[[], int], coverage: Coverage = Coverage.FULL
-    ) -> int:
-        """Return how many segments a sweep should have (``SWEEP_SEGMENTS``).
-
-        ``auto``: one for each 32 MiB of the table, and enough to keep ``workers`` busy where each
-        still has 4 MiB to read; costs one DescribeTable, which consumes no capacity. How many
-        there are is asked only where it makes a difference. One that goes by the index has no more
-        than there are workers, since each of its segments costs a request for each status.
-
-        Raises:
-            TemporaryError, PermanentError: the table cannot be described.
-        """
-        if coverage is Coverage.ACTIVE:
-            there_are = max(1, workers())
-            return min(there_are, self.choose_segments(lambda: there_are))
-        if self.settings.sweep_segments != "auto":
-            return self.settings.sweep_segments
-        size = self.orchestrations.size_bytes()
-        by_size = math.ceil(size / _BYTES_PER_SEGMENT)
-        most = math.ceil(size / _LEAST_BYTES_PER_SEGMENT)
-        by_workers = min(workers(), most) if most > 1 else 1
-        return min(max(by_size, by_workers), _MOST_SEGMENTS)
-
     def scan_segment(
         self,
         cursor: SegmentCursor,
+        scope: Scope = Scope.TABLE,
         *,
         out_of_time: Callable[[], bool],
-        nominate: Callable[[str], None],
-        coverage: Coverage = Coverage.FULL,
+        nominate: Nominate,
+        watched: Mapping[str, str] | None = None,
     ) -> SegmentResult:
         """Read one step of a segment and nominate what is suspicious.
 
+        ``watched``: orchestration → a fingerprint; also nominated where its rows differ from that.
+
         Raises:
-            SettingsError: it is to go by an index, and the settings name none.
+            SettingsError: it should read an index, and the settings name none.
             TemporaryError, PermanentError: the table cannot be read.
         """
         scan: Step
-        parts = Parts(self.orchestrations, self.tasks, self.policy, self.clock, self.page_pacer)
+        parts = Parts(
+            self.orchestrations,
+            self.tasks,
+            self.policy,
+            self.clock,
+            self.page_pacer,
+            watched or {},
+        )
         index = self.settings.active_index_name
-        if coverage is Coverage.FULL:
+        if scope is Scope.TABLE:
             scan = SegmentScan(parts)
         elif index is not None:
             scan = IndexScan(parts, index=index, control=self.control)
         else:
-            msg = "ACTIVE_INDEX_NAME is not set here, and this sweep was begun where it is"
-            raise SettingsError(msg)
-        if cursor.segment == 0 and cursor.step == 0:
+            raise SettingsError("ACTIVE_INDEX_NAME is not set here, but is where this was sent")
+        if cursor.segment == 0 and cursor.step == 0 and (index is None or scope is Scope.ACTIVE):
             self._nominate_recoveries(nominate, cursor.sweep_id)
         return scan.run(cursor, out_of_time, nominate)
 
-    def _nominate_recoveries(self, nominate: Callable[[str], None], sweep_id: str) -> None:
+    def _nominate_recoveries(self, nominate: Nominate, sweep_id: str) -> None:
         """Nominate what an iteration has mended lately; no row tells whether it was recovered.
 
         Asked by the first sweep in each ``FULL_SCAN_INTERVAL_SECONDS``.
@@ -144,7 +131,7 @@ class Reconciler:
             return
         try:
             for name in self.tasks.orchestrations_iterated(now - RECOVERY_HORIZON):
-                nominate(name)
+                nominate(name, None)
         except ReconcilerError as error:
             # The rest of the sweep does not need it; the next rotation looks as far back.
             self.reporter.recoveries_unread(error, sweep_id)
@@ -438,7 +425,7 @@ def _counts_of(orchestration_id: str, action: ActionOutcome, context: Context) -
     counts = Counts()
     if name is not None:
         one = {name: 1}
-        counts = Counts.from_json(one) if action.applied else Counts(planned=one)
+        counts = Counts.from_flat(one) if action.applied else Counts(planned=one)
     if action.error_kind is not None:
         counts += Counts(errors=1)
     code = _LEFT_STUCK.get(action.outcome)

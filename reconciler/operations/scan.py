@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from reconciler.clock import Clock
@@ -29,8 +30,16 @@ from reconciler.stores.dynamodb import Consumed, measured
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.stores.tasks import TaskStore
 
-Nominate = Callable[[str], None]
-"""Is given the id of each orchestration that the authority should look at."""
+Nominate = Callable[[str, str | None], None]
+"""Is given each orchestration that should be evaluated: its id, and a fingerprint of its rows as
+the scan saw them (None where it did not see them all)."""
+
+
+class Scope(StrEnum):
+    """What a scan covers: all that is active, by an index, or the whole table."""
+
+    ACTIVE = "active"
+    TABLE = "table"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,8 @@ class Parts:
     policy: Policy
     clock: Clock
     pacer: PagePacer
+    watched: Mapping[str, str] = field(default_factory=dict)
+    """Orchestrations that are nominated whenever their rows are not those of this fingerprint."""
 
 
 class Step(ABC):
@@ -79,6 +90,7 @@ class Step(ABC):
         self._policy = parts.policy
         self._clock = parts.clock
         self._pacer = parts.pacer
+        self._watched = parts.watched
         self._counts = Counts()
         self._rows: list[Item] = []
         self._seen = 0
@@ -86,7 +98,7 @@ class Step(ABC):
         self._until_tasks = Batches(self._read_tasks, self._judge)
         self._broken: list[str] = []
         self._paused_since: str | None = None
-        self._nominate: Nominate = lambda _: None
+        self._nominate: Nominate = lambda *_: None
 
     # -- how it reads
 
@@ -116,7 +128,7 @@ class Step(ABC):
         """Return where a step goes on that saw the end of no orchestration."""
         if self._rows:
             # A single one fills the whole step; its later part is nominated for its own gap.
-            self._nominate(self._rows[0]["orchestration_id"]["S"])
+            self._nominate(self._rows[0]["orchestration_id"]["S"], None)
             self._scanned += 1
         return start
 
@@ -221,15 +233,25 @@ class Step(ABC):
             self._broken.append(name)
             self._scanned += 1
             return
-        if orchestration is not None:
-            self._scanned += 1
+        if orchestration is None:
+            if name in self._watched:
+                self._nominate(name, None)
+            return
+        self._scanned += 1
+        if name in self._watched and self._watched[name] != self._fingerprint(orchestration):
+            self._nominate(name, self._fingerprint(orchestration))
+        else:
             self._look_at(orchestration)
+
+    def _fingerprint(self, orchestration: Orchestration) -> str:
+        """Return what changes when its rows do, as far as this scan sees them."""
+        return orchestration.fingerprint
 
     def _judge_all(self) -> None:
         self._unread()
         self._until_tasks.finish()
         for name in self._broken:
-            self._nominate(name)
+            self._nominate(name, None)
 
     def _read_tasks(self, task_ids: Sequence[str]) -> Mapping[str, Task | None]:
         with measured() as consumed:
@@ -247,7 +269,7 @@ class Step(ABC):
         except DEFECTS:
             nominated = True
         if nominated:
-            self._nominate(orchestration.orchestration_id)
+            self._nominate(orchestration.orchestration_id, self._fingerprint(orchestration))
 
 
 class SegmentScan(Step):

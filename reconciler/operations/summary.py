@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 import structlog
@@ -12,7 +12,7 @@ from reconciler.domain.codes import BENIGN, STUCK_CODES
 from reconciler.domain.model import moment
 from reconciler.observability.metrics import MODES, Metrics
 from reconciler.operations.counts import INTEGERS, Counts
-from reconciler.operations.coverage import Coverage
+from reconciler.operations.scan import Scope
 
 log = structlog.get_logger("reconciler")
 
@@ -23,9 +23,11 @@ _BENIGN = frozenset(code.value for code in BENIGN)
 
 @dataclass(frozen=True, slots=True)
 class SweepSummary:
-    """What a sweep came to. ``complete``: every segment was read to its end (I6).
+    """What a sweep came to.
 
-    ``coverage``: of the whole table, or of what an index shows and what was known to be stuck.
+    ``complete``: every segment that it owed was read to its end (I6), and what was nominated there
+    was evaluated.
+    ``counts.stuck``: all that was known to be stuck when it ended.
     ``paused_since``: the time on the pause switch, as the scan came by it; None: no pause.
     """
 
@@ -36,13 +38,9 @@ class SweepSummary:
     duration_seconds: float
     counts: Counts = field(default_factory=Counts)
     paused_since: str | None = None
-    coverage: Coverage = Coverage.FULL
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values; a report adds what a repair would do.
-
-        One that went by an index says so (``coverage``); what says nothing of it read everything.
-        """
+        """Return it as plain values; a report adds what a repair would do."""
         counts = self.counts
         summary: dict[str, Any] = {
             "sweep_id": self.sweep_id,
@@ -60,8 +58,6 @@ class SweepSummary:
         }
         if self.mode != "repair":
             summary["planned"] = dict(sorted(counts.planned.items()))
-        if self.coverage is Coverage.ACTIVE:
-            summary["coverage"] = self.coverage.value
         return summary
 
     @property
@@ -70,46 +66,24 @@ class SweepSummary:
         stuck = any(count for code, count in self.counts.stuck.items() if code not in _BENIGN)
         return stuck or not self.complete or self.counts.errors > 0
 
-    def stands(self, repair_mode: str) -> bool:
-        """Whether it says how things stand: a complete one of those that are made all the time.
-
-        A report that a person asked for where others repair (``repair_mode``: the setting) does
-        not: it found what they will repair, and shows nobody that they are alive.
-        """
-        return self.complete and self.is_of(repair_mode)
-
-    def is_of(self, repair_mode: str) -> bool:
-        """Whether it is one of those that are made all the time, and no report by hand."""
-        return self.mode != "report" or repair_mode == "report"
-
     @property
     def outcome(self) -> str:
         """The label of ``reconciler_sweeps_total``."""
         return "complete" if self.complete else "incomplete"
 
 
-def record_sweep(summary: SweepSummary, metrics: Metrics, now: datetime, repair_mode: str) -> None:
-    """Log a finished sweep, and set the metrics that are of whole sweeps.
+def record_sweep(summary: SweepSummary, metrics: Metrics, repair_mode: str | None) -> None:
+    """Log a finished sweep, and set the metrics that are about whole sweeps.
 
-    ``repair_mode``: the setting. Gauges of what is stuck, of the mode, and of the last complete
-    sweep are set only by one that ``stands``: what an incomplete sweep did not see may be stuck, or
-    paused, all the same, and what a report by hand found would ring an alarm for what others are
-    about to repair. One that goes by the index sets them too, since it has looked at all that was
-    known to be stuck; what nobody has seen yet is the next full scan's to find.
+    ``repair_mode``: the setting; None for a report that a person asked for where others repair. It
+    says nothing about the mode of those.
     """
     counts = summary.counts
     metrics.increment("reconciler_sweeps_total", outcome=summary.outcome)
     metrics.observe("reconciler_sweep_duration_seconds", summary.duration_seconds)
     metrics.increment("reconciler_rows_scanned_total", counts.rows_scanned)
-    if summary.stands(repair_mode):
-        metrics.set_gauge(
-            "reconciler_last_complete_sweep_timestamp_seconds", round(now.timestamp(), 3)
-        )
-        if summary.coverage is Coverage.FULL:
-            metrics.set_gauge(
-                "reconciler_last_full_scan_timestamp_seconds", round(now.timestamp(), 3)
-            )
-        _set_stuck(counts, metrics)
+    if summary.complete and repair_mode is not None:
+        # A sweep that is not complete may not have come by the pause switch.
         _set_mode(summary.paused_since, metrics, repair_mode)
     facts = summary.to_json()
     if counts.errors and not counts.repairs:
@@ -122,7 +96,15 @@ def record_sweep(summary: SweepSummary, metrics: Metrics, now: datetime, repair_
         log.info("orch.sweep.completed", **facts)
 
 
-def _set_stuck(counts: Counts, metrics: Metrics) -> None:
+def set_gauges(metrics: Metrics, covered_as_of: Mapping[Scope, float], counts: Counts) -> None:
+    """Set the gauges of coverage (epoch seconds), where it has moved, and of all that is stuck.
+
+    An alarm that cannot compute an age goes by whether coverage is still told.
+    """
+    for scope, as_of in covered_as_of.items():
+        metrics.set_gauge(
+            "reconciler_covered_as_of_timestamp_seconds", round(as_of, 3), scope=scope.value
+        )
     attention = sum(n for code, n in counts.stuck.items() if code not in _BENIGN)
     metrics.set_gauge("reconciler_stuck_work", attention)
     for code in STUCK_CODES:

@@ -1,4 +1,4 @@
-"""What sweeps without a broker leave in the table: a lock against overlap, and the last summary.
+"""What sweeps without a broker leave in the table: a lock against overlap, and their state.
 
 Marker rows beside the pause. Nothing that is written to a child rests on the lock: two sweeps at
 once share the work, and each write's own condition holds. It saves reading the table twice.
@@ -11,24 +11,25 @@ once share the work, and each write's own condition holds. It saves reading the 
 
 from __future__ import annotations
 
-import json
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from reconciler.domain.model import Item, timestamp
+from reconciler.domain.model import timestamp
 from reconciler.domain.rows import number, text
 from reconciler.stores.conditions import Expression
 from reconciler.stores.control import PARTITION
 from reconciler.stores.dynamodb import DynamoDB
 
 LOCK_ROW = "reconciler#sweep-lock"
-LAST_ROW = "reconciler#last-sweep"
+STATE_ROW = "reconciler#sweep-state"
 LEASE_SECONDS = 90
 _KEEP_SECONDS = 86_400
-_LONGEST_RECORD = 200_000
-"""Characters; an item holds 400 KB, and a sign may take up to four bytes."""
+_MAX_STATE_BYTES = 350_000
+"""An item holds 400 KB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +41,8 @@ class Lease:
     expires: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """The last sweep and the last complete one, with what was stuck after the latter.
-
-    ``last_full``: the last complete one that read the whole table.
-    """
-
-    last: dict[str, Any]
-    last_complete: dict[str, Any] | None
-    stuck: list[dict[str, Any]]
-    last_full: dict[str, Any] | None = None
-
-
 class SweepStore:
-    """The lock and the record: two rows of OrchestrationTable."""
+    """The lock and the state: two rows of OrchestrationTable."""
 
     def __init__(self, dynamodb: DynamoDB, table: str) -> None:
         self._dynamodb = dynamodb
@@ -128,51 +116,38 @@ class SweepStore:
             **build.arguments(),
         )
 
-    # -- the record
+    # -- the state
 
-    def record(self, summary: Mapping[str, Any], stuck: list[dict[str, Any]]) -> None:
-        """Keep a sweep's summary, which says when it ended, for ``status`` and ``health``.
+    def record(self, state: str) -> bool:
+        """Keep the state of sweeps; False where it is too large for a row.
 
         Raises:
             TemporaryError, PermanentError: it cannot be written.
         """
-        build = Expression()
-        said = {"S": json.dumps(summary)}
-        values: dict[str, Mapping[str, Any]] = {"last": said}
-        if summary["complete"]:
-            entries = json.dumps(stuck)
-            values["last_complete"] = said
-            if summary.get("coverage") != "active":
-                values["last_full"] = said
-            values["stuck"] = {"S": entries if len(entries) <= _LONGEST_RECORD else "[]"}
-        self._dynamodb.call(
-            "update_item",
-            TableName=self._table,
-            Key=self._key(LAST_ROW),
-            UpdateExpression=build.assign(values),
-            **build.arguments(),
-        )
+        # As text: a binary value would slow down every scan that comes by it.
+        packed = b64encode(zlib.compress(state.encode())).decode()
+        if len(packed) > _MAX_STATE_BYTES:
+            return False
+        item = {**self._key(STATE_ROW), "state": {"S": packed}}
+        self._dynamodb.call("put_item", TableName=self._table, Item=item)
+        return True
 
-    def recorded(self) -> Recorded | None:
-        """Return what was recorded; None when no sweep without a broker ever ended.
+    def recorded(self) -> str | None:
+        """Return the state that was kept; None where there is none that can be read.
 
         Raises:
             TemporaryError, PermanentError: it cannot be read.
         """
         got = self._dynamodb.call(
-            "get_item", TableName=self._table, Key=self._key(LAST_ROW), ConsistentRead=True
+            "get_item", TableName=self._table, Key=self._key(STATE_ROW), ConsistentRead=True
         )
-        item: Item = got.get("Item", {})
-        last = text(item, "last")
-        if last is None:
+        packed = text(got.get("Item", {}), "state")
+        if packed is None:
             return None
-        complete, full = text(item, "last_complete"), text(item, "last_full")
-        return Recorded(
-            json.loads(last),
-            json.loads(complete) if complete else None,
-            json.loads(text(item, "stuck") or "[]"),
-            json.loads(full) if full else None,
-        )
+        try:
+            return zlib.decompress(b64decode(packed)).decode()
+        except (zlib.error, ValueError):
+            return None
 
     # -- rows
 

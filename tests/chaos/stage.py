@@ -26,13 +26,14 @@ from reconciler.demo.task_pipeline import Pace
 from reconciler.domain.codes import OrchestrationCode
 from reconciler.domain.model import Child
 from reconciler.settings import Settings, load_settings
+from reconciler.sweeping.state import SweepState
 from reconciler.tables import create_tables_of
 from tests.support.broker import Broker, broker_of_its_own
 from tests.support.faults import FaultProxy, fault_proxy
 from tests.support.hosts import QUICK
 from tests.support.processes import A_BEAT, ROOT, a_worker, until
 from tests.support.world import CREDENTIALS, make_client, make_session
-from workers.ledger import Ledger
+from workers.broker_records import BrokerRecords
 
 INTERVAL_SECONDS = 2
 SKEW_SECONDS = 3.0
@@ -83,26 +84,26 @@ class Stage:
     sweeps: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
-    def ledger(self) -> Ledger:
-        return Ledger(self.broker.client)
+    def state(self) -> SweepState:
+        return SweepState(BrokerRecords(self.broker.client))
 
     def note_sweeps(self) -> None:
         """Keep the summaries of the sweeps that have ended, if the broker answers."""
         try:
-            ended = self.ledger.ended()
+            ended = self.state.overview().list_ended()
         except redis.RedisError:
             return
         for summary in ended:
-            self.sweeps.setdefault(summary["sweep_id"], summary)
+            self.sweeps.setdefault(summary["sweep_id"], dict(summary))
 
     def shown_unsettled(self) -> frozenset[str]:
         """Return what operators are shown as unsettled; nothing while the broker is away."""
         try:
-            stuck = self.ledger.last_stuck()
+            stuck = self.state.overview().list_stuck()
         except redis.RedisError:
             return frozenset()
         unsettled = OrchestrationCode.UNSETTLED_PARENT.value
-        return frozenset(e["orchestration_id"] for e in stuck if e["code"] == unsettled)
+        return frozenset(e.orchestration_id for e in stuck if e.code == unsettled)
 
 
 @contextmanager
@@ -159,7 +160,7 @@ def staged(seed: int, endpoint: str, directory: Path) -> Iterator[Stage]:
 
 def _swept(stage: Stage) -> bool:
     stage.supervisor.check()
-    return stage.ledger.last(complete=True) is not None
+    return stage.state.overview().last(complete=True) is not None
 
 
 def _crashes(rng: Random) -> Callable[[Step, Child], None]:

@@ -14,11 +14,11 @@ import pytest
 from reconciler.clock import utc_now
 from reconciler.demo.shapes import Blueprint, mix
 from reconciler.demo.snapshots import take_snapshot
+from reconciler.sweeping.segments import LEASE_SECONDS
 from tests.chaos.mayhem import Mayhem
 from tests.chaos.stage import INTERVAL_SECONDS, SKEW_SECONDS, Stage, pause, staged
 from tests.chaos.summary import Bound, Run
 from tests.conftest import Servers
-from workers.ledger import LEAST_STALE_SECONDS
 
 pytestmark = pytest.mark.chaos
 
@@ -95,8 +95,7 @@ def recover(stage: Stage, mayhem: Mayhem, seconds: float) -> Run:
         longest = max((sweep["duration_seconds"] for sweep in complete), default=0.0)
         allowed = (
             max(settings.claim_timeout_seconds, settings.task_start_timeout_seconds)
-            # A sweep that lost its workers, or the word of them, is closed only then.
-            + LEAST_STALE_SECONDS
+            + LEASE_SECONDS
             + 2 * INTERVAL_SECONDS
             + 2 * SKEW_SECONDS
             + longest

@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.domain.identity import task_id_for
 from reconciler.domain.rows import plain
-from reconciler.operations.sweep import run_inline_sweep
+from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.aws_stub import AwsStub, aws_stub
 from tests.support.world import World
 
@@ -37,7 +37,7 @@ def invoking(make_world: Callable[..., World], aws: AwsStub) -> World:
 def repairs(world: World) -> list[dict[str, Any]]:
     """Sweep once, hold every event to its form, and return what each says, oldest task first."""
     reconciler = world.reconciler()
-    summary = run_inline_sweep(reconciler, reconciler.settings, segments=1)
+    summary = run_inline_sweep(reconciler, segments=1)
     assert summary.counts.errors == 0
     said = []
     for event in world.events("orchestration_recovered"):

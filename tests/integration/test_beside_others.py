@@ -13,7 +13,7 @@ import pytest
 
 from reconciler.domain.identity import derived_ulid
 from reconciler.operations.context import Unpaced
-from reconciler.operations.sweep import run_inline_sweep
+from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.world import USER, World, make_client
 
 pytestmark = pytest.mark.integration
@@ -83,7 +83,7 @@ class LiveReconciler:
 
 def sweep(world: World) -> Counter[str]:
     reconciler = world.reconciler()
-    counts = run_inline_sweep(reconciler, reconciler.settings, segments=1).counts
+    counts = run_inline_sweep(reconciler, segments=1).counts
     assert counts.errors == 0
     return +Counter({"released": counts.released, "adopted": counts.adopted, **counts.stuck})
 
@@ -152,7 +152,7 @@ def test_both_at_once(world: World) -> None:
     def ours() -> Counter[str]:
         reconciler = world.reconciler()
         barrier.wait()
-        counts = run_inline_sweep(reconciler, reconciler.settings, segments=1).counts
+        counts = run_inline_sweep(reconciler, segments=1).counts
         assert counts.errors == 0
         return Counter({"released": counts.released})
 
@@ -220,7 +220,7 @@ def test_a_pause_ends_a_pass_at_its_next_write(
             return True
 
     reconciler = world.reconciler(pacer=Turns())
-    summary = run_inline_sweep(reconciler, reconciler.settings, segments=1)
+    summary = run_inline_sweep(reconciler, segments=1)
     assert len(world.tasks(found)) == 3
     assert (summary.mode, summary.counts.released) == ("paused", 3)
     assert summary.counts.stuck == {"lost_release": CHILDREN - 3}

@@ -15,9 +15,9 @@ from reconciler.operations import drafting
 from reconciler.operations import repair_pass as repair_pass_module
 from reconciler.operations import scan as scan_module
 from reconciler.operations.context import ReleaseDispatch, ReleaseRequest, Unpaced
-from reconciler.operations.sweep import run_inline_sweep
 from reconciler.stores import orchestrations as orchestrations_module
 from reconciler.stores.control import ControlStore
+from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 
 def sweep(world: World, **changes: Any) -> Any:
     reconciler = world.reconciler(**changes)
-    return run_inline_sweep(reconciler, reconciler.settings, segments=1)
+    return run_inline_sweep(reconciler, segments=1)
 
 
 def test_a_pause_stops_all_repairs_at_once_and_sweeps_go_on_reporting(world: World) -> None:

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from benchmarks.metering import Meter, MeteredSession
-from reconciler.operations.coverage import EVERYTHING, Coverage, Scope
 from reconciler.operations.reconciler import Reconciler
-from reconciler.operations.sweep import run_inline_sweep
+from reconciler.operations.scan import Scope
 from reconciler.operations.wiring import build_reconciler
+from reconciler.sweeping.inline import Hooks, evaluate_inline, new_state, run_inline_sweep
+from reconciler.sweeping.segments import Segment
+from reconciler.sweeping.state import SweepState
 from tests.conftest import Servers
 from tests.support.aws_stub import aws_stub
 from tests.support.world import USER, World, build_world, make_session
@@ -30,7 +32,6 @@ LAMBDA = {
 BUDGET = {"USER_CONCURRENCY_TABLE_NAME": "{prefix}-Users"}
 MONTHLY = {"BUDGET_TABLE_NAME": "{prefix}-Budget", "USER_POOL_ID": "us-east-1_pool"}
 INDEX = {"ACTIVE_INDEX_NAME": "Active"}
-ACTIVE = Scope(Coverage.ACTIVE)
 SETTLED = {"rollup_posted_at": {"S": "2026-01-01T00:00:00.000Z"}}
 
 
@@ -46,8 +47,18 @@ class Case:
     repairs: int
     settings: Mapping[str, str] = field(default_factory=dict)
     report: bool = False
-    scope: Scope = EVERYTHING
     group_requests: int = 0
+    table_was_read: bool = False
+    """Just now, so that only the index is due."""
+
+    def state(self, reconciler: Reconciler) -> SweepState:
+        state = new_state(reconciler)
+        if self.table_was_read:
+            whole = Segment(Scope.TABLE, 0, 1)
+            state.set_total(Scope.TABLE, 1)
+            state.take(whole, "reader", state.now())
+            state.finish(whole, "reader")
+        return state
 
 
 def numbered(count: int, letter: str = "c") -> list[str]:
@@ -335,7 +346,7 @@ CASES = (
         0.0,
         0,
         INDEX,
-        scope=ACTIVE,
+        table_was_read=True,
     ),
     Case(
         "a lost terminal, by the index",
@@ -345,7 +356,7 @@ CASES = (
         72.0,
         2,
         INDEX,
-        scope=ACTIVE,
+        table_was_read=True,
     ),
     Case(
         "a join that waits, by the index",
@@ -355,7 +366,7 @@ CASES = (
         0.0,
         0,
         INDEX,
-        scope=ACTIVE,
+        table_was_read=True,
     ),
     Case(
         "what a full scan alone sees, by the index",
@@ -365,7 +376,7 @@ CASES = (
         0.0,
         0,
         INDEX,
-        scope=ACTIVE,
+        table_was_read=True,
     ),
     Case("rows missing", missing_rows, {"Scan": 1, "BatchGetItem": 2, "Query": 1}, 3.0, 0.0, 0),
 )
@@ -394,7 +405,7 @@ def test_what_it_costs(servers: Servers, case: Case) -> None:
         world.others = {"cognito-idp": aws.url}
         reconciler = metered(world, meter)
         summary = run_inline_sweep(
-            reconciler, world.settings, report=case.report, segments=1, scope=case.scope
+            reconciler, state=case.state(reconciler), report=case.report, segments=1
         )
     assert len(aws.groups_asked) == case.group_requests
     cost: dict[str, Any] = {
@@ -424,5 +435,5 @@ def test_one_orchestration_by_hand_asks_for_nothing_of_the_whole_table(servers: 
         {"a": [], "b": ["a"]}, {"a": "succeeded", "b": "released"}, tasks={"b": "RUNNING"}
     )
     meter = Meter()
-    run_inline_sweep(metered(world, meter), world.settings, orchestration_id=found, report=True)
+    evaluate_inline(metered(world, meter), found, report=True, hooks=Hooks())
     assert dict(meter.operations) == {"Query": 1, "BatchGetItem": 1}

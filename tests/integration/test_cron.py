@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from threading import Event
 from typing import Any
 
@@ -14,15 +13,17 @@ import pytest
 
 from reconciler import aws_lambda
 from reconciler.errors import AccessError, ThrottledError
-from reconciler.operations import cron
 from reconciler.operations.counts import Counts
-from reconciler.operations.cron import CronSweep, run_cron_sweep
 from reconciler.operations.reconciler import Reconciler
-from reconciler.operations.scan import SegmentCursor, SegmentResult
-from reconciler.operations.sweep import run_inline_sweep
+from reconciler.operations.scan import Scope, SegmentCursor, SegmentResult
+from reconciler.stores import sweeps as sweeps_module
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.sweeps import LEASE_SECONDS, LOCK_ROW, SweepStore
+from reconciler.sweeping import cron
+from reconciler.sweeping.cron import CronSweep, recorded_state, run_cron_sweep
+from reconciler.sweeping.inline import Hooks, new_state, run_inline_sweep
+from reconciler.sweeping.state import Overview, SweepState
 from tests.support.emf import emf_lines, values
 from tests.support.processes import PATIENCE_SECONDS, ROOT, until
 from tests.support.world import World
@@ -35,9 +36,10 @@ LIGHTER = pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
 HOLDER = """
 import sys
 from reconciler.observability.logs import configure_logging
-from reconciler.operations.cron import run_cron_sweep
 from reconciler.operations.wiring import build_reconciler
 from reconciler.settings import load_settings
+from reconciler.sweeping.cron import run_cron_sweep
+from reconciler.sweeping.inline import Hooks
 
 def stay(_):
     print("holding", flush=True)
@@ -45,13 +47,21 @@ def stay(_):
 
 settings = load_settings()
 configure_logging(settings)
-run_cron_sweep(build_reconciler(settings), settings, holder="A", on_evaluation=stay)
+run_cron_sweep(build_reconciler(settings), holder="A", hooks=Hooks(on_evaluation=stay))
 """
 
 
 def sweep(world: World, holder: str = "B", **rest: Any) -> CronSweep:
     reconciler = world.reconciler()
-    return run_cron_sweep(reconciler, reconciler.settings, holder=holder, segments=1, **rest)
+    asked = {name: rest.pop(name) for name in ("out_of_time", "on_evaluation") if name in rest}
+    hooks = Hooks(**asked)
+    return run_cron_sweep(reconciler, holder=holder, segments=1, hooks=hooks, **rest)
+
+
+def recorded(world: World) -> Overview:
+    """Return the state that sweeps without a broker have left."""
+    records = recorded_state(world.reconciler().sweeps, lambda: now(world))
+    return SweepState(records).overview()
 
 
 def lock(world: World) -> dict[str, Any] | None:
@@ -90,8 +100,8 @@ def test_of_two_at_once_the_second_steps_aside_and_the_first_does_the_work(world
     with ThreadPoolExecutor() as threads:
         first = Staying(world, "A", threads)
         second = sweep(world)
-        assert second.aside is not None
-        assert second.aside.holder == "A"
+        assert second.lease is not None
+        assert second.lease.holder == "A"
         said = second.to_json()
         assert (said["complete"], said["rows_scanned"]) == (False, 0)
         assert said["stepped_aside"]["holder"] == "A"
@@ -99,7 +109,7 @@ def test_of_two_at_once_the_second_steps_aside_and_the_first_does_the_work(world
     assert (summary.complete, summary.counts.released) == (True, 2)
     assert len(world.tasks(found)) == 2
     assert lock(world) is None
-    assert sweep(world).aside is None
+    assert sweep(world).lease is None
 
 
 def test_a_lock_is_renewed_for_as_long_as_its_sweep_lasts(
@@ -111,7 +121,7 @@ def test_a_lock_is_renewed_for_as_long_as_its_sweep_lasts(
         first = Staying(world, "A", threads)
         world.clock.forward(10 * LEASE_SECONDS)
         until("the renewal", lambda: int((lock(world) or {})["expires_at"]["N"]) > now(world))
-        assert sweep(world).aside is not None
+        assert sweep(world).lease is not None
         first.end()
 
 
@@ -125,7 +135,7 @@ def test_with_force_both_sweep_and_nothing_is_done_twice(world: World) -> None:
         first = Staying(world, "A", threads)
         other = world.seed({"x": []})
         second = sweep(world, force=True)
-        assert second.aside is None
+        assert second.lease is None
         assert second.summary.complete
         assert first.end().summary.complete
     assert [len(world.tasks(each)) for each in (found, other)] == [1, 1]
@@ -160,12 +170,12 @@ def test_the_lock_of_a_killed_process_expires(world: World) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "holding\n"
         process.kill()
-    assert sweep(world).aside is not None
+    assert sweep(world).lease is not None
     world.clock.forward(LEASE_SECONDS - 60)
-    assert sweep(world).aside is not None
+    assert sweep(world).lease is not None
     world.clock.forward(120)
     again = sweep(world)
-    assert again.aside is None
+    assert again.lease is None
     assert again.summary.complete
     assert lock(world) is None
 
@@ -175,7 +185,7 @@ def test_a_report_takes_no_lock_and_leaves_no_record(world: World) -> None:
     world.seed({"a": []})
     before = world.everything()
     reconciler = world.reconciler(repair_mode="report")
-    swept = run_cron_sweep(reconciler, reconciler.settings, holder="A", segments=1)
+    swept = run_cron_sweep(reconciler, holder="A", segments=1)
     assert swept.summary.counts.planned == {"released": 1}
     assert world.everything() == before
 
@@ -194,23 +204,22 @@ def test_a_table_that_cannot_be_locked_is_swept_all_the_same(
     assert world.statuses(found) == {"a": "released"}
 
 
-def test_the_last_sweep_and_the_last_complete_one_are_recorded(world: World) -> None:
+def test_the_state_is_kept_for_the_next_sweep(world: World) -> None:
     stranded = world.seed({"a": ["gone"]})
-    reconciler = world.reconciler()
-    assert reconciler.sweeps.recorded() is None
+    assert recorded(world).last() is None
     first = sweep(world).summary
-    known = reconciler.sweeps.recorded()
-    assert known is not None
-    assert known.last == known.last_complete
-    assert known.last["sweep_id"] == first.sweep_id
-    assert known.last["ended_at"] == now(world)
-    assert [entry["orchestration_id"] for entry in known.stuck] == [stranded]
+    seen = recorded(world)
+    assert seen.last() == seen.last(complete=True)
+    assert (seen.last() or {})["sweep_id"] == first.sweep_id
+    assert seen.covered_as_of(Scope.TABLE) == now(world)
+    assert [entry.orchestration_id for entry in seen.list_stuck()] == [stranded]
+    world.clock.forward(10)
     second = sweep(world, out_of_time=lambda: True).summary
-    known = reconciler.sweeps.recorded()
-    assert known is not None
-    assert (known.last["sweep_id"], known.last["complete"]) == (second.sweep_id, False)
-    assert (known.last_complete or {})["sweep_id"] == first.sweep_id
-    assert len(known.stuck) == 1
+    seen = recorded(world)
+    assert (seen.last() or {})["sweep_id"] == second.sweep_id
+    assert (seen.last(complete=True) or {})["sweep_id"] == first.sweep_id
+    assert seen.covered_as_of(Scope.TABLE) == now(world) - 10
+    assert len(seen.list_stuck()) == 1
 
 
 # -- a sweep whose time is limited
@@ -223,10 +232,11 @@ def test_a_sweep_that_runs_out_of_time_says_so_and_the_next_goes_on(world: World
     done: list[str] = []
     summary = run_inline_sweep(
         reconciler,
-        reconciler.settings,
         segments=1,
-        out_of_time=lambda: len(done) >= 2,
-        on_evaluation=lambda evaluation: done.append(evaluation.orchestration_id),
+        hooks=Hooks(
+            out_of_time=lambda: len(done) >= 2,
+            on_evaluation=lambda evaluation: done.append(evaluation.orchestration_id),
+        ),
     )
     assert (summary.complete, summary.counts.released) == (False, 2)
     assert sum(world.statuses(each) == {"a": "released"} for each in found) == 2
@@ -235,26 +245,23 @@ def test_a_sweep_that_runs_out_of_time_says_so_and_the_next_goes_on(world: World
 
 
 @LIGHTER
-def test_what_is_left_is_not_the_same_segments_each_time(
+def test_the_next_sweep_begins_with_what_the_last_one_left(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scanned: list[int] = []
 
-    def scan(_: Reconciler, cursor: SegmentCursor, **__: object) -> SegmentResult:
+    def scan(_: Reconciler, cursor: SegmentCursor, *_args: object, **_how: object) -> SegmentResult:
         scanned.append(cursor.segment)
         return SegmentResult(Counts(), None)
 
     monkeypatch.setattr(Reconciler, "scan_segment", scan)
-    reconciler = world.reconciler()
-    for number in range(1, 21):
-        summary = run_inline_sweep(
-            reconciler,
-            reconciler.settings,
-            segments=16,
-            out_of_time=lambda: len(scanned) >= number,  # noqa: B023 - within its turn only
-        )
+    state = new_state(world.reconciler())
+    for number in range(1, 9):
+        world.clock.forward(60)
+        hooks = Hooks(out_of_time=lambda: len(scanned) >= number)  # noqa: B023 - within its turn
+        summary = run_inline_sweep(world.reconciler(), state=state, segments=8, hooks=hooks)
         assert not summary.complete
-    assert len(set(scanned)) > 5
+    assert set(scanned) == set(range(8))
 
 
 class Context:
@@ -339,83 +346,72 @@ def test_lambda_makes_its_clients_once_and_writes_its_metrics(
 # -- by an index
 
 
-def test_between_full_scans_a_sweep_goes_by_the_index(
+def test_beside_an_index_the_table_is_read_in_its_own_time(
     make_world: Callable[..., World],
 ) -> None:
     world = make_world(ACTIVE_INDEX_NAME="Active", FULL_SCAN_INTERVAL_SECONDS="600")
     two = {"a": [], "b": ["a"]}
     gap = world.seed(two, {"a": "succeeded", "b": "succeeded"}, meta={"child_count": {"N": "3"}})
 
-    def swept(**options: Any) -> tuple[str, dict[str, int], int]:
+    def swept(**options: Any) -> tuple[int, dict[str, int], int]:
         summary = sweep(world, **options).summary
         assert summary.complete
-        return summary.coverage.value, dict(summary.counts.stuck), summary.counts.released
+        return summary.segments, dict(summary.counts.stuck), summary.counts.released
 
-    assert swept() == ("full", {"rows_missing": 1}, 0)
-    world.clock.forward(300)
+    assert swept() == (2, {"rows_missing": 1}, 0)
+    world.clock.forward(10)
     world.seed(two, {"a": "succeeded"})
-    assert swept() == ("active", {"rows_missing": 1}, 1)
+    assert swept() == (1, {"rows_missing": 1}, 1)
     world.seed(two, {"a": "succeeded", "b": "succeeded"}, meta={"child_count": {"N": "3"}})
     world.client.delete_item(
         TableName=world.settings.orchestration_table_name,
         Key={"orchestration_id": {"S": gap}, "sub_issue_id": {"S": "#meta"}},
     )
     world.change(gap, "a", child_status="ready", updated_at=world.ago(3600))
-    assert swept(full=True)[:2] == ("full", {"rows_missing": 2, "orphan_row": 1})
+    world.clock.forward(1)
+    assert swept(full=True)[:2] == (2, {"rows_missing": 2, "orphan_row": 1})
     world.clock.forward(601)
-    assert swept()[0] == "full", "it is due"
-    world.clock.forward(60)
-    assert swept()[0] == "active"
+    assert swept()[0] == 2, "it is due"
+    world.clock.forward(10)
+    assert swept()[0] == 1
 
 
 @LIGHTER
-def test_with_more_stuck_than_is_remembered_all_of_it_is_read(
+def test_a_state_too_large_for_its_row_has_all_read_again(
     make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cron, "_MOST_STUCK", 1)
+    monkeypatch.setattr(sweeps_module, "_MAX_STATE_BYTES", 800)
     world = make_world(ACTIVE_INDEX_NAME="Active", SETTLE_MODE="off")
-    for _ in range(2):
+    for _ in range(20):
         world.seed({"a": []}, {"a": "succeeded"})
-    assert sweep(world).summary.coverage.value == "full"
-    second = sweep(world).summary
-    assert (second.coverage.value, second.counts.stuck) == ("full", {"unsettled_parent": 2})
+    for _ in range(2):
+        summary = sweep(world).summary
+        assert (summary.segments, summary.counts.stuck) == (2, {"unsettled_parent": 20})
+        assert (recorded(world).last() or {})["sweep_id"] == summary.sweep_id
+        world.clock.forward(10)
 
 
-@pytest.mark.parametrize("endpoint", ["dynamodb_local"], indirect=True)
-def test_an_index_that_is_gone_costs_no_more_than_every_other_sweep(
-    make_world: Callable[..., World],
-) -> None:
-    """Nobody has to notice: a full scan finds in its place what it would have shown."""
-    world = make_world(ACTIVE_INDEX_NAME="Active")
-    assert sweep(world).summary.complete
-    found = world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
-    world = replace(world, settings=world.settings.model_copy(update={"active_index_name": "Gone"}))
-    assert not sweep(world).summary.complete
-    assert world.statuses(found)["b"] == "blocked"
-    assert sweep(world).summary.complete
-    assert world.statuses(found)["b"] == "released"
+def denied(*_: Any, **__: Any) -> None:
+    raise AccessError("query on Active: AccessDeniedException")
 
 
 @LIGHTER
-def test_an_index_that_is_forbidden_is_done_without_at_once(
+def test_without_its_index_the_table_is_read_by_the_next_sweep(
     make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is gone, or forbidden; nobody has to notice for what is stranded to be released."""
     world = make_world(ACTIVE_INDEX_NAME="Active")
     world.seed({"a": ["gone"]})
     assert sweep(world).summary.complete
     found = world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
-
-    def denied(*_: Any, **__: Any) -> None:
-        raise AccessError("query on Active: AccessDeniedException")
-
     monkeypatch.setattr(OrchestrationStore, "active_page", denied)
-    summary = sweep(world).summary
-    assert summary.coverage.value == "full"
-    assert world.statuses(found)["b"] == "released"
-    recorded = world.reconciler().sweeps.recorded()
-    assert recorded is not None
-    assert len(recorded.stuck) == sum(summary.counts.stuck.values()) == 1, "told once, not twice"
+    for released in ("blocked", "released"):
+        world.clock.forward(10)
+        summary = sweep(world).summary
+        assert (summary.complete, summary.counts.stuck) == (False, {"dangling_dependency": 1})
+        assert world.statuses(found)["b"] == released
+    assert recorded(world).covered_as_of(Scope.ACTIVE) == now(world), "as the table is"
     monkeypatch.setattr(OrchestrationStore, "scan_page", denied)
-    world.clock.forward(1)
+    world.clock.forward(10)
     with pytest.raises(AccessError):
         sweep(world)

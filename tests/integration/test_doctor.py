@@ -31,8 +31,8 @@ from reconciler.doctor.shapes import (
 )
 from reconciler.domain.rows import ACTIVE_ATTRIBUTES
 from reconciler.embedded.valkey import valkey_server
-from reconciler.operations.cron import run_cron_sweep
 from reconciler.settings import Settings
+from reconciler.sweeping.cron import run_cron_sweep
 from reconciler.tables import ORCHESTRATION, TASK, Index, Table, _create
 from tests.integration import test_policy
 from tests.integration.test_policy import EVERYTHING, OTHER_SERVICES
@@ -128,7 +128,7 @@ def test_where_all_is_well_nothing_fails(
         world.others = dict.fromkeys(OTHER_SERVICES, aws.url)
         world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
         reconciler = world.reconciler()
-        run_cron_sweep(reconciler, reconciler.settings, holder="cron", segments=1)
+        run_cron_sweep(reconciler, holder="cron", segments=1)
         invoked = list(aws.invoked)
         found = look(world)
     assert {finding.level for finding in found} == {Level.OK}

@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.errors import GuardrailUnavailableError
 from reconciler.operations.summary import SweepSummary
-from reconciler.operations.sweep import run_inline_sweep
+from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.aws_stub import AwsStub, aws_stub
 from tests.support.world import World
 
@@ -33,7 +33,7 @@ def screened(make_world: Callable[..., World], aws: AwsStub) -> World:
 
 def sweep(world: World) -> SweepSummary:
     reconciler = world.reconciler()
-    return run_inline_sweep(reconciler, reconciler.settings, segments=1)
+    return run_inline_sweep(reconciler, segments=1)
 
 
 def test_the_description_is_screened_and_the_pipeline_invoked_once(

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.operations.sweep import run_inline_sweep
 from reconciler.stores.budget import MOST_WAITING, PARTITION_PREFIX, ROW, BudgetStore
+from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.world import USER, World
 
 pytestmark = pytest.mark.integration
@@ -60,7 +60,7 @@ def test_slots_are_read_once_for_all_children_of_a_pass(
     world = make_world(USER_CONCURRENCY_TABLE_NAME="{prefix}-Users")
     found = world.seed({key: [] for key in "abcde"})
     reconciler = world.reconciler()
-    run_inline_sweep(reconciler, reconciler.settings, segments=1)
+    run_inline_sweep(reconciler, segments=1)
     assert set(world.statuses(found).values()) == {"released"}
     assert opened == [USER]
 
@@ -77,7 +77,7 @@ def test_queued_tasks_go_before_what_is_released(make_world: MakeWorld) -> None:
     world.task("orch_elsewhere", "x", "QUEUED", user="user-2")
     found = world.seed({key: [] for key in "abc"})
     reconciler = world.reconciler()
-    summary = run_inline_sweep(reconciler, reconciler.settings, segments=1)
+    summary = run_inline_sweep(reconciler, segments=1)
     assert (summary.counts.released, summary.counts.stuck) == (1, {"over_budget": 2})
     assert len(world.tasks(found)) == 1
 
@@ -89,7 +89,7 @@ def test_a_reservation_refused_after_a_pruning_elsewhere_is_tried_with_fresh_slo
     found = world.seed({key: [] for key in "abcde"})
     prune_elsewhere(world, monkeypatch, at=3)
     reconciler = world.reconciler()
-    summary = run_inline_sweep(reconciler, reconciler.settings, segments=1)
+    summary = run_inline_sweep(reconciler, segments=1)
     assert set(world.statuses(found).values()) == {"released"}
     assert (summary.counts.released, summary.counts.errors) == (5, 0)
     assert opened == [USER, USER]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.operations.sweep import run_inline_sweep
+from reconciler.sweeping.inline import Hooks, run_inline_sweep
 from tests.support.world import World
 from tests.unit.hostile.values import nested
 
@@ -46,9 +46,10 @@ def test_what_is_not_understood_is_as_it_was_and_surfaced(world: World) -> None:
     stuck: dict[str | None, str] = {}
     summary = run_inline_sweep(
         world.reconciler(),
-        world.settings,
         segments=2,
-        on_evaluation=lambda e: stuck.update({s.sub_issue_id: s.code for s in e.stuck}),
+        hooks=Hooks(
+            on_evaluation=lambda e: stuck.update({s.sub_issue_id: s.code for s in e.stuck})
+        ),
     )
     assert (summary.complete, summary.counts.errors, summary.counts.released) == (True, 0, 1)
     assert odd_rows(world, found) == before

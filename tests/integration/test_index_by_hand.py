@@ -7,9 +7,8 @@ import json
 import pytest
 
 from docs.commands import ROOT, shown, simple_commands
-from reconciler.operations.coverage import Coverage
-from reconciler.operations.cron import run_cron_sweep
 from reconciler.operations.summary import SweepSummary
+from reconciler.sweeping.cron import run_cron_sweep
 from reconciler.tables import ORCHESTRATION, with_active_index
 from tests.integration.test_operating import typed
 from tests.support.processes import until
@@ -29,7 +28,7 @@ COMMANDS = {
 def sweep(world: World, index: str | None) -> SweepSummary:
     world.settings = world.settings.model_copy(update={"active_index_name": index})
     reconciler = world.reconciler()
-    return run_cron_sweep(reconciler, reconciler.settings, holder="cron").summary
+    return run_cron_sweep(reconciler, holder="cron").summary
 
 
 def status(world: World) -> str | None:
@@ -45,20 +44,20 @@ def test_an_index_is_added_to_a_table_that_is_in_use_and_taken_away_again(world:
     assert set(COMMANDS) == {"Create", "look", "Delete"}
     done = world.seed({"a": []}, {"a": "succeeded"})
     world.change(done, "#meta", rollup_posted_at=world.ago(0))
-    assert sweep(world, None).coverage is Coverage.FULL
+    assert sweep(world, None).complete
 
     typed(world, COMMANDS["Create"])
     until("the index to be filled", lambda: status(world) == "ACTIVE")
     stranded = world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
     by_index = sweep(world, NAME)
-    assert (by_index.coverage, by_index.complete) == (Coverage.ACTIVE, True)
+    assert by_index.complete
     assert world.statuses(stranded) == {"a": "succeeded", "b": "released"}
 
-    assert sweep(world, None).coverage is Coverage.FULL
+    assert sweep(world, None).complete
     typed(world, COMMANDS["Delete"])
     assert status(world) in {None, "DELETING"}
     after = sweep(world, None)
-    assert (after.coverage, after.complete) == (Coverage.FULL, True)
+    assert after.complete
 
 
 def test_the_index_that_is_added_is_the_one_that_is_asked() -> None:

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from reconciler.errors import PermanentError
-from reconciler.operations.coverage import Coverage
 from reconciler.operations.index_scan import bounds_of
-from reconciler.operations.scan import SegmentCursor, SegmentResult
+from reconciler.operations.scan import Scope, SegmentCursor, SegmentResult
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from tests.support.world import World
 
@@ -55,7 +54,10 @@ def steps(
         while cursor is not None:
             taken.append(
                 world.reconciler().scan_segment(
-                    cursor, out_of_time=out_of_time, nominate=nominate, coverage=Coverage.ACTIVE
+                    cursor,
+                    out_of_time=out_of_time,
+                    nominate=lambda name, _rows: nominate(name),
+                    scope=Scope.ACTIVE,
                 )
             )
             cursor = taken[-1].next
@@ -231,7 +233,9 @@ def test_what_only_the_full_scan_sees_is_left_to_it(world: World) -> None:
     assert nominated(world) == []
     found: list[str] = []
     world.reconciler().scan_segment(
-        SegmentCursor("s", 0, 1), out_of_time=lambda: False, nominate=found.append
+        SegmentCursor("s", 0, 1),
+        out_of_time=lambda: False,
+        nominate=lambda name, _rows: found.append(name),
     )
     assert sorted(found) == sorted(left.values())
 
@@ -242,6 +246,6 @@ def test_an_index_that_is_not_there_is_named(world: World) -> None:
         reconciler.scan_segment(
             SegmentCursor("s", 0, 1),
             out_of_time=lambda: False,
-            nominate=lambda _: None,
-            coverage=Coverage.ACTIVE,
+            nominate=lambda *_: None,
+            scope=Scope.ACTIVE,
         )

@@ -10,8 +10,8 @@ from reconciler.domain.monthly_budget import month_of
 from reconciler.errors import BudgetUnavailableError
 from reconciler.operations import wiring
 from reconciler.operations.summary import SweepSummary
-from reconciler.operations.sweep import run_inline_sweep
 from reconciler.stores import monthly_budget
+from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.aws_stub import AwsStub, aws_stub
 from tests.support.faulty_endpoint import BROKEN, THROTTLED, faulty_endpoint
 from tests.support.world import CREDENTIALS, USER, World
@@ -44,7 +44,7 @@ def budgeted(make_world: Callable[..., World], aws: AwsStub) -> World:
 
 def sweep(world: World) -> SweepSummary:
     reconciler = world.reconciler()
-    return run_inline_sweep(reconciler, reconciler.settings, segments=1)
+    return run_inline_sweep(reconciler, segments=1)
 
 
 def test_a_task_names_the_teams_of_its_user(budgeted: World, aws: AwsStub) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from reconciler.errors import AccessError, StoreUnavailableError, TableMissingError
 from reconciler.operations.summary import SweepSummary
-from reconciler.operations.sweep import run_inline_sweep
 from reconciler.stores.control import ControlStore
 from reconciler.stores.orchestrations import batch_get
+from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.aws_stub import AwsStub, aws_stub
 from tests.support.faulty_endpoint import (
     BROKEN,
@@ -48,7 +48,7 @@ def service(world: World) -> Iterator[FaultyEndpoint]:
 
 def sweep(world: World, **changes: Any) -> SweepSummary:
     reconciler = world.reconciler(**changes)
-    return run_inline_sweep(reconciler, reconciler.settings, segments=1)
+    return run_inline_sweep(reconciler, segments=1)
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,7 @@ def test_a_segment_that_cannot_be_read_makes_the_sweep_incomplete(
     summary = sweep(world)
     assert world.everything() == before
     assert (summary.complete, summary.counts.errors, summary.alarming) == (False, 1, True)
-    name = "reconciler_last_complete_sweep_timestamp_seconds"
-    assert (name, ()) not in world.metrics.gauges
+    assert "reconciler_covered_as_of_timestamp_seconds" not in {n for n, _ in world.metrics.gauges}
     assert world.metrics.count("reconciler_sweeps_total", outcome="incomplete") == 1
     service.mend()
     assert sweep(world).counts.released == 1

@@ -11,7 +11,7 @@ import pytest
 
 from reconciler.operations.context import ActionOutcome, Evaluation
 from reconciler.operations.summary import SweepSummary
-from reconciler.operations.sweep import run_inline_sweep
+from reconciler.sweeping.inline import Hooks, run_inline_sweep
 from tests.support.aws_stub import aws_stub
 from tests.support.world import REPO, World
 
@@ -79,7 +79,7 @@ def sweep(world: World, *, report: bool) -> tuple[SweepSummary, Counter[Said]]:
 
     reconciler = world.reconciler()
     summary = run_inline_sweep(
-        reconciler, reconciler.settings, report=report, segments=1, on_evaluation=note
+        reconciler, report=report, segments=1, hooks=Hooks(on_evaluation=note)
     )
     return summary, said
 

@@ -22,7 +22,7 @@ import pytest
 
 from reconciler.domain.model import moment
 from reconciler.domain.task import INTEGRATION_INSTRUCTIONS
-from reconciler.operations.sweep import run_inline_sweep
+from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
@@ -135,7 +135,7 @@ def test_every_case_settles_as_the_platforms_own_sweep_settled_it(
         cases = cases[::10]  # it copies all its tables for each transaction
     seed(world, cases)
     reconciler = world.reconciler()
-    summary = run_inline_sweep(reconciler, reconciler.settings, segments=3)
+    summary = run_inline_sweep(reconciler, segments=3)
     assert summary.complete
     assert summary.counts.errors == 0
 
@@ -164,10 +164,10 @@ def test_a_second_sweep_changes_nothing_at_all(
     """Not a row of any table; a third does not either."""
     seed(world, load()[: 40 if request.node.callspec.params["endpoint"] != "moto" else 8])
     reconciler = world.reconciler()
-    run_inline_sweep(reconciler, reconciler.settings, segments=3)
+    run_inline_sweep(reconciler, segments=3)
     before = world.everything()
     for _ in range(2):
-        again = run_inline_sweep(reconciler, reconciler.settings, segments=1)
+        again = run_inline_sweep(reconciler, segments=1)
         assert again.complete
         assert (again.counts.repairs, again.counts.errors) == (0, 0)
         assert world.everything() == before

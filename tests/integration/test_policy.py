@@ -17,10 +17,9 @@ from reconciler.cli.commands.inspect import look
 from reconciler.cli.find import find
 from reconciler.observability.metrics import METRICS, known_series
 from reconciler.operations import drafting
-from reconciler.operations.coverage import Coverage
-from reconciler.operations.cron import run_cron_sweep
-from reconciler.operations.sweep import run_inline_sweep
 from reconciler.stores import control
+from reconciler.sweeping.cron import run_cron_sweep
+from reconciler.sweeping.inline import Hooks, evaluate_inline, run_inline_sweep
 from tests.support.aws_stub import AwsStub, aws_stub
 from tests.support.world import REPO, USER, EmulatorSession, World
 
@@ -140,12 +139,11 @@ def use_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     world.task(found, "q", "RUNNING")
     world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"})
-    run_cron_sweep(reconciler, reconciler.settings, holder="cron")
+    run_cron_sweep(reconciler, holder="cron")
     reconciler.sweeps.recorded()
     waiting = world.seed({f"c{n}": [] for n in range(3)})
     # The first sweep of a rotation, which looks for lost recoveries.
-    first = world.reconciler(full_scan_interval_seconds=300)
-    run_inline_sweep(first, first.settings, segments=1)
+    run_inline_sweep(world.reconciler(full_scan_interval_seconds=300), segments=1)
     reconciler.release(waiting, "c0", sweep_id="s", depends_on=())
     reconciler.pause("try", "me")
     reconciler.resume()
@@ -155,11 +153,10 @@ def use_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = world.seed({"a": []})
     with monkeypatch.context() as patched:
         patched.setattr(drafting, "draft_task", fail)
-        run_inline_sweep(reconciler, reconciler.settings, orchestration_id=broken)
+        evaluate_inline(reconciler, broken, hooks=Hooks())
     reconciler.evaluator.forgive(broken)
-    again = run_cron_sweep(reconciler, reconciler.settings, holder="cron")
-    by_index = world.settings.active_index_name is not None
-    assert (again.summary.coverage is Coverage.ACTIVE) is by_index
+    again = run_cron_sweep(reconciler, holder="cron")
+    assert again.summary.complete
 
 
 @pytest.mark.parametrize("index", [None, "ChildStatusIndex"])

@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from reconciler.errors import UnknownChildError, UnknownOrchestrationError
-from reconciler.operations.sweep import run_inline_sweep
+from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.world import REPO, USER, World
 
 pytestmark = pytest.mark.integration
@@ -38,9 +38,7 @@ def test_sweeps_at_once_repair_each_thing_once(world: World) -> None:
     )
     sweepers = [world.reconciler() for _ in range(4)]
     with ThreadPoolExecutor(4) as threads:
-        summaries = list(
-            threads.map(lambda r: run_inline_sweep(r, r.settings, segments=1), sweepers)
-        )
+        summaries = list(threads.map(lambda r: run_inline_sweep(r, segments=1), sweepers))
     total = sum((summary.counts for summary in summaries[1:]), summaries[0].counts)
     assert (total.released, total.advanced, total.skipped, total.errors) == (2, 2, 1, 0)
     assert Counter(world.statuses(found).values()) == {
@@ -179,7 +177,7 @@ def set_active(world: World, count: int, user: str = USER) -> None:
 
 def sweep(world: World) -> Counter[str]:
     reconciler = world.reconciler()
-    summary = run_inline_sweep(reconciler, reconciler.settings, segments=1)
+    summary = run_inline_sweep(reconciler, segments=1)
     return +Counter({"released": summary.counts.released, **summary.counts.stuck})
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.operations.sweep import run_inline_sweep
+from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.integration
 
 def sweep(world: World, **changes: Any) -> Any:
     reconciler = world.reconciler(**changes)
-    return run_inline_sweep(reconciler, reconciler.settings, segments=1)
+    return run_inline_sweep(reconciler, segments=1)
 
 
 def side_task(

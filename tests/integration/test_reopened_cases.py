@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from reconciler.domain.model import moment, timestamp
-from reconciler.operations.sweep import run_inline_sweep
+from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
@@ -169,7 +169,7 @@ def test_reopened_orchestrations_end_as_the_platform_ends_them(
     before = stored(world)
     reconciler = world.reconciler()
     for _ in range(MAX_SWEEPS):
-        swept = run_inline_sweep(reconciler, reconciler.settings, segments=3)
+        swept = run_inline_sweep(reconciler, segments=3)
         assert swept.complete
         assert swept.counts.errors == 0
     after = stored(world)

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.operations.coverage import Coverage
-from reconciler.operations.scan import SegmentCursor
-from reconciler.operations.sweep import run_inline_sweep
+from reconciler.operations.scan import Scope, SegmentCursor
 from reconciler.stores.orchestrations import OrchestrationStore, Page
+from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
@@ -38,7 +37,7 @@ def nominated(
         cursor: SegmentCursor | None = SegmentCursor("s", segment, segments)
         while cursor is not None:
             result = world.reconciler().scan_segment(
-                cursor, out_of_time=out_of_time, nominate=found.append
+                cursor, out_of_time=out_of_time, nominate=lambda name, _rows: found.append(name)
             )
             rows += result.counts.rows_scanned
             orchestrations += result.counts.orchestrations_scanned
@@ -71,7 +70,7 @@ def test_a_sweep_in_which_nothing_is_wrong_costs_its_pages_and_a_read_per_hundre
 ) -> None:
     running = healthy(world, 220)
     reconciler = world.reconciler()
-    summary = run_inline_sweep(reconciler, reconciler.settings, segments=segments)
+    summary = run_inline_sweep(reconciler, segments=segments)
     assert summary.counts.orchestrations_scanned == 220
     assert summary.counts.orchestrations_evaluated == 0
     assert summary.counts.stuck == {}
@@ -104,7 +103,9 @@ def test_steps_that_a_ceiling_holds_up_go_on_where_they_were(world: World) -> No
     cursor: SegmentCursor | None = SegmentCursor("s", 0, 1)
     rows = held_up = 0
     while cursor is not None:
-        result = reconciler.scan_segment(cursor, out_of_time=lambda: True, nominate=found.append)
+        result = reconciler.scan_segment(
+            cursor, out_of_time=lambda: True, nominate=lambda name, _rows: found.append(name)
+        )
         rows += result.counts.rows_scanned
         held_up += result.counts.requests == 0
         cursor = result.next
@@ -131,7 +132,7 @@ def test_rows_without_a_meta_row_are_found(world: World) -> None:
         Key={"orchestration_id": {"S": orphan}, "sub_issue_id": {"S": "#meta"}},
     )
     reconciler = world.reconciler()
-    summary = run_inline_sweep(reconciler, reconciler.settings, segments=1)
+    summary = run_inline_sweep(reconciler, segments=1)
     assert summary.counts.stuck == {"orphan_row": 1, "rows_missing": 1}
     assert world.statuses(orphan) == {"a": "blocked"}
 
@@ -145,27 +146,22 @@ def test_an_orchestration_of_three_thousand_children_cut_across_pages(
     padding = {"description": {"S": "x" * 900}}
     found = world.seed(graph, {"root": "failed"}, rows=dict.fromkeys(graph, padding))
     reconciler = world.reconciler()
-    summary = run_inline_sweep(reconciler, reconciler.settings, segments=2)
+    summary = run_inline_sweep(reconciler, segments=2)
     assert summary.counts.skipped == many
     assert set(world.statuses(found).values()) == {"failed", "skipped"}
     # Linear: the scan, the read of it all, and one transaction for each 98 children.
     assert summary.counts.requests <= 8 + math.ceil(many / 98) + math.ceil(many / 900) * 2
 
 
-def test_segments_chosen_from_the_tables_size(world: World) -> None:
-    assert world.reconciler().choose_segments(lambda: 8) == 1
-    assert world.reconciler(sweep_segments=7).choose_segments(lambda: 8) == 7
-
-
-@pytest.mark.parametrize("coverage", Coverage)
+@pytest.mark.parametrize("scope", Scope)
 def test_what_fails_in_handing_on_is_no_broken_row(
-    make_world: Callable[..., World], coverage: Coverage
+    make_world: Callable[..., World], scope: Scope
 ) -> None:
     """It is told as what it is; a row that our code fails on would only be nominated once more."""
     world = make_world(ACTIVE_INDEX_NAME="Active")
     world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
 
-    def nominate(_: str) -> None:
+    def nominate(*_: object) -> None:
         raise ValueError("the one that it was handed to")
 
     with pytest.raises(ValueError, match="handed to"):
@@ -173,5 +169,5 @@ def test_what_fails_in_handing_on_is_no_broken_row(
             SegmentCursor("s", 0, 1),
             out_of_time=lambda: False,
             nominate=nominate,
-            coverage=coverage,
+            scope=scope,
         )

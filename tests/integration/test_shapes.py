@@ -12,8 +12,8 @@ from reconciler.domain.model import META
 from reconciler.domain.rows import SCAN_ATTRIBUTES
 from reconciler.operations.scan import SegmentCursor
 from reconciler.operations.summary import SweepSummary
-from reconciler.operations.sweep import run_inline_sweep
 from reconciler.stores.orchestrations import OrchestrationStore, Page
+from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
@@ -26,7 +26,7 @@ OLDER = {
 
 def sweep(world: World, segments: int = 1) -> SweepSummary:
     reconciler = world.reconciler()
-    return run_inline_sweep(reconciler, reconciler.settings, segments=segments)
+    return run_inline_sweep(reconciler, segments=segments)
 
 
 def remove(world: World, found: str, key: str) -> None:
@@ -197,7 +197,7 @@ def test_three_thousand_children_are_nominated_however_pages_and_steps_cut(
     cursor: SegmentCursor | None = SegmentCursor("s", 0, 1)
     while cursor is not None:
         result = world.reconciler().scan_segment(
-            cursor, out_of_time=lambda: True, nominate=found.add
+            cursor, out_of_time=lambda: True, nominate=lambda name, _rows: found.add(name)
         )
         rows += result.counts.rows_scanned
         steps += 1

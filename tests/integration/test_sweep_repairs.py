@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reconciler.operations.summary import SweepSummary
-from reconciler.operations.sweep import run_inline_sweep
+from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.integration
 
 def sweep(world: World, *, report: bool = False, segments: int = 2) -> SweepSummary:
     reconciler = world.reconciler()
-    return run_inline_sweep(reconciler, reconciler.settings, report=report, segments=segments)
+    return run_inline_sweep(reconciler, report=report, segments=segments)
 
 
 def test_a_child_that_completed_during_an_outage_is_released_exactly_once(world: World) -> None:

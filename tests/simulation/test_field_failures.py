@@ -23,8 +23,8 @@ from reconciler.domain.model import timestamp
 from reconciler.operations.context import Evaluation
 from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.scan import SegmentCursor
-from reconciler.operations.sweep import run_inline_sweep
 from reconciler.settings import Settings
+from reconciler.sweeping.inline import run_inline_sweep
 from tests.simulation import memory_dynamodb
 from tests.simulation.actors import ClockHand
 from tests.simulation.answers import fail
@@ -241,7 +241,7 @@ def test_10_an_error_at_one_item_drops_neither_it_nor_the_others() -> None:
     world = _with(database, pair(DONE))
     (other,) = _copies(database, 1)
     database.failing[ORCH] = "InternalServerError"
-    first = run_inline_sweep(world.reconciler, world.settings, segments=1)
+    first = run_inline_sweep(world.reconciler, segments=1)
     assert world.status("b") == "blocked"
     assert (
         database.tables["OrchestrationTable"].items[other, "b"]["child_status"]["S"] == "released"
@@ -249,7 +249,7 @@ def test_10_an_error_at_one_item_drops_neither_it_nor_the_others() -> None:
     assert first.counts.errors == 1
     assert first.counts.stuck["check_failed"] == 1
     database.failing.clear()
-    run_inline_sweep(world.reconciler, world.settings, segments=1)
+    run_inline_sweep(world.reconciler, segments=1)
     assert world.status("b") == "released"
 
 
@@ -296,7 +296,7 @@ def test_15_what_cannot_be_repaired_hides_nothing() -> None:
     for name in due:
         row = {**table.items[name, "b"], "depends_on": {"L": [{"S": "a"}]}}
         table.replace({(name, "b"): row})
-    summary = run_inline_sweep(world.reconciler, world.settings, segments=3)
+    summary = run_inline_sweep(world.reconciler, segments=3)
     assert summary.counts.released == 2
     assert summary.counts.stuck["dangling_dependency"] == 59
 
@@ -310,7 +310,7 @@ def test_16_a_step_that_runs_out_of_time_hands_the_rest_on(monkeypatch: pytest.M
     steps = rows = 0
     while cursor is not None:
         result = world.reconciler.scan_segment(
-            cursor, out_of_time=lambda: True, nominate=nominated.append
+            cursor, out_of_time=lambda: True, nominate=lambda name, _rows: nominated.append(name)
         )
         rows += result.counts.rows_scanned
         steps, cursor = steps + 1, result.next
@@ -325,7 +325,7 @@ def test_17_a_sweep_keeps_up_with_whatever_was_stranded() -> None:
     for count in (10, 80):
         world = Alone(pair(ENDED))
         _copies(world.database, count - 1)
-        summary = run_inline_sweep(world.reconciler, world.settings, segments=2)
+        summary = run_inline_sweep(world.reconciler, segments=2)
         assert (summary.counts.advanced, summary.counts.released) == (count, count)
         requests.append(summary.counts.requests / count)
     assert requests[1] <= requests[0]
@@ -427,10 +427,10 @@ def test_25_a_segment_that_could_not_be_read_is_not_reported_as_read() -> None:
     database = _Failing()
     world = _with(database, pair(DONE))
     database.failing["segment 0"] = "InternalServerError"
-    summary = run_inline_sweep(world.reconciler, world.settings, segments=2)
+    summary = run_inline_sweep(world.reconciler, segments=2)
     assert not summary.complete
     database.failing.clear()
-    assert run_inline_sweep(world.reconciler, world.settings, segments=2).complete
+    assert run_inline_sweep(world.reconciler, segments=2).complete
 
 
 def test_i6_what_could_not_be_checked_is_said_and_not_repaired() -> None:

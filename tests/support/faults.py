@@ -82,6 +82,7 @@ class FaultProxy:
         self.upstream = upstream
         self.url = ""
         self.weather: Mapping[Fault, float] = {}
+        self.delay_seconds = 0.0
         self.injected: Counter[Fault] = Counter()
         self.requests: Counter[str] = Counter()
         self.over = threading.Event()
@@ -148,6 +149,8 @@ class _FaultHandler(Handler):
         hold = proxy.held_by(operation, request.body)
         if hold is not None and not hold.after:
             hold.stop_here()
+        if proxy.delay_seconds:
+            proxy.over.wait(proxy.delay_seconds)
         fault, pause = proxy.fault_for(operation)
         refused = _refusal(fault, operation, request.body)
         if refused is not None:

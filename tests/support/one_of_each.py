@@ -24,6 +24,8 @@ SETTINGS = {
     "STRANDED_GRACE_SECONDS": "60",
     # Nothing of this runs by itself while it is looked at.
     "SWEEP_INTERVAL_SECONDS": "300",
+    # So each sweep looks for lost recoveries.
+    "FULL_SCAN_INTERVAL_SECONDS": "300",
 }
 
 NEVER_STUCK = {
@@ -51,6 +53,7 @@ class OneOfEach:
         repo = {"repo": {"S": REPO}, "status": {"S": "active"}}
         self.world.put(str(self.world.settings.repo_table_name), repo)
         self._lost()
+        self._reopened()
         self._left_behind()
         self._tasks()
         self._graphs()
@@ -86,6 +89,20 @@ class OneOfEach:
             {"a": [], "b": []}, {"a": "succeeded", "b": "failed"}, age=4 * 3600.0
         )
 
+    def _reopened(self) -> None:
+        seed, settled = self.world.seed, {"rollup_posted_at": {"S": self.world.ago(3000)}}
+        self.where["lost_unskip"] = seed(
+            {"a": [], "b": ["a"]}, {"a": "succeeded", "b": "skipped"}, age=14 * 3600.0, meta=settled
+        )
+        mended = self.where["lost_recovery"] = seed({"a": []}, {"a": "failed"}, meta=settled)
+        fix = {
+            "orchestration_id": mended,
+            "orchestration_sub_issue_id": "a",
+            "orchestration_iteration": "true",
+        }
+        metadata = {"M": {name: {"S": value} for name, value in fix.items()}}
+        self.world.task(mended, "fix", "COMPLETED", age=2200.0, channel_metadata=metadata)
+
     def _left_behind(self) -> None:
         seed, world = self.world.seed, self.world
         self.where["abandoned_claim"] = seed({"a": []}, {"a": "releasing"}, age=3000.0)
@@ -109,8 +126,9 @@ class OneOfEach:
             rows={"a": {"child_task_id": {"S": "01ARZ3NDEKTSV4RRFFQ69G5FAV"}}},
             age=7 * 3600.0,
         )
+        # Of another user: nothing is touched while a task of its user cannot be read.
         unread = self.where["check_failed"] = seed(
-            {"a": []}, {"a": "released"}, tasks={"a": "RUNNING"}, age=1000.0
+            {"a": []}, {"a": "released"}, tasks={"a": "RUNNING"}, age=1000.0, user="unreadable"
         )
         (task,) = world.tasks(unread, "a")
         self.unreadable = task["task_id"]["S"]

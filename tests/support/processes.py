@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import redis
 
 from reconciler.embedded.process import running
+from reconciler.sweeping.state import SweepState
 from tests.support.world import World
-from workers.ledger import Ledger
+from workers.broker_records import BrokerRecords
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
@@ -89,8 +90,13 @@ class Celery:
         return redis.Redis.from_url(f"{self.broker}/0")
 
     @property
-    def ledger(self) -> Ledger:
-        return Ledger(self.redis)
+    def state(self) -> SweepState:
+        return SweepState(BrokerRecords(self.redis))
+
+    def last(self, *, complete: bool = False) -> dict[str, Any] | None:
+        """Return the summary of the last sweep, or of the last complete one."""
+        found = self.state.overview().last(complete=complete)
+        return None if found is None else dict(found)
 
     def command(self, *arguments: str) -> Sequence[str]:
         return [sys.executable, "-m", "celery", "-A", "workers", *arguments]

@@ -19,7 +19,7 @@ from tests.support.broker import broker_of_its_own
 from tests.support.hosts import Fleet
 from tests.support.processes import ROOT, Celery
 from tests.support.world import World, make_client
-from workers.names import FULL_QUEUE, RELEASE_QUEUE, SWEEP_QUEUE
+from workers.names import RELEASE_QUEUE, SWEEP_QUEUE
 
 RECORDED = ROOT / "tests" / "data" / "messages"
 ORCHESTRATION = "orch_" + 32 * "0"
@@ -34,13 +34,13 @@ from workers.enqueue import Enqueuer
 from workers.gate import Gate
 from reconciler.observability.metrics import NULL_METRICS
 from reconciler.operations.context import ReleaseRequest
-from reconciler.operations.coverage import Coverage
-from reconciler.operations.scan import SegmentCursor
+from reconciler.operations.scan import Scope
+from reconciler.sweeping.segments import Segment
+from reconciler.sweeping.sweeper import SegmentTask
 sender = Enqueuer(app, Gate(Redis.from_url(app.conf.broker_url)), NULL_METRICS, 300)
 sender.sweep()
-for coverage in Coverage:
-    sender.segment(SegmentCursor({SWEEP_ID!r}, 0, 1), coverage, report=False)
-sender.evaluate({ORCHESTRATION!r}, {SWEEP_ID!r}, report=False)
+sender.segment(SegmentTask(Segment(Scope.TABLE, 0, 1), {SWEEP_ID!r}, 1.5), report=False)
+sender.evaluate({ORCHESTRATION!r}, {SWEEP_ID!r}, 1.5, report=False)
 sender.release(ReleaseRequest(
     orchestration_id={ORCHESTRATION!r}, sub_issue_id={CHILD!r}, depends_on=("a",),
     idempotency_key={f"{ORCHESTRATION}_{CHILD}"!r}, sweep_id={SWEEP_ID!r},
@@ -53,7 +53,7 @@ def sent_by(fleet: Fleet) -> dict[str, dict[str, Any]]:
     broker = fleet.celery.redis
     fleet.run(PUBLISH)
     found: dict[str, dict[str, Any]] = {}
-    for queue in (SWEEP_QUEUE, FULL_QUEUE, RELEASE_QUEUE):
+    for queue in (SWEEP_QUEUE, RELEASE_QUEUE):
         lying: Any = broker.lrange(queue, 0, -1)
         for raw in lying:
             message = json.loads(raw)

@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ import pytest
 from docs.commands import ROOT
 from reconciler.observability.emf import EmfMetrics
 from reconciler.operations.counts import Counts
-from reconciler.operations.summary import SweepSummary, record_sweep
+from reconciler.operations.scan import Scope
+from reconciler.operations.summary import SweepSummary, record_sweep, set_gauges
 from reconciler.settings import load_settings
 from tests.support.emf import emf_lines, values
 from tests.support.runbook import anchors
@@ -30,7 +30,7 @@ ALARMS: dict[str, dict[str, Any]] = {
 }
 ONLY_A_SCRAPE_KNOWS = {"NeverSwept", "Absent", "BrokerUnreachable"}
 """What they tell ends in ``SweepStale``, to which missing data is breaching."""
-OF_SILENCE = {"SweepStale", "FullScanStale"}
+OF_SILENCE = {"SweepStale", "TableStale"}
 """Those to which missing data is breaching: what they wait for has not come."""
 ONLY_HERE = {"ClaimsOverBound", "RowsMissing"}
 """Parts of ``StuckOverBound`` and ``NeedsAPerson``: an alarm has one bound, and ten metrics."""
@@ -56,7 +56,8 @@ def written() -> list[dict[str, Any]]:
     metrics.declare(load_settings({name: name.lower() for name in tables}))
     metrics.flush()
     summary = SweepSummary("s", "repair", True, 1, 1.0, Counts())  # noqa: FBT003
-    record_sweep(summary, metrics, datetime(2026, 6, 9, tzinfo=UTC), "repair")
+    record_sweep(summary, metrics, "repair")
+    set_gauges(metrics, dict.fromkeys(Scope, 12.0), Counts())
     metrics.flush()
     return emf_lines(stream.getvalue())
 

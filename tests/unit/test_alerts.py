@@ -12,7 +12,7 @@ import yaml
 
 from docs.commands import ROOT
 from reconciler.domain.codes import STUCK_CODES
-from reconciler.observability.metrics import METRICS, RECOVERY_CODES
+from reconciler.observability.metrics import BOUNDED_CODES, METRICS
 from tests.support.prometheus import RULES, tool
 from tests.support.promql import check_declared
 from tests.support.runbook import anchors
@@ -59,7 +59,7 @@ def test_whatever_is_stuck_has_an_alert() -> None:
     of_a_person = set(re.findall(r"\w+", ALERTS["ReconcilerNeedsAPerson"]["expr"]))
     own = {"quarantined", "over_budget", "refused"}
     assert all(f'"{code}"' in text for code in own)
-    covered = set(RECOVERY_CODES) | of_a_person | own | {"check_failed"}
+    covered = set(BOUNDED_CODES) | of_a_person | own | {"check_failed"}
     assert set(STUCK_CODES) - covered == set()
     # A check that failed makes its sweep a failed one.
     assert "ReconcilerPartialFailure" in ALERTS
@@ -95,7 +95,9 @@ def test_the_configuration_scrapes_what_compose_serves() -> None:
 def test_promtool_would_notice(tmp_path: Path) -> None:
     """A threshold moved by a little is a failure of the cases."""
     rules = (RULES / "alerts.yml").read_text()
-    moved = rules.replace("> 2 * reconciler_sweep", "> 4 * reconciler_sweep")
+    moved = rules.replace(
+        "> ignoring (scope) 2 * reconciler_sweep", "> ignoring (scope) 4 * reconciler_sweep"
+    )
     assert moved != rules
     (tmp_path / "alerts.yml").write_text(moved)
     (tmp_path / "alerts_test.yml").write_text(
@@ -115,8 +117,7 @@ def test_promtool_would_notice(tmp_path: Path) -> None:
 def test_every_metric_of_trouble_is_watched() -> None:
     watched = set().union(*(check_declared(rule["expr"]) for rule in ALERTS.values()))
     trouble = {
-        "reconciler_last_complete_sweep_timestamp_seconds",
-        "reconciler_last_full_scan_timestamp_seconds",
+        "reconciler_covered_as_of_timestamp_seconds",
         "reconciler_sweep_failures_total",
         "reconciler_stuck_work",
         "reconciler_stuck_children",

@@ -75,8 +75,8 @@ def test_the_first_row_says_whether_it_is_alive_and_what_is_stuck() -> None:
     assert titles == [
         "Alive?",
         "Is it alive?",
-        "Last complete sweep, ago",
-        "Last full scan, ago",
+        "Active work covered, ago",
+        "Whole table covered, ago",
         "Stuck now",
         "Oldest stuck",
         "Mode",

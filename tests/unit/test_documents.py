@@ -37,7 +37,7 @@ OF_THE_SHELL = frozenset({".", "cat", "cd", "curl", "grep", "jq", "kill", "mkdir
 OF_COMPOSE = frozenset(found["name"] for found in REFERENCE.finditer(TEXT)) | {"COMPOSE_PROFILES"}
 NOT_SETTINGS = re.compile(r"AWS_[A-Z_]+|FLOWER_[A-Z_]+|CHAOS_MINUTES|RECONCILER_[A-Z_]+")
 TASKS = frozenset(
-    {"reconciler.sweep", "reconciler.sweep_segment", "reconciler.sweep_active"}
+    {"reconciler.sweep", "reconciler.sweep_segment"}
     | {"reconciler.evaluate_orchestration", "reconciler.release_child"}
 )
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")

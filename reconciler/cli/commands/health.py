@@ -13,7 +13,7 @@ from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_f
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the finding as JSON.")
 def health(*, as_json: bool) -> None:
-    """Fail, with the reason, unless sweeps complete in time and all can be reached."""
+    """Fail, with the reason, unless coverage is recent and all can be reached."""
     settings = settings_for_cli()
     client = broker_for_cli(settings)
     facts = read_facts(settings, client, reconciler_for_cli(settings), details=False)
@@ -22,12 +22,12 @@ def health(*, as_json: bool) -> None:
             {
                 "healthy": facts.problem is None,
                 "reason": facts.problem,
-                "last_complete_sweep_age_seconds": facts.age_seconds,
+                "covered_seconds_ago": facts.age_of("active"),
             }
         )
     elif facts.problem is None:
         paused = f"; repairs are paused since {facts.paused['since']}" if facts.paused else ""
-        click.echo(f"healthy: the last complete sweep ended {facts.age_seconds:.0f} s ago{paused}")
+        click.echo(f"healthy: covered as of {facts.age_of('active') or 0:.0f} s ago{paused}")
     else:
         click.echo(f"unhealthy: {facts.problem}")
     click.get_current_context().exit(0 if facts.problem is None else EXIT_WRONG)

@@ -96,16 +96,18 @@ def next_sweep(settings: Settings, now: datetime) -> datetime | None:
         return None
     from redis.exceptions import RedisError  # noqa: PLC0415 - start-up time
 
-    from workers.ledger import Ledger  # noqa: PLC0415
+    from reconciler.sweeping.state import SweepState  # noqa: PLC0415
+    from workers.broker_records import BrokerRecords  # noqa: PLC0415
 
     try:
-        last = Ledger(broker_for_cli(settings)).last()
+        last = SweepState(BrokerRecords(broker_for_cli(settings))).overview().last()
     except RedisError:
         return None
     if last is None or "by-hand" in last["sweep_id"]:
         return None
-    started = float(last["ended_at"]) - float(last["duration_seconds"])
-    at = datetime.fromtimestamp(started, UTC) + timedelta(seconds=settings.sweep_interval_seconds)
+    at = datetime.fromtimestamp(last["started_at"], UTC) + timedelta(
+        seconds=settings.sweep_interval_seconds
+    )
     return at if at >= now else None
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,13 +28,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from reconciler.operations.counts import Counts
-    from reconciler.operations.cron import CronSweep
     from reconciler.operations.reconciler import Reconciler
-    from reconciler.operations.sweep import SweepProgress
     from reconciler.settings import Settings
-    from workers.ledger import Progress as LedgerProgress
+    from reconciler.sweeping.cron import CronSweep
+    from reconciler.sweeping.inline import SweepProgress
+    from reconciler.sweeping.state import SweepState
 
 _MOST_ACTIONS_SHOWN = 200
+_POLL_SECONDS = 0.5
+_ASK_AGAIN_SECONDS = 5.0
 
 
 @click.command()
@@ -92,7 +95,6 @@ def _inline(
     acted: list[tuple[str, ActionOutcome]] = []
     with progress("Sweeping", quiet=as_json) as shown:
         swept = _swept(
-            settings,
             reconciler,
             shown,
             acted,
@@ -104,22 +106,21 @@ def _inline(
         )
     if as_json:
         print_json(swept.to_json())
-    elif swept.aside is None:
+    elif swept.lease is None:
         _print_actions(acted)
         print_summary(swept.summary.to_json())
     else:
         click.echo(
-            f"stepped aside: {swept.aside.holder} has been sweeping since {swept.aside.since} "
-            f"(--force sweeps all the same; it does no harm)"
+            f"nothing done: {swept.lease.holder} has been sweeping since {swept.lease.since} "
+            f"(--force sweeps even so; it does no harm)"
         )
-    if swept.aside is not None:
+    if swept.lease is not None:
         return
     _raise_if_unread(swept.summary)
     click.get_current_context().exit(EXIT_WRONG if swept.summary.alarming else 0)
 
 
 def _swept(
-    settings: Settings,
     reconciler: Reconciler,
     shown: Progress | None,
     acted: list[tuple[str, ActionOutcome]],
@@ -131,8 +132,12 @@ def _swept(
     force: bool,
 ) -> CronSweep:
     """Sweep; how far it is goes to ``shown``, and what is done to ``acted``."""
-    from reconciler.operations.cron import CronSweep, run_cron_sweep  # noqa: PLC0415 - start-up
-    from reconciler.operations.sweep import run_inline_sweep  # noqa: PLC0415 - start-up time
+    from reconciler.sweeping.cron import CronSweep, run_cron_sweep  # noqa: PLC0415 - start-up time
+    from reconciler.sweeping.inline import (  # noqa: PLC0415 - start-up time
+        Hooks,
+        evaluate_inline,
+        run_inline_sweep,
+    )
 
     def on_evaluation(evaluation: Evaluation) -> None:
         acted.extend((evaluation.orchestration_id, action) for action in evaluation.actions)
@@ -144,28 +149,19 @@ def _swept(
         total = so_far.segments if so_far.segments > 1 else None
         update(shown, so_far.segments_done, total, said)
 
-    if report or orchestration is not None:
-        # A report writes nothing, and one orchestration is no sweep: neither needs the lock.
-        return CronSweep(
-            run_inline_sweep(
-                reconciler,
-                settings,
-                report=report,
-                orchestration_id=orchestration,
-                segments=segments,
-                progress=on_progress,
-                on_evaluation=on_evaluation,
-            )
-        )
+    hooks = Hooks(progress=on_progress, on_evaluation=on_evaluation)
+    # A report writes nothing, and one orchestration is no sweep: neither needs the lock.
+    if orchestration is not None:
+        return CronSweep(evaluate_inline(reconciler, orchestration, report=report, hooks=hooks))
+    if report:
+        return CronSweep(run_inline_sweep(reconciler, report=True, segments=segments, hooks=hooks))
     return run_cron_sweep(
         reconciler,
-        settings,
         holder=f"{operator()} at {socket.gethostname()}, process {os.getpid()}",
         force=force,
         full=full,
         segments=segments,
-        progress=on_progress,
-        on_evaluation=on_evaluation,
+        hooks=hooks,
     )
 
 
@@ -180,12 +176,15 @@ def _by_workers(
 ) -> None:
     from redis.exceptions import RedisError  # noqa: PLC0415 - start-up time
 
-    from workers.application import app  # noqa: PLC0415 - start-up time
+    from reconciler.sweeping.state import SweepState  # noqa: PLC0415
+    from workers.application import app  # noqa: PLC0415
+    from workers.broker_records import records_of  # noqa: PLC0415
     from workers.enqueue import BrokerUnavailableError, submit_sweep  # noqa: PLC0415
-    from workers.ledger import Ledger  # noqa: PLC0415
+
+    def ask_again() -> None:
+        submit_sweep(app, report=report, full=full, sweep_id=sweep_id)
 
     try:
-        ledger = Ledger(broker_for_cli(settings))
         sweep_id = submit_sweep(app, report=report, full=full)
         if not wait:
             if as_json:
@@ -193,69 +192,58 @@ def _by_workers(
             else:
                 click.echo(f"enqueued {sweep_id}")
             return
+        by_hand = report and settings.repair_mode != "report"
+        state = SweepState(records_of(broker_for_cli(settings), sweep_id if by_hand else None))
         with progress("Waiting for the workers", quiet=as_json) as shown:
-            said = _wait(ledger, sweep_id, timeout, shown)
-        other = said.get("stepped_aside_for")
-        if other is not None:
-            said = _wait_for_the_other(ledger, other, timeout, report=report, as_json=as_json)
+            summary = _wait(state, sweep_id, timeout, shown, ask_again)
     except RedisError as error:
         raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
-    said.pop("ended_at", None)
-    said.pop("oldest_stuck_seconds", None)
+    for name in ("started_at", "ended_at"):
+        summary.pop(name, None)
     if as_json:
-        print_json(said)
+        print_json(summary)
     else:
-        print_summary(said)
-    wrong = not said["complete"] or said["errors"] or alarming(said["stuck"])
+        print_summary(summary)
+    wrong = not summary["complete"] or summary["errors"] or alarming(summary["stuck"])
     click.get_current_context().exit(EXIT_WRONG if wrong else 0)
 
 
 def _wait(
-    ledger: Any,  # noqa: ANN401 - imported late
+    state: SweepState,
     sweep_id: str,
     timeout: int,
     shown: Progress | None,
+    ask_again: Callable[[], None],
 ) -> dict[str, Any]:
-    waited = 0
-    while waited < timeout:
+    """Wait for a sweep's summary; asks again for what others were reading, or what got lost."""
+    started = asked = time.monotonic()
+    while time.monotonic() - started < timeout:
+        sweep = state.sweep(sweep_id)
+        if sweep is not None and sweep.summary is not None:
+            return dict(sweep.summary)
         if shown is not None:
-            _show_progress(shown, ledger.progress(sweep_id))
-        # In short turns, each below the socket's own time-out.
-        found: dict[str, Any] | None = ledger.wait(sweep_id, 1)
-        if found is not None:
-            return found
-        waited += 1
+            _show_progress(shown, state, sweep_id)
+        if sweep is not None and time.monotonic() - asked >= _ASK_AGAIN_SECONDS:
+            asked = time.monotonic()
+            ask_again()
+        time.sleep(_POLL_SECONDS)
     raise StoreUnavailableError(
         f"no worker finished {sweep_id} within {timeout} s; is one running?"
     )
 
 
-def _show_progress(shown: Progress, so_far: LedgerProgress | None) -> None:
-    if so_far is None:
+def _show_progress(shown: Progress, state: SweepState, sweep_id: str) -> None:
+    sweep = state.sweep(sweep_id)
+    if sweep is None:
         update(shown, 0, None, "no worker has begun it yet")
         return
-    counts = so_far.counts
-    parts = f"{so_far.ended} of {so_far.known} parts"
-    update(shown, so_far.ended, so_far.known, f"{parts}, {_read(counts)}")
+    read = sweep.segments - state.overview().count_unread(sweep)
+    parts = f"{read} of {sweep.segments} segments"
+    update(shown, read, sweep.segments, f"{parts}, {_read(state.counts(sweep_id))}")
 
 
 def _read(counts: Counts) -> str:
     return f"{counts.rows_scanned} rows, {counts.repairs} repairs"
-
-
-def _wait_for_the_other(
-    ledger: Any,  # noqa: ANN401 - imported late
-    sweep_id: str,
-    timeout: int,
-    *,
-    report: bool,
-    as_json: bool,
-) -> dict[str, Any]:
-    """A sweep that is at work already does as well, unless only a report was asked for."""
-    if report:
-        raise UsageError(f"{sweep_id} is at work; ask for a report when it has ended")
-    with progress(f"{sweep_id} is at work already; waiting for it", quiet=as_json) as shown:
-        return _wait(ledger, sweep_id, timeout, shown)
 
 
 # -- what a person reads
@@ -298,9 +286,8 @@ def print_summary(summary: dict[str, Any]) -> None:
 
 
 def _summary_lines(summary: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    active = "active " if summary.get("coverage") == "active" else ""
     read = (
-        f"{summary['rows_scanned']} {active}rows of {summary['orchestrations_scanned']} "
+        f"{summary['rows_scanned']} rows of {summary['orchestrations_scanned']} "
         f"orchestrations in {_plural(summary['segments'], 'segment')}; "
         f"{summary['orchestrations_evaluated']} looked at closely"
     )

@@ -6,8 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 import redis
@@ -17,12 +15,8 @@ from tests.conftest import Servers
 from tests.support.broker import Broker, broker_of_its_own
 from tests.support.faults import FaultProxy, fault_proxy
 from tests.support.hosts import Fleet, fleet_of
-from tests.support.metrics import RecordingMetrics
 from tests.support.processes import Celery
 from tests.support.world import Clock, World, build_world
-from workers.gate import Gate
-from workers.ledger import Ledger
-from workers.resources import Resources
 
 # What the workers' module must find named in the environment when it is imported.
 for _name in ("ORCHESTRATION_TABLE_NAME", "TASK_TABLE_NAME", "TASK_EVENTS_TABLE_NAME"):
@@ -36,54 +30,12 @@ class RealClock(Clock):
         return utc_now()
 
 
-class Time:
-    """The time, as the test has it."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-@pytest.fixture
-def now() -> Time:
-    return Time()
-
-
 @pytest.fixture
 def scratch(broker: str) -> redis.Redis:
     """An empty database of a broker: no worker's."""
     client = redis.Redis.from_url(f"{broker}/5")
     client.flushdb()
     return client
-
-
-@pytest.fixture
-def ledger(scratch: redis.Redis, now: Time) -> Ledger:
-    return Ledger(scratch, now)
-
-
-INTERVAL = 300
-"""Of the sweeps of ``held``, in seconds."""
-
-
-@pytest.fixture
-def held(scratch: redis.Redis, ledger: Ledger) -> Resources:
-    """What a worker's process holds, as far as the parts of a sweep look."""
-    made = SimpleNamespace(
-        ledger=ledger,
-        gate=Gate(scratch),
-        metrics=RecordingMetrics(),
-        settings=SimpleNamespace(
-            sweep_interval_seconds=INTERVAL,
-            repair_mode="repair",
-            release_rate_per_minute=60,
-            active_index_name=None,
-        ),
-        reconciler=SimpleNamespace(clock=utc_now),
-    )
-    return cast("Resources", made)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.processes import Celery, until
+from workers.recoveries import Recoveries
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
@@ -14,21 +15,21 @@ def test_a_child_that_completes_during_an_outage_is_released_exactly_once(celery
     found = world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "RUNNING"})
     (running,) = world.tasks(found, "a")
     with celery.worker(), celery.beat("beat-1"), celery.beat("beat-2"):
-        until("a first complete sweep", lambda: celery.ledger.last(complete=True))
+        until("a first complete sweep", lambda: celery.last(complete=True))
         assert world.statuses(found) == {"a": "released", "b": "blocked"}
         # The live reconciler is down: nobody hears of this.
         world.finish(running["task_id"]["S"], age=0)
         until("b to be released", lambda: world.statuses(found)["b"] == "released")
         (task,) = world.tasks(found, "b")
         settled = world.everything()
-        ended = celery.ledger.last()
+        ended = celery.last()
         until(
             "two more sweeps",
-            lambda: (celery.ledger.last() or {})["ended_at"] > (ended or {})["ended_at"] + 3,
+            lambda: (celery.last() or {})["ended_at"] > (ended or {})["ended_at"] + 3,
         )
         assert world.everything() == settled
     assert task["reconciler_sweep_id"]["S"].startswith("sweep:")
-    latency = celery.ledger.recoveries(3600)
+    latency = Recoveries(celery.redis).list_since(0)
     assert {entry["code"] for entry in latency} == {"lost_terminal", "lost_release"}
 
 

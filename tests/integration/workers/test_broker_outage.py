@@ -110,7 +110,7 @@ from reconciler.observability.metrics import NULL_METRICS
 gate = Gate(Redis.from_url({gate!r}))
 began, said = time.monotonic(), ""
 try:
-    Enqueuer(app, gate, NULL_METRICS, 300).evaluate("orch_1", "sweep:1", report=False)
+    Enqueuer(app, gate, NULL_METRICS, 300).evaluate("orch_1", "sweep:1", 1.5, report=False)
 except BrokerUnavailableError as error:
     said = error.kind
 print(json.dumps({{"error": said, "seconds": time.monotonic() - began}}))
@@ -145,11 +145,11 @@ def test_beats_go_on_and_an_emptied_broker_is_filled_by_the_next_sweep(
     fleet: Fleet, own_broker: Broker
 ) -> None:
     """Traps 12 and 13: one beat is killed, the other goes through an outage that loses all."""
-    world, ledger = fleet.celery.world, fleet.celery.ledger
+    world, celery = fleet.celery.world, fleet.celery
     worker, killed, left = fleet.worker(), fleet.beat("beat-1"), fleet.beat("beat-2")
-    first = until("a complete sweep", lambda: ledger.last(complete=True))
+    first = until("a complete sweep", lambda: celery.last(complete=True))
     killed.kill()
-    until("another", lambda: (ledger.last(complete=True) or first)["ended_at"] > first["ended_at"])
+    until("another", lambda: (celery.last(complete=True) or first)["ended_at"] > first["ended_at"])
     worker.stop()
     found = stranded(world)
     fleet.send(EVALUATE, found)

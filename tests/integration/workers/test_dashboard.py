@@ -113,7 +113,7 @@ def test_every_panel_shows_what_a_run_has_done(celery: Celery, tmp_path: Path) -
         beats.enter_context(celery.beat("beat-1"))
         beats.enter_context(celery.beat("beat-2"))
         with celery.worker():
-            until("a sweep of nothing", lambda: celery.ledger.last(complete=True))
+            until("a sweep of nothing", lambda: celery.last(complete=True))
             seed(world, tables)
             for expression in HAPPENS:
                 until(expression, lambda: seen.query(f"{expression} > 0"))  # noqa: B023 - at once
@@ -184,7 +184,7 @@ def _judge_embedded(celery: Celery, directory: Path) -> None:
             assert sum(found) == pytest.approx(value), (name, labels)
         if part == "count":
             assert len(found) == value, name
-    ends = values(lines, "reconciler_last_complete_sweep_timestamp_seconds")
+    ends = values(lines, "reconciler_covered_as_of_timestamp_seconds")
     assert len(ends) == len(set(ends)) > 1
     for code in ("dangling_dependency", "lost_release"):
         assert len(values(lines, "reconciler_stuck_children", code=code)) == len(ends)

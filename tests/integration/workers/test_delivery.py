@@ -39,9 +39,7 @@ def released(world: World, found: str) -> bool:
 
 def all_done(broker: Broker) -> bool:
     """Whether nothing is queued, and nothing waits to be acknowledged."""
-    return not any(
-        broker.client.exists(key) for key in ("sweep", "sweep-full", "release", "unacked")
-    )
+    return not any(broker.client.exists(key) for key in ("sweep", "release", "unacked"))
 
 
 def backend(broker: Broker) -> redis.Redis:

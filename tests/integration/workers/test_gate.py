@@ -59,14 +59,14 @@ def test_the_same_work_is_queued_once_and_again_when_it_has_ended(
 ) -> None:
     world, client = fleet.celery.world, own_broker.client
     found = stranded(world)
-    assert enqueuer.evaluate(found, "sweep:1", report=True)
-    assert not enqueuer.evaluate(found, "sweep:1", report=True)
+    assert enqueuer.evaluate(found, "sweep:1", 1.5, report=True)
+    assert not enqueuer.evaluate(found, "sweep:1", 1.5, report=True)
     assert metrics.count("reconciler_duplicates_dropped_total", task=EVALUATE) == 1
     assert client.llen(SWEEP_QUEUE) == 1
     fleet.worker()
     key = f"{PREFIX}evaluate:{found}"
     until("the key to be given back", lambda: not client.exists(key))
-    assert enqueuer.evaluate(found, "sweep:1", report=True)
+    assert enqueuer.evaluate(found, "sweep:1", 1.5, report=True)
     until("the key to be given back again", lambda: not client.exists(key))
 
 
@@ -77,9 +77,9 @@ def test_a_task_that_is_tried_again_keeps_its_key(
     found = stranded(world)
     worker = fleet.worker()
     proxy.weather = {Fault.UNAVAILABLE: 1.0}
-    assert enqueuer.evaluate(found, "sweep:1", report=False)
+    assert enqueuer.evaluate(found, "sweep:1", 1.5, report=False)
     until("it to be tried again", lambda: "Retry in" in worker.log)
-    assert not enqueuer.evaluate(found, "sweep:1", report=False), "it is still under way"
+    assert not enqueuer.evaluate(found, "sweep:1", 1.5, report=False), "it is still under way"
     proxy.weather = {}
     until("the work to be done", lambda: world.statuses(found)["a"] == "succeeded")
     until("the key to be given back", lambda: not client.exists(f"{PREFIX}evaluate:{found}"))
@@ -93,11 +93,11 @@ def test_the_key_of_a_lost_worker_is_given_back_by_whoever_does_its_work(
     key = f"{PREFIX}evaluate:{found}"
     lost = fleet.worker("lost", environment=SOON)
     with proxy.holding("Query", found) as held:
-        assert enqueuer.evaluate(found, "sweep:1", report=False)
+        assert enqueuer.evaluate(found, "sweep:1", 1.5, report=False)
         held.wait()
         lost.kill()
         assert client.exists(key)
-        assert not enqueuer.evaluate(found, "sweep:1", report=False)
+        assert not enqueuer.evaluate(found, "sweep:1", 1.5, report=False)
         fleet.worker("other", environment=SOON)
         held.wait(2)
         assert client.exists(key)
@@ -114,7 +114,7 @@ def test_a_key_whose_message_was_lost_holds_nobody_up_for_longer_than_an_interva
         app.conf.task_default_queue = SWEEP_QUEUE
         interval = world.settings.sweep_interval_seconds
         Enqueuer(app, Gate(own_broker.client), RecordingMetrics(), interval).evaluate(
-            found, "sweep:lost", report=False
+            found, "sweep:lost", 1.5, report=False
         )
     left = own_broker.client.ttl(f"{PREFIX}evaluate:{found}")
     assert left <= interval

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import base64
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reconciler.observability.redis_metrics import read_series
+from reconciler.operations.scan import Scope
+from reconciler.sweeping.state import Sweep
 from tests.conftest import Servers
 from tests.integration.workers.conftest import RealClock
 from tests.support.broker import Broker
@@ -21,9 +22,7 @@ from tests.support.hosts import Fleet
 from tests.support.processes import until
 from tests.support.record_messages import ORCHESTRATION, RECORDED, SWEEP_ID, sent_by, version
 from tests.support.world import World, build_world
-from workers.ledger import Plan, Start
 from workers.names import (
-    ACTIVE,
     EVALUATE,
     MESSAGE_HEADER,
     RELEASE,
@@ -94,7 +93,7 @@ def shape(message: Message) -> Any:
 def test_what_this_version_sends_is_recorded(fleet: Fleet) -> None:
     """Changed without a new recording, the next version would not be held to it."""
     messages = recorded(RECORDED / f"{version()}.json")
-    assert sorted(messages) == sorted([SWEEP, SEGMENT, ACTIVE, EVALUATE, RELEASE])
+    assert sorted(messages) == sorted([SWEEP, SEGMENT, EVALUATE, RELEASE])
     sent = sent_by(fleet)
     again = "python -m tests.support.record_messages"
     assert {n: shape(m) for n, m in sent.items()} == {n: shape(m) for n, m in messages.items()}, (
@@ -108,14 +107,12 @@ def test_messages_of_another_version_are_understood(
     fleet: Fleet, own_broker: Broker, path: Path, *, from_the_next: bool
 ) -> None:
     """Of the one before, as they were sent; of the next, with fields that nobody knows yet."""
-    world, ledger, messages = fleet.celery.world, fleet.celery.ledger, recorded(path)
+    world, celery, messages = fleet.celery.world, fleet.celery, recorded(path)
     more = {"a_new_field": {"of": ["the", "next"]}} if from_the_next else {}
-    steps = [name for name in (SEGMENT, ACTIVE) if name in messages]
     if from_the_next:
-        for name in steps:
-            cursor = {**call_of(messages[name])[0][0], "a_new_place": 5}
-            body = [[cursor], {}, {}]
-            messages[name]["body"] = base64.b64encode(json.dumps(body).encode()).decode()
+        (place,), kwargs = call_of(messages[SEGMENT])
+        body = [[{**place, "a_new_place": 5}], kwargs, {}]
+        messages[SEGMENT]["body"] = base64.b64encode(json.dumps(body).encode()).decode()
     worker = fleet.worker()
 
     evaluated = stranded(world)
@@ -126,20 +123,22 @@ def test_messages_of_another_version_are_understood(
     put(own_broker, messages[RELEASE], found, **more)
     until("the release", lambda: released(world, found))
 
-    for name in steps:
-        fleet.celery.redis.delete(*fleet.celery.redis.keys("reconciler:ledger:*") or ["none"])
-        begun = ledger.start(SWEEP_ID, Plan("repair", 1), ["segment:0:0"])
-        assert begun is Start.STARTED
-        read = stranded(world)
-        put(own_broker, messages[name], read, **more)
-        until("the segment, and what it leads to", partial(released, world, read))
-        until("the end of its sweep", lambda: (ledger.last() or {}).get("sweep_id") == SWEEP_ID)
+    read = stranded(world)
+    celery.state.set_total(Scope.TABLE, 1)
+    one = {"table": (0,)}, {"table": 1}
+    celery.state.begin(Sweep(SWEEP_ID, "repair", celery.state.now(), *one))
+    put(own_broker, messages[SEGMENT], read, **more)
+    until("the segment, and what it leads to", lambda: released(world, read))
+    until("the end of its sweep", lambda: (celery.last() or {}).get("sweep_id") == SWEEP_ID)
 
+    # A sweep that is asked for right after another one began is left out.
+    later = celery.state.now() + world.settings.sweep_interval_seconds
+    until("the next interval", lambda: celery.state.now() > later)
     swept = stranded(world)
     put(own_broker, messages[SWEEP], swept, **more)
     until("the sweep, and what it leads to", lambda: released(world, swept))
-    sweep_id = messages[SWEEP]["headers"]["id"]
-    last = until("its end", lambda: (s := ledger.last()) and s["sweep_id"] == sweep_id and s)
+    sweep_id = call_of(messages[SWEEP])[1]["sweep_id"]
+    last = until("its end", lambda: (s := celery.last()) and s["sweep_id"] == sweep_id and s)
     assert last["complete"]
     assert "Traceback" not in worker.log
     assert refused(fleet) == 0

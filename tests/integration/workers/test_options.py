@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.hosts import Fleet
 from workers.messages import MAX_RETRIES
-from workers.names import ACTIVE, EVALUATE, RELEASE, SEGMENT, SWEEP
+from workers.names import EVALUATE, RELEASE, SEGMENT, SWEEP
 from workers.running import LONGEST_COUNTDOWN_SECONDS, retry_pause
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
@@ -56,7 +56,7 @@ def test_every_wait_is_shorter_than_what_it_must_not_outlast(known: dict[str, An
 
 
 def test_every_task_has_the_options_that_were_meant(known: dict[str, Any]) -> None:
-    assert set(known["tasks"]) == {SWEEP, SEGMENT, ACTIVE, EVALUATE, RELEASE}
+    assert set(known["tasks"]) == {SWEEP, SEGMENT, EVALUATE, RELEASE}
     for name, options in known["tasks"].items():
         assert options["acks_late"] is True, name
         assert options["max_retries"] == MAX_RETRIES, name

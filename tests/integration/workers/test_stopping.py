@@ -82,7 +82,7 @@ def test_all_workers_and_beats_are_replaced_under_load_and_nothing_is_lost_or_do
     fleet: Fleet, own_broker: Broker, measured: Measured
 ) -> None:
     """A rolling restart: one at a time, while the backlog of an outage is being repaired."""
-    world, ledger = fleet.celery.world, fleet.celery.ledger
+    world, celery = fleet.celery.world, fleet.celery
     names = ["w1", "w2"]
     workers = [fleet.worker(name, concurrency=2) for name in names]
     beats = [fleet.beat("b1"), fleet.beat("b2")]
@@ -97,10 +97,10 @@ def test_all_workers_and_beats_are_replaced_under_load_and_nothing_is_lost_or_do
         assert host.process.returncode == 0
         host.start()
     until("all to be released", lambda: all(done(world, found) for found in loads))
-    ended = (ledger.last() or {"ended_at": 0.0})["ended_at"]
+    ended = (celery.last() or {"ended_at": 0.0})["ended_at"]
     until(
         "a complete sweep afterwards",
-        lambda: (ledger.last(complete=True) or {"ended_at": 0.0})["ended_at"] > ended,
+        lambda: (celery.last(complete=True) or {"ended_at": 0.0})["ended_at"] > ended,
     )
     until("the queues to be empty", lambda: not own_broker.client.exists("release"))
     tasks = [task["idempotency_key"]["S"] for found in loads for task in world.tasks(found)]

@@ -1,4 +1,4 @@
-"""The tasks on a real worker: how much is queued, and who steps aside for whom."""
+"""Sweeps on a real worker: how much is queued, what a person asks for, and who waits for whom."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from reconciler.operations.scan import Scope
+from reconciler.sweeping.segments import Segment
 from tests.integration.workers.conftest import celery_over
-from tests.support.processes import ROOT, Celery, until
+from tests.support.processes import ROOT, Celery, run_reconciler, until
 from tests.support.world import build_world
-from workers.ledger import Plan
-from workers.names import FULL_QUEUE, RELEASE_QUEUE, SWEEP, SWEEP_QUEUE
+from workers.names import RELEASE_QUEUE, SWEEP, SWEEP_QUEUE
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
 
-def test_no_more_releases_are_queued_than_can_be_made_and_the_rest_is_said_to_be_stuck(
+def test_no_more_releases_are_queued_than_can_be_made(
     endpoint: str, broker: str, tmp_path: Path
 ) -> None:
+    """The rest is stuck, as it says, and found by the next sweep."""
     world = build_world(
         endpoint,
         SWEEP_INTERVAL_SECONDS="2",
@@ -30,41 +33,100 @@ def test_no_more_releases_are_queued_than_can_be_made_and_the_rest_is_said_to_be
     )
     celery = celery_over(world, broker, tmp_path)
     found = world.seed({f"c{number:02}": [] for number in range(50)})
-    with celery.worker("sweeper", queues=f"{SWEEP_QUEUE},{FULL_QUEUE}"):
+    with celery.worker("sweeper", queues=SWEEP_QUEUE):
         celery.call(SWEEP)
-        # The evaluation is the last unit to be settled while nobody makes releases.
-        until("its evaluation", lambda: celery.ledger.in_progress().get("stuck:lost_release"))
+        until("its evaluation", lambda: len(celery.state.known(found).stuck) == 30)
         assert celery.redis.llen(RELEASE_QUEUE) == 20
-        assert celery.ledger.last() is None, "it is not over before they have been made"
+        assert celery.last() is None, "it is not over before they have been made"
         with celery.worker("releaser", queues=RELEASE_QUEUE):
-            summary = until("the end of the sweep", celery.ledger.last)
+            summary = until("the end of the sweep", celery.last)
     assert summary["complete"]
     assert summary["released"] == 20
     assert summary["stuck"] == {"lost_release": 30}
     assert len(world.tasks(found)) == 20
 
 
-def test_a_sweep_by_hand_waits_for_one_that_is_at_work(celery: Celery) -> None:
-    ledger = celery.ledger
-    ledger.start("sweep:other", Plan("repair", 1), ["segment:0:0"])
+def test_a_sweep_by_hand_waits_for_who_is_reading(celery: Celery) -> None:
+    """Half of the table is being read by somebody; a report by hand does not mind."""
+    state, half = celery.state, Segment(Scope.TABLE, 0, 2)
+    state.set_total(Scope.TABLE, 2)
+    assert state.take(half, "somebody", state.now()) is not None
     command = [sys.executable, "-m", "reconciler.cli.main", "sweep", "--wait", "--json"]
     environment = {"PATH": "/usr/bin:/bin", **celery.environment}
     with celery.worker():
         by_hand = subprocess.Popen(
             command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
-        report = subprocess.run(
-            [*command, "--report"],
-            env=environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert report.returncode == 2
-        assert "sweep:other is at work" in report.stderr
-        until("it to step aside", lambda: len(list(celery.redis.scan_iter("*by-hand*:done"))) >= 1)
-        ledger.close("sweep:other")
+        (sweep,) = until("it to begin", lambda: state.overview().at_work())
+        until("the other half", lambda: state.renew(half, "somebody") and one_left(celery))
+        report = run_reconciler("sweep", "--wait", "--json", "--report", environment=environment)
+        assert json.loads(report.stdout)["complete"]
+        assert json.loads(report.stdout)["mode"] == "report"
+        assert state.renew(half, "somebody"), "a report takes no lease"
+        assert one_left(celery), "and moves no mark"
+        assert celery.last() is None
+        # Nothing more is heard of who was reading. It is asked for again, and read.
         said, _ = by_hand.communicate(timeout=60)
-    assert json.loads(said)["sweep_id"] == "sweep:other"
     assert by_hand.returncode == 0
+    assert json.loads(said)["sweep_id"] == sweep.sweep_id
+    assert json.loads(said)["complete"]
+
+
+def one_left(celery: Celery) -> bool:
+    seen = celery.state.overview()
+    return [seen.count_unread(sweep) for sweep in seen.at_work()] == [1]
+
+
+def test_what_an_index_does_not_show_stays_known(
+    endpoint: str, broker: str, tmp_path: Path
+) -> None:
+    """First everything is read; then what is active, and what was known to be stuck."""
+    world = build_world(
+        endpoint,
+        ACTIVE_INDEX_NAME="ChildStatusIndex",
+        STRANDED_GRACE_SECONDS="1",
+        SWEEP_INTERVAL_SECONDS="60",
+        SETTLE_MODE="off",
+    )
+    celery = celery_over(world, broker, tmp_path)
+    two = {"a": [], "b": ["a"]}
+    unsettled = world.seed(two, dict.fromkeys("ab", "succeeded"))
+
+    def swept(*options: str) -> dict[str, Any]:
+        done = run_reconciler("sweep", "--wait", "--json", *options, environment=celery.environment)
+        assert done.returncode in {0, 1}, done.stderr
+        return dict(json.loads(done.stdout))
+
+    with celery.worker():
+        first = swept()
+        assert (first["segments"], first["stuck"]) == (2, {"unsettled_parent": 1})
+
+        stranded = world.seed(two, {"a": "released"}, tasks={"a": "COMPLETED"})
+        unseen = world.seed(two, dict.fromkeys("ab", "succeeded"))
+        second = swept()
+        assert (second["complete"], second["segments"]) == (True, 1)
+        assert (second["advanced"], second["released"]) == (1, 1)
+        assert second["stuck"] == {"unsettled_parent": 1}, "that of the first, and not forgotten"
+        assert len(world.tasks(stranded, "b")) == 1
+
+        world.change(unsettled, "#meta", rollup_posted_at=world.ago(0))
+        assert swept()["stuck"] == {}
+
+        assert swept("--full")["stuck"] == {"unsettled_parent": 1}
+        (entry,) = celery.state.overview().list_stuck()
+        assert entry.orchestration_id == unseen
+
+
+def test_without_its_index_a_sweep_reads_the_table(
+    endpoint: str, broker: str, tmp_path: Path
+) -> None:
+    """It is named in the settings, and does not exist, or may not be read."""
+    world = build_world(endpoint, STRANDED_GRACE_SECONDS="1", SWEEP_INTERVAL_SECONDS="3")
+    celery = celery_over(world, broker, tmp_path)
+    celery.extra["ACTIVE_INDEX_NAME"] = "NoSuchIndex"
+    with celery.worker(), celery.beat():
+        until("the table to be read", lambda: celery.state.overview().covered_as_of(Scope.ACTIVE))
+        stranded = world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
+        until("the release", lambda: world.statuses(stranded)["b"] == "released")
+        last = until("a sweep to end", celery.last)
+    assert (last["complete"], last["errors"] > 0) == (False, True)

@@ -1,24 +1,44 @@
-"""Every worker is killed in the midst of a sweep: who says so, when, and how it is whole again."""
+"""Readers, messages and the whole state are lost: what it costs, and who says so."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
-from typing import Any
+import time
+from collections.abc import Callable
 
 import pytest
 
-from reconciler.observability.redis_metrics import read_series
-from tests.integration.workers.conftest import Measured
+from reconciler.operations.scan import Scope
+from reconciler.sweeping.segments import NEVER
+from tests.conftest import Servers
+from tests.integration.workers.conftest import Measured, RealClock
 from tests.support.broker import Broker
 from tests.support.faults import FaultProxy
 from tests.support.hosts import Fleet
 from tests.support.processes import run_reconciler, until
-from workers.ledger import LEAST_STALE_SECONDS
+from tests.support.world import World, build_world
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
-Series = dict[tuple[str, tuple[tuple[str, str], ...], str], float]
+INTERVAL = 6
+SEGMENTS = 4
+
+
+@pytest.fixture
+def held_world(servers: Servers, proxy: FaultProxy) -> World:
+    """Tables that workers reach through the proxy, and the test directly."""
+    world = build_world(
+        servers.endpoint("dynamodb_local"),
+        SWEEP_INTERVAL_SECONDS=str(INTERVAL),
+        STRANDED_GRACE_SECONDS="1",
+        SWEEP_SEGMENTS=str(SEGMENTS),
+    )
+    world.endpoint = proxy.url
+    world.clock = RealClock()
+    return world
 
 
 def asked(fleet: Fleet, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -26,67 +46,74 @@ def asked(fleet: Fleet, *arguments: str) -> subprocess.CompletedProcess[str]:
     return run_reconciler(*arguments, environment=fleet.celery.environment)
 
 
-def series_of(fleet: Fleet) -> Series:
-    """Return the metrics as they are served."""
-    return read_series(fleet.celery.redis, fleet.celery.world.settings)
+def covered(fleet: Fleet) -> float:
+    return fleet.celery.state.overview().covered_as_of(Scope.ACTIVE)
 
 
-def gauge(fleet: Fleet, name: str) -> float:
-    return series_of(fleet)[name, (), ""]
+def covered_since(fleet: Fleet, at: float) -> Callable[[], bool]:
+    return lambda: covered(fleet) > at
 
 
-def swept(fleet: Fleet, *, complete: bool) -> dict[str, Any]:
-    return fleet.celery.ledger.last(complete=complete) or {"ended_at": 0.0, "sweep_id": ""}
+def recover(fleet: Fleet, measured: Measured, what: str) -> float:
+    """Strand a child; returns how many seconds it takes until it is released."""
+    world = fleet.celery.world
+    found = world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"}, age=2)
+    began = time.monotonic()
+    until("the release", lambda: world.statuses(found)["b"] == "released")
+    took = time.monotonic() - began
+    assert len(world.tasks(found, "b")) == 1
+    measured(f"{what}: released after {took:.1f} s at an interval of {INTERVAL} s")
+    return took
 
 
-def test_it_is_said_within_two_intervals_and_is_whole_again_after_a_restart(
+def test_a_stopped_reader_holds_up_nobody(
+    fleet: Fleet, proxy: FaultProxy, measured: Measured
+) -> None:
+    """SIGSTOP in the middle of a page; another worker reads the segment when the lease is over."""
+    stopped = fleet.worker("w1", concurrency=1)
+    with proxy.holding("Scan") as held:
+        fleet.beat()
+        held.wait(1)
+        whole = [stopped.pid, *stopped.pool()]
+        for pid in whole:
+            os.kill(pid, signal.SIGSTOP)
+        fleet.worker("w2")
+        held.let_go()
+    began = time.time()
+    until("all to be covered", covered_since(fleet, began - 1))
+    recover(fleet, measured, "a reader stopped")
+    for pid in whole:
+        os.kill(pid, signal.SIGCONT)
+    recover(fleet, measured, "the reader goes on")
+
+
+def test_a_killed_worker_costs_an_interval_at_most(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy, measured: Measured
 ) -> None:
-    interval = fleet.celery.world.settings.sweep_interval_seconds
-    fleet.celery.world.seed({"a": []}, {"a": "released"}, tasks={"a": "RUNNING"})
+    """All workers at once, in the middle of their pages, and their messages with them."""
     workers = [fleet.worker("w1"), fleet.worker("w2")]
     fleet.beat()
-    until("a complete sweep", lambda: swept(fleet, complete=True)["sweep_id"])
+    until("all to be covered", lambda: covered(fleet) != NEVER)
     with proxy.holding("Scan") as held:
         held.wait(2)
         for worker in workers:
             worker.kill()
-        lost = fleet.celery.ledger.current()
-        assert lost is not None
-        assert lost.units == 2, "no segment had been read"
-        last = swept(fleet, complete=True)
-        stamp = gauge(fleet, "reconciler_last_complete_sweep_timestamp_seconds")
-        assert stamp == pytest.approx(last["ended_at"], abs=1.0)
-
+        reached = covered(fleet)
         health = until("it to be unhealthy", lambda: unhealthy(fleet))
         said = health.stdout.strip()
-        assert said.startswith("unhealthy: the last complete sweep ended ")
-        assert said.endswith(f"s ago, more than twice the interval of {interval} s")
-        assert health.stderr == ""
+        assert said.startswith("unhealthy: active work is covered as of ")
         status = asked(fleet, "status", "--json")
         assert status.returncode == 1
         state = json.loads(status.stdout)
-        assert state["healthy"] is False
-        assert state["workers"] == []
-        assert state["last_complete_sweep_age_seconds"] > 2 * interval
-        # What the alert is computed from stands still; nobody makes it look younger.
-        assert gauge(fleet, "reconciler_last_complete_sweep_timestamp_seconds") == stamp
-    # The messages are lost with the workers: no redelivery makes up for them, only a later sweep.
+        assert (state["healthy"], state["workers"]) == (False, [])
+        assert covered(fleet) == reached, "nobody makes it look younger"
+    # No redelivery makes up for them.
     own_broker.client.delete("unacked", "unacked_index")
     for worker in workers:
         worker.start()
-    until(
-        f"a later sweep to close it as incomplete, after {LEAST_STALE_SECONDS} s",
-        lambda: "its workers were lost" in workers[0].log + workers[1].log,
-    )
-    closed = until("a complete sweep again", lambda: later(fleet, last))
-    assert closed["sweep_id"] != lost.sweep_id
-    assert lost.sweep_id in workers[0].log + workers[1].log
+    recover(fleet, measured, "all workers killed")
+    until("all to be covered", covered_since(fleet, reached))
     assert asked(fleet, "health").returncode == 0
-    series = series_of(fleet)
-    assert series["reconciler_sweeps_total", (("outcome", "incomplete"),), ""] == 1
-    assert gauge(fleet, "reconciler_last_complete_sweep_timestamp_seconds") > stamp
-    measured(f"all workers killed during a sweep; said: {said}")
 
 
 def unhealthy(fleet: Fleet) -> subprocess.CompletedProcess[str] | None:
@@ -94,6 +121,27 @@ def unhealthy(fleet: Fleet) -> subprocess.CompletedProcess[str] | None:
     return found if found.returncode == 1 else None
 
 
-def later(fleet: Fleet, last: dict[str, Any]) -> dict[str, Any] | None:
-    found = swept(fleet, complete=True)
-    return found if found["ended_at"] > last["ended_at"] else None
+@pytest.mark.parametrize("what", ["queue purged", "broker flushed", "messages revoked"])
+def test_lost_messages_cost_an_interval_at_most(
+    fleet: Fleet, own_broker: Broker, proxy: FaultProxy, measured: Measured, what: str
+) -> None:
+    worker = fleet.worker("w1", concurrency=1)
+    fleet.beat()
+    until("all to be covered", lambda: covered(fleet) != NEVER)
+    client = own_broker.client
+    with proxy.holding("Scan") as held:
+        held.wait(1)
+        queued = until("segments to be queued", lambda: client.lrange("sweep", 0, -1))
+        if what == "queue purged":
+            client.delete("sweep")
+        elif what == "broker flushed":
+            client.flushdb()
+            assert covered(fleet) == NEVER, "unknown, not fresh"
+        else:
+            ids = [json.loads(raw)["headers"]["id"] for raw in queued]
+            fleet.run(f"from workers import app; app.control.revoke({ids!r})")
+        began = time.time()
+    assert recover(fleet, measured, what) < 2 * INTERVAL + 20
+    until("all to be covered", covered_since(fleet, began))
+    assert worker.alive
+    assert "Traceback" not in worker.log

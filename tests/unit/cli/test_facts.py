@@ -36,8 +36,7 @@ def sweep(age: float = 10, **changes: Any) -> dict[str, Any]:
         "rows_scanned": 1200,
         "duration_seconds": 2.0,
         "ended_at": NOW - age,
-        "stuck": {},
-        "oldest_stuck_seconds": {},
+        "started_at": NOW - age - 2,
         **changes,
     }
 
@@ -51,8 +50,14 @@ def facts(last: dict[str, Any] | None = None, **changes: Any) -> Facts:
         "last_complete": last or sweep(),
         "workers": ("w1@a", "w2@b"),
         "queues": {"sweep": 0, "release": 7},
+        "covered": {"active": NOW - 10, "table": NOW - 10},
     }
     return Facts(**{**known, **changes})
+
+
+def covered(active: float, table: float | None = None) -> dict[str, float]:
+    """Return how long ago each scope was covered."""
+    return {"active": NOW - active, "table": NOW - (active if table is None else table)}
 
 
 def text_of(found: Facts, width: int = 100) -> str:
@@ -66,18 +71,20 @@ def text_of(found: Facts, width: int = 100) -> str:
     ("found", "reason"),
     [
         (facts(), None),
-        (facts(sweep(600)), None),
-        (facts(sweep(601)), "601 s ago, more than twice the interval of 300 s"),
-        (facts(last_complete=None), "no sweep has ever completed"),
+        (facts(covered=covered(600)), None),
+        (facts(covered=covered(601)), "active work is covered as of 601 s ago; it should be 600 s"),
+        (facts(covered={}), "the coverage of active work is unknown"),
+        (facts(covered=covered(-60)), "the coverage of active work is unknown"),
+        (facts(covered=covered(10, 0)), None),
+        (facts(covered={"active": NOW - 10, "table": 0.0}), "the coverage of the whole table is"),
         (facts(broker_problem="Connection refused"), "broker cannot be reached: Connection ref"),
         (facts(table_problem="it does not exist"), "the tables cannot be read: it does not exist"),
         (facts(eviction_policy="allkeys-lru"), "may drop queued messages"),
         (facts(eviction_policy="volatile-ttl"), "may drop the state of a sweep"),
-        (facts(last_full=sweep(9000)), None),
-        (facts(last_full=sweep(7500), full_scan_interval_seconds=3600), None),
+        (facts(covered=covered(10, 7500), full_scan_interval_seconds=3600), None),
         (
-            facts(last_full=sweep(7501), full_scan_interval_seconds=3600),
-            "the last full scan ended 7501 s ago, more than twice FULL_SCAN_INTERVAL_SECONDS",
+            facts(covered=covered(10, 7501), full_scan_interval_seconds=3600),
+            "the whole table is covered as of 7501 s ago; it should be 7500 s",
         ),
     ],
 )
@@ -91,16 +98,12 @@ def test_health_has_one_reason_in_one_line(found: Facts, reason: str | None) -> 
         assert f"NOT HEALTHY  {found.problem}" in text_of(found, 200)
 
 
-def test_between_full_scans_a_person_sees_how_old_the_last_one_is() -> None:
-    """And that the sweep beside it read what is active, and no more."""
-    by_index = sweep(10, coverage="active", rows_scanned=40)
-    found = facts(by_index, last_full=sweep(7200), full_scan_interval_seconds=6 * 3600)
-    said = text_of(found, 120)
-    assert "40 active rows" in said
-    assert "full scan  complete 2 h ago, one every 6 h; 1200 rows" in said
-    assert to_json(found)["last_full_scan_age_seconds"] == 7200
-    assert "full scan" not in text_of(facts())
-    assert "the next sweep is one" in text_of(facts(full_scan_interval_seconds=3600))
+def test_a_person_sees_how_far_coverage_reaches() -> None:
+    found = facts(covered=covered(10, 7200), full_scan_interval_seconds=6 * 3600)
+    assert "covered    as of 10 s ago; the whole table as of 2 h ago" in text_of(found, 120)
+    assert to_json(found)["covered_seconds_ago"] == {"active": 10, "table": 7200}
+    assert "whole table" not in text_of(facts())
+    assert "unknown: not all of it has been read yet" in text_of(facts(covered={}))
 
 
 class Broker:
@@ -170,7 +173,7 @@ def test_recoveries_within_a_time_and_how_long_they_waited() -> None:
 def test_what_needs_a_person_stands_first_and_the_oldest_before_the_younger() -> None:
     stuck = {"lost_release": 3, "over_budget": 9, "missing_task": 1, "long_running": 2}
     ages = {"lost_release": 900.0, "over_budget": 90.0, "missing_task": 60.0, "long_running": 9e4}
-    text = text_of(facts(sweep(stuck=stuck, oldest_stuck_seconds=ages)))
+    text = text_of(facts(stuck_counts=stuck, oldest_seconds=ages))
     assert "■ 3 for a person   ▲ 3 to be repaired   ◌ 9 waiting for a slot" in text
     order = [
         text.index(code) for code in ("long_running", "missing_task", "lost_release", "over_budget")
@@ -190,7 +193,7 @@ def test_the_ten_oldest_with_their_ids() -> None:
         }
         for number in range(12)
     ]
-    text = text_of(facts(sweep(stuck={"lost_release": 12}), stuck=entries))
+    text = text_of(facts(stuck_counts={"lost_release": 12}, stuck=entries))
     shown = [line for line in text.splitlines() if "child-" in line]
     assert len(shown) == 10
     assert f"orch_{0:032x} child-0" in shown[0]
@@ -204,21 +207,12 @@ def test_a_pause_says_why_and_how_it_ends() -> None:
     assert to_json(facts(paused=pause))["mode"] == "paused"
 
 
-def test_a_sweep_of_which_nothing_is_heard() -> None:
-    stalled = {"sweep_id": "sweep:7", "age_seconds": 400.0, "idle_seconds": 390.0, "open_units": 3}
-    text = text_of(facts(at_work=stalled))
-    assert "sweep:7 for 6 min 40 s, 3 parts of it open; nothing heard of it for 6 min" in text
-
-
-def test_a_full_scan_at_work_and_the_sweep_beside_it() -> None:
-    scan = {"sweep_id": "sweep:7", "age_seconds": 4000.0, "idle_seconds": 3.0, "open_units": 300}
-    beside = {"sweep_id": "sweep:9", "age_seconds": 20.0, "idle_seconds": 1.0, "open_units": 2}
-    both = facts(at_work=scan, beside=beside)
-    lines = [" ".join(line.split()) for line in text_of(both).splitlines()]
-    assert "at work sweep:7 for 1 h 6 min, 300 parts of it open" in lines
-    assert "beside it sweep:9 for 20 s, 2 parts of it open" in lines
-    said = to_json(both)
-    assert (said["sweep_at_work"], said["sweep_beside_it"]) == (scan, beside)
+def test_sweeps_at_work_say_how_far_they_are() -> None:
+    work = {"sweep_id": "sweep:7", "age_seconds": 400.0, "segments": 8, "segments_left": 3}
+    text = text_of(facts(at_work=[work], awaiting_evaluation=4))
+    assert "sweep:7 for 6 min 40 s, 5 of 8 segments read" in text
+    assert "to evaluate  4 orchestrations" in text
+    assert to_json(facts(at_work=[work]))["sweeps_at_work"] == [work]
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
@@ -230,7 +224,7 @@ def test_it_fits_any_terminal(width: int) -> None:
         "reason": "a reason " * 12,
         "age_seconds": None,
     }
-    found = facts(sweep(stuck=dict.fromkeys(STUCK_CODES, 1)), stuck=[entry])
+    found = facts(stuck_counts=dict.fromkeys(STUCK_CODES, 1), stuck=[entry])
     assert all(len(line) <= width for line in text_of(found, width).splitlines())
 
 

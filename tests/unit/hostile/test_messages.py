@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -12,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.errors import UsageError
-from reconciler.operations.scan import SegmentCursor
 from tests.unit.hostile.values import texts
-from workers.arguments import cursor_from, predecessors
+from workers.arguments import predecessors, segment_task_from
 from workers.messages import BROADCAST, REPLY, TASK, MessageRefusedError, describe
 from workers.running import checked, checked_sweep
 
@@ -23,7 +21,7 @@ JSON = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)),
     max_leaves=6,
 )
-SOUND = asdict(SegmentCursor("sweep:1", 0, 4, 2, {"orchestration_id": "o", "sub_issue_id": "s"}))
+SOUND = {"scope": "table", "number": 0, "total": 4, "step": 2}
 
 
 def _outcome(check: Callable[[], Any]) -> tuple[Any, str]:
@@ -35,43 +33,36 @@ def _outcome(check: Callable[[], Any]) -> tuple[Any, str]:
 
 
 @given(JSON)
-def test_a_place_in_a_segment_is_sound_or_none(value: Any) -> None:
-    assert cursor_from(value) is None
+def test_a_segment_is_sound_or_none(value: Any) -> None:
+    assert segment_task_from(value, "sweep:1", 1.5) is None
 
 
 @given(st.sampled_from(sorted(SOUND)), JSON)
-def test_a_place_with_one_odd_part_is_sound_or_none(name: str, value: Any) -> None:
-    at = cursor_from({**SOUND, name: value})
-    if at is not None:
-        assert isinstance(at.sweep_id, str)
-        assert 0 <= at.segment < at.total
-        assert at.start_key is None or set(at.start_key) == {"orchestration_id", "sub_issue_id"}
-        assert at.start_key is None or all(isinstance(v, str) and v for v in at.start_key.values())
+def test_a_segment_with_one_odd_part_is_sound_or_none(name: str, value: Any) -> None:
+    task = segment_task_from({**SOUND, name: value}, "sweep:1", 1.5)
+    assert task is None or 0 <= task.segment.number < task.segment.total
 
 
 @pytest.mark.parametrize(
     "odd",
     [
-        {"start_key": "x"},
-        {"start_key": {"orchestration_id": "o"}},
-        {"start_key": {"orchestration_id": "o", "sub_issue_id": 1}},
-        {"start_key": {"orchestration_id": "o", "sub_issue_id": ""}},
-        {"start_key": [["orchestration_id", "o"]]},
-        {"segment": 4},
-        {"segment": -1},
-        {"segment": True},
+        {"scope": "rows"},
+        {"scope": ["table"]},
+        {"number": 4},
+        {"number": -1},
+        {"number": True},
         {"total": 0},
         {"total": 10**7},
         {"step": -1},
         {"step": 1.0},
-        {"sweep_id": None},
     ],
 )
-def test_a_place_that_is_none(odd: dict[str, Any]) -> None:
-    assert cursor_from(SOUND) is not None
-    assert cursor_from({**SOUND, "start_key": None}) is not None
-    assert cursor_from({**SOUND, "of a newer version": 1}) is not None
-    assert cursor_from({**SOUND, **odd}) is None
+def test_what_is_no_segment(odd: dict[str, Any]) -> None:
+    assert segment_task_from(SOUND, "sweep:1", 1.5) is not None
+    assert segment_task_from({**SOUND, "of a newer version": 1}, "sweep:1", 1.5) is not None
+    assert segment_task_from({**SOUND, **odd}, "sweep:1", 1.5) is None
+    assert segment_task_from(SOUND, None, 1.5) is None
+    assert segment_task_from(SOUND, "sweep:1", "1.5") is None
 
 
 @given(JSON)

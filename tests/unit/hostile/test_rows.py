@@ -14,10 +14,10 @@ from reconciler.domain.diagnosis import Evidence, diagnose
 from reconciler.domain.planning import plan
 from reconciler.domain.rows import parse_orchestration, parse_task, plain
 from reconciler.operations.reconciler import Reconciler
-from reconciler.operations.sweep import run_inline_sweep
+from reconciler.sweeping.inline import Hooks, run_inline_sweep
 from tests.simulation.actors import ClockHand
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
-from tests.simulation.world import ORCH, START, DirectPort, reconciler_on, sim_settings
+from tests.simulation.world import ORCH, START, DirectPort, reconciler_on
 from tests.support.strategies import NOW, POLICY
 from tests.unit.hostile.values import Item, items, nested, orchestrations, values
 
@@ -91,9 +91,10 @@ def test_a_sweep_writes_on_nothing_that_it_does_not_understand(
     stuck: set[str | None] = set()
     summary = run_inline_sweep(
         world.reconciler,
-        sim_settings(),
         segments=1,
-        on_evaluation=lambda found: stuck.update(entry.sub_issue_id for entry in found.stuck),
+        hooks=Hooks(
+            on_evaluation=lambda found: stuck.update(entry.sub_issue_id for entry in found.stuck)
+        ),
     )
     assert summary.complete
     after = world.rows

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from reconciler.observability.emf import CombinedMetrics, EmfMetrics
 from reconciler.observability.metrics import METRICS, known_series
 from reconciler.operations.counts import Counts
-from reconciler.operations.summary import SweepSummary, record_sweep
+from reconciler.operations.scan import Scope
+from reconciler.operations.summary import SweepSummary, record_sweep, set_gauges
 from reconciler.settings import load_settings
 from tests.support.emf import emf_lines, values
 
@@ -91,7 +92,8 @@ def test_a_sweep_sets_every_gauge_once() -> None:
     counts = Counts(stuck={"lost_release": 2, "over_budget": 5})
     since = datetime(2026, 6, 9, 12, tzinfo=UTC)
     summary = SweepSummary("s", "paused", True, 1, 1.0, counts, "2026-06-09T12:00:00Z")  # noqa: FBT003
-    record_sweep(summary, metrics, since, "repair")
+    record_sweep(summary, metrics, "repair")
+    set_gauges(metrics, dict.fromkeys(Scope, 12.0), counts)
     metrics.flush()
     lines = emf_lines(stream.getvalue())
     for metric in METRICS.values():

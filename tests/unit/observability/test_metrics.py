@@ -12,7 +12,7 @@ import pytest
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.errors import ERROR_KINDS
 from reconciler.observability.exporter import repair_bounds
-from reconciler.observability.metrics import EXPORTED, METRICS, QUEUES, RECOVERY_CODES
+from reconciler.observability.metrics import BOUNDED_CODES, EXPORTED, METRICS, QUEUES
 from reconciler.operations.counts import Counts
 from reconciler.operations.summary import SweepSummary, record_sweep
 from reconciler.settings import Settings, load_settings
@@ -58,7 +58,7 @@ def settings(**given: str) -> Settings:
 
 def test_what_can_be_repaired_has_a_bound() -> None:
     bounds = repair_bounds(settings())
-    assert set(bounds) == set(RECOVERY_CODES) - {Code.LOST_UNSKIP}, "that one is repaired by hand"
+    assert set(bounds) == set(BOUNDED_CODES)
     assert bounds[Code.LOST_RECOVERY] == 120 + 6 * 3600 + (2 + 4) * 300 + 2 * 300
     # I3: grace + interval + the time that a sweep takes, which is an interval at most.
     assert bounds[Code.LOST_RELEASE] == 120 + 2 * 300
@@ -92,35 +92,28 @@ def test_a_sweep_that_failed_counts_as_its_log_line_says(
 ) -> None:
     metrics = RecordingMetrics()
     summary = SweepSummary("s", "repair", complete, 1, 1.0, counts)
-    record_sweep(summary, metrics, NOW, "repair")
+    record_sweep(summary, metrics, "repair")
     for name in ("total", "partial"):
         assert metrics.count("reconciler_sweep_failures_total", extent=name) == (name == extent)
 
 
 def test_an_incomplete_sweep_leaves_what_was_known() -> None:
     metrics = RecordingMetrics()
-    record_sweep(SweepSummary("s", "repair", False, 1, 1.0), metrics, NOW, "repair")  # noqa: FBT003
+    record_sweep(SweepSummary("s", "repair", False, 1, 1.0), metrics, "repair")  # noqa: FBT003
     assert metrics.gauges == {}
 
 
-def test_a_report_by_hand_rings_no_alarm_where_others_repair() -> None:
-    """It finds what the next sweep repairs; nor may it hide that no other sweep is made."""
+def test_a_report_by_hand_says_nothing_of_the_mode() -> None:
     metrics = RecordingMetrics()
     counts = Counts(stuck={"lost_release": 2})
-    record_sweep(SweepSummary("s", "report", True, 1, 1.0, counts), metrics, NOW, "repair")  # noqa: FBT003
+    record_sweep(SweepSummary("s", "report", True, 1, 1.0, counts), metrics, None)  # noqa: FBT003
     assert metrics.gauges == {}
-    record_sweep(SweepSummary("s", "report", True, 1, 1.0, counts), metrics, NOW, "report")  # noqa: FBT003
-    assert any("stuck" in name for name, _ in metrics.gauges)
 
 
-def test_a_complete_sweep_says_how_it_stands() -> None:
+def test_a_complete_sweep_tells_the_mode() -> None:
     metrics = RecordingMetrics()
-    counts = Counts(stuck={"lost_release": 2, "over_budget": 40})
-    record_sweep(SweepSummary("s", "repair", True, 1, 1.0, counts), metrics, NOW, "report")  # noqa: FBT003
+    record_sweep(SweepSummary("s", "repair", True, 1, 1.0), metrics, "report")  # noqa: FBT003
     gauges = {(name, *dict(labels).values()): v for (name, labels), v in metrics.gauges.items()}
-    assert gauges["reconciler_stuck_work",] == 2
-    assert gauges["reconciler_stuck_children", "over_budget"] == 40
-    assert gauges["reconciler_last_complete_sweep_timestamp_seconds",] == NOW.timestamp()
     modes = {mode: gauges["reconciler_mode", mode] for mode in ("repair", "report", "paused")}
     assert modes == {"repair": 0, "report": 1, "paused": 0}
     assert gauges["reconciler_paused_since_timestamp_seconds",] == 0

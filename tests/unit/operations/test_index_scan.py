@@ -131,7 +131,7 @@ def step(
         pacer or PagePacer(),
     )
     scan = IndexScan(parts, index="Active", control=reconciler.control)
-    return scan.run(cursor, out_of_time, nominate)
+    return scan.run(cursor, out_of_time, lambda name, _rows: nominate(name))
 
 
 @pytest.fixture

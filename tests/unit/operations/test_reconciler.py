@@ -18,7 +18,6 @@ from reconciler.errors import (
 from reconciler.operations import drafting
 from reconciler.operations import release as release_module
 from reconciler.operations.context import MOST_PREDECESSORS_AT_ONCE, ReleaseResult, Unpaced
-from reconciler.operations.coverage import Coverage
 from reconciler.operations.evaluate import Evaluator
 from reconciler.operations.reconciler import Reconciler, due_moment, withheld_by
 from reconciler.stores.control import Pause
@@ -33,45 +32,6 @@ SWEEP: dict[str, Any] = {"sweep_id": "sweep-1"}
 
 
 # -- segments
-
-
-@pytest.mark.parametrize(
-    ("size", "workers", "segments"),
-    [
-        (0, None, 1),
-        (4 * MIB, None, 1),
-        (4 * MIB + 1, 8, 2),
-        (8 * MIB, 8, 2),
-        (8 * MIB + 1, 8, 3),
-        (64 * MIB, 8, 8),
-        (64 * MIB, 0, 2),
-        (64 * MIB, 1, 2),
-        (64 * MIB + 1, 1, 3),
-        (4096 * 32 * MIB, 8, 4096),
-        (9999 * 32 * MIB, 9999, 4096),
-    ],
-)
-def test_segments_go_by_the_tables_size_and_by_the_workers_where_each_has_enough_to_read(
-    world: World, monkeypatch: pytest.MonkeyPatch, size: int, workers: int | None, segments: int
-) -> None:
-    monkeypatch.setattr(OrchestrationStore, "size_bytes", lambda _: size)
-
-    def there_are() -> int:
-        assert workers is not None, "asked where it makes no difference"
-        return workers
-
-    assert world.reconciler().choose_segments(there_are) == segments
-
-
-@pytest.mark.parametrize(
-    ("size", "workers", "segments"),
-    [(0, 8, 1), (640 * MIB, 8, 8), (640 * MIB, 1, 1), (640 * MIB, 0, 1), (20 * MIB, 8, 5)],
-)
-def test_by_the_index_there_are_no_more_segments_than_workers(
-    world: World, monkeypatch: pytest.MonkeyPatch, size: int, workers: int, segments: int
-) -> None:
-    monkeypatch.setattr(OrchestrationStore, "size_bytes", lambda _: size)
-    assert world.reconciler().choose_segments(lambda: workers, Coverage.ACTIVE) == segments
 
 
 # -- what is withheld

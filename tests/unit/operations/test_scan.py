@@ -76,7 +76,7 @@ class Taken:
         parts = Parts(store, reconciler.tasks, reconciler.policy, world.clock, self.pacer)
         self.nominated: list[str] = []
         self.result: SegmentResult = SegmentScan(parts).run(
-            FIRST, out_of_time, self.nominated.append
+            FIRST, out_of_time, lambda name, _rows: self.nominated.append(name)
         )
 
     @property

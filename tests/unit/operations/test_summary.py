@@ -10,12 +10,13 @@ import structlog
 
 from reconciler.domain.codes import BENIGN, STUCK_CODES
 from reconciler.operations.counts import INTEGERS, Counts
-from reconciler.operations.coverage import Coverage
+from reconciler.operations.scan import Scope
 from reconciler.operations.summary import (
     PARTIAL_FAILURE,
     TOTAL_FAILURE,
     SweepSummary,
     record_sweep,
+    set_gauges,
 )
 from tests.support.metrics import RecordingMetrics
 from tests.support.strategies import NOW
@@ -34,10 +35,10 @@ SUMMARY = SweepSummary("s", "repair", complete=True, segments=2, duration_second
 FULL = replace(SUMMARY, counts=COUNTS)
 
 
-def record(summary: SweepSummary, repair_mode: str = "repair") -> RecordingMetrics:
+def record(summary: SweepSummary, repair_mode: str | None = "repair") -> RecordingMetrics:
     metrics = RecordingMetrics()
     with structlog.testing.capture_logs():
-        record_sweep(summary, metrics, NOW, repair_mode)
+        record_sweep(summary, metrics, repair_mode)
     return metrics
 
 
@@ -70,10 +71,6 @@ def test_where_nothing_is_repaired_it_says_what_would_be(mode: str) -> None:
     assert replace(FULL, mode=mode).to_json()["planned"] == {"released": 1, "skipped": 2}
 
 
-def test_it_names_its_coverage_where_that_was_not_everything() -> None:
-    assert replace(FULL, coverage=Coverage.ACTIVE).to_json()["coverage"] == "active"
-
-
 @pytest.mark.parametrize(
     ("changes", "alarming"),
     [
@@ -93,43 +90,25 @@ def test_a_person_should_look_where_something_is_stuck_failed_or_was_left_out(
 
 
 @pytest.mark.parametrize(
-    ("mode", "repair_mode", "complete", "stands"),
-    [
-        ("repair", "repair", True, True),
-        ("paused", "repair", True, True),
-        ("report", "report", True, True),
-        ("report", "repair", True, False),
-        ("repair", "repair", False, False),
-        ("report", "report", False, False),
-    ],
+    ("repair_mode", "complete", "told"),
+    [("repair", True, True), ("report", True, True), (None, True, False), ("repair", False, False)],
 )
-def test_gauges_are_set_by_a_complete_sweep_of_those_that_are_made_all_the_time(
-    mode: str, repair_mode: str, *, complete: bool, stands: bool
+def test_the_mode_is_told_by_complete_scheduled_sweeps(
+    repair_mode: str | None, *, complete: bool, told: bool
 ) -> None:
-    summary = replace(FULL, mode=mode, complete=complete)
-    metrics = record(summary, repair_mode)
-    assert summary.stands(repair_mode) is stands
-    assert bool(metrics.gauges) is stands
+    metrics = record(replace(FULL, complete=complete), repair_mode)
+    assert bool(metrics.gauges) is told
     outcome = "complete" if complete else "incomplete"
     assert metrics.count("reconciler_sweeps_total", outcome=outcome) == 1
     assert metrics.count("reconciler_rows_scanned_total") == 7
     assert metrics.observations == {"reconciler_sweep_duration_seconds": [1.23456]}
 
 
-@pytest.mark.parametrize(("coverage", "full"), [(Coverage.FULL, 1), (Coverage.ACTIVE, 0)])
-def test_only_one_that_read_everything_is_a_full_scan(coverage: Coverage, full: int) -> None:
-    later = NOW.replace(microsecond=123_456)
+def test_gauges_show_coverage_and_what_is_stuck() -> None:
     metrics = RecordingMetrics()
-    with structlog.testing.capture_logs():
-        record_sweep(replace(FULL, coverage=coverage), metrics, later, "repair")
-    at = {"": round(NOW.timestamp() + 0.123, 3)}
-    assert gauges(metrics, "reconciler_last_complete_sweep_timestamp_seconds") == at
-    scanned = gauges(metrics, "reconciler_last_full_scan_timestamp_seconds")
-    assert scanned == (at if full else {})
-
-
-def test_what_is_stuck_is_shown_by_code_and_as_what_a_person_should_see_to() -> None:
-    metrics = record(FULL)
+    set_gauges(metrics, {Scope.ACTIVE: 12.3456, Scope.TABLE: 0.0}, COUNTS)
+    covered = gauges(metrics, "reconciler_covered_as_of_timestamp_seconds")
+    assert covered == {"active": 12.346, "table": 0.0}
     assert gauges(metrics, "reconciler_stuck_work") == {"": 1}
     stuck = gauges(metrics, "reconciler_stuck_children")
     assert stuck == {**dict.fromkeys(STUCK_CODES, 0), "rows_missing": 1, "over_budget": 2}
@@ -172,7 +151,7 @@ def test_a_sweep_is_told_by_how_much_of_it_failed(
     summary = replace(SUMMARY, **changes)
     metrics = RecordingMetrics()
     with structlog.testing.capture_logs() as lines:
-        record_sweep(summary, metrics, NOW, "repair")
+        record_sweep(summary, metrics, "repair")
     (line,) = lines
     assert (line["event"], line["log_level"]) == ("orch.sweep.completed", level)
     assert line.get("error_id") == error_id

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from secrets import token_hex
 from typing import Any
 
 import pytest
 
 from reconciler.stores.dynamodb import DynamoDB
-from reconciler.stores.sweeps import LAST_ROW, LOCK_ROW, Lease, Recorded, SweepStore
+from reconciler.stores.sweeps import LOCK_ROW, STATE_ROW, Lease, SweepStore
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.support.strategies import NOW
 
@@ -88,28 +89,24 @@ def test_a_lock_that_does_not_say_whose_it_is_is_held_by_somebody(
     assert (held.holder, held.since, held.expires.timestamp()) == ("unknown", "unknown", 0)
 
 
-def test_the_last_sweep_and_the_last_complete_one_are_told_apart() -> None:
+def test_the_state_is_kept_as_it_was() -> None:
     store = sweeps(MemoryDynamoDB(lag=lambda *_: 100))
     assert store.recorded() is None
-    whole = {"complete": True, "n": 1}
-    half = {"complete": False, "n": 2}
-    by_index = {"complete": True, "coverage": "active", "n": 3}
-    stuck = [{"id": "b"}]
-    store.record(half, stuck)
-    assert store.recorded() == Recorded(half, None, [])
-    store.record(whole, stuck)
-    store.record(half, [])
-    assert store.recorded() == Recorded(half, whole, stuck, whole)
-    store.record(by_index, [])
-    assert store.recorded() == Recorded(by_index, by_index, [], whole)
+    for state in ("{}", '{"known":{"ö":1}}'):
+        assert store.record(state)
+        assert store.recorded() == state
 
 
-@pytest.mark.parametrize(("characters", "kept"), [(200_000, True), (200_001, False)])
-def test_more_stuck_work_than_a_row_holds_is_left_out(characters: int, kept: bool) -> None:  # noqa: FBT001
+def test_a_state_too_large_for_its_row_is_refused() -> None:
+    store = sweeps(MemoryDynamoDB())
+    store.record("{}")
+    assert not store.record(token_hex(300_000))
+    assert store.recorded() == "{}"
+
+
+@pytest.mark.parametrize("state", [{"S": "no base 64"}, {"S": "aGVsbG8="}, {"N": "1"}])
+def test_a_state_that_cannot_be_read_is_none(state: dict[str, Any]) -> None:
     database = MemoryDynamoDB()
-    entry = {"x": "y" * (characters - len('[{"x": ""}]'))}
-    sweeps(database).record({"complete": True}, [entry])
-    recorded = sweeps(database).recorded()
-    assert recorded is not None
-    assert recorded.stuck == ([entry] if kept else [])
-    assert row(database, LAST_ROW) is not None
+    key = {"orchestration_id": {"S": "reconciler#control"}, "sub_issue_id": {"S": STATE_ROW}}
+    database.put_item(TableName=TABLE, Item={**key, "state": state})
+    assert sweeps(database).recorded() is None

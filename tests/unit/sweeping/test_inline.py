@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Event
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from reconciler.errors import AccessError, UnknownOrchestrationError
-from reconciler.operations import sweep as module
 from reconciler.operations.counts import Counts
 from reconciler.operations.evaluate import QUARANTINE_FROM
 from reconciler.operations.reconciler import Reconciler
 from reconciler.operations.scan import SegmentCursor, SegmentResult
 from reconciler.operations.summary import SweepSummary
-from reconciler.operations.sweep import SweepProgress, run_inline_sweep
 from reconciler.stores.orchestrations import OrchestrationStore, Page
+from reconciler.sweeping import inline as module
+from reconciler.sweeping.inline import Hooks, SweepProgress, evaluate_inline, run_inline_sweep
 from tests.support.processes import PATIENCE_SECONDS
 from tests.support.world import World
 from tests.unit.operations.test_release import context
@@ -26,7 +26,8 @@ from tests.unit.operations.test_scan import over_after
 
 def sweep(world: World, **how: Any) -> SweepSummary:
     reconciler = world.reconciler(**how.pop("changes", {}))
-    return run_inline_sweep(reconciler, reconciler.settings, **{"segments": 1, **how})
+    asked = {name: how.pop(name) for name in ("out_of_time", "progress") if name in how}
+    return run_inline_sweep(reconciler, hooks=Hooks(**asked), **{"segments": 1, **how})
 
 
 @pytest.fixture
@@ -53,17 +54,19 @@ def test_pages_and_segments_are_told_as_they_are_read(
     told: list[SweepProgress] = []
     summary = sweep(world, progress=told.append)
     pages = len(pages_of_one_row)
-    assert [t.pages for t in told if t.counts == Counts()] == [*range(1, pages)]
+    assert [t.pages for t in told][:pages] == [*range(1, pages + 1)]
     assert (told[0].segments_done, told[0].segments) == (0, 1)
-    assert [t.segments_done for t in told] == [*[0] * (len(told) - 1), 1]
-    assert told[-1] == SweepProgress(1, 1, summary.counts, pages)
+    assert [t.segments_done for t in told] == sorted(t.segments_done for t in told)
+    last = told[-1]
+    assert (last.segments_done, last.pages) == (1, pages)
+    assert last.counts == replace(summary.counts, stuck={}, oldest_stuck_seconds={})
 
 
 def test_a_segment_that_was_not_read_to_its_end_is_not_told_as_done(world: World) -> None:
     world.seed({"a": []})
     told: list[SweepProgress] = []
     summary = sweep(world, segments=2, out_of_time=over_after(0), progress=told.append)
-    assert {(t.segments_done, t.pages) for t in told} == {(0, 0)}
+    assert told == []
     assert (summary.complete, summary.segments) == (False, 2)
 
 
@@ -78,12 +81,13 @@ def test_what_is_left_unread_makes_it_incomplete_though_nothing_in_it_was_nomina
     assert sweep(world, out_of_time=over_after(100)).complete
 
 
-def test_it_lasts_from_its_beginning_to_its_end(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = SimpleNamespace(monotonic=iter([100.0, 103.5]).__next__)
-    monkeypatch.setattr(module, "time", clock)
-    assert sweep(world).duration_seconds == 3.5
+def test_it_lasts_from_its_beginning_to_its_end(world: World) -> None:
+    def asked_before_the_segment() -> bool:
+        world.clock.forward(3.5)
+        return False
+
+    world.seed({"a": []}, {"a": "released"}, tasks={"a": "RUNNING"})
+    assert sweep(world, out_of_time=asked_before_the_segment).duration_seconds == 3.5
 
 
 # -- what it is called
@@ -119,7 +123,7 @@ def test_of_one_orchestration_it_has_no_segments_and_is_no_sweep_of_the_metrics(
 ) -> None:
     found = world.seed({"a": []})
     other = world.seed({"a": []})
-    summary = sweep(world, segments=None, orchestration_id=found)
+    summary = evaluate_inline(world.reconciler(), found, hooks=Hooks())
     assert (summary.segments, summary.complete, summary.counts.released) == (0, True, 1)
     assert world.statuses(other) == {"a": "blocked"}
     assert world.metrics.count("reconciler_sweeps_total", outcome="complete") == 0
@@ -131,7 +135,7 @@ def test_a_person_who_sweeps_one_orchestration_ends_its_quarantine(world: World)
     for _ in range(QUARANTINE_FROM):
         evaluator.hold_against(found, ValueError("x"), context(world))
     assert sweep(world).counts.stuck == {"quarantined": 1}
-    assert sweep(world, segments=None, orchestration_id=found).counts.released == 1
+    assert evaluate_inline(world.reconciler(), found, hooks=Hooks()).counts.released == 1
 
 
 # -- what ends it early, and what does not
@@ -173,7 +177,7 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> Executed:
     """An event for when the threads are shut down, and how many of them each sweep was given."""
     closing, given = Event(), list[int]()
     monkeypatch.setattr(
-        module, "ThreadPoolExecutor", lambda threads: Executor(threads, closing, given)
+        module, "ThreadPoolExecutor", lambda threads, **_: Executor(threads, closing, given)
     )
     return closing, given
 
@@ -186,7 +190,7 @@ def test_after_a_mistake_of_the_operator_no_segment_is_begun_any_more(
     closing, given = executed
     begun: list[int] = []
 
-    def scan(_: Reconciler, cursor: SegmentCursor, **__: object) -> SegmentResult:
+    def scan(_: Reconciler, cursor: SegmentCursor, *_args: object, **__: object) -> SegmentResult:
         begun.append(cursor.segment)
         if begun[0] == cursor.segment:
             raise AccessError("scan is forbidden")

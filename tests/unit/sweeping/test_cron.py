@@ -9,24 +9,15 @@ from typing import Any
 import pytest
 
 from reconciler.errors import StoreUnavailableError, ThrottledError
-from reconciler.operations import cron
-from reconciler.operations.context import Evaluation, Stuck
-from reconciler.operations.counts import Counts
-from reconciler.operations.cron import CronSweep, run_cron_sweep
-from reconciler.operations.reconciler import Reconciler
-from reconciler.stores.sweeps import LEASE_SECONDS, Lease, Recorded, SweepStore
+from reconciler.stores.sweeps import LEASE_SECONDS, Lease, SweepStore
+from reconciler.sweeping import cron
+from reconciler.sweeping.cron import CronSweep, run_cron_sweep
 from tests.support.world import World
 
 
 def sweep(world: World, **how: Any) -> CronSweep:
     reconciler = world.reconciler()
-    return run_cron_sweep(reconciler, reconciler.settings, holder="B", segments=1, **how)
-
-
-def recorded(world: World) -> Recorded:
-    found = world.reconciler().sweeps.recorded()
-    assert found is not None
-    return found
+    return run_cron_sweep(reconciler, holder="B", segments=1, **how)
 
 
 # -- the lock
@@ -107,34 +98,6 @@ def test_one_that_steps_not_aside_says_nothing_of_anybody(world: World) -> None:
 # -- the record
 
 
-def test_it_says_when_the_sweep_ended_to_the_millisecond(world: World) -> None:
-    world.clock.forward(0.123_456)
-    sweep(world)
-    assert recorded(world).last["ended_at"] == round(world.clock().timestamp(), 3)
-
-
-def test_of_what_is_stuck_four_hundred_are_remembered(world: World) -> None:
-    world.seed({f"c{number}": ["gone"] for number in range(401)})
-    summary = sweep(world).summary
-    assert summary.counts.stuck == {"dangling_dependency": 401}
-    assert len(recorded(world).stuck) == 400
-
-
-def test_the_oldest_come_first_and_before_them_what_is_stuck_for_nobody_knows_how_long(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def evaluated(_: Reconciler, name: str, **__: object) -> Evaluation:
-        ages: Sequence[float | None] = (0.0, 90.0, None, 60.0)
-        stuck = tuple(Stuck(name, f"{age}", "long_running", "", age) for age in ages)
-        return Evaluation(name, None, None, (), Counts(), stuck)
-
-    world.seed({"a": []})
-    monkeypatch.setattr(Reconciler, "evaluate", evaluated)
-    sweep(world)
-    ages = [entry["age_seconds"] for entry in recorded(world).stuck]
-    assert ages == [None, 90.0, 60.0, 0.0]
-
-
 def test_one_that_cannot_be_recorded_was_made_all_the_same_and_the_error_is_counted(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,13 +107,3 @@ def test_one_that_cannot_be_recorded_was_made_all_the_same_and_the_error_is_coun
     monkeypatch.setattr(SweepStore, "record", throttled)
     assert sweep(world).summary.complete
     assert world.metrics.count("reconciler_errors_total", kind="throttled") == 1
-
-
-@pytest.mark.parametrize("full", [True, False])
-def test_without_an_index_nobody_asks_what_earlier_sweeps_have_left(
-    world: World,
-    monkeypatch: pytest.MonkeyPatch,
-    full: bool,  # noqa: FBT001
-) -> None:
-    monkeypatch.setattr(SweepStore, "recorded", lambda _: pytest.fail("asked"))
-    assert sweep(world, full=full).summary.complete

@@ -1,0 +1,1 @@
+"""Sweeping: what a sweep reads, what is remembered between sweeps, and how far coverage reaches."""

@@ -1,0 +1,153 @@
+"""Sweeps without a broker, one after the other: for cron, a scheduled container, and Lambda.
+
+What a sweep leaves for the next is kept in the table, and so is a lock that keeps two from reading
+the table at once. Correctness does not depend on either. Each write is conditional on the state
+that justified it; and where the recorded state is missing, a sweep reads the whole table.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from threading import Event, Thread
+from typing import Any
+
+import structlog
+
+from reconciler.errors import ReconcilerError, TemporaryError
+from reconciler.operations.reconciler import Reconciler
+from reconciler.operations.summary import SweepSummary
+from reconciler.stores.sweeps import LEASE_SECONDS, Lease, SweepStore
+from reconciler.sweeping.inline import Hooks, new_sweep_id, run_inline_sweep
+from reconciler.sweeping.records import MemoryRecords
+from reconciler.sweeping.state import SWEEPS, SweepState
+
+log = structlog.get_logger("reconciler")
+
+RENEW_SECONDS = LEASE_SECONDS / 3
+
+
+@dataclass(frozen=True, slots=True)
+class CronSweep:
+    """A sweep's summary; ``lease`` is set if another one held the lock, and nothing was done."""
+
+    summary: SweepSummary
+    lease: Lease | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary's object, and beside it who held the lock."""
+        summary = self.summary.to_json()
+        if self.lease is not None:
+            summary["stepped_aside"] = {
+                "holder": self.lease.holder,
+                "since": self.lease.since,
+                "expires": self.lease.expires.isoformat(),
+            }
+        return summary
+
+
+def run_cron_sweep(
+    reconciler: Reconciler,
+    *,
+    holder: str,
+    force: bool = False,
+    full: bool = False,
+    segments: int | None = None,
+    hooks: Hooks | None = None,
+) -> CronSweep:
+    """Sweep under the lock, go on from what the last sweep recorded, and record the new state.
+
+    With ``REPAIR_MODE=report`` nothing is written, neither lock nor state, so each such sweep reads
+    the whole table.
+
+    ``holder``: who sweeps, as a person should be shown. ``force``: sweep even if another sweep
+    holds the lock. ``full``: read the whole table, although an index would do.
+
+    Raises:
+        AccessError, TableMissingError, SettingsError: an operator's mistake.
+    """
+    if reconciler.settings.repair_mode == "report":
+        return CronSweep(run_inline_sweep(reconciler, segments=segments, hooks=hooks))
+    with _lock(reconciler, holder, force=force) as lease:
+        if lease is not None:
+            reconciler.metrics.increment("reconciler_sweeps_total", outcome="overlapped")
+            return CronSweep(SweepSummary(new_sweep_id(), "repair", False, 0, 0.0), lease)  # noqa: FBT003 - a field
+        records = _recorded(reconciler)
+        try:
+            summary = run_inline_sweep(
+                reconciler, state=SweepState(records), full=full, segments=segments, hooks=hooks
+            )
+        finally:
+            _record(reconciler, records)
+    return CronSweep(summary)
+
+
+def _recorded(reconciler: Reconciler) -> MemoryRecords:
+    try:
+        return recorded_state(reconciler.sweeps, lambda: reconciler.clock().timestamp())
+    except TemporaryError as error:
+        log.debug("read the whole table: the recorded state is not to be had", detail=str(error))
+        return MemoryRecords(lambda: reconciler.clock().timestamp())
+
+
+def recorded_state(sweeps: SweepStore, now: Callable[[], float]) -> MemoryRecords:
+    """Return the state that the last sweep without a broker recorded; empty where there is none.
+
+    Raises:
+        TemporaryError, PermanentError: it cannot be read.
+    """
+    records = MemoryRecords(now)
+    dumped = sweeps.recorded()
+    if dumped is not None:
+        with suppress(ValueError, TypeError):  # another version's: it will be written anew
+            records.load(dumped)
+    return records
+
+
+def _record(reconciler: Reconciler, records: MemoryRecords) -> None:
+    try:
+        if not reconciler.sweeps.record(records.dump()):
+            # Too much is known for one row. Without it, the next sweep reads the whole table.
+            reconciler.sweeps.record(records.dump(only=(SWEEPS,)))
+    except TemporaryError as error:
+        # The sweep was made; only the next one, and `status`, will not know of it.
+        reconciler.metrics.increment("reconciler_errors_total", kind=error.kind)
+        log.debug("sweep not recorded", detail=str(error))
+
+
+@contextmanager
+def _lock(reconciler: Reconciler, holder: str, *, force: bool) -> Iterator[Lease | None]:
+    """Hold the lock for as long as the block lasts; yields who has it, None where we do."""
+    owner = secrets.token_hex(8)
+    sweeps, clock = reconciler.sweeps, reconciler.clock
+    try:
+        held = sweeps.take(owner, holder, clock(), force=force)
+    except TemporaryError as error:
+        # Correctness does not depend on it: better twice than not at all.
+        log.debug("sweep without its lock", detail=str(error))
+        held = None
+    if held is not None:
+        yield held
+        return
+    over = Event()
+
+    def renew() -> None:
+        while not over.wait(RENEW_SECONDS):
+            try:
+                if not sweeps.renew(owner, clock()):
+                    log.debug("sweep lock taken over by another")
+                    return
+            except ReconcilerError as error:
+                log.debug("sweep lock not renewed", detail=str(error))
+
+    renewing = Thread(target=renew, name="sweep-lock", daemon=True)
+    renewing.start()
+    try:
+        yield None
+    finally:
+        over.set()
+        renewing.join()
+        with suppress(ReconcilerError):  # it expires
+            sweeps.give_back(owner)

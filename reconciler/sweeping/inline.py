@@ -1,0 +1,254 @@
+"""A sweep in this process, with no broker: for cron, Lambda, and a person's shell."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from threading import Lock
+
+import structlog
+from ulid import ULID
+
+from reconciler.errors import ReconcilerError, UnknownOrchestrationError
+from reconciler.operations.context import Evaluation, ReleaseRequest
+from reconciler.operations.counts import Counts
+from reconciler.operations.reconciler import Reconciler
+from reconciler.operations.repair_pass import OPERATORS_MISTAKES
+from reconciler.operations.scan import Scope
+from reconciler.operations.summary import SweepSummary
+from reconciler.sweeping.records import MemoryRecords
+from reconciler.sweeping.state import SweepState
+from reconciler.sweeping.sweeper import SegmentTask, Sweeper
+
+log = structlog.get_logger("reconciler")
+
+_MAX_THREADS = 4
+"""The network is what is waited for."""
+
+_MAX_WAITING = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SweepProgress:
+    """How far a sweep is: segments read to their end, of how many; what was counted so far."""
+
+    segments_done: int
+    segments: int
+    counts: Counts
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Who is asked or told while a sweep runs; one call at a time, from any thread.
+
+    ``out_of_time``: asked between pages and orchestrations; what is left then stays undone.
+    """
+
+    out_of_time: Callable[[], bool] = lambda: False
+    progress: Callable[[SweepProgress], None] = lambda _: None
+    on_evaluation: Callable[[Evaluation], None] = lambda _: None
+
+
+class _Threads:
+    """Does the work of a sweep on a few threads; the sender of ``Sweeper``."""
+
+    def __init__(
+        self, reconciler: Reconciler, state: SweepState, hooks: Hooks, *, report: bool
+    ) -> None:
+        self.sweeper = Sweeper(reconciler, state, self, report=report, releases_elsewhere=False)
+        self._reconciler = reconciler
+        self._state = state
+        self._hooks = hooks
+        self._lock = Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._asked: deque[Callable[[], None]] = deque()
+        self._futures: deque[Future[None]] = deque()
+        self._evaluating: set[str] = set()
+        self.segments = self._done = self._pages = 0
+
+    # -- what the sweeper asks for
+
+    def room(self) -> int:
+        return _MAX_WAITING
+
+    def segment(self, task: SegmentTask) -> None:
+        self._submit(partial(self._read, task))
+
+    def evaluate(self, orchestration_id: str, sweep_id: str, since: float) -> None:
+        with self._lock:
+            if orchestration_id in self._evaluating:
+                return
+            self._evaluating.add(orchestration_id)
+        self._submit(partial(self._evaluate, orchestration_id, sweep_id, since))
+
+    def has_room_for_releases(self) -> bool:
+        return True
+
+    def release(self, request: ReleaseRequest) -> None:
+        raise NotImplementedError(f"released at once: {request.sub_issue_id}")
+
+    # -- doing it
+
+    def run(self) -> None:
+        """Do all that was asked for, and all that this leads to."""
+        threads = min(max(1, self.segments), _MAX_THREADS)
+        with ThreadPoolExecutor(threads, thread_name_prefix="sweep") as self._pool:
+            for work in self._asked:
+                self._submit(work)
+            try:
+                while self._futures:
+                    self._futures.popleft().result()
+            except BaseException:
+                self._pool.shutdown(cancel_futures=True)
+                raise
+
+    def _submit(self, work: Callable[[], None]) -> None:
+        if self._pool is None:
+            self._asked.append(work)
+            return
+        with suppress(RuntimeError):  # shut down, after another thread has failed
+            self._futures.append(self._pool.submit(work))
+
+    def _read(self, task: SegmentTask) -> None:
+        if self._hooks.out_of_time():
+            return
+        token = f"{task.sweep_id}:{task.segment.label}"
+        try:
+            result = self.sweeper.read(task, token, partial(self._after_a_page, task.sweep_id))
+        except ReconcilerError as error:
+            # Of an index that is gone or forbidden, the whole table takes the place.
+            if isinstance(error, OPERATORS_MISTAKES) and task.segment.scope is Scope.TABLE:
+                raise
+            could_not_read(self._reconciler, self._state, task, error)
+            return
+        with self._lock:
+            read = result is not None and not result.handed_on
+            self._done += read
+            self._pages += read  # its last page, after which nobody asks for the time
+            self._tell(task.sweep_id)
+
+    def _after_a_page(self, sweep_id: str) -> bool:
+        with self._lock:
+            self._pages += 1
+            self._tell(sweep_id)
+        return self._hooks.out_of_time()
+
+    def _evaluate(self, orchestration_id: str, sweep_id: str, since: float) -> None:
+        if self._hooks.out_of_time():
+            return
+        self._evaluate_once(orchestration_id, sweep_id, since)
+        with self._lock:
+            self._evaluating.discard(orchestration_id)
+        if self._state.known(orchestration_id).waiting:
+            self.evaluate(orchestration_id, sweep_id, since)  # nominated meanwhile
+
+    def _evaluate_once(self, orchestration_id: str, sweep_id: str, since: float) -> None:
+        try:
+            evaluation = self.sweeper.evaluate(orchestration_id, sweep_id, since)
+        except UnknownOrchestrationError:
+            return  # it is gone since it was scanned
+        except OPERATORS_MISTAKES:
+            raise
+        except ReconcilerError as error:
+            # One that cannot be evaluated never stops the others.
+            self.sweeper.could_not_evaluate(orchestration_id, error, sweep_id)
+            return
+        if evaluation is None:
+            return
+        with self._lock:
+            self._hooks.on_evaluation(evaluation)
+            self._tell(sweep_id)
+        if evaluation.mistake is not None:
+            raise evaluation.mistake
+
+    def _tell(self, sweep_id: str) -> None:
+        counts = self._state.counts(sweep_id)
+        self._hooks.progress(SweepProgress(self._done, self.segments, counts, self._pages))
+
+
+def could_not_read(
+    reconciler: Reconciler, state: SweepState, task: SegmentTask, error: ReconcilerError
+) -> None:
+    """Count and log that a segment could not be read."""
+    state.count(task.sweep_id, Counts(errors=1))
+    reconciler.metrics.increment("reconciler_errors_total", kind=error.kind)
+    log.error(
+        "orch.segment.unread",
+        sweep_id=task.sweep_id,
+        segment=task.segment.label,
+        error_kind=error.kind,
+        detail=str(error),
+    )
+
+
+def run_inline_sweep(
+    reconciler: Reconciler,
+    *,
+    state: SweepState | None = None,
+    report: bool = False,
+    full: bool = False,
+    segments: int | None = None,
+    hooks: Hooks | None = None,
+) -> SweepSummary:
+    """Sweep once and return the summary.
+
+    ``state``: what earlier sweeps left; without it, the whole table is read. ``report`` changes
+    nothing. ``full``: read the whole table, although an index would do. ``segments``: of the table,
+    in place of the setting.
+
+    Raises:
+        AccessError, TableMissingError, SettingsError: an operator's mistake.
+    """
+    state = state or new_state(reconciler)
+    hooks = hooks or Hooks()
+    threads = _Threads(reconciler, state, hooks, report=report)
+    sweep_id = new_sweep_id()
+    sweep = threads.sweeper.ask(
+        sweep_id, full=full, segments=segments, workers=lambda: _MAX_THREADS
+    )
+    threads.segments = sweep.segments if sweep is not None else 0
+    threads.run()
+    summary = threads.sweeper.end(sweep_id)
+    threads.sweeper.publish_gauges()
+    if summary is None:
+        raise AssertionError(f"{sweep_id} ended twice")
+    return summary
+
+
+def new_sweep_id() -> str:
+    """Return an id for a sweep in this process."""
+    return f"inline:{ULID()}"
+
+
+def new_state(reconciler: Reconciler) -> SweepState:
+    """Return a state in which nothing is known."""
+    return SweepState(MemoryRecords(lambda: reconciler.clock().timestamp()))
+
+
+def evaluate_inline(
+    reconciler: Reconciler, orchestration_id: str, *, report: bool = False, hooks: Hooks
+) -> SweepSummary:
+    """Evaluate one orchestration for a person, and return what it came to as a summary.
+
+    Raises:
+        AccessError, TableMissingError, SettingsError: an operator's mistake.
+        UnknownOrchestrationError: it has no rows.
+    """
+    began = reconciler.clock()
+    sweep_id = new_sweep_id()
+    evaluation = reconciler.evaluate(
+        orchestration_id, sweep_id=sweep_id, by_hand=True, report=report
+    )
+    hooks.on_evaluation(evaluation)
+    if evaluation.mistake is not None:
+        raise evaluation.mistake
+    mode: str = "report" if report else reconciler.settings.repair_mode
+    if mode == "repair" and evaluation.withheld and reconciler.paused() is not None:
+        mode = "paused"
+    took = (reconciler.clock() - began).total_seconds()
+    return SweepSummary(sweep_id, mode, True, 0, took, evaluation.counts)  # noqa: FBT003 - a field

@@ -1,0 +1,246 @@
+"""What is known of one orchestration between sweeps, and what changes it.
+
+A scan *nominates* an orchestration: it then awaits evaluation. An evaluation clears that and leaves
+what is still stuck. Every sweep looks again at whatever is left, until an evaluation finds nothing.
+So a lost message costs an interval at most, and no list has to be carried from sweep to sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from reconciler.domain.codes import Code, OrchestrationCode
+from reconciler.domain.model import moment
+from reconciler.operations.context import Evaluation, Stuck
+from reconciler.operations.scan import Scope
+from reconciler.sweeping.segments import NEVER
+
+KEEP_CLEAN_SECONDS = 300.0
+"""How long the time of a clean evaluation is kept, so that an older, slower one changes nothing."""
+
+MAX_PAUSE_SECONDS = 3600.0
+_MAX_DOUBLINGS = 20
+
+_UNCHANGED_BY_TIME = frozenset(
+    {
+        Code.WAITING,
+        Code.DANGLING_DEPENDENCY,
+        Code.DEPENDENCY_CYCLE,
+        Code.ORPHAN_ROW,
+        Code.UNKNOWN_STATUS,
+        Code.MALFORMED_ROW,
+        Code.IDEMPOTENCY_CONFLICT,
+        OrchestrationCode.IN_PROGRESS,
+        OrchestrationCode.SETTLED,
+        OrchestrationCode.ROWS_MISSING,
+    }
+)
+"""What stays as it is until somebody changes a row: neither time nor a task's end changes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What an evaluation left. ``read_at``: when it began to read.
+
+    ``rows``: a fingerprint of the rows that it read. ``needs_person``: nothing but a change of
+    those rows can bring it on.
+    """
+
+    read_at: float
+    stuck: tuple[Stuck, ...] = ()
+    rows: str | None = None
+    needs_person: bool = False
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, read_at: float) -> Finding:
+        """Return what an evaluation left."""
+        codes = {child.code for child in evaluation.children} | {evaluation.code}
+        rows = evaluation.orchestration.fingerprint if evaluation.orchestration else None
+        needs_person = bool(evaluation.stuck) and not evaluation.actions
+        needs_person = needs_person and codes <= _UNCHANGED_BY_TIME
+        return cls(read_at, evaluation.stuck, rows, needs_person)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of an orchestration.
+
+    ``waiting``: scope → the mark, before the nomination, of the segment that nominated it.
+    ``seen``: scope → the fingerprint of the rows as that scan saw them.
+    ``stuck``: what the last evaluation left, each with when it came to be stuck (None: unknown).
+    ``handed_on``: child → when its release was handed on, and since when it is due.
+    ``looks``, ``look_at``: how often it was evaluated with its rows unchanged and nothing left but
+    work for a person, and when it is next.
+    """
+
+    waiting: Mapping[str, float] = field(default_factory=dict)
+    nominated_at: float = NEVER
+    seen: Mapping[str, str | None] = field(default_factory=dict)
+    read_at: float = NEVER
+    stuck: tuple[Mapping[str, Any], ...] = ()
+    handed_on: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    rows: str | None = None
+    looks: int = 0
+    look_at: float = NEVER
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any] | None, now: float) -> Known:
+        """Read a record; a time that lies ahead of ``now`` counts as absent."""
+        if record is None:
+            return cls()
+        found = cls(**{**record, "stuck": tuple(record["stuck"])})
+        return replace(
+            found,
+            waiting={scope: _past(mark, now) for scope, mark in found.waiting.items()},
+            nominated_at=min(found.nominated_at, now),
+            read_at=_past(found.read_at, now),
+            look_at=found.look_at if found.look_at <= now + MAX_PAUSE_SECONDS else NEVER,
+        )
+
+    def to_record(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+    # -- what it asks for
+
+    @property
+    def is_left(self) -> bool:
+        """Whether anything is left of it for a sweep to look at."""
+        return bool(self.waiting or self.stuck or self.handed_on)
+
+    def is_due(self, since: float, now: float) -> bool:
+        """Whether a sweep that began at ``since`` should evaluate it."""
+        if self.waiting:
+            return True
+        return self.is_left and self.read_at < since and self.look_at <= now
+
+    def was_evaluated(self, since: float) -> bool:
+        """Whether it was evaluated since ``since``, and there has been no nomination after that."""
+        return self.read_at >= since and not self.waiting
+
+    def is_forgettable(self, now: float) -> bool:
+        """Whether nothing is lost with it."""
+        return not self.is_left and now - self.read_at > KEEP_CLEAN_SECONDS
+
+    def was_released_after(self, moment_: float) -> bool:
+        """Whether a release of it, handed on since, has not reported its result."""
+        return any(entry["at"] >= moment_ for entry in self.handed_on.values())
+
+    def list_stuck(self, orchestration_id: str, now: float) -> tuple[Stuck, ...]:
+        """Return what is stuck in it, with ages as of ``now``."""
+        left = {entry["sub_issue_id"]: entry for entry in self.stuck}
+        handed_on = [
+            {
+                "sub_issue_id": child,
+                "code": Code.LOST_RELEASE.value,
+                "reason": "its release was handed on and has not ended yet",
+                "since": entry["since"],
+            }
+            for child, entry in self.handed_on.items()
+            if child not in left
+        ]
+        return tuple(
+            Stuck(
+                orchestration_id,
+                entry["sub_issue_id"],
+                entry["code"],
+                entry["reason"],
+                None if entry["since"] is None else max(0.0, now - entry["since"]),
+                entry.get("task_id"),
+            )
+            for entry in (*self.stuck, *handed_on)
+        )
+
+    # -- what changes it
+
+    def nominated(
+        self, scope: Scope, mark: float, began: float, rows: str | None, now: float
+    ) -> Known:
+        """Return it as awaiting evaluation, or as it is where a scan's word is no news.
+
+        ``mark``: of the segment before this read, which began at ``began``. An evaluation that read
+        since then has seen all that was overdue when the read began. What needs a person waits
+        for its pause to end, or for the scan to see other rows.
+        """
+        if self.read_at >= began:
+            return self
+        if self.look_at > now and rows is not None and self.seen.get(scope) == rows:
+            return self
+        earliest = min(self.waiting.get(scope, mark), mark)
+        return replace(
+            self,
+            waiting={**self.waiting, scope.value: earliest},
+            nominated_at=now,
+            seen={**self.seen, scope.value: rows},
+        )
+
+    def evaluated(self, finding: Finding, interval_seconds: float, now: float) -> Known:
+        """Return it with a finding in the place of the last one, unless that one read later.
+
+        A nomination that came after the evaluation had begun to read survives it; so does a release
+        that was handed on since.
+        """
+        if finding.read_at < self.read_at:
+            return self
+        survives = self.nominated_at > finding.read_at
+        looks = 0
+        if finding.needs_person:
+            looks = self.looks + 1 if finding.rows == self.rows else 1
+        pause = min(interval_seconds * 2.0 ** min(looks, _MAX_DOUBLINGS), MAX_PAUSE_SECONDS)
+        return replace(
+            self,
+            waiting=self.waiting if survives else {},
+            nominated_at=self.nominated_at if survives else NEVER,
+            read_at=finding.read_at,
+            stuck=_entries(finding.stuck, now),
+            handed_on={
+                child: entry
+                for child, entry in self.handed_on.items()
+                if entry["at"] >= finding.read_at
+            },
+            rows=finding.rows,
+            looks=looks,
+            # The first pause is of one sweep only: it may be one that was asked for by hand.
+            look_at=now + pause if looks > 1 else NEVER,
+        )
+
+    def with_release(self, child: str, since: float | None, now: float) -> Known:
+        """Return it with a child's release handed on."""
+        return replace(self, handed_on={**self.handed_on, child: {"at": now, "since": since}})
+
+    def released(self, child: str, stuck: Iterable[Stuck], now: float) -> Known:
+        """Return it with the result of a child's release: what is stuck of the child, if anything.
+
+        Where several evaluations handed it on, the result settles them all.
+        """
+        others = tuple(entry for entry in self.stuck if entry["sub_issue_id"] != child)
+        return replace(
+            self,
+            stuck=(*others, *_entries(stuck, now)),
+            handed_on={name: entry for name, entry in self.handed_on.items() if name != child},
+        )
+
+
+def _entries(stuck: Iterable[Stuck], now: float) -> tuple[dict[str, Any], ...]:
+    return tuple(
+        {
+            "sub_issue_id": entry.sub_issue_id,
+            "code": entry.code,
+            "reason": entry.reason,
+            "since": None if entry.age_seconds is None else now - entry.age_seconds,
+            "task_id": entry.task_id,
+        }
+        for entry in stuck
+    )
+
+
+def _past(time: float, now: float) -> float:
+    return time if time <= now else NEVER
+
+
+def seconds(timestamp: str | None) -> float | None:
+    """Return a timestamp in epoch seconds; None where it cannot be read."""
+    found = moment(timestamp)
+    return None if found is None else found.timestamp()

@@ -1,0 +1,146 @@
+"""Segments: how many there are, who reads one, how far that read has come, and when one is due.
+
+A segment's *mark* is when its last complete read began. Whatever was overdue by then has been seen.
+While a segment is read it has a *lease* of a few seconds. The lease only saves work: two readers of
+one segment do no harm.
+
+A time that lies ahead of the clock counts as absent: the clock must have jumped back, for example
+when the broker failed over.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from reconciler.operations.scan import Scope
+
+NEVER = 0.0
+"""The time of what has not happened, or is not known."""
+
+LEASE_SECONDS = 6.0
+"""A killed reader's segment is read again after this. Longer than any one page should take."""
+
+_BYTES_PER_SEGMENT = 32 * 1024 * 1024
+_MIN_BYTES_PER_SEGMENT = 4 * 1024 * 1024
+_MAX_SEGMENTS = 4096
+_MAX_ACTIVE_SEGMENTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One of ``total`` parts of what a scope covers, numbered from 0."""
+
+    scope: Scope
+    number: int
+    total: int
+
+    @property
+    def label(self) -> str:
+        """Return it as task ids show it."""
+        suffix = "-active" if self.scope is Scope.ACTIVE else ""
+        return f"{self.number + 1}of{self.total}{suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an unfinished read goes on. ``began``: when that read began, at the first row."""
+
+    began: float
+    step: int = 0
+    start_key: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentState:
+    """What is remembered of a segment."""
+
+    mark: float = NEVER
+    place: Place | None = None
+    token: str | None = None
+    leased_until: float = NEVER
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any] | None, now: float) -> SegmentState:
+        """Read a record; what lies ahead of ``now`` is left out."""
+        found = cls(**record) if record is not None else cls()
+        place = Place(**found.place) if isinstance(found.place, dict) else found.place
+        if place is not None and place.began > now:
+            place = None
+        leased = now < found.leased_until <= now + LEASE_SECONDS
+        return cls(
+            mark=found.mark if found.mark <= now else NEVER,
+            place=place,
+            token=found.token if leased else None,
+            leased_until=found.leased_until if leased else NEVER,
+        )
+
+    def to_record(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+    def leased_to(self, token: str, now: float) -> SegmentState:
+        """Return it leased; a read that has no place yet begins now."""
+        place = self.place or Place(now)
+        return replace(self, place=place, token=token, leased_until=now + LEASE_SECONDS)
+
+    def left_at(self, place: Place | None) -> SegmentState:
+        """Return it free, to be read on from ``place``."""
+        return replace(self, place=place, token=None, leased_until=NEVER)
+
+    def read_to_its_end(self) -> SegmentState:
+        """Return it free, with its read complete."""
+        began = self.place.began if self.place is not None else NEVER
+        return SegmentState(mark=max(self.mark, began))
+
+
+def choose_by_rotation(marks: Mapping[int, float], now: float, every_seconds: float) -> list[int]:
+    """Return which segments of the table one sweep reads beside an index, longest unread first.
+
+    Each has its own time within ``every_seconds``, evenly spread, and is due if it was not read
+    since then. One that was never read is due at once.
+    """
+    apart = every_seconds / max(1, len(marks))
+
+    def last_time(number: int) -> float:
+        offset = number * apart
+        return (now - offset) // every_seconds * every_seconds + offset
+
+    due = [n for n, mark in marks.items() if mark == NEVER or mark < last_time(n)]
+    return sorted(due, key=lambda number: (marks[number], number))
+
+
+def choose_totals(
+    setting: Literal["auto"] | int,
+    read_size: Callable[[], int],
+    workers: Callable[[], int],
+    current: Mapping[Scope, int],
+) -> dict[Scope, int]:
+    """Return how many segments the table and the index should be read in (``SWEEP_SEGMENTS``).
+
+    ``auto``: one for each 32 MiB of the table, and enough to keep ``workers`` busy where each still
+    has 4 MiB to read. What is not needed for that is not asked. The index is read in at most as
+    many segments as there are workers by default, since each costs a request for each status.
+    Numbers are powers of two and change reluctantly, since the marks of another number of segments
+    are of no use.
+
+    Raises:
+        TemporaryError, PermanentError: the size cannot be read.
+    """
+    if setting != "auto":
+        return {Scope.TABLE: setting, Scope.ACTIVE: min(setting, _MAX_ACTIVE_SEGMENTS)}
+    size = read_size()
+    most = math.ceil(size / _MIN_BYTES_PER_SEGMENT)
+    by_workers = min(workers(), most) if most > 1 else 1
+    by_size = min(max(math.ceil(size / _BYTES_PER_SEGMENT), by_workers), _MAX_SEGMENTS)
+    wanted = {Scope.TABLE: by_size, Scope.ACTIVE: by_workers}
+    return {scope: _settled(number, current.get(scope)) for scope, number in wanted.items()}
+
+
+def _settled(wanted: int, current: int | None) -> int:
+    """Return a power of two; the current one while it is at most four times too large."""
+    if current is not None and wanted <= current < 4 * wanted:
+        return current
+    return 1 << max(0, wanted - 1).bit_length()

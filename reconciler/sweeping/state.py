@@ -1,0 +1,399 @@
+"""The state of sweeps: segments, what is known of orchestrations, coverage, and summaries.
+
+All of it is kept by key, and each key is updated in one atomic step. Nothing is merged, and no
+sweep waits for another.
+
+    layout         scope → how many segments it has
+    segments:…     by scope and total: number → mark, place, lease (``….segments``)
+    known          orchestration → what awaits evaluation, and what is stuck (``….known``)
+    covered        scope → how far coverage is known to reach
+    sweeps         sweep → when it began, what it must read, and in the end its summary
+    counts:…       what was counted for a sweep
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from reconciler.operations.context import Stuck
+from reconciler.operations.counts import Counts
+from reconciler.operations.scan import Scope
+from reconciler.sweeping.known import Finding, Known
+from reconciler.sweeping.records import Change, Record, Records
+from reconciler.sweeping.segments import NEVER, Place, Segment, SegmentState
+
+KEEP_SWEEPS_SECONDS = 3600.0
+MAX_SWEEPS_KEPT = 200
+
+_LAYOUT, _KNOWN, _COVERED, SWEEPS = "layout", "known", "covered", "sweeps"
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A sweep as it is remembered; times in epoch seconds.
+
+    ``owed``: scope → the numbers of the segments that it must read; ``totals``: of how many.
+    ``paused_since``: the time on the pause switch, if a scan came by it.
+    ``summary``: present once it has ended.
+    """
+
+    sweep_id: str
+    mode: str
+    started_at: float
+    owed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    totals: Mapping[str, int] = field(default_factory=dict)
+    paused_since: str | None = None
+    ended_at: float | None = None
+    summary: Mapping[str, Any] | None = None
+
+    @property
+    def segments(self) -> int:
+        """Return how many segments it must read."""
+        return sum(map(len, self.owed.values()))
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Sweep:
+        """Read a record."""
+        found = cls(**record)
+        return replace(found, owed={scope: tuple(owed) for scope, owed in found.owed.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Everything that is remembered, as of one moment (``now``, epoch seconds)."""
+
+    now: float
+    segments: Mapping[str, Mapping[int, SegmentState]]
+    known: Mapping[str, Known]
+    floors: Mapping[str, float]
+    sweeps: tuple[Sweep, ...]
+
+    def covered_as_of(self, scope: Scope) -> float:
+        """Return the watermark of a scope; ``NEVER`` while it is unknown.
+
+        Whatever was overdue by then has been looked at. It is the earliest of the marks of the
+        segments and, for each nomination that still awaits evaluation, the mark before it. A scan
+        of the whole table covers active work too.
+        """
+        reached = max(self.floors.get(scope.value, NEVER), self._computed(scope))
+        if scope is Scope.ACTIVE:
+            return max(reached, self.covered_as_of(Scope.TABLE))
+        return reached
+
+    def _computed(self, scope: Scope) -> float:
+        waiting = [known.waiting[scope] for known in self.known.values() if scope in known.waiting]
+        return min([self.oldest_mark(scope), *waiting])
+
+    def oldest_mark(self, scope: Scope) -> float:
+        """Return the oldest mark of a scope's segments; ``NEVER`` where it has none."""
+        states = self.segments.get(scope.value, {}).values()
+        return min((state.mark for state in states), default=NEVER)
+
+    def is_read(self, sweep: Sweep) -> bool:
+        """Whether a sweep is complete: all that it owed was read since it began, and evaluated."""
+        return all(self._is_scope_read(sweep, scope, owed) for scope, owed in sweep.owed.items())
+
+    def _is_scope_read(self, sweep: Sweep, scope: str, owed: Iterable[int]) -> bool:
+        states = self.segments.get(scope, {})
+        if len(states) != sweep.totals.get(scope):
+            return False
+        waiting = (known.waiting.get(scope, self.now) for known in self.known.values())
+        marks = (states[number].mark for number in owed)
+        return min([*marks, *waiting], default=self.now) >= sweep.started_at
+
+    def count_unread(self, sweep: Sweep) -> int:
+        """Return how many of its segments a sweep still lacks."""
+        return sum(
+            state.mark < sweep.started_at
+            for scope, owed in sweep.owed.items()
+            for number, state in self.segments.get(scope, {}).items()
+            if number in owed
+        )
+
+    def is_settled(self, sweep: Sweep) -> bool:
+        """Whether nothing of a sweep is still under way; only then is its summary whole."""
+        since = sweep.started_at
+        return not any(known.was_released_after(since) for known in self.known.values())
+
+    def list_stuck(self) -> list[Stuck]:
+        """Return all that is stuck, the oldest first; what has no known age counts as oldest."""
+        found = [
+            entry
+            for name, known in self.known.items()
+            for entry in known.list_stuck(name, self.now)
+        ]
+        return sorted(found, key=_youth)
+
+    def last(self, *, complete: bool = False) -> Mapping[str, Any] | None:
+        """Return the summary of the last sweep, or of the last complete one."""
+        ended = self.list_ended()
+        return next((found for found in reversed(ended) if found["complete"] or not complete), None)
+
+    def list_ended(self) -> list[Mapping[str, Any]]:
+        """Return the summaries that are remembered, the oldest first."""
+        ended = (sweep.summary for sweep in self.sweeps if sweep.summary is not None)
+        return sorted(ended, key=lambda summary: float(summary["ended_at"]))
+
+    def at_work(self) -> tuple[Sweep, ...]:
+        """Return the sweeps that have not ended, the oldest first."""
+        open_ = (sweep for sweep in self.sweeps if sweep.summary is None)
+        return tuple(sorted(open_, key=lambda sweep: sweep.started_at))
+
+
+class SweepState:
+    """Reads and changes the state; every rule is applied here and kept where it is named."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    def now(self) -> float:
+        """Return the time by the clock of the state."""
+        return self._records.now()
+
+    def overview(self) -> Overview:
+        """Return everything, as of one moment."""
+        totals = self.totals()
+        kinds = (_segments_of(scope, total) for scope, total in totals.items())
+        known, covered, sweeps, *states = self._records.read(_KNOWN, _COVERED, SWEEPS, *kinds)
+        now = self.now()
+        segments = {
+            scope.value: {
+                number: SegmentState.from_record(found.get(str(number)), now)
+                for number in range(total)
+            }
+            for (scope, total), found in zip(totals.items(), states, strict=True)
+        }
+        return Overview(
+            now=now,
+            segments=segments,
+            known={name: Known.from_record(record, now) for name, record in known.items()},
+            floors={
+                scope: record["as_of"]
+                for scope, record in covered.items()
+                if record["as_of"] <= now
+            },
+            sweeps=tuple(Sweep.from_record(record) for record in sweeps.values()),
+        )
+
+    # -- segments
+
+    def totals(self) -> dict[Scope, int]:
+        """Return how many segments each scope has, as far as it is known."""
+        (layout,) = self._records.read(_LAYOUT)
+        return {scope: layout[scope]["total"] for scope in Scope if scope in layout}
+
+    def set_total(self, scope: Scope, total: int) -> None:
+        """Set the number of a scope's segments.
+
+        What was covered until then stays as a floor, since the marks of before are dropped.
+        """
+        before = self.totals().get(scope)
+        if before == total:
+            return
+        self.advance_coverage()
+        self._records.update(_LAYOUT, scope, lambda _old, _now: {"total": total})
+        if before is not None:
+            self._records.drop(_segments_of(scope, before))
+
+    def take(self, segment: Segment, token: str, since: float) -> SegmentState | None:
+        """Lease a segment; None where it was read since ``since``, or somebody is reading it."""
+        if self.totals().get(segment.scope) != segment.total:
+            return None
+
+        def change(old: Record | None, now: float) -> Record | None:
+            found = SegmentState.from_record(old, now)
+            if found.mark >= since or found.token not in {None, token}:
+                return old
+            return found.leased_to(token, now).to_record()
+
+        taken = SegmentState.from_record(self._update(segment, change), self.now())
+        return taken if taken.token == token else None
+
+    def renew(self, segment: Segment, token: str) -> bool:
+        """Hold a lease for longer; False when it was lost."""
+        return self._change_leased(segment, token, lambda found, now: found.leased_to(token, now))
+
+    def leave(self, segment: Segment, token: str, place: Place | None) -> bool:
+        """Give a segment up at ``place``; False when the lease was lost."""
+        return self._change_leased(segment, token, lambda found, _: found.left_at(place))
+
+    def finish(self, segment: Segment, token: str) -> bool:
+        """Mark a segment as read to its end; False when the lease was lost."""
+        return self._change_leased(segment, token, lambda found, _: found.read_to_its_end())
+
+    def _change_leased(
+        self, segment: Segment, token: str, to: Callable[[SegmentState, float], SegmentState]
+    ) -> bool:
+        done = False
+
+        def change(old: Record | None, now: float) -> Record | None:
+            nonlocal done
+            found = SegmentState.from_record(old, now)
+            done = found.token == token
+            return to(found, now).to_record() if done else old
+
+        self._update(segment, change)
+        return done
+
+    def _update(self, segment: Segment, change: Change) -> Record | None:
+        kind = _segments_of(segment.scope, segment.total)
+        return self._records.update(kind, str(segment.number), change)
+
+    # -- orchestrations
+
+    def known(self, orchestration_id: str) -> Known:
+        """Return what is known of an orchestration."""
+        return Known.from_record(self._records.get(_KNOWN, orchestration_id), self.now())
+
+    def watched(self, scope: Scope) -> dict[str, str]:
+        """Return what is looked at again after a pause → its rows, as a scan last saw them."""
+        (known,) = self._records.read(_KNOWN)
+        seen = {
+            name: record["seen"].get(scope) for name, record in known.items() if record["looks"]
+        }
+        return {name: rows for name, rows in seen.items() if rows is not None}
+
+    def nominate(
+        self, orchestration_id: str, scope: Scope, mark: float, began: float, rows: str | None
+    ) -> bool:
+        """Have an orchestration await evaluation; False where that is no news."""
+        known = self._change_known(
+            orchestration_id, lambda old, now: old.nominated(scope, mark, began, rows, now)
+        )
+        return bool(known.waiting)
+
+    def evaluated(self, orchestration_id: str, finding: Finding, interval_seconds: float) -> None:
+        """Replace what is known of an orchestration by an evaluation's finding."""
+        self._change_known(
+            orchestration_id, lambda old, now: old.evaluated(finding, interval_seconds, now)
+        )
+
+    def hand_on(self, orchestration_id: str, child: str, since: float | None) -> None:
+        """Remember that a child's release was handed on."""
+        self._change_known(orchestration_id, lambda old, now: old.with_release(child, since, now))
+
+    def released(self, orchestration_id: str, child: str, stuck: Iterable[Stuck]) -> None:
+        """Remember the result of a child's release."""
+        left = tuple(stuck)
+        self._change_known(orchestration_id, lambda old, now: old.released(child, left, now))
+
+    def _change_known(self, orchestration_id: str, to: Callable[[Known, float], Known]) -> Known:
+        def change(old: Record | None, now: float) -> Record | None:
+            found = Known.from_record(old, now)
+            changed = to(found, now)
+            return old if changed is found else changed.to_record()
+
+        record = self._records.update(_KNOWN, orchestration_id, change)
+        return Known.from_record(record, self.now())
+
+    def forget(self, seen: Overview) -> None:
+        """Forget clean orchestrations and ended sweeps after a while."""
+        for name, known in seen.known.items():
+            if known.is_forgettable(seen.now):
+                self._records.update(_KNOWN, name, _unless_left)
+        ended = sorted((sweep for sweep in seen.sweeps if sweep.summary), key=_ended_at)
+        complete = [sweep for sweep in ended if sweep.summary and sweep.summary["complete"]]
+        kept = {sweep.sweep_id for sweep in (*complete[-1:], *ended[-1:])}
+        old = [
+            sweep.sweep_id
+            for number, sweep in enumerate(ended)
+            if sweep.sweep_id not in kept
+            and (
+                number < len(ended) - MAX_SWEEPS_KEPT
+                or _ended_at(sweep) < seen.now - KEEP_SWEEPS_SECONDS
+            )
+        ]
+        self._records.drop(SWEEPS, old)
+        for sweep_id in old:
+            self._records.drop(_counts_of(sweep_id))
+
+    # -- coverage
+
+    def advance_coverage(self) -> dict[Scope, float]:
+        """Remember how far coverage reaches; it only moves forward. Return what has moved."""
+        seen = self.overview()
+        moved = {
+            scope: as_of
+            for scope in Scope
+            if (as_of := seen.covered_as_of(scope)) > seen.floors.get(scope.value, NEVER)
+        }
+        for scope, as_of in moved.items():
+            self._records.update(_COVERED, scope, partial(_later, as_of))
+        return moved
+
+    # -- sweeps
+
+    def begin(self, sweep: Sweep) -> Sweep:
+        """Remember a sweep, unless it has begun; returns it as it is remembered."""
+        record = self._records.update(
+            SWEEPS, sweep.sweep_id, lambda old, _: old if old is not None else asdict(sweep)
+        )
+        return sweep if record is None else Sweep.from_record(record)
+
+    def sweep(self, sweep_id: str) -> Sweep | None:
+        """Return a sweep; None where it is not remembered."""
+        record = self._records.get(SWEEPS, sweep_id)
+        return None if record is None else Sweep.from_record(record)
+
+    def note_pause(self, sweep_id: str, since: str) -> None:
+        """Remember the time on the pause switch, as a scan of the sweep came by it."""
+        self._records.update(
+            SWEEPS, sweep_id, lambda old, _: None if old is None else {**old, "paused_since": since}
+        )
+
+    def count(self, sweep_id: str | None, counts: Counts) -> None:
+        """Add to what is counted for a sweep; of what is stuck, the state itself tells."""
+        if sweep_id is not None:
+            self._records.add(_counts_of(sweep_id), counts.flatten())
+
+    def counts(self, sweep_id: str) -> Counts:
+        """Return what was counted for a sweep so far."""
+        return Counts.from_flat(self._records.numbers(_counts_of(sweep_id)))
+
+    def end(self, sweep: Sweep, summary: Mapping[str, Any]) -> bool:
+        """Store a sweep's summary; False when it had ended already."""
+        ours = False
+
+        def change(old: Record | None, now: float) -> Record | None:
+            nonlocal ours
+            ours = old is not None and old["summary"] is None
+            if old is None or not ours:
+                return old
+            return {
+                **old,
+                "ended_at": now,
+                "summary": {**summary, "started_at": old["started_at"], "ended_at": now},
+            }
+
+        self._records.update(SWEEPS, sweep.sweep_id, change)
+        return ours
+
+
+def _unless_left(old: Record | None, now: float) -> Record | None:
+    return None if Known.from_record(old, now).is_forgettable(now) else old
+
+
+def _later(as_of: float, old: Record | None, now: float) -> Record | None:
+    before = old["as_of"] if old is not None and old["as_of"] <= now else NEVER
+    if old is not None and before >= as_of:
+        return old if before == old["as_of"] else {"as_of": before}
+    return {"as_of": as_of}
+
+
+def _segments_of(scope: Scope, total: int) -> str:
+    return f"segments:{scope.value}:{total}"
+
+
+def _counts_of(sweep_id: str) -> str:
+    return f"counts:{sweep_id}"
+
+
+def _ended_at(sweep: Sweep) -> float:
+    return sweep.ended_at or NEVER
+
+
+def _youth(entry: Stuck) -> float:
+    return float("-inf") if entry.age_seconds is None else -entry.age_seconds

@@ -1,0 +1,464 @@
+"""A sweep, written once: ask for what is due, read it, nominate, evaluate, release, record.
+
+``Sweeper`` decides what is to be done and does it. Where it is done is left to a ``Sender``: Celery
+workers (``workers.sweeping``) or threads of this process (``reconciler.sweeping.inline``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import structlog
+
+from reconciler.domain.codes import Code
+from reconciler.domain.model import LONG_AGO
+from reconciler.errors import ReconcilerError, UnknownOrchestrationError
+from reconciler.operations.context import (
+    Evaluation,
+    ReleaseRequest,
+    ReleaseResult,
+    Stuck,
+    count_stuck,
+)
+from reconciler.operations.counts import Counts
+from reconciler.operations.reconciler import Reconciler
+from reconciler.operations.scan import Scope, SegmentCursor
+from reconciler.operations.summary import SweepSummary, record_sweep, set_gauges
+from reconciler.sweeping.known import Finding
+from reconciler.sweeping.segments import (
+    Place,
+    Segment,
+    SegmentState,
+    choose_by_rotation,
+    choose_totals,
+)
+from reconciler.sweeping.state import Overview, Sweep, SweepState
+
+log = structlog.get_logger("reconciler")
+
+_RENEW_SECONDS = 1.0
+_JUST_BEGUN = 0.25
+_OVERTAKEN_AFTER = 0.75
+"""Intervals. Sweeps begin a little later or earlier in theirs."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentTask:
+    """A segment to be read for a sweep, unless it was read since ``since`` (epoch seconds)."""
+
+    segment: Segment
+    sweep_id: str
+    since: float
+    step: int = 0
+
+
+class Sender(Protocol):
+    """Has work done: elsewhere, or by another thread."""
+
+    def room(self) -> int:
+        """Return how many more segments and evaluations may be asked for at present."""
+
+    def segment(self, task: SegmentTask) -> None:
+        """Have a segment read on from where its last reader left it."""
+
+    def evaluate(self, orchestration_id: str, sweep_id: str, since: float) -> None:
+        """Have an orchestration evaluated, unless it was since ``since`` and has no news."""
+
+    def has_room_for_releases(self) -> bool:
+        """Whether another release can be made soon; otherwise a later sweep finds it again."""
+
+    def release(self, request: ReleaseRequest) -> None:
+        """Hand a release on."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one step read. ``handed_on``: the segment goes on from there."""
+
+    counts: Counts
+    nominated: int = 0
+    handed_on: bool = False
+
+
+class LeaseHolder:
+    """Keeps a segment's lease while it is read; ends the step when its time is over."""
+
+    def __init__(
+        self, state: SweepState, segment: Segment, token: str, over: Callable[[], bool]
+    ) -> None:
+        self._state, self._segment, self._token, self._over = state, segment, token, over
+        self._renewed = time.monotonic()
+        self.lost = False
+
+    def renew(self) -> None:
+        """Renew the lease, at most once a second."""
+        if not self.lost and time.monotonic() - self._renewed >= _RENEW_SECONDS:
+            self._renewed = time.monotonic()
+            self.lost = not self._state.renew(self._segment, self._token)
+
+    def is_over(self) -> bool:
+        """Whether the step should end here: out of time, or somebody else reads on."""
+        self.renew()
+        return self.lost or self._over()
+
+
+class Sweeper:
+    """Sweeps. ``report`` changes nothing in the tables.
+
+    ``releases_elsewhere``: children are handed to the sender to be released; otherwise each is
+    released while its orchestration is evaluated.
+    """
+
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        state: SweepState,
+        sender: Sender,
+        *,
+        report: bool = False,
+        releases_elsewhere: bool = True,
+    ) -> None:
+        self._reconciler = reconciler
+        self._state = state
+        self._sender = sender
+        self._report = report
+        self._releases_elsewhere = releases_elsewhere
+        self._settings = reconciler.settings
+        self._metrics = reconciler.metrics
+
+    # -- asking
+
+    def ask(
+        self,
+        sweep_id: str,
+        *,
+        full: bool = False,
+        by_hand: bool = True,
+        segments: int | None = None,
+        workers: Callable[[], int] = lambda: 1,
+    ) -> Sweep | None:
+        """Ask for what a sweep still lacks; the first time it begins with that.
+
+        Asking again is harmless: what was done since the sweep began is not done again. None where
+        another sweep has just begun, unless this one is asked for ``by_hand``: after an outage the
+        sweeps of many intervals may have been asked for.
+        ``full``: read the whole table, although an index would do. ``segments``: of the table, in
+        place of the setting.
+
+        Raises:
+            TemporaryError, PermanentError: the table's size cannot be read.
+        """
+        self._end_overtaken(sweep_id)
+        sweep = self._state.sweep(sweep_id)
+        if sweep is None:
+            if not by_hand and self._has_one_just_begun():
+                return None
+            sweep = self._begin(sweep_id, full=full, segments=segments, workers=workers)
+        seen = self._state.overview()
+        if sweep.summary is None:
+            self._ask_for_segments(sweep, seen)
+            self._ask_for_evaluations(sweep, seen)
+        self._state.forget(seen)
+        self.publish_gauges()
+        return sweep
+
+    def _has_one_just_begun(self) -> bool:
+        seen = self._state.overview()
+        limit = seen.now - _JUST_BEGUN * self._settings.sweep_interval_seconds
+        return any(limit < sweep.started_at <= seen.now for sweep in seen.sweeps)
+
+    def _begin(
+        self, sweep_id: str, *, full: bool, segments: int | None, workers: Callable[[], int]
+    ) -> Sweep:
+        self._choose_totals(segments, workers)
+        seen = self._state.overview()
+        owed = self._owed(seen, full=full)
+        mode = "report" if self._report else self._settings.repair_mode
+        totals = {scope: len(states) for scope, states in seen.segments.items()}
+        sweep = self._state.begin(Sweep(sweep_id, mode, self._state.now(), owed, totals))
+        log.info("orch.sweep.started", sweep_id=sweep_id, mode=mode, segments=sweep.segments)
+        return sweep
+
+    def _choose_totals(self, segments: int | None, workers: Callable[[], int]) -> None:
+        current = self._state.totals()
+        setting = segments or self._settings.sweep_segments
+        size = self._reconciler.orchestrations.size_bytes
+        totals = choose_totals(setting, size, workers, current)
+        if self._settings.active_index_name is None:
+            del totals[Scope.ACTIVE]
+        for scope, total in totals.items():
+            self._state.set_total(scope, total)
+
+    def _owed(self, seen: Overview, *, full: bool) -> dict[str, tuple[int, ...]]:
+        """Return what a sweep must read: all; with an index, that and part of the table."""
+        table = tuple(seen.segments[Scope.TABLE])
+        if self._settings.active_index_name is None:
+            return {Scope.TABLE.value: table}
+        last = seen.last()
+        # The index may be gone, or forbidden. The whole table then takes its place.
+        unread = last is not None and seen.oldest_mark(Scope.ACTIVE) < last["started_at"]
+        if not (full or unread):
+            marks = {number: state.mark for number, state in seen.segments[Scope.TABLE].items()}
+            every = self._settings.full_scan_interval_seconds
+            table = tuple(choose_by_rotation(marks, seen.now, every))
+        return {Scope.ACTIVE.value: tuple(seen.segments[Scope.ACTIVE]), Scope.TABLE.value: table}
+
+    def _ask_for_segments(self, sweep: Sweep, seen: Overview) -> None:
+        """Ask for the segments that it lacks and nobody is reading, the longest unread first."""
+        lacking: list[tuple[float, Segment, SegmentState]] = []
+        for scope, owed in sweep.owed.items():
+            states = seen.segments.get(scope, {})
+            if len(states) != sweep.totals[scope]:
+                continue
+            for number in owed:
+                state = states[number]
+                if state.mark < sweep.started_at and state.token is None:
+                    lacking.append((state.mark, Segment(Scope(scope), number, len(states)), state))
+        lacking.sort(key=lambda found: found[0])
+        for _, segment, state in lacking[: max(0, self._sender.room())]:
+            step = state.place.step if state.place is not None else 0
+            self._sender.segment(SegmentTask(segment, sweep.sweep_id, sweep.started_at, step))
+
+    def _ask_for_evaluations(self, sweep: Sweep, seen: Overview) -> None:
+        due = [
+            (min([*known.waiting.values(), known.read_at]), name)
+            for name, known in seen.known.items()
+            if known.is_due(sweep.started_at, seen.now)
+        ]
+        for _, name in sorted(due)[: max(0, self._sender.room())]:
+            self._sender.evaluate(name, sweep.sweep_id, sweep.started_at)
+
+    # -- reading
+
+    def read(
+        self, task: SegmentTask, token: str, out_of_time: Callable[[], bool]
+    ) -> StepResult | None:
+        """Read one step of a segment; None where that is done already, or somebody is at it.
+
+        ``token`` names this reader. ``out_of_time`` is asked between pages.
+
+        Raises:
+            TemporaryError, PermanentError: it cannot be read; it is free to be read again.
+        """
+        taken = self._state.take(task.segment, token, task.since)
+        if taken is None or taken.place is None:
+            return None
+        lease = LeaseHolder(self._state, task.segment, token, out_of_time)
+        try:
+            return self._read_step(task, taken, taken.place, token, lease)
+        except BaseException:
+            self._state.leave(task.segment, token, taken.place)
+            raise
+
+    def _read_step(
+        self, task: SegmentTask, taken: SegmentState, place: Place, token: str, lease: LeaseHolder
+    ) -> StepResult:
+        segment = task.segment
+        nominated = 0
+
+        def nominate(orchestration_id: str, rows: str | None) -> None:
+            nonlocal nominated
+            lease.renew()
+            news = self._state.nominate(
+                orchestration_id, segment.scope, taken.mark, place.began, rows
+            )
+            if news:
+                nominated += 1
+                self._sender.evaluate(orchestration_id, task.sweep_id, task.since)
+
+        start = SegmentCursor(
+            task.sweep_id, segment.number, segment.total, place.step, place.start_key
+        )
+        result = self._reconciler.scan_segment(
+            start,
+            segment.scope,
+            out_of_time=lease.is_over,
+            nominate=nominate,
+            watched=self._state.watched(segment.scope),
+        )
+        self._state.count(task.sweep_id, result.counts)
+        if result.paused_since is not None:
+            self._state.note_pause(task.sweep_id, result.paused_since)
+        handed_on = self._leave(task, place, token, result.next)
+        return StepResult(result.counts, nominated, handed_on)
+
+    def _leave(
+        self, task: SegmentTask, place: Place, token: str, following: SegmentCursor | None
+    ) -> bool:
+        """Record how far a segment was read, and have the rest read; returns whether there is any.
+
+        A read that was begun before the sweep is followed by another one.
+        """
+        if following is not None:
+            rest = Place(place.began, following.step, following.start_key)
+            if not self._state.leave(task.segment, token, rest):
+                return False
+        elif not self._state.finish(task.segment, token) or place.began >= task.since:
+            return False
+        step = following.step if following is not None else 0
+        self._sender.segment(SegmentTask(task.segment, task.sweep_id, task.since, step))
+        return True
+
+    # -- evaluating and releasing
+
+    def evaluate(
+        self, orchestration_id: str, sweep_id: str | None = None, since: float | None = None
+    ) -> Evaluation | None:
+        """Evaluate an orchestration; None where it was since ``since`` and has no news.
+
+        Without a sweep, a person asked for it.
+
+        Raises:
+            UnknownOrchestrationError: it has no rows.
+            TemporaryError, PermanentError: it could not be read; see ``could_not_evaluate``.
+        """
+        read_at = self._state.now()
+        if since is not None and self._state.known(orchestration_id).was_evaluated(since):
+            return None
+        try:
+            evaluation = self._reconciler.evaluate(
+                orchestration_id,
+                sweep_id=sweep_id,
+                report=self._report,
+                release=self._hand_on(in_sweep=sweep_id is not None),
+            )
+        except UnknownOrchestrationError:
+            self._record(orchestration_id, Finding(read_at))
+            self._state.count(sweep_id, Counts(orchestrations_evaluated=1))
+            raise
+        self._record(orchestration_id, Finding.of(evaluation, read_at))
+        self._state.count(sweep_id, evaluation.counts)
+        return evaluation
+
+    def could_not_evaluate(
+        self, orchestration_id: str, error: ReconcilerError, sweep_id: str
+    ) -> None:
+        """Record that an orchestration could not be evaluated: it is stuck, and awaits nothing."""
+        counts = self._reconciler.could_not_check(orchestration_id, error, sweep_id)
+        stuck = Stuck(orchestration_id, None, Code.CHECK_FAILED.value, str(error), None)
+        self._record(orchestration_id, Finding(self._state.now(), (stuck,)))
+        self._state.count(sweep_id, counts)
+
+    def _record(self, orchestration_id: str, finding: Finding) -> None:
+        interval = self._settings.sweep_interval_seconds
+        self._state.evaluated(orchestration_id, finding, interval)
+
+    def _hand_on(self, *, in_sweep: bool) -> Callable[[ReleaseRequest], bool] | None:
+        if not self._releases_elsewhere:
+            return None
+
+        def hand_on(request: ReleaseRequest) -> bool:
+            # It is remembered first: its result may come before the evaluation ends.
+            if in_sweep and not self._sender.has_room_for_releases():
+                return False
+            since = _epoch(request.due_since)
+            self._state.hand_on(request.orchestration_id, request.sub_issue_id, since)
+            self._sender.release(request)
+            return True
+
+        return hand_on
+
+    def release(
+        self,
+        orchestration_id: str,
+        sub_issue_id: str,
+        *,
+        sweep_id: str | None = None,
+        depends_on: tuple[str, ...] | None = None,
+        due_since: datetime | None = None,
+    ) -> ReleaseResult:
+        """Release a child, if it is due, and record what came of it.
+
+        Raises:
+            UnknownOrchestrationError, UnknownChildError: there is no such row.
+            TemporaryError, PermanentError: see ``could_not_release``.
+        """
+        result = self._reconciler.release(
+            orchestration_id,
+            sub_issue_id,
+            sweep_id=sweep_id,
+            depends_on=depends_on,
+            due_since=due_since,
+            dispatch=self._hand_on(in_sweep=sweep_id is not None),
+        )
+        oldest = result.counts.oldest_stuck_seconds
+        stuck = [
+            Stuck(orchestration_id, sub_issue_id, code, result.detail, oldest.get(code))
+            for code in result.counts.stuck
+        ]
+        self._state.released(orchestration_id, sub_issue_id, stuck)
+        self._state.count(sweep_id, result.counts)
+        return result
+
+    def could_not_release(
+        self,
+        orchestration_id: str,
+        sub_issue_id: str,
+        error: ReconcilerError,
+        *,
+        sweep_id: str | None,
+        due_since: datetime | None,
+    ) -> None:
+        """Record that a release failed: its child is stuck for as long as it is due."""
+        since = _epoch(due_since)
+        age = None if since is None else max(0.0, self._state.now() - since)
+        stuck = Stuck(orchestration_id, sub_issue_id, Code.LOST_RELEASE.value, str(error), age)
+        self._state.released(orchestration_id, sub_issue_id, [stuck])
+        self._state.count(sweep_id, Counts(errors=1))
+
+    # -- ending
+
+    def end_what_is_done(self) -> list[SweepSummary]:
+        """End each sweep that is complete and of which nothing is under way."""
+        seen = self._state.overview()
+        done = [s for s in seen.at_work() if seen.is_read(s) and seen.is_settled(s)]
+        ended = [summary for sweep in done if (summary := self._end(sweep, seen)) is not None]
+        if ended:
+            self.publish_gauges()
+        return ended
+
+    def _end_overtaken(self, sweep_id: str) -> None:
+        """End sweeps whose interval is over: what they lack, later ones look at."""
+        self.end_what_is_done()
+        seen = self._state.overview()
+        limit = seen.now - _OVERTAKEN_AFTER * self._settings.sweep_interval_seconds
+        for sweep in seen.at_work():
+            if sweep.started_at <= limit and sweep.sweep_id != sweep_id:
+                self._end(sweep, seen)
+
+    def end(self, sweep_id: str) -> SweepSummary | None:
+        """End a sweep however far it is; None where it has ended."""
+        sweep = self._state.sweep(sweep_id)
+        return None if sweep is None else self._end(sweep, self._state.overview())
+
+    def _end(self, sweep: Sweep, seen: Overview) -> SweepSummary | None:
+        paused = sweep.mode == "repair" and sweep.paused_since is not None
+        summary = SweepSummary(
+            sweep_id=sweep.sweep_id,
+            mode="paused" if paused else sweep.mode,
+            complete=seen.is_read(sweep),
+            segments=sweep.segments,
+            duration_seconds=max(0.0, seen.now - sweep.started_at),
+            counts=self._state.counts(sweep.sweep_id) + count_stuck(seen.list_stuck()),
+            paused_since=sweep.paused_since,
+        )
+        if not self._state.end(sweep, summary.to_json()):
+            return None
+        by_hand = self._report and self._settings.repair_mode != "report"
+        record_sweep(summary, self._metrics, None if by_hand else self._settings.repair_mode)
+        return summary
+
+    def publish_gauges(self) -> None:
+        """Set the gauges of coverage and of what is stuck."""
+        covered = self._state.advance_coverage()
+        if self._report and self._settings.repair_mode != "report":
+            return  # what a person's report found is not how things stand
+        set_gauges(self._metrics, covered, count_stuck(self._state.overview().list_stuck()))
+
+
+def _epoch(moment: datetime | None) -> float | None:
+    return None if moment is None or moment == LONG_AGO else moment.timestamp()

@@ -1,0 +1,130 @@
+"""The state of sweeps on a real broker: its one script, and what it claims whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+
+from reconciler.operations.scan import Scope
+from reconciler.sweeping import segments
+from reconciler.sweeping.records import MemoryRecords, Records
+from reconciler.sweeping.segments import NEVER, Segment
+from reconciler.sweeping.state import SweepState
+from tests.support.schedules import Schedule
+from workers.broker_records import COMPARE_AND_SET, PREFIX, BrokerRecords, records_of
+
+pytestmark = [pytest.mark.integration, pytest.mark.workers]
+
+KEY = f"{PREFIX}known"
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected", "new", "done", "left"),
+    [
+        (None, "", "b", 1, b"b"),
+        (b"a", "a", "b", 1, b"b"),
+        (b"a", "", "b", 0, b"a"),
+        (b"a", "x", "b", 0, b"a"),
+        (None, "x", "b", 0, None),
+        (b"a", "a", "", 1, None),
+    ],
+)
+def test_the_script_sets_what_nobody_else_changed(
+    scratch: redis.Redis, stored: bytes | None, expected: str, new: str, done: int, left: bytes
+) -> None:
+    if stored is not None:
+        scratch.hset(KEY, "o", stored)
+    script = scratch.register_script(COMPARE_AND_SET)
+    assert script(keys=[KEY], args=["o", expected, new, 0]) == done
+    assert scratch.hget(KEY, "o") == left
+    assert scratch.ttl(KEY) in {-1, -2}
+
+
+def test_only_a_report_by_hand_is_forgotten(scratch: redis.Redis) -> None:
+    for report in (None, "sweep:by-hand-1"):
+        records_of(scratch, report).update("known", "o", lambda _old, _now: {"a": 1})
+        records_of(scratch, report).add("counts:s", {"released": 1})
+    expires = {key: scratch.ttl(key) > 0 for key in scratch.keys()}  # noqa: SIM118 - not a dict
+    assert len(expires) == 4
+    assert all(found is (b"report" in key) for key, found in expires.items())
+
+
+@pytest.fixture(params=["memory", "broker"])
+def records(request: pytest.FixtureRequest, scratch: redis.Redis) -> Records:
+    ticks = iter(range(1000, 10**9))
+    found: dict[str, Callable[[], Records]] = {
+        "memory": lambda: MemoryRecords(lambda: float(next(ticks)) / 1000),
+        "broker": lambda: BrokerRecords(scratch),
+    }
+    return found[request.param]()
+
+
+def test_updates_at_once_lose_nothing(records: Records) -> None:
+    def add(_: int) -> None:
+        records.update("k", "n", lambda old, _now: {"n": (old or {"n": 0})["n"] + 1})
+        records.add("c", {"n": 0.5})
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(add, range(200)))
+    assert records.get("k", "n") == {"n": 200}
+    assert records.numbers("c") == {"n": 100.0}
+    assert records.read("k", "none") == [{"n": {"n": 200}}, {}]
+    records.update("k", "n", lambda _old, _now: None)
+    assert records.get("k", "n") is None
+
+
+def test_a_segment_has_one_reader_at_a_time(records: Records) -> None:
+    state, segment = SweepState(records), Segment(Scope.TABLE, 0, 1)
+    assert state.take(segment, "a", state.now()) is None, "of another number of segments"
+    state.set_total(Scope.TABLE, 1)
+    since = state.now()
+    assert state.take(segment, "a", since) is not None
+    assert state.take(segment, "b", since) is None
+    assert not state.renew(segment, "b")
+    assert not state.finish(segment, "b")
+    assert state.renew(segment, "a")
+    assert state.finish(segment, "a")
+    assert state.overview().covered_as_of(Scope.ACTIVE) >= since
+    assert state.take(segment, "b", since) is None, "it was read since then"
+    assert state.take(segment, "b", state.now()) is not None
+
+
+def test_another_number_of_segments_keeps_the_watermark(records: Records) -> None:
+    state, segment = SweepState(records), Segment(Scope.TABLE, 0, 1)
+    state.set_total(Scope.TABLE, 1)
+    assert state.overview().covered_as_of(Scope.TABLE) == NEVER
+    state.take(segment, "a", state.now())
+    state.finish(segment, "a")
+    covered = state.overview().covered_as_of(Scope.TABLE)
+    assert covered > NEVER
+    state.set_total(Scope.TABLE, 2)
+    assert state.overview().covered_as_of(Scope.TABLE) == covered
+    for number in range(2):
+        half = Segment(Scope.TABLE, number, 2)
+        state.take(half, "a", state.now())
+        assert state.overview().covered_as_of(Scope.TABLE) == covered
+        state.finish(half, "a")
+    assert state.overview().covered_as_of(Scope.TABLE) > covered
+
+
+@pytest.fixture
+def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases that often run out while a segment is read."""
+    monkeypatch.setattr(segments, "LEASE_SECONDS", 0.15)
+
+
+@pytest.mark.usefixtures("short_leases")
+def test_nothing_on_the_broker_claims_what_was_not_looked_at(scratch: redis.Redis) -> None:
+    """As ``tests/unit/sweeping/test_claims.py``, on the broker and by its clock."""
+    covered = 0
+    for seed in range(6):
+        scratch.flushdb()
+        schedule = Schedule(SweepState(BrokerRecords(scratch)), seed, scratch.flushdb)
+        for _ in range(500):
+            schedule.step()
+            schedule.check()
+        covered += schedule.covered
+    assert covered > 100, "schedules in which nothing is ever covered prove nothing"

@@ -1,0 +1,121 @@
+"""What is known of one orchestration: each corner by the sequence of events that leads to it."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.operations.context import Stuck
+from reconciler.operations.scan import Scope
+from reconciler.sweeping.known import KEEP_CLEAN_SECONDS, MAX_PAUSE_SECONDS, Finding, Known
+from reconciler.sweeping.segments import NEVER
+
+INTERVAL = 60.0
+NOTHING = Known()
+CYCLE = Stuck("o", "a", "dependency_cycle", "on a cycle", 50.0)
+
+
+def nominated(
+    known: Known = NOTHING, *, mark: float = 100.0, began: float = 110.0, now: float = 112.0
+) -> Known:
+    return known.nominated(Scope.TABLE, mark, began, "rows", now)
+
+
+def evaluated(known: Known, finding: Finding, now: float) -> Known:
+    return known.evaluated(finding, INTERVAL, now)
+
+
+def test_a_nomination_counts_from_the_mark_before_it() -> None:
+    """Read began at 100, something is due at 103, the next read begins at 110 and nominates."""
+    known = nominated()
+    assert known.waiting == {"table": 100.0}
+    assert nominated(known, mark=110.0, began=120.0, now=121.0).waiting == {"table": 100.0}
+
+
+def test_a_nomination_during_an_evaluation_survives_it() -> None:
+    known = nominated(nominated(now=112.0), began=120.0, now=123.0)
+    assert evaluated(known, Finding(read_at=122.0), now=124.0).waiting == {"table": 100.0}
+    assert evaluated(known, Finding(read_at=124.0), now=125.0).waiting == {}
+
+
+def test_an_older_reading_changes_nothing() -> None:
+    """Neither what a later one found, nor that it found nothing."""
+    stuck = evaluated(Known(), Finding(200.0, (CYCLE,)), now=201.0)
+    assert evaluated(stuck, Finding(150.0), now=202.0) is stuck
+    clean = evaluated(Known(), Finding(200.0), now=201.0)
+    assert evaluated(clean, Finding(150.0, (CYCLE,)), now=202.0) is clean
+    assert not clean.is_forgettable(200.0 + KEEP_CLEAN_SECONDS)
+    assert clean.is_forgettable(200.1 + KEEP_CLEAN_SECONDS)
+
+
+def test_a_scan_that_began_before_the_evaluation_is_no_news() -> None:
+    known = evaluated(nominated(), Finding(130.0, (CYCLE,)), now=131.0)
+    assert nominated(known, began=129.0, now=132.0) is known
+    assert nominated(known, began=131.0, now=132.0).waiting
+
+
+def test_a_release_that_was_handed_on_stays_known_until_its_result() -> None:
+    known = nominated().with_release("a", since=60.0, now=115.0)
+    known = evaluated(known, Finding(113.0), now=116.0)
+    assert known.waiting == {}, "it does not hold the watermark"
+    (stuck,) = known.list_stuck("o", now=160.0)
+    assert (stuck.sub_issue_id, stuck.code, stuck.age_seconds) == ("a", "lost_release", 100.0)
+    assert known.is_due(since=120.0, now=121.0)
+    assert known.was_released_after(115.0)
+    assert not known.released("a", (), now=130.0).is_left
+
+
+def test_a_release_whose_message_was_lost_is_replaced_by_the_next_evaluation() -> None:
+    known = Known().with_release("a", since=60.0, now=115.0)
+    assert not evaluated(known, Finding(180.0), now=181.0).is_left
+
+
+def test_a_failed_release_is_stuck_with_its_age() -> None:
+    failed = Stuck("o", "a", "lost_release", "throttled", 70.0)
+    known = Known().with_release("a", 60.0, 115.0).released("a", [failed], now=130.0)
+    (stuck,) = known.list_stuck("o", now=140.0)
+    assert (stuck.reason, stuck.age_seconds) == ("throttled", 80.0)
+
+
+def test_what_needs_a_person_is_looked_at_ever_more_rarely() -> None:
+    known, now, pauses = Known(), 1000.0, []
+    for _ in range(9):
+        now = max(now + 1, known.look_at)
+        assert known.is_due(since=now, now=now) or not known.is_left
+        known = evaluated(known, Finding(now, (CYCLE,), "same rows", needs_person=True), now)
+        pauses.append(max(0.0, known.look_at - now))
+    assert pauses[:4] == [0.0, 240.0, 480.0, 960.0]
+    assert pauses[-1] == MAX_PAUSE_SECONDS
+
+
+def test_changed_rows_end_a_pause_at_once() -> None:
+    known = nominated()
+    for at in (120.0, 130.0):
+        known = evaluated(known, Finding(at, (CYCLE,), "rows", needs_person=True), at)
+    assert known.look_at > 140.0
+    assert not known.nominated(Scope.TABLE, 130.0, 140.0, "rows", 141.0).waiting
+    assert known.nominated(Scope.TABLE, 130.0, 140.0, "others", 141.0).waiting
+    assert known.nominated(Scope.ACTIVE, 130.0, 140.0, "rows", 141.0).waiting
+    again = evaluated(known, Finding(150.0, (CYCLE,), "others", needs_person=True), 150.0)
+    assert again.is_due(since=151.0, now=151.0), "a new situation has no pause yet"
+
+
+def test_what_may_change_with_time_has_no_pause() -> None:
+    known = Known()
+    for at in (120.0, 130.0, 140.0):
+        known = evaluated(known, Finding(at, (CYCLE,), "rows"), at)
+    assert known.look_at == NEVER
+
+
+@pytest.mark.parametrize("name", ["read_at", "nominated_at", "look_at"])
+def test_times_ahead_of_the_clock_count_as_absent(name: str) -> None:
+    """The broker failed over, and its clock jumped back by an hour or two."""
+    record = {**nominated().to_record(), name: 9999.0}
+    found = Known.from_record(record, 200.0)
+    assert getattr(found, name) in {NEVER, 200.0}
+    cleared = evaluated(found, Finding(200.0), 201.0)
+    assert not cleared.is_left
+
+
+def test_a_mark_ahead_of_the_clock_is_unknown() -> None:
+    found = Known.from_record(nominated(mark=9999.0).to_record(), 200.0)
+    assert found.waiting == {"table": NEVER}

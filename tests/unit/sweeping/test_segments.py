@@ -1,0 +1,113 @@
+"""How many segments there are, when one is due, and who reads it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from reconciler.operations.scan import Scope
+from reconciler.sweeping.segments import (
+    LEASE_SECONDS,
+    NEVER,
+    Place,
+    SegmentState,
+    choose_by_rotation,
+    choose_totals,
+)
+
+MIB = 1024 * 1024
+HOUR = 3600.0
+
+
+def total(
+    size: int, workers: int | None, current: int | None = None, scope: Scope = Scope.TABLE
+) -> int:
+    def count_workers() -> int:
+        assert workers is not None, "asked where it makes no difference"
+        return workers
+
+    known = {} if current is None else {scope: current}
+    return choose_totals("auto", lambda: size, count_workers, known)[scope]
+
+
+@pytest.mark.parametrize(
+    ("size", "workers", "segments"),
+    [
+        (0, None, 1),
+        (4 * MIB, None, 1),
+        (4 * MIB + 1, 8, 2),
+        (8 * MIB + 1, 8, 4),
+        (64 * MIB, 8, 8),
+        (64 * MIB, 0, 2),
+        (64 * MIB + 1, 1, 4),
+        (9999 * 32 * MIB, 9999, 4096),
+    ],
+)
+def test_segments_go_by_size_and_workers(size: int, workers: int | None, segments: int) -> None:
+    assert total(size, workers) == segments
+
+
+@pytest.mark.parametrize(
+    ("wanted", "current", "segments"),
+    [(8, 8, 8), (5, 8, 8), (9, 8, 16), (3, 8, 8), (2, 8, 2), (1, 8, 1)],
+)
+def test_segments_change_reluctantly(wanted: int, current: int, segments: int) -> None:
+    assert total(wanted * 32 * MIB, 1, current) == segments
+
+
+def test_the_index_has_no_more_segments_than_workers() -> None:
+    assert total(640 * MIB, 8, scope=Scope.ACTIVE) == 8
+    assert total(640 * MIB, 1, scope=Scope.ACTIVE) == 1
+
+
+def test_a_setting_is_taken_as_it_is() -> None:
+    def asked() -> int:
+        raise AssertionError("asked where it makes no difference")
+
+    assert choose_totals(60, asked, asked, {}) == {Scope.TABLE: 60, Scope.ACTIVE: 8}
+
+
+def rotated(marks: list[float], now: float) -> list[int]:
+    return choose_by_rotation(dict(enumerate(marks)), now, 6 * HOUR)
+
+
+def test_the_first_rotation_is_at_once() -> None:
+    assert rotated([NEVER] * 4, now=10.0) == [0, 1, 2, 3]
+    assert rotated([9.0, NEVER, 9.0, NEVER], now=10.0) == [1, 3]
+
+
+def test_the_table_is_read_once_in_its_interval() -> None:
+    """Evenly, the longest unread first, and nothing more often than it has to be."""
+    for segments in (1, 7, 64, 1024):
+        marks, reads = [0.1] * segments, 0
+        for sweep in range(1, 2 * 72 + 1):
+            now = sweep * 300.0
+            due = rotated(marks, now)
+            assert due == sorted(due, key=lambda number: (marks[number], number))
+            reads += len(due)
+            assert len(due) <= -(-segments // 72) + 1
+            for number in due:
+                marks[number] = now
+            assert now - min(marks) <= 6 * HOUR
+        assert reads == 2 * segments
+
+
+def test_a_lease_runs_out_and_its_place_stays() -> None:
+    place = Place(5.0, 3, {"orchestration_id": "o", "sub_issue_id": "a"})
+    leased = SegmentState(place=place).leased_to("reader", 100.0)
+    record = leased.to_record()
+    assert SegmentState.from_record(record, 100.0 + LEASE_SECONDS / 2).token == "reader"
+    killed = SegmentState.from_record(record, 100.0 + LEASE_SECONDS)
+    assert (killed.token, killed.place) == (None, place)
+    assert killed.leased_to("another", 110.0).read_to_its_end().mark == 5.0, "when it began"
+
+
+def test_times_ahead_of_the_clock_count_as_absent() -> None:
+    ahead = SegmentState(mark=900.0).leased_to("reader", 900.0)
+    assert SegmentState.from_record(ahead.to_record(), 100.0) == SegmentState()
+
+
+def test_a_mark_never_moves_back() -> None:
+    late = replace(SegmentState(mark=50.0), place=Place(20.0))
+    assert late.read_to_its_end() == SegmentState(mark=50.0)

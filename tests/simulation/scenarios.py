@@ -363,7 +363,7 @@ def _unskipped() -> list[Scenario]:
         Scenario(
             "an un-skip, and the time to live",
             left,
-            [unskip("b"), removal("a", "#meta")],
+            [unskip("b"), removal("#meta", "a")],
             1,
             converges=False,
         ),

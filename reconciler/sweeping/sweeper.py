@@ -332,7 +332,15 @@ class Sweeper:
             raise
         self._record(orchestration_id, Finding.of(evaluation, read_at))
         self._state.count(sweep_id, evaluation.counts)
+        if sweep_id is not None and evaluation.withheld is not None:
+            self._note_pause(sweep_id)
         return evaluation
+
+    def _note_pause(self, sweep_id: str) -> None:
+        """Note a pause that came after the scan had passed the switch."""
+        pause = self._reconciler.paused()
+        if pause is not None:
+            self._state.note_pause(sweep_id, pause.since)
 
     def could_not_evaluate(
         self, orchestration_id: str, error: ReconcilerError, sweep_id: str

@@ -41,7 +41,7 @@ def test_a_second_sweep_steps_aside_with_a_word_and_code_0(world: World, run: Ru
     store.take("nonce", "ann at host-1", utc_now())
     done = run("sweep", "--inline")
     assert (done.returncode, world.statuses(found)) == (0, {"a": "blocked"})
-    assert done.stdout.startswith("stepped aside: ann at host-1")
+    assert done.stdout.startswith("nothing done: ann at host-1")
     said = json.loads(run("sweep", "--inline", "--json").stdout)
     assert (said["complete"], said["stepped_aside"]["holder"]) == (False, "ann at host-1")
     assert run("sweep", "--inline", "--force").returncode == 0

@@ -116,7 +116,10 @@ class Overview:
     def is_settled(self, sweep: Sweep) -> bool:
         """Whether nothing of a sweep is still under way; only then is its summary whole."""
         since = sweep.started_at
-        return not any(known.was_released_after(since) for known in self.known.values())
+        return not any(
+            known.was_released_after(since) or known.is_due(since, self.now)
+            for known in self.known.values()
+        )
 
     def list_stuck(self) -> list[Stuck]:
         """Return all that is stuck, the oldest first; what has no known age counts as oldest."""

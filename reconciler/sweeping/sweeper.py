@@ -30,6 +30,7 @@ from reconciler.operations.scan import Scope, SegmentCursor
 from reconciler.operations.summary import SweepSummary, record_sweep, set_gauges
 from reconciler.sweeping.known import Finding
 from reconciler.sweeping.segments import (
+    NEVER,
     Place,
     Segment,
     SegmentState,
@@ -42,8 +43,11 @@ log = structlog.get_logger("reconciler")
 
 _RENEW_SECONDS = 1.0
 _JUST_BEGUN = 0.25
-_OVERTAKEN_AFTER = 0.75
-"""Intervals. Sweeps begin a little later or earlier in theirs."""
+_ALMOST_AN_INTERVAL = 0.75
+"""Sweeps begin a little later or earlier in theirs."""
+
+_GIVEN_UP_AFTER = 3
+"""Intervals. While workers are busy, a sweep may take longer than one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +202,10 @@ class Sweeper:
         table = tuple(seen.segments[Scope.TABLE])
         if self._settings.active_index_name is None:
             return {Scope.TABLE.value: table}
-        last = seen.last()
         # The index may be gone, or forbidden. The whole table then takes its place.
-        unread = last is not None and seen.oldest_mark(Scope.ACTIVE) < last["started_at"]
+        limit = seen.now - _ALMOST_AN_INTERVAL * self._settings.sweep_interval_seconds
+        before = (s.started_at for s in seen.sweeps if s.summary or s.started_at <= limit)
+        unread = seen.oldest_mark(Scope.ACTIVE) < max(before, default=NEVER)
         if not (full or unread):
             marks = {number: state.mark for number, state in seen.segments[Scope.TABLE].items()}
             every = self._settings.full_scan_interval_seconds
@@ -430,10 +435,10 @@ class Sweeper:
         return ended
 
     def _end_overtaken(self, sweep_id: str) -> None:
-        """End sweeps whose interval is over: what they lack, later ones look at."""
+        """End sweeps that are several intervals old: what they lack, later ones look at."""
         self.end_what_is_done()
         seen = self._state.overview()
-        limit = seen.now - _OVERTAKEN_AFTER * self._settings.sweep_interval_seconds
+        limit = seen.now - _GIVEN_UP_AFTER * self._settings.sweep_interval_seconds
         for sweep in seen.at_work():
             if sweep.started_at <= limit and sweep.sweep_id != sweep_id:
                 self._end(sweep, seen)

@@ -114,6 +114,13 @@ class TaskPipeline:
             raise LookupError(msg)
         self._end(task_id, item, outcome, text(item, "status") or "", self._clock())
 
+    def fail_unstarted(self, task_id: str) -> bool:
+        """Fail a task that no run was started for, as the platform does after 1,200 s."""
+        with self._lock:
+            started = task_id in self._runs or task_id in self._invoked
+        said = {"error_message": {"S": "it was never started"}}
+        return not started and self._write(task_id, "SUBMITTED", "FAILED", self._clock(), said)
+
     def take_ended(self) -> list[str]:
         """Return the ids of the tasks that have ended since the last call, in order."""
         ended, self._ended = self._ended, []

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,13 +19,13 @@ import redis
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from reconciler.demo.live import LiveReconcilerCrashError, Step
-from reconciler.demo.observer import Observer, Patience
+from reconciler.demo.observer import Observer, Patience, Snapshot
 from reconciler.demo.pipeline_endpoint import FUNCTION_ARN, Invoke, pipeline_endpoint
 from reconciler.demo.platform import Platform
 from reconciler.demo.processes import Supervisor
 from reconciler.demo.task_pipeline import Pace
 from reconciler.domain.codes import OrchestrationCode
-from reconciler.domain.model import Child
+from reconciler.domain.model import Child, moment
 from reconciler.settings import Settings, load_settings
 from reconciler.sweeping.state import SweepState
 from reconciler.tables import create_tables_of
@@ -48,7 +49,7 @@ SETTINGS = {
     "ORCHESTRATOR_FUNCTION_ARN": FUNCTION_ARN,
     "SWEEP_INTERVAL_SECONDS": str(INTERVAL_SECONDS),
     "SWEEP_SEGMENTS": "2",
-    # Sweeps of both kinds: what waits for a full scan is parents alone, never a child.
+    # What waits for the rotation of the table is parents alone, never a child.
     "ACTIVE_INDEX_NAME": "ChildStatusIndex",
     "FULL_SCAN_INTERVAL_SECONDS": "20",
     "STRANDED_GRACE_SECONDS": "1",
@@ -82,6 +83,7 @@ class Stage:
     observer: Observer
     skewed: bool
     sweeps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    never_started: set[str] = field(default_factory=set)
 
     @property
     def state(self) -> SweepState:
@@ -95,6 +97,19 @@ class Stage:
             return
         for summary in ended:
             self.sweeps.setdefault(summary["sweep_id"], dict(summary))
+
+    def fail_unstarted(self, snapshot: Snapshot) -> None:
+        """Fail what is SUBMITTED for a third longer than our start timeout, as the platform does.
+
+        A task is invoked twice at most, and faults may swallow both invocations.
+        """
+        patience = timedelta(seconds=self.settings.task_start_timeout_seconds * 4 / 3)
+        for task in snapshot.tasks.values():
+            since = moment(task.status_since)
+            if task.status != "SUBMITTED" or since is None or snapshot.at - since < patience:
+                continue
+            if self.platform.pipeline.fail_unstarted(task.task_id):
+                self.never_started.add(task.task_id)
 
     def shown_unsettled(self) -> frozenset[str]:
         """Return what operators are shown as unsettled; nothing while the broker is away."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from reconciler.demo.observer import ChildKey, Observer, Snapshot, duplicates
+from reconciler.domain.graph import dependents_of, reachable
 from reconciler.domain.model import ChildStatus, Task
 
 _SHOWN = 5
@@ -38,6 +39,7 @@ class Run:
 
     ``lost``: the terminal records that the live reconciler did not get. ``shown_unsettled``: the
     orchestrations of which operators are told that nobody has settled the parent.
+    ``never_started``: the tasks that the platform failed, since no invocation of them arrived.
     """
 
     seed: int
@@ -47,9 +49,9 @@ class Run:
     faults: Mapping[str, int]
     sweeps: int
     incomplete_sweeps: int
-    sweeps_by_index: int
     lost: Sequence[Task]
     shown_unsettled: frozenset[str]
+    never_started: frozenset[str]
     exits: Mapping[str, int]
     unrecovered: frozenset[ChildKey]
     bound_seconds: float
@@ -79,8 +81,6 @@ class Run:
                 found.append(f"{what}: and {len(cases) - _SHOWN} more")
         if not self.last.recoveries:
             found.append("nothing had to be repaired, so nothing was shown")
-        if not 0 < self.sweeps_by_index < self.sweeps:
-            found.append("not both kinds of sweep were made, so one was not shown")
         return found
 
     def lines(self) -> Iterator[str]:
@@ -99,10 +99,8 @@ class Run:
             f"{code} {count}" for code, count in sorted(codes.items())
         )
         yield f"ever stranded {len(observer.ever_stranded)}, looked at {observer.samples} times"
-        yield (
-            f"sweeps {self.sweeps}, of them incomplete {self.incomplete_sweeps}, "
-            f"by the index {self.sweeps_by_index}"
-        )
+        yield f"sweeps {self.sweeps}, of them incomplete {self.incomplete_sweeps}"
+        yield f"failed by the platform, since both invocations were lost: {len(self.never_started)}"
         yield "exits that nobody asked for: " + (
             ", ".join(f"{name} {count}" for name, count in self.exits.items() if count) or "0"
         )
@@ -125,7 +123,12 @@ class Run:
     def _astray(self) -> Iterator[str]:
         for orchestration_id, ends in self.expected.items():
             rows = self.last.orchestrations[orchestration_id].children
-            for key, end in ends.items():
+            unlucky = {key for key, row in rows.items() if row.task_id in self.never_started}
+            behind = reachable(unlucky, dependents_of({k: r.depends_on for k, r in rows.items()}))
+            for key, expected in ends.items():
+                end = expected
+                if key in behind:
+                    end = ChildStatus.FAILED if key in unlucky else ChildStatus.SKIPPED
                 if rows[key].status is not end:
                     state = rows[key].raw_status
                     yield f"{key} of {orchestration_id} is {state}, and should be {end}"

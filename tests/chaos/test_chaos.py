@@ -45,7 +45,8 @@ def test_whatever_breaks_all_comes_right_and_nothing_is_done_twice(
         run = play(stage, seconds)
     with capsys.disabled():
         print("\n" + "\n".join(run.lines()))  # noqa: T201 - what the run is for
-    assert run.problems() == []
+    problems = run.problems()
+    assert not problems, "\n".join(problems)
 
 
 def play(stage: Stage, seconds: float) -> Run:
@@ -77,7 +78,9 @@ def shapes(rng: Random) -> Iterator[Blueprint]:
 def look(stage: Stage) -> float:
     """Look at everything; returns after how many seconds to look again."""
     began = time.monotonic()
-    stage.observer.observe(take_snapshot(stage.client, stage.settings, utc_now))
+    snapshot = take_snapshot(stage.client, stage.settings, utc_now)
+    stage.observer.observe(snapshot)
+    stage.fail_unstarted(snapshot)
     stage.note_sweeps()
     stage.supervisor.check()
     # A large table takes long to read: the platform must get its turns.
@@ -115,9 +118,9 @@ def recover(stage: Stage, mayhem: Mayhem, seconds: float) -> Run:
             },
             sweeps=len(stage.sweeps),
             incomplete_sweeps=len(stage.sweeps) - len(complete),
-            sweeps_by_index=sum(s.get("coverage") == "active" for s in stage.sweeps.values()),
             lost=tuple(stage.platform.live.lost),
             shown_unsettled=stage.shown_unsettled(),
+            never_started=frozenset(stage.never_started),
             exits={name: child.restarts for name, child in stage.supervisor.children.items()},
             unrecovered=frozenset(unrecovered),
             bound_seconds=allowed,

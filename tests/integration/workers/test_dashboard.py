@@ -184,7 +184,7 @@ def _judge_embedded(celery: Celery, directory: Path) -> None:
             assert sum(found) == pytest.approx(value), (name, labels)
         if part == "count":
             assert len(found) == value, name
-    covered = values(lines, "reconciler_covered_as_of_timestamp_seconds", scope="active")
-    assert len(set(covered)) > 1
+    ends = values(lines, "reconciler_covered_as_of_timestamp_seconds", scope="active")
+    assert len(set(ends)) > 1
     for code in ("dangling_dependency", "lost_release"):
-        assert len(values(lines, "reconciler_stuck_children", code=code)) == len(ends)
+        assert len(values(lines, "reconciler_stuck_children", code=code)) >= len(ends)

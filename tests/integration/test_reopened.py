@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.domain.model import ACTIVE_TASK
 from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.world import World
 
@@ -65,18 +66,7 @@ def test_a_mended_child_is_never_touched(world: World) -> None:
     assert task_of(world, alone, "a") not in touches(world)
 
 
-@pytest.mark.parametrize(
-    "status",
-    [
-        "PENDING_UPLOADS",
-        "QUEUED",
-        "SUBMITTED",
-        "HYDRATING",
-        "RUNNING",
-        "AWAITING_APPROVAL",
-        "FINALIZING",
-    ],
-)
+@pytest.mark.parametrize("status", sorted(ACTIVE_TASK))
 def test_nothing_is_touched_while_a_fix_runs(world: World, status: str) -> None:
     found = world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"})
     running = iteration(world, found, "a", status)

@@ -258,7 +258,7 @@ def _sweeps() -> list[Panel]:
     return [
         lines(
             "Sweeps, by outcome",
-            "overlapped stepped aside for the one before it, which was still at work.",
+            "overlapped: another sweep without a broker held the lock, so this one did nothing.",
             [counted("sweeps_total", "outcome")],
             unit="none",
             bars=True,

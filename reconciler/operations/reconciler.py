@@ -231,8 +231,9 @@ class Reconciler:
         since = due_since or due_moment(orchestration, child, context.now)
         withheld = self.withhold(orchestration) if context.apply else None
         if withheld is not None:
-            outcome = to.PAUSED if self.control.paused() is not None else to.REPORT_ONLY
-            result = ReleaseResult(outcome, child.task_id, detail=withheld, applied=False)
+            result = ReleaseResult(
+                self._withheld_as(), child.task_id, detail=withheld, applied=False
+            )
         else:
             result = self.evaluator.releaser.release(
                 orchestration, child, since, Code.LOST_RELEASE.value, context
@@ -287,9 +288,9 @@ class Reconciler:
         """
         context = self._context(None, by_hand=True, report=report)
         orchestration, child = self._read(orchestration_id, sub_issue_id, None)
-        withheld = self.withhold(orchestration)
+        withheld = self.withhold(orchestration) if context.apply else None
         if withheld is not None:
-            return [_unskipped(child, to.PAUSED, withheld, context)]
+            return [_unskipped(child, self._withheld_as(), withheld, context)]
         wrong = _not_to_be_unskipped(orchestration, child)
         if wrong is not None:
             return [_unskipped(child, to.NO_LONGER_DUE, wrong, context)]
@@ -316,6 +317,10 @@ class Reconciler:
     def withhold(self, orchestration: Orchestration) -> str | None:
         """Say why nothing is to be changed on an orchestration now, or None."""
         return withheld_by(self.settings, self.control.paused, orchestration)
+
+    def _withheld_as(self) -> str:
+        """Return the outcome of what is withheld: by a pause, or by the settings."""
+        return to.PAUSED if self.control.paused() is not None else to.REPORT_ONLY
 
     def pause(self, reason: str, by: str) -> Pause:
         """Pause all repairs, on all workers; returns the pause that holds."""
@@ -381,7 +386,7 @@ def _unskipped(child: Child, outcome: str, detail: str, context: Context) -> Act
         sub_issue_id=child.sub_issue_id,
         code=Code.LOST_UNSKIP.value,
         outcome=outcome,
-        applied=context.apply,
+        applied=context.apply and outcome == to.DONE,
         detail=detail,
     )
 

@@ -188,7 +188,11 @@ def test_a_pause_holds_unskip_up(world: World) -> None:
     found = world.seed({"a": []}, {"a": "skipped"})
     world.reconciler().pause("migration", "ann")
     (action,) = world.reconciler().unskip(found, "a")
-    assert (action.outcome, world.statuses(found)) == ("paused", {"a": "skipped"})
+    assert (action.outcome, action.applied) == ("paused", False)
+    world.reconciler().resume()
+    (action,) = world.reconciler(repair_mode="report").unskip(found, "a")
+    assert (action.outcome, action.applied) == ("report_only", False)
+    assert world.statuses(found) == {"a": "skipped"}
 
 
 # -- what is not stuck, and what gets no new work

@@ -22,10 +22,10 @@ from benchmarks.fans import fan_out, seed_shape
 from benchmarks.metering import Contention, Meter, MeteredSession
 from benchmarks.ours import settings_of
 from benchmarks.place import Place, fresh_place
+from reconciler.composition import build_reconciler
 from reconciler.embedded.valkey import valkey_server
 from reconciler.errors import ConflictError
-from reconciler.operations.context import Pacer, Unpaced
-from reconciler.operations.wiring import build_reconciler
+from reconciler.repair.context import Pacer, Unpaced
 from workers.resources import RatePacer
 
 HELD_SECONDS = 0.01

@@ -8,11 +8,12 @@ from typing import Any
 
 from benchmarks.metering import Meter, MeteredSession, Run
 from benchmarks.place import Place
-from reconciler.operations.reconciler import Reconciler
-from reconciler.operations.scan import Scope, SegmentCursor
-from reconciler.operations.wiring import build_reconciler
+from reconciler.composition import build_reconciler
+from reconciler.repair.reconciler import Reconciler
 from reconciler.settings import Settings
 from reconciler.sweeping.inline import new_state, run_inline_sweep
+from reconciler.sweeping.scan import scan_segment
+from reconciler.sweeping.scan_step import Scope, SegmentCursor
 from reconciler.sweeping.segments import Segment, choose_totals
 
 
@@ -71,7 +72,8 @@ def prepare_segment_tasks(
         rows = 0
         nominated: Counter[str] = Counter()
         for segment in range(first, total, every):
-            result = reconciler.scan_segment(
+            result = scan_segment(
+                reconciler,
                 SegmentCursor("benchmark", segment, total),
                 out_of_time=lambda: False,
                 nominate=lambda *_: nominated.update(all=1),

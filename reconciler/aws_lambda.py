@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Protocol
 
+from reconciler.composition import build_reconciler
 from reconciler.observability.emf import EmfMetrics
 from reconciler.observability.logs import configure_logging
-from reconciler.operations.reconciler import Reconciler
-from reconciler.operations.wiring import build_reconciler
+from reconciler.repair.reconciler import Reconciler
 from reconciler.settings import load_settings
 from reconciler.sweeping.cron import run_cron_sweep
 from reconciler.sweeping.inline import Hooks, run_inline_sweep

@@ -1,4 +1,4 @@
-"""What is scheduled: the Celery application, and thin tasks over ``reconciler.operations``.
+"""What is scheduled: the Celery application, and thin tasks over ``reconciler.repair``.
 
 ``celery -A workers`` asks this package for ``app``. It is made only then: reading what a sweep
 left in the broker needs no settings of a worker.

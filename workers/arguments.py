@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.operations.scan import Scope
+from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import Segment
 from reconciler.sweeping.sweeper import SegmentTask
 from workers.running import MalformedMessageError

@@ -30,7 +30,7 @@ from kombu.exceptions import OperationalError
 from reconciler.domain.model import timestamp
 from reconciler.errors import TemporaryError
 from reconciler.observability.metrics import Metrics
-from reconciler.operations.context import ReleaseRequest
+from reconciler.repair.context import ReleaseRequest
 from reconciler.settings import load_settings
 from reconciler.sweeping.sweeper import SegmentTask
 from workers.gate import Gate, header_of

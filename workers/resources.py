@@ -16,13 +16,13 @@ from limits import RateLimitItemPerSecond
 from limits.storage import storage_from_string
 from limits.strategies import FixedWindowRateLimiter
 
+from reconciler.composition import build_reconciler
 from reconciler.observability.emf import CombinedMetrics, EmfMetrics
 from reconciler.observability.metrics import FlushingMetrics
 from reconciler.observability.redis_metrics import RedisMetrics
-from reconciler.operations.pacing import LocalAllowance
-from reconciler.operations.reconciler import Reconciler
-from reconciler.operations.wiring import build_reconciler
+from reconciler.repair.reconciler import Reconciler
 from reconciler.settings import Settings, load_settings
+from reconciler.stores.read_pacing import LocalAllowance
 from workers.gate import Gate
 from workers.recoveries import Recoveries
 

@@ -12,9 +12,9 @@ from celery import Task
 
 from reconciler.domain.model import moment
 from reconciler.errors import ReconcilerError, UnknownOrchestrationError, UsageError
-from reconciler.operations.context import Evaluation
-from reconciler.operations.summary import TOTAL_FAILURE
+from reconciler.repair.context import Evaluation
 from reconciler.sweeping.inline import could_not_read
+from reconciler.sweeping.summary import TOTAL_FAILURE
 from workers import sweeping
 from workers.application import app
 from workers.arguments import predecessors, segment_task_from

@@ -19,8 +19,8 @@ from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.diagnosis import NEVER_AGAIN, ChildDiagnosis, Diagnosis
 from reconciler.domain.model import Child, Orchestration, moment
 from reconciler.domain.rows import text
-from reconciler.operations import context as to
-from reconciler.operations.context import ActionOutcome, Evaluation
+from reconciler.repair import context as to
+from reconciler.repair.context import ActionOutcome, Evaluation
 
 _SHORT_ID = 8
 

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.errors import ReconcilerError, StoreUnavailableError
 from reconciler.observability.metrics import QUEUES
-from reconciler.operations.context import count_stuck
-from reconciler.operations.scan import Scope
+from reconciler.repair.context import count_stuck
 from reconciler.settings import Settings
 from reconciler.sweeping.cron import recorded_state
+from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import NEVER
 from reconciler.sweeping.state import SweepState
 
 if TYPE_CHECKING:
     import redis
 
-    from reconciler.operations.reconciler import Reconciler
+    from reconciler.repair.reconciler import Reconciler
     from reconciler.sweeping.records import Records
 
 HOUR_SECONDS, DAY_SECONDS = 3600, 86_400

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from reconciler.errors import UnknownOrchestrationError, UsageError
 
 if TYPE_CHECKING:
-    from reconciler.operations.reconciler import Reconciler
+    from reconciler.repair.reconciler import Reconciler
 
 _ORCHESTRATION = re.compile(r"orch_[0-9a-f]{32}")
 _TASK = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")

@@ -16,7 +16,7 @@ from reconciler.cli.console import speaks_unicode
 from reconciler.cli.facts import DAY_SECONDS, HOUR_SECONDS, Facts
 from reconciler.cli.theme import SIGNS, Tone
 from reconciler.observability.printable import printable
-from reconciler.operations.counts import REPAIRS
+from reconciler.repair.counts import REPAIRS
 
 OLDEST_SHOWN = 10
 _QUIET = "bright_black"

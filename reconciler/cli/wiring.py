@@ -12,7 +12,7 @@ from reconciler.settings import Settings, load_settings
 if TYPE_CHECKING:
     import redis
 
-    from reconciler.operations.reconciler import Reconciler
+    from reconciler.repair.reconciler import Reconciler
 
 _BROKER_SECONDS = 3.0
 
@@ -45,8 +45,8 @@ def reconciler_for_cli(settings: Settings) -> Reconciler:
     """
     import atexit  # noqa: PLC0415 - start-up time
 
+    from reconciler.composition import build_reconciler  # noqa: PLC0415
     from reconciler.observability.emf import EmfMetrics  # noqa: PLC0415
-    from reconciler.operations.wiring import build_reconciler  # noqa: PLC0415
 
     if not settings.metrics_emf:
         return build_reconciler(settings)

@@ -35,7 +35,7 @@ from reconciler.embedded.moto_server import moto_server
 from reconciler.embedded.process import free_port
 from reconciler.embedded.valkey import valkey_server
 from reconciler.errors import ReconcilerError
-from reconciler.operations.counts import REPAIRS
+from reconciler.repair.counts import REPAIRS
 from reconciler.settings import Settings, load_settings
 from reconciler.sweeping.state import SweepState
 from reconciler.tables import create_tables_of

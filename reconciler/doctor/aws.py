@@ -13,6 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
 from reconciler.clock import Clock
+from reconciler.composition import client_config
 from reconciler.doctor.asking import Answer, Kind, ask
 from reconciler.doctor.findings import Finding, failure, ok, warning
 from reconciler.doctor.permissions import PROBE_KEY, check_permissions
@@ -25,7 +26,6 @@ from reconciler.doctor.shapes import (
     mention_an_index,
     wanted_tables,
 )
-from reconciler.operations.wiring import client_config
 from reconciler.settings import Settings
 from reconciler.stores.dynamodb import translate_transport
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 import boto3
 
 from reconciler.clock import Clock
+from reconciler.composition import client_config
 from reconciler.doctor.aws import examine_aws
 from reconciler.doctor.broker import examine_broker
 from reconciler.doctor.findings import Finding, Level
 from reconciler.doctor.roll_out import examine_cron, examine_roll_out, examine_settings
 from reconciler.doctor.workers import examine_workers
-from reconciler.operations.wiring import client_config
 from reconciler.settings import Settings
 from reconciler.stores.control import ControlStore
 from reconciler.stores.dynamodb import DynamoDB

@@ -1,1 +1,1 @@
-"""What is read and written: thin I/O, with each write under the condition that makes it right."""
+"""What is read and written in tables. Every write is conditional on the state that justified it."""

@@ -17,9 +17,9 @@ from reconciler.domain.monthly_budget import (
     scope_keys,
 )
 from reconciler.errors import BudgetUnavailableError
+from reconciler.services.user_groups import UserGroups
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.orchestrations import MAX_KEYS_PER_BATCH, batch_get
-from reconciler.stores.user_groups import UserGroups
 
 CACHE_SECONDS = 5.0
 """Enough for one pass over a user's children, and too short for a raised budget to go unseen."""

@@ -17,12 +17,12 @@ from typing import Any
 import structlog
 
 from reconciler.errors import ReconcilerError, TemporaryError
-from reconciler.operations.reconciler import Reconciler
-from reconciler.operations.summary import SweepSummary
+from reconciler.repair.reconciler import Reconciler
 from reconciler.stores.sweeps import LEASE_SECONDS, Lease, SweepStore
 from reconciler.sweeping.inline import Hooks, new_sweep_id, run_inline_sweep
 from reconciler.sweeping.records import MemoryRecords
 from reconciler.sweeping.state import SWEEPS, SweepState
+from reconciler.sweeping.summary import SweepSummary
 
 log = structlog.get_logger("reconciler")
 

@@ -14,14 +14,14 @@ import structlog
 from ulid import ULID
 
 from reconciler.errors import ReconcilerError, UnknownOrchestrationError
-from reconciler.operations.context import Evaluation, ReleaseRequest
-from reconciler.operations.counts import Counts
-from reconciler.operations.reconciler import Reconciler
-from reconciler.operations.repair_pass import OPERATORS_MISTAKES
-from reconciler.operations.scan import Scope
-from reconciler.operations.summary import SweepSummary
+from reconciler.repair.context import Evaluation, ReleaseRequest
+from reconciler.repair.counts import Counts
+from reconciler.repair.reconciler import Reconciler
+from reconciler.repair.repair_pass import OPERATORS_MISTAKES
 from reconciler.sweeping.records import MemoryRecords
+from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.state import SweepState
+from reconciler.sweeping.summary import SweepSummary
 from reconciler.sweeping.sweeper import SegmentTask, Sweeper
 
 log = structlog.get_logger("reconciler")

@@ -13,8 +13,8 @@ from typing import Any
 
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.model import moment
-from reconciler.operations.context import Evaluation, Stuck
-from reconciler.operations.scan import Scope
+from reconciler.repair.context import Evaluation, Stuck
+from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import NEVER
 
 KEEP_CLEAN_SECONDS = 300.0

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from reconciler.operations.scan import Scope
+from reconciler.sweeping.scan_step import Scope
 
 NEVER = 0.0
 """The time of what has not happened, or is not known."""

@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from reconciler.operations.context import Stuck
-from reconciler.operations.counts import Counts
-from reconciler.operations.scan import Scope
+from reconciler.repair.context import Stuck
+from reconciler.repair.counts import Counts
 from reconciler.sweeping.known import Finding, Known
 from reconciler.sweeping.records import Change, Record, Records
+from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import NEVER, Place, Segment, SegmentState
 
 KEEP_SWEEPS_SECONDS = 3600.0

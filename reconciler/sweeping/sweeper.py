@@ -17,18 +17,18 @@ import structlog
 from reconciler.domain.codes import Code
 from reconciler.domain.model import LONG_AGO
 from reconciler.errors import ReconcilerError, UnknownOrchestrationError
-from reconciler.operations.context import (
+from reconciler.repair.context import (
     Evaluation,
     ReleaseRequest,
     ReleaseResult,
     Stuck,
     count_stuck,
 )
-from reconciler.operations.counts import Counts
-from reconciler.operations.reconciler import Reconciler
-from reconciler.operations.scan import Scope, SegmentCursor
-from reconciler.operations.summary import SweepSummary, record_sweep, set_gauges
+from reconciler.repair.counts import Counts
+from reconciler.repair.reconciler import Reconciler
 from reconciler.sweeping.known import Finding
+from reconciler.sweeping.scan import scan_segment
+from reconciler.sweeping.scan_step import Scope, SegmentCursor
 from reconciler.sweeping.segments import (
     NEVER,
     Place,
@@ -38,6 +38,7 @@ from reconciler.sweeping.segments import (
     choose_totals,
 )
 from reconciler.sweeping.state import Overview, Sweep, SweepState
+from reconciler.sweeping.summary import SweepSummary, record_sweep, set_gauges
 
 log = structlog.get_logger("reconciler")
 
@@ -278,7 +279,8 @@ class Sweeper:
         start = SegmentCursor(
             task.sweep_id, segment.number, segment.total, place.step, place.start_key
         )
-        result = self._reconciler.scan_segment(
+        result = scan_segment(
+            self._reconciler,
             start,
             segment.scope,
             out_of_time=lease.is_over,

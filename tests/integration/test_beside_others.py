@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from reconciler.domain.identity import derived_ulid
-from reconciler.operations.context import Unpaced
+from reconciler.repair.context import Unpaced
 from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.world import USER, World, make_client
 

@@ -11,12 +11,12 @@ import pytest
 from reconciler.domain import nomination as nomination_module
 from reconciler.domain.task import draft_task
 from reconciler.errors import AccessError, DefectError, StoreUnavailableError, TableMissingError
-from reconciler.operations import drafting
-from reconciler.operations import repair_pass as repair_pass_module
-from reconciler.operations import scan as scan_module
-from reconciler.operations.context import ReleaseDispatch, ReleaseRequest, Unpaced
+from reconciler.repair import drafter as drafting
+from reconciler.repair import repair_pass as repair_pass_module
+from reconciler.repair.context import ReleaseDispatch, ReleaseRequest, Unpaced
 from reconciler.stores import orchestrations as orchestrations_module
 from reconciler.stores.control import ControlStore
+from reconciler.sweeping import scan_step as scan_module
 from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.world import World
 
@@ -231,7 +231,7 @@ def test_a_missing_table_is_said_and_nothing_is_written(world: World) -> None:
 def test_an_endpoint_that_does_not_answer_is_an_incomplete_sweep(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reconciler.operations.wiring._ATTEMPTS", 1)
+    monkeypatch.setattr("reconciler.composition._ATTEMPTS", 1)
     world.endpoint = "http://127.0.0.1:9"
     summary = sweep(world)
     assert not summary.complete

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from benchmarks.metering import Meter, MeteredSession
-from reconciler.operations.reconciler import Reconciler
-from reconciler.operations.scan import Scope
-from reconciler.operations.wiring import build_reconciler
+from reconciler.composition import build_reconciler
+from reconciler.repair.reconciler import Reconciler
 from reconciler.sweeping.inline import Hooks, evaluate_inline, new_state, run_inline_sweep
+from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import Segment
 from reconciler.sweeping.state import SweepState
 from tests.conftest import Servers

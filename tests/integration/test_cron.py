@@ -13,16 +13,17 @@ import pytest
 
 from reconciler import aws_lambda
 from reconciler.errors import AccessError, ThrottledError
-from reconciler.operations.counts import Counts
-from reconciler.operations.reconciler import Reconciler
-from reconciler.operations.scan import Scope, SegmentCursor, SegmentResult
+from reconciler.repair.counts import Counts
+from reconciler.repair.reconciler import Reconciler
 from reconciler.stores import sweeps as sweeps_module
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.sweeps import LEASE_SECONDS, LOCK_ROW, SweepStore
 from reconciler.sweeping import cron
+from reconciler.sweeping import sweeper as sweeper_module
 from reconciler.sweeping.cron import CronSweep, recorded_state, run_cron_sweep
 from reconciler.sweeping.inline import Hooks, new_state, run_inline_sweep
+from reconciler.sweeping.scan_step import Scope, SegmentCursor, SegmentResult
 from reconciler.sweeping.state import Overview, SweepState
 from tests.support.emf import emf_lines, values
 from tests.support.processes import PATIENCE_SECONDS, ROOT, until
@@ -36,7 +37,7 @@ LIGHTER = pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
 HOLDER = """
 import sys
 from reconciler.observability.logs import configure_logging
-from reconciler.operations.wiring import build_reconciler
+from reconciler.composition import build_reconciler
 from reconciler.settings import load_settings
 from reconciler.sweeping.cron import run_cron_sweep
 from reconciler.sweeping.inline import Hooks
@@ -254,7 +255,7 @@ def test_the_next_sweep_begins_with_what_the_last_one_left(
         scanned.append(cursor.segment)
         return SegmentResult(Counts(), None)
 
-    monkeypatch.setattr(Reconciler, "scan_segment", scan)
+    monkeypatch.setattr(sweeper_module, "scan_segment", scan)
     state = new_state(world.reconciler())
     for number in range(1, 9):
         world.clock.forward(60)

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from reconciler.errors import GuardrailUnavailableError
-from reconciler.operations.summary import SweepSummary
 from reconciler.sweeping.inline import run_inline_sweep
+from reconciler.sweeping.summary import SweepSummary
 from tests.support.aws_stub import AwsStub, aws_stub
 from tests.support.world import World
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from docs.commands import ROOT, shown, simple_commands
-from reconciler.operations.summary import SweepSummary
 from reconciler.sweeping.cron import run_cron_sweep
+from reconciler.sweeping.summary import SweepSummary
 from reconciler.tables import ORCHESTRATION, with_active_index
 from tests.integration.test_operating import typed
 from tests.support.processes import until

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from reconciler.errors import PermanentError
-from reconciler.operations.index_scan import bounds_of
-from reconciler.operations.scan import Scope, SegmentCursor, SegmentResult
 from reconciler.stores.orchestrations import OrchestrationStore, Page
+from reconciler.sweeping.index_scan import bounds_of
+from reconciler.sweeping.scan import scan_segment
+from reconciler.sweeping.scan_step import Scope, SegmentCursor, SegmentResult
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
@@ -53,7 +54,8 @@ def steps(
         cursor: SegmentCursor | None = SegmentCursor("s", segment, segments)
         while cursor is not None:
             taken.append(
-                world.reconciler().scan_segment(
+                scan_segment(
+                    world.reconciler(),
                     cursor,
                     out_of_time=out_of_time,
                     nominate=lambda name, _rows: nominate(name),
@@ -232,7 +234,8 @@ def test_what_only_the_full_scan_sees_is_left_to_it(world: World) -> None:
     }
     assert nominated(world) == []
     found: list[str] = []
-    world.reconciler().scan_segment(
+    scan_segment(
+        world.reconciler(),
         SegmentCursor("s", 0, 1),
         out_of_time=lambda: False,
         nominate=lambda name, _rows: found.append(name),
@@ -243,7 +246,8 @@ def test_what_only_the_full_scan_sees_is_left_to_it(world: World) -> None:
 def test_an_index_that_is_not_there_is_named(world: World) -> None:
     reconciler = world.reconciler(active_index_name="NoSuchIndex")
     with pytest.raises(PermanentError, match="NoSuchIndex"):
-        reconciler.scan_segment(
+        scan_segment(
+            reconciler,
             SegmentCursor("s", 0, 1),
             out_of_time=lambda: False,
             nominate=lambda *_: None,

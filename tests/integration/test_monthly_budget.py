@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from reconciler import composition as wiring
 from reconciler.domain.monthly_budget import month_of
 from reconciler.errors import BudgetUnavailableError
-from reconciler.operations import wiring
-from reconciler.operations.summary import SweepSummary
 from reconciler.stores import monthly_budget
 from reconciler.sweeping.inline import run_inline_sweep
+from reconciler.sweeping.summary import SweepSummary
 from tests.support.aws_stub import AwsStub, aws_stub
 from tests.support.faulty_endpoint import BROKEN, THROTTLED, faulty_endpoint
 from tests.support.world import CREDENTIALS, USER, World

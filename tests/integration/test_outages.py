@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from reconciler.errors import AccessError, StoreUnavailableError, TableMissingError
-from reconciler.operations.summary import SweepSummary
 from reconciler.stores.control import ControlStore
 from reconciler.stores.orchestrations import batch_get
 from reconciler.sweeping.inline import run_inline_sweep
+from reconciler.sweeping.summary import SweepSummary
 from tests.support.aws_stub import AwsStub, aws_stub
 from tests.support.faulty_endpoint import (
     BROKEN,
@@ -33,8 +33,8 @@ ARN = "arn:aws:lambda:us-east-1:123456789012:function:orchestrator:live"
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less, and less often, for what does not answer here."""
-    monkeypatch.setattr("reconciler.operations.wiring._ATTEMPTS", 1)
-    monkeypatch.setattr("reconciler.operations.wiring._ATTEMPTS_ELSEWHERE", 1)
+    monkeypatch.setattr("reconciler.composition._ATTEMPTS", 1)
+    monkeypatch.setattr("reconciler.composition._ATTEMPTS_ELSEWHERE", 1)
     monkeypatch.setattr("reconciler.stores.dynamodb._LONGEST_PAUSE_SECONDS", 0.01)
 
 
@@ -249,7 +249,7 @@ def screened(make_world: MakeWorld, aws: AwsStub) -> World:
 @pytest.fixture
 def slow(aws: AwsStub, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """No answer comes while this event is not set."""
-    monkeypatch.setattr("reconciler.operations.wiring._READ_SECONDS", 0.3)
+    monkeypatch.setattr("reconciler.composition._READ_SECONDS", 0.3)
     answers = threading.Event()
     aws.slow = answers
     yield answers

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.operations.context import ActionOutcome, Evaluation
-from reconciler.operations.summary import SweepSummary
+from reconciler.repair.context import ActionOutcome, Evaluation
 from reconciler.sweeping.inline import Hooks, run_inline_sweep
+from reconciler.sweeping.summary import SweepSummary
 from tests.support.aws_stub import aws_stub
 from tests.support.world import REPO, World
 

@@ -16,7 +16,7 @@ from reconciler.cli import facts
 from reconciler.cli.commands.inspect import look
 from reconciler.cli.find import find
 from reconciler.observability.metrics import METRICS, known_series
-from reconciler.operations import drafting
+from reconciler.repair import drafter as drafting
 from reconciler.stores import control
 from reconciler.sweeping.cron import run_cron_sweep
 from reconciler.sweeping.inline import Hooks, evaluate_inline, run_inline_sweep

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from reconciler.operations.scan import Scope, SegmentCursor
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.sweeping.inline import run_inline_sweep
+from reconciler.sweeping.scan import scan_segment
+from reconciler.sweeping.scan_step import Scope, SegmentCursor
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
@@ -36,8 +37,11 @@ def nominated(
     for segment in range(segments):
         cursor: SegmentCursor | None = SegmentCursor("s", segment, segments)
         while cursor is not None:
-            result = world.reconciler().scan_segment(
-                cursor, out_of_time=out_of_time, nominate=lambda name, _rows: found.append(name)
+            result = scan_segment(
+                world.reconciler(),
+                cursor,
+                out_of_time=out_of_time,
+                nominate=lambda name, _rows: found.append(name),
             )
             rows += result.counts.rows_scanned
             orchestrations += result.counts.orchestrations_scanned
@@ -103,8 +107,11 @@ def test_steps_that_a_ceiling_holds_up_go_on_where_they_were(world: World) -> No
     cursor: SegmentCursor | None = SegmentCursor("s", 0, 1)
     rows = held_up = 0
     while cursor is not None:
-        result = reconciler.scan_segment(
-            cursor, out_of_time=lambda: True, nominate=lambda name, _rows: found.append(name)
+        result = scan_segment(
+            reconciler,
+            cursor,
+            out_of_time=lambda: True,
+            nominate=lambda name, _rows: found.append(name),
         )
         rows += result.counts.rows_scanned
         held_up += result.counts.requests == 0
@@ -165,7 +172,8 @@ def test_what_fails_in_handing_on_is_no_broken_row(
         raise ValueError("the one that it was handed to")
 
     with pytest.raises(ValueError, match="handed to"):
-        world.reconciler().scan_segment(
+        scan_segment(
+            world.reconciler(),
             SegmentCursor("s", 0, 1),
             out_of_time=lambda: False,
             nominate=nominate,

@@ -10,10 +10,11 @@ import pytest
 
 from reconciler.domain.model import META
 from reconciler.domain.rows import SCAN_ATTRIBUTES
-from reconciler.operations.scan import SegmentCursor
-from reconciler.operations.summary import SweepSummary
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.sweeping.inline import run_inline_sweep
+from reconciler.sweeping.scan import scan_segment
+from reconciler.sweeping.scan_step import SegmentCursor
+from reconciler.sweeping.summary import SweepSummary
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
@@ -196,8 +197,11 @@ def test_three_thousand_children_are_nominated_however_pages_and_steps_cut(
     rows = steps = 0
     cursor: SegmentCursor | None = SegmentCursor("s", 0, 1)
     while cursor is not None:
-        result = world.reconciler().scan_segment(
-            cursor, out_of_time=lambda: True, nominate=lambda name, _rows: found.add(name)
+        result = scan_segment(
+            world.reconciler(),
+            cursor,
+            out_of_time=lambda: True,
+            nominate=lambda name, _rows: found.add(name),
         )
         rows += result.counts.rows_scanned
         steps += 1

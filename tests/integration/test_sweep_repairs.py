@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.operations.summary import SweepSummary
 from reconciler.sweeping.inline import run_inline_sweep
+from reconciler.sweeping.summary import SweepSummary
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from botocore.config import Config
 
+from reconciler.composition import client_config
 from reconciler.embedded import loopback
 from reconciler.errors import ThrottledError
-from reconciler.operations.wiring import client_config
 from reconciler.stores.dynamodb import DynamoDB, count_throttles
 from tests.support.faulty_endpoint import in_json
 from tests.support.metrics import RecordingMetrics

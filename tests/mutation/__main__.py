@@ -54,14 +54,14 @@ MODULES = (
     *(f"reconciler.stores.{n}" for n in ("conditions", "orchestrations", "tasks", "budget")),
     *(f"reconciler.stores.{n}" for n in ("control", "dynamodb", "guardrail", "pipeline", "repos")),
     *(f"reconciler.stores.{n}" for n in ("sweeps", "wire", "breaker", "monthly_budget")),
-    "reconciler.stores.user_groups",
+    "reconciler.services.user_groups",
     *(
-        f"reconciler.operations.{n}"
+        f"reconciler.repair.{n}"
         for n in ("drafting", "release", "repair", "repair_pass", "evaluate")
     ),
-    *(f"reconciler.operations.{n}" for n in ("reconciler", "scan", "sweep", "summary", "counts")),
-    *(f"reconciler.operations.{n}" for n in ("coverage", "batches", "index_scan", "pacing")),
-    *(f"reconciler.operations.{n}" for n in ("cron", "context", "invocation", "reporting")),
+    *(f"reconciler.repair.{n}" for n in ("reconciler", "scan", "sweep", "summary", "counts")),
+    *(f"reconciler.repair.{n}" for n in ("coverage", "batches", "index_scan", "pacing")),
+    *(f"reconciler.repair.{n}" for n in ("cron", "context", "invocation", "reporting")),
 )
 
 Stage = tuple[str, ...]
@@ -85,8 +85,10 @@ _SCHEDULES: Stage = (
 )
 STAGES: dict[str, tuple[Stage, ...]] = {
     "domain": (("tests/unit/domain",), ("tests/unit/cli",), _TABLES, _SCHEDULES),
+    "services": (("tests/unit/services",), _TABLES, _TABLES_AT_LENGTH),
     "stores": (("tests/unit/stores",), _TABLES, _TABLES_AT_LENGTH, _SCHEDULES),
-    "operations": (("tests/unit/operations",), _TABLES, _TABLES_AT_LENGTH, _SCHEDULES),
+    "repair": (("tests/unit/repair",), _TABLES, _TABLES_AT_LENGTH, _SCHEDULES),
+    "sweeping": (("tests/unit/sweeping",), _TABLES, _SCHEDULES),
 }
 """Tests that a mutant has to get past after its module's own, by package, the quickest first.
 
@@ -98,7 +100,7 @@ TIMES_AS_LONG = 5
 """As long as the tests take without any mutant, in CPU time: more is an endless loop."""
 
 KILLED, SURVIVED = "killed", "survived"
-_PRELOADED = ("tests.conftest", "tests.simulation.conftest", "reconciler.operations.wiring")
+_PRELOADED = ("tests.conftest", "tests.simulation.conftest", "reconciler.composition")
 
 
 @dataclass(frozen=True, slots=True)

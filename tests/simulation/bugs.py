@@ -18,16 +18,17 @@ from reconciler.domain import diagnosis, planning, rows, task
 from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import _Diagnoser
 from reconciler.domain.model import Child, ChildStatus, Task
-from reconciler.operations import context as to
-from reconciler.operations import invocation, repair
-from reconciler.operations.invocation import Invoker
-from reconciler.operations.release import Releaser
-from reconciler.operations.repair_pass import RepairPass
+from reconciler.repair import context as to
+from reconciler.repair import invoker as invocation
+from reconciler.repair import repairer as repair
+from reconciler.repair.invoker import Invoker
+from reconciler.repair.releaser import Releaser
+from reconciler.repair.repair_pass import RepairPass
+from reconciler.services.pipeline import Pipeline
 from reconciler.stores.budget import BudgetStore
 from reconciler.stores.conditions import Expression
 from reconciler.stores.dynamodb import DynamoDB, Reason
 from reconciler.stores.orchestrations import OrchestrationStore
-from reconciler.stores.pipeline import Pipeline
 from reconciler.stores.tasks import TaskStore
 
 

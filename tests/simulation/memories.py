@@ -17,9 +17,9 @@ from random import Random
 from reconciler.demo.live import ClaimThenCreate, CreateThenFlip, LiveReconciler
 from reconciler.domain.model import Child, Orchestration
 from reconciler.domain.planning import Action, Plan, Release
-from reconciler.operations.context import Context, ReleaseDispatch
-from reconciler.operations.evaluate import Evaluator
-from reconciler.operations.repair_pass import RepairPass
+from reconciler.repair.context import Context, ReleaseDispatch
+from reconciler.repair.evaluator import Evaluator
+from reconciler.repair.repair_pass import RepairPass
 from tests.simulation.actors import Port
 
 _COLLABORATORS = frozenset(

@@ -20,11 +20,12 @@ from typing import Any
 import pytest
 
 from reconciler.domain.model import timestamp
-from reconciler.operations.context import Evaluation
-from reconciler.operations.reconciler import Reconciler
-from reconciler.operations.scan import SegmentCursor
+from reconciler.repair.context import Evaluation
+from reconciler.repair.reconciler import Reconciler
 from reconciler.settings import Settings
 from reconciler.sweeping.inline import run_inline_sweep
+from reconciler.sweeping.scan import scan_segment
+from reconciler.sweeping.scan_step import SegmentCursor
 from tests.simulation import memory_dynamodb
 from tests.simulation.actors import ClockHand
 from tests.simulation.answers import fail
@@ -309,8 +310,11 @@ def test_16_a_step_that_runs_out_of_time_hands_the_rest_on(monkeypatch: pytest.M
     cursor: SegmentCursor | None = SegmentCursor("sweep:1", 0, 1)
     steps = rows = 0
     while cursor is not None:
-        result = world.reconciler.scan_segment(
-            cursor, out_of_time=lambda: True, nominate=lambda name, _rows: nominated.append(name)
+        result = scan_segment(
+            world.reconciler,
+            cursor,
+            out_of_time=lambda: True,
+            nominate=lambda name, _rows: nominated.append(name),
         )
         rows += result.counts.rows_scanned
         steps, cursor = steps + 1, result.next

@@ -8,18 +8,18 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from reconciler.composition import assemble
 from reconciler.domain.identity import derived_ulid
 from reconciler.domain.model import META, timestamp
 from reconciler.errors import ReconcilerError, UnknownOrchestrationError
 from reconciler.observability.metrics import NULL_METRICS
-from reconciler.operations.context import ActionOutcome, Context, Evaluation, Stuck, Unpaced
-from reconciler.operations.reconciler import Reconciler
-from reconciler.operations.reporting import Reporter
-from reconciler.operations.wiring import assemble
+from reconciler.repair.context import ActionOutcome, Context, Evaluation, Stuck, Unpaced
+from reconciler.repair.reconciler import Reconciler
+from reconciler.repair.reporter import Reporter
+from reconciler.services.pipeline import Pipeline
 from reconciler.settings import Settings
 from reconciler.stores.budget import PARTITION_PREFIX, ROW
 from reconciler.stores.dynamodb import DynamoDB
-from reconciler.stores.pipeline import Pipeline
 from tests.simulation.actors import ActorSpec, ClockHand, Counts, Port, any_task
 from tests.simulation.answers import fail
 from tests.simulation.executions import executions, invoke

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from reconciler.domain.codes import STUCK_CODES, Code
 from reconciler.errors import InvalidRequestError
-from reconciler.operations.context import Context
-from reconciler.operations.evaluate import QUARANTINE_FROM
+from reconciler.repair.context import Context
+from reconciler.repair.evaluator import QUARANTINE_FROM
 from tests.support.world import REPO, World
 
 BUSY_USER = "user-at-the-cap"

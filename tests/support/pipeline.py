@@ -8,8 +8,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from reconciler.operations.invocation import Invoker
-from reconciler.stores.pipeline import Pipeline
+from reconciler.repair.invoker import Invoker
+from reconciler.services.pipeline import Pipeline
 from tests.support.world import World
 
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:orchestrator:live"

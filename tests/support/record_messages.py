@@ -33,8 +33,8 @@ from workers import app
 from workers.enqueue import Enqueuer
 from workers.gate import Gate
 from reconciler.observability.metrics import NULL_METRICS
-from reconciler.operations.context import ReleaseRequest
-from reconciler.operations.scan import Scope
+from reconciler.repair.context import ReleaseRequest
+from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import Segment
 from reconciler.sweeping.sweeper import SegmentTask
 sender = Enqueuer(app, Gate(Redis.from_url(app.conf.broker_url)), NULL_METRICS, 300)

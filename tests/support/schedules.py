@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from reconciler.operations.scan import Scope
 from reconciler.sweeping.known import Finding
+from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import NEVER, Place, Segment, SegmentState
 from reconciler.sweeping.state import Sweep, SweepState
 

@@ -15,12 +15,12 @@ import boto3
 from botocore.config import Config
 from mypy_boto3_dynamodb import DynamoDBClient
 
+from reconciler.composition import build_reconciler
 from reconciler.domain.identity import derived_ulid
 from reconciler.domain.model import timestamp
 from reconciler.domain.monthly_budget import month_of
-from reconciler.operations.context import Pacer
-from reconciler.operations.reconciler import Reconciler
-from reconciler.operations.wiring import build_reconciler
+from reconciler.repair.context import Pacer
+from reconciler.repair.reconciler import Reconciler
 from reconciler.settings import Settings, load_settings
 from reconciler.tables import create_tables_of
 from tests.support.memory import MEMORY, memory_client

@@ -15,10 +15,10 @@ import pytest
 
 from docs.commands import ROOT
 from reconciler.observability.emf import EmfMetrics
-from reconciler.operations.counts import Counts
-from reconciler.operations.scan import Scope
-from reconciler.operations.summary import SweepSummary, record_sweep, set_gauges
+from reconciler.repair.counts import Counts
 from reconciler.settings import load_settings
+from reconciler.sweeping.scan_step import Scope
+from reconciler.sweeping.summary import SweepSummary, record_sweep, set_gauges
 from tests.support.emf import emf_lines, values
 from tests.support.runbook import anchors
 from tests.unit.test_alerts import ALERTS

@@ -11,7 +11,7 @@ from reconciler.demo.pipeline_endpoint import FUNCTION_ARN, pipeline_endpoint
 from reconciler.demo.run import CAP, Plan, seeds
 from reconciler.demo.shapes import Blueprint
 from reconciler.demo.task_pipeline import TaskPipeline
-from reconciler.stores.pipeline import Pipeline
+from reconciler.services.pipeline import Pipeline
 from tests.support.memory import MEMORY
 from tests.support.world import World, build_world, make_session
 

@@ -45,8 +45,8 @@ def doctor(*, inline: bool, as_json: bool) -> None:
         ]
     else:
         from reconciler.clock import utc_now  # noqa: PLC0415 - start-up time
+        from reconciler.composition import aws_session  # noqa: PLC0415
         from reconciler.doctor.examine import examine  # noqa: PLC0415
-        from reconciler.operations.wiring import aws_session  # noqa: PLC0415
 
         session = aws_session()
         with progress("Looking", quiet=as_json):

@@ -22,7 +22,7 @@ from reconciler.domain.rows import plain
 from reconciler.errors import UnknownOrchestrationError
 
 if TYPE_CHECKING:
-    from reconciler.operations.reconciler import Reconciler
+    from reconciler.repair.reconciler import Reconciler
     from reconciler.settings import Settings
 
 _MOST_TASKS_ASKED = 50

@@ -20,15 +20,15 @@ from reconciler.cli.theme import SIGNS, age, alarming, glyph, tone_of_code
 from reconciler.cli.wiring import broker_for_cli, operator, reconciler_for_cli, settings_for_cli
 from reconciler.errors import StoreUnavailableError, UsageError
 from reconciler.observability.printable import printable
-from reconciler.operations.context import ActionOutcome, Evaluation
-from reconciler.operations.counts import REPAIRS
-from reconciler.operations.summary import SweepSummary
+from reconciler.repair.context import ActionOutcome, Evaluation
+from reconciler.repair.counts import REPAIRS
+from reconciler.sweeping.summary import SweepSummary
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from reconciler.operations.counts import Counts
-    from reconciler.operations.reconciler import Reconciler
+    from reconciler.repair.counts import Counts
+    from reconciler.repair.reconciler import Reconciler
     from reconciler.settings import Settings
     from reconciler.sweeping.cron import CronSweep
     from reconciler.sweeping.inline import SweepProgress

@@ -28,7 +28,7 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 def tables(*, hosts: tuple[str, ...], sample: bool, keep: bool) -> None:
     """Create the tables on a local DynamoDB endpoint; those that exist stay as they are."""
     settings = settings_for_cli()
-    from reconciler.operations.wiring import dynamodb_client  # noqa: PLC0415 - start-up time
+    from reconciler.composition import dynamodb_client  # noqa: PLC0415 - start-up time
     from reconciler.tables import create_tables_of  # noqa: PLC0415
 
     client = dynamodb_client()

@@ -10,7 +10,7 @@ from reconciler.cli.console import print_json, progress
 from reconciler.cli.main import EXIT_WRONG
 from reconciler.cli.wiring import reconciler_for_cli, settings_for_cli
 from reconciler.observability.printable import printable
-from reconciler.operations import context as to
+from reconciler.repair import context as to
 
 
 @click.command()

@@ -195,7 +195,7 @@ def test_the_aws_profile_works_by_a_named_profile(
 KEYS = "aws_access_key_id = AKIDPROFILE\naws_secret_access_key = not-a-secret"
 CREDENTIALS = """
 import json
-from reconciler.operations.wiring import aws_session
+from reconciler.composition import aws_session
 session = aws_session()
 found = session.get_credentials()
 frozen = found.get_frozen_credentials() if found else None

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from reconciler.operations.scan import Scope
 from reconciler.sweeping import segments
 from reconciler.sweeping.records import MemoryRecords, Records
+from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import NEVER, Segment
 from reconciler.sweeping.state import SweepState
 from tests.support.schedules import Schedule

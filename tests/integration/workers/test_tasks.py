@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.operations.scan import Scope
+from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import Segment
 from tests.integration.workers.conftest import celery_over
 from tests.support.processes import ROOT, Celery, run_reconciler, until

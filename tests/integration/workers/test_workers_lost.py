@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from reconciler.operations.scan import Scope
+from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import NEVER
 from tests.conftest import Servers
 from tests.integration.workers.conftest import Measured, RealClock

@@ -17,7 +17,7 @@ from reconciler.cli.views import Repair, View
 from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import Evidence
 from reconciler.domain.model import Orchestration, Task, timestamp
-from reconciler.operations.context import ActionOutcome
+from reconciler.repair.context import ActionOutcome
 from tests.unit.cli.views import NAME, NOW, orchestration, view_of
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\nnext line"

@@ -11,8 +11,8 @@ from reconciler.cli.views import Circumstances, View
 from reconciler.domain.diagnosis import Evidence, Policy, diagnose
 from reconciler.domain.model import Orchestration, timestamp
 from reconciler.domain.rows import parse_orchestration
-from reconciler.operations.context import ActionOutcome, Evaluation
-from reconciler.operations.counts import Counts
+from reconciler.repair.context import ActionOutcome, Evaluation
+from reconciler.repair.counts import Counts
 
 NOW = datetime(2026, 6, 9, 12, 0, tzinfo=UTC)
 NAME = "orch_" + "0" * 32

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 from reconciler.observability.emf import CombinedMetrics, EmfMetrics
 from reconciler.observability.metrics import METRICS, known_series
-from reconciler.operations.counts import Counts
-from reconciler.operations.scan import Scope
-from reconciler.operations.summary import SweepSummary, record_sweep, set_gauges
+from reconciler.repair.counts import Counts
 from reconciler.settings import load_settings
+from reconciler.sweeping.scan_step import Scope
+from reconciler.sweeping.summary import SweepSummary, record_sweep, set_gauges
 from tests.support.emf import emf_lines, values
 
 TABLES = {

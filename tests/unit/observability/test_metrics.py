@@ -13,9 +13,9 @@ from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.errors import ERROR_KINDS
 from reconciler.observability.exporter import repair_bounds
 from reconciler.observability.metrics import BOUNDED_CODES, EXPORTED, METRICS, QUEUES
-from reconciler.operations.counts import Counts
-from reconciler.operations.summary import SweepSummary, record_sweep
+from reconciler.repair.counts import Counts
 from reconciler.settings import Settings, load_settings
+from reconciler.sweeping.summary import SweepSummary, record_sweep
 from tests.support.metrics import RecordingMetrics
 
 TABLES = ("ORCHESTRATION_TABLE_NAME", "TASK_TABLE_NAME", "TASK_EVENTS_TABLE_NAME")

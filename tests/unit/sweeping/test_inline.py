@@ -10,18 +10,19 @@ from typing import Any
 import pytest
 
 from reconciler.errors import AccessError, UnknownOrchestrationError
-from reconciler.operations.counts import Counts
-from reconciler.operations.evaluate import QUARANTINE_FROM
-from reconciler.operations.reconciler import Reconciler
-from reconciler.operations.scan import SegmentCursor, SegmentResult
-from reconciler.operations.summary import SweepSummary
+from reconciler.repair.counts import Counts
+from reconciler.repair.evaluator import QUARANTINE_FROM
+from reconciler.repair.reconciler import Reconciler
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.sweeping import inline as module
+from reconciler.sweeping import sweeper as sweeper_module
 from reconciler.sweeping.inline import Hooks, SweepProgress, evaluate_inline, run_inline_sweep
+from reconciler.sweeping.scan_step import SegmentCursor, SegmentResult
+from reconciler.sweeping.summary import SweepSummary
 from tests.support.processes import PATIENCE_SECONDS
 from tests.support.world import World
-from tests.unit.operations.test_release import context
-from tests.unit.operations.test_scan import over_after
+from tests.unit.repair.test_releaser import context
+from tests.unit.sweeping.test_scan import over_after
 
 
 def sweep(world: World, **how: Any) -> SweepSummary:
@@ -197,7 +198,7 @@ def test_after_a_mistake_of_the_operator_no_segment_is_begun_any_more(
         assert closing.wait(PATIENCE_SECONDS)
         return SegmentResult(Counts(), None)
 
-    monkeypatch.setattr(Reconciler, "scan_segment", scan)
+    monkeypatch.setattr(sweeper_module, "scan_segment", scan)
     with pytest.raises(AccessError):
         sweep(world, segments=50)
     assert len(begun) <= 1 + given[0], (

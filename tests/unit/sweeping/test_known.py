@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.operations.context import Stuck
-from reconciler.operations.scan import Scope
+from reconciler.repair.context import Stuck
 from reconciler.sweeping.known import KEEP_CLEAN_SECONDS, MAX_PAUSE_SECONDS, Finding, Known
+from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import NEVER
 
 INTERVAL = 60.0

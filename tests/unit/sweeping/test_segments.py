@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.operations.scan import Scope
+from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import (
     LEASE_SECONDS,
     NEVER,

@@ -1,0 +1,209 @@
+"""Wiring: from the settings to a reconciler, its clients included.
+
+Call it once in each process and never before a fork: a client that is used on both sides of one
+breaks.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+
+from reconciler.clock import Clock, utc_now
+from reconciler.domain.diagnosis import Policy
+from reconciler.observability.metrics import NULL_METRICS, Metrics
+from reconciler.repair.context import Pacer, Unpaced
+from reconciler.repair.drafter import Drafter
+from reconciler.repair.evaluator import Evaluator
+from reconciler.repair.invoker import Invoker
+from reconciler.repair.reconciler import Reconciler, withheld_by
+from reconciler.repair.releaser import Releaser
+from reconciler.repair.repairer import Repairer
+from reconciler.repair.reporter import Reporter
+from reconciler.services.guardrail import Guardrail
+from reconciler.services.pipeline import Pipeline
+from reconciler.services.user_groups import UserGroups
+from reconciler.settings import Settings
+from reconciler.stores.budget import BudgetStore
+from reconciler.stores.control import ControlStore
+from reconciler.stores.dynamodb import DynamoDB, count_throttles, translate_transport
+from reconciler.stores.monthly_budget import MonthlyBudgetStore
+from reconciler.stores.orchestrations import OrchestrationStore
+from reconciler.stores.read_pacing import Allowance, PagePacer
+from reconciler.stores.repos import RepoStore
+from reconciler.stores.sweeps import SweepStore
+from reconciler.stores.tasks import TaskStore
+from reconciler.stores.wire import read_plainly
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+_CONNECT_SECONDS, _READ_SECONDS = 3, 10
+_ATTEMPTS = 4
+_ATTEMPTS_ELSEWHERE = 2
+"""Of the guardrail: a release asks it, invokes the pipeline, and has 50 seconds for all of it."""
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Return what a diagnosis depends on."""
+    return Policy(
+        grace=timedelta(seconds=settings.stranded_grace_seconds),
+        claim_timeout=timedelta(seconds=settings.claim_timeout_seconds),
+        start_timeout=timedelta(seconds=settings.task_start_timeout_seconds),
+        long_running=timedelta(seconds=settings.long_running_seconds),
+        # A nudge is answered by a stream within seconds; a sweep later it is known to be in vain.
+        nudge_pause=timedelta(seconds=settings.sweep_interval_seconds),
+        can_invoke=settings.orchestrator_function_arn is not None,
+    )
+
+
+def client_config(attempts: int | None = None) -> Config:
+    """Return the configuration of a client: bounded waits, and retries that stand back."""
+    return Config(
+        connect_timeout=_CONNECT_SECONDS,
+        read_timeout=_READ_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": attempts or _ATTEMPTS},
+        max_pool_connections=16,
+        # DynamoDB checks what it is sent; a second check here is a seventh of a repair's CPU time.
+        parameter_validation=False,
+    )
+
+
+def aws_session() -> boto3.Session:
+    """Return a session as the environment has it.
+
+    boto3 itself reads only ``AWS_DEFAULT_REGION``; every other SDK, and the platform's own
+    functions, go by ``AWS_REGION``.
+
+    Raises:
+        SettingsError: a profile that does not exist.
+    """
+    try:
+        return boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
+    except BotoCoreError as error:
+        raise translate_transport(error) from error
+
+
+def dynamodb_client() -> DynamoDBClient:
+    """Return a plain client, as a person's shell would have one.
+
+    Raises:
+        SettingsError, AccessError: no region or profile, or credentials in part.
+    """
+    try:
+        return aws_session().client("dynamodb", config=client_config())
+    except BotoCoreError as error:
+        raise translate_transport(error) from error
+
+
+def build_reconciler(
+    settings: Settings,
+    *,
+    clock: Clock = utc_now,
+    metrics: Metrics | None = None,
+    session: boto3.Session | None = None,
+    pacer: Pacer | None = None,
+    allowance: Allowance | None = None,
+) -> Reconciler:
+    """Make the clients and put everything together.
+
+    ``allowance``: of read units, where other processes share it.
+
+    Raises:
+        SettingsError: no region, or a profile that does not exist.
+        AccessError: the credentials are set only in part.
+    """
+    counted = metrics if metrics is not None else NULL_METRICS
+    try:
+        session = session or aws_session()
+        client = read_plainly(session.client("dynamodb", config=client_config()))
+        count_throttles(client, counted)
+        dynamodb = DynamoDB(client, counted)
+        config = client_config(_ATTEMPTS_ELSEWHERE)
+        pipeline = guardrail = groups = None
+        if settings.orchestrator_function_arn is not None:
+            # Without a name, each try would start a run of its own.
+            lambda_ = session.client("lambda", config=client_config(1))
+            pipeline = Pipeline(lambda_, settings.orchestrator_function_arn)
+        if settings.guardrail_id is not None and settings.guardrail_version is not None:
+            bedrock = session.client("bedrock-runtime", config=config)
+            guardrail = Guardrail(bedrock, settings.guardrail_id, settings.guardrail_version)
+        if settings.budget_table_name is not None and settings.user_pool_id is not None:
+            cognito = session.client("cognito-idp", config=config)
+            groups = UserGroups(cognito, settings.user_pool_id)
+    except BotoCoreError as error:
+        raise translate_transport(error) from error
+    return assemble(
+        settings,
+        dynamodb,
+        pipeline=pipeline,
+        guardrail=guardrail,
+        groups=groups,
+        clock=clock,
+        metrics=counted,
+        pacer=pacer or Unpaced(),
+        allowance=allowance,
+    )
+
+
+def assemble(
+    settings: Settings,
+    dynamodb: DynamoDB,
+    *,
+    pipeline: Pipeline | None,
+    guardrail: Guardrail | None,
+    groups: UserGroups | None,
+    clock: Clock,
+    metrics: Metrics,
+    pacer: Pacer,
+    allowance: Allowance | None = None,
+) -> Reconciler:
+    """Put the parts together around clients that exist already."""
+    table = settings.orchestration_table_name
+    orchestrations = OrchestrationStore(dynamodb, table)
+    tasks = TaskStore(dynamodb, settings.task_table_name, settings.task_events_table_name)
+    control = ControlStore(dynamodb, table)
+    budget = None
+    if settings.user_concurrency_table_name is not None:
+        cap = settings.max_concurrent_tasks_per_user
+        budget = BudgetStore(dynamodb, table, settings.user_concurrency_table_name, tasks, cap)
+    monthly_budgets = None
+    if settings.budget_table_name is not None and groups is not None:
+        monthly_budgets = MonthlyBudgetStore(dynamodb, settings.budget_table_name, groups)
+    drafter = Drafter(RepoStore(dynamodb, settings.repo_table_name), monthly_budgets, guardrail)
+    policy = policy_of(settings)
+    invoker = Invoker(dynamodb, tasks, pipeline, policy) if pipeline is not None else None
+    releaser = Releaser(dynamodb, orchestrations, tasks, drafter, budget, invoker, pacer)
+    reporter = Reporter(metrics)
+    evaluator = Evaluator(
+        orchestrations=orchestrations,
+        tasks=tasks,
+        releaser=releaser,
+        repairer=Repairer(dynamodb, orchestrations, tasks, releaser),
+        budget=budget,
+        policy=policy,
+        interval=timedelta(seconds=settings.sweep_interval_seconds),
+        settles=settings.settle_mode == "nudge",
+        withhold=partial(withheld_by, settings, control.paused),
+        reporter=reporter,
+        clock=clock,
+    )
+    return Reconciler(
+        settings=settings,
+        orchestrations=orchestrations,
+        tasks=tasks,
+        control=control,
+        sweeps=SweepStore(dynamodb, table),
+        evaluator=evaluator,
+        reporter=reporter,
+        metrics=metrics,
+        policy=policy,
+        clock=clock,
+        read_pacer=PagePacer(settings.scan_read_units_per_second, allowance),
+    )

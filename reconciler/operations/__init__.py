@@ -1,1 +1,0 @@
-"""What is done: sweeps, evaluations and releases, made of pure decisions and thin I/O."""

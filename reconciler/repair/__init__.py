@@ -1,0 +1,1 @@
+"""Repairing: takes an orchestration by its key, reads it again, decides, and writes."""

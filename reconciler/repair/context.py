@@ -1,0 +1,189 @@
+"""What a piece of work is done for, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from reconciler.domain.codes import OrchestrationCode
+from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
+from reconciler.domain.model import Child, Orchestration, Task
+from reconciler.errors import ReconcilerError
+from reconciler.repair.counts import Counts
+
+RELEASED = "released"
+ADOPTED = "adopted"
+ALREADY_RELEASED = "already_released"
+NO_LONGER_DUE = "no_longer_due"
+CLAIM_IN_PROGRESS = "claim_in_progress"
+OVER_BUDGET = "over_budget"
+REFUSED = "refused"
+IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+PAUSED = "paused"
+REPORT_ONLY = "report_only"
+PACED = "paced"
+REINVOKED = "reinvoked"
+QUEUED = "queued"
+DONE = "done"
+LOST_RACE = "lost_race"
+FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a piece of work is done for.
+
+    ``apply``: False plans only, and writes nothing. ``by_hand``: a person asked for it, so no
+    quarantine holds it up.
+    """
+
+    now: datetime
+    sweep_id: str
+    by_hand: bool = False
+    apply: bool = True
+
+
+MOST_PREDECESSORS_AT_ONCE = 98
+"""How many can be read with their child and the meta row in one request."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRequest:
+    """A release to be made elsewhere.
+
+    ``depends_on`` is a hint that saves reading the rest; None where there are so many that all of
+    it is read anyway, and the message would only be large.
+    """
+
+    orchestration_id: str
+    sub_issue_id: str
+    idempotency_key: str
+    depends_on: tuple[str, ...] | None
+    due_since: datetime | None
+    sweep_id: str
+
+
+ReleaseDispatch = Callable[[ReleaseRequest], bool]
+"""Hands a release on; False when there is no room for it now, and a later sweep finds it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseResult:
+    """How a release ended. ``applied`` is False where it was only planned.
+
+    ``row``: the child's row as somebody else left it, where a race was lost to them.
+    ``error``: what failed after the release itself: its pipeline could not be invoked.
+    ``warnings``: what was left out of the task, for the log.
+    """
+
+    outcome: str
+    task_id: str | None = None
+    branch_name: str | None = None
+    detail: str = ""
+    task: Task | None = None
+    applied: bool = True
+    row: Child | None = None
+    warnings: tuple[str, ...] = ()
+    error: ReconcilerError | None = None
+    counts: Counts = field(default_factory=Counts)
+
+
+@dataclass(frozen=True, slots=True)
+class ActionOutcome:
+    """What came of one planned action; ``applied`` is False where it was only planned."""
+
+    verb: str
+    sub_issue_id: str
+    code: str
+    outcome: str
+    applied: bool
+    task_id: str | None = None
+    detail: str = ""
+    stranded_seconds: float | None = None
+    error_kind: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def repaired(self) -> bool:
+        """Whether something was changed, by us, that brings the child on."""
+        return self.applied and self.outcome in {DONE, RELEASED, ADOPTED, REINVOKED}
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """A child, or with ``sub_issue_id`` None an orchestration, that is stuck and not repaired."""
+
+    orchestration_id: str
+    sub_issue_id: str | None
+    code: str
+    reason: str
+    age_seconds: float | None
+    task_id: str | None = None
+
+
+def count_stuck(stuck: Iterable[Stuck]) -> Counts:
+    """Count what is stuck by code, with the age of the oldest of each."""
+    counts: dict[str, int] = {}
+    oldest: dict[str, float] = {}
+    for entry in stuck:
+        counts[entry.code] = counts.get(entry.code, 0) + 1
+        oldest[entry.code] = max(oldest.get(entry.code, 0.0), entry.age_seconds or 0.0)
+    return Counts(stuck=counts, oldest_stuck_seconds=oldest)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """An orchestration as it was found (``found``), what was done, and how it stands now.
+
+    ``mistake``: an error that only an operator can mend, which holds for all orchestrations.
+    """
+
+    orchestration_id: str
+    found: Diagnosis | None
+    now: Diagnosis | None
+    actions: tuple[ActionOutcome, ...]
+    counts: Counts
+    stuck: tuple[Stuck, ...] = ()
+    withheld: str | None = None
+    orchestration: Orchestration | None = None
+    mistake: ReconcilerError | None = None
+
+    @property
+    def code(self) -> OrchestrationCode | None:
+        """The orchestration's code as it stands now; None when it has no rows."""
+        return self.now.code if self.now is not None else None
+
+    @property
+    def children(self) -> tuple[ChildDiagnosis, ...]:
+        """The non-terminal children as they stand now."""
+        return tuple(self.now.children.values()) if self.now is not None else ()
+
+
+class Pacer(Protocol):
+    """Lets releases through at a rate, and one after the other where they share a row."""
+
+    def acquire(self) -> bool:
+        """Wait a little for a turn; False when it would take too long."""
+
+    def lane(self, name: str) -> AbstractContextManager[object]:
+        """Keep others out of the lane for as long as the block lasts; waits a little for them.
+
+        Siblings check the same predecessor, and a user's releases the same reservations: DynamoDB
+        refuses what meets another transaction on a row, and each would be sent several times. A
+        courtesy, on which nothing rests: who has waited for long goes ahead.
+        """
+
+
+class Unpaced:
+    """Lets everything through."""
+
+    def acquire(self) -> bool:
+        """Return True at once."""
+        return True
+
+    def lane(self, _name: str) -> AbstractContextManager[object]:
+        """Keep nobody out: one process releases the children of an orchestration in turn."""
+        return nullcontext()

@@ -1,0 +1,84 @@
+"""Invoking the pipelines of tasks: one run for each task (I7).
+
+A second run would fail the task. Who may invoke it, and when, while its row says SUBMITTED:
+
+    0 s            we create it          only the call that created it
+    grace          no record             whoever finds it: that call died, or the pipeline was down
+    start timeout  a record, or a task   whoever finds it, once: the invocation was lost
+                   that others created
+    1,200 s                              nobody: the platform fails it
+
+The first invocation bears the task's name. Lambda starts one execution under it, so it may be made
+twice, and is recorded once it has been accepted. Every other invocation is recorded before it is
+made, and only one writer succeeds in that. A writer that dies in between leaves a task that nobody
+invokes again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from reconciler.domain.diagnosis import Policy, invocation_due
+from reconciler.domain.model import Task, timestamp
+from reconciler.errors import NameRefusedError
+from reconciler.repair.context import Context
+from reconciler.services.pipeline import Pipeline
+from reconciler.stores.conditions import Action
+from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.tasks import TaskStore
+
+
+@dataclass(frozen=True, slots=True)
+class Invoker:
+    """Invokes pipelines, and records it on their tasks."""
+
+    dynamodb: DynamoDB
+    tasks: TaskStore
+    pipeline: Pipeline
+    policy: Policy
+
+    def due(self, task: Task, now: datetime) -> bool:
+        """Whether a task that others may have invoked may be invoked at ``now``."""
+        return invocation_due(task, self.policy, now)
+
+    def invoke(
+        self, task: Task, context: Context, audit: dict[str, Any] | None = None
+    ) -> Task | None:
+        """Invoke the pipeline of ``task``, which was just created, or was just read and is due.
+
+        ``audit``: metadata of the event to leave, when the invocation is a repair of its own.
+        Returns the task as it stands now; None where it has started, or somebody else invoked it.
+
+        Raises:
+            PipelineUnavailableError: it was not accepted, or nobody knows whether it was.
+        """
+        invoked = replace(task, invoked_at=timestamp(context.now))
+        if task.unrecorded and self._invoke_by_name(task.task_id):
+            self._record(self.tasks.set_invoked(task.task_id, context.now), context, audit)
+            return invoked
+        last = self.tasks.set_last_invocation(task.task_id, context.now)
+        if not self._record(last, context, audit):
+            return None
+        if not self._invoke_by_name(task.task_id):
+            if task.invoked_at is not None:
+                msg = f"its pipeline takes no names, and may run task {task.task_id} already"
+                raise NameRefusedError(msg)
+            self.pipeline.invoke(task.task_id, named=False)
+        return replace(invoked, invoke_count=1)
+
+    def _invoke_by_name(self, task_id: str) -> bool:
+        try:
+            self.pipeline.invoke(task_id)
+        except NameRefusedError:
+            return False
+        return True
+
+    def _record(self, action: Action, context: Context, audit: dict[str, Any] | None) -> bool:
+        """Write a record, with its event where there is one; False: its condition is lost."""
+        if audit is None:
+            return self.dynamodb.write("update_item", **action["Update"]) is None
+        task_id = action["Update"]["Key"]["task_id"]["S"]
+        event = self.tasks.event(task_id, "orchestration_recovered", audit, context.now)
+        return self.dynamodb.transact([action, event]) is None

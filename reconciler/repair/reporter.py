@@ -1,0 +1,89 @@
+"""What is said of what was done: log lines by the contract's names, and metrics."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import structlog
+
+from reconciler.errors import ReconcilerError
+from reconciler.observability.metrics import Metrics
+from reconciler.repair import context as to
+from reconciler.repair.context import ActionOutcome, Context, Evaluation, Stuck
+
+log = structlog.get_logger("reconciler")
+
+
+@dataclass(frozen=True, slots=True)
+class Reporter:
+    """Logs and counts; decides nothing."""
+
+    metrics: Metrics
+
+    def evaluated(self, evaluation: Evaluation, context: Context) -> None:
+        """Say what was repaired in an orchestration, and what is stuck in it."""
+        for action in evaluation.actions:
+            self.acted(evaluation.orchestration_id, action, context)
+        for entry in evaluation.stuck:
+            self.stuck(entry, context)
+        before, now = evaluation.found, evaluation.now
+        changed = any(action.repaired for action in evaluation.actions)
+        if changed and now is not None and before is not None and not now.children:
+            log.info(
+                "orch.complete",
+                orchestration_id=evaluation.orchestration_id,
+                code=now.code.value,
+                sweep_id=context.sweep_id,
+            )
+
+    def acted(self, orchestration_id: str, action: ActionOutcome, context: Context) -> None:
+        """Say what came of one action."""
+        release = action.verb == "release"
+        if release and action.outcome != to.QUEUED:
+            self.metrics.increment("reconciler_releases_total", outcome=action.outcome)
+        if action.error_kind is not None:
+            self.metrics.increment("reconciler_errors_total", kind=action.error_kind)
+        fields = {
+            "orchestration_id": orchestration_id,
+            "sub_issue_id": action.sub_issue_id,
+            "code": action.code,
+            "action": action.verb,
+            "outcome": action.outcome,
+            "task_id": action.task_id,
+            "stranded_seconds": action.stranded_seconds,
+            "sweep_id": context.sweep_id,
+        }
+        if action.detail:
+            fields["detail"] = action.detail
+        if action.repaired:
+            self.metrics.increment("reconciler_recoveries_total", code=action.code)
+            if action.stranded_seconds is not None:
+                self.metrics.observe("reconciler_recovery_latency_seconds", action.stranded_seconds)
+            if action.outcome == to.RELEASED:
+                warnings = {"warnings": list(action.warnings)} if action.warnings else {}
+                log.info("orch.child.released", **fields, **warnings)
+            log.info("orch.sweep.recovered", **fields)
+        elif action.outcome == to.FAILED or (action.outcome == to.REFUSED and action.applied):
+            log.warning("orch.child.release_failed", **fields, error_kind=action.error_kind)
+
+    def stuck(self, entry: Stuck, context: Context) -> None:
+        """Say what is stuck and not repaired: once in each sweep."""
+        log.warning("orch.sweep.stuck", **asdict(entry), sweep_id=context.sweep_id)
+
+    def recoveries_unread(self, error: ReconcilerError, sweep_id: str) -> None:
+        """Say that nobody could look for recoveries that were lost."""
+        self.metrics.increment("reconciler_errors_total", kind=error.kind)
+        log.warning(
+            "orch.recoveries.unread", error_kind=error.kind, detail=str(error), sweep_id=sweep_id
+        )
+
+    def failed(self, orchestration_id: str, error: ReconcilerError, context: Context) -> None:
+        """Say that an orchestration could not be evaluated."""
+        self.metrics.increment("reconciler_errors_total", kind=error.kind)
+        log.warning(
+            "orch.sweep.failed",
+            orchestration_id=orchestration_id,
+            error_kind=error.kind,
+            detail=str(error),
+            sweep_id=context.sweep_id,
+        )

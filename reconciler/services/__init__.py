@@ -1,0 +1,1 @@
+"""What else a release asks: the guardrail, Cognito, and the pipeline that it invokes."""

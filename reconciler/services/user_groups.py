@@ -1,0 +1,82 @@
+"""Cognito: the groups that a user is in. The platform takes each for a team."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from reconciler.errors import BudgetUnavailableError
+from reconciler.services.breaker import Breaker
+
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
+
+MAX_TEAMS = 98
+"""The platform's limit: it reads no more budgets than those of so many teams."""
+
+_PAGE_SIZE = 60
+_ABOUT_THIS_USER = frozenset({"UserNotFoundException", "InvalidParameterException"})
+
+
+class UserGroups:
+    """The groups of a user pool (``AdminListGroupsForUser``)."""
+
+    def __init__(
+        self,
+        client: BaseClient,
+        user_pool_id: str,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client: Any = client
+        self._user_pool_id = user_pool_id
+        self._breaker = Breaker(monotonic)
+
+    def of(self, user_id: str) -> tuple[str, ...]:
+        """Return the distinct names of a user's groups, sorted.
+
+        A user whom the pool does not know may be in any team whose budget is exhausted, so that
+        is an error and not an empty list.
+
+        Raises:
+            BudgetUnavailableError: Cognito does not answer, or did not a moment ago; it does not
+                know the user; or the user is in more than ``MAX_TEAMS`` groups.
+        """
+        names: set[str] = set()
+        for page in self._pages(user_id):
+            names.update(group["GroupName"] for group in page.get("Groups", ()))
+            if len(names) > MAX_TEAMS:
+                msg = f"user {user_id} is in more than {MAX_TEAMS} groups"
+                raise BudgetUnavailableError(msg)
+        return tuple(sorted(names))
+
+    def _pages(self, user_id: str) -> Iterator[dict[str, Any]]:
+        request = {
+            "UserPoolId": self._user_pool_id,
+            "Username": user_id,
+            "Limit": _PAGE_SIZE,
+        }
+        while True:
+            page = self._ask(request)
+            yield page
+            if not page.get("NextToken"):
+                return
+            request["NextToken"] = page["NextToken"]
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self._breaker.is_open:
+            raise BudgetUnavailableError("Cognito did not answer a moment ago")
+        try:
+            answer: dict[str, Any] = self._client.admin_list_groups_for_user(**request)
+        except (ClientError, BotoCoreError) as error:
+            msg = f"the groups of user {request['Username']} cannot be read from Cognito: {error}"
+            if not _about_this_user(error):
+                self._breaker.open()
+            raise BudgetUnavailableError(msg) from error
+        return answer
+
+
+def _about_this_user(error: ClientError | BotoCoreError) -> bool:
+    return isinstance(error, ClientError) and error.response["Error"]["Code"] in _ABOUT_THIS_USER

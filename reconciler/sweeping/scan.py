@@ -1,0 +1,74 @@
+"""Scanning one step of a segment: of the whole table, or of an index of what is active."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from reconciler.errors import ReconcilerError, SettingsError
+from reconciler.repair.reconciler import Reconciler
+from reconciler.repair.repair_pass import RECOVERY_HORIZON
+from reconciler.sweeping.index_scan import IndexScan
+from reconciler.sweeping.scan_step import (
+    Nominate,
+    Parts,
+    Scope,
+    SegmentCursor,
+    SegmentResult,
+    SegmentScan,
+    Step,
+)
+
+
+def scan_segment(
+    reconciler: Reconciler,
+    cursor: SegmentCursor,
+    scope: Scope = Scope.TABLE,
+    *,
+    out_of_time: Callable[[], bool],
+    nominate: Nominate,
+    watched: Mapping[str, str] | None = None,
+) -> SegmentResult:
+    """Read one step of a segment and nominate what is suspicious.
+
+    ``watched``: orchestration → a fingerprint; also nominated where its rows differ from that.
+
+    Raises:
+        SettingsError: it should read an index, and the settings name none.
+        TemporaryError, PermanentError: the table cannot be read.
+    """
+    scan: Step
+    parts = Parts(
+        reconciler.orchestrations,
+        reconciler.tasks,
+        reconciler.policy,
+        reconciler.clock,
+        reconciler.read_pacer,
+        watched or {},
+    )
+    index = reconciler.settings.active_index_name
+    if scope is Scope.TABLE:
+        scan = SegmentScan(parts)
+    elif index is not None:
+        scan = IndexScan(parts, index=index, control=reconciler.control)
+    else:
+        raise SettingsError("ACTIVE_INDEX_NAME is not set here, but is where this was sent")
+    if cursor.segment == 0 and cursor.step == 0 and (index is None or scope is Scope.ACTIVE):
+        _nominate_recoveries(reconciler, nominate, cursor.sweep_id)
+    return scan.run(cursor, out_of_time, nominate)
+
+
+def _nominate_recoveries(reconciler: Reconciler, nominate: Nominate, sweep_id: str) -> None:
+    """Nominate what an iteration has mended lately; no row tells whether it was recovered.
+
+    Asked by the first sweep in each ``FULL_SCAN_INTERVAL_SECONDS``.
+    """
+    now = reconciler.clock()
+    settings = reconciler.settings
+    if now.timestamp() % settings.full_scan_interval_seconds >= settings.sweep_interval_seconds:
+        return
+    try:
+        for name in reconciler.tasks.orchestrations_iterated(now - RECOVERY_HORIZON):
+            nominate(name, None)
+    except ReconcilerError as error:
+        # The rest of the sweep does not need it; the next rotation looks as far back.
+        reconciler.reporter.recoveries_unread(error, sweep_id)

@@ -1,0 +1,303 @@
+"""A step through a part of the table: reads it, cheaply, and nominates.
+
+An orchestration's rows stand together in what is read, but a page, a step or a segment boundary may
+cut through them. Rows are carried from page to page; a step ends at the last orchestration that was
+read whole, and its continuation begins there. Tasks of running children are read 100 at a time
+over all orchestrations, so a sweep in which nothing is wrong costs its pages and those reads.
+
+``SegmentScan`` reads all of a segment; ``reconciler.sweeping.index_scan`` what is active.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from reconciler.clock import Clock
+from reconciler.domain.diagnosis import Policy
+from reconciler.domain.model import Item, Orchestration, Task
+from reconciler.domain.nomination import plainly_settled, running_tasks, suspicious
+from reconciler.domain.rows import parse_orchestration
+from reconciler.errors import DEFECTS, ThrottledError
+from reconciler.repair.counts import Counts
+from reconciler.stores import control
+from reconciler.stores.dynamodb import Consumed, measured
+from reconciler.stores.orchestrations import OrchestrationStore, Page
+from reconciler.stores.read_pacing import PagePacer
+from reconciler.stores.tasks import TaskStore
+from reconciler.sweeping.batches import Batches
+
+Nominate = Callable[[str, str | None], None]
+"""Is given each orchestration that should be evaluated: its id, and a fingerprint of its rows as
+the scan saw them (None where it did not see them all)."""
+
+
+class Scope(StrEnum):
+    """What a scan covers: all that is active, by an index, or the whole table."""
+
+    ACTIVE = "active"
+    TABLE = "table"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentCursor:
+    """Where in a segment a step begins; JSON-able by ``dataclasses.asdict``.
+
+    ``start_key``: orchestration and sub-issue id of the row before the first one to read.
+    """
+
+    sweep_id: str
+    segment: int
+    total: int
+    step: int = 0
+    start_key: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentResult:
+    """What a step read; ``next`` is where the rest begins, None when the segment is read.
+
+    ``paused_since``: the time on the pause switch, where the step came by it.
+    """
+
+    counts: Counts
+    next: SegmentCursor | None
+    paused_since: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a step reads and judges with."""
+
+    orchestrations: OrchestrationStore
+    tasks: TaskStore
+    policy: Policy
+    clock: Clock
+    pacer: PagePacer
+    watched: Mapping[str, str] = field(default_factory=dict)
+    """Orchestrations that are nominated whenever their rows are not those of this fingerprint."""
+
+
+class Step(ABC):
+    """One step: pages, carried rows, tasks, and what casts suspicion. How it reads is left open."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._orchestrations = parts.orchestrations
+        self._tasks = parts.tasks
+        self._policy = parts.policy
+        self._clock = parts.clock
+        self._pacer = parts.pacer
+        self._watched = parts.watched
+        self._counts = Counts()
+        self._rows: list[Item] = []
+        self._seen = 0
+        self._scanned = 0
+        self._until_tasks = Batches(self._read_tasks, self._judge)
+        self._broken: list[str] = []
+        self._paused_since: str | None = None
+        self._nominate: Nominate = lambda *_: None
+
+    # -- how it reads
+
+    @abstractmethod
+    def _next_page(
+        self, cursor: SegmentCursor, start: dict[str, Any] | None, limit: int | None
+    ) -> Page:
+        """Read one page behind ``start``."""
+
+    @abstractmethod
+    def _understood(self, name: str, rows: Sequence[Item]) -> Orchestration | None:
+        """Return an orchestration, whose rows these are; None if there is nothing to look at."""
+
+    def _look_at(self, orchestration: Orchestration) -> None:
+        """Judge an orchestration, when what that takes has been read."""
+        self._until_tasks.add(orchestration, running_tasks(orchestration))
+
+    def _may_end(self) -> bool:
+        """Whether the next step would begin further on than this one did."""
+        return True
+
+    def _unread(self) -> None:
+        """Read what else is waited for before tasks are, if anything; a step is at its end."""
+        return
+
+    def _passed_by(self, start: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return where a step goes on that saw the end of no orchestration."""
+        if self._rows:
+            # A single one fills the whole step; its later part is nominated for its own gap.
+            self._nominate(self._rows[0]["orchestration_id"]["S"], None)
+            self._scanned += 1
+        return start
+
+    # -- pages
+
+    def run(
+        self, cursor: SegmentCursor, out_of_time: Callable[[], bool], nominate: Nominate
+    ) -> SegmentResult:
+        """Read pages until the segment ends or ``out_of_time`` says so after one.
+
+        Raises:
+            TemporaryError, PermanentError: the table cannot be read; nothing is lost, since the
+                step can be done again from its cursor.
+        """
+        self._nominate = nominate
+        start = _typed(cursor.start_key)
+        resume: dict[str, Any] | None = None
+
+        def over() -> bool:
+            return self._may_end() and out_of_time()
+
+        while True:
+            page = self._page(cursor, start, over, out_of_time)
+            if page is None:
+                # Held up until the step's time was over: go on from here in the next one.
+                return self._handed_on(cursor, resume, start)
+            for row in page.items:
+                if self._rows and row["orchestration_id"] != self._rows[-1]["orchestration_id"]:
+                    resume = key_of(self._rows[-1])
+                    self._finish()
+                self._rows.append(row)
+            if page.last:
+                self._finish()
+                self._judge_all()
+                return SegmentResult(self._total(), None, self._paused_since)
+            start = page.next_key or start
+            if over():
+                return self._handed_on(cursor, resume, start)
+
+    def _page(
+        self,
+        cursor: SegmentCursor,
+        start: dict[str, Any] | None,
+        over: Callable[[], bool],
+        out_of_time: Callable[[], bool],
+    ) -> Page | None:
+        """Read the next page; None when the step is over before it could be read."""
+        while True:
+            turn = self._pacer.wait(over)
+            if turn is None:
+                return None
+            try:
+                with measured() as consumed:
+                    page = self._next_page(cursor, start, turn.limit)
+            except ThrottledError:
+                self._pacer.throttled(turn)
+                if not out_of_time():
+                    continue
+                if self._seen == 0:
+                    raise
+                return None
+            finally:
+                self._counts = self._counts.with_consumed(consumed)
+            self._pacer.read(turn, page.read_units, page.rows, strained=page.retries > 0)
+            self._seen += len(page.items)
+            return page
+
+    def _handed_on(
+        self,
+        cursor: SegmentCursor,
+        resume: dict[str, Any] | None,
+        start: dict[str, Any] | None,
+    ) -> SegmentResult:
+        """End a step between two orchestrations, if it saw the end of any."""
+        if resume is not None:
+            # What was read of the next one is read again, and counted then.
+            self._seen -= len(self._rows)
+            start = resume
+        else:
+            start = self._passed_by(start)
+        self._rows = []
+        self._judge_all()
+        following = SegmentCursor(
+            cursor.sweep_id, cursor.segment, cursor.total, cursor.step + 1, _plain(start)
+        )
+        return SegmentResult(self._total(), following, self._paused_since)
+
+    def _total(self) -> Counts:
+        return self._counts + Counts(rows_scanned=self._seen, orchestrations_scanned=self._scanned)
+
+    # -- judging
+
+    def _finish(self) -> None:
+        rows, self._rows = self._rows, []
+        if not rows:
+            return
+        name = rows[0]["orchestration_id"]["S"]
+        try:
+            orchestration = self._understood(name, rows)
+        except DEFECTS:
+            # Where our code fails on one, the authority fails on it alone, and says why.
+            self._broken.append(name)
+            self._scanned += 1
+            return
+        if orchestration is None:
+            if name in self._watched:
+                self._nominate(name, None)
+            return
+        self._scanned += 1
+        if name in self._watched and self._watched[name] != self._fingerprint(orchestration):
+            self._nominate(name, self._fingerprint(orchestration))
+        else:
+            self._look_at(orchestration)
+
+    def _fingerprint(self, orchestration: Orchestration) -> str:
+        """Return what changes when its rows do, as far as this scan sees them."""
+        return orchestration.fingerprint
+
+    def _judge_all(self) -> None:
+        self._unread()
+        self._until_tasks.finish()
+        for name in self._broken:
+            self._nominate(name, None)
+
+    def _read_tasks(self, task_ids: Sequence[str]) -> Mapping[str, Task | None]:
+        with measured() as consumed:
+            found = self._tasks.read(task_ids, consistent=False)
+        self._spent(consumed)
+        return found
+
+    def _spent(self, consumed: Consumed) -> None:
+        self._counts = self._counts.with_consumed(consumed)
+        self._pacer.spend(consumed.read_units)
+
+    def _judge(self, orchestration: Orchestration, tasks: Mapping[str, Task | None]) -> None:
+        try:
+            nominated = suspicious(orchestration, tasks, self._policy, self._clock())
+        except DEFECTS:
+            nominated = True
+        if nominated:
+            self._nominate(orchestration.orchestration_id, self._fingerprint(orchestration))
+
+
+class SegmentScan(Step):
+    """A step through one segment of a scan of the whole table."""
+
+    def _next_page(
+        self, cursor: SegmentCursor, start: dict[str, Any] | None, limit: int | None
+    ) -> Page:
+        return self._orchestrations.scan_page(cursor.segment, cursor.total, start, limit=limit)
+
+    def _understood(self, name: str, rows: Sequence[Item]) -> Orchestration | None:
+        if name == control.PARTITION:
+            self._paused_since = control.paused_since(rows)
+            return None
+        if plainly_settled(rows):
+            self._scanned += 1
+            return None
+        return parse_orchestration(name, rows)
+
+
+def key_of(row: Item) -> dict[str, Any]:
+    """Return a row's key, as DynamoDB takes it."""
+    return {name: row[name] for name in ("orchestration_id", "sub_issue_id")}
+
+
+def _typed(key: dict[str, str] | None) -> dict[str, Any] | None:
+    return None if key is None else {name: {"S": value} for name, value in key.items()}
+
+
+def _plain(key: dict[str, Any] | None) -> dict[str, str] | None:
+    return None if key is None else {name: value["S"] for name, value in key.items()}

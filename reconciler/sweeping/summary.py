@@ -1,0 +1,125 @@
+"""A sweep's summary: one object, the same from Celery and from ``sweep --inline``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from reconciler.domain.codes import BENIGN, STUCK_CODES
+from reconciler.domain.model import moment
+from reconciler.observability.metrics import MODES, Metrics
+from reconciler.repair.counts import INTEGERS, Counts
+from reconciler.sweeping.scan_step import Scope
+
+log = structlog.get_logger("reconciler")
+
+TOTAL_FAILURE = "RECONCILER_TOTAL_FAILURE"
+PARTIAL_FAILURE = "RECONCILER_PARTIAL_FAILURE"
+_BENIGN = frozenset(code.value for code in BENIGN)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepSummary:
+    """What a sweep came to.
+
+    ``complete``: every segment that it owed was read to its end (I6), and what was nominated there
+    was evaluated.
+    ``counts.stuck``: all that was known to be stuck when it ended.
+    ``paused_since``: the time on the pause switch, as the scan came by it; None: no pause.
+    """
+
+    sweep_id: str
+    mode: str
+    complete: bool
+    segments: int
+    duration_seconds: float
+    counts: Counts = field(default_factory=Counts)
+    paused_since: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values; a report adds what a repair would do."""
+        counts = self.counts
+        summary: dict[str, Any] = {
+            "sweep_id": self.sweep_id,
+            "mode": self.mode,
+            "complete": self.complete,
+            "segments": self.segments,
+            **{name: getattr(counts, name) for name in INTEGERS},
+            "duration_seconds": round(self.duration_seconds, 3),
+            "stuck": dict(sorted(counts.stuck.items())),
+            "consumed": {
+                "read_units": round(counts.read_units, 1),
+                "write_units": round(counts.write_units, 1),
+                "requests": counts.requests,
+            },
+        }
+        if self.mode != "repair":
+            summary["planned"] = dict(sorted(counts.planned.items()))
+        return summary
+
+    @property
+    def alarming(self) -> bool:
+        """Whether a person should look: something is stuck, failed, or was not looked at."""
+        stuck = any(count for code, count in self.counts.stuck.items() if code not in _BENIGN)
+        return stuck or not self.complete or self.counts.errors > 0
+
+    @property
+    def outcome(self) -> str:
+        """The label of ``reconciler_sweeps_total``."""
+        return "complete" if self.complete else "incomplete"
+
+
+def record_sweep(summary: SweepSummary, metrics: Metrics, repair_mode: str | None) -> None:
+    """Log a finished sweep, and set the metrics that are about whole sweeps.
+
+    ``repair_mode``: the setting; None for a report that a person asked for where others repair. It
+    says nothing about the mode of those.
+    """
+    counts = summary.counts
+    metrics.increment("reconciler_sweeps_total", outcome=summary.outcome)
+    metrics.observe("reconciler_sweep_duration_seconds", summary.duration_seconds)
+    metrics.increment("reconciler_rows_scanned_total", counts.rows_scanned)
+    if summary.complete and repair_mode is not None:
+        # A sweep that is not complete may not have come by the pause switch.
+        _set_mode(summary.paused_since, metrics, repair_mode)
+    facts = summary.to_json()
+    if counts.errors and not counts.repairs:
+        metrics.increment("reconciler_sweep_failures_total", extent="total")
+        log.error("orch.sweep.completed", error_id=TOTAL_FAILURE, **facts)
+    elif counts.errors or not summary.complete:
+        metrics.increment("reconciler_sweep_failures_total", extent="partial")
+        log.warning("orch.sweep.completed", error_id=PARTIAL_FAILURE, **facts)
+    else:
+        log.info("orch.sweep.completed", **facts)
+
+
+def set_gauges(metrics: Metrics, covered_as_of: Mapping[Scope, float], counts: Counts) -> None:
+    """Set the gauges of coverage (epoch seconds), where it has moved, and of all that is stuck.
+
+    An alarm that cannot compute an age goes by whether coverage is still told.
+    """
+    for scope, as_of in covered_as_of.items():
+        metrics.set_gauge(
+            "reconciler_covered_as_of_timestamp_seconds", round(as_of, 3), scope=scope.value
+        )
+    attention = sum(n for code, n in counts.stuck.items() if code not in _BENIGN)
+    metrics.set_gauge("reconciler_stuck_work", attention)
+    for code in STUCK_CODES:
+        stuck = counts.stuck.get(code, 0)
+        oldest = counts.oldest_stuck_seconds.get(code, 0.0)
+        metrics.set_gauge("reconciler_stuck_children", stuck, code=code)
+        metrics.set_gauge("reconciler_oldest_stuck_seconds", oldest, code=code)
+
+
+def _set_mode(paused_since: str | None, metrics: Metrics, repair_mode: str) -> None:
+    mode, since = repair_mode, 0.0
+    if paused_since is not None:
+        found = moment(paused_since)
+        # One whose time is unreadable has lasted too long already.
+        mode, since = "paused", found.timestamp() if found is not None else 1.0
+    metrics.set_gauge("reconciler_paused_since_timestamp_seconds", since)
+    for name in MODES:
+        metrics.set_gauge("reconciler_mode", float(name == mode), mode=name)

@@ -1,0 +1,46 @@
+"""What is read off an evaluation: how it stands now, and not as it was found."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler.domain.codes import Code, OrchestrationCode
+from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
+from reconciler.repair.context import ActionOutcome, Evaluation, Stuck, count_stuck
+from reconciler.repair.counts import Counts
+
+SETTLED = Diagnosis("orch_1", OrchestrationCode.SETTLED, "", None, {})
+CHILD = ChildDiagnosis("a", Code.RUNNING, "its task is RUNNING")
+RUNNING = Diagnosis("orch_1", OrchestrationCode.IN_PROGRESS, "", None, {"a": CHILD})
+
+
+def test_an_evaluation_has_the_code_and_the_children_that_stand_there_now() -> None:
+    evaluation = Evaluation("orch_1", SETTLED, RUNNING, (), Counts())
+    assert (evaluation.code, evaluation.children) == (OrchestrationCode.IN_PROGRESS, (CHILD,))
+
+
+def test_where_no_diagnosis_could_be_had_there_is_neither() -> None:
+    evaluation = Evaluation("orch_1", SETTLED, None, (), Counts())
+    assert (evaluation.code, evaluation.children) == (None, ())
+
+
+@pytest.mark.parametrize("outcome", ["done", "released", "adopted", "reinvoked"])
+def test_a_repair_is_what_we_changed_and_not_what_we_would(outcome: str) -> None:
+    repaired = [
+        ActionOutcome("release", "a", "lost_release", outcome, applied).repaired
+        for applied in (True, False)
+    ]
+    assert repaired == [True, False]
+
+
+@pytest.mark.parametrize("outcome", ["lost_race", "queued", "refused", "failed", "over_budget"])
+def test_what_brings_no_child_on_is_no_repair(outcome: str) -> None:
+    assert not ActionOutcome("release", "a", "lost_release", outcome, applied=True).repaired
+
+
+def test_of_what_is_stuck_the_oldest_counts() -> None:
+    ages = [("a", 5.0), ("a", 7.0), ("a", 6.0), ("b", None), ("c", 0.25)]
+    stuck = [Stuck("o", "x", code, "", age) for code, age in ages]
+    assert count_stuck(stuck) == Counts(
+        stuck={"a": 3, "b": 1, "c": 1}, oldest_stuck_seconds={"a": 7.0, "b": 0.0, "c": 0.25}
+    )

@@ -1,0 +1,66 @@
+"""Counts add up over pages, hosts and versions; of ages, the oldest counts."""
+
+from __future__ import annotations
+
+import json
+
+from reconciler.repair.counts import INTEGERS, REPAIRS, Counts
+from reconciler.stores.dynamodb import Consumed
+
+
+def test_nothing_was_counted_yet() -> None:
+    assert Counts().flatten() == {}
+    assert {getattr(Counts(), name) for name in INTEGERS} == {0}
+    assert (Counts().read_units, Counts().write_units, Counts().requests) == (0.0, 0.0, 0)
+
+
+def test_everything_adds_up_and_of_ages_the_oldest_counts() -> None:
+    ones = dict.fromkeys(INTEGERS, 1)
+    left = Counts(
+        **ones,
+        stuck={"a": 1, "b": 2},
+        oldest_stuck_seconds={"a": 5.0, "b": 7.0},
+        planned={"released": 1},
+        read_units=0.5,
+        write_units=1.5,
+        requests=2,
+    )
+    right = Counts(
+        **dict.fromkeys(INTEGERS, 2),
+        stuck={"b": 3, "c": 4},
+        oldest_stuck_seconds={"b": 6.0, "c": 0.25},
+        planned={"released": 2, "skipped": 1},
+        read_units=1.0,
+        write_units=2.0,
+        requests=3,
+    )
+    assert left + right == Counts(
+        **dict.fromkeys(INTEGERS, 3),
+        stuck={"a": 1, "b": 5, "c": 4},
+        oldest_stuck_seconds={"a": 5.0, "b": 7.0, "c": 0.25},
+        planned={"released": 3, "skipped": 1},
+        read_units=1.5,
+        write_units=3.5,
+        requests=5,
+    )
+
+
+def test_what_was_consumed_is_added() -> None:
+    counts = Counts(released=1, requests=1).with_consumed(Consumed(1.5, 2.5, 3))
+    assert counts == Counts(released=1, read_units=1.5, write_units=2.5, requests=4)
+
+
+def test_repairs_are_what_changed_something() -> None:
+    assert REPAIRS == (
+        "released", "adopted", "advanced", "skipped", "claims_reset", "refused", "reinvoked",
+        "nudged",
+    )  # fmt: skip
+    numbered = {name: 10**place for place, name in enumerate(INTEGERS)}
+    assert Counts(**numbered).repairs == sum(numbered[name] for name in REPAIRS)
+
+
+def test_flat_counts_are_read_back_ignoring_later_names() -> None:
+    counts = Counts(released=2, planned={"skipped": 3}, read_units=0.5, requests=4)
+    flat = json.loads(json.dumps(counts.flatten()))
+    assert flat == {"released": 2, "planned:skipped": 3, "read_units": 0.5, "requests": 4}
+    assert Counts.from_flat({**flat, "of a later version": 1}) == counts

@@ -1,0 +1,162 @@
+"""One run for each task: who invokes a pipeline, when, and what is recorded before it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from reconciler.domain.model import Task
+from reconciler.errors import NameRefusedError, PipelineUnavailableError
+from reconciler.repair.context import Context
+from reconciler.repair.invoker import Invoker
+from tests.support.pipeline import LambdaClient, invoker_on
+from tests.support.world import World
+
+OURS = {"reconciler_sweep_id": {"S": "sweep:1"}}
+
+
+def invoke(world: World, invoker: Invoker, task: Task) -> Task | None:
+    return invoker.invoke(task, Context(world.clock(), "sweep:2"))
+
+
+def read(world: World, task_id: str) -> Task:
+    found = world.reconciler().tasks.read_all([task_id])[task_id]
+    assert found is not None
+    return found
+
+
+def made(world: World, status: str = "SUBMITTED", **attributes: Any) -> Task:
+    """Return a task of ours, as it is read."""
+    return read(world, world.task("orch_1", "a", status, **{**OURS, **attributes}))
+
+
+def recorded(world: World, task: Task) -> tuple[str | None, int]:
+    stands = read(world, task.task_id)
+    return stands.invoked_at, stands.invoke_count
+
+
+def test_a_first_invocation_bears_the_name(world: World) -> None:
+    client = LambdaClient()
+    task = made(world)
+    first, second = (invoke(world, invoker_on(world, client), task) for _ in range(2))
+    assert first == second == replace(task, invoked_at=world.ago(0))
+    assert recorded(world, task) == (world.ago(0), 0)
+    assert (client.runs, client.asked) == ([task.task_id], 2)
+
+
+def test_a_first_invocation_that_failed_leaves_no_record(world: World) -> None:
+    client = LambdaClient(down=True)
+    task = made(world)
+    with pytest.raises(PipelineUnavailableError, match="TooManyRequestsException: not now"):
+        invoke(world, invoker_on(world, client), task)
+    assert recorded(world, task) == (None, 0)
+
+
+@pytest.mark.parametrize("attributes", [OURS, {}], ids=["ours", "of others"])
+def test_a_repetition_is_recorded_before_it_is_made(
+    world: World, attributes: dict[str, Any]
+) -> None:
+    """So a writer that dies in between leaves a task that nobody invokes again."""
+    if attributes:
+        attributes = {**attributes, "reconciler_invoked_at": {"S": world.ago(900)}}
+    task = read(world, world.task("orch_1", "a", "SUBMITTED", **attributes))
+    with pytest.raises(PipelineUnavailableError):
+        invoke(world, invoker_on(world, LambdaClient(down=True)), task)
+    assert recorded(world, task) == (world.ago(0), 1)
+    client = LambdaClient()
+    assert invoke(world, invoker_on(world, client), task) is None, "as it was read before"
+    assert not invoker_on(world, client).due(read(world, task.task_id), world.clock())
+    assert client.asked == 0
+
+
+def test_of_two_who_repeat_at_once_one_invokes(world: World) -> None:
+    client = LambdaClient()
+    task = read(world, world.task("orch_1", "a", "SUBMITTED"))
+    results = [invoke(world, invoker_on(world, client), task) for _ in range(2)]
+    assert results == [replace(task, invoked_at=world.ago(0), invoke_count=1), None]
+    assert (client.runs, client.asked) == ([task.task_id], 1)
+
+
+@pytest.mark.parametrize("status", ["HYDRATING", "RUNNING", "FAILED"])
+def test_a_task_that_has_started_is_not_invoked_again(world: World, status: str) -> None:
+    task = read(world, world.task("orch_1", "a", "SUBMITTED"))
+    world.finish(task.task_id, status, age=0)
+    client = LambdaClient()
+    assert invoke(world, invoker_on(world, client), task) is None
+    assert (client.asked, recorded(world, task)) == (0, (None, 0))
+
+
+# -- a pipeline that takes no names
+
+
+def test_without_a_name_one_attempt_is_recorded_first(world: World) -> None:
+    client = LambdaClient(durable=False)
+    task = made(world)
+    invoker = invoker_on(world, client)
+    assert invoke(world, invoker, task) == replace(task, invoked_at=world.ago(0), invoke_count=1)
+    assert recorded(world, task) == (world.ago(0), 1)
+    assert invoke(world, invoker_on(world, client), task) is None
+    assert client.runs == [task.task_id]
+
+
+def test_without_a_name_a_crash_leaves_it_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the record and the invocation; later nobody can tell whether it was made."""
+    client = LambdaClient(durable=False)
+    task = made(world)
+    invoker = invoker_on(world, client)
+
+    class GoneError(BaseException):
+        pass
+
+    def dies(_task_id: str, *, named: bool = True) -> None:
+        raise NameRefusedError("no names") if named else GoneError
+
+    monkeypatch.setattr(invoker.pipeline, "invoke", dies)
+    with pytest.raises(GoneError):
+        invoke(world, invoker, task)
+    monkeypatch.undo()
+    assert recorded(world, task) == (world.ago(0), 1)
+    world.clock.forward(10_000)
+    again = invoker_on(world, client)
+    assert not again.due(read(world, task.task_id), world.clock())
+    assert invoke(world, again, task) is None
+    assert client.runs == []
+
+
+def test_without_a_name_a_lost_answer_is_not_repeated(world: World) -> None:
+    client = LambdaClient(durable=False, silent=True)
+    task = made(world)
+    with pytest.raises(PipelineUnavailableError):
+        invoke(world, invoker_on(world, client), task)
+    client.silent = False
+    assert invoke(world, invoker_on(world, client), task) is None
+    assert client.runs == [task.task_id]
+
+
+def test_without_a_name_a_recorded_task_is_left_alone(world: World) -> None:
+    """It was invoked while the pipeline still took names, and may run."""
+    client = LambdaClient(durable=False)
+    task = made(world, reconciler_invoked_at={"S": world.ago(900)})
+    with pytest.raises(NameRefusedError, match="may run task"):
+        invoke(world, invoker_on(world, client), task)
+    assert client.runs == []
+    assert recorded(world, task) == (world.ago(0), 1), "it is only surfaced from now on"
+
+
+def test_a_task_of_others_is_invoked_without_a_name(world: World) -> None:
+    client = LambdaClient(durable=False)
+    task = read(world, world.task("orch_1", "a", "SUBMITTED"))
+    assert invoke(world, invoker_on(world, client), task) is not None
+    assert client.runs == [task.task_id]
+
+
+def test_a_refused_name_is_remembered(world: World) -> None:
+    client = LambdaClient(durable=False)
+    invoker = invoker_on(world, client)
+    tasks = [made(world), made(world)]
+    assert all(invoke(world, invoker, task) for task in tasks)
+    assert (client.runs, client.asked) == ([task.task_id for task in tasks], 3)

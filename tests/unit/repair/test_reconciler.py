@@ -1,0 +1,398 @@
+"""The facade: how many segments, what is withheld, and what comes of a release asked for alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from reconciler.domain.model import LONG_AGO
+from reconciler.errors import (
+    DefectError,
+    ThrottledError,
+    UnknownChildError,
+    UnknownOrchestrationError,
+)
+from reconciler.repair import drafter as drafting
+from reconciler.repair import releaser as release_module
+from reconciler.repair.context import MOST_PREDECESSORS_AT_ONCE, ReleaseResult, Unpaced
+from reconciler.repair.evaluator import Evaluator
+from reconciler.repair.reconciler import Reconciler, due_moment, withheld_by
+from reconciler.stores.control import Pause
+from reconciler.stores.dynamodb import measured
+from reconciler.stores.orchestrations import OrchestrationStore
+from tests.support.world import REPO, USER, World
+from tests.unit.repair.test_releaser import context, whole
+from tests.unit.repair.test_repair_pass import break_on
+
+MIB = 1024 * 1024
+SWEEP: dict[str, Any] = {"sweep_id": "sweep-1"}
+
+
+# -- segments
+
+
+# -- what is withheld
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        ({}, None),
+        ({"repair_mode": "report"}, "REPAIR_MODE is report"),
+        ({"repair_only_repos": frozenset({REPO})}, None),
+        (
+            {"repair_only_repos": frozenset({"other"})},
+            f"repo {REPO} is not among REPAIR_ONLY_REPOS",
+        ),
+        ({"repair_only_users": frozenset({USER})}, None),
+        (
+            {"repair_only_users": frozenset({"other"})},
+            f"user {USER} is not among REPAIR_ONLY_USERS",
+        ),
+    ],
+)
+def test_what_is_withheld_says_by_which_setting(
+    world: World, limits: dict[str, Any], says: str | None
+) -> None:
+    read = whole(world, world.seed({"a": []}))
+    settings = world.settings.model_copy(update=limits)
+    assert withheld_by(settings, lambda: None, read) == says
+    pause = Pause("2026-06-09", "a deployment", "me")
+    paused = "paused since 2026-06-09 by me: a deployment"
+    assert withheld_by(settings, lambda: pause, read) == (says or paused)
+
+
+def test_one_without_a_meta_row_is_of_no_repo_and_no_user(world: World) -> None:
+    read = replace(whole(world, world.seed({"a": []})), meta=None)
+    assert withheld_by(world.settings, lambda: None, read) is None
+    for name in ("repair_only_repos", "repair_only_users"):
+        settings = world.settings.model_copy(update={name: frozenset({"x"})})
+        said = withheld_by(settings, lambda: None, read)
+        assert said == f"{name[12:-1]} None is not among {name.upper()}"
+
+
+# -- since when
+
+
+def test_a_child_has_been_due_since_its_last_predecessor_ended(world: World) -> None:
+    rows = {
+        "a": {"updated_at": {"S": world.ago(600)}},
+        "b": {"updated_at": {"S": world.ago(60)}},
+        "c": {"updated_at": {"S": "yesterday"}},
+    }
+    graph = {"a": [], "b": [], "c": [], "d": ["a", "b", "c", "gone"], "e": ["c", "gone"]}
+    read = whole(world, world.seed(graph, rows=rows, age=1200))
+    due = {key: due_moment(read, child, world.clock()) for key, child in read.children.items()}
+    seeded, ten, one = (world.clock() - timedelta(minutes=minutes) for minutes in (20, 10, 1))
+    assert due == {"a": ten, "b": one, "c": seeded, "d": one, "e": seeded}
+
+
+@pytest.mark.parametrize(
+    ("hint", "stranded"), [(None, 3600.0), (timedelta(minutes=5), 300.0), (LONG_AGO, None)]
+)
+def test_latency_goes_by_what_the_evaluation_knew_and_else_by_the_rows(
+    world: World, hint: Any, stranded: float | None
+) -> None:
+    found = world.seed({"a": []})
+    since = world.clock() - hint if isinstance(hint, timedelta) else hint
+    assert world.reconciler().release(found, "a", **SWEEP, due_since=since).outcome == "released"
+    latencies = world.metrics.observations.get("reconciler_recovery_latency_seconds", [])
+    assert latencies == ([] if stranded is None else [stranded])
+
+
+def test_where_no_time_is_known_no_latency_is_told(world: World) -> None:
+    unknown = {"updated_at": {"NULL": True}}
+    found = world.seed({"a": []}, rows={"a": unknown}, meta=unknown)
+    assert world.reconciler().release(found, "a", **SWEEP).outcome == "released"
+    assert "reconciler_recovery_latency_seconds" not in world.metrics.observations
+
+
+# -- a release by itself
+
+
+class NoTurn(Unpaced):
+    def acquire(self) -> bool:
+        return False
+
+
+def failures(world: World, orchestration_id: str) -> int:
+    attempts = whole(world, orchestration_id).attempts
+    return 0 if attempts is None else attempts.failures
+
+
+@pytest.mark.parametrize(
+    ("error", "report", "held"),
+    [
+        (ValueError("x"), False, 1),
+        (ValueError("x"), True, 0),
+        (ThrottledError("x"), False, 0),
+    ],
+    ids=["a defect", "in a report", "an outage"],
+)
+def test_only_what_fails_by_itself_is_held_against_it(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    held: int,
+    *,
+    report: bool,
+) -> None:
+    found = world.seed({"a": []})
+    break_on(monkeypatch, drafting, "draft_task", error)
+    raised = ThrottledError if isinstance(error, ThrottledError) else DefectError
+    with pytest.raises(raised, match="x"):
+        world.reconciler().release(found, "a", **SWEEP, report=report)
+    assert failures(world, found) == held
+
+
+def test_a_child_or_an_orchestration_that_is_not_there_is_nobodys_failure(world: World) -> None:
+    found = world.seed({"a": []})
+    for hint in (None, (), ("a",)):
+        with pytest.raises(UnknownChildError, match=f"{found} has no child z"):
+            world.reconciler().release(found, "z", depends_on=hint)
+    assert failures(world, found) == 0
+    with pytest.raises(UnknownOrchestrationError, match="no orchestration orch_x exists"):
+        world.reconciler().release("orch_x", "a", depends_on=())
+
+
+@pytest.mark.parametrize(
+    ("how", "paused", "left"),
+    [
+        ({"by_hand": True}, False, 0),
+        ({}, False, 0),
+        (SWEEP, False, 1),
+        ({**SWEEP, "by_hand": True}, False, 0),
+        ({"report": True}, False, 1),
+        ({}, True, 1),
+    ],
+    ids=["by hand", "without a sweep", "of a sweep", "for one by hand", "report", "paused"],
+)
+def test_a_release_that_a_person_makes_forgives_what_failed_before(
+    world: World, how: dict[str, Any], left: int, *, paused: bool
+) -> None:
+    found = world.seed({"a": []}, {"a": "failed"})
+    reconciler = world.reconciler()
+    reconciler.evaluator.hold_against(found, ValueError("x"), context(world))
+    if paused:
+        reconciler.pause("a deployment", "me")
+    reconciler.release(found, "a", **how)
+    assert failures(world, found) == left
+
+
+def test_where_nothing_had_failed_nothing_is_forgiven(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = world.seed({"a": []})
+    monkeypatch.setattr(Evaluator, "forgive", lambda *_: pytest.fail("a write for nothing"))
+    assert world.reconciler().release(found, "a").outcome == "released"
+
+
+@pytest.mark.parametrize(
+    ("how", "sweep_id"), [(SWEEP, "sweep-1"), ({}, "by-hand:")], ids=["of a sweep", "by hand"]
+)
+def test_its_event_says_for_which_sweep_it_was(
+    world: World, how: dict[str, Any], sweep_id: str
+) -> None:
+    found = world.seed({"a": []})
+    world.reconciler().release(found, "a", **how)
+    (event,) = world.events("orchestration_recovered")
+    assert event["metadata"]["M"]["sweep_id"]["S"].startswith(sweep_id)
+
+
+# -- what it counts
+
+
+def test_what_was_released_is_counted_and_what_would_be_is_planned(world: World) -> None:
+    found = world.seed({"a": []})
+    report = world.reconciler().release(found, "a", **SWEEP, report=True)
+    assert (report.counts.released, report.counts.planned) == (0, {"released": 1})
+    with measured() as consumed:
+        done = world.reconciler().release(found, "a", **SWEEP)
+    assert (done.counts.released, done.counts.planned, done.counts.stuck) == (1, {}, {})
+    assert done.counts.requests == consumed.requests > 0
+    again = world.reconciler().release(found, "a", **SWEEP)
+    assert (again.outcome, again.counts.repairs) == ("already_released", 0)
+
+
+@pytest.mark.parametrize(
+    ("how", "stuck"), [(SWEEP, {"lost_release": 1}), ({}, {})], ids=["of a sweep", "by hand"]
+)
+def test_what_was_left_is_stuck_for_its_sweep_and_a_person_sees_it_anyway(
+    world: World, how: dict[str, Any], stuck: dict[str, int]
+) -> None:
+    found = world.seed({"a": []})
+    left = world.reconciler(pacer=NoTurn()).release(found, "a", **how)
+    assert (left.outcome, left.counts.stuck) == ("paced", stuck)
+    world.reconciler().pause("a deployment", "me")
+    paused = world.reconciler().release(found, "a", **how)
+    assert (paused.outcome, paused.applied, paused.counts.stuck) == ("paused", False, stuck)
+    assert paused.detail.endswith("by me: a deployment")
+
+
+def test_one_that_could_not_be_evaluated_is_counted_as_looked_at_and_as_an_error(
+    world: World,
+) -> None:
+    counts = world.reconciler().could_not_check("orch_1", ThrottledError("x"), "sweep-1")
+    assert (counts.orchestrations_evaluated, counts.errors) == (1, 1)
+    assert counts.stuck == {"check_failed": 1}
+
+
+# -- what it leads to
+
+
+def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Take note of the orchestrations that are evaluated."""
+    evaluate = Evaluator.evaluate
+    seen: list[str] = []
+
+    def noted(self: Evaluator, orchestration_id: str, *args: Any, **kwargs: Any) -> Any:
+        seen.append(orchestration_id)
+        return evaluate(self, orchestration_id, *args, **kwargs)
+
+    monkeypatch.setattr(Evaluator, "evaluate", noted)
+    return seen
+
+
+REFUSED = {"a": {"description": {"S": "x" * 10_001}}}
+
+
+def test_dependents_of_a_refused_child_are_skipped_at_once_and_metered_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = world.seed({"a": [], "b": ["a"]}, rows=REFUSED)
+    seen = evaluated(monkeypatch)
+    report = world.reconciler().release(found, "a", **SWEEP, report=True)
+    assert (report.counts.planned, seen) == ({"refused": 1}, [])
+    with measured() as consumed:
+        counts = world.reconciler().release(found, "a", **SWEEP).counts
+    assert (counts.refused, counts.skipped, seen) == (1, 1, [found])
+    assert (counts.read_units, counts.write_units, counts.requests) == (
+        consumed.read_units,
+        consumed.write_units,
+        consumed.requests,
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "released"), [("COMPLETED", 1), ("RUNNING", 0)], ids=["finished", "it still runs"]
+)
+def test_dependents_of_an_adopted_task_are_released_at_once_if_it_has_finished(
+    world: World, monkeypatch: pytest.MonkeyPatch, status: str, released: int
+) -> None:
+    found = world.seed({"a": [], "b": ["a"]})
+    world.task(found, "a", status)
+    seen = evaluated(monkeypatch)
+    result = world.reconciler().release(found, "a", **SWEEP)
+    assert (result.outcome, result.counts.adopted) == ("adopted", 1)
+    assert (result.counts.released, len(seen)) == (released, released)
+
+
+def test_a_release_or_a_task_that_had_finished_before_leads_to_nothing_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = world.seed({"a": [], "b": []}, {"b": "released"}, tasks={"b": "COMPLETED"})
+    seen = evaluated(monkeypatch)
+    outcomes = [world.reconciler().release(found, key, **SWEEP).outcome for key in "ab"]
+    assert (outcomes, seen) == (["released", "already_released"], [])
+
+
+def test_one_whose_rows_go_behind_its_refusal_is_refused_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = world.seed({"a": []}, rows=REFUSED)
+    monkeypatch.setattr(Evaluator, "evaluate", lambda *_, **__: None)
+    assert world.reconciler().release(found, "a", **SWEEP).counts.refused == 1
+
+
+def test_an_invocation_that_is_made_up_for_is_told_as_that(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = world.seed({"a": []})
+    error = ThrottledError("not now")
+    ended = ReleaseResult("reinvoked", "T-1", error=error)
+    monkeypatch.setattr(release_module.Releaser, "release", lambda *_: ended)
+    counts = world.reconciler().release(found, "a", **SWEEP).counts
+    assert (counts.reinvoked, counts.errors) == (1, 1)
+    code = "unstarted_task"
+    assert world.metrics.count("reconciler_recoveries_total", code=code) == 1
+    assert world.metrics.count("reconciler_errors_total", kind="throttled") == 1
+
+
+# -- what it reads
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Take note of how orchestrations are read."""
+    made: list[str] = []
+    for name in ("read", "read_around"):
+        sound = getattr(OrchestrationStore, name)
+
+        def noted(*args: Any, _sound: Any = sound, _name: str = name) -> Any:
+            made.append(_name)
+            return _sound(*args)
+
+        monkeypatch.setattr(OrchestrationStore, name, noted)
+    return made
+
+
+@pytest.mark.parametrize(("count", "around"), [(0, True), (98, True), (99, False)])
+def test_with_a_hint_only_what_the_child_depends_on_is_read(
+    world: World, reads: list[str], count: int, *, around: bool
+) -> None:
+    assert MOST_PREDECESSORS_AT_ONCE == 98
+    before = tuple(f"p{number:02}" for number in range(count))
+    graph = {**{key: [] for key in before}, "j": before}
+    found = world.seed(graph, dict.fromkeys(before, "succeeded"))
+    reads.clear()
+    result = world.reconciler().release(found, "j", **SWEEP, depends_on=before)
+    assert (result.outcome, reads) == ("released", ["read_around" if around else "read"])
+
+
+def test_a_hint_that_is_no_good_any_more_has_all_of_it_read(world: World, reads: list[str]) -> None:
+    found = world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
+    result = world.reconciler().release(found, "b", **SWEEP, depends_on=())
+    assert (result.outcome, reads) == ("released", ["read_around", "read"])
+
+
+def test_what_is_read_around_a_child_without_a_meta_row_is_enough_to_say_so(
+    world: World, reads: list[str]
+) -> None:
+    found = world.seed({"a": []})
+    world.client.delete_item(
+        TableName=world.settings.orchestration_table_name,
+        Key={"orchestration_id": {"S": found}, "sub_issue_id": {"S": "#meta"}},
+    )
+    result = world.reconciler().release(found, "a", **SWEEP, depends_on=())
+    assert (result.outcome, result.detail) == ("no_longer_due", "it has no meta row")
+    assert reads == ["read_around"]
+
+
+# -- one orchestration
+
+
+def test_a_defect_of_ours_is_held_against_the_orchestration_but_in_a_report(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = world.seed({"a": []})
+    break_on(monkeypatch, Evaluator, "evaluate", ValueError("x"))
+    for report, held in ((True, 0), (False, 1)):
+        with pytest.raises(DefectError, match="ValueError: x"):
+            world.reconciler().evaluate(found, report=report)
+        assert failures(world, found) == held
+
+
+def test_an_orchestration_that_is_not_there_is_named(world: World) -> None:
+    with pytest.raises(UnknownOrchestrationError, match="no orchestration orch_x exists"):
+        world.reconciler().evaluate("orch_x")
+
+
+def test_a_pause_is_known_until_it_is_ended(world: World) -> None:
+    reconciler: Reconciler = world.reconciler()
+    assert reconciler.paused() is None
+    assert reconciler.pause("a deployment", "me") == reconciler.paused()
+    reconciler.resume()
+    assert reconciler.paused() is None

@@ -1,0 +1,416 @@
+"""One release, named for how it ends; each reason why there is none, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from botocore.exceptions import ReadTimeoutError
+
+from reconciler.domain.model import LONG_AGO, Orchestration
+from reconciler.errors import PipelineUnavailableError, StoreUnavailableError
+from reconciler.repair import releaser as release_module
+from reconciler.repair.context import Context, ReleaseResult, Unpaced
+from reconciler.repair.releaser import Releaser, known, stranded_seconds
+from reconciler.stores.budget import HeldSlots
+from reconciler.stores.dynamodb import Cancelled, Reason
+from tests.support.pipeline import LambdaClient, invoker_on
+from tests.support.strategies import NOW
+from tests.support.world import USER, World
+
+MakeWorld = Callable[..., World]
+
+
+class NoTurn(Unpaced):
+    def acquire(self) -> bool:
+        return False
+
+
+def releaser(world: World, *, pipeline: LambdaClient | None = None, **parts: Any) -> Releaser:
+    if pipeline is not None:
+        parts["invoker"] = invoker_on(world, pipeline)
+    return replace(world.reconciler().evaluator.releaser, **parts)
+
+
+def whole(world: World, orchestration_id: str) -> Orchestration:
+    found = world.reconciler().orchestrations.read(orchestration_id)
+    assert found is not None
+    return found
+
+
+def context(world: World, *, apply: bool = True) -> Context:
+    return Context(world.clock(), "sweep-1", apply=apply)
+
+
+def release(
+    world: World,
+    orchestration_id: str,
+    key: str = "b",
+    *,
+    apply: bool = True,
+    held: HeldSlots | None = None,
+    **parts: Any,
+) -> ReleaseResult:
+    """Release a child as it is read now."""
+    read = whole(world, orchestration_id)
+    since = world.clock() - timedelta(hours=1)
+    given = context(world, apply=apply)
+    return releaser(world, **parts).release(
+        read, read.children[key], since, "lost_release", given, held
+    )
+
+
+def test_a_time_that_is_not_known_is_not_written() -> None:
+    assert [known(None), known(LONG_AGO), known(NOW)] == [None, None, "2026-06-09T12:00:00.000Z"]
+
+
+def test_nothing_is_due_for_less_than_no_time() -> None:
+    ages = [stranded_seconds(NOW - timedelta(seconds=s), NOW) for s in (90, 0.5, 0, -5)]
+    assert ages == [90, 0.5, 0, 0]
+
+
+# -- what is not due
+
+
+@pytest.mark.parametrize(
+    ("row", "outcome", "detail"),
+    [
+        ({"child_status": {"S": "succeeded"}}, "no_longer_due", "it is succeeded"),
+        ({"child_status": {"S": "paused"}}, "no_longer_due", "it is paused"),
+        ({"depends_on": {"S": "a"}}, "no_longer_due", "depends_on is missing or is not a list"),
+        ({"child_status": {"S": "releasing"}}, "claim_in_progress", "a releaser has claimed it"),
+    ],
+)
+def test_a_row_that_is_in_no_state_to_be_released(
+    world: World, row: dict[str, Any], outcome: str, detail: str
+) -> None:
+    found = world.seed({"b": []}, rows={"b": row})
+    before = world.everything()
+    result = release(world, found)
+    assert (result.outcome, result.detail) == (outcome, detail)
+    assert world.everything() == before
+
+
+def test_without_a_sound_meta_row_nothing_can_be_made(world: World) -> None:
+    found = world.seed({"b": []}, meta={"platform_user_id": {"NULL": True}})
+    result = release(world, found)
+    assert (result.outcome, result.detail) == (
+        "no_longer_due",
+        "meta row: platform_user_id is missing",
+    )
+    read = replace(whole(world, found), meta=None)
+    bare = releaser(world).release(read, read.children["b"], None, "x", context(world))
+    assert (bare.outcome, bare.detail) == ("no_longer_due", "it has no meta row")
+
+
+def test_a_predecessor_that_has_not_succeeded_is_named(world: World) -> None:
+    found = world.seed({"a": [], "c": [], "b": ["c", "a"]}, {"c": "succeeded", "a": "failed"})
+    result = release(world, found)
+    assert (result.outcome, result.detail) == ("no_longer_due", "predecessor a is failed")
+    dangling = world.seed({"b": ["gone"]})
+    result = release(world, dangling)
+    assert (result.outcome, result.detail) == ("no_longer_due", "predecessor gone is missing")
+
+
+def test_what_is_refused_a_turn_is_left_for_later_and_a_report_needs_none(world: World) -> None:
+    found = world.seed({"b": []})
+    assert release(world, found, pacer=NoTurn()).outcome == "paced"
+    assert world.statuses(found) == {"b": "blocked"}
+    planned = release(world, found, pacer=NoTurn(), apply=False)
+    assert (planned.outcome, planned.applied) == ("released", False)
+
+
+# -- a release that was interrupted
+
+
+def test_an_interrupted_release_is_finished_after_the_grace(world: World) -> None:
+    found = world.seed({"b": []})
+    down, pipeline = LambdaClient(down=True), LambdaClient()
+    result = release(world, found, pipeline=down)
+    assert result.outcome == "released"
+    assert isinstance(result.error, PipelineUnavailableError)
+    assert result.detail == str(result.error)
+    assert result.task is not None
+    assert result.task.invoked_at is None
+    world.clock.forward(119)
+    early = release(world, found, pipeline=pipeline)
+    assert (early.outcome, early.task_id) == ("already_released", result.task_id)
+    assert pipeline.asked == 0, "the call that created it may be at it"
+    world.clock.forward(1)
+    planned = release(world, found, pipeline=pipeline, apply=False)
+    assert (planned.outcome, planned.applied, pipeline.asked) == ("reinvoked", False, 0)
+    assert release(world, found).outcome == "already_released", "nothing can be invoked here"
+    again = release(world, found, pipeline=pipeline)
+    assert (again.outcome, again.applied) == ("reinvoked", True)
+    world.clock.forward(10_000)
+    after = release(world, found, pipeline=pipeline)
+    assert (after.outcome, after.task_id) == ("already_released", result.task_id)
+    assert after.branch_name == result.branch_name
+    assert (pipeline.runs, pipeline.asked) == ([result.task_id], 1)
+
+
+def test_an_interrupted_attempt_without_a_name_stays_alone(world: World) -> None:
+    found, pipeline = world.seed({"b": []}), LambdaClient(durable=False, silent=True)
+    result = release(world, found, pipeline=pipeline)
+    assert isinstance(result.error, PipelineUnavailableError)
+    pipeline.silent = False
+    world.clock.forward(10_000)
+    assert release(world, found, pipeline=pipeline).outcome == "already_released"
+    assert pipeline.runs == [result.task_id]
+
+
+def test_a_task_of_others_is_never_invoked_by_us(world: World) -> None:
+    pipeline = LambdaClient()
+    found = world.seed({"b": []}, {"b": "released"}, tasks={"b": "SUBMITTED"})
+    assert release(world, found, pipeline=pipeline).outcome == "already_released"
+    assert pipeline.asked == 0
+
+
+def test_a_task_that_has_ended_meanwhile_is_not_invoked(world: World) -> None:
+    found, pipeline = world.seed({"b": []}), LambdaClient()
+    release(world, found, pipeline=LambdaClient(down=True))
+    (task,) = world.tasks(found)
+    world.finish(task["task_id"]["S"], "CANCELLED")
+    world.clock.forward(130)
+    assert release(world, found, pipeline=pipeline).outcome == "already_released"
+    assert pipeline.asked == 0
+
+
+def test_a_released_row_without_a_task_is_released_all_the_same(world: World) -> None:
+    bare = world.seed({"b": []}, {"b": "released"})
+    gone = world.seed({"b": []}, {"b": "released"}, rows={"b": {"child_task_id": {"S": "T0"}}})
+    results = [release(world, found, pipeline=LambdaClient()) for found in (bare, gone)]
+    assert [(r.outcome, r.task_id, r.task) for r in results] == [
+        ("already_released", None, None),
+        ("already_released", "T0", None),
+    ]
+
+
+def test_a_release_is_invoked_once_and_that_is_recorded(world: World) -> None:
+    found, pipeline = world.seed({"b": []}), LambdaClient()
+    result = release(world, found, pipeline=pipeline)
+    (task,) = world.tasks(found)
+    assert pipeline.runs == [result.task_id]
+    assert (result.error, result.detail, result.applied) == (None, "", True)
+    assert task["reconciler_invoked_at"] == {"S": world.ago(0)}
+    assert result.task is not None
+    assert (result.task.ours, result.task.invoked_at) == (True, world.ago(0))
+
+
+def test_a_record_that_fails_leaves_the_release_standing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, pipeline = world.seed({"b": []}), LambdaClient()
+
+    def fails(**_: Any) -> None:
+        raise ReadTimeoutError(endpoint_url="memory")
+
+    monkeypatch.setattr(world.client, "update_item", fails)
+    result = release(world, found, pipeline=pipeline)
+    assert (result.outcome, pipeline.runs) == ("released", [result.task_id])
+    assert isinstance(result.error, StoreUnavailableError)
+
+
+# -- what refuses
+
+
+def test_a_report_refuses_nothing_and_says_that_a_repair_would(world: World) -> None:
+    found = world.seed({"b": []}, rows={"b": {"description": {"S": "x" * 10_001}}})
+    before = world.everything()
+    planned = release(world, found, apply=False)
+    assert (planned.outcome, planned.applied) == ("refused", False)
+    assert world.everything() == before
+    done = release(world, found)
+    assert (done.outcome, done.applied, done.detail) == ("refused", True, planned.detail)
+    assert world.rows(found)["b"]["failure_reason"] == {"S": planned.detail}
+
+
+class Screen:
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    def blocks(self, text: str) -> bool:
+        return self.word in text
+
+
+def test_only_a_text_that_is_blocked_is_refused(world: World) -> None:
+    found = world.seed({"b": [], "c": []})
+    screen: Any = Screen("Do c")
+    drafter = replace(releaser(world).drafter, guardrail=screen)
+    assert release(world, found, "b", drafter=drafter).outcome == "released"
+    refused = release(world, found, "c", drafter=drafter)
+    assert (refused.outcome, "content policy" in refused.detail) == ("refused", True)
+
+
+def test_a_task_of_another_user_is_never_adopted(world: World) -> None:
+    found = world.seed({"b": []})
+    task_id = world.task(found, "b", "RUNNING", user="user-2")
+    before = world.everything()
+    result = release(world, found)
+    assert (result.outcome, result.task_id) == ("idempotency_conflict", task_id)
+    assert "another user" in result.detail
+    assert world.everything() == before
+
+
+def test_a_report_adopts_nothing(world: World) -> None:
+    found = world.seed({"b": []})
+    task_id = world.task(found, "b", "RUNNING")
+    before = world.everything()
+    planned = release(world, found, apply=False)
+    assert (planned.outcome, planned.task_id, planned.applied) == ("adopted", task_id, False)
+    assert world.everything() == before
+    done = release(world, found)
+    assert (done.outcome, done.applied) == ("adopted", True)
+
+
+# -- the budget
+
+
+@pytest.fixture
+def budgeted(make_world: MakeWorld) -> World:
+    return make_world(
+        USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", MAX_CONCURRENT_TASKS_PER_USER="2"
+    )
+
+
+def taken(world: World, count: int) -> None:
+    item = {"user_id": {"S": USER}, "active_count": {"N": str(count)}}
+    world.put(str(world.settings.user_concurrency_table_name), item)
+
+
+def test_a_report_says_so_where_no_slot_is_free(budgeted: World) -> None:
+    found = budgeted.seed({"b": []})
+    taken(budgeted, 1)
+    assert release(budgeted, found, apply=False).outcome == "released"
+    taken(budgeted, 2)
+    planned = release(budgeted, found, apply=False)
+    assert (planned.outcome, planned.detail) == ("over_budget", f"{USER} has no free slot")
+
+
+def test_each_release_uses_one_of_the_slots_that_are_held(budgeted: World) -> None:
+    found = budgeted.seed({"a": [], "b": [], "c": []})
+    budget = budgeted.reconciler().evaluator.budget
+    assert budget is not None
+    held = HeldSlots(budget)
+    assert release(budgeted, found, "a", held=held).outcome == "released"
+    assert held.open(USER, prune=True).room == 1
+    assert release(budgeted, found, "a", held=held).outcome == "already_released"
+    assert held.open(USER, prune=True).room == 1
+    assert release(budgeted, found, "b", held=held).outcome == "released"
+    assert release(budgeted, found, "c", held=held).outcome == "over_budget"
+
+
+# -- a race that is lost
+
+
+def lost(world: World, *reasons: Reason, own: int = 5, **more: Any) -> ReleaseResult:
+    """How a transaction that was cancelled for these reasons is read."""
+    found = world.seed({"b": []})
+    child = whole(world, found).children["b"]
+    return releaser(world)._lost(child, Cancelled(reasons), own, "T1", **more)
+
+
+FINE, FAILED = Reason("None"), Reason("ConditionalCheckFailed")
+
+
+def moved(status: str, **attributes: Any) -> Reason:
+    row = {
+        "orchestration_id": {"S": "o"},
+        "sub_issue_id": {"S": "b"},
+        "child_status": {"S": status},
+        **attributes,
+    }
+    return Reason("ConditionalCheckFailed", row)
+
+
+@pytest.mark.parametrize(
+    ("row", "outcome", "detail"),
+    [
+        (FAILED, "no_longer_due", "its row is gone"),
+        (moved("releasing"), "claim_in_progress", "a releaser has claimed it"),
+        (moved("released"), "already_released", "it is released now"),
+        (moved("succeeded", child_task_id={"S": "T2"}), "already_released", "it is succeeded now"),
+        (moved("failed"), "no_longer_due", "it is failed now"),
+        (moved("ready", child_task_id={"S": "T2"}), "no_longer_due", "it is ready now"),
+    ],
+)
+def test_who_was_faster_is_told_by_the_row(
+    world: World, row: Reason, outcome: str, detail: str
+) -> None:
+    result = lost(world, row, FINE, FINE, FINE, FINE)
+    assert (result.outcome, result.detail) == (outcome, detail)
+
+
+def test_one_that_ended_with_the_task_that_was_read_was_not_started_anew(world: World) -> None:
+    found = world.seed({"b": []}, {"b": "ready"}, rows={"b": {"child_task_id": {"S": "T0"}}})
+    child = whole(world, found).children["b"]
+    ended = Cancelled((moved("skipped", child_task_id={"S": "T0"}),))
+    assert releaser(world)._lost(child, ended, 0).outcome == "no_longer_due"
+
+
+def test_what_else_was_in_the_way_is_told_by_its_place(budgeted: World) -> None:
+    budget = budgeted.reconciler().evaluator.budget
+    assert budget is not None
+    slots = budget.open(USER)
+    there = lost(budgeted, FINE, FAILED, FINE, FINE, FAILED, slots=slots)
+    assert (there.outcome, there.task_id) == ("already_released", "T1")
+    full = lost(budgeted, FINE, FINE, FINE, FINE, FAILED, FAILED, slots=slots)
+    assert (full.outcome, full.detail) == ("over_budget", f"{USER} has no free slot")
+    for reasons in ((FINE,) * 5 + (FAILED,), (FINE,) * 5 + (FINE, FAILED)):
+        before = lost(budgeted, *reasons, slots=slots)
+        assert (before.outcome, before.detail) == (
+            "no_longer_due",
+            "what it depends on has moved",
+        )
+    unlimited = lost(budgeted, FINE, FINE, FINE, FAILED, own=4)
+    assert unlimited.outcome == "no_longer_due"
+    adopted = lost(budgeted, FINE, FAILED, own=0)
+    assert adopted.outcome == "no_longer_due"
+
+
+def test_an_interrupted_release_is_seen_though_replicas_lag(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = world.seed({"b": []})
+    release(world, found, pipeline=LambdaClient(down=True))
+    monkeypatch.setattr(world.client, "lag", lambda *_: 100)
+    world.clock.forward(130)
+    assert release(world, found, pipeline=LambdaClient()).outcome == "reinvoked"
+
+
+def test_a_task_that_is_gone_by_now_is_not_adopted(world: World) -> None:
+    found = world.seed({"b": []})
+    task_id = world.task(found, "b", "RUNNING")
+    read = whole(world, found)
+    task = world.reconciler().tasks.read_all([task_id])[task_id]
+    assert task is not None
+    key = {"task_id": {"S": task_id}}
+    world.client.delete_item(TableName=world.settings.task_table_name, Key=key)
+    result = releaser(world).adopt(read, read.children["b"], task, None, "x", context(world))
+    assert (result.outcome, result.detail) == ("no_longer_due", "what it depends on has moved")
+    assert world.statuses(found) == {"b": "blocked"}
+
+
+def test_of_too_many_predecessors_the_youngest_successes_are_conditions(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release_module, "MAX_ACTIONS", 5)
+    rows: dict[str, Any] = {
+        "p": {"updated_at": {"S": world.ago(9000)}},
+        "q": {"updated_at": {"S": world.ago(60)}},
+        "r": {"updated_at": {"NULL": True}},
+    }
+    graph = {"p": [], "q": [], "r": [], "b": ["p", "q", "r"]}
+    found = world.seed(graph, dict.fromkeys("pqr", "succeeded"), rows=rows)
+    read = whole(world, found)
+    world.change(found, "p", child_status="ready")
+    world.change(found, "q", child_status="ready")
+    given = context(world)
+    result = releaser(world).release(read, read.children["b"], None, "lost_release", given)
+    assert (result.outcome, result.detail) == ("no_longer_due", "what it depends on has moved")
+    world.change(found, "q", child_status="succeeded")
+    result = releaser(world).release(read, read.children["b"], None, "lost_release", given)
+    assert result.outcome == "released", "one had no room, and was read as succeeded"

@@ -1,0 +1,457 @@
+"""One pass: what stops it, what it leaves for the next, and what it hands on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from reconciler.errors import (
+    AccessError,
+    GuardrailOutageError,
+    ReconcilerError,
+    StoreUnavailableError,
+    TableMissingError,
+    ThrottledError,
+)
+from reconciler.repair import drafter as drafting
+from reconciler.repair.context import Evaluation, ReleaseRequest
+from reconciler.repair.evaluator import Evaluator
+from reconciler.repair.releaser import concerned_task
+from reconciler.stores.budget import BudgetStore
+from reconciler.stores.orchestrations import OrchestrationStore
+from tests.support.world import USER, World
+from tests.unit.repair.test_releaser import context, whole
+
+MakeWorld = Callable[..., World]
+
+
+def evaluate(
+    world: World,
+    orchestration_id: str,
+    dispatch: Any = None,
+    *,
+    apply: bool = True,
+    **parts: Any,
+) -> Evaluation:
+    evaluator: Evaluator = replace(world.reconciler().evaluator, **parts)
+    found = evaluator.evaluate(orchestration_id, context(world, apply=apply), dispatch)
+    assert found is not None
+    return found
+
+
+def outcomes(evaluation: Evaluation) -> list[tuple[str, str, str]]:
+    return [(a.verb, a.sub_issue_id, a.outcome) for a in evaluation.actions]
+
+
+def break_on(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, error: Exception, *, at: int = 1
+) -> None:
+    """Let the ``at``-th call of a method fail, and each one behind it."""
+    calls = 0
+    sound = getattr(owner, name)
+
+    def breaks(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls >= at:
+            raise error
+        return sound(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, breaks)
+
+
+# -- what stops it
+
+
+@pytest.mark.parametrize(
+    ("error", "goes_on"),
+    [
+        (ThrottledError("x"), True),
+        (ValueError("x"), True),
+        (StoreUnavailableError("x"), False),
+        (GuardrailOutageError("x"), False),
+        (AccessError("x"), False),
+        (TableMissingError("x"), False),
+    ],
+)
+def test_after_an_outage_nothing_else_of_it_is_tried(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    goes_on: bool,  # noqa: FBT001
+) -> None:
+    found = world.seed({"a": [], "b": []})
+    break_on(monkeypatch, drafting, "draft_task", error)
+    evaluation = evaluate(world, found)
+    assert [outcome for _, _, outcome in outcomes(evaluation)] == ["failed"] * (1 + goes_on)
+    assert evaluation.counts.stuck == {"lost_release": 2}
+    mistaken = isinstance(error, AccessError | TableMissingError)
+    assert evaluation.mistake is (error if mistaken else None)
+    kind = error.kind if isinstance(error, ReconcilerError) else "unexpected"
+    assert evaluation.actions[0].error_kind == kind
+    assert evaluation.actions[0].detail.endswith("x")
+
+
+def answers(*said: str | Exception | None) -> Callable[..., str | None]:
+    """Whether everything is withheld, asked again and again; the last answer holds for ever."""
+    left = list(said)
+
+    def withhold(_: Any) -> str | None:
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return withhold
+
+
+CHAIN = {"a": [], "b": ["a"], "c": []}
+
+
+def test_what_is_withheld_from_the_start_is_only_planned(world: World) -> None:
+    found = world.seed(CHAIN, {"a": "released"}, tasks={"a": "COMPLETED"})
+    before = world.everything()
+    evaluation = evaluate(world, found, withhold=answers("paused"))
+    assert world.everything() == before
+    assert evaluation.withheld == "paused"
+    assert {a.applied for a in evaluation.actions} == {False}
+    assert evaluation.counts.stuck == {"lost_terminal": 1, "lost_release": 2}
+
+
+def test_a_pause_in_the_middle_ends_it_before_the_next_write(world: World) -> None:
+    found = world.seed(CHAIN, {"a": "released"}, tasks={"a": "COMPLETED"})
+    evaluation = evaluate(world, found, withhold=answers(None, None, "paused"))
+    assert outcomes(evaluation) == [("advance", "a", "done")]
+    assert evaluation.withheld == "paused"
+    assert world.statuses(found) == {"a": "succeeded", "b": "blocked", "c": "blocked"}
+    assert evaluation.counts.stuck == {"lost_release": 2}
+
+
+def test_where_it_cannot_be_asked_what_was_done_stands_and_nothing_more_is_done(
+    world: World,
+) -> None:
+    found = world.seed(CHAIN, {"a": "released"}, tasks={"a": "COMPLETED"})
+    error = ThrottledError("x")
+    with pytest.raises(ThrottledError):
+        evaluate(world, found, withhold=answers(None, error))
+    evaluation = evaluate(world, found, withhold=answers(None, None, error))
+    assert outcomes(evaluation) == [("advance", "a", "done")]
+    assert (evaluation.counts.errors, evaluation.withheld) == (1, None)
+    assert world.statuses(found)["b"] == "blocked"
+
+
+def test_a_pause_comes_between_two_repairs_of_one_kind(world: World) -> None:
+    both = dict.fromkeys("ab", "released")
+    found = world.seed({"a": [], "b": []}, both, tasks=dict.fromkeys("ab", "COMPLETED"))
+    evaluation = evaluate(world, found, withhold=answers(None, None, "paused"))
+    assert outcomes(evaluation) == [("advance", "a", "done")]
+    assert world.statuses(found) == {"a": "succeeded", "b": "released"}
+
+
+def test_a_report_asks_nobody_whether_it_may(world: World) -> None:
+    found = world.seed(CHAIN, {"a": "released"}, tasks={"a": "COMPLETED"})
+    evaluation = evaluate(world, found, apply=False, withhold=answers(ValueError("asked")))
+    assert (len(evaluation.actions), evaluation.withheld) == (3, None)
+
+
+def test_a_pause_comes_before_a_skip_too(world: World) -> None:
+    found = world.seed({"a": [], "b": ["a"]}, {"a": "failed"})
+    evaluation = evaluate(world, found, withhold=answers(None, "paused"))
+    assert outcomes(evaluation) == []
+    assert world.statuses(found)["b"] == "blocked"
+    assert evaluation.counts.stuck == {"lost_skip": 1}
+
+
+def test_in_the_steady_state_nobody_is_asked(world: World) -> None:
+    found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "RUNNING"})
+    evaluation = evaluate(world, found, withhold=answers(ValueError("asked")))
+    assert (evaluation.actions, evaluation.stuck) == ((), ())
+
+
+def test_the_tasks_of_what_runs_are_read_as_they_stand_and_no_others(
+    world: World, tasks_read: list[tuple[list[str], bool]]
+) -> None:
+    found = world.seed(
+        {"a": [], "b": []},
+        {"a": "succeeded", "b": "released"},
+        tasks={"a": "COMPLETED", "b": "RUNNING"},
+    )
+    (running,) = world.tasks(found, "b")
+    evaluate(world, found)
+    assert tasks_read == [([running["task_id"]["S"]], True)]
+
+
+# -- handed on
+
+
+@pytest.mark.parametrize(("count", "named"), [(98, True), (99, False)])
+def test_a_release_is_handed_on_with_as_many_predecessors_as_are_read_at_once(
+    world: World,
+    count: int,
+    named: bool,  # noqa: FBT001
+) -> None:
+    before: dict[str, list[str]] = {f"p{number}": [] for number in range(count)}
+    found = world.seed({**before, "j": sorted(before)}, dict.fromkeys(before, "succeeded"))
+    handed_on: list[ReleaseRequest] = []
+
+    def dispatch(request: ReleaseRequest) -> bool:
+        handed_on.append(request)
+        return True
+
+    evaluation = evaluate(world, found, dispatch)
+    (request,) = handed_on
+    assert request.depends_on == (tuple(sorted(before)) if named else None)
+    assert (request.orchestration_id, request.sub_issue_id) == (found, "j")
+    assert request.idempotency_key == f"{found}_j"
+    assert request.due_since == world.clock() - timedelta(hours=1)
+    assert (outcomes(evaluation), evaluation.stuck) == ([("release", "j", "queued")], ())
+
+
+def test_what_there_is_no_room_for_stays_stuck_and_a_report_hands_nothing_on(
+    world: World,
+) -> None:
+    found = world.seed({"a": []})
+    full = evaluate(world, found, lambda _: False)
+    assert outcomes(full) == [("release", "a", "paced")]
+    assert full.counts.stuck == {"lost_release": 1}
+    report = evaluate(world, found, lambda _: pytest.fail("handed on"), apply=False)
+    assert outcomes(report) == [("release", "a", "released")]
+    assert report.children[0].code == "running", "as it would be then"
+
+
+# -- skips
+
+
+def roots(world: World) -> dict[str, str]:
+    """Under which task each child's skip is told."""
+    return {
+        name: event["task_id"]["S"]
+        for event in world.events("orchestration_recovered")
+        for name in event["metadata"]["M"].get("skipped", {"M": {}})["M"]
+    }
+
+
+def test_whatever_is_skipped_is_told_under_the_task_that_failed_first(world: World) -> None:
+    graph = {"a": [], "b": ["a"], "c": ["b"], "d": ["c"], "e": ["d", "b"]}
+    found = world.seed(graph, {"a": "released"}, tasks={"a": "FAILED"})
+    (task,) = world.tasks(found, "a")
+    evaluate(world, found)
+    assert roots(world) == dict.fromkeys("bcde", task["task_id"]["S"])
+
+
+def test_a_cause_that_was_skipped_by_others_leads_to_the_task_that_failed(world: World) -> None:
+    graph = {"a": [], "b": ["a"], "c": ["b"], "d": ["c"]}
+    found = world.seed(
+        graph, {"a": "failed", "b": "skipped", "c": "skipped"}, tasks={"a": "FAILED"}
+    )
+    (task,) = world.tasks(found, "a")
+    evaluate(world, found)
+    assert roots(world) == {"d": task["task_id"]["S"]}
+
+
+@pytest.mark.parametrize("status", ["skipped", "failed"])
+def test_a_cause_with_a_task_of_its_own_or_a_failure_is_where_the_search_ends(
+    world: World, status: str
+) -> None:
+    """A child that failed without a task was refused: that, and nothing before it, is the cause."""
+    tasks = {"a": "FAILED", **({"b": "FAILED"} if status == "skipped" else {})}
+    found = world.seed({"a": [], "b": ["a"], "c": ["b"]}, {"a": "failed", "b": status}, tasks=tasks)
+    evaluate(world, found)
+    child = whole(world, found).children["b"]
+    assert roots(world) == {"c": concerned_task(child)}
+
+
+def test_of_what_a_skipped_cause_depends_on_it_is_the_failure_that_it_was_skipped_for(
+    world: World,
+) -> None:
+    found = world.seed(
+        {"a": [], "s": [], "b": ["gone", "s", "a"], "c": ["b"]},
+        {"a": "failed", "s": "succeeded", "b": "skipped"},
+        tasks={"a": "FAILED", "s": "COMPLETED"},
+    )
+    (task,) = world.tasks(found, "a")
+    evaluate(world, found)
+    assert roots(world) == {"c": task["task_id"]["S"]}
+
+
+def test_skips_that_fail_are_told_each_by_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = world.seed({"a": [], "b": ["a"], "c": ["a"]}, {"a": "failed"})
+    break_on(monkeypatch, OrchestrationStore, "expect_failure", ThrottledError("x"))
+    evaluation = evaluate(world, found)
+    assert outcomes(evaluation) == [("skip", "b", "failed"), ("skip", "c", "failed")]
+    assert evaluation.counts.errors == 2
+
+
+def test_a_circle_of_skips_does_not_keep_the_search_for_their_cause_going(world: World) -> None:
+    graph = {"b": ["c"], "c": ["b"], "d": ["b"]}
+    found = world.seed(graph, {"b": "skipped", "c": "skipped"})
+    assert outcomes(evaluate(world, found)) == [("skip", "d", "done")]
+
+
+# -- a release that fails
+
+
+def test_a_conflict_is_shown_and_the_others_are_released(world: World) -> None:
+    found = world.seed({"a": [], "b": []})
+    world.task(found, "a", "RUNNING", user="user-2")
+    evaluation = evaluate(world, found)
+    assert evaluation.counts.stuck == {"idempotency_conflict": 1}
+    assert world.statuses(found) == {"a": "blocked", "b": "released"}
+
+
+def test_a_refused_child_fails_and_its_dependents_with_it(world: World) -> None:
+    rows = {"a": {"description": {"S": "x" * 10_001}}}
+    found = world.seed({"a": [], "b": ["a"]}, rows=rows)
+    evaluation = evaluate(world, found)
+    assert outcomes(evaluation) == [("release", "a", "refused"), ("skip", "b", "done")]
+    assert evaluation.actions[1].stranded_seconds == 3600.0
+
+
+# -- the budget
+
+
+@pytest.fixture
+def budgeted(make_world: MakeWorld) -> World:
+    return make_world(
+        USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", MAX_CONCURRENT_TASKS_PER_USER="2"
+    )
+
+
+def test_a_report_plans_no_more_releases_than_there_are_slots(budgeted: World) -> None:
+    found = budgeted.seed({"a": [], "b": [], "c": []})
+    for apply in (False, True):
+        evaluation = evaluate(budgeted, found, apply=apply)
+        assert [o for _, _, o in outcomes(evaluation)] == ["released", "released"]
+        assert evaluation.counts.stuck.get("over_budget") == 1
+    names = {row["orchestration_id"]["S"] for row in budgeted.scan(budgeted.tables[0])}
+    assert f"reconciler#budget#{USER}" in names
+
+
+def test_a_budget_that_cannot_be_read_holds_up_only_what_needs_a_slot(
+    budgeted: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = budgeted.seed({"a": [], "b": [], "f": [], "g": ["f"]}, {"f": "failed"})
+    break_on(monkeypatch, BudgetStore, "open", ThrottledError("no capacity"))
+    evaluation = evaluate(budgeted, found)
+    assert outcomes(evaluation) == [("skip", "g", "done")]
+    assert evaluation.counts.errors == 1
+    assert evaluation.counts.stuck == {"over_budget": 2}
+    assert {"no capacity" in child.reason for child in evaluation.children} == {True}
+
+
+def test_a_report_leaves_the_reservations_as_they_are(budgeted: World) -> None:
+    table = budgeted.tables[0]
+    found = budgeted.seed({"a": []})
+    row = {
+        "orchestration_id": {"S": f"reconciler#budget#{USER}"},
+        "sub_issue_id": {"S": "reconciler#budget"},
+        "reservations": {"SS": ["T-ADMITTED"]},
+    }
+    budgeted.put(table, row)
+    before = budgeted.everything()
+    assert outcomes(evaluate(budgeted, found, apply=False)) == [("release", "a", "released")]
+    assert budgeted.everything() == before
+
+
+def test_the_budget_is_read_only_where_something_is_due(
+    budgeted: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = budgeted.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "RUNNING"})
+    break_on(monkeypatch, BudgetStore, "open", ValueError("read"))
+    assert evaluate(budgeted, found).actions == ()
+
+
+def test_the_budget_is_read_once_whatever_comes_of_it(
+    budgeted: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = budgeted.seed({"a": []})
+    read = BudgetStore.open
+    reads: list[str] = []
+
+    def counted(self: BudgetStore, user_id: str, *, prune: bool = True) -> Any:
+        reads.append(user_id)
+        return read(self, user_id, prune=prune)
+
+    monkeypatch.setattr(BudgetStore, "open", counted)
+    break_on(monkeypatch, drafting, "draft_task", ThrottledError("x"))
+    assert outcomes(evaluate(budgeted, found)) == [("release", "a", "failed")]
+    assert reads == [USER]
+
+
+@pytest.mark.parametrize("apply", [True, False])
+def test_a_task_that_is_adopted_takes_no_slot_from_what_it_makes_due(
+    budgeted: World,
+    apply: bool,  # noqa: FBT001
+) -> None:
+    found = budgeted.seed({"a": [], "b": ["a"], "c": []})
+    budgeted.task(found, "a", "COMPLETED")
+    evaluation = evaluate(budgeted, found, apply=apply)
+    assert outcomes(evaluation) == [
+        ("release", "a", "adopted"),
+        ("release", "c", "released"),
+        ("advance", "a", "done"),
+        ("release", "b", "released"),
+    ]
+
+
+def test_who_has_been_due_for_nobody_knows_how_long_waits_as_the_oldest(
+    budgeted: World,
+) -> None:
+    undated = {"updated_at": {"NULL": True}}
+    rows = dict.fromkeys("abc", undated)
+    found = budgeted.seed({"a": [], "b": [], "c": []}, rows=rows, meta=undated)
+    assert evaluate(budgeted, found).counts.stuck == {"over_budget": 1}
+    (row,) = [
+        row
+        for row in budgeted.scan(budgeted.tables[0])
+        if row["orchestration_id"]["S"] == f"reconciler#budget#{USER}"
+    ]
+    assert row[f"waiting:{found}_c"]["S"].startswith("0001-01-01T")
+
+
+def test_that_nobody_could_be_told_who_waits_is_an_error_and_no_more(
+    budgeted: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = budgeted.seed({"a": [], "b": [], "c": []})
+    break_on(monkeypatch, BudgetStore, "note_waiting", ThrottledError("x"))
+    evaluation = evaluate(budgeted, found)
+    assert (evaluation.counts.released, evaluation.counts.errors) == (2, 1)
+    assert evaluate(budgeted, found, apply=False).counts.errors == 0
+
+
+# -- the parent
+
+
+def test_a_parent_is_nudged_only_where_that_is_wished_and_it_is_said_what_comes(
+    world: World,
+) -> None:
+    found = world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"})
+    left = evaluate(world, found, settles=False)
+    assert (left.actions, left.counts.stuck) == ((), {"unsettled_parent": 1})
+    assert left.stuck[0].sub_issue_id is None
+    assert left.stuck[0].age_seconds == 3600.0
+    report = evaluate(world, found, apply=False)
+    assert [(a.verb, a.outcome, a.applied) for a in report.actions] == [("nudge", "done", False)]
+    paused = evaluate(world, found, withhold=answers("paused"))
+    assert {a.applied for a in paused.actions} == {False}
+    assert outcomes(evaluate(world, found)) == [("nudge", "a", "done")]
+    assert evaluate(world, found).actions == (), "it has a while to answer"
+
+
+def test_an_orchestration_without_any_task_is_surfaced_with_the_reason(world: World) -> None:
+    found = world.seed({"a": []}, {"a": "failed"})
+    (stuck,) = evaluate(world, found).stuck
+    assert stuck.reason.startswith("all children are terminal, and nobody has settled the parent; ")
+
+
+def test_each_thing_is_tried_once_in_a_pass(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = world.seed({"a": [], "b": []})
+    break_on(monkeypatch, drafting, "draft_task", ThrottledError("x"))
+    assert len(evaluate(world, found).actions) == 2
+    assert whole(world, found).attempts is None

@@ -1,0 +1,281 @@
+"""Repairs other than releases: what each leaves, and what it says when somebody was faster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from reconciler.domain.model import Child, ChildStatus, Orchestration, Task, timestamp
+from reconciler.domain.planning import Adopt, Advance, Nudge, Reinvoke, ResetClaim, Skip
+from reconciler.repair.context import Context
+from reconciler.repair.repairer import Repaired, Repairer
+from tests.support.pipeline import LambdaClient
+from tests.support.world import World
+from tests.unit.repair.test_releaser import context, releaser, whole
+
+
+def repairer(world: World, pipeline: LambdaClient | None = None) -> Repairer:
+    return replace(
+        world.reconciler().evaluator.repairer, releaser=releaser(world, pipeline=pipeline)
+    )
+
+
+def task_of(world: World, orchestration_id: str, key: str) -> Task:
+    (row,) = world.tasks(orchestration_id, key)
+    found = world.reconciler().tasks.read_all([row["task_id"]["S"]])[row["task_id"]["S"]]
+    assert found is not None
+    return found
+
+
+def since(world: World) -> Any:
+    return world.clock() - timedelta(hours=1)
+
+
+def both(world: World) -> tuple[Context, Context]:
+    """To plan, and to do."""
+    return context(world, apply=False), context(world)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "lost"),
+    [
+        ("done", False),
+        ("adopted", False),
+        ("idempotency_conflict", False),
+        ("lost_race", True),
+        ("no_longer_due", True),
+    ],
+)
+def test_what_was_read_is_stale_where_somebody_was_faster(outcome: str, lost: bool) -> None:  # noqa: FBT001
+    assert Repaired(outcome, None).lost is lost
+
+
+# -- advance
+
+
+def advancing(world: World, orchestration_id: str) -> tuple[Child, Advance]:
+    task = task_of(world, orchestration_id, "a")
+    child = whole(world, orchestration_id).children["a"]
+    return child, Advance("a", "lost_terminal", since(world), task)
+
+
+def test_an_advance_bears_the_moment_at_which_the_task_ended(world: World) -> None:
+    found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "COMPLETED"})
+    child, action = advancing(world, found)
+    for given, status in zip(both(world), ("released", "succeeded"), strict=True):
+        done = repairer(world).advance(child, action, given)
+        assert (done.outcome, done.lost, done.task) == ("done", False, action.task)
+        assert done.child == child.moved(ChildStatus.SUCCEEDED, action.task.finished_at)
+        assert world.statuses(found) == {"a": status}
+    assert len(world.events("orchestration_recovered")) == 1
+
+
+def test_an_advance_that_comes_second_says_how_the_row_stands(world: World) -> None:
+    found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "COMPLETED"})
+    child, action = advancing(world, found)
+    world.change(found, "a", child_status="failed")
+    late = repairer(world).advance(child, action, context(world))
+    assert (late.outcome, late.detail) == ("lost_race", "it is failed now")
+    assert late.child is not None
+    assert late.child.status is ChildStatus.FAILED
+    world.client.delete_item(
+        TableName=world.settings.orchestration_table_name,
+        Key={"orchestration_id": {"S": found}, "sub_issue_id": {"S": "a"}},
+    )
+    gone = repairer(world).advance(child, action, context(world))
+    assert (gone.outcome, gone.child, gone.detail) == ("lost_race", None, "its row is gone")
+    assert world.events("orchestration_recovered") == []
+
+
+# -- skip
+
+
+def skip(world: World, read: Orchestration, keys: list[str], given: Context) -> list[Repaired]:
+    children = [read.children[key] for key in keys]
+    actions = [Skip(key, "lost_skip", since(world), "a") for key in keys]
+    return repairer(world).skip(read.children["a"], children, actions, "T0", given)
+
+
+def test_what_is_skipped_together_leaves_one_event_that_names_all(world: World) -> None:
+    found = world.seed({"a": [], "b": ["a"], "c": ["a"]}, {"a": "failed", "c": "ready"})
+    read = whole(world, found)
+    for given in both(world):
+        results = skip(world, read, ["b", "c"], given)
+        assert [r.outcome for r in results] == ["done", "done"]
+        assert [r.child for r in results] == [
+            read.children[key].moved(ChildStatus.SKIPPED, timestamp(since(world)))
+            for key in ("b", "c")
+        ]
+        assert (world.statuses(found)["b"] == "skipped") is given.apply
+    (event,) = world.events("orchestration_recovered")
+    assert event["task_id"] == {"S": "T0"}
+    metadata = event["metadata"]["M"]
+    assert metadata["skipped"] == {"M": {"b": {"S": "blocked"}, "c": {"S": "ready"}}}
+    assert (metadata["before"], metadata["after"]) == ({"S": "blocked"}, {"S": "skipped"})
+    assert metadata["stranded_seconds"] == {"N": "3600.000"}
+
+
+def test_one_that_somebody_moved_is_left_out_and_the_others_are_skipped(world: World) -> None:
+    found = world.seed({"a": [], "b": ["a"], "c": ["a"], "d": ["a"]}, {"a": "failed"})
+    read = whole(world, found)
+    world.change(found, "c", child_status="releasing")
+    results = skip(world, read, ["b", "c", "d"], context(world))
+    assert [r.outcome for r in results] == ["done", "lost_race", "done"]
+    assert results[1].detail == "it is releasing now"
+    assert world.statuses(found) == {
+        "a": "failed",
+        "b": "skipped",
+        "c": "releasing",
+        "d": "skipped",
+    }
+
+
+def test_nothing_is_skipped_for_a_cause_that_is_retried(world: World) -> None:
+    found = world.seed({"a": [], "b": ["a"], "c": ["a"]}, {"a": "failed"})
+    read = whole(world, found)
+    world.change(found, "a", child_status="ready")
+    results = skip(world, read, ["b", "c"], context(world))
+    assert {(r.outcome, r.detail) for r in results} == {
+        ("lost_race", "its predecessor a has been retried")
+    }
+    assert [r.child for r in results] == [read.children["b"], read.children["c"]]
+    assert world.statuses(found) == {"a": "ready", "b": "blocked", "c": "blocked"}
+
+
+# -- adopt, reset, reinvoke, nudge
+
+
+def test_what_was_adopted_is_released_with_its_task(world: World) -> None:
+    found = world.seed({"a": []}, {"a": "ready"})
+    task_id = world.task(found, "a", "RUNNING")
+    read, task = whole(world, found), task_of(world, found, "a")
+    action = Adopt("a", "abandoned_claim", since(world), task)
+    done = repairer(world).adopt(read, read.children["a"], action, context(world))
+    assert (done.outcome, done.lost, done.task) == ("adopted", False, task)
+    assert done.child == read.children["a"].moved(
+        ChildStatus.RELEASED, world.ago(0), task_id, task.branch_name
+    )
+    late = repairer(world).adopt(read, read.children["a"], action, context(world))
+    assert (late.outcome, late.detail, late.task) == (
+        "already_released",
+        "it is released now",
+        task,
+    )
+    assert late.child is not None
+    assert late.child.task_id == task_id
+    foreign = replace(action, task=replace(task, user_id="user-2"))
+    refused = repairer(world).adopt(read, read.children["a"], foreign, context(world))
+    assert (refused.outcome, refused.child) == ("idempotency_conflict", read.children["a"])
+
+
+def test_a_claim_that_was_reset_can_be_released_in_the_same_pass(world: World) -> None:
+    found = world.seed({"a": []}, {"a": "releasing"})
+    claimed = whole(world, found).children["a"]
+    action = ResetClaim("a", "abandoned_claim", since(world))
+    for given in both(world):
+        done = repairer(world).reset_claim(claimed, action, given)
+        assert done.outcome == "done"
+        assert done.child == claimed.moved(ChildStatus.READY, claimed.updated_at)
+    assert done.child is not None
+    row = world.rows(found)["a"]
+    assert (row["child_status"], row["updated_at"]) == ({"S": "ready"}, {"S": world.ago(0)})
+    assert (done.child.item["child_status"], done.child.item["updated_at"]) == (
+        {"S": "ready"},
+        {"S": world.ago(0)},
+    )
+    late = repairer(world).reset_claim(claimed, action, context(world))
+    assert (late.outcome, late.detail) == ("lost_race", "it is ready now")
+    assert len(world.events("orchestration_recovered")) == 1
+
+
+def test_a_repetition_is_counted_and_tells_of_itself(world: World) -> None:
+    found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "SUBMITTED"})
+    task, pipeline = task_of(world, found, "a"), LambdaClient()
+    child = whole(world, found).children["a"]
+    action = Reinvoke("a", "unstarted_task", since(world), task)
+    planned, done = (repairer(world, pipeline).reinvoke(child, action, c) for c in both(world))
+    assert (planned.outcome, planned.child, planned.task) == ("done", child, task)
+    assert (done.outcome, done.child, done.task) == ("done", child, task_of(world, found, "a"))
+    assert pipeline.runs == [task.task_id]
+    assert task_of(world, found, "a").invoke_count == 1
+    assert len(world.events("orchestration_recovered")) == 1
+    late = repairer(world, pipeline).reinvoke(child, action, context(world))
+    assert (late.outcome, late.child, late.task) == ("lost_race", child, done.task)
+    assert pipeline.asked == 1
+
+
+@pytest.mark.parametrize("pipeline", [LambdaClient(), None], ids=["started", "no pipeline"])
+def test_only_a_task_that_has_not_started_is_invoked(
+    world: World, pipeline: LambdaClient | None
+) -> None:
+    """What an evaluation read may be minutes old."""
+    found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "SUBMITTED"})
+    task = task_of(world, found, "a")
+    if pipeline is not None:
+        world.finish(task.task_id, "HYDRATING", age=0)
+    before = world.everything()
+    action = Reinvoke("a", "unstarted_task", since(world), task)
+    child = whole(world, found).children["a"]
+    late = repairer(world, pipeline).reinvoke(child, action, context(world))
+    assert (late.outcome, late.task) == ("lost_race", task_of(world, found, "a"))
+    assert world.everything() == before
+    assert pipeline is None or pipeline.asked == 0
+
+
+def test_a_nudge_that_comes_second_says_so(world: World) -> None:
+    found = world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"})
+    read, task = whole(world, found), task_of(world, found, "a")
+    child = read.children["a"]
+    action = Nudge("a", "unsettled_parent", since(world), task)
+    results = [repairer(world).nudge(read, child, action, given) for given in both(world)]
+    assert [(r.outcome, r.child, r.task) for r in results] == [("done", child, task)] * 2
+    late = repairer(world).nudge(read, child, action, context(world))
+    assert (late.outcome, late.child) == ("lost_race", child)
+    assert late.detail == "somebody else has just changed it"
+    assert task_of(world, found, "a").nudge_count == 1
+    assert len(world.events("orchestration_recovered")) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("a", {"child_status": "succeeded"}),
+        ("a", {"child_task_id": "another"}),
+        ("#meta", {"updated_at": "2026-01-01T00:00:00.000Z"}),
+        ("#meta", {"rollup_posted_at": "2026-01-01T00:00:00.000Z"}),
+    ],
+)
+def test_nothing_is_touched_beside_a_persons_fix(
+    world: World, key: str, change: dict[str, str]
+) -> None:
+    """The task's verdict would be written over what the person has just changed (I4)."""
+    found = world.seed({"a": []}, {"a": "failed"}, tasks={"a": "FAILED"})
+    read, task = whole(world, found), task_of(world, found, "a")
+    world.change(found, key, **change)
+    action = Nudge("a", "unsettled_parent", since(world), task)
+    late = repairer(world).nudge(read, read.children["a"], action, context(world))
+    assert late.outcome == "lost_race"
+    assert task_of(world, found, "a").nudge_count == 0
+
+
+def test_a_child_is_unskipped_only_beside_sound_predecessors(world: World) -> None:
+    graph = {"a": [], "b": [], "c": ["a", "b"]}
+    settled = {"rollup_posted_at": {"S": world.ago(60)}}
+    found = world.seed(graph, {"a": "succeeded", "c": "skipped"}, meta=settled)
+    read = whole(world, found)
+    world.change(found, "b", child_status="failed")
+    late = repairer(world).unskip(read, read.children["c"], context(world))
+    assert (late.outcome, world.statuses(found)["c"]) == ("lost_race", "skipped")
+    world.change(found, "b", child_status="ready")
+    for given in both(world):
+        done = repairer(world).unskip(read, read.children["c"], given)
+        assert (done.outcome, done.child and done.child.status) == ("done", ChildStatus.BLOCKED)
+        stands = world.rows(found)
+        assert (stands["c"]["child_status"]["S"] == "blocked") is given.apply
+        assert ("rollup_posted_at" not in stands["#meta"]) is given.apply
+    again = repairer(world).unskip(read, read.children["c"], context(world))
+    assert again.outcome == "lost_race"
+    assert len(world.events("orchestration_recovered")) == 1

@@ -1,0 +1,181 @@
+"""What is said of what was done: which lines, which metrics, and when none."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+import structlog
+
+from reconciler.domain.codes import Code, OrchestrationCode
+from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
+from reconciler.errors import ThrottledError
+from reconciler.observability.metrics import RELEASE_OUTCOMES
+from reconciler.repair.context import ActionOutcome, Context, Evaluation, Stuck
+from reconciler.repair.counts import Counts
+from reconciler.repair.reporter import Reporter
+from tests.support.metrics import RecordingMetrics
+from tests.support.strategies import NOW
+
+CONTEXT = Context(NOW, "sweep-1")
+Lines = list[MutableMapping[str, Any]]
+
+
+def action(verb: str, outcome: str, *, applied: bool = True, **more: Any) -> ActionOutcome:
+    return ActionOutcome(verb, "a", "lost_release", outcome, applied, **more)
+
+
+def said(done: ActionOutcome) -> tuple[Lines, RecordingMetrics]:
+    metrics = RecordingMetrics()
+    with structlog.testing.capture_logs() as lines:
+        Reporter(metrics).acted("orch_1", done, CONTEXT)
+    return lines, metrics
+
+
+def events(lines: Lines) -> list[str]:
+    return [line["event"] for line in lines]
+
+
+def recoveries(metrics: RecordingMetrics) -> float:
+    return metrics.count("reconciler_recoveries_total", code="lost_release")
+
+
+def releases(metrics: RecordingMetrics) -> dict[str, float]:
+    counted = {o: metrics.count("reconciler_releases_total", outcome=o) for o in RELEASE_OUTCOMES}
+    return {outcome: count for outcome, count in counted.items() if count}
+
+
+@pytest.mark.parametrize(
+    ("done", "told", "counted"),
+    [
+        (
+            action("release", "released"),
+            ["orch.child.released", "orch.sweep.recovered"],
+            {"released": 1},
+        ),
+        (action("release", "adopted"), ["orch.sweep.recovered"], {"adopted": 1}),
+        (action("release", "reinvoked"), ["orch.sweep.recovered"], {"reinvoked": 1}),
+        (action("advance", "done"), ["orch.sweep.recovered"], {}),
+        (action("release", "released", applied=False), [], {"released": 1}),
+        (action("advance", "done", applied=False), [], {}),
+        (action("advance", "lost_race"), [], {}),
+        (action("release", "over_budget"), [], {"over_budget": 1}),
+        (action("release", "queued"), [], {}),
+        (action("release", "failed"), ["orch.child.release_failed"], {"failed": 1}),
+        (action("skip", "failed"), ["orch.child.release_failed"], {}),
+        (action("release", "failed", applied=False), ["orch.child.release_failed"], {"failed": 1}),
+        (action("release", "refused"), ["orch.child.release_failed"], {"refused": 1}),
+        (action("release", "refused", applied=False), [], {"refused": 1}),
+    ],
+)
+def test_each_outcome_has_its_lines_and_its_count(
+    done: ActionOutcome, told: list[str], counted: dict[str, int]
+) -> None:
+    lines, metrics = said(done)
+    assert events(lines) == told
+    assert releases(metrics) == counted
+    assert recoveries(metrics) == ("orch.sweep.recovered" in told)
+
+
+def test_a_line_has_what_was_done_for_whom_and_since_when_it_had_been_due() -> None:
+    done = action("release", "released", task_id="T-1", stranded_seconds=90.0, warnings=("w",))
+    lines, metrics = said(done)
+    fields = {
+        "orchestration_id": "orch_1",
+        "sub_issue_id": "a",
+        "code": "lost_release",
+        "action": "release",
+        "outcome": "released",
+        "task_id": "T-1",
+        "stranded_seconds": 90.0,
+        "sweep_id": "sweep-1",
+        "log_level": "info",
+    }
+    assert lines == [
+        {"event": "orch.child.released", **fields, "warnings": ["w"]},
+        {"event": "orch.sweep.recovered", **fields},
+    ]
+    assert metrics.observations == {"reconciler_recovery_latency_seconds": [90.0]}
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    lines, metrics = said(action("release", "released"))
+    assert [{"detail", "warnings"} & line.keys() for line in lines] == [set(), set()]
+    assert metrics.observations == {}
+
+
+def test_a_failure_says_why_and_is_counted_by_its_kind() -> None:
+    done = action("advance", "failed", detail="not now", error_kind="throttled")
+    (line,), metrics = said(done)
+    assert (line["detail"], line["error_kind"]) == ("not now", "throttled")
+    assert line["log_level"] == "warning"
+    assert metrics.count("reconciler_errors_total", kind="throttled") == 1
+
+
+# -- an evaluation as a whole
+
+
+def diagnosis(*children: str) -> Diagnosis:
+    found = {key: ChildDiagnosis(key, Code.RUNNING, "") for key in children}
+    return Diagnosis("orch_1", OrchestrationCode.IN_PROGRESS, "", None, found)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "found", "now", "complete"),
+    [
+        ("done", diagnosis("a"), diagnosis(), True),
+        ("done", diagnosis("a", "b"), diagnosis("b"), False),
+        ("lost_race", diagnosis("a"), diagnosis(), False),
+        ("done", None, diagnosis(), False),
+        ("done", diagnosis("a"), None, False),
+    ],
+    ids=["the last one", "another is left", "by somebody else", "not found", "not diagnosed"],
+)
+def test_an_orchestration_is_complete_when_a_repair_has_brought_on_its_last_child(
+    outcome: str, found: Diagnosis | None, now: Diagnosis | None, *, complete: bool
+) -> None:
+    done = (action("advance", "lost_race"), action("advance", outcome))
+    evaluation = Evaluation("orch_1", found, now, done, Counts())
+    with structlog.testing.capture_logs() as lines:
+        Reporter(RecordingMetrics()).evaluated(evaluation, CONTEXT)
+    completed = [line for line in lines if line["event"] == "orch.complete"]
+    assert completed == [
+        {
+            "event": "orch.complete",
+            "orchestration_id": "orch_1",
+            "code": "in_progress",
+            "sweep_id": "sweep-1",
+            "log_level": "info",
+        }
+    ] * int(complete)
+
+
+def test_each_of_its_repairs_is_told() -> None:
+    metrics = RecordingMetrics()
+    done = (action("advance", "done"), action("release", "released"))
+    evaluation = Evaluation("orch_1", diagnosis("a"), diagnosis("a"), done, Counts())
+    with structlog.testing.capture_logs() as lines:
+        Reporter(metrics).evaluated(evaluation, CONTEXT)
+    assert events(lines) == ["orch.sweep.recovered", "orch.child.released", "orch.sweep.recovered"]
+    assert recoveries(metrics) == 2
+
+
+def test_what_is_stuck_is_told_once_each() -> None:
+    stuck = tuple(Stuck("orch_1", key, "long_running", "why", 90.0, "T-1") for key in "ab")
+    evaluation = Evaluation("orch_1", diagnosis(), diagnosis(), (), Counts(), stuck)
+    with structlog.testing.capture_logs() as lines:
+        Reporter(RecordingMetrics()).evaluated(evaluation, CONTEXT)
+    same = {"event": "orch.sweep.stuck", "sweep_id": "sweep-1", "log_level": "warning"}
+    assert lines == [{**asdict(entry), **same} for entry in stuck]
+
+
+def test_one_that_could_not_be_evaluated_is_told_and_counted() -> None:
+    metrics = RecordingMetrics()
+    with structlog.testing.capture_logs() as lines:
+        Reporter(metrics).failed("orch_1", ThrottledError("not now"), CONTEXT)
+    (line,) = lines
+    assert (line["event"], line["log_level"]) == ("orch.sweep.failed", "warning")
+    assert (line["error_kind"], line["detail"]) == ("throttled", "not now")
+    assert metrics.count("reconciler_errors_total", kind="throttled") == 1

@@ -1,0 +1,213 @@
+"""Pacing of pages: the ceiling that is kept, and how a throttled table is given way to."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from reconciler.stores.read_pacing import PAGE_UNITS, LocalAllowance, PagePacer, Turn
+
+
+class Clock:
+    """Monotonic time that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def never() -> bool:
+    return False
+
+
+def pacer(clock: Clock, ceiling: float | None = None, **more: LocalAllowance) -> PagePacer:
+    return PagePacer(ceiling, sleep=clock.sleep, monotonic=clock, **more)
+
+
+def turn(pace: PagePacer) -> Turn:
+    found = pace.wait(never)
+    assert found is not None
+    return found
+
+
+class Table:
+    """A table with so many units a second, some of which production takes."""
+
+    def __init__(self, clock: Clock, units_per_second: float) -> None:
+        self._clock = clock
+        self._rate = units_per_second
+        self._left = 0.0
+        self._at = clock()
+        self.pages = self.refusals = 0
+
+    def read(self, pace: PagePacer) -> None:
+        leave = turn(pace)
+        now = self._clock()
+        self._left = min(2 * self._rate, self._left + (now - self._at) * self._rate)
+        self._at = now
+        if self._left <= 0:
+            self.refusals += 1
+            pace.throttled(leave)
+        else:
+            self._left -= PAGE_UNITS
+            self.pages += 1
+            pace.read(leave, PAGE_UNITS, 1000)
+
+
+def test_without_a_ceiling_nothing_is_waited_for() -> None:
+    clock = Clock()
+    pace = pacer(clock)
+    for _ in range(100):
+        leave = turn(pace)
+        assert (leave.limit, pace.pause_seconds) == (None, 0.0)
+        pace.read(leave, PAGE_UNITS, 1000)
+    assert clock.now == 100.0
+
+
+def test_a_page_is_reckoned_as_a_megabyte_in_pieces_of_four_kilobytes_at_half_the_price() -> None:
+    assert turn(pacer(Clock())).units == 1024 / 4 / 2
+
+
+@pytest.mark.parametrize("ceiling", [1000.0, 400.0, 130.0, 60.0, 5.0])
+def test_a_ceiling_is_kept_and_used(ceiling: float) -> None:
+    clock = Clock()
+    pace = pacer(clock, ceiling)
+    dice = random.Random(1)  # noqa: S311 - sizes of pages
+    consumed = 0.0
+    for _ in range(200):
+        leave = turn(pace)
+        # A page is as large as was asked for, or smaller where a segment ends.
+        units = min(PAGE_UNITS, (leave.limit or 1000) / 8) * dice.uniform(0.5, 1.0)
+        pace.read(leave, units, max(1, int(units * 8)))
+        pace.spend(units / 10)
+        consumed += units * 1.1
+    took = clock.now - 100.0
+    # One page may always have been read ahead of its time.
+    assert consumed / ceiling - PAGE_UNITS * 1.1 / ceiling <= took <= consumed / ceiling
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "limit"), [(200.0, None), (128.0, None), (60.0, 240), (5.0, 20), (0.5, 2), (0.1, 1)]
+)
+def test_below_a_page_a_second_pages_are_cut(ceiling: float, limit: int | None) -> None:
+    pace = pacer(Clock(), ceiling)
+    # Rows of 2 KB: four of them make a unit.
+    pace.read(turn(pace), 10.0, 40)
+    assert turn(pace).limit == limit
+
+
+def test_before_the_first_page_rows_are_reckoned_as_one_kilobyte() -> None:
+    assert turn(pacer(Clock(), 10.0)).limit == 80
+
+
+@pytest.mark.parametrize(("units", "rows"), [(10.0, 0), (0.0, 10), (0.0, 0)])
+def test_a_page_that_shows_no_size_of_rows_leaves_it(units: float, rows: int) -> None:
+    pace = pacer(Clock(), 10.0)
+    pace.read(turn(pace), 10.0, 40)
+    pace.read(turn(pace), units, rows)
+    assert turn(pace).limit == 40
+
+
+def test_who_shares_an_allowance_is_asked_only_for_what_differs() -> None:
+    taken: list[float] = []
+
+    class Shared(LocalAllowance):
+        def take(self, units: float) -> float:
+            taken.append(units)
+            return super().take(units)
+
+    clock = Clock()
+    pace = pacer(clock, 256.0, allowance=Shared(256.0, clock))
+    pace.read(turn(pace), PAGE_UNITS, 1000)
+    pace.read(turn(pace), 100.0, 1000)
+    pace.spend(0.0)
+    pace.spend(1.5)
+    pace.throttled(turn(pace))
+    assert taken == [128.0, 128.0, -28.0, 1.5, 128.0, -128.0]
+
+
+def test_threads_share_one_ceiling() -> None:
+    clock = Clock()
+    shared = LocalAllowance(256.0, clock)
+    paces = [pacer(clock, 256.0, allowance=shared) for _ in range(4)]
+    for number in range(40):
+        pace = paces[number % 4]
+        pace.read(turn(pace), PAGE_UNITS, 1000)
+    assert clock.now - 100.0 == pytest.approx(39 * PAGE_UNITS / 256.0)
+
+
+def test_it_gives_up_waiting_when_its_time_is_over_and_gives_back_what_it_took() -> None:
+    clock = Clock()
+    pace = pacer(clock, 1.0)
+    pace.read(turn(pace), 60.0, 100)
+    ends = clock.now + 20
+    assert pace.wait(lambda: clock.now >= ends) is None
+    assert clock.now == ends
+    # Whoever comes next waits for what was consumed, and for nothing else.
+    turn(pace)
+    assert clock.now == pytest.approx(160.0)
+
+
+def test_while_it_waits_it_looks_each_second_whether_its_time_is_over() -> None:
+    clock = Clock()
+    pace = pacer(clock, 1.0)
+    pace.spend(2.5)
+    looked: list[float] = []
+
+    def out_of_time() -> bool:
+        looked.append(clock.now)
+        return False
+
+    assert pace.wait(out_of_time) is not None
+    assert looked == [100.0, 101.0, 102.0]
+    assert clock.now == 102.5
+
+
+def test_the_pause_doubles_while_refused_and_shrinks_slowly_afterwards() -> None:
+    clock = Clock()
+    pace = pacer(clock)
+    pauses = []
+    for _ in range(6):
+        pace.throttled(turn(pace))
+        pauses.append(pace.pause_seconds)
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
+    pace.read(turn(pace), PAGE_UNITS, 1000)
+    assert pace.pause_seconds == pytest.approx(7.2)
+    for _ in range(100):
+        pace.read(turn(pace), PAGE_UNITS, 1000)
+    assert pace.pause_seconds == 0.0
+
+
+def test_a_page_that_went_through_at_the_second_attempt_counts_as_a_refusal() -> None:
+    pace = pacer(Clock())
+    pace.read(turn(pace), PAGE_UNITS, 1000, strained=True)
+    assert pace.pause_seconds == 0.5
+
+
+def test_refusals_of_pages_that_were_under_way_at_once_count_as_one() -> None:
+    clock = Clock()
+    pace = pacer(clock)
+    leaves = [turn(pace) for _ in range(4)]
+    clock.sleep(0.1)
+    for leave in leaves:
+        pace.throttled(leave)
+    assert pace.pause_seconds == 0.5
+
+
+@pytest.mark.parametrize("left", [40.0, 100.0, 400.0])
+def test_it_finds_out_what_production_leaves(left: float) -> None:
+    clock = Clock()
+    table = Table(clock, left)
+    pace = pacer(clock)
+    while table.pages < 200:
+        table.read(pace)
+    took = clock.now - 100.0
+    # It uses most of what is there, and runs into the limit with few of its requests.
+    assert table.pages * PAGE_UNITS / took > 0.5 * left
+    assert table.refusals < 0.25 * table.pages

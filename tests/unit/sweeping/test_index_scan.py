@@ -1,0 +1,219 @@
+"""A step by the index: how the queries of four statuses are merged, and where a step ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from reconciler.domain.model import ChildStatus
+from reconciler.stores.orchestrations import OrchestrationStore, Page
+from reconciler.stores.read_pacing import PagePacer, Turn
+from reconciler.sweeping.index_scan import ActiveRows, IndexScan
+from reconciler.sweeping.scan_step import Parts, SegmentCursor, SegmentResult
+from tests.support.world import World
+from tests.unit.sweeping.test_scan import key, over_after
+
+BLOCKED, READY, RELEASING, RELEASED = (
+    ChildStatus.BLOCKED,
+    ChildStatus.READY,
+    ChildStatus.RELEASING,
+    ChildStatus.RELEASED,
+)
+
+
+class Index:
+    """The rows of each status: ``aab`` are two of orchestration a and one of b."""
+
+    def __init__(self, rows: Mapping[ChildStatus, str]) -> None:
+        self._rows = {
+            status: [key(name, f"{status[:4]}{at}") for at, name in enumerate(names)]
+            for status, names in rows.items()
+        }
+        self.asked: list[ChildStatus] = []
+
+    def read(self, status: ChildStatus, behind: dict[str, Any] | None, limit: int | None) -> Page:
+        assert limit is not None
+        self.asked.append(status)
+        rows = self._rows.get(status, [])
+        start = 0 if behind is None else rows.index(behind) + 1
+        page = rows[start : start + limit]
+        # As DynamoDB does: that there is nothing behind a full page, only the next one tells.
+        return Page(page, page[-1] if len(page) == limit else None, 1.0, retries=len(self.asked))
+
+
+def pages(index: Index, limit: int, count: int = 1000) -> list[Page]:
+    """Return up to ``count`` pages, to the last."""
+    active = ActiveRows(index.read)
+    found: list[Page] = []
+    while len(found) < count and not (found and found[-1].last):
+        found.append(active.page(limit))
+    return found
+
+
+def names(page: Page) -> str:
+    return "".join(row["orchestration_id"]["S"] for row in page.items)
+
+
+DRAWN = {BLOCKED: "aabdd", READY: "abe", RELEASED: "accdd"}
+"""What the module's own picture shows."""
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 100])
+def test_orchestrations_come_whole_and_in_order_whatever_a_page_holds(limit: int) -> None:
+    read = pages(Index(DRAWN), limit)
+    assert "".join(map(names, read)) == "aaaabbccdddde"
+    for name in "abcde":
+        assert sum(name in names(page) for page in read) == 1, "in one page, all of it"
+
+
+def test_what_is_behind_the_others_is_read_first_and_each_status_once_at_the_least() -> None:
+    index = Index(DRAWN)
+    read = pages(index, 3)
+    assert index.asked == [BLOCKED, READY, RELEASING, RELEASED, BLOCKED, RELEASED, READY]
+    assert [names(page) for page in read] == ["", "", "", "aaaa", "bb", "ccdddd", "e"]
+
+
+def test_a_page_says_what_it_read_and_behind_which_row_the_next_one_begins() -> None:
+    read = pages(Index(DRAWN), 3)
+    assert [page.rows for page in read] == [3, 3, 0, 3, 2, 2, 0]
+    assert [page.next_key for page in read[:3]] == [{}, {}, {}]
+    assert read[3].next_key == read[3].items[-1]
+    assert read[-1].next_key is None
+    assert [page.retries for page in read] == [1, 2, 3, 4, 5, 6, 7]
+    assert sum(page.read_units for page in read) == 7.0
+
+
+def test_which_comes_first_is_known_when_each_status_has_been_asked() -> None:
+    index = Index({BLOCKED: "b", READY: "ac"})
+    active = ActiveRows(index.read)
+    assert active.first_held_back() is None
+    known = []
+    for _ in range(4):
+        active.page(2)
+        known.append((active.advanced, (active.first_held_back() or {}).get("orchestration_id")))
+    a, b, c = ({"S": name} for name in "abc")
+    assert known == [(False, b), (False, a), (False, a), (True, c)]
+
+
+# -- steps
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    return make_world(ACTIVE_INDEX_NAME="Active")
+
+
+def put(world: World, name: str, status: str, sub_issue_id: str = "a") -> None:
+    row = {
+        **key(name, sub_issue_id),
+        "child_status": {"S": status},
+        "updated_at": {"S": world.ago(9000)},
+        "depends_on": {"L": []},
+    }
+    world.put(world.settings.orchestration_table_name, row)
+
+
+def step(
+    world: World,
+    cursor: SegmentCursor,
+    nominate: Callable[[str], None],
+    out_of_time: Callable[[], bool],
+    pacer: PagePacer | None = None,
+) -> SegmentResult:
+    reconciler = world.reconciler()
+    parts = Parts(
+        reconciler.orchestrations,
+        reconciler.tasks,
+        reconciler.policy,
+        world.clock,
+        pacer or PagePacer(),
+    )
+    scan = IndexScan(parts, index="Active", control=reconciler.control)
+    return scan.run(cursor, out_of_time, lambda name, _rows: nominate(name))
+
+
+@pytest.fixture
+def pages_of_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = OrchestrationStore.active_page
+
+    def cut(self: OrchestrationStore, *args: Any) -> Page:
+        index, status, between, start_key, _ = args
+        return whole(self, index, status, between, start_key, 1)
+
+    monkeypatch.setattr(OrchestrationStore, "active_page", cut)
+
+
+@pytest.mark.usefixtures("pages_of_one_row")
+@pytest.mark.parametrize("askings", range(8))
+def test_wherever_a_step_ends_the_next_goes_on_with_what_was_not_whole(
+    world: World, askings: int
+) -> None:
+    seeded = [("a", "blocked"), ("c", "blocked"), ("c", "ready"), ("d", "released")]
+    for name, status in seeded:
+        put(world, name, status, status)
+    found: list[str] = []
+    cursor: SegmentCursor | None = SegmentCursor("s", 0, 1)
+    rows = begun = 0
+    while cursor is not None:
+        result = step(world, cursor, found.append, over_after(askings))
+        rows += result.counts.rows_scanned
+        begun, cursor = begun + 1, result.next
+        assert begun < 10
+    assert set(found) == {"a", "c", "d"}
+    assert rows <= len(seeded)
+
+
+@pytest.mark.usefixtures("pages_of_one_row")
+def test_one_that_is_larger_than_a_step_counts_as_scanned_by_the_step_that_passes_it_by(
+    world: World,
+) -> None:
+    for sub_issue_id in "xyz":
+        put(world, "a", "blocked", sub_issue_id)
+    found: list[str] = []
+    result = step(world, SegmentCursor("s", 0, 1), found.append, over_after(0))
+    assert found == ["a"]
+    assert (result.counts.rows_scanned, result.counts.orchestrations_scanned) == (0, 1)
+    assert result.next is not None
+    assert result.next.start_key == {"orchestration_id": "a", "sub_issue_id": "x"}
+
+
+class Recording(PagePacer):
+    """Takes note of what pages cost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.units: list[float] = []
+
+    def read(self, turn: Turn, units: float, rows: int, *, strained: bool = False) -> None:
+        self.units.append(units)
+        super().read(turn, units, rows, strained=strained)
+
+
+def test_behind_the_last_of_a_range_nothing_is_asked_for_and_nothing_paid(world: World) -> None:
+    edge = {"orchestration_id": "orch_80000000", "sub_issue_id": "a"}
+    pacer = Recording()
+    cursor = SegmentCursor("s", 0, 2, step=1, start_key=edge)
+    result = step(world, cursor, pytest.fail, over_after(0), pacer)
+    assert (result.next, result.counts.requests) == (None, 0)
+    assert pacer.units == [0.0] * 4
+
+
+@pytest.mark.usefixtures("pages_of_one_row")
+def test_one_that_is_held_up_from_its_start_still_reads_until_the_next_begins_further_on(
+    world: World,
+) -> None:
+    put(world, "a", "ready")
+    put(world, "b", "ready")
+    time = [0.0]
+
+    def sleep(seconds: float) -> None:
+        time[0] += seconds
+
+    pacer = PagePacer(1.0, sleep=sleep, monotonic=lambda: time[0])
+    pacer.spend(10.0)
+    result = step(world, SegmentCursor("s", 0, 1), lambda _: None, over_after(0), pacer)
+    assert result.next is not None
+    assert result.next.start_key == {"orchestration_id": "a", "sub_issue_id": "a"}
+    assert time[0] >= 10.0

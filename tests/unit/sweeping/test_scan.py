@@ -1,0 +1,145 @@
+"""A step: what a throttled page does to it, and how it ends when its time is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import pytest
+
+from reconciler.domain.rows import parse_orchestration
+from reconciler.errors import ThrottledError
+from reconciler.stores.orchestrations import OrchestrationStore, Page
+from reconciler.stores.read_pacing import PagePacer
+from reconciler.sweeping.scan_step import Parts, SegmentCursor, SegmentResult, SegmentScan
+from tests.support.world import World
+
+FIRST = SegmentCursor("sweep-1", 0, 1)
+THROTTLED = ThrottledError("not now")
+
+
+def row(orchestration_id: str, key: str) -> dict[str, Any]:
+    return {
+        "orchestration_id": {"S": orchestration_id},
+        "sub_issue_id": {"S": key},
+        "child_status": {"S": "blocked"},
+        "depends_on": {"L": [{"S": "gone"}]},
+    }
+
+
+def key(orchestration_id: str, sub_issue_id: str) -> dict[str, Any]:
+    return {"orchestration_id": {"S": orchestration_id}, "sub_issue_id": {"S": sub_issue_id}}
+
+
+def one(orchestration_id: str, sub_issue_id: str, **more: Any) -> Page:
+    """A page of a single row, behind which there is more."""
+    at = key(orchestration_id, sub_issue_id)
+    return Page([row(orchestration_id, sub_issue_id)], at, 1.0, **more)
+
+
+LAST = Page([row("z", "a")], None, 1.0)
+
+
+class Table:
+    """Serves pages, or refuses them, in this order."""
+
+    def __init__(self, *served: Page | ThrottledError) -> None:
+        self._served = list(served)
+        self.begun_behind: list[Any] = []
+
+    def scan_page(self, _segment: int, _total: int, start: Any, *, limit: int | None) -> Page:
+        assert limit is None
+        self.begun_behind.append(start)
+        served = self._served.pop(0)
+        if isinstance(served, ThrottledError):
+            raise served
+        return served
+
+
+def never() -> bool:
+    return False
+
+
+def over_after(askings: int) -> Callable[[], bool]:
+    """Let the time be over when that was asked so many times."""
+    asked = iter(range(1, 1000))
+    return lambda: next(asked) > askings
+
+
+class Taken:
+    """A step that has been taken."""
+
+    def __init__(self, world: World, table: Table, out_of_time: Callable[[], bool]) -> None:
+        reconciler = world.reconciler()
+        self.pacer = PagePacer(sleep=lambda _: None, monotonic=iter(range(10**6)).__next__)
+        store = cast("OrchestrationStore", table)
+        parts = Parts(store, reconciler.tasks, reconciler.policy, world.clock, self.pacer)
+        self.nominated: list[str] = []
+        self.result: SegmentResult = SegmentScan(parts).run(
+            FIRST, out_of_time, lambda name, _rows: self.nominated.append(name)
+        )
+
+    @property
+    def scanned(self) -> tuple[int, int]:
+        counts = self.result.counts
+        return counts.rows_scanned, counts.orchestrations_scanned
+
+
+def test_a_page_that_is_refused_is_read_later_from_the_same_place(world: World) -> None:
+    table = Table(one("a", "a"), THROTTLED, THROTTLED, LAST)
+    step = Taken(world, table, never)
+    behind = key("a", "a")
+    assert table.begun_behind == [None, behind, behind, behind]
+    assert (step.result.next, step.scanned) == (None, (2, 2))
+    assert step.pacer.pause_seconds == pytest.approx(0.9), "0.5, doubled, and eased by one page"
+
+
+def test_a_page_that_did_not_go_through_at_once_is_given_way_to(world: World) -> None:
+    step = Taken(world, Table(one("a", "a", retries=1), one("b", "a"), LAST), never)
+    assert step.pacer.pause_seconds == pytest.approx(0.5 * 0.9 * 0.9)
+
+
+def test_where_nothing_was_read_when_the_time_is_over_the_step_fails(world: World) -> None:
+    with pytest.raises(ThrottledError):
+        Taken(world, Table(THROTTLED, THROTTLED, LAST), over_after(1))
+
+
+@pytest.mark.parametrize(
+    ("pages", "nominated", "resumed"),
+    [
+        ([one("a", "a")], ["a"], key("a", "a")),
+        ([one("a", "a"), one("b", "a")], ["a"], key("a", "a")),
+        ([one("a", "a"), one("a", "b")], ["a"], key("a", "b")),
+    ],
+    ids=["one row", "the end of one was seen", "no end was seen"],
+)
+def test_what_was_read_before_a_refusal_is_judged_and_the_next_step_goes_on(
+    world: World, pages: Sequence[Page], nominated: list[str], resumed: dict[str, Any]
+) -> None:
+    step = Taken(world, Table(*pages, THROTTLED), over_after(len(pages)))
+    assert step.nominated == nominated
+    assert step.scanned == (len(pages) if resumed != key("a", "a") else 1, 1)
+    assert step.result.next == SegmentCursor(
+        "sweep-1", 0, 1, 1, {name: value["S"] for name, value in resumed.items()}
+    )
+
+
+def test_one_that_our_code_fails_on_is_nominated_behind_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(name: str, rows: Sequence[Any]) -> Any:
+        if name == "a":
+            raise ValueError(rows)
+        return parse_orchestration(name, rows)
+
+    monkeypatch.setattr("reconciler.sweeping.scan_step.parse_orchestration", fails)
+    step = Taken(world, Table(one("a", "a"), one("b", "a"), LAST), never)
+    assert (step.nominated, step.scanned) == (["b", "z", "a"], (3, 3))
+
+
+def test_tasks_are_read_at_half_the_price_since_it_only_nominates(
+    world: World, tasks_read: list[tuple[list[str], bool]]
+) -> None:
+    runs = {"child_status": {"S": "released"}, "child_task_id": {"S": "T-1"}}
+    Taken(world, Table(Page([{**row("a", "a"), **runs}], None, 1.0)), never)
+    assert tasks_read == [(["T-1"], False)]

@@ -13,7 +13,6 @@ from celery import Task
 from reconciler.domain.model import moment
 from reconciler.errors import ReconcilerError, UnknownOrchestrationError, UsageError
 from reconciler.repair.context import Evaluation
-from reconciler.sweeping.inline import could_not_read
 from reconciler.sweeping.summary import TOTAL_FAILURE
 from workers import sweeping
 from workers.application import app
@@ -90,8 +89,7 @@ def sweep_segment(
 
     def gave_up(resources: Resources, error: ReconcilerError) -> None:
         if asked is not None:
-            state = sweeping.state_of(resources, sweep_id, report=report)
-            could_not_read(resources.reconciler, state, asked, error)
+            sweeping.sweeper_of(resources, sweep_id, report=report).could_not_read(asked, error)
 
     def work(resources: Resources) -> dict[str, Any]:
         if asked is None:

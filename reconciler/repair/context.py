@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
 
 from reconciler.domain.codes import OrchestrationCode
 from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
@@ -162,28 +161,15 @@ class Evaluation:
         return tuple(self.now.children.values()) if self.now is not None else ()
 
 
-class Pacer(Protocol):
-    """Lets releases through at a rate, and one after the other where they share a row."""
+@dataclass(frozen=True, slots=True)
+class Pacer:
+    """How releases are slowed down; without arguments, not at all.
 
-    def acquire(self) -> bool:
-        """Wait a little for a turn; False when it would take too long."""
+    ``acquire``: waits a little for a turn, and returns False when it would take too long.
+    ``lock``: keeps others from releasing what shares a row (of an orchestration, or of a user) for
+    as long as the block lasts. DynamoDB refuses transactions that meet on a row, so each would be
+    sent several times. Correctness never depends on it: who has waited for long goes ahead.
+    """
 
-    def lane(self, name: str) -> AbstractContextManager[object]:
-        """Keep others out of the lane for as long as the block lasts; waits a little for them.
-
-        Siblings check the same predecessor, and a user's releases the same reservations: DynamoDB
-        refuses what meets another transaction on a row, and each would be sent several times. A
-        courtesy, on which nothing rests: who has waited for long goes ahead.
-        """
-
-
-class Unpaced:
-    """Lets everything through."""
-
-    def acquire(self) -> bool:
-        """Return True at once."""
-        return True
-
-    def lane(self, _name: str) -> AbstractContextManager[object]:
-        """Keep nobody out: one process releases the children of an orchestration in turn."""
-        return nullcontext()
+    acquire: Callable[[], bool] = lambda: True
+    lock: Callable[[str], AbstractContextManager[object]] = nullcontext

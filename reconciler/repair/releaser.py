@@ -127,9 +127,9 @@ class Releaser:
 
         user_id = orchestration.meta.user_id if orchestration.meta is not None else None
         if held is None or user_id is None:
-            with self.pacer.lane(orchestration.orchestration_id):
+            with self.pacer.lock(orchestration.orchestration_id):
                 return commit(None)
-        with self.pacer.lane(user_id):
+        with self.pacer.lock(user_id):
             return self._within_budget(held, user_id, commit, context)
 
     @staticmethod

@@ -17,7 +17,7 @@ from reconciler.errors import (
 )
 from reconciler.repair import drafter as drafting
 from reconciler.repair import releaser as release_module
-from reconciler.repair.context import MOST_PREDECESSORS_AT_ONCE, ReleaseResult, Unpaced
+from reconciler.repair.context import MOST_PREDECESSORS_AT_ONCE, Pacer, ReleaseResult
 from reconciler.repair.evaluator import Evaluator
 from reconciler.repair.reconciler import Reconciler, due_moment, withheld_by
 from reconciler.stores.control import Pause
@@ -113,9 +113,7 @@ def test_where_no_time_is_known_no_latency_is_told(world: World) -> None:
 # -- a release by itself
 
 
-class NoTurn(Unpaced):
-    def acquire(self) -> bool:
-        return False
+NO_TURN = Pacer(lambda: False)
 
 
 def failures(world: World, orchestration_id: str) -> int:
@@ -224,7 +222,7 @@ def test_what_was_left_is_stuck_for_its_sweep_and_a_person_sees_it_anyway(
     world: World, how: dict[str, Any], stuck: dict[str, int]
 ) -> None:
     found = world.seed({"a": []})
-    left = world.reconciler(pacer=NoTurn()).release(found, "a", **how)
+    left = world.reconciler(pacer=NO_TURN).release(found, "a", **how)
     assert (left.outcome, left.counts.stuck) == ("paced", stuck)
     world.reconciler().pause("a deployment", "me")
     paused = world.reconciler().release(found, "a", **how)

@@ -14,13 +14,13 @@ class ReconcilerError(Exception):
 
 
 class SettingsError(ReconcilerError):
-    """A setting makes no sense; the message names it."""
+    """A setting is invalid; the message names it."""
 
     kind = "settings"
 
 
 class UsageError(ReconcilerError):
-    """The caller named something that does not exist or is not well formed."""
+    """The caller named something that does not exist or is malformed."""
 
     kind = "usage"
 

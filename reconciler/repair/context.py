@@ -103,7 +103,10 @@ class ActionOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """A child, or with ``sub_issue_id`` None an orchestration, that is stuck and not repaired."""
+    """A child, or with ``sub_issue_id`` None an orchestration, that is stuck and not repaired.
+
+    ``needs_action``: the reconciler does nothing that could resolve it.
+    """
 
     orchestration_id: str
     sub_issue_id: str | None
@@ -111,6 +114,7 @@ class Stuck:
     reason: str
     age_seconds: float | None
     task_id: str | None = None
+    needs_action: bool = False
 
 
 def count_stuck(stuck: Iterable[Stuck]) -> Counts:

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 
 from reconciler.clock import Clock
-from reconciler.domain.codes import HEALTHY, SURFACED, Code
+from reconciler.domain.codes import HEALTHY, SURFACED, Code, OrchestrationCode
 from reconciler.domain.diagnosis import Diagnosis, Evidence, Policy, diagnose
 from reconciler.domain.model import (
     FAILURE,
@@ -38,6 +38,8 @@ from reconciler.domain.planning import (
     Release,
     ResetClaim,
     Skip,
+    child_needs_action,
+    has_task_to_touch,
     plan,
     plan_nudges,
 )
@@ -547,15 +549,30 @@ class RepairPass:
         if shown is None:
             return ()
         name = shown.orchestration_id
+        planned = {action.sub_issue_id for action in self.outcomes if not action.applied}
         found = [
-            Stuck(name, key, child.code.value, child.reason, self._age(child.since), child.task_id)
+            Stuck(
+                name,
+                key,
+                child.code.value,
+                child.reason,
+                self._age(child.since),
+                child.task_id,
+                needs_action=key not in planned and child_needs_action(child.code, self._policy),
+            )
             for key, child in shown.children.items()
             if child.code not in HEALTHY and key not in self.queued
         ]
         if shown.code in SURFACED:
             reason = "; ".join(part for part in (shown.reason, self._parent_note) if part)
-            found.append(Stuck(name, None, shown.code.value, reason, self._age(shown.since)))
+            age, acts = self._age(shown.since), self._parent_needs_action(shown)
+            found.append(Stuck(name, None, shown.code.value, reason, age, needs_action=acts))
         return tuple(found)
+
+    def _parent_needs_action(self, shown: Diagnosis) -> bool:
+        if shown.code is OrchestrationCode.ROWS_MISSING or not self._settles:
+            return True
+        return not has_task_to_touch(self.orchestration, self._evidence.tasks)
 
     def _age(self, since: datetime | None) -> float | None:
         return None if since is None else stranded_seconds(since, self.context.now)

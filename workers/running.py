@@ -141,7 +141,7 @@ def _give_up(
 ) -> None:
     if isinstance(error, UsageError):
         held.metrics.increment("reconciler_errors_total", kind=error.kind)
-        log.warning("orch.sweep.failed", error_kind=error.kind, detail=str(error))
+        log.warning("orch.message.refused", error_kind=error.kind, detail=str(error))
     # With no ledger to be had, the sweep stays open, and the next one closes it as incomplete.
     with contextlib.suppress(redis.RedisError):
         gave_up(held, error)

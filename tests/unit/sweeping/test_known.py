@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reconciler.domain.model import Child, ChildStatus, Meta, Orchestration
+from reconciler.domain.outcomes import Outcome
 from reconciler.repair.context import ActionOutcome, Evaluation, Stuck
 from reconciler.repair.counts import Counts
 from reconciler.sweeping.known import KEEP_CLEAN_SECONDS, MAX_PAUSE_SECONDS, Finding, Known
@@ -130,7 +131,7 @@ def test_a_finding_names_what_is_left() -> None:
         for key in "abc"
     }
     meta = Meta("o", 3, "ada", "acme/web", None, None, settled=False)
-    queued = ActionOutcome("release", "b", "lost_release", "queued", applied=True)
+    queued = ActionOutcome("release", "b", "lost_release", Outcome.QUEUED, applied=True)
     evaluation = Evaluation(
         "o", None, None, (queued,), Counts(), (CYCLE,), orchestration=Orchestration("o", meta, rows)
     )

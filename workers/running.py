@@ -144,7 +144,7 @@ def _give_up(
 ) -> None:
     if isinstance(error, UsageError):
         resources.metrics.increment("reconciler_errors_total", kind=error.kind)
-        log.warning("orch.sweep.failed", error_kind=error.kind, detail=str(error))
+        log.warning("orch.message.refused", error_kind=error.kind, detail=str(error))
     # While the state of sweeps cannot be written, the work item stays, and the next sweep has it.
     with contextlib.suppress(redis.RedisError):
         gave_up(resources, error)

@@ -10,25 +10,9 @@ from datetime import datetime
 from reconciler.domain.codes import OrchestrationCode
 from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
 from reconciler.domain.model import Child, Orchestration, Task
+from reconciler.domain.outcomes import REPAIRED, Outcome
 from reconciler.errors import ReconcilerError
 from reconciler.repair.counts import Counts
-
-RELEASED = "released"
-ADOPTED = "adopted"
-ALREADY_RELEASED = "already_released"
-NO_LONGER_DUE = "no_longer_due"
-CLAIM_IN_PROGRESS = "claim_in_progress"
-OVER_BUDGET = "over_budget"
-REFUSED = "refused"
-IDEMPOTENCY_CONFLICT = "idempotency_conflict"
-PAUSED = "paused"
-REPORT_ONLY = "report_only"
-PACED = "paced"
-REINVOKED = "reinvoked"
-QUEUED = "queued"
-DONE = "done"
-LOST_RACE = "lost_race"
-FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +62,7 @@ class ReleaseResult:
     ``warnings``: what was left out of the task, for the log.
     """
 
-    outcome: str
+    outcome: Outcome
     task_id: str | None = None
     branch_name: str | None = None
     detail: str = ""
@@ -89,6 +73,11 @@ class ReleaseResult:
     error: ReconcilerError | None = None
     counts: Counts = field(default_factory=Counts)
 
+    @property
+    def repaired(self) -> bool:
+        """Whether the child was brought on, by us."""
+        return self.applied and self.outcome in REPAIRED
+
 
 @dataclass(frozen=True, slots=True)
 class ActionOutcome:
@@ -97,7 +86,7 @@ class ActionOutcome:
     verb: str
     sub_issue_id: str
     code: str
-    outcome: str
+    outcome: Outcome
     applied: bool
     task_id: str | None = None
     detail: str = ""
@@ -108,12 +97,15 @@ class ActionOutcome:
     @property
     def repaired(self) -> bool:
         """Whether something was changed, by us, that brings the child on."""
-        return self.applied and self.outcome in {DONE, RELEASED, ADOPTED, REINVOKED}
+        return self.applied and self.outcome in REPAIRED
 
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """A child, or with ``sub_issue_id`` None an orchestration, that is stuck and not repaired."""
+    """A child, or with ``sub_issue_id`` None an orchestration, that is stuck and not repaired.
+
+    ``needs_action``: the reconciler does nothing that could resolve it.
+    """
 
     orchestration_id: str
     sub_issue_id: str | None
@@ -121,6 +113,7 @@ class Stuck:
     reason: str
     age_seconds: float | None
     task_id: str | None = None
+    needs_action: bool = False
 
 
 def count_stuck(stuck: Iterable[Stuck]) -> Counts:

@@ -46,23 +46,43 @@ class Finding:
     """What an evaluation left. ``read_at``: when it began to read.
 
     ``fingerprint``: of the rows that it read. ``needs_person``: nothing changes until somebody
-    changes those rows.
+    changes those rows. ``repo``, ``user_id`` and ``display_ids`` (child → display id) are shown
+    where it is listed.
     """
 
     read_at: float
     stuck: tuple[Stuck, ...] = ()
     fingerprint: str | None = None
     needs_person: bool = False
+    repo: str | None = None
+    user_id: str | None = None
+    display_ids: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, evaluation: Evaluation, read_at: float) -> Finding:
         """Return what an evaluation left."""
         codes = {child.code for child in evaluation.children} | {evaluation.code}
         orchestration = evaluation.orchestration
-        fingerprint = orchestration.fingerprint if orchestration is not None else None
         needs_person = bool(evaluation.stuck) and not evaluation.actions
         needs_person = needs_person and codes <= _UNCHANGED_BY_TIME
-        return cls(read_at, evaluation.stuck, fingerprint, needs_person)
+        if orchestration is None:
+            return cls(read_at, evaluation.stuck, needs_person=needs_person)
+        meta = orchestration.meta
+        left = {entry.sub_issue_id for entry in evaluation.stuck}
+        left |= {action.sub_issue_id for action in evaluation.actions if not action.repaired}
+        return cls(
+            read_at,
+            evaluation.stuck,
+            orchestration.fingerprint,
+            needs_person,
+            repo=meta.repo if meta is not None else None,
+            user_id=meta.user_id if meta is not None else None,
+            display_ids={
+                key: child.display_id
+                for key, child in orchestration.children.items()
+                if key in left and child.display_id
+            },
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +96,7 @@ class Known:
     ``fingerprint``: of the rows that the last evaluation read.
     ``unchanged``: how many evaluations found these rows, and nothing but work for a person.
     ``evaluate_at``: not to be evaluated again before, unless its rows change.
+    ``repo``, ``user_id``, ``display_ids``: of the last evaluation that read its rows.
     """
 
     waiting: Mapping[str, float] = field(default_factory=dict)
@@ -87,6 +108,9 @@ class Known:
     fingerprint: str | None = None
     unchanged: int = 0
     evaluate_at: float = NEVER
+    repo: str | None = None
+    user_id: str | None = None
+    display_ids: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any] | None, now: float) -> Known:
@@ -153,6 +177,7 @@ class Known:
                 entry["reason"],
                 None if entry["since"] is None else max(0.0, now - entry["since"]),
                 entry.get("task_id"),
+                entry.get("needs_action", False),
             )
             for entry in (*self.stuck, *handed_on)
         )
@@ -208,6 +233,9 @@ class Known:
             unchanged=unchanged,
             # The first pause is of one sweep only: it may be one that was asked for by hand.
             evaluate_at=now + pause if unchanged > 1 else NEVER,
+            repo=finding.repo or self.repo,
+            user_id=finding.user_id or self.user_id,
+            display_ids=finding.display_ids if finding.fingerprint else self.display_ids,
         )
 
     def with_release(self, child: str, since: float | None, now: float) -> Known:
@@ -235,6 +263,7 @@ def _entries(stuck: Iterable[Stuck], now: float) -> tuple[dict[str, Any], ...]:
             "reason": entry.reason,
             "since": None if entry.age_seconds is None else now - entry.age_seconds,
             "task_id": entry.task_id,
+            "needs_action": entry.needs_action,
         }
         for entry in stuck
     )

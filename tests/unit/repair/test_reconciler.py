@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from reconciler.domain.model import LONG_AGO
+from reconciler.domain.outcomes import Outcome
 from reconciler.errors import (
     DefectError,
     ThrottledError,
@@ -310,7 +311,7 @@ def test_an_invocation_that_is_made_up_for_is_told_as_that(
 ) -> None:
     found = world.seed({"a": []})
     error = ThrottledError("not now")
-    ended = ReleaseResult("reinvoked", "T-1", error=error)
+    ended = ReleaseResult(Outcome.REINVOKED, "T-1", error=error)
     monkeypatch.setattr(release_module.Releaser, "release", lambda *_: ended)
     counts = world.reconciler().release(found, "a", **SWEEP).counts
     assert (counts.reinvoked, counts.errors) == (1, 1)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.repair.context import Stuck
+from reconciler.domain.model import Child, ChildStatus, Meta, Orchestration
+from reconciler.domain.outcomes import Outcome
+from reconciler.repair.context import ActionOutcome, Evaluation, Stuck
+from reconciler.repair.counts import Counts
 from reconciler.sweeping.known_stuck import KEEP_CLEAN_SECONDS, MAX_PAUSE_SECONDS, Finding, Known
 from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import NEVER
@@ -119,3 +122,19 @@ def test_times_ahead_of_the_clock_count_as_absent(name: str) -> None:
 def test_a_mark_ahead_of_the_clock_is_unknown() -> None:
     found = Known.from_record(nominated(mark=9999.0).to_record(), 200.0)
     assert found.waiting == {"table": NEVER}
+
+
+def test_a_finding_names_what_is_left() -> None:
+    """The display ids of what is stuck or handed on, and nobody else's."""
+    rows = {
+        key: Child("o", key, ChildStatus.BLOCKED, "blocked", display_id=f"ENG-{key}")
+        for key in "abc"
+    }
+    meta = Meta("o", 3, "ada", "acme/web", None, None, settled=False)
+    queued = ActionOutcome("release", "b", "lost_release", Outcome.QUEUED, applied=True)
+    evaluation = Evaluation(
+        "o", None, None, (queued,), Counts(), (CYCLE,), orchestration=Orchestration("o", meta, rows)
+    )
+    finding = Finding.of(evaluation, 1.0)
+    assert (finding.repo, finding.user_id) == ("acme/web", "ada")
+    assert finding.display_ids == {"a": "ENG-a", "b": "ENG-b"}

@@ -55,9 +55,27 @@ BENIGN = HEALTHY | {Code.OVER_BUDGET}
 SURFACED = frozenset({OrchestrationCode.UNSETTLED_PARENT, OrchestrationCode.ROWS_MISSING})
 """How an orchestration as a whole can be stuck."""
 
+REPAIRED = frozenset(
+    {
+        Code.LOST_RELEASE.value,
+        Code.LOST_TERMINAL.value,
+        Code.LOST_SKIP.value,
+        Code.ABANDONED_CLAIM.value,
+        Code.UNSTARTED_TASK.value,
+        Code.MISSING_TASK_ID.value,
+        Code.LOST_RECOVERY.value,
+        Code.CHECK_FAILED.value,
+        OrchestrationCode.UNSETTLED_PARENT.value,
+    }
+)
+"""Stuck codes that the reconciler resolves by itself, unless something prevents that."""
+
 STUCK_CODES: tuple[str, ...] = (
     *(code.value for code in Code if code not in HEALTHY),
     OrchestrationCode.UNSETTLED_PARENT.value,
     OrchestrationCode.ROWS_MISSING.value,
 )
 """Everything that a summary's ``stuck`` and the metric ``reconciler_stuck_children`` count by."""
+
+NEEDS_ACTION = frozenset(STUCK_CODES) - REPAIRED - {Code.OVER_BUDGET.value}
+"""Stuck codes that always need manual action."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from reconciler.domain.codes import Code, OrchestrationCode
+from reconciler.domain.codes import NEEDS_ACTION, Code, OrchestrationCode
 from reconciler.domain.diagnosis import (
     MAX_AHEAD,
     ChildDiagnosis,
@@ -174,6 +174,27 @@ def _reinvoke(
     if task is None or not invocation_due(task, policy, now):
         return []
     return [Reinvoke(found.sub_issue_id, found.code, found.since, task)]
+
+
+def child_needs_action(code: Code, policy: Policy) -> bool:
+    """Whether a child for which nothing is planned stays stuck until somebody acts.
+
+    No task stands under the key of one that names none, or it would be adopted.
+    """
+    if code is Code.UNSTARTED_TASK:
+        return not policy.can_invoke
+    return code is Code.MISSING_TASK_ID or code in NEEDS_ACTION
+
+
+def has_task_to_touch(orchestration: Orchestration, tasks: Mapping[str, Task | None]) -> bool:
+    """Whether a finished task can be touched for a parent that nobody settled.
+
+    True also while not all tasks of its children have been read.
+    """
+    names = (child.task_id for child in orchestration.children.values())
+    if any(name is not None and name not in tasks for name in names):
+        return True
+    return _tells_the_end(orchestration, tasks) is not None
 
 
 def plan_nudges(

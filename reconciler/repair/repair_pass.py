@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 
 from reconciler.clock import Clock
-from reconciler.domain.codes import HEALTHY, SURFACED, Code
+from reconciler.domain.codes import HEALTHY, SURFACED, Code, OrchestrationCode
 from reconciler.domain.diagnosis import Diagnosis, Evidence, Policy, diagnose
 from reconciler.domain.model import (
     FAILURE,
@@ -27,6 +27,7 @@ from reconciler.domain.model import (
     Task,
     moment,
 )
+from reconciler.domain.outcomes import Outcome
 from reconciler.domain.planning import (
     Action,
     Adopt,
@@ -37,6 +38,8 @@ from reconciler.domain.planning import (
     Release,
     ResetClaim,
     Skip,
+    child_needs_action,
+    has_task_to_touch,
     plan,
     plan_nudges,
 )
@@ -51,7 +54,6 @@ from reconciler.errors import (
     describe_error,
     error_kind,
 )
-from reconciler.repair import context as to
 from reconciler.repair.context import (
     MOST_PREDECESSORS_AT_ONCE,
     ActionOutcome,
@@ -351,12 +353,12 @@ class RepairPass:
 
     def _failed(self, action: Action, error: BaseException) -> None:
         self.failures.append(error)
-        self._say(action, to.FAILED, detail=describe_error(error), error=error)
+        self._say(action, Outcome.FAILED, detail=describe_error(error), error=error)
 
     def _say(
         self,
         action: Action,
-        outcome: str,
+        outcome: Outcome,
         *,
         task_id: str | None = None,
         detail: str = "",
@@ -409,7 +411,7 @@ class RepairPass:
         )
         if queued:
             self.queued.add(child.sub_issue_id)
-        self._say(release, to.QUEUED if queued else to.PACED)
+        self._say(release, Outcome.QUEUED if queued else Outcome.PACED)
 
     def _release(self, release: Release, child: Child) -> None:
         try:
@@ -420,20 +422,20 @@ class RepairPass:
             self._failed(release, error)
             return
         at = child.updated_at
-        if result.outcome in {to.RELEASED, to.ADOPTED}:
+        if result.outcome in {Outcome.RELEASED, Outcome.ADOPTED}:
             moved = child.moved(ChildStatus.RELEASED, at, result.task_id, result.branch_name)
             self._stands(child.sub_issue_id, moved)
             if result.task is not None:
                 self._asked.add(result.task.task_id)
                 self._tasks[result.task.task_id] = result.task
-            if result.outcome == to.RELEASED:
+            if result.outcome is Outcome.RELEASED:
                 self._use_slot()
-        elif result.outcome == to.REFUSED:
+        elif result.outcome is Outcome.REFUSED:
             # In the same pass its dependents are skipped: they have waited for as long as it.
             self._stands(child.sub_issue_id, child.moved(ChildStatus.FAILED, known(release.since)))
-        elif result.outcome == to.IDEMPOTENCY_CONFLICT:
+        elif result.outcome is Outcome.IDEMPOTENCY_CONFLICT:
             self._found[child.idempotency_key] = result.task
-        elif result.outcome not in {to.OVER_BUDGET, to.PACED}:
+        elif result.outcome not in {Outcome.OVER_BUDGET, Outcome.PACED}:
             self._stands(child.sub_issue_id, result.row or child)
             self.stale = True
         self._say(
@@ -547,15 +549,30 @@ class RepairPass:
         if shown is None:
             return ()
         name = shown.orchestration_id
+        planned = {action.sub_issue_id for action in self.outcomes if not action.applied}
         found = [
-            Stuck(name, key, child.code.value, child.reason, self._age(child.since), child.task_id)
+            Stuck(
+                name,
+                key,
+                child.code.value,
+                child.reason,
+                self._age(child.since),
+                child.task_id,
+                needs_action=key not in planned and child_needs_action(child.code, self._policy),
+            )
             for key, child in shown.children.items()
             if child.code not in HEALTHY and key not in self.queued
         ]
         if shown.code in SURFACED:
             reason = "; ".join(part for part in (shown.reason, self._parent_note) if part)
-            found.append(Stuck(name, None, shown.code.value, reason, self._age(shown.since)))
+            age, acts = self._age(shown.since), self._parent_needs_action(shown)
+            found.append(Stuck(name, None, shown.code.value, reason, age, needs_action=acts))
         return tuple(found)
+
+    def _parent_needs_action(self, shown: Diagnosis) -> bool:
+        if shown.code is OrchestrationCode.ROWS_MISSING or not self._settles:
+            return True
+        return not has_task_to_touch(self.orchestration, self._evidence.tasks)
 
     def _age(self, since: datetime | None) -> float | None:
         return None if since is None else stranded_seconds(since, self.context.now)

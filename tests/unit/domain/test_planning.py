@@ -21,6 +21,8 @@ from reconciler.domain.planning import (
     Release,
     ResetClaim,
     Skip,
+    child_needs_action,
+    has_task_to_touch,
     plan,
     plan_nudges,
 )
@@ -193,6 +195,27 @@ def test_nothing_is_invoked_where_there_is_no_pipeline_or_no_task() -> None:
     assert reinvoked(None) is None
 
 
+@pytest.mark.parametrize(
+    ("code", "needs"),
+    [
+        (Code.LOST_RELEASE, False),
+        (Code.OVER_BUDGET, False),
+        (Code.CHECK_FAILED, False),
+        (Code.DEPENDENCY_CYCLE, True),
+        (Code.QUARANTINED, True),
+        (Code.MISSING_TASK_ID, True),
+    ],
+)
+def test_which_children_need_manual_action(code: Code, *, needs: bool) -> None:
+    assert child_needs_action(code, POLICY) is needs
+
+
+def test_an_unstarted_task_needs_action_without_a_pipeline() -> None:
+    """Where no function is set, nobody ever invokes one."""
+    assert child_needs_action(Code.UNSTARTED_TASK, replace(POLICY, can_invoke=False))
+    assert not child_needs_action(Code.UNSTARTED_TASK, replace(POLICY, can_invoke=True))
+
+
 # -- the parent
 
 
@@ -325,3 +348,12 @@ def test_a_settled_parent_needs_no_touch() -> None:
 def test_verbs_are_words() -> None:
     assert Release("b", "x", None).verb == "release"
     assert timestamp(AT)
+
+
+def test_a_parent_without_a_task_to_touch() -> None:
+    """A task that was not read may be one to touch."""
+    whole = Orchestration(ORCHESTRATION_ID, None, {c.sub_issue_id: c for c in BOTH})
+    tasks: dict[str, Task | None] = {"A": ended("A", 90), "B": None}
+    assert has_task_to_touch(whole, tasks)
+    assert not has_task_to_touch(whole, {"A": None, "B": None})
+    assert has_task_to_touch(whole, {"A": None})

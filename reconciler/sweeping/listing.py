@@ -1,0 +1,149 @@
+"""The list of what is remembered: stuck, waiting for a slot, or backed off; filtered and in pages.
+
+Pure: ``reconciler list``, ``status`` and Flower's tab all list from here, so they agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from reconciler.domain.model import timestamp
+from reconciler.sweeping.known_stuck import Known
+
+DEFAULT_LIMIT = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that is stuck: a child, or with ``sub_issue_id`` None an orchestration.
+
+    ``age_seconds``: how long it has been stuck; None: unknown, and taken for the longest.
+    ``needs_action``: the reconciler does nothing that could resolve it.
+    ``look_at``: when it is looked at again (epoch seconds), if sweeps pass it over until then.
+    """
+
+    orchestration_id: str
+    sub_issue_id: str | None
+    display_id: str | None
+    repo: str | None
+    user_id: str | None
+    code: str
+    reason: str
+    age_seconds: float | None
+    task_id: str | None
+    needs_action: bool
+    look_at: float | None = None
+
+    def to_json(self, now: float) -> dict[str, Any]:
+        """Return plain values, as of ``now`` (epoch seconds); times are ISO 8601 UTC."""
+        age = self.age_seconds
+        return {
+            **asdict(self),
+            "age_seconds": None if age is None else round(age, 1),
+            "since": None if age is None else _iso(now - age),
+            "look_at": None if self.look_at is None else _iso(self.look_at),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which entries are wanted; what is empty does not restrict.
+
+    ``repo`` and ``user_id`` ask for the whole value. ``text`` is looked for in all ids, the repo
+    and the user. Upper and lower case are the same to ``repo`` and ``text``. ``offset`` and
+    ``limit`` (None: no limit) choose a page of what is left.
+    """
+
+    codes: frozenset[str] = field(default_factory=frozenset)
+    repo: str = ""
+    user_id: str = ""
+    older_than_seconds: float = 0.0
+    needs_action: bool = False
+    text: str = ""
+    offset: int = 0
+    limit: int | None = DEFAULT_LIMIT
+
+    def accepts(self, entry: Entry) -> bool:
+        """Whether an entry is wanted, on whatever page."""
+        return (
+            (not self.codes or entry.code in self.codes)
+            and (not self.repo or self.repo.casefold() == (entry.repo or "").casefold())
+            and (not self.user_id or self.user_id == entry.user_id)
+            and (entry.age_seconds is None or entry.age_seconds >= self.older_than_seconds)
+            and (entry.needs_action or not self.needs_action)
+            and self._text_is_in(entry)
+        )
+
+    def _text_is_in(self, entry: Entry) -> bool:
+        wanted = self.text.strip().casefold()
+        texts = (
+            entry.display_id,
+            entry.orchestration_id,
+            entry.sub_issue_id,
+            entry.task_id,
+            entry.repo,
+            entry.user_id,
+        )
+        return not wanted or any(wanted in text.casefold() for text in texts if text)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of entries. ``total``: how many are wanted; ``remembered``: how many there are."""
+
+    entries: tuple[Entry, ...]
+    offset: int
+    total: int
+    remembered: int
+
+    @property
+    def next_offset(self) -> int | None:
+        """Where the next page begins; None on the last one."""
+        end = self.offset + len(self.entries)
+        return end if self.entries and end < self.total else None
+
+
+def list_entries(known: Mapping[str, Known], now: float) -> list[Entry]:
+    """Return everything that is stuck, the oldest first, as of ``now`` (epoch seconds).
+
+    ``known``: by orchestration, as ``Overview.known`` has it.
+    """
+    entries = [
+        Entry(
+            orchestration_id=name,
+            sub_issue_id=stuck.sub_issue_id,
+            display_id=left.display_ids.get(stuck.sub_issue_id or ""),
+            repo=left.repo,
+            user_id=left.user_id,
+            code=stuck.code,
+            reason=stuck.reason,
+            age_seconds=stuck.age_seconds,
+            task_id=stuck.task_id,
+            needs_action=stuck.needs_action,
+            look_at=left.evaluate_at if left.evaluate_at > now else None,
+        )
+        for name, left in known.items()
+        for stuck in left.list_stuck(name, now)
+    ]
+    return sorted(entries, key=_oldest_first)
+
+
+def select(entries: Iterable[Entry], query: Query) -> Page:
+    """Return the page of entries that a query asks for; their order stays."""
+    everything = list(entries)
+    wanted = [entry for entry in everything if query.accepts(entry)]
+    end = None if query.limit is None else query.offset + query.limit
+    shown = tuple(wanted[query.offset : end])
+    return Page(shown, query.offset, len(wanted), len(everything))
+
+
+def _oldest_first(entry: Entry) -> tuple[float, str, str]:
+    age = float("inf") if entry.age_seconds is None else entry.age_seconds
+    return (-age, entry.orchestration_id, entry.sub_issue_id or "")
+
+
+def _iso(seconds: float) -> str:
+    return timestamp(datetime.fromtimestamp(seconds, UTC))

@@ -1,0 +1,143 @@
+"""The list of what is remembered, as the command line and Flower show it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from reconciler.repair.context import Stuck
+from reconciler.sweeping.known_stuck import Finding, Known
+from reconciler.sweeping.listing import Query, list_entries, select
+
+NOW = 10_000.0
+
+
+def known(finding: Finding) -> Known:
+    return Known().evaluated(finding, 60.0, NOW)
+
+
+def remembered() -> dict[str, Known]:
+    return {
+        "orch_web": known(
+            Finding(
+                NOW,
+                (
+                    Stuck("orch_web", "a", "lost_release", "due", 50.0),
+                    Stuck(
+                        "orch_web",
+                        "b",
+                        "dependency_cycle",
+                        "a circle",
+                        900.0,
+                        None,
+                        needs_action=True,
+                    ),
+                ),
+                "rows",
+                repo="acme/Web",
+                user_id="ada",
+                display_ids={"b": "ENG-42"},
+            )
+        ),
+        "orch_api": known(
+            Finding(
+                NOW,
+                (
+                    Stuck("orch_api", "c", "over_budget", "no slot", 300.0, "T-1"),
+                    Stuck("orch_api", None, "rows_missing", "fewer rows", None, needs_action=True),
+                ),
+                "rows",
+                repo="acme/api",
+                user_id="bob",
+            )
+        ),
+    }
+
+
+def listed(query: Query) -> list[str]:
+    return [e.sub_issue_id or "-" for e in select(list_entries(remembered(), NOW), query).entries]
+
+
+def test_the_oldest_comes_first() -> None:
+    """What has no known age counts as the oldest."""
+    assert listed(Query()) == ["-", "b", "c", "a"]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        (Query(codes=frozenset({"lost_release", "over_budget"})), ["c", "a"]),
+        (Query(repo="acme/web"), ["b", "a"]),
+        (Query(repo="acme"), []),
+        (Query(user_id="bob"), ["-", "c"]),
+        (Query(user_id="Bob"), []),
+        (Query(older_than_seconds=300), ["-", "b", "c"]),
+        (Query(needs_action=True), ["-", "b"]),
+        (Query(text="eng-4"), ["b"]),
+        (Query(text="ORCH_WEB"), ["b", "a"]),
+        (Query(text="t-1"), ["c"]),
+        (Query(text="nowhere"), []),
+        (Query(user_id="ada", needs_action=True), ["b"]),
+    ],
+)
+def test_a_query_restricts_the_list(query: Query, expected: list[str]) -> None:
+    assert listed(query) == expected
+
+
+def test_pages_follow_one_another_without_gap() -> None:
+    entries = list_entries(remembered(), NOW)
+    first = select(entries, Query(limit=3))
+    assert (len(first.entries), first.total, first.remembered, first.next_offset) == (3, 4, 4, 3)
+    last = select(entries, Query(limit=3, offset=3))
+    assert [e.sub_issue_id for e in last.entries] == ["a"]
+    assert last.next_offset is None
+    beyond = select(entries, Query(limit=3, offset=9))
+    assert (beyond.entries, beyond.total, beyond.next_offset) == ((), 4, None)
+    assert len(select(entries, Query(limit=None)).entries) == 4
+
+
+def test_an_entry_names_what_a_person_knows() -> None:
+    entry = next(e for e in list_entries(remembered(), NOW) if e.sub_issue_id == "b")
+    shown = entry.to_json(NOW)
+    assert (shown["display_id"], shown["repo"], shown["user_id"]) == ("ENG-42", "acme/Web", "ada")
+    assert shown["since"] == "1970-01-01T02:31:40.000Z"
+    assert shown["needs_action"] is True
+    json.dumps(shown)
+
+
+def test_an_entry_says_when_it_is_looked_at_again() -> None:
+    """Only where sweeps pass it over for a while."""
+    finding = Finding(
+        NOW, (Stuck("o", "a", "dependency_cycle", "", 1.0),), "rows", needs_person=True
+    )
+    once = known(finding)
+    assert list_entries({"o": once}, NOW)[0].look_at is None
+    again = once.evaluated(
+        Finding(NOW + 60, finding.stuck, "rows", needs_person=True), 60.0, NOW + 60
+    )
+    assert list_entries({"o": again}, NOW + 61)[0].look_at == NOW + 300
+
+
+def test_a_release_on_its_way_keeps_its_display_id() -> None:
+    found = known(Finding(NOW, (), "rows", repo="acme/web", display_ids={"a": "ENG-1"}))
+    (entry,) = list_entries({"o": found.with_release("a", NOW - 30, NOW)}, NOW)
+    assert (entry.display_id, entry.repo, entry.age_seconds) == ("ENG-1", "acme/web", 30.0)
+    assert not entry.needs_action
+
+
+def test_a_check_that_failed_keeps_what_was_known() -> None:
+    """It read no rows, so that the names are those of the evaluation before it."""
+    failed = Stuck("orch_web", None, "check_failed", "throttled", None)
+    left = remembered()["orch_web"].evaluated(Finding(NOW + 1, (failed,)), 60.0, NOW + 1)
+    (entry,) = list_entries({"orch_web": left}, NOW + 2)
+    assert (entry.repo, entry.user_id, entry.code) == ("acme/Web", "ada", "check_failed")
+
+
+def test_it_survives_the_store() -> None:
+    """What is listed after a round trip through JSON is what was listed before."""
+    stored = {
+        name: Known.from_record(json.loads(json.dumps(left.to_record())), NOW)
+        for name, left in remembered().items()
+    }
+    assert list_entries(stored, NOW) == list_entries(remembered(), NOW)

@@ -33,12 +33,12 @@ $(VENV)/base.stamp:
 	@chmod +x $(BIN)/reconciler
 	@touch $@
 
-$(VENV)/%.stamp: requirements/%.txt $(VENV)/base.stamp
+$(VENV)/%.stamp: requirements/%.txt | $(VENV)/base.stamp
 	@test -z '$(SIZE_OF_$*)' || echo 'Installing requirements/$*.txt into $(VENV), once: $(SIZE_OF_$*).'
 	@$(INSTALL) $<
 	@touch $@
 
-$(VENV)/dev.stamp: requirements/dev.txt $(VENV)/base.stamp
+$(VENV)/dev.stamp: requirements/dev.txt | $(VENV)/base.stamp
 	@echo 'Installing requirements/dev.txt into $(VENV), once: $(SIZE_OF_dev).'
 	@$(INSTALL) requirements/dev.txt
 	@{ command -v java && command -v npm; } >/dev/null || $(INSTALL) requirements/emulator.txt
@@ -55,8 +55,9 @@ demo: $(VENV)/demo.stamp  ## Watch the backstop work, on embedded parts
 
 test: lint types layers unit integration workers browser simulation deploy-checks  ## All that must pass
 
-first-test: $(VENV)/dev.stamp  ## The tests of the diagnosis: what a new engineer runs first
-	$(PYTEST) tests/unit/domain/test_diagnosis_codes.py
+# What these tests import is installed, and no more; the other conftest files would ask for the rest.
+first-test: $(VENV)/first-test.stamp  ## The tests of the diagnosis: what a new engineer runs first
+	$(PYTEST) --confcutdir=tests/unit/domain tests/unit/domain/test_diagnosis_codes.py
 
 # -- to try things on
 
@@ -145,6 +146,7 @@ lock: $(VENV)/dev.stamp  ## Pin anew (LOCKFLAGS=--upgrade); names no host
 	$(COMPILE) --group emulator -o requirements/emulator.txt
 	$(COMPILE) --constraint requirements/dev.txt --group bench -o requirements/bench.txt
 	$(COMPILE) --constraint requirements/dev.txt --group docs -o requirements/docs.txt
+	$(COMPILE) --constraint requirements/dev.txt --group first-test -o requirements/first-test.txt
 	$(COMPILE) --constraint requirements/dev.txt --group mutation -o requirements/mutation.txt
 
 docs: $(VENV)/docs.stamp  ## The documents as a site, in docs/build

@@ -20,7 +20,7 @@ from reconciler.errors import ReconcilerError, UnknownOrchestrationError
 from reconciler.repair.context import (
     Evaluation,
     ReleaseRequest,
-    ReleaseResult,
+    RepairResult,
     Stuck,
     count_stuck,
 )
@@ -394,7 +394,7 @@ class Sweeper:
         sweep_id: str | None = None,
         depends_on: tuple[str, ...] | None = None,
         due_since: datetime | None = None,
-    ) -> ReleaseResult:
+    ) -> RepairResult:
         """Release a child, if it is due, and record what came of it.
 
         Raises:

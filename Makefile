@@ -19,9 +19,11 @@ help:  ## Say what there is
 
 # -- what is installed: the lock and nothing else, into a local environment
 
-$(VENV)/runtime.stamp: requirements/runtime.txt pyproject.toml
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=…")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/runtime.stamp: requirements/runtime.txt pyproject.toml | $(BIN)/python
 	$(INSTALL) requirements/runtime.txt
 	@echo "$(CURDIR)" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/reconciler.pth"
 	@printf '#!%s\nfrom reconciler.cli.main import main\nmain()\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/reconciler
@@ -40,6 +42,7 @@ $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/demo.stamp
 # What each stands on.
 $(VENV)/demo.stamp $(VENV)/docs.stamp: $(VENV)/runtime.stamp
 $(VENV)/deploy.stamp $(VENV)/mutation.stamp: $(VENV)/dev.stamp
+$(VENV)/first-test.stamp: | $(BIN)/python
 
 # -- the two commands
 
@@ -48,8 +51,9 @@ demo: $(VENV)/demo.stamp  ## Watch the backstop work, on embedded parts
 
 test: lint types layers unit integration workers browser simulation deploy-checks  ## All that must pass
 
-first-test: $(VENV)/dev.stamp  ## The tests of the diagnosis: what a new engineer runs first
-	$(PYTEST) tests/unit/domain/test_diagnosis_codes.py
+# What these tests import is installed, and no more; the other conftest files would ask for the rest.
+first-test: $(VENV)/first-test.stamp  ## The tests of the diagnosis: what a new engineer runs first
+	$(PYTEST) --confcutdir=tests/unit/domain tests/unit/domain/test_diagnosis_codes.py
 
 # -- to try things on
 
@@ -138,6 +142,7 @@ lock: $(VENV)/dev.stamp  ## Pin anew (LOCKFLAGS=--upgrade); names no host
 	$(COMPILE) --group emulator -o requirements/emulator.txt
 	$(COMPILE) --constraint requirements/dev.txt --group bench -o requirements/bench.txt
 	$(COMPILE) --constraint requirements/dev.txt --group docs -o requirements/docs.txt
+	$(COMPILE) --constraint requirements/dev.txt --group first-test -o requirements/first-test.txt
 	$(COMPILE) --constraint requirements/dev.txt --group mutation -o requirements/mutation.txt
 
 docs: $(VENV)/docs.stamp  ## The documents as a site, in docs/build

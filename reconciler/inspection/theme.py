@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from rich.cells import cell_len, set_cell_size
 
-from reconciler.domain.codes import HEALTHY, REPAIRED, Code, OrchestrationCode
+from reconciler.domain.codes import HEALTHY, REPAIRABLE, Code, OrchestrationCode
 from reconciler.domain.model import ChildStatus
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
@@ -77,7 +77,7 @@ def tone_of_code(code: Code | OrchestrationCode | str) -> Tone:
     """Return the tone of a code, of a child or of an orchestration, by the code alone."""
     if code in _HEALTHY_TONES:
         return _HEALTHY_TONES[code]
-    return Tone.REPAIR if code in REPAIRED else Tone.ALARM
+    return Tone.REPAIR if code in REPAIRABLE else Tone.ALARM
 
 
 def tone_of_status(status: ChildStatus | None) -> Tone:

@@ -30,7 +30,14 @@ _FORMS = ("table", "wide", "json", "yaml", "name")
 _QUIET = "bright_black"
 
 
-@click.command(name="list")
+_EXAMPLES = """\b
+Examples:
+  reconciler list --needs-action
+  reconciler list --code lost_release --older-than 1h -o name | xargs reconciler inspect
+  reconciler list --recovered --since 6h"""
+
+
+@click.command(name="list", epilog=_EXAMPLES)
 @click.argument("text", required=False, default="")
 @click.option(
     "--code", "codes", multiple=True, metavar="CODE", help="Only this code; may be repeated."
@@ -59,15 +66,10 @@ def list_(
     watch: bool,
     **asked: Any,  # noqa: ANN401 - the options of `_query`
 ) -> None:
-    r"""List what is stuck, waits for a slot or is backed off, the longest stuck first.
+    """List what is stuck, waits for a slot or is backed off, the longest stuck first.
 
     It comes from what sweeps remember and costs no scan. TEXT is looked for in ids, display ids,
     repositories and users. `-o name` prints ids that `reconciler inspect` takes.
-
-    \b
-      reconciler list --needs-action
-      reconciler list --code lost_release --older-than 1h -o name | xargs reconciler inspect
-      reconciler list --recovered --since 6h
     """
     query = _query(**asked)
     form = "json" if as_json else form

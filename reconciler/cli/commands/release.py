@@ -7,10 +7,11 @@ import click
 from reconciler.cli.console import print_json, progress, update
 from reconciler.cli.main import EXIT_WRONG
 from reconciler.cli.wiring import reconciler_for_cli, settings_for_cli
+from reconciler.domain.outcomes import REPAIRED, Outcome
 from reconciler.inspection.find import find_child
 from reconciler.observability.printable import printable
 
-_FINE = frozenset({"released", "adopted", "already_released", "reinvoked"})
+_FINE = REPAIRED | {Outcome.ALREADY_RELEASED}
 
 
 @click.command()

@@ -18,7 +18,7 @@ from reconciler.cli.wiring import broker_for_cli, operator, reconciler_for_cli, 
 from reconciler.errors import StoreUnavailableError, UsageError
 from reconciler.inspection.theme import alarming
 from reconciler.repair.context import ActionOutcome, Evaluation
-from reconciler.sweeping.known import Finding, Known
+from reconciler.sweeping.known_stuck import Finding, Known
 from reconciler.sweeping.listing import list_entries
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from reconciler.domain.codes import NEEDS_ACTION, STUCK_CODES
 from reconciler.inspection import theme
 from reconciler.repair.context import Stuck
 from reconciler.settings import load_settings
-from reconciler.sweeping.known import Finding, Known
+from reconciler.sweeping.known_stuck import Finding, Known
 from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import SegmentState
 from reconciler.sweeping.state import Overview, Sweep

@@ -8,31 +8,33 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError
 
+from reconciler.aws_errors import RAISED, translate
 from reconciler.clock import Clock, utc_now
 from reconciler.domain.diagnosis import Policy
 from reconciler.observability.metrics import NULL_METRICS, Metrics
+from reconciler.observability.outages import Outages
 from reconciler.repair.context import Pacer
 from reconciler.repair.drafter import Drafter
 from reconciler.repair.evaluator import Evaluator
 from reconciler.repair.invoker import Invoker
-from reconciler.repair.reconciler import Reconciler, withheld_by
+from reconciler.repair.reconciler import Reconciler
 from reconciler.repair.releaser import Releaser
+from reconciler.repair.repair_pass import Parts
 from reconciler.repair.repairer import Repairer
 from reconciler.repair.reporter import Reporter
+from reconciler.repair.withholding import Withholding
 from reconciler.services.guardrail import Guardrail
 from reconciler.services.pipeline import Pipeline
 from reconciler.services.user_groups import UserGroups
 from reconciler.settings import Settings
 from reconciler.stores.budget import BudgetStore
 from reconciler.stores.control import ControlStore
-from reconciler.stores.dynamodb import DynamoDB, count_throttles, translate_transport
+from reconciler.stores.dynamodb import DynamoDB, count_throttles
 from reconciler.stores.monthly_budget import MonthlyBudgetStore
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.read_pacing import Allowance, PagePacer
@@ -57,8 +59,8 @@ def policy_of(settings: Settings) -> Policy:
         claim_timeout=timedelta(seconds=settings.claim_timeout_seconds),
         start_timeout=timedelta(seconds=settings.task_start_timeout_seconds),
         long_running=timedelta(seconds=settings.long_running_seconds),
-        # A nudge is answered by a stream within seconds; a sweep later it is known to be in vain.
-        nudge_pause=timedelta(seconds=settings.sweep_interval_seconds),
+        interval=timedelta(seconds=settings.sweep_interval_seconds),
+        settles=settings.settle_mode == "nudge",
         can_invoke=settings.orchestrator_function_arn is not None,
     )
 
@@ -86,8 +88,8 @@ def aws_session() -> boto3.Session:
     """
     try:
         return boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
-    except BotoCoreError as error:
-        raise translate_transport(error) from error
+    except RAISED as error:
+        raise translate(error, "making an AWS client") from error
 
 
 def dynamodb_client() -> DynamoDBClient:
@@ -98,8 +100,8 @@ def dynamodb_client() -> DynamoDBClient:
     """
     try:
         return aws_session().client("dynamodb", config=client_config())
-    except BotoCoreError as error:
-        raise translate_transport(error) from error
+    except RAISED as error:
+        raise translate(error, "making an AWS client") from error
 
 
 def build_reconciler(
@@ -124,21 +126,24 @@ def build_reconciler(
         session = session or aws_session()
         client = read_plainly(session.client("dynamodb", config=client_config()))
         count_throttles(client, counted)
-        dynamodb = DynamoDB(client, counted)
+        outages = Outages()
+        dynamodb = DynamoDB(client, counted, outages=outages)
         config = client_config(_ATTEMPTS_ELSEWHERE)
         pipeline = guardrail = groups = None
         if settings.orchestrator_function_arn is not None:
             # Without a name, each try would start a run of its own.
             lambda_ = session.client("lambda", config=client_config(1))
-            pipeline = Pipeline(lambda_, settings.orchestrator_function_arn)
+            pipeline = Pipeline(lambda_, settings.orchestrator_function_arn, outages)
         if settings.guardrail_id is not None and settings.guardrail_version is not None:
             bedrock = session.client("bedrock-runtime", config=config)
-            guardrail = Guardrail(bedrock, settings.guardrail_id, settings.guardrail_version)
+            guardrail = Guardrail(
+                bedrock, settings.guardrail_id, settings.guardrail_version, outages=outages
+            )
         if settings.budget_table_name is not None and settings.user_pool_id is not None:
             cognito = session.client("cognito-idp", config=config)
-            groups = UserGroups(cognito, settings.user_pool_id)
-    except BotoCoreError as error:
-        raise translate_transport(error) from error
+            groups = UserGroups(cognito, settings.user_pool_id, outages=outages)
+    except RAISED as error:
+        raise translate(error, "making an AWS client") from error
     return assemble(
         settings,
         dynamodb,
@@ -181,17 +186,15 @@ def assemble(
     invoker = Invoker(dynamodb, tasks, pipeline, policy) if pipeline is not None else None
     releaser = Releaser(dynamodb, orchestrations, tasks, drafter, budget, invoker, pacer)
     reporter = Reporter(metrics)
-    evaluator = Evaluator(
+    withhold = Withholding(settings, control)
+    parts = Parts(
         orchestrations=orchestrations,
         tasks=tasks,
+        budget=budget,
         releaser=releaser,
         repairer=Repairer(dynamodb, orchestrations, tasks, releaser),
-        budget=budget,
         policy=policy,
-        interval=timedelta(seconds=settings.sweep_interval_seconds),
-        settles=settings.settle_mode == "nudge",
-        withhold=partial(withheld_by, settings, control.paused),
-        reporter=reporter,
+        withhold=withhold,
         clock=clock,
     )
     return Reconciler(
@@ -200,7 +203,8 @@ def assemble(
         tasks=tasks,
         control=control,
         sweeps=SweepStore(dynamodb, table),
-        evaluator=evaluator,
+        evaluator=Evaluator(parts, reporter),
+        withhold=withhold,
         reporter=reporter,
         metrics=metrics,
         policy=policy,

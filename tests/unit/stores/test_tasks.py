@@ -36,7 +36,7 @@ def test_tasks_are_read_a_hundred_at_a_time_and_each_once() -> None:
 
 
 def test_a_batch_that_was_not_read_holds_up_none_behind_it_and_is_told() -> None:
-    left: dict[str, Any] = {"UnprocessedKeys": {TABLE: {"Keys": []}}}
+    left: dict[str, Any] = {"Responses": {}, "UnprocessedKeys": {TABLE: {"Keys": []}}}
     names = [f"T{number:03}" for number in range(101)]
     client = Scripted(*[left] * 5, {"Responses": {}})
     tasks = TaskStore(client.dynamodb, TABLE, EVENTS)
@@ -109,7 +109,7 @@ def test_an_event_is_kept_for_ninety_days() -> None:
 
 
 def carry_out(database: MemoryDynamoDB, *actions: dict[str, Any]) -> bool:
-    return DynamoDB(database).transact(actions) is None  # type: ignore[arg-type]
+    return DynamoDB(database).transact(dict(enumerate(actions))) is None  # type: ignore[arg-type]
 
 
 def read(database: MemoryDynamoDB) -> Task:

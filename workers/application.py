@@ -84,7 +84,7 @@ if ResponseError not in _errors:
     redis_transport.Transport.connection_errors = (*_errors, ResponseError)
 
 
-class _PassiveQoS(redis_transport.QoS):  # type: ignore[misc] # it is Any
+class _PassiveQoS(redis_transport.QoS):
     """What was delivered and not acknowledged, in a process that is no worker.
 
     Kombu has whoever waits for any message give these back to their queues. That is the workers'

@@ -366,7 +366,7 @@ def use_directly(roles: Roles) -> None:
     assert token is not None
     assert keys.give_back("work", token)
     Recoveries(client).add("lost_release", {}, 1.0)
-    Recoveries(client).list_since(0)
+    Recoveries(client).list_last(60)
     metrics = RedisMetrics(client)
     metrics.increment("reconciler_errors_total", kind="time_limit")
     metrics.set_gauge("reconciler_paused_since_timestamp_seconds", 0)

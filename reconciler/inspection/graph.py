@@ -6,7 +6,7 @@ Nothing here is recursive: chains of thousands of children are met.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from reconciler.inspection.theme import Tone
@@ -113,32 +113,39 @@ def _closing_edges(graph: Graph) -> tuple[tuple[str, str], ...]:
     return tuple(closing)
 
 
-def foldings(graph: Graph) -> Iterable[Graph]:
-    """Return the graph, then ever more folded ones, each with fewer boxes than the one before.
+def fold(
+    graph: Graph, max_nodes: int, max_edges: int | None = None, *, by_layers: bool = True
+) -> Graph:
+    """Return the graph in as few boxes as are wanted, folded no further than that needs.
 
-    First siblings of the same kind and state, then runs of a chain in the same state, both again
-    and again; then everything of one state in one layer; at last in one of a few steps, each of
-    several layers.
+    First siblings of the same kind and state come together, and runs of a chain in the same state.
+    Then, ``by_layers``, everything of one state in one layer comes together, and at last in one of
+    a few steps of several layers. Where even that is too much, it is the smallest there is.
     """
+    folded = graph
+    for folded in _foldings(graph, by_layers=by_layers):
+        edges = sum(len(names) for names in folded.before.values())
+        if len(folded.nodes) <= max_nodes and (max_edges is None or edges <= max_edges):
+            break
+    return folded
+
+
+def _foldings(graph: Graph, *, by_layers: bool) -> Iterator[Graph]:
+    """Yield the graph, then ever more folded ones."""
     yield graph
     folded = graph
     while True:
-        smaller = _fold(folded, _sibling_key(folded))
-        smaller = _fold_runs(smaller)
+        smaller = _fold_runs(_fold(folded, _sibling_key(folded)))
         if len(smaller.nodes) == len(folded.nodes):
             break
         folded = smaller
         yield folded
-    layered = put_in_layers(folded)
-    rough = _fold(layered.graph, lambda node: (layered.layer_of[node.key], node.tone, node.state))
-    if len(rough.nodes) < len(folded.nodes):
-        yield rough
-        rough = _fold_runs(rough)
-        yield rough
-    for most in _STEPS:
-        if len(put_in_layers(rough).layers) > most:
-            rough = _fold_steps(rough, most)
-            yield rough
+    if not by_layers:
+        return
+    layers = len(put_in_layers(folded).layers)
+    for most in (layers, *(steps for steps in _STEPS if steps < layers)):
+        folded = _fold_steps(folded, most)
+        yield folded
 
 
 def _fold_steps(graph: Graph, most: int) -> Graph:

@@ -205,7 +205,8 @@ def read_status(
         known.update(part.result(problem, deadline - time.monotonic()))
     _take_from_table(known, asked_for="celery_broker_url" in settings.model_fields_set)
     return Status(
-        now=time.time(),
+        # By the clock of the state, which all times in it are of.
+        now=known.get("seen", _NOTHING).now or time.time(),
         interval_seconds=settings.sweep_interval_seconds,
         repair_mode=settings.repair_mode,
         full_scan_interval_seconds=(
@@ -279,7 +280,7 @@ def _read_broker(client: redis.Redis, *, details: bool) -> dict[str, Any]:
         "eviction_policy": eviction_policy(client),
     }
     if details:
-        known["recoveries"] = Recoveries(client).list_since(time.time() - DAY_SECONDS)
+        known["recoveries"] = Recoveries(client).list_last(DAY_SECONDS)
         known["queues"] = {queue: _length(client, queue) for queue in QUEUES}
         known["workers"] = _workers()
     return known

@@ -39,7 +39,7 @@ def release(name: str, child: str | None, *, report: bool, as_json: bool) -> Non
                 "outcome": result.outcome,
                 "applied": result.applied,
                 "task_id": result.task_id,
-                "branch_name": result.branch_name,
+                "branch_name": result.child and result.child.branch_name,
                 "detail": result.detail,
             }
         )

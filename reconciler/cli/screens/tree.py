@@ -14,20 +14,21 @@ from reconciler.inspection.graph import Graph, Layered, Node, fold, put_in_layer
 from reconciler.inspection.theme import SIGNS, Tone, cut, glyph, short_age
 
 _QUIET = "bright_black"
-_MIN_COLUMNS = 40
+_MIN_COLUMNS = 32
 """Room for a line that is indented as far as the deepest child."""
 
-_NAME_COLUMNS, _MAX_STEPS = 14, 24
+_NAME_COLUMNS, _MAX_STEPS = 17, 24
 _MAX_OTHERS = 4
 _MAX_LABEL = 36
 
-_Steps = tuple[int, int, dict[tuple[Tone, str], int]]
+_Steps = tuple[int, dict[tuple[Tone, str], list[Node]]]
+"""The number of a layer, and its nodes by tone and state."""
 
 
 def draw(graph: Graph, columns: int, rows: int, *, unicode: bool = True) -> list[Text]:
     """Return the graph in lines of at most ``columns`` cells; about ``rows`` of them."""
     layered = put_in_layers(fold(graph, rows, by_layers=False))
-    deepest = 3 * len(layered.layers) + _MIN_COLUMNS
+    deepest = 2 * len(layered.layers) + _MIN_COLUMNS
     if len(layered.graph.nodes) > rows or deepest > max(columns, 2 * _MIN_COLUMNS):
         return outline(graph, columns, min(rows, _MAX_STEPS), unicode=unicode)
     return _tree(layered, columns, unicode=unicode)
@@ -47,9 +48,9 @@ def _tree(layered: Layered, columns: int, *, unicode: bool) -> list[Text]:
         followers = below.get(key, [])
         for number, follower in enumerate(followers, start=1):
             last = number == len(followers)
-            branch, stem = ("└─ ", "   ") if last else ("├─ ", "│  ")
+            branch, stem = ("└ ", "  ") if last else ("├ ", "│ ")
             if not unicode:
-                branch, stem = ("`- ", "   ") if last else ("|- ", "|  ")
+                branch, stem = ("`-", "  ") if last else ("|-", "| ")
             add(follower, rest + branch, rest + stem, key)
 
     for root in below.get(None, []):
@@ -90,28 +91,29 @@ def outline(graph: Graph, columns: int, rows: int, *, unicode: bool = True) -> l
     layered = put_in_layers(graph)
     steps: list[_Steps] = []
     for number, layer in enumerate(layered.layers, start=1):
-        states: dict[tuple[Tone, str], int] = {}
+        states: dict[tuple[Tone, str], list[Node]] = {}
         for key in layer:
             node = layered.graph.nodes[key]
-            states[node.tone, node.state] = states.get((node.tone, node.state), 0) + node.members
-        steps.append((number, number, states))
-    alike = [list(group) for _, group in groupby(steps, key=lambda step: step[2].keys())]
+            states.setdefault((node.tone, node.state), []).append(node)
+        steps.append((number, states))
+    alike = [list(group) for _, group in groupby(steps, key=lambda step: step[1].keys())]
     blocks = [_outlined(group, columns, unicode=unicode) for group in alike]
     hidden = len(blocks) - rows
     if hidden > 0:
         middle = rows // 2
-        first, last = alike[middle][0][0], alike[middle + hidden][-1][1]
+        first, last = alike[middle][0][0], alike[middle + hidden][-1][0]
         blocks[middle : middle + hidden + 1] = [[Text(f"steps {first}-{last} left out", _QUIET)]]
     return [line for block in blocks for line in block]
 
 
 def _outlined(group: list[_Steps], columns: int, *, unicode: bool) -> list[Text]:
-    first, last = group[0][0], group[-1][1]
+    first, last = group[0][0], group[-1][0]
     name = f"step {first}" if first == last else f"steps {first}-{last}"
-    total = {kind: sum(states[kind] for _, _, states in group) for kind in group[0][2]}
+    found = {kind: [node for _, states in group for node in states[kind]] for kind in group[0][1]}
     lines = [Text(f"{name:<{_NAME_COLUMNS}}", _QUIET)]
-    for (tone, state), count in sorted(total.items(), key=lambda entry: -entry[1]):
-        said = f"{glyph(tone, unicode=unicode)} {count} {state}   "
+    for (tone, state), nodes in sorted(found.items(), key=lambda entry: -len(entry[1])):
+        which = cut(nodes[0].label, _MAX_LABEL) if len(nodes) == 1 else str(len(nodes))
+        said = f"{glyph(tone, unicode=unicode)} {which} {state}   "
         if lines[-1].cell_len > _NAME_COLUMNS and lines[-1].cell_len + len(said) > columns:
             lines.append(Text(" " * _NAME_COLUMNS))
         lines[-1].append(said, SIGNS[tone].style)

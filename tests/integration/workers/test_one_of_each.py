@@ -230,8 +230,8 @@ REPAIRED = {
     "unstarted_task": 1,
     "unsettled_parent": 1,  # of the one whose terminal was lost
 }
-WITHOUT_TASK = {"lost_skip", "lost_recovery"}
-"""Repairs whose event is on no child's task: a failure without a task, and the task of a fix."""
+WITHOUT_TASK = {"lost_skip"}
+"""Repairs whose event is on no task of the orchestration: the failure has none here."""
 
 
 def test_each_recovery_once_everywhere_with_the_same_numbers(run: Run) -> None:

@@ -41,6 +41,11 @@ _ACTION = (
 )
 
 EVENTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "orch.aws.lost": (
+        "AWS cannot be reached, or refuses. Each process logs it once for each kind of error.",
+        (),
+    ),
+    "orch.aws.restored": ("What had failed in an outage of AWS succeeds again.", ()),
     "orch.broker.lost": (
         "The broker is away or refuses commands; logged once for each outage.",
         (),

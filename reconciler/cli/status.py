@@ -214,9 +214,10 @@ def read_status(
     for problem, part in parts.items():
         known.update(part.result(problem, deadline - time.monotonic()))
     _take_from_table(known, asked_for="celery_broker_url" in settings.model_fields_set)
+    # Ages go by the clock of what is remembered, and not by this host's.
+    seen: Overview | None = known.get("seen")
     return Status(
-        # By the clock of the state, which all times in it are of.
-        now=known.get("seen", _NOTHING).now or time.time(),
+        now=time.time() if seen is None else seen.now,
         interval_seconds=settings.sweep_interval_seconds,
         repair_mode=settings.repair_mode,
         full_scan_interval_seconds=(

@@ -36,7 +36,7 @@ from reconciler.domain.rows import (
 from reconciler.errors import StoreUnavailableError
 from reconciler.stores.conditions import Expression, Write, all_of, check, update
 from reconciler.stores.control import PAUSED_AT
-from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.dynamodb import DynamoDB, may_be_full
 
 MAX_KEYS_PER_BATCH = 100
 _BATCH_ROUNDS = 5
@@ -444,13 +444,18 @@ def batch_get(
         pending["ProjectionExpression"] = ", ".join(f"#{name}" for name in attributes)
         pending["ExpressionAttributeNames"] = {f"#{name}": name for name in attributes}
     items: list[Item] = []
-    for attempt in range(_BATCH_ROUNDS):
-        if attempt:
-            dynamodb.stand_back(attempt)
+    refused = 0
+    while refused < _BATCH_ROUNDS:
         response = dynamodb.call("batch_get_item", RequestItems={table: pending})
-        items.extend(response.get("Responses", {}).get(table, ()))
+        found = response.get("Responses", {}).get(table, ())
+        items.extend(found)
         unprocessed = response.get("UnprocessedKeys") or {}
         if table not in unprocessed:
             return items
         pending = unprocessed[table]
+        # The rest of a full answer is asked for at once. It is less each time.
+        if not (found and may_be_full(response, table)):
+            refused += 1
+            if refused < _BATCH_ROUNDS:
+                dynamodb.stand_back(refused)
     return None

@@ -144,7 +144,7 @@ def test_a_search_goes_through_all_pages_and_shows_no_marker() -> None:
         {"Items": [key("reconciler#attempts")], "ScannedCount": 2},
     )
     found = list(OrchestrationStore(client.dynamodb, TABLE).search("a"))
-    assert found == [([("orch_1", "a")], 9), ([], 2)]
+    assert [([c.sub_issue_id for c in page], rows) for page, rows in found] == [(["a"], 9), ([], 2)]
     assert client.requests[1][1]["ExclusiveStartKey"] == key("a")
 
 
@@ -153,7 +153,23 @@ def test_a_search_goes_by_each_of_the_names_that_a_child_has(attribute: str) -> 
     database = MemoryDynamoDB()
     database.put_item(TableName=TABLE, Item={**key("a"), "title": {"S": "x"}})
     database.put_item(TableName=TABLE, Item={**key("b"), attribute: {"S": "b"}})
-    assert [match for page, _ in store(database).search("b") for match in page] == [("orch_1", "b")]
+    assert searched(database, "b") == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("bee", ["beech"]), ("orch_", ["beech", "elm"]), ("01AR", ["elm"]), ("ENG-4", [])],
+)
+def test_a_search_goes_by_the_beginning_of_an_id(name: str, found: list[str]) -> None:
+    """A display id is whole or not at all: ENG-4 is no beginning of ENG-42."""
+    database = MemoryDynamoDB()
+    database.put_item(TableName=TABLE, Item={**key("beech"), "display_id": {"S": "ENG-42"}})
+    database.put_item(TableName=TABLE, Item={**key("elm"), "child_task_id": {"S": "01ARZ3"}})
+    assert sorted(searched(database, name)) == found
+
+
+def searched(database: MemoryDynamoDB, name: str) -> list[str]:
+    return [child.sub_issue_id for page, _ in store(database).search(name) for child in page]
 
 
 def test_the_record_of_failures_is_kept_for_thirty_days_and_says_until_when_it_holds() -> None:

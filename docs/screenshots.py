@@ -22,11 +22,11 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, RenderableType
 from selenium.webdriver import Chrome
 
-from reconciler.cli.facts import read_facts
 from reconciler.cli.screens.inspect import render as inspection
 from reconciler.cli.screens.status import render as overview
+from reconciler.cli.status import read_status
 from reconciler.clock import utc_now
-from reconciler.demo.run import Plan, play, staged
+from reconciler.demo.run import QUICK, play, staged
 from reconciler.demo.view import Board, draw, draw_verdict
 from reconciler.embedded.moto_server import moto_server
 from reconciler.embedded.process import running
@@ -207,8 +207,8 @@ def pictures(wanted: set[str]) -> None:
         sweep(celery)
         if "status" in wanted:
             client = redis.Redis.from_url(f"{celery.broker}/0")
-            facts = read_facts(world.settings, client, world.reconciler(), details=True)
-            save("status", "reconciler status", lambda out: overview(facts, out))
+            status = read_status(world.settings, client, world.reconciler(), details=True)
+            save("status", "reconciler status", lambda out: overview(status, out))
         if page is not None:
             browse(page, found, directory)
 
@@ -241,18 +241,17 @@ def _take(chrome: Chrome, name: str) -> None:
 
 def demo() -> None:
     """Play the short demo; its board when most children were stranded, and the verdict."""
-    plan = Plan(orchestrations=10, before=4.0, outage=9.0, most=90.0, interval=3, grace=1)
     most = -1
     frame: RenderableType = ""
 
     def keep(board: Board) -> None:
         nonlocal most, frame
-        stranded = len(board.observer.stranded)
+        stranded = len(board.stranded)
         if board.down_for is not None and stranded >= most:
             # Drawn at once: what a board shows goes on changing.
             most, frame = stranded, draw(board, screen())
 
-    with tempfile.TemporaryDirectory() as directory, staged(plan, Path(directory), _say) as stage:
+    with tempfile.TemporaryDirectory() as directory, staged(QUICK, Path(directory), _say) as stage:
         verdict = play(stage, keep)
     save("demo", "make demo", lambda _: frame, lambda out: draw_verdict(verdict, out))
 

@@ -26,6 +26,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from reconciler.domain.budget import Budget
+from reconciler.domain.diagnosis import MAX_AHEAD
 from reconciler.domain.model import Item, moment, timestamp
 from reconciler.domain.rows import number
 from reconciler.errors import ConflictError, ReconcilerError
@@ -48,6 +49,7 @@ class Slots:
 
     ``limit``: how large the set of reservations may grow; ``version``: of its last pruning;
     ``pruned``: nothing in the set has been admitted, so that its size is of use.
+    ``taken``: who has the slots, in words.
     """
 
     user_id: str
@@ -56,13 +58,14 @@ class Slots:
     version: str | None
     row: Item
     pruned: bool = True
+    taken: str = ""
 
     def budget(self, own_prefix: str, now: datetime, fresh_for: timedelta) -> Budget:
         """Return the budget as the diagnosis of the orchestration ``own_prefix`` sees it."""
         own = f"{_WAITING}{own_prefix}_"
         waiting = _fresh(self.row, now, fresh_for)
         ahead = sorted(since for name, since in waiting.items() if not name.startswith(own))
-        return Budget(room=max(0, self.room), ahead=tuple(ahead))
+        return Budget(room=max(0, self.room), ahead=tuple(ahead), taken=self.taken)
 
     def waiting(self, prefix: str) -> list[str]:
         """Return the idempotency keys that begin with ``prefix`` among those who wait."""
@@ -71,13 +74,16 @@ class Slots:
 
 
 def _fresh(row: Item, now: datetime, fresh_for: timedelta) -> dict[str, datetime]:
-    """Return who waits, attribute → due since, as far as that was said lately."""
+    """Return who waits, attribute → due since, as far as that was noted lately.
+
+    A note from the future is none: whoever wrote it by a wrong clock may wait no longer.
+    """
     found: dict[str, datetime] = {}
     for name, value in row.items():
         if name.startswith(_WAITING):
             since, _, seen = str(value.get("S", "")).partition("|")
             seen_at = moment(seen)
-            if seen_at is not None and now - seen_at <= fresh_for:
+            if seen_at is not None and -MAX_AHEAD <= now - seen_at <= fresh_for:
                 found[name] = moment(since) or datetime.min.replace(tzinfo=UTC)
     return found
 
@@ -128,6 +134,10 @@ class BudgetStore:
                 version=str(version) if version else None,
                 row=row,
                 pruned=prune or not admitted,
+                taken=(
+                    f"of {self._cap} slots, {active} are taken by admitted tasks and "
+                    f"{len(on_the_way)} by tasks on their way to admission"
+                ),
             )
         msg = f"the budget of {user_id} kept changing while it was read"
         raise ConflictError(msg)

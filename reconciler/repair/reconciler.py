@@ -142,8 +142,7 @@ class Reconciler:
                     orchestration_id, sub_issue_id, depends_on, due_since, context, dispatch
                 )
             except (ReconcilerError, *DEFECTS) as error:
-                known = not isinstance(error, UnknownChildError)
-                if context.apply and known and concerns_one_child(error):
+                if context.apply and concerns_one_child(error):
                     self.evaluator.hold_against(orchestration_id, {sub_issue_id: error}, context)
                 if isinstance(error, ReconcilerError):
                     raise

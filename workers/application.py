@@ -21,6 +21,7 @@ from reconciler.errors import SettingsError
 from reconciler.observability.logs import configure_logging
 from reconciler.settings import load_settings
 from workers.enqueue import UNREACHABLE
+from workers.heartbeat import HeartbeatStep
 
 
 def _in_a_pipe() -> bool:
@@ -82,6 +83,9 @@ app = Application(
 _errors = redis_transport.Transport.connection_errors
 if ResponseError not in _errors:
     redis_transport.Transport.connection_errors = (*_errors, ResponseError)
+
+
+app.steps["worker"].add(HeartbeatStep)
 
 
 @signals.setup_logging.connect

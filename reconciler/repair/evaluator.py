@@ -135,7 +135,7 @@ class Evaluator:
         lasting_failures = [error for error in failures if lasting(error)]
         if lasting_failures:
             self.hold_against(orchestration.orchestration_id, lasting_failures[-1], work.context)
-        elif orchestration.attempts is not None and not failures:
+        elif orchestration.attempts is not None and not failures and not work.stopped:
             # What has only been handed on may fail there; that its rows have changed since the
             # last failure says that it does not.
             unchanged = orchestration.attempts.fingerprint == orchestration.fingerprint

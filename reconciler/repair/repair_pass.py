@@ -144,7 +144,7 @@ class RepairPass:
 
     def run(self) -> None:
         """Repair until nothing more is due; failures of single repairs are outcomes."""
-        while not self._stopped:
+        while not self.stopped:
             planned = self._plan()
             if self._look_up(planned.lookups):
                 continue
@@ -158,14 +158,17 @@ class RepairPass:
             if not releases:
                 break
             self._release_all(releases)
-        if self._stopped:
+        if self.stopped:
             self.now = self._diagnose()
+            self.found = self.found or self.now
         elif all(child.terminal for child in self._children.values()):
             self._touch_finished()
 
     @property
-    def _stopped(self) -> bool:
-        return self._halted or any(isinstance(error, _STOPPING) for error in self.failures)
+    def stopped(self) -> bool:
+        """Whether the rest is left for the next evaluation."""
+        failed = any(isinstance(error, _STOPPING) for error in self.failures)
+        return failed or self._halted or self.context.out_of_time()
 
     def _diagnose(self) -> Diagnosis:
         self._read_tasks(
@@ -232,6 +235,8 @@ class RepairPass:
     def _look_up(self, keys: Iterable[str]) -> bool:
         new = [key for key in keys if key not in self._found]
         for key in new:
+            if self.stopped:
+                break
             self._found[key] = self._tasks_store.find(key)
         return bool(new)
 
@@ -260,7 +265,7 @@ class RepairPass:
         for cause, together in groupby(
             actions, key=lambda a: a.because if isinstance(a, Skip) else None
         ):
-            if self._stopped:
+            if self.stopped:
                 return
             if cause is None:
                 for action in together:
@@ -270,7 +275,7 @@ class RepairPass:
 
     def _skip(self, cause: str, actions: list[Skip]) -> None:
         self._halt_if_withheld()
-        if self._stopped:
+        if self.stopped:
             return
         source = self._children.get(cause)
         if source is None or source.status not in {ChildStatus.FAILED, ChildStatus.SKIPPED}:
@@ -309,7 +314,7 @@ class RepairPass:
 
     def _act_on(self, action: Action) -> None:
         self._halt_if_withheld()
-        if self._stopped:
+        if self.stopped:
             return
         try:
             self._done(action, self._repair(self._children[action.sub_issue_id], action))
@@ -388,11 +393,13 @@ class RepairPass:
     def _release_all(self, releases: list[Release]) -> None:
         if self._dispatch is not None and self.context.apply:
             for release in releases:
+                if self.stopped:
+                    return
                 self._queue(release, self._dispatch)
             return
         for release in releases:
             self._halt_if_withheld()
-            if self._stopped:
+            if self.stopped:
                 return
             self._release(release, self._children[release.sub_issue_id])
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import structlog
 
+from reconciler.clock import OutOfTime, never
 from reconciler.domain.codes import Code
 from reconciler.domain.model import LONG_AGO, moment
 from reconciler.errors import ReconcilerError, UnknownOrchestrationError
@@ -98,9 +99,7 @@ class StepResult:
 class LeaseHolder:
     """Keeps a segment's lease while it is read; ends the step when its time is over."""
 
-    def __init__(
-        self, state: SweepState, segment: Segment, token: str, over: Callable[[], bool]
-    ) -> None:
+    def __init__(self, state: SweepState, segment: Segment, token: str, over: OutOfTime) -> None:
         self._state, self._segment, self._token, self._over = state, segment, token, over
         self._renewed = time.monotonic()
         self.lost = False
@@ -247,9 +246,7 @@ class Sweeper:
 
     # -- reading
 
-    def read(
-        self, task: SegmentTask, token: str, out_of_time: Callable[[], bool]
-    ) -> StepResult | None:
+    def read(self, task: SegmentTask, token: str, out_of_time: OutOfTime) -> StepResult | None:
         """Read one step of a segment; None where that is done already, or somebody is at it.
 
         ``token`` names this reader. ``out_of_time`` is asked between pages. A message that asks for
@@ -334,11 +331,16 @@ class Sweeper:
     # -- evaluating and releasing
 
     def evaluate(
-        self, orchestration_id: str, sweep_id: str | None = None, since: float | None = None
+        self,
+        orchestration_id: str,
+        sweep_id: str | None,
+        since: float | None,
+        out_of_time: OutOfTime,
     ) -> Evaluation | None:
         """Evaluate an orchestration; None where it was since ``since`` and has no news.
 
-        Without a sweep, a person asked for it.
+        Without a sweep, a person asked for it. ``out_of_time`` is asked between actions; what is
+        left then stays known, and the next sweep goes on with it.
 
         Raises:
             UnknownOrchestrationError: it has no rows.
@@ -353,6 +355,7 @@ class Sweeper:
                 sweep_id=sweep_id,
                 report=self._report,
                 release=self._hand_on(in_sweep=sweep_id is not None),
+                out_of_time=out_of_time,
             )
         except UnknownOrchestrationError:
             self._record(orchestration_id, Finding(read_at))
@@ -399,6 +402,7 @@ class Sweeper:
         sweep_id: str | None = None,
         depends_on: tuple[str, ...] | None = None,
         due_since: datetime | None = None,
+        out_of_time: OutOfTime = never,
     ) -> ReleaseResult:
         """Release a child, if it is due, and record what came of it.
 
@@ -413,6 +417,7 @@ class Sweeper:
             depends_on=depends_on,
             due_since=due_since,
             dispatch=self._hand_on(in_sweep=sweep_id is not None),
+            out_of_time=out_of_time,
         )
         oldest = result.counts.oldest_stuck_seconds
         stuck = [

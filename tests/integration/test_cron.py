@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from threading import Event
 from typing import Any
 
@@ -74,9 +75,18 @@ def lock(world: World) -> dict[str, Any] | None:
 def test_a_lock_whose_taking_was_not_heard_of_is_ours(world: World) -> None:
     """The client tries again by itself, and finds the lock that it has just taken."""
     sweeps, now = world.reconciler().sweeps, world.clock()
-    assert sweeps.take("nonce", "A", now) is None
-    assert sweeps.take("nonce", "A", now) is None
+    assert sweeps.take("token", "A", now) is None
+    assert sweeps.take("token", "A", now) is None
     assert sweeps.take("another", "B", now) is not None
+
+
+@LIGHTER
+def test_a_clock_that_is_ahead_holds_the_lock_no_longer_than_a_lease(world: World) -> None:
+    sweeps, now = world.reconciler().sweeps, world.clock()
+    assert sweeps.take("ahead", "A", now + timedelta(hours=1)) is None
+    assert sweeps.take("right", "B", now) is None
+    assert not sweeps.renew("ahead", now + timedelta(hours=1))
+    assert sweeps.take("almost", "C", now + timedelta(seconds=5)) is not None
 
 
 class Staying:

@@ -1,11 +1,17 @@
 # Two commands do everything: `make demo` and `make test`. The rest are their parts.
 PYTHON ?= python3
+unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 MINUTES ?= 5
 EXAMPLES ?= 2000
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r
+
+# What is said before an install.
+SIZE_OF_demo := about 35 MB to fetch and 170 MB on disk, in less than a minute
+SIZE_OF_dev := about 150 MB to fetch and 500 MB on disk, in a few minutes
+
 IMAGE ?= orchestration-reconciler:local
 SEED ?= 1
 
@@ -17,32 +23,30 @@ SEED ?= 1
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-# -- what is installed: the lock and nothing else, into a local environment
+# -- what is installed: a lock and nothing else, into a local environment. Each lock is whole.
 
-$(BIN)/python:
+$(VENV)/base.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=…")'
-	@$(PYTHON) -m venv $(VENV)
-
-$(VENV)/runtime.stamp: requirements/runtime.txt pyproject.toml | $(BIN)/python
-	$(INSTALL) requirements/runtime.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "$(CURDIR)" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/reconciler.pth"
-	@printf '#!%s\nfrom reconciler.cli.main import main\nmain()\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/reconciler
+	@printf '%s\n' '#!/bin/sh' 'exec "$${0%/*}/python" -I -m reconciler.cli.main "$$@"' > $(BIN)/reconciler
 	@chmod +x $(BIN)/reconciler
 	@touch $@
 
-$(VENV)/%.stamp: requirements/%.txt
-	$(INSTALL) $<
+$(VENV)/%.stamp: requirements/%.txt | $(VENV)/base.stamp
+	@test -z '$(SIZE_OF_$*)' || echo 'Installing requirements/$*.txt into $(VENV), once: $(SIZE_OF_$*).'
+	@$(INSTALL) $<
 	@touch $@
 
-$(VENV)/dev.stamp: requirements/dev.txt $(VENV)/demo.stamp
-	$(INSTALL) requirements/dev.txt
+$(VENV)/dev.stamp: requirements/dev.txt | $(VENV)/base.stamp
+	@echo 'Installing requirements/dev.txt into $(VENV), once: $(SIZE_OF_dev).'
+	@$(INSTALL) requirements/dev.txt
 	@{ command -v java && command -v npm; } >/dev/null || $(INSTALL) requirements/emulator.txt
 	@touch $@
 
-# What each stands on.
-$(VENV)/demo.stamp $(VENV)/docs.stamp: $(VENV)/runtime.stamp
+# What stands on another.
+$(VENV)/docs.stamp: $(VENV)/runtime.stamp
 $(VENV)/deploy.stamp $(VENV)/mutation.stamp: $(VENV)/dev.stamp
-$(VENV)/first-test.stamp: | $(BIN)/python
 
 # -- the two commands
 

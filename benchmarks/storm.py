@@ -29,7 +29,7 @@ from benchmarks.fans import seed_shape, storm_of
 from benchmarks.place import Place, fresh_place
 from benchmarks.plain import FUNCTION_ARN, Share
 from benchmarks.runs import Say
-from reconciler.demo.pipeline_endpoint import pipeline_endpoint
+from reconciler.demo.task_pipeline import pipeline_endpoint
 from reconciler.embedded.process import running
 from reconciler.embedded.valkey import valkey_server
 from reconciler.sweeping.state import SWEEPS

@@ -30,7 +30,7 @@ from reconciler.domain.diagnosis import MAX_AHEAD
 from reconciler.domain.model import Item, moment, timestamp
 from reconciler.domain.rows import number
 from reconciler.errors import ConflictError, ReconcilerError
-from reconciler.stores.conditions import Action, Expression, all_of, update
+from reconciler.stores.conditions import Expression, Write, all_of, update
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.tasks import NOT_ADMITTED, TaskStore
 
@@ -131,7 +131,7 @@ class BudgetStore:
         msg = f"the budget of {user_id} kept changing while it was read"
         raise ConflictError(msg)
 
-    def reserve(self, slots: Slots, task_id: str, waiting_key: str) -> Action:
+    def reserve(self, slots: Slots, task_id: str, waiting_key: str) -> Write:
         """One reservation, if a slot is still free and nobody has pruned since ``slots``."""
         build = Expression()
         if slots.limit <= 0:

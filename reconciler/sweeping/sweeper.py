@@ -21,7 +21,7 @@ from reconciler.errors import ReconcilerError, UnknownOrchestrationError
 from reconciler.repair.context import (
     Evaluation,
     ReleaseRequest,
-    ReleaseResult,
+    RepairResult,
     Stuck,
     count_stuck,
 )
@@ -403,7 +403,7 @@ class Sweeper:
         depends_on: tuple[str, ...] | None = None,
         due_since: datetime | None = None,
         out_of_time: OutOfTime = never,
-    ) -> ReleaseResult:
+    ) -> RepairResult:
         """Release a child, if it is due, and record what came of it.
 
         Raises:

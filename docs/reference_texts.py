@@ -22,7 +22,7 @@ EXAMPLES = {
     "unskip": ("reconciler unskip ORCHESTRATION CHILD",),
     "pause": ('reconciler pause --reason "looking into ENG-42"',),
     "resume": ("reconciler resume",),
-    "health": ("reconciler health",),
+    "health": ("reconciler health", "reconciler health --self"),
     "doctor": ("reconciler doctor", "reconciler doctor --json"),
     "metrics": ("reconciler metrics",),
     "demo": ("reconciler demo --quick",),

@@ -22,9 +22,9 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, RenderableType
 from selenium.webdriver import Chrome
 
-from reconciler.cli.facts import read_facts
 from reconciler.cli.screens.inspect import render as inspection
 from reconciler.cli.screens.status import render as overview
+from reconciler.cli.status import read_status
 from reconciler.clock import utc_now
 from reconciler.demo.run import QUICK, play, staged
 from reconciler.demo.view import Board, draw, draw_verdict
@@ -207,8 +207,8 @@ def pictures(wanted: set[str]) -> None:
         sweep(celery)
         if "status" in wanted:
             client = redis.Redis.from_url(f"{celery.broker}/0")
-            facts = read_facts(world.settings, client, world.reconciler(), details=True)
-            save("status", "reconciler status", lambda out: overview(facts, out))
+            status = read_status(world.settings, client, world.reconciler(), details=True)
+            save("status", "reconciler status", lambda out: overview(status, out))
         if page is not None:
             browse(page, found, directory)
 

@@ -65,6 +65,10 @@ EVENTS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Something that an evaluation needs could not be read. What needs none of it was done.",
         ("orchestration_id", *_ERROR, "sweep_id"),
     ),
+    "orch.heartbeat.unwritten": (
+        "A worker or a beat cannot write its heartbeat, so `reconciler health --self` fails.",
+        (),
+    ),
     "orch.message.refused": (
         "A message was dropped: not ours, malformed, or about something that does not exist.",
         ("task", "message_id"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -15,7 +14,7 @@ NOW = 10_000.0
 
 
 def known(finding: Finding) -> Known:
-    return without_an_age(Known().evaluated(finding, 60.0, NOW))
+    return Known().evaluated(finding, 60.0, NOW)
 
 
 def remembered() -> dict[str, Known]:
@@ -54,14 +53,6 @@ def remembered() -> dict[str, Known]:
             )
         ),
     }
-
-
-def without_an_age(entry: Known) -> Known:
-    """As after the clock has jumped back: nobody knows any more how old it is."""
-    stuck = tuple(
-        {**left, "since": None} if left["code"] == "rows_missing" else left for left in entry.stuck
-    )
-    return replace(entry, stuck=stuck)
 
 
 def listed(query: Query) -> list[str]:

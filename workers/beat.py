@@ -87,6 +87,7 @@ class SweepScheduler(Scheduler):
         """Send an entry; one that the broker does not take is sent when it is due again."""
         try:
             if isinstance(entry.schedule, AskPoints):
+                # First for the case that the ask fails: Celery would come back at once.
                 entry.schedule.wait(entry.schedule.seconds)
                 entry.schedule.wait(ask_for_sweep(self.app))
                 sent = None

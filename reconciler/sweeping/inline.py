@@ -20,9 +20,10 @@ from reconciler.repair.reconciler import Reconciler
 from reconciler.repair.repair_pass import OPERATORS_MISTAKES
 from reconciler.sweeping.records import MemoryRecords
 from reconciler.sweeping.scan_step import Scope
+from reconciler.sweeping.sender import SegmentTask
 from reconciler.sweeping.state import SweepState
 from reconciler.sweeping.summary import SweepSummary
-from reconciler.sweeping.sweeper import SegmentTask, Sweeper
+from reconciler.sweeping.sweeper import Sweeper
 
 _MAX_THREADS = 4
 """The network is what is waited for."""
@@ -83,6 +84,7 @@ class _Threads:
 
     def evaluate(self, orchestration_id: str, sweep_id: str, since: float) -> None:
         with self._lock:
+            # Two at once would be refused each other's writes; the second would find nothing to do.
             if orchestration_id in self._evaluating:
                 return
             self._evaluating.add(orchestration_id)

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 import structlog
 
@@ -40,6 +39,7 @@ from reconciler.sweeping.segments import (
     choose_by_rotation,
     choose_totals,
 )
+from reconciler.sweeping.sender import ReleaseSender, SegmentTask, Sender
 from reconciler.sweeping.state import Overview, Sweep, SweepState
 from reconciler.sweeping.summary import SweepSummary, record_sweep, set_gauges
 
@@ -52,39 +52,6 @@ _ALMOST_AN_INTERVAL = 0.75
 
 _GIVEN_UP_AFTER = 3
 """Intervals. While workers are busy, a sweep may take longer than one."""
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentTask:
-    """A segment to be read for a sweep, unless it was read since ``since`` (epoch seconds)."""
-
-    segment: Segment
-    sweep_id: str
-    since: float
-    step: int = 0
-
-
-class Sender(Protocol):
-    """Has segments and orchestrations looked at: by another process, or another thread."""
-
-    def room(self) -> int:
-        """Return how many more segments and evaluations may be asked for at present."""
-
-    def segment(self, task: SegmentTask) -> object:
-        """Have a segment read on from where its last reader left it."""
-
-    def evaluate(self, orchestration_id: str, sweep_id: str, since: float) -> object:
-        """Have an orchestration evaluated, unless it was since ``since`` and has no news."""
-
-
-class ReleaseSender(Protocol):
-    """Has children released elsewhere."""
-
-    def has_room_for_releases(self) -> bool:
-        """Whether another release can be made soon; otherwise a later sweep finds it again."""
-
-    def release(self, request: ReleaseRequest) -> object:
-        """Hand a release on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +130,7 @@ class Sweeper:
         Raises:
             TemporaryError, PermanentError: the table's size cannot be read.
         """
+        # Before this one begins, so that a later sweep never waits for one that died.
         self._end_overtaken(sweep_id)
         sweep = self._state.sweep(sweep_id)
         if sweep is None:
@@ -230,6 +198,7 @@ class Sweeper:
                 state = states[number]
                 if state.mark < sweep.started_at and state.token is None:
                     lacking.append((state.mark, Segment(Scope(scope), number, len(states)), state))
+        # The oldest mark is what holds the watermark back.
         lacking.sort(key=lambda found: found[0])
         for _, segment, state in lacking[: max(0, self._sender.room())]:
             step = state.place.step if state.place is not None else 0
@@ -265,6 +234,7 @@ class Sweeper:
         try:
             return self._read_step(task, taken, taken.place, token, lease)
         except BaseException:
+            # Free at once, or it would be read again only after the lease has run out.
             self._state.leave(task.segment, token, taken.place)
             raise
 
@@ -347,6 +317,7 @@ class Sweeper:
             UnknownOrchestrationError: it has no rows.
             TemporaryError, PermanentError: it could not be read; see ``could_not_evaluate``.
         """
+        # Taken before anything is read: a nomination after this moment survives the evaluation.
         read_at = self._state.now()
         if since is not None and self._state.known(orchestration_id).was_evaluated(since):
             return None

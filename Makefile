@@ -16,7 +16,7 @@ IMAGE ?= orchestration-reconciler:local
 SEED ?= 1
 
 .PHONY: help demo test first-test local transcript lint types layers unit integration coverage \
-    workers browser simulation simulation-long fuzz chaos simulation-counts seeded-bugs screenshots \
+    workers browser simulation simulation-long fuzz chaos simulation-counts seeded-bugs screenshots drills \
     bench mutation \
     broker-users image deploy-checks audit sbom lock docs clean
 
@@ -111,6 +111,9 @@ simulation-counts: $(VENV)/dev.stamp  ## Count the schedules of the matrix, into
 
 seeded-bugs: $(VENV)/dev.stamp  ## Bugs put into the real code one by one; which test catches each
 	$(BIN)/python -m tests.simulation.seeded_bugs $(ARGS)
+
+drills: $(VENV)/dev.stamp  ## Play the operator's drills, and write docs/drills.md
+	$(BIN)/python -m docs.drills
 
 screenshots: $(VENV)/dev.stamp  ## The pictures of the docs, made again
 	$(BIN)/python -m docs.screenshots $(ARGS)

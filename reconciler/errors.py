@@ -224,6 +224,11 @@ def error_kind(error: BaseException) -> str:
     return error.kind if isinstance(error, ReconcilerError) else "unexpected"
 
 
+def as_own_error(error: Exception) -> ReconcilerError:
+    """Return an error as one of ours; what nobody expected is a defect."""
+    return error if isinstance(error, ReconcilerError) else DefectError(describe_error(error))
+
+
 def describe_error(error: BaseException) -> str:
     """Return an error in one line for a person."""
     if isinstance(error, ReconcilerError):

@@ -21,6 +21,7 @@ from reconciler.errors import SettingsError
 from reconciler.observability.logs import configure_logging
 from reconciler.settings import load_settings
 from workers.enqueue import UNREACHABLE
+from workers.heartbeat import HeartbeatStep
 
 
 def _in_a_pipe() -> bool:
@@ -96,6 +97,7 @@ class _PassiveQoS(redis_transport.QoS):
 
 
 redis_transport.Channel.QoS = _PassiveQoS
+app.steps["worker"].add(HeartbeatStep)
 
 
 @signals.setup_logging.connect

@@ -57,7 +57,7 @@ from reconciler.stores.tasks import TaskStore
 
 OPERATORS_MISTAKES = (AccessError, SettingsError, TableMissingError)
 
-_STOPPING = (AccessError, GuardrailOutageError, StoreUnavailableError, TableMissingError)
+_STOPPING = (AccessError, StoreUnavailableError, TableMissingError)
 """After these, nothing else of the orchestration would succeed either."""
 
 Withhold = Callable[[Orchestration], str | None]
@@ -110,7 +110,7 @@ class RepairPass:
         self.outcomes: list[ActionOutcome] = []
         self.withheld: str | None = None  # why nothing is changed
         self.stale = False
-        self.failures: list[BaseException] = []
+        self.failures: dict[str, BaseException] = {}  # by child, the last of each
         self.unread: list[ReconcilerError] = []  # what could not be read beside the rows
         self.queued: set[str] = set()
 
@@ -141,8 +141,7 @@ class RepairPass:
     @property
     def stopped(self) -> bool:
         """Whether the rest is left for the next evaluation."""
-        failed = any(isinstance(error, _STOPPING) for error in self.failures)
-        return failed or self._halted or self.context.out_of_time()
+        return self._halted or self.context.out_of_time()
 
     def _diagnose(self) -> Diagnosis:
         # A time ahead of now counts as long ago. By an older clock, a claim that was made while
@@ -254,11 +253,17 @@ class RepairPass:
         self.seen.put(action.sub_issue_id, result.child)
         if result.outcome is Outcome.RELEASED:
             self.seen.use_slot()
-        self.stale = self.stale or result.outcome in LOST_TO_OTHERS
+        if result.outcome in LOST_TO_OTHERS:
+            self.stale = True
+            self.seen.pass_over(action.sub_issue_id)
         self.outcomes.append(ActionOutcome.of(action, result, self.context))
 
     def _failed(self, action: Action, error: BaseException) -> None:
-        self.failures.append(error)
+        self.failures[action.sub_issue_id] = error
+        self._halted = self._halted or isinstance(error, _STOPPING)
+        if not isinstance(error, GuardrailOutageError):
+            # Its slot goes to the next; in an outage that would only be the next to fail.
+            self.seen.pass_over(action.sub_issue_id)
         result = RepairResult(Outcome.FAILED, detail=describe_error(error), error=error)
         self.outcomes.append(ActionOutcome.of(action, result, self.context))
 
@@ -328,7 +333,7 @@ class RepairPass:
     @property
     def mistake(self) -> ReconcilerError | None:
         """What only an operator can mend: a table or a permission that is missing, if any is."""
-        errors = [*self.failures, *self.unread]
+        errors = [*self.failures.values(), *self.unread]
         return next((error for error in errors if isinstance(error, OPERATORS_MISTAKES)), None)
 
     def finish(self) -> None:

@@ -41,7 +41,12 @@ from tests.support.world import Clock, World, build_world
 
 IMAGES = ROOT / "docs" / "images"
 TERMINAL = ("status", "inspect", "demo")
-PAGES = ("flower-tasks", "flower-release")
+PAGES = (
+    "flower-orchestrations",
+    "flower-orchestration",
+    "flower-tasks",
+    "flower-release",
+)
 _COLUMNS = 96
 _WORKER = "worker-1@backstop"
 
@@ -223,6 +228,10 @@ def browse(page: Flower, orchestration_id: str, directory: Path) -> None:
     )
     with browser(directory / "profile", width=1520, height=860) as chrome:
         chrome.get(page.with_login)
+        chrome.get(f"{page.address}/orchestrations")
+        _take(chrome, "flower-orchestrations")
+        chrome.get(f"{page.address}/orchestrations/{orchestration_id}")
+        _take(chrome, "flower-orchestration")
         chrome.get(f"{page.address}/tasks")
         until("the list", lambda: ":" in chrome.find_element("id", "tasks-table").text)
         _take(chrome, "flower-tasks")

@@ -14,7 +14,7 @@ from reconciler.cli.theme import Tone
 from reconciler.cli.views import ChildView, Command, View
 from reconciler.domain.codes import Code, OrchestrationCode
 
-_BY_HAND = frozenset(
+BY_HAND = frozenset(
     {
         Code.LOST_RELEASE.value,
         Code.OVER_BUDGET.value,
@@ -22,6 +22,8 @@ _BY_HAND = frozenset(
         Code.ABANDONED_CLAIM.value,
     }
 )
+"""Codes of a child that `reconciler release` may bring on."""
+
 _SKIPPED = frozenset({Code.LOST_UNSKIP.value})
 _LOOK_AT_TASK = frozenset(
     {Code.LONG_RUNNING.value, Code.MISSING_TASK.value, Code.UNSTARTED_TASK.value}
@@ -53,7 +55,7 @@ def commands_for(view: View) -> Sequence[Command]:
         commands.append(Command(f"reconciler sweep --inline --orchestration {name}", purpose))
     for codes, make in (
         (_SKIPPED, _unskip),
-        (_BY_HAND, _release),
+        (BY_HAND, _release),
         (_LOOK_AT_TASK, _task),
         (_LOOK_AT_ROW, _row),
     ):

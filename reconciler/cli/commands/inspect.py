@@ -55,7 +55,10 @@ def inspect(name: str, *, form: str, as_json: bool) -> None:
     elif form == "mermaid":
         click.echo(mermaid(graph_of(shown(view))), nl=False)
     elif form == "svg":
-        click.echo(_drawn(shown(view)), nl=False)
+        drawn = draw(shown(view))
+        if drawn is None:
+            raise UnknownOrchestrationError(f"{view.orchestration_id} has nothing to draw")
+        click.echo(drawn, nl=False)
     else:
         out = console()
         show(out, render(view, out, reconciler.clock()))
@@ -135,8 +138,7 @@ def _repairs(reconciler: Reconciler, view: View) -> tuple[tuple[Repair, ...], st
     return tuple(sorted(repairs, key=lambda repair: repair.at)), partial
 
 
-def _drawn(view: View) -> str:
+def draw(view: View) -> str | None:
+    """Return the picture as SVG; None where nothing can be drawn."""
     layout = picture(view, _SVG_COLUMNS, _SVG_ROWS) or picture(view, _SVG_MOST_COLUMNS, _SVG_ROWS)
-    if layout is None:
-        raise UnknownOrchestrationError(f"{view.orchestration_id} has nothing that can be drawn")
-    return svg(layout, f"Orchestration {view.orchestration_id}")
+    return None if layout is None else svg(layout, f"Orchestration {view.orchestration_id}")

@@ -22,17 +22,17 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, RenderableType
 from selenium.webdriver import Chrome
 
-from reconciler.cli.commands.inspect import look
 from reconciler.cli.facts import read_facts
-from reconciler.cli.find import Found
-from reconciler.cli.inspection import render as inspection
-from reconciler.cli.overview import render as overview
+from reconciler.cli.screens.inspect import render as inspection
+from reconciler.cli.screens.status import render as overview
 from reconciler.clock import utc_now
 from reconciler.demo.run import Plan, play, staged
 from reconciler.demo.view import Board, draw, draw_verdict
 from reconciler.embedded.moto_server import moto_server
 from reconciler.embedded.process import running
 from reconciler.embedded.valkey import valkey_server
+from reconciler.inspection.find import Found
+from reconciler.inspection.look import look
 from reconciler.observability.logs import configure_logging
 from tests.support.browser import browser
 from tests.support.flower import Flower, flower

@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from reconciler.cli import facts
-from reconciler.cli.commands.inspect import look
-from reconciler.cli.find import find
+from reconciler.inspection.find import find
+from reconciler.inspection.look import look
 from reconciler.observability.metrics import METRICS, known_series
 from reconciler.repair import drafter as drafting
 from reconciler.stores import control

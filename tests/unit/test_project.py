@@ -121,6 +121,6 @@ def test_the_guide_to_a_code_names_what_exists() -> None:
     for name in re.findall(r"`(test_\w+\.py)`", guide):
         assert list((ROOT / "tests").rglob(name))
     for path in ("reconciler/domain/codes.py", "reconciler/domain/diagnosis.py",
-                 "reconciler/domain/planning.py", "reconciler/cli/theme.py"):  # fmt: skip
+                 "reconciler/domain/planning.py", "reconciler/inspection/theme.py"):  # fmt: skip
         assert path in paths
         assert "LOST_SKIP" in (ROOT / path).read_text()

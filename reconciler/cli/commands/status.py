@@ -10,9 +10,9 @@ import click
 from reconciler.cli.console import console, print_json, progress, show
 from reconciler.cli.facts import DAY_SECONDS, HOUR_SECONDS, Facts, read_facts
 from reconciler.cli.main import EXIT_WRONG
-from reconciler.cli.overview import OLDEST_SHOWN, render
-from reconciler.cli.theme import alarming
+from reconciler.cli.screens.status import OLDEST_SHOWN, render
 from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli
+from reconciler.inspection.theme import alarming
 
 
 @click.command()

@@ -16,9 +16,9 @@ from rich.text import Text
 
 from reconciler.cli.console import console, print_json, progress, show, update
 from reconciler.cli.main import EXIT_WRONG
-from reconciler.cli.theme import SIGNS, age, alarming, glyph, tone_of_code
 from reconciler.cli.wiring import broker_for_cli, operator, reconciler_for_cli, settings_for_cli
 from reconciler.errors import StoreUnavailableError, UsageError
+from reconciler.inspection.theme import SIGNS, age, alarming, glyph, tone_of_code
 from reconciler.observability.printable import printable
 from reconciler.repair.context import ActionOutcome, Evaluation
 from reconciler.repair.counts import REPAIRS

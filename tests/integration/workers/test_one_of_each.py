@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.cli.commands.inspect import look
-from reconciler.cli.explain import to_json
-from reconciler.cli.find import Found
+from reconciler.inspection.explain import to_json
+from reconciler.inspection.find import Found
+from reconciler.inspection.look import look
 from reconciler.observability.metrics import METRICS
 from reconciler.observability.redis_metrics import read_series
 from tests.conftest import Servers

@@ -11,11 +11,11 @@ import redis
 from rich.console import Console
 
 from reconciler.cli import facts as facts_module
-from reconciler.cli import theme
 from reconciler.cli.commands.status import to_json
 from reconciler.cli.facts import DAY_SECONDS, HOUR_SECONDS, Facts, eviction_policy, read_facts
-from reconciler.cli.overview import render
+from reconciler.cli.screens.status import render
 from reconciler.domain.codes import STUCK_CODES
+from reconciler.inspection import theme
 from reconciler.settings import load_settings
 
 NOW = 1_780_000_000.0

@@ -11,12 +11,12 @@ from datetime import timedelta
 import pytest
 from rich.console import Console
 
-from reconciler.cli.explain import to_json
-from reconciler.cli.inspection import render
-from reconciler.cli.views import Repair, View
+from reconciler.cli.screens.inspect import render
 from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import Evidence
 from reconciler.domain.model import Orchestration, Task, timestamp
+from reconciler.inspection.explain import to_json
+from reconciler.inspection.views import Repair, View
 from reconciler.repair.context import ActionOutcome
 from tests.unit.cli.views import NAME, NOW, orchestration, view_of
 

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from reconciler.cli.explain import graph_of
-from reconciler.cli.picture.draw import cut, draw, outline, shapes
-from reconciler.cli.picture.graph import Graph, Node, foldings, put_in_layers
-from reconciler.cli.picture.layout import Layout, fit, lay_out
-from reconciler.cli.picture.mermaid import mermaid
-from reconciler.cli.picture.svg import svg
-from reconciler.cli.theme import Tone
-from reconciler.cli.views import shown
+from reconciler.cli.screens.draw import draw, outline
+from reconciler.inspection.explain import graph_of
+from reconciler.inspection.graph import Graph, Node, foldings, put_in_layers
+from reconciler.inspection.layout import Layout, fit, lay_out, shapes
+from reconciler.inspection.mermaid import mermaid
+from reconciler.inspection.svg import svg_of
+from reconciler.inspection.theme import Tone, cut
+from reconciler.inspection.views import shown
 from tests.unit.cli.views import orchestration, view_of
 
 TONES = (Tone.DONE, Tone.WAITING, Tone.REPAIR, Tone.ALARM)
@@ -173,9 +173,10 @@ def tangled(size: int) -> Graph:
     return graph_of(view_of(orchestration(graph, {key: dice.choice(states) for key in graph})))
 
 
-def test_what_is_too_large_for_a_picture_is_told_in_lines_and_drawn_as_svg() -> None:
+def test_what_is_too_large_for_a_terminal_is_told_in_lines_and_drawn_as_svg() -> None:
     graph = tangled(3000)
     sizes = shapes(list(graph.nodes.values()))
+    assert svg_of(graph, "large").count("<rect") > 5
     lines = outline(graph, 80, 24)
     assert 1 < len(lines) <= 3 * 24
     assert "left out" in "\n".join(line.plain for line in lines)
@@ -214,7 +215,7 @@ def hostile() -> Graph:
 
 def test_svg_is_whole_and_shows_markup_as_text() -> None:
     graph = hostile()
-    document = svg(laid_out(graph), f"Orchestration {HOSTILE!r} <&>")
+    document = svg_of(graph, f"Orchestration {HOSTILE!r} <&>")
     root = ET.fromstring(document)  # noqa: S314 - our own
     kinds = {element.tag.rpartition("}")[2] for element in root.iter()}
     assert kinds == {"svg", "title", "rect", "g", "path", "text"}

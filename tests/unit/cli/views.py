@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from reconciler.cli.explain import build_view
-from reconciler.cli.views import Circumstances, View
 from reconciler.domain.diagnosis import Evidence, Policy, diagnose
 from reconciler.domain.model import Orchestration, timestamp
 from reconciler.domain.rows import parse_orchestration
+from reconciler.inspection.explain import build_view
+from reconciler.inspection.views import Circumstances, View
 from reconciler.repair.context import ActionOutcome, Evaluation
 from reconciler.repair.counts import Counts
 

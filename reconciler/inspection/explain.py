@@ -10,15 +10,15 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from reconciler.cli import theme
-from reconciler.cli.advice import commands_for
-from reconciler.cli.picture.graph import Graph, Node
-from reconciler.cli.theme import Tone
-from reconciler.cli.views import ChildView, Circumstances, Outlook, Repair, View
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.diagnosis import NEVER_AGAIN, ChildDiagnosis, Diagnosis
 from reconciler.domain.model import Child, Orchestration, moment
 from reconciler.domain.rows import text
+from reconciler.inspection import theme
+from reconciler.inspection.advice import commands_for
+from reconciler.inspection.graph import Graph, Node
+from reconciler.inspection.theme import Tone
+from reconciler.inspection.views import ChildView, Circumstances, Outlook, Repair, View
 from reconciler.repair import context as to
 from reconciler.repair.context import ActionOutcome, Evaluation
 

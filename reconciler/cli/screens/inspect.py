@@ -10,14 +10,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from reconciler.cli import theme
 from reconciler.cli.console import speaks_unicode, width_of_picture
-from reconciler.cli.explain import graph_of
-from reconciler.cli.picture.draw import cut, draw, outline, shapes
-from reconciler.cli.picture.layout import Layout, fit
-from reconciler.cli.theme import Tone
-from reconciler.cli.views import ChildView, Outlook, View, shown
+from reconciler.cli.screens.draw import draw, outline
 from reconciler.domain.codes import OrchestrationCode
+from reconciler.inspection import theme
+from reconciler.inspection.explain import graph_of
+from reconciler.inspection.layout import Layout, fit, shapes
+from reconciler.inspection.theme import Tone, cut
+from reconciler.inspection.views import ChildView, Outlook, View, shown
 
 _PICTURE_ROWS = 60
 _OUTLINE_ROWS = 24

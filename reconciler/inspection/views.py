@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from reconciler.cli import theme
-from reconciler.cli.theme import Tone
 from reconciler.domain.codes import OrchestrationCode
 from reconciler.domain.diagnosis import Policy
+from reconciler.inspection import theme
+from reconciler.inspection.theme import Tone
 from reconciler.observability.printable import printable
 
 T = TypeVar("T")

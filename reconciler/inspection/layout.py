@@ -11,12 +11,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from reconciler.cli.picture.graph import Graph, Layered, Node, foldings, put_in_layers
+from rich.cells import cell_len
+
+from reconciler.inspection.graph import Graph, Layered, Node, foldings, put_in_layers
+from reconciler.inspection.theme import short_age
 
 _ORDER_SWEEPS = 8
 _PLACE_SWEEPS = 6
 _TOO_MANY_TO_ORDER = 400
 _TOO_MANY_TO_DRAW = 600
+
+_WIDEST_BOX = 27
+_WIDEST_FOLDED = 33
+_NARROWEST_BOX = 17
 
 _CLOSE = 2
 """Columns within which a single edge runs straight down rather than to the middle."""
@@ -87,6 +94,39 @@ class _Item:
     up: tuple[str, ...]
     x: float = 0.0  # of the anchor
     column: int = 0  # the same, settled
+
+
+def shapes(nodes: list[Node]) -> tuple[Shape, Shape]:
+    """Return the two ways to draw ``nodes``: boxes of one width, and single lines.
+
+    A box that stands for several is wider where it has to be: it bears two names.
+    """
+    longest = max((_room(node) for node in nodes), default=0)
+    width = min(max(longest + 4, _NARROWEST_BOX), _WIDEST_BOX) | 1
+
+    def box(node: Node) -> int:
+        if node.members == 1:
+            return width
+        return min(max(_room(node) + 4, width), max(width, _WIDEST_FOLDED)) | 1
+
+    return (
+        Shape(boxed=True, width=box, gap=3),
+        Shape(boxed=False, width=lambda node: min(cell_len(_one_line(node)), 40), gap=3),
+    )
+
+
+def _room(node: Node) -> int:
+    return max(cell_len(line) for line in _lines(node))
+
+
+def _lines(node: Node) -> tuple[str, str]:
+    age = f" {short_age(node.age_seconds)}" if node.age_seconds is not None else ""
+    return f"x {node.head}", f"{node.state}{age}"
+
+
+def _one_line(node: Node) -> str:
+    age = f" {short_age(node.age_seconds)}" if node.age_seconds is not None else ""
+    return f"x {node.label} {node.state}{age}"
 
 
 def fit(graph: Graph, shapes: Sequence[Shape], columns: int, rows: int) -> Layout | None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from rich.cells import cell_len, set_cell_size
+
 from reconciler.domain.codes import HEALTHY, Code, OrchestrationCode
 from reconciler.domain.model import ChildStatus
 
@@ -191,3 +193,10 @@ def until(at: datetime, now: datetime) -> str:
     """Return when something is to happen: ``in 4 min (12:05:00 UTC)``, or ``now``."""
     seconds = (at - now).total_seconds()
     return "now" if seconds <= 0 else f"in {age(seconds)} ({clock_time(at, now)})"
+
+
+def cut(text: str, cells: int) -> str:
+    """Return ``text`` in at most so many cells, with an ellipsis where it was longer."""
+    if cell_len(text) <= cells:
+        return text
+    return set_cell_size(text, max(0, cells - 1)).rstrip(" …") + "…" if cells > 0 else ""

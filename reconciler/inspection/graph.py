@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from reconciler.cli.theme import Tone
+from reconciler.inspection.theme import Tone
 
 FOLD_AT_LEAST = 3
 """As many nodes as this stand in one box; two are shown as they are."""
@@ -29,6 +29,11 @@ class Node:
     title: str = ""
     age_seconds: float | None = None
     members: int = 1
+
+    @property
+    def head(self) -> str:
+        """The first line of its box: the label, and of several the names of the first and last."""
+        return f"{self.label} {self.title}" if self.members > 1 else self.label
 
 
 @dataclass(frozen=True, slots=True)

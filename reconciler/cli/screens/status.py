@@ -11,10 +11,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from reconciler.cli import theme
 from reconciler.cli.console import speaks_unicode
 from reconciler.cli.facts import DAY_SECONDS, HOUR_SECONDS, Facts
-from reconciler.cli.theme import SIGNS, Tone
+from reconciler.inspection import theme
+from reconciler.inspection.theme import SIGNS, Tone
 from reconciler.observability.printable import printable
 from reconciler.repair.counts import REPAIRS
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.text import Text
 
-from reconciler.cli.picture.graph import Graph, Node, put_in_layers
-from reconciler.cli.picture.layout import Layout, Placed, Segment, Shape
-from reconciler.cli.theme import SIGNS, Tone, glyph, short_age
+from reconciler.inspection.graph import Graph, Node, put_in_layers
+from reconciler.inspection.layout import Layout, Placed, Segment
+from reconciler.inspection.theme import SIGNS, Tone, cut, glyph, short_age
 
 _UP, _DOWN, _LEFT, _RIGHT = 1, 2, 4, 8
 _PIECES = {
@@ -33,46 +33,6 @@ _PLAIN = str.maketrans(
     {**dict.fromkeys("┌┐└┘├┤┬┴┼╭╮╰╯", "+"), "│": "|", "─": "-", "…": "~", "\u00d7": "x", "→": ">"}
 )
 _EDGE = "bright_black"
-_WIDEST_BOX = 27
-_WIDEST_FOLDED = 33
-_NARROWEST_BOX = 17
-
-
-def shapes(nodes: list[Node]) -> tuple[Shape, Shape]:
-    """Return the two ways to draw ``nodes``: boxes of one width, and single lines.
-
-    A box that stands for several is wider where it has to be: it bears two names.
-    """
-    longest = max((_room(node) for node in nodes), default=0)
-    width = min(max(longest + 4, _NARROWEST_BOX), _WIDEST_BOX) | 1
-
-    def box(node: Node) -> int:
-        if node.members == 1:
-            return width
-        return min(max(_room(node) + 4, width), max(width, _WIDEST_FOLDED)) | 1
-
-    return (
-        Shape(boxed=True, width=box, gap=3),
-        Shape(boxed=False, width=lambda node: min(cell_len(_one_line(node)), 40), gap=3),
-    )
-
-
-def _room(node: Node) -> int:
-    return max(cell_len(line) for line in _lines(node))
-
-
-def _head(node: Node) -> str:
-    return f"{node.label} {node.title}" if node.members > 1 else node.label
-
-
-def _lines(node: Node) -> tuple[str, str]:
-    age = f" {short_age(node.age_seconds)}" if node.age_seconds is not None else ""
-    return f"x {_head(node)}", f"{node.state}{age}"
-
-
-def _one_line(node: Node) -> str:
-    age = f" {short_age(node.age_seconds)}" if node.age_seconds is not None else ""
-    return f"x {node.label} {node.state}{age}"
 
 
 class _Canvas:
@@ -154,7 +114,7 @@ def _draw_box(canvas: _Canvas, box: Placed, layout: Layout, *, unicode: bool) ->
         canvas.put(box.x, box.y + row, "│", border)
         canvas.put(right, box.y + row, "│", border)
     canvas.put(box.x + 2, box.y + 1, glyph(node.tone, unicode=unicode), sign.style)
-    canvas.put(box.x + 4, box.y + 1, cut(_head(node), inner - 2), "bold")
+    canvas.put(box.x + 4, box.y + 1, cut(node.head, inner - 2), "bold")
     age = short_age(node.age_seconds) if node.age_seconds is not None else ""
     state = cut(node.state, inner - len(age) - 1 if age else inner)
     canvas.put(box.x + 2, box.y + 2, state, sign.style)
@@ -183,13 +143,6 @@ def _draw_line(canvas: _Canvas, box: Placed, *, unicode: bool) -> None:
     canvas.put(x, box.y, state, sign.style)
     if age:
         canvas.put(x + cell_len(state) + 1, box.y, age, "")
-
-
-def cut(text: str, cells: int) -> str:
-    """Return ``text`` in at most so many cells, with an ellipsis where it was longer."""
-    if cell_len(text) <= cells:
-        return text
-    return set_cell_size(text, max(0, cells - 1)).rstrip(" …") + "…" if cells > 0 else ""
 
 
 # -- where no picture fits

@@ -10,9 +10,9 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
-from reconciler.cli.theme import Tone
-from reconciler.cli.views import ChildView, Command, View
 from reconciler.domain.codes import Code, OrchestrationCode
+from reconciler.inspection.theme import Tone
+from reconciler.inspection.views import ChildView, Command, View
 
 BY_HAND = frozenset(
     {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from reconciler.cli.picture.graph import Graph, Node, foldings
-from reconciler.cli.theme import SIGNS, Tone, glyph, short_age
+from reconciler.inspection.graph import Graph, foldings
+from reconciler.inspection.theme import SIGNS, Tone, glyph, short_age
 
 _MOST_NODES, _MOST_EDGES = 150, 400
 """Mermaid refuses more than 500 edges or 50,000 characters."""
@@ -39,7 +39,7 @@ def _flowchart(graph: Graph) -> str:
     lines = ["flowchart TD"]
     for key, node in graph.nodes.items():
         age = f" {short_age(node.age_seconds)}" if node.age_seconds is not None else ""
-        label = f'"{glyph(node.tone)} {_named(node)}<br/>{_escaped(node.state)}{age}"'
+        label = f'"{glyph(node.tone)} {_escaped(node.head)}<br/>{_escaped(node.state)}{age}"'
         lines.append(f"  {names[key]}[{label}]:::{node.tone.value}")
     for key, before in graph.before.items():
         lines += [f"  {names[name]} --> {names[key]}" for name in before]
@@ -50,10 +50,6 @@ def _flowchart(graph: Graph) -> str:
         if tone in used
     ]
     return "\n".join(lines) + "\n"
-
-
-def _named(node: Node) -> str:
-    return _escaped(f"{node.label} {node.title}" if node.members > 1 else node.label)
 
 
 def _escaped(text: str) -> str:

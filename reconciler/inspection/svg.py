@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from xml.sax.saxutils import escape
 
-from reconciler.cli.picture.draw import cut
-from reconciler.cli.picture.layout import Layout, Placed
-from reconciler.cli.theme import SIGNS, Tone, glyph, short_age
+from reconciler.inspection.graph import Graph
+from reconciler.inspection.layout import Layout, Placed, fit, shapes
+from reconciler.inspection.theme import SIGNS, Tone, cut, glyph, short_age
 
 _CELL_WIDTH, _CELL_HEIGHT, _MARGIN = 9, 20, 16
+_COLUMNS, _MAX_COLUMNS, _MAX_ROWS = 160, 2_000, 400
 _EDGE = "#9e9e9e"
 _FONT = "ui-monospace, Menlo, Consolas, monospace"
 
 
-def svg(layout: Layout, title: str) -> str:
-    """Return a whole SVG document; needs nothing from anywhere else."""
+def svg_of(graph: Graph, title: str) -> str:
+    """Return a graph as a whole SVG document, which needs nothing from anywhere else.
+
+    A graph too large to look at is folded. One without nodes is an empty picture.
+    """
+    sizes = shapes(list(graph.nodes.values()))
+    for columns in (_COLUMNS, _MAX_COLUMNS):
+        layout = fit(graph, sizes, columns, _MAX_ROWS)
+        if layout is not None:
+            return _document(layout, title)
+    raise AssertionError("a folded graph has six steps of a few boxes each")
+
+
+def _document(layout: Layout, title: str) -> str:
     width = layout.width * _CELL_WIDTH + 2 * _MARGIN
     height = layout.height * _CELL_HEIGHT + 2 * _MARGIN
     parts = [
@@ -48,8 +61,7 @@ def _box(box: Placed, layout: Layout) -> list[str]:
     width, height = box.width * _CELL_WIDTH, layout.shape.height * _CELL_HEIGHT
     dash = ' stroke-dasharray="4 3"' if node.tone is Tone.GHOST else ""
     age = f" {short_age(node.age_seconds)}" if node.age_seconds is not None else ""
-    folded = node.members > 1 and layout.shape.height > 1
-    head = f"{node.label} {node.title}" if folded else node.label
+    head = node.head if layout.shape.height > 1 else node.label
     lines = [f"{glyph(node.tone)} {head}", f"{node.state}{age}"]
     if layout.shape.height == 1:
         lines = [" ".join(lines)]

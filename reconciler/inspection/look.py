@@ -1,0 +1,92 @@
+"""Reads one orchestration for a person, and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+
+from reconciler.domain.model import LONG_AGO, Item, Orchestration, moment
+from reconciler.domain.rows import plain
+from reconciler.errors import UnknownOrchestrationError
+from reconciler.inspection.explain import build_view
+from reconciler.inspection.find import Found
+from reconciler.inspection.views import Circumstances, Repair, View
+from reconciler.repair.reconciler import Reconciler
+from reconciler.repair.repairer import RECOVERED
+
+_MAX_TASKS_ASKED = 50
+
+
+def look(reconciler: Reconciler, found: Found, next_sweep_at: datetime | None = None) -> View:
+    """Read an orchestration, and say what a repair would do.
+
+    ``next_sweep_at``: None where nobody knows.
+
+    Raises:
+        UnknownOrchestrationError: it has no rows.
+        TemporaryError, PermanentError: it cannot be read.
+    """
+    name = found.orchestration_id
+    before = reconciler.orchestrations.read(name)
+    if before is None:
+        raise UnknownOrchestrationError(f"no orchestration {name} exists")
+    evaluation = reconciler.evaluate(name, sweep_id="inspect", report=True)
+    given = Circumstances(
+        policy=reconciler.policy,
+        now=reconciler.clock(),
+        interval_seconds=reconciler.settings.sweep_interval_seconds,
+        next_sweep_at=next_sweep_at,
+        withheld=reconciler.withhold(before),
+    )
+    repairs, partial = _repairs(reconciler, before)
+    return replace(
+        build_view(before, evaluation, given),
+        repairs=repairs,
+        repairs_partial=partial,
+        focus=found.sub_issue_id,
+        notes=(found.note,) if found.note else (),
+    )
+
+
+def _repairs(
+    reconciler: Reconciler, orchestration: Orchestration
+) -> tuple[tuple[Repair, ...], str | None]:
+    tasks = list(dict.fromkeys(_tasks_of(reconciler, orchestration)))
+    repairs = [
+        _repair(task_id, event)
+        for task_id in tasks[:_MAX_TASKS_ASKED]
+        for event in reconciler.tasks.events(task_id, RECOVERED)
+    ]
+    left = len(tasks) - _MAX_TASKS_ASKED
+    partial = f"the repairs of {left} more tasks were not asked for" if left > 0 else None
+    return tuple(sorted(repairs, key=lambda repair: repair.at)), partial
+
+
+def _tasks_of(reconciler: Reconciler, orchestration: Orchestration) -> Iterator[str]:
+    """Yield the tasks that a repair may be recorded on: a fix that was touched is named by no row.
+
+    The fixes come first, since they are few.
+    """
+    meta = orchestration.meta
+    if meta is not None and meta.user_id is not None:
+        since = moment(meta.created_at) or LONG_AGO
+        fixes = reconciler.tasks.iterations_of(meta.user_id, orchestration.orchestration_id, since)
+        yield from (task.task_id for task in fixes.values())
+    children = orchestration.children.values()
+    yield from (child.task_id for child in children if child.task_id is not None)
+
+
+def _repair(task_id: str, event: Item) -> Repair:
+    said = plain({"M": event.get("metadata", {}).get("M", {})})
+    stranded = said.get("stranded_seconds")
+    return Repair(
+        at=event["timestamp"]["S"],
+        sub_issue_id=str(said.get("sub_issue_id")),
+        task_id=task_id,
+        code=str(said.get("code")),
+        before=str(said.get("before")),
+        after=str(said.get("after")),
+        stranded_seconds=None if stranded is None else float(stranded),
+        sweep_id=str(said.get("sweep_id")),
+    )

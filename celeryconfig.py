@@ -10,10 +10,10 @@ from kombu import Queue
 
 from reconciler.broker_url import login_of, tls_options
 from reconciler.settings import load_settings
+from workers.beat import AskPoints
 from workers.names import (
     ASKS_PER_INTERVAL,
     BY_HAND_QUEUE,
-    DESCRIBE,
     RELEASE,
     RELEASE_QUEUE,
     SWEEP,
@@ -111,7 +111,7 @@ task_queues = tuple(
     Queue(name, routing_key=name) for name in (SWEEP_QUEUE, RELEASE_QUEUE, BY_HAND_QUEUE)
 )
 task_default_queue = SWEEP_QUEUE
-task_routes = {RELEASE: {"queue": RELEASE_QUEUE}, DESCRIBE: {"queue": BY_HAND_QUEUE}}
+task_routes = {RELEASE: {"queue": RELEASE_QUEUE}}
 task_create_missing_queues = False
 
 # -- results and events
@@ -129,10 +129,11 @@ task_track_started = True
 
 # -- beat
 
-beat_scheduler = "workers.beat:GatedScheduler"
+beat_scheduler = "workers.beat:SweepScheduler"
 # The same sweep is asked for several times within its interval (``workers.enqueue``).
 _ask_seconds = _settings.sweep_interval_seconds / ASKS_PER_INTERVAL
-beat_schedule = {"sweep": {"task": SWEEP, "schedule": _ask_seconds}}
+# Entries of your own go beside it; each beat sends them.
+beat_schedule = {"sweep": {"task": SWEEP, "schedule": AskPoints(_ask_seconds)}}
 # Never longer than the interval, so that a beat that has lost its broker is back in time.
 beat_max_loop_interval = min(5.0, _ask_seconds)
 

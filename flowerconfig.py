@@ -29,7 +29,7 @@ def _logins() -> list[str]:
     if any(not all(pair.partition(":")) for pair in pairs):
         # Without the value: it is a secret, even where it is not well formed.
         sys.stderr.write(
-            "reconciler: FLOWER_BASIC_AUTH makes no sense: it is user:password, "
+            "reconciler: FLOWER_BASIC_AUTH is invalid: it is user:password, "
             "several of them with commas between\n"
         )
         raise SystemExit(2)

@@ -173,9 +173,9 @@ def contention_(plan_and_save: tuple[Plan, bool], counts: tuple[int, ...], child
     _, save = plan_and_save
     quieten()
     found = [
-        contention.run(children, count, lanes=lanes)
+        contention.run(children, count, locked=locked)
         for count in counts or (2, 8, 32)
-        for lanes in (False, True)
+        for locked in (False, True)
     ]
     report.show_contention(_console(), found)
     if save:

@@ -1,8 +1,8 @@
 """Siblings released by many workers at once: what meets on the row that all of them check.
 
 Every release of a fan-out checks the one predecessor, and the service refuses a transaction that
-meets another on a row. Workers keep siblings in a lane of their own, by the broker; here they are
-let loose with it and without. They are threads, each with clients of its own, as processes are.
+meets another on a row. Workers let siblings go one after the other, by a lock in the broker; here
+they are let loose with it and without. They are threads, each with clients of its own.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from benchmarks.place import Place, fresh_place
 from reconciler.composition import build_reconciler
 from reconciler.embedded.valkey import valkey_server
 from reconciler.errors import ConflictError
-from reconciler.repair.context import Pacer, Unpaced
-from workers.resources import RatePacer
+from reconciler.repair.context import Pacer
+from workers.locks import Locks
 
 HELD_SECONDS = 0.01
 """For how long the service holds a row, or so: two rounds between its nodes."""
@@ -37,7 +37,7 @@ class Outcome:
     """``given_up``: releases that met others at every attempt, and come back later."""
 
     workers: int
-    lanes: bool
+    locked: bool
     releases: int
     transactions: int
     conflicts: int
@@ -47,11 +47,11 @@ class Outcome:
         """Return it as a line of the record."""
         return {
             name: getattr(self, name)
-            for name in ("workers", "lanes", "releases", "transactions", "conflicts", "given_up")
+            for name in ("workers", "locked", "releases", "transactions", "conflicts", "given_up")
         }
 
 
-def run(children: int, workers: int, *, lanes: bool) -> Outcome:
+def run(children: int, workers: int, *, locked: bool) -> Outcome:
     """Release all children of a fan-out by so many workers."""
     contention = Contention(HELD_SECONDS)
     left: SimpleQueue[str] = SimpleQueue()
@@ -68,9 +68,9 @@ def run(children: int, workers: int, *, lanes: bool) -> Outcome:
                 place, celery_broker_url=broker, release_rate_per_minute=1_000_000
             )
             session = ContendedSession(place, contention)
-            pacer: Pacer = Unpaced()
-            if lanes:
-                pacer = RatePacer(settings, redis.Redis.from_url(broker))
+            pacer = Pacer()
+            if locked:
+                pacer = Pacer(lock=Locks(redis.Redis.from_url(broker)).lock)
             reconciler = build_reconciler(settings, session=session, pacer=pacer)
             while True:
                 try:
@@ -88,7 +88,7 @@ def run(children: int, workers: int, *, lanes: bool) -> Outcome:
             list(pool.map(work, range(workers)))
     if released != ["released"] * children:
         raise RuntimeError(f"of {children}: {sorted(set(released))}")
-    return Outcome(workers, lanes, children, contention.sent, contention.conflicts, len(given_up))
+    return Outcome(workers, locked, children, contention.sent, contention.conflicts, len(given_up))
 
 
 class ContendedSession(MeteredSession):

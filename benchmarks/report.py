@@ -103,12 +103,12 @@ def show_runs(console: Console, title: str, runs: Mapping[str, Measurement]) -> 
 def show_contention(console: Console, outcomes: Iterable[Outcome]) -> None:
     """Print how often transactions met, beside how many were needed."""
     table = Table(title="siblings released at once", title_justify="left")
-    for column in ("workers", "lanes", "releases", "transactions", "conflicts", "given up"):
+    for column in ("workers", "locked", "releases", "transactions", "conflicts", "given up"):
         table.add_column(column, justify="right")
     for found in outcomes:
         numbers = (found.releases, found.transactions, found.conflicts, found.given_up)
-        lanes = "yes" if found.lanes else "no"
-        table.add_row(str(found.workers), lanes, *(f"{number:,}" for number in numbers))
+        locked = "yes" if found.locked else "no"
+        table.add_row(str(found.workers), locked, *(f"{number:,}" for number in numbers))
     console.print(table)
 
 

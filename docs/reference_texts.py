@@ -46,8 +46,16 @@ EVENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "orch.child.released": ("A child was released.", (*_ACTION, "warnings")),
     "orch.complete": ("A repair finished the last child of an orchestration.", ()),
+    "orch.evaluation.failed": (
+        "An orchestration could not be evaluated; nothing of it was changed.",
+        ("orchestration_id", *_ERROR, "sweep_id"),
+    ),
+    "orch.evaluation.incomplete": (
+        "Something that an evaluation needs could not be read. What needs none of it was done.",
+        ("orchestration_id", *_ERROR, "sweep_id"),
+    ),
     "orch.message.refused": (
-        "A message on the broker was not one of ours, or malformed. It was dropped.",
+        "A message was dropped: not ours, malformed, or about something that does not exist.",
         ("task", "message_id"),
     ),
     "orch.pipeline.name_refused": (

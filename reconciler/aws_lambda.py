@@ -1,9 +1,9 @@
-"""A sweep as a Lambda function, on a schedule: no broker, no container.
+"""A sweep as a Lambda function on a schedule, without a broker.
 
-Handler: ``reconciler.aws_lambda.handler``. The event may hold ``report``, ``force`` and ``full``,
-as the options of ``reconciler sweep --inline``; what else a schedule puts into it is passed over.
-What is returned is the sweep's summary. A sweep that the function's time does not suffice for stops
-before it is stopped, and says ``complete: false``; the next one goes on with the rest.
+Handler: ``reconciler.aws_lambda.handler``. The event may contain ``report``, ``force`` and
+``full``, with the meaning of those options of ``reconciler sweep --inline``; other fields are
+ignored. The handler returns the sweep's summary. If the time runs out, the sweep stops early and
+returns ``complete: false``, and the next one goes on with the rest.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from reconciler.sweeping.cron import run_cron_sweep
 from reconciler.sweeping.inline import Hooks, run_inline_sweep
 
 RESERVE_MILLISECONDS = 20_000
-"""Kept back for what has been begun: a repair, its retries, and the record of the sweep."""
+"""Reserved for what is under way: a repair, its retries, and the record of the sweep."""
 
 
 class LambdaContext(Protocol):
-    """What is used of the context that Lambda hands over."""
+    """The parts of Lambda's context that are used."""
 
     aws_request_id: str
 
@@ -35,7 +35,7 @@ class LambdaContext(Protocol):
 
 @cache
 def _reconciler() -> tuple[Reconciler, EmfMetrics | None]:
-    """Made when the first event comes, and kept for those that find this process warm."""
+    """Return the reconciler of this process, made for its first event."""
     settings = load_settings()
     configure_logging(settings)
     metrics = EmfMetrics(namespace=settings.metrics_namespace) if settings.metrics_emf else None
@@ -68,6 +68,6 @@ def handler(event: Mapping[str, Any] | None, context: LambdaContext) -> dict[str
 
 
 def _deadline(context: LambdaContext) -> Callable[[], bool]:
-    """Of a short time a third is kept back, of a long one what is always enough."""
+    """Return the check of the time that is left, less a reserve of at most a third of it."""
     reserve = min(RESERVE_MILLISECONDS, context.get_remaining_time_in_millis() / 3)
     return lambda: context.get_remaining_time_in_millis() < reserve

@@ -1,4 +1,4 @@
-"""Why a broker that answers cannot be used, in words: for the workers' logs and for ``doctor``."""
+"""Explains why a broker that answers cannot be used, for logs and for ``doctor``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PROBE_KEY = "reconciler:probe"
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What the broker said (its error code), what that means, and what to do about it."""
+    """The broker's error code, what it means, and what to do about it."""
 
     code: str
     meaning: str
@@ -78,10 +78,10 @@ class ClusterModeError(Exception):
 
 
 def refusal_of(error: BaseException) -> Refusal:
-    """Return what an error of redis-py means, or of anything that was raised from one."""
+    """Return what an error of redis-py means; causes of the error are searched too."""
     if isinstance(error, ClusterModeError):
         return CLUSTER_MODE
-    # redis-py takes the code out of the text of an error that it has a class for.
+    # redis-py removes the code from the text of errors that it has a class for.
     for code in (getattr(error, "status_code", None), *_CODE.findall(str(error))):
         if code in _OF_A_CLUSTER:
             return CLUSTER_MODE
@@ -91,7 +91,7 @@ def refusal_of(error: BaseException) -> Refusal:
 
 
 def probe(client: redis.Redis) -> None:
-    """See whether the broker takes writes, by one that changes nothing.
+    """Check that the broker accepts writes, by one that changes nothing.
 
     Raises:
         ClusterModeError: it is in cluster mode.
@@ -105,5 +105,6 @@ def probe(client: redis.Redis) -> None:
         cluster = None
     if cluster:
         raise ClusterModeError
-    # Only if the key exists, and nobody makes it. The broker refuses it all the same.
+    # It writes only if the key exists, and nobody creates it. A broker that refuses writes refuses
+    # this one too.
     client.set(_PROBE_KEY, "", xx=True)

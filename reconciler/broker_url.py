@@ -1,8 +1,8 @@
-"""The broker's address: its login, its TLS, and what of it may be shown.
+"""The broker's URL: its login, its TLS options, and how it may be shown.
 
-One URL is read by five clients (Celery's transport and result backend, Flower, ``limits``, and our
-own), and each understands a dialect of its own. So it is brought here into the one form that all
-of them take, and what cannot be is refused before anything is connected to.
+Five clients read the URL (Celery's transport and result backend, Flower, ``limits``, and our own),
+and each accepts other spellings. This module converts it into the one form that all of them
+accept, and rejects an invalid URL before anybody connects.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _TLS_PARAMETERS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile
 
 
 def normalised(url: str, username: str | None = None, password: str | None = None) -> str:
-    """Return ``url`` as every client takes it; a login goes in where it has none of its own.
+    """Return ``url`` in the form that every client accepts, with the login if it has none.
 
     Raises:
-        ValueError: it makes no sense; the message holds no password.
+        ValueError: it is invalid; the message holds no password.
     """
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        # Its own words quote what it could not read, the password among it.
+        # The original message quotes the URL, and with it the password.
         raise ValueError(
             "it cannot be read; /, ?, #, @ and : of a password are written in percents"
         ) from None
@@ -53,7 +53,7 @@ def _netloc(netloc: str, username: str | None, password: str | None) -> str:
     own_name, _, own_password = login.partition(":")
     if own_password or password is None:
         return netloc
-    # What is in the URL goes first: the password alone may come from a secret.
+    # The URL takes precedence: only the password may come from a secret.
     name = unquote(own_name) or username or ""
     return f"{quote(name, safe='')}:{quote(password, safe='')}@{address}"
 
@@ -67,8 +67,8 @@ def _query(query: str, *, tls: bool) -> str:
         if any(name in _TLS_PARAMETERS for name in given):
             raise ValueError("it has settings of TLS, which need rediss://")
         return query
-    # Celery's spelling is CERT_REQUIRED, redis-py's is required; both of them take the latter.
-    # It is always there: kombu takes an absent one for "do not verify".
+    # Celery spells it CERT_REQUIRED and redis-py required; both accept the latter. It is always
+    # set, because kombu does not verify if it is missing.
     verify = given.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
     if verify not in _VERIFY:
         raise ValueError(f"ssl_cert_reqs is one of {', '.join(_VERIFY)}")
@@ -76,7 +76,7 @@ def _query(query: str, *, tls: bool) -> str:
 
 
 def tls_options(url: str) -> dict[str, Any] | None:
-    """Return a normalised URL's TLS as Celery and Flower want it; None without TLS."""
+    """Return the TLS options of a normalised URL for Celery and Flower; None without TLS."""
     parts = urlsplit(url)
     if parts.scheme != "rediss":
         return None
@@ -93,10 +93,10 @@ def login_of(url: str) -> tuple[str | None, str | None]:
 
 
 def shown(url: str) -> str:
-    """Return ``url`` for people and logs: with a mask for its password."""
+    """Return ``url`` for people and logs, with its password masked."""
     scheme, separator, rest = url.partition("://")
     if not separator or "@" not in rest:
         return url
-    # By hand, not as a URL: it may be one that cannot be parsed, and it is shown for that.
+    # Not parsed as a URL: this also shows URLs that cannot be parsed.
     login, _, address = rest.rpartition("@")
     return f"{scheme}://{login.partition(':')[0]}:{MASK}@{address}"

@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError
 from reconciler.clock import Clock, utc_now
 from reconciler.domain.diagnosis import Policy
 from reconciler.observability.metrics import NULL_METRICS, Metrics
-from reconciler.repair.context import Pacer, Unpaced
+from reconciler.repair.context import Pacer
 from reconciler.repair.drafter import Drafter
 from reconciler.repair.evaluator import Evaluator
 from reconciler.repair.invoker import Invoker
@@ -147,7 +147,7 @@ def build_reconciler(
         groups=groups,
         clock=clock,
         metrics=counted,
-        pacer=pacer or Unpaced(),
+        pacer=pacer or Pacer(),
         allowance=allowance,
     )
 

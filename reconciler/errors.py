@@ -1,7 +1,7 @@
 """Errors in two families: temporary (tried again) and permanent (shown to a person).
 
 ``kind`` is the value of the metric label ``reconciler_errors_total{kind}`` and of the log field.
-Losing a race is not an error; it is an outcome with a name (``reconciler.repair.context``).
+Losing a race is not an error; it is an outcome with a name (``reconciler.domain.outcomes``).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ class ReconcilerError(Exception):
 
 
 class SettingsError(ReconcilerError):
-    """A setting makes no sense; the message names it."""
+    """A setting is invalid; the message names it."""
 
     kind = "settings"
 
 
 class UsageError(ReconcilerError):
-    """The caller named something that does not exist or is not well formed."""
+    """The caller named something that does not exist or is malformed."""
 
     kind = "usage"
 

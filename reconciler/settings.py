@@ -26,7 +26,7 @@ from reconciler import broker_url
 from reconciler.errors import SettingsError
 
 DAY_SECONDS = 86_400
-_LONGEST_SHOWN = 120
+_MAX_SHOWN_CHARACTERS = 120
 
 
 def _split(value: object) -> object:
@@ -237,7 +237,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     ``environ`` stands in for the process's environment when it is given.
 
     Raises:
-        SettingsError: a setting is missing or makes no sense; one line that names each such one.
+        SettingsError: a setting is missing or invalid; one line names all of them.
     """
     names = {name.upper(): name for name in Settings.model_fields}
     source = os.environ if environ is None else environ
@@ -273,11 +273,11 @@ def _one_line(error: ValidationError) -> str:
         else:
             said = problem["msg"].removeprefix("Value error, ")
             said = said[0].lower() + said[1:]
-            parts[name] = f"{name}={_shown(name, problem['input'])} makes no sense: {said}"
+            parts[name] = f"{name}={_shown(name, problem['input'])} is invalid: {said}"
     if "SWEEP_SEGMENTS" in parts:
         given = next(p["input"] for p in error.errors() if p["loc"][:1] == ("sweep_segments",))
         parts["SWEEP_SEGMENTS"] = (
-            f"SWEEP_SEGMENTS={_shown('SWEEP_SEGMENTS', given)} makes no sense: "
+            f"SWEEP_SEGMENTS={_shown('SWEEP_SEGMENTS', given)} is invalid: "
             "it is `auto` or a number from 1 to 100000"
         )
     return "; ".join(parts.values())
@@ -290,4 +290,4 @@ def _shown(name: str, given: object) -> str:
     if isinstance(given, str) and name.startswith("CELERY_"):
         given = broker_url.shown(given)
     said = repr(given)
-    return said if len(said) <= _LONGEST_SHOWN else f"{said[:_LONGEST_SHOWN]}…"
+    return said if len(said) <= _MAX_SHOWN_CHARACTERS else f"{said[:_MAX_SHOWN_CHARACTERS]}…"

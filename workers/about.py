@@ -24,19 +24,21 @@ def reconciler_about(state: Any) -> dict[str, Any]:  # noqa: ANN401 - Celery's
 
 
 def ask_workers(app: Any, timeout_seconds: float) -> dict[str, dict[str, Any]]:  # noqa: ANN401
-    """Ask every worker; name → what it said (``error`` from one that does not know the question).
+    """Ask every worker; name → its answer (``error`` from one that does not know the question).
 
     Raises whatever the transport raises.
     """
     answers = app.control.broadcast(COMMAND, reply=True, timeout=timeout_seconds) or []
-    return {name: said for answer in answers for name, said in answer.items()}
+    return {name: about for answer in answers for name, about in answer.items()}
 
 
 def count_processes(app: Any, timeout_seconds: float) -> int:  # noqa: ANN401 - Celery's
     """Return how many processes sweep, as far as workers answer in time; 0 if none does."""
     try:
-        said = ask_workers(app, timeout_seconds)
-        sweeping = [answer for answer in said.values() if SWEEP_QUEUE in answer.get("queues", ())]
+        answers = ask_workers(app, timeout_seconds)
+        sweeping = [
+            answer for answer in answers.values() if SWEEP_QUEUE in answer.get("queues", ())
+        ]
         return sum(int(answer.get("processes", 1)) for answer in sweeping)
     except Exception:  # noqa: BLE001 - the transport's, or an answer's; it is only a hint
         return 0

@@ -75,7 +75,7 @@ except SettingsError as error:
 app = Application(
     "reconciler",
     config_source="celeryconfig",
-    include=["workers.tasks", "workers.about", "reconciler.flower.describe"],
+    include=["workers.tasks", "workers.about", "workers.describe"],
 )
 
 # A broker that answers READONLY, NOREPLICAS, OOM and so on is an outage like any other. To kombu it

@@ -22,9 +22,9 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 
 from reconciler.settings import load_settings
+from workers.broker import broker_client
 from workers.messages import BROADCAST, REPLY, TASK, Kind, MessageRefusedError, describe
 from workers.outage import LOST, Outage, check_broker
-from workers.resources import broker_client
 from workers.running import count_refused
 
 # Their stubs know less than half of them.

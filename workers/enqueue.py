@@ -1,7 +1,7 @@
-"""Putting work on the queues: under a readable, deterministic id, and through the gate.
+"""Putting work on the queues: under a readable, deterministic id, once.
 
-The id is of the attempt (it ends in the interval's number) and the gate's key is of the work: an
-id that was used before would be thrown away, or shown with its old result.
+The id names the attempt (it ends in the interval number) and the dedup key names the work. Celery
+throws away an id that was revoked before, and shows it with its old result.
 
 While a deployment replaces workers, old ones get messages of the next version, and new ones those
 of the version before. So the arguments of a message change by these rules only:
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -33,7 +34,8 @@ from reconciler.observability.metrics import Metrics
 from reconciler.repair.context import ReleaseRequest
 from reconciler.settings import load_settings
 from reconciler.sweeping.sweeper import SegmentTask
-from workers.gate import Gate, header_of
+from workers.broker import broker_client, metrics_for
+from workers.dedup import DedupKeys, header_of
 from workers.names import (
     ASKS_PER_INTERVAL,
     BY_HAND_QUEUE,
@@ -46,9 +48,8 @@ from workers.names import (
     SWEEP,
     SWEEP_QUEUE,
 )
-from workers.resources import broker_client, metrics_of
 
-_LEAST_ROOM = 20
+_MIN_ROOM = 20
 _MAX_WORK = 400
 _MAX_QUEUED = 1000
 """Messages. What is not asked for now is asked for later, the longest unread first."""
@@ -63,20 +64,21 @@ class BrokerUnavailableError(TemporaryError):
     kind = "broker_unavailable"
 
 
-def bucket_of(interval_seconds: float, at: float | None = None) -> int:
+def interval_number(interval_seconds: float, at: float | None = None) -> int:
     """Return the number of the interval that ``at`` (epoch seconds; now) lies in."""
     return int((time.time() if at is None else at) // interval_seconds)
 
 
-def ask_at(interval_seconds: float, at: float) -> tuple[str, int]:
-    """Return the sweep of the interval that ``at`` lies in, and which of its asks is due by then.
+def ask_at(interval_seconds: float, at: float) -> tuple[str, int, float]:
+    """Return a sweep's id, which of its asks is due, and when the next one is (epoch seconds).
 
-    One ask for each interval would be too few: two messages lost would cost three intervals.
+    It is the sweep of the interval that ``at`` lies in.
+    One ask for each interval would be too few: two lost messages would cost three intervals.
     """
-    number = bucket_of(interval_seconds, at)
-    into = at - number * interval_seconds
-    ask = int(into * ASKS_PER_INTERVAL / interval_seconds)
-    return f"sweep:{number}", min(ask, ASKS_PER_INTERVAL - 1)
+    number = interval_number(interval_seconds, at)
+    began, apart = number * interval_seconds, interval_seconds / ASKS_PER_INTERVAL
+    ask = min(int((at - began) / apart), ASKS_PER_INTERVAL - 1)
+    return f"sweep:{number}", ask, began + (ask + 1) * apart
 
 
 class Enqueuer:
@@ -88,7 +90,7 @@ class Enqueuer:
     def __init__(
         self,
         app: Celery,
-        gate: Gate,
+        dedup: DedupKeys,
         metrics: Metrics,
         interval_seconds: int,
         *,
@@ -96,7 +98,7 @@ class Enqueuer:
         report: bool = False,
     ) -> None:
         self._app = app
-        self._gate = gate
+        self._dedup = dedup
         self._metrics = metrics
         self._interval_seconds = interval_seconds
         self._releases_per_minute = releases_per_minute
@@ -121,48 +123,60 @@ class Enqueuer:
             BrokerUnavailableError: and the key has been given back.
         """
         try:
-            nonce = self._gate.enter(work, max(1, int(ttl_seconds)))
+            token = self._dedup.take(work, max(1, int(ttl_seconds)))
         except redis.RedisError as error:
             raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
-        if nonce is None:
+        if token is None:
             self._metrics.increment("reconciler_duplicates_dropped_total", task=name)
             return False
-        gate = header_of(work, nonce) if given_back else {}
+        key = header_of(work, token) if given_back else {}
         try:
             self._app.send_task(
                 name,
                 args=args,
                 kwargs=dict(kwargs),
                 task_id=attempt,
-                headers={MESSAGE_HEADER: MESSAGE_VERSION, **gate},
+                headers={MESSAGE_HEADER: MESSAGE_VERSION, **key},
                 # Nobody waits for the result; else each publish would subscribe to it, and fail
                 # when only the result backend is away.
                 ignore_result=True,
             )
         except UNREACHABLE as error:
-            self._give_back(work, nonce)
+            self._give_back(work, token)
             raise BrokerUnavailableError(f"{name} could not be published: {error}") from error
         return True
 
-    def _give_back(self, work: str, nonce: str) -> None:
-        try:
-            self._gate.leave(work, nonce)
-        except redis.RedisError:
-            return  # its expiry will
+    def _give_back(self, work: str, token: str) -> None:
+        with suppress(redis.RedisError):  # its expiry will
+            self._dedup.give_back(work, token)
 
-    def sweep(self) -> bool:
-        """Ask for what this interval's sweep still lacks; False when that was asked just now."""
-        sweep_id, ask = ask_at(self._interval_seconds, time.time())
+    def sweep(self) -> float:
+        """Ask for what this interval's sweep still lacks, unless another beat has just asked.
+
+        Returns in how many seconds the next ask is due. The interval is that of the broker's
+        clock, so all beats mean the same one, whatever their own clocks say.
+
+        Raises:
+            BrokerUnavailableError: the broker cannot be reached.
+        """
+        interval = self._interval_seconds
+        try:
+            seconds, microseconds = self._dedup.client.time()
+        except redis.RedisError as error:
+            raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
+        now = seconds + microseconds / 1_000_000
+        sweep_id, ask, following = ask_at(interval, now)
         attempt = f"{sweep_id}:{ask}" if ask else sweep_id
-        return self._publish(
+        self._publish(
             SWEEP,
             attempt,
             attempt,
             (),
             {"sweep_id": sweep_id, "by_hand": False},
             given_back=False,
-            ttl_seconds=2 * self._interval_seconds,
+            ttl_seconds=2 * interval,
         )
+        return following - now
 
     def segment(self, task: SegmentTask) -> bool:
         """Send a step of a segment."""
@@ -180,7 +194,7 @@ class Enqueuer:
     def evaluate(self, orchestration_id: str, sweep_id: str, since: float) -> bool:
         """Send an orchestration to be evaluated."""
         kwargs = {"sweep_id": sweep_id, "since": since, **self._report}
-        attempt = f"evaluate:{orchestration_id}:{bucket_of(self._interval_seconds)}"
+        attempt = f"evaluate:{orchestration_id}:{interval_number(self._interval_seconds)}"
         # A report by hand must not take the place of an evaluation that may repair.
         work = f"evaluate:{orchestration_id}" + (f":{sweep_id}" if self._report else "")
         return self._publish(
@@ -210,7 +224,7 @@ class Enqueuer:
 
     def _length(self, queue: str) -> int:
         try:
-            length: Any = self._gate.client.llen(queue)
+            length: Any = self._dedup.client.llen(queue)
         except redis.RedisError as error:
             raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
         return int(length)
@@ -221,7 +235,7 @@ class Enqueuer:
         Beyond that they would be sent again by the next sweep while they still wait, and hold up
         its end. It finds them again, the oldest first.
         """
-        room = max(_LEAST_ROOM, self._releases_per_minute * self._interval_seconds // 120)
+        room = max(_MIN_ROOM, self._releases_per_minute * self._interval_seconds // 120)
         return self._length(RELEASE_QUEUE) < room
 
     def release(self, request: ReleaseRequest) -> bool:
@@ -232,27 +246,28 @@ class Enqueuer:
         if request.due_since is not None:
             kwargs["due_since"] = timestamp(request.due_since)
         work = f"release:{request.idempotency_key}"
-        attempt = f"{work}:{bucket_of(self._interval_seconds)}"
+        attempt = f"{work}:{interval_number(self._interval_seconds)}"
         args = (request.orchestration_id, request.sub_issue_id)
         # Shorter than an interval: should the message be lost, the next sweep sends another.
         ttl = 0.75 * self._interval_seconds
         return self._publish(RELEASE, work, attempt, args, kwargs, ttl_seconds=ttl)
 
 
-def enqueue_sweep(app: Celery, metrics: Metrics | None = None) -> bool:
+def ask_for_sweep(app: Celery) -> float:
     """Ask for this interval's sweep, from a process that is not a worker.
+
+    Returns in how many seconds the next ask is due.
 
     Raises:
         BrokerUnavailableError: the broker cannot be reached.
     """
     settings = load_settings()
     client = broker_client(settings)
-    counted = metrics_of(settings, client)
-    enqueuer = Enqueuer(app, Gate(client), metrics or counted, settings.sweep_interval_seconds)
+    metrics = metrics_for(settings, client)
     try:
-        return enqueuer.sweep()
+        return Enqueuer(app, DedupKeys(client), metrics, settings.sweep_interval_seconds).sweep()
     finally:
-        counted.flush()
+        metrics.flush()
         client.close()
 
 

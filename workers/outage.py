@@ -13,7 +13,7 @@ import structlog
 
 from reconciler.broker_refusal import CLUSTER_MODE, ClusterModeError, probe, refusal_of
 from reconciler.settings import load_settings
-from workers.resources import broker_client
+from workers.broker import broker_client
 
 log = structlog.get_logger("reconciler")
 

@@ -1,7 +1,7 @@
 """What surrounds each task: its context in the logs, its limits, its tries, and its end.
 
-A task that fails is shown as failed, by an error that says why. What is merely not to be done (a
-race that was lost, a pause, a budget) is an outcome in its result.
+A task that fails is shown as failed, with an error that says why. Work that is merely not to be
+done (a lost race, a pause, a budget) is an outcome in the result of the task.
 """
 
 from __future__ import annotations
@@ -18,41 +18,42 @@ from celery import Task, signals
 from celery.exceptions import SoftTimeLimitExceeded
 
 from reconciler.errors import PermanentError, ReconcilerError, TemporaryError, UsageError
+from workers.broker import broker_metrics
+from workers.dedup import from_headers
 from workers.enqueue import UNREACHABLE, BrokerUnavailableError
-from workers.gate import from_headers
 from workers.messages import MAX_RETRIES
 from workers.names import MESSAGE_HEADER
-from workers.resources import Resources, broker_metrics, resources
+from workers.resources import Resources, process_resources
 
 T = TypeVar("T")
 log = structlog.get_logger("reconciler")
 
-LONGEST_COUNTDOWN_SECONDS = 20.0
+MAX_COUNTDOWN_SECONDS = 20.0
 """Below the visibility timeout, or a waiting message would be delivered twice."""
 
 WORKER_LOST_COUNTDOWN_SECONDS = 2
 
-LONGEST_ID = 255
+MAX_ID_LENGTH = 255
 
 OPTIONS: dict[str, Any] = {
     "bind": True,
-    # Acknowledged at its end: what a lost worker had begun is done again, three times at most.
+    # Acknowledged at its end: work that a lost worker had begun is done again, up to three times.
     "acks_late": True,
     "max_retries": MAX_RETRIES,
-    # When a worker was lost, Celery tries again with this pause. Its default of three minutes is
+    # After a worker is lost, Celery tries again with this pause. Its default of three minutes is
     # the visibility timeout: a waiting message would be delivered twice, and work would wait.
     "default_retry_delay": WORKER_LOST_COUNTDOWN_SECONDS,
     "ignore_result": True,
     # Below the visibility timeout, for the same reason.
     "time_limit": 60,
     "soft_time_limit": 50,
-    # Said in one line: they are about the tables or the call, and not about our code.
+    # Logged in one line: they are about the tables or the call, and not about our code.
     "throws": (ReconcilerError, SoftTimeLimitExceeded),
 }
 
 
 class MalformedMessageError(UsageError):
-    """A message whose arguments make no sense; whoever put it on the broker should look."""
+    """A message with invalid arguments; whoever put it on the broker should look."""
 
     kind = "malformed_message"
 
@@ -64,14 +65,14 @@ class OutOfTimeError(PermanentError):
 
 
 class ReconcilerTask(Task):  # type: ignore[type-arg]  # it takes none when it runs
-    """A task that hands wrong arguments back with a clear word."""
+    """A task that refuses wrong arguments with a clear message."""
 
     abstract = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - Celery's
         """Run, unless the arguments are not those of the task.
 
-        What a newer version of ours says besides is passed over (``workers.enqueue`` has the rule).
+        Fields that a newer version of ours adds are ignored (``workers.enqueue`` has the rule).
         """
         signature = inspect.signature(self.run)
         if MESSAGE_HEADER in (self.request.headers or {}):
@@ -92,34 +93,34 @@ def run(
 ) -> T:
     """Do a task's work, with ``ids`` bound for the logs.
 
-    A temporary failure is tried again, three times at most. ``gave_up`` is called once, when it
-    has failed for good, and settles what the sweep's ledger waits for.
+    A temporary failure is tried again, three times at most. ``gave_up`` is called once, when the
+    task has failed for good, and completes its work item.
 
     Raises:
         Retry: it is tried again.
         ReconcilerError, SoftTimeLimitExceeded: it failed for good.
     """
     structlog.contextvars.clear_contextvars()
-    known = {name: str(value)[:LONGEST_ID] for name, value in ids.items() if value is not None}
+    known = {name: str(value)[:MAX_ID_LENGTH] for name, value in ids.items() if value is not None}
     structlog.contextvars.bind_contextvars(celery_task_id=task.request.id, **known)
-    held = resources()
+    resources = process_resources()
     try:
-        return work(held)
+        return work(resources)
     except SoftTimeLimitExceeded:
-        _give_up(held, OutOfTimeError("it took longer than its time limit"), gave_up)
+        _give_up(resources, OutOfTimeError("it took longer than its time limit"), gave_up)
         raise
     except redis.RedisError as error:
         lost = BrokerUnavailableError(f"the broker cannot be reached: {error}")
         _try_again(task, lost)
-        _give_up(held, lost, gave_up)
+        _give_up(resources, lost, gave_up)
         raise lost from error
     except ReconcilerError as error:
         if isinstance(error, TemporaryError):
             _try_again(task, error)
-        _give_up(held, error, gave_up)
+        _give_up(resources, error, gave_up)
         raise
     finally:
-        held.metrics.flush()
+        resources.metrics.flush()
         structlog.contextvars.clear_contextvars()
 
 
@@ -133,18 +134,20 @@ def _try_again(task: Task[..., Any], error: TemporaryError) -> None:
 
 def retry_pause(retries: int) -> float:
     """Return the longest pause after so many tries, in seconds."""
-    return min(2.0**retries * 2, LONGEST_COUNTDOWN_SECONDS)
+    return min(2.0**retries * 2, MAX_COUNTDOWN_SECONDS)
 
 
 def _give_up(
-    held: Resources, error: ReconcilerError, gave_up: Callable[[Resources, ReconcilerError], None]
+    resources: Resources,
+    error: ReconcilerError,
+    gave_up: Callable[[Resources, ReconcilerError], None],
 ) -> None:
     if isinstance(error, UsageError):
-        held.metrics.increment("reconciler_errors_total", kind=error.kind)
-        log.warning("orch.sweep.failed", error_kind=error.kind, detail=str(error))
-    # With no ledger to be had, the sweep stays open, and the next one closes it as incomplete.
+        resources.metrics.increment("reconciler_errors_total", kind=error.kind)
+        log.warning("orch.message.refused", error_kind=error.kind, detail=str(error))
+    # While the state of sweeps cannot be written, the work item stays, and the next sweep has it.
     with contextlib.suppress(redis.RedisError):
-        gave_up(held, error)
+        gave_up(resources, error)
 
 
 def checked(name: str, value: object) -> str:
@@ -153,10 +156,9 @@ def checked(name: str, value: object) -> str:
     Raises:
         MalformedMessageError: it cannot.
     """
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_ID:
-        said = repr(value)[:80]
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_LENGTH:
         raise MalformedMessageError(
-            f"{name} must be a string of 1 to {LONGEST_ID} characters, not {said}"
+            f"{name} must be a string of 1 to {MAX_ID_LENGTH} characters, not {value!r:.80}"
         )
     return value
 
@@ -173,17 +175,17 @@ def checked_sweep(value: object) -> str | None:
 def count_refused(detail: str, **about: str | None) -> None:
     """Log and count a message that was dropped; in any process, at any time."""
     known = {name: value for name, value in about.items() if value is not None}
-    log.warning("orch.message.refused", detail=detail[:LONGEST_ID], **known)
+    log.warning("orch.message.refused", detail=detail[:MAX_ID_LENGTH], **known)
     with broker_metrics() as metrics:
         metrics.increment("reconciler_errors_total", kind=MalformedMessageError.kind)
 
 
 @signals.task_postrun.connect
-def _leave_gate(task: Task[..., Any], state: str | None = None, **_: object) -> None:
+def _give_back_key(task: Task[..., Any], state: str | None = None, **_: object) -> None:
     """Give back the key of the work when it has ended, in any way but to be tried again."""
     found = from_headers(getattr(task.request, "headers", None))
     if found is not None and state != "RETRY":
         try:
-            resources().gate.leave(*found)
+            process_resources().dedup.give_back(*found)
         except redis.RedisError:
-            log.debug("gate kept until it expires", key=found[0])
+            log.debug("dedup key kept until it expires", key=found[0])

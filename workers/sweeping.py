@@ -28,7 +28,7 @@ def _enqueuer(resources: Resources, *, report: bool) -> Enqueuer:
     settings = resources.settings
     return Enqueuer(
         app,
-        resources.gate,
+        resources.dedup,
         resources.metrics,
         settings.sweep_interval_seconds,
         releases_per_minute=settings.release_rate_per_minute,
@@ -45,7 +45,8 @@ def state_of(resources: Resources, sweep_id: str | None, *, report: bool) -> Swe
 def sweeper_of(resources: Resources, sweep_id: str | None, *, report: bool) -> Sweeper:
     """Return what sweeps for this process."""
     state = state_of(resources, sweep_id, report=report)
-    return Sweeper(resources.reconciler, state, _enqueuer(resources, report=report), report=report)
+    enqueuer = _enqueuer(resources, report=report)
+    return Sweeper(resources.reconciler, state, enqueuer, enqueuer, report=report)
 
 
 def count_sweeping_processes() -> int:

@@ -11,9 +11,9 @@ import structlog
 from celery import Task
 
 from reconciler.domain.model import moment
+from reconciler.domain.outcomes import Outcome
 from reconciler.errors import ReconcilerError, UnknownOrchestrationError, UsageError
 from reconciler.repair.context import Evaluation
-from reconciler.sweeping.inline import could_not_read
 from reconciler.sweeping.summary import TOTAL_FAILURE
 from workers import sweeping
 from workers.application import app
@@ -90,8 +90,7 @@ def sweep_segment(
 
     def gave_up(resources: Resources, error: ReconcilerError) -> None:
         if asked is not None:
-            state = sweeping.state_of(resources, sweep_id, report=report)
-            could_not_read(resources.reconciler, state, asked, error)
+            sweeping.sweeper_of(resources, sweep_id, report=report).could_not_read(asked, error)
 
     def work(resources: Resources) -> dict[str, Any]:
         if asked is None:
@@ -201,7 +200,7 @@ def release_child(
             depends_on=predecessors(depends_on),
             due_since=since,
         )
-        if result.outcome in {"released", "adopted", "reinvoked"} and result.applied:
+        if result.repaired:
             latency = _stranded_seconds(since, resources.reconciler.clock())
             resources.recoveries.add("lost_release", ids, latency)
         sweeping.end_if_idle(resources, sweeper)
@@ -214,7 +213,7 @@ def release_child(
     def gave_up(resources: Resources, error: ReconcilerError) -> None:
         if isinstance(error, UsageError):
             return
-        resources.metrics.increment("reconciler_releases_total", outcome="failed")
+        resources.metrics.increment("reconciler_releases_total", outcome=Outcome.FAILED)
         resources.metrics.increment("reconciler_errors_total", kind=error.kind)
         log.error("orch.child.release_failed", error_kind=error.kind, detail=str(error))
         sweeper = sweeping.sweeper_of(resources, sweep_id, report=False)

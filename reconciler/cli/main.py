@@ -132,9 +132,9 @@ class LazyGroup(click.Group):
 def fail(message: str, code: int) -> NoReturn:
     """Say what is wrong in one line on standard error, and exit."""
     from reconciler.observability.printable import printable  # noqa: PLC0415 - start-up time
-    from reconciler.observability.secrets import Blotter  # noqa: PLC0415
+    from reconciler.observability.secrets import Redactor  # noqa: PLC0415
 
-    line = printable(Blotter.of_environment().blot(" ".join(message.split())))
+    line = printable(Redactor.of_environment().redact(" ".join(message.split())))
     click.echo(f"{click.style('reconciler:', fg='red')} {line}", err=True)
     sys.exit(code)
 

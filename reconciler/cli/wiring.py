@@ -24,7 +24,7 @@ def settings_for_cli(*, logs: bool = False) -> Settings:
     for more; with ``logs`` (a sweep) everything is, but on a terminal.
 
     Raises:
-        SettingsError: a setting makes no sense.
+        SettingsError: a setting is invalid.
     """
     from reconciler.observability.logs import configure_logging  # noqa: PLC0415 - start-up time
 

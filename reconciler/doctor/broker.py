@@ -40,7 +40,7 @@ def examine_broker(settings: Settings, clock: Clock) -> Iterator[Finding]:
         at = before + (clock() - before) / 2
     except ValueError as error:
         advice = "set CELERY_BROKER_URL to a redis:// or rediss:// URL"
-        yield failure(CHECK, "URL", f"{shown} makes no sense: {error}", advice)
+        yield failure(CHECK, "URL", f"{shown} is invalid: {error}", advice)
         return
     except redis.RedisError as error:
         yield _unreachable(settings, shown, error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from reconciler.cli.facts import DAY_SECONDS, Facts
@@ -15,12 +15,12 @@ from reconciler.sweeping.listing import Entry, list_entries
 from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.state import Sweep, SweepState
 from workers.application import app
+from workers.broker import broker_client
 from workers.broker_records import BrokerRecords
 from workers.enqueue import submit
 from workers.names import DESCRIBE
 from workers.recoveries import Recoveries
 from workers.replies import new_token, take
-from workers.resources import broker_client
 
 MAX_SWEEPS = 5
 MAX_REPAIRS = 20
@@ -89,7 +89,7 @@ def ask(orchestration_id: str) -> str:
         BrokerUnavailableError: the broker is away, or refuses.
     """
     token = new_token()
-    submit(app, DESCRIBE, f"describe:{orchestration_id}", orchestration_id, token)
+    send(DESCRIBE, f"describe:{orchestration_id}", orchestration_id, token)
     return token
 
 
@@ -102,10 +102,5 @@ def answer(token: str) -> dict[str, Any] | None:
     return take(_client(), token)
 
 
-def send(name: str, work: str, *args: str) -> str:
-    """Send a task by hand; returns its id.
-
-    Raises:
-        BrokerUnavailableError: the broker is away, or refuses.
-    """
-    return submit(app, name, work, *args)
+send = partial(submit, app)
+"""Sends a task by hand; see there."""

@@ -18,12 +18,12 @@ from tornado.escape import url_escape, xhtml_escape
 from tornado.web import HTTPError, RequestHandler, authenticated
 
 from reconciler.broker_refusal import refusal_of
-from reconciler.cli import theme
-from reconciler.cli.advice import BY_HAND
 from reconciler.domain.codes import Code
 from reconciler.domain.model import ChildStatus, moment
 from reconciler.errors import UnknownOrchestrationError
 from reconciler.flower import broker
+from reconciler.inspection import theme
+from reconciler.inspection.advice import BY_HAND
 from reconciler.observability.printable import printable
 from reconciler.repair.counts import REPAIRS
 from reconciler.sweeping.listing import Query, select
@@ -166,11 +166,10 @@ class OrchestrationPage(Page):
         view = found["view"]
         tasks = self._tasks(orchestration_id)
         sent = self.get_argument("sent", "", escape=False)
-        svg = found["svg"]
         self.render(
             "orchestration.html",
             view=view,
-            picture=base64.b64encode(svg.encode()).decode() if svg else None,
+            picture=base64.b64encode(found["svg"].encode()).decode(),
             children=sorted(view["children"], key=_stuck_first),
             most=_MAX_CHILDREN,
             labels={child["sub_issue_id"]: child["display_id"] for child in view["children"]},

@@ -13,13 +13,13 @@ from typing import Any
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.diagnosis import NEVER_AGAIN, ChildDiagnosis, Diagnosis
 from reconciler.domain.model import Child, Orchestration, moment
+from reconciler.domain.outcomes import Outcome
 from reconciler.domain.rows import text
 from reconciler.inspection import theme
 from reconciler.inspection.advice import commands_for
 from reconciler.inspection.graph import Graph, Node
 from reconciler.inspection.theme import Tone
 from reconciler.inspection.views import ChildView, Circumstances, Outlook, Repair, View
-from reconciler.repair import context as to
 from reconciler.repair.context import ActionOutcome, Evaluation
 
 _SHORT_ID = 8
@@ -122,12 +122,12 @@ def outlook_of(
 
 
 _RELEASES = {
-    to.RELEASED: "releases it as a new task",
-    to.ADOPTED: "adopts the task {task_id}, which an interrupted releaser left",
-    to.REFUSED: "marks it failed: {detail}",
-    to.REINVOKED: "invokes the pipeline of its task {task_id}",
-    to.OVER_BUDGET: "releases it as soon as its user has a free slot, the oldest due first",
-    to.IDEMPOTENCY_CONFLICT: "leaves it alone: {detail}",
+    Outcome.RELEASED: "releases it as a new task",
+    Outcome.ADOPTED: "adopts the task {task_id}, which an interrupted releaser left",
+    Outcome.REFUSED: "marks it failed: {detail}",
+    Outcome.REINVOKED: "invokes the pipeline of its task {task_id}",
+    Outcome.OVER_BUDGET: "releases it as soon as its user has a free slot, the oldest due first",
+    Outcome.IDEMPOTENCY_CONFLICT: "leaves it alone: {detail}",
 }
 _REPAIRS = {
     "advance": "sets it to what its task {task_id} says, and goes on with its dependents",
@@ -140,7 +140,7 @@ _REPAIRS = {
 
 
 def _action_in_words(action: ActionOutcome) -> str:
-    if action.outcome == to.FAILED:
+    if action.outcome == Outcome.FAILED:
         return f"tries again what failed just now ({action.detail})"
     words = _RELEASES.get(action.outcome) if action.verb == "release" else _REPAIRS[action.verb]
     if words is None:

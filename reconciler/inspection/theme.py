@@ -133,7 +133,7 @@ MEANINGS: dict[str, str] = {
     Code.DEPENDENCY_CYCLE: "waits in a circle",
     Code.ORPHAN_ROW: "its meta row is missing",
     Code.UNKNOWN_STATUS: "a status that is not known",
-    Code.MALFORMED_ROW: "a row that makes no sense",
+    Code.MALFORMED_ROW: "an invalid row",
     Code.IDEMPOTENCY_CONFLICT: "another user's task holds its key",
     Code.CHECK_FAILED: "could not be read this time",
     Code.QUARANTINED: "its repairs kept failing",

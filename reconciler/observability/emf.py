@@ -1,9 +1,8 @@
-"""CloudWatch embedded metric format: metrics as log lines, for those who run on AWS alone.
+"""CloudWatch embedded metric format: metrics as log lines, for deployments on AWS alone.
 
-One line for each set of labels that something changed under in a unit of work, to standard
-output; CloudWatch makes metrics of them. A counter is also added up over its labels (an empty
-dimension set): an alarm cannot search, so it could not do that itself. A gauge is not: several
-values of it within a period would be added up to nonsense.
+Each unit of work writes one line to standard output for each set of labels that it counted under;
+CloudWatch makes metrics of them. A counter also gets an empty dimension set, because an alarm
+cannot search over labels. A gauge does not, because CloudWatch would add up its values.
 
 Specification: *CloudWatch embedded metric format*, Amazon CloudWatch user guide.
 """
@@ -28,7 +27,7 @@ from reconciler.observability.metrics import (
 )
 from reconciler.settings import Settings
 
-_MOST_VALUES = 100
+_MAX_VALUES = 100
 """How many values of one metric a line may hold."""
 
 Series = tuple[str, Labels]
@@ -83,9 +82,9 @@ class EmfMetrics:
         for (name, labels), value in single.items():
             lines[labels][name] = value
         for (name, labels), values in observed.items():
-            lines[labels][name] = values[:_MOST_VALUES]
-            for start in range(_MOST_VALUES, len(values), _MOST_VALUES):
-                self._write(labels, {name: values[start : start + _MOST_VALUES]})
+            lines[labels][name] = values[:_MAX_VALUES]
+            for start in range(_MAX_VALUES, len(values), _MAX_VALUES):
+                self._write(labels, {name: values[start : start + _MAX_VALUES]})
         for labels, found in lines.items():
             self._write(labels, found)
         return True

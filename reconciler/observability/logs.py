@@ -4,9 +4,8 @@ An event is a constant name and the facts are fields. Context (sweep, task,
 orchestration) is bound with ``structlog.contextvars`` when a piece of work starts; Celery's own
 lines, which are written outside of it, get theirs from the task's readable id.
 
-Nothing that is logged holds a secret or a task's description: none is ever a field, a traceback
-has no values in it, long text is cut, and secrets that this process was given are blotted out of
-every line whoever wrote it.
+No log line contains a secret or a task's description. Neither is ever a field, a traceback has no
+values in it, long text is cut, and secrets of this process are redacted from every line.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
 from reconciler.observability.printable import printable, printable_json
-from reconciler.observability.secrets import Blotter
+from reconciler.observability.secrets import Redactor
 from reconciler.settings import Settings
 
-LONGEST_TEXT = 1_000
+MAX_TEXT_CHARACTERS = 1_000
 """Characters of one field; whatever is longer is not a fact, but somebody's text."""
 
 _ORCHESTRATION = re.compile(r"orch_[0-9a-f]{32}")
@@ -87,10 +86,10 @@ class _Blotting(structlog.stdlib.ProcessorFormatter):
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - the formatter's
         super().__init__(**kwargs)
-        self._blotter = Blotter.of_environment()
+        self._blotter = Redactor.of_environment()
 
     def format(self, record: logging.LogRecord) -> str:
-        return self._blotter.blot(super().format(record))
+        return self._blotter.redact(super().format(record))
 
 
 def _dumps(value: Any, **options: Any) -> str:  # noqa: ANN401 - json's
@@ -122,8 +121,8 @@ def _cut(
     _logger: object, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
     for name, value in event.items():
-        if isinstance(value, str) and len(value) > LONGEST_TEXT and name != "stack":
-            event[name] = f"{value[:LONGEST_TEXT]}… ({len(value)} characters)"
+        if isinstance(value, str) and len(value) > MAX_TEXT_CHARACTERS and name != "stack":
+            event[name] = f"{value[:MAX_TEXT_CHARACTERS]}… ({len(value)} characters)"
     return event
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from reconciler.domain.codes import STUCK_CODES, Code
+from reconciler.domain.outcomes import RELEASE_OUTCOMES
 from reconciler.errors import ERROR_KINDS
 from reconciler.settings import Settings
 
@@ -23,23 +24,6 @@ SWEEP_OUTCOMES = ("complete", "incomplete", "overlapped", "failed")
 
 SCOPES = ("active", "table")
 """What coverage is of: active work, and the whole table. Without an index they are the same."""
-
-RELEASE_OUTCOMES = (
-    "released",
-    "adopted",
-    "already_released",
-    "no_longer_due",
-    "claim_in_progress",
-    "over_budget",
-    "refused",
-    "idempotency_conflict",
-    "paused",
-    "report_only",
-    "paced",
-    "reinvoked",
-    "failed",
-)
-"""How a release can end: the label values of ``reconciler_releases_total{outcome}``."""
 
 TASK_NAMES = (
     "reconciler.sweep",

@@ -1,7 +1,7 @@
-"""Text from a table, made safe to be shown: it cannot move a cursor, nor hide what it says.
+"""Makes text from a table safe to show.
 
-Titles and ids are written by others. An escape sequence in one would be obeyed by a terminal, and
-a change of direction would show one thing for another.
+Others write titles and ids. A terminal would obey an escape sequence in one of them, and a change
+of writing direction would make one text look like another.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _visible(sign: str) -> str:
 
 
 def printable_json(text: str) -> str:
-    """Return JSON with what cannot be seen written as an escape: the same value, and harmless."""
+    """Return JSON with invisible characters as escapes; the value stays the same."""
     if text.isprintable():
         return text
     return "".join(

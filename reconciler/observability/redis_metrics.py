@@ -1,9 +1,8 @@
-"""Metrics counted in the broker: right across prefork workers and several hosts.
+"""Metrics counted in the broker, so that they add up over prefork workers and hosts.
 
-In-process metrics of prefork workers undercount, and files of dead processes have bitten
-others; counters in one hash are added to atomically and need no shared file. A unit of
-work buffers what it counts and writes it in one round trip; while the broker is away the buffer is
-kept, so that nothing is lost but with the process.
+Metrics inside prefork processes undercount, and files of dead processes stay behind. Counters in
+one hash are incremented atomically and need no shared file. Each unit of work buffers its counts
+and writes them in one round trip. While the broker is away the buffer is kept.
 """
 
 from __future__ import annotations

@@ -6,30 +6,13 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
 
 from reconciler.domain.codes import OrchestrationCode
 from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
 from reconciler.domain.model import Child, Orchestration, Task
+from reconciler.domain.outcomes import REPAIRED, Outcome
 from reconciler.errors import ReconcilerError
 from reconciler.repair.counts import Counts
-
-RELEASED = "released"
-ADOPTED = "adopted"
-ALREADY_RELEASED = "already_released"
-NO_LONGER_DUE = "no_longer_due"
-CLAIM_IN_PROGRESS = "claim_in_progress"
-OVER_BUDGET = "over_budget"
-REFUSED = "refused"
-IDEMPOTENCY_CONFLICT = "idempotency_conflict"
-PAUSED = "paused"
-REPORT_ONLY = "report_only"
-PACED = "paced"
-REINVOKED = "reinvoked"
-QUEUED = "queued"
-DONE = "done"
-LOST_RACE = "lost_race"
-FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +62,7 @@ class ReleaseResult:
     ``warnings``: what was left out of the task, for the log.
     """
 
-    outcome: str
+    outcome: Outcome
     task_id: str | None = None
     branch_name: str | None = None
     detail: str = ""
@@ -90,6 +73,11 @@ class ReleaseResult:
     error: ReconcilerError | None = None
     counts: Counts = field(default_factory=Counts)
 
+    @property
+    def repaired(self) -> bool:
+        """Whether the child was brought on, by us."""
+        return self.applied and self.outcome in REPAIRED
+
 
 @dataclass(frozen=True, slots=True)
 class ActionOutcome:
@@ -98,7 +86,7 @@ class ActionOutcome:
     verb: str
     sub_issue_id: str
     code: str
-    outcome: str
+    outcome: Outcome
     applied: bool
     task_id: str | None = None
     detail: str = ""
@@ -109,7 +97,7 @@ class ActionOutcome:
     @property
     def repaired(self) -> bool:
         """Whether something was changed, by us, that brings the child on."""
-        return self.applied and self.outcome in {DONE, RELEASED, ADOPTED, REINVOKED}
+        return self.applied and self.outcome in REPAIRED
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,28 +154,15 @@ class Evaluation:
         return tuple(self.now.children.values()) if self.now is not None else ()
 
 
-class Pacer(Protocol):
-    """Lets releases through at a rate, and one after the other where they share a row."""
+@dataclass(frozen=True, slots=True)
+class Pacer:
+    """How releases are slowed down; without arguments, not at all.
 
-    def acquire(self) -> bool:
-        """Wait a little for a turn; False when it would take too long."""
+    ``acquire``: waits a little for a turn, and returns False when it would take too long.
+    ``lock``: keeps others from releasing what shares a row (of an orchestration, or of a user) for
+    as long as the block lasts. DynamoDB refuses transactions that meet on a row, so each would be
+    sent several times. Correctness never depends on it: who has waited for long goes ahead.
+    """
 
-    def lane(self, name: str) -> AbstractContextManager[object]:
-        """Keep others out of the lane for as long as the block lasts; waits a little for them.
-
-        Siblings check the same predecessor, and a user's releases the same reservations: DynamoDB
-        refuses what meets another transaction on a row, and each would be sent several times. A
-        courtesy, on which nothing rests: who has waited for long goes ahead.
-        """
-
-
-class Unpaced:
-    """Lets everything through."""
-
-    def acquire(self) -> bool:
-        """Return True at once."""
-        return True
-
-    def lane(self, _name: str) -> AbstractContextManager[object]:
-        """Keep nobody out: one process releases the children of an orchestration in turn."""
-        return nullcontext()
+    acquire: Callable[[], bool] = lambda: True
+    lock: Callable[[str], AbstractContextManager[object]] = nullcontext

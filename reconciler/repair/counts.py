@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
+from reconciler.domain.outcomes import Outcome
 from reconciler.stores.dynamodb import Consumed
 
 INTEGERS = (
@@ -30,6 +31,27 @@ _PLANNED = "planned:"
 
 REPAIRS = INTEGERS[3:-1]
 """Those of them that count repairs."""
+
+_BY_OUTCOME = {
+    Outcome.RELEASED: "released",
+    Outcome.ADOPTED: "adopted",
+    Outcome.REFUSED: "refused",
+    Outcome.REINVOKED: "reinvoked",
+    Outcome.FAILED: "errors",
+}
+_BY_VERB = {
+    "advance": "advanced",
+    "skip": "skipped",
+    "reset claim": "claims_reset",
+    "reinvoke": "reinvoked",
+    "nudge": "nudged",
+}
+"""Of what is simply done."""
+
+
+def counted_as(verb: str, outcome: Outcome) -> str | None:
+    """Return the integer field that what came of an action belongs to; None: to none."""
+    return _BY_VERB.get(verb) if outcome is Outcome.DONE else _BY_OUTCOME.get(outcome)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,17 +14,16 @@ from reconciler.clock import Clock
 from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import Policy
 from reconciler.domain.model import Attempts, Orchestration, moment, timestamp
+from reconciler.domain.outcomes import Outcome
 from reconciler.errors import DEFECTS, describe_error, lasting
-from reconciler.repair import context as to
 from reconciler.repair.context import (
-    ActionOutcome,
     Context,
     Evaluation,
     ReleaseDispatch,
     Stuck,
     count_stuck,
 )
-from reconciler.repair.counts import Counts
+from reconciler.repair.counts import Counts, counted_as
 from reconciler.repair.releaser import Releaser, stranded_seconds
 from reconciler.repair.repair_pass import RepairPass, Withhold
 from reconciler.repair.repairer import Repairer
@@ -98,7 +97,7 @@ class Evaluator:
         stuck = work.stuck()
         evaluation = _evaluation(work, count(work, stuck).with_consumed(consumed), stuck)
         for error in work.unread:
-            self.reporter.failed(orchestration_id, error, work.context)
+            self.reporter.incomplete(orchestration_id, error, work.context)
         self.reporter.evaluated(evaluation, work.context)
         return evaluation
 
@@ -208,40 +207,15 @@ def _left_alone(orchestration: Orchestration, context: Context) -> Stuck | None:
     return Stuck(orchestration.orchestration_id, None, Code.QUARANTINED.value, reason, age)
 
 
-_COUNTED = {
-    "advance": "advanced",
-    "skip": "skipped",
-    "adopt": "adopted",
-    "reset claim": "claims_reset",
-    "reinvoke": "reinvoked",
-    "nudge": "nudged",
-}
-_COUNTED_RELEASES = {
-    to.RELEASED: "released",
-    to.ADOPTED: "adopted",
-    to.REFUSED: "refused",
-    to.REINVOKED: "reinvoked",
-}
-
-
-def counted_as(action: ActionOutcome) -> str | None:
-    """Return the integer field of the summary that an action's outcome belongs to."""
-    if action.outcome == to.FAILED:
-        return "errors"
-    if action.verb == "release":
-        return _COUNTED_RELEASES.get(action.outcome)
-    if action.outcome in {to.DONE, to.ADOPTED}:
-        return _COUNTED[action.verb]
-    return None
-
-
 def count(work: RepairPass, stuck: Iterable[Stuck]) -> Counts:
     """Count what a pass did, or would have done, and what is stuck after it."""
-    after = [a for a in work.outcomes if a.error_kind is not None and a.outcome != to.FAILED]
+    after = [
+        a for a in work.outcomes if a.error_kind is not None and a.outcome is not Outcome.FAILED
+    ]
     done: dict[str, int] = {"errors": len(work.unread) + len(after)}
     planned: dict[str, int] = {}
     for action in work.outcomes:
-        name = counted_as(action)
+        name = counted_as(action.verb, action.outcome)
         if name is not None:
             into = done if action.applied or name == "errors" else planned
             into[name] = into.get(name, 0) + 1

@@ -19,6 +19,7 @@ from reconciler.domain.model import (
     Orchestration,
     moment,
 )
+from reconciler.domain.outcomes import Outcome
 from reconciler.errors import (
     DEFECTS,
     DefectError,
@@ -29,7 +30,6 @@ from reconciler.errors import (
     lasting,
 )
 from reconciler.observability.metrics import Metrics
-from reconciler.repair import context as to
 from reconciler.repair.context import (
     MOST_PREDECESSORS_AT_ONCE,
     ActionOutcome,
@@ -40,8 +40,8 @@ from reconciler.repair.context import (
     Stuck,
     count_stuck,
 )
-from reconciler.repair.counts import Counts
-from reconciler.repair.evaluator import Evaluator, counted_as
+from reconciler.repair.counts import Counts, counted_as
+from reconciler.repair.evaluator import Evaluator
 from reconciler.repair.releaser import stranded_seconds
 from reconciler.repair.reporter import Reporter
 from reconciler.settings import Settings
@@ -187,7 +187,7 @@ class Reconciler:
     @staticmethod
     def _leads_on(result: ReleaseResult) -> bool:
         finished = result.task is not None and result.task.terminal
-        return result.outcome == to.REFUSED or (result.outcome == to.ADOPTED and finished)
+        return result.outcome is Outcome.REFUSED or (result.outcome is Outcome.ADOPTED and finished)
 
     def _read(
         self, orchestration_id: str, sub_issue_id: str, depends_on: tuple[str, ...] | None
@@ -226,7 +226,7 @@ class Reconciler:
             return [_unskipped(child, self._withheld_as(), withheld, context)]
         wrong = _not_to_be_unskipped(orchestration, child)
         if wrong is not None:
-            return [_unskipped(child, to.NO_LONGER_DUE, wrong, context)]
+            return [_unskipped(child, Outcome.NO_LONGER_DUE, wrong, context)]
         done: list[ActionOutcome] = []
         waiting = [child]
         while waiting:
@@ -234,7 +234,7 @@ class Reconciler:
             result = self.evaluator.repairer.unskip(orchestration, child, context)
             done.append(_unskipped(child, result.outcome, result.detail, context))
             self.reporter.acted(orchestration_id, done[-1], context)
-            if result.outcome == to.DONE and result.child is not None:
+            if result.outcome is Outcome.DONE and result.child is not None:
                 orchestration = orchestration.with_child(result.child)
                 waiting += [
                     row
@@ -251,9 +251,9 @@ class Reconciler:
         """Say why nothing is to be changed on an orchestration now, or None."""
         return withheld_by(self.settings, self.control.paused, orchestration)
 
-    def _withheld_as(self) -> str:
+    def _withheld_as(self) -> Outcome:
         """Return the outcome of what is withheld: by a pause, or by the settings."""
-        return to.PAUSED if self.control.paused() is not None else to.REPORT_ONLY
+        return Outcome.PAUSED if self.control.paused() is not None else Outcome.REPORT_ONLY
 
     def pause(self, reason: str, by: str) -> Pause:
         """Pause all repairs, on all workers; returns the pause that holds."""
@@ -313,13 +313,13 @@ def _not_to_be_unskipped(orchestration: Orchestration, child: Child) -> str | No
     return None
 
 
-def _unskipped(child: Child, outcome: str, detail: str, context: Context) -> ActionOutcome:
+def _unskipped(child: Child, outcome: Outcome, detail: str, context: Context) -> ActionOutcome:
     return ActionOutcome(
         verb="unskip",
         sub_issue_id=child.sub_issue_id,
         code=Code.LOST_UNSKIP.value,
         outcome=outcome,
-        applied=context.apply and outcome == to.DONE,
+        applied=context.apply and outcome is Outcome.DONE,
         detail=detail,
     )
 
@@ -334,7 +334,7 @@ def _as_action(
     child: Child, result: ReleaseResult, since: datetime | None, context: Context
 ) -> ActionOutcome:
     stranded = None if since is None or since == LONG_AGO else stranded_seconds(since, context.now)
-    code = Code.UNSTARTED_TASK if result.outcome == to.REINVOKED else Code.LOST_RELEASE
+    code = Code.UNSTARTED_TASK if result.outcome is Outcome.REINVOKED else Code.LOST_RELEASE
     return ActionOutcome(
         verb="release",
         sub_issue_id=child.sub_issue_id,
@@ -350,16 +350,16 @@ def _as_action(
 
 
 _LEFT_STUCK = {
-    to.OVER_BUDGET: Code.OVER_BUDGET,
-    to.IDEMPOTENCY_CONFLICT: Code.IDEMPOTENCY_CONFLICT,
-    to.PACED: Code.LOST_RELEASE,
-    to.PAUSED: Code.LOST_RELEASE,
-    to.REPORT_ONLY: Code.LOST_RELEASE,
+    Outcome.OVER_BUDGET: Code.OVER_BUDGET,
+    Outcome.IDEMPOTENCY_CONFLICT: Code.IDEMPOTENCY_CONFLICT,
+    Outcome.PACED: Code.LOST_RELEASE,
+    Outcome.PAUSED: Code.LOST_RELEASE,
+    Outcome.REPORT_ONLY: Code.LOST_RELEASE,
 }
 
 
 def _counts_of(orchestration_id: str, action: ActionOutcome, context: Context) -> Counts:
-    name = counted_as(action)
+    name = counted_as(action.verb, action.outcome)
     counts = Counts()
     if name is not None:
         one = {name: 1}

@@ -26,10 +26,10 @@ from reconciler.domain.model import (
     moment,
     timestamp,
 )
+from reconciler.domain.outcomes import Outcome
 from reconciler.domain.rows import parse_child
 from reconciler.domain.task import Refusal, TaskDraft
 from reconciler.errors import TemporaryError
-from reconciler.repair import context as to
 from reconciler.repair.context import Context, Pacer, ReleaseResult
 from reconciler.repair.drafter import Drafter
 from reconciler.repair.invoker import Invoker
@@ -119,7 +119,7 @@ class Releaser:
         if isinstance(draft, Refusal):
             return self._refuse(child, draft.reason, since, context)
         if context.apply and not self.pacer.acquire():
-            return ReleaseResult(to.PACED, detail="the rate of releases is used up for now")
+            return ReleaseResult(Outcome.PACED, detail="the rate of releases is used up for now")
         held = held or (HeldSlots(self.budget) if self.budget is not None else None)
 
         def commit(slots: Slots | None) -> ReleaseResult:
@@ -127,9 +127,9 @@ class Releaser:
 
         user_id = orchestration.meta.user_id if orchestration.meta is not None else None
         if held is None or user_id is None:
-            with self.pacer.lane(orchestration.orchestration_id):
+            with self.pacer.lock(orchestration.orchestration_id):
                 return commit(None)
-        with self.pacer.lane(user_id):
+        with self.pacer.lock(user_id):
             return self._within_budget(held, user_id, commit, context)
 
     @staticmethod
@@ -143,11 +143,11 @@ class Releaser:
         while True:
             slots = held.open(user_id, prune=context.apply)
             if slots.room <= 0:
-                return ReleaseResult(to.OVER_BUDGET, detail=f"{user_id} has no free slot")
+                return ReleaseResult(Outcome.OVER_BUDGET, detail=f"{user_id} has no free slot")
             result = commit(slots)
-            if result.outcome == to.RELEASED:
+            if result.outcome is Outcome.RELEASED:
                 held.use()
-            if result.outcome != to.OVER_BUDGET:
+            if result.outcome is not Outcome.OVER_BUDGET:
                 return result
             held.forget()
             if held.fresh:
@@ -159,22 +159,22 @@ class Releaser:
         if child.status is ChildStatus.RELEASED:
             return self._finish_invoking(child, context)
         if child.status is ChildStatus.RELEASING:
-            return ReleaseResult(to.CLAIM_IN_PROGRESS, detail="a releaser has claimed it")
+            return ReleaseResult(Outcome.CLAIM_IN_PROGRESS, detail="a releaser has claimed it")
         if child.status not in UNRELEASED or child.problem is not None:
             detail: str = child.problem or f"it is {child.raw_status}"
-            return ReleaseResult(to.NO_LONGER_DUE, child.task_id, detail=detail)
+            return ReleaseResult(Outcome.NO_LONGER_DUE, child.task_id, detail=detail)
         meta = orchestration.meta
         if meta is None or meta.problem is not None:
             detail = (meta and meta.problem) or "it has no meta row"
-            return ReleaseResult(to.NO_LONGER_DUE, detail=detail)
+            return ReleaseResult(Outcome.NO_LONGER_DUE, detail=detail)
         if any(ttl is not None and ttl <= context.now.timestamp() for ttl in (child.ttl, meta.ttl)):
             detail = "its row's time to live is over, so it gets no new work"
-            return ReleaseResult(to.NO_LONGER_DUE, detail=detail)
+            return ReleaseResult(Outcome.NO_LONGER_DUE, detail=detail)
         for key in child.depends_on:
             predecessor = orchestration.children.get(key)
             if predecessor is None or predecessor.status is not ChildStatus.SUCCEEDED:
                 state = "missing" if predecessor is None else predecessor.raw_status
-                return ReleaseResult(to.NO_LONGER_DUE, detail=f"predecessor {key} is {state}")
+                return ReleaseResult(Outcome.NO_LONGER_DUE, detail=f"predecessor {key} is {state}")
         return None
 
     def _finish_invoking(self, child: Child, context: Context) -> ReleaseResult:
@@ -182,7 +182,9 @@ class Releaser:
         task = None
         if child.task_id is not None:
             task = self.tasks.read([child.task_id], consistent=True).get(child.task_id)
-        already = ReleaseResult(to.ALREADY_RELEASED, child.task_id, child.branch_name, task=task)
+        already = ReleaseResult(
+            Outcome.ALREADY_RELEASED, child.task_id, child.branch_name, task=task
+        )
         if task is None or not task.unrecorded or self.invoker is None:
             return already
         if not self.invoker.due(task, context.now):
@@ -193,7 +195,7 @@ class Releaser:
             )
             if self.invoker.invoke(task, context, audit) is None:
                 return already
-        return ReleaseResult(to.REINVOKED, task.task_id, task=task, applied=context.apply)
+        return ReleaseResult(Outcome.REINVOKED, task.task_id, task=task, applied=context.apply)
 
     def _refuse(
         self, child: Child, reason: str, since: datetime | None, context: Context
@@ -215,7 +217,7 @@ class Releaser:
             )
             if lost is not None:
                 return self._lost(child, lost, 0)
-        return ReleaseResult(to.REFUSED, detail=reason, applied=context.apply)
+        return ReleaseResult(Outcome.REFUSED, detail=reason, applied=context.apply)
 
     def adopt(
         self,
@@ -230,9 +232,11 @@ class Releaser:
         meta = orchestration.meta
         if meta is None or task.user_id != meta.user_id:
             detail = f"task {task.task_id} of another user holds the idempotency key"
-            return ReleaseResult(to.IDEMPOTENCY_CONFLICT, task.task_id, detail=detail, task=task)
+            return ReleaseResult(
+                Outcome.IDEMPOTENCY_CONFLICT, task.task_id, detail=detail, task=task
+            )
         result = ReleaseResult(
-            to.ADOPTED, task.task_id, task.branch_name, task=task, applied=context.apply
+            Outcome.ADOPTED, task.task_id, task.branch_name, task=task, applied=context.apply
         )
         if not context.apply:
             return result
@@ -262,7 +266,7 @@ class Releaser:
         if not context.apply:
             task = self._created(draft, context)
             return ReleaseResult(
-                to.RELEASED, draft.task_id, draft.branch_name, task=task, applied=False
+                Outcome.RELEASED, draft.task_id, draft.branch_name, task=task, applied=False
             )
         actions = self._actions(child, draft, slots, since, code, context)
         own = len(actions)
@@ -325,7 +329,7 @@ class Releaser:
                 # The release stands. Without a record on the task, a later sweep invokes it.
                 failed, task = error, created
         return ReleaseResult(
-            to.RELEASED,
+            Outcome.RELEASED,
             draft.task_id,
             draft.branch_name,
             str(failed or ""),
@@ -360,22 +364,22 @@ class Releaser:
         row = lost.reasons[0]
         if row.condition_failed:
             if not row.item:
-                return ReleaseResult(to.NO_LONGER_DUE, detail="its row is gone")
+                return ReleaseResult(Outcome.NO_LONGER_DUE, detail="its row is gone")
             now = parse_child(row.item)
             if now.status is ChildStatus.RELEASING:
                 detail = "a releaser has claimed it"
-                return ReleaseResult(to.CLAIM_IN_PROGRESS, detail=detail, row=now)
+                return ReleaseResult(Outcome.CLAIM_IN_PROGRESS, detail=detail, row=now)
             started = now.status is ChildStatus.RELEASED or (
                 now.status in TERMINAL_CHILD and now.task_id not in {None, child.task_id}
             )
-            outcome = to.ALREADY_RELEASED if started else to.NO_LONGER_DUE
+            outcome = Outcome.ALREADY_RELEASED if started else Outcome.NO_LONGER_DUE
             return ReleaseResult(
                 outcome, now.task_id, detail=f"it is {now.raw_status} now", row=now
             )
         failed = [i for i, reason in enumerate(lost.reasons) if reason.condition_failed]
         if own and failed[0] == 1:
             detail = f"task {task_id} exists already; it is adopted when its index shows it"
-            return ReleaseResult(to.ALREADY_RELEASED, task_id, detail=detail)
+            return ReleaseResult(Outcome.ALREADY_RELEASED, task_id, detail=detail)
         if slots is not None and failed[0] == own - 1:
-            return ReleaseResult(to.OVER_BUDGET, detail=f"{slots.user_id} has no free slot")
-        return ReleaseResult(to.NO_LONGER_DUE, detail="what it depends on has moved")
+            return ReleaseResult(Outcome.OVER_BUDGET, detail=f"{slots.user_id} has no free slot")
+        return ReleaseResult(Outcome.NO_LONGER_DUE, detail="what it depends on has moved")

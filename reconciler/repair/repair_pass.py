@@ -27,6 +27,7 @@ from reconciler.domain.model import (
     Task,
     moment,
 )
+from reconciler.domain.outcomes import Outcome
 from reconciler.domain.planning import (
     Action,
     Adopt,
@@ -53,7 +54,6 @@ from reconciler.errors import (
     describe_error,
     error_kind,
 )
-from reconciler.repair import context as to
 from reconciler.repair.context import (
     MOST_PREDECESSORS_AT_ONCE,
     ActionOutcome,
@@ -353,12 +353,12 @@ class RepairPass:
 
     def _failed(self, action: Action, error: BaseException) -> None:
         self.failures.append(error)
-        self._say(action, to.FAILED, detail=describe_error(error), error=error)
+        self._say(action, Outcome.FAILED, detail=describe_error(error), error=error)
 
     def _say(
         self,
         action: Action,
-        outcome: str,
+        outcome: Outcome,
         *,
         task_id: str | None = None,
         detail: str = "",
@@ -411,7 +411,7 @@ class RepairPass:
         )
         if queued:
             self.queued.add(child.sub_issue_id)
-        self._say(release, to.QUEUED if queued else to.PACED)
+        self._say(release, Outcome.QUEUED if queued else Outcome.PACED)
 
     def _release(self, release: Release, child: Child) -> None:
         try:
@@ -422,20 +422,20 @@ class RepairPass:
             self._failed(release, error)
             return
         at = child.updated_at
-        if result.outcome in {to.RELEASED, to.ADOPTED}:
+        if result.outcome in {Outcome.RELEASED, Outcome.ADOPTED}:
             moved = child.moved(ChildStatus.RELEASED, at, result.task_id, result.branch_name)
             self._stands(child.sub_issue_id, moved)
             if result.task is not None:
                 self._asked.add(result.task.task_id)
                 self._tasks[result.task.task_id] = result.task
-            if result.outcome == to.RELEASED:
+            if result.outcome is Outcome.RELEASED:
                 self._use_slot()
-        elif result.outcome == to.REFUSED:
+        elif result.outcome is Outcome.REFUSED:
             # In the same pass its dependents are skipped: they have waited for as long as it.
             self._stands(child.sub_issue_id, child.moved(ChildStatus.FAILED, known(release.since)))
-        elif result.outcome == to.IDEMPOTENCY_CONFLICT:
+        elif result.outcome is Outcome.IDEMPOTENCY_CONFLICT:
             self._found[child.idempotency_key] = result.task
-        elif result.outcome not in {to.OVER_BUDGET, to.PACED}:
+        elif result.outcome not in {Outcome.OVER_BUDGET, Outcome.PACED}:
             self._stands(child.sub_issue_id, result.row or child)
             self.stale = True
         self._say(

@@ -20,10 +20,10 @@ from reconciler.domain.model import (
     moment,
     timestamp,
 )
+from reconciler.domain.outcomes import Outcome
 from reconciler.domain.planning import Adopt, Advance, Nudge, Reinvoke, ResetClaim, Skip
 from reconciler.domain.rows import parse_child
 from reconciler.domain.task import size_of
-from reconciler.repair import context as to
 from reconciler.repair.context import Context
 from reconciler.repair.releaser import (
     MAX_ACTIONS,
@@ -52,7 +52,7 @@ class Repaired:
     ``child``: its row as it stands now, as far as the write told; None where the row is gone.
     """
 
-    outcome: str
+    outcome: Outcome
     child: Child | None
     task: Task | None = None
     detail: str = ""
@@ -60,7 +60,7 @@ class Repaired:
     @property
     def lost(self) -> bool:
         """Whether somebody else was faster, so that what was read is stale."""
-        return self.outcome not in {to.DONE, to.ADOPTED, to.IDEMPOTENCY_CONFLICT}
+        return self.outcome not in {Outcome.DONE, Outcome.ADOPTED, Outcome.IDEMPOTENCY_CONFLICT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Repairer:
             )
             if lost is not None:
                 return _lost(lost.reasons[0].item)
-        return Repaired(to.DONE, child.moved(task.outcome, task.finished_at), task)
+        return Repaired(Outcome.DONE, child.moved(task.outcome, task.finished_at), task)
 
     def skip(
         self,
@@ -114,7 +114,7 @@ class Repairer:
                 for child in list(pending):
                     if lost is None:
                         skipped = child.moved(ChildStatus.SKIPPED, known(pending[child].since))
-                        results[child.sub_issue_id] = Repaired(to.DONE, skipped)
+                        results[child.sub_issue_id] = Repaired(Outcome.DONE, skipped)
                     elif child.sub_issue_id in lost:
                         results[child.sub_issue_id] = lost[child.sub_issue_id]
                     else:
@@ -149,7 +149,7 @@ class Repairer:
         if lost.reasons[0].condition_failed:
             detail = f"its predecessor {cause.sub_issue_id} has been retried"
             return {
-                child.sub_issue_id: Repaired(to.LOST_RACE, child, detail=detail)
+                child.sub_issue_id: Repaired(Outcome.LOST_RACE, child, detail=detail)
                 for child in pending
             }
         return {
@@ -164,11 +164,11 @@ class Repairer:
         """Make the task that an interrupted releaser left the child's own."""
         task = action.task
         result = self.releaser.adopt(orchestration, child, task, action.since, action.code, context)
-        if result.outcome != to.ADOPTED:
+        if result.outcome is not Outcome.ADOPTED:
             return Repaired(result.outcome, result.row or child, task, result.detail)
         at = timestamp(context.now)
         adopted = child.moved(ChildStatus.RELEASED, at, task.task_id, task.branch_name)
-        return Repaired(to.ADOPTED, adopted, task)
+        return Repaired(Outcome.ADOPTED, adopted, task)
 
     def reset_claim(self, child: Child, action: ResetClaim, context: Context) -> Repaired:
         """Set an abandoned claim back to ``ready``.
@@ -190,7 +190,7 @@ class Repairer:
             # Its next write asks for the row as it is now, not as it was claimed.
             item = {**child.item, "child_status": {"S": "ready"}, "updated_at": {"S": at}}
             child = replace(child, item=item)
-        return Repaired(to.DONE, child.moved(ChildStatus.READY, child.updated_at))
+        return Repaired(Outcome.DONE, child.moved(ChildStatus.READY, child.updated_at))
 
     def reinvoke(self, child: Child, action: Reinvoke, context: Context) -> Repaired:
         """Invoke the pipeline of a task that has not started, if a fresh read says so.
@@ -200,7 +200,7 @@ class Repairer:
         """
         task_id = action.task.task_id
         if not context.apply:
-            return Repaired(to.DONE, child, action.task)
+            return Repaired(Outcome.DONE, child, action.task)
         invoker = self.releaser.invoker
         task = self.tasks.read_all([task_id])[task_id]
         invoked = None
@@ -211,8 +211,8 @@ class Repairer:
             invoked = invoker.invoke(task, context, audit)
         if invoked is None:
             detail = "its task has started, or somebody else has just invoked it"
-            return Repaired(to.LOST_RACE, child, task, detail)
-        return Repaired(to.DONE, child, invoked)
+            return Repaired(Outcome.LOST_RACE, child, task, detail)
+        return Repaired(Outcome.DONE, child, invoked)
 
     def unskip(self, orchestration: Orchestration, child: Child, context: Context) -> Repaired:
         """Set a skipped child back to ``blocked``, while no predecessor is failed or skipped.
@@ -240,8 +240,8 @@ class Repairer:
             lost = self.dynamodb.transact(transaction)
             if lost is not None:
                 detail = "it, or what it depends on, has just changed"
-                return Repaired(to.LOST_RACE, child, detail=detail)
-        return Repaired(to.DONE, child.moved(ChildStatus.BLOCKED, timestamp(context.now)))
+                return Repaired(Outcome.LOST_RACE, child, detail=detail)
+        return Repaired(Outcome.DONE, child.moved(ChildStatus.BLOCKED, timestamp(context.now)))
 
     def nudge(
         self, orchestration: Orchestration, child: Child, action: Nudge, context: Context
@@ -264,8 +264,10 @@ class Repairer:
                 ]
             )
             if lost is not None:
-                return Repaired(to.LOST_RACE, child, detail="somebody else has just changed it")
-        return Repaired(to.DONE, child, action.task)
+                return Repaired(
+                    Outcome.LOST_RACE, child, detail="somebody else has just changed it"
+                )
+        return Repaired(Outcome.DONE, child, action.task)
 
 
 def _together(skips: Iterable[tuple[Child, Skip]]) -> Iterator[dict[Child, Skip]]:
@@ -286,6 +288,6 @@ def _together(skips: Iterable[tuple[Child, Skip]]) -> Iterator[dict[Child, Skip]
 def _lost(item: Item) -> Repaired:
     """Somebody else was faster; ``item`` is what stood there, empty when nothing did."""
     if not item:
-        return Repaired(to.LOST_RACE, None, detail="its row is gone")
+        return Repaired(Outcome.LOST_RACE, None, detail="its row is gone")
     row = parse_child(item)
-    return Repaired(to.LOST_RACE, row, detail=f"it is {row.raw_status} now")
+    return Repaired(Outcome.LOST_RACE, row, detail=f"it is {row.raw_status} now")

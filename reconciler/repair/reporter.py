@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 
 import structlog
 
+from reconciler.domain.outcomes import Outcome
 from reconciler.errors import ReconcilerError
 from reconciler.observability.metrics import Metrics
-from reconciler.repair import context as to
 from reconciler.repair.context import ActionOutcome, Context, Evaluation, Stuck
 
 log = structlog.get_logger("reconciler")
@@ -39,7 +39,7 @@ class Reporter:
     def acted(self, orchestration_id: str, action: ActionOutcome, context: Context) -> None:
         """Say what came of one action."""
         release = action.verb == "release"
-        if release and action.outcome != to.QUEUED:
+        if release and action.outcome is not Outcome.QUEUED:
             self.metrics.increment("reconciler_releases_total", outcome=action.outcome)
         if action.error_kind is not None:
             self.metrics.increment("reconciler_errors_total", kind=action.error_kind)
@@ -59,11 +59,13 @@ class Reporter:
             self.metrics.increment("reconciler_recoveries_total", code=action.code)
             if action.stranded_seconds is not None:
                 self.metrics.observe("reconciler_recovery_latency_seconds", action.stranded_seconds)
-            if action.outcome == to.RELEASED:
+            if action.outcome is Outcome.RELEASED:
                 warnings = {"warnings": list(action.warnings)} if action.warnings else {}
                 log.info("orch.child.released", **fields, **warnings)
             log.info("orch.sweep.recovered", **fields)
-        elif action.outcome == to.FAILED or (action.outcome == to.REFUSED and action.applied):
+        elif action.outcome is Outcome.FAILED or (
+            action.outcome is Outcome.REFUSED and action.applied
+        ):
             log.warning("orch.child.release_failed", **fields, error_kind=action.error_kind)
 
     def stuck(self, entry: Stuck, context: Context) -> None:
@@ -79,11 +81,19 @@ class Reporter:
 
     def failed(self, orchestration_id: str, error: ReconcilerError, context: Context) -> None:
         """Say that an orchestration could not be evaluated."""
+        log.warning("orch.evaluation.failed", **self._count(orchestration_id, error, context))
+
+    def incomplete(self, orchestration_id: str, error: ReconcilerError, context: Context) -> None:
+        """Say that an orchestration was evaluated without something that could not be read."""
+        log.warning("orch.evaluation.incomplete", **self._count(orchestration_id, error, context))
+
+    def _count(
+        self, orchestration_id: str, error: ReconcilerError, context: Context
+    ) -> dict[str, str]:
         self.metrics.increment("reconciler_errors_total", kind=error.kind)
-        log.warning(
-            "orch.sweep.failed",
-            orchestration_id=orchestration_id,
-            error_kind=error.kind,
-            detail=str(error),
-            sweep_id=context.sweep_id,
-        )
+        return {
+            "orchestration_id": orchestration_id,
+            "error_kind": error.kind,
+            "detail": str(error),
+            "sweep_id": context.sweep_id,
+        }

@@ -7,12 +7,12 @@ broker, knows it too.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from reconciler.domain.model import Item, timestamp
+from reconciler.domain.model import timestamp
 from reconciler.domain.rows import text
 from reconciler.stores.dynamodb import DynamoDB
 
@@ -29,14 +29,6 @@ class Pause:
     since: str
     reason: str
     by: str
-
-
-def paused_since(rows: Iterable[Item]) -> str | None:
-    """Return the time on the pause switch among the rows of ``PARTITION``; None: no pause."""
-    for row in rows:
-        if row["sub_issue_id"]["S"] == PAUSE_ROW:
-            return text(row, PAUSED_AT) or ""
-    return None
 
 
 class ControlStore:

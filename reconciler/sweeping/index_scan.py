@@ -23,7 +23,6 @@ from typing import Any
 from reconciler.domain.model import ACTIVE_CHILD, Child, ChildStatus, Item, Orchestration
 from reconciler.domain.nomination import active_part, unseen_predecessors, with_predecessors
 from reconciler.domain.rows import parse_orchestration
-from reconciler.stores.control import ControlStore
 from reconciler.stores.dynamodb import measured
 from reconciler.stores.orchestrations import Page
 from reconciler.sweeping.batches import Batches
@@ -115,10 +114,9 @@ class ActiveRows:
 class IndexScan(Step):
     """A step through a range of an index of active children."""
 
-    def __init__(self, parts: Parts, *, index: str, control: ControlStore) -> None:
+    def __init__(self, parts: Parts, index: str) -> None:
         super().__init__(parts)
         self._index = index
-        self._control = control
         self._active: ActiveRows | None = None
         self._until_rows = Batches(self._read_rows, self._judge_with_rows)
 
@@ -129,10 +127,6 @@ class IndexScan(Step):
     ) -> Page:
         if self._active is None:
             self._active = ActiveRows(self._reading(cursor, start))
-            if cursor.segment == cursor.step == 0:
-                # The switch has no status: where a scan would come by it, this asks for it.
-                pause = self._control.paused()
-                self._paused_since = None if pause is None else pause.since
         return self._active.page(limit)
 
     def _reading(self, cursor: SegmentCursor, start: dict[str, Any] | None) -> ReadPage:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from threading import Lock
 
-import structlog
 from ulid import ULID
 
 from reconciler.errors import ReconcilerError, UnknownOrchestrationError
-from reconciler.repair.context import Evaluation, ReleaseRequest
+from reconciler.repair.context import Evaluation
 from reconciler.repair.counts import Counts
 from reconciler.repair.reconciler import Reconciler
 from reconciler.repair.repair_pass import OPERATORS_MISTAKES
@@ -23,8 +22,6 @@ from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.state import SweepState
 from reconciler.sweeping.summary import SweepSummary
 from reconciler.sweeping.sweeper import SegmentTask, Sweeper
-
-log = structlog.get_logger("reconciler")
 
 _MAX_THREADS = 4
 """The network is what is waited for."""
@@ -55,13 +52,15 @@ class Hooks:
 
 
 class _Threads:
-    """Does the work of a sweep on a few threads; the sender of ``Sweeper``."""
+    """Does the work of a sweep on a few threads; the sender of ``Sweeper``.
+
+    Children are released where they are found due, so nothing is sent for that.
+    """
 
     def __init__(
         self, reconciler: Reconciler, state: SweepState, hooks: Hooks, *, report: bool
     ) -> None:
-        self.sweeper = Sweeper(reconciler, state, self, report=report, releases_elsewhere=False)
-        self._reconciler = reconciler
+        self.sweeper = Sweeper(reconciler, state, self, report=report)
         self._state = state
         self._hooks = hooks
         self._lock = Lock()
@@ -85,12 +84,6 @@ class _Threads:
                 return
             self._evaluating.add(orchestration_id)
         self._submit(partial(self._evaluate, orchestration_id, sweep_id, since))
-
-    def has_room_for_releases(self) -> bool:
-        return True
-
-    def release(self, request: ReleaseRequest) -> None:
-        raise NotImplementedError(f"released at once: {request.sub_issue_id}")
 
     # -- doing it
 
@@ -124,7 +117,7 @@ class _Threads:
             # Of an index that is gone or forbidden, the whole table takes the place.
             if isinstance(error, OPERATORS_MISTAKES) and task.segment.scope is Scope.TABLE:
                 raise
-            could_not_read(self._reconciler, self._state, task, error)
+            self.sweeper.could_not_read(task, error)
             return
         with self._lock:
             read = result is not None and not result.handed_on
@@ -169,21 +162,6 @@ class _Threads:
     def _tell(self, sweep_id: str) -> None:
         counts = self._state.counts(sweep_id)
         self._hooks.progress(SweepProgress(self._done, self.segments, counts, self._pages))
-
-
-def could_not_read(
-    reconciler: Reconciler, state: SweepState, task: SegmentTask, error: ReconcilerError
-) -> None:
-    """Count and log that a segment could not be read."""
-    state.count(task.sweep_id, Counts(errors=1))
-    reconciler.metrics.increment("reconciler_errors_total", kind=error.kind)
-    log.error(
-        "orch.segment.unread",
-        sweep_id=task.sweep_id,
-        segment=task.segment.label,
-        error_kind=error.kind,
-        detail=str(error),
-    )
 
 
 def run_inline_sweep(

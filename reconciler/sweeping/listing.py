@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from reconciler.domain.model import timestamp
-from reconciler.sweeping.known import Known
+from reconciler.sweeping.known_stuck import Known
 
 DEFAULT_LIMIT = 50
 
@@ -123,7 +123,7 @@ def list_entries(known: Mapping[str, Known], now: float) -> list[Entry]:
             age_seconds=stuck.age_seconds,
             task_id=stuck.task_id,
             needs_action=stuck.needs_action,
-            look_at=left.look_at if left.look_at > now else None,
+            look_at=left.evaluate_at if left.evaluate_at > now else None,
         )
         for name, left in known.items()
         for stuck in left.list_stuck(name, now)

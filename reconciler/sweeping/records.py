@@ -9,12 +9,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from threading import Lock
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Record = dict[str, Any]
 Change = Callable[[Record | None, float], Record | None]
 """Given a record (None: there is none) and the time, returns what is to replace it."""
+
+
+T = TypeVar("T", bound="DataclassInstance")
+
+
+def from_fields(kind: type[T], record: Mapping[str, Any]) -> T:
+    """Read a record into a dataclass; fields that only another version knows are ignored."""
+    names = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in record.items() if name in names})
 
 
 class Records(Protocol):

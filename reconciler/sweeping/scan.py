@@ -49,7 +49,7 @@ def scan_segment(
     if scope is Scope.TABLE:
         scan = SegmentScan(parts)
     elif index is not None:
-        scan = IndexScan(parts, index=index, control=reconciler.control)
+        scan = IndexScan(parts, index)
     else:
         raise SettingsError("ACTIVE_INDEX_NAME is not set here, but is where this was sent")
     if cursor.segment == 0 and cursor.step == 0 and (index is None or scope is Scope.ACTIVE):

@@ -58,14 +58,10 @@ class SegmentCursor:
 
 @dataclass(frozen=True, slots=True)
 class SegmentResult:
-    """What a step read; ``next`` is where the rest begins, None when the segment is read.
-
-    ``paused_since``: the time on the pause switch, where the step came by it.
-    """
+    """What a step read; ``next`` is where the rest begins, None when the segment is read."""
 
     counts: Counts
     next: SegmentCursor | None
-    paused_since: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +93,6 @@ class Step(ABC):
         self._scanned = 0
         self._until_tasks = Batches(self._read_tasks, self._judge)
         self._broken: list[str] = []
-        self._paused_since: str | None = None
         self._nominate: Nominate = lambda *_: None
 
     # -- how it reads
@@ -163,7 +158,7 @@ class Step(ABC):
             if page.last:
                 self._finish()
                 self._judge_all()
-                return SegmentResult(self._total(), None, self._paused_since)
+                return SegmentResult(self._total(), None)
             start = page.next_key or start
             if over():
                 return self._handed_on(cursor, resume, start)
@@ -214,7 +209,7 @@ class Step(ABC):
         following = SegmentCursor(
             cursor.sweep_id, cursor.segment, cursor.total, cursor.step + 1, _plain(start)
         )
-        return SegmentResult(self._total(), following, self._paused_since)
+        return SegmentResult(self._total(), following)
 
     def _total(self) -> Counts:
         return self._counts + Counts(rows_scanned=self._seen, orchestrations_scanned=self._scanned)
@@ -282,8 +277,7 @@ class SegmentScan(Step):
 
     def _understood(self, name: str, rows: Sequence[Item]) -> Orchestration | None:
         if name == control.PARTITION:
-            self._paused_since = control.paused_since(rows)
-            return None
+            return None  # our own switch
         if plainly_settled(rows):
             self._scanned += 1
             return None

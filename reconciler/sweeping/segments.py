@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from reconciler.sweeping.records import from_fields
 from reconciler.sweeping.scan_step import Scope
 
 NEVER = 0.0
@@ -65,7 +66,7 @@ class SegmentState:
     @classmethod
     def from_record(cls, record: Mapping[str, Any] | None, now: float) -> SegmentState:
         """Read a record; what lies ahead of ``now`` is left out."""
-        found = cls(**record) if record is not None else cls()
+        found = from_fields(cls, record) if record is not None else cls()
         place = Place(**found.place) if isinstance(found.place, dict) else found.place
         if place is not None and place.began > now:
             place = None

@@ -20,8 +20,8 @@ from typing import Any
 
 from reconciler.repair.context import Stuck
 from reconciler.repair.counts import Counts
-from reconciler.sweeping.known import Finding, Known
-from reconciler.sweeping.records import Change, Record, Records
+from reconciler.sweeping.known_stuck import Finding, Known
+from reconciler.sweeping.records import Change, Record, Records, from_fields
 from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import NEVER, Place, Segment, SegmentState
 
@@ -36,7 +36,6 @@ class Sweep:
     """A sweep as it is remembered; times in epoch seconds.
 
     ``owed``: scope → the numbers of the segments that it must read; ``totals``: of how many.
-    ``paused_since``: the time on the pause switch, if a scan came by it.
     ``summary``: present once it has ended.
     """
 
@@ -45,7 +44,6 @@ class Sweep:
     started_at: float
     owed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     totals: Mapping[str, int] = field(default_factory=dict)
-    paused_since: str | None = None
     ended_at: float | None = None
     summary: Mapping[str, Any] | None = None
 
@@ -57,7 +55,7 @@ class Sweep:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Sweep:
         """Read a record."""
-        found = cls(**record)
+        found = from_fields(cls, record)
         return replace(found, owed={scope: tuple(owed) for scope, owed in found.owed.items()})
 
 
@@ -113,7 +111,7 @@ class Overview:
             if number in owed
         )
 
-    def is_settled(self, sweep: Sweep) -> bool:
+    def is_finished(self, sweep: Sweep) -> bool:
         """Whether nothing of a sweep is still under way; only then is its summary whole."""
         since = sweep.started_at
         return not any(
@@ -134,6 +132,14 @@ class Overview:
         """Return the summary of the last sweep, or of the last complete one."""
         ended = self.list_ended()
         return next((found for found in reversed(ended) if found["complete"] or not complete), None)
+
+    def next_start(self, interval_seconds: float) -> float | None:
+        """Return when the next sweep is to start, in epoch seconds; None where nobody can say."""
+        last = self.last()
+        if last is None or "by-hand" in last["sweep_id"]:
+            return None
+        at = float(last["started_at"]) + interval_seconds
+        return at if at >= self.now else None
 
     def list_ended(self) -> list[Mapping[str, Any]]:
         """Return the summaries that are remembered, the oldest first."""
@@ -252,12 +258,15 @@ class SweepState:
         return Known.from_record(self._records.get(_KNOWN, orchestration_id), self.now())
 
     def watched(self, scope: Scope) -> dict[str, str]:
-        """Return what is looked at again after a pause → its rows, as a scan last saw them."""
-        (known,) = self._records.read(_KNOWN)
-        seen = {
-            name: record["seen"].get(scope) for name, record in known.items() if record["looks"]
+        """Return orchestrations that wait for their rows to change → the rows as last scanned."""
+        (records,) = self._records.read(_KNOWN)
+        now = self.now()
+        known = {name: Known.from_record(record, now) for name, record in records.items()}
+        return {
+            name: rows
+            for name, entry in known.items()
+            if entry.unchanged and (rows := entry.scanned.get(scope)) is not None
         }
-        return {name: rows for name, rows in seen.items() if rows is not None}
 
     def nominate(
         self, orchestration_id: str, scope: Scope, mark: float, began: float, rows: str | None
@@ -340,12 +349,6 @@ class SweepState:
         """Return a sweep; None where it is not remembered."""
         record = self._records.get(SWEEPS, sweep_id)
         return None if record is None else Sweep.from_record(record)
-
-    def note_pause(self, sweep_id: str, since: str) -> None:
-        """Remember the time on the pause switch, as a scan of the sweep came by it."""
-        self._records.update(
-            SWEEPS, sweep_id, lambda old, _: None if old is None else {**old, "paused_since": since}
-        )
 
     def count(self, sweep_id: str | None, counts: Counts) -> None:
         """Add to what is counted for a sweep; of what is stuck, the state itself tells."""

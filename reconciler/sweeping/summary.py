@@ -28,7 +28,7 @@ class SweepSummary:
     ``complete``: every segment that it owed was read to its end (I6), and what was nominated there
     was evaluated.
     ``counts.stuck``: all that was known to be stuck when it ended.
-    ``paused_since``: the time on the pause switch, as the scan came by it; None: no pause.
+    ``paused_since``: the time on the pause switch when it ended; None: no pause.
     """
 
     sweep_id: str
@@ -75,15 +75,14 @@ class SweepSummary:
 def record_sweep(summary: SweepSummary, metrics: Metrics, repair_mode: str | None) -> None:
     """Log a finished sweep, and set the metrics that are about whole sweeps.
 
-    ``repair_mode``: the setting; None for a report that a person asked for where others repair. It
-    says nothing about the mode of those.
+    ``repair_mode``: the setting; None where the sweep does not tell the mode: for a report by hand,
+    and where the pause switch could not be read.
     """
     counts = summary.counts
     metrics.increment("reconciler_sweeps_total", outcome=summary.outcome)
     metrics.observe("reconciler_sweep_duration_seconds", summary.duration_seconds)
     metrics.increment("reconciler_rows_scanned_total", counts.rows_scanned)
-    if summary.complete and repair_mode is not None:
-        # A sweep that is not complete may not have come by the pause switch.
+    if repair_mode is not None:
         _set_mode(summary.paused_since, metrics, repair_mode)
     facts = summary.to_json()
     if counts.errors and not counts.repairs:

@@ -26,7 +26,8 @@ from reconciler.repair.context import (
 )
 from reconciler.repair.counts import Counts
 from reconciler.repair.reconciler import Reconciler
-from reconciler.sweeping.known import Finding
+from reconciler.stores.control import Pause
+from reconciler.sweeping.known_stuck import Finding
 from reconciler.sweeping.scan import scan_segment
 from reconciler.sweeping.scan_step import Scope, SegmentCursor
 from reconciler.sweeping.segments import (
@@ -62,7 +63,7 @@ class SegmentTask:
 
 
 class Sender(Protocol):
-    """Has work done: elsewhere, or by another thread."""
+    """Has segments and orchestrations looked at: by another process, or another thread."""
 
     def room(self) -> int:
         """Return how many more segments and evaluations may be asked for at present."""
@@ -72,6 +73,10 @@ class Sender(Protocol):
 
     def evaluate(self, orchestration_id: str, sweep_id: str, since: float) -> object:
         """Have an orchestration evaluated, unless it was since ``since`` and has no news."""
+
+
+class ReleaseSender(Protocol):
+    """Has children released elsewhere."""
 
     def has_room_for_releases(self) -> bool:
         """Whether another release can be made soon; otherwise a later sweep finds it again."""
@@ -114,8 +119,8 @@ class LeaseHolder:
 class Sweeper:
     """Sweeps. ``report`` changes nothing in the tables.
 
-    ``releases_elsewhere``: children are handed to the sender to be released; otherwise each is
-    released while its orchestration is evaluated.
+    ``releases``: where children are sent to be released; without it, each is released while its
+    orchestration is evaluated.
     """
 
     def __init__(
@@ -123,15 +128,16 @@ class Sweeper:
         reconciler: Reconciler,
         state: SweepState,
         sender: Sender,
+        releases: ReleaseSender | None = None,
         *,
         report: bool = False,
-        releases_elsewhere: bool = True,
     ) -> None:
         self._reconciler = reconciler
         self._state = state
         self._sender = sender
         self._report = report
-        self._releases_elsewhere = releases_elsewhere
+        self._by_hand = report and reconciler.settings.repair_mode != "report"
+        self._releases = releases
         self._settings = reconciler.settings
         self._metrics = reconciler.metrics
 
@@ -288,8 +294,6 @@ class Sweeper:
             watched=self._state.watched(segment.scope),
         )
         self._state.count(task.sweep_id, result.counts)
-        if result.paused_since is not None:
-            self._state.note_pause(task.sweep_id, result.paused_since)
         handed_on = self._leave(task, place, token, result.next)
         return StepResult(result.counts, nominated, handed_on)
 
@@ -309,6 +313,18 @@ class Sweeper:
         step = following.step if following is not None else 0
         self._sender.segment(SegmentTask(task.segment, task.sweep_id, task.since, step))
         return True
+
+    def could_not_read(self, task: SegmentTask, error: ReconcilerError) -> None:
+        """Count and log that a segment could not be read."""
+        self._state.count(task.sweep_id, Counts(errors=1))
+        self._metrics.increment("reconciler_errors_total", kind=error.kind)
+        log.error(
+            "orch.segment.unread",
+            sweep_id=task.sweep_id,
+            segment=task.segment.label,
+            error_kind=error.kind,
+            detail=str(error),
+        )
 
     # -- evaluating and releasing
 
@@ -339,15 +355,7 @@ class Sweeper:
             raise
         self._record(orchestration_id, Finding.of(evaluation, read_at))
         self._state.count(sweep_id, evaluation.counts)
-        if sweep_id is not None and evaluation.withheld is not None:
-            self._note_pause(sweep_id)
         return evaluation
-
-    def _note_pause(self, sweep_id: str) -> None:
-        """Note a pause that came after the scan had passed the switch."""
-        pause = self._reconciler.paused()
-        if pause is not None:
-            self._state.note_pause(sweep_id, pause.since)
 
     def could_not_evaluate(
         self, orchestration_id: str, error: ReconcilerError, sweep_id: str
@@ -363,16 +371,17 @@ class Sweeper:
         self._state.evaluated(orchestration_id, finding, interval)
 
     def _hand_on(self, *, in_sweep: bool) -> Callable[[ReleaseRequest], bool] | None:
-        if not self._releases_elsewhere:
+        releases = self._releases
+        if releases is None:
             return None
 
         def hand_on(request: ReleaseRequest) -> bool:
             # It is remembered first: its result may come before the evaluation ends.
-            if in_sweep and not self._sender.has_room_for_releases():
+            if in_sweep and not releases.has_room_for_releases():
                 return False
             since = _epoch(request.due_since)
             self._state.hand_on(request.orchestration_id, request.sub_issue_id, since)
-            self._sender.release(request)
+            releases.release(request)
             return True
 
         return hand_on
@@ -430,7 +439,7 @@ class Sweeper:
     def end_what_is_done(self) -> list[SweepSummary]:
         """End each sweep that is complete and of which nothing is under way."""
         seen = self._state.overview()
-        done = [s for s in seen.at_work() if seen.is_read(s) and seen.is_settled(s)]
+        done = [s for s in seen.at_work() if seen.is_read(s) and seen.is_finished(s)]
         ended = [summary for sweep in done if (summary := self._end(sweep, seen)) is not None]
         if ended:
             self.publish_gauges()
@@ -451,26 +460,37 @@ class Sweeper:
         return None if sweep is None else self._end(sweep, self._state.overview())
 
     def _end(self, sweep: Sweep, seen: Overview) -> SweepSummary | None:
-        paused = sweep.mode == "repair" and sweep.paused_since is not None
+        pause, is_known = self._read_pause()
         summary = SweepSummary(
             sweep_id=sweep.sweep_id,
-            mode="paused" if paused else sweep.mode,
+            mode="paused" if pause is not None and sweep.mode == "repair" else sweep.mode,
             complete=seen.is_read(sweep),
             segments=sweep.segments,
             duration_seconds=max(0.0, seen.now - sweep.started_at),
             counts=self._state.counts(sweep.sweep_id) + count_stuck(seen.list_stuck()),
-            paused_since=sweep.paused_since,
+            paused_since=pause.since if pause is not None else None,
         )
         if not self._state.end(sweep, summary.to_json()):
             return None
-        by_hand = self._report and self._settings.repair_mode != "report"
-        record_sweep(summary, self._metrics, None if by_hand else self._settings.repair_mode)
+        record_sweep(summary, self._metrics, self._settings.repair_mode if is_known else None)
         return summary
+
+    def _read_pause(self) -> tuple[Pause | None, bool]:
+        """Return the pause, and whether it is known how things stand.
+
+        A report by hand does not ask, since it would change nothing in any case.
+        """
+        if self._by_hand:
+            return None, False
+        try:
+            return self._reconciler.paused(), True
+        except ReconcilerError:
+            return None, False
 
     def publish_gauges(self) -> None:
         """Set the gauges of coverage and of what is stuck."""
         covered = self._state.advance_coverage()
-        if self._report and self._settings.repair_mode != "report":
+        if self._by_hand:
             return  # what a person's report found is not how things stand
         set_gauges(self._metrics, covered, count_stuck(self._state.overview().list_stuck()))
 

@@ -7,12 +7,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from itertools import count
 from typing import Any
 
 import pytest
 
 from reconciler.domain.identity import derived_ulid
-from reconciler.repair.context import Unpaced
+from reconciler.repair.context import Pacer
 from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.world import USER, World, make_client
 
@@ -210,16 +211,14 @@ def test_a_pause_ends_a_pass_at_its_next_write(
     found = world.seed({f"c{number:02}": [] for number in range(CHILDREN)})
     operator = world.reconciler()
 
-    class Turns(Unpaced):
-        given = 0
+    turns = count(1)
 
-        def acquire(self) -> bool:
-            self.given += 1
-            if self.given == 3:
-                operator.pause("stop", "ann")
-            return True
+    def acquire() -> bool:
+        if next(turns) == 3:
+            operator.pause("stop", "ann")
+        return True
 
-    reconciler = world.reconciler(pacer=Turns())
+    reconciler = world.reconciler(pacer=Pacer(acquire))
     summary = run_inline_sweep(reconciler, segments=1)
     assert len(world.tasks(found)) == 3
     assert (summary.mode, summary.counts.released) == ("paused", 3)

@@ -13,7 +13,7 @@ from reconciler.domain.task import draft_task
 from reconciler.errors import AccessError, DefectError, StoreUnavailableError, TableMissingError
 from reconciler.repair import drafter as drafting
 from reconciler.repair import repair_pass as repair_pass_module
-from reconciler.repair.context import ReleaseDispatch, ReleaseRequest, Unpaced
+from reconciler.repair.context import Pacer, ReleaseDispatch, ReleaseRequest
 from reconciler.stores import orchestrations as orchestrations_module
 from reconciler.stores.control import ControlStore
 from reconciler.sweeping import scan_step as scan_module
@@ -45,13 +45,12 @@ def test_a_pause_stops_all_repairs_at_once_and_sweeps_go_on_reporting(world: Wor
     assert sweep(world).counts.released == 1
 
 
-def test_a_pause_is_seen_where_nothing_is_wrong_and_costs_no_request(world: World) -> None:
+def test_a_pause_is_seen_where_nothing_is_wrong(world: World) -> None:
     world.seed({"a": []}, {"a": "succeeded"}, meta={"rollup_posted_at": {"S": world.ago(0)}})
     without = sweep(world)
     world.reconciler().pause("migration", "ann")
     summary = sweep(world)
     assert (without.mode, summary.mode) == ("repair", "paused")
-    assert summary.counts.requests == without.counts.requests
     since = world.metrics.gauges["reconciler_paused_since_timestamp_seconds", ()]
     assert since == world.clock().timestamp()
     assert world.metrics.gauges["reconciler_mode", (("mode", "paused"),)] == 1
@@ -78,12 +77,8 @@ def test_a_careful_roll_out_leaves_the_others_alone(
 
 
 def test_a_pacer_that_gives_no_turn_leaves_it_for_the_next_sweep(world: World) -> None:
-    class Never(Unpaced):
-        def acquire(self) -> bool:
-            return False
-
     found = world.seed({"a": []})
-    assert world.reconciler(pacer=Never()).release(found, "a").outcome == "paced"
+    assert world.reconciler(pacer=Pacer(lambda: False)).release(found, "a").outcome == "paced"
     assert world.statuses(found) == {"a": "blocked"}
 
 

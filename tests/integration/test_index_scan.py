@@ -215,13 +215,6 @@ def test_ranges_meet_and_leave_nothing_out() -> None:
         assert len(set(ranges)) == total
 
 
-def test_the_switch_is_seen_and_only_once(world: World) -> None:
-    world.reconciler().pause("a deployment", "me")
-    seen = [step.paused_since for step in steps(world, lambda _: None, segments=3)]
-    assert seen[0] is not None
-    assert seen[1:] == [None, None]
-
-
 def test_what_only_the_full_scan_sees_is_left_to_it(world: World) -> None:
     """docs/scaling.md says which: should this list shrink, so does that one."""
     whole = {"a": [], "b": ["a"]}

@@ -18,7 +18,7 @@ from reconciler.domain import diagnosis, planning, rows, task
 from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import _Diagnoser
 from reconciler.domain.model import Child, ChildStatus, Task
-from reconciler.repair import context as to
+from reconciler.domain.outcomes import Outcome
 from reconciler.repair import invoker as invocation
 from reconciler.repair import repairer as repair
 from reconciler.repair.invoker import Invoker
@@ -391,7 +391,7 @@ def one_step_a_pass() -> None:
 @bug("every failure is swallowed: the repair counts as done")
 def lost_race_counts_as_done() -> None:
     def lost(item: Any) -> repair.Repaired:
-        return repair.Repaired(to.DONE, rows.parse_child(item) if item else None)
+        return repair.Repaired(Outcome.DONE, rows.parse_child(item) if item else None)
 
     _put(repair, "_lost", lost)
 

@@ -3,8 +3,8 @@
 Held elsewhere, or not applicable, and why:
 
 14  an expiry that is unset near a time-out: ours has two. Our record of failures is written with
-    its ``ttl`` in the same update (below); the gate's is part of its one ``SET … NX EX``
-    (``tests/integration/workers``, the gate).
+    its ``ttl`` in the same update (below); the dedup key's is part of its one ``SET … NX EX``
+    (``tests/integration/workers/test_dedup.py``).
 17  the sweeper is slower than what it sweeps: below, by requests and not by the clock; that sweeps
     do not overlap is held in ``tests/integration/workers``, their cost measured in ``benchmarks``.
 25  never started, a stalled job, a dead scheduler: ``reconciler health`` and the worker tests; an

@@ -13,7 +13,7 @@ from reconciler.domain.identity import derived_ulid
 from reconciler.domain.model import META, timestamp
 from reconciler.errors import ReconcilerError, UnknownOrchestrationError
 from reconciler.observability.metrics import NULL_METRICS
-from reconciler.repair.context import ActionOutcome, Context, Evaluation, Stuck, Unpaced
+from reconciler.repair.context import ActionOutcome, Context, Evaluation, Pacer, Stuck
 from reconciler.repair.reconciler import Reconciler
 from reconciler.repair.reporter import Reporter
 from reconciler.services.pipeline import Pipeline
@@ -317,7 +317,7 @@ def reconciler_on(port: Port, settings: Settings | None = None) -> Reconciler:
         groups=None,
         clock=port.read_clock,
         metrics=NULL_METRICS,
-        pacer=Unpaced(),
+        pacer=Pacer(),
     )
     made.control._monotonic = lambda: 0.0
     silent = _Silent(NULL_METRICS)

@@ -13,7 +13,7 @@ from reconciler.observability.metrics import EXPORTED, METRICS
 
 _SCHEMA = json.loads((Path(__file__).parents[1] / "data" / "emf.schema.json").read_text())
 _MOST_BYTES = 256 * 1024
-_MOST_VALUES = 100
+_MAX_VALUES = 100
 
 
 def emf_lines(written: str) -> list[dict[str, Any]]:
@@ -36,7 +36,7 @@ def judge(line: dict[str, Any]) -> None:
             name = definition["Name"]
             metric, value = {**METRICS, **EXPORTED}[name], line[name]
             values = value if isinstance(value, list) else [value]
-            assert 0 < len(values) <= _MOST_VALUES
+            assert 0 < len(values) <= _MAX_VALUES
             assert all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
             assert directive["Dimensions"][0] == sorted(metric.labels)
             # Only what may be added up is also given without its labels.

@@ -15,7 +15,7 @@ from limits.storage import storage_from_string
 from reconciler.cli.wiring import broker_for_cli
 from reconciler.settings import load_settings
 from workers.application import app
-from workers.resources import broker_client
+from workers.broker import broker_client
 
 settings = load_settings()
 

@@ -152,7 +152,7 @@ class Fleet:
         broker: str | None = None,
         **options: Any,
     ) -> str:
-        """Put a message on the broker, past the gate, as anybody could; returns its id."""
+        """Put a message on the broker, without a dedup key, as anybody could; returns its id."""
         url = f"{broker or self.celery.broker}/0"
         with celery.Celery(broker=url, set_as_current=False) as sender:
             queue = RELEASE_QUEUE if name == RELEASE else SWEEP_QUEUE

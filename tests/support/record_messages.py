@@ -31,13 +31,13 @@ from datetime import UTC, datetime
 from redis import Redis
 from workers import app
 from workers.enqueue import Enqueuer
-from workers.gate import Gate
+from workers.dedup import DedupKeys
 from reconciler.observability.metrics import NULL_METRICS
 from reconciler.repair.context import ReleaseRequest
 from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import Segment
 from reconciler.sweeping.sweeper import SegmentTask
-sender = Enqueuer(app, Gate(Redis.from_url(app.conf.broker_url)), NULL_METRICS, 300)
+sender = Enqueuer(app, DedupKeys(Redis.from_url(app.conf.broker_url)), NULL_METRICS, 300)
 sender.sweep()
 sender.segment(SegmentTask(Segment(Scope.TABLE, 0, 1), {SWEEP_ID!r}, 1.5))
 sender.evaluate({ORCHESTRATION!r}, {SWEEP_ID!r}, 1.5)

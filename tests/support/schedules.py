@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from reconciler.sweeping.known import Finding
+from reconciler.sweeping.known_stuck import Finding
 from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import NEVER, Place, Segment, SegmentState
 from reconciler.sweeping.state import Sweep, SweepState

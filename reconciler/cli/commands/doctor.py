@@ -30,7 +30,7 @@ def doctor(*, inline: bool, as_json: bool) -> None:
     """Check all that a sweep needs: settings, credentials, permissions, tables, broker, clock.
 
     Nothing is written anywhere. Exits with 0 when nothing failed (warnings included), 1 when
-    something did, 2 when the settings make no sense.
+    something did, 2 when a setting is invalid.
     """
     code = 0
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -43,7 +43,7 @@ def inspect(name: str, *, form: str, as_json: bool) -> None:
     with progress("Searching", quiet=as_json) as bar:
         found = find(reconciler, name, lambda rows: update(bar, rows, None, f"{rows} rows"))
         update(bar, 0, None, f"reading {found.orchestration_id}")
-        view = look(reconciler, found, next_sweep(reconciler.settings, reconciler.clock()))
+        view = look(reconciler, found, next_sweep(reconciler.settings))
     if as_json:
         print_json(to_json(view))
     elif form == "mermaid":
@@ -58,7 +58,7 @@ def inspect(name: str, *, form: str, as_json: bool) -> None:
     click.get_current_context().exit(EXIT_WRONG if view.alarming else 0)
 
 
-def next_sweep(settings: Settings, now: datetime) -> datetime | None:
+def next_sweep(settings: Settings) -> datetime | None:
     """Return when the next sweep is to start, from when the last one did; None if unknown.
 
     Asked of the broker, and only where one is set: there is none in cron mode.
@@ -71,12 +71,8 @@ def next_sweep(settings: Settings, now: datetime) -> datetime | None:
     from workers.broker_records import BrokerRecords  # noqa: PLC0415
 
     try:
-        last = SweepState(BrokerRecords(broker_for_cli(settings))).overview().last()
+        seen = SweepState(BrokerRecords(broker_for_cli(settings))).overview()
     except RedisError:
         return None
-    if last is None or "by-hand" in last["sweep_id"]:
-        return None
-    at = datetime.fromtimestamp(last["started_at"], UTC) + timedelta(
-        seconds=settings.sweep_interval_seconds
-    )
-    return at if at >= now else None
+    at = seen.next_start(settings.sweep_interval_seconds)
+    return None if at is None else datetime.fromtimestamp(at, UTC)

@@ -7,9 +7,10 @@ import click
 from reconciler.cli.console import print_json, progress
 from reconciler.cli.main import EXIT_WRONG
 from reconciler.cli.wiring import reconciler_for_cli, settings_for_cli
+from reconciler.domain.outcomes import REPAIRED, Outcome
 from reconciler.observability.printable import printable
 
-_FINE = frozenset({"released", "adopted", "already_released", "reinvoked"})
+_FINE = REPAIRED | {Outcome.ALREADY_RELEASED}
 
 
 @click.command()

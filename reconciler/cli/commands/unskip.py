@@ -9,8 +9,8 @@ import click
 from reconciler.cli.console import print_json, progress
 from reconciler.cli.main import EXIT_WRONG
 from reconciler.cli.wiring import reconciler_for_cli, settings_for_cli
+from reconciler.domain.outcomes import Outcome
 from reconciler.observability.printable import printable
-from reconciler.repair import context as to
 
 
 @click.command()
@@ -30,8 +30,8 @@ def unskip(orchestration_id: str, sub_issue_id: str, *, report: bool, as_json: b
     if as_json:
         print_json([asdict(action) for action in done])
     for action in () if as_json else done:
-        said = "blocked" if action.outcome == to.DONE else f"{action.outcome}, {action.detail}"
+        said = "blocked" if action.outcome == Outcome.DONE else f"{action.outcome}, {action.detail}"
         would = "" if action.applied else "nothing was changed: "
         click.echo(printable(f"{action.sub_issue_id}: {would}{said}"))
-    wrong = any(action.outcome != to.DONE for action in done)
+    wrong = any(action.outcome != Outcome.DONE for action in done)
     click.get_current_context().exit(EXIT_WRONG if wrong else 0)

@@ -105,12 +105,12 @@ import json, time
 from redis import Redis
 from workers import app
 from workers.enqueue import BrokerUnavailableError, Enqueuer
-from workers.gate import Gate
+from workers.dedup import DedupKeys
 from reconciler.observability.metrics import NULL_METRICS
-gate = Gate(Redis.from_url({gate!r}))
+dedup = DedupKeys(Redis.from_url({dedup!r}))
 began, said = time.monotonic(), ""
 try:
-    Enqueuer(app, gate, NULL_METRICS, 300).evaluate("orch_1", "sweep:1", 1.5)
+    Enqueuer(app, dedup, NULL_METRICS, 300).evaluate("orch_1", "sweep:1", 1.5)
 except BrokerUnavailableError as error:
     said = error.kind
 print(json.dumps({{"error": said, "seconds": time.monotonic() - began}}))
@@ -118,13 +118,13 @@ print(json.dumps({{"error": said, "seconds": time.monotonic() - began}}))
 
 
 @pytest.mark.parametrize("stalled", [False, True], ids=["down", "stalled"])
-def test_a_publish_that_cannot_be_made_fails_soon_and_gives_the_gate_back(
+def test_a_publish_that_cannot_be_made_fails_soon_and_gives_its_key_back(
     fleet: Fleet, broker: str, tmp_path: Path, *, stalled: bool
 ) -> None:
     """Trap 10, with the real settings. Without them a stalled broker held a publish for ever."""
-    gates = redis.Redis.from_url(f"{broker}/5")
-    gates.flushdb()
-    script = PUBLISH.format(gate=f"{broker}/5")
+    keys = redis.Redis.from_url(f"{broker}/5")
+    keys.flushdb()
+    script = PUBLISH.format(dedup=f"{broker}/5")
     with broker_of_its_own(tmp_path / "away") as away:
         if stalled:
             away.freeze()
@@ -135,10 +135,10 @@ def test_a_publish_that_cannot_be_made_fails_soon_and_gives_the_gate_back(
             away.thaw()
     assert said["error"] == "broker_unavailable"
     assert said["seconds"] < PUBLISH_SECONDS
-    assert gates.keys("reconciler:gate:*") == []
-    # The same, with a broker that is there: the gate is taken, so it was not merely never tried.
+    assert keys.keys("reconciler:dedup:*") == []
+    # The same, with a broker that is there: the key is taken, so it was not merely never tried.
     assert json.loads(fleet.run(script))["error"] == ""
-    assert gates.keys("reconciler:gate:*") == [b"reconciler:gate:evaluate:orch_1"]
+    assert keys.keys("reconciler:dedup:*") == [b"reconciler:dedup:evaluate:orch_1"]
 
 
 def test_beats_go_on_and_an_emptied_broker_is_filled_by_the_next_sweep(

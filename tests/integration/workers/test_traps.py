@@ -12,8 +12,8 @@
 | 7 kill -9 of a child and of a worker: bounded redelivery | `test_delivery.py::test_the_work_of_a_killed_child_is_tried_again_within_seconds`, `test_delivery.py::test_the_work_of_a_killed_worker_is_delivered_again_after_the_visibility_timeout` |
 | 8 the same task twice at once | `test_delivery.py::test_the_same_release_twice_at_once_makes_one_task` |
 | 9 a poison task stops at its limit | `test_delivery.py::test_a_task_that_kills_its_worker_stops_at_its_limit_and_the_others_go_on` |
-| 10 a publish with Redis down or stalled: a bounded error, the gate freed | `test_broker_outage.py::test_a_publish_that_cannot_be_made_fails_soon_and_gives_the_gate_back` |
-| 11 the gate: expiry, a release by another, a retry, a lost worker | all of `test_gate.py` |
+| 10 a publish with Redis down or stalled: a bounded error, the dedup key given back | `test_broker_outage.py::test_a_publish_that_cannot_be_made_fails_soon_and_gives_its_key_back` |
+| 11 the dedup key: expiry, a release by another, a retry, a lost worker | all of `test_dedup.py` |
 | 12 the broker emptied: the next sweep rebuilds | `test_broker_outage.py::test_beats_go_on_and_an_emptied_broker_is_filled_by_the_next_sweep` |
 | 13 a beat killed, a beat through an outage | the same |
 | 14 every countdown below the visibility timeout | `test_options.py::test_every_wait_is_shorter_than_what_it_must_not_outlast` |

@@ -15,6 +15,7 @@ from reconciler.cli.screens.inspect import render
 from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import Evidence
 from reconciler.domain.model import Orchestration, Task, timestamp
+from reconciler.domain.outcomes import Outcome
 from reconciler.inspection.explain import to_json
 from reconciler.inspection.views import Repair, View
 from reconciler.repair.context import ActionOutcome
@@ -42,7 +43,7 @@ def due() -> Orchestration:
 
 
 def release(**changes: object) -> ActionOutcome:
-    planned = ActionOutcome("release", "b", "lost_release", "released", applied=False)
+    planned = ActionOutcome("release", "b", "lost_release", Outcome.RELEASED, applied=False)
     return replace(planned, **changes)  # type: ignore[arg-type]
 
 

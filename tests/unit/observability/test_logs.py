@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import structlog
 
-from reconciler.observability.logs import LONGEST_TEXT, configure_logging
+from reconciler.observability.logs import MAX_TEXT_CHARACTERS, configure_logging
 from reconciler.observability.printable import printable, printable_json
-from reconciler.observability.secrets import Blotter
+from reconciler.observability.secrets import Redactor
 from reconciler.settings import Settings, load_settings
 
 log = structlog.get_logger("reconciler")
@@ -131,27 +131,27 @@ def test_a_secret_of_this_process_is_blotted_out_of_every_line(
 
 
 def test_the_password_of_any_url_is_blotted_out_even_if_nobody_knew_it() -> None:
-    blotter = Blotter.of_environment({})
+    redactor = Redactor.of_environment({})
     assert (
-        blotter.blot("tried amqp://guest:secret@host:5672//, then redis://:other@h/0")
+        redactor.redact("tried amqp://guest:secret@host:5672//, then redis://:other@h/0")
         == "tried amqp://guest:**@host:5672//, then redis://:**@h/0"
     )
     kept = "http://127.0.0.1:8000/path?x=1 at 12:00 by eva@example.org"
-    assert blotter.blot(kept) == kept
+    assert redactor.redact(kept) == kept
 
 
 def test_names_that_only_point_to_a_secret_are_none() -> None:
-    blotter = Blotter.of_environment(
+    redactor = Redactor.of_environment(
         {"DB_SECRET_ARN": "arn:aws:secretsmanager:eu:1:secret:x", "API_TOKEN": "abcdefgh", "A": "b"}
     )
     said = "arn:aws:secretsmanager:eu:1:secret:x abcdefgh b"
-    assert blotter.blot(said) == "arn:aws:secretsmanager:eu:1:secret:x ** b"
+    assert redactor.redact(said) == "arn:aws:secretsmanager:eu:1:secret:x ** b"
 
 
 def test_long_text_is_cut(said: io.StringIO) -> None:
     log.info("orch.sweep.failed", detail="x" * 50_000)
     (line,) = lines(said)
-    assert len(line["detail"]) < LONGEST_TEXT + 40
+    assert len(line["detail"]) < MAX_TEXT_CHARACTERS + 40
     assert line["detail"].endswith("… (50000 characters)")
 
 

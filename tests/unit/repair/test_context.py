@@ -6,6 +6,7 @@ import pytest
 
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
+from reconciler.domain.outcomes import Outcome
 from reconciler.repair.context import ActionOutcome, Evaluation, Stuck, count_stuck
 from reconciler.repair.counts import Counts
 
@@ -24,8 +25,10 @@ def test_where_no_diagnosis_could_be_had_there_is_neither() -> None:
     assert (evaluation.code, evaluation.children) == (None, ())
 
 
-@pytest.mark.parametrize("outcome", ["done", "released", "adopted", "reinvoked"])
-def test_a_repair_is_what_we_changed_and_not_what_we_would(outcome: str) -> None:
+@pytest.mark.parametrize(
+    "outcome", [Outcome.DONE, Outcome.RELEASED, Outcome.ADOPTED, Outcome.REINVOKED]
+)
+def test_a_repair_is_what_we_changed_and_not_what_we_would(outcome: Outcome) -> None:
     repaired = [
         ActionOutcome("release", "a", "lost_release", outcome, applied).repaired
         for applied in (True, False)
@@ -33,8 +36,11 @@ def test_a_repair_is_what_we_changed_and_not_what_we_would(outcome: str) -> None
     assert repaired == [True, False]
 
 
-@pytest.mark.parametrize("outcome", ["lost_race", "queued", "refused", "failed", "over_budget"])
-def test_what_brings_no_child_on_is_no_repair(outcome: str) -> None:
+@pytest.mark.parametrize(
+    "outcome",
+    [Outcome.LOST_RACE, Outcome.QUEUED, Outcome.REFUSED, Outcome.FAILED, Outcome.OVER_BUDGET],
+)
+def test_what_brings_no_child_on_is_no_repair(outcome: Outcome) -> None:
     assert not ActionOutcome("release", "a", "lost_release", outcome, applied=True).repaired
 
 

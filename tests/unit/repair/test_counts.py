@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
-from reconciler.repair.counts import INTEGERS, REPAIRS, Counts
+import pytest
+
+from reconciler.domain.outcomes import Outcome
+from reconciler.repair.counts import INTEGERS, REPAIRS, Counts, counted_as
 from reconciler.stores.dynamodb import Consumed
 
 
@@ -64,3 +67,29 @@ def test_flat_counts_are_read_back_ignoring_later_names() -> None:
     flat = json.loads(json.dumps(counts.flatten()))
     assert flat == {"released": 2, "planned:skipped": 3, "read_units": 0.5, "requests": 4}
     assert Counts.from_flat({**flat, "of a later version": 1}) == counts
+
+
+@pytest.mark.parametrize(
+    ("verb", "outcome", "expected"),
+    [
+        ("advance", Outcome.DONE, "advanced"),
+        ("skip", Outcome.DONE, "skipped"),
+        ("adopt", Outcome.ADOPTED, "adopted"),
+        ("reset claim", Outcome.DONE, "claims_reset"),
+        ("reinvoke", Outcome.DONE, "reinvoked"),
+        ("nudge", Outcome.DONE, "nudged"),
+        ("skip", Outcome.LOST_RACE, None),
+        ("release", Outcome.RELEASED, "released"),
+        ("release", Outcome.ADOPTED, "adopted"),
+        ("release", Outcome.REFUSED, "refused"),
+        ("release", Outcome.REINVOKED, "reinvoked"),
+        ("release", Outcome.OVER_BUDGET, None),
+        ("release", Outcome.DONE, None),
+        ("release", Outcome.FAILED, "errors"),
+        ("advance", Outcome.FAILED, "errors"),
+    ],
+)
+def test_each_outcome_is_counted_in_one_place_or_nowhere(
+    verb: str, outcome: Outcome, expected: str | None
+) -> None:
+    assert counted_as(verb, outcome) == expected

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from reconciler.domain.model import LONG_AGO
+from reconciler.domain.outcomes import Outcome
 from reconciler.errors import (
     DefectError,
     ThrottledError,
@@ -17,7 +18,7 @@ from reconciler.errors import (
 )
 from reconciler.repair import drafter as drafting
 from reconciler.repair import releaser as release_module
-from reconciler.repair.context import MOST_PREDECESSORS_AT_ONCE, ReleaseResult, Unpaced
+from reconciler.repair.context import MOST_PREDECESSORS_AT_ONCE, Pacer, ReleaseResult
 from reconciler.repair.evaluator import Evaluator
 from reconciler.repair.reconciler import Reconciler, due_moment, withheld_by
 from reconciler.stores.control import Pause
@@ -113,9 +114,7 @@ def test_where_no_time_is_known_no_latency_is_told(world: World) -> None:
 # -- a release by itself
 
 
-class NoTurn(Unpaced):
-    def acquire(self) -> bool:
-        return False
+NO_TURN = Pacer(lambda: False)
 
 
 def failures(world: World, orchestration_id: str) -> int:
@@ -224,7 +223,7 @@ def test_what_was_left_is_stuck_for_its_sweep_and_a_person_sees_it_anyway(
     world: World, how: dict[str, Any], stuck: dict[str, int]
 ) -> None:
     found = world.seed({"a": []})
-    left = world.reconciler(pacer=NoTurn()).release(found, "a", **how)
+    left = world.reconciler(pacer=NO_TURN).release(found, "a", **how)
     assert (left.outcome, left.counts.stuck) == ("paced", stuck)
     world.reconciler().pause("a deployment", "me")
     paused = world.reconciler().release(found, "a", **how)
@@ -312,7 +311,7 @@ def test_an_invocation_that_is_made_up_for_is_told_as_that(
 ) -> None:
     found = world.seed({"a": []})
     error = ThrottledError("not now")
-    ended = ReleaseResult("reinvoked", "T-1", error=error)
+    ended = ReleaseResult(Outcome.REINVOKED, "T-1", error=error)
     monkeypatch.setattr(release_module.Releaser, "release", lambda *_: ended)
     counts = world.reconciler().release(found, "a", **SWEEP).counts
     assert (counts.reinvoked, counts.errors) == (1, 1)

@@ -13,7 +13,7 @@ from botocore.exceptions import ReadTimeoutError
 from reconciler.domain.model import LONG_AGO, Orchestration
 from reconciler.errors import PipelineUnavailableError, StoreUnavailableError
 from reconciler.repair import releaser as release_module
-from reconciler.repair.context import Context, ReleaseResult, Unpaced
+from reconciler.repair.context import Context, Pacer, ReleaseResult
 from reconciler.repair.releaser import Releaser, known, stranded_seconds
 from reconciler.stores.budget import HeldSlots
 from reconciler.stores.dynamodb import Cancelled, Reason
@@ -24,9 +24,7 @@ from tests.support.world import USER, World
 MakeWorld = Callable[..., World]
 
 
-class NoTurn(Unpaced):
-    def acquire(self) -> bool:
-        return False
+NO_TURN = Pacer(lambda: False)
 
 
 def releaser(world: World, *, pipeline: LambdaClient | None = None, **parts: Any) -> Releaser:
@@ -117,9 +115,9 @@ def test_a_predecessor_that_has_not_succeeded_is_named(world: World) -> None:
 
 def test_what_is_refused_a_turn_is_left_for_later_and_a_report_needs_none(world: World) -> None:
     found = world.seed({"b": []})
-    assert release(world, found, pacer=NoTurn()).outcome == "paced"
+    assert release(world, found, pacer=NO_TURN).outcome == "paced"
     assert world.statuses(found) == {"b": "blocked"}
-    planned = release(world, found, pacer=NoTurn(), apply=False)
+    planned = release(world, found, pacer=NO_TURN, apply=False)
     assert (planned.outcome, planned.applied) == ("released", False)
 
 

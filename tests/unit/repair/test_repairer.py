@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from reconciler.domain.model import Child, ChildStatus, Orchestration, Task, timestamp
+from reconciler.domain.outcomes import Outcome
 from reconciler.domain.planning import Adopt, Advance, Nudge, Reinvoke, ResetClaim, Skip
 from reconciler.repair.context import Context
 from reconciler.repair.repairer import Repaired, Repairer
@@ -42,14 +43,14 @@ def both(world: World) -> tuple[Context, Context]:
 @pytest.mark.parametrize(
     ("outcome", "lost"),
     [
-        ("done", False),
-        ("adopted", False),
-        ("idempotency_conflict", False),
-        ("lost_race", True),
-        ("no_longer_due", True),
+        (Outcome.DONE, False),
+        (Outcome.ADOPTED, False),
+        (Outcome.IDEMPOTENCY_CONFLICT, False),
+        (Outcome.LOST_RACE, True),
+        (Outcome.NO_LONGER_DUE, True),
     ],
 )
-def test_what_was_read_is_stale_where_somebody_was_faster(outcome: str, lost: bool) -> None:  # noqa: FBT001
+def test_what_was_read_is_stale_where_somebody_was_faster(outcome: Outcome, lost: bool) -> None:  # noqa: FBT001
     assert Repaired(outcome, None).lost is lost
 
 

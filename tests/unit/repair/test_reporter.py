@@ -11,8 +11,8 @@ import structlog
 
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
+from reconciler.domain.outcomes import RELEASE_OUTCOMES, Outcome
 from reconciler.errors import ThrottledError
-from reconciler.observability.metrics import RELEASE_OUTCOMES
 from reconciler.repair.context import ActionOutcome, Context, Evaluation, Stuck
 from reconciler.repair.counts import Counts
 from reconciler.repair.reporter import Reporter
@@ -23,7 +23,7 @@ CONTEXT = Context(NOW, "sweep-1")
 Lines = list[MutableMapping[str, Any]]
 
 
-def action(verb: str, outcome: str, *, applied: bool = True, **more: Any) -> ActionOutcome:
+def action(verb: str, outcome: Outcome, *, applied: bool = True, **more: Any) -> ActionOutcome:
     return ActionOutcome(verb, "a", "lost_release", outcome, applied, **more)
 
 
@@ -51,23 +51,27 @@ def releases(metrics: RecordingMetrics) -> dict[str, float]:
     ("done", "told", "counted"),
     [
         (
-            action("release", "released"),
+            action("release", Outcome.RELEASED),
             ["orch.child.released", "orch.sweep.recovered"],
             {"released": 1},
         ),
-        (action("release", "adopted"), ["orch.sweep.recovered"], {"adopted": 1}),
-        (action("release", "reinvoked"), ["orch.sweep.recovered"], {"reinvoked": 1}),
-        (action("advance", "done"), ["orch.sweep.recovered"], {}),
-        (action("release", "released", applied=False), [], {"released": 1}),
-        (action("advance", "done", applied=False), [], {}),
-        (action("advance", "lost_race"), [], {}),
-        (action("release", "over_budget"), [], {"over_budget": 1}),
-        (action("release", "queued"), [], {}),
-        (action("release", "failed"), ["orch.child.release_failed"], {"failed": 1}),
-        (action("skip", "failed"), ["orch.child.release_failed"], {}),
-        (action("release", "failed", applied=False), ["orch.child.release_failed"], {"failed": 1}),
-        (action("release", "refused"), ["orch.child.release_failed"], {"refused": 1}),
-        (action("release", "refused", applied=False), [], {"refused": 1}),
+        (action("release", Outcome.ADOPTED), ["orch.sweep.recovered"], {"adopted": 1}),
+        (action("release", Outcome.REINVOKED), ["orch.sweep.recovered"], {"reinvoked": 1}),
+        (action("advance", Outcome.DONE), ["orch.sweep.recovered"], {}),
+        (action("release", Outcome.RELEASED, applied=False), [], {"released": 1}),
+        (action("advance", Outcome.DONE, applied=False), [], {}),
+        (action("advance", Outcome.LOST_RACE), [], {}),
+        (action("release", Outcome.OVER_BUDGET), [], {"over_budget": 1}),
+        (action("release", Outcome.QUEUED), [], {}),
+        (action("release", Outcome.FAILED), ["orch.child.release_failed"], {"failed": 1}),
+        (action("skip", Outcome.FAILED), ["orch.child.release_failed"], {}),
+        (
+            action("release", Outcome.FAILED, applied=False),
+            ["orch.child.release_failed"],
+            {"failed": 1},
+        ),
+        (action("release", Outcome.REFUSED), ["orch.child.release_failed"], {"refused": 1}),
+        (action("release", Outcome.REFUSED, applied=False), [], {"refused": 1}),
     ],
 )
 def test_each_outcome_has_its_lines_and_its_count(
@@ -80,7 +84,9 @@ def test_each_outcome_has_its_lines_and_its_count(
 
 
 def test_a_line_has_what_was_done_for_whom_and_since_when_it_had_been_due() -> None:
-    done = action("release", "released", task_id="T-1", stranded_seconds=90.0, warnings=("w",))
+    done = action(
+        "release", Outcome.RELEASED, task_id="T-1", stranded_seconds=90.0, warnings=("w",)
+    )
     lines, metrics = said(done)
     fields = {
         "orchestration_id": "orch_1",
@@ -101,13 +107,13 @@ def test_a_line_has_what_was_done_for_whom_and_since_when_it_had_been_due() -> N
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    lines, metrics = said(action("release", "released"))
+    lines, metrics = said(action("release", Outcome.RELEASED))
     assert [{"detail", "warnings"} & line.keys() for line in lines] == [set(), set()]
     assert metrics.observations == {}
 
 
 def test_a_failure_says_why_and_is_counted_by_its_kind() -> None:
-    done = action("advance", "failed", detail="not now", error_kind="throttled")
+    done = action("advance", Outcome.FAILED, detail="not now", error_kind="throttled")
     (line,), metrics = said(done)
     assert (line["detail"], line["error_kind"]) == ("not now", "throttled")
     assert line["log_level"] == "warning"
@@ -125,18 +131,18 @@ def diagnosis(*children: str) -> Diagnosis:
 @pytest.mark.parametrize(
     ("outcome", "found", "now", "complete"),
     [
-        ("done", diagnosis("a"), diagnosis(), True),
-        ("done", diagnosis("a", "b"), diagnosis("b"), False),
-        ("lost_race", diagnosis("a"), diagnosis(), False),
-        ("done", None, diagnosis(), False),
-        ("done", diagnosis("a"), None, False),
+        (Outcome.DONE, diagnosis("a"), diagnosis(), True),
+        (Outcome.DONE, diagnosis("a", "b"), diagnosis("b"), False),
+        (Outcome.LOST_RACE, diagnosis("a"), diagnosis(), False),
+        (Outcome.DONE, None, diagnosis(), False),
+        (Outcome.DONE, diagnosis("a"), None, False),
     ],
     ids=["the last one", "another is left", "by somebody else", "not found", "not diagnosed"],
 )
 def test_an_orchestration_is_complete_when_a_repair_has_brought_on_its_last_child(
-    outcome: str, found: Diagnosis | None, now: Diagnosis | None, *, complete: bool
+    outcome: Outcome, found: Diagnosis | None, now: Diagnosis | None, *, complete: bool
 ) -> None:
-    done = (action("advance", "lost_race"), action("advance", outcome))
+    done = (action("advance", Outcome.LOST_RACE), action("advance", outcome))
     evaluation = Evaluation("orch_1", found, now, done, Counts())
     with structlog.testing.capture_logs() as lines:
         Reporter(RecordingMetrics()).evaluated(evaluation, CONTEXT)
@@ -154,7 +160,7 @@ def test_an_orchestration_is_complete_when_a_repair_has_brought_on_its_last_chil
 
 def test_each_of_its_repairs_is_told() -> None:
     metrics = RecordingMetrics()
-    done = (action("advance", "done"), action("release", "released"))
+    done = (action("advance", Outcome.DONE), action("release", Outcome.RELEASED))
     evaluation = Evaluation("orch_1", diagnosis("a"), diagnosis("a"), done, Counts())
     with structlog.testing.capture_logs() as lines:
         Reporter(metrics).evaluated(evaluation, CONTEXT)
@@ -176,6 +182,6 @@ def test_one_that_could_not_be_evaluated_is_told_and_counted() -> None:
     with structlog.testing.capture_logs() as lines:
         Reporter(metrics).failed("orch_1", ThrottledError("not now"), CONTEXT)
     (line,) = lines
-    assert (line["event"], line["log_level"]) == ("orch.sweep.failed", "warning")
+    assert (line["event"], line["log_level"]) == ("orch.evaluation.failed", "warning")
     assert (line["error_kind"], line["detail"]) == ("throttled", "not now")
     assert metrics.count("reconciler_errors_total", kind="throttled") == 1

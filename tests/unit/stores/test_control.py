@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
-from reconciler.stores.control import PAUSE_ROW, ControlStore, Pause, paused_since
+from reconciler.stores.control import PAUSE_ROW, ControlStore, Pause
 from reconciler.stores.dynamodb import DynamoDB
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.support.strategies import NOW
@@ -59,16 +58,6 @@ def test_of_two_pauses_the_first_holds() -> None:
     database = MemoryDynamoDB()
     first = switch(database).pause("first", "a", NOW)
     assert switch(database).pause("second", "b", NOW + timedelta(hours=1)) == first
-
-
-def test_a_pause_is_seen_among_the_rows_of_a_scan() -> None:
-    def row(name: str, **attributes: Any) -> dict[str, Any]:
-        return {"sub_issue_id": {"S": name}, **attributes}
-
-    other = row("reconciler#last-sweep", paused_at={"S": "then"})
-    assert paused_since([other]) is None
-    assert paused_since([other, row(PAUSE_ROW, paused_at={"S": "now"})]) == "now"
-    assert paused_since([row(PAUSE_ROW)]) == "", "paused, though nobody knows since when"
 
 
 def test_a_pause_that_somebody_wrote_by_hand_holds() -> None:

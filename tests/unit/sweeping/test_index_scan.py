@@ -130,7 +130,7 @@ def step(
         world.clock,
         pacer or PagePacer(),
     )
-    scan = IndexScan(parts, index="Active", control=reconciler.control)
+    scan = IndexScan(parts, "Active")
     return scan.run(cursor, out_of_time, lambda name, _rows: nominate(name))
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from reconciler.repair.context import Stuck
-from reconciler.sweeping.known import Finding, Known
+from reconciler.sweeping.known_stuck import Finding, Known
 from reconciler.sweeping.listing import Query, list_entries, select
 
 NOW = 10_000.0

@@ -91,9 +91,9 @@ def test_a_person_should_look_where_something_is_stuck_failed_or_was_left_out(
 
 @pytest.mark.parametrize(
     ("repair_mode", "complete", "told"),
-    [("repair", True, True), ("report", True, True), (None, True, False), ("repair", False, False)],
+    [("repair", True, True), ("report", True, True), (None, True, False), ("repair", False, True)],
 )
-def test_the_mode_is_told_by_complete_scheduled_sweeps(
+def test_the_mode_is_told_by_scheduled_sweeps(
     repair_mode: str | None, *, complete: bool, told: bool
 ) -> None:
     metrics = record(replace(FULL, complete=complete), repair_mode)

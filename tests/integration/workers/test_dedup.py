@@ -1,4 +1,4 @@
-"""The gate on a real broker: who takes a key, who gives it back, and what expires. Trap 11."""
+"""Dedup keys on a real broker: who takes one, who gives it back, and what expires. Trap 11."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.support.hosts import SOON, Fleet
 from tests.support.metrics import RecordingMetrics
 from tests.support.processes import until
 from tests.support.world import World
+from workers.dedup import PREFIX, DedupKeys
 from workers.enqueue import Enqueuer
-from workers.gate import PREFIX, Gate
 from workers.names import EVALUATE, SWEEP_QUEUE
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
@@ -33,7 +33,7 @@ def enqueuer(own_broker: Broker, metrics: RecordingMetrics) -> Iterator[Enqueuer
     """What puts messages on the queue, from a process that is not a worker."""
     with celery.Celery(broker=f"{own_broker.url}/0", set_as_current=False) as app:
         app.conf.task_default_queue = SWEEP_QUEUE
-        yield Enqueuer(app, Gate(own_broker.client), metrics, LONG)
+        yield Enqueuer(app, DedupKeys(own_broker.client), metrics, LONG)
 
 
 def stranded(world: World) -> str:
@@ -41,17 +41,17 @@ def stranded(world: World) -> str:
 
 
 def test_a_key_expires_and_only_its_owner_gives_it_back(own_broker: Broker) -> None:
-    gate, client = Gate(own_broker.client), own_broker.client
-    first = gate.enter("work", 1)
+    dedup, client = DedupKeys(own_broker.client), own_broker.client
+    first = dedup.take("work", 1)
     assert first is not None
-    assert gate.enter("work", LONG) is None
+    assert dedup.take("work", LONG) is None
     until("its expiry", lambda: not client.exists(f"{PREFIX}work"))
-    second = gate.enter("work", LONG)
+    second = dedup.take("work", LONG)
     assert second is not None
-    assert not gate.leave("work", first), "it is somebody else's by now"
-    assert gate.enter("work", LONG) is None
-    assert gate.leave("work", second)
-    assert gate.enter("work", LONG) is not None
+    assert not dedup.give_back("work", first), "it is somebody else's by now"
+    assert dedup.take("work", LONG) is None
+    assert dedup.give_back("work", second)
+    assert dedup.take("work", LONG) is not None
 
 
 def test_the_same_work_is_queued_once_and_again_when_it_has_ended(
@@ -113,7 +113,7 @@ def test_a_key_whose_message_was_lost_holds_nobody_up_for_longer_than_an_interva
     with celery.Celery(broker=f"{own_broker.url}/0", set_as_current=False) as app:
         app.conf.task_default_queue = SWEEP_QUEUE
         interval = world.settings.sweep_interval_seconds
-        Enqueuer(app, Gate(own_broker.client), RecordingMetrics(), interval).evaluate(
+        Enqueuer(app, DedupKeys(own_broker.client), RecordingMetrics(), interval).evaluate(
             found, "sweep:lost", 1.5
         )
     left = own_broker.client.ttl(f"{PREFIX}evaluate:{found}")

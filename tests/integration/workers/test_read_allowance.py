@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from reconciler.embedded.process import free_port
-from workers.resources import ALLOWANCE_KEY, BrokerAllowance
+from workers.read_allowance import KEY, BrokerAllowance
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
@@ -38,7 +38,7 @@ def test_what_is_given_back_others_may_read(client: redis.Redis) -> None:
 
 def test_what_was_taken_is_forgotten_when_nobody_reads(client: redis.Redis) -> None:
     BrokerAllowance(client, units_per_second=1.0).take(1000.0)
-    assert 0 < client.ttl(ALLOWANCE_KEY) <= 3600
+    assert 0 < client.ttl(KEY) <= 3600
 
 
 def test_without_a_broker_each_keeps_to_a_share_of_its_own() -> None:

@@ -1,7 +1,7 @@
 """What is known of one orchestration between sweeps, and what changes it.
 
 A scan *nominates* an orchestration: it then awaits evaluation. An evaluation clears that and leaves
-what is still stuck. Every sweep looks again at whatever is left, until an evaluation finds nothing.
+what is still stuck. Every sweep evaluates again what is left, until an evaluation finds nothing.
 So a lost message costs an interval at most, and no list has to be carried from sweep to sweep.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.model import moment
 from reconciler.repair.context import Evaluation, Stuck
+from reconciler.sweeping.records import from_fields
 from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import NEVER
 
@@ -37,21 +38,21 @@ _UNCHANGED_BY_TIME = frozenset(
         OrchestrationCode.ROWS_MISSING,
     }
 )
-"""What stays as it is until somebody changes a row: neither time nor a task's end changes it."""
+"""Codes that stay until somebody changes a row: neither time nor the end of a task changes them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What an evaluation left. ``read_at``: when it began to read.
 
-    ``rows``: a fingerprint of the rows that it read. ``needs_person``: nothing but a change of
-    those rows can bring it on. ``repo``, ``user_id`` and ``display_ids`` (child → display id) are
-    for whoever lists what is left.
+    ``fingerprint``: of the rows that it read. ``needs_person``: nothing changes until somebody
+    changes those rows. ``repo``, ``user_id`` and ``display_ids`` (child → display id) are shown
+    where it is listed.
     """
 
     read_at: float
     stuck: tuple[Stuck, ...] = ()
-    rows: str | None = None
+    fingerprint: str | None = None
     needs_person: bool = False
     repo: str | None = None
     user_id: str | None = None
@@ -89,23 +90,24 @@ class Known:
     """What is known of an orchestration.
 
     ``waiting``: scope → the mark, before the nomination, of the segment that nominated it.
-    ``seen``: scope → the fingerprint of the rows as that scan saw them.
+    ``scanned``: scope → the fingerprint of the rows as that scan saw them.
     ``stuck``: what the last evaluation left, each with when it came to be stuck (None: unknown).
     ``handed_on``: child → when its release was handed on, and since when it is due.
-    ``looks``, ``look_at``: how often it was evaluated with its rows unchanged and nothing left but
-    work for a person, and when it is next.
+    ``fingerprint``: of the rows that the last evaluation read.
+    ``unchanged``: how many evaluations found these rows, and nothing but work for a person.
+    ``evaluate_at``: not to be evaluated again before, unless its rows change.
     ``repo``, ``user_id``, ``display_ids``: of the last evaluation that read its rows.
     """
 
     waiting: Mapping[str, float] = field(default_factory=dict)
     nominated_at: float = NEVER
-    seen: Mapping[str, str | None] = field(default_factory=dict)
+    scanned: Mapping[str, str | None] = field(default_factory=dict)
     read_at: float = NEVER
     stuck: tuple[Mapping[str, Any], ...] = ()
     handed_on: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    rows: str | None = None
-    looks: int = 0
-    look_at: float = NEVER
+    fingerprint: str | None = None
+    unchanged: int = 0
+    evaluate_at: float = NEVER
     repo: str | None = None
     user_id: str | None = None
     display_ids: Mapping[str, str] = field(default_factory=dict)
@@ -115,13 +117,14 @@ class Known:
         """Read a record; a time that lies ahead of ``now`` counts as absent."""
         if record is None:
             return cls()
-        found = cls(**{**record, "stuck": tuple(record["stuck"])})
+        found = from_fields(cls, record)
         return replace(
             found,
+            stuck=tuple(found.stuck),
             waiting={scope: _past(mark, now) for scope, mark in found.waiting.items()},
             nominated_at=min(found.nominated_at, now),
             read_at=_past(found.read_at, now),
-            look_at=found.look_at if found.look_at <= now + MAX_PAUSE_SECONDS else NEVER,
+            evaluate_at=_past(found.evaluate_at, now + MAX_PAUSE_SECONDS),
         )
 
     def to_record(self) -> dict[str, Any]:
@@ -131,7 +134,7 @@ class Known:
     # -- what it asks for
 
     @property
-    def is_left(self) -> bool:
+    def needs_evaluation(self) -> bool:
         """Whether anything is left of it for a sweep to look at."""
         return bool(self.waiting or self.stuck or self.handed_on)
 
@@ -139,7 +142,7 @@ class Known:
         """Whether a sweep that began at ``since`` should evaluate it."""
         if self.waiting:
             return True
-        return self.is_left and self.read_at < since and self.look_at <= now
+        return self.needs_evaluation and self.read_at < since and self.evaluate_at <= now
 
     def was_evaluated(self, since: float) -> bool:
         """Whether it was evaluated since ``since``, and there has been no nomination after that."""
@@ -147,7 +150,7 @@ class Known:
 
     def is_forgettable(self, now: float) -> bool:
         """Whether nothing is lost with it."""
-        return not self.is_left and now - self.read_at > KEEP_CLEAN_SECONDS
+        return not self.needs_evaluation and now - self.read_at > KEEP_CLEAN_SECONDS
 
     def was_released_after(self, moment_: float) -> bool:
         """Whether a release of it, handed on since, has not reported its result."""
@@ -192,14 +195,14 @@ class Known:
         """
         if self.read_at >= began:
             return self
-        if self.look_at > now and rows is not None and self.seen.get(scope) == rows:
+        if self.evaluate_at > now and rows is not None and self.scanned.get(scope) == rows:
             return self
         earliest = min(self.waiting.get(scope, mark), mark)
         return replace(
             self,
             waiting={**self.waiting, scope.value: earliest},
             nominated_at=now,
-            seen={**self.seen, scope.value: rows},
+            scanned={**self.scanned, scope.value: rows},
         )
 
     def evaluated(self, finding: Finding, interval_seconds: float, now: float) -> Known:
@@ -211,10 +214,10 @@ class Known:
         if finding.read_at < self.read_at:
             return self
         survives = self.nominated_at > finding.read_at
-        looks = 0
+        unchanged = 0
         if finding.needs_person:
-            looks = self.looks + 1 if finding.rows == self.rows else 1
-        pause = min(interval_seconds * 2.0 ** min(looks, _MAX_DOUBLINGS), MAX_PAUSE_SECONDS)
+            unchanged = self.unchanged + 1 if finding.fingerprint == self.fingerprint else 1
+        pause = min(interval_seconds * 2.0 ** min(unchanged, _MAX_DOUBLINGS), MAX_PAUSE_SECONDS)
         return replace(
             self,
             waiting=self.waiting if survives else {},
@@ -226,13 +229,13 @@ class Known:
                 for child, entry in self.handed_on.items()
                 if entry["at"] >= finding.read_at
             },
-            rows=finding.rows,
-            looks=looks,
+            fingerprint=finding.fingerprint,
+            unchanged=unchanged,
             # The first pause is of one sweep only: it may be one that was asked for by hand.
-            look_at=now + pause if looks > 1 else NEVER,
+            evaluate_at=now + pause if unchanged > 1 else NEVER,
             repo=finding.repo or self.repo,
             user_id=finding.user_id or self.user_id,
-            display_ids=finding.display_ids if finding.rows is not None else self.display_ids,
+            display_ids=finding.display_ids if finding.fingerprint else self.display_ids,
         )
 
     def with_release(self, child: str, since: float | None, now: float) -> Known:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from reconciler.domain.model import Child, ChildStatus, Meta, Orchestration
+from reconciler.domain.outcomes import Outcome
 from reconciler.repair.context import ActionOutcome, Evaluation, Stuck
 from reconciler.repair.counts import Counts
-from reconciler.sweeping.known import KEEP_CLEAN_SECONDS, MAX_PAUSE_SECONDS, Finding, Known
+from reconciler.sweeping.known_stuck import KEEP_CLEAN_SECONDS, MAX_PAUSE_SECONDS, Finding, Known
 from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import NEVER
 
@@ -63,12 +64,12 @@ def test_a_release_that_was_handed_on_stays_known_until_its_result() -> None:
     assert (stuck.sub_issue_id, stuck.code, stuck.age_seconds) == ("a", "lost_release", 100.0)
     assert known.is_due(since=120.0, now=121.0)
     assert known.was_released_after(115.0)
-    assert not known.released("a", (), now=130.0).is_left
+    assert not known.released("a", (), now=130.0).needs_evaluation
 
 
 def test_a_release_whose_message_was_lost_is_replaced_by_the_next_evaluation() -> None:
     known = Known().with_release("a", since=60.0, now=115.0)
-    assert not evaluated(known, Finding(180.0), now=181.0).is_left
+    assert not evaluated(known, Finding(180.0), now=181.0).needs_evaluation
 
 
 def test_a_failed_release_is_stuck_with_its_age() -> None:
@@ -81,10 +82,10 @@ def test_a_failed_release_is_stuck_with_its_age() -> None:
 def test_what_needs_a_person_is_looked_at_ever_more_rarely() -> None:
     known, now, pauses = Known(), 1000.0, []
     for _ in range(9):
-        now = max(now + 1, known.look_at)
-        assert known.is_due(since=now, now=now) or not known.is_left
+        now = max(now + 1, known.evaluate_at)
+        assert known.is_due(since=now, now=now) or not known.needs_evaluation
         known = evaluated(known, Finding(now, (CYCLE,), "same rows", needs_person=True), now)
-        pauses.append(max(0.0, known.look_at - now))
+        pauses.append(max(0.0, known.evaluate_at - now))
     assert pauses[:4] == [0.0, 240.0, 480.0, 960.0]
     assert pauses[-1] == MAX_PAUSE_SECONDS
 
@@ -93,7 +94,7 @@ def test_changed_rows_end_a_pause_at_once() -> None:
     known = nominated()
     for at in (120.0, 130.0):
         known = evaluated(known, Finding(at, (CYCLE,), "rows", needs_person=True), at)
-    assert known.look_at > 140.0
+    assert known.evaluate_at > 140.0
     assert not known.nominated(Scope.TABLE, 130.0, 140.0, "rows", 141.0).waiting
     assert known.nominated(Scope.TABLE, 130.0, 140.0, "others", 141.0).waiting
     assert known.nominated(Scope.ACTIVE, 130.0, 140.0, "rows", 141.0).waiting
@@ -105,17 +106,17 @@ def test_what_may_change_with_time_has_no_pause() -> None:
     known = Known()
     for at in (120.0, 130.0, 140.0):
         known = evaluated(known, Finding(at, (CYCLE,), "rows"), at)
-    assert known.look_at == NEVER
+    assert known.evaluate_at == NEVER
 
 
-@pytest.mark.parametrize("name", ["read_at", "nominated_at", "look_at"])
+@pytest.mark.parametrize("name", ["read_at", "nominated_at", "evaluate_at"])
 def test_times_ahead_of_the_clock_count_as_absent(name: str) -> None:
     """The broker failed over, and its clock jumped back by an hour or two."""
     record = {**nominated().to_record(), name: 9999.0}
     found = Known.from_record(record, 200.0)
     assert getattr(found, name) in {NEVER, 200.0}
     cleared = evaluated(found, Finding(200.0), 201.0)
-    assert not cleared.is_left
+    assert not cleared.needs_evaluation
 
 
 def test_a_mark_ahead_of_the_clock_is_unknown() -> None:
@@ -130,7 +131,7 @@ def test_a_finding_names_what_is_left() -> None:
         for key in "abc"
     }
     meta = Meta("o", 3, "ada", "acme/web", None, None, settled=False)
-    queued = ActionOutcome("release", "b", "lost_release", "queued", applied=True)
+    queued = ActionOutcome("release", "b", "lost_release", Outcome.QUEUED, applied=True)
     evaluation = Evaluation(
         "o", None, None, (queued,), Counts(), (CYCLE,), orchestration=Orchestration("o", meta, rows)
     )

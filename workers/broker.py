@@ -1,0 +1,48 @@
+"""Clients of the broker, and the metrics that are counted there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+
+from reconciler.observability.emf import CombinedMetrics, EmfMetrics
+from reconciler.observability.metrics import FlushingMetrics
+from reconciler.observability.redis_metrics import RedisMetrics
+from reconciler.settings import Settings, load_settings
+
+SOCKET_SECONDS = 5.0
+
+
+def broker_client(settings: Settings) -> redis.Redis:
+    """Return a client of the broker with bounded waits."""
+    return redis.Redis.from_url(
+        settings.celery_broker_url,
+        socket_timeout=SOCKET_SECONDS,
+        socket_connect_timeout=SOCKET_SECONDS,
+        health_check_interval=10,
+    )
+
+
+def metrics_for(settings: Settings, client: redis.Redis) -> FlushingMetrics:
+    """Return where a process counts: in the broker and, by setting, in its output too."""
+    metrics = RedisMetrics(client)
+    if not settings.metrics_emf:
+        return metrics
+    return CombinedMetrics(metrics, EmfMetrics(namespace=settings.metrics_namespace))
+
+
+@contextmanager
+def broker_metrics() -> Iterator[RedisMetrics]:
+    """Yield metrics for a process that does no work of its own: a worker's main one, or a beat.
+
+    The client is closed at the end, since a process that is forked off later must not inherit it.
+    """
+    client = broker_client(load_settings())
+    metrics = RedisMetrics(client)
+    try:
+        yield metrics
+    finally:
+        metrics.flush()
+        client.close()

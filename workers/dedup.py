@@ -1,0 +1,72 @@
+"""The dedup key before every enqueue: the same work is not put on the queue twice.
+
+Celery does not dedupe by task id. The key names the work itself, and its value is a token that
+travels with the message. Whoever ends the work deletes its own key and no other's.
+
+    enqueue ── SET key token NX EX ttl ── publish ── run ── end: delete, if the token is ours
+                  │ taken: dropped, counted    └── failed: delete, if the token is ours
+
+The expiry covers a lost worker, a lost message and a revoked task. So the key only saves work; it
+is no mutex. Two runs at once are normal, and the condition on the write keeps two tasks from
+existing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import redis
+
+PREFIX = "reconciler:dedup:"
+HEADER = "reconciler_dedup"
+
+_DELETE_IF_OURS = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  return redis.call('DEL', KEYS[1])
+end
+return 0
+"""
+
+
+class DedupKeys:
+    """One key for each piece of work that is queued or under way."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        self._delete_if_ours = client.register_script(_DELETE_IF_OURS)
+
+    def take(self, key: str, ttl_seconds: int) -> str | None:
+        """Take a key; returns the token to give it back with, None where it is taken.
+
+        Raises:
+            redis.exceptions.RedisError: the broker cannot be reached.
+        """
+        token = secrets.token_hex(8)
+        taken = self.client.set(PREFIX + key, token, nx=True, ex=ttl_seconds)
+        return token if taken else None
+
+    def give_back(self, key: str, token: str) -> bool:
+        """Delete the key, if it is still ours; False where it was not.
+
+        Raises:
+            redis.exceptions.RedisError: the broker cannot be reached.
+        """
+        return bool(self._delete_if_ours(keys=[PREFIX + key], args=[token]))
+
+
+def header_of(key: str, token: str) -> dict[str, Any]:
+    """Return the message header that carries a key."""
+    return {HEADER: {"key": key, "token": token}}
+
+
+def from_headers(headers: Any) -> tuple[str, str] | None:  # noqa: ANN401 - from a message
+    """Return (key, token) of a message's headers; None where there is no valid one."""
+    if not isinstance(headers, dict):
+        return None
+    found = headers.get(HEADER)
+    if not isinstance(found, dict):
+        return None
+    key, token = found.get("key"), found.get("token")
+    return (key, token) if isinstance(key, str) and isinstance(token, str) else None

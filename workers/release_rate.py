@@ -1,0 +1,56 @@
+"""The release rate (``RELEASE_RATE_PER_MINUTE``), shared by all workers through the broker."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import redis
+from limits import RateLimitItemPerSecond
+from limits.storage import storage_from_string
+from limits.strategies import FixedWindowRateLimiter
+
+from reconciler.settings import Settings
+from workers.broker import SOCKET_SECONDS
+
+_MAX_WAIT_SECONDS = 3.0
+_POLL_SECONDS = 0.25
+
+
+class ReleaseRate:
+    """Lets releases through at a rate over all workers.
+
+    It counts in windows of a second, or of as many seconds as one release may take. So a backlog
+    goes at an even pace and not in one burst.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        per_minute = settings.release_rate_per_minute
+        self._limiter = FixedWindowRateLimiter(
+            storage_from_string(
+                settings.celery_broker_url,
+                socket_timeout=SOCKET_SECONDS,
+                socket_connect_timeout=SOCKET_SECONDS,
+            )
+        )
+        self._item = (
+            RateLimitItemPerSecond(per_minute // 60)
+            if per_minute >= 60  # noqa: PLR2004 - seconds of a minute
+            else RateLimitItemPerSecond(1, math.ceil(60 / per_minute))
+        )
+
+    def acquire(self) -> bool:
+        """Wait for a turn; False when there is none within a few seconds.
+
+        A broker that is away lets releases through. They are safe, and it delivers no more work.
+        """
+        deadline = time.monotonic() + _MAX_WAIT_SECONDS
+        while True:
+            try:
+                if self._limiter.hit(self._item, "reconciler", "releases"):
+                    return True
+            except redis.RedisError:
+                return True
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL_SECONDS)

@@ -10,7 +10,7 @@ DESCRIBE = "reconciler.describe_orchestration"
 
 SWEEP_QUEUE = "sweep"
 RELEASE_QUEUE = "release"
-BY_HAND_QUEUE = "by-hand"
+BY_HAND_QUEUE = "reconciler:by-hand"
 """What a person waits for: it must not stand behind what a sweep has queued."""
 
 ASKS_PER_INTERVAL = 3

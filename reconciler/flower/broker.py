@@ -1,56 +1,39 @@
-"""What Flower's process asks of the broker. Everything here blocks, for seconds at most."""
+"""What the broker holds of orchestrations and sweeps, for the tab."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from reconciler.cli.facts import DAY_SECONDS, Facts
 from reconciler.repair.context import count_stuck
 from reconciler.repair.counts import Counts
-from reconciler.settings import Settings, load_settings
+from reconciler.settings import load_settings
 from reconciler.sweeping.listing import Entry, list_entries
 from reconciler.sweeping.scan_step import Scope
-from reconciler.sweeping.state import Sweep, SweepState
-from workers.application import app
+from reconciler.sweeping.state import Overview, SweepState
 from workers.broker import broker_client
 from workers.broker_records import BrokerRecords
-from workers.enqueue import submit
-from workers.names import DESCRIBE
 from workers.recoveries import Recoveries
-from workers.replies import new_token, take
-
-MAX_SWEEPS = 5
-MAX_REPAIRS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What the broker holds, as of ``facts.now``.
-
-    ``sweeps``: the summaries of the last ones, the newest first. ``repairs``: the latest of the
-    last day, the newest first; ``repaired``: how many there were.
-    """
+    """What the broker holds. ``repairs``: those of the last day, the newest first."""
 
     facts: Facts
+    overview: Overview
     entries: list[Entry]
     stuck: Counts
-    sweeps: list[dict[str, Any]]
-    at_work: tuple[Sweep, ...]
     repairs: list[dict[str, Any]]
-    repaired: int
 
 
 @cache
-def _settings() -> Settings:
-    return load_settings()
-
-
-@cache
-def _client() -> Any:  # noqa: ANN401 - redis.Redis: its stubs do not fit a cache
-    return broker_client(_settings())
+def client() -> Any:  # noqa: ANN401 - redis.Redis: its stubs do not fit a cache
+    """Return this process's client of the broker; it gives up after a few seconds."""
+    return broker_client(load_settings())
 
 
 def read() -> Remembered:
@@ -59,9 +42,8 @@ def read() -> Remembered:
     Raises:
         redis.exceptions.RedisError: the broker is away, or refuses.
     """
-    settings = _settings()
-    seen = SweepState(BrokerRecords(_client())).overview()
-    repairs = Recoveries(_client()).list_since(time.time() - DAY_SECONDS)
+    settings = load_settings()
+    seen = SweepState(BrokerRecords(client())).overview()
     facts = Facts(
         now=seen.now,
         interval_seconds=settings.sweep_interval_seconds,
@@ -73,34 +55,8 @@ def read() -> Remembered:
     )
     return Remembered(
         facts=facts,
+        overview=seen,
         entries=list_entries(seen.known, seen.now),
         stuck=count_stuck(seen.list_stuck()),
-        sweeps=[dict(summary) for summary in reversed(seen.list_ended()[-MAX_SWEEPS:])],
-        at_work=seen.at_work(),
-        repairs=repairs[: -MAX_REPAIRS - 1 : -1],
-        repaired=len(repairs),
+        repairs=Recoveries(client()).list_since(time.time() - DAY_SECONDS)[::-1],
     )
-
-
-def ask(orchestration_id: str) -> str:
-    """Ask the workers to describe an orchestration; returns the token of their answer.
-
-    Raises:
-        BrokerUnavailableError: the broker is away, or refuses.
-    """
-    token = new_token()
-    send(DESCRIBE, f"describe:{orchestration_id}", orchestration_id, token)
-    return token
-
-
-def answer(token: str) -> dict[str, Any] | None:
-    """Return the answer, once; None while there is none.
-
-    Raises:
-        redis.exceptions.RedisError: the broker is away, or refuses.
-    """
-    return take(_client(), token)
-
-
-send = partial(submit, app)
-"""Sends a task by hand; see there."""

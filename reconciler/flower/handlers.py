@@ -27,8 +27,10 @@ from reconciler.inspection.advice import BY_HAND
 from reconciler.observability.printable import printable
 from reconciler.repair.counts import REPAIRS
 from reconciler.sweeping.listing import Query, select
-from workers.enqueue import BrokerUnavailableError
+from workers.application import app
+from workers.enqueue import BrokerUnavailableError, submit
 from workers.names import BY_HAND_QUEUE, DESCRIBE, EVALUATE, RELEASE
+from workers.replies import new_token, take
 
 T = TypeVar("T")
 
@@ -38,6 +40,8 @@ ANSWER_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 _MAX_CHILDREN = 300
 _MAX_TASKS = 20
+_MAX_SWEEPS = 5
+_MAX_REPAIRS = 20
 _BROKER_AWAY = (redis.RedisError, BrokerUnavailableError)
 
 POLICY = (
@@ -97,7 +101,7 @@ class Page(_BaseHandler):  # type: ignore[misc] # it is Any
             super().write_error(status_code, **kwargs)
 
     @staticmethod
-    async def in_thread(call: Callable[..., T], *args: str) -> T:
+    async def in_thread(call: Callable[..., T], *args: object) -> T:
         """Make a call that blocks without blocking Flower."""
         return await asyncio.get_running_loop().run_in_executor(_threads, call, *args)
 
@@ -135,6 +139,8 @@ class Orchestrations(Page):
         self.render(
             "orchestrations.html",
             seen=seen,
+            sweeps=seen.overview.list_ended()[: -_MAX_SWEEPS - 1 : -1],
+            repairs=seen.repairs[:_MAX_REPAIRS],
             page=select(seen.entries, query),
             query=query,
             code=code,
@@ -150,8 +156,10 @@ class OrchestrationPage(Page):
     @authenticated
     async def get(self, orchestration_id: str) -> None:
         """Ask a worker, and show what it says."""
-        token = await self.in_thread(broker.ask, orchestration_id)
-        found = await self.wait_for(lambda: self.in_thread(broker.answer, token))
+        token = new_token()
+        work = f"describe:{orchestration_id}"
+        await self.in_thread(submit, app, DESCRIBE, work, orchestration_id, token)
+        found = await self.wait_for(lambda: self.in_thread(take, broker.client(), token))
         if found is None:
             raise PageError(
                 504,
@@ -202,7 +210,7 @@ class _Act(Page):
         """
         if self.read_only:
             raise HTTPError(403, "This Flower is read-only: it changes nothing")
-        sent = await self.in_thread(broker.send, name, work, orchestration_id, *args)
+        sent = await self.in_thread(submit, app, name, work, orchestration_id, *args)
         tasks = self.application.events.state.tasks
 
         async def ended() -> Any:  # noqa: ANN401 - Celery's

@@ -1,11 +1,17 @@
 # Two commands do everything: `make demo` and `make test`. The rest are their parts.
 PYTHON ?= python3
+unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 MINUTES ?= 5
 EXAMPLES ?= 2000
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r
+
+# What is said before an install.
+SIZE_OF_demo := about 35 MB to fetch and 170 MB on disk, in less than a minute
+SIZE_OF_dev := about 150 MB to fetch and 500 MB on disk, in a few minutes
+
 IMAGE ?= orchestration-reconciler:local
 SEED ?= 1
 
@@ -17,28 +23,29 @@ SEED ?= 1
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-# -- what is installed: the lock and nothing else, into a local environment
+# -- what is installed: a lock and nothing else, into a local environment. Each lock is whole.
 
-$(VENV)/runtime.stamp: requirements/runtime.txt pyproject.toml
+$(VENV)/base.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=…")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) requirements/runtime.txt
 	@echo "$(CURDIR)" > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/reconciler.pth"
-	@printf '#!%s\nfrom reconciler.cli.main import main\nmain()\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/reconciler
+	@printf '%s\n' '#!/bin/sh' 'exec "$${0%/*}/python" -I -m reconciler.cli.main "$$@"' > $(BIN)/reconciler
 	@chmod +x $(BIN)/reconciler
 	@touch $@
 
-$(VENV)/%.stamp: requirements/%.txt
-	$(INSTALL) $<
+$(VENV)/%.stamp: requirements/%.txt | $(VENV)/base.stamp
+	@test -z '$(SIZE_OF_$*)' || echo 'Installing requirements/$*.txt into $(VENV), once: $(SIZE_OF_$*).'
+	@$(INSTALL) $<
 	@touch $@
 
-$(VENV)/dev.stamp: requirements/dev.txt $(VENV)/demo.stamp
-	$(INSTALL) requirements/dev.txt
+$(VENV)/dev.stamp: requirements/dev.txt | $(VENV)/base.stamp
+	@echo 'Installing requirements/dev.txt into $(VENV), once: $(SIZE_OF_dev).'
+	@$(INSTALL) requirements/dev.txt
 	@{ command -v java && command -v npm; } >/dev/null || $(INSTALL) requirements/emulator.txt
 	@touch $@
 
-# What each stands on.
-$(VENV)/demo.stamp $(VENV)/docs.stamp: $(VENV)/runtime.stamp
+# What stands on another.
+$(VENV)/docs.stamp: $(VENV)/runtime.stamp
 $(VENV)/deploy.stamp $(VENV)/mutation.stamp: $(VENV)/dev.stamp
 
 # -- the two commands
@@ -48,8 +55,9 @@ demo: $(VENV)/demo.stamp  ## Watch the backstop work, on embedded parts
 
 test: lint types layers unit integration workers browser simulation deploy-checks  ## All that must pass
 
-first-test: $(VENV)/dev.stamp  ## The tests of the diagnosis: what a new engineer runs first
-	$(PYTEST) tests/unit/domain/test_diagnosis_codes.py
+# What these tests import is installed, and no more; the other conftest files would ask for the rest.
+first-test: $(VENV)/first-test.stamp  ## The tests of the diagnosis: what a new engineer runs first
+	$(PYTEST) --confcutdir=tests/unit/domain tests/unit/domain/test_diagnosis_codes.py
 
 # -- to try things on
 
@@ -138,6 +146,7 @@ lock: $(VENV)/dev.stamp  ## Pin anew (LOCKFLAGS=--upgrade); names no host
 	$(COMPILE) --group emulator -o requirements/emulator.txt
 	$(COMPILE) --constraint requirements/dev.txt --group bench -o requirements/bench.txt
 	$(COMPILE) --constraint requirements/dev.txt --group docs -o requirements/docs.txt
+	$(COMPILE) --constraint requirements/dev.txt --group first-test -o requirements/first-test.txt
 	$(COMPILE) --constraint requirements/dev.txt --group mutation -o requirements/mutation.txt
 
 docs: $(VENV)/docs.stamp  ## The documents as a site, in docs/build

@@ -7,7 +7,7 @@ from dataclasses import replace
 import click
 from rich.console import Console
 
-from benchmarks import contention, fans, index, report, runs
+from benchmarks import contention, fans, index, report, runs, storm
 from benchmarks.measured import Measurement, measure, quieten
 from benchmarks.mix import Mix
 from benchmarks.runs import Plan
@@ -180,6 +180,33 @@ def contention_(plan_and_save: tuple[Plan, bool], counts: tuple[int, ...], child
     report.show_contention(_console(), found)
     if save:
         report.save("contention", {"outcomes": [one.to_json() for one in found]}, {})
+
+
+@bench.command("storm")
+@click.argument("sizes", nargs=-1, type=click.IntRange(1))
+@click.option("--children", type=click.IntRange(1), default=1000, show_default=True)
+@click.option(
+    "--check-counts", is_flag=True, help="Exit with 1 when a count for each release is not met."
+)
+@click.pass_obj
+def storm_(
+    plan_and_save: tuple[Plan, bool], sizes: tuple[int, ...], children: int, *, check_counts: bool
+) -> None:
+    """Release stranded children through Celery, beside a plain program.
+
+    SIZES: how many of them are in each orchestration.  [default: 1 10 300]
+    """
+    plan, save = plan_and_save
+    console = _console()
+    found = []
+    for each in sizes or (1, 10, 300):
+        found.append(storm.run(children, each, _say(console), plan.repeat))
+        if save:
+            report.save("storm", found[-1].to_json(), {})
+    report.show_storms(console, found)
+    unmet = [f"{name} ({one.each} each)" for one in found for name in one.unmet_counts()]
+    if check_counts and unmet:
+        raise click.ClickException(f"above its goal: {', '.join(unmet)}")
 
 
 @bench.command()

@@ -20,6 +20,7 @@ from reconciler.domain.model import timestamp
 from reconciler.tables import create_tables
 
 _STORM_CHILDREN = 100
+_STRIDE = 7919
 _USER = "user-1"
 
 
@@ -66,11 +67,19 @@ def join(predecessors: int) -> Iterator[WireItem]:
 
 def storm(children: int) -> Iterator[WireItem]:
     """Orchestrations of one user, four at least, with a hundred children due in each at most."""
-    at = _hour_ago()
-    each = min(_STORM_CHILDREN, children // 4)
-    keys = [f"c{number:05}" for number in range(each)]
-    graph = {"a": list[str](), **{key: ["a"] for key in keys}}
-    for number in range(children // each):
+    yield from storm_of(children, min(_STORM_CHILDREN, children // 4))
+
+
+def storm_of(children: int, each: int) -> Iterator[WireItem]:
+    """Orchestrations of one user, ``each`` children due in all of them but the last.
+
+    No two have been due for equally long, and their age has nothing to do with their ids.
+    """
+    count = -(-children // each)
+    for number in range(count):
+        due = min(each, children - number * each)
+        graph = {"a": list[str](), **{f"c{child:05}": ["a"] for child in range(due)}}
+        at = _hour_ago(older_by=number * _STRIDE % count)
         yield from _rows(f"orch_storm{number:05}", graph, {"a"}, at)
 
 
@@ -78,8 +87,8 @@ SHAPES = {"fan-out": fan_out, "join": join, "storm": storm, "storm on a budget":
 SIZES = {"fan-out": 3_000, "join": 2_000, "storm": 10_000, "storm on a budget": 2_000}
 
 
-def _hour_ago() -> str:
-    return timestamp(datetime.now(UTC) - timedelta(hours=1))
+def _hour_ago(older_by: int = 0) -> str:
+    return timestamp(datetime.now(UTC) - timedelta(hours=1, seconds=older_by))
 
 
 def run(shape: str, size: int, plan: Plan, say: Say) -> Measurement:

@@ -47,6 +47,7 @@ def draw_all() -> Iterator[Path]:
         )
         yield from _by_parallelism()
         yield from _by_history()
+        yield from _of_a_storm()
 
 
 def _by_mix(
@@ -117,6 +118,39 @@ def _by_history() -> Iterator[Path]:
     figure.legend(handles, names, loc="lower center", ncols=3, frameon=False)
     figure.tight_layout(rect=(0, 0.09, 1, 1))
     yield _write(figure, "cost-by-history")
+
+
+def _of_a_storm() -> Iterator[Path]:
+    """Draw what a release costs through Celery, by how many are in an orchestration."""
+    latest = {line["each"]: line for line in load("storm")}
+    if not latest:
+        return
+    figure, (cpu, commands) = plt.subplots(1, 2, figsize=(7, 2.9))
+    sizes = [str(each) for each in sorted(latest)]
+    lines = [latest[each] for each in sorted(latest)]
+    for offset, (run, label, colour) in enumerate(
+        (("plain", "plain program", _FLOOR), ("workers", "through Celery", _SWEEP))
+    ):
+        ys = [1000 * line[run]["cpu_seconds"] / line["children"] for line in lines]
+        places = [place + 0.36 * offset - 0.18 for place in range(len(lines))]
+        cpu.bar(places, ys, width=0.34, color=colour, label=label)
+    cpu.set_title("CPU, ms a release", loc="left", fontsize=9, fontweight="bold")
+    cpu.legend(frameon=False)
+    for key, label, colour in (
+        ("commands_per_release", "broker commands", _OUTAGE),
+        ("requests_per_release", "requests to DynamoDB", _SWEEP),
+        ("messages_per_release", "messages", _FLOOR),
+    ):
+        ys = [line[key] for line in lines]
+        commands.plot(sizes, ys, marker="o", markersize=3.5, color=colour, label=label)
+    commands.set_title("counts a release", loc="left", fontsize=9, fontweight="bold")
+    commands.set_ylim(bottom=0)
+    commands.legend(frameon=False)
+    cpu.set_xticks(range(len(lines)), sizes)
+    for panel in (cpu, commands):
+        panel.set_xlabel("stranded children in each orchestration")
+    figure.tight_layout()
+    yield _write(figure, "cost-of-a-storm")
 
 
 def _write(figure: Any, name: str) -> Path:  # noqa: ANN401 - matplotlib's

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,8 @@ from benchmarks import recorded
 from benchmarks.contention import Outcome
 from benchmarks.measured import Measurement
 from benchmarks.mix import Mix
+from benchmarks.storm import GOALS as STORM_GOALS
+from benchmarks.storm import Outcome as StormOutcome
 from reconciler.domain.model import timestamp
 
 RESULTS = Path(__file__).parent / "results"
@@ -109,6 +111,27 @@ def show_contention(console: Console, outcomes: Iterable[Outcome]) -> None:
         numbers = (found.releases, found.transactions, found.conflicts, found.given_up)
         locked = "yes" if found.locked else "no"
         table.add_row(str(found.workers), locked, *(f"{number:,}" for number in numbers))
+    console.print(table)
+
+
+def show_storms(console: Console, outcomes: Sequence[StormOutcome]) -> None:
+    """Print what a storm costs through Celery, beside the plain program of the same run."""
+    table = Table(title="a storm through Celery, beside a plain program", title_justify="left")
+    table.add_column("stranded children")
+    for found in outcomes:
+        table.add_column(f"{found.children:,}, {found.each:,} each", justify="right")
+    table.add_column("goal", justify="right")
+    rows = {
+        "CPU ms a release": [1000 * f.workers.cpu_seconds / f.children for f in outcomes],
+        "… the plain program's": [1000 * f.plain.cpu_seconds / f.children for f in outcomes],
+        "wall s": [f.workers.wall_seconds for f in outcomes],
+        "… the plain program's wall s": [f.plain.wall_seconds for f in outcomes],
+    }
+    for name, numbers in rows.items():
+        table.add_row(name, *(f"{number:,.1f}" for number in numbers))
+    for name, goal in STORM_GOALS.items():
+        figures = (f"{found.figures[name]:.2f}" for found in outcomes)
+        table.add_row(name.replace("_per_", " a ").replace("_", " "), *figures, f"≤ {goal:g}")
     console.print(table)
 
 

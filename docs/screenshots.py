@@ -26,7 +26,7 @@ from reconciler.cli.facts import read_facts
 from reconciler.cli.screens.inspect import render as inspection
 from reconciler.cli.screens.status import render as overview
 from reconciler.clock import utc_now
-from reconciler.demo.run import Plan, play, staged
+from reconciler.demo.run import QUICK, play, staged
 from reconciler.demo.view import Board, draw, draw_verdict
 from reconciler.embedded.moto_server import moto_server
 from reconciler.embedded.process import running
@@ -250,18 +250,17 @@ def _take(chrome: Chrome, name: str) -> None:
 
 def demo() -> None:
     """Play the short demo; its board when most children were stranded, and the verdict."""
-    plan = Plan(orchestrations=10, before=4.0, outage=9.0, most=90.0, interval=3, grace=1)
     most = -1
     frame: RenderableType = ""
 
     def keep(board: Board) -> None:
         nonlocal most, frame
-        stranded = len(board.observer.stranded)
+        stranded = len(board.stranded)
         if board.down_for is not None and stranded >= most:
             # Drawn at once: what a board shows goes on changing.
             most, frame = stranded, draw(board, screen())
 
-    with tempfile.TemporaryDirectory() as directory, staged(plan, Path(directory), _say) as stage:
+    with tempfile.TemporaryDirectory() as directory, staged(QUICK, Path(directory), _say) as stage:
         verdict = play(stage, keep)
     save("demo", "make demo", lambda _: frame, lambda out: draw_verdict(verdict, out))
 

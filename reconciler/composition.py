@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING
 
 import boto3
@@ -22,10 +21,12 @@ from reconciler.repair.context import Pacer
 from reconciler.repair.drafter import Drafter
 from reconciler.repair.evaluator import Evaluator
 from reconciler.repair.invoker import Invoker
-from reconciler.repair.reconciler import Reconciler, withheld_by
+from reconciler.repair.reconciler import Reconciler
 from reconciler.repair.releaser import Releaser
+from reconciler.repair.repair_pass import Parts
 from reconciler.repair.repairer import Repairer
 from reconciler.repair.reporter import Reporter
+from reconciler.repair.withholding import Withholding
 from reconciler.services.guardrail import Guardrail
 from reconciler.services.pipeline import Pipeline
 from reconciler.services.user_groups import UserGroups
@@ -57,8 +58,8 @@ def policy_of(settings: Settings) -> Policy:
         claim_timeout=timedelta(seconds=settings.claim_timeout_seconds),
         start_timeout=timedelta(seconds=settings.task_start_timeout_seconds),
         long_running=timedelta(seconds=settings.long_running_seconds),
-        # A nudge is answered by a stream within seconds; a sweep later it is known to be in vain.
-        nudge_pause=timedelta(seconds=settings.sweep_interval_seconds),
+        interval=timedelta(seconds=settings.sweep_interval_seconds),
+        settles=settings.settle_mode == "nudge",
         can_invoke=settings.orchestrator_function_arn is not None,
     )
 
@@ -181,17 +182,15 @@ def assemble(
     invoker = Invoker(dynamodb, tasks, pipeline, policy) if pipeline is not None else None
     releaser = Releaser(dynamodb, orchestrations, tasks, drafter, budget, invoker, pacer)
     reporter = Reporter(metrics)
-    evaluator = Evaluator(
+    withhold = Withholding(settings, control)
+    parts = Parts(
         orchestrations=orchestrations,
         tasks=tasks,
+        budget=budget,
         releaser=releaser,
         repairer=Repairer(dynamodb, orchestrations, tasks, releaser),
-        budget=budget,
         policy=policy,
-        interval=timedelta(seconds=settings.sweep_interval_seconds),
-        settles=settings.settle_mode == "nudge",
-        withhold=partial(withheld_by, settings, control.paused),
-        reporter=reporter,
+        withhold=withhold,
         clock=clock,
     )
     return Reconciler(
@@ -200,7 +199,8 @@ def assemble(
         tasks=tasks,
         control=control,
         sweeps=SweepStore(dynamodb, table),
-        evaluator=evaluator,
+        evaluator=Evaluator(parts, reporter),
+        withhold=withhold,
         reporter=reporter,
         metrics=metrics,
         policy=policy,

@@ -50,7 +50,7 @@ class BrokerRecords:
 
     def now(self) -> float:
         """Return the broker's time."""
-        return _seconds(self._client.time())
+        return broker_time(self._client)
 
     def read(self, *kinds: str) -> list[dict[str, Record]]:
         """Return all records of these kinds by name, as they were at one moment."""
@@ -109,6 +109,15 @@ class BrokerRecords:
 def records_of(client: redis.Redis, report_id: str | None = None) -> BrokerRecords:
     """Return the records of all sweeps; ``report_id``: those of one report by hand instead."""
     return BrokerRecords(client, f"report:{report_id}" if report_id is not None else "")
+
+
+def broker_time(client: redis.Redis) -> float:
+    """Return the time by the broker's clock, in epoch seconds.
+
+    Raises:
+        redis.exceptions.RedisError: the broker cannot be reached.
+    """
+    return _seconds(client.time())
 
 
 def _seconds(clock: Any) -> float:  # noqa: ANN401 - redis: seconds and microseconds

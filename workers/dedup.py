@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 PREFIX = "reconciler:dedup:"
 HEADER = "reconciler_dedup"
 
+_TAKE = """
+-- KEYS[1]: key. ARGV: token, seconds to expire in.
+-- A key that expires later than that was set before the broker's clock jumped back.
+if redis.call('PTTL', KEYS[1]) > tonumber(ARGV[2]) * 1000 then
+  redis.call('DEL', KEYS[1])
+end
+return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'EX', ARGV[2])
+"""
+
 _DELETE_IF_OURS = """
+-- KEYS[1]: key. ARGV: token.
 if redis.call('GET', KEYS[1]) == ARGV[1] then
   return redis.call('DEL', KEYS[1])
 end
@@ -35,6 +45,7 @@ class DedupKeys:
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
+        self._take = client.register_script(_TAKE)
         self._delete_if_ours = client.register_script(_DELETE_IF_OURS)
 
     def take(self, key: str, ttl_seconds: int) -> str | None:
@@ -44,7 +55,7 @@ class DedupKeys:
             redis.exceptions.RedisError: the broker cannot be reached.
         """
         token = secrets.token_hex(8)
-        taken = self.client.set(PREFIX + key, token, nx=True, ex=ttl_seconds)
+        taken = self._take(keys=[PREFIX + key], args=[token, ttl_seconds])
         return token if taken else None
 
     def give_back(self, key: str, token: str) -> bool:

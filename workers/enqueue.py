@@ -35,6 +35,7 @@ from reconciler.repair.context import ReleaseRequest
 from reconciler.settings import load_settings
 from reconciler.sweeping.sweeper import SegmentTask
 from workers.broker import broker_client, metrics_for
+from workers.broker_records import broker_time
 from workers.dedup import DedupKeys, header_of
 from workers.names import (
     ASKS_PER_INTERVAL,
@@ -161,10 +162,9 @@ class Enqueuer:
         """
         interval = self._interval_seconds
         try:
-            seconds, microseconds = self._dedup.client.time()
+            now = broker_time(self._dedup.client)
         except redis.RedisError as error:
             raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
-        now = seconds + microseconds / 1_000_000
         sweep_id, ask, following = ask_at(interval, now)
         attempt = f"{sweep_id}:{ask}" if ask else sweep_id
         self._publish(

@@ -8,17 +8,19 @@ import redis
 
 from reconciler.stores.read_pacing import LocalAllowance
 
-KEY = "reconciler:scan-paid-off-at"
+KEY = "reconciler:scan-debt"
 _PROCESSES_UNLESS_KNOWN = 8
 
 _TAKE = """
--- KEYS[1]: when all that was taken so far is paid off. ARGV: units, units per second.
+-- KEYS[1]: "<seconds until all that was taken is paid off> <when that was so>".
+-- ARGV: units, units per second. If the clock has jumped back since, no time has passed.
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
-local starts = math.max(now, tonumber(redis.call('GET', KEYS[1]) or '0'))
-local paid_off = starts + tonumber(ARGV[1]) / tonumber(ARGV[2])
-redis.call('SET', KEYS[1], string.format('%.6f', paid_off), 'EX', 3600)
-return string.format('%.6f', starts - now)
+local debt, at = string.match(redis.call('GET', KEYS[1]) or '0 0', '^(%S+) (%S+)$')
+local wait = math.max(0, tonumber(debt) - math.max(0, now - tonumber(at)))
+local owed = wait + tonumber(ARGV[1]) / tonumber(ARGV[2])
+redis.call('SET', KEYS[1], string.format('%.6f %.6f', owed, now), 'EX', 3600)
+return string.format('%.6f', wait)
 """
 
 

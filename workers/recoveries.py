@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from workers.broker_records import broker_time
 
 if TYPE_CHECKING:
     import redis
@@ -23,7 +24,7 @@ class Recoveries:
 
     def add(self, code: str, ids: Mapping[str, str], latency: float | None) -> None:
         """Remember a recovery for a day."""
-        now = time.time()
+        now = broker_time(self._client)
         member = json.dumps({**ids, "code": code, "latency": latency, "at": now})
         with self._client.pipeline(transaction=False) as pipe:
             pipe.zadd(KEY, {member: now})
@@ -32,7 +33,8 @@ class Recoveries:
             pipe.expire(KEY, DAY_SECONDS)
             pipe.execute()
 
-    def list_since(self, at: float) -> list[dict[str, Any]]:
-        """Return the recoveries since ``at`` (epoch seconds), the newest last."""
-        found: Any = self._client.zrangebyscore(KEY, at, "+inf")
+    def list_last(self, seconds: float) -> list[dict[str, Any]]:
+        """Return the recoveries of the last ``seconds`` by the broker's clock, the newest last."""
+        now = broker_time(self._client)
+        found: Any = self._client.zrangebyscore(KEY, now - seconds, now)
         return [json.loads(entry) for entry in found]

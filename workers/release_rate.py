@@ -15,6 +15,8 @@ from workers.broker import SOCKET_SECONDS
 
 _MAX_WAIT_SECONDS = 3.0
 _POLL_SECONDS = 0.25
+_ROUNDING_SECONDS = 1.0
+_NAME = ("reconciler", "releases")
 
 
 class ReleaseRate:
@@ -33,7 +35,7 @@ class ReleaseRate:
                 socket_connect_timeout=SOCKET_SECONDS,
             )
         )
-        self._item = (
+        self._window = (
             RateLimitItemPerSecond(per_minute // 60)
             if per_minute >= 60  # noqa: PLR2004 - seconds of a minute
             else RateLimitItemPerSecond(1, math.ceil(60 / per_minute))
@@ -47,10 +49,17 @@ class ReleaseRate:
         deadline = time.monotonic() + _MAX_WAIT_SECONDS
         while True:
             try:
-                if self._limiter.hit(self._item, "reconciler", "releases"):
+                if self._limiter.hit(self._window, *_NAME):
                     return True
+                self._clear_if_from_the_future()
             except redis.RedisError:
                 return True
             if time.monotonic() >= deadline:
                 return False
             time.sleep(_POLL_SECONDS)
+
+    def _clear_if_from_the_future(self) -> None:
+        """Forget a window that ends too late: the broker's clock has jumped back since it began."""
+        left = self._limiter.get_window_stats(self._window, *_NAME).reset_time - time.time()
+        if left > self._window.get_expiry() + _ROUNDING_SECONDS:
+            self._limiter.clear(self._window, *_NAME)

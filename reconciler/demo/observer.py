@@ -61,6 +61,11 @@ class Snapshot:
     tasks: Mapping[str, Task]
     recoveries: tuple[Recovery, ...] = ()
 
+    def is_settled(self, orchestration_id: str) -> bool:
+        """Whether the parent of an orchestration was settled."""
+        found = self.orchestrations.get(orchestration_id)
+        return found is not None and found.meta is not None and found.meta.settled
+
     def children(self) -> Iterator[tuple[ChildKey, Child]]:
         """Yield every child."""
         for orchestration_id, orchestration in self.orchestrations.items():
@@ -107,8 +112,7 @@ class Observer:
     """Fed one snapshot after the other; see the attributes for what it remembers.
 
     ``stranded`` is what is stranded in the latest snapshot, and ``ever_stranded`` what ever was.
-    ``regressions`` and ``early`` hold one sentence for each violation that was seen, and
-    ``claimed_at`` when each claim that was seen had been made.
+    ``regressions`` and ``early`` hold one sentence for each violation that was seen.
     """
 
     patience: Patience
@@ -117,7 +121,6 @@ class Observer:
     ever_stranded: set[ChildKey] = field(default_factory=set)
     regressions: list[str] = field(default_factory=list)
     early: dict[ChildKey, str] = field(default_factory=dict)
-    claimed_at: dict[ChildKey, datetime] = field(default_factory=dict)
     samples: int = 0
 
     def observe(self, snapshot: Snapshot) -> None:
@@ -140,8 +143,6 @@ class Observer:
             if due is None:
                 continue
             cause, since = due
-            if cause is Cause.CLAIM:
-                self.claimed_at[key] = since
             if snapshot.at - since > self.patience.with_cause(cause):
                 yield key, since
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 from reconciler.embedded.process import signal_group, spawn
 
 _LOOK_EVERY_SECONDS = 0.3
-_MOST_RESTARTS = 5
+MAX_RESTARTS = 5
 _TAIL_LINES = 8
 
 
@@ -53,16 +54,17 @@ class Supervisor:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _thread: threading.Thread | None = None
 
-    def start(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> Child:
-        """Start a process and watch over it; what it writes goes to ``<name>.log``."""
-        child = Child(name, argv, env, self.directory / f"{name}.log")
+    def start(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> None:
+        """Have a process started and watched over; what it writes goes to ``<name>.log``.
+
+        The watching thread starts it: Ctrl-C comes to the main thread alone, and cannot come
+        between the start of a process and the note of its id.
+        """
         with self._lock:
-            child.start(self.directory)
-            self.children[name] = child
+            self.children[name] = Child(name, argv, env, self.directory / f"{name}.log")
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
             self._thread.start()
-        return child
 
     @property
     def restarts(self) -> int:
@@ -76,9 +78,10 @@ class Supervisor:
             ProcessFailedError: a process exited more than a few times.
         """
         for child in self.children.values():
-            if child.restarts > _MOST_RESTARTS:
-                msg = f"{child.name} keeps exiting; the last lines of {child.log}:\n{child.tail()}"
-                raise ProcessFailedError(msg)
+            if child.restarts > MAX_RESTARTS:
+                raise ProcessFailedError(
+                    f"{child.name} keeps exiting; the last lines of {child.log}:\n{child.tail()}"
+                )
 
     def kill(self, name: str) -> None:
         """End a process and what it has forked, at once; it is started again like any other."""
@@ -105,21 +108,25 @@ class Supervisor:
                 signal_group(process.pid, signal.SIGTERM)
         deadline = time.monotonic() + patience_seconds
         for process in running:
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                signal_group(process.pid, signal.SIGKILL)
-                process.wait()
+            # What it has forked may have outlived it.
+            signal_group(process.pid, signal.SIGKILL)
+            process.wait()
 
     def _watch(self) -> None:
-        while not self._stopping.wait(_LOOK_EVERY_SECONDS):
+        while not self._stopping.is_set():
             with self._lock:
                 for child in self.children.values():
-                    process = child.process
-                    if process is None or process.poll() is None:
-                        continue
-                    if child.restarts <= _MOST_RESTARTS:
-                        # What it has forked may have outlived it.
-                        signal_group(process.pid, signal.SIGKILL)
-                        child.restarts += 1
-                        child.start(self.directory)
+                    self._look_after(child)
+            self._stopping.wait(_LOOK_EVERY_SECONDS)
+
+    def _look_after(self, child: Child) -> None:
+        process = child.process
+        if process is None:
+            child.start(self.directory)
+        elif process.poll() is not None and child.restarts <= MAX_RESTARTS:
+            # What it has forked may have outlived it.
+            signal_group(process.pid, signal.SIGKILL)
+            child.restarts += 1
+            child.start(self.directory)

@@ -28,6 +28,6 @@ def strand(client: DynamoDBClient, settings: Settings) -> list[str]:
         return []
     platform = Platform(client, settings, clock=lambda: utc_now() - AGO)
     seeded = [platform.seed(blueprint, repo=repo) for repo, blueprint in _SAMPLES]
-    platform.take_down()
-    platform.run_until_idle()
+    while platform.step() or not platform.pipeline.idle:
+        pass
     return [each.orchestration_id for each in seeded]

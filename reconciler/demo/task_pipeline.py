@@ -7,10 +7,13 @@ fails it while the first is at work, as there; under one name there is one run.
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +23,32 @@ from reconciler.clock import Clock
 from reconciler.demo.shapes import Outcome
 from reconciler.domain.model import TERMINAL_TASK, timestamp
 from reconciler.domain.rows import text
+from reconciler.embedded.loopback import Answer, Request, answering
 from reconciler.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+
+FUNCTION_ARN = "arn:aws:lambda:us-east-1:000000000000:function:demo-orchestrator:live"
+
+Invoke = Callable[[str, str | None], None]
+"""Takes a task's id, and the name of its execution where it was given one."""
+
+
+def pipeline_endpoint(invoke: Invoke) -> AbstractContextManager[str]:
+    """Serve Lambda's Invoke on loopback for as long as the block lasts; gives the endpoint URL."""
+
+    def answer(request: Request) -> Answer:
+        if request.headers.get("X-Amz-Invocation-Type") == "DryRun":
+            return Answer(HTTPStatus.NO_CONTENT)
+        try:
+            task_id = json.loads(request.body)["task_id"]
+        except (ValueError, KeyError, TypeError):
+            return Answer(HTTPStatus.BAD_REQUEST)
+        invoke(task_id, request.headers.get("X-Amz-Durable-Execution-Name"))
+        return Answer(HTTPStatus.ACCEPTED)
+
+    return answering(answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +102,6 @@ class TaskPipeline:
         self._invoked: list[str] = []
         self._names: set[str] = set()
         self._runs: dict[str, _Run] = {}
-        self._ended: list[str] = []
 
     def invoke(self, task_id: str, name: str | None = None) -> None:
         """Start a run of a task, unless one was started under the same ``name``."""
@@ -105,26 +129,12 @@ class TaskPipeline:
             self._advance(run, now)
         return len(due)
 
-    def finish(self, task_id: str, outcome: Outcome = Outcome.COMPLETED) -> None:
-        """End a task at once, whatever its status: for tests that need one event, and no pace."""
-        self._runs.pop(task_id, None)
-        item = self._read(task_id)
-        if item is None:
-            msg = f"there is no task {task_id}"
-            raise LookupError(msg)
-        self._end(task_id, item, outcome, text(item, "status") or "", self._clock())
-
     def fail_unstarted(self, task_id: str) -> bool:
         """Fail a task that no run was started for, as the platform does after 1,200 s."""
         with self._lock:
             started = task_id in self._runs or task_id in self._invoked
         said = {"error_message": {"S": "it was never started"}}
         return not started and self._write(task_id, "SUBMITTED", "FAILED", self._clock(), said)
-
-    def take_ended(self) -> list[str]:
-        """Return the ids of the tasks that have ended since the last call, in order."""
-        ended, self._ended = self._ended, []
-        return ended
 
     # -- steps
 
@@ -248,8 +258,6 @@ class TaskPipeline:
             if not lost_condition(error):
                 raise
             return False
-        if status in TERMINAL_TASK:
-            self._ended.append(task_id)
         return True
 
     def _read(self, task_id: str) -> Mapping[str, Any] | None:

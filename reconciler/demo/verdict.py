@@ -2,50 +2,43 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from reconciler.demo.observer import (
-    UNSETTLED,
-    Cause,
-    ChildKey,
-    Observer,
-    Patience,
-    Recovery,
-    Snapshot,
-    duplicates,
-    turn_came_at,
-)
+from reconciler.demo.observer import UNSETTLED, Observer, Snapshot, duplicates, turn_came_at
 from reconciler.domain.codes import Code
-from reconciler.domain.model import Child, ChildStatus, moment
+from reconciler.domain.model import ChildStatus, moment
 
-_SHOWN = 5
-"""How many of one sort of problem are told one by one."""
+MAX_SHOWN = 5
+"""How many problems of one sort are listed one by one."""
+
+Expected = Mapping[str, Mapping[str, ChildStatus]]
+"""Orchestration id → sub-issue id → the end that its blueprint asks for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """One sweep's summary, as far as it is judged."""
+    """One sweep, as far as it is judged; ``ended_at`` in epoch seconds."""
 
     sweep_id: str
     complete: bool
+    ended_at: float
     duration_seconds: float
-    repairs: int
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What came of a run. It is ``ok`` when nothing stands in ``problems``.
 
-    Latencies are from the moment at which a child became due to the moment of its repair;
-    ``bound_seconds`` is grace + the wait for a sweep + the longest sweep, and ``over_bound`` counts
-    what took longer. For an abandoned claim the claim timeout stands in for the grace, and for a
-    task that was never started the start timeout.
+    A latency is the time from when a child became due until it was repaired. ``bound_seconds`` is
+    the grace, the longest time between the beginnings of two sweeps, and the longest sweep, as
+    measured in this run: on a slow machine all three are longer. ``over_bound`` counts what took
+    longer. ``out_of_time``: the run was given up before everything had come to its end.
     """
 
     orchestrations: int
@@ -65,6 +58,7 @@ class Verdict:
     over_bound: int
     sweeps: int
     sweep_longest_seconds: float
+    out_of_time: bool
     problems: tuple[str, ...]
 
     @property
@@ -77,52 +71,46 @@ class Verdict:
         return {"ok": self.ok, **asdict(self), "problems": list(self.problems)}
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """What is promised: the settings that the bound is made of."""
-
-    patience: Patience
-    interval: timedelta
-
-
 def judge(
     observer: Observer,
-    expected: Mapping[str, Mapping[str, ChildStatus]],
+    expected: Expected,
     sweeps: Sequence[Sweep],
-    promise: Promise,
     *,
     events_lost: int,
+    gave_up: str | None = None,
 ) -> Verdict:
     """Judge a run by its last snapshot and what the observer remembers.
 
-    ``expected``: orchestration id → sub-issue id → the end that its blueprint asks for.
+    ``gave_up``: why the run was given up, or None if it came to its end. What had not happened by
+    then is no problem of its own.
 
     Raises:
         ValueError: the observer has seen nothing.
     """
     snapshot = observer.latest
     if snapshot is None:
-        msg = "nothing was observed"
-        raise ValueError(msg)
-    longest = max((sweep.duration_seconds for sweep in sweeps), default=0.0)
-    waits = list(_waits(observer, snapshot))
-    bounds = {cause: _bound(cause, promise, longest) for cause in Cause}
-    late = [wait for wait in waits if wait.seconds > bounds[wait.cause]]
-    astray = list(_astray(snapshot, expected))
+        raise ValueError("nothing was observed")
+    bound = _bound_seconds(observer.patience.grace, sweeps)
+    waits = dict(_waits(snapshot))
+    late = {what: seconds for what, seconds in waits.items() if seconds > bound}
+    astray = dict(_astray(snapshot, expected))
     unsettled = list(_unsettled(snapshot, expected))
-    left_behind = observer.ever_stranded & {key for key, _ in astray} | set(observer.stranded)
     twice = duplicates(snapshot.tasks)
     problems = [
-        *_shown("a task exists twice", twice),
-        *_shown("a regression was seen", observer.regressions),
-        *_shown("a release came too early", list(observer.early.values())),
-        *_shown("a child did not end as it should", [sentence for _, sentence in astray]),
-        *_shown("still stranded", [" ".join(key) for key in sorted(observer.stranded)]),
-        *_shown("a parent was not settled", unsettled),
-        *_shown("a recovery took longer than the bound", [w.told(bounds[w.cause]) for w in late]),
-        *_shown("a sweep was not complete", [s.sweep_id for s in sweeps if not s.complete]),
-        *_nothing_proved(observer, sweeps, events_lost),
+        *_listed("a task exists twice", twice),
+        *_listed("a regression was seen", observer.regressions),
+        *_listed("a release came too early", list(observer.early.values())),
+        *_listed(
+            f"a recovery took longer than {bound:.1f} s",
+            [f"{what}: {seconds:.1f} s" for what, seconds in late.items()],
+        ),
     ]
+    if gave_up is not None:
+        problems.append(f"ran out of time: {gave_up}")
+    else:
+        problems += _listed("a child did not end as it should", list(astray.values()))
+        problems += _listed("a parent was not settled", unsettled)
+        problems += _nothing_shown(observer, sweeps, events_lost)
     return Verdict(
         orchestrations=len(expected),
         settled=len(expected) - len(unsettled),
@@ -130,75 +118,48 @@ def judge(
         tasks=len(snapshot.tasks),
         events_lost=events_lost,
         stranded=len(observer.ever_stranded),
-        recovered=len(observer.ever_stranded - left_behind),
+        recovered=len(observer.ever_stranded - astray.keys() - observer.stranded.keys()),
         duplicates=len(twice),
         regressions=len(observer.regressions),
         early_releases=len(observer.early),
         recovered_by=dict(sorted(Counter(r.code for r in snapshot.recoveries).items())),
-        latency_max_seconds=max((wait.seconds for wait in waits), default=None),
-        latency_median_seconds=median(wait.seconds for wait in waits) if waits else None,
-        bound_seconds=bounds[Cause.EVENT],
+        latency_max_seconds=max(waits.values(), default=None),
+        latency_median_seconds=median(waits.values()) if waits else None,
+        bound_seconds=bound,
         over_bound=len(late),
         sweeps=len(sweeps),
-        sweep_longest_seconds=longest,
+        sweep_longest_seconds=max((sweep.duration_seconds for sweep in sweeps), default=0.0),
+        out_of_time=gave_up is not None,
         problems=tuple(problems),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Wait:
-    """How long after it became due a child was repaired, and for want of what it was due."""
-
-    recovery: Recovery
-    cause: Cause
-    seconds: float
-
-    def told(self, bound_seconds: float) -> str:
-        orchestration_id, sub_issue_id = self.recovery.child
-        took = f"{self.seconds:.1f} s > {bound_seconds:.1f} s"
-        return f"{sub_issue_id} of {orchestration_id} ({self.recovery.code}): {took}"
+def _bound_seconds(grace: timedelta, sweeps: Sequence[Sweep]) -> float:
+    """Return how long a recovery may take: what a scan has just passed waits for the next sweep."""
+    began = sorted(sweep.ended_at - sweep.duration_seconds for sweep in sweeps)
+    wait = max((later - earlier for earlier, later in pairwise(began)), default=0.0)
+    longest = max((sweep.duration_seconds for sweep in sweeps), default=0.0)
+    return grace.total_seconds() + wait + longest
 
 
-def _waits(observer: Observer, snapshot: Snapshot) -> Iterator[_Wait]:
+def _waits(snapshot: Snapshot) -> Iterator[tuple[str, float]]:
+    """Yield what each repair of a child concerned, and how many seconds it had been due."""
     for recovery in snapshot.recoveries:
-        orchestration = snapshot.orchestrations.get(recovery.child[0])
-        child = orchestration.children.get(recovery.child[1]) if orchestration else None
+        orchestration_id, sub_issue_id = recovery.child
+        orchestration = snapshot.orchestrations.get(orchestration_id)
+        child = orchestration.children.get(sub_issue_id) if orchestration else None
         if child is None or recovery.code == UNSETTLED:
             continue
-        cause, since = _was_due(observer, snapshot, recovery, child)
+        since = turn_came_at(snapshot, child)
+        if recovery.code == Code.LOST_TERMINAL:
+            task = snapshot.tasks.get(child.task_id or "")
+            since = moment(task.finished_at) if task is not None else None
         if since is not None:
-            yield _Wait(recovery, cause, (recovery.at - since).total_seconds())
+            what = f"{sub_issue_id} of {orchestration_id} ({recovery.code})"
+            yield what, (recovery.at - since).total_seconds()
 
 
-def _was_due(
-    observer: Observer, snapshot: Snapshot, recovery: Recovery, child: Child
-) -> tuple[Cause, datetime | None]:
-    """Return for want of what, and since when, a child was due before it was repaired."""
-    task = snapshot.tasks.get(child.task_id or "")
-    if recovery.code == Code.LOST_TERMINAL:
-        return Cause.EVENT, moment(task.finished_at) if task is not None else None
-    if recovery.code == Code.UNSTARTED_TASK:
-        return Cause.START, moment(task.created_at) if task is not None else None
-    claimed_at = observer.claimed_at.get(recovery.child)
-    if claimed_at is not None and claimed_at <= recovery.at:
-        return Cause.CLAIM, claimed_at
-    return Cause.EVENT, turn_came_at(snapshot, child)
-
-
-def _bound(cause: Cause, promise: Promise, longest_sweep_seconds: float) -> float:
-    """How long a recovery may take.
-
-    Sweeps do not overlap. What a scan has just passed waits for the next one, which begins an
-    interval after this one began; where a sweep takes several intervals, as many of them.
-    """
-    interval = promise.interval.total_seconds()
-    waited = interval * max(1, math.ceil(longest_sweep_seconds / interval))
-    return promise.patience.with_cause(cause).total_seconds() + waited + longest_sweep_seconds
-
-
-def _astray(
-    snapshot: Snapshot, expected: Mapping[str, Mapping[str, ChildStatus]]
-) -> Iterator[tuple[ChildKey, str]]:
+def _astray(snapshot: Snapshot, expected: Expected) -> Iterator[tuple[tuple[str, str], str]]:
     for orchestration_id, ends in expected.items():
         orchestration = snapshot.orchestrations.get(orchestration_id)
         for key, end in ends.items():
@@ -210,13 +171,10 @@ def _astray(
 
 
 def _unsettled(snapshot: Snapshot, expected: Iterable[str]) -> Iterator[str]:
-    for orchestration_id in expected:
-        found = snapshot.orchestrations.get(orchestration_id)
-        if found is None or found.meta is None or not found.meta.settled:
-            yield orchestration_id
+    return (key for key in expected if not snapshot.is_settled(key))
 
 
-def _nothing_proved(observer: Observer, sweeps: Sequence[Sweep], events_lost: int) -> Iterator[str]:
+def _nothing_shown(observer: Observer, sweeps: Sequence[Sweep], events_lost: int) -> Iterator[str]:
     """A run in which nothing went wrong on the platform's side shows nothing."""
     if not events_lost:
         yield "no event was lost, so nothing was shown"
@@ -226,8 +184,8 @@ def _nothing_proved(observer: Observer, sweeps: Sequence[Sweep], events_lost: in
         yield "no sweep was completed"
 
 
-def _shown(what: str, cases: Sequence[str]) -> Iterator[str]:
-    for case in cases[:_SHOWN]:
+def _listed(what: str, cases: Sequence[str]) -> Iterator[str]:
+    for case in cases[:MAX_SHOWN]:
         yield f"{what}: {case}"
-    if len(cases) > _SHOWN:
-        yield f"{what}: and {len(cases) - _SHOWN} more"
+    if len(cases) > MAX_SHOWN:
+        yield f"{what}: and {len(cases) - MAX_SHOWN} more"

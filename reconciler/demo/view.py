@@ -1,29 +1,29 @@
-"""What the demonstration shows: a board that is redrawn in place, and the verdict under it.
+"""What the demo shows: a board that is redrawn in place, and the verdict under it; in 80 columns.
 
-Colour carries meaning and never stands alone: every state has its own glyph as well.
+Colour carries meaning and never stands alone: every state has a glyph of its own as well.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, OverflowMethod, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from reconciler.demo.observer import ChildKey, Observer, Recovery, Snapshot
+from reconciler.demo.observer import ChildKey, Recovery, Snapshot
 from reconciler.demo.platform import Seeded
-from reconciler.demo.verdict import Verdict
-from reconciler.domain.model import TERMINAL_CHILD, ChildStatus
+from reconciler.demo.verdict import Sweep, Verdict
+from reconciler.domain.model import TERMINAL_CHILD, Child, ChildStatus
 
 _LABEL = "grey62"
 _QUIET = "grey50"
-_HEADER_LINES = 6
-_FOOTER_LINES = 3
-_NARROW = 96
+_OTHER_LINES = 9
+"""Of a frame, beside those of orchestrations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +39,26 @@ class Mark:
 WAITING = Mark("○", ".", _QUIET, "waiting")
 RUNNING = Mark("◐", "o", "cyan", "running")
 DONE = Mark("●", "*", "green", "done")
-REPAIRED = Mark("◆", "#", "bright_blue", "brought on by the backstop")
+REPAIRED = Mark("◆", "#", "bright_blue", "repaired")
 FAILED = Mark("✗", "x", "red", "failed")
 SKIPPED = Mark("─", "-", _QUIET, "skipped")
 STRANDED = Mark("!", "!", "bold yellow", "stranded")
 LEGEND = (WAITING, RUNNING, DONE, FAILED, SKIPPED, STRANDED, REPAIRED)
 
 _MARKS = {
-    ChildStatus.BLOCKED: WAITING,
-    ChildStatus.READY: WAITING,
-    ChildStatus.RELEASING: WAITING,
     ChildStatus.RELEASED: RUNNING,
     ChildStatus.SUCCEEDED: DONE,
     ChildStatus.FAILED: FAILED,
     ChildStatus.SKIPPED: SKIPPED,
 }
+
+_REPAIRS = {
+    "lost_release": "released",
+    "lost_terminal": "advanced",
+    "lost_skip": "skipped",
+    "unsettled_parent": "settled",
+}
+"""Code → what a repair of it did, in a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,96 +69,74 @@ class Board:
     phase: str
     down_for: float | None
     events_lost: int
-    sweeps: int
-    sweep_age: float | None
-    sweep_took: float | None
+    sweeps: Sequence[Sweep]
     interval: float
     restarts: int
     seeded: Sequence[Seeded]
-    observer: Observer
+    stranded: Mapping[ChildKey, datetime]
+    latest: Snapshot | None
+
+    @property
+    def settled(self) -> int:
+        """How many orchestrations have come to their end."""
+        latest = self.latest
+        return sum(latest.is_settled(s.orchestration_id) for s in self.seeded) if latest else 0
+
+    @property
+    def repairs(self) -> int:
+        """How many repairs there were."""
+        return len(self.latest.recoveries) if self.latest else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One orchestration of the board."""
+    """One orchestration of the board; the lower its ``urgency``, the sooner it may be hidden."""
 
-    name: str
-    shape: str
+    orchestration_id: str
     marks: tuple[Mark, ...]
     state: str
-    state_style: str
+    style: str
     repairs: str
     urgency: int
 
 
 def lines(board: Board) -> list[Line]:
     """Return a line for every orchestration, in the order of seeding."""
-    snapshot = board.observer.latest
+    snapshot = board.latest
     if snapshot is None:
         return []
-    repairs: dict[str, list[Recovery]] = {}
-    for recovery in snapshot.recoveries:
-        repairs.setdefault(recovery.child[0], []).append(recovery)
     return [
-        _line(seeded, snapshot, board.observer.stranded, repairs.get(seeded.orchestration_id, ()))
+        _line(board, snapshot, seeded)
         for seeded in board.seeded
         if seeded.orchestration_id in snapshot.orchestrations
     ]
 
 
-def _line(
-    seeded: Seeded,
-    snapshot: Snapshot,
-    stranded: Mapping[ChildKey, datetime],
-    repairs: Sequence[Recovery],
-) -> Line:
-    orchestration = snapshot.orchestrations[seeded.orchestration_id]
+def _line(board: Board, snapshot: Snapshot, seeded: Seeded) -> Line:
+    key = seeded.orchestration_id
+    rows = snapshot.orchestrations[key].children
+    repairs = [recovery for recovery in snapshot.recoveries if recovery.child[0] == key]
     repaired = {recovery.child[1] for recovery in repairs}
-    marks: list[Mark] = []
-    oldest = 0.0
-    for spec in seeded.blueprint.children:
-        key = seeded.ids[spec.key]
-        row = orchestration.children.get(key)
-        since = stranded.get((seeded.orchestration_id, key))
-        if since is not None:
-            oldest = max(oldest, (snapshot.at - since).total_seconds())
-            marks.append(STRANDED)
-        elif row is None or row.status is None:
-            marks.append(WAITING)
-        elif row.status is ChildStatus.SUCCEEDED and key in repaired:
-            marks.append(REPAIRED)
-        else:
-            marks.append(_MARKS[row.status])
-    ended = all(row.status in TERMINAL_CHILD for row in orchestration.children.values())
-    settled = orchestration.meta is not None and orchestration.meta.settled
-    if STRANDED in marks:
-        state = (f"stranded {oldest:.0f} s", "yellow", 0)
-    elif settled:
-        state = ("settled", _QUIET, 3)
-    elif ended:
-        state = ("to be settled", "default", 1)
-    else:
-        state = ("in progress", "default", 2)
-    return Line(
-        name=seeded.orchestration_id[:11],
-        shape=seeded.blueprint.shape,
-        marks=tuple(marks),
-        state=state[0],
-        state_style=state[1],
-        repairs=told(repairs),
-        urgency=state[2],
+    since = {child: at for (found, child), at in board.stranded.items() if found == key}
+    marks = tuple(
+        STRANDED if child in since else _mark(rows.get(child), repaired)
+        for child in seeded.ids.values()
     )
+    if since:
+        oldest = (snapshot.at - min(since.values())).total_seconds()
+        state = (f"stranded {oldest:.0f} s", STRANDED.style, 3)
+    elif snapshot.is_settled(key):
+        state = ("settled", _QUIET, 0)
+    elif all(row.status in TERMINAL_CHILD for row in rows.values()):
+        state = ("to be settled", "default", 2)
+    else:
+        state = ("in progress", "default", 1)
+    return Line(key, marks, state[0], state[1], told(repairs), state[2])
 
 
-_REPAIRS = {
-    "lost_release": "released",
-    "lost_terminal": "advanced",
-    "lost_skip": "skipped",
-    "abandoned_claim": "claim mended",
-    "missing_task_id": "adopted",
-    "unstarted_task": "invoked",
-    "unsettled_parent": "settled",
-}
+def _mark(row: Child | None, repaired: set[str]) -> Mark:
+    mark = _MARKS.get(row.status, WAITING) if row is not None and row.status else WAITING
+    return REPAIRED if mark is DONE and row is not None and row.sub_issue_id in repaired else mark
 
 
 def told(repairs: Sequence[Recovery]) -> str:
@@ -165,109 +148,106 @@ def told(repairs: Sequence[Recovery]) -> str:
     return ", ".join(f"{word} {count}" for word, count in counts.items())
 
 
+def one_line(board: Board) -> str:
+    """Return what a pipe is shown of a board."""
+    return (
+        f"{board.elapsed:5.0f} s  {board.phase}: {board.settled} of {len(board.seeded)} settled, "
+        f"{board.events_lost} events lost, {len(board.stranded)} stranded, "
+        f"{board.repairs} repairs by {len(board.sweeps)} sweeps"
+    )
+
+
 # -- the board
 
 
 def draw(board: Board, console: Console) -> RenderableType:
-    """Return one frame that fits the console."""
+    """Return one frame that fits the console: what is settled is hidden first."""
     every = lines(board)
-    room = max(3, console.height - _HEADER_LINES - _FOOTER_LINES)
-    shown, hidden = every, 0
-    if len(every) > room:
-        # What needs to be looked at stays; what is settled goes first. The order stays.
-        ranked = sorted(range(len(every)), key=lambda index: (every[index].urgency, index))
-        keep = sorted(ranked[: room - 1])
-        shown, hidden = [every[index] for index in keep], len(every) - len(keep)
+    room = max(3, console.height - _OTHER_LINES)
+    first = sorted(range(len(every)), key=lambda index: (-every[index].urgency, index))
+    shown = [every[index] for index in sorted(first[:room])]
+    hidden = len(every) - len(shown)
     body: list[RenderableType] = [_header(board, console), Text(""), _table(shown, console)]
-    if hidden:
-        body.append(Text(f"  and {hidden} more", style=_QUIET))
-    body.append(Text(""))
+    body.append(Text(f"and {hidden} more" if hidden else "", style=_QUIET))
     body.append(_legend(console))
     return Padding(Group(*body), (0, 1))
 
 
 def _header(board: Board, console: Console) -> Table:
+    tasks = board.latest.tasks.values() if board.latest else ()
+    running = sum(not task.terminal for task in tasks)
+    minutes, seconds = divmod(int(board.elapsed), 60)
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(style=_LABEL, no_wrap=True, width=9)
-    grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    grid.add_column(no_wrap=True, overflow=_overflow(console), ratio=1)
     grid.add_column(no_wrap=True, justify="right", style=_LABEL)
-    grid.add_row("demo", Text(board.phase, style="bold"), clock_face(board.elapsed))
-    snapshot = board.observer.latest
-    running = 0
-    total = 0
-    if snapshot is not None:
-        total = len(snapshot.tasks)
-        running = sum(not task.terminal for task in snapshot.tasks.values())
-    grid.add_row("platform", _live(board, console), f"tasks {total} · running {running}")
-    grid.add_row("backstop", _backstop(board), _repaired(snapshot))
+    grid.add_row("demo", Text(board.phase, style="bold"), f"{minutes}:{seconds:02d}")
+    grid.add_row("platform", _live(board, console), f"tasks {len(tasks)}, running {running}")
+    grid.add_row("backstop", _backstop(board), f"repairs {board.repairs}")
     return grid
 
 
 def _live(board: Board, console: Console) -> Text:
-    text = Text()
     mark = DONE if board.down_for is None else FAILED
-    text.append(_glyph(mark, console), style=mark.style)
+    text = Text(_glyph(mark, console), style=mark.style)
     if board.down_for is None:
-        text.append(" live reconciler up")
+        text.append(" live reconciler up", style="default")
     else:
-        text.append(f" live reconciler down {board.down_for:.0f} s", style="red")
+        text.append(f" live reconciler down {board.down_for:.0f} s")
     if board.events_lost:
-        text.append(f" · {board.events_lost} events lost", style="yellow")
+        text.append(f", {board.events_lost} events lost", style="yellow")
     return text
 
 
 def _backstop(board: Board) -> Text:
-    if board.sweep_age is None:
+    if not board.sweeps:
         return Text(f"first sweep pending, one every {board.interval:.0f} s", style=_QUIET)
-    overdue = board.sweep_age > 2 * board.interval
-    text = Text(f"sweep {board.sweeps} · ")
-    text.append(f"{board.sweep_age:.0f} s ago", style="yellow" if overdue else "default")
-    if board.sweep_took is not None:
-        text.append(f" · took {board.sweep_took:.1f} s")
+    last = board.sweeps[-1]
+    age = max(0.0, time.time() - last.ended_at)
+    text = Text(f"sweep {len(board.sweeps)}, ")
+    text.append(f"{age:.0f} s ago", style="yellow" if age > 2 * board.interval else "default")
+    text.append(f", took {last.duration_seconds:.1f} s")
     if board.restarts:
-        text.append(f" · {board.restarts} restarted", style="yellow")
+        text.append(f", {board.restarts} restarted", style="yellow")
     return text
-
-
-def _repaired(snapshot: Snapshot | None) -> str:
-    return f"repairs {len(snapshot.recoveries) if snapshot is not None else 0}"
 
 
 def _table(shown: Sequence[Line], console: Console) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), expand=True, header_style=_LABEL, pad_edge=False)
-    table.add_column("orchestration", no_wrap=True, width=13)
-    table.add_column("shape", no_wrap=True, width=12)
-    table.add_column("children", no_wrap=True, width=19)
-    table.add_column("state", no_wrap=True, width=14)
-    table.add_column("what the backstop did", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column("orchestration", no_wrap=True, width=37)
+    table.add_column("children", no_wrap=True, width=10)
+    table.add_column("state", no_wrap=True, width=13)
+    table.add_column("repairs", no_wrap=True, overflow=_overflow(console), ratio=1)
     for line in shown:
-        marks = Text(" ").join(Text(_glyph(mark, console), style=mark.style) for mark in line.marks)
         table.add_row(
-            Text(line.name, style=_QUIET if line.urgency > 2 else "default"),  # noqa: PLR2004 - settled
-            Text(line.shape, style=_LABEL),
-            marks,
-            Text(line.state, style=line.state_style),
+            Text(line.orchestration_id, style="default" if line.urgency else _QUIET),
+            Text("").join(Text(_glyph(mark, console), style=mark.style) for mark in line.marks),
+            Text(line.state, style=line.style),
             Text(line.repairs, style=REPAIRED.style),
         )
     return table
 
 
 def _legend(console: Console) -> Text:
-    text = Text(no_wrap=True, overflow="ellipsis")
+    text = Text(no_wrap=True, overflow=_overflow(console))
     for mark in LEGEND:
-        word = "by the backstop" if mark is REPAIRED and console.width < _NARROW else mark.word
         text.append(_glyph(mark, console), style=mark.style)
-        text.append(f" {word}  ", style=_LABEL)
+        text.append(f" {mark.word}  ", style=_LABEL)
+    text.rstrip()
     return text
 
 
 def _glyph(mark: Mark, console: Console) -> str:
-    return mark.glyph if console.encoding.lower().startswith("utf") else mark.plain
+    return mark.glyph if _is_utf(console) else mark.plain
 
 
-def clock_face(seconds: float) -> str:
-    """Return ``m:ss``."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+def _is_utf(console: Console) -> bool:
+    return console.encoding.lower().startswith("utf")
+
+
+def _overflow(console: Console) -> OverflowMethod:
+    """Return how what is too long ends: an ellipsis is no ASCII."""
+    return "ellipsis" if _is_utf(console) else "crop"
 
 
 # -- the verdict
@@ -276,56 +256,45 @@ def clock_face(seconds: float) -> str:
 def draw_verdict(verdict: Verdict, console: Console) -> RenderableType:
     """Return the verdict: one headline, then the counts that it rests on."""
     good, bad = _glyph(DONE, console), _glyph(FAILED, console)
-    headline = Text(f"{good} every orchestration came to its end", style="bold green")
-    if not verdict.ok:
+    if verdict.ok:
+        headline = Text(f"{good} every orchestration came to its end", style="bold green")
+    else:
         count = len(verdict.problems)
-        noun = "problem" if count == 1 else "problems"
-        headline = Text(f"{bad} {count} {noun}", style="bold red")
-    grid = Table.grid(padding=(0, 3))
+        headline = Text(f"{bad} {count} problem{'s' if count > 1 else ''}", style="bold red")
+    grid = Table.grid(padding=(0, 2))
     grid.add_column(style=_LABEL, no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(style=_QUIET)
     for name, value, note, wrong in verdict_rows(verdict):
         grid.add_row(name, Text(value, style="bold red" if wrong else "bold"), note)
-    body: list[RenderableType] = [headline, Text(""), grid]
-    if verdict.problems:
-        body.append(Text(""))
-        body.extend(Text(f"{bad} {problem}", style="red") for problem in verdict.problems)
-    return Padding(Group(*body), (1, 1))
+    problems = [Text(f"{bad} {problem}", style="red") for problem in verdict.problems]
+    return Padding(Group(headline, Text(""), grid, *problems), (1, 1))
 
 
 def verdict_rows(verdict: Verdict) -> list[tuple[str, str, str, bool]]:
     """Return (name, value, note, whether it is wrong) for every count of the verdict."""
-    by = ", ".join(f"{code} {count}" for code, count in verdict.recovered_by.items())
-    bound = f"bound {verdict.bound_seconds:.1f} s = grace + wait for a sweep + longest sweep"
-    longest, middle = verdict.latency_max_seconds, verdict.latency_median_seconds
-    settled = f"{verdict.settled} of {verdict.orchestrations}"
+    v = verdict
+    by = ", ".join(f"{code} {count}" for code, count in v.recovered_by.items())
+    bound = f"bound {v.bound_seconds:.1f} s: grace + wait + sweep"
+    settled = f"{v.settled} of {v.orchestrations}"
+    longest = f"longest {v.sweep_longest_seconds:.1f} s"
+    made = f"{v.children} children, {v.tasks} tasks"
     return [
-        (
-            "orchestrations settled",
-            settled,
-            f"{verdict.children} children, {verdict.tasks} tasks",
-            verdict.settled < verdict.orchestrations,
-        ),
-        ("events lost", str(verdict.events_lost), "while the live reconciler was down", False),
-        ("children stranded", str(verdict.stranded), "", False),
-        ("children recovered", str(verdict.recovered), by, verdict.recovered < verdict.stranded),
-        ("duplicate tasks", str(verdict.duplicates), "by idempotency key", verdict.duplicates > 0),
-        ("regressions", str(verdict.regressions), "every row, sampled", verdict.regressions > 0),
+        ("orchestrations settled", settled, made, v.settled < v.orchestrations),
+        ("events lost", str(v.events_lost), "while the live reconciler was down", False),
+        ("children stranded", str(v.stranded), "", False),
+        ("children recovered", str(v.recovered), by, v.recovered < v.stranded),
+        ("duplicate tasks", str(v.duplicates), "by idempotency key", v.duplicates > 0),
+        ("regressions", str(v.regressions), "every row, sampled", v.regressions > 0),
         (
             "early releases",
-            str(verdict.early_releases),
+            str(v.early_releases),
             "before every predecessor succeeded",
-            verdict.early_releases > 0,
+            v.early_releases > 0,
         ),
-        ("recovery latency, longest", _seconds(longest), bound, verdict.over_bound > 0),
-        ("recovery latency, median", _seconds(middle), "", False),
-        (
-            "sweeps",
-            str(verdict.sweeps),
-            f"longest {verdict.sweep_longest_seconds:.1f} s",
-            not verdict.sweeps,
-        ),
+        ("recovery, longest", _seconds(v.latency_max_seconds), bound, v.over_bound > 0),
+        ("recovery, median", _seconds(v.latency_median_seconds), "", False),
+        ("sweeps", str(v.sweeps), longest, not v.sweeps),
     ]
 
 

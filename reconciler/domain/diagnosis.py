@@ -31,6 +31,7 @@ from reconciler.domain.model import (
     Orchestration,
     Task,
     moment,
+    seconds_since,
 )
 
 MAX_AHEAD = timedelta(minutes=5)
@@ -44,14 +45,18 @@ NEVER_AGAIN = "it is not invoked again, because a second run would fail the task
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The settings that a diagnosis depends on."""
+    """The settings that a diagnosis, and what is done about it, depend on.
+
+    ``interval``: between two sweeps. ``settles``: whether finished tasks may be touched.
+    """
 
     grace: timedelta
     claim_timeout: timedelta
     start_timeout: timedelta
     long_running: timedelta
-    nudge_pause: timedelta
+    interval: timedelta
     can_invoke: bool = False
+    settles: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +89,7 @@ class ChildDiagnosis:
 
     def age_seconds(self, now: datetime) -> float | None:
         """How long it has been so, in seconds; None where no time is known."""
-        return None if self.since is None else max(0.0, (now - self.since).total_seconds())
+        return seconds_since(self.since, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,11 @@ class Diagnosis:
     reason: str
     since: datetime | None
     children: Mapping[str, ChildDiagnosis]
+
+    @property
+    def has_due(self) -> bool:
+        """Whether a child is due to be released."""
+        return any(child.code is Code.LOST_RELEASE for child in self.children.values())
 
     @property
     def healthy(self) -> bool:
@@ -145,17 +155,18 @@ def status_since(task: Task) -> datetime | None:
     return moment(task.status_since) or moment(task.updated_at) or moment(task.created_at)
 
 
-def invocation_due(task: Task, policy: Policy, now: datetime) -> bool:
+def invocation_due(task: Task, policy: Policy, now: datetime, *, made_it: bool = False) -> bool:
     """Whether the pipeline of a task, as it was read, may be invoked at ``now``, or once more.
 
     The grace is enough only where nobody can have invoked it: a task of ours without a record.
-    Another's may be on its way to the pipeline until the start timeout.
+    Who made it (``made_it``) need not even wait for that. Another's may be on its way to the
+    pipeline until the start timeout.
     """
     if task.status != "SUBMITTED" or task.invoke_count or not policy.can_invoke:
         return False
     since, invoked = status_since(task), moment(task.invoked_at)
     if task.unrecorded:
-        return _past(since, policy.grace, now)
+        return made_it or _past(since, policy.grace, now)
     return all(_past(t, policy.start_timeout, now) for t in (since, invoked))
 
 

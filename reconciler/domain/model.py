@@ -68,6 +68,18 @@ def timestamp(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def known_timestamp(since: datetime | None) -> str | None:
+    """Return a moment as rows have it; None where it is not known."""
+    return None if since is None or since == LONG_AGO else timestamp(since)
+
+
+def seconds_since(since: datetime | None, now: datetime) -> float | None:
+    """Return how long ago a moment was, never negative; None where it is not known."""
+    if since is None or since == LONG_AGO:
+        return None
+    return max(0.0, (now - since).total_seconds())
+
+
 @dataclass(frozen=True, slots=True)
 class Child:
     """A child row.
@@ -189,6 +201,7 @@ class Task:
 
     ``orchestration_id`` and ``sub_issue_id``: the child that it works for, whether or not the
     child's row names it. ``iteration``: a person's fix, made by a comment on a finished child.
+    ``sweep_id``: of the sweep of ours that made it; None: others did.
     """
 
     task_id: str
@@ -204,7 +217,7 @@ class Task:
     orchestration_id: str | None = None
     sub_issue_id: str | None = None
     iteration: bool = False
-    ours: bool = False
+    sweep_id: str | None = None
     invoked_at: str | None = None
     invoke_count: int = 0
     nudged_at: str | None = None
@@ -215,6 +228,11 @@ class Task:
     def terminal(self) -> bool:
         """Whether its status is final."""
         return self.status in TERMINAL_TASK
+
+    @property
+    def ours(self) -> bool:
+        """Whether we made it."""
+        return self.sweep_id is not None
 
     @property
     def unrecorded(self) -> bool:

@@ -36,5 +36,15 @@ RELEASE_OUTCOMES = tuple(
 )
 """How a release can end: the label values of ``reconciler_releases_total{outcome}``."""
 
+LOST_TO_OTHERS = frozenset(
+    {
+        Outcome.ALREADY_RELEASED,
+        Outcome.NO_LONGER_DUE,
+        Outcome.CLAIM_IN_PROGRESS,
+        Outcome.LOST_RACE,
+    }
+)
+"""Somebody else was faster, so what was read is stale."""
+
 REPAIRED = frozenset({Outcome.DONE, Outcome.RELEASED, Outcome.ADOPTED, Outcome.REINVOKED})
 """Something was changed, by us, that brings a child on."""

@@ -5,27 +5,18 @@ What is planned here is what ``--report`` prints and what a repair does: there i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from reconciler.domain.codes import NEEDS_ACTION, Code, OrchestrationCode
+from reconciler.domain.codes import NEEDS_ACTION, Code
 from reconciler.domain.diagnosis import (
-    MAX_AHEAD,
     ChildDiagnosis,
     Diagnosis,
     Evidence,
     Policy,
     invocation_due,
 )
-from reconciler.domain.model import LONG_AGO, ChildStatus, Orchestration, Task, moment
-
-MAX_NUDGE_PAUSE = timedelta(days=1)
-"""The pause between two touches of a task doubles up to here, and goes on: the live reconciler may
-have been down each time."""
-
-_MAX_DOUBLINGS = 17
-"""A second, doubled so often, is longer than the longest pause; no count can overflow a time."""
+from reconciler.domain.model import LONG_AGO, Orchestration, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +62,11 @@ class ResetClaim(Action):
     def verb(self) -> str:
         """What a person reads."""
         return "reset claim"
+
+
+@dataclass(frozen=True, slots=True)
+class Unskip(Action):
+    """Set a child that was skipped for nothing back to ``blocked``; asked for by a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,73 +180,3 @@ def child_needs_action(code: Code, policy: Policy) -> bool:
     if code is Code.UNSTARTED_TASK:
         return not policy.can_invoke
     return code is Code.MISSING_TASK_ID or code in NEEDS_ACTION
-
-
-def has_task_to_touch(orchestration: Orchestration, tasks: Mapping[str, Task | None]) -> bool:
-    """Whether a finished task can be touched for a parent that nobody settled.
-
-    True also while not all tasks of its children have been read.
-    """
-    names = (child.task_id for child in orchestration.children.values())
-    if any(name is not None and name not in tasks for name in names):
-        return True
-    return _tells_the_end(orchestration, tasks) is not None
-
-
-def plan_nudges(
-    orchestration: Orchestration,
-    diagnosis: Diagnosis,
-    evidence: Evidence,
-    policy: Policy,
-    now: datetime,
-) -> tuple[tuple[Nudge, ...], str]:
-    """Return the tasks to touch now, and one sentence that says why, or why none.
-
-    A lost recovery comes first: it reopens the orchestration, and settles the parent in the end.
-    ``evidence.tasks`` must hold the tasks of its children.
-    """
-    wanted = [
-        Nudge(found.sub_issue_id, found.code, found.since, evidence.iterations[found.sub_issue_id])
-        for found in diagnosis.children.values()
-        if found.code is Code.LOST_RECOVERY
-    ]
-    if not wanted and diagnosis.code is OrchestrationCode.UNSETTLED_PARENT:
-        chosen = _tells_the_end(orchestration, evidence.tasks)
-        if chosen is None:
-            return (), "none of its children has a finished task that could be touched"
-        wanted = [Nudge(chosen[0], diagnosis.code, diagnosis.since, chosen[1])]
-    due = tuple(nudge for nudge in wanted if _may_be_touched(nudge.task, policy, now))
-    waiting = [nudge.task for nudge in wanted if nudge not in due]
-    said = [f"touch task {nudge.task.task_id}" for nudge in due]
-    said += [f"touched task {t.task_id} {t.nudge_count} times, nobody answered" for t in waiting]
-    return due, "; ".join(said)
-
-
-def _tells_the_end(
-    orchestration: Orchestration, tasks: Mapping[str, Task | None]
-) -> tuple[str, Task] | None:
-    """Return the child, and its task, whose terminal record changes no row if it comes again.
-
-    The live reconciler writes the verdict of the record over the row. So the task's verdict must
-    be the row's own; a mended child is succeeded, and names the task that failed. A success is the
-    best choice: no retry will ever reset its row while the record is on its way.
-    """
-    finished = [
-        (task.outcome is ChildStatus.SUCCEEDED, moment(task.finished_at) or LONG_AGO, key, task)
-        for key, child in orchestration.children.items()
-        if (task := tasks.get(child.task_id or "")) is not None
-        and task.terminal
-        and child.status is task.outcome
-    ]
-    if not finished:
-        return None
-    _, _, key, task = max(finished, key=lambda entry: entry[:3])
-    return key, task
-
-
-def _may_be_touched(task: Task, policy: Policy, now: datetime) -> bool:
-    last = moment(task.nudged_at)
-    if not task.nudge_count or last is None or last - now > MAX_AHEAD:
-        return True
-    doubled: timedelta = policy.nudge_pause * 2 ** min(task.nudge_count, _MAX_DOUBLINGS)
-    return now - last >= min(doubled, MAX_NUDGE_PAUSE)

@@ -257,7 +257,7 @@ def parse_task(item: Item) -> Task:
         orchestration_id=text(metadata, "orchestration_id"),
         sub_issue_id=text(metadata, "orchestration_sub_issue_id"),
         iteration=text(metadata, "orchestration_iteration") == "true",
-        ours="reconciler_sweep_id" in item,
+        sweep_id=text(item, "reconciler_sweep_id"),
         invoked_at=text(item, "reconciler_invoked_at"),
         invoke_count=number(item, "reconciler_invoke_count") or 0,
         nudged_at=text(item, "reconcile_nudged_at"),

@@ -55,6 +55,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class _Server(ThreadingHTTPServer):
+    request_queue_size = 64
+
     def handle_error(
         self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
     ) -> None:
@@ -64,9 +66,12 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(handler: type[Handler]) -> Iterator[str]:
-    """Serve for as long as the block lasts, a thread for each connection; gives the URL."""
-    server = _Server(("127.0.0.1", 0), handler)
+def serving(handler: type[Handler], port: int = 0) -> Iterator[str]:
+    """Serve for as long as the block lasts, a thread for each connection; gives the URL.
+
+    ``port``: 0 takes a free one.
+    """
+    server = _Server(("127.0.0.1", port), handler)
     thread = threading.Thread(target=server.serve_forever, name=handler.__name__, daemon=True)
     thread.start()
     try:
@@ -78,7 +83,7 @@ def serving(handler: type[Handler]) -> Iterator[str]:
 
 
 @contextmanager
-def answering(answer: Callable[[Request], Answer]) -> Iterator[str]:
+def answering(answer: Callable[[Request], Answer], port: int = 0) -> Iterator[str]:
     """Answer each GET and POST by a function for as long as the block lasts; gives the URL."""
 
     class Answers(Handler):
@@ -87,5 +92,5 @@ def answering(answer: Callable[[Request], Answer]) -> Iterator[str]:
 
         do_GET = do_POST  # noqa: N815 - the server's name for it
 
-    with serving(Answers) as url:
+    with serving(Answers, port) as url:
         yield url

@@ -1,6 +1,7 @@
-"""DynamoDB as moto imitates it, served over HTTP from a process of its own.
+"""DynamoDB as moto imitates it, served over HTTP by a process of its own.
 
-By hand: ``python -m reconciler.embedded.moto_server --port 5000``.
+By hand: ``python -m reconciler.embedded.moto_server --port 5000``. moto has a server of its own,
+which needs Flask and more; two services are reached without any of that.
 """
 
 from __future__ import annotations
@@ -8,53 +9,54 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from reconciler.embedded.loopback import Answer, Request, answering
 from reconciler.embedded.process import answers_http, free_port, running
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 HOST = "127.0.0.1"
 
 
-class OneAtATime:
-    """Serves one request after the other.
+class Service:
+    """Answers DynamoDB and its streams, one request after the other.
 
     moto rolls a lost transaction back by restoring a copy of all its tables, which would undo what
     any other request wrote meanwhile.
     """
 
-    def __init__(self, app: WSGIApplication) -> None:
-        """Take the application that is to be served so."""
-        self._app = app
+    def __init__(self) -> None:
+        """Load moto, which takes a second."""
+        from moto.core.request import Request as MotoRequest  # noqa: PLC0415 - slow
+        from moto.dynamodb.responses import DynamoHandler  # noqa: PLC0415 - slow
+        from moto.dynamodbstreams.responses import DynamoDBStreamsHandler  # noqa: PLC0415 - slow
+
+        self._request = MotoRequest.from_primitives
+        self._handlers = {
+            "DynamoDB_20120810": DynamoHandler,
+            "DynamoDBStreams_20120810": DynamoDBStreamsHandler,
+        }
         self._lock = threading.Lock()
 
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request, to the last byte of its answer."""
+    def answer(self, asked: Request) -> Answer:
+        """Answer one request; 404 for what neither service is asked."""
+        handler = self._handlers.get(asked.headers.get("X-Amz-Target", "").partition(".")[0])
+        if handler is None:
+            return Answer(HTTPStatus.NOT_FOUND)
+        url = f"http://{asked.headers['Host']}{asked.path}"
+        request = self._request("POST", url, asked.headers, asked.body)
         with self._lock:
-            return list(self._app(environ, start_response))
+            status, headers, body = handler.dispatch(request)
+        kept = {k: v for k, v in headers.items() if k.lower().startswith(("x-amz", "content-type"))}
+        return Answer(status, body.encode() if isinstance(body, str) else body, kept)
 
 
 def serve(port: int) -> None:
     """Serve until the process is ended."""
-    from moto.moto_server.werkzeug_app import (  # noqa: PLC0415 - slow
-        DomainDispatcherApplication,
-        create_backend_app,
-    )
-    from werkzeug.serving import WSGIRequestHandler, make_server  # noqa: PLC0415 - slow
-
-    class Quiet(WSGIRequestHandler):
-        protocol_version = "HTTP/1.1"  # keeps connections open, as the service does
-
-        def log_request(self, *_: Any) -> None:  # noqa: ANN401 - werkzeug's
-            pass
-
-    app = DomainDispatcherApplication(create_backend_app)
-    make_server(HOST, port, OneAtATime(app), threaded=True, request_handler=Quiet).serve_forever()
+    with answering(Service().answer, port):
+        threading.Event().wait()
 
 
 @contextmanager

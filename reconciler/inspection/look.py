@@ -12,8 +12,8 @@ from reconciler.errors import UnknownOrchestrationError
 from reconciler.inspection.explain import build_view
 from reconciler.inspection.find import Found
 from reconciler.inspection.views import Circumstances, Repair, View
+from reconciler.repair.audit import RECOVERED
 from reconciler.repair.reconciler import Reconciler
-from reconciler.repair.repairer import RECOVERED
 
 _MAX_TASKS_ASKED = 50
 

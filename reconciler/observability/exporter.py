@@ -6,10 +6,10 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -23,6 +23,7 @@ from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.observability.emf import EmfMetrics
 from reconciler.observability.metrics import EXPORTED, METRICS, QUEUES, Labels
 from reconciler.observability.redis_metrics import SUM, bound_text, read_series
+from reconciler.observability.scrape_server import ScrapeServer
 from reconciler.settings import Settings
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _values(names: tuple[str, ...], labels: Labels) -> list[str]:
     return [found[name] for name in names]
 
 
-def start_exporter(client: redis.Redis, settings: Settings, host: str, port: int) -> WSGIServer:
+def start_exporter(client: redis.Redis, settings: Settings, host: str, port: int) -> ScrapeServer:
     """Serve ``/metrics`` in a thread; the server's ``shutdown`` ends it.
 
     Raises:
@@ -150,8 +151,7 @@ def start_exporter(client: redis.Redis, settings: Settings, host: str, port: int
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(BrokerCollector(client, settings))
-    server, _ = start_http_server(port, host, registry)
-    return server
+    return ScrapeServer(partial(generate_latest, registry), CONTENT_TYPE_LATEST, host, port)
 
 
 def serve_for_ever(client: redis.Redis, settings: Settings, host: str, port: int) -> None:

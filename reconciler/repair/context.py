@@ -7,12 +7,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from reconciler.domain.codes import OrchestrationCode
+from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
-from reconciler.domain.model import Child, Orchestration, Task
+from reconciler.domain.model import Child, Orchestration, Task, seconds_since
 from reconciler.domain.outcomes import REPAIRED, Outcome
-from reconciler.errors import ReconcilerError
-from reconciler.repair.counts import Counts
+from reconciler.domain.planning import Action
+from reconciler.errors import ReconcilerError, error_kind
+from reconciler.repair.counts import Counts, counted_as
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,30 +49,50 @@ class ReleaseRequest:
     due_since: datetime | None
     sweep_id: str
 
+    @classmethod
+    def of(cls, child: Child, due_since: datetime | None, sweep_id: str) -> ReleaseRequest:
+        """Return the request to release ``child``."""
+        few = len(child.depends_on) <= MOST_PREDECESSORS_AT_ONCE
+        return cls(
+            orchestration_id=child.orchestration_id,
+            sub_issue_id=child.sub_issue_id,
+            idempotency_key=child.idempotency_key,
+            depends_on=child.depends_on if few else None,
+            due_since=due_since,
+            sweep_id=sweep_id,
+        )
+
 
 ReleaseDispatch = Callable[[ReleaseRequest], bool]
 """Hands a release on; False when there is no room for it now, and a later sweep finds it again."""
 
 
 @dataclass(frozen=True, slots=True)
-class ReleaseResult:
-    """How a release ended. ``applied`` is False where it was only planned.
+class RepairResult:
+    """How a repair ended.
 
-    ``row``: the child's row as somebody else left it, where a race was lost to them.
-    ``error``: what failed after the release itself: its pipeline could not be invoked.
-    ``warnings``: what was left out of the task, for the log.
+    ``child``: its row as it stands now, as far as the write told; None where the row is gone.
+    ``task``: the one that it is about. ``applied`` is False where it was only planned.
+    ``warnings``: what was left out of the task, for the log. ``error``: what failed: the repair
+    itself, or after a release the invocation of its pipeline. ``counts``: what a release by its
+    key adds to a sweep, with everything that it brought on.
     """
 
     outcome: Outcome
-    task_id: str | None = None
-    branch_name: str | None = None
-    detail: str = ""
+    child: Child | None = None
     task: Task | None = None
+    detail: str = ""
     applied: bool = True
-    row: Child | None = None
     warnings: tuple[str, ...] = ()
-    error: ReconcilerError | None = None
+    error: BaseException | None = None
     counts: Counts = field(default_factory=Counts)
+
+    @property
+    def task_id(self) -> str | None:
+        """The task that it is about, or else the one that the child's row names."""
+        if self.task is not None:
+            return self.task.task_id
+        return self.child.task_id if self.child is not None else None
 
     @property
     def repaired(self) -> bool:
@@ -94,6 +115,23 @@ class ActionOutcome:
     error_kind: str | None = None
     warnings: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, action: Action, result: RepairResult, context: Context) -> ActionOutcome:
+        """Return what came of ``action``, as it is told and counted."""
+        made_up_for = result.outcome is Outcome.REINVOKED
+        return cls(
+            verb=action.verb,
+            sub_issue_id=action.sub_issue_id,
+            code=str(Code.UNSTARTED_TASK if made_up_for else action.code),
+            outcome=result.outcome,
+            applied=context.apply and result.applied,
+            task_id=result.task_id,
+            detail=result.detail,
+            stranded_seconds=seconds_since(action.since, context.now),
+            error_kind=error_kind(result.error) if result.error is not None else None,
+            warnings=result.warnings,
+        )
+
     @property
     def repaired(self) -> bool:
         """Whether something was changed, by us, that brings the child on."""
@@ -114,6 +152,21 @@ class Stuck:
     age_seconds: float | None
     task_id: str | None = None
     needs_action: bool = False
+
+
+def count_outcomes(outcomes: Iterable[ActionOutcome]) -> Counts:
+    """Count what was done, or would have been, and what failed."""
+    done: dict[str, int] = {}
+    planned: dict[str, int] = {}
+    for action in outcomes:
+        name = counted_as(action.verb, action.outcome)
+        if name is not None:
+            into = done if action.applied or name == "errors" else planned
+            into[name] = into.get(name, 0) + 1
+        if action.error_kind is not None and name != "errors":
+            # The release stands; what failed is the invocation after it.
+            done["errors"] = done.get("errors", 0) + 1
+    return Counts.from_flat(done) + Counts(planned=planned)
 
 
 def count_stuck(stuck: Iterable[Stuck]) -> Counts:

@@ -6,32 +6,24 @@ time. An outage is not held against anybody: only what fails by itself is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from reconciler.clock import Clock
 from reconciler.domain.codes import Code
-from reconciler.domain.diagnosis import Policy
-from reconciler.domain.model import Attempts, Orchestration, moment, timestamp
-from reconciler.domain.outcomes import Outcome
+from reconciler.domain.model import Attempts, Orchestration, moment, seconds_since, timestamp
 from reconciler.errors import DEFECTS, describe_error, lasting
 from reconciler.repair.context import (
     Context,
     Evaluation,
     ReleaseDispatch,
     Stuck,
+    count_outcomes,
     count_stuck,
 )
-from reconciler.repair.counts import Counts, counted_as
-from reconciler.repair.releaser import Releaser, stranded_seconds
-from reconciler.repair.repair_pass import RepairPass, Withhold
-from reconciler.repair.repairer import Repairer
+from reconciler.repair.counts import Counts
+from reconciler.repair.repair_pass import Parts, RepairPass
 from reconciler.repair.reporter import Reporter
-from reconciler.stores.budget import BudgetStore
 from reconciler.stores.dynamodb import measured
-from reconciler.stores.orchestrations import OrchestrationStore
-from reconciler.stores.tasks import TaskStore
 
 QUARANTINE_FROM = 3
 """From this many failures on an orchestration is left alone for a while."""
@@ -45,19 +37,10 @@ _LONGEST_ERROR_CHARACTERS = 500
 
 @dataclass(frozen=True, slots=True)
 class Evaluator:
-    """Evaluates orchestrations; every collaborator is injected."""
+    """Evaluates orchestrations."""
 
-    orchestrations: OrchestrationStore
-    tasks: TaskStore
-    releaser: Releaser
-    repairer: Repairer
-    budget: BudgetStore | None
-    policy: Policy
-    interval: timedelta
-    settles: bool
-    withhold: Withhold
+    parts: Parts
     reporter: Reporter
-    clock: Clock
 
     def evaluate(
         self,
@@ -74,7 +57,7 @@ class Evaluator:
             TemporaryError, PermanentError: it could not be read; nothing was changed.
         """
         with measured() as consumed:
-            orchestration = self.orchestrations.read(orchestration_id)
+            orchestration = self.parts.orchestrations.read(orchestration_id)
             if orchestration is None:
                 return None
             if context.by_hand and orchestration.attempts is not None:
@@ -91,11 +74,21 @@ class Evaluator:
             finally:
                 if work.context.apply and (work.outcomes or work.unread):
                     self._remember(orchestration, work)
-            work.note_waiting()
-            if work.stale and work.context.apply:
-                work.reread()
-        stuck = work.stuck()
-        evaluation = _evaluation(work, count(work, stuck).with_consumed(consumed), stuck)
+            work.finish()
+        stuck = tuple(work.stuck())
+        done = count_outcomes(work.outcomes) + count_stuck(stuck)
+        looked = Counts(orchestrations_evaluated=1, errors=len(work.unread))
+        evaluation = Evaluation(
+            orchestration_id=orchestration_id,
+            found=work.found,
+            now=work.now,
+            actions=tuple(work.outcomes),
+            counts=(looked + done).with_consumed(consumed),
+            stuck=stuck,
+            withheld=work.withheld,
+            orchestration=work.seen.orchestration,
+            mistake=work.mistake,
+        )
         for error in work.unread:
             self.reporter.incomplete(orchestration_id, error, work.context)
         self.reporter.evaluated(evaluation, work.context)
@@ -104,22 +97,7 @@ class Evaluator:
     def _pass(
         self, orchestration: Orchestration, context: Context, dispatch: ReleaseDispatch | None
     ) -> RepairPass:
-        return RepairPass(
-            orchestration,
-            context,
-            orchestrations=self.orchestrations,
-            tasks=self.tasks,
-            releaser=self.releaser,
-            repairer=self.repairer,
-            budget=self.budget,
-            policy=self.policy,
-            withhold=self.withhold,
-            clock=self.clock,
-            # Whoever has not been heard of for three sweeps does not wait any more.
-            budget_fresh_for=3 * self.interval,
-            settles=self.settles,
-            dispatch=dispatch,
-        )
+        return RepairPass(self.parts, self.parts.snapshot(orchestration), context, dispatch)
 
     # -- failures that do not go away
 
@@ -140,7 +118,7 @@ class Evaluator:
             # last failure says that it does not.
             unchanged = orchestration.attempts.fingerprint == orchestration.fingerprint
             if not (work.queued and unchanged):
-                self.orchestrations.clear_attempts(orchestration.orchestration_id)
+                self.parts.orchestrations.clear_attempts(orchestration.orchestration_id)
 
     def hold_against(
         self, orchestration_id: str, error: BaseException, context: Context
@@ -151,7 +129,7 @@ class Evaluator:
         brings the orchestration back is a change of its rows after this moment.
         """
         try:
-            orchestration = self.orchestrations.read(orchestration_id)
+            orchestration = self.parts.orchestrations.read(orchestration_id)
         except DEFECTS:
             return None  # its rows cannot even be read by our code: it fails anew in each sweep
         if orchestration is None:
@@ -161,7 +139,7 @@ class Evaluator:
         retry_at = None
         if failures >= QUARANTINE_FROM:
             doublings = min(failures - QUARANTINE_FROM, _MOST_DOUBLINGS)
-            pause = min(self.interval * 2**doublings, LONGEST_QUARANTINE)
+            pause = min(self.parts.policy.interval * 2**doublings, LONGEST_QUARANTINE)
             retry_at = timestamp(context.now + pause)
         attempts = Attempts(
             failures=failures,
@@ -170,28 +148,14 @@ class Evaluator:
             retry_at=retry_at,
             fingerprint=orchestration.fingerprint,
         )
-        self.orchestrations.record_attempts(
+        self.parts.orchestrations.record_attempts(
             orchestration_id, attempts, int(context.now.timestamp())
         )
         return attempts
 
     def forgive(self, orchestration_id: str) -> None:
         """Forget an orchestration's failures."""
-        self.orchestrations.clear_attempts(orchestration_id)
-
-
-def _evaluation(work: RepairPass, counts: Counts, stuck: tuple[Stuck, ...]) -> Evaluation:
-    return Evaluation(
-        orchestration_id=work.orchestration.orchestration_id,
-        found=work.found,
-        now=work.now,
-        actions=tuple(work.outcomes),
-        counts=counts,
-        stuck=stuck,
-        withheld=work.withheld,
-        orchestration=work.orchestration,
-        mistake=work.mistake,
-    )
+        self.parts.orchestrations.clear_attempts(orchestration_id)
 
 
 def _left_alone(orchestration: Orchestration, context: Context) -> Stuck | None:
@@ -201,23 +165,6 @@ def _left_alone(orchestration: Orchestration, context: Context) -> Stuck | None:
         return None
     if not attempts.quarantined(context.now, orchestration.fingerprint):
         return None
-    since = moment(attempts.last_failed_at)
-    age = None if since is None else stranded_seconds(since, context.now)
+    age = seconds_since(moment(attempts.last_failed_at), context.now)
     reason = attempts.says
     return Stuck(orchestration.orchestration_id, None, Code.QUARANTINED.value, reason, age)
-
-
-def count(work: RepairPass, stuck: Iterable[Stuck]) -> Counts:
-    """Count what a pass did, or would have done, and what is stuck after it."""
-    after = [
-        a for a in work.outcomes if a.error_kind is not None and a.outcome is not Outcome.FAILED
-    ]
-    done: dict[str, int] = {"errors": len(work.unread) + len(after)}
-    planned: dict[str, int] = {}
-    for action in work.outcomes:
-        name = counted_as(action.verb, action.outcome)
-        if name is not None:
-            into = done if action.applied or name == "errors" else planned
-            into[name] = into.get(name, 0) + 1
-    counts = Counts(orchestrations_evaluated=1, planned=planned)
-    return counts + Counts.from_flat(done) + count_stuck(stuck)

@@ -18,14 +18,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from reconciler.domain.diagnosis import Policy, invocation_due
 from reconciler.domain.model import Task, timestamp
 from reconciler.errors import NameRefusedError
 from reconciler.repair.context import Context
 from reconciler.services.pipeline import Pipeline
-from reconciler.stores.conditions import Action
+from reconciler.stores.conditions import Write
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.tasks import TaskStore
 
@@ -39,16 +38,14 @@ class Invoker:
     pipeline: Pipeline
     policy: Policy
 
-    def due(self, task: Task, now: datetime) -> bool:
+    def due(self, task: Task, now: datetime, *, made_it: bool = False) -> bool:
         """Whether a task that others may have invoked may be invoked at ``now``."""
-        return invocation_due(task, self.policy, now)
+        return invocation_due(task, self.policy, now, made_it=made_it)
 
-    def invoke(
-        self, task: Task, context: Context, audit: dict[str, Any] | None = None
-    ) -> Task | None:
+    def invoke(self, task: Task, context: Context, audit: Write | None = None) -> Task | None:
         """Invoke the pipeline of ``task``, which was just created, or was just read and is due.
 
-        ``audit``: metadata of the event to leave, when the invocation is a repair of its own.
+        ``audit``: the event to leave, when the invocation is a repair of its own.
         Returns the task as it stands now; None where it has started, or somebody else invoked it.
 
         Raises:
@@ -56,10 +53,10 @@ class Invoker:
         """
         invoked = replace(task, invoked_at=timestamp(context.now))
         if task.unrecorded and self._invoke_by_name(task.task_id):
-            self._record(self.tasks.set_invoked(task.task_id, context.now), context, audit)
+            self._record(self.tasks.set_invoked(task.task_id, context.now), audit)
             return invoked
         last = self.tasks.set_last_invocation(task.task_id, context.now)
-        if not self._record(last, context, audit):
+        if not self._record(last, audit):
             return None
         if not self._invoke_by_name(task.task_id):
             if task.invoked_at is not None:
@@ -75,10 +72,8 @@ class Invoker:
             return False
         return True
 
-    def _record(self, action: Action, context: Context, audit: dict[str, Any] | None) -> bool:
+    def _record(self, record: Write, audit: Write | None) -> bool:
         """Write a record, with its event where there is one; False: its condition is lost."""
         if audit is None:
-            return self.dynamodb.write("update_item", **action["Update"]) is None
-        task_id = action["Update"]["Key"]["task_id"]["S"]
-        event = self.tasks.event(task_id, "orchestration_recovered", audit, context.now)
-        return self.dynamodb.transact([action, event]) is None
+            return self.dynamodb.write("update_item", **record["Update"]) is None
+        return self.dynamodb.transact({"record": record, "event": audit}) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -11,15 +10,9 @@ from ulid import ULID
 from reconciler.clock import Clock
 from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import Policy, due_since
-from reconciler.domain.model import (
-    FAILURE,
-    LONG_AGO,
-    Child,
-    ChildStatus,
-    Orchestration,
-    moment,
-)
+from reconciler.domain.model import Child, Orchestration, moment
 from reconciler.domain.outcomes import Outcome
+from reconciler.domain.planning import Release
 from reconciler.errors import (
     DEFECTS,
     DefectError,
@@ -36,14 +29,16 @@ from reconciler.repair.context import (
     Context,
     Evaluation,
     ReleaseDispatch,
-    ReleaseResult,
+    RepairResult,
     Stuck,
+    count_outcomes,
     count_stuck,
 )
-from reconciler.repair.counts import Counts, counted_as
+from reconciler.repair.counts import Counts
 from reconciler.repair.evaluator import Evaluator
-from reconciler.repair.releaser import stranded_seconds
 from reconciler.repair.reporter import Reporter
+from reconciler.repair.unskip import not_unskipped, unskip_with_dependents
+from reconciler.repair.withholding import Withholding
 from reconciler.settings import Settings
 from reconciler.stores.control import ControlStore, Pause
 from reconciler.stores.dynamodb import measured
@@ -63,6 +58,7 @@ class Reconciler:
     control: ControlStore
     sweeps: SweepStore
     evaluator: Evaluator
+    withhold: Withholding
     reporter: Reporter
     metrics: Metrics
     policy: Policy
@@ -124,7 +120,7 @@ class Reconciler:
         due_since: datetime | None = None,
         report: bool = False,
         dispatch: ReleaseDispatch | None = None,
-    ) -> ReleaseResult:
+    ) -> RepairResult:
         """Release a child, if it is due; safe at any time, any number of times.
 
         ``depends_on`` and ``due_since`` are what an evaluation knew: the first saves reading the
@@ -159,22 +155,23 @@ class Reconciler:
         due_since: datetime | None,
         context: Context,
         dispatch: ReleaseDispatch | None,
-    ) -> ReleaseResult:
+    ) -> RepairResult:
         orchestration, child = self._read(orchestration_id, sub_issue_id, depends_on)
         since = due_since or due_moment(orchestration, child, context.now)
+        action = Release(sub_issue_id, Code.LOST_RELEASE, since)
         withheld = self.withhold(orchestration) if context.apply else None
-        if withheld is not None:
-            result = ReleaseResult(
-                self._withheld_as(), child.task_id, detail=withheld, applied=False
-            )
+        if withheld is None:
+            releaser = self.evaluator.parts.releaser
+            result = releaser.release(orchestration, child, action, context)
         else:
-            result = self.evaluator.releaser.release(
-                orchestration, child, since, Code.LOST_RELEASE.value, context
-            )
-        action = _as_action(child, result, since, context)
-        self.reporter.acted(orchestration_id, action, context)
-        counts = _counts_of(orchestration_id, action, context)
-        if context.apply and result.applied and context.by_hand and orchestration.attempts:
+            outcome = self.withhold.outcome()
+            result = RepairResult(outcome, child, detail=withheld, applied=False)
+        done = ActionOutcome.of(action, result, context)
+        self.reporter.acted(orchestration_id, done, context)
+        counts = count_outcomes([done])
+        if not context.by_hand:
+            counts += count_stuck(_left_stuck(orchestration_id, done))
+        elif context.apply and result.applied and orchestration.attempts:
             self.evaluator.forgive(orchestration_id)
         if result.applied and self._leads_on(result):
             # Dependents of a refused child are skipped, and of a finished one released, at once.
@@ -185,7 +182,7 @@ class Reconciler:
         return replace(result, counts=counts)
 
     @staticmethod
-    def _leads_on(result: ReleaseResult) -> bool:
+    def _leads_on(result: RepairResult) -> bool:
         finished = result.task is not None and result.task.terminal
         return result.outcome is Outcome.REFUSED or (result.outcome is Outcome.ADOPTED and finished)
 
@@ -223,37 +220,14 @@ class Reconciler:
         orchestration, child = self._read(orchestration_id, sub_issue_id, None)
         withheld = self.withhold(orchestration) if context.apply else None
         if withheld is not None:
-            return [_unskipped(child, self._withheld_as(), withheld, context)]
-        wrong = _not_to_be_unskipped(orchestration, child)
-        if wrong is not None:
-            return [_unskipped(child, Outcome.NO_LONGER_DUE, wrong, context)]
-        done: list[ActionOutcome] = []
-        waiting = [child]
-        while waiting:
-            child = waiting.pop(0)
-            result = self.evaluator.repairer.unskip(orchestration, child, context)
-            done.append(_unskipped(child, result.outcome, result.detail, context))
-            self.reporter.acted(orchestration_id, done[-1], context)
-            if result.outcome is Outcome.DONE and result.child is not None:
-                orchestration = orchestration.with_child(result.child)
-                waiting += [
-                    row
-                    for row in orchestration.children.values()
-                    if child.sub_issue_id in row.depends_on
-                    and row not in waiting
-                    and _not_to_be_unskipped(orchestration, row) is None
-                ]
+            return [not_unskipped(child, self.withhold.outcome(), withheld, context)]
+        repairer = self.evaluator.parts.repairer
+        done = unskip_with_dependents(orchestration, child, repairer, context)
+        for action in done:
+            self.reporter.acted(orchestration_id, action, context)
         return done
 
     # -- control
-
-    def withhold(self, orchestration: Orchestration) -> str | None:
-        """Say why nothing is to be changed on an orchestration now, or None."""
-        return withheld_by(self.settings, self.control.paused, orchestration)
-
-    def _withheld_as(self) -> Outcome:
-        """Return the outcome of what is withheld: by a pause, or by the settings."""
-        return Outcome.PAUSED if self.control.paused() is not None else Outcome.REPORT_ONLY
 
     def pause(self, reason: str, by: str) -> Pause:
         """Pause all repairs, on all workers; returns the pause that holds."""
@@ -282,71 +256,10 @@ class Reconciler:
         return UnknownOrchestrationError(f"no orchestration {orchestration_id} exists")
 
 
-def withheld_by(
-    settings: Settings, paused: Callable[[], Pause | None], orchestration: Orchestration
-) -> str | None:
-    """Say why nothing is to be changed on ``orchestration``, or None; asks for a pause last."""
-    if settings.repair_mode == "report":
-        return "REPAIR_MODE is report"
-    meta = orchestration.meta
-    repo = meta.repo if meta is not None else None
-    user = meta.user_id if meta is not None else None
-    if settings.repair_only_repos and repo not in settings.repair_only_repos:
-        return f"repo {repo} is not among REPAIR_ONLY_REPOS"
-    if settings.repair_only_users and user not in settings.repair_only_users:
-        return f"user {user} is not among REPAIR_ONLY_USERS"
-    pause = paused()
-    if pause is not None:
-        return f"paused since {pause.since} by {pause.by}: {pause.reason}"
-    return None
-
-
-def _not_to_be_unskipped(orchestration: Orchestration, child: Child) -> str | None:
-    """Say why a child is to stay as it is, or None if it is skipped for nothing."""
-    if child.status is not ChildStatus.SKIPPED:
-        return f"it is {child.raw_status}, not skipped"
-    for key in child.depends_on:
-        predecessor = orchestration.children.get(key)
-        if predecessor is None or predecessor.status in FAILURE:
-            state = "missing" if predecessor is None else predecessor.raw_status
-            return f"predecessor {key} is {state}"
-    return None
-
-
-def _unskipped(child: Child, outcome: Outcome, detail: str, context: Context) -> ActionOutcome:
-    return ActionOutcome(
-        verb="unskip",
-        sub_issue_id=child.sub_issue_id,
-        code=Code.LOST_UNSKIP.value,
-        outcome=outcome,
-        applied=context.apply and outcome is Outcome.DONE,
-        detail=detail,
-    )
-
-
 def due_moment(orchestration: Orchestration, child: Child, now: datetime) -> datetime:
     """Return since when a child has been due, as far as its predecessors' rows tell."""
     rows = (orchestration.children.get(key) for key in child.depends_on)
     return due_since(child, orchestration.meta, (moment(r.since) for r in rows if r), now)
-
-
-def _as_action(
-    child: Child, result: ReleaseResult, since: datetime | None, context: Context
-) -> ActionOutcome:
-    stranded = None if since is None or since == LONG_AGO else stranded_seconds(since, context.now)
-    code = Code.UNSTARTED_TASK if result.outcome is Outcome.REINVOKED else Code.LOST_RELEASE
-    return ActionOutcome(
-        verb="release",
-        sub_issue_id=child.sub_issue_id,
-        code=code.value,
-        outcome=result.outcome,
-        applied=result.applied,
-        task_id=result.task_id,
-        detail=result.detail,
-        stranded_seconds=stranded,
-        warnings=result.warnings,
-        error_kind=result.error.kind if result.error is not None else None,
-    )
 
 
 _LEFT_STUCK = {
@@ -358,18 +271,10 @@ _LEFT_STUCK = {
 }
 
 
-def _counts_of(orchestration_id: str, action: ActionOutcome, context: Context) -> Counts:
-    name = counted_as(action.verb, action.outcome)
-    counts = Counts()
-    if name is not None:
-        one = {name: 1}
-        counts = Counts.from_flat(one) if action.applied else Counts(planned=one)
-    if action.error_kind is not None:
-        counts += Counts(errors=1)
+def _left_stuck(orchestration_id: str, action: ActionOutcome) -> list[Stuck]:
+    """Return what a release leaves stuck, if it does."""
     code = _LEFT_STUCK.get(action.outcome)
-    if code is None or context.by_hand:
-        return counts
-    stuck = Stuck(
-        orchestration_id, action.sub_issue_id, code, action.detail, action.stranded_seconds
-    )
-    return counts + count_stuck([stuck])
+    if code is None:
+        return []
+    age = action.stranded_seconds
+    return [Stuck(orchestration_id, action.sub_issue_id, code, action.detail, age)]

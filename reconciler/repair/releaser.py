@@ -10,73 +10,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any
 
 from reconciler.domain.codes import Code
-from reconciler.domain.identity import task_id_for
 from reconciler.domain.model import (
     LONG_AGO,
     TERMINAL_CHILD,
     UNRELEASED,
     Child,
     ChildStatus,
+    Item,
     Orchestration,
     Task,
+    known_timestamp,
     moment,
     timestamp,
 )
 from reconciler.domain.outcomes import Outcome
-from reconciler.domain.rows import parse_child
+from reconciler.domain.planning import Action, Reinvoke
+from reconciler.domain.rows import parse_child, parse_task
 from reconciler.domain.task import Refusal, TaskDraft
 from reconciler.errors import TemporaryError
-from reconciler.repair.context import Context, Pacer, ReleaseResult
+from reconciler.repair.audit import recovered
+from reconciler.repair.context import Context, Pacer, RepairResult
 from reconciler.repair.drafter import Drafter
 from reconciler.repair.invoker import Invoker
 from reconciler.stores.budget import BudgetStore, HeldSlots, Slots
-from reconciler.stores.conditions import Action
+from reconciler.stores.conditions import MAX_WRITES, Write
 from reconciler.stores.dynamodb import Cancelled, DynamoDB
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.tasks import TaskStore
 
-MAX_ACTIONS = 100
-"""DynamoDB's limit on the actions of one transaction."""
-
-
-def audit_metadata(
-    child: Child, code: str, before: str, after: str, since: datetime | None, context: Context
-) -> dict[str, Any]:
-    """Return the typed metadata of an ``orchestration_recovered`` event."""
-    metadata: dict[str, Any] = {
-        "orchestration_id": {"S": child.orchestration_id},
-        "sub_issue_id": {"S": child.sub_issue_id},
-        "code": {"S": code},
-        "before": {"S": before},
-        "after": {"S": after},
-        "sweep_id": {"S": context.sweep_id},
-    }
-    if since is not None:
-        metadata["stranded_seconds"] = {"N": f"{stranded_seconds(since, context.now):.3f}"}
-    return metadata
-
-
-def concerned_task(child: Child) -> str:
-    """Return the task that a repair of ``child`` concerns: its own, else the one it would get.
-
-    A child that was never released has none; what happened to it is told under the id that every
-    releaser of ours would give its task, and does give it when it is released after all.
-    """
-    return child.task_id or task_id_for(child.idempotency_key, child.created_at)
-
-
-def known(since: datetime | None) -> str | None:
-    """Return a moment as rows have it; None where it is not known."""
-    return None if since is None or since == LONG_AGO else timestamp(since)
-
-
-def stranded_seconds(since: datetime, now: datetime) -> float:
-    """Return for how long something has been due, in seconds, never negative."""
-    return max(0.0, (now - since).total_seconds())
+# The labels of what a transaction of ours can lose to.
+_ROW, _TASK, _SLOT = "row", "task", "slot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +60,10 @@ class Releaser:
         self,
         orchestration: Orchestration,
         child: Child,
-        since: datetime | None,
-        code: str,
+        action: Action,
         context: Context,
         held: HeldSlots | None = None,
-    ) -> ReleaseResult:
+    ) -> RepairResult:
         """Release ``child``, as it was read, if it is due; adopt its task if there is one already.
 
         ``orchestration`` must hold the meta row and the child's predecessors, read consistently.
@@ -109,149 +73,109 @@ class Releaser:
             TemporaryError: nothing was changed; to be tried again.
             PermanentError: a store rejects what was asked of it.
         """
-        not_due = self._not_due(orchestration, child, context)
+        if child.status is ChildStatus.RELEASED:
+            return self._finish_invoking(child, context)
+        not_due = _not_due(orchestration, child, context)
         if not_due is not None:
             return not_due
         existing = self.tasks.find(child.idempotency_key)
         if existing is not None:
-            return self.adopt(orchestration, child, existing, since, code, context)
+            return self.adopt(orchestration, child, existing, action, context)
         draft = self.drafter.draft(orchestration, child, context.now)
         if isinstance(draft, Refusal):
-            return self._refuse(child, draft.reason, since, context)
+            return self._refuse(child, draft.reason, action, context)
         if context.apply and not self.pacer.acquire():
-            return ReleaseResult(Outcome.PACED, detail="the rate of releases is used up for now")
+            detail = "the rate of releases is used up for now"
+            return RepairResult(Outcome.PACED, child, detail=detail)
+
+        def commit(slots: Slots | None) -> RepairResult:
+            return self._commit(orchestration, child, draft, slots, action, context)
+
         held = held or (HeldSlots(self.budget) if self.budget is not None else None)
-
-        def commit(slots: Slots | None) -> ReleaseResult:
-            return self._commit(orchestration, child, draft, slots, since, code, context)
-
         user_id = orchestration.meta.user_id if orchestration.meta is not None else None
         if held is None or user_id is None:
             with self.pacer.lock(orchestration.orchestration_id):
                 return commit(None)
         with self.pacer.lock(user_id):
-            return self._within_budget(held, user_id, commit, context)
+            return _within_budget(held, user_id, child, commit, context)
 
-    @staticmethod
-    def _within_budget(
-        held: HeldSlots,
-        user_id: str,
-        commit: Callable[[Slots], ReleaseResult],
-        context: Context,
-    ) -> ReleaseResult:
-        """Commit with a reservation; slots that were read a while ago get a second chance."""
-        while True:
-            slots = held.open(user_id, prune=context.apply)
-            if slots.room <= 0:
-                return ReleaseResult(Outcome.OVER_BUDGET, detail=f"{user_id} has no free slot")
-            result = commit(slots)
-            if result.outcome is Outcome.RELEASED:
-                held.use()
-            if result.outcome is not Outcome.OVER_BUDGET:
-                return result
-            held.forget()
-            if held.fresh:
-                return result
+    def _finish_invoking(self, child: Child, context: Context) -> RepairResult:
+        """Finish a release of ours that was interrupted between its commit and the invocation.
 
-    def _not_due(
-        self, orchestration: Orchestration, child: Child, context: Context
-    ) -> ReleaseResult | None:
-        if child.status is ChildStatus.RELEASED:
-            return self._finish_invoking(child, context)
-        if child.status is ChildStatus.RELEASING:
-            return ReleaseResult(Outcome.CLAIM_IN_PROGRESS, detail="a releaser has claimed it")
-        if child.status not in UNRELEASED or child.problem is not None:
-            detail: str = child.problem or f"it is {child.raw_status}"
-            return ReleaseResult(Outcome.NO_LONGER_DUE, child.task_id, detail=detail)
-        meta = orchestration.meta
-        if meta is None or meta.problem is not None:
-            detail = (meta and meta.problem) or "it has no meta row"
-            return ReleaseResult(Outcome.NO_LONGER_DUE, detail=detail)
-        if any(ttl is not None and ttl <= context.now.timestamp() for ttl in (child.ttl, meta.ttl)):
-            detail = "its row's time to live is over, so it gets no new work"
-            return ReleaseResult(Outcome.NO_LONGER_DUE, detail=detail)
-        for key in child.depends_on:
-            predecessor = orchestration.children.get(key)
-            if predecessor is None or predecessor.status is not ChildStatus.SUCCEEDED:
-                state = "missing" if predecessor is None else predecessor.raw_status
-                return ReleaseResult(Outcome.NO_LONGER_DUE, detail=f"predecessor {key} is {state}")
-        return None
-
-    def _finish_invoking(self, child: Child, context: Context) -> ReleaseResult:
-        """Finish a release of ours that was interrupted between its commit and the invocation."""
+        Whoever finds its own commit, made under the same sweep, does so at once; to anybody else
+        the task may still be on its way to the pipeline.
+        """
         task = None
         if child.task_id is not None:
             task = self.tasks.read([child.task_id], consistent=True).get(child.task_id)
-        already = ReleaseResult(
-            Outcome.ALREADY_RELEASED, child.task_id, child.branch_name, task=task
-        )
+        already = RepairResult(Outcome.ALREADY_RELEASED, child, task)
         if task is None or not task.unrecorded or self.invoker is None:
             return already
-        if not self.invoker.due(task, context.now):
+        made_it = task.sweep_id == context.sweep_id
+        if not self.invoker.due(task, context.now, made_it=made_it):
             return already
         if context.apply:
-            audit = audit_metadata(
-                child, "unstarted_task", task.status, "invoked", moment(task.created_at), context
-            )
+            code, since = Code.UNSTARTED_TASK, moment(task.created_at)
+            action = Reinvoke(child.sub_issue_id, code, since, task)
+            audit = recovered(self.tasks, child, action, "invoked", context, before=task.status)
             if self.invoker.invoke(task, context, audit) is None:
                 return already
-        return ReleaseResult(Outcome.REINVOKED, task.task_id, task=task, applied=context.apply)
+        return RepairResult(Outcome.REINVOKED, child, task, applied=context.apply)
 
-    def _refuse(
-        self, child: Child, reason: str, since: datetime | None, context: Context
-    ) -> ReleaseResult:
+    def _refuse(self, child: Child, reason: str, action: Action, context: Context) -> RepairResult:
         if context.apply:
-            metadata = audit_metadata(
-                child, Code.REFUSED, child.raw_status, ChildStatus.FAILED, since, context
-            )
-            metadata["reason"] = {"S": reason}
+            at, since = timestamp(context.now), action.since or LONG_AGO
+            refused = replace(action, code=Code.REFUSED)
+            more: Item = {"reason": {"S": reason}}
             lost = self.dynamodb.transact(
-                [
-                    self.orchestrations.set_refused(
-                        child, reason, timestamp(context.now), since or LONG_AGO
+                {
+                    _ROW: self.orchestrations.set_refused(child, reason, at, since),
+                    "event": recovered(
+                        self.tasks, child, refused, ChildStatus.FAILED, context, more=more
                     ),
-                    self.tasks.event(
-                        concerned_task(child), "orchestration_recovered", metadata, context.now
-                    ),
-                ]
+                }
             )
             if lost is not None:
-                return self._lost(child, lost, 0)
-        return ReleaseResult(Outcome.REFUSED, detail=reason, applied=context.apply)
+                return _lost(child, lost)
+        # Its dependents have waited for as long as it has, so they are skipped at once.
+        failed = child.moved(ChildStatus.FAILED, known_timestamp(action.since))
+        return RepairResult(Outcome.REFUSED, failed, detail=reason, applied=context.apply)
 
     def adopt(
         self,
         orchestration: Orchestration,
         child: Child,
         task: Task,
-        since: datetime | None,
-        code: str,
+        action: Action,
         context: Context,
-    ) -> ReleaseResult:
+    ) -> RepairResult:
         """Make ``task``, found under the child's key, its own; never another user's."""
         meta = orchestration.meta
         if meta is None or task.user_id != meta.user_id:
             detail = f"task {task.task_id} of another user holds the idempotency key"
-            return ReleaseResult(
-                Outcome.IDEMPOTENCY_CONFLICT, task.task_id, detail=detail, task=task
-            )
-        result = ReleaseResult(
-            Outcome.ADOPTED, task.task_id, task.branch_name, task=task, applied=context.apply
-        )
-        if not context.apply:
-            return result
+            return RepairResult(Outcome.IDEMPOTENCY_CONFLICT, child, task, detail)
         at = timestamp(context.now)
-        metadata = audit_metadata(
-            child, code, child.raw_status, ChildStatus.RELEASED, since, context
-        )
-        lost = self.dynamodb.transact(
-            [
-                self.orchestrations.set_adopted(child, task.task_id, task.branch_name, at),
-                self.tasks.expect_task(task),
-                self.tasks.event(task.task_id, "orchestration_recovered", metadata, context.now),
-            ]
-        )
-        return result if lost is None else self._lost(child, lost, 0)
+        if context.apply:
+            lost = self.dynamodb.transact(
+                {
+                    _ROW: self.orchestrations.set_adopted(
+                        child, task.task_id, task.branch_name, at
+                    ),
+                    "adopted task": self.tasks.expect_task(task),
+                    "event": recovered(
+                        self.tasks,
+                        child,
+                        action,
+                        ChildStatus.RELEASED,
+                        context,
+                        task_id=task.task_id,
+                    ),
+                }
+            )
+            if lost is not None:
+                return _lost(child, lost)
+        adopted = child.moved(ChildStatus.RELEASED, at, task.task_id, task.branch_name)
+        return RepairResult(Outcome.ADOPTED, adopted, task, applied=context.apply)
 
     def _commit(
         self,
@@ -259,127 +183,177 @@ class Releaser:
         child: Child,
         draft: TaskDraft,
         slots: Slots | None,
-        since: datetime | None,
-        code: str,
+        action: Action,
         context: Context,
-    ) -> ReleaseResult:
-        if not context.apply:
-            task = self._created(draft, context)
-            return ReleaseResult(
-                Outcome.RELEASED, draft.task_id, draft.branch_name, task=task, applied=False
-            )
-        actions = self._actions(child, draft, slots, since, code, context)
-        own = len(actions)
-        predecessors = [orchestration.children[key] for key in child.depends_on]
-        # The youngest successes first: should there be too many, those are the likeliest to move.
-        predecessors.sort(key=lambda row: row.updated_at or "", reverse=True)
-        checks = [
-            self.orchestrations.expect_succeeded(row) for row in predecessors[: MAX_ACTIONS - own]
-        ]
-        lost = self.dynamodb.transact([*actions, *checks])
-        if lost is not None and not self._committed_before(lost, draft, context):
-            return self._lost(child, lost, own, draft.task_id, slots)
-        return self._committed(draft, context)
-
-    @staticmethod
-    def _committed_before(lost: Cancelled, draft: TaskDraft, context: Context) -> bool:
-        """Whether an earlier try of this very transaction created the task that stands there.
-
-        Every releaser of ours derives the same task id; the sweep and the time tell them apart.
-        """
-        there = lost.reasons[1].item
-        ours = {"reconciler_sweep_id": {"S": context.sweep_id}, **draft.item}
-        return lost.repeated and all(
-            there.get(name) == ours[name] for name in ("reconciler_sweep_id", "created_at")
+    ) -> RepairResult:
+        if context.apply:
+            writes = self._writes(child, draft, slots, action, context)
+            predecessors = [orchestration.children[key] for key in child.depends_on]
+            # The youngest successes first: of too many, those are the likeliest to move.
+            predecessors.sort(key=lambda row: row.updated_at or "", reverse=True)
+            for row in predecessors[: MAX_WRITES - len(writes)]:
+                label = f"predecessor {row.sub_issue_id}"
+                writes[label] = self.orchestrations.expect_succeeded(row)
+            lost = self._transact(writes, draft, context)
+            if lost is not None:
+                return _lost(child, lost)
+        at = timestamp(context.now)
+        released = child.moved(ChildStatus.RELEASED, at, draft.task_id, draft.branch_name)
+        result = RepairResult(
+            Outcome.RELEASED,
+            released,
+            _created(draft, context),
+            applied=context.apply,
+            warnings=draft.warnings,
         )
+        return self._invoke(result, context) if context.apply else result
 
-    def _actions(
+    def _writes(
         self,
         child: Child,
         draft: TaskDraft,
         slots: Slots | None,
-        since: datetime | None,
-        code: str,
+        action: Action,
         context: Context,
-    ) -> list[Action]:
-        at = timestamp(context.now)
+    ) -> dict[str, Write]:
+        at, task_id = timestamp(context.now), draft.task_id
         created = {"repo": {"S": draft.repo}, "channel_source": {"S": draft.channel_source}}
-        metadata = audit_metadata(
-            child, code, child.raw_status, ChildStatus.RELEASED, since, context
-        )
-        event = self.tasks.event
-        actions = [
-            self.orchestrations.set_released(child, draft.task_id, draft.branch_name, at),
-            self.tasks.create(draft, {"reconciler_sweep_id": {"S": context.sweep_id}}),
-            event(draft.task_id, "task_created", created, context.now),
-            event(draft.task_id, "orchestration_recovered", metadata, context.now),
-        ]
+        writes = {
+            _ROW: self.orchestrations.set_released(child, task_id, draft.branch_name, at),
+            _TASK: self.tasks.create(draft, {"reconciler_sweep_id": {"S": context.sweep_id}}),
+            "created": self.tasks.event(task_id, "task_created", created, context.now),
+            "event": recovered(
+                self.tasks, child, action, ChildStatus.RELEASED, context, task_id=task_id
+            ),
+        }
         if slots is not None and self.budget is not None:
-            actions.append(self.budget.reserve(slots, draft.task_id, draft.idempotency_key))
-        return actions
+            writes[_SLOT] = self.budget.reserve(slots, task_id, draft.idempotency_key)
+        return writes
 
-    def _committed(self, draft: TaskDraft, context: Context) -> ReleaseResult:
-        failed: TemporaryError | None = None
-        task = self._created(draft, context)
-        if self.invoker is not None:
-            created = replace(task, invoked_at=None)
-            try:
-                self.invoker.invoke(created, context)
-            except TemporaryError as error:
-                # The release stands. Without a record on the task, a later sweep invokes it.
-                failed, task = error, created
-        return ReleaseResult(
-            Outcome.RELEASED,
-            draft.task_id,
-            draft.branch_name,
-            str(failed or ""),
-            task,
-            warnings=draft.warnings,
-            error=failed,
-        )
+    def _transact(
+        self, writes: dict[str, Write], draft: TaskDraft, context: Context
+    ) -> Cancelled | None:
+        """Commit a release; a try of this very release whose answer was lost is our own commit.
 
-    @staticmethod
-    def _created(draft: TaskDraft, context: Context) -> Task:
-        """The task as it stands once it has been created and invoked."""
-        at = timestamp(context.now)
-        return Task(
-            task_id=draft.task_id,
-            status="SUBMITTED",
-            idempotency_key=draft.idempotency_key,
-            status_since=at,
-            branch_name=draft.branch_name,
-            ours=True,
-            invoked_at=at,
-        )
+        Every releaser of ours derives the same task id; the sweep and the time tell them apart.
+        """
+        try:
+            lost = self.dynamodb.transact(writes)
+        except TemporaryError:
+            there = self.tasks.read([draft.task_id], consistent=True).get(draft.task_id)
+            if there is None or not _made_by(there, context):
+                raise
+            return None
+        if lost is not None and lost.repeated:
+            item = lost.failed.get(_TASK)
+            if item and _made_by(parse_task(item), context):
+                return None
+        return lost
 
-    def _lost(
-        self,
-        child: Child,
-        lost: Cancelled,
-        own: int,
-        task_id: str | None = None,
-        slots: Slots | None = None,
-    ) -> ReleaseResult:
-        """Read a cancelled transaction: the first reason that failed says who was faster."""
-        row = lost.reasons[0]
-        if row.condition_failed:
-            if not row.item:
-                return ReleaseResult(Outcome.NO_LONGER_DUE, detail="its row is gone")
-            now = parse_child(row.item)
-            if now.status is ChildStatus.RELEASING:
-                detail = "a releaser has claimed it"
-                return ReleaseResult(Outcome.CLAIM_IN_PROGRESS, detail=detail, row=now)
-            started = now.status is ChildStatus.RELEASED or (
-                now.status in TERMINAL_CHILD and now.task_id not in {None, child.task_id}
-            )
-            outcome = Outcome.ALREADY_RELEASED if started else Outcome.NO_LONGER_DUE
-            return ReleaseResult(
-                outcome, now.task_id, detail=f"it is {now.raw_status} now", row=now
-            )
-        failed = [i for i, reason in enumerate(lost.reasons) if reason.condition_failed]
-        if own and failed[0] == 1:
-            detail = f"task {task_id} exists already; it is adopted when its index shows it"
-            return ReleaseResult(Outcome.ALREADY_RELEASED, task_id, detail=detail)
-        if slots is not None and failed[0] == own - 1:
-            return ReleaseResult(Outcome.OVER_BUDGET, detail=f"{slots.user_id} has no free slot")
-        return ReleaseResult(Outcome.NO_LONGER_DUE, detail="what it depends on has moved")
+    def _invoke(self, result: RepairResult, context: Context) -> RepairResult:
+        """Invoke the pipeline of a task that was just created; the release stands in any case."""
+        if self.invoker is None or result.task is None:
+            return result
+        created = replace(result.task, invoked_at=None)
+        try:
+            self.invoker.invoke(created, context)
+        except TemporaryError as error:
+            # Without a record on the task, a later sweep invokes it.
+            return replace(result, task=created, detail=str(error), error=error)
+        return result
+
+
+def _within_budget(
+    held: HeldSlots,
+    user_id: str,
+    child: Child,
+    commit: Callable[[Slots], RepairResult],
+    context: Context,
+) -> RepairResult:
+    """Commit with a reservation; slots that were read a while ago get a second chance."""
+    while True:
+        slots = held.open(user_id, prune=context.apply)
+        if slots.room <= 0:
+            return RepairResult(Outcome.OVER_BUDGET, child, detail=_FULL)
+        result = commit(slots)
+        if result.outcome is Outcome.RELEASED:
+            held.use()
+        if result.outcome is not Outcome.OVER_BUDGET:
+            return result
+        held.forget()
+        if held.fresh:
+            return result
+
+
+_FULL = "its user has no free slot"
+
+
+def _not_due(orchestration: Orchestration, child: Child, context: Context) -> RepairResult | None:
+    if child.status is ChildStatus.RELEASING:
+        return RepairResult(Outcome.CLAIM_IN_PROGRESS, child, detail=_CLAIMED)
+    why = _why_not_due(orchestration, child, context)
+    return None if why is None else RepairResult(Outcome.NO_LONGER_DUE, child, detail=why)
+
+
+_CLAIMED = "a releaser has claimed it"
+
+
+def _why_not_due(orchestration: Orchestration, child: Child, context: Context) -> str | None:
+    meta = orchestration.meta
+    if child.status not in UNRELEASED or child.problem is not None:
+        return child.problem or f"it is {child.raw_status}"
+    if meta is None or meta.problem is not None:
+        return (meta and meta.problem) or "it has no meta row"
+    if any(ttl is not None and ttl <= context.now.timestamp() for ttl in (child.ttl, meta.ttl)):
+        return "its row's time to live is over, so it gets no new work"
+    for key in child.depends_on:
+        predecessor = orchestration.children.get(key)
+        if predecessor is None or predecessor.status is not ChildStatus.SUCCEEDED:
+            state = "missing" if predecessor is None else predecessor.raw_status
+            return f"predecessor {key} is {state}"
+    return None
+
+
+def _made_by(task: Task, context: Context) -> bool:
+    return task.sweep_id == context.sweep_id and task.created_at == timestamp(context.now)
+
+
+def _created(draft: TaskDraft, context: Context) -> Task:
+    """The task as it stands once it has been created and invoked."""
+    at = timestamp(context.now)
+    return Task(
+        task_id=draft.task_id,
+        status="SUBMITTED",
+        idempotency_key=draft.idempotency_key,
+        status_since=at,
+        branch_name=draft.branch_name,
+        sweep_id=context.sweep_id,
+        invoked_at=at,
+    )
+
+
+def _lost(child: Child, lost: Cancelled) -> RepairResult:
+    """Say who was faster, by what stood there."""
+    if _ROW in lost.failed:
+        return _moved(child, lost.failed[_ROW])
+    if _TASK in lost.failed:
+        item = lost.failed[_TASK]
+        there = parse_task(item) if item else None
+        detail = "its task exists already; it is adopted when its index shows it"
+        return RepairResult(Outcome.ALREADY_RELEASED, child, there, detail)
+    if _SLOT in lost.failed:
+        return RepairResult(Outcome.OVER_BUDGET, child, detail=_FULL)
+    return RepairResult(Outcome.NO_LONGER_DUE, child, detail="what it depends on has moved")
+
+
+def _moved(child: Child, item: Item) -> RepairResult:
+    if not item:
+        return RepairResult(Outcome.NO_LONGER_DUE, None, detail="its row is gone")
+    now = parse_child(item)
+    if now.status is ChildStatus.RELEASING:
+        return RepairResult(Outcome.CLAIM_IN_PROGRESS, now, detail=_CLAIMED)
+    started = now.status is ChildStatus.RELEASED or (
+        now.status in TERMINAL_CHILD and now.task_id not in {None, child.task_id}
+    )
+    outcome = Outcome.ALREADY_RELEASED if started else Outcome.NO_LONGER_DUE
+    return RepairResult(outcome, now, detail=f"it is {now.raw_status} now")

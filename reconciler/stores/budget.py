@@ -26,10 +26,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from reconciler.domain.budget import Budget
+from reconciler.domain.diagnosis import MAX_AHEAD
 from reconciler.domain.model import Item, moment, timestamp
 from reconciler.domain.rows import number
 from reconciler.errors import ConflictError, ReconcilerError
-from reconciler.stores.conditions import Action, Expression, all_of, update
+from reconciler.stores.conditions import Expression, Write, all_of, update
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.tasks import NOT_ADMITTED, TaskStore
 
@@ -66,13 +67,16 @@ class Slots:
 
 
 def _fresh(row: Item, now: datetime, fresh_for: timedelta) -> dict[str, datetime]:
-    """Return who waits, attribute → due since, as far as that was said lately."""
+    """Return who waits, attribute → due since, as far as that was noted lately.
+
+    A note from the future is none: whoever wrote it by a wrong clock may wait no longer.
+    """
     found: dict[str, datetime] = {}
     for name, value in row.items():
         if name.startswith(_WAITING):
             since, _, seen = str(value.get("S", "")).partition("|")
             seen_at = moment(seen)
-            if seen_at is not None and now - seen_at <= fresh_for:
+            if seen_at is not None and -MAX_AHEAD <= now - seen_at <= fresh_for:
                 found[name] = moment(since) or datetime.min.replace(tzinfo=UTC)
     return found
 
@@ -127,7 +131,7 @@ class BudgetStore:
         msg = f"the budget of {user_id} kept changing while it was read"
         raise ConflictError(msg)
 
-    def reserve(self, slots: Slots, task_id: str, waiting_key: str) -> Action:
+    def reserve(self, slots: Slots, task_id: str, waiting_key: str) -> Write:
         """One reservation, if a slot is still free and nobody has pruned since ``slots``."""
         build = Expression()
         if slots.limit <= 0:

@@ -1,7 +1,7 @@
 """Condition and update expressions, built from named parts.
 
-A write here is one action of ``TransactWriteItems``: ``{"Update": {…}}`` and the like. The same
-parts serve single writes.
+A write is one action of ``TransactWriteItems``: ``{"Update": {…}}`` and the like. The same parts
+serve single writes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from typing import Any
 
 from reconciler.domain.model import Item
 
-Action = dict[str, dict[str, Any]]
+Write = dict[str, dict[str, Any]]
+
+MAX_WRITES = 100
+"""DynamoDB's limit on the writes and condition checks of one transaction."""
 
 
 class Expression:
@@ -78,7 +81,7 @@ def all_of(*conditions: str) -> str:
     return " AND ".join(conditions)
 
 
-def check(table: str, key: Item, condition: str, expression: Expression) -> Action:
+def check(table: str, key: Item, condition: str, expression: Expression) -> Write:
     """A ConditionCheck."""
     return {
         "ConditionCheck": {
@@ -91,7 +94,7 @@ def check(table: str, key: Item, condition: str, expression: Expression) -> Acti
     }
 
 
-def update(table: str, key: Item, change: str, condition: str, expression: Expression) -> Action:
+def update(table: str, key: Item, change: str, condition: str, expression: Expression) -> Write:
     """An Update under a condition."""
     return {
         "Update": {
@@ -105,7 +108,7 @@ def update(table: str, key: Item, change: str, condition: str, expression: Expre
     }
 
 
-def put_new(table: str, item: Item, key_attribute: str) -> Action:
+def put_new(table: str, item: Item, key_attribute: str) -> Write:
     """A Put of an item that must not exist yet."""
     return {
         "Put": {

@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import (
@@ -38,6 +38,7 @@ from reconciler.errors import (
     ThrottledError,
 )
 from reconciler.observability.metrics import NULL_METRICS, Metrics
+from reconciler.stores.conditions import Write
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -82,26 +83,15 @@ class Consumed:
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
-    """Why one action of a cancelled transaction failed, and what stood there (``ALL_OLD``)."""
-
-    code: str
-    item: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def condition_failed(self) -> bool:
-        """Whether it was the action's own condition."""
-        return self.code == "ConditionalCheckFailed"
-
-
-@dataclass(frozen=True, slots=True)
 class Cancelled:
-    """A transaction that lost: one reason for each action, in order.
+    """A transaction that lost.
 
-    ``repeated``: it was sent more than once, so an earlier try may have been committed.
+    ``failed``: the label of each write whose own condition failed, and what stood there
+    (``ALL_OLD``); an empty item where nothing did. ``repeated``: it was sent more than once, so an
+    earlier try may have been committed.
     """
 
-    reasons: tuple[Reason, ...]
+    failed: Mapping[str, Item]
     repeated: bool = False
 
 
@@ -186,8 +176,8 @@ class DynamoDB:
             return item
         return None
 
-    def transact(self, actions: Sequence[Mapping[str, Any]]) -> Cancelled | None:
-        """Write all of ``actions`` (1 to 100) or none.
+    def transact(self, writes: Mapping[str, Write]) -> Cancelled | None:
+        """Write all of ``writes`` (1 to 100, each under a label of the caller's choice) or none.
 
         Conflicts and throttles are retried with jittered backoff; what is still in conflict then
         is an error. Returns None when it was committed. All tries bear one client token: if the
@@ -203,25 +193,30 @@ class DynamoDB:
             sleep=self._sleep,
             reraise=True,
         )
-        lost = retrying(self._transact_once, actions, str(uuid.uuid4()))
+        lost = retrying(self._transact_once, writes, str(uuid.uuid4()))
         if lost is not None and retrying.statistics["attempt_number"] > 1:
             return replace(lost, repeated=True)
         return lost
 
-    def _transact_once(
-        self, actions: Sequence[Mapping[str, Any]], client_token: str
-    ) -> Cancelled | None:
+    def _transact_once(self, writes: Mapping[str, Write], client_token: str) -> Cancelled | None:
         try:
             self.call(
-                "transact_write_items", TransactItems=actions, ClientRequestToken=client_token
+                "transact_write_items",
+                TransactItems=list(writes.values()),
+                ClientRequestToken=client_token,
             )
         except ClientError as error:
-            raw: list[dict[str, Any]] = error.response.get("CancellationReasons", [])  # type: ignore[assignment]
-            reasons = tuple(Reason(r.get("Code") or "None", r.get("Item") or {}) for r in raw)
-            if any(reason.condition_failed for reason in reasons):
+            reasons: list[dict[str, Any]] = error.response.get("CancellationReasons", [])  # type: ignore[assignment]
+            # The service gives one reason for each write, in their order.
+            failed: dict[str, Item] = {
+                label: reason.get("Item") or {}
+                for label, reason in zip(writes, reasons, strict=False)
+                if reason.get("Code") == "ConditionalCheckFailed"
+            }
+            if failed:
                 sent_again = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
-                return Cancelled(reasons, repeated=sent_again > 0)
-            codes = {reason.code for reason in reasons}
+                return Cancelled(failed, repeated=sent_again > 0)
+            codes = {reason.get("Code") for reason in reasons}
             if codes & _CONFLICTS:
                 msg = "another transaction holds one of the rows"
                 raise ConflictError(msg) from error

@@ -34,7 +34,7 @@ from reconciler.domain.rows import (
     parse_orchestration,
 )
 from reconciler.errors import StoreUnavailableError
-from reconciler.stores.conditions import Action, Expression, all_of, check, update
+from reconciler.stores.conditions import Expression, Write, all_of, check, update
 from reconciler.stores.control import PAUSED_AT
 from reconciler.stores.dynamodb import DynamoDB
 
@@ -233,7 +233,7 @@ class OrchestrationStore:
         build: Expression,
         *conditions: str,
         since: datetime | None = None,
-    ) -> Action:
+    ) -> Write:
         """Set ``values`` of a child row; ``since``: when the new status had really come about."""
         typed = {name: {"S": value} for name, value in values.items()}
         if since is not None:
@@ -243,14 +243,14 @@ class OrchestrationStore:
         key = self._key(child.orchestration_id, child.sub_issue_id)
         return update(self.table, key, build.assign(typed), all_of(*conditions), build)
 
-    def expect_succeeded(self, predecessor: Child) -> Action:
+    def expect_succeeded(self, predecessor: Child) -> Write:
         """Condition: the predecessor is ``succeeded`` (I1)."""
         build = Expression()
         condition = build.equals("child_status", ChildStatus.SUCCEEDED)
         key = self._key(predecessor.orchestration_id, predecessor.sub_issue_id)
         return check(self.table, key, condition, build)
 
-    def expect_row(self, child: Child) -> Action:
+    def expect_row(self, child: Child) -> Write:
         """Condition: the child is in the status, and names the task, that we know of."""
         build = Expression()
         named = {} if child.task_id is None else {"child_task_id": {"S": child.task_id}}
@@ -262,7 +262,7 @@ class OrchestrationStore:
             self.table, self._key(child.orchestration_id, child.sub_issue_id), condition, build
         )
 
-    def expect_meta(self, orchestration: Orchestration) -> Action:
+    def expect_meta(self, orchestration: Orchestration) -> Write:
         """Condition: nobody has reopened or settled the orchestration since it was read."""
         build = Expression()
         read = orchestration.meta.item if orchestration.meta is not None else {}
@@ -272,7 +272,7 @@ class OrchestrationStore:
         key = self._key(orchestration.orchestration_id, META)
         return check(self.table, key, condition, build)
 
-    def expect_failure(self, predecessor: Child) -> Action:
+    def expect_failure(self, predecessor: Child) -> Write:
         """Condition: the predecessor is still ``failed`` or ``skipped``; a retry undoes that."""
         build = Expression()
         condition = build.one_of("child_status", FAILURE)
@@ -287,7 +287,7 @@ class OrchestrationStore:
             build.unchanged("depends_on", child.item),
         )
 
-    def set_released(self, child: Child, task_id: str, branch: str, at: str) -> Action:
+    def set_released(self, child: Child, task_id: str, branch: str, at: str) -> Write:
         """``blocked``/``ready`` → ``released``, if it is still the attempt that was read."""
         build = Expression()
         values = {
@@ -298,7 +298,7 @@ class OrchestrationStore:
         }
         return self._change(child, values, build, *self._still_unreleased(child, build))
 
-    def set_adopted(self, child: Child, task_id: str, branch: str | None, at: str) -> Action:
+    def set_adopted(self, child: Child, task_id: str, branch: str | None, at: str) -> Write:
         """Whatever state it was read in → ``released`` with the task that already exists.
 
         A claim is adopted only as it was read: one that has moved belongs to somebody.
@@ -319,7 +319,7 @@ class OrchestrationStore:
             conditions.append(build.unchanged("updated_at", child.item))
         return self._change(child, values, build, *conditions)
 
-    def set_outcome(self, child: Child, task: Task, at: str) -> Action:
+    def set_outcome(self, child: Child, task: Task, at: str) -> Write:
         """``released`` → what its terminal task says, if it still runs that task (I4)."""
         build = Expression()
         return self._change(
@@ -331,14 +331,14 @@ class OrchestrationStore:
             since=moment(task.finished_at) or LONG_AGO,
         )
 
-    def set_skipped(self, child: Child, at: str, since: datetime) -> Action:
+    def set_skipped(self, child: Child, at: str, since: datetime) -> Write:
         """``blocked``/``ready`` → ``skipped``, if it is still the attempt that was read."""
         build = Expression()
         values = {"child_status": ChildStatus.SKIPPED.value, "updated_at": at}
         unreleased = self._still_unreleased(child, build)
         return self._change(child, values, build, *unreleased, since=since)
 
-    def set_refused(self, child: Child, reason: str, at: str, since: datetime) -> Action:
+    def set_refused(self, child: Child, reason: str, at: str, since: datetime) -> Write:
         """``blocked``/``ready`` → ``failed`` with the reason, if it is still what was read."""
         build = Expression()
         values = {
@@ -349,7 +349,7 @@ class OrchestrationStore:
         unreleased = self._still_unreleased(child, build)
         return self._change(child, values, build, *unreleased, since=since)
 
-    def set_claim_reset(self, child: Child, at: str) -> Action:
+    def set_claim_reset(self, child: Child, at: str) -> Write:
         """Abandoned ``releasing`` → ``ready``, if nobody has touched the row since it was read."""
         build = Expression()
         return self._change(
@@ -362,7 +362,7 @@ class OrchestrationStore:
             since=moment(child.updated_at) or LONG_AGO,
         )
 
-    def set_unskipped(self, child: Child, at: str) -> Action:
+    def set_unskipped(self, child: Child, at: str) -> Write:
         """``skipped`` → ``blocked``, if nobody has touched the row since it was read."""
         build = Expression()
         return self._change(
@@ -374,7 +374,7 @@ class OrchestrationStore:
             build.unchanged("depends_on", child.item),
         )
 
-    def expect_no_failure(self, predecessor: Child) -> Action:
+    def expect_no_failure(self, predecessor: Child) -> Write:
         """Condition: the predecessor exists, and is neither ``failed`` nor ``skipped``."""
         build = Expression()
         exists = f"attribute_exists({build.name('child_status')})"
@@ -382,7 +382,7 @@ class OrchestrationStore:
         key = self._key(predecessor.orchestration_id, predecessor.sub_issue_id)
         return check(self.table, key, condition, build)
 
-    def set_reopened(self, orchestration_id: str, at: str) -> Action:
+    def set_reopened(self, orchestration_id: str, at: str) -> Write:
         """Take the mark off that says that the parent was settled; the meta row must exist."""
         build = Expression()
         change = build.assign({"updated_at": {"S": at}})

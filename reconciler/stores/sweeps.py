@@ -27,6 +27,9 @@ from reconciler.stores.dynamodb import DynamoDB
 LOCK_ROW = "reconciler#sweep-lock"
 STATE_ROW = "reconciler#sweep-state"
 LEASE_SECONDS = 90
+_SKEW_SECONDS = 5
+"""By how much clocks may differ without anybody losing the lock."""
+
 _KEEP_SECONDS = 86_400
 _MAX_STATE_BYTES = 350_000
 """An item holds 400 KB."""
@@ -53,7 +56,7 @@ class SweepStore:
     def take(self, owner: str, holder: str, now: datetime, *, force: bool = False) -> Lease | None:
         """Take the lock; returns None when it is ours, and the lease of who has it when not.
 
-        ``owner`` is a nonce of this sweep, ``holder`` what a person is shown. ``force`` takes it
+        ``owner`` is a token of this sweep, ``holder`` what a person is shown. ``force`` takes it
         from whoever has it.
 
         Raises:
@@ -69,13 +72,19 @@ class SweepStore:
         }
         build = Expression()
         free = f"attribute_not_exists({build.name('sweep_owner')})"
-        over = f"{build.name('expires_at')} <= {build.value({'N': str(at)})}"
+        expires = build.name("expires_at")
+        over = f"{expires} <= {build.value({'N': str(at)})}"
+        # A writer whose clock is ahead must not hold the lock for longer than a lease.
+        too_late = f"{expires} > {build.value({'N': str(at + LEASE_SECONDS + _SKEW_SECONDS)})}"
         request: dict[str, Any] = {"TableName": self._table, "Item": item}
         if force:
             self._dynamodb.call("put_item", **request)
             return None
         held = self._dynamodb.write(
-            "put_item", **request, ConditionExpression=f"{free} OR {over}", **build.arguments()
+            "put_item",
+            **request,
+            ConditionExpression=f"{free} OR {over} OR {too_late}",
+            **build.arguments(),
         )
         # An answer that was lost on its way has the client try again, and meet its own lock.
         ours = held is None or text(held, "sweep_owner") == owner

@@ -11,7 +11,7 @@ from reconciler.domain.model import ChildStatus, Item, Task, timestamp
 from reconciler.domain.rows import TASK_ATTRIBUTES, parse_task
 from reconciler.domain.task import TaskDraft
 from reconciler.errors import ThrottledError
-from reconciler.stores.conditions import Action, Expression, all_of, check, put_new, update
+from reconciler.stores.conditions import Expression, Write, all_of, check, put_new, update
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.orchestrations import MAX_KEYS_PER_BATCH, batch_get
 
@@ -215,11 +215,11 @@ class TaskStore:
 
     # -- actions of a transaction
 
-    def create(self, draft: TaskDraft, extra: Mapping[str, Any]) -> Action:
+    def create(self, draft: TaskDraft, extra: Mapping[str, Any]) -> Write:
         """The task, which must not exist yet; ``extra`` are attributes that only we write."""
         return put_new(self.table, {**draft.item, **extra}, "task_id")
 
-    def expect_task(self, task: Task) -> Action:
+    def expect_task(self, task: Task) -> Write:
         """Condition: the task exists, with the key and the user that were read."""
         build = Expression()
         conditions = [
@@ -230,7 +230,7 @@ class TaskStore:
 
     def event(
         self, task_id: str, event_type: str, metadata: Mapping[str, Any], now: datetime
-    ) -> Action:
+    ) -> Write:
         """An event of ``task_id``; ``metadata`` holds typed values."""
         item: Item = {
             "task_id": {"S": task_id},
@@ -242,14 +242,14 @@ class TaskStore:
         }
         return {"Put": {"TableName": self.events_table, "Item": item}}
 
-    def set_invoked(self, task_id: str, now: datetime) -> Action:
+    def set_invoked(self, task_id: str, now: datetime) -> Write:
         """Record that the pipeline of a task was invoked under the task's name."""
         build = Expression()
         values = {"reconciler_invoked_at": {"S": timestamp(now)}}
         condition = f"attribute_exists({build.name('task_id')})"
         return self._touch(task_id, build.assign(values), condition, build)
 
-    def set_last_invocation(self, task_id: str, now: datetime) -> Action:
+    def set_last_invocation(self, task_id: str, now: datetime) -> Write:
         """Record the last invocation of a task that has not started yet, before it is made.
 
         Only one writer ever succeeds for a task, so nobody else invokes it after that.
@@ -265,7 +265,7 @@ class TaskStore:
         )
         return self._touch(task_id, build.assign(values), condition, build)
 
-    def set_nudged(self, task: Task, now: datetime) -> Action:
+    def set_nudged(self, task: Task, now: datetime) -> Write:
         """Touch a finished task, so that its record is streamed again, if it is as it was read."""
         build = Expression()
         values = {
@@ -278,7 +278,7 @@ class TaskStore:
         )
         return self._touch(task.task_id, build.assign(values), condition, build)
 
-    def _touch(self, task_id: str, change: str, condition: str, build: Expression) -> Action:
+    def _touch(self, task_id: str, change: str, condition: str, build: Expression) -> Write:
         return update(self.table, {"task_id": {"S": task_id}}, change, condition, build)
 
     @staticmethod

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from reconciler.domain.codes import Code, OrchestrationCode
-from reconciler.domain.model import moment
+from reconciler.domain.diagnosis import MAX_AHEAD
 from reconciler.repair.context import Evaluation, Stuck
 from reconciler.sweeping.records import from_fields
 from reconciler.sweeping.scan_step import Scope
@@ -22,6 +22,7 @@ KEEP_CLEAN_SECONDS = 300.0
 """How long the time of a clean evaluation is kept, so that an older, slower one changes nothing."""
 
 MAX_PAUSE_SECONDS = 3600.0
+MAX_AHEAD_SECONDS = MAX_AHEAD.total_seconds()
 _MAX_DOUBLINGS = 20
 
 _UNCHANGED_BY_TIME = frozenset(
@@ -122,7 +123,12 @@ class Known:
             found,
             stuck=tuple(found.stuck),
             waiting={scope: _past(mark, now) for scope, mark in found.waiting.items()},
-            nominated_at=min(found.nominated_at, now),
+            # If the clock has jumped back a little, an evaluation from before it may be under way.
+            nominated_at=min(_past(found.nominated_at, now + MAX_AHEAD_SECONDS), now),
+            handed_on={
+                child: {**entry, "at": _past(entry["at"], now)}
+                for child, entry in found.handed_on.items()
+            },
             read_at=_past(found.read_at, now),
             evaluate_at=_past(found.evaluate_at, now + MAX_PAUSE_SECONDS),
         )
@@ -175,7 +181,7 @@ class Known:
                 entry["sub_issue_id"],
                 entry["code"],
                 entry["reason"],
-                None if entry["since"] is None else max(0.0, now - entry["since"]),
+                age_at(entry["since"], now),
                 entry.get("task_id"),
                 entry.get("needs_action", False),
             )
@@ -208,10 +214,11 @@ class Known:
     def evaluated(self, finding: Finding, interval_seconds: float, now: float) -> Known:
         """Return it with a finding in the place of the last one, unless that one read later.
 
+        While the clock jumps back nobody can tell which one read later, so the finding is dropped.
         A nomination that came after the evaluation had begun to read survives it; so does a release
         that was handed on since.
         """
-        if finding.read_at < self.read_at:
+        if finding.read_at < self.read_at or finding.read_at > now:
             return self
         survives = self.nominated_at > finding.read_at
         unchanged = 0
@@ -223,7 +230,7 @@ class Known:
             waiting=self.waiting if survives else {},
             nominated_at=self.nominated_at if survives else NEVER,
             read_at=finding.read_at,
-            stuck=_entries(finding.stuck, now),
+            stuck=self._entries(finding.stuck, now),
             handed_on={
                 child: entry
                 for child, entry in self.handed_on.items()
@@ -250,30 +257,39 @@ class Known:
         others = tuple(entry for entry in self.stuck if entry["sub_issue_id"] != child)
         return replace(
             self,
-            stuck=(*others, *_entries(stuck, now)),
+            stuck=(*others, *self._entries(stuck, now)),
             handed_on={name: entry for name, entry in self.handed_on.items() if name != child},
         )
 
+    def _entries(self, stuck: Iterable[Stuck], now: float) -> tuple[dict[str, Any], ...]:
+        """Return what is stuck, each with since when.
 
-def _entries(stuck: Iterable[Stuck], now: float) -> tuple[dict[str, Any], ...]:
-    return tuple(
-        {
-            "sub_issue_id": entry.sub_issue_id,
-            "code": entry.code,
-            "reason": entry.reason,
-            "since": None if entry.age_seconds is None else now - entry.age_seconds,
-            "task_id": entry.task_id,
-            "needs_action": entry.needs_action,
-        }
-        for entry in stuck
-    )
+        Without an age of its own it is as old as what was remembered of it before, so that it ages
+        and the alert on the oldest can ring.
+        """
+        before = {(entry["sub_issue_id"], entry["code"]): entry["since"] for entry in self.stuck}
+        return tuple(
+            {
+                "sub_issue_id": entry.sub_issue_id,
+                "code": entry.code,
+                "reason": entry.reason,
+                "since": (
+                    now - entry.age_seconds
+                    if entry.age_seconds is not None
+                    else before.get((entry.sub_issue_id, entry.code)) or now
+                ),
+                "task_id": entry.task_id,
+            }
+            for entry in stuck
+        )
 
 
 def _past(time: float, now: float) -> float:
     return time if time <= now else NEVER
 
 
-def seconds(timestamp: str | None) -> float | None:
-    """Return a timestamp in epoch seconds; None where it cannot be read."""
-    found = moment(timestamp)
-    return None if found is None else found.timestamp()
+def age_at(since: float | None, now: float) -> float | None:
+    """Return an age in seconds; None where it is unknown, or lies too far ahead to be believed."""
+    if since is None or since > now + MAX_AHEAD_SECONDS:
+        return None
+    return max(0.0, now - since)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from reconciler.domain.touches import RECOVERY_HORIZON
 from reconciler.errors import ReconcilerError, SettingsError
 from reconciler.repair.reconciler import Reconciler
-from reconciler.repair.repair_pass import RECOVERY_HORIZON
 from reconciler.sweeping.index_scan import IndexScan
 from reconciler.sweeping.scan_step import (
     Nominate,

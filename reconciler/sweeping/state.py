@@ -184,7 +184,7 @@ class SweepState:
                 for scope, record in covered.items()
                 if record["as_of"] <= now
             },
-            sweeps=tuple(Sweep.from_record(record) for record in sweeps.values()),
+            sweeps=_begun(sweeps.values(), now),
         )
 
     # -- segments
@@ -340,15 +340,18 @@ class SweepState:
 
     def begin(self, sweep: Sweep) -> Sweep:
         """Remember a sweep, unless it has begun; returns it as it is remembered."""
-        record = self._records.update(
-            SWEEPS, sweep.sweep_id, lambda old, _: old if old is not None else asdict(sweep)
-        )
+
+        def change(old: Record | None, now: float) -> Record:
+            return old if old is not None and _begun([old], now) else asdict(sweep)
+
+        record = self._records.update(SWEEPS, sweep.sweep_id, change)
         return sweep if record is None else Sweep.from_record(record)
 
     def sweep(self, sweep_id: str) -> Sweep | None:
         """Return a sweep; None where it is not remembered."""
         record = self._records.get(SWEEPS, sweep_id)
-        return None if record is None else Sweep.from_record(record)
+        begun = _begun([record] if record is not None else [], self.now())
+        return begun[0] if begun else None
 
     def count(self, sweep_id: str | None, counts: Counts) -> None:
         """Add to what is counted for a sweep; of what is stuck, the state itself tells."""
@@ -376,6 +379,12 @@ class SweepState:
 
         self._records.update(SWEEPS, sweep.sweep_id, change)
         return ours
+
+
+def _begun(records: Iterable[Record], now: float) -> tuple[Sweep, ...]:
+    """Return the sweeps but those that begin later: the clock has jumped back since they began."""
+    sweeps = (Sweep.from_record(record) for record in records)
+    return tuple(sweep for sweep in sweeps if sweep.started_at <= now)
 
 
 def _unless_left(old: Record | None, now: float) -> Record | None:

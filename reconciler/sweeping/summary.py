@@ -9,7 +9,6 @@ from typing import Any
 import structlog
 
 from reconciler.domain.codes import BENIGN, STUCK_CODES
-from reconciler.domain.model import moment
 from reconciler.observability.metrics import MODES, Metrics
 from reconciler.repair.counts import INTEGERS, Counts
 from reconciler.sweeping.scan_step import Scope
@@ -28,7 +27,7 @@ class SweepSummary:
     ``complete``: every segment that it owed was read to its end (I6), and what was nominated there
     was evaluated.
     ``counts.stuck``: all that was known to be stuck when it ended.
-    ``paused_since``: the time on the pause switch when it ended; None: no pause.
+    ``paused_since``: the time on the pause switch (epoch seconds) when it ended; None: no pause.
     """
 
     sweep_id: str
@@ -37,7 +36,7 @@ class SweepSummary:
     segments: int
     duration_seconds: float
     counts: Counts = field(default_factory=Counts)
-    paused_since: str | None = None
+    paused_since: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values; a report adds what a repair would do."""
@@ -113,12 +112,8 @@ def set_gauges(metrics: Metrics, covered_as_of: Mapping[Scope, float], counts: C
         metrics.set_gauge("reconciler_oldest_stuck_seconds", oldest, code=code)
 
 
-def _set_mode(paused_since: str | None, metrics: Metrics, repair_mode: str) -> None:
-    mode, since = repair_mode, 0.0
-    if paused_since is not None:
-        found = moment(paused_since)
-        # One whose time is unreadable has lasted too long already.
-        mode, since = "paused", found.timestamp() if found is not None else 1.0
-    metrics.set_gauge("reconciler_paused_since_timestamp_seconds", since)
+def _set_mode(paused_since: float | None, metrics: Metrics, repair_mode: str) -> None:
+    mode = repair_mode if paused_since is None else "paused"
+    metrics.set_gauge("reconciler_paused_since_timestamp_seconds", paused_since or 0.0)
     for name in MODES:
         metrics.set_gauge("reconciler_mode", float(name == mode), mode=name)

@@ -15,19 +15,20 @@ from typing import Protocol
 import structlog
 
 from reconciler.domain.codes import Code
-from reconciler.domain.model import LONG_AGO
+from reconciler.domain.model import LONG_AGO, moment
 from reconciler.errors import ReconcilerError, UnknownOrchestrationError
 from reconciler.repair.context import (
     Evaluation,
     ReleaseRequest,
-    ReleaseResult,
+    RepairResult,
     Stuck,
     count_stuck,
 )
 from reconciler.repair.counts import Counts
 from reconciler.repair.reconciler import Reconciler
 from reconciler.stores.control import Pause
-from reconciler.sweeping.known_stuck import Finding
+from reconciler.stores.dynamodb import measured
+from reconciler.sweeping.known_stuck import Finding, age_at
 from reconciler.sweeping.scan import scan_segment
 from reconciler.sweeping.scan_step import Scope, SegmentCursor
 from reconciler.sweeping.segments import (
@@ -251,11 +252,15 @@ class Sweeper:
     ) -> StepResult | None:
         """Read one step of a segment; None where that is done already, or somebody is at it.
 
-        ``token`` names this reader. ``out_of_time`` is asked between pages.
+        ``token`` names this reader. ``out_of_time`` is asked between pages. A message that asks for
+        a read after a moment still to come was sent before the clock jumped back: it could never be
+        satisfied, so it is dropped, and the next ask sends another.
 
         Raises:
             TemporaryError, PermanentError: it cannot be read; it is free to be read again.
         """
+        if not task.since <= self._state.now():
+            return None
         taken = self._state.take(task.segment, token, task.since)
         if taken is None or taken.place is None:
             return None
@@ -394,7 +399,7 @@ class Sweeper:
         sweep_id: str | None = None,
         depends_on: tuple[str, ...] | None = None,
         due_since: datetime | None = None,
-    ) -> ReleaseResult:
+    ) -> RepairResult:
         """Release a child, if it is due, and record what came of it.
 
         Raises:
@@ -429,7 +434,7 @@ class Sweeper:
     ) -> None:
         """Record that a release failed: its child is stuck for as long as it is due."""
         since = _epoch(due_since)
-        age = None if since is None else max(0.0, self._state.now() - since)
+        age = age_at(since, self._state.now())
         stuck = Stuck(orchestration_id, sub_issue_id, Code.LOST_RELEASE.value, str(error), age)
         self._state.released(orchestration_id, sub_issue_id, [stuck])
         self._state.count(sweep_id, Counts(errors=1))
@@ -460,15 +465,17 @@ class Sweeper:
         return None if sweep is None else self._end(sweep, self._state.overview())
 
     def _end(self, sweep: Sweep, seen: Overview) -> SweepSummary | None:
-        pause, is_known = self._read_pause()
+        with measured() as consumed:
+            pause, is_known = self._read_pause()
+        counts = self._state.counts(sweep.sweep_id).with_consumed(consumed)
         summary = SweepSummary(
             sweep_id=sweep.sweep_id,
             mode="paused" if pause is not None and sweep.mode == "repair" else sweep.mode,
             complete=seen.is_read(sweep),
             segments=sweep.segments,
             duration_seconds=max(0.0, seen.now - sweep.started_at),
-            counts=self._state.counts(sweep.sweep_id) + count_stuck(seen.list_stuck()),
-            paused_since=pause.since if pause is not None else None,
+            counts=counts + count_stuck(seen.list_stuck()),
+            paused_since=_paused_since(pause, seen.now) if pause is not None else None,
         )
         if not self._state.end(sweep, summary.to_json()):
             return None
@@ -495,5 +502,11 @@ class Sweeper:
         set_gauges(self._metrics, covered, count_stuck(self._state.overview().list_stuck()))
 
 
-def _epoch(moment: datetime | None) -> float | None:
-    return None if moment is None or moment == LONG_AGO else moment.timestamp()
+def _epoch(at: datetime | None) -> float | None:
+    return None if at is None or at == LONG_AGO else at.timestamp()
+
+
+def _paused_since(pause: Pause, now: float) -> float:
+    """Return since when; a time that cannot be read or believed is as good as very long ago."""
+    since = _epoch(moment(pause.since))
+    return 1.0 if age_at(since, now) is None else since or 1.0

@@ -104,8 +104,11 @@ def weather(kind: Weather) -> Callable[[Stage, Random], Fate]:
 
 
 def live_away(stage: Stage, rng: Random) -> Fate:
-    stage.platform.take_down()
-    return Fate(rng.uniform(4.0, 8.0), stage.platform.bring_up)
+    def back() -> None:
+        stage.platform.live.up = True
+
+    stage.platform.live.up = False
+    return Fate(rng.uniform(4.0, 8.0), back)
 
 
 DECK = (

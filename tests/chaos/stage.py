@@ -20,10 +20,9 @@ from mypy_boto3_dynamodb import DynamoDBClient
 
 from reconciler.demo.live import LiveReconcilerCrashError, Step
 from reconciler.demo.observer import Observer, Patience, Snapshot
-from reconciler.demo.pipeline_endpoint import FUNCTION_ARN, Invoke, pipeline_endpoint
 from reconciler.demo.platform import Platform
 from reconciler.demo.processes import Supervisor
-from reconciler.demo.task_pipeline import Pace
+from reconciler.demo.task_pipeline import FUNCTION_ARN, Pace, pipeline_endpoint
 from reconciler.domain.codes import OrchestrationCode
 from reconciler.domain.model import Child, moment
 from reconciler.settings import Settings, load_settings
@@ -127,16 +126,10 @@ def staged(seed: int, endpoint: str, directory: Path) -> Iterator[Stage]:
     with ExitStack() as stack:
         broker = stack.enter_context(broker_of_its_own(directory / "broker"))
         tables = stack.enter_context(fault_proxy(endpoint, seed))
-        targets: list[Invoke] = []
-        invoked = stack.enter_context(
-            pipeline_endpoint(lambda *asked: targets[0](*asked))  # noqa: PLW0108 - the platform comes later
-        )
-        pipeline = stack.enter_context(fault_proxy(invoked, seed + 1))
         environment = {
             **CREDENTIALS,
             **SETTINGS,
             "AWS_ENDPOINT_URL_DYNAMODB": tables.url,
-            "AWS_ENDPOINT_URL_LAMBDA": pipeline.url,
             "CELERY_BROKER_URL": f"{broker.url}/0",
             "CELERY_RESULT_BACKEND": f"{broker.url}/1",
             "QUICK_VISIBILITY_SECONDS": "8",
@@ -153,7 +146,9 @@ def staged(seed: int, endpoint: str, directory: Path) -> Iterator[Stage]:
             pace=Pace(),
             hook=_crashes(Random(f"{seed}/crashes")),
         )
-        targets.append(platform.pipeline.invoke)
+        invoked = stack.enter_context(pipeline_endpoint(platform.pipeline.invoke))
+        pipeline = stack.enter_context(fault_proxy(invoked, seed + 1))
+        environment["AWS_ENDPOINT_URL_LAMBDA"] = pipeline.url
         supervisor = Supervisor(directory)
         stack.callback(supervisor.stop)
         skewed = _start(supervisor, environment)

@@ -63,7 +63,7 @@ def test_each_fault_is_temporary(tables: World, proxy: FaultProxy, fault: Fault)
     proxy.weather = {fault: 1.0}
     try:
         with pytest.raises(EXPECTED[fault]):
-            dynamodb.transact([{"Put": one}])
+            dynamodb.transact({"task": {"Put": one}})
         if fault is not Fault.CONFLICT:
             with pytest.raises(EXPECTED[fault]):
                 dynamodb.write("put_item", **two)

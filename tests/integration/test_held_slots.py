@@ -129,7 +129,7 @@ def test_whoever_waits_is_remembered_within_what_a_row_and_a_write_can_hold(
     world = make_world(
         USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", MAX_CONCURRENT_TASKS_PER_USER="1000"
     )
-    store = world.reconciler().evaluator.budget
+    store = world.reconciler().evaluator.parts.budget
     assert store is not None
     now = world.clock()
     for number in range(4):

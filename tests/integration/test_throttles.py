@@ -21,10 +21,10 @@ pytestmark = pytest.mark.integration
 
 Answer = tuple[int, dict[str, Any]]
 REFUSED: Answer = (400, {"__type": "com.amazonaws#ProvisionedThroughputExceededException"})
-ACTIONS: list[dict[str, Any]] = [
-    {"Put": {"TableName": "orchestrations", "Item": {"k": {"S": "a"}}}},
-    {"Put": {"TableName": "tasks", "Item": {"k": {"S": "a"}}}},
-]
+WRITES: dict[str, dict[str, Any]] = {
+    "row": {"Put": {"TableName": "orchestrations", "Item": {"k": {"S": "a"}}}},
+    "task": {"Put": {"TableName": "tasks", "Item": {"k": {"S": "a"}}}},
+}
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def test_of_a_transaction_only_the_table_that_refused() -> None:
         },
     )
     with answering(cancelled, (200, {})) as (dynamodb, metrics):
-        assert dynamodb.transact(ACTIONS) is None
+        assert dynamodb.transact(WRITES) is None
     assert throttles(metrics) == {"tasks": 1}
 
 

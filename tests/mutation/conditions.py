@@ -24,7 +24,7 @@ from typing import Any
 from unittest.mock import patch
 
 from reconciler.stores import budget, control, orchestrations, tasks
-from reconciler.stores.conditions import Action
+from reconciler.stores.conditions import Write
 from reconciler.stores.dynamodb import DynamoDB
 
 STORES = (orchestrations, tasks, budget, control)
@@ -128,9 +128,9 @@ def watching(mutant: Mutant | None = None) -> Iterator[set[Mutant]]:
             return request
         return _changed(request, found[mutant.change])
 
-    def builder(original: Callable[..., Action]) -> Callable[..., Action]:
+    def builder(original: Callable[..., Write]) -> Callable[..., Write]:
         @wraps(original)
-        def build(*args: Any, **kwargs: Any) -> Action:
+        def build(*args: Any, **kwargs: Any) -> Write:
             ((kind, request),) = original(*args, **kwargs).items()
             return {kind: change(request)}
 

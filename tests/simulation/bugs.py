@@ -14,20 +14,22 @@ from typing import Any
 
 import ulid
 
-from reconciler.domain import diagnosis, planning, rows, task
+from reconciler.domain import diagnosis, planning, rows, task, touches
 from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import _Diagnoser
 from reconciler.domain.model import Child, ChildStatus, Task
 from reconciler.domain.outcomes import Outcome
 from reconciler.repair import invoker as invocation
+from reconciler.repair import releaser
 from reconciler.repair import repairer as repair
+from reconciler.repair.context import RepairResult
 from reconciler.repair.invoker import Invoker
 from reconciler.repair.releaser import Releaser
 from reconciler.repair.repair_pass import RepairPass
 from reconciler.services.pipeline import Pipeline
 from reconciler.stores.budget import BudgetStore
 from reconciler.stores.conditions import Expression
-from reconciler.stores.dynamodb import DynamoDB, Reason
+from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.tasks import TaskStore
 
@@ -120,7 +122,7 @@ def release_drops_predecessor_conditions() -> None:
     original = DynamoDB.transact
 
     def transact(self: DynamoDB, actions: Any) -> Any:
-        kept = [action for action in actions if not _checks_success(action)]
+        kept = {label: action for label, action in actions.items() if not _checks_success(action)}
         return original(self, kept)
 
     _put(DynamoDB, "transact", transact)
@@ -168,11 +170,8 @@ def skip_ignores_cause() -> None:
     original = DynamoDB.transact
 
     def transact(self: DynamoDB, actions: Any) -> Any:
-        first = actions[0].get("ConditionCheck")
-        if first is None or " IN " not in first["ConditionExpression"]:
-            return original(self, actions)
-        lost = original(self, actions[1:])
-        return None if lost is None else replace(lost, reasons=(Reason("None"), *lost.reasons))
+        kept = {label: action for label, action in actions.items() if label != "cause"}
+        return original(self, kept)
 
     _put(DynamoDB, "transact", transact)
 
@@ -203,13 +202,12 @@ def adopt_ignores_status() -> None:
 @bug("a due child's predecessors are not looked at, nor are they a condition")
 def predecessors_skipped() -> None:
     release_drops_predecessor_conditions()
-    original = Releaser._not_due
+    original = releaser._why_not_due
 
-    def not_due(self: Releaser, orchestration: Any, child: Child, context: Any) -> Any:
-        bare = replace(child, depends_on=())
-        return original(self, orchestration, bare, context)
+    def why_not_due(orchestration: Any, child: Child, context: Any) -> Any:
+        return original(orchestration, replace(child, depends_on=()), context)
 
-    _put(Releaser, "_not_due", not_due)
+    _put(releaser, "_why_not_due", why_not_due)
     due = _Diagnoser._settle_due
 
     def settle_due(self: _Diagnoser, unreleased: dict[str, Child]) -> None:
@@ -326,8 +324,8 @@ def _split(first: Callable[[Any], bool]) -> None:
     def commit(self: Releaser, *args: Any) -> Any:
         class Split:
             def transact(self, actions: Any) -> Any:
-                early = [action for action in actions if first(action)]
-                late = [action for action in actions if not first(action)]
+                early = {label: action for label, action in actions.items() if first(action)}
+                late = {k: action for k, action in actions.items() if k not in early}
                 return inner.transact(early) or inner.transact(late)
 
         inner = self.dynamodb
@@ -390,8 +388,8 @@ def one_step_a_pass() -> None:
 
 @bug("every failure is swallowed: the repair counts as done")
 def lost_race_counts_as_done() -> None:
-    def lost(item: Any) -> repair.Repaired:
-        return repair.Repaired(Outcome.DONE, rows.parse_child(item) if item else None)
+    def lost(item: Any) -> RepairResult:
+        return RepairResult(Outcome.DONE, rows.parse_child(item) if item else None)
 
     _put(repair, "_lost", lost)
 
@@ -409,7 +407,7 @@ def touches_whatever_has_ended() -> None:
         ]
         return ended[-1] if ended else None
 
-    _put(planning, "_tells_the_end", tells_the_end)
+    _put(touches, "_tells_the_end", tells_the_end)
 
 
 @bug("a touch: iterations and restacks that still run are not looked for")
@@ -481,8 +479,8 @@ def invokes_without_a_name() -> None:
 def invokes_what_has_started() -> None:
     original = diagnosis.invocation_due
 
-    def invocation_due(task: Task, *rest: Any) -> bool:
-        return original(replace(task, status="SUBMITTED"), *rest)
+    def invocation_due(task: Task, *rest: Any, **more: Any) -> bool:
+        return original(replace(task, status="SUBMITTED"), *rest, **more)
 
     for module in (diagnosis, planning, invocation):
         _put(module, "invocation_due", invocation_due)

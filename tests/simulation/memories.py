@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from random import Random
 
-from reconciler.demo.live import ClaimThenCreate, CreateThenFlip, LiveReconciler
-from reconciler.domain.model import Child, Orchestration
+from reconciler.demo.live import LiveReconciler, Step
+from reconciler.domain.model import Child, ChildStatus, Orchestration
 from reconciler.domain.planning import Action, Plan, Release
 from reconciler.repair.context import Context, ReleaseDispatch
 from reconciler.repair.evaluator import Evaluator
@@ -25,15 +25,14 @@ from tests.simulation.actors import Port
 _COLLABORATORS = frozenset(
     {
         "_budget_store",
-        "_clock",
         "_dispatch",
+        "_first_failures",
         "_orchestrations",
+        "_parts",
         "_policy",
-        "_releaser",
-        "_repairer",
-        "_tasks_store",
-        "_withhold",
+        "_task_store",
         "port",
+        "seen",
     }
 )
 _TOLD = frozenset({"found", "now", "outcomes"})
@@ -51,12 +50,12 @@ class RememberingPass(RepairPass):
     @classmethod
     def of(cls, work: RepairPass, port: Port) -> RememberingPass:
         """Return a pass that has not begun yet as one that says what it knows."""
-        failed_before = work.orchestration.attempts is not None
+        failed_before = work.seen.orchestration.attempts is not None
         remembering = cls.__new__(cls)
         vars(remembering).update(vars(work))
         remembering.port = port
         remembering._left = []
-        remembering._fingerprint = work.orchestration.fingerprint if failed_before else None
+        remembering._fingerprint = work.seen.orchestration.fingerprint if failed_before else None
         return remembering
 
     def _plan(self) -> Plan:
@@ -68,35 +67,31 @@ class RememberingPass(RepairPass):
         super()._act(actions)
 
     def _act_on(self, action: Action) -> None:
-        self._says_doing(action)
+        if action in self._left:
+            self._left = self._left[self._left.index(action) + 1 :]
+        self._says(action)
         super()._act_on(action)
 
     def _release_all(self, releases: list[Release]) -> None:
         self._left = list[Action](releases)
         super()._release_all(releases)
 
-    def _release(self, release: Release, child: Child) -> None:
-        self._says_doing(release)
-        super()._release(release, child)
-
-    def _says_doing(self, action: Action) -> None:
-        if action in self._left:
-            self._left = self._left[self._left.index(action) + 1 :]
-        self._says(action)
-
-    def reread(self) -> None:
+    def finish(self) -> None:
         """Read once more: nothing is written after that, and which tasks are read is all."""
-        self.port.remember((self.orchestration.orchestration_id, sorted(self._asked)))
-        super().reread()
+        if self.stale and self.context.apply:
+            seen = self.seen
+            self.port.remember((seen.orchestration.orchestration_id, sorted(seen._asked)))
+        super().finish()
 
     def _says(self, doing: object) -> None:
         told = [bool(getattr(self, name)) for name in sorted(_TOLD)]
         known = [
             (name, _in_order(value))
-            for name, value in sorted(vars(self).items())
+            for name, value in sorted({**vars(self.seen), **vars(self)}.items())
             if name not in _COLLABORATORS | _TOLD
         ]
-        self.port.remember((doing, told, known))
+        roots = _in_order(self._first_failures._roots)
+        self.port.remember((doing, told, known, roots))
 
 
 def _in_order(value: object) -> object:
@@ -124,8 +119,8 @@ class RememberingEvaluator(Evaluator):
         return RememberingPass.of(work, self.port)
 
 
-class RememberingLive(LiveReconciler):
-    """A live reconciler that says what it knows before each release."""
+class Live(LiveReconciler):
+    """Today's live reconciler, which says what it knows before each release."""
 
     port: Port
     own_seed: int
@@ -143,9 +138,19 @@ class RememberingLive(LiveReconciler):
         super()._release(orchestration, child)
 
 
-class Live(RememberingLive, ClaimThenCreate):
-    """Today's live reconciler."""
+class OlderLive(Live):
+    """The older one: creates and starts the task, then flips the row.
 
+    A crash in between leaves a task whose row does not know of it; a rival in between makes two.
+    """
 
-class OlderLive(RememberingLive, CreateThenFlip):
-    """The older one."""
+    def release(self, orchestration: Orchestration, child: Child) -> None:
+        """Release one child; the task is there before anything says so."""
+        self.hook(Step.CREATE, child)
+        task = self._find_or_create(orchestration, child)
+        if task is None:
+            return
+        self.hook(Step.INVOKE, child)
+        self.invoke(task["task_id"]["S"])
+        self.hook(Step.FLIP, child)
+        self._flip(child, task, ChildStatus.BLOCKED, ChildStatus.READY)

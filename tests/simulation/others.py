@@ -10,11 +10,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from reconciler.domain.model import timestamp
 from tests.simulation.actors import ActorSpec, Body, Port
-from tests.simulation.memories import Live, OlderLive, RememberingLive
+from tests.simulation.memories import Live, OlderLive
 from tests.simulation.world import LONG_BEFORE, ORCH, START, USER, Row, sim_settings, task_id
 
 
-def live_on(port: Port, generation: type[RememberingLive], seed: int) -> RememberingLive:
+def live_on(port: Port, generation: type[Live], seed: int) -> Live:
     """Return a live reconciler on an actor's port."""
     client: Any = port
     made = generation(
@@ -31,7 +31,7 @@ def live_on(port: Port, generation: type[RememberingLive], seed: int) -> Remembe
 def live(
     child: str | None = None,
     *,
-    generation: type[RememberingLive] = Live,
+    generation: type[Live] = Live,
     ends: str | None = None,
     number: int = 1,
 ) -> ActorSpec:

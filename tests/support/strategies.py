@@ -28,7 +28,7 @@ POLICY = Policy(
     claim_timeout=timedelta(seconds=900),
     start_timeout=timedelta(seconds=900),
     long_running=timedelta(days=1),
-    nudge_pause=timedelta(seconds=300),
+    interval=timedelta(seconds=300),
     can_invoke=True,
 )
 
@@ -66,7 +66,7 @@ def tasks(draw: st.DrawFn, task_id: str) -> Task:
         updated_at=draw(times),
         completed_at=draw(st.one_of(st.none(), times)),
         build_passed=draw(st.sampled_from([None, True, False])),
-        ours=draw(st.booleans()),
+        sweep_id=draw(st.sampled_from([None, "sweep-1"])),
         invoked_at=draw(times),
         invoke_count=draw(st.integers(0, 4)),
         problem=None if status in TERMINAL_TASK | ACTIVE_TASK else "its status is not known",

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from reconciler.demo.pipeline_endpoint import FUNCTION_ARN, pipeline_endpoint
 from reconciler.demo.run import CAP, Plan, seeds
 from reconciler.demo.shapes import Blueprint
-from reconciler.demo.task_pipeline import TaskPipeline
+from reconciler.demo.task_pipeline import FUNCTION_ARN, TaskPipeline, pipeline_endpoint
 from reconciler.services.pipeline import Pipeline
 from tests.support.memory import MEMORY
 from tests.support.world import World, build_world, make_session

@@ -31,7 +31,7 @@ def release(orchestration_id: str, sub_issue_id: str, *, report: bool, as_json: 
                 "outcome": result.outcome,
                 "applied": result.applied,
                 "task_id": result.task_id,
-                "branch_name": result.branch_name,
+                "branch_name": result.child and result.child.branch_name,
                 "detail": result.detail,
             }
         )

@@ -50,7 +50,6 @@ def scraped(client: redis.Redis, settings: Settings = SETTINGS) -> Scraped:
             text = answer.read().decode()
     finally:
         server.shutdown()
-        server.server_close()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)

@@ -21,7 +21,7 @@ POLICY = Policy(
     claim_timeout=timedelta(seconds=900),
     start_timeout=timedelta(seconds=900),
     long_running=timedelta(days=1),
-    nudge_pause=timedelta(seconds=300),
+    interval=timedelta(seconds=300),
     can_invoke=True,
 )
 

@@ -188,8 +188,8 @@ def test_unstarted_task_past_the_start_timeout() -> None:
 
 
 def test_a_task_of_ours_that_was_never_invoked_is_unstarted_after_the_grace() -> None:
-    never = look(running("b"), tasks=[task("b", "SUBMITTED", age=200, ours=True)])
-    invoked = task("b", "SUBMITTED", age=200, ours=True, invoked_at=ago(200))
+    never = look(running("b"), tasks=[task("b", "SUBMITTED", age=200, sweep_id="s")])
+    invoked = task("b", "SUBMITTED", age=200, sweep_id="s", invoked_at=ago(200))
     assert code_of(never) is Code.UNSTARTED_TASK
     assert code_of(look(running("b"), tasks=[invoked])) is Code.RUNNING
 
@@ -321,16 +321,16 @@ def test_a_task_that_is_not_invoked_again_says_so(count: int, said: bool) -> Non
 
 
 def test_a_task_that_was_never_invoked_has_the_grace_and_only_where_we_can_invoke() -> None:
-    never = task("b", "SUBMITTED", age=200, ours=True)
+    never = task("b", "SUBMITTED", age=200, sweep_id="s")
     assert code_of(look(running("b"), tasks=[replace(never, status_since=ago(60))])) is Code.RUNNING
-    assert code_of(look(running("b"), tasks=[replace(never, ours=False)])) is Code.RUNNING
+    assert code_of(look(running("b"), tasks=[replace(never, sweep_id=None)])) is Code.RUNNING
     whole = Orchestration(ORCHESTRATION_ID, meta(1), {"b": running("b")})
     patient = Policy(
         grace=timedelta(seconds=120),
         claim_timeout=timedelta(seconds=900),
         start_timeout=timedelta(hours=1),
         long_running=timedelta(hours=2),
-        nudge_pause=timedelta(seconds=300),
+        interval=timedelta(seconds=300),
     )
     found = diagnose(whole, Evidence(tasks={"T-b": never}), patient, NOW)
     assert code_of(found) is Code.RUNNING

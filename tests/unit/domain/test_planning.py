@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
@@ -15,16 +14,13 @@ from reconciler.domain.planning import (
     Action,
     Adopt,
     Advance,
-    Nudge,
     Plan,
     Reinvoke,
     Release,
     ResetClaim,
     Skip,
     child_needs_action,
-    has_task_to_touch,
     plan,
-    plan_nudges,
 )
 from tests.support.strategies import NOW, ORCHESTRATION_ID, POLICY, ago
 
@@ -159,7 +155,7 @@ def reinvoked(task: Task | None, *, can_invoke: bool = True) -> Reinvoke | None:
     return action
 
 
-OURS = replace(TASK, ours=True)
+OURS = replace(TASK, sweep_id="sweep-1")
 
 
 @pytest.mark.parametrize(
@@ -216,144 +212,6 @@ def test_an_unstarted_task_needs_action_without_a_pipeline() -> None:
     assert not child_needs_action(Code.UNSTARTED_TASK, replace(POLICY, can_invoke=True))
 
 
-# -- the parent
-
-
-def child(key: str, status: ChildStatus, task_id: str | None = None) -> Child:
-    return Child(ORCHESTRATION_ID, key, status, status.value, task_id=task_id)
-
-
-def ended(task_id: str, seconds: float, **fields: int | str) -> Task:
-    return replace(Task(task_id, "COMPLETED", completed_at=ago(seconds)), **fields)  # type: ignore[arg-type]
-
-
-def nudges(
-    children: list[Child],
-    *tasks: Task,
-    iterations: Mapping[str, Task] | None = None,
-    code: OrchestrationCode = OrchestrationCode.UNSETTLED_PARENT,
-) -> tuple[tuple[Nudge, ...], str]:
-    whole = Orchestration(ORCHESTRATION_ID, None, {c.sub_issue_id: c for c in children})
-    recoveries = iterations or {}
-    found = Diagnosis(
-        ORCHESTRATION_ID,
-        code,
-        "",
-        AT,
-        {key: diagnosed(key, Code.LOST_RECOVERY) for key in recoveries},
-    )
-    evidence = Evidence(tasks={task.task_id: task for task in tasks}, iterations=recoveries)
-    return plan_nudges(whole, found, evidence, POLICY, NOW)
-
-
-def failed(task: Task) -> Task:
-    return replace(task, status="FAILED")
-
-
-BOTH = [child("a", ChildStatus.SUCCEEDED, "A"), child("b", ChildStatus.FAILED, "B")]
-
-
-def test_a_success_is_touched_rather_than_a_failure() -> None:
-    """A retry may reset the row of a failed task while its record is on its way."""
-    for order in (BOTH, BOTH[::-1]):
-        (found,), why = nudges(order, ended("A", 60), failed(ended("B", 1)))
-        assert (found.sub_issue_id, found.task.task_id, found.since) == ("a", "A", AT)
-        assert "A" in why
-
-
-def test_of_successes_the_last_is_touched() -> None:
-    rows = [child("a", ChildStatus.SUCCEEDED, "A"), child("b", ChildStatus.SUCCEEDED, "B")]
-    for first, second, expected in ((60, 59, "b"), (58, 59, "a"), (60, 60, "b")):
-        (found,), _ = nudges(rows, ended("A", first), ended("B", second))
-        assert found.sub_issue_id == expected
-    odd = replace(ended("B", 1), completed_at="odd")
-    (found,), _ = nudges(rows, ended("A", 60), odd)
-    assert found.sub_issue_id == "a", "a finish that cannot be read counts as long ago"
-
-
-def test_a_failure_is_touched_where_nothing_succeeded() -> None:
-    (found,), _ = nudges([BOTH[1]], failed(ended("B", 1)))
-    assert found.sub_issue_id == "b"
-
-
-@pytest.mark.parametrize(
-    ("children", "tasks"),
-    [
-        ([], ()),
-        ([child("a", ChildStatus.SUCCEEDED)], (ended("A", 1),)),
-        ([child("a", ChildStatus.SUCCEEDED, "A")], ()),
-        ([child("a", ChildStatus.SUCCEEDED, "A")], (Task("A", "RUNNING"),)),
-        ([child("a", ChildStatus.SKIPPED, "A")], (failed(ended("A", 1)),)),
-        ([child("a", ChildStatus.SUCCEEDED, "A")], (failed(ended("A", 1)),)),
-        ([child("a", ChildStatus.SUCCEEDED, "A")], (ended("A", 1, build_passed=False),)),
-        ([child("a", ChildStatus.FAILED, "A")], (ended("A", 1),)),
-    ],
-)
-def test_a_task_is_touched_only_if_its_verdict_is_the_rows(
-    children: list[Child], tasks: tuple[Task, ...]
-) -> None:
-    """Else the live reconciler would write its verdict over the row (I4)."""
-    found, why = nudges(children, *tasks)
-    assert found == ()
-    assert "none of its children" in why
-
-
-@pytest.mark.parametrize(
-    ("count", "seconds", "due"),
-    [
-        (0, 1, True),
-        (1, 599, False),
-        (1, 600, True),
-        (2, 1199, False),
-        (2, 1200, True),
-        (8, 76_799, False),
-        (8, 76_800, True),
-        (9, 86_399, False),
-        (9, 86_400, True),
-        (10**6, 86_400, True),
-        (1, -301, True),
-    ],
-)
-def test_the_pause_between_touches_doubles_up_to_a_day(
-    count: int,
-    seconds: int,
-    due: bool,  # noqa: FBT001
-) -> None:
-    task = ended("A", 9000, nudge_count=count, nudged_at=ago(seconds))
-    found, why = nudges([BOTH[0]], task)
-    assert bool(found) is due
-    assert due or f"{count} times" in why
-
-
-def test_a_nudge_without_a_time_does_not_wait() -> None:
-    assert nudges([BOTH[0]], ended("A", 9000, nudge_count=1))[0]
-
-
-def test_a_lost_recovery_comes_before_the_parent() -> None:
-    """It reopens the orchestration; that settles the parent in the end."""
-    fix = ended("I", 600)
-    for code in OrchestrationCode.UNSETTLED_PARENT, OrchestrationCode.SETTLED:
-        found, why = nudges(BOTH, ended("A", 60), iterations={"b": fix}, code=code)
-        assert [(n.sub_issue_id, n.task, n.code) for n in found] == [("b", fix, "lost_recovery")]
-        assert "I" in why
-    tried = replace(fix, nudge_count=1, nudged_at=ago(1))
-    found, why = nudges(BOTH, ended("A", 60), iterations={"b": tried})
-    assert (found, "1 times" in why) == ((), True)
-
-
-def test_a_settled_parent_needs_no_touch() -> None:
-    assert nudges(BOTH, ended("A", 60), code=OrchestrationCode.SETTLED) == ((), "")
-
-
 def test_verbs_are_words() -> None:
     assert Release("b", "x", None).verb == "release"
     assert timestamp(AT)
-
-
-def test_a_parent_without_a_task_to_touch() -> None:
-    """A task that was not read may be one to touch."""
-    whole = Orchestration(ORCHESTRATION_ID, None, {c.sub_issue_id: c for c in BOTH})
-    tasks: dict[str, Task | None] = {"A": ended("A", 90), "B": None}
-    assert has_task_to_touch(whole, tasks)
-    assert not has_task_to_touch(whole, {"A": None, "B": None})
-    assert has_task_to_touch(whole, {"A": None})

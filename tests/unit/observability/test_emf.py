@@ -91,7 +91,7 @@ def test_a_sweep_sets_every_gauge_once() -> None:
     metrics = EmfMetrics(stream)
     counts = Counts(stuck={"lost_release": 2, "over_budget": 5})
     since = datetime(2026, 6, 9, 12, tzinfo=UTC)
-    summary = SweepSummary("s", "paused", True, 1, 1.0, counts, "2026-06-09T12:00:00Z")  # noqa: FBT003
+    summary = SweepSummary("s", "paused", True, 1, 1.0, counts, since.timestamp())  # noqa: FBT003
     record_sweep(summary, metrics, "repair")
     set_gauges(metrics, dict.fromkeys(Scope, 12.0), counts)
     metrics.flush()

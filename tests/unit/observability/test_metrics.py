@@ -97,9 +97,9 @@ def test_a_sweep_that_failed_counts_as_its_log_line_says(
         assert metrics.count("reconciler_sweep_failures_total", extent=name) == (name == extent)
 
 
-def test_an_incomplete_sweep_leaves_what_was_known() -> None:
+def test_a_sweep_that_could_not_read_the_switch_leaves_the_mode() -> None:
     metrics = RecordingMetrics()
-    record_sweep(SweepSummary("s", "repair", False, 1, 1.0), metrics, "repair")  # noqa: FBT003
+    record_sweep(SweepSummary("s", "repair", False, 1, 1.0), metrics, None)  # noqa: FBT003
     assert metrics.gauges == {}
 
 

@@ -7,7 +7,13 @@ import pytest
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
 from reconciler.domain.outcomes import Outcome
-from reconciler.repair.context import ActionOutcome, Evaluation, Stuck, count_stuck
+from reconciler.repair.context import (
+    ActionOutcome,
+    Evaluation,
+    Stuck,
+    count_outcomes,
+    count_stuck,
+)
 from reconciler.repair.counts import Counts
 
 SETTLED = Diagnosis("orch_1", OrchestrationCode.SETTLED, "", None, {})
@@ -49,4 +55,25 @@ def test_of_what_is_stuck_the_oldest_counts() -> None:
     stuck = [Stuck("o", "x", code, "", age) for code, age in ages]
     assert count_stuck(stuck) == Counts(
         stuck={"a": 3, "b": 1, "c": 1}, oldest_stuck_seconds={"a": 7.0, "b": 0.0, "c": 0.25}
+    )
+
+
+def action(
+    verb: str, outcome: Outcome, *, applied: bool = True, kind: str | None = None
+) -> ActionOutcome:
+    return ActionOutcome(verb, "a", "code", outcome, applied, error_kind=kind)
+
+
+def test_what_was_only_planned_is_counted_apart_and_errors_never_are() -> None:
+    outcomes = [
+        action("release", Outcome.RELEASED),
+        action("release", Outcome.RELEASED),
+        action("release", Outcome.RELEASED, applied=False),
+        action("skip", Outcome.DONE, applied=False),
+        action("skip", Outcome.FAILED, applied=False, kind="throttled"),
+        action("release", Outcome.RELEASED, kind="pipeline_unavailable"),
+        action("release", Outcome.OVER_BUDGET),
+    ]
+    assert count_outcomes(outcomes) == Counts(
+        released=3, errors=2, planned={"released": 1, "skipped": 1}
     )

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from reconciler.domain.model import Attempts, moment, timestamp
-from reconciler.domain.outcomes import Outcome
 from reconciler.errors import (
     AccessError,
     InvalidRequestError,
@@ -19,10 +17,8 @@ from reconciler.errors import (
     ThrottledError,
 )
 from reconciler.repair import drafter as drafting
-from reconciler.repair import repair_pass as repair_pass_module
-from reconciler.repair.context import ActionOutcome, Context, ReleaseRequest, Stuck
-from reconciler.repair.counts import Counts
-from reconciler.repair.evaluator import count
+from reconciler.repair import snapshot as snapshot_module
+from reconciler.repair.context import Context, ReleaseRequest
 from reconciler.stores.budget import BudgetStore
 from tests.support.world import World
 from tests.unit.repair.test_releaser import context, whole
@@ -161,7 +157,7 @@ def break_diagnoses(monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(*_: Any) -> Any:
         raise LookupError("no such thing")
 
-    monkeypatch.setattr(repair_pass_module, "diagnose", breaks)
+    monkeypatch.setattr(snapshot_module, "diagnose", breaks)
 
 
 def test_one_that_has_not_even_a_diagnosis_is_left_alone_as_a_whole(
@@ -270,37 +266,6 @@ def test_who_waits_for_a_slot_is_remembered_for_three_intervals(make_world: Make
     assert evaluate(world, young).counts.stuck == {"over_budget": 1}, "the older one goes first"
     world.clock.forward(1)
     assert evaluate(world, young).counts.released == 1
-
-
-# -- what is counted
-
-
-def action(
-    verb: str, outcome: Outcome, *, applied: bool = True, kind: str | None = None
-) -> ActionOutcome:
-    return ActionOutcome(verb, "a", "code", outcome, applied, error_kind=kind)
-
-
-def test_what_was_only_planned_is_counted_apart_and_errors_never_are() -> None:
-    outcomes = [
-        action("release", Outcome.RELEASED),
-        action("release", Outcome.RELEASED),
-        action("release", Outcome.RELEASED, applied=False),
-        action("skip", Outcome.DONE, applied=False),
-        action("skip", Outcome.FAILED, applied=False, kind="throttled"),
-        action("release", Outcome.RELEASED, kind="pipeline_unavailable"),
-        action("release", Outcome.OVER_BUDGET),
-    ]
-    work: Any = SimpleNamespace(outcomes=outcomes, unread=[ThrottledError("x")])
-    stuck = Stuck("o", "a", "lost_release", "", 5.0)
-    assert count(work, [stuck]) == Counts(
-        orchestrations_evaluated=1,
-        released=3,
-        errors=3,
-        planned={"released": 1, "skipped": 1},
-        stuck={"lost_release": 1},
-        oldest_stuck_seconds={"lost_release": 5.0},
-    )
 
 
 def test_of_several_failures_the_last_is_on_record(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +19,10 @@ from reconciler.errors import (
 )
 from reconciler.repair import drafter as drafting
 from reconciler.repair import releaser as release_module
-from reconciler.repair.context import MOST_PREDECESSORS_AT_ONCE, Pacer, ReleaseResult
+from reconciler.repair.context import MOST_PREDECESSORS_AT_ONCE, Pacer, RepairResult
 from reconciler.repair.evaluator import Evaluator
-from reconciler.repair.reconciler import Reconciler, due_moment, withheld_by
+from reconciler.repair.reconciler import Reconciler, due_moment
+from reconciler.repair.withholding import Withholding
 from reconciler.stores.control import Pause
 from reconciler.stores.dynamodb import measured
 from reconciler.stores.orchestrations import OrchestrationStore
@@ -60,19 +62,26 @@ def test_what_is_withheld_says_by_which_setting(
 ) -> None:
     read = whole(world, world.seed({"a": []}))
     settings = world.settings.model_copy(update=limits)
-    assert withheld_by(settings, lambda: None, read) == says
+    assert Withholding(settings, unpaused)(read) == says
     pause = Pause("2026-06-09", "a deployment", "me")
     paused = "paused since 2026-06-09 by me: a deployment"
-    assert withheld_by(settings, lambda: pause, read) == (says or paused)
+    assert Withholding(settings, paused_by(pause))(read) == (says or paused)
 
 
 def test_one_without_a_meta_row_is_of_no_repo_and_no_user(world: World) -> None:
     read = replace(whole(world, world.seed({"a": []})), meta=None)
-    assert withheld_by(world.settings, lambda: None, read) is None
+    assert Withholding(world.settings, unpaused)(read) is None
     for name in ("repair_only_repos", "repair_only_users"):
         settings = world.settings.model_copy(update={name: frozenset({"x"})})
-        said = withheld_by(settings, lambda: None, read)
+        said = Withholding(settings, unpaused)(read)
         assert said == f"{name[12:-1]} None is not among {name.upper()}"
+
+
+def paused_by(pause: Pause | None) -> Any:
+    return SimpleNamespace(paused=lambda: pause)
+
+
+unpaused = paused_by(None)
 
 
 # -- since when
@@ -311,7 +320,7 @@ def test_an_invocation_that_is_made_up_for_is_told_as_that(
 ) -> None:
     found = world.seed({"a": []})
     error = ThrottledError("not now")
-    ended = ReleaseResult(Outcome.REINVOKED, "T-1", error=error)
+    ended = RepairResult(Outcome.REINVOKED, error=error)
     monkeypatch.setattr(release_module.Releaser, "release", lambda *_: ended)
     counts = world.reconciler().release(found, "a", **SWEEP).counts
     assert (counts.reinvoked, counts.errors) == (1, 1)

@@ -10,18 +10,19 @@ from typing import Any
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
-from reconciler.domain.model import LONG_AGO, Orchestration
+from reconciler.domain.model import Orchestration
+from reconciler.domain.planning import Release
 from reconciler.errors import PipelineUnavailableError, StoreUnavailableError
 from reconciler.repair import releaser as release_module
-from reconciler.repair.context import Context, Pacer, ReleaseResult
-from reconciler.repair.releaser import Releaser, known, stranded_seconds
+from reconciler.repair.context import Context, Pacer, RepairResult
+from reconciler.repair.releaser import Releaser
 from reconciler.stores.budget import HeldSlots
-from reconciler.stores.dynamodb import Cancelled, Reason
+from reconciler.stores.dynamodb import Cancelled
 from tests.support.pipeline import LambdaClient, invoker_on
-from tests.support.strategies import NOW
 from tests.support.world import USER, World
 
 MakeWorld = Callable[..., World]
+UNTIMED = Release("b", "lost_release", None)
 
 
 NO_TURN = Pacer(lambda: False)
@@ -30,7 +31,7 @@ NO_TURN = Pacer(lambda: False)
 def releaser(world: World, *, pipeline: LambdaClient | None = None, **parts: Any) -> Releaser:
     if pipeline is not None:
         parts["invoker"] = invoker_on(world, pipeline)
-    return replace(world.reconciler().evaluator.releaser, **parts)
+    return replace(world.reconciler().evaluator.parts.releaser, **parts)
 
 
 def whole(world: World, orchestration_id: str) -> Orchestration:
@@ -50,24 +51,15 @@ def release(
     *,
     apply: bool = True,
     held: HeldSlots | None = None,
+    sweep_id: str = "sweep-1",
     **parts: Any,
-) -> ReleaseResult:
+) -> RepairResult:
     """Release a child as it is read now."""
     read = whole(world, orchestration_id)
     since = world.clock() - timedelta(hours=1)
-    given = context(world, apply=apply)
-    return releaser(world, **parts).release(
-        read, read.children[key], since, "lost_release", given, held
-    )
-
-
-def test_a_time_that_is_not_known_is_not_written() -> None:
-    assert [known(None), known(LONG_AGO), known(NOW)] == [None, None, "2026-06-09T12:00:00.000Z"]
-
-
-def test_nothing_is_due_for_less_than_no_time() -> None:
-    ages = [stranded_seconds(NOW - timedelta(seconds=s), NOW) for s in (90, 0.5, 0, -5)]
-    assert ages == [90, 0.5, 0, 0]
+    given = replace(context(world, apply=apply), sweep_id=sweep_id)
+    action = Release(key, "lost_release", since)
+    return releaser(world, **parts).release(read, read.children[key], action, given, held)
 
 
 # -- what is not due
@@ -100,7 +92,7 @@ def test_without_a_sound_meta_row_nothing_can_be_made(world: World) -> None:
         "meta row: platform_user_id is missing",
     )
     read = replace(whole(world, found), meta=None)
-    bare = releaser(world).release(read, read.children["b"], None, "x", context(world))
+    bare = releaser(world).release(read, read.children["b"], UNTIMED, context(world))
     assert (bare.outcome, bare.detail) == ("no_longer_due", "it has no meta row")
 
 
@@ -134,20 +126,58 @@ def test_an_interrupted_release_is_finished_after_the_grace(world: World) -> Non
     assert result.task is not None
     assert result.task.invoked_at is None
     world.clock.forward(119)
-    early = release(world, found, pipeline=pipeline)
+    early = release(world, found, pipeline=pipeline, sweep_id="sweep-2")
     assert (early.outcome, early.task_id) == ("already_released", result.task_id)
     assert pipeline.asked == 0, "the call that created it may be at it"
     world.clock.forward(1)
-    planned = release(world, found, pipeline=pipeline, apply=False)
+    later: dict[str, Any] = {"pipeline": pipeline, "sweep_id": "sweep-2"}
+    planned = release(world, found, apply=False, **later)
     assert (planned.outcome, planned.applied, pipeline.asked) == ("reinvoked", False, 0)
     assert release(world, found).outcome == "already_released", "nothing can be invoked here"
-    again = release(world, found, pipeline=pipeline)
+    again = release(world, found, **later)
     assert (again.outcome, again.applied) == ("reinvoked", True)
     world.clock.forward(10_000)
     after = release(world, found, pipeline=pipeline)
     assert (after.outcome, after.task_id) == ("already_released", result.task_id)
-    assert after.branch_name == result.branch_name
+    assert after.child is not None
+    assert result.child is not None
+    assert after.child.branch_name == result.child.branch_name
     assert (pipeline.runs, pipeline.asked) == ([result.task_id], 1)
+
+
+def test_whoever_finds_its_own_commit_goes_on_at_once(world: World) -> None:
+    """A redelivered message: the answer to the first try was lost with its worker."""
+    found, pipeline = world.seed({"b": []}), LambdaClient()
+    first = release(world, found, pipeline=LambdaClient(down=True))
+    again = release(world, found, pipeline=pipeline)
+    assert (again.outcome, again.task_id) == ("reinvoked", first.task_id)
+    assert pipeline.runs == [first.task_id]
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_commit_whose_answer_is_torn_off_is_ours(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    answered: bool,  # noqa: FBT001
+) -> None:
+    """However often the store says then that it cannot be reached."""
+    found, pipeline = world.seed({"b": []}), LambdaClient()
+    sound = world.client.transact_write_items
+
+    def torn(**request: Any) -> None:
+        if answered:
+            sound(**request)
+        raise ReadTimeoutError(endpoint_url="memory")
+
+    monkeypatch.setattr(world.client, "transact_write_items", torn)
+    if not answered:
+        with pytest.raises(StoreUnavailableError):
+            release(world, found, pipeline=pipeline)
+        assert pipeline.runs == []
+        return
+    result = release(world, found, pipeline=pipeline)
+    assert (result.outcome, result.error) == ("released", None)
+    assert pipeline.runs == [result.task_id]
 
 
 def test_an_interrupted_attempt_without_a_name_stays_alone(world: World) -> None:
@@ -285,12 +315,12 @@ def test_a_report_says_so_where_no_slot_is_free(budgeted: World) -> None:
     assert release(budgeted, found, apply=False).outcome == "released"
     taken(budgeted, 2)
     planned = release(budgeted, found, apply=False)
-    assert (planned.outcome, planned.detail) == ("over_budget", f"{USER} has no free slot")
+    assert (planned.outcome, planned.detail) == ("over_budget", "its user has no free slot")
 
 
 def test_each_release_uses_one_of_the_slots_that_are_held(budgeted: World) -> None:
     found = budgeted.seed({"a": [], "b": [], "c": []})
-    budget = budgeted.reconciler().evaluator.budget
+    budget = budgeted.reconciler().evaluator.parts.budget
     assert budget is not None
     held = HeldSlots(budget)
     assert release(budgeted, found, "a", held=held).outcome == "released"
@@ -304,30 +334,25 @@ def test_each_release_uses_one_of_the_slots_that_are_held(budgeted: World) -> No
 # -- a race that is lost
 
 
-def lost(world: World, *reasons: Reason, own: int = 5, **more: Any) -> ReleaseResult:
-    """How a transaction that was cancelled for these reasons is read."""
-    found = world.seed({"b": []})
-    child = whole(world, found).children["b"]
-    return releaser(world)._lost(child, Cancelled(reasons), own, "T1", **more)
+def lost(world: World, **failed: Any) -> RepairResult:
+    """How a transaction that was cancelled for these writes is read."""
+    child = whole(world, world.seed({"b": []})).children["b"]
+    return release_module._lost(child, Cancelled(failed))
 
 
-FINE, FAILED = Reason("None"), Reason("ConditionalCheckFailed")
-
-
-def moved(status: str, **attributes: Any) -> Reason:
-    row = {
+def moved(status: str, **attributes: Any) -> dict[str, Any]:
+    return {
         "orchestration_id": {"S": "o"},
         "sub_issue_id": {"S": "b"},
         "child_status": {"S": status},
         **attributes,
     }
-    return Reason("ConditionalCheckFailed", row)
 
 
 @pytest.mark.parametrize(
     ("row", "outcome", "detail"),
     [
-        (FAILED, "no_longer_due", "its row is gone"),
+        ({}, "no_longer_due", "its row is gone"),
         (moved("releasing"), "claim_in_progress", "a releaser has claimed it"),
         (moved("released"), "already_released", "it is released now"),
         (moved("succeeded", child_task_id={"S": "T2"}), "already_released", "it is succeeded now"),
@@ -336,37 +361,31 @@ def moved(status: str, **attributes: Any) -> Reason:
     ],
 )
 def test_who_was_faster_is_told_by_the_row(
-    world: World, row: Reason, outcome: str, detail: str
+    world: World, row: dict[str, Any], outcome: str, detail: str
 ) -> None:
-    result = lost(world, row, FINE, FINE, FINE, FINE)
+    result = lost(world, row=row, task={}, slot={})
     assert (result.outcome, result.detail) == (outcome, detail)
+    assert (result.child is None) is (row == {})
 
 
 def test_one_that_ended_with_the_task_that_was_read_was_not_started_anew(world: World) -> None:
     found = world.seed({"b": []}, {"b": "ready"}, rows={"b": {"child_task_id": {"S": "T0"}}})
     child = whole(world, found).children["b"]
-    ended = Cancelled((moved("skipped", child_task_id={"S": "T0"}),))
-    assert releaser(world)._lost(child, ended, 0).outcome == "no_longer_due"
+    ended = Cancelled({"row": moved("skipped", child_task_id={"S": "T0"})})
+    assert release_module._lost(child, ended).outcome == "no_longer_due"
 
 
-def test_what_else_was_in_the_way_is_told_by_its_place(budgeted: World) -> None:
-    budget = budgeted.reconciler().evaluator.budget
-    assert budget is not None
-    slots = budget.open(USER)
-    there = lost(budgeted, FINE, FAILED, FINE, FINE, FAILED, slots=slots)
+def test_what_else_was_in_the_way_is_told_by_its_label(world: World) -> None:
+    there = lost(world, task={"task_id": {"S": "T1"}, "status": {"S": "SUBMITTED"}}, slot={})
     assert (there.outcome, there.task_id) == ("already_released", "T1")
-    full = lost(budgeted, FINE, FINE, FINE, FINE, FAILED, FAILED, slots=slots)
-    assert (full.outcome, full.detail) == ("over_budget", f"{USER} has no free slot")
-    for reasons in ((FINE,) * 5 + (FAILED,), (FINE,) * 5 + (FINE, FAILED)):
-        before = lost(budgeted, *reasons, slots=slots)
+    full = lost(world, slot={}, **{"predecessor a": {}})
+    assert (full.outcome, full.detail) == ("over_budget", "its user has no free slot")
+    for label in ("predecessor a", "adopted task"):
+        before = lost(world, **{label: {}})
         assert (before.outcome, before.detail) == (
             "no_longer_due",
             "what it depends on has moved",
         )
-    unlimited = lost(budgeted, FINE, FINE, FINE, FAILED, own=4)
-    assert unlimited.outcome == "no_longer_due"
-    adopted = lost(budgeted, FINE, FAILED, own=0)
-    assert adopted.outcome == "no_longer_due"
 
 
 def test_an_interrupted_release_is_seen_though_replicas_lag(
@@ -387,7 +406,7 @@ def test_a_task_that_is_gone_by_now_is_not_adopted(world: World) -> None:
     assert task is not None
     key = {"task_id": {"S": task_id}}
     world.client.delete_item(TableName=world.settings.task_table_name, Key=key)
-    result = releaser(world).adopt(read, read.children["b"], task, None, "x", context(world))
+    result = releaser(world).adopt(read, read.children["b"], task, UNTIMED, context(world))
     assert (result.outcome, result.detail) == ("no_longer_due", "what it depends on has moved")
     assert world.statuses(found) == {"b": "blocked"}
 
@@ -395,7 +414,7 @@ def test_a_task_that_is_gone_by_now_is_not_adopted(world: World) -> None:
 def test_of_too_many_predecessors_the_youngest_successes_are_conditions(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(release_module, "MAX_ACTIONS", 5)
+    monkeypatch.setattr(release_module, "MAX_WRITES", 5)
     rows: dict[str, Any] = {
         "p": {"updated_at": {"S": world.ago(9000)}},
         "q": {"updated_at": {"S": world.ago(60)}},
@@ -407,8 +426,8 @@ def test_of_too_many_predecessors_the_youngest_successes_are_conditions(
     world.change(found, "p", child_status="ready")
     world.change(found, "q", child_status="ready")
     given = context(world)
-    result = releaser(world).release(read, read.children["b"], None, "lost_release", given)
+    result = releaser(world).release(read, read.children["b"], UNTIMED, given)
     assert (result.outcome, result.detail) == ("no_longer_due", "what it depends on has moved")
     world.change(found, "q", child_status="succeeded")
-    result = releaser(world).release(read, read.children["b"], None, "lost_release", given)
+    result = releaser(world).release(read, read.children["b"], UNTIMED, given)
     assert result.outcome == "released", "one had no room, and was read as succeeded"

@@ -18,9 +18,8 @@ from reconciler.errors import (
     ThrottledError,
 )
 from reconciler.repair import drafter as drafting
+from reconciler.repair.audit import concerned_task
 from reconciler.repair.context import Evaluation, ReleaseRequest
-from reconciler.repair.evaluator import Evaluator
-from reconciler.repair.releaser import concerned_task
 from reconciler.stores.budget import BudgetStore
 from reconciler.stores.orchestrations import OrchestrationStore
 from tests.support.world import USER, World
@@ -37,7 +36,8 @@ def evaluate(
     apply: bool = True,
     **parts: Any,
 ) -> Evaluation:
-    evaluator: Evaluator = replace(world.reconciler().evaluator, **parts)
+    evaluator = world.reconciler().evaluator
+    evaluator = replace(evaluator, parts=replace(evaluator.parts, **parts))
     found = evaluator.evaluate(orchestration_id, context(world, apply=apply), dispatch)
     assert found is not None
     return found
@@ -432,7 +432,8 @@ def test_a_parent_is_nudged_only_where_that_is_wished_and_it_is_said_what_comes(
     world: World,
 ) -> None:
     found = world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"})
-    left = evaluate(world, found, settles=False)
+    unsettling = replace(world.reconciler().policy, settles=False)
+    left = evaluate(world, found, policy=unsettling)
     assert (left.actions, left.counts.stuck) == ((), {"unsettled_parent": 1})
     assert left.stuck[0].sub_issue_id is None
     assert left.stuck[0].age_seconds == 3600.0

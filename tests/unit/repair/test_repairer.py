@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from reconciler.domain.model import Child, ChildStatus, Orchestration, Task, timestamp
-from reconciler.domain.outcomes import Outcome
-from reconciler.domain.planning import Adopt, Advance, Nudge, Reinvoke, ResetClaim, Skip
-from reconciler.repair.context import Context
-from reconciler.repair.repairer import Repaired, Repairer
+from reconciler.domain.planning import Adopt, Advance, Nudge, Reinvoke, ResetClaim, Skip, Unskip
+from reconciler.repair.context import Context, RepairResult
+from reconciler.repair.repairer import Repairer
 from tests.support.pipeline import LambdaClient
 from tests.support.world import World
 from tests.unit.repair.test_releaser import context, releaser, whole
@@ -20,7 +19,7 @@ from tests.unit.repair.test_releaser import context, releaser, whole
 
 def repairer(world: World, pipeline: LambdaClient | None = None) -> Repairer:
     return replace(
-        world.reconciler().evaluator.repairer, releaser=releaser(world, pipeline=pipeline)
+        world.reconciler().evaluator.parts.repairer, releaser=releaser(world, pipeline=pipeline)
     )
 
 
@@ -40,20 +39,6 @@ def both(world: World) -> tuple[Context, Context]:
     return context(world, apply=False), context(world)
 
 
-@pytest.mark.parametrize(
-    ("outcome", "lost"),
-    [
-        (Outcome.DONE, False),
-        (Outcome.ADOPTED, False),
-        (Outcome.IDEMPOTENCY_CONFLICT, False),
-        (Outcome.LOST_RACE, True),
-        (Outcome.NO_LONGER_DUE, True),
-    ],
-)
-def test_what_was_read_is_stale_where_somebody_was_faster(outcome: Outcome, lost: bool) -> None:  # noqa: FBT001
-    assert Repaired(outcome, None).lost is lost
-
-
 # -- advance
 
 
@@ -68,7 +53,7 @@ def test_an_advance_bears_the_moment_at_which_the_task_ended(world: World) -> No
     child, action = advancing(world, found)
     for given, status in zip(both(world), ("released", "succeeded"), strict=True):
         done = repairer(world).advance(child, action, given)
-        assert (done.outcome, done.lost, done.task) == ("done", False, action.task)
+        assert (done.outcome, done.task) == ("done", action.task)
         assert done.child == child.moved(ChildStatus.SUCCEEDED, action.task.finished_at)
         assert world.statuses(found) == {"a": status}
     assert len(world.events("orchestration_recovered")) == 1
@@ -94,7 +79,7 @@ def test_an_advance_that_comes_second_says_how_the_row_stands(world: World) -> N
 # -- skip
 
 
-def skip(world: World, read: Orchestration, keys: list[str], given: Context) -> list[Repaired]:
+def skip(world: World, read: Orchestration, keys: list[str], given: Context) -> list[RepairResult]:
     children = [read.children[key] for key in keys]
     actions = [Skip(key, "lost_skip", since(world), "a") for key in keys]
     return repairer(world).skip(read.children["a"], children, actions, "T0", given)
@@ -154,21 +139,17 @@ def test_what_was_adopted_is_released_with_its_task(world: World) -> None:
     task_id = world.task(found, "a", "RUNNING")
     read, task = whole(world, found), task_of(world, found, "a")
     action = Adopt("a", "abandoned_claim", since(world), task)
-    done = repairer(world).adopt(read, read.children["a"], action, context(world))
-    assert (done.outcome, done.lost, done.task) == ("adopted", False, task)
+    done = repairer(world).repair(read, action, context(world))
+    assert (done.outcome, done.task) == ("adopted", task)
     assert done.child == read.children["a"].moved(
         ChildStatus.RELEASED, world.ago(0), task_id, task.branch_name
     )
-    late = repairer(world).adopt(read, read.children["a"], action, context(world))
-    assert (late.outcome, late.detail, late.task) == (
-        "already_released",
-        "it is released now",
-        task,
-    )
+    late = repairer(world).repair(read, action, context(world))
+    assert (late.outcome, late.detail) == ("already_released", "it is released now")
     assert late.child is not None
     assert late.child.task_id == task_id
     foreign = replace(action, task=replace(task, user_id="user-2"))
-    refused = repairer(world).adopt(read, read.children["a"], foreign, context(world))
+    refused = repairer(world).repair(read, foreign, context(world))
     assert (refused.outcome, refused.child) == ("idempotency_conflict", read.children["a"])
 
 
@@ -268,15 +249,16 @@ def test_a_child_is_unskipped_only_beside_sound_predecessors(world: World) -> No
     found = world.seed(graph, {"a": "succeeded", "c": "skipped"}, meta=settled)
     read = whole(world, found)
     world.change(found, "b", child_status="failed")
-    late = repairer(world).unskip(read, read.children["c"], context(world))
+    action = Unskip("c", "lost_unskip", since(world))
+    late = repairer(world).unskip(read, action, context(world))
     assert (late.outcome, world.statuses(found)["c"]) == ("lost_race", "skipped")
     world.change(found, "b", child_status="ready")
     for given in both(world):
-        done = repairer(world).unskip(read, read.children["c"], given)
+        done = repairer(world).unskip(read, action, given)
         assert (done.outcome, done.child and done.child.status) == ("done", ChildStatus.BLOCKED)
         stands = world.rows(found)
         assert (stands["c"]["child_status"]["S"] == "blocked") is given.apply
         assert ("rollup_posted_at" not in stands["#meta"]) is given.apply
-    again = repairer(world).unskip(read, read.children["c"], context(world))
+    again = repairer(world).unskip(read, action, context(world))
     assert again.outcome == "lost_race"
     assert len(world.events("orchestration_recovered")) == 1

@@ -55,7 +55,7 @@ def marker(database: MemoryDynamoDB, *reserved: str, **attributes: Any) -> None:
 
 def reserve(database: MemoryDynamoDB, slots: Slots, task_id: str) -> bool:
     action = budget(database).reserve(slots, task_id, "orch_1_a")
-    return DynamoDB(database).transact([action]) is None  # type: ignore[arg-type]
+    return DynamoDB(database).transact({"slot": action}) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("status", ["PENDING_UPLOADS", "QUEUED", "SUBMITTED"])

@@ -75,7 +75,7 @@ def test_no_slot_is_reserved_where_none_is_left_not_even_the_first() -> None:
     store = budget(database)
     slots = Slots("u", room=0, limit=0, version=None, row={})
     action = store.reserve(slots, "T", "k")
-    assert DynamoDB(database).transact([action]) is not None  # type: ignore[arg-type]
+    assert DynamoDB(database).transact({"write": action}) is not None  # type: ignore[arg-type]
 
 
 def test_who_loses_the_pruning_to_another_reads_once_more() -> None:

@@ -28,7 +28,6 @@ from reconciler.errors import (
 from reconciler.stores.dynamodb import (
     Cancelled,
     DynamoDB,
-    Reason,
     count_throttles,
     measured,
     translate_transport,
@@ -36,7 +35,7 @@ from reconciler.stores.dynamodb import (
 from tests.support.metrics import RecordingMetrics
 from tests.unit.stores.scripted import Scripted
 
-PUT = [{"Put": {"TableName": "T"}}]
+PUT: dict[str, Any] = {"row": {"Put": {"TableName": "T"}}}
 
 
 def refusal(code: str, status: int = 400, message: str | None = "no", **more: Any) -> ClientError:
@@ -128,22 +127,21 @@ def test_a_description_of_a_table_costs_nothing_and_is_not_asked_what_it_cost() 
 # -- transactions
 
 
-def test_the_reasons_of_a_cancelled_transaction_come_in_order() -> None:
+def test_a_cancelled_transaction_names_what_failed_by_its_label() -> None:
     item = {"a": {"S": "x"}}
     reasons = [{"Code": "None"}, {"Code": "ConditionalCheckFailed", "Item": item}, {}]
     lost = refusal("TransactionCanceledException", CancellationReasons=reasons)
-    assert Scripted(lost).dynamodb.transact(PUT) == Cancelled(
-        (Reason("None"), Reason("ConditionalCheckFailed", item), Reason("None"))
+    writes = dict.fromkeys(("row", "task", "event"), PUT["row"])
+    assert Scripted(lost).dynamodb.transact(writes) == Cancelled({"task": item})
+    gone = refusal(
+        "TransactionCanceledException", CancellationReasons=[{"Code": "ConditionalCheckFailed"}]
     )
-    assert [Reason(code).condition_failed for code in ("ConditionalCheckFailed", "None")] == [
-        True,
-        False,
-    ]
+    assert Scripted(gone).dynamodb.transact(writes) == Cancelled({"row": {}})
 
 
 def test_a_lost_condition_beside_a_conflict_is_lost() -> None:
     client = Scripted(cancelled("TransactionConflict", "ConditionalCheckFailed"))
-    assert client.dynamodb.transact(PUT) is not None
+    assert client.dynamodb.transact({**PUT, "task": PUT["row"]}) is not None
     assert len(client.requests) == 1
 
 

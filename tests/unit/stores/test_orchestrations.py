@@ -212,4 +212,4 @@ def test_a_claim_is_adopted_only_as_it_was_read(status: str, adopted: bool) -> N
     database.put_item(TableName=TABLE, Item={**row, "updated_at": {"S": "now"}})
     action = store(database).set_adopted(whole.children["b"], "T1", None, "later")
     dynamodb = DynamoDB(database)  # type: ignore[arg-type]
-    assert (dynamodb.transact([action]) is None) is adopted
+    assert (dynamodb.transact({"write": action}) is None) is adopted

@@ -109,7 +109,7 @@ def test_an_event_is_kept_for_ninety_days() -> None:
 
 
 def carry_out(database: MemoryDynamoDB, *actions: dict[str, Any]) -> bool:
-    return DynamoDB(database).transact(actions) is None  # type: ignore[arg-type]
+    return DynamoDB(database).transact(dict(enumerate(actions))) is None  # type: ignore[arg-type]
 
 
 def read(database: MemoryDynamoDB) -> Task:

@@ -19,7 +19,6 @@ from reconciler.sweeping.summary import (
     set_gauges,
 )
 from tests.support.metrics import RecordingMetrics
-from tests.support.strategies import NOW
 
 COUNTS = Counts(
     rows_scanned=7,
@@ -121,13 +120,11 @@ def test_gauges_show_coverage_and_what_is_stuck() -> None:
     [
         (None, "repair", "repair", 0.0),
         (None, "report", "report", 0.0),
-        ("2026-06-09T12:00:00.000Z", "repair", "paused", NOW.timestamp()),
-        ("yesterday", "repair", "paused", 1.0),
-        ("", "repair", "paused", 1.0),
+        (5.5, "repair", "paused", 5.5),
     ],
 )
 def test_the_mode_and_since_when_it_is_paused_are_shown(
-    paused_since: str | None, repair_mode: str, mode: str, since: float
+    paused_since: float | None, repair_mode: str, mode: str, since: float
 ) -> None:
     metrics = record(replace(FULL, mode=repair_mode, paused_since=paused_since), repair_mode)
     modes = gauges(metrics, "reconciler_mode")

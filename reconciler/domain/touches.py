@@ -1,0 +1,112 @@
+"""Touches: which finished task to write to, so that the live reconciler hears of its end again.
+
+The live reconciler settles parents and recovers children, and it can do so again: a touch has the
+stream emit the task's terminal record once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+
+from reconciler.domain.codes import Code, OrchestrationCode
+from reconciler.domain.diagnosis import MAX_AHEAD, Diagnosis, Evidence, Policy
+from reconciler.domain.model import LONG_AGO, Child, ChildStatus, Orchestration, Task, moment
+from reconciler.domain.planning import Nudge
+
+RECOVERY_HORIZON = timedelta(days=2)
+"""How far back a recovery that was lost is looked for: eight full rotations of the table."""
+
+MAX_NUDGE_PAUSE = timedelta(days=1)
+"""The pause between two touches of a task doubles up to here, and goes on: the live reconciler may
+have been down each time."""
+
+_MAX_DOUBLINGS = 17
+"""A second, doubled so often, is longer than the longest pause; no count can overflow a time."""
+
+
+def recoveries_since(children: Iterable[Child], now: datetime) -> datetime | None:
+    """Return since when a recovery may have been lost; None where no child is failed."""
+    failed = [
+        moment(child.updated_at) or LONG_AGO
+        for child in children
+        if child.status is ChildStatus.FAILED
+    ]
+    return max(min(failed), now - RECOVERY_HORIZON) if failed else None
+
+
+def plan_nudges(
+    orchestration: Orchestration,
+    diagnosis: Diagnosis,
+    evidence: Evidence,
+    policy: Policy,
+    now: datetime,
+) -> tuple[tuple[Nudge, ...], str]:
+    """Return the tasks to touch now, and one sentence that says why, or why none.
+
+    A lost recovery comes first: it reopens the orchestration, and settles the parent in the end.
+    ``evidence.tasks`` must hold the tasks of its children.
+    """
+    wanted = [
+        Nudge(found.sub_issue_id, found.code, found.since, evidence.iterations[found.sub_issue_id])
+        for found in diagnosis.children.values()
+        if found.code is Code.LOST_RECOVERY
+    ]
+    if not wanted and diagnosis.code is OrchestrationCode.UNSETTLED_PARENT:
+        chosen = _tells_the_end(orchestration, evidence.tasks)
+        if chosen is None:
+            return (), "none of its children has a finished task that could be touched"
+        wanted = [Nudge(chosen[0], diagnosis.code, diagnosis.since, chosen[1])]
+    due = tuple(nudge for nudge in wanted if _may_be_touched(nudge.task, policy, now))
+    waiting = [nudge.task for nudge in wanted if nudge not in due]
+    said = [f"touch task {nudge.task.task_id}" for nudge in due]
+    said += [f"touched task {t.task_id} {t.nudge_count} times, nobody answered" for t in waiting]
+    return due, "; ".join(said)
+
+
+def _tells_the_end(
+    orchestration: Orchestration, tasks: Mapping[str, Task | None]
+) -> tuple[str, Task] | None:
+    """Return the child, and its task, whose terminal record changes no row if it comes again.
+
+    The live reconciler writes the verdict of the record over the row. So the task's verdict must
+    be the row's own; a mended child is succeeded, and names the task that failed. A success is the
+    best choice: no retry will ever reset its row while the record is on its way.
+    """
+    finished = [
+        (task.outcome is ChildStatus.SUCCEEDED, moment(task.finished_at) or LONG_AGO, key, task)
+        for key, child in orchestration.children.items()
+        if (task := tasks.get(child.task_id or "")) is not None
+        and task.terminal
+        and child.status is task.outcome
+    ]
+    if not finished:
+        return None
+    _, _, key, task = max(finished, key=lambda entry: entry[:3])
+    return key, task
+
+
+def _may_be_touched(task: Task, policy: Policy, now: datetime) -> bool:
+    last = moment(task.nudged_at)
+    if not task.nudge_count or last is None or last - now > MAX_AHEAD:
+        return True
+    doubled: timedelta = policy.interval * 2 ** min(task.nudge_count, _MAX_DOUBLINGS)
+    return now - last >= min(doubled, MAX_NUDGE_PAUSE)
+
+
+def parent_needs_action(
+    diagnosis: Diagnosis,
+    orchestration: Orchestration,
+    tasks: Mapping[str, Task | None],
+    policy: Policy,
+) -> bool:
+    """Whether a stuck parent stays so until somebody acts: no touch of ours can settle it.
+
+    False also while not all tasks of its children have been read.
+    """
+    if diagnosis.code is OrchestrationCode.ROWS_MISSING or not policy.settles:
+        return True
+    names = (child.task_id for child in orchestration.children.values())
+    if any(name is not None and name not in tasks for name in names):
+        return False
+    return _tells_the_end(orchestration, tasks) is None

@@ -1,0 +1,81 @@
+"""The event that every repair leaves on the task that it concerns: what was done, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reconciler.domain.identity import task_id_for
+from reconciler.domain.model import FAILURE, Child, ChildStatus, seconds_since
+from reconciler.domain.planning import Action
+from reconciler.repair.context import Context
+from reconciler.stores.conditions import Write
+from reconciler.stores.tasks import TaskStore
+
+RECOVERED = "orchestration_recovered"
+
+
+def concerned_task(child: Child) -> str:
+    """Return the task that a repair of ``child`` concerns: its own, else the one it would get.
+
+    A child that was never released has none; what happened to it is told under the id that every
+    releaser of ours would give its task, and does give it when it is released after all.
+    """
+    return child.task_id or task_id_for(child.idempotency_key, child.created_at)
+
+
+def recovered(
+    tasks: TaskStore,
+    child: Child,
+    action: Action,
+    after: str,
+    context: Context,
+    *,
+    before: str | None = None,
+    task_id: str | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> Write:
+    """Return the write of the event that ``action`` took ``child`` from ``before`` to ``after``.
+
+    ``before``: None for its status. ``task_id``: None for the task that the child concerns.
+    ``more``: further metadata, typed.
+    """
+    metadata: dict[str, Any] = {
+        "orchestration_id": {"S": child.orchestration_id},
+        "sub_issue_id": {"S": child.sub_issue_id},
+        "code": {"S": str(action.code)},
+        "before": {"S": child.raw_status if before is None else before},
+        "after": {"S": after},
+        "sweep_id": {"S": context.sweep_id},
+        **(more or {}),
+    }
+    stranded = seconds_since(action.since, context.now)
+    if stranded is not None:
+        metadata["stranded_seconds"] = {"N": f"{stranded:.3f}"}
+    return tasks.event(task_id or concerned_task(child), RECOVERED, metadata, context.now)
+
+
+class FirstFailures:
+    """Finds the task that failed first: a skipped child is skipped for another's failure."""
+
+    def __init__(self) -> None:
+        self._roots: dict[str, str] = {}
+
+    def root_of(self, cause: Child, children: Mapping[str, Child]) -> str:
+        """Return the task of the failure that ``cause``, which did not succeed, comes from."""
+        passed: dict[str, Child] = {}
+        current: Child | None = cause
+        while (
+            current is not None
+            and current.sub_issue_id not in self._roots
+            and current.task_id is None
+            and current.status is ChildStatus.SKIPPED
+        ):
+            passed[current.sub_issue_id] = current
+            before = [children.get(key) for key in current.depends_on]
+            fell = [c for c in before if c is not None and c.status in FAILURE]
+            current = next((c for c in fell if c.sub_issue_id not in passed), None)
+        current = current or cause
+        root = self._roots.get(current.sub_issue_id) or concerned_task(current)
+        self._roots.update(dict.fromkeys((*passed, current.sub_issue_id), root))
+        return root

@@ -1,0 +1,154 @@
+"""What a pass knows of an orchestration: its rows, their tasks, its user's slots.
+
+Read when it is needed, each thing once, and kept in step with the pass's own repairs. What others
+do meanwhile shows only in the conditions of the writes, and when the rows are read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+
+from reconciler.domain.budget import Budget
+from reconciler.domain.codes import Code
+from reconciler.domain.diagnosis import Diagnosis, Evidence, Policy, diagnose
+from reconciler.domain.model import LONG_AGO, Child, ChildStatus, Orchestration, Task
+from reconciler.errors import ReconcilerError
+from reconciler.stores.budget import BudgetStore, HeldSlots, Slots, unreadable
+from reconciler.stores.orchestrations import OrchestrationStore
+from reconciler.stores.tasks import TaskStore
+
+
+class Snapshot:
+    """An orchestration as one pass sees it; ``policy``: what its diagnosis depends on."""
+
+    def __init__(
+        self,
+        orchestration: Orchestration,
+        orchestrations: OrchestrationStore,
+        tasks: TaskStore,
+        budget: BudgetStore | None,
+        policy: Policy,
+    ) -> None:
+        self._orchestrations = orchestrations
+        self._task_store = tasks
+        self._budget_store = budget
+        self._policy = policy
+        self._tasks: dict[str, Task | None] = {}
+        self._asked: set[str] = set()
+        self._found: dict[str, Task | None] = {}
+        self._iterations: dict[str, Task] = {}
+        self._budget: Budget | None = None
+        self._slots: Slots | None = None
+        self.held = HeldSlots(budget) if budget is not None else None
+        self._take(orchestration)
+
+    def _take(self, orchestration: Orchestration) -> None:
+        # Its own mapping: each repair changes it in place, since copying it for every one of
+        # thousands of children would be quadratic.
+        self.children = dict(orchestration.children)
+        self.orchestration = replace(orchestration, children=self.children)
+
+    @property
+    def evidence(self) -> Evidence:
+        """What was read beside the rows."""
+        return Evidence(self._tasks, self._found, self._budget, self._iterations)
+
+    def diagnose(self, now: datetime) -> Diagnosis:
+        """Give each child its code, after reading the tasks that this takes."""
+        self.read_tasks(
+            child for child in self.children.values() if child.status is ChildStatus.RELEASED
+        )
+        return diagnose(self.orchestration, self.evidence, self._policy, now)
+
+    # -- reading
+
+    def read_tasks(self, children: Iterable[Child]) -> None:
+        """Read the tasks of ``children`` that have not been asked for yet."""
+        named = dict.fromkeys(child.task_id for child in children if child.task_id is not None)
+        wanted = [task_id for task_id in named if task_id not in self._asked]
+        if wanted:
+            self._asked.update(wanted)
+            self._tasks.update(self._task_store.read(wanted, consistent=True))
+
+    def look_up(self, keys: Iterable[str]) -> bool:
+        """Look for the tasks under idempotency keys; False where all were looked for before."""
+        new = [key for key in keys if key not in self._found]
+        for key in new:
+            self._found[key] = self._task_store.find(key)
+        return bool(new)
+
+    def look_for_iterations(self, user_id: str, since: datetime) -> bool:
+        """Look for iteration tasks that succeeded after ``since``; whether there are any."""
+        name = self.orchestration.orchestration_id
+        self._iterations = self._task_store.iterations_of(user_id, name, since)
+        return bool(self._iterations)
+
+    def reread(self) -> None:
+        """Read the rows once more, if there still are any."""
+        again = self._orchestrations.read(self.orchestration.orchestration_id)
+        if again is not None:
+            self._take(again)
+
+    # -- what our own repairs have changed
+
+    def put(self, sub_issue_id: str, child: Child | None) -> None:
+        """Take note of how a row stands now; None: it is gone."""
+        if child is None:
+            self.children.pop(sub_issue_id, None)
+        else:
+            self.children[sub_issue_id] = child
+
+    def learn(self, task: Task) -> None:
+        """Take note of how a task stands now."""
+        self._asked.add(task.task_id)
+        self._tasks[task.task_id] = task
+
+    def learn_conflict(self, idempotency_key: str, task: Task | None) -> None:
+        """Take note that another user's task holds a key."""
+        self._found[idempotency_key] = task
+
+    # -- the slots of the user
+
+    def open_budget(self, now: datetime) -> bool:
+        """Read the user's slots, the first time that it is asked; whether they were read now.
+
+        Raises:
+            TemporaryError, PermanentError: they cannot be read; then none is left, and what needs
+                no slot is repaired all the same.
+        """
+        store, held, meta = self._budget_store, self.held, self.orchestration.meta
+        if store is None or held is None or self._budget is not None:
+            return False
+        if meta is None or meta.user_id is None:
+            return False
+        try:
+            self._slots = store.open(meta.user_id, prune=False)
+        except ReconcilerError as error:
+            self._budget = unreadable(error)
+            raise
+        held.hold(self._slots)
+        name = self.orchestration.orchestration_id
+        self._budget = self._slots.budget(name, now, 3 * self._policy.interval)
+        return True
+
+    def use_slot(self) -> None:
+        """Take note of a slot that a release has taken."""
+        if self._budget is not None:
+            self._budget = replace(self._budget, room=self._budget.room - 1)
+
+    def note_waiting(self, diagnosis: Diagnosis, now: datetime) -> None:
+        """Leave word of who waits for a slot, so that the oldest of the user goes first.
+
+        Raises:
+            TemporaryError, PermanentError: it cannot be written.
+        """
+        waiting = {
+            self.children[key].idempotency_key: found.since or LONG_AGO
+            for key, found in diagnosis.children.items()
+            if found.code is Code.OVER_BUDGET
+        }
+        if waiting and self._slots is not None and self._budget_store is not None:
+            # Whoever has not been heard of for three sweeps does not wait any more.
+            self._budget_store.note_waiting(self._slots, waiting, now, 3 * self._policy.interval)

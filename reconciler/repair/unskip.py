@@ -1,0 +1,69 @@
+"""Un-skipping: a child that was skipped for nothing, and what was skipped for it, by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from reconciler.domain.codes import Code
+from reconciler.domain.model import FAILURE, Child, ChildStatus, Orchestration, moment
+from reconciler.domain.outcomes import Outcome
+from reconciler.domain.planning import Unskip
+from reconciler.repair.context import ActionOutcome, Context, RepairResult
+from reconciler.repair.repairer import Repairer
+
+
+def unskip_with_dependents(
+    orchestration: Orchestration, child: Child, repairer: Repairer, context: Context
+) -> list[ActionOutcome]:
+    """Set ``child`` back to ``blocked``, and then the dependents that were skipped for it.
+
+    A child stays as it is where it is not skipped, or a predecessor is failed, skipped or missing.
+
+    Raises:
+        TemporaryError, PermanentError: it could not be written.
+    """
+    wrong = _why_not(orchestration, child)
+    if wrong is not None:
+        return [not_unskipped(child, Outcome.NO_LONGER_DUE, wrong, context)]
+    done: list[ActionOutcome] = []
+    waiting = [child]
+    while waiting:
+        child = waiting.pop(0)
+        result = repairer.unskip(orchestration, _action(child), context)
+        done.append(_told(child, result, context))
+        if result.outcome is Outcome.DONE and result.child is not None:
+            orchestration = orchestration.with_child(result.child)
+            waiting += [
+                row
+                for row in orchestration.children.values()
+                if child.sub_issue_id in row.depends_on
+                and row not in waiting
+                and _why_not(orchestration, row) is None
+            ]
+    return done
+
+
+def not_unskipped(child: Child, outcome: Outcome, why: str, context: Context) -> ActionOutcome:
+    """Return what is said of a child that is left as it is."""
+    return _told(child, RepairResult(outcome, child, detail=why, applied=False), context)
+
+
+def _action(child: Child) -> Unskip:
+    return Unskip(child.sub_issue_id, Code.LOST_UNSKIP, moment(child.updated_at))
+
+
+def _told(child: Child, result: RepairResult, context: Context) -> ActionOutcome:
+    # How long it took a person to see it is no latency of the sweep's.
+    return replace(ActionOutcome.of(_action(child), result, context), stranded_seconds=None)
+
+
+def _why_not(orchestration: Orchestration, child: Child) -> str | None:
+    """Say why a child is to stay as it is, or None if it is skipped for nothing."""
+    if child.status is not ChildStatus.SKIPPED:
+        return f"it is {child.raw_status}, not skipped"
+    for key in child.depends_on:
+        predecessor = orchestration.children.get(key)
+        if predecessor is None or predecessor.status in FAILURE:
+            state = "missing" if predecessor is None else predecessor.raw_status
+            return f"predecessor {key} is {state}"
+    return None

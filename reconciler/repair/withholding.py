@@ -1,0 +1,42 @@
+"""Withholding: why nothing is to be changed on an orchestration now, though it is due."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reconciler.domain.model import Orchestration
+from reconciler.domain.outcomes import Outcome
+from reconciler.settings import Settings
+from reconciler.stores.control import ControlStore
+
+
+@dataclass(frozen=True, slots=True)
+class Withholding:
+    """What operators have ruled out: by the settings, or with a pause."""
+
+    settings: Settings
+    control: ControlStore
+
+    def __call__(self, orchestration: Orchestration) -> str | None:
+        """Say why nothing is to be changed on ``orchestration``, or None; asks for a pause last.
+
+        Raises:
+            TemporaryError, PermanentError: it cannot be said whether there is a pause.
+        """
+        settings, meta = self.settings, orchestration.meta
+        if settings.repair_mode == "report":
+            return "REPAIR_MODE is report"
+        repo = meta.repo if meta is not None else None
+        user = meta.user_id if meta is not None else None
+        if settings.repair_only_repos and repo not in settings.repair_only_repos:
+            return f"repo {repo} is not among REPAIR_ONLY_REPOS"
+        if settings.repair_only_users and user not in settings.repair_only_users:
+            return f"user {user} is not among REPAIR_ONLY_USERS"
+        pause = self.control.paused()
+        if pause is not None:
+            return f"paused since {pause.since} by {pause.by}: {pause.reason}"
+        return None
+
+    def outcome(self) -> Outcome:
+        """Return what comes of an action that is withheld: by a pause, or by the settings."""
+        return Outcome.REPORT_ONLY if self.control.paused() is None else Outcome.PAUSED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -58,5 +57,5 @@ def read() -> Remembered:
         overview=seen,
         entries=list_entries(seen.known, seen.now),
         stuck=count_stuck(seen.list_stuck()),
-        repairs=Recoveries(client()).list_since(time.time() - DAY_SECONDS)[::-1],
+        repairs=Recoveries(client()).list_last(DAY_SECONDS)[::-1],
     )

@@ -12,13 +12,19 @@ EXIT_CODES = {
 
 EXAMPLES = {
     "status": ("reconciler status", "reconciler status --json"),
+    "list": (
+        "reconciler list --needs-action",
+        "reconciler list --code lost_release --older-than 1h -o name | xargs reconciler inspect",
+        "reconciler list --recovered --since 6h",
+    ),
     "inspect": ("reconciler inspect ENG-42", "reconciler inspect ENG-42 --format mermaid"),
     "sweep": (
         "reconciler sweep --wait",
         "reconciler sweep --inline --report",
         "reconciler sweep --full --wait",
     ),
-    "release": ("reconciler release ORCHESTRATION CHILD",),
+    "evaluate": ("reconciler evaluate ENG-42", "reconciler evaluate ORCHESTRATION --report"),
+    "release": ("reconciler release ENG-42", "reconciler release ORCHESTRATION CHILD"),
     "unskip": ("reconciler unskip ORCHESTRATION CHILD",),
     "pause": ('reconciler pause --reason "looking into ENG-42"',),
     "resume": ("reconciler resume",),
@@ -35,6 +41,11 @@ _ACTION = (
 )
 
 EVENTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "orch.aws.lost": (
+        "AWS cannot be reached, or refuses. Each process logs it once for each kind of error.",
+        (),
+    ),
+    "orch.aws.restored": ("What had failed in an outage of AWS succeeds again.", ()),
     "orch.broker.lost": (
         "The broker is away or refuses commands; logged once for each outage.",
         (),
@@ -75,7 +86,7 @@ EVENTS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Something is stuck and was not repaired; once in each sweep.",
         (
             *("orchestration_id", "sub_issue_id", "code", "reason", "age_seconds", "task_id"),
-            "sweep_id",
+            *("needs_action", "sweep_id"),
         ),
     ),
 }

@@ -22,9 +22,9 @@ import redis
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, RenderableType
 
-from reconciler.cli.facts import read_facts
 from reconciler.cli.screens.inspect import render as inspection
 from reconciler.cli.screens.status import render as overview
+from reconciler.cli.status import read_status
 from reconciler.clock import utc_now
 from reconciler.demo.run import QUICK, play, staged
 from reconciler.demo.view import Board, draw, draw_verdict
@@ -189,11 +189,17 @@ def go_on(world: World, found: str) -> None:
 
 def for_a_person(world: World) -> None:
     """What no sweep can repair."""
-    world.seed({"import": []}, {"import": "released"}, tasks={"import": "RUNNING"}, age=2 * 86_400)
-    world.seed({"a": ["b"], "b": ["a"]}, age=5 * 3600)
-    rows = {"export": {"child_task_id": {"S": "01ARZ3NDEKTSV4RRFFQ69G5FAV"}}}
-    world.seed({"export": []}, {"export": "released"}, rows=rows, age=3 * 3600)
-    world.seed({"report": [], "print": ["report"]}, {"report": "succeeded"}, age=1200, user="eva")
+    rows: dict[str, dict[str, dict[str, str]]] = {
+        key: {"display_id": {"S": f"OPS-{number}"}}
+        for number, key in enumerate(("import", "a", "b", "export", "report", "print"), start=7)
+    }
+    rows["export"]["child_task_id"] = {"S": "01ARZ3NDEKTSV4RRFFQ69G5FAV"}
+    released = {"import": "released", "export": "released"}
+    world.seed({"import": []}, released, tasks={"import": "RUNNING"}, rows=rows, age=2 * 86_400)
+    world.seed({"a": ["b"], "b": ["a"]}, rows=rows, age=5 * 3600)
+    world.seed({"export": []}, released, rows=rows, age=3 * 3600)
+    done = {"report": "succeeded"}
+    world.seed({"report": [], "print": ["report"]}, done, rows=rows, age=1200, user="eva")
     world.put("Users", {"user_id": {"S": "eva"}, "active_count": {"N": "10"}})
 
 
@@ -217,12 +223,13 @@ def pictures(wanted: set[str]) -> None:
             title = "reconciler inspect SHOP-42"
             save("inspect", title, lambda out: inspection(view, out, utc_now()))
         if page is not None:
-            browse(page, {"flower-orchestration": f"/orchestrations/{found}"}, directory)
+            paths = {"flower-orchestration": f"/orchestrations/{found}"}
+            browse(page, paths, directory, height=1480)
         sweep(celery)
         if "status" in wanted:
             client = redis.Redis.from_url(f"{celery.broker}/0")
-            facts = read_facts(world.settings, client, world.reconciler(), details=True)
-            save("status", "reconciler status", lambda out: overview(facts, out))
+            status = read_status(world.settings, client, world.reconciler(), details=True)
+            save("status", "reconciler status", lambda out: overview(status, out))
         if page is not None:
             release = next(name for name in page.tasks() if name.startswith(f"release:{found}_api"))
             paths = {
@@ -236,9 +243,9 @@ def pictures(wanted: set[str]) -> None:
 # -- Flower
 
 
-def browse(page: Flower, paths: Mapping[str, str], directory: Path) -> None:
+def browse(page: Flower, paths: Mapping[str, str], directory: Path, height: int = 860) -> None:
     """Take pages of Flower: name → path."""
-    with browser(directory / "profile", width=1520, height=860) as chrome:
+    with browser(directory / "profile", width=1520, height=height) as chrome:
         chrome.get(page.with_login)
         for name, path in paths.items():
             chrome.get(f"{page.address}{path}")

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError
 
+from reconciler.aws_errors import RAISED, translate
 from reconciler.clock import Clock, utc_now
 from reconciler.domain.diagnosis import Policy
 from reconciler.observability.metrics import NULL_METRICS, Metrics
+from reconciler.observability.outages import Outages
 from reconciler.repair.context import Pacer
 from reconciler.repair.drafter import Drafter
 from reconciler.repair.evaluator import Evaluator
@@ -33,7 +34,7 @@ from reconciler.services.user_groups import UserGroups
 from reconciler.settings import Settings
 from reconciler.stores.budget import BudgetStore
 from reconciler.stores.control import ControlStore
-from reconciler.stores.dynamodb import DynamoDB, count_throttles, translate_transport
+from reconciler.stores.dynamodb import DynamoDB, count_throttles
 from reconciler.stores.monthly_budget import MonthlyBudgetStore
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.read_pacing import Allowance, PagePacer
@@ -87,8 +88,8 @@ def aws_session() -> boto3.Session:
     """
     try:
         return boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
-    except BotoCoreError as error:
-        raise translate_transport(error) from error
+    except RAISED as error:
+        raise translate(error, "making an AWS client") from error
 
 
 def dynamodb_client() -> DynamoDBClient:
@@ -99,8 +100,8 @@ def dynamodb_client() -> DynamoDBClient:
     """
     try:
         return aws_session().client("dynamodb", config=client_config())
-    except BotoCoreError as error:
-        raise translate_transport(error) from error
+    except RAISED as error:
+        raise translate(error, "making an AWS client") from error
 
 
 def build_reconciler(
@@ -125,21 +126,24 @@ def build_reconciler(
         session = session or aws_session()
         client = read_plainly(session.client("dynamodb", config=client_config()))
         count_throttles(client, counted)
-        dynamodb = DynamoDB(client, counted)
+        outages = Outages()
+        dynamodb = DynamoDB(client, counted, outages=outages)
         config = client_config(_ATTEMPTS_ELSEWHERE)
         pipeline = guardrail = groups = None
         if settings.orchestrator_function_arn is not None:
             # Without a name, each try would start a run of its own.
             lambda_ = session.client("lambda", config=client_config(1))
-            pipeline = Pipeline(lambda_, settings.orchestrator_function_arn)
+            pipeline = Pipeline(lambda_, settings.orchestrator_function_arn, outages)
         if settings.guardrail_id is not None and settings.guardrail_version is not None:
             bedrock = session.client("bedrock-runtime", config=config)
-            guardrail = Guardrail(bedrock, settings.guardrail_id, settings.guardrail_version)
+            guardrail = Guardrail(
+                bedrock, settings.guardrail_id, settings.guardrail_version, outages=outages
+            )
         if settings.budget_table_name is not None and settings.user_pool_id is not None:
             cognito = session.client("cognito-idp", config=config)
-            groups = UserGroups(cognito, settings.user_pool_id)
-    except BotoCoreError as error:
-        raise translate_transport(error) from error
+            groups = UserGroups(cognito, settings.user_pool_id, outages=outages)
+    except RAISED as error:
+        raise translate(error, "making an AWS client") from error
     return assemble(
         settings,
         dynamodb,

@@ -71,10 +71,22 @@ class GuardrailOutageError(GuardrailUnavailableError):
     """The guardrail answers nobody at present."""
 
 
+class TextRefusedError(GuardrailUnavailableError):
+    """The guardrail does not take the text of one child."""
+
+    kind = "text_refused"
+
+
 class BudgetUnavailableError(TemporaryError):
     """The monthly budgets of a user cannot be told, so nothing of theirs is released."""
 
     kind = "budget_unavailable"
+
+
+class BudgetUnusableError(BudgetUnavailableError):
+    """The monthly budgets of one user cannot be told: a row is malformed, or nobody knows them."""
+
+    kind = "budget_unusable"
 
 
 class RepoUnusableError(TemporaryError):
@@ -100,19 +112,49 @@ class PermanentError(ReconcilerError):
 
 
 class TableMissingError(PermanentError):
-    """A table or an index that the settings name does not exist."""
+    """A table that the settings name does not exist."""
 
     kind = "table_missing"
 
 
+class IndexUnavailableError(PermanentError):
+    """An index does not exist, or is still being filled."""
+
+    kind = "index_unavailable"
+
+
 class AccessError(PermanentError):
-    """The credentials are missing, wrong, or lack a permission."""
+    """The credentials lack a permission."""
 
     kind = "access"
 
 
+class CredentialsError(AccessError):
+    """There are no credentials, they are wrong or expired, or they cannot be obtained."""
+
+    kind = "credentials"
+
+
+class EncryptionKeyError(AccessError):
+    """The encryption key of a table (KMS) is disabled, gone or denied."""
+
+    kind = "encryption_key"
+
+
+class AccountLimitError(PermanentError):
+    """The AWS account has reached a limit, or may not use the service."""
+
+    kind = "account_limit"
+
+
+class UnknownRefusalError(TemporaryError):
+    """AWS failed in a way that is not known here; that is nobody's fault until somebody knows."""
+
+    kind = "unknown_refusal"
+
+
 class InvalidRequestError(PermanentError):
-    """A store rejected what we sent as malformed: a defect of ours, or an item over its limits."""
+    """DynamoDB rejected an item for its size, or for a value in it."""
 
     kind = "invalid_request"
 
@@ -136,11 +178,18 @@ ERROR_KINDS = (
     "throttled",
     "transaction_conflict",
     "guardrail_unavailable",
+    "text_refused",
     "budget_unavailable",
+    "budget_unusable",
     "repo_unusable",
     "pipeline_unavailable",
     "table_missing",
+    "index_unavailable",
     "access",
+    "credentials",
+    "encryption_key",
+    "account_limit",
+    "unknown_refusal",
     "invalid_request",
     "broker_unavailable",
     "time_limit",
@@ -148,6 +197,26 @@ ERROR_KINDS = (
     "unexpected",
 )
 """Every value of the label ``reconciler_errors_total{kind}``."""
+
+
+OUTAGES = frozenset(
+    {
+        "access",
+        "account_limit",
+        "budget_unavailable",
+        "credentials",
+        "encryption_key",
+        "guardrail_unavailable",
+        "index_unavailable",
+        "pipeline_unavailable",
+        "settings",
+        "store_unavailable",
+        "table_missing",
+        "unknown_refusal",
+    }
+)
+"""Kinds that concern no single orchestration. ``reconciler.observability.outages`` logs each when
+it begins and when it is over, so nothing else logs them for each orchestration."""
 
 
 def error_kind(error: BaseException) -> str:
@@ -163,5 +232,9 @@ def describe_error(error: BaseException) -> str:
 
 
 def lasting(error: BaseException) -> bool:
-    """Whether an error is held against the orchestration: neither an outage nor a setting is."""
-    return not isinstance(error, TemporaryError | AccessError | TableMissingError)
+    """Return whether an error is held against its orchestration; an outage never is.
+
+    Only two are: DynamoDB rejects an item of it (``reconciler.aws_errors`` has the codes), or our
+    code fails on its rows.
+    """
+    return isinstance(error, (InvalidRequestError, DefectError, *DEFECTS))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -17,6 +18,8 @@ from reconciler.observability.printable import printable_json
 
 WIDTH_IN_A_PIPE = 100
 """Columns of a picture where no terminal tells its width."""
+
+_WATCH_SECONDS = 2.0
 
 _ENDLESS = 100_000
 """Columns of text in a pipe: it is for whoever reads it there to wrap lines."""
@@ -56,6 +59,23 @@ def show(target: Console, *parts: RenderableType) -> None:
             target.print(part)
     lines = captured.get().splitlines()
     target.file.write("".join(f"{line.rstrip()}\n" for line in lines))
+
+
+def repeat(draw: Callable[[Console], int], *, watch: bool) -> int:
+    """Have ``draw`` print something; with ``watch`` again and again. Returns its exit code."""
+    out = console()
+    if not watch:
+        return draw(out)
+    while True:
+        if out.is_terminal:
+            # Drawn before the screen is cleared, so that it does not flicker.
+            with out.capture() as captured:
+                draw(out)
+            out.file.write(f"\x1b[H\x1b[2J\x1b[3J{captured.get()}")
+            out.file.flush()
+        else:
+            draw(out)
+        time.sleep(_WATCH_SECONDS)
 
 
 def speaks_unicode(target: Console) -> bool:

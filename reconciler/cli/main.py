@@ -1,8 +1,8 @@
 """``reconciler``: the group of sub-commands, and how each run ends.
 
 Exit codes: 0 done; 1 something is wrong with what was looked at (stuck work, unhealthy); 2 the
-call or the settings are wrong, or what it needs cannot be reached; 130 interrupted. Whatever goes
-wrong is one line on standard error.
+call or the settings are wrong; 3 something that is needed cannot be reached or refuses us; 130
+interrupted. Whatever goes wrong is one line on standard error.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from typing import Any, NoReturn
 
 import click
 
-from reconciler.errors import ReconcilerError
+from reconciler.errors import ReconcilerError, SettingsError, UsageError
 
 EXIT_WRONG = 1
 """Something is wrong with what was looked at."""
 
 EXIT_USAGE = 2
 """The call or the settings are wrong."""
+
+EXIT_UNREACHABLE = 3
+"""Something that is needed cannot be reached or refuses us: broker, tables, credentials."""
 
 EXIT_INTERRUPTED = 130
 """Interrupted from the keyboard (128 + SIGINT)."""
@@ -31,6 +34,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "reconciler.cli.commands.status:status",
         "Say whether the backstop is alive, and what is stuck.",
     ),
+    "list": (
+        "reconciler.cli.commands.list:list_",
+        "List what is stuck, or what was repaired; filtered, oldest first.",
+    ),
     "inspect": (
         "reconciler.cli.commands.inspect:inspect",
         "Show one orchestration as a picture, and why it is stuck.",
@@ -38,6 +45,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sweep": (
         "reconciler.cli.commands.sweep:sweep",
         "Find and repair what is stuck, by the workers or in this process.",
+    ),
+    "evaluate": (
+        "reconciler.cli.commands.evaluate:evaluate",
+        "Repair one orchestration now, as the next sweep would.",
     ),
     "release": (
         "reconciler.cli.commands.release:release",
@@ -116,7 +127,8 @@ class LazyGroup(click.Group):
         except (click.Abort, KeyboardInterrupt):
             fail("interrupted", EXIT_INTERRUPTED)
         except ReconcilerError as error:
-            fail(str(error), EXIT_USAGE)
+            ours = isinstance(error, SettingsError | UsageError)
+            fail(str(error), EXIT_USAGE if ours else EXIT_UNREACHABLE)
         except BrokenPipeError:
             # The reader (``| head``) has gone; the flush at exit must not complain either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -125,7 +137,7 @@ class LazyGroup(click.Group):
             if os.environ.get("RECONCILER_DEBUG"):
                 raise
             said = f"unexpected {type(error).__name__}: {error}"
-            fail(f"{said} (RECONCILER_DEBUG=1 shows where)", EXIT_USAGE)
+            fail(f"{said} (RECONCILER_DEBUG=1 shows where)", EXIT_UNREACHABLE)
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -150,7 +162,10 @@ def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 1 stuck work or unhealthy, 2 the call or the settings are wrong.",
+    epilog=(
+        "Exit codes: 0 done, 1 stuck work or unhealthy, 2 the call or the settings are wrong, "
+        "3 something needed cannot be reached."
+    ),
 )
 @click.option(
     "--version",

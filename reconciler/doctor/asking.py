@@ -1,48 +1,32 @@
 """One question to an AWS service, and what kind of answer came back.
 
-Elsewhere a fault is an error; here it is what was asked for. So this module, like the adapters of
-``reconciler.stores``, reads the services' own error codes.
+Elsewhere a fault is an error; here it is what was asked for, and nothing is raised for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
+from botocore.exceptions import ClientError
 
-from reconciler.stores.dynamodb import REFUSED_CREDENTIALS, THROTTLES
+from reconciler.aws_errors import CONDITION_FAILED, EXPLANATIONS, RAISED, code_of, translate
+from reconciler.errors import AccessError, TableMissingError, UnknownRefusalError
 
-_NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
-_SERVICES_OWN_FAULT = 500
-
-
-class Kind(StrEnum):
-    """What kind of answer it was."""
-
-    ANSWERED = "answered"
-    CONDITION_FAILED = "condition failed"
-    DENIED = "denied"
-    CREDENTIALS = "credentials refused"
-    MISSING = "missing"
-    INVALID = "invalid"
-    THROTTLED = "throttled"
-    UNREACHABLE = "unreachable"
+ANSWERED = "answered"
+_POLICY = "as deploy/iam/policy.json has it"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer; ``said`` is the service's own words where it was not a plain one."""
+    """An answer.
 
-    kind: Kind
+    ``kind``: ``ANSWERED``, ``CONDITION_FAILED``, or the kind of error (``reconciler.errors``).
+    ``said``: the error in one line.
+    """
+
+    kind: str
     said: str = ""
     response: Mapping[str, Any] = field(default_factory=dict)
 
@@ -53,34 +37,36 @@ class Answer:
         found = headers.get("date")
         return str(found) if found is not None else None
 
+    @property
+    def explained(self) -> str:
+        """What the error means in plain words, and the error itself."""
+        return f"{EXPLANATIONS[self.kind].meaning} ({self.said})"
+
+    def advice(self, setting: str, permission: str) -> str:
+        """Say what to do; ``setting`` names what was asked, ``permission`` allows the question."""
+        if self.kind == TableMissingError.kind:
+            return f"correct {setting}, or the region"
+        if self.kind == AccessError.kind:
+            return f"allow {permission}, {_POLICY}"
+        if self.kind == UnknownRefusalError.kind:
+            return f"see that {setting} is right, and what the documentation says of the code"
+        return EXPLANATIONS[self.kind].advice
+
 
 def ask(client: Any, operation: str, **request: Any) -> Answer:  # noqa: ANN401 - any client
     """Call ``operation``, and say how it was answered; nothing is raised for a fault."""
     try:
-        return Answer(Kind.ANSWERED, "", getattr(client, operation)(**request))
-    except ClientError as error:
-        code = error.response["Error"]["Code"]
-        said = f"{code}: {error.response['Error'].get('Message') or 'no more was said'}"
-        return Answer(_kind(code, error.response), said, error.response)
-    except _NO_CREDENTIALS as error:
-        return Answer(Kind.CREDENTIALS, str(error))
-    except BotoCoreError as error:
-        return Answer(Kind.UNREACHABLE, str(error))
+        return Answer(ANSWERED, "", getattr(client, operation)(**request))
+    except RAISED as error:
+        response = error.response if isinstance(error, ClientError) else {}
+        if _condition_failed(error):
+            return Answer(CONDITION_FAILED, response=response)
+        fault = translate(error, operation)
+        return Answer(fault.kind, str(fault), response)
 
 
-def _kind(code: str, response: Mapping[str, Any]) -> Kind:
-    if code == "ConditionalCheckFailedException":
-        return Kind.CONDITION_FAILED
-    if code == "TransactionCanceledException":
-        reasons = {reason.get("Code") for reason in response.get("CancellationReasons", ())}
-        return Kind.CONDITION_FAILED if "ConditionalCheckFailed" in reasons else Kind.INVALID
-    if code in {"AccessDeniedException", "AccessDenied"}:
-        return Kind.DENIED
-    if code in REFUSED_CREDENTIALS:
-        return Kind.CREDENTIALS
-    if code in {"ResourceNotFoundException", "ResourceNotFound"}:
-        return Kind.MISSING
-    if code in THROTTLES or code == "TooManyRequestsException":
-        return Kind.THROTTLED
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return Kind.UNREACHABLE if status >= _SERVICES_OWN_FAULT else Kind.INVALID
+def _condition_failed(error: BaseException) -> bool:
+    if not isinstance(error, ClientError):
+        return False
+    reasons = {reason.get("Code") for reason in error.response.get("CancellationReasons", ())}
+    return code_of(error) == f"{CONDITION_FAILED}Exception" or CONDITION_FAILED in reasons

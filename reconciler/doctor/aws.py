@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError
 
+from reconciler.aws_errors import EXPLANATIONS, RAISED, translate
 from reconciler.clock import Clock
 from reconciler.composition import client_config
-from reconciler.doctor.asking import Answer, Kind, ask
+from reconciler.doctor.asking import ANSWERED, Answer, ask
 from reconciler.doctor.findings import Finding, failure, ok, warning
 from reconciler.doctor.permissions import PROBE_KEY, check_permissions
 from reconciler.doctor.shapes import CHECK as TABLES
@@ -26,8 +26,14 @@ from reconciler.doctor.shapes import (
     mention_an_index,
     wanted_tables,
 )
+from reconciler.errors import (
+    AccessError,
+    CredentialsError,
+    SettingsError,
+    StoreUnavailableError,
+    TableMissingError,
+)
 from reconciler.settings import Settings
-from reconciler.stores.dynamodb import translate_transport
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -36,6 +42,9 @@ HARMLESS_TEXT = "Please add a unit test for the date parser."
 _ATTACH = "attach deploy/iam/doctor-policy.json while you look; a sweep does without it"
 _SMALL_SKEW_SECONDS = 5.0
 _ATTEMPTS = 2
+_NOTHING_ANSWERS = frozenset(
+    {CredentialsError.kind, SettingsError.kind, StoreUnavailableError.kind}
+)
 
 
 def examine_aws(settings: Settings, session: boto3.Session, clock: Clock) -> Iterator[Finding]:
@@ -43,9 +52,9 @@ def examine_aws(settings: Settings, session: boto3.Session, clock: Clock) -> Ite
     config = client_config(_ATTEMPTS)
     try:
         client = session.client("dynamodb", config=config)
-    except BotoCoreError as error:
-        said = str(translate_transport(error))
-        yield failure("credentials", "AWS", said, "set AWS_REGION and credentials, or a profile")
+    except RAISED as error:
+        fault = translate(error, "making a client")
+        yield failure("credentials", "AWS", str(fault), EXPLANATIONS[fault.kind].advice)
         return
     tables = wanted_tables(settings)
     before = clock()
@@ -55,32 +64,24 @@ def examine_aws(settings: Settings, session: boto3.Session, clock: Clock) -> Ite
     if first.date is not None:
         at = before + (after - before) / 2
         yield check_clock(settings, "DynamoDB", parsedate_to_datetime(first.date), at)
-    if first.kind in {Kind.CREDENTIALS, Kind.UNREACHABLE}:
+    if first.kind in _NOTHING_ANSWERS:
         return
     for wanted in tables:
         answer = (
             first if wanted is tables[0] else ask(client, "describe_table", TableName=wanted.name)
         )
         yield from _examine_table(client, wanted, answer)
-    yield from _pipeline(settings, session, config)
-    yield from _guardrail(settings, session, config)
+    yield _pipeline(settings, session, config)
+    yield _guardrail(settings, session, config)
     if settings.budget_table_name is not None:
         yield _teams(settings, session, config)
 
 
 def _credentials(session: boto3.Session, client: DynamoDBClient, first: Answer) -> Finding:
-    endpoint = client.meta.endpoint_url
-    where = f"{client.meta.region_name}, {urlsplit(endpoint).netloc}"
-    if first.kind is Kind.CREDENTIALS:
-        return failure(
-            "credentials",
-            "AWS",
-            f"refused at {where}: {first.said}",
-            "renew or correct them; in a container, see that the task has its role",
-        )
-    if first.kind is Kind.UNREACHABLE:
-        advice = "see that AWS_REGION and AWS_ENDPOINT_URL are right, and that a route leads there"
-        return failure("credentials", "AWS", f"{where} cannot be reached: {first.said}", advice)
+    where = f"{client.meta.region_name}, {urlsplit(client.meta.endpoint_url).netloc}"
+    if first.kind in _NOTHING_ANSWERS:
+        said = f"at {where}: {first.explained}"
+        return failure("credentials", "AWS", said, EXPLANATIONS[first.kind].advice)
     found = session.get_credentials()
     source = found.method if found is not None else "unknown"
     kind = "temporary" if found is not None and found.token else "long-lived"
@@ -106,11 +107,11 @@ def check_clock(settings: Settings, whose: str, theirs: datetime, ours: datetime
 
 
 def _examine_table(client: DynamoDBClient, wanted: Wanted, described: Answer) -> Iterator[Finding]:
-    if described.kind is Kind.MISSING:
+    if described.kind == TableMissingError.kind:
         said = f"{wanted.name} does not exist"
         yield failure(TABLES, wanted.title, said, f"correct {wanted.setting}, or the region")
         return
-    if described.kind is not Kind.ANSWERED:
+    if described.kind != ANSWERED:
         yield _not_described(wanted, described)
         yield from check_permissions(client, wanted)
         return
@@ -118,10 +119,10 @@ def _examine_table(client: DynamoDBClient, wanted: Wanted, described: Answer) ->
     ttl = None
     if wanted.table.ttl:
         answer = ask(client, "describe_time_to_live", TableName=wanted.name)
-        if answer.kind is Kind.ANSWERED:
+        if answer.kind == ANSWERED:
             ttl = answer.response["TimeToLiveDescription"]
         else:
-            said = f"its time to live cannot be looked at: {answer.said}"
+            said = f"its time to live cannot be looked at: {answer.explained}"
             yield warning(TABLES, wanted.title, said, _ATTACH)
     yield from check_shape(wanted, table, ttl)
     yield from mention_an_index(wanted, table)
@@ -131,34 +132,26 @@ def _examine_table(client: DynamoDBClient, wanted: Wanted, described: Answer) ->
 
 
 def _not_described(wanted: Wanted, described: Answer) -> Finding:
-    said = f"{wanted.name} cannot be described: {described.said}"
-    if wanted.title == ORCHESTRATIONS and described.kind is Kind.DENIED:
+    said = f"{wanted.name} cannot be described: {described.explained}"
+    if wanted.title == ORCHESTRATIONS or described.kind != AccessError.kind:
         # Its size is what a sweep is cut up by.
-        advice = "allow dynamodb:DescribeTable on it, as deploy/iam/policy.json has it"
+        advice = described.advice(wanted.setting, "dynamodb:DescribeTable on it")
         return failure(TABLES, wanted.title, said, advice)
     return warning(TABLES, wanted.title, said, _ATTACH)
 
 
-def _pipeline(settings: Settings, session: boto3.Session, config: Config) -> Iterator[Finding]:
+def _pipeline(settings: Settings, session: boto3.Session, config: Config) -> Finding:
     arn = settings.orchestrator_function_arn
     if arn is None:
         advice = "set ORCHESTRATOR_FUNCTION_ARN, unless something else starts the tasks"
-        yield warning("pipeline", "Lambda", "none: tasks are created and not started", advice)
-        return
+        return warning("pipeline", "Lambda", "none: tasks are created and not started", advice)
     client = session.client("lambda", config=config)
     answer = ask(client, "invoke", FunctionName=arn, InvocationType="DryRun")
-    if answer.kind is Kind.ANSWERED:
+    if answer.kind == ANSWERED:
         configuration = ask(client, "get_function_configuration", FunctionName=arn)
-        yield _names(arn.split(":function:", 1)[-1], configuration)
-    elif answer.kind is Kind.MISSING:
-        advice = "correct ORCHESTRATOR_FUNCTION_ARN"
-        yield failure("pipeline", "Lambda", f"it does not exist: {answer.said}", advice)
-    elif answer.kind is Kind.DENIED:
-        advice = "allow lambda:InvokeFunction on it, as deploy/iam/policy.json has it"
-        yield failure("pipeline", "Lambda", f"may not be invoked: {answer.said}", advice)
-    else:
-        advice = "see that ORCHESTRATOR_FUNCTION_ARN and the network are right, and try again"
-        yield failure("pipeline", "Lambda", f"could not be tried: {answer.said}", advice)
+        return _names(arn.split(":function:", 1)[-1], configuration)
+    advice = answer.advice("ORCHESTRATOR_FUNCTION_ARN", "lambda:InvokeFunction on it")
+    return failure("pipeline", "Lambda", f"cannot be invoked: {answer.explained}", advice)
 
 
 def _names(function: str, configuration: Answer) -> Finding:
@@ -168,8 +161,8 @@ def _names(function: str, configuration: Answer) -> Finding:
     if ":" not in function:
         advice = "let ORCHESTRATOR_FUNCTION_ARN name an alias or a version of the function"
         return warning("pipeline", "Lambda", f"{said}; without an alias it {unnamed}", advice)
-    if configuration.kind is not Kind.ANSWERED:
-        said += f"; whether it is a durable function cannot be looked at: {configuration.said}"
+    if configuration.kind != ANSWERED:
+        said += f"; whether it is a durable function cannot be looked at: {configuration.explained}"
         return warning("pipeline", "Lambda", said, _ATTACH)
     if "DurableConfig" not in configuration.response:
         advice = "use the platform's orchestrator function, which is durable"
@@ -177,13 +170,11 @@ def _names(function: str, configuration: Answer) -> Finding:
     return ok("pipeline", "Lambda", f"{said}; it is durable")
 
 
-def _guardrail(settings: Settings, session: boto3.Session, config: Config) -> Iterator[Finding]:
+def _guardrail(settings: Settings, session: boto3.Session, config: Config) -> Finding:
     if settings.guardrail_id is None:
-        yield ok("guardrail", "Bedrock", "none: descriptions are not screened")
-        return
-    client = session.client("bedrock-runtime", config=config)
+        return ok("guardrail", "Bedrock", "none: descriptions are not screened")
     answer = ask(
-        client,
+        session.client("bedrock-runtime", config=config),
         "apply_guardrail",
         guardrailIdentifier=settings.guardrail_id,
         guardrailVersion=settings.guardrail_version,
@@ -191,17 +182,14 @@ def _guardrail(settings: Settings, session: boto3.Session, config: Config) -> It
         content=[{"text": {"text": HARMLESS_TEXT}}],
     )
     name = f"{settings.guardrail_id}, version {settings.guardrail_version}"
-    if answer.kind is Kind.ANSWERED and answer.response.get("action") == "NONE":
-        yield ok("guardrail", "Bedrock", f"{name}: lets a harmless text through")
-    elif answer.kind is Kind.ANSWERED:
-        advice = "look at its rules: most children would be refused for good"
-        yield warning("guardrail", "Bedrock", f"{name}: blocks a harmless text", advice)
-    elif answer.kind is Kind.DENIED:
-        advice = "allow bedrock:ApplyGuardrail on it, as deploy/iam/policy.json has it"
-        yield failure("guardrail", "Bedrock", f"{name}: {answer.said}", advice)
-    else:
-        advice = "correct GUARDRAIL_ID and GUARDRAIL_VERSION: unscreened, nothing is released"
-        yield failure("guardrail", "Bedrock", f"{name}: {answer.said}", advice)
+    if answer.kind != ANSWERED:
+        advice = answer.advice("GUARDRAIL_ID and GUARDRAIL_VERSION", "bedrock:ApplyGuardrail on it")
+        said = f"{name}: {answer.explained}; until it answers, nothing is released"
+        return failure("guardrail", "Bedrock", said, advice)
+    if answer.response.get("action") == "NONE":
+        return ok("guardrail", "Bedrock", f"{name}: lets a harmless text through")
+    advice = "look at its rules: most children would be refused for good"
+    return warning("guardrail", "Bedrock", f"{name}: blocks a harmless text", advice)
 
 
 def _teams(settings: Settings, session: boto3.Session, config: Config) -> Finding:
@@ -209,14 +197,8 @@ def _teams(settings: Settings, session: boto3.Session, config: Config) -> Findin
     pool = settings.user_pool_id
     client = session.client("cognito-idp", config=config)
     answer = ask(client, "admin_list_groups_for_user", UserPoolId=pool, Username=PROBE_KEY, Limit=1)
-    if answer.kind is Kind.ANSWERED or answer.said.startswith("UserNotFoundException"):
+    if answer.kind == ANSWERED or "UserNotFoundException" in answer.said:
         return ok("teams", "Cognito", f"may list the groups of the users of {pool}")
-    match answer.kind:
-        case Kind.DENIED:
-            advice = "allow cognito-idp:AdminListGroupsForUser, as deploy/iam/policy.json has it"
-        case Kind.MISSING:
-            advice = "correct USER_POOL_ID, or the region"
-        case _:
-            advice = "see that USER_POOL_ID and the network are right, and try again"
-    said = f"{pool}: {answer.said}; until it answers, nothing is released"
+    advice = answer.advice("USER_POOL_ID", "cognito-idp:AdminListGroupsForUser")
+    said = f"{pool}: {answer.explained}; until it answers, nothing is released"
     return failure("teams", "Cognito", said, advice)

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping
 
 import boto3
 
+from reconciler.aws_errors import EXPLANATIONS, translate
 from reconciler.clock import Clock
 from reconciler.composition import client_config
 from reconciler.doctor.aws import examine_aws
 from reconciler.doctor.broker import examine_broker
-from reconciler.doctor.findings import Finding, Level
+from reconciler.doctor.findings import Finding, Level, failure
 from reconciler.doctor.roll_out import examine_cron, examine_roll_out, examine_settings
 from reconciler.doctor.workers import examine_workers
+from reconciler.errors import ReconcilerError
 from reconciler.settings import Settings
 from reconciler.stores.control import ControlStore
 from reconciler.stores.dynamodb import DynamoDB
@@ -34,22 +36,39 @@ def examine(
     """
     yield from examine_settings(settings, environ)
     reached = False
-    for finding in examine_aws(settings, session, clock):
+    for finding in _whatever_comes("credentials", "AWS", examine_aws(settings, session, clock)):
         reached = reached or finding.check == "tables"
         yield finding
     if reached:
-        dynamodb = DynamoDB(session.client("dynamodb", config=client_config()))
-        control = ControlStore(dynamodb, settings.orchestration_table_name)
-        repos = RepoStore(dynamodb, settings.repo_table_name)
-        yield from examine_roll_out(settings, control, repos)
-        if inline:
-            sweeps = SweepStore(dynamodb, settings.orchestration_table_name)
-            yield from examine_cron(settings, sweeps)
+        rest = _examine_tables_content(settings, session, inline=inline)
+        yield from _whatever_comes("tables", "content", rest)
     if inline:
         return
     answers = False
-    for finding in examine_broker(settings, clock):
+    for finding in _whatever_comes("broker", "answers", examine_broker(settings, clock)):
         answers = answers or (finding.subject == "server" and finding.level is Level.OK)
         yield finding
     if answers:
-        yield from examine_workers(settings)
+        yield from _whatever_comes("workers", "answers", examine_workers(settings))
+
+
+def _examine_tables_content(
+    settings: Settings, session: boto3.Session, *, inline: bool
+) -> Iterator[Finding]:
+    dynamodb = DynamoDB(session.client("dynamodb", config=client_config()))
+    table = settings.orchestration_table_name
+    control, repos = ControlStore(dynamodb, table), RepoStore(dynamodb, settings.repo_table_name)
+    yield from examine_roll_out(settings, control, repos)
+    if inline:
+        yield from examine_cron(settings, SweepStore(dynamodb, table))
+
+
+def _whatever_comes(check: str, subject: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Yield the findings; what fails while they are looked for is one of them."""
+    try:
+        yield from findings
+    except Exception as error:  # noqa: BLE001 - a doctor must not die of what it looks for
+        fault = error if isinstance(error, ReconcilerError) else translate(error, "looking")
+        known = EXPLANATIONS.get(fault.kind)
+        advice = known.advice if known is not None else "see what the other findings say"
+        yield failure(check, subject, str(fault), advice)

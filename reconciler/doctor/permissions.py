@@ -15,14 +15,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.doctor.asking import Answer, Kind, ask
+from reconciler.aws_errors import CONDITION_FAILED
+from reconciler.doctor.asking import ANSWERED, Answer, ask
 from reconciler.doctor.findings import Finding, failure, ok, warning
 from reconciler.doctor.shapes import Wanted
+from reconciler.errors import (
+    AccessError,
+    IndexUnavailableError,
+    StoreUnavailableError,
+    ThrottledError,
+)
 
 CHECK = "permissions"
 PROBE_KEY = "reconciler#doctor"
 _NEVER = "attribute_exists(#k) AND attribute_not_exists(#k)"
-_POLICY = "deploy/iam/policy.json"
+_PASSING = frozenset({StoreUnavailableError.kind, ThrottledError.kind})
 
 READS = frozenset({"GetItem", "BatchGetItem", "Query", "Scan"})
 NEEDED: dict[str, tuple[str, ...]] = {
@@ -119,26 +126,20 @@ def check_permissions(client: Any, wanted: Wanted) -> Iterator[Finding]:  # noqa
 
 
 def _proves(probe: Probe, answer: Answer) -> bool:
-    expected = Kind.ANSWERED if probe.action in READS else Kind.CONDITION_FAILED
-    return answer.kind is expected
+    return answer.kind == (ANSWERED if probe.action in READS else CONDITION_FAILED)
 
 
 def _lacking(wanted: Wanted, name: str, answer: Answer) -> Finding:
-    match answer.kind:
-        case Kind.DENIED:
-            said = f"may not {name}: {answer.said}"
-            advice = f"allow dynamodb:{name.split(maxsplit=1)[0]}, as {_POLICY} has it"
-        case Kind.MISSING | Kind.INVALID:
-            said = f"{name} is not possible: {answer.said}"
-            advice = f"see that {wanted.setting} names the {wanted.title}"
-            if name == f"Query on {wanted.active}":
-                advice = "see that ACTIVE_INDEX_NAME names an index as docs/deploying.md has it"
-        case Kind.THROTTLED | Kind.UNREACHABLE:
-            said = f"{name} could not be tried: {answer.said}"
-            return warning(CHECK, wanted.title, said, "try again")
-        case Kind.CREDENTIALS:
-            said, advice = f"{name}: {answer.said}", "renew the credentials"
-        case _:
-            said = f"{name}: a write that can never happen was accepted"
-            advice = f"this endpoint does not keep conditions; remove the row {PROBE_KEY}"
-    return failure(CHECK, wanted.title, said, advice)
+    if answer.kind in {ANSWERED, CONDITION_FAILED}:
+        said = f"{name}: a write that can never happen was accepted"
+        advice = f"this endpoint does not keep conditions; remove the row {PROBE_KEY}"
+        return failure(CHECK, wanted.title, said, advice)
+    setting = wanted.setting
+    if name == f"Query on {wanted.active}":
+        setting = "ACTIVE_INDEX_NAME (docs/deploying.md has what it names)"
+    verb = "may not" if answer.kind == AccessError.kind else "cannot"
+    advice = answer.advice(setting, f"dynamodb:{name.split(maxsplit=1)[0]}")
+    if answer.kind == IndexUnavailableError.kind:
+        advice = f"{advice}; or correct {setting}"
+    level = warning if answer.kind in _PASSING else failure
+    return level(CHECK, wanted.title, f"{verb} {name}: {answer.explained}", advice)

@@ -13,12 +13,25 @@ class Budget:
 
     ``room`` is cap - active - on their way, never below 0. ``ahead`` holds, for every child of
     another orchestration of this user that waits, since when it is due. ``problem`` says why the
-    budget could not be read: then nothing is left.
+    budget could not be read: then nothing is left. ``taken`` says in words who has the slots.
     """
 
     room: int
     ahead: tuple[datetime, ...] = ()
     problem: str | None = None
+    taken: str = ""
+
+    def refusal(self, since: datetime) -> str:
+        """Say why a child that is due since ``since`` has no slot yet."""
+        if self.problem is not None:
+            return f"it is due, and its user's slots cannot be read ({self.problem})"
+        parts = [
+            f"it is due, and its user has no free slot for it{self.taken and ': '}{self.taken}"
+        ]
+        older = sum(1 for other in self.ahead if other < since)
+        if older:
+            parts.append(f"{older} in other orchestrations have been due for longer")
+        return "; ".join(parts)
 
 
 def grant(budget: Budget | None, due: Mapping[str, datetime]) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ BENIGN = HEALTHY | {Code.OVER_BUDGET}
 SURFACED = frozenset({OrchestrationCode.UNSETTLED_PARENT, OrchestrationCode.ROWS_MISSING})
 """How an orchestration as a whole can be stuck."""
 
-REPAIRED = frozenset(
+REPAIRABLE = frozenset(
     {
         Code.LOST_RELEASE.value,
         Code.LOST_TERMINAL.value,
@@ -77,5 +77,5 @@ STUCK_CODES: tuple[str, ...] = (
 )
 """Everything that a summary's ``stuck`` and the metric ``reconciler_stuck_children`` count by."""
 
-NEEDS_ACTION = frozenset(STUCK_CODES) - REPAIRED - {Code.OVER_BUDGET.value}
+NEEDS_ACTION = frozenset(STUCK_CODES) - REPAIRABLE - {Code.OVER_BUDGET.value}
 """Stuck codes that always need manual action."""

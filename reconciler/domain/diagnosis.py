@@ -454,8 +454,7 @@ class _Diagnoser:
                 reason = "every predecessor has succeeded, and nobody has released it"
                 self._set(child, Code.LOST_RELEASE, reason, since)
             else:
-                why = budget.problem if budget is not None else None
-                reason = f"it is due, and its user has no free slot{f' ({why})' if why else ''}"
+                reason = budget.refusal(since) if budget is not None else ""
                 self._set(child, Code.OVER_BUDGET, reason, since)
 
     def _settle_blocked(self, unreleased: dict[str, Child]) -> None:

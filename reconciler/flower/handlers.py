@@ -6,6 +6,7 @@ import ast
 import asyncio
 import base64
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -23,10 +24,11 @@ from reconciler.domain.model import ChildStatus, moment
 from reconciler.errors import UnknownOrchestrationError
 from reconciler.flower import broker
 from reconciler.inspection import theme
-from reconciler.inspection.advice import BY_HAND
 from reconciler.observability.printable import printable
+from reconciler.repair.context import count_stuck
 from reconciler.repair.counts import REPAIRS
-from reconciler.sweeping.listing import Query, select
+from reconciler.sweeping.listing import Entry, Query, select
+from reconciler.sweeping.scan_step import Scope
 from workers.application import app
 from workers.enqueue import BrokerUnavailableError, submit
 from workers.names import BY_HAND_QUEUE, DESCRIBE, EVALUATE, RELEASE
@@ -42,6 +44,11 @@ _MAX_CHILDREN = 300
 _MAX_TASKS = 20
 _MAX_SWEEPS = 5
 _MAX_REPAIRS = 20
+_RELEASABLE = frozenset(
+    {Code.LOST_RELEASE, Code.ABANDONED_CLAIM, Code.OVER_BUDGET, Code.QUARANTINED}
+)
+"""Codes of a child that a release may bring on."""
+
 _BROKER_AWAY = (redis.RedisError, BrokerUnavailableError)
 
 POLICY = (
@@ -135,16 +142,18 @@ class Orchestrations(Page):
             text=self.get_argument("q", "", escape=False),
             offset=max(0, self.get_argument("offset", 0, type=int)),
         )
-        seen = await self.in_thread(broker.read)
+        status = await self.in_thread(broker.read)
         self.render(
             "orchestrations.html",
-            seen=seen,
-            sweeps=seen.overview.list_ended()[: -_MAX_SWEEPS - 1 : -1],
-            repairs=seen.repairs[:_MAX_REPAIRS],
-            page=select(seen.entries, query),
+            status=status,
+            page=select(status.entries, query),
             query=query,
             code=code,
-            groups=_groups(seen.entries),
+            stuck=count_stuck(status.seen.list_stuck()),
+            groups=Counter(map(_waits_for, status.entries)),
+            scopes=tuple(Scope) if status.full_scan_interval_seconds else (Scope.ACTIVE,),
+            sweeps=status.seen.list_ended()[: -_MAX_SWEEPS - 1 : -1],
+            repairs=status.recoveries[: -_MAX_REPAIRS - 1 : -1],
             repairs_of=lambda summary: sum(summary[name] for name in REPAIRS),
             knows=self.application.events.state.tasks.__contains__,
         )
@@ -181,7 +190,7 @@ class OrchestrationPage(Page):
             children=sorted(view["children"], key=_stuck_first),
             most=_MAX_CHILDREN,
             labels={child["sub_issue_id"]: child["display_id"] for child in view["children"]},
-            releasable=BY_HAND,
+            releasable=_RELEASABLE,
             tasks=tasks[:_MAX_TASKS],
             sent=sent,
             done=next((task for task in tasks if task.uuid == sent), None),
@@ -263,13 +272,10 @@ def when(at: str | None) -> str:
     return "" if known is None else theme.until(known, datetime.now(UTC))
 
 
-def _groups(entries: list[Any]) -> dict[str, int]:
-    """Count what is stuck by what comes next."""
-    counts = {"action": 0, "slot": 0, "repair": 0}
-    for entry in entries:
-        waits = "slot" if entry.code == Code.OVER_BUDGET else "repair"
-        counts["action" if entry.needs_action else waits] += 1
-    return counts
+def _waits_for(entry: Entry) -> str:
+    if entry.needs_action:
+        return "action"
+    return "slot" if entry.waits_for_slot else "repair"
 
 
 def _stuck_first(child: dict[str, Any]) -> tuple[bool, float]:

@@ -1,4 +1,4 @@
-"""What a person could run about an orchestration: each command whole, and what it is for.
+"""What a person could run about what is stuck: each command whole, and what it is for.
 
 Ids come from a table, and a command is there to be pasted: whatever a shell could take for more
 than a word is quoted.
@@ -8,104 +8,180 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from reconciler.domain.codes import Code, OrchestrationCode
-from reconciler.inspection.theme import Tone
 from reconciler.inspection.views import ChildView, Command, View
 
-BY_HAND = frozenset(
-    {
-        Code.LOST_RELEASE.value,
-        Code.OVER_BUDGET.value,
-        Code.QUARANTINED.value,
-        Code.ABANDONED_CLAIM.value,
-    }
-)
-"""Codes of a child that `reconciler release` may bring on."""
+_RUNBOOK = "docs/operating.md"
+_ORCHESTRATIONS, _TASKS = '"$ORCHESTRATION_TABLE_NAME"', '"$TASK_TABLE_NAME"'
+_NOW = "'$(date -u +%FT%T.000Z)'"
+"""Leaves the single quotes that it stands in: the shell writes the time when it is run."""
 
-_SKIPPED = frozenset({Code.LOST_UNSKIP.value})
-_LOOK_AT_TASK = frozenset(
-    {Code.LONG_RUNNING.value, Code.MISSING_TASK.value, Code.UNSTARTED_TASK.value}
-)
-_LOOK_AT_ROW = frozenset(
-    {
-        Code.DANGLING_DEPENDENCY.value,
-        Code.DEPENDENCY_CYCLE.value,
-        Code.ORPHAN_ROW.value,
-        Code.UNKNOWN_STATUS.value,
-        Code.MALFORMED_ROW.value,
-        Code.MISSING_TASK_ID.value,
-    }
-)
+
+def runbook_of(code: str) -> str:
+    """Return where the runbook says what a code means and what to do."""
+    return f"{_RUNBOOK}#{code}"
+
+
+def fix_of(orchestration_id: str, sub_issue_id: str | None, code: str) -> str:
+    """Return the command that resolves something stuck, or else the one that shows how."""
+    if code == Code.LOST_UNSKIP and sub_issue_id is not None:
+        return _line("unskip", orchestration_id, sub_issue_id)
+    if code == Code.QUARANTINED:
+        return _line("evaluate", orchestration_id)
+    if code == Code.UNSTARTED_TASK:
+        return "reconciler doctor"
+    return _line("inspect", orchestration_id)
+
+
+def fixes_of(view: View, child: ChildView) -> Sequence[Command]:
+    """Return the commands that resolve a stuck child, in their order."""
+    make = _FIXES.get(child.code or "")
+    return tuple(make(view, child)) if make is not None else ()
+
+
+def parent_fixes_of(view: View) -> Sequence[Command]:
+    """Return the commands that resolve what is stuck of an orchestration as a whole."""
+    if view.code == OrchestrationCode.ROWS_MISSING and view.child_count is not None:
+        count, was = len(view.children), view.child_count
+        values = _values({":count": {"N": str(count)}, ":was": {"N": str(was)}})
+        change = _update(
+            {"orchestration_id": view.orchestration_id, "sub_issue_id": "#meta"},
+            "SET child_count = :count, updated_at = :now",
+            "child_count = :was",
+            values,
+        )
+        return (Command(change, f"if {count} is right, because rows were removed on purpose"),)
+    if view.code == OrchestrationCode.UNSETTLED_PARENT and view.needs_action:
+        line = f"SETTLE_MODE=nudge {_line('evaluate', view.orchestration_id)}"
+        return (Command(line, "touch a finished task once, where SETTLE_MODE is off"),)
+    return ()
 
 
 def commands_for(view: View) -> Sequence[Command]:
-    """Return what would help, the most useful first; at most one of a kind."""
+    """Return what would help with the orchestration as a whole, the most useful first."""
     commands: list[Command] = []
     name = view.orchestration_id
     if view.withheld is not None and view.withheld.startswith("paused"):
         commands.append(Command("reconciler resume", "let repairs go on, everywhere"))
-    repairs = any(child.tone is Tone.REPAIR for child in view.stuck)
-    quarantined = any(child.code == Code.QUARANTINED for child in view.stuck)
-    if repairs or quarantined or view.code == OrchestrationCode.UNSETTLED_PARENT:
-        purpose = "do now what the next sweep would do"
-        if quarantined:
-            purpose = "try again now: a call by hand ends the quarantine"
-        commands.append(Command(f"reconciler sweep --inline --orchestration {name}", purpose))
-    for codes, make in (
-        (_SKIPPED, _unskip),
-        (BY_HAND, _release),
-        (_LOOK_AT_TASK, _task),
-        (_LOOK_AT_ROW, _row),
-    ):
-        child = next((child for child in view.stuck if child.code in codes), None)
-        if child is not None:
-            commands.extend(make(name, child))
-    conflict = next((c for c in view.stuck if c.code == Code.IDEMPOTENCY_CONFLICT), None)
-    if conflict is not None:
-        commands.extend(_holder(name, conflict))
-    if view.alarming:
-        line = f"reconciler inspect {name} --format mermaid"
-        commands.append(Command(line, "the picture, for an issue or a wiki"))
+    settles = view.code == OrchestrationCode.UNSETTLED_PARENT and not view.needs_action
+    if settles or any(not child.needs_action for child in view.stuck):
+        commands.append(Command(_line("evaluate", name), "do now what the next sweep would do"))
     return commands
 
 
-def _release(name: str, child: ChildView) -> Iterator[Command]:
-    line = f"reconciler release {name} {shlex.quote(child.sub_issue_id)}"
-    yield Command(line, f"release only {child.label}, if it is due")
-
-
-def _unskip(name: str, child: ChildView) -> Iterator[Command]:
-    line = f"reconciler unskip {name} {shlex.quote(child.sub_issue_id)}"
+def _unskip(view: View, child: ChildView) -> Iterator[Command]:
+    line = _line("unskip", view.orchestration_id, child.sub_issue_id)
     yield Command(line, f"set {child.label} back to blocked, with what was skipped for it")
 
 
-def _task(_name: str, child: ChildView) -> Iterator[Command]:
-    if child.task_id is not None:
-        yield _get_item("TASK", {"task_id": child.task_id}, f"look at the task of {child.label}")
+def _release(view: View, child: ChildView) -> Iterator[Command]:
+    line = _line("release", view.orchestration_id, child.sub_issue_id)
+    yield Command(line, f"release only {child.label}, if it is due")
 
 
-def _row(name: str, child: ChildView) -> Iterator[Command]:
-    key = {"orchestration_id": name, "sub_issue_id": child.sub_issue_id}
-    yield _get_item("ORCHESTRATION", key, f"look at the row of {child.label}")
+def _try_again(view: View, _child: ChildView) -> Iterator[Command]:
+    yield Command(_line("evaluate", view.orchestration_id), "try again now, and end the backoff")
 
 
-def _get_item(table: str, key: Mapping[str, str], purpose: str) -> Command:
-    typed = json.dumps({attribute: {"S": value} for attribute, value in key.items()})
-    return Command(
-        f'aws dynamodb get-item --table-name "${table}_TABLE_NAME" --key {shlex.quote(typed)}',
-        purpose,
-    )
+def _check_pipeline(_view: View, child: ChildView) -> Iterator[Command]:
+    if child.needs_action:
+        yield Command("reconciler doctor", "check the pipeline's settings and permissions")
 
 
-def _holder(name: str, child: ChildView) -> Iterator[Command]:
-    key = f"{name}_{child.sub_issue_id}"
-    values = shlex.quote(
-        json.dumps({":k": {"S": f"{key}_{child.task_id}" if child.task_id else key}})
-    )
+def _put_back(view: View, child: ChildView) -> Iterator[Command]:
+    values = _values({":ready": {"S": "ready"}, ":was": {"S": child.status}})
+    change = "SET child_status = :ready, updated_at = :now"
+    line = _update(_key(view, child), change, "child_status = :was", values)
+    yield Command(line, f"if the work of {child.label} was never done: put it back")
     yield Command(
-        'aws dynamodb query --table-name "$TASK_TABLE_NAME" --index-name IdempotencyIndex '
-        f"--key-condition-expression 'idempotency_key = :k' --expression-attribute-values {values}",
+        _line("release", view.orchestration_id, child.sub_issue_id), "then release it again"
+    )
+
+
+def _stop_waiting(view: View, child: ChildView) -> Iterator[Command]:
+    """Take one predecessor out of ``depends_on``: one without a row, or one that waits for it."""
+    rows = {other.sub_issue_id for other in view.children}
+    cyclic = {c.sub_issue_id for c in view.children if c.code == Code.DEPENDENCY_CYCLE}
+    unwanted = cyclic if child.code == Code.DEPENDENCY_CYCLE else set(child.depends_on) - rows
+    for at, before in enumerate(child.depends_on):
+        if before in unwanted:
+            condition = f"depends_on[{at}] = :gone"
+            line = _update(
+                _key(view, child),
+                f"REMOVE depends_on[{at}] SET updated_at = :now",
+                condition,
+                _values({":gone": {"S": before}}),
+            )
+            what = "itself" if before == child.sub_issue_id else before
+            yield Command(line, f"if {child.label} need not wait for {what}")
+            return
+
+
+def _task(_view: View, child: ChildView) -> Iterator[Command]:
+    if child.task_id is not None:
+        key = shlex.quote(json.dumps({"task_id": {"S": child.task_id}}))
+        line = f"aws dynamodb get-item --table-name {_TASKS} --key {key}"
+        yield Command(line, f"see whether the task of {child.label} still works; if not, cancel it")
+
+
+def _row(view: View, child: ChildView) -> Iterator[Command]:
+    key = shlex.quote(_typed(_key(view, child)))
+    line = f"aws dynamodb get-item --table-name {_ORCHESTRATIONS} --key {key}"
+    yield Command(line, f"look at the row of {child.label}, and correct it")
+
+
+def _holder(view: View, child: ChildView) -> Iterator[Command]:
+    key = f"{view.orchestration_id}_{child.sub_issue_id}"
+    values = {":k": {"S": f"{key}_{child.task_id}" if child.task_id else key}}
+    yield Command(
+        f"aws dynamodb query --table-name {_TASKS} --index-name IdempotencyIndex "
+        "--key-condition-expression 'idempotency_key = :k' "
+        f"--expression-attribute-values {shlex.quote(json.dumps(values))}",
         f"find the task that holds the key of {child.label}",
+    )
+
+
+_FIXES: Mapping[str, Callable[[View, ChildView], Iterator[Command]]] = {
+    Code.LOST_RELEASE: _release,
+    Code.ABANDONED_CLAIM: _release,
+    Code.UNSTARTED_TASK: _check_pipeline,
+    Code.LOST_UNSKIP: _unskip,
+    Code.QUARANTINED: _try_again,
+    Code.LONG_RUNNING: _task,
+    Code.MISSING_TASK: _put_back,
+    Code.MISSING_TASK_ID: _put_back,
+    Code.DANGLING_DEPENDENCY: _stop_waiting,
+    Code.DEPENDENCY_CYCLE: _stop_waiting,
+    Code.ORPHAN_ROW: _row,
+    Code.UNKNOWN_STATUS: _row,
+    Code.MALFORMED_ROW: _row,
+    Code.IDEMPOTENCY_CONFLICT: _holder,
+}
+
+
+def _line(command: str, *ids: str) -> str:
+    return " ".join(("reconciler", command, *map(shlex.quote, ids)))
+
+
+def _key(view: View, child: ChildView) -> dict[str, str]:
+    return {"orchestration_id": view.orchestration_id, "sub_issue_id": child.sub_issue_id}
+
+
+def _typed(key: Mapping[str, str]) -> str:
+    return json.dumps({attribute: {"S": value} for attribute, value in key.items()})
+
+
+def _values(values: Mapping[str, Mapping[str, str]]) -> str:
+    """Return attribute values, and the time as ``:now``, as one word of a shell."""
+    quoted = shlex.quote(json.dumps({**values, ":now": {"S": "\x00"}}))
+    return quoted.replace("\\u0000", _NOW)
+
+
+def _update(key: Mapping[str, str], change: str, condition: str, values: str) -> str:
+    return (
+        f"aws dynamodb update-item --table-name {_ORCHESTRATIONS} "
+        f"--key {shlex.quote(_typed(key))} --update-expression {shlex.quote(change)} "
+        f"--condition-expression {shlex.quote(condition)} --expression-attribute-values {values}"
     )

@@ -6,6 +6,7 @@ Pure: made of rows, an evaluation that changed nothing, and the settings.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,10 +17,15 @@ from reconciler.domain.model import Child, Orchestration, moment
 from reconciler.domain.outcomes import Outcome
 from reconciler.domain.rows import text
 from reconciler.inspection import theme
-from reconciler.inspection.advice import commands_for
+from reconciler.inspection.advice import (
+    commands_for,
+    fixes_of,
+    parent_fixes_of,
+    runbook_of,
+)
 from reconciler.inspection.graph import Graph, Node
 from reconciler.inspection.theme import Tone
-from reconciler.inspection.views import ChildView, Circumstances, Outlook, Repair, View
+from reconciler.inspection.views import ChildView, Circumstances, Command, Outlook, Repair, View
 from reconciler.repair.context import ActionOutcome, Evaluation
 
 _SHORT_ID = 8
@@ -34,8 +40,9 @@ def build_view(orchestration: Orchestration, evaluation: Evaluation, given: Circ
     actions: dict[str, ActionOutcome] = {}
     for action in evaluation.actions:
         actions.setdefault(action.sub_issue_id, action)
+    needing = {entry.sub_issue_id for entry in evaluation.stuck if entry.needs_action}
     children = tuple(
-        _child_view(child, found, actions.get(key), given)
+        _child_view(child, found, actions.get(key), given, needs_action=key in needing)
         for key, child in orchestration.children.items()
     )
     meta = orchestration.meta
@@ -57,6 +64,8 @@ def build_view(orchestration: Orchestration, evaluation: Evaluation, given: Circ
         next_sweep_at=given.next_sweep_at,
         children=children,
         outlook=_parent_outlook(found, evaluation, given),
+        child_count=meta.child_count if meta is not None else None,
+        needs_action=None in needing,
         statuses=Counter(child.raw_status or "?" for child in orchestration.children.values()),
     )
     return replace(view, commands=tuple(commands_for(view)))
@@ -67,6 +76,8 @@ def _child_view(
     found: Diagnosis | None,
     action: ActionOutcome | None,
     given: Circumstances,
+    *,
+    needs_action: bool,
 ) -> ChildView:
     diagnosis = found.children.get(child.sub_issue_id) if found is not None else None
     entered = moment(child.updated_at)
@@ -77,10 +88,8 @@ def _child_view(
     if diagnosis is not None:
         age = diagnosis.age_seconds(given.now)
         reason = diagnosis.reason
-        tone = theme.tone_of_code(diagnosis.code)
+        tone = Tone.ALARM if needs_action else theme.tone_of_code(diagnosis.code)
         outlook = outlook_of(diagnosis, action, given)
-        if outlook.person and tone is Tone.REPAIR:
-            tone = Tone.ALARM
     return ChildView(
         sub_issue_id=child.sub_issue_id,
         label=label_of(child),
@@ -94,6 +103,7 @@ def _child_view(
         task_id=child.task_id,
         branch=child.branch_name,
         outlook=outlook,
+        needs_action=needs_action,
     )
 
 
@@ -157,21 +167,22 @@ def _without_action(diagnosis: ChildDiagnosis, given: Circumstances) -> Outlook:
         return _after(since, policy.claim_timeout, "leaves the live claim alone", given)
     if code is Code.UNSTARTED_TASK:
         if not policy.can_invoke:
-            return Outlook("nothing: ORCHESTRATOR_FUNCTION_ARN is not set", person=True)
+            return Outlook("nothing: ORCHESTRATOR_FUNCTION_ARN is not set")
         if NEVER_AGAIN in diagnosis.reason:
-            return Outlook("nothing more: the platform fails the task itself", person=True)
+            return Outlook("nothing more: the platform fails the task itself")
         return Outlook("invokes the pipeline once more when the start timeout has passed")
     if code is Code.LOST_UNSKIP:
-        return Outlook("nothing: `reconciler unskip` sets it back to blocked", person=True)
+        return Outlook("nothing: `reconciler unskip` sets it back to blocked")
     if code in _LOOKS_AGAIN:
         return given.with_next_sweep("looks again")
     if code is Code.MISSING_TASK_ID:
-        return Outlook("nothing: no task stands under its idempotency key", person=True)
+        return Outlook("nothing: no task exists under its idempotency key")
     if code in _PASSIVE:
         return Outlook(_PASSIVE[code])
-    return Outlook("nothing: it needs a person", person=True)
+    return Outlook(_NOTHING)
 
 
+_NOTHING = "nothing: it needs manual action"
 _LOOKS_AGAIN = frozenset(
     {Code.CHECK_FAILED, Code.LOST_RELEASE, Code.LOST_TERMINAL, Code.LOST_SKIP, Code.ABANDONED_CLAIM}
 )
@@ -199,7 +210,9 @@ def _parent_outlook(
     for action in evaluation.actions:
         if action.verb == "nudge" and action.code == OrchestrationCode.UNSETTLED_PARENT:
             return given.with_next_sweep(_action_in_words(action))
-    return Outlook("nothing: it needs a person", person=True)
+    if evaluation.stuck and not any(e.needs_action for e in evaluation.stuck if not e.sub_issue_id):
+        return given.with_next_sweep("looks again")
+    return Outlook(_NOTHING)
 
 
 # -- the picture, and JSON
@@ -242,17 +255,24 @@ def to_json(view: View) -> dict[str, Any]:
         "will": _outlook_json(view.outlook),
         "statuses": dict(sorted(view.statuses.items())),
         "stuck": len(view.stuck),
-        "children": [_child_json(child) for child in view.children],
+        "needs_action": view.needs_action or any(child.needs_action for child in view.children),
+        "fixes": _commands_json(parent_fixes_of(view)),
+        "children": [_child_json(view, child) for child in view.children],
         "repairs": [
             {name: getattr(repair, name) for name in Repair.__slots__} for repair in view.repairs
         ],
-        "commands": [{"run": c.line, "purpose": c.purpose} for c in view.commands],
+        "commands": _commands_json(view.commands),
+        "slot_holders": list(view.slot_holders),
         "focus": view.focus,
         "notes": [*view.notes, *((view.repairs_partial,) if view.repairs_partial else ())],
     }
 
 
-def _child_json(child: ChildView) -> dict[str, Any]:
+def _commands_json(commands: Sequence[Command]) -> list[dict[str, str]]:
+    return [{"run": command.line, "purpose": command.purpose} for command in commands]
+
+
+def _child_json(view: View, child: ChildView) -> dict[str, Any]:
     return {
         "sub_issue_id": child.sub_issue_id,
         "display_id": child.label,
@@ -260,12 +280,15 @@ def _child_json(child: ChildView) -> dict[str, Any]:
         "status": child.status,
         "code": child.code,
         "stuck": child.stuck,
+        "needs_action": child.needs_action,
         "reason": child.reason,
         "age_seconds": _rounded(child.age_seconds),
         "depends_on": list(child.depends_on),
         "task_id": child.task_id,
         "branch_name": child.branch,
         "will": _outlook_json(child.outlook),
+        "fixes": _commands_json(fixes_of(view, child)),
+        "runbook": runbook_of(child.code) if child.stuck and child.code else None,
     }
 
 

@@ -1,21 +1,18 @@
-"""From what a person has at hand (an id of any sort) to an orchestration."""
+"""From what a person has at hand (an id of any sort, or its beginning) to an orchestration."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from reconciler.errors import UnknownOrchestrationError, UsageError
-
-if TYPE_CHECKING:
-    from reconciler.repair.reconciler import Reconciler
+from reconciler.domain.model import INTEGRATION_SUFFIX, Child, Orchestration
+from reconciler.errors import UnknownChildError, UnknownOrchestrationError, UsageError
+from reconciler.repair.reconciler import Reconciler
 
 _ORCHESTRATION = re.compile(r"orch_[0-9a-f]{32}")
 _TASK = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
-_INTEGRATION = "__integration"
-_MOST = 5
+_MAX_NAMED = 5
 
 OnRows = Callable[[int], None]
 
@@ -29,41 +26,117 @@ class Found:
     note: str | None = None
 
 
-def find(reconciler: Reconciler, name: str, on_rows: OnRows) -> Found:
+def find(reconciler: Reconciler, name: str, on_rows: OnRows = lambda _: None) -> Found:
     """Find what ``name`` means; the cheap ways first, and the scan of the table last.
 
+    ``name``: an orchestration id, a sub-issue id, a display id, a task id, or the beginning of one
+    of these but a display id; or ``orchestration/child``, as ``list -o name`` prints it.
     ``on_rows`` is called with how many rows have been searched.
 
     Raises:
-        UsageError: it means several things.
+        UsageError: it means several things; the message names them.
         UnknownOrchestrationError: it means nothing.
+        TemporaryError, PermanentError: the tables cannot be read.
     """
-    if _ORCHESTRATION.fullmatch(name):
-        return Found(name)
-    if name.endswith(_INTEGRATION):
-        return Found(name.removesuffix(_INTEGRATION), name)
+    if not name.strip():
+        raise UsageError("an empty id names nothing")
+    whole, slash, child = name.partition("/")
+    if _ORCHESTRATION.fullmatch(whole):
+        return Found(whole, child if slash else None)
+    if _ORCHESTRATION.fullmatch(name.removesuffix(INTEGRATION_SUFFIX)):
+        return Found(name.removesuffix(INTEGRATION_SUFFIX), name)
     if _TASK.fullmatch(name):
-        child = reconciler.orchestrations.children_by_task(name)
-        if child is None:
-            raise UnknownOrchestrationError(f"no child carries the task {name}")
-        return Found(*child)
+        return _of_task(reconciler, name)
     return _search(reconciler, name, on_rows)
 
 
+def find_child(
+    reconciler: Reconciler, name: str, child: str | None, on_rows: OnRows = lambda _: None
+) -> tuple[str, str]:
+    """Return the (orchestration id, sub-issue id) that ``name`` means, alone or with ``child``.
+
+    ``child`` is looked for in the orchestration of ``name``.
+
+    Raises:
+        UsageError: no child, or one of several, is meant; the message names them.
+        UnknownOrchestrationError, UnknownChildError: there is no such row.
+        TemporaryError, PermanentError: the tables cannot be read.
+    """
+    found = find(reconciler, name, on_rows)
+    if child is None and found.sub_issue_id is not None:
+        return found.orchestration_id, found.sub_issue_id
+    orchestration = reconciler.orchestrations.read(found.orchestration_id)
+    if orchestration is None:
+        raise UnknownOrchestrationError(f"no orchestration {found.orchestration_id} exists")
+    if child is None:
+        open_ = [c for c in orchestration.children.values() if not c.terminal]
+        raise UsageError(f"{name} is an orchestration: name a child too{_such_as(open_)}")
+    return found.orchestration_id, _child_of(orchestration, child)
+
+
+def _child_of(orchestration: Orchestration, name: str) -> str:
+    if name in orchestration.children:
+        return name
+    children = orchestration.children.values()
+    matching = [child for child in children if child.display_id == name]
+    if not matching:
+        matching = [child for child in children if _begins(child, name)]
+    if not matching:
+        raise UnknownChildError(f"{orchestration.orchestration_id} has no child {name}")
+    if len(matching) > 1:
+        raise UsageError(f"{name} means several{_such_as(matching)}")
+    return matching[0].sub_issue_id
+
+
+def _of_task(reconciler: Reconciler, task_id: str) -> Found:
+    """Find whose task it is: a row names it, or, as of a person's fix, only the task tells."""
+    child = reconciler.orchestrations.children_by_task(task_id)
+    if child is not None:
+        return Found(*child)
+    task = reconciler.tasks.read([task_id], consistent=False).get(task_id)
+    if task is None or task.orchestration_id is None:
+        raise UnknownOrchestrationError(f"no orchestration has the task {task_id}")
+    return Found(task.orchestration_id, task.sub_issue_id, f"task {task_id} works for it")
+
+
 def _search(reconciler: Reconciler, name: str, on_rows: OnRows) -> Found:
-    found: list[tuple[str, str]] = []
+    exact: dict[Found, Child] = {}
+    begun: dict[Found, Child] = {}
     rows = 0
     for matches, scanned in reconciler.orchestrations.search(name):
-        found.extend(matches)
+        for child in matches:
+            whole = Found(child.orchestration_id, child.sub_issue_id)
+            if name in (child.sub_issue_id, child.display_id):
+                exact[whole] = child
+            elif child.orchestration_id.startswith(name):
+                begun[Found(child.orchestration_id)] = child
+            else:
+                begun[whole] = child
         rows += scanned
         on_rows(rows)
+    found = exact or begun
     if not found:
         raise UnknownOrchestrationError(
-            f"{name} is no orchestration id, task id, sub-issue id or display id that is known"
+            f"{name} is no orchestration id, sub-issue id, display id or task id that is known, "
+            "nor the beginning of one"
         )
     if len(found) > 1:
-        listed = ", ".join(f"{orchestration} {child}" for orchestration, child in found[:_MOST])
-        more = f" and {len(found) - _MOST} more" if len(found) > _MOST else ""
-        raise UsageError(f"{name} means several: {listed}{more}; name one by its ids")
-    note = f"found by searching {rows} rows; its id finds it at once"
-    return Found(*found[0], note)
+        named = [f"{one.orchestration_id} {one.sub_issue_id or ''}".rstrip() for one in found]
+        raise UsageError(f"{name} means several: {_listed(named)}")
+    only = next(iter(found))
+    note = f"found by searching {rows} rows; {only.orchestration_id} is found at once"
+    return Found(only.orchestration_id, only.sub_issue_id, note)
+
+
+def _begins(child: Child, name: str) -> bool:
+    return child.sub_issue_id.startswith(name) or (child.task_id or "").startswith(name)
+
+
+def _such_as(children: Iterable[Child]) -> str:
+    names = [child.display_id or child.sub_issue_id for child in children]
+    return f": {_listed(names)}" if names else ""
+
+
+def _listed(names: list[str]) -> str:
+    left = len(names) - _MAX_NAMED
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {left} more" if left > 0 else "")

@@ -16,6 +16,7 @@ from reconciler.repair.audit import RECOVERED
 from reconciler.repair.reconciler import Reconciler
 
 _MAX_TASKS_ASKED = 50
+_MAX_HOLDERS = 10
 
 
 def look(reconciler: Reconciler, found: Found, next_sweep_at: datetime | None = None) -> View:
@@ -40,13 +41,29 @@ def look(reconciler: Reconciler, found: Found, next_sweep_at: datetime | None = 
         withheld=reconciler.withhold(before),
     )
     repairs, partial = _repairs(reconciler, before)
+    view = build_view(before, evaluation, given)
     return replace(
-        build_view(before, evaluation, given),
+        view,
+        slot_holders=_slot_holders(reconciler, view),
         repairs=repairs,
         repairs_partial=partial,
         focus=found.sub_issue_id,
         notes=(found.note,) if found.note else (),
     )
+
+
+def _slot_holders(reconciler: Reconciler, view: View) -> tuple[str, ...]:
+    """Say which tasks of the user are not finished, the longest in their status first."""
+    if view.user_id is None or not view.waiting_for_slot:
+        return ()
+    tasks = sorted(reconciler.tasks.unfinished(view.user_id), key=lambda t: t.status_since or "")
+    said = [
+        f"task {task.task_id}, {task.status} since {(task.status_since or 'unknown')[:19]}"
+        + (f", of {task.orchestration_id}" if task.orchestration_id else "")
+        for task in tasks[:_MAX_HOLDERS]
+    ]
+    left = len(tasks) - _MAX_HOLDERS
+    return (*said, f"and {left} more") if left > 0 else tuple(said)
 
 
 def _repairs(

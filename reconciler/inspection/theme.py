@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from rich.cells import cell_len, set_cell_size
 
-from reconciler.domain.codes import HEALTHY, Code, OrchestrationCode
+from reconciler.domain.codes import HEALTHY, REPAIRABLE, Code, OrchestrationCode
 from reconciler.domain.model import ChildStatus
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
@@ -57,26 +57,14 @@ SIGNS: dict[Tone, Sign] = {
 }
 """``style`` is rich's; ``fill`` and ``line`` are the picture's colours in SVG and Mermaid."""
 
-SELF_REPAIRED = frozenset(
-    {
-        Code.LOST_RELEASE,
-        Code.LOST_TERMINAL,
-        Code.LOST_SKIP,
-        Code.ABANDONED_CLAIM,
-        Code.UNSTARTED_TASK,
-        Code.MISSING_TASK_ID,
-        Code.LOST_RECOVERY,
-        Code.CHECK_FAILED,
-    }
-)
-"""Stuck, and the reconciler's own business: the rest needs a person."""
-
 _BY_STATUS = {
     ChildStatus.SUCCEEDED: Tone.DONE,
     ChildStatus.FAILED: Tone.FAILED,
     ChildStatus.SKIPPED: Tone.SKIPPED,
 }
-_HEALTHY_TONES = {
+_HEALTHY_TONES: Mapping[str, Tone] = {
+    OrchestrationCode.SETTLED: Tone.DONE,
+    OrchestrationCode.IN_PROGRESS: Tone.MOVING,
     Code.WAITING: Tone.WAITING,
     Code.RUNNING: Tone.MOVING,
     Code.WITHIN_GRACE: Tone.HELD,
@@ -86,19 +74,10 @@ _HEALTHY_TONES = {
 
 
 def tone_of_code(code: Code | OrchestrationCode | str) -> Tone:
-    """Return the tone of a diagnosis code, of a child or of an orchestration."""
-    if code == OrchestrationCode.UNSETTLED_PARENT:
-        return Tone.REPAIR
-    if code == OrchestrationCode.SETTLED:
-        return Tone.DONE
-    if code == OrchestrationCode.IN_PROGRESS:
-        return Tone.MOVING
-    if code not in set(Code):
-        return Tone.ALARM
-    known = Code(code)
-    if known in _HEALTHY_TONES:
-        return _HEALTHY_TONES[known]
-    return Tone.REPAIR if known in SELF_REPAIRED else Tone.ALARM
+    """Return the tone of a code, of a child or of an orchestration, by the code alone."""
+    if code in _HEALTHY_TONES:
+        return _HEALTHY_TONES[code]
+    return Tone.REPAIR if code in REPAIRABLE else Tone.ALARM
 
 
 def tone_of_status(status: ChildStatus | None) -> Tone:
@@ -126,18 +105,18 @@ MEANINGS: dict[str, str] = {
     Code.LOST_RECOVERY: "a fix succeeded, and it was not recovered",
     Code.LOST_UNSKIP: "skipped, though no predecessor failed",
     Code.REFUSED: "its task was refused for good",
-    Code.LONG_RUNNING: "its task has run for very long",
+    Code.LONG_RUNNING: "its task has been running for very long",
     Code.MISSING_TASK: "its task does not exist",
     Code.MISSING_TASK_ID: "released, and its row names no task",
     Code.DANGLING_DEPENDENCY: "waits for a row that does not exist",
     Code.DEPENDENCY_CYCLE: "waits in a circle",
     Code.ORPHAN_ROW: "its meta row is missing",
     Code.UNKNOWN_STATUS: "a status that is not known",
-    Code.MALFORMED_ROW: "an invalid row",
+    Code.MALFORMED_ROW: "an attribute of its row is invalid",
     Code.IDEMPOTENCY_CONFLICT: "another user's task holds its key",
     Code.CHECK_FAILED: "could not be read this time",
     Code.QUARANTINED: "its repairs kept failing",
-    OrchestrationCode.UNSETTLED_PARENT: "all done, and the parent not told",
+    OrchestrationCode.UNSETTLED_PARENT: "all done, and its roll-up was never posted",
     OrchestrationCode.ROWS_MISSING: "fewer rows than there should be",
 }
 """What each code of something stuck means, in a few words."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from reconciler.domain.codes import OrchestrationCode
+from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.diagnosis import Policy
 from reconciler.inspection import theme
 from reconciler.inspection.theme import Tone
@@ -18,14 +18,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What the reconciler will do about a child, and when; ``at`` None: no moment can be named.
-
-    ``person``: it does nothing by itself, so that only a person can help.
-    """
+    """What the reconciler will do about a child, and when; ``at`` None: no moment can be named."""
 
     does: str
     at: datetime | None = None
-    person: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +40,7 @@ class ChildView:
     task_id: str | None
     branch: str | None
     outlook: Outlook | None
+    needs_action: bool = False
 
     @property
     def stuck(self) -> bool:
@@ -80,7 +77,11 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Everything that ``inspect`` shows of an orchestration; ages in seconds."""
+    """Everything that ``inspect`` shows of an orchestration; ages in seconds.
+
+    ``needs_action``: of the orchestration as a whole. ``child_count``: what the meta row says.
+    ``slot_holders``: the unfinished tasks of its user, where a child waits for a slot.
+    """
 
     orchestration_id: str
     repo: str | None
@@ -93,9 +94,12 @@ class View:
     next_sweep_at: datetime | None
     children: tuple[ChildView, ...]
     outlook: Outlook | None
+    child_count: int | None = None
+    needs_action: bool = False
     commands: tuple[Command, ...] = ()
     repairs: tuple[Repair, ...] = ()
     repairs_partial: str | None = None
+    slot_holders: tuple[str, ...] = ()
     focus: str | None = None
     notes: tuple[str, ...] = ()
     statuses: Mapping[str, int] = field(default_factory=dict)
@@ -103,15 +107,24 @@ class View:
     @property
     def stuck(self) -> tuple[ChildView, ...]:
         """The stuck children, the oldest first; an unknown age counts as the oldest."""
-        found = [child for child in self.children if child.stuck]
-        found.sort(key=lambda c: -(c.age_seconds if c.age_seconds is not None else float("inf")))
-        return tuple(found)
+        return _oldest_first(child for child in self.children if child.stuck)
+
+    @property
+    def waiting_for_slot(self) -> tuple[ChildView, ...]:
+        """The children that only wait for a slot of their user, the oldest first."""
+        return _oldest_first(child for child in self.children if child.code == Code.OVER_BUDGET)
 
     @property
     def alarming(self) -> bool:
         """Whether a person should look."""
         wrong = {OrchestrationCode.UNSETTLED_PARENT.value, OrchestrationCode.ROWS_MISSING.value}
         return bool(self.stuck) or self.code in wrong
+
+
+def _oldest_first(children: Iterable[ChildView]) -> tuple[ChildView, ...]:
+    endless = float("inf")
+    ages = {c: endless if c.age_seconds is None else c.age_seconds for c in children}
+    return tuple(sorted(ages, key=lambda child: -ages[child]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from reconciler.domain.outcomes import Outcome
 from reconciler.domain.planning import Release
 from reconciler.errors import (
     DEFECTS,
+    OUTAGES,
     DefectError,
     ReconcilerError,
     UnknownChildError,
@@ -104,7 +105,8 @@ class Reconciler:
         context = self._context(sweep_id, by_hand=False, report=False)
         self.reporter.failed(orchestration_id, error, context)
         stuck = Stuck(orchestration_id, None, Code.CHECK_FAILED.value, str(error), None)
-        self.reporter.stuck(stuck, context)
+        if error.kind not in OUTAGES:
+            self.reporter.stuck(stuck, context)
         return Counts(orchestrations_evaluated=1, errors=1) + count_stuck([stuck])
 
     # -- one child

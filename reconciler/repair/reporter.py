@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import structlog
 
 from reconciler.domain.outcomes import Outcome
-from reconciler.errors import ReconcilerError
+from reconciler.errors import OUTAGES, ReconcilerError
 from reconciler.observability.metrics import Metrics
 from reconciler.repair.context import ActionOutcome, Context, Evaluation, Stuck
 
@@ -16,7 +16,10 @@ log = structlog.get_logger("reconciler")
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """Logs and counts; decides nothing."""
+    """Logs and counts; decides nothing.
+
+    An outage is counted here, and logged where it begins (``reconciler.observability.outages``).
+    """
 
     metrics: Metrics
 
@@ -63,8 +66,9 @@ class Reporter:
                 warnings = {"warnings": list(action.warnings)} if action.warnings else {}
                 log.info("orch.child.released", **fields, **warnings)
             log.info("orch.sweep.recovered", **fields)
-        elif action.outcome is Outcome.FAILED or (
-            action.outcome is Outcome.REFUSED and action.applied
+        elif action.error_kind not in OUTAGES and (
+            action.outcome is Outcome.FAILED
+            or (action.outcome is Outcome.REFUSED and action.applied)
         ):
             log.warning("orch.child.release_failed", **fields, error_kind=action.error_kind)
 
@@ -75,17 +79,25 @@ class Reporter:
     def recoveries_unread(self, error: ReconcilerError, sweep_id: str) -> None:
         """Say that nobody could look for recoveries that were lost."""
         self.metrics.increment("reconciler_errors_total", kind=error.kind)
-        log.warning(
-            "orch.recoveries.unread", error_kind=error.kind, detail=str(error), sweep_id=sweep_id
-        )
+        if error.kind not in OUTAGES:
+            log.warning(
+                "orch.recoveries.unread",
+                error_kind=error.kind,
+                detail=str(error),
+                sweep_id=sweep_id,
+            )
 
     def failed(self, orchestration_id: str, error: ReconcilerError, context: Context) -> None:
         """Say that an orchestration could not be evaluated."""
-        log.warning("orch.evaluation.failed", **self._count(orchestration_id, error, context))
+        fields = self._count(orchestration_id, error, context)
+        if error.kind not in OUTAGES:
+            log.warning("orch.evaluation.failed", **fields)
 
     def incomplete(self, orchestration_id: str, error: ReconcilerError, context: Context) -> None:
         """Say that an orchestration was evaluated without something that could not be read."""
-        log.warning("orch.evaluation.incomplete", **self._count(orchestration_id, error, context))
+        fields = self._count(orchestration_id, error, context)
+        if error.kind not in OUTAGES:
+            log.warning("orch.evaluation.incomplete", **fields)
 
     def _count(
         self, orchestration_id: str, error: ReconcilerError, context: Context

@@ -6,13 +6,19 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from reconciler.errors import GuardrailOutageError, GuardrailUnavailableError
+from reconciler.aws_errors import RAISED, code_of, translate
+from reconciler.errors import GuardrailOutageError, GuardrailUnavailableError, TextRefusedError
+from reconciler.observability.outages import Outages
 from reconciler.services.breaker import Breaker
 
 if TYPE_CHECKING:
     from mypy_boto3_bedrock_runtime import BedrockRuntimeClient
+
+_ABOUT_THIS_TEXT = frozenset({"ValidationException", "ServiceQuotaExceededException"})
+"""Of the second it cannot be told whether the text is too long or the account's quota is used up.
+Neither is held against anybody."""
 
 
 class Guardrail:
@@ -24,8 +30,10 @@ class Guardrail:
         guardrail_id: str,
         version: str,
         monotonic: Callable[[], float] = time.monotonic,
+        outages: Outages | None = None,
     ) -> None:
         self._client = client
+        self._outages = outages or Outages()
         self._guardrail_id = guardrail_id
         self._version = version
         self._breaker = Breaker(monotonic)
@@ -35,7 +43,8 @@ class Guardrail:
 
         Raises:
             GuardrailOutageError: it does not answer, or did not a moment ago.
-            GuardrailUnavailableError: it does not take this text, or answered in no known form.
+            TextRefusedError: it does not take this text.
+            GuardrailUnavailableError: it answered in no known form.
         """
         if self._breaker.is_open:
             raise GuardrailOutageError("the guardrail did not answer a moment ago")
@@ -46,12 +55,16 @@ class Guardrail:
                 source="INPUT",
                 content=[{"text": {"text": text}}],
             )
-        except (ClientError, BotoCoreError) as error:
-            msg = f"the guardrail did not answer: {error}"
+        except RAISED as error:
+            fault = translate(error, f"apply_guardrail of {self._guardrail_id}")
             if _about_this_text(error):
-                raise GuardrailUnavailableError(msg) from error
+                msg = f"the guardrail does not take the text: {fault}"
+                raise TextRefusedError(msg) from error
             self._breaker.open()
-            raise GuardrailOutageError(msg) from error
+            outage = GuardrailOutageError(f"the guardrail did not answer: {fault}")
+            self._outages.failed("apply_guardrail", outage)
+            raise outage from error
+        self._outages.succeeded("apply_guardrail")
         action = answer.get("action")
         if action not in {"NONE", "GUARDRAIL_INTERVENED"}:
             msg = f"the guardrail answered {action!r}, which is not known"
@@ -59,8 +72,5 @@ class Guardrail:
         return action == "GUARDRAIL_INTERVENED"
 
 
-def _about_this_text(error: ClientError | BotoCoreError) -> bool:
-    return isinstance(error, ClientError) and error.response["Error"]["Code"] in {
-        "ValidationException",
-        "ServiceQuotaExceededException",
-    }
+def _about_this_text(error: BaseException) -> bool:
+    return isinstance(error, ClientError) and code_of(error) in _ABOUT_THIS_TEXT

@@ -6,10 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
+from reconciler.aws_errors import RAISED, code_of, translate
 from reconciler.errors import NameRefusedError, PipelineUnavailableError
-from reconciler.stores.dynamodb import translate_transport
+from reconciler.observability.outages import Outages
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
@@ -29,9 +30,12 @@ class Pipeline:
     ``client`` must not retry: without a name, each try would start a run of its own.
     """
 
-    def __init__(self, client: LambdaClient, function_arn: str) -> None:
+    def __init__(
+        self, client: LambdaClient, function_arn: str, outages: Outages | None = None
+    ) -> None:
         self._client = client
         self._function_arn = function_arn
+        self._outages = outages or Outages()
         self._takes_names = True
 
     def invoke(self, task_id: str, *, named: bool = True) -> None:
@@ -52,24 +56,23 @@ class Pipeline:
                 Payload=json.dumps({"task_id": task_id}).encode(),
                 **request,
             )
-        except ClientError as error:
-            code = error.response["Error"]["Code"]
-            if code == _STARTED_BEFORE:
+        except RAISED as error:
+            if isinstance(error, ClientError) and code_of(error) == _STARTED_BEFORE:
                 return
-            said = f"{code}: {error.response['Error'].get('Message', '')}"
+            fault = translate(error, f"invoke of {self._function_arn}")
             if named and _refuses_names(error):
                 self._takes_names = False
-                log.warning("orch.pipeline.name_refused", detail=said)
-                raise NameRefusedError(said) from error
-            msg = f"the pipeline of task {task_id} could not be invoked: {said}"
-            raise PipelineUnavailableError(msg) from error
-        except BotoCoreError as error:
-            msg = f"the pipeline of task {task_id} could not be invoked: "
-            raise PipelineUnavailableError(msg + str(translate_transport(error))) from error
+                log.warning("orch.pipeline.name_refused", detail=str(fault))
+                raise NameRefusedError(str(fault)) from error
+            msg = f"the pipeline of task {task_id} could not be invoked: {fault}"
+            unavailable = PipelineUnavailableError(msg)
+            self._outages.failed("invoke", unavailable)
+            raise unavailable from error
+        self._outages.succeeded("invoke")
 
 
-def _refuses_names(error: ClientError) -> bool:
+def _refuses_names(error: BaseException) -> bool:
     """Whether Lambda refused the name; it has no error code for that alone."""
-    said = error.response["Error"]
-    durable = "durable" in said.get("Message", "").lower()
-    return said["Code"] == "InvalidParameterValueException" and durable
+    if not isinstance(error, ClientError) or code_of(error) != "InvalidParameterValueException":
+        return False
+    return "durable" in error.response["Error"].get("Message", "").lower()

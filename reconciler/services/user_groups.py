@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from reconciler.errors import BudgetUnavailableError
+from reconciler.aws_errors import RAISED, code_of, translate
+from reconciler.errors import BudgetUnavailableError, BudgetUnusableError
+from reconciler.observability.outages import Outages
 from reconciler.services.breaker import Breaker
 
 if TYPE_CHECKING:
@@ -29,8 +31,10 @@ class UserGroups:
         client: BaseClient,
         user_pool_id: str,
         monotonic: Callable[[], float] = time.monotonic,
+        outages: Outages | None = None,
     ) -> None:
         self._client: Any = client
+        self._outages = outages or Outages()
         self._user_pool_id = user_pool_id
         self._breaker = Breaker(monotonic)
 
@@ -41,15 +45,16 @@ class UserGroups:
         is an error and not an empty list.
 
         Raises:
-            BudgetUnavailableError: Cognito does not answer, or did not a moment ago; it does not
-                know the user; or the user is in more than ``MAX_TEAMS`` groups.
+            BudgetUnavailableError: Cognito does not answer, or did not a moment ago.
+            BudgetUnusableError: it does not know the user, or the user is in more than
+                ``MAX_TEAMS`` groups.
         """
         names: set[str] = set()
         for page in self._pages(user_id):
             names.update(group["GroupName"] for group in page.get("Groups", ()))
             if len(names) > MAX_TEAMS:
                 msg = f"user {user_id} is in more than {MAX_TEAMS} groups"
-                raise BudgetUnavailableError(msg)
+                raise BudgetUnusableError(msg)
         return tuple(sorted(names))
 
     def _pages(self, user_id: str) -> Iterator[dict[str, Any]]:
@@ -70,13 +75,18 @@ class UserGroups:
             raise BudgetUnavailableError("Cognito did not answer a moment ago")
         try:
             answer: dict[str, Any] = self._client.admin_list_groups_for_user(**request)
-        except (ClientError, BotoCoreError) as error:
-            msg = f"the groups of user {request['Username']} cannot be read from Cognito: {error}"
-            if not _about_this_user(error):
-                self._breaker.open()
-            raise BudgetUnavailableError(msg) from error
+        except RAISED as error:
+            fault = translate(error, "admin_list_groups_for_user")
+            msg = f"the groups of user {request['Username']} cannot be read from Cognito: {fault}"
+            if _about_this_user(error):
+                raise BudgetUnusableError(msg) from error
+            self._breaker.open()
+            unavailable = BudgetUnavailableError(msg)
+            self._outages.failed("admin_list_groups_for_user", unavailable)
+            raise unavailable from error
+        self._outages.succeeded("admin_list_groups_for_user")
         return answer
 
 
-def _about_this_user(error: ClientError | BotoCoreError) -> bool:
-    return isinstance(error, ClientError) and error.response["Error"]["Code"] in _ABOUT_THIS_USER
+def _about_this_user(error: BaseException) -> bool:
+    return isinstance(error, ClientError) and code_of(error) in _ABOUT_THIS_USER

@@ -49,6 +49,7 @@ class Slots:
 
     ``limit``: how large the set of reservations may grow; ``version``: of its last pruning;
     ``pruned``: nothing in the set has been admitted, so that its size is of use.
+    ``taken``: who has the slots, in words.
     """
 
     user_id: str
@@ -57,13 +58,14 @@ class Slots:
     version: str | None
     row: Item
     pruned: bool = True
+    taken: str = ""
 
     def budget(self, own_prefix: str, now: datetime, fresh_for: timedelta) -> Budget:
         """Return the budget as the diagnosis of the orchestration ``own_prefix`` sees it."""
         own = f"{_WAITING}{own_prefix}_"
         waiting = _fresh(self.row, now, fresh_for)
         ahead = sorted(since for name, since in waiting.items() if not name.startswith(own))
-        return Budget(room=max(0, self.room), ahead=tuple(ahead))
+        return Budget(room=max(0, self.room), ahead=tuple(ahead), taken=self.taken)
 
 
 def _fresh(row: Item, now: datetime, fresh_for: timedelta) -> dict[str, datetime]:
@@ -127,6 +129,10 @@ class BudgetStore:
                 version=str(version) if version else None,
                 row=row,
                 pruned=prune or not admitted,
+                taken=(
+                    f"of {self._cap} slots, {active} are taken by admitted tasks and "
+                    f"{len(on_the_way)} by tasks on their way to admission"
+                ),
             )
         msg = f"the budget of {user_id} kept changing while it was read"
         raise ConflictError(msg)

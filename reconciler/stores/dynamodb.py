@@ -9,64 +9,48 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    NoCredentialsError,
-    NoRegionError,
-    PartialCredentialsError,
-    ProfileNotFound,
-)
+from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from reconciler.domain.model import Item
-from reconciler.errors import (
-    AccessError,
-    ConflictError,
-    InvalidRequestError,
-    ReconcilerError,
-    SettingsError,
-    StoreUnavailableError,
-    TableMissingError,
-    ThrottledError,
+from reconciler.aws_errors import (
+    CONDITION_FAILED,
+    CONFLICTS,
+    RAISED,
+    THROTTLES,
+    code_of,
+    translate,
+    translate_refusal,
 )
+from reconciler.domain.model import Item
+from reconciler.errors import ConflictError, ReconcilerError, ThrottledError
 from reconciler.observability.metrics import NULL_METRICS, Metrics
+from reconciler.observability.outages import Outages
 from reconciler.stores.conditions import Write
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-THROTTLES = frozenset(
-    {
-        "ProvisionedThroughputExceededException",
-        "ProvisionedThroughputExceeded",
-        "RequestLimitExceeded",
-        "ThrottlingException",
-        "ThrottlingError",
-    }
-)
-REFUSED_CREDENTIALS = frozenset(
-    {
-        "ExpiredTokenException",
-        "IncompleteSignatureException",
-        "InvalidClientTokenId",
-        "InvalidSignatureException",
-        "MissingAuthenticationTokenException",
-        "UnrecognizedClientException",
-    }
-)
-_ACCESS = REFUSED_CREDENTIALS | {"AccessDeniedException"}
-_CONFLICTS = frozenset(
-    {"TransactionConflictException", "TransactionConflict", "TransactionInProgressException"}
-)
 _READS = frozenset({"get_item", "batch_get_item", "query", "scan", "describe_table"})
+
+_CANCELLED = "TransactionCanceledException"
+_CONDITION_LOST = frozenset({f"{CONDITION_FAILED}Exception", _CANCELLED})
+_HELD_BY_ANSWERS = {
+    "batch_get_item": "Responses",
+    # An item that does not exist is left out, so what it cost has to do.
+    "get_item": "ConsumedCapacity",
+    "query": "Items",
+    "scan": "Items",
+}
+
+_MAX_BYTES_PER_UNIT = 8 * 1024
+_MIN_FULL_BYTES = (1024 - 400) * 1024
 
 _ATTEMPTS = 6
 _FIRST_PAUSE_SECONDS = 0.05
@@ -117,10 +101,12 @@ class DynamoDB:
         client: DynamoDBClient,
         metrics: Metrics = NULL_METRICS,
         sleep: Callable[[float], None] = time.sleep,
+        outages: Outages | None = None,
     ) -> None:
         self._client = client
         self._metrics = metrics
         self._sleep = sleep
+        self._outages = outages or Outages()
 
     def call(self, operation: str, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - the client's
         """Call ``operation`` of the low-level client.
@@ -132,16 +118,20 @@ class DynamoDB:
         """
         if operation != "describe_table":
             request["ReturnConsumedCapacity"] = "TOTAL"
+        what = _shown(operation, request)
         try:
             response: dict[str, Any] = getattr(self._client, operation)(**request)
-        except ClientError as error:
-            self._count(operation, error.response)
-            code = error.response["Error"]["Code"]
-            if code in {"ConditionalCheckFailedException", "TransactionCanceledException"}:
-                raise
-            raise self._translated(error, operation, request) from error
-        except BotoCoreError as error:
-            raise translate_transport(error) from error
+            _check(operation, response)
+        except RAISED as error:
+            if isinstance(error, ClientError):
+                self._count(operation, error.response)
+                if code_of(error) in _CONDITION_LOST:
+                    self._outages.succeeded(what)
+                    raise
+            fault = translate(error, what)
+            self._outages.failed(what, fault)
+            raise fault from error
+        self._outages.succeeded(what)
         self._count(operation, response)
         return response
 
@@ -211,18 +201,18 @@ class DynamoDB:
             failed: dict[str, Item] = {
                 label: reason.get("Item") or {}
                 for label, reason in zip(writes, reasons, strict=False)
-                if reason.get("Code") == "ConditionalCheckFailed"
+                if reason.get("Code") == CONDITION_FAILED
             }
             if failed:
                 sent_again = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
                 return Cancelled(failed, repeated=sent_again > 0)
             codes = {reason.get("Code") for reason in reasons}
-            if codes & _CONFLICTS:
+            if codes & CONFLICTS:
                 msg = "another transaction holds one of the rows"
                 raise ConflictError(msg) from error
             if codes & THROTTLES:
                 raise ThrottledError(str(error)) from error
-            raise InvalidRequestError(error.response["Error"].get("Message", str(error))) from error
+            raise self._refused(reasons, str(error), writes.values()) from error
         return None
 
     def _count(self, operation: str, response: Mapping[str, Any]) -> None:
@@ -247,15 +237,33 @@ class DynamoDB:
             else:
                 meter.write_units += units
 
-    def _translated(
-        self, error: ClientError, operation: str, request: Mapping[str, Any]
+    def _refused(
+        self, reasons: Iterable[Mapping[str, Any]], said: str, writes: Iterable[Write]
     ) -> ReconcilerError:
-        code = error.response["Error"]["Code"]
-        said = error.response["Error"].get("Message") or code
-        what = f"{operation} on {', '.join(sorted(set(_tables_of(request))))}"
-        if code in THROTTLES:
-            return ThrottledError(f"{what} was throttled")
-        return translate(error, what, said)
+        """Return why a transaction was cancelled for another reason than a condition."""
+        what = _shown("transact_write_items", {"TransactItems": writes})
+        known = ((r.get("Code") or "None", r.get("Message") or said) for r in reasons)
+        code, message = next((one for one in known if one[0] != "None"), (_CANCELLED, said))
+        fault = translate_refusal(code, message, what)
+        self._outages.failed(what, fault)
+        return fault
+
+
+def _shown(operation: str, request: Mapping[str, Any]) -> str:
+    """Return what a request does, for a person: its operation, and on what."""
+    index = f"/{request['IndexName']}" if "IndexName" in request else ""
+    return f"{operation} on {', '.join(sorted(set(_tables_of(request))))}{index}"
+
+
+def _check(operation: str, response: Mapping[str, Any]) -> None:
+    """See that an answer is one of DynamoDB's, and not of something that stands before it.
+
+    Raises:
+        ResponseParserError: what every such answer holds is missing.
+    """
+    expected = _HELD_BY_ANSWERS.get(operation)
+    if expected is not None and expected not in response:
+        raise ResponseParserError(f"the answer holds no {expected}")
 
 
 def count_throttles(client: DynamoDBClient, metrics: Metrics) -> None:
@@ -299,30 +307,22 @@ def _throttled(response: Mapping[str, Any], tables: tuple[str, ...]) -> set[str]
         if reason.get("Code") in THROTTLES
     }
     # A batch is served as far as the capacity goes, and the rest of it is given back.
-    return refused | set(response.get("UnprocessedKeys") or ())
+    given_back = set(response.get("UnprocessedKeys") or ())
+    return refused | {table for table in given_back if not may_be_full(response, table)}
 
 
-def translate(error: ClientError, what: str, said: str) -> ReconcilerError:
-    """Turn the error that an AWS service answered into one of ours; ``what`` was being done."""
-    code = error.response["Error"]["Code"]
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code in _CONFLICTS:
-        return ConflictError(f"{what}: another transaction holds the row")
-    if code == "ResourceNotFoundException":
-        return TableMissingError(f"{what}: it does not exist ({said})")
-    if code in _ACCESS:
-        return AccessError(f"{what}: {code}: {said}")
-    if status >= 500 or code in {"InternalServerError", "ServiceUnavailable"}:  # noqa: PLR2004
-        return StoreUnavailableError(f"{what}: {code}: {said}")
-    return InvalidRequestError(f"{what}: {code}: {said}")
+def may_be_full(response: Mapping[str, Any], table: str) -> bool:
+    """Return whether a batch may have given keys of ``table`` back because its answer was full.
 
-
-def translate_transport(error: BotoCoreError) -> ReconcilerError:
-    """Turn what went wrong before any service answered into one of ours."""
-    if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
-        return AccessError(f"no usable AWS credentials: {error}")
-    if isinstance(error, NoRegionError):
-        return SettingsError("AWS_REGION is not set, and nothing else names a region")
-    if isinstance(error, ProfileNotFound):
-        return SettingsError(str(error))
-    return StoreUnavailableError(str(error))
+    It is full at 16 MB, or with 1 MB of one partition; the next item, which did not fit, has 400 KB
+    at most. What was read is told by what it cost, since an answer holds only what was projected.
+    """
+    consumed = response.get("ConsumedCapacity") or []
+    name = table.rpartition("/")[2]
+    units: float = sum(
+        entry.get("CapacityUnits", 0.0)
+        for entry in consumed
+        if entry.get("TableName", "").rpartition("/")[2] == name
+    )
+    # Of 4 KB each if the read was strongly consistent, and of 8 KB if not: the larger is assumed.
+    return units * _MAX_BYTES_PER_UNIT >= _MIN_FULL_BYTES

@@ -16,7 +16,7 @@ from reconciler.domain.monthly_budget import (
     parse_budget,
     scope_keys,
 )
-from reconciler.errors import BudgetUnavailableError
+from reconciler.errors import BudgetUnavailableError, BudgetUnusableError
 from reconciler.services.user_groups import UserGroups
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.orchestrations import MAX_KEYS_PER_BATCH, batch_get
@@ -45,8 +45,9 @@ class MonthlyBudgetStore:
         """Return the user's teams and every budget that applies in the month of ``now``.
 
         Raises:
-            BudgetUnavailableError: Cognito does not answer, rows could not be read for want of
-                capacity, or a row is malformed.
+            BudgetUnavailableError: Cognito does not answer, or rows could not be read for want of
+                capacity.
+            BudgetUnusableError: a row is malformed, or Cognito does not know the user.
             TemporaryError, PermanentError: as ``DynamoDB.call``.
         """
         at = self._monotonic()
@@ -69,7 +70,7 @@ class MonthlyBudgetStore:
         try:
             budgets = tuple(_budgets(scopes, period, rows))
         except ValueError as error:
-            raise BudgetUnavailableError(f"the monthly budget cannot be read: {error}") from error
+            raise BudgetUnusableError(f"the monthly budget cannot be read: {error}") from error
         return MonthlyBudgets(period, team_ids, budgets)
 
     def _rows(self, keys: list[dict[str, Any]]) -> Iterator[Item]:

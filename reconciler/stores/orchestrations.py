@@ -36,7 +36,7 @@ from reconciler.domain.rows import (
 from reconciler.errors import StoreUnavailableError
 from reconciler.stores.conditions import Expression, Write, all_of, check, update
 from reconciler.stores.control import PAUSED_AT
-from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.dynamodb import DynamoDB, may_be_full
 
 MAX_KEYS_PER_BATCH = 100
 _BATCH_ROUNDS = 5
@@ -200,25 +200,25 @@ class OrchestrationStore:
             return item["orchestration_id"]["S"], item["sub_issue_id"]["S"]
         return None
 
-    def search(self, name: str) -> Iterator[tuple[list[tuple[str, str]], int]]:
-        """Scan for children by sub-issue id or display id, page by page.
+    def search(self, name: str) -> Iterator[tuple[list[Child], int]]:
+        """Scan for the children of which ``name`` is the display id, or begins another id.
 
-        Yields (orchestration id, sub-issue id) of those that match, and how many rows a page had.
-        There is no index for this: it costs what reading the table costs.
+        Yields the children that match, and how many rows a page had. There is no index for this:
+        it costs what reading the table costs.
         """
+        ids = ("sub_issue_id", "orchestration_id", "child_task_id")
+        names = ("display_id", "linear_identifier")
+        equal = [f"{attribute} = :n" for attribute in names]
+        begun = [f"begins_with({attribute}, :n)" for attribute in ids]
         for page in self._dynamodb.pages(
             "scan",
             TableName=self.table,
-            ProjectionExpression="orchestration_id, sub_issue_id",
-            FilterExpression="sub_issue_id = :n OR display_id = :n OR linear_identifier = :n",
+            ProjectionExpression=", ".join((*ids, *names)),
+            FilterExpression=" OR ".join((*equal, *begun)),
             ExpressionAttributeValues={":n": {"S": name}},
         ):
-            matches = [
-                (item["orchestration_id"]["S"], item["sub_issue_id"]["S"])
-                for item in page["Items"]
-                if "#" not in item["sub_issue_id"]["S"]
-            ]
-            yield matches, int(page["ScannedCount"])
+            rows = (item for item in page["Items"] if "#" not in item["sub_issue_id"]["S"])
+            yield [parse_child(item) for item in rows], int(page["ScannedCount"])
 
     # -- writing on child rows: actions of a transaction
 
@@ -444,13 +444,18 @@ def batch_get(
         pending["ProjectionExpression"] = ", ".join(f"#{name}" for name in attributes)
         pending["ExpressionAttributeNames"] = {f"#{name}": name for name in attributes}
     items: list[Item] = []
-    for attempt in range(_BATCH_ROUNDS):
-        if attempt:
-            dynamodb.stand_back(attempt)
+    refused = 0
+    while refused < _BATCH_ROUNDS:
         response = dynamodb.call("batch_get_item", RequestItems={table: pending})
-        items.extend(response.get("Responses", {}).get(table, ()))
+        found = response.get("Responses", {}).get(table, ())
+        items.extend(found)
         unprocessed = response.get("UnprocessedKeys") or {}
         if table not in unprocessed:
             return items
         pending = unprocessed[table]
+        # The rest of a full answer is asked for at once. It is less each time.
+        if not (found and may_be_full(response, table)):
+            refused += 1
+            if refused < _BATCH_ROUNDS:
+                dynamodb.stand_back(refused)
     return None

@@ -126,11 +126,10 @@ class TaskStore:
             if item["status_created_at"]["S"].partition("#")[0] in NOT_ADMITTED
         ]
 
-    def unfinished_of(self, user_id: str, orchestration_id: str) -> list[str]:
-        """Return the ids of a user's unfinished tasks that work for an orchestration.
+    def unfinished(self, user_id: str) -> list[Task]:
+        """Return a user's unfinished tasks.
 
-        Iteration and restack tasks are named by no row, so they are found by their user. The index
-        is eventually consistent; what it names is read again.
+        The index is eventually consistent; what it names is read again.
 
         Raises:
             TemporaryError, PermanentError: it cannot be said whether there are any.
@@ -141,11 +140,18 @@ class TaskStore:
             for task_id in self._of_user(user_id, f"{first}#", f"{last}#~")
         ]
         tasks = self.read_all(ids).values()
-        return [
-            task.task_id
-            for task in tasks
-            if task is not None and not task.terminal and task.orchestration_id == orchestration_id
-        ]
+        return [task for task in tasks if task is not None and not task.terminal]
+
+    def unfinished_of(self, user_id: str, orchestration_id: str) -> list[str]:
+        """Return the ids of a user's unfinished tasks that work for an orchestration.
+
+        Iteration and restack tasks are named by no row, so they are found by their user.
+
+        Raises:
+            TemporaryError, PermanentError: as ``unfinished``.
+        """
+        tasks = self.unfinished(user_id)
+        return [task.task_id for task in tasks if task.orchestration_id == orchestration_id]
 
     def iterations_of(
         self, user_id: str, orchestration_id: str, since: datetime

@@ -279,6 +279,7 @@ class Known:
                     else before.get((entry.sub_issue_id, entry.code)) or now
                 ),
                 "task_id": entry.task_id,
+                "needs_action": entry.needs_action,
             }
             for entry in stuck
         )

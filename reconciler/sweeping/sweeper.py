@@ -16,7 +16,7 @@ import structlog
 
 from reconciler.domain.codes import Code
 from reconciler.domain.model import LONG_AGO, moment
-from reconciler.errors import ReconcilerError, UnknownOrchestrationError
+from reconciler.errors import OUTAGES, ReconcilerError, UnknownOrchestrationError
 from reconciler.repair.context import (
     Evaluation,
     ReleaseRequest,
@@ -323,13 +323,14 @@ class Sweeper:
         """Count and log that a segment could not be read."""
         self._state.count(task.sweep_id, Counts(errors=1))
         self._metrics.increment("reconciler_errors_total", kind=error.kind)
-        log.error(
-            "orch.segment.unread",
-            sweep_id=task.sweep_id,
-            segment=task.segment.label,
-            error_kind=error.kind,
-            detail=str(error),
-        )
+        if error.kind not in OUTAGES:
+            log.error(
+                "orch.segment.unread",
+                sweep_id=task.sweep_id,
+                segment=task.segment.label,
+                error_kind=error.kind,
+                detail=str(error),
+            )
 
     # -- evaluating and releasing
 

@@ -423,8 +423,8 @@ def test_pipeline_and_guardrail(make_world: Callable[..., World]) -> None:
     [
         ("AccessDeniedException", "AccessDenied", "cognito-idp:AdminListGroupsForUser"),
         ("ResourceNotFoundException", "ResourceNotFound", "correct USER_POOL_ID"),
-        ("TooManyRequestsException", "TooManyRequests", "try again"),
-        ("InternalErrorException", "InternalError", "try again"),
+        ("TooManyRequestsException", "for want of capacity", "capacity"),
+        ("InternalErrorException", "InternalError", "or wait"),
     ],
 )
 def test_a_user_pool_that_does_not_answer(

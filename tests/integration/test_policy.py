@@ -12,7 +12,7 @@ import boto3
 import pytest
 import redis
 
-from reconciler.cli import facts
+from reconciler.cli import status
 from reconciler.inspection.find import find
 from reconciler.inspection.look import look
 from reconciler.observability.metrics import METRICS, known_series
@@ -205,11 +205,11 @@ def test_whoever_only_looks_needs_to_write_nothing(
     before = world.everything()
     made.clear()
     with monkeypatch.context() as patched:
-        patched.setattr(facts, "_workers", lambda: None)  # asks the broker alone
+        patched.setattr(status, "_workers", lambda: None)  # asks the broker alone
         reconciler = world.reconciler()
         for name in (found, "ENG-1", "b", task["task_id"]["S"]):
             look(reconciler, find(reconciler, name, lambda _: None))
-        facts.read_facts(world.settings, redis.Redis.from_url(broker), reconciler, details=True)
+        status.read_status(world.settings, redis.Redis.from_url(broker), reconciler, details=True)
     assert dict(made) == granted(world, IAM / "look-policy.json")
     assert not {action for actions in made.values() for action in actions} & {
         f"dynamodb:{name}" for name in IN_TRANSACTION.values()
@@ -223,11 +223,11 @@ def test_the_health_check_reads_two_rows(
     """All that a beat needs of a table: the pause switch, and a task that does not exist."""
     made = record(monkeypatch)
     client = redis.Redis.from_url(broker)
-    facts.read_facts(world.settings, client, world.reconciler(), details=False)
+    status.read_status(world.settings, client, world.reconciler(), details=False)
     assert dict(made) == granted(world, IAM / "health-policy.json")
     statements = json.loads((IAM / "health-policy.json").read_text())["Statement"]
     keys = [next(iter(found["Condition"].values())) for found in statements]
     assert keys == [
         {"dynamodb:LeadingKeys": [control.PARTITION]},
-        {"dynamodb:LeadingKeys": [facts._PROBE_TASK]},
+        {"dynamodb:LeadingKeys": [status._PROBE_TASK]},
     ]

@@ -15,7 +15,7 @@ from reconciler.errors import ThrottledError
 from reconciler.stores.dynamodb import DynamoDB, count_throttles
 from tests.support.faulty_endpoint import in_json
 from tests.support.metrics import RecordingMetrics
-from tests.support.world import EmulatorSession
+from tests.support.world import EmulatorSession, World
 
 pytestmark = pytest.mark.integration
 
@@ -54,7 +54,7 @@ def throttles(metrics: RecordingMetrics) -> dict[str, float]:
 
 
 def test_one_that_the_client_gets_over() -> None:
-    with answering(REFUSED, (200, {"Item": {}})) as (dynamodb, metrics):
+    with answering(REFUSED, (200, {"Item": {}, "ConsumedCapacity": {}})) as (dynamodb, metrics):
         dynamodb.call("get_item", TableName="orchestrations", Key={"k": {"S": "a"}})
     assert throttles(metrics) == {"orchestrations": 1}
 
@@ -87,6 +87,18 @@ def test_what_a_batch_gives_back() -> None:
 
 def test_nothing_else_counts() -> None:
     failed = (500, {"__type": "com.amazonaws#InternalServerError"})
-    with answering(failed, (200, {"Item": {}})) as (dynamodb, metrics):
+    with answering(failed, (200, {"Item": {}, "ConsumedCapacity": {}})) as (dynamodb, metrics):
         dynamodb.call("get_item", TableName="orchestrations", Key={"k": {"S": "a"}})
     assert throttles(metrics) == {}
+
+
+def test_keys_that_a_full_answer_gives_back_are_no_throttle(world: World) -> None:
+    """Sixty tasks of 300 KB: more than fits in an answer of 16 MB."""
+    ids = [f"{number:026}" for number in range(60)]
+    for task_id in ids:
+        large = {"task_id": {"S": task_id}, "task_description": {"S": "x" * 300_000}}
+        world.put(world.settings.task_table_name, large)
+    found = world.reconciler().tasks.read(ids, consistent=True)
+    assert set(found) == set(ids)
+    assert None not in found.values()
+    assert throttles(world.metrics) == {}

@@ -1,30 +1,36 @@
-"""``reconciler inspect``: one orchestration as a picture, and why it is stuck."""
+"""``reconciler inspect``: an orchestration as a picture, and why it is stuck."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
+from rich.text import Text
 
-from reconciler.cli.console import console, print_json, progress, show, update
+from reconciler.cli.console import print_json, progress, repeat, show, update
 from reconciler.cli.main import EXIT_WRONG
+from reconciler.cli.options import watch_option
 from reconciler.cli.screens.inspect import render
 from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli
 from reconciler.inspection.explain import graph_of, to_json
-from reconciler.inspection.find import find
+from reconciler.inspection.find import Found, find
 from reconciler.inspection.look import look
 from reconciler.inspection.mermaid import mermaid
 from reconciler.inspection.svg import svg_of
-from reconciler.inspection.views import shown
+from reconciler.inspection.views import View, shown
 
 if TYPE_CHECKING:
+    from reconciler.repair.reconciler import Reconciler
     from reconciler.settings import Settings
 
 
 @click.command()
-@click.argument("name", metavar="ID")
+@click.argument("names", metavar="ID...", nargs=-1, required=True)
 @click.option(
     "--format",
     "form",
@@ -32,30 +38,62 @@ if TYPE_CHECKING:
     default="text",
     help="`svg` and `mermaid` print the picture alone.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
-def inspect(name: str, *, form: str, as_json: bool) -> None:
-    """Show one orchestration as a picture, and why it is stuck.
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, an object each.")
+@watch_option
+def inspect(names: Sequence[str], *, form: str, as_json: bool, watch: bool) -> None:
+    """Show an orchestration as a picture, and why it is stuck.
 
-    ID is an orchestration id, a sub-issue id, a display id such as ENG-42, or a task id. A display
-    id has no index: it is searched for in the whole table.
+    ID is an orchestration id, a sub-issue id, a display id such as ENG-42, a task id, or the
+    beginning of an id. A display id has no index: it is searched for in the whole table, and so
+    is the beginning of an id.
     """
     reconciler = reconciler_for_cli(settings_for_cli())
     with progress("Searching", quiet=as_json) as bar:
-        found = find(reconciler, name, lambda rows: update(bar, rows, None, f"{rows} rows"))
-        update(bar, 0, None, f"reading {found.orchestration_id}")
-        view = look(reconciler, found, next_sweep(reconciler.settings))
-    if as_json:
+        found = _once_each(
+            find(reconciler, name, lambda rows: update(bar, rows, None, f"{rows} rows"))
+            for name in names
+        )
+    form = "json" if as_json else form
+
+    def draw(out: Console) -> int:
+        next_at = next_sweep(reconciler.settings)
+        views = [_looked_at(reconciler, one, next_at, quiet=as_json or watch) for one in found]
+        for at, view in enumerate(views):
+            if at and form == "text":
+                show(out, Text())
+            _print(out, view, form, reconciler.clock())
+        return EXIT_WRONG if any(view.alarming for view in views) else 0
+
+    click.get_current_context().exit(repeat(draw, watch=watch))
+
+
+def _once_each(found: Iterable[Found]) -> list[Found]:
+    """Keep each orchestration once; a child is pointed out only where it is the only one meant."""
+    kept: dict[str, Found] = {}
+    for one in found:
+        before = kept.get(one.orchestration_id)
+        same = before is None or before.sub_issue_id == one.sub_issue_id
+        kept[one.orchestration_id] = one if same else replace(one, sub_issue_id=None)
+    return list(kept.values())
+
+
+def _looked_at(
+    reconciler: Reconciler, found: Found, next_at: datetime | None, *, quiet: bool
+) -> View:
+    with progress(f"Reading {found.orchestration_id}", quiet=quiet):
+        return look(reconciler, found, next_at)
+
+
+def _print(out: Console, view: View, form: str, now: datetime) -> None:
+    if form == "json":
         print_json(to_json(view))
     elif form == "mermaid":
         click.echo(mermaid(graph_of(shown(view))), nl=False)
     elif form == "svg":
-        click.echo(
-            svg_of(graph_of(shown(view)), f"Orchestration {view.orchestration_id}"), nl=False
-        )
+        title = f"Orchestration {view.orchestration_id}"
+        click.echo(svg_of(graph_of(shown(view)), title), nl=False)
     else:
-        out = console()
-        show(out, render(view, out, reconciler.clock()))
-    click.get_current_context().exit(EXIT_WRONG if view.alarming else 0)
+        show(out, render(view, out, now))
 
 
 def next_sweep(settings: Settings) -> datetime | None:

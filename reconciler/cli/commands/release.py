@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import click
 
-from reconciler.cli.console import print_json, progress
+from reconciler.cli.console import print_json, progress, update
 from reconciler.cli.main import EXIT_WRONG
 from reconciler.cli.wiring import reconciler_for_cli, settings_for_cli
 from reconciler.domain.outcomes import REPAIRED, Outcome
+from reconciler.inspection.find import find_child
 from reconciler.observability.printable import printable
 
 _FINE = REPAIRED | {Outcome.ALREADY_RELEASED}
 
 
 @click.command()
-@click.argument("orchestration_id")
-@click.argument("sub_issue_id")
+@click.argument("name", metavar="ID")
+@click.argument("child", required=False)
 @click.option("--report", is_flag=True, help="Say what would be done, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
-def release(orchestration_id: str, sub_issue_id: str, *, report: bool, as_json: bool) -> None:
-    """Release one child now, if it is due; safe at any time, any number of times."""
+def release(name: str, child: str | None, *, report: bool, as_json: bool) -> None:
+    """Release one child now, if it is due; safe at any time, any number of times.
+
+    ID is a sub-issue id, a display id such as ENG-42, or a task id; or any id of the
+    orchestration, and then CHILD is one of these in it. The beginning of an id will do.
+    """
     reconciler = reconciler_for_cli(settings_for_cli())
-    with progress(f"Releasing {printable(sub_issue_id)}", quiet=as_json):
+    with progress(f"Releasing {printable(child or name)}", quiet=as_json) as bar:
+        orchestration_id, sub_issue_id = find_child(
+            reconciler, name, child, lambda rows: update(bar, rows, None, f"{rows} rows")
+        )
         result = reconciler.release(orchestration_id, sub_issue_id, by_hand=True, report=report)
     if as_json:
         print_json(

@@ -2,61 +2,91 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from statistics import median
 from typing import Any
 
 import click
+from rich.console import Console
 
-from reconciler.cli.console import console, print_json, progress, show
-from reconciler.cli.facts import DAY_SECONDS, HOUR_SECONDS, Facts, read_facts
-from reconciler.cli.main import EXIT_WRONG
-from reconciler.cli.screens.status import OLDEST_SHOWN, render
+from reconciler.cli.console import print_json, progress, repeat, show
+from reconciler.cli.main import EXIT_UNREACHABLE, EXIT_WRONG
+from reconciler.cli.options import watch_option
+from reconciler.cli.screens import listing
+from reconciler.cli.screens.status import render
+from reconciler.cli.status import DAY_SECONDS, HOUR_SECONDS, Status, read_status
 from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli
-from reconciler.inspection.theme import alarming
+from reconciler.sweeping.scan_step import Scope
+
+_MAX_NAMED = 10
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the state as one JSON object.")
-def status(*, as_json: bool) -> None:
-    """Say whether the backstop is alive, and what is stuck; costs no table scan."""
+@watch_option
+def status(*, as_json: bool, watch: bool) -> None:
+    """Say whether the backstop is alive, and what is stuck; costs no table scan.
+
+    Exits with 1 when it is not healthy or anything is stuck, with 3 when broker or tables cannot
+    be reached.
+    """
     settings = settings_for_cli()
-    client = broker_for_cli(settings)
-    with progress("Asking tables, broker and workers", quiet=as_json):
-        facts = read_facts(settings, client, reconciler_for_cli(settings), details=True)
-    if as_json:
-        print_json(to_json(facts))
-    else:
-        out = console()
-        show(out, render(facts, out))
-    wrong = facts.problem is not None or alarming(facts.stuck_counts)
-    click.get_current_context().exit(EXIT_WRONG if wrong else 0)
+    client, reconciler = broker_for_cli(settings), reconciler_for_cli(settings)
+
+    def draw(out: Console) -> int:
+        with progress("Asking tables, broker and workers", quiet=as_json or watch):
+            found = read_status(settings, client, reconciler, details=True)
+        if as_json:
+            print_json(to_json(found))
+        else:
+            show(out, render(found, out))
+        if found.unreachable is not None:
+            return EXIT_UNREACHABLE
+        return EXIT_WRONG if found.problem is not None or found.alarming else 0
+
+    click.get_current_context().exit(repeat(draw, watch=watch))
 
 
-def to_json(facts: Facts) -> dict[str, Any]:
+def to_json(status: Status) -> dict[str, Any]:
     """Return the state as plain JSON values; times in epoch seconds, ages in seconds."""
-    found = facts.latencies(DAY_SECONDS)
+    latencies = status.latencies(DAY_SECONDS)
+    entries = status.entries
+    first = entries[:_MAX_NAMED]
     return {
-        "healthy": facts.problem is None,
-        "problem": facts.problem,
-        "mode": "paused" if facts.paused else facts.repair_mode,
-        "paused": facts.paused,
-        "without_broker": facts.without_broker,
-        "interval_seconds": facts.interval_seconds,
-        "covered_seconds_ago": {scope: facts.age_of(scope) for scope in ("active", "table")},
-        "full_scan_interval_seconds": facts.full_scan_interval_seconds,
-        "last_complete_sweep": facts.last_complete,
-        "last_sweep": facts.last,
-        "sweeps_at_work": facts.at_work,
-        "awaiting_evaluation": facts.awaiting_evaluation,
-        "workers": None if facts.workers is None else list(facts.workers),
-        "queues": facts.queues,
-        "stuck": facts.stuck_counts,
-        "oldest_stuck_seconds": facts.oldest_seconds,
-        "oldest": facts.stuck[:OLDEST_SHOWN],
+        "healthy": status.problem is None,
+        "problem": status.problem,
+        "mode": "paused" if status.paused else status.repair_mode,
+        "paused": status.paused,
+        "without_broker": status.without_broker,
+        "interval_seconds": status.interval_seconds,
+        "covered_seconds_ago": {scope.value: status.age_of(scope) for scope in Scope},
+        "full_scan_interval_seconds": status.full_scan_interval_seconds,
+        "last_complete_sweep": status.last_complete,
+        "last_sweep": status.last,
+        "sweeps_at_work": [
+            {
+                "sweep_id": sweep.sweep_id,
+                "age_seconds": round(max(0.0, status.seen.now - sweep.started_at), 1),
+                "segments": sweep.segments,
+                "segments_left": status.seen.count_unread(sweep),
+            }
+            for sweep in status.seen.at_work()
+        ],
+        "awaiting_evaluation": status.awaiting_evaluation,
+        "beat": {
+            "asked_seconds_ago": status.asked_seconds_ago,
+            "silent": status.beat_is_silent,
+        },
+        "workers": None if status.workers is None else list(status.workers),
+        "queues": status.queues,
+        "stuck": dict(Counter(entry.code for entry in entries)),
+        "needs_action": sum(entry.needs_action for entry in entries),
+        "oldest_stuck_seconds": listing.oldest(entries),
+        "oldest": [listing.to_json(entry, status.seen.now) for entry in first],
         "recoveries": {
-            "last_hour": facts.recovered(HOUR_SECONDS),
-            "last_day": facts.recovered(DAY_SECONDS),
-            "median_latency_seconds": median(found) if found else None,
-            "max_latency_seconds": max(found, default=None),
+            "last_hour": status.recovered(HOUR_SECONDS),
+            "last_day": status.recovered(DAY_SECONDS),
+            "median_latency_seconds": median(latencies) if latencies else None,
+            "max_latency_seconds": max(latencies, default=None),
         },
     }

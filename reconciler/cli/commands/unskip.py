@@ -6,26 +6,32 @@ from dataclasses import asdict
 
 import click
 
-from reconciler.cli.console import print_json, progress
+from reconciler.cli.console import print_json, progress, update
 from reconciler.cli.main import EXIT_WRONG
 from reconciler.cli.wiring import reconciler_for_cli, settings_for_cli
 from reconciler.domain.outcomes import Outcome
+from reconciler.inspection.find import find_child
 from reconciler.observability.printable import printable
 
 
 @click.command()
-@click.argument("orchestration_id")
-@click.argument("sub_issue_id")
+@click.argument("name", metavar="ID")
+@click.argument("child", required=False)
 @click.option("--report", is_flag=True, help="Say what would be done, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON.")
-def unskip(orchestration_id: str, sub_issue_id: str, *, report: bool, as_json: bool) -> None:
+def unskip(name: str, child: str | None, *, report: bool, as_json: bool) -> None:
     """Set a skipped child back to blocked, with the dependents that were skipped for it.
+
+    ID and CHILD are as for `reconciler release`.
 
     Only while none of its predecessors is failed or skipped. The child is released like any other
     once it is due and STRANDED_GRACE_SECONDS have passed.
     """
     reconciler = reconciler_for_cli(settings_for_cli())
-    with progress(f"Setting back {printable(sub_issue_id)}", quiet=as_json):
+    with progress(f"Setting back {printable(child or name)}", quiet=as_json) as bar:
+        orchestration_id, sub_issue_id = find_child(
+            reconciler, name, child, lambda rows: update(bar, rows, None, f"{rows} rows")
+        )
         done = reconciler.unskip(orchestration_id, sub_issue_id, report=report)
     if as_json:
         print_json([asdict(action) for action in done])

@@ -12,12 +12,13 @@ from rich.text import Text
 
 from reconciler.cli.console import speaks_unicode, width_of_picture
 from reconciler.cli.screens.draw import draw, outline
-from reconciler.domain.codes import OrchestrationCode
+from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.inspection import theme
+from reconciler.inspection.advice import fixes_of, parent_fixes_of, runbook_of
 from reconciler.inspection.explain import graph_of
 from reconciler.inspection.layout import Layout, fit, shapes
 from reconciler.inspection.theme import Tone, cut
-from reconciler.inspection.views import ChildView, Outlook, View, shown
+from reconciler.inspection.views import ChildView, Command, Outlook, View, shown
 
 _PICTURE_ROWS = 60
 _OUTLINE_ROWS = 24
@@ -50,19 +51,23 @@ def render(view: View, out: Console, now: datetime) -> RenderableType:
     parts += _repaired(view, unicode=unicode)
     if view.commands:
         parts.append(Text("You can run", "bold"))
-        for command in view.commands:
-            # Never wrapped by us: it is there to be copied.
-            parts.append(Text(f"  {command.line}", no_wrap=True, overflow="ignore"))
-            parts.append(Text(f"      {command.purpose}", _QUIET))
+        parts += _commands(view.commands, 2)
     parts += [Text(note, _QUIET) for note in view.notes]
     return Group(*parts)
+
+
+def _commands(commands: Sequence[Command], indent: int) -> Iterator[Text]:
+    for command in commands:
+        yield Text(f"{' ' * indent}# {command.purpose}", _QUIET)
+        # Never wrapped by us: it is there to be copied.
+        yield Text(f"{' ' * indent}{command.line}", no_wrap=True, overflow="ignore")
 
 
 # -- the head
 
 
 def _head(view: View, *, unicode: bool) -> Iterator[Text]:
-    tone = theme.tone_of_code(view.code)
+    tone = _parent_tone(view)
     sign = theme.SIGNS[tone]
     head = Text.assemble(
         (view.orchestration_id, "bold"),
@@ -82,6 +87,10 @@ def _head(view: View, *, unicode: bool) -> Iterator[Text]:
     yield Text(f"{view.reason} ({statuses})" if view.reason else statuses, _QUIET)
     if view.withheld is not None:
         yield Text(f"Nothing is changed now: {view.withheld}", "bold yellow")
+
+
+def _parent_tone(view: View) -> Tone:
+    return Tone.ALARM if view.needs_action else theme.tone_of_code(view.code)
 
 
 def _loudest(children: Sequence[ChildView]) -> Tone:
@@ -111,19 +120,20 @@ def _parent(view: View, now: datetime, *, unicode: bool) -> Iterator[RenderableT
     wrong = {OrchestrationCode.UNSETTLED_PARENT.value, OrchestrationCode.ROWS_MISSING.value}
     if view.code not in wrong:
         return
-    tone = theme.tone_of_code(view.code)
+    tone = _parent_tone(view)
     yield Text.assemble(
         (f"{theme.glyph(tone, unicode=unicode)} the parent {view.parent or ''}".rstrip(), "bold"),
         (f"  {view.code}", theme.SIGNS[tone].style),
         f" for {theme.age(view.age_seconds)}",
     )
     yield from _why(view.reason, view.outlook, now)
+    yield from _fix(parent_fixes_of(view), view.code, needs_action=view.needs_action)
     if not view.stuck:
         yield Text()
 
 
 def _stuck(view: View, now: datetime, *, unicode: bool) -> Iterator[RenderableType]:
-    wanted = list(view.stuck)
+    wanted = [*view.stuck, *view.waiting_for_slot]
     focus = [c for c in view.children if c.sub_issue_id == view.focus and c not in wanted]
     if not wanted and not focus:
         if not view.alarming:
@@ -135,7 +145,12 @@ def _stuck(view: View, now: datetime, *, unicode: bool) -> Iterator[RenderableTy
         yield _named(group, unicode=unicode)
         if len(group) > 1:
             yield _line("which", _some_names(group))
-        yield from _why(group[0].reason, group[0].outlook, now)
+        first = group[0]
+        yield from _why(first.reason, first.outlook, now)
+        if first.code == Code.OVER_BUDGET:
+            yield from (_line("by", holder) for holder in view.slot_holders)
+        if first.code is not None:
+            yield from _fix(fixes_of(view, first), first.code, needs_action=first.needs_action)
     if len(groups) > _MOST_GROUPS:
         left = sum(len(group) for group in groups[_MOST_GROUPS:])
         yield Text(f"  and {left} more stuck", _QUIET)
@@ -180,6 +195,15 @@ def _why(reason: str, outlook: Outlook | None, now: datetime) -> Iterator[Render
     if outlook is not None:
         when = f", {theme.until(outlook.at, now)}" if outlook.at is not None else ""
         yield _line("next", f"{outlook.does}{when}")
+
+
+def _fix(commands: Sequence[Command], code: str, *, needs_action: bool) -> Iterator[RenderableType]:
+    """What a person could do, and where the runbook says more."""
+    if needs_action:
+        yield from _commands(commands, 10)
+        yield _line("read", runbook_of(code))
+    else:
+        yield from _commands(commands[:1], 10)
 
 
 def _line(name: str, said: str) -> RenderableType:

@@ -4,40 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from statistics import median
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from reconciler.cli.console import speaks_unicode
-from reconciler.cli.facts import DAY_SECONDS, HOUR_SECONDS, Facts
+from reconciler.cli.screens.listing import (
+    GROUPS,
+    summed_up,
+    to_act_on,
+    tone_of,
+)
+from reconciler.cli.status import DAY_SECONDS, HOUR_SECONDS, Status
 from reconciler.inspection import theme
 from reconciler.inspection.theme import SIGNS, Tone
 from reconciler.observability.printable import printable
 from reconciler.repair.counts import REPAIRS
+from reconciler.sweeping.listing import Entry
+from reconciler.sweeping.scan_step import Scope
+from reconciler.sweeping.state import Sweep
 
-OLDEST_SHOWN = 10
 _QUIET = "bright_black"
-_MOST_WORKERS = 4
+_MAX_WORKERS = 4
 
 
-def render(facts: Facts, out: Console) -> RenderableType:
+def render(status: Status, out: Console) -> RenderableType:
     """Return everything that a person reads, the most urgent first."""
     unicode = speaks_unicode(out)
-    parts: list[RenderableType] = [_headline(facts, unicode=unicode), _grid(facts), Text()]
-    parts += _stuck(facts, unicode=unicode)
+    parts: list[RenderableType] = [_headline(status, unicode=unicode), _grid(status), Text()]
+    parts += _stuck(status, unicode=unicode)
     return Group(*parts)
 
 
-def _headline(facts: Facts, *, unicode: bool) -> Text:
-    if facts.problem is None:
-        tone, said = Tone.MOVING, "alive"
-        style = "bold green"
+def _headline(status: Status, *, unicode: bool) -> Text:
+    if status.problem is None:
+        tone, said, style = Tone.MOVING, "alive", "bold green"
     else:
-        tone, said = Tone.ALARM, f"NOT HEALTHY  {printable(facts.problem)}"
-        style = "bold red"
+        tone, said, style = Tone.ALARM, f"NOT HEALTHY  {printable(status.problem)}", "bold red"
     return Text.assemble(
         ("Backstop  ", "bold"), (f"{theme.glyph(tone, unicode=unicode)} {said}", style)
     )
@@ -46,101 +50,116 @@ def _headline(facts: Facts, *, unicode: bool) -> Text:
 # -- how it does
 
 
-def _grid(facts: Facts) -> Table:
+def _grid(status: Status) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style=_QUIET, no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, said in _facts(facts):
+    for name, said in _lines(status):
         grid.add_row(f"  {name}", said)
     return grid
 
 
-def _facts(facts: Facts) -> Iterator[tuple[str, Text]]:
-    if facts.broker_problem is None:
-        yield "covered", _covered(facts)
-        yield "sweep", _sweep(facts)
-        for sweep in facts.at_work:
-            yield "at work", _at_work(sweep)
-        if facts.awaiting_evaluation:
-            yield "to evaluate", Text(f"{facts.awaiting_evaluation} orchestrations")
-    yield "mode", _mode(facts)
-    if facts.without_broker:
+def _lines(status: Status) -> Iterator[tuple[str, Text]]:
+    if status.in_table or status.broker_problem is None:
+        yield "covered", _covered(status)
+        yield "sweep", _sweep(status)
+        for sweep in status.seen.at_work():
+            yield "at work", _at_work(status, sweep)
+        if status.awaiting_evaluation:
+            yield "to evaluate", Text(f"{status.awaiting_evaluation} orchestrations")
+    yield "mode", _mode(status)
+    if status.in_table:
+        yield from _of_cron(status)
+    elif status.broker_problem is None:
+        yield "beat", _beat(status)
+        yield "workers", _workers(status.workers)
+        yield "queues", Text(", ".join(f"{name} {count}" for name, count in status.queues.items()))
+        yield "recovered", _recovered(status)
+
+
+def _of_cron(status: Status) -> Iterator[tuple[str, Text]]:
+    if status.broker_problem is None:
         yield "workers", Text("none: there is no broker, and sweeps run by themselves")
-        if facts.last is not None:
-            done = sum(facts.last[name] for name in REPAIRS)
-            yield "recovered", Text(f"{done} by the last sweep")
-    elif facts.broker_problem is None:
-        yield "workers", _workers(facts.workers)
-        queued = ", ".join(f"{name} {count}" for name, count in facts.queues.items())
-        yield "queues", Text(queued)
-        yield "recovered", _recovered(facts)
+    else:
+        yield "source", Text("the table, where `sweep --inline` (cron) recorded it", "yellow")
+    if status.last is not None:
+        done = sum(status.last[name] for name in REPAIRS)
+        yield "recovered", Text(f"{done} by the last sweep")
 
 
-def _covered(facts: Facts) -> Text:
+def _covered(status: Status) -> Text:
     """Say how far coverage reaches: of active work, and with an index of the whole table."""
-    said = _covered_scope(facts, "active", facts.limit_seconds)
-    if facts.full_scan_interval_seconds is not None:
+    said = _covered_scope(status, Scope.ACTIVE, status.limit_seconds)
+    if status.full_scan_interval_seconds is not None:
         said.append("; the whole table ")
-        said.append_text(_covered_scope(facts, "table", facts.table_limit_seconds))
+        said.append_text(_covered_scope(status, Scope.TABLE, status.table_limit_seconds))
     return said
 
 
-def _covered_scope(facts: Facts, scope: str, limit: float) -> Text:
-    age = facts.age_of(scope)
+def _covered_scope(status: Status, scope: Scope, limit: float) -> Text:
+    age = status.age_of(scope)
     if age is None:
         return Text("unknown: not all of it has been read yet", "bold red")
     return Text(f"as of {theme.age(age)} ago", "bold red" if age > limit else "")
 
 
-def _sweep(facts: Facts) -> Text:
-    last = facts.last
+def _sweep(status: Status) -> Text:
+    last = status.last
     if last is None:
-        return Text(f"none has ended; one every {theme.age(facts.interval_seconds)}", "yellow")
-    ago = theme.age(max(0.0, facts.now - last["ended_at"]))
-    said = Text(f"ended {ago} ago, one every {theme.age(facts.interval_seconds)}")
+        return Text(f"none has ended; one every {theme.age(status.interval_seconds)}", "yellow")
+    ago = theme.age(max(0.0, status.now - last["ended_at"]))
+    said = Text(f"ended {ago} ago, one every {theme.age(status.interval_seconds)}")
     said.append(f"; {last['rows_scanned']} rows in {theme.age(last['duration_seconds'])}", _QUIET)
     if not last["complete"]:
         said.append("; it did NOT complete", "bold red")
     return said
 
 
-def _at_work(sweep: dict[str, Any]) -> Text:
-    read = sweep["segments"] - sweep["segments_left"]
-    return Text(
-        f"{sweep['sweep_id']} for {theme.age(sweep['age_seconds'])}, "
-        f"{read} of {sweep['segments']} segments read"
-    )
+def _at_work(status: Status, sweep: Sweep) -> Text:
+    read = sweep.segments - status.seen.count_unread(sweep)
+    took = theme.age(max(0.0, status.seen.now - sweep.started_at))
+    return Text(f"{sweep.sweep_id} for {took}, {read} of {sweep.segments} segments read")
 
 
-def _mode(facts: Facts) -> Text:
-    if facts.table_problem is not None and facts.paused is None:
+def _mode(status: Status) -> Text:
+    if status.table_problem is not None and status.paused is None:
         return Text("unknown: the tables cannot be read", "red")
-    if facts.paused is not None:
-        held = facts.paused
+    if status.paused is not None:
+        held = status.paused
         said = printable(f"PAUSED since {held['since']} by {held['by']}: {held['reason']}")
         return Text(said, "bold yellow").append("; `reconciler resume` ends it", "default")
     # What the workers go by, which this shell's settings need not be.
-    mode = (facts.last_complete or {}).get("mode", facts.repair_mode)
+    mode = (status.last_complete or {}).get("mode", status.repair_mode)
     if mode == "report":
         return Text("report: the last sweep found and reported, and changed nothing", "yellow")
     return Text(str(mode) if mode != "paused" else "repair, again since the last sweep")
+
+
+def _beat(status: Status) -> Text:
+    ago = status.asked_seconds_ago
+    if status.beat_is_silent:
+        since = "none has asked for a sweep" if ago is None else f"SILENT for {theme.age(ago)}"
+        return Text(f"{since}; start it (docs/operating.md#sweep-stale)", "bold red")
+    if ago is None or ago > status.limit_seconds:
+        return Text("unknown: what it asks for waits for a worker", "yellow")
+    return Text(f"asked for a sweep {theme.age(ago)} ago")
 
 
 def _workers(workers: tuple[str, ...] | None) -> Text:
     if workers is None:
         return Text("nobody could be asked", "red")
     if not workers:
-        return Text("none answers", "bold red")
-    names = ", ".join(printable(name) for name in workers[:_MOST_WORKERS])
-    left = len(workers) - _MOST_WORKERS
+        return Text("none answers; start them (docs/operating.md#sweep-stale)", "bold red")
+    names = ", ".join(printable(name) for name in workers[:_MAX_WORKERS])
+    left = len(workers) - _MAX_WORKERS
     more = f" and {left} more" if left > 0 else ""
     return Text(f"{len(workers)} answering: {names}{more}")
 
 
-def _recovered(facts: Facts) -> Text:
-    hour, day = facts.recovered(HOUR_SECONDS), facts.recovered(DAY_SECONDS)
+def _recovered(status: Status) -> Text:
+    hour, day = status.recovered(HOUR_SECONDS), status.recovered(DAY_SECONDS)
     said = Text(f"{hour} in the last hour, {day} in the last day")
-    found = facts.latencies(DAY_SECONDS)
+    found = status.latencies(DAY_SECONDS)
     if found:
         middle, longest = theme.age(median(found)), theme.age(max(found))
         said.append(f"; waited {middle} (median), {longest} at most", _QUIET)
@@ -149,39 +168,31 @@ def _recovered(facts: Facts) -> Text:
 
 # -- what is stuck
 
-_GROUPS = (
-    (Tone.ALARM, "for a person"),
-    (Tone.REPAIR, "to be repaired"),
-    (Tone.HELD, "waiting for a slot"),
-)
 
-
-def _stuck(facts: Facts, *, unicode: bool) -> Iterator[RenderableType]:
-    counts = facts.stuck_counts
-    if facts.last is None:
+def _stuck(status: Status, *, unicode: bool) -> Iterator[RenderableType]:
+    entries = status.entries
+    if status.last is None:
         yield Text("Nothing is known of what is stuck.", "yellow")
+        if status.unreachable is not None:
+            yield Text("`reconciler sweep --inline --report` reads the tables themselves.")
         return
-    if not counts:
+    if not entries:
         yield Text("Nothing is stuck.", "green")
         return
-    by_tone: dict[Tone, list[str]] = {}
-    for code in counts:
-        by_tone.setdefault(theme.tone_of_code(code), []).append(code)
-    head = Text("Stuck", "bold")
-    for tone, said in _GROUPS:
-        total = sum(counts[code] for code in by_tone.get(tone, ()))
-        if total:
-            sign = theme.glyph(tone, unicode=unicode)
-            head.append(f"   {sign} {total} {said}", SIGNS[tone].style)
-    yield head
-    yield _by_code(facts, by_tone, unicode=unicode)
-    if facts.stuck:
+    yield Text("Stuck   ", "bold").append_text(summed_up(entries, unicode=unicode))
+    yield _by_code(entries, unicode=unicode)
+    if any(entry.needs_action for entry in entries):
         yield Text()
-        yield from _oldest(facts, unicode=unicode)
+        yield from to_act_on(entries)
+    yield Text()
+    yield Text(f"reconciler list  shows all {len(entries)}")
 
 
-def _by_code(facts: Facts, by_tone: dict[Tone, list[str]], *, unicode: bool) -> Table:
-    counts, ages = facts.stuck_counts, facts.oldest_seconds
+def _by_code(entries: list[Entry], *, unicode: bool) -> Table:
+    kinds: dict[tuple[Tone, str], list[Entry]] = {}
+    for entry in entries:  # the oldest of each comes first
+        kinds.setdefault((tone_of(entry), entry.code), []).append(entry)
+    order = [tone for tone, _ in GROUPS]
     table = Table(
         box=None, pad_edge=False, show_edge=False, header_style=_QUIET, padding=(0, 2, 0, 0)
     )
@@ -189,37 +200,12 @@ def _by_code(facts: Facts, by_tone: dict[Tone, list[str]], *, unicode: bool) -> 
     table.add_column("count", justify="right", no_wrap=True)
     table.add_column("oldest", justify="right", no_wrap=True)
     table.add_column("meaning", style=_QUIET, no_wrap=True, overflow="ellipsis")
-    for tone, _ in _GROUPS:
-        codes = by_tone.get(tone, [])
-        for code in sorted(codes, key=lambda code: (-ages.get(code, 0.0), code)):
-            sign = f"{theme.glyph(tone, unicode=unicode)} {code}"
-            table.add_row(
-                Text(sign, SIGNS[tone].style),
-                str(counts[code]),
-                theme.short_age(ages.get(code)),
-                theme.MEANINGS.get(code, ""),
-            )
-    return table
-
-
-def _oldest(facts: Facts, *, unicode: bool) -> Iterator[RenderableType]:
-    shown = facts.stuck[:OLDEST_SHOWN]
-    total = sum(facts.stuck_counts.values())
-    yield Text("Oldest" if total <= len(shown) else f"The {len(shown)} oldest", "bold")
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(justify="right", no_wrap=True, style="bold", min_width=5)
-    table.add_column(overflow="fold")
-    for entry in shown:
-        tone = theme.tone_of_code(entry["code"])
-        where = Text.assemble(
-            (f"{theme.glyph(tone, unicode=unicode)} {entry['code']}", SIGNS[tone].style),
-            f"  {printable(entry['orchestration_id'])}",
+    for tone, code in sorted(kinds, key=lambda kind: order.index(kind[0])):
+        found = kinds[tone, code]
+        table.add_row(
+            Text(f"{theme.glyph(tone, unicode=unicode)} {code}", SIGNS[tone].style),
+            str(len(found)),
+            theme.short_age(found[0].age_seconds),
+            theme.MEANINGS.get(code, ""),
         )
-        if entry["sub_issue_id"]:
-            where.append(f" {printable(entry['sub_issue_id'])}")
-        why = Padding(Text(printable(entry["reason"]), _QUIET), (0, 0, 0, 2))
-        table.add_row(theme.short_age(entry["age_seconds"]), Group(where, why))
-    yield table
-    yield Text()
-    first = printable(facts.stuck[0]["orchestration_id"])
-    yield Text.assemble((f"reconciler inspect {first}", "default"), ("  shows the oldest", _QUIET))
+    return table

@@ -80,7 +80,7 @@ def test_the_region_comes_from_its_own_name(world: World, run: Run) -> None:
 
 def test_one_orchestration_only(world: World, run: Run) -> None:
     found, other = stranded(world), stranded(world)
-    done = run("sweep", "--inline", "--orchestration", found, "--json")
+    done = run("evaluate", found, "--json")
     assert done.returncode == 0
     assert world.statuses(found)["b"] == "released"
     assert world.statuses(other)["b"] == "blocked"
@@ -105,6 +105,43 @@ def test_inspect_takes_whatever_a_person_has_at_hand(world: World, run: Run, by:
     text = run("inspect", name).stdout
     assert "ENG-42" in text
     assert "every predecessor has succeeded, and nobody has released it" in text
+
+
+@pytest.mark.parametrize("by", ["child of it", "display id", "task", "beginning", "pair"])
+def test_release_takes_whatever_a_person_has_at_hand(world: World, run: Run, by: str) -> None:
+    rows = {"issue-1": {"display_id": {"S": "ENG-7"}}}
+    found = world.seed({"issue-1": [], "issue-2": []}, rows=rows)
+    child = "issue-1"
+    if by == "task":  # a retry carries its earlier task
+        child = "issue-2"
+        world.client.update_item(
+            TableName=world.settings.orchestration_table_name,
+            Key={"orchestration_id": {"S": found}, "sub_issue_id": {"S": child}},
+            UpdateExpression="SET child_task_id = :t",
+            ExpressionAttributeValues={":t": {"S": "01ARZ3NDEKTSV4RRFFQ69G5FAV"}},
+        )
+    arguments = {
+        "child of it": [found[:20], "ENG-7"], "display id": ["ENG-7"],
+        "task": ["01ARZ3NDEKTSV4RRFFQ69G5FAV"], "beginning": [found, "issue-1"[:7]],
+        "pair": [f"{found}/issue-1"],
+    }[by]  # fmt: skip
+    done = run("release", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert world.statuses(found)[child] == "released"
+
+
+def test_what_means_several_names_them(world: World, run: Run) -> None:
+    rows = {"issue-2": {"display_id": {"S": "ENG-8"}}}
+    found = world.seed({"issue-1": [], "issue-2": []}, rows=rows)
+    whole = run("release", found)
+    assert whole.returncode == 2
+    said = f"{found} is an orchestration: name a child too: issue-1, ENG-8"
+    assert one_line(whole) == f"reconciler: {said}"
+    begun = run("inspect", "issue-")
+    assert begun.returncode == 2
+    assert "means several: " in one_line(begun)
+    assert f"{found} issue-1" in one_line(begun)
+    assert world.statuses(found) == {"issue-1": "blocked", "issue-2": "blocked"}
 
 
 @pytest.mark.parametrize(("form", "start"), [("mermaid", "flowchart TD"), ("svg", "<svg ")])
@@ -134,24 +171,19 @@ def test_pause_and_resume(world: World, run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "changes", "named"),
     [
-        (["sweep", "--inline"], {"ORCHESTRATION_TABLE_NAME": "nowhere"}, "nowhere"),
         (["sweep", "--inline"], {"ORCHESTRATION_TABLE_NAME": ""}, "ORCHESTRATION_TABLE_NAME"),
         (["sweep", "--inline"], {"SWEEP_INTERVAL_SECONDS": "-5"}, "SWEEP_INTERVAL_SECONDS"),
         (["sweep", "--inline"], {"STRANDED_GRACE_SECONDS": "90000"}, "STRANDED_GRACE_SECONDS"),
         (["sweep", "--inline"], {"REPAIR_MODE": "yolo"}, "REPAIR_MODE"),
         (["sweep", "--inline"], {"GUARDRAIL_ID": "g"}, "GUARDRAIL_VERSION"),
         (["sweep", "--inline"], {"SWEEP_SEGMENTS": "many"}, "SWEEP_SEGMENTS"),
-        (["sweep", "--inline", "--orchestration", "orch_x"], {}, "orch_x"),
-        (["sweep", "--orchestration", "orch_x"], {}, "--inline"),
-        (["sweep"], {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}, "broker"),
+        (["evaluate", "orch_x"], {}, "orch_x"),
+        (["sweep", "--segments", "2"], {}, "--inline"),
+        (["list", "--code", "stuck"], {}, "no such code: stuck; known are over_budget"),
+        (["inspect", " "], {}, "an empty id"),
         (["inspect", "orch_" + "0" * 32], {}, "orch_0000"),
         (["inspect", "ENG-404"], {}, "ENG-404"),
         (["release", "orch_x", "b"], {}, "orch_x"),
-        (
-            ["release", "orch_x", "b"],
-            {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
-            "credentials",
-        ),
         (["release", "orch_x", "b"], {"AWS_REGION": "", "AWS_DEFAULT_REGION": ""}, "AWS_REGION"),
     ],
 )
@@ -166,13 +198,39 @@ def test_an_operators_mistake_is_one_line_and_code_2(
     assert world.everything() == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "changes", "named"),
+    [
+        (["sweep", "--inline"], {"ORCHESTRATION_TABLE_NAME": "nowhere"}, "nowhere"),
+        (["sweep"], {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}, "broker"),
+        (
+            ["list"],
+            {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"},
+            "`reconciler sweep --inline --report` reads the tables",
+        ),
+        (
+            ["release", "orch_x", "b"],
+            {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
+            "credentials",
+        ),
+    ],
+)
+def test_what_cannot_be_reached_is_one_line_and_code_3(
+    world: World, run: Run, arguments: list[str], changes: dict[str, str], named: str
+) -> None:
+    world.seed({"a": []})
+    done = run(*arguments, **changes)
+    assert done.returncode == 3, done.stderr
+    assert named in one_line(done)
+
+
 def test_health_and_status_say_that_the_broker_is_away(run: Run) -> None:
     away = {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}
     done = run("health", **away)
-    assert (done.returncode, len(done.stdout.splitlines())) == (1, 1)
+    assert (done.returncode, len(done.stdout.splitlines())) == (3, 1)
     assert "broker" in done.stdout
     status = run("status", "--json", **away)
-    assert status.returncode == 1
+    assert status.returncode == 3
     assert json.loads(status.stdout)["healthy"] is False
 
 

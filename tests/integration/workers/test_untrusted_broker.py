@@ -257,7 +257,7 @@ def test_a_wrong_password_is_said_without_it(celery: Celery) -> None:
         health.result().stdout + health.result().stderr,
         sweep.result().stdout + sweep.result().stderr,
     ]
-    assert (health.result().returncode, sweep.result().returncode) == (1, 2)
+    assert (health.result().returncode, sweep.result().returncode) == (3, 3)
     for text in said:
         assert "invalid username-password" in text
         assert wrong["BROKER_PASSWORD"] not in text

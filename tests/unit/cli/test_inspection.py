@@ -16,6 +16,7 @@ from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import Evidence
 from reconciler.domain.model import Orchestration, Task, timestamp
 from reconciler.domain.outcomes import Outcome
+from reconciler.inspection.advice import fixes_of
 from reconciler.inspection.explain import to_json
 from reconciler.inspection.views import Repair, View
 from reconciler.repair.context import ActionOutcome
@@ -79,19 +80,20 @@ def test_many_of_which_the_same_is_to_be_said_are_told_together() -> None:
     assert all(len(line) <= 80 for line in text.splitlines() if NAME not in line)
 
 
-def test_what_only_a_person_can_help_is_an_alarm_and_offers_to_look() -> None:
+def test_what_needs_action_is_an_alarm_and_ends_with_the_fix() -> None:
     rows = {"a": {"depends_on": {"S": "not a list"}}}
     view = view_of(orchestration({"a": []}, rows=rows))
     text = text_of(view)
     assert "■ ENG-1  Do a  malformed_row" in text
-    assert "next  nothing: it needs a person" in text
-    (look, _) = view.commands
+    assert "next  nothing: it needs manual action" in text
+    assert "read  docs/operating.md#malformed_row" in text
+    (look,) = fixes_of(view, view.stuck[0])
     words = shlex.split(look.line)
     assert words[:3] == ["aws", "dynamodb", "get-item"]
     assert json.loads(words[words.index("--key") + 1])["sub_issue_id"] == {"S": "a"}
 
 
-def test_a_release_without_a_task_to_adopt_needs_a_person() -> None:
+def test_a_release_without_a_task_to_adopt_needs_action() -> None:
     found = orchestration({"a": []}, {"a": "released"})
     view = view_of(found, Evidence(found={f"{NAME}_a": None}))
     assert "■ ENG-1  Do a  missing_task_id" in text_of(view)
@@ -157,7 +159,8 @@ def test_a_long_title_leaves_room_for_what_matters() -> None:
 def test_a_command_is_a_word_for_each_id_whatever_stands_in_it() -> None:
     key = "b; rm -rf $(pwd) 'x'"
     found = orchestration({"a": [], key: ["a"]}, {"a": "succeeded"})
-    (line,) = [c.line for c in view_of(found).commands if c.line.startswith("reconciler release")]
+    view = view_of(found, actions=[release(sub_issue_id=key)])
+    ((line, _),) = [(c.line, c.purpose) for c in fixes_of(view, view.stuck[0])]
     assert shlex.split(line) == ["reconciler", "release", NAME, key]
 
 

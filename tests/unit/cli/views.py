@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from reconciler.domain.codes import HEALTHY
 from reconciler.domain.diagnosis import Evidence, Policy, diagnose
 from reconciler.domain.model import Orchestration, timestamp
+from reconciler.domain.planning import child_needs_action
 from reconciler.domain.rows import parse_orchestration
 from reconciler.inspection.explain import build_view
 from reconciler.inspection.views import Circumstances, View
-from reconciler.repair.context import ActionOutcome, Evaluation
+from reconciler.repair.context import ActionOutcome, Evaluation, Stuck
 from reconciler.repair.counts import Counts
 
 NOW = datetime(2026, 6, 9, 12, 0, tzinfo=UTC)
@@ -74,5 +76,18 @@ def view_of(
 ) -> View:
     """Return what ``inspect`` would show of it."""
     diagnosis = diagnose(found, evidence or Evidence(), POLICY, NOW)
-    evaluation = Evaluation(NAME, diagnosis, diagnosis, tuple(actions), Counts())
+    planned = {action.sub_issue_id for action in actions}
+    stuck = tuple(
+        Stuck(
+            NAME,
+            key,
+            child.code,
+            child.reason,
+            child.age_seconds(NOW),
+            needs_action=key not in planned and child_needs_action(child.code, POLICY),
+        )
+        for key, child in diagnosis.children.items()
+        if child.code not in HEALTHY
+    )
+    evaluation = Evaluation(NAME, diagnosis, diagnosis, tuple(actions), Counts(), stuck)
     return build_view(found, evaluation, Circumstances(POLICY, NOW, 300, next_sweep_at, withheld))

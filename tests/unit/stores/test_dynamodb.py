@@ -5,32 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    EndpointConnectionError,
-    NoCredentialsError,
-    NoRegionError,
-    PartialCredentialsError,
-    ProfileNotFound,
-)
+from botocore.exceptions import ClientError
 
 from reconciler.errors import (
     AccessError,
     ConflictError,
     InvalidRequestError,
     ReconcilerError,
-    SettingsError,
     StoreUnavailableError,
-    TableMissingError,
     ThrottledError,
+    UnknownRefusalError,
 )
 from reconciler.stores.dynamodb import (
     Cancelled,
     DynamoDB,
     count_throttles,
     measured,
-    translate_transport,
 )
 from tests.support.metrics import RecordingMetrics
 from tests.unit.stores.scripted import Scripted
@@ -48,62 +38,27 @@ def cancelled(*codes: str | None) -> ClientError:
     return refusal("TransactionCanceledException", CancellationReasons=[{"Code": c} for c in codes])
 
 
-@pytest.mark.parametrize(
-    ("code", "status", "kind"),
-    [
-        ("ThrottlingException", 400, ThrottledError),
-        ("ProvisionedThroughputExceededException", 400, ThrottledError),
-        ("TransactionConflictException", 400, ConflictError),
-        ("ResourceNotFoundException", 400, TableMissingError),
-        ("AccessDeniedException", 400, AccessError),
-        ("ExpiredTokenException", 400, AccessError),
-        ("InternalServerError", 400, StoreUnavailableError),
-        ("ServiceUnavailable", 400, StoreUnavailableError),
-        ("Odd", 500, StoreUnavailableError),
-        ("Odd", 503, StoreUnavailableError),
-        ("Odd", 499, InvalidRequestError),
-        ("ValidationException", 400, InvalidRequestError),
-    ],
-)
-def test_what_becomes_of_an_error(code: str, status: int, kind: type[ReconcilerError]) -> None:
-    with pytest.raises(ReconcilerError, match="scan on T") as caught:
-        Scripted(refusal(code, status)).dynamodb.call("scan", TableName="T")
-    assert type(caught.value) is kind
-
-
-def test_an_error_names_each_table_once_and_what_was_said_of_it() -> None:
+def test_an_error_names_the_operation_each_table_once_and_the_index() -> None:
     request: dict[str, Any] = {"RequestItems": {"U": {}, "T": {}}}
-    with pytest.raises(InvalidRequestError, match=r"batch_get_item on T, U: Odd: no$"):
+    with pytest.raises(UnknownRefusalError, match=r"batch_get_item on T, U: Odd: no$"):
         Scripted(refusal("Odd")).dynamodb.call("batch_get_item", **request)
     for message in (None, ""):
-        with pytest.raises(InvalidRequestError, match=r"scan on T: Odd: Odd$"):
+        with pytest.raises(UnknownRefusalError, match=r"scan on T: Odd: Odd$"):
             Scripted(refusal("Odd", message=message)).dynamodb.call("scan", TableName="T")
-    with pytest.raises(InvalidRequestError, match=r"list_tables on : Odd"):
+    with pytest.raises(UnknownRefusalError, match=r"query on T/I: Odd: no$"):
+        Scripted(refusal("Odd")).dynamodb.call("query", TableName="T", IndexName="I")
+    with pytest.raises(UnknownRefusalError, match=r"list_tables on : Odd"):
         Scripted(refusal("Odd")).dynamodb.call("list_tables")
 
 
-def test_an_error_without_a_status_is_none_of_the_services() -> None:
-    bare = ClientError({"Error": {"Code": "Odd"}}, "Scan")
-    with pytest.raises(InvalidRequestError):
-        Scripted(bare).dynamodb.call("scan", TableName="T")
-
-
 @pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (NoCredentialsError(), AccessError),
-        (PartialCredentialsError(provider="env", cred_var="x"), AccessError),
-        (NoRegionError(), SettingsError),
-        (ProfileNotFound(profile="x"), SettingsError),
-        (EndpointConnectionError(endpoint_url="x"), StoreUnavailableError),
-    ],
+    ("operation", "missing"),
+    [("scan", "Items"), ("query", "Items"), ("batch_get_item", "Responses")],
 )
-def test_what_becomes_of_a_failure_before_any_answer(
-    error: BotoCoreError, kind: type[ReconcilerError]
-) -> None:
-    assert type(translate_transport(error)) is kind
-    with pytest.raises(kind):
-        Scripted(error).dynamodb.call("scan", TableName="T")
+def test_an_answer_without_what_was_asked_for_is_an_outage(operation: str, missing: str) -> None:
+    """A proxy's page with the status 200 reads as an empty answer."""
+    with pytest.raises(StoreUnavailableError, match=f"holds no {missing}"):
+        Scripted({}).dynamodb.call(operation, TableName="T")
 
 
 def test_a_lost_condition_is_what_stood_there() -> None:
@@ -191,18 +146,33 @@ def test_a_lost_condition_tells_whether_it_was_repeated() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [cancelled("ItemCollectionSizeLimitExceeded"), refusal("TransactionCanceledException")]
+    ("reasons", "kind"),
+    [
+        ([{"Code": "ItemCollectionSizeLimitExceeded"}], InvalidRequestError),
+        (
+            [
+                {"Code": "None"},
+                {
+                    "Code": "ValidationError",
+                    "Message": "Item size has exceeded the maximum allowed size",
+                },
+            ],
+            InvalidRequestError,
+        ),
+        ([{"Code": "ValidationError", "Message": "not the schema"}], UnknownRefusalError),
+        ([{"Code": "AccessDenied"}], AccessError),
+        ([{"Code": "Odd"}], UnknownRefusalError),
+        ([], UnknownRefusalError),
+    ],
 )
-def test_a_transaction_that_is_rejected_is_not_tried_again(error: Exception) -> None:
-    client = Scripted(error)
-    with pytest.raises(InvalidRequestError, match=r"^no$"):
+def test_a_transaction_that_is_rejected_is_not_tried_again(
+    reasons: list[dict[str, str]], kind: type[ReconcilerError]
+) -> None:
+    client = Scripted(refusal("TransactionCanceledException", CancellationReasons=reasons))
+    with pytest.raises(ReconcilerError, match="transact_write_items on T") as caught:
         client.dynamodb.transact(PUT)
+    assert type(caught.value) is kind
     assert len(client.requests) == 1
-
-
-def test_a_rejection_without_a_message_says_what_botocore_says() -> None:
-    with pytest.raises(InvalidRequestError, match="TransactionCanceledException"):
-        Scripted(refusal("TransactionCanceledException", message=None)).dynamodb.transact(PUT)
 
 
 def test_pauses_before_repetitions_double_up_to_two_seconds(
@@ -221,11 +191,12 @@ def test_pauses_before_repetitions_double_up_to_two_seconds(
 def test_what_is_consumed_is_counted_in_every_block_that_is_open() -> None:
     answers: list[dict[str, Any]] = [
         {
+            "Items": [],
             "ConsumedCapacity": {"TableName": "T", "CapacityUnits": 1.5},
             "ResponseMetadata": {"RetryAttempts": 2},
         },
         {"ConsumedCapacity": [{"TableName": "a/b/T", "CapacityUnits": 3.0}, {"TableName": "U"}]},
-        {},
+        {"ConsumedCapacity": {}},
     ]
     metrics = RecordingMetrics()
     dynamodb = DynamoDB(Scripted(*answers), metrics)  # type: ignore[arg-type]
@@ -273,6 +244,12 @@ def throttled(params: dict[str, Any] | None, answer: dict[str, Any] | None) -> d
     return {dict(labels)["table"]: count for (_, labels), count in metrics.counters.items()}
 
 
+def given_back(units: float) -> dict[str, Any]:
+    """Keys that an answer gives back beside what it read for ``units``, eventually consistent."""
+    consumed = [{"TableName": "T", "CapacityUnits": units}]
+    return {"UnprocessedKeys": {"T": {}}, "ConsumedCapacity": consumed}
+
+
 ACTIONS = {"TransactItems": [{"Put": {"TableName": "T"}}, {"Update": {"TableName": "U"}}]}
 
 
@@ -292,6 +269,8 @@ ACTIONS = {"TransactItems": [{"Put": {"TableName": "T"}}, {"Update": {"TableName
         (ACTIONS, {"CancellationReasons": [{"Code": "ConditionalCheckFailed"}]}, {}),
         (ACTIONS, {"Error": {"Code": "RequestLimitExceeded"}}, {"T": 1, "U": 1}),
         ({"RequestItems": {"T": {}, "U": {}}}, {"UnprocessedKeys": {"U": {}}}, {"U": 1}),
+        ({"RequestItems": {"T": {}}}, given_back(units=70.0), {"T": 1}),
+        ({"RequestItems": {"T": {}}}, given_back(units=100.0), {}),
         ({"RequestItems": {"T": {}}}, {"Error": {"Code": "ThrottlingException"}}, {"T": 1}),
     ],
 )

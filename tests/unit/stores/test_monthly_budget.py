@@ -95,7 +95,10 @@ def test_the_two_rows_of_a_scope_are_read_together_and_consistently() -> None:
 
 
 def test_rows_that_stay_unread_are_no_budget() -> None:
-    unserved = {"UnprocessedKeys": {"BudgetTable": {"Keys": [{"scope_key": {"S": "USER#u"}}]}}}
+    unserved = {
+        "Responses": {},
+        "UnprocessedKeys": {"BudgetTable": {"Keys": [{"scope_key": {"S": "USER#u"}}]}},
+    }
     store = MonthlyBudgetStore(Scripted(unserved).dynamodb, "BudgetTable", Groups(), Hand())  # type: ignore[arg-type]
     with pytest.raises(BudgetUnavailableError, match="want of capacity"):
         store.read("u", JUNE)

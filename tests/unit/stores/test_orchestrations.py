@@ -9,7 +9,7 @@ import pytest
 from reconciler.domain.model import Attempts, ChildStatus
 from reconciler.errors import StoreUnavailableError
 from reconciler.stores.dynamodb import DynamoDB
-from reconciler.stores.orchestrations import OrchestrationStore, Page
+from reconciler.stores.orchestrations import OrchestrationStore, Page, batch_get
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.simulation.storage import Index, KeySchema, TableSpec
 from tests.unit.stores.scripted import Scripted
@@ -72,6 +72,34 @@ def test_what_comes_in_two_parts_is_put_together() -> None:
     assert (set(around.children), around.meta is not None) == ({"b"}, True)
 
 
+def test_the_rest_of_a_full_answer_is_asked_for_at_once_and_as_often_as_it_takes() -> None:
+    full = [
+        {
+            "Responses": {TABLE: [key(str(number))]},
+            "UnprocessedKeys": {TABLE: {"Keys": [key("b")] * (10 - number)}},
+            "ConsumedCapacity": [{"TableName": TABLE, "CapacityUnits": 4096.0}],
+        }
+        for number in range(9)
+    ]
+    client = Scripted(*full, {"Responses": {TABLE: [key("b")]}, "UnprocessedKeys": {}})
+    found = batch_get(client.dynamodb, TABLE, [key("b")] * 11, consistent=True)
+    assert found is not None
+    assert len(found) == 10
+    assert client.pauses == []
+
+
+def test_a_full_answer_that_holds_nothing_of_the_table_ends_too() -> None:
+    """As no service answers; it must not be asked for ever."""
+    answer = {
+        "Responses": {},
+        "UnprocessedKeys": {TABLE: {"Keys": [key("b")]}},
+        "ConsumedCapacity": [{"TableName": TABLE, "CapacityUnits": 4096.0}],
+    }
+    client = Scripted(answer)
+    assert batch_get(client.dynamodb, TABLE, [key("b")], consistent=True) is None
+    assert len(client.pauses) == 4
+
+
 def test_a_page_of_a_scan_says_what_it_cost_and_how_often_it_was_refused() -> None:
     client = Scripted(
         {
@@ -116,7 +144,7 @@ def test_a_search_goes_through_all_pages_and_shows_no_marker() -> None:
         {"Items": [key("reconciler#attempts")], "ScannedCount": 2},
     )
     found = list(OrchestrationStore(client.dynamodb, TABLE).search("a"))
-    assert found == [([("orch_1", "a")], 9), ([], 2)]
+    assert [([c.sub_issue_id for c in page], rows) for page, rows in found] == [(["a"], 9), ([], 2)]
     assert client.requests[1][1]["ExclusiveStartKey"] == key("a")
 
 
@@ -125,7 +153,23 @@ def test_a_search_goes_by_each_of_the_names_that_a_child_has(attribute: str) -> 
     database = MemoryDynamoDB()
     database.put_item(TableName=TABLE, Item={**key("a"), "title": {"S": "x"}})
     database.put_item(TableName=TABLE, Item={**key("b"), attribute: {"S": "b"}})
-    assert [match for page, _ in store(database).search("b") for match in page] == [("orch_1", "b")]
+    assert searched(database, "b") == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("bee", ["beech"]), ("orch_", ["beech", "elm"]), ("01AR", ["elm"]), ("ENG-4", [])],
+)
+def test_a_search_goes_by_the_beginning_of_an_id(name: str, found: list[str]) -> None:
+    """A display id is whole or not at all: ENG-4 is no beginning of ENG-42."""
+    database = MemoryDynamoDB()
+    database.put_item(TableName=TABLE, Item={**key("beech"), "display_id": {"S": "ENG-42"}})
+    database.put_item(TableName=TABLE, Item={**key("elm"), "child_task_id": {"S": "01ARZ3"}})
+    assert sorted(searched(database, name)) == found
+
+
+def searched(database: MemoryDynamoDB, name: str) -> list[str]:
+    return [child.sub_issue_id for page, _ in store(database).search(name) for child in page]
 
 
 def test_the_record_of_failures_is_kept_for_thirty_days_and_says_until_when_it_holds() -> None:
@@ -193,7 +237,7 @@ def test_children_are_read_by_name_and_none_of_them_where_some_are_not() -> None
     found = store(database).read_children([("orch_1", "a"), ("orch_1", "gone")])
     assert found.keys() == {("orch_1", "a")}
     assert "title" not in found["orch_1", "a"].item
-    left: dict[str, Any] = {"UnprocessedKeys": {TABLE: {"Keys": []}}}
+    left: dict[str, Any] = {"Responses": {}, "UnprocessedKeys": {TABLE: {"Keys": []}}}
     assert OrchestrationStore(Scripted(left).dynamodb, TABLE).read_children([("o", "a")]) == {}
 
 

@@ -36,7 +36,7 @@ def test_tasks_are_read_a_hundred_at_a_time_and_each_once() -> None:
 
 
 def test_a_batch_that_was_not_read_holds_up_none_behind_it_and_is_told() -> None:
-    left: dict[str, Any] = {"UnprocessedKeys": {TABLE: {"Keys": []}}}
+    left: dict[str, Any] = {"Responses": {}, "UnprocessedKeys": {TABLE: {"Keys": []}}}
     names = [f"T{number:03}" for number in range(101)]
     client = Scripted(*[left] * 5, {"Responses": {}})
     tasks = TaskStore(client.dynamodb, TABLE, EVENTS)

@@ -1,30 +1,33 @@
-"""What ``status`` and ``health`` go by: the broker and four rows by their keys; no scan."""
+"""The state of the backstop: what ``status``, ``health`` and ``list`` go by. Costs no scan.
+
+It is read from the broker and from four rows by their keys. Where there is no broker, or it is
+away, what sweeps in one process (cron mode) recorded in the table takes its place.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reconciler.errors import ReconcilerError, StoreUnavailableError
 from reconciler.observability.metrics import QUEUES
-from reconciler.repair.context import count_stuck
 from reconciler.settings import Settings
 from reconciler.sweeping.cron import recorded_state
+from reconciler.sweeping.listing import Entry, list_entries
 from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import NEVER
-from reconciler.sweeping.state import SweepState
+from reconciler.sweeping.state import Overview, Sweep, SweepState
 
 if TYPE_CHECKING:
     import redis
 
     from reconciler.repair.reconciler import Reconciler
-    from reconciler.sweeping.records import Records
 
 HOUR_SECONDS, DAY_SECONDS = 3600, 86_400
-MAX_STUCK_SHOWN = 1000
 PATIENCE_SECONDS = 6.0
 """How long tables and broker are waited for, together: a container's health check does not wait."""
 
@@ -32,49 +35,76 @@ _MIN_SWEEP_SECONDS = 30
 """Time that a sweep may take, however short the interval is."""
 
 _CLOCK_SKEW_SECONDS = 5.0
-_SCOPES = {"active": "active work", "table": "the whole table"}
+_SCOPES = {Scope.ACTIVE: "active work", Scope.TABLE: "the whole table"}
+_NOTHING = Overview(0.0, {}, {}, {}, ())
 
 _PROBE_TASK = "00000000000000000000000000"
 """A task that does not exist; asking for it shows whether TaskTable answers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+@dataclass(frozen=True)
+class Status:
     """The state of the backstop; times in epoch seconds, ages in seconds.
 
-    ``covered``: scope → everything that was overdue by then has been looked at; 0: unknown.
+    ``seen``: what sweeps remember, and ``in_table``: whether it was read from the table.
     ``full_scan_interval_seconds``: None where every sweep reads the whole table.
-    ``stuck_counts``, ``oldest_seconds``: code → how many are stuck, and the age of the oldest.
-    ``without_broker``: sweeps run from cron, and their state is in the table.
+    ``workers``: None where nobody could be asked.
     """
 
     now: float
     interval_seconds: int
     repair_mode: str
-    last: dict[str, Any] | None = None
-    last_complete: dict[str, Any] | None = None
-    covered: dict[str, float] = field(default_factory=dict)
     full_scan_interval_seconds: int | None = None
-    at_work: list[dict[str, Any]] = field(default_factory=list)
-    awaiting_evaluation: int = 0
-    stuck_counts: dict[str, int] = field(default_factory=dict)
-    oldest_seconds: dict[str, float] = field(default_factory=dict)
-    stuck: list[dict[str, Any]] = field(default_factory=list)
+    seen: Overview = _NOTHING
+    in_table: bool = False
     recoveries: list[dict[str, Any]] = field(default_factory=list)
     queues: dict[str, int] = field(default_factory=dict)
     workers: tuple[str, ...] | None = None
     paused: dict[str, str] | None = None
-    without_broker: bool = False
     broker_problem: str | None = None
     table_problem: str | None = None
     eviction_policy: str | None = None
 
-    def age_of(self, scope: str) -> float | None:
+    @property
+    def without_broker(self) -> bool:
+        """Whether sweeps run in one process at a time, and their state is in the table."""
+        return self.in_table and self.broker_problem is None
+
+    @property
+    def last(self) -> dict[str, Any] | None:
+        """The summary of the last sweep that ended."""
+        found = self.seen.last()
+        return None if found is None else dict(found)
+
+    @property
+    def last_complete(self) -> dict[str, Any] | None:
+        """The summary of the last sweep that was complete."""
+        found = self.seen.last(complete=True)
+        return None if found is None else dict(found)
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """Everything that is stuck, the oldest first."""
+        return list_entries(self.seen.known, self.seen.now)
+
+    @property
+    def alarming(self) -> bool:
+        """Whether anything is stuck that is not only waiting for a slot."""
+        return any(not entry.waits_for_slot for entry in self.entries)
+
+    @property
+    def awaiting_evaluation(self) -> int:
+        """How many orchestrations were nominated and not evaluated yet."""
+        return sum(bool(known.waiting) for known in self.seen.known.values())
+
+    # -- is it alive
+
+    def age_of(self, scope: Scope) -> float | None:
         """Return how long ago a scope was covered last; None while that is unknown.
 
         A time in the future is never fresh.
         """
-        as_of = self.covered.get(scope, NEVER)
+        as_of = self.seen.covered_as_of(scope)
         return self.now - as_of if NEVER < as_of <= self.now + _CLOCK_SKEW_SECONDS else None
 
     @property
@@ -89,15 +119,22 @@ class Facts:
         return self.limit_seconds if every is None else 2 * every + self.interval_seconds
 
     @property
-    def problem(self) -> str | None:
-        """Why the backstop is not healthy, in one line; None when it is."""
+    def unreachable(self) -> str | None:
+        """What cannot be reached, in one line; None where everything answers."""
         if self.broker_problem is not None:
             return f"the broker cannot be reached: {self.broker_problem}"
         if self.table_problem is not None:
             return f"the tables cannot be read: {self.table_problem}"
+        return None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the backstop is not healthy, in one line; None when it is."""
+        if self.unreachable is not None:
+            return self.unreachable
         if self.eviction_policy is not None:
             return self._evicting(self.eviction_policy)
-        limits = {"active": self.limit_seconds, "table": self.table_limit_seconds}
+        limits = {Scope.ACTIVE: self.limit_seconds, Scope.TABLE: self.table_limit_seconds}
         for scope, limit in limits.items():
             age = self.age_of(scope)
             if age is None:
@@ -108,6 +145,28 @@ class Facts:
                     f"{limit:.0f} s at most"
                 )
         return None
+
+    @staticmethod
+    def _evicting(policy: str) -> str:
+        what = "queued messages" if policy.startswith("allkeys") else "the state of a sweep"
+        return (
+            f"the broker may drop {what} when its memory is full (maxmemory-policy {policy}); "
+            "set it to noeviction"
+        )
+
+    @property
+    def asked_seconds_ago(self) -> float | None:
+        """How long ago the last sweep that a beat asked for began; None where none is known."""
+        began = [sweep.started_at for sweep in self.seen.sweeps if _is_scheduled(sweep)]
+        return max(0.0, self.now - max(began)) if began else None
+
+    @property
+    def beat_is_silent(self) -> bool:
+        """Whether no beat asks for sweeps, though workers wait for work with empty queues."""
+        if self.in_table or not self.workers or self.queues.get("sweep", 0):
+            return False
+        ago = self.asked_seconds_ago
+        return ago is None or ago > self.limit_seconds
 
     # -- of the recoveries
 
@@ -123,25 +182,18 @@ class Facts:
             if entry["latency"] is not None and entry["at"] >= self.now - within_seconds
         ]
 
-    @staticmethod
-    def _evicting(policy: str) -> str:
-        what = "queued messages" if policy.startswith("allkeys") else "the state of a sweep"
-        return (
-            f"the broker may drop {what} when its memory is full (maxmemory-policy {policy}); "
-            "set it to noeviction"
-        )
+
+def _is_scheduled(sweep: Sweep) -> bool:
+    return "by-hand" not in sweep.sweep_id
 
 
-def read_facts(
-    settings: Settings,
-    client: redis.Redis,
-    reconciler: Reconciler,
-    *,
-    details: bool,
-) -> Facts:
-    """Read the facts; ``details`` also what only ``status`` shows.
+def read_status(
+    settings: Settings, client: redis.Redis, reconciler: Reconciler, *, details: bool
+) -> Status:
+    """Read the status; ``details`` also the workers, queues and recoveries.
 
-    What cannot be reached is a fact too: nothing is raised for it, and nothing waited for long.
+    What cannot be reached is part of the status: nothing is raised for it, and nothing waited for
+    long.
     """
     parts = {
         "broker_problem": _Part(lambda: _read_broker(client, details=details)),
@@ -151,9 +203,11 @@ def read_facts(
     deadline = time.monotonic() + PATIENCE_SECONDS
     for problem, part in parts.items():
         known.update(part.result(problem, deadline - time.monotonic()))
-    _see_without_broker(known, asked_for="celery_broker_url" in settings.model_fields_set)
-    return Facts(
-        now=known.pop("now", None) or time.time(),
+    _take_from_table(known, asked_for="celery_broker_url" in settings.model_fields_set)
+    # Ages go by the clock of what is remembered, and not by this host's.
+    seen: Overview | None = known.get("seen")
+    return Status(
+        now=time.time() if seen is None else seen.now,
         interval_seconds=settings.sweep_interval_seconds,
         repair_mode=settings.repair_mode,
         full_scan_interval_seconds=(
@@ -163,19 +217,17 @@ def read_facts(
     )
 
 
-def _see_without_broker(known: dict[str, Any], *, asked_for: bool) -> None:
-    """In cron mode the table says what a broker would have said.
+def _take_from_table(known: dict[str, Any], *, asked_for: bool) -> None:
+    """Take what cron mode recorded, where the broker is away or knows of no sweep.
 
-    A broker that was never asked for is no problem when it is not there, and one that happens to
-    be there knows of no sweep.
+    A broker that was never asked for is no problem when it is not there.
     """
-    recorded: dict[str, Any] = known.pop("recorded", {})
-    if recorded.get("last") is None:
+    recorded: Overview = known.pop("recorded", _NOTHING)
+    if recorded.last() is None or known.get("seen", _NOTHING).last() is not None:
         return
     if not asked_for:
         known.pop("broker_problem", None)
-    if known.get("last") is None and "broker_problem" not in known:
-        known |= {"without_broker": True, "eviction_policy": None, **recorded}
+    known |= {"seen": recorded, "in_table": True, "eviction_policy": None}
 
 
 class _Part:
@@ -214,7 +266,7 @@ def _read_tables(reconciler: Reconciler) -> dict[str, Any]:
     if _PROBE_TASK not in reconciler.tasks.read([_PROBE_TASK], consistent=False):
         raise StoreUnavailableError("the task table gave no answer for want of capacity")
     recorded = recorded_state(reconciler.sweeps, lambda: reconciler.clock().timestamp())
-    known: dict[str, Any] = {"recorded": _read_state(recorded)}
+    known: dict[str, Any] = {"recorded": SweepState(recorded).overview()}
     if pause is not None:
         known["paused"] = {"since": pause.since, "by": pause.by, "reason": pause.reason}
     return known
@@ -224,8 +276,8 @@ def _read_broker(client: redis.Redis, *, details: bool) -> dict[str, Any]:
     from workers.broker_records import BrokerRecords  # noqa: PLC0415 - start-up time
     from workers.recoveries import Recoveries  # noqa: PLC0415
 
-    known = {
-        **_read_state(BrokerRecords(client)),
+    known: dict[str, Any] = {
+        "seen": SweepState(BrokerRecords(client)).overview(),
         "eviction_policy": eviction_policy(client),
     }
     if details:
@@ -233,32 +285,6 @@ def _read_broker(client: redis.Redis, *, details: bool) -> dict[str, Any]:
         known["queues"] = {queue: _length(client, queue) for queue in QUEUES}
         known["workers"] = _workers()
     return known
-
-
-def _read_state(records: Records) -> dict[str, Any]:
-    """Return the facts that the state of sweeps holds, in the broker or in the table."""
-    seen = SweepState(records).overview()
-    stuck = seen.list_stuck()
-    counts = count_stuck(stuck)
-    return {
-        "now": seen.now,
-        "last": seen.last(),
-        "last_complete": seen.last(complete=True),
-        "covered": {scope.value: seen.covered_as_of(scope) for scope in Scope},
-        "at_work": [
-            {
-                "sweep_id": sweep.sweep_id,
-                "age_seconds": round(max(0.0, seen.now - sweep.started_at), 1),
-                "segments": sweep.segments,
-                "segments_left": seen.count_unread(sweep),
-            }
-            for sweep in seen.at_work()
-        ],
-        "awaiting_evaluation": sum(bool(known.waiting) for known in seen.known.values()),
-        "stuck_counts": dict(counts.stuck),
-        "oldest_seconds": dict(counts.oldest_stuck_seconds),
-        "stuck": [asdict(entry) for entry in stuck[:MAX_STUCK_SHOWN]],
-    }
 
 
 def eviction_policy(client: redis.Redis) -> str | None:

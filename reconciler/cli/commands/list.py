@@ -1,0 +1,222 @@
+"""``reconciler list``: what is stuck, from what sweeps remember, or what was repaired."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from reconciler.cli.console import print_json, repeat, show, speaks_unicode
+from reconciler.cli.main import EXIT_WRONG
+from reconciler.cli.options import Duration, watch_option
+from reconciler.cli.screens import listing as screen
+from reconciler.cli.status import DAY_SECONDS, Status, read_status
+from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli
+from reconciler.domain.codes import STUCK_CODES
+from reconciler.errors import StoreUnavailableError, UsageError
+from reconciler.inspection.theme import age
+from reconciler.observability.printable import printable, printable_json
+from reconciler.sweeping.listing import DEFAULT_LIMIT, Page, Query, select
+from reconciler.sweeping.state import Overview, SweepState
+
+if TYPE_CHECKING:
+    import redis
+
+_FORMS = ("table", "wide", "json", "yaml", "name")
+_QUIET = "bright_black"
+
+
+_EXAMPLES = """\b
+Examples:
+  reconciler list --needs-action
+  reconciler list --code lost_release --older-than 1h -o name | xargs reconciler inspect
+  reconciler list --recovered --since 6h"""
+
+
+@click.command(name="list", epilog=_EXAMPLES)
+@click.argument("text", required=False, default="")
+@click.option(
+    "--code", "codes", multiple=True, metavar="CODE", help="Only this code; may be repeated."
+)
+@click.option("--repo", default="", metavar="OWNER/NAME", help="Only this repository.")
+@click.option("--user", default="", help="Only this platform user.")
+@click.option("--older-than", type=Duration(), default="0", help="Only what is stuck for longer.")
+@click.option("--needs-action", is_flag=True, help="Only what needs manual action.")
+@click.option("--recovered", is_flag=True, help="List what was repaired instead.")
+@click.option(
+    "--since", type=Duration(), default="1d", show_default=True, help="How far back (--recovered)."
+)
+@click.option("--report", "report_id", metavar="SWEEP", help="List what this report found.")
+@click.option("--limit", type=click.IntRange(1), default=DEFAULT_LIMIT, show_default=True)
+@click.option("--offset", type=click.IntRange(0), default=0, help="Leave out the first ones.")
+@click.option("-o", "--output", "form", type=click.Choice(_FORMS), default="table")
+@click.option("--json", "as_json", is_flag=True, help="The same as `-o json`.")
+@watch_option
+def list_(
+    *,
+    recovered: bool,
+    since: float,
+    report_id: str | None,
+    form: str,
+    as_json: bool,
+    watch: bool,
+    **asked: Any,  # noqa: ANN401 - the options of `_query`
+) -> None:
+    """List what is stuck, waits for a slot or is backed off, the longest stuck first.
+
+    It comes from what sweeps remember and costs no scan. TEXT is looked for in ids, display ids,
+    repositories and users. `-o name` prints ids that `reconciler inspect` takes.
+    """
+    query = _query(**asked)
+    form = "json" if as_json else form
+    settings = settings_for_cli()
+    client, reconciler = broker_for_cli(settings), reconciler_for_cli(settings)
+
+    def draw(out: Console) -> int:
+        status = read_status(settings, client, reconciler, details=recovered)
+        if recovered:
+            return _show_recoveries(out, status, since, query, form)
+        if report_id is not None:
+            status = replace(status, seen=_reported(client, report_id))
+        _check_known(status)
+        return _show(out, status, select(status.entries, query), form)
+
+    click.get_current_context().exit(repeat(draw, watch=watch))
+
+
+def _query(
+    *,
+    text: str,
+    codes: Sequence[str],
+    repo: str,
+    user: str,
+    older_than: float,
+    needs_action: bool,
+    limit: int,
+    offset: int,
+) -> Query:
+    for code in codes:
+        if code not in STUCK_CODES:
+            raise UsageError(f"no such code: {code}; known are {', '.join(STUCK_CODES)}")
+    return Query(
+        codes=frozenset(codes),
+        repo=repo,
+        user_id=user,
+        older_than_seconds=older_than,
+        needs_action=needs_action,
+        text=text,
+        offset=offset,
+        limit=limit,
+    )
+
+
+def _reported(client: redis.Redis, report_id: str) -> Overview:
+    from redis.exceptions import RedisError  # noqa: PLC0415 - start-up time
+
+    from workers.broker_records import records_of  # noqa: PLC0415
+    from workers.enqueue import BrokerUnavailableError  # noqa: PLC0415
+
+    try:
+        seen = SweepState(records_of(client, report_id)).overview()
+    except RedisError as error:
+        raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
+    if not seen.sweeps:
+        raise UsageError(f"no report {report_id} is kept; each is kept for an hour")
+    return seen
+
+
+def _check_known(status: Status) -> None:
+    """Fail where nobody could tell what is stuck; say what to run."""
+    if status.seen.sweeps:
+        return
+    if status.unreachable is not None:
+        raise StoreUnavailableError(
+            f"{status.unreachable}; `reconciler sweep --inline --report` reads the tables"
+        )
+    raise UsageError(
+        "no sweep has ended yet, so nothing is known; `reconciler sweep --wait` makes one, or "
+        "`reconciler sweep --inline` where there is no broker"
+    )
+
+
+def _show(out: Console, status: Status, page: Page, form: str) -> int:
+    shown = [screen.to_json(entry, status.seen.now) for entry in page.entries]
+    if form == "json":
+        print_json(
+            {
+                "total": page.total,
+                "remembered": page.remembered,
+                "next_offset": page.next_offset,
+                "entries": shown,
+            }
+        )
+    elif form == "yaml":
+        click.echo(printable_json(screen.yaml(shown)), nl=False)
+    elif form == "name":
+        for name in screen.names(page.entries):
+            click.echo(name)
+    else:
+        unicode = speaks_unicode(out)
+        if page.entries:
+            show(out, screen.table(page, wide=form == "wide", unicode=unicode), Text())
+        show(out, *_footer(status, page, unicode=unicode))
+    wrong = any(not entry.waits_for_slot for entry in page.entries)
+    return EXIT_WRONG if wrong else 0
+
+
+def _footer(status: Status, page: Page, *, unicode: bool) -> list[Text]:
+    if not page.remembered:
+        lines = [Text("Nothing is stuck.", "green")]
+    elif not page.total:
+        lines = [Text(f"None of the {page.remembered} that are stuck is such.", "green")]
+    else:
+        first, last = page.offset + 1, page.offset + len(page.entries)
+        lines = [screen.summed_up(page.entries, unicode=unicode)]
+        shown = f"{first} to {last} of {page.total}" if page.entries else f"past the {page.total}"
+        more = f"; --offset {page.next_offset} shows more" if page.next_offset else ""
+        lines[0].append(f"   {shown}{more}", _QUIET)
+    first_to_act = next((entry for entry in page.entries if entry.needs_action), None)
+    if first_to_act is not None:
+        lines += screen.first_step(first_to_act)
+    return [*lines, *_caution(status)]
+
+
+def _caution(status: Status) -> list[Text]:
+    """Say how far the list can be relied on, where it is not all of the present."""
+    if status.problem is None:
+        return []
+    when = f" It is as of {age(status.now - status.seen.now)} ago." if status.in_table else ""
+    return [Text(printable(f"Careful: {status.problem}.{when}"), "bold yellow")]
+
+
+def _show_recoveries(out: Console, status: Status, since: float, query: Query, form: str) -> int:
+    if status.unreachable is not None:
+        raise StoreUnavailableError(
+            f"{status.unreachable}; `reconciler inspect ID` reads the repairs of one orchestration"
+        )
+    if status.without_broker:
+        raise UsageError(
+            "recoveries are listed from the broker, and there is none; `reconciler inspect ID` "
+            "reads those of one orchestration, and the log has orch.sweep.recovered"
+        )
+    if since > DAY_SECONDS:
+        raise UsageError("recoveries are kept for a day; the log has orch.sweep.recovered")
+    found = [entry for entry in reversed(status.recoveries) if entry["at"] >= status.now - since]
+    found = [entry for entry in found if not query.codes or entry["code"] in query.codes]
+    shown = found[query.offset : query.offset + (query.limit or len(found))]
+    if form == "json":
+        print_json({"total": len(found), "entries": shown})
+    elif form == "yaml":
+        click.echo(printable_json(screen.yaml(shown)), nl=False)
+    elif form == "name":
+        for name in dict.fromkeys(entry["orchestration_id"] for entry in shown):
+            click.echo(printable(name))
+    else:
+        table = screen.recoveries(shown, status.now, unicode=speaks_unicode(out))
+        said = f"{len(found)} repaired within {age(since)}"
+        show(out, *([table, Text()] if shown else []), Text(said, "green" if found else ""))
+    return 0

@@ -1,0 +1,41 @@
+"""Options and values that several commands take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+_UNITS: Mapping[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_DURATION = re.compile(r"(\d{1,9})([smhd]?)")
+
+
+class Duration(click.ParamType[float]):
+    """A time as people type it, such as ``90s``, ``15m``, ``2h`` or ``1d``; in seconds."""
+
+    name = "duration"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        """Return seconds; fails, naming the value, where it is no time."""
+        found = _DURATION.fullmatch(str(value))
+        if found is None:
+            self.fail(f"{value!r} is no time such as 90s, 15m, 2h or 1d", param, ctx)
+        return float(found[1]) * _UNITS[found[2] or "s"]
+
+
+def watch_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--watch``."""
+    option = click.option("--watch", is_flag=True, help="Show it again every 2 s, until Ctrl-C.")
+    return option(command)
+
+
+def json_option(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add ``--json``; ``what`` is printed."""
+    return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON.")

@@ -1,0 +1,164 @@
+"""What ``list`` shows: a table for people, and the same for programs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from reconciler.inspection import theme
+from reconciler.inspection.advice import fix_of, runbook_of
+from reconciler.inspection.explain import short_id
+from reconciler.inspection.theme import SIGNS, Tone
+from reconciler.observability.printable import printable
+from reconciler.sweeping.listing import Entry, Page
+
+GROUPS = (
+    (Tone.ALARM, "to act on"),
+    (Tone.REPAIR, "being repaired"),
+    (Tone.HELD, "waiting for a slot"),
+)
+"""How what is stuck is summed up, the most urgent first."""
+
+MAX_TO_ACT_ON = 5
+"""As many are named: ``list`` has all of them."""
+
+_QUIET = "bright_black"
+
+
+def tone_of(entry: Entry) -> Tone:
+    """Return what an entry means to a person."""
+    if entry.needs_action:
+        return Tone.ALARM
+    return Tone.HELD if entry.waits_for_slot else Tone.REPAIR
+
+
+def summed_up(entries: Iterable[Entry], *, unicode: bool) -> Text:
+    """Return how much is stuck, by what it asks of a person."""
+    counts = Counter(tone_of(entry) for entry in entries)
+    parts = [
+        (f"{theme.glyph(tone, unicode=unicode)} {counts[tone]} {said}", SIGNS[tone].style)
+        for tone, said in GROUPS
+        if counts[tone]
+    ]
+    return Text("   ").join(Text(*part) for part in parts)
+
+
+def oldest(entries: Iterable[Entry]) -> dict[str, float]:
+    """Return the age of the oldest by code, in seconds; 0 where no age is known."""
+    ages: dict[str, float] = {}
+    for entry in entries:
+        ages[entry.code] = max(ages.get(entry.code, 0.0), entry.age_seconds or 0.0)
+    return ages
+
+
+def name_of(entry: Entry) -> str:
+    """Return what a person calls it: a display id, else the beginning of an id."""
+    if entry.sub_issue_id is None:
+        return "(the parent)"
+    return printable(entry.display_id or short_id(entry.sub_issue_id))
+
+
+def id_of(entry: Entry) -> str:
+    """Return the id that other commands take: of a child, its orchestration's stands before it."""
+    parts = [entry.orchestration_id, *([entry.sub_issue_id] if entry.sub_issue_id else [])]
+    return printable("/".join(parts))
+
+
+def to_json(entry: Entry, now: float) -> dict[str, Any]:
+    """Return an entry as plain values, with what resolves it where it needs manual action."""
+    fix = None
+    if entry.needs_action:
+        fix = fix_of(entry.orchestration_id, entry.sub_issue_id, entry.code)
+    return {**entry.to_json(now), "fix": fix, "runbook": runbook_of(entry.code)}
+
+
+def names(entries: Iterable[Entry]) -> Iterator[str]:
+    """Yield the ids, one a line, for ``xargs``."""
+    return (shlex.quote(id_of(entry)) for entry in entries)
+
+
+def yaml(values: Sequence[Mapping[str, Any]]) -> str:
+    """Return a list of flat mappings as YAML: a JSON value is one of YAML's too."""
+    if not values:
+        return "[]\n"
+    lines = []
+    for value in values:
+        for at, (name, part) in enumerate(value.items()):
+            lead = "  " if at else "- "
+            lines.append(f"{lead}{name}: {json.dumps(part, ensure_ascii=False)}\n")
+    return "".join(lines)
+
+
+def table(page: Page, *, wide: bool, unicode: bool) -> RenderableType:
+    """Return the table: everything on one line, in 80 columns unless it is ``wide``."""
+    columns = ["age", "  code", "child", "orchestration"]
+    columns += ["repo", "user", "sub-issue", "task", "why"] if wide else []
+    grid = _grid(columns)
+    for entry in page.entries:
+        tone = tone_of(entry)
+        more = (entry.repo, entry.user_id, entry.sub_issue_id, entry.task_id, entry.reason)
+        grid.add_row(
+            theme.short_age(entry.age_seconds),
+            Text(f"{theme.glyph(tone, unicode=unicode)} {entry.code}", SIGNS[tone].style),
+            name_of(entry),
+            printable(entry.orchestration_id),
+            *(printable(value or "-") for value in more if wide),
+        )
+    return grid
+
+
+def recoveries(found: Sequence[Mapping[str, Any]], now: float, *, unicode: bool) -> RenderableType:
+    """Return a table of what was repaired, the newest first."""
+    grid = _grid(["ago", "  code", "stood for", "orchestration", "child"])
+    for entry in found:
+        grid.add_row(
+            theme.short_age(max(0.0, now - entry["at"])),
+            Text(f"{theme.glyph(Tone.DONE, unicode=unicode)} {entry['code']}", "green"),
+            theme.short_age(entry["latency"]),
+            printable(entry["orchestration_id"]),
+            printable(entry["sub_issue_id"]),
+        )
+    return grid
+
+
+def first_step(entry: Entry) -> list[Text]:
+    """Return what to do about the first entry that needs manual action."""
+    fix = fix_of(entry.orchestration_id, entry.sub_issue_id, entry.code)
+    return [
+        Text(f"begin: {printable(fix)}", no_wrap=True, overflow="ignore"),
+        Text(f"read:  {runbook_of(entry.code)}", _QUIET),
+    ]
+
+
+def to_act_on(entries: Iterable[Entry]) -> Iterator[RenderableType]:
+    """Yield what needs manual action, the oldest first, each with its fix and the runbook."""
+    found = [entry for entry in entries if entry.needs_action]
+    shown = found[:MAX_TO_ACT_ON]
+    oldest_ = "" if len(found) == len(shown) else f": the {len(shown)} oldest of {len(found)}"
+    yield Text(f"To act on{oldest_}", "bold")
+    for entry in shown:
+        fix = fix_of(entry.orchestration_id, entry.sub_issue_id, entry.code)
+        yield Text.assemble(
+            (f"{theme.short_age(entry.age_seconds):>5}  ", "bold"),
+            (f"{entry.code}  ", SIGNS[Tone.ALARM].style),
+            (name_of(entry), "bold"),
+            (f"  {runbook_of(entry.code)}", _QUIET),
+        )
+        # Never wrapped by us: it is there to be copied.
+        yield Text(f"       {printable(fix)}", no_wrap=True, overflow="ignore")
+
+
+def _grid(columns: Iterable[str]) -> Table:
+    grid = Table(
+        box=None, pad_edge=False, show_edge=False, header_style=_QUIET, padding=(0, 2, 0, 0)
+    )
+    for at, name in enumerate(columns):
+        grid.add_column(name, no_wrap=True, justify="right" if at == 0 else "left")
+    return grid

@@ -1,0 +1,103 @@
+"""What a person reads of a sweep: what was done, what needs manual action, and the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from reconciler.cli.console import speaks_unicode
+from reconciler.cli.screens.listing import to_act_on
+from reconciler.inspection.theme import SIGNS, age, alarming, glyph, tone_of_code
+from reconciler.observability.printable import printable
+from reconciler.repair.context import ActionOutcome
+from reconciler.repair.counts import REPAIRS
+from reconciler.sweeping.listing import Entry
+
+_MAX_ACTIONS = 20
+_QUIET = "bright_black"
+
+
+def render(
+    out: Console,
+    summary: Mapping[str, Any],
+    acted: Sequence[tuple[str, ActionOutcome]],
+    entries: Sequence[Entry],
+) -> Iterator[RenderableType]:
+    """Yield what a person reads; ``acted``: orchestration id and action, in their order."""
+    unicode = speaks_unicode(out)
+    for orchestration_id, action in acted[:_MAX_ACTIONS]:
+        yield from _action(orchestration_id, action, unicode=unicode)
+    left = len(acted) - _MAX_ACTIONS
+    if left > 0:
+        yield Text(f"and {left} more", _QUIET)
+    if acted:
+        yield Text()
+    if any(entry.needs_action for entry in entries):
+        yield from to_act_on(entries)
+        yield Text()
+    yield from _summary(summary, unicode=unicode)
+
+
+def _action(
+    orchestration_id: str, action: ActionOutcome, *, unicode: bool
+) -> Iterator[RenderableType]:
+    outcome = action.outcome if action.applied else f"would be {action.outcome}"
+    tone = tone_of_code(action.code)
+    detail = f" ({action.detail})" if action.detail else ""
+    yield Text.assemble(
+        (f"{glyph(tone, unicode=unicode)} {action.code}", SIGNS[tone].style),
+        f"  {printable(orchestration_id)} {printable(action.sub_issue_id)}",
+    )
+    said = Text(printable(f"{action.verb}: {outcome}{detail}"), _QUIET)
+    yield Padding(said, (0, 0, 0, 4))
+
+
+def _summary(summary: Mapping[str, Any], *, unicode: bool) -> Iterator[RenderableType]:
+    done, not_done = ("✓", "✗") if unicode else ("+", "x")
+    sign = Text(f"{done} complete", "green")
+    if not summary["complete"]:
+        sign = Text(f"{not_done} NOT complete", "bold red")
+    mode = "" if summary["mode"] == "repair" else f"  ({summary['mode']}: nothing was changed)"
+    yield Text.assemble(("Sweep ", "bold"), summary["sweep_id"], "  ", sign, (mode, "yellow"))
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style=_QUIET, no_wrap=True)
+    grid.add_column()
+    for name, said, style in _lines(summary):
+        grid.add_row(f"  {name}", Text(said, style))
+    yield grid
+
+
+def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    read = (
+        f"{summary['rows_scanned']} rows of {summary['orchestrations_scanned']} "
+        f"orchestrations in {_plural(summary['segments'], 'segment')}; "
+        f"{summary['orchestrations_evaluated']} evaluated"
+    )
+    yield "read", read, ""
+    done = {name: summary[name] for name in REPAIRS if summary[name]}
+    yield "repaired", _listed(done), ""
+    if summary.get("planned"):
+        yield "would be", _listed(summary["planned"]), "yellow"
+    stuck = summary["stuck"]
+    yield "stuck", _listed(stuck), "bold red" if alarming(stuck) else ""
+    if summary["errors"]:
+        yield "errors", f"{summary['errors']}; the log names them", "bold red"
+    used = summary["consumed"]
+    consumed = (
+        f"{used['requests']} requests, {used['read_units']:g} read and "
+        f"{used['write_units']:g} write units, in {age(summary['duration_seconds'])}"
+    )
+    yield "consumed", consumed, _QUIET
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"

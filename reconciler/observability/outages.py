@@ -1,0 +1,77 @@
+"""Outages of AWS: each is logged when it begins and when it is over, and not for each failure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+
+import structlog
+
+from reconciler.aws_errors import EXPLANATIONS
+from reconciler.errors import OUTAGES, ReconcilerError
+
+log = structlog.get_logger("reconciler")
+
+QUIET_SECONDS = 30.0
+"""An outage is over when what had failed succeeds, and nothing has failed for so long: one that
+comes and goes is one outage."""
+
+
+@dataclass(slots=True)
+class _Outage:
+    operation: str
+    began_at: float
+    failed_at: float
+    failures: int = 0
+
+
+class Outages:
+    """The outages that this process sees, one of each kind of error. Safe in threads."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._lock = Lock()
+        self._known: dict[str, _Outage] = {}
+
+    def failed(self, operation: str, error: ReconcilerError) -> None:
+        """Note that ``operation`` failed; the first failure of a kind is logged."""
+        if error.kind not in OUTAGES:
+            return
+        now = self._monotonic()
+        with self._lock:
+            is_new = error.kind not in self._known
+            outage = self._known.setdefault(error.kind, _Outage(operation, now, now))
+            outage.failed_at = now
+            outage.failures += 1
+        if is_new:
+            known = EXPLANATIONS[error.kind]
+            log.error(
+                "orch.aws.lost",
+                error_kind=error.kind,
+                meaning=known.meaning,
+                advice=known.advice,
+                detail=str(error),
+            )
+
+    def succeeded(self, operation: str) -> None:
+        """Note that ``operation`` succeeded; an outage that this ends is logged."""
+        if not self._known:
+            return
+        now = self._monotonic()
+        with self._lock:
+            over = {
+                kind: outage
+                for kind, outage in self._known.items()
+                if outage.operation == operation and now - outage.failed_at >= QUIET_SECONDS
+            }
+            for kind in over:
+                del self._known[kind]
+        for kind, outage in over.items():
+            log.info(
+                "orch.aws.restored",
+                error_kind=kind,
+                failures=outage.failures,
+                after_seconds=round(outage.failed_at - outage.began_at, 1),
+            )

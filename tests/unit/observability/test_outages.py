@@ -1,0 +1,85 @@
+"""Outages of AWS in the log: one line when one begins, one when it is over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from reconciler.errors import (
+    ConflictError,
+    CredentialsError,
+    IndexUnavailableError,
+    InvalidRequestError,
+    ReconcilerError,
+    TextRefusedError,
+    ThrottledError,
+)
+from reconciler.observability.outages import QUIET_SECONDS, Outages
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def events(lines: list[Any]) -> list[tuple[str, str]]:
+    return [(line["event"], line["error_kind"]) for line in lines]
+
+
+def test_an_outage_is_logged_once_however_often_it_fails() -> None:
+    outages = Outages(Clock())
+    with capture_logs() as lines:
+        for number in range(3000):
+            outages.failed("query on T", CredentialsError(f"expired, {number}"))
+            outages.failed("scan on T", CredentialsError("expired"))
+    assert events(lines) == [("orch.aws.lost", "credentials")]
+    assert lines[0]["detail"] == "expired, 0"
+    assert "expired" in lines[0]["meaning"]
+    assert "renew" in lines[0]["advice"]
+    assert lines[0]["log_level"] == "error"
+
+
+def test_each_kind_is_an_outage_of_its_own() -> None:
+    outages = Outages(Clock())
+    with capture_logs() as lines:
+        outages.failed("query on T", CredentialsError("x"))
+        outages.failed("query on T/I", IndexUnavailableError("x"))
+    assert events(lines) == [
+        ("orch.aws.lost", "credentials"),
+        ("orch.aws.lost", "index_unavailable"),
+    ]
+
+
+def test_it_is_over_when_what_failed_succeeds_and_stays_sound() -> None:
+    clock = Clock()
+    outages = Outages(clock)
+    outages.failed("query on T", CredentialsError("x"))
+    clock.now += 10
+    outages.failed("query on T", CredentialsError("x"))
+    with capture_logs() as lines:
+        clock.now += QUIET_SECONDS - 1
+        outages.succeeded("query on T")
+        clock.now += 1
+        outages.succeeded("scan on U")
+        assert lines == []
+        outages.succeeded("query on T")
+        outages.succeeded("query on T")
+    assert events(lines) == [("orch.aws.restored", "credentials")]
+    assert (lines[0]["failures"], lines[0]["after_seconds"]) == (2, 10.0)
+    with capture_logs() as lines:
+        outages.failed("query on T", CredentialsError("again"))
+    assert events(lines) == [("orch.aws.lost", "credentials")]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ThrottledError("x"), ConflictError("x"), InvalidRequestError("x"), TextRefusedError("x")],
+)
+def test_what_is_normal_or_about_one_item_is_no_outage(error: ReconcilerError) -> None:
+    with capture_logs() as lines:
+        Outages(Clock()).failed("query on T", error)
+    assert lines == []

@@ -19,6 +19,7 @@ from tornado.escape import url_escape, xhtml_escape
 from tornado.web import HTTPError, RequestHandler, authenticated
 
 from reconciler.broker_refusal import refusal_of
+from reconciler.cli.screens.listing import tone_of
 from reconciler.domain.codes import Code
 from reconciler.domain.model import ChildStatus, moment
 from reconciler.errors import UnknownOrchestrationError
@@ -27,7 +28,7 @@ from reconciler.inspection import theme
 from reconciler.observability.printable import printable
 from reconciler.repair.context import count_stuck
 from reconciler.repair.counts import REPAIRS
-from reconciler.sweeping.listing import Entry, Query, select
+from reconciler.sweeping.listing import Query, select
 from reconciler.sweeping.scan_step import Scope
 from workers.application import app
 from workers.enqueue import BrokerUnavailableError, submit
@@ -150,7 +151,8 @@ class Orchestrations(Page):
             query=query,
             code=code,
             stuck=count_stuck(status.seen.list_stuck()),
-            groups=Counter(map(_waits_for, status.entries)),
+            groups=Counter(map(tone_of, status.entries)),
+            tone_of=tone_of,
             scopes=tuple(Scope) if status.full_scan_interval_seconds else (Scope.ACTIVE,),
             sweeps=status.seen.list_ended()[: -_MAX_SWEEPS - 1 : -1],
             repairs=status.recoveries[: -_MAX_REPAIRS - 1 : -1],
@@ -260,6 +262,8 @@ def text(value: object) -> str:
 
 def tone(child: dict[str, Any]) -> theme.Tone:
     """Return the tone of a child: of its code, else of its status."""
+    if child["needs_action"]:
+        return theme.Tone.ALARM
     if child["code"]:
         return theme.tone_of_code(child["code"])
     known = child["status"] in set(ChildStatus)
@@ -270,12 +274,6 @@ def when(at: str | None) -> str:
     """Return when something is to happen, for a sentence; empty where nobody knows."""
     known = moment(at)
     return "" if known is None else theme.until(known, datetime.now(UTC))
-
-
-def _waits_for(entry: Entry) -> str:
-    if entry.needs_action:
-        return "action"
-    return "slot" if entry.waits_for_slot else "repair"
 
 
 def _stuck_first(child: dict[str, Any]) -> tuple[bool, float]:

@@ -1,6 +1,7 @@
 # syntax=docker/dockerfile:1
 # One image for workers, beats, Flower and the one-shots: the same code everywhere. `make image`
-# builds it; a base by its digest is given with --build-arg BASE=python:3.11-slim-bookworm@sha256:…
+# builds it. The base is named by tag: its digest could not be looked up when this was written. Pin it
+# with --build-arg BASE=python:3.11-slim-bookworm@sha256:…
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build

@@ -112,10 +112,12 @@ def build_reconciler(
     session: boto3.Session | None = None,
     pacer: Pacer | None = None,
     allowance: Allowance | None = None,
+    outages: Outages | None = None,
 ) -> Reconciler:
     """Make the clients and put everything together.
 
-    ``allowance``: of read units, where other processes share it.
+    ``allowance``: of read units, where other processes share it. ``outages``: those that are
+    logged already, where this process made clients before.
 
     Raises:
         SettingsError: no region, or a profile that does not exist.
@@ -126,7 +128,7 @@ def build_reconciler(
         session = session or aws_session()
         client = read_plainly(session.client("dynamodb", config=client_config()))
         count_throttles(client, counted)
-        outages = Outages()
+        outages = outages or Outages()
         dynamodb = DynamoDB(client, counted, outages=outages)
         config = client_config(_ATTEMPTS_ELSEWHERE)
         pipeline = guardrail = groups = None

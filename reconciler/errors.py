@@ -224,11 +224,23 @@ def error_kind(error: BaseException) -> str:
     return error.kind if isinstance(error, ReconcilerError) else "unexpected"
 
 
+def as_own_error(error: Exception) -> ReconcilerError:
+    """Return an error as one of ours; what nobody expected is a defect."""
+    return error if isinstance(error, ReconcilerError) else DefectError(describe_error(error))
+
+
 def describe_error(error: BaseException) -> str:
     """Return an error in one line for a person."""
     if isinstance(error, ReconcilerError):
         return str(error)
     return f"{type(error).__name__}: {error}"
+
+
+def concerns_one_child(error: BaseException) -> bool:
+    """Whether an error is about one child, so that its siblings may fare better."""
+    if isinstance(error, GuardrailUnavailableError):
+        return not isinstance(error, GuardrailOutageError)
+    return lasting(error) or isinstance(error, RepoUnusableError)
 
 
 def lasting(error: BaseException) -> bool:

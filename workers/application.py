@@ -84,6 +84,20 @@ if ResponseError not in _errors:
     redis_transport.Transport.connection_errors = (*_errors, ResponseError)
 
 
+class _PassiveQoS(redis_transport.QoS):
+    """What was delivered and not acknowledged, in a process that is no worker.
+
+    Kombu has whoever waits for any message give these back to their queues. That is the workers'
+    business (``workers.consumer``): Flower and the command line have no right to fill queues.
+    """
+
+    def restore_visible(self, *_: object, **__: object) -> None:
+        """Leave them to the workers."""
+
+
+redis_transport.Channel.QoS = _PassiveQoS
+
+
 @signals.setup_logging.connect
 def _configure_logging(**_: Any) -> None:  # noqa: ANN401 - Celery's
     configure_logging(settings)

@@ -14,10 +14,10 @@ existing.
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import Any
 
-if TYPE_CHECKING:
-    import redis
+import redis
 
 PREFIX = "reconciler:dedup:"
 HEADER = "reconciler_dedup"
@@ -28,7 +28,11 @@ _TAKE = """
 if redis.call('PTTL', KEYS[1]) > tonumber(ARGV[2]) * 1000 then
   redis.call('DEL', KEYS[1])
 end
-return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'EX', ARGV[2])
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'EX', ARGV[2]) then
+  return 1
+end
+-- A client that lost the answer asks again, and meets its own token.
+return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0
 """
 
 _DELETE_IF_OURS = """
@@ -47,6 +51,7 @@ class DedupKeys:
         self.client = client
         self._take = client.register_script(_TAKE)
         self._delete_if_ours = client.register_script(_DELETE_IF_OURS)
+        self._doubtful: dict[str, str] = {}
 
     def take(self, key: str, ttl_seconds: int) -> str | None:
         """Take a key; returns the token to give it back with, None where it is taken.
@@ -54,9 +59,24 @@ class DedupKeys:
         Raises:
             redis.exceptions.RedisError: the broker cannot be reached.
         """
-        token = secrets.token_hex(8)
-        taken = self._take(keys=[PREFIX + key], args=[token, ttl_seconds])
+        # Whether it was taken last time is not known, if the answer was lost: then it is ours.
+        token = self._doubtful.get(key) or secrets.token_hex(8)
+        try:
+            taken = self._take(keys=[PREFIX + key], args=[token, ttl_seconds])
+        except redis.RedisError:
+            self._doubtful[key] = token
+            self._give_back_doubtful()
+            raise
+        self._doubtful.pop(key, None)
+        self._give_back_doubtful()
         return token if taken else None
+
+    def _give_back_doubtful(self) -> None:
+        """Give back what may have been taken by requests whose answer was lost."""
+        with suppress(redis.RedisError):
+            for key, token in list(self._doubtful.items()):
+                self.give_back(key, token)
+                del self._doubtful[key]
 
     def give_back(self, key: str, token: str) -> bool:
         """Delete the key, if it is still ours; False where it was not.

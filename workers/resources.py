@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import redis
 from celery import signals
 
 from reconciler.composition import build_reconciler
+from reconciler.errors import ReconcilerError
 from reconciler.observability.emf import EmfMetrics
 from reconciler.observability.metrics import FlushingMetrics
+from reconciler.observability.outages import Outages
 from reconciler.repair.context import Pacer
 from reconciler.repair.reconciler import Reconciler
 from reconciler.settings import Settings, load_settings
@@ -23,16 +27,36 @@ from workers.recoveries import Recoveries
 from workers.release_rate import ReleaseRate
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Resources:
     """The reconciler and the broker's parts of one process."""
 
     settings: Settings
-    reconciler: Reconciler
     metrics: FlushingMetrics
     dedup: DedupKeys
     recoveries: Recoveries
     client: redis.Redis
+    outages: Outages = field(default_factory=Outages)
+
+    @cached_property
+    def reconciler(self) -> Reconciler:
+        """The reconciler, made when it is first asked for.
+
+        Raises:
+            SettingsError, CredentialsError: no client of AWS can be made.
+        """
+        ceiling = self.settings.scan_read_units_per_second
+        return build_reconciler(
+            self.settings,
+            metrics=self.metrics,
+            pacer=Pacer(ReleaseRate(self.settings).acquire, Locks(self.client).lock),
+            allowance=BrokerAllowance(self.client, ceiling) if ceiling is not None else None,
+            outages=self.outages,
+        )
+
+    def forget_clients(self) -> None:
+        """Have the reconciler, and its clients of AWS, made anew."""
+        self.__dict__.pop("reconciler", None)
 
 
 _made: dict[int, Resources] = {}
@@ -55,15 +79,8 @@ def process_resources() -> Resources:
 def _make(settings: Settings) -> Resources:
     client = broker_client(settings)
     metrics = metrics_for(settings, client)
-    ceiling = settings.scan_read_units_per_second
     return Resources(
         settings=settings,
-        reconciler=build_reconciler(
-            settings,
-            metrics=metrics,
-            pacer=Pacer(ReleaseRate(settings).acquire, Locks(client).lock),
-            allowance=BrokerAllowance(client, ceiling) if ceiling is not None else None,
-        ),
         metrics=metrics,
         dedup=DedupKeys(client),
         recoveries=Recoveries(client),
@@ -72,8 +89,9 @@ def _make(settings: Settings) -> Resources:
 
 
 @signals.worker_process_init.connect
-def _in_each_process(**_: Any) -> None:  # noqa: ANN401 - Celery's
-    process_resources()
+def _in_each_process(**_signal: Any) -> None:  # noqa: ANN401 - Celery's
+    with suppress(ReconcilerError):  # the first task says it
+        _ = process_resources().reconciler
 
 
 @signals.worker_ready.connect

@@ -17,7 +17,15 @@ import structlog
 from celery import Task, signals
 from celery.exceptions import SoftTimeLimitExceeded
 
-from reconciler.errors import PermanentError, ReconcilerError, TemporaryError, UsageError
+from reconciler.errors import (
+    CredentialsError,
+    PermanentError,
+    ReconcilerError,
+    TemporaryError,
+    UsageError,
+    as_own_error,
+    describe_error,
+)
 from workers.broker import broker_metrics
 from workers.dedup import from_headers
 from workers.enqueue import UNREACHABLE, BrokerUnavailableError
@@ -98,7 +106,7 @@ def run(
 
     Raises:
         Retry: it is tried again.
-        ReconcilerError, SoftTimeLimitExceeded: it failed for good.
+        Exception: it failed for good, and its work item is complete.
     """
     structlog.contextvars.clear_contextvars()
     known = {name: str(value)[:MAX_ID_LENGTH] for name, value in ids.items() if value is not None}
@@ -114,10 +122,13 @@ def run(
         _try_again(task, lost)
         _give_up(resources, lost, gave_up)
         raise lost from error
-    except ReconcilerError as error:
+    except Exception as error:
         if isinstance(error, TemporaryError):
             _try_again(task, error)
-        _give_up(resources, error, gave_up)
+        if isinstance(error, CredentialsError):
+            # A client keeps the credentials that it was made with. The next task makes others.
+            resources.forget_clients()
+        _give_up(resources, as_own_error(error), gave_up)
         raise
     finally:
         resources.metrics.flush()
@@ -145,9 +156,11 @@ def _give_up(
     if isinstance(error, UsageError):
         resources.metrics.increment("reconciler_errors_total", kind=error.kind)
         log.warning("orch.message.refused", error_kind=error.kind, detail=str(error))
-    # While the state of sweeps cannot be written, the work item stays, and the next sweep has it.
-    with contextlib.suppress(redis.RedisError):
+    try:
         gave_up(resources, error)
+    except (redis.RedisError, ReconcilerError) as another:
+        # The state of sweeps cannot be written, or no clients can be made. The next sweep has it.
+        log.debug("work item left to the next sweep", detail=describe_error(another))
 
 
 def checked(name: str, value: object) -> str:

@@ -12,7 +12,7 @@ from celery import Task
 
 from reconciler.domain.model import moment
 from reconciler.domain.outcomes import Outcome
-from reconciler.errors import ReconcilerError, UnknownOrchestrationError, UsageError
+from reconciler.errors import OUTAGES, ReconcilerError, UnknownOrchestrationError, UsageError
 from reconciler.repair.context import Evaluation
 from reconciler.sweeping.summary import TOTAL_FAILURE
 from workers import sweeping
@@ -215,7 +215,8 @@ def release_child(
             return
         resources.metrics.increment("reconciler_releases_total", outcome=Outcome.FAILED)
         resources.metrics.increment("reconciler_errors_total", kind=error.kind)
-        log.error("orch.child.release_failed", error_kind=error.kind, detail=str(error))
+        if error.kind not in OUTAGES:
+            log.error("orch.child.release_failed", error_kind=error.kind, detail=str(error))
         sweeper = sweeping.sweeper_of(resources, sweep_id, report=False)
         sweeper.could_not_release(
             orchestration_id,

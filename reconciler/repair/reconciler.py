@@ -10,7 +10,7 @@ from ulid import ULID
 from reconciler.clock import Clock
 from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import Policy, due_since
-from reconciler.domain.model import Child, Orchestration, moment
+from reconciler.domain.model import WHOLE, Child, Orchestration, moment
 from reconciler.domain.outcomes import Outcome
 from reconciler.domain.planning import Release
 from reconciler.errors import (
@@ -20,8 +20,8 @@ from reconciler.errors import (
     ReconcilerError,
     UnknownChildError,
     UnknownOrchestrationError,
+    concerns_one_child,
     describe_error,
-    lasting,
 )
 from reconciler.observability.metrics import Metrics
 from reconciler.repair.context import (
@@ -92,7 +92,7 @@ class Reconciler:
             evaluation = self.evaluator.evaluate(orchestration_id, context, release)
         except DEFECTS as error:
             if context.apply:
-                self.evaluator.hold_against(orchestration_id, error, context)
+                self.evaluator.hold_against(orchestration_id, {WHOLE: error}, context)
             raise DefectError(describe_error(error)) from error
         if evaluation is None:
             raise self._unknown(orchestration_id)
@@ -142,8 +142,8 @@ class Reconciler:
                     orchestration_id, sub_issue_id, depends_on, due_since, context, dispatch
                 )
             except (ReconcilerError, *DEFECTS) as error:
-                if context.apply and lasting(error) and not isinstance(error, UnknownChildError):
-                    self.evaluator.hold_against(orchestration_id, error, context)
+                if context.apply and concerns_one_child(error):
+                    self.evaluator.hold_against(orchestration_id, {sub_issue_id: error}, context)
                 if isinstance(error, ReconcilerError):
                     raise
                 raise DefectError(describe_error(error)) from error
@@ -174,7 +174,7 @@ class Reconciler:
         if not context.by_hand:
             counts += count_stuck(_left_stuck(orchestration_id, done))
         elif context.apply and result.applied and orchestration.attempts:
-            self.evaluator.forgive(orchestration_id)
+            self.evaluator.forgive(orchestration)
         if result.applied and self._leads_on(result):
             # Dependents of a refused child are skipped, and of a finished one released, at once.
             after = self.evaluator.evaluate(orchestration_id, context, dispatch)

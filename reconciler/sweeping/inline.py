@@ -12,7 +12,7 @@ from threading import Lock
 
 from ulid import ULID
 
-from reconciler.errors import ReconcilerError, UnknownOrchestrationError
+from reconciler.errors import UnknownOrchestrationError, as_own_error
 from reconciler.repair.context import Evaluation
 from reconciler.repair.counts import Counts
 from reconciler.repair.reconciler import Reconciler
@@ -113,11 +113,11 @@ class _Threads:
         token = f"{task.sweep_id}:{task.segment.label}"
         try:
             result = self.sweeper.read(task, token, partial(self._after_a_page, task.sweep_id))
-        except ReconcilerError as error:
+        except Exception as error:
             # Of an index that is gone or forbidden, the whole table takes the place.
             if isinstance(error, OPERATORS_MISTAKES) and task.segment.scope is Scope.TABLE:
                 raise
-            self.sweeper.could_not_read(task, error)
+            self.sweeper.could_not_read(task, as_own_error(error))
             return
         with self._lock:
             read = result is not None and not result.handed_on
@@ -147,9 +147,9 @@ class _Threads:
             return  # it is gone since it was scanned
         except OPERATORS_MISTAKES:
             raise
-        except ReconcilerError as error:
+        except Exception as error:  # noqa: BLE001 - as above
             # One that cannot be evaluated never stops the others.
-            self.sweeper.could_not_evaluate(orchestration_id, error, sweep_id)
+            self.sweeper.could_not_evaluate(orchestration_id, as_own_error(error), sweep_id)
             return
         if evaluation is None:
             return

@@ -16,7 +16,12 @@ import structlog
 
 from reconciler.domain.codes import Code
 from reconciler.domain.model import LONG_AGO, moment
-from reconciler.errors import OUTAGES, ReconcilerError, UnknownOrchestrationError
+from reconciler.errors import (
+    OUTAGES,
+    ReconcilerError,
+    UnknownChildError,
+    UnknownOrchestrationError,
+)
 from reconciler.repair.context import (
     Evaluation,
     ReleaseRequest,
@@ -407,14 +412,18 @@ class Sweeper:
             UnknownOrchestrationError, UnknownChildError: there is no such row.
             TemporaryError, PermanentError: see ``could_not_release``.
         """
-        result = self._reconciler.release(
-            orchestration_id,
-            sub_issue_id,
-            sweep_id=sweep_id,
-            depends_on=depends_on,
-            due_since=due_since,
-            dispatch=self._hand_on(in_sweep=sweep_id is not None),
-        )
+        try:
+            result = self._reconciler.release(
+                orchestration_id,
+                sub_issue_id,
+                sweep_id=sweep_id,
+                depends_on=depends_on,
+                due_since=due_since,
+                dispatch=self._hand_on(in_sweep=sweep_id is not None),
+            )
+        except (UnknownOrchestrationError, UnknownChildError):
+            self._state.released(orchestration_id, sub_issue_id, [])
+            raise
         oldest = result.counts.oldest_stuck_seconds
         stuck = [
             Stuck(orchestration_id, sub_issue_id, code, result.detail, oldest.get(code))

@@ -80,7 +80,7 @@ def test_of_a_transaction_only_the_table_that_refused() -> None:
 
 def test_what_a_batch_gives_back() -> None:
     keys = {"tasks": {"Keys": [{"k": {"S": "a"}}]}}
-    with answering((200, {"UnprocessedKeys": keys})) as (dynamodb, metrics):
+    with answering((200, {"Responses": {}, "UnprocessedKeys": keys})) as (dynamodb, metrics):
         dynamodb.call("batch_get_item", RequestItems=keys)
     assert throttles(metrics) == {"tasks": 1}
 

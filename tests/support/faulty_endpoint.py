@@ -38,6 +38,7 @@ class Fault:
     status: int
     code: str
     times: int | None = None
+    message: str = "no"
 
     def strikes(self, operation: str, tables: str) -> bool:
         """Whether it answers this request."""
@@ -71,9 +72,10 @@ class FaultyEndpoint:
         operation: str | None = None,
         table: str | None = None,
         times: int | None = None,
+        message: str = "no",
     ) -> None:
         """Fail from now on; ``table``: only requests that name it."""
-        self.faults.append(Fault(operation, table, *answer, times=times))
+        self.faults.append(Fault(operation, table, *answer, times=times, message=message))
 
     def mend(self) -> None:
         """Pass everything on again."""
@@ -87,7 +89,7 @@ class FaultyEndpoint:
             text = request.body.decode()
             fault = next((f for f in self.faults if f.strikes(operation, text)), None)
         if fault is not None:
-            return refusal(fault.status, fault.code, "no")
+            return refusal(fault.status, fault.code, fault.message)
         if operation == "BatchGetItem" and self.unreadable:
             asked: dict[str, Any] = json.loads(request.body)["RequestItems"]
             if not self.unreadable.isdisjoint(_keys(asked)):

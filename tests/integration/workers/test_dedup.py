@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import celery
 import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.support.broker import Broker
 from tests.support.faults import Fault, FaultProxy
@@ -52,6 +56,91 @@ def test_a_key_expires_and_only_its_owner_gives_it_back(own_broker: Broker) -> N
     assert dedup.take("work", LONG) is None
     assert dedup.give_back("work", second)
     assert dedup.take("work", LONG) is not None
+
+
+class Torn(redis.Connection):
+    """Carries a command out, and loses its answer: as often as ``lost`` says.
+
+    ``deaf``: after that it cannot even send.
+    """
+
+    lost = 0
+    deaf = False
+    _script = False
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's
+        self._script = b"EVALSHA" in b"".join([command] if isinstance(command, bytes) else command)
+        if self._script and Torn.deaf and not Torn.lost:
+            raise redis.ConnectionError("the broker is away")
+        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
+
+    def read_response(self, *args: Any, **options: Any) -> Any:
+        answer = super().read_response(*args, **options)
+        if self._script and Torn.lost:
+            Torn.lost -= 1
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise redis.ConnectionError("the answer is lost")
+        return answer
+
+
+@pytest.fixture(params=[0])
+def torn(own_broker: Broker, request: pytest.FixtureRequest) -> Iterator[DedupKeys]:
+    """Dedup keys over such a connection, with the scripts loaded; a client with so many retries."""
+    Torn.lost, Torn.deaf = 0, False
+    options: dict[str, Any] = {
+        "connection_class": Torn,
+        "retry": Retry(NoBackoff(), request.param),
+    }
+    with redis.ConnectionPool.from_url(f"{own_broker.url}/0", **options) as pool:
+        dedup = DedupKeys(redis.Redis(connection_pool=pool))
+        token = dedup.take("first", LONG)
+        assert token is not None
+        assert dedup.give_back("first", token)
+        yield dedup
+    Torn.lost, Torn.deaf = 0, False
+
+
+@pytest.mark.parametrize("torn", [2], indirect=True)
+def test_an_answer_lost_once_is_no_key_taken_by_another(
+    torn: DedupKeys, own_broker: Broker
+) -> None:
+    """The client asks again by itself, and meets its own token."""
+    Torn.lost = 1
+    token = torn.take("work", LONG)
+    assert token is not None
+    assert own_broker.client.get(f"{PREFIX}work") == token.encode()
+    assert torn.take("work", LONG) is None
+
+
+def test_a_key_whose_answer_is_lost_is_given_back(torn: DedupKeys, own_broker: Broker) -> None:
+    Torn.lost = 1
+    with pytest.raises(redis.ConnectionError):
+        torn.take("work", LONG)
+    assert not own_broker.client.exists(f"{PREFIX}work")
+
+
+def test_a_key_is_given_back_once_the_broker_is_there_again(
+    torn: DedupKeys, own_broker: Broker
+) -> None:
+    Torn.lost, Torn.deaf = 1, True
+    with pytest.raises(redis.ConnectionError):
+        torn.take("work", LONG)
+    assert own_broker.client.exists(f"{PREFIX}work"), "nobody could give it back yet"
+    Torn.deaf = False
+    assert torn.take("other work", LONG) is not None
+    assert not own_broker.client.exists(f"{PREFIX}work")
+
+
+def test_the_same_work_can_be_asked_for_again_after_its_answer_was_lost(
+    torn: DedupKeys, own_broker: Broker
+) -> None:
+    Torn.lost, Torn.deaf = 1, True
+    with pytest.raises(redis.ConnectionError):
+        torn.take("work", LONG)
+    Torn.deaf = False
+    token = torn.take("work", LONG)
+    assert token is not None
+    assert own_broker.client.get(f"{PREFIX}work") == token.encode()
 
 
 def test_the_same_work_is_queued_once_and_again_when_it_has_ended(

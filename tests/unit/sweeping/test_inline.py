@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from reconciler.domain.backoff import BACK_OFF_FROM
 from reconciler.errors import AccessError, UnknownOrchestrationError
 from reconciler.repair.counts import Counts
-from reconciler.repair.evaluator import QUARANTINE_FROM
 from reconciler.repair.reconciler import Reconciler
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.sweeping import inline as module
@@ -133,8 +133,8 @@ def test_of_one_orchestration_it_has_no_segments_and_is_no_sweep_of_the_metrics(
 def test_a_person_who_sweeps_one_orchestration_ends_its_quarantine(world: World) -> None:
     found = world.seed({"a": []})
     evaluator = world.reconciler().evaluator
-    for _ in range(QUARANTINE_FROM):
-        evaluator.hold_against(found, ValueError("x"), context(world))
+    for _ in range(BACK_OFF_FROM):
+        evaluator.hold_against(found, {"a": ValueError("x")}, context(world))
     assert sweep(world).counts.stuck == {"quarantined": 1}
     assert evaluate_inline(world.reconciler(), found, hooks=Hooks()).counts.released == 1
 

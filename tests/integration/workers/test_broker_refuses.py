@@ -20,6 +20,7 @@ from reconciler.embedded.process import free_port
 from tests.conftest import Servers
 from tests.integration.workers.conftest import Measured, RealClock
 from tests.support.broker import Broker, broker_of_its_own
+from tests.support.faults import FaultProxy
 from tests.support.hosts import Fleet, Host, fleet_of
 from tests.support.processes import A_BEAT, ROOT, Celery, a_worker, run_reconciler, until
 from tests.support.refusals import LOGIN, REFUSALS, WITH_ACCOUNT
@@ -112,6 +113,24 @@ def test_both_stay_say_it_once_and_recover(
         news = said(host, "orch.broker.lost")[lost[name] :]
         assert [line["refusal"] for line in news].count(code) == 1
         until("it to say that it is over", lambda h=host: over(h))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("code", ["READONLY", "NOREPLICAS"])
+def test_a_refused_acknowledgement_leaves_the_worker_free(
+    fleet: Fleet, own_broker: Broker, proxy: FaultProxy, code: str
+) -> None:
+    """The refusal begins while a task is at work; it took the one place of its worker for good."""
+    worker = fleet.worker("w1", concurrency=1)
+    with proxy.holding("Scan") as held:
+        fleet.beat()
+        held.wait(1)
+        with REFUSALS[code](own_broker):
+            held.let_go()
+            # "Couldn't ack", or "Couldn't reject" where the task met the refusal itself.
+            until("a refused acknowledgement", lambda: "Couldn't " in worker.log)
+    before = worker.log.count('"orch.sweep.completed"')
+    until("the next sweep", lambda: worker.log.count('"orch.sweep.completed"') > before)
+    assert worker.log.count(worker.ready) == 1, "the same process, all along"
 
 
 @pytest.fixture

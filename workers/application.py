@@ -21,6 +21,7 @@ from reconciler.errors import SettingsError
 from reconciler.observability.logs import configure_logging
 from reconciler.settings import load_settings
 from workers.enqueue import UNREACHABLE
+from workers.heartbeat import HeartbeatStep
 
 
 def _in_a_pipe() -> bool:
@@ -73,7 +74,9 @@ except SettingsError as error:
     raise SystemExit(2) from None
 
 app = Application(
-    "reconciler", config_source="celeryconfig", include=["workers.tasks", "workers.about"]
+    "reconciler",
+    config_source="celeryconfig",
+    include=["workers.tasks", "workers.about", "workers.describe"],
 )
 
 # A broker that answers READONLY, NOREPLICAS, OOM and so on is an outage like any other. To kombu it
@@ -96,6 +99,7 @@ class _PassiveQoS(redis_transport.QoS):
 
 
 redis_transport.Channel.QoS = _PassiveQoS
+app.steps["worker"].add(HeartbeatStep)
 
 
 @signals.setup_logging.connect

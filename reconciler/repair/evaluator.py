@@ -112,7 +112,8 @@ class Evaluator:
             # What was handed on may fail there; rows that have changed say that it does not.
             moved = attempts.fingerprint != orchestration.fingerprint_of(key)
             if key == WHOLE:
-                well = not work.failures and not work.unread and not (work.queued and not moved)
+                whole = not (work.failures or work.unread or work.stopped)
+                well = whole and not (work.queued and not moved)
             else:
                 well = key not in work.failures and (moved or key in acted)
             if well:

@@ -7,9 +7,10 @@ from datetime import datetime
 
 from ulid import ULID
 
-from reconciler.clock import Clock
+from reconciler.clock import Clock, OutOfTime, never
 from reconciler.domain.codes import Code
-from reconciler.domain.diagnosis import Policy, due_since
+from reconciler.domain.diagnosis import Policy
+from reconciler.domain.due import due_since
 from reconciler.domain.model import WHOLE, Child, Orchestration, moment
 from reconciler.domain.outcomes import Outcome
 from reconciler.domain.planning import Release
@@ -76,18 +77,19 @@ class Reconciler:
         by_hand: bool = False,
         report: bool = False,
         release: ReleaseDispatch | None = None,
+        out_of_time: OutOfTime = never,
     ) -> Evaluation:
         """Read an orchestration again, repair it, and say how it stands.
 
         Without ``release`` its children are released here; with it, each is handed on instead.
-        ``report`` changes nothing.
+        ``report`` changes nothing. When ``out_of_time`` says so, the rest is left as it is.
 
         Raises:
             UnknownOrchestrationError: it has no rows.
             DefectError: our own code failed on it; that is held against it.
             TemporaryError, PermanentError: it could not be read.
         """
-        context = self._context(sweep_id, by_hand=by_hand, report=report)
+        context = self._context(sweep_id, by_hand=by_hand, report=report, out_of_time=out_of_time)
         try:
             evaluation = self.evaluator.evaluate(orchestration_id, context, release)
         except DEFECTS as error:
@@ -122,6 +124,7 @@ class Reconciler:
         due_since: datetime | None = None,
         report: bool = False,
         dispatch: ReleaseDispatch | None = None,
+        out_of_time: OutOfTime = never,
     ) -> RepairResult:
         """Release a child, if it is due; safe at any time, any number of times.
 
@@ -135,7 +138,7 @@ class Reconciler:
             DefectError: our own code failed on it; that is held against the orchestration.
             TemporaryError, PermanentError: nothing was changed.
         """
-        context = self._context(sweep_id, by_hand=by_hand, report=report)
+        context = self._context(sweep_id, by_hand=by_hand, report=report, out_of_time=out_of_time)
         with measured() as consumed:
             try:
                 result = self._release(
@@ -245,12 +248,20 @@ class Reconciler:
 
     # -- small tools
 
-    def _context(self, sweep_id: str | None, *, by_hand: bool, report: bool) -> Context:
+    def _context(
+        self,
+        sweep_id: str | None,
+        *,
+        by_hand: bool,
+        report: bool,
+        out_of_time: OutOfTime = never,
+    ) -> Context:
         return Context(
             now=self.clock(),
             sweep_id=sweep_id or f"by-hand:{ULID()}",
             by_hand=by_hand or sweep_id is None,
             apply=not report,
+            out_of_time=out_of_time,
         )
 
     @staticmethod

@@ -118,9 +118,9 @@ class RepairPass:
 
     def run(self) -> None:
         """Repair until nothing more is due; failures of single repairs are outcomes."""
-        while not self._halted:
+        while not self.stopped:
             planned = self._plan()
-            if self.seen.look_up(planned.lookups):
+            if self.seen.look_up(planned.lookups, self.context.out_of_time):
                 continue
             # Before anything is changed, and after everything has been asked.
             self.found = self.found or self.now
@@ -132,10 +132,16 @@ class RepairPass:
             if not releases:
                 break
             self._release_all(releases)
-        if self._halted:
+        if self.stopped:
             self.now = self._diagnose()
+            self.found = self.found or self.now
         elif all(child.terminal for child in self.seen.children.values()):
             self._touch_finished()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the rest is left for the next evaluation."""
+        return self._halted or self.context.out_of_time()
 
     def _diagnose(self) -> Diagnosis:
         # A time ahead of now counts as long ago. By an older clock, a claim that was made while
@@ -173,7 +179,7 @@ class RepairPass:
 
     def _halt_if_withheld(self) -> bool:
         """Stop where a pause has come since the pass began; asked before each write."""
-        if self.context.apply and not self._halted:
+        if self.context.apply and not self.stopped:
             try:
                 self.withheld = self._parts.withhold(self.seen.orchestration)
             except ReconcilerError as error:
@@ -184,7 +190,7 @@ class RepairPass:
                 self._halted = True
             else:
                 self._halted = self.withheld is not None
-        return self._halted
+        return self.stopped
 
     def _begin(self, action: Action) -> bool:
         key = (action.verb, action.sub_issue_id)
@@ -265,6 +271,8 @@ class RepairPass:
 
     def _release_all(self, releases: list[Release]) -> None:
         for release in releases:
+            if self.stopped:
+                return
             if self._dispatch is not None and self.context.apply:
                 self._queue(release, self._dispatch)
             else:
@@ -313,9 +321,11 @@ class RepairPass:
             return ()
         # Asked last, since most of the time there is nothing to touch.
         name = self.seen.orchestration.orchestration_id
-        running = self._parts.tasks.unfinished_of(user_id, name)
+        since = self.context.now - self._parts.policy.grace
+        running = self._parts.tasks.unfinished_of(user_id, name, since)
         if running:
-            self._parent_note = f"task {running[0]} still works for it, so nothing is touched yet"
+            at_work = f"task {running[0]} works for it, or did a moment ago"
+            self._parent_note = f"{at_work}, so nothing is touched yet"
             return ()
         self._ask_whether_to_apply()
         return nudges

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
+from reconciler.clock import OutOfTime
 from reconciler.domain.budget import Budget
 from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import Diagnosis, Evidence, Policy, diagnose
@@ -73,10 +74,12 @@ class Snapshot:
             self._asked.update(wanted)
             self._tasks.update(self._task_store.read(wanted, consistent=True))
 
-    def look_up(self, keys: Iterable[str]) -> bool:
+    def look_up(self, keys: Iterable[str], out_of_time: OutOfTime) -> bool:
         """Look for the tasks under idempotency keys; False where all were looked for before."""
         new = [key for key in keys if key not in self._found]
         for key in new:
+            if out_of_time():
+                break
             self._found[key] = self._task_store.find(key)
         return bool(new)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.settings import Settings
+from reconciler.observability.heartbeat import MAX_SILENCE_SECONDS
 from tests.deploy.conftest import Tool
 from tests.support.broker_rights import USERS, read_users, user_of
 from tests.support.containers import (
@@ -238,8 +238,7 @@ def test_workers_and_beats_share_one_probe(either: Cluster) -> None:
     for probe in ("startupProbe", "livenessProbe"):
         assert worker[probe] == beat[probe]
     startup = worker["startupProbe"]
-    interval = Settings.model_fields["sweep_interval_seconds"].default
-    assert startup["periodSeconds"] * startup["failureThreshold"] > 2 * interval
+    assert startup["periodSeconds"] * startup["failureThreshold"] > MAX_SILENCE_SECONDS
     for name in ("flower", "exporter"):
         assert {"livenessProbe", "readinessProbe"} <= set(either.container(name))
 

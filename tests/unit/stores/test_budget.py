@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.domain.model import TERMINAL_TASK
+from reconciler.domain.model import TERMINAL_TASK, timestamp
 from reconciler.errors import ConflictError
 from reconciler.stores.budget import (
     MOST_WAITING,
@@ -296,3 +296,11 @@ def test_the_row_is_read_again_only_after_a_pruning_that_was_lost(rivals: int) -
     slots = budget(database).open("u")
     assert len(reads) == 1 + rivals
     assert slots.version == str(rivals + 1)
+
+
+def test_a_note_from_the_future_is_none() -> None:
+    """By a clock that was an hour ahead: whoever wrote it may wait no longer."""
+    soon, late = (timestamp(NOW + ahead) for ahead in (timedelta(minutes=4), timedelta(minutes=6)))
+    row = {"waiting:a": {"S": f"{soon}|{soon}"}, "waiting:b": {"S": f"{soon}|{late}"}}
+    slots = Slots("user", 1, 1, None, row)
+    assert len(slots.budget("o", NOW, timedelta(minutes=15)).ahead) == 1

@@ -156,6 +156,19 @@ def test_one_that_goes_before_it_is_evaluated_counts_as_looked_at(
     assert (summary.counts.errors, summary.counts.stuck) == (0, {})
 
 
+def test_ctrl_c_ends_a_scan_at_its_next_page(world: World, pages_of_one_row: list[int]) -> None:
+    """Not at the end of the segment, which may be minutes away."""
+    for _ in range(20):
+        world.seed({"a": [], "b": []}, dict.fromkeys("ab", "released"))
+
+    def interrupt(_: SweepProgress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(world, segments=4, progress=interrupt)
+    assert len(pages_of_one_row) <= 8, "of 60 rows"
+
+
 class Executor(ThreadPoolExecutor):
     """Tells how many threads it was given, and when it was shut down."""
 

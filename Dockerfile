@@ -1,6 +1,7 @@
 # syntax=docker/dockerfile:1
 # One image for workers, beats, Flower and the one-shots: the same code everywhere. `make image`
-# builds it; a base by its digest is given with --build-arg BASE=python:3.11-slim-bookworm@sha256:…
+# builds it. The base is named by tag: its digest could not be looked up when this was written. Pin it
+# with --build-arg BASE=python:3.11-slim-bookworm@sha256:…
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
@@ -48,7 +49,7 @@ VOLUME /tmp
 USER 10001
 # Celery's warm shutdown; celery must be the process that gets it, so there is no shell before it.
 STOPSIGNAL SIGTERM
-# It fails when no sweep was complete for twice the interval, so it needs that long to start.
-HEALTHCHECK --interval=60s --timeout=20s --start-period=660s --retries=3 \
-    CMD ["reconciler", "health"]
+# Whether this process is alive. It asks nothing about sweeps or the broker.
+HEALTHCHECK --interval=60s --timeout=20s --start-period=60s --retries=3 \
+    CMD ["reconciler", "health", "--self"]
 CMD ["celery", "-A", "workers", "worker"]

@@ -16,9 +16,9 @@ IMAGE ?= orchestration-reconciler:local
 SEED ?= 1
 
 .PHONY: help demo test first-test local transcript lint types layers unit integration coverage \
-    workers browser simulation simulation-long fuzz chaos simulation-counts seeded-bugs screenshots \
+    workers browser simulation simulation-long fuzz chaos simulation-counts seeded-bugs screenshots drills \
     bench mutation \
-    image deploy-checks audit sbom lock docs clean
+    broker-users image deploy-checks audit sbom lock docs clean
 
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -112,6 +112,9 @@ simulation-counts: $(VENV)/dev.stamp  ## Count the schedules of the matrix, into
 seeded-bugs: $(VENV)/dev.stamp  ## Bugs put into the real code one by one; which test catches each
 	$(BIN)/python -m tests.simulation.seeded_bugs $(ARGS)
 
+drills: $(VENV)/dev.stamp  ## Play the operator's drills, and write docs/drills.md
+	$(BIN)/python -m docs.drills
+
 screenshots: $(VENV)/dev.stamp  ## The pictures of the docs, made again
 	$(BIN)/python -m docs.screenshots $(ARGS)
 
@@ -121,6 +124,9 @@ bench: $(VENV)/dev.stamp  ## Cost against the floor, on DynamoDB Local (ARGS=--q
 
 mutation: $(VENV)/mutation.stamp  ## Decisions and conditions changed one by one; which tests notice (hours)
 	$(BIN)/python -m tests.mutation $(ARGS)
+
+broker-users: $(VENV)/dev.stamp  ## Record what each role asks of the broker; writes deploy/valkey/users.acl
+	WRITE_BROKER_USERS=1 $(PYTEST) tests/integration/workers/test_broker_rights.py
 
 image:  ## Build the image, with commit and date in it (IMAGE=name:tag)
 	docker build -t $(IMAGE) --build-arg COMMIT=$$(git rev-parse --short=12 HEAD) --build-arg BUILT=$$(date -u +%Y-%m-%dT%H:%M:%SZ) .

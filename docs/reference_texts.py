@@ -28,7 +28,7 @@ EXAMPLES = {
     "unskip": ("reconciler unskip ORCHESTRATION CHILD",),
     "pause": ('reconciler pause --reason "looking into ENG-42"',),
     "resume": ("reconciler resume",),
-    "health": ("reconciler health",),
+    "health": ("reconciler health", "reconciler health --self"),
     "doctor": ("reconciler doctor", "reconciler doctor --json"),
     "metrics": ("reconciler metrics",),
     "demo": ("reconciler demo --quick",),
@@ -64,6 +64,10 @@ EVENTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "orch.evaluation.incomplete": (
         "Something that an evaluation needs could not be read. What needs none of it was done.",
         ("orchestration_id", *_ERROR, "sweep_id"),
+    ),
+    "orch.heartbeat.unwritten": (
+        "A worker or a beat cannot write its heartbeat, so `reconciler health --self` fails.",
+        (),
     ),
     "orch.message.refused": (
         "A message was dropped: not ours, malformed, or about something that does not exist.",

@@ -236,6 +236,13 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def concerns_one_child(error: BaseException) -> bool:
+    """Whether an error is about one child, so that its siblings may fare better."""
+    if isinstance(error, GuardrailUnavailableError):
+        return not isinstance(error, GuardrailOutageError)
+    return lasting(error) or isinstance(error, RepoUnusableError)
+
+
 def lasting(error: BaseException) -> bool:
     """Return whether an error is held against its orchestration; an outage never is.
 

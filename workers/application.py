@@ -21,6 +21,7 @@ from reconciler.errors import SettingsError
 from reconciler.observability.logs import configure_logging
 from reconciler.settings import load_settings
 from workers.enqueue import UNREACHABLE
+from workers.heartbeat import HeartbeatStep
 
 
 def _in_a_pipe() -> bool:
@@ -82,6 +83,21 @@ app = Application(
 _errors = redis_transport.Transport.connection_errors
 if ResponseError not in _errors:
     redis_transport.Transport.connection_errors = (*_errors, ResponseError)
+
+
+class _PassiveQoS(redis_transport.QoS):
+    """What was delivered and not acknowledged, in a process that is no worker.
+
+    Kombu has whoever waits for any message give these back to their queues. That is the workers'
+    business (``workers.consumer``): Flower and the command line have no right to fill queues.
+    """
+
+    def restore_visible(self, *_: object, **__: object) -> None:
+        """Leave them to the workers."""
+
+
+redis_transport.Channel.QoS = _PassiveQoS
+app.steps["worker"].add(HeartbeatStep)
 
 
 @signals.setup_logging.connect

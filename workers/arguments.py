@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import Segment
-from reconciler.sweeping.sweeper import SegmentTask
+from reconciler.sweeping.sender import SegmentTask
 from workers.running import MalformedMessageError
 
 MAX_SEGMENTS = 1_000_000

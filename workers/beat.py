@@ -22,6 +22,7 @@ from kombu import Producer
 
 from reconciler.errors import TemporaryError
 from workers.enqueue import UNREACHABLE, ask_for_sweep
+from workers.heartbeat import Pulse
 from workers.outage import LOST, Outage, check_broker
 
 
@@ -55,6 +56,7 @@ class SweepScheduler(Scheduler):
             SystemExit: the broker is in cluster mode.
         """
         self._outage = Outage()
+        self._pulse = Pulse()
         try:
             check_broker()
         except LOST as error:
@@ -67,6 +69,7 @@ class SweepScheduler(Scheduler):
         Celery keeps its entries in a heap by wall-clock time, and looks at the first one only.
         After the clock was set back, the first would hold up all others. So the heap is made anew.
         """
+        self._pulse.beat()
         now = self.app.now()
         for entry in self.schedule.values():
             if entry.last_run_at is not None and entry.last_run_at > now:
@@ -84,6 +87,7 @@ class SweepScheduler(Scheduler):
         """Send an entry; one that the broker does not take is sent when it is due again."""
         try:
             if isinstance(entry.schedule, AskPoints):
+                # First for the case that the ask fails: Celery would come back at once.
                 entry.schedule.wait(entry.schedule.seconds)
                 entry.schedule.wait(ask_for_sweep(self.app))
                 sent = None

@@ -23,6 +23,7 @@ from kombu.utils.json import dumps
 
 from reconciler.settings import load_settings
 from workers.broker import broker_client
+from workers.heartbeat import Pulse
 from workers.messages import BROADCAST, REPLY, TASK, Kind, MessageRefusedError, describe
 from workers.outage import LOST, Outage, check_broker
 from workers.running import count_refused
@@ -174,6 +175,7 @@ class GuardedConsumer(_Consumer):  # type: ignore[misc] # it is Any
         # Workers need not hear of each other, and what they hear could come from anybody.
         apart = {"without_gossip": True, "without_mingle": True}
         self._outage = Outage()
+        self._pulse = Pulse()
         super().__init__(*args, **{**options, **apart})
 
     def connect(self) -> Any:  # noqa: ANN401 - Celery's
@@ -183,6 +185,7 @@ class GuardedConsumer(_Consumer):  # type: ignore[misc] # it is Any
         anew, with a handful of lines each time.
         """
         while True:
+            self._pulse.beat()  # the event loop is not running here
             try:
                 check_broker()
             except LOST as error:

@@ -33,7 +33,7 @@ from reconciler.errors import TemporaryError
 from reconciler.observability.metrics import Metrics
 from reconciler.repair.context import ReleaseRequest
 from reconciler.settings import load_settings
-from reconciler.sweeping.sweeper import SegmentTask
+from reconciler.sweeping.sender import SegmentTask
 from workers.broker import broker_client, metrics_for
 from workers.broker_records import broker_time
 from workers.dedup import DedupKeys, header_of
@@ -171,6 +171,7 @@ class Enqueuer:
             attempt,
             (),
             {"sweep_id": sweep_id, "by_hand": False},
+            # Kept until the interval is over for every beat, however late its clock is.
             given_back=False,
             ttl_seconds=2 * interval,
         )

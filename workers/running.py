@@ -41,6 +41,12 @@ MAX_COUNTDOWN_SECONDS = 20.0
 
 WORKER_LOST_COUNTDOWN_SECONDS = 2
 
+SOFT_TIME_LIMIT_SECONDS = 50
+WORK_SECONDS = SOFT_TIME_LIMIT_SECONDS - 20
+"""After this a task begins nothing else. The rest of its time is for the request that is under way
+and for recording what was done. So the soft limit, whose exception botocore may swallow while it
+retries, is met only by a task that is stuck."""
+
 MAX_ID_LENGTH = 255
 
 OPTIONS: dict[str, Any] = {
@@ -54,7 +60,7 @@ OPTIONS: dict[str, Any] = {
     "ignore_result": True,
     # Below the visibility timeout, for the same reason.
     "time_limit": 60,
-    "soft_time_limit": 50,
+    "soft_time_limit": SOFT_TIME_LIMIT_SECONDS,
     # Logged in one line: they are about the tables or the call, and not about our code.
     "throws": (ReconcilerError, SoftTimeLimitExceeded),
 }

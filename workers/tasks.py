@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
-import time
 from datetime import datetime
 from typing import Any
 
 import structlog
 from celery import Task
 
+from reconciler.clock import after
 from reconciler.domain.model import moment
 from reconciler.domain.outcomes import Outcome
 from reconciler.errors import OUTAGES, ReconcilerError, UnknownOrchestrationError, UsageError
@@ -22,6 +22,7 @@ from workers.names import EVALUATE, RELEASE, SEGMENT, SWEEP
 from workers.resources import Resources
 from workers.running import (
     OPTIONS,
+    WORK_SECONDS,
     MalformedMessageError,
     ReconcilerTask,
     checked,
@@ -96,8 +97,7 @@ def sweep_segment(
         if asked is None:
             raise MalformedMessageError(f"not a segment: {segment!r:.200}")
         sweeper = sweeping.sweeper_of(resources, sweep_id, report=report)
-        ends = time.monotonic() + sweeping.STEP_SECONDS
-        result = sweeper.read(asked, secrets.token_hex(8), lambda: time.monotonic() >= ends)
+        result = sweeper.read(asked, secrets.token_hex(8), after(sweeping.STEP_SECONDS))
         sweeping.end_if_idle(resources, sweeper)
         if result is None:
             return {"outcome": "nothing to do: it has been read, or somebody is reading it"}
@@ -126,10 +126,11 @@ def evaluate_orchestration(
     """Evaluate one orchestration, and repair it. By hand: any time, any number of times."""
 
     def work(resources: Resources) -> dict[str, Any]:
+        out_of_time = after(WORK_SECONDS)
         checked("orchestration_id", orchestration_id)
         sweeper = sweeping.sweeper_of(resources, checked_sweep(sweep_id), report=report)
         try:
-            evaluation = sweeper.evaluate(orchestration_id, sweep_id, since)
+            evaluation = sweeper.evaluate(orchestration_id, sweep_id, since, out_of_time)
         except UnknownOrchestrationError as error:
             if sweep_id is None:
                 raise
@@ -199,6 +200,7 @@ def release_child(
             sweep_id=sweep_id,
             depends_on=predecessors(depends_on),
             due_since=since,
+            out_of_time=after(WORK_SECONDS),
         )
         if result.repaired:
             latency = _stranded_seconds(since, resources.reconciler.clock())

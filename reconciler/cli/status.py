@@ -146,6 +146,16 @@ class Status:
                 )
         return None
 
+    @property
+    def runbook(self) -> str:
+        """Where the runbook says what to do about ``problem``."""
+        section = "sweep-stale"
+        if self.broker_problem is not None or self.eviction_policy is not None:
+            section = "broker-unreachable"
+        elif self.table_problem is not None:
+            section = "total-failure"
+        return f"docs/operating.md#{section}"
+
     @staticmethod
     def _evicting(policy: str) -> str:
         what = "queued messages" if policy.startswith("allkeys") else "the state of a sweep"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -34,13 +34,17 @@ class Budget:
         return "; ".join(parts)
 
 
-def grant(budget: Budget | None, due: Mapping[str, datetime]) -> tuple[str, ...]:
+def grant(
+    budget: Budget | None, due: Mapping[str, datetime], last: Container[str] = ()
+) -> tuple[str, ...]:
     """Return which of ``due`` (key → due since) may go now, oldest due first.
+
+    Those in ``last`` come behind the others: their last try failed, and the next one may as well.
 
     None as budget means that there is none to keep. A child that has been due for longer goes
     first, wherever it belongs, so that a young orchestration never starves an old one.
     """
-    ours: Iterable[str] = sorted(due, key=lambda key: (due[key], key))
+    ours: Iterable[str] = sorted(due, key=lambda key: (key in last, due[key], key))
     if budget is None:
         return tuple(ours)
     granted: list[str] = []

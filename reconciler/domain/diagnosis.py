@@ -12,12 +12,13 @@ consequence of one lost event is seen, and repaired, in one pass.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TypeGuard
 
+from reconciler.domain.backoff import Attempts
 from reconciler.domain.budget import Budget, grant
 from reconciler.domain.codes import HEALTHY, Code, OrchestrationCode
 from reconciler.domain.graph import dependents_of, on_cycles, reachable
@@ -25,6 +26,7 @@ from reconciler.domain.model import (
     FAILURE,
     LONG_AGO,
     UNRELEASED,
+    WHOLE,
     Child,
     ChildStatus,
     Meta,
@@ -67,13 +69,15 @@ class Evidence:
     ``found``: by idempotency key, the task that stands under it or None; absent where nobody has
     looked. ``budget``: the free slots of the orchestration's user; None: nothing limits them.
     ``iterations``: by sub-issue id, the latest iteration task that succeeded; empty where nobody
-    has looked.
+    has looked. ``passed_over``: the children whose repair has just failed: what they would need of
+    their user's slots, their siblings may have.
     """
 
     tasks: Mapping[str, Task | None] = field(default_factory=dict)
     found: Mapping[str, Task | None] = field(default_factory=dict)
     budget: Budget | None = None
     iterations: Mapping[str, Task] = field(default_factory=dict)
+    passed_over: Collection[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +111,9 @@ class Diagnosis:
 
     @property
     def has_due(self) -> bool:
-        """Whether a child is due to be released."""
-        return any(child.code is Code.LOST_RELEASE for child in self.children.values())
+        """Whether a child is due to be released, or was, and is backed off by now."""
+        due = {Code.LOST_RELEASE, Code.QUARANTINED}
+        return any(child.code in due for child in self.children.values())
 
     @property
     def healthy(self) -> bool:
@@ -181,6 +186,7 @@ class _Diagnoser:
         self.evidence = evidence
         self.policy = policy
         self.now = now
+        self.backed_off = orchestration.backed_off(now)
         self.codes: dict[str, ChildDiagnosis] = {}
         # Effective outcomes, each with the moment at which it came about.
         self.succeeded: dict[str, datetime] = {}
@@ -195,7 +201,6 @@ class _Diagnoser:
         self._settle_doomed(unreleased)
         self._settle_due(unreleased)
         self._settle_blocked(unreleased)
-        self._quarantine()
         code, reason, since = self._orchestration_code()
         children = {key: self.codes[key] for key in sorted(self.codes)}
         return Diagnosis(self.orchestration.orchestration_id, code, reason, since, children)
@@ -211,10 +216,21 @@ class _Diagnoser:
         blockers: tuple[str, ...] = (),
         task_id: str | None = None,
     ) -> None:
+        attempts = self._back_off(child.sub_issue_id)
+        if attempts is not None and code in ACTIONABLE:
+            reason, since = f"{code.value}; {attempts.says}", moment(attempts.last_failed_at)
+            code = Code.QUARANTINED
         known = None if since in {None, LONG_AGO} else since
         self.codes[child.sub_issue_id] = ChildDiagnosis(
             child.sub_issue_id, code, reason, known, task_id or child.task_id, blockers
         )
+
+    def _back_off(self, key: str) -> Attempts | None:
+        return self.backed_off.get(key) or self.backed_off.get(WHOLE)
+
+    def _is_left_alone(self, key: str) -> bool:
+        """Whether nothing more is tried on a child now, so that nothing may build on it."""
+        return key in self.evidence.passed_over or self._back_off(key) is not None
 
     def _past(self, since: datetime | None, wait: timedelta) -> bool:
         return _past(since, wait, self.now)
@@ -359,8 +375,9 @@ class _Diagnoser:
             if self._past(_latest((since, reopened), self.now), self.policy.grace):
                 reason = f"its task is {task.status}, and the event was lost"
                 self._set(child, Code.LOST_TERMINAL, reason, since)
-                into = self.succeeded if task.outcome is ChildStatus.SUCCEEDED else self.failed
-                into[child.sub_issue_id] = since or LONG_AGO
+                if not self._is_left_alone(child.sub_issue_id):
+                    into = self.succeeded if task.outcome is ChildStatus.SUCCEEDED else self.failed
+                    into[child.sub_issue_id] = since or LONG_AGO
             else:
                 self._set(
                     child, Code.WITHIN_GRACE, f"its task has just become {task.status}", since
@@ -411,7 +428,8 @@ class _Diagnoser:
                         continue
                     del unreleased[key]
                     doomed_since = self._due_since(child, since)
-                    queue.append((key, doomed_since))
+                    if not self._is_left_alone(key):
+                        queue.append((key, doomed_since))
                     self._doom(child, cause, doomed_since)
 
     def _doom(self, child: Child, cause: str, since: datetime) -> None:
@@ -443,14 +461,15 @@ class _Diagnoser:
         problem = meta.problem if meta is not None else None
         budget = self.evidence.budget
         if problem is None:
-            # What cannot be released takes no slot from those that can.
             due = {k: since for k, since in due.items() if not self._foreign(self.children[k])}
-        granted = frozenset(grant(budget, due))
+        # What nothing is tried on takes no slot; what failed lately lets the others go first.
+        able = {key: since for key, since in due.items() if not self._is_left_alone(key)}
+        granted = frozenset(grant(budget, able, last=self.orchestration.attempts))
         for key, since in due.items():
             child = self.children[key]
             if problem is not None:
                 self._set(child, Code.MALFORMED_ROW, problem, since)
-            elif key in granted:
+            elif key in granted or key not in able:
                 reason = "every predecessor has succeeded, and nobody has released it"
                 self._set(child, Code.LOST_RELEASE, reason, since)
             else:
@@ -515,16 +534,6 @@ class _Diagnoser:
             self._set(child, Code.DANGLING_DEPENDENCY, reason, since, (missing,))
 
     # -- the orchestration
-
-    def _quarantine(self) -> None:
-        attempts = self.orchestration.attempts
-        if attempts is None or not attempts.quarantined(self.now, self.orchestration.fingerprint):
-            return
-        since = moment(attempts.last_failed_at)
-        for key, diagnosis in list(self.codes.items()):
-            if diagnosis.code in ACTIONABLE:
-                reason = f"{diagnosis.code.value}; {attempts.says}"
-                self._set(self.children[key], Code.QUARANTINED, reason, since)
 
     def _orchestration_code(self) -> tuple[OrchestrationCode, str, datetime | None]:
         meta = self.orchestration.meta

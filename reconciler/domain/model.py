@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reconciler.domain.backoff import Attempts
 
 Item = Mapping[str, Mapping[str, Any]]
 """A DynamoDB item in typed JSON, as the low-level client gives it: name → ``{"S": …}`` etc."""
 
 META = "#meta"
+WHOLE = ""
+"""Stands for the orchestration itself where others name one of its children."""
+
 INTEGRATION_SUFFIX = "__integration"
 DEFAULT_CHANNEL = "linear"
 
@@ -172,30 +178,6 @@ class Meta:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempts:
-    """Our own record of an orchestration whose evaluation or repair failed (a marker row)."""
-
-    failures: int
-    last_error: str
-    last_failed_at: str
-    retry_at: str | None
-    fingerprint: str
-
-    def quarantined(self, now: datetime, fingerprint: str) -> bool:
-        """Whether it is to be left alone at ``now``: unchanged since, and its pause not over."""
-        until = moment(self.retry_at)
-        return until is not None and now < until and fingerprint == self.fingerprint
-
-    @property
-    def says(self) -> str:
-        """Until when it is left alone, and why, for a person."""
-        return (
-            f"left alone until {self.retry_at} after {self.failures} failures, "
-            f"the last: {self.last_error}"
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Task:
     """A task row, as far as a diagnosis needs it. What begins with ``invo``/``nudg`` is ours.
 
@@ -254,12 +236,15 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Orchestration:
-    """One partition of OrchestrationTable: ``children`` by ``sub_issue_id``, markers left out."""
+    """One partition of OrchestrationTable: ``children`` by ``sub_issue_id``, markers left out.
+
+    ``attempts``: our record of failures, by ``sub_issue_id``, or ``WHOLE``.
+    """
 
     orchestration_id: str
     meta: Meta | None
     children: Mapping[str, Child]
-    attempts: Attempts | None = None
+    attempts: Mapping[str, Attempts] = field(default_factory=dict)
 
     def with_child(self, child: Child) -> Orchestration:
         """Return the orchestration with one child replaced."""
@@ -275,15 +260,33 @@ class Orchestration:
         """A short text that changes when any row of the orchestration changes.
 
         Made of what every write of the platform touches, so that a person's repair by hand
-        brings a quarantined orchestration back at once. Order of rows does not matter.
+        brings back at once what is backed off. Order of rows does not matter.
         """
+        return self._fingerprint(self.children.values())
+
+    def fingerprint_of(self, sub_issue_id: str) -> str:
+        """A short text that changes when the child or the meta row changes; of ``WHOLE``: any."""
+        if sub_issue_id == WHOLE:
+            return self.fingerprint
+        child = self.children.get(sub_issue_id)
+        return self._fingerprint(() if child is None else (child,))
+
+    def _fingerprint(self, children: Collection[Child]) -> str:
         total = 0
-        for child in self.children.values():
+        for child in children:
             parts = (child.sub_issue_id, child.raw_status, child.task_id, child.updated_at)
             total = (total + _stable_hash(parts)) & 0xFFFFFFFFFFFFFFFF
         if self.meta is not None:
             total += _stable_hash((META, self.meta.updated_at, str(self.meta.child_count)))
-        return f"{len(self.children)}-{total & 0xFFFFFFFFFFFFFFFF:016x}"
+        return f"{len(children)}-{total & 0xFFFFFFFFFFFFFFFF:016x}"
+
+    def backed_off(self, now: datetime) -> dict[str, Attempts]:
+        """Return the records of what is to be left alone at ``now``."""
+        return {
+            key: attempts
+            for key, attempts in self.attempts.items()
+            if attempts.backed_off(now, self.fingerprint_of(key))
+        }
 
 
 def _stable_hash(parts: tuple[str | None, ...]) -> int:

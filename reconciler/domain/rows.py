@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from reconciler.domain.backoff import Attempts
 from reconciler.domain.model import (
     ACTIVE_TASK,
     DEFAULT_CHANNEL,
     META,
     TERMINAL_TASK,
-    Attempts,
+    WHOLE,
     Child,
     ChildStatus,
     Item,
@@ -23,8 +24,13 @@ from reconciler.domain.model import (
     Task,
 )
 
-ATTEMPTS_MARKER = "reconciler#attempts"
-"""``sub_issue_id`` of our own record in an orchestration's partition."""
+_ATTEMPTS = "reconciler#attempts"
+
+
+def attempts_marker(sub_issue_id: str) -> str:
+    """Return the ``sub_issue_id`` of our record of a child's failures, or of those of ``WHOLE``."""
+    return f"{_ATTEMPTS}#{sub_issue_id}" if sub_issue_id != WHOLE else _ATTEMPTS
+
 
 _STATUS = {status.value: status for status in ChildStatus}
 
@@ -213,7 +219,7 @@ def parse_attempts(item: Item) -> Attempts:
 def parse_orchestration(orchestration_id: str, items: Iterable[Item]) -> Orchestration | None:
     """Read the rows of one partition, in any order; None when it holds nothing but markers."""
     meta: Meta | None = None
-    attempts: Attempts | None = None
+    attempts: dict[str, Attempts] = {}
     children: dict[str, Child] = {}
     for item in items:
         key = item["sub_issue_id"]["S"]
@@ -221,8 +227,8 @@ def parse_orchestration(orchestration_id: str, items: Iterable[Item]) -> Orchest
             meta = parse_meta(item)
         elif not is_marker(key):
             children[key] = parse_child(item)
-        elif key == ATTEMPTS_MARKER:
-            attempts = parse_attempts(item)
+        elif key.startswith(_ATTEMPTS):
+            attempts[key.removeprefix(_ATTEMPTS).removeprefix("#")] = parse_attempts(item)
     if meta is None and not children:
         return None
     return Orchestration(orchestration_id, meta, children, attempts)

@@ -6,7 +6,7 @@ Nothing here is recursive: chains of thousands of children are met.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from reconciler.inspection.theme import Tone
@@ -113,32 +113,33 @@ def _closing_edges(graph: Graph) -> tuple[tuple[str, str], ...]:
     return tuple(closing)
 
 
-def foldings(graph: Graph) -> Iterable[Graph]:
-    """Return the graph, then ever more folded ones, each with fewer boxes than the one before.
+def fold(
+    graph: Graph, max_nodes: int, max_edges: int | None = None, *, by_layers: bool = True
+) -> Graph:
+    """Return the graph in as few boxes as are wanted, folded no further than that needs.
 
-    First siblings of the same kind and state, then runs of a chain in the same state, both again
-    and again; then everything of one state in one layer; at last in one of a few steps, each of
-    several layers.
+    First siblings of the same state come together. Then, ``by_layers``, everything of one state in
+    one layer does, and at last in one of a few steps of several layers. Where even that is too
+    much, it is the smallest there is.
     """
-    yield graph
     folded = graph
-    while True:
-        smaller = _fold(folded, _sibling_key(folded))
-        smaller = _fold_runs(smaller)
-        if len(smaller.nodes) == len(folded.nodes):
+    for folded in _foldings(graph, by_layers=by_layers):
+        edges = sum(len(names) for names in folded.before.values())
+        if len(folded.nodes) <= max_nodes and (max_edges is None or edges <= max_edges):
             break
-        folded = smaller
-        yield folded
-    layered = put_in_layers(folded)
-    rough = _fold(layered.graph, lambda node: (layered.layer_of[node.key], node.tone, node.state))
-    if len(rough.nodes) < len(folded.nodes):
-        yield rough
-        rough = _fold_runs(rough)
-        yield rough
-    for most in _STEPS:
-        if len(put_in_layers(rough).layers) > most:
-            rough = _fold_steps(rough, most)
-            yield rough
+    return folded
+
+
+def _foldings(graph: Graph, *, by_layers: bool) -> Iterator[Graph]:
+    """Yield the graph, then ever more folded ones."""
+    yield graph
+    folded = _fold(graph, _sibling_key(graph))
+    yield folded
+    layers = len(put_in_layers(folded).layers) if by_layers else 0
+    for most in (layers, *_STEPS):
+        if 0 < most <= layers:
+            folded = _fold_steps(folded, most)
+            yield folded
 
 
 def _fold_steps(graph: Graph, most: int) -> Graph:
@@ -180,39 +181,6 @@ def _fold(graph: Graph, kind: Callable[[Node], Hashable]) -> Graph:
     for node in graph.nodes.values():
         groups.setdefault(kind(node), []).append(node)
     return _merge(graph, groups.values())
-
-
-def _fold_runs(graph: Graph) -> Graph:
-    """Put runs of a chain into one box: same state, one way in, one way out."""
-    after: dict[str, list[str]] = {key: [] for key in graph.nodes}
-    for key, names in graph.before.items():
-        for name in names:
-            if name in after:
-                after[name].append(key)
-    runs: list[list[Node]] = []
-    seen: set[str] = set()
-
-    def next_of(key: str) -> str | None:
-        if len(after[key]) != 1:
-            return None
-        follower = after[key][0]
-        here, there = graph.nodes[key], graph.nodes[follower]
-        alike = here.tone == there.tone and here.state == there.state
-        alone = len(graph.before.get(follower, ())) == 1
-        return follower if alike and alone and follower not in seen else None
-
-    starts = set(graph.nodes) - {then for key in graph.nodes if (then := next_of(key))}
-    for key in graph.nodes:
-        if key not in starts:
-            continue
-        run = [graph.nodes[key]]
-        seen.add(key)
-        while (then := next_of(run[-1].key)) is not None:
-            run.append(graph.nodes[then])
-            seen.add(then)
-        runs.append(run)
-    runs.extend([node] for node in graph.nodes.values() if node.key not in seen)
-    return _merge(graph, runs)
 
 
 def _merge(graph: Graph, groups: Iterable[Sequence[Node]], at_least: int = FOLD_AT_LEAST) -> Graph:

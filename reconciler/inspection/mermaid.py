@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from reconciler.inspection.graph import Graph, foldings
+from reconciler.inspection.graph import Graph, fold
 from reconciler.inspection.theme import SIGNS, Tone, glyph, short_age
 
-_MOST_NODES, _MOST_EDGES = 150, 400
+_MAX_NODES, _MAX_EDGES = 150, 400
 """Mermaid refuses more than 500 edges or 50,000 characters."""
 
-_LONGEST_LABEL = 60
+_MAX_LABEL = 60
 _LOOKALIKES = str.maketrans(
     {
         '"': "\u201d",
@@ -25,16 +25,7 @@ _LOOKALIKES = str.maketrans(
 
 def mermaid(graph: Graph) -> str:
     """Return the graph as a Mermaid flowchart, folded as far as Mermaid needs it to be."""
-    for folded in foldings(graph):
-        shown = folded
-        edges = sum(len(names) for names in folded.before.values())
-        if len(folded.nodes) <= _MOST_NODES and edges <= _MOST_EDGES:
-            break
-    return _flowchart(shown)
-
-
-def _flowchart(graph: Graph) -> str:
-    """Each node in the colours of its tone."""
+    graph = fold(graph, _MAX_NODES, _MAX_EDGES)
     names = {key: f"n{number}" for number, key in enumerate(graph.nodes)}
     lines = ["flowchart TD"]
     for key, node in graph.nodes.items():
@@ -53,5 +44,5 @@ def _flowchart(graph: Graph) -> str:
 
 
 def _escaped(text: str) -> str:
-    short = text if len(text) <= _LONGEST_LABEL else text[: _LONGEST_LABEL - 1] + "…"
+    short = text if len(text) <= _MAX_LABEL else text[: _MAX_LABEL - 1] + "…"
     return short.translate(_LOOKALIKES)

@@ -1,84 +1,146 @@
-"""The picture as SVG: the terminal's layout, drawn with lines and boxes."""
+"""The picture as SVG: the graph in layers, each box below all that it waits for.
+
+An edge that passes a layer gets a place of its own there, so that it runs between boxes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from reconciler.inspection.graph import Graph
-from reconciler.inspection.layout import Layout, Placed, fit, shapes
+from rich.cells import cell_len
+
+from reconciler.inspection.graph import Graph, Layered, Node, fold, put_in_layers
 from reconciler.inspection.theme import SIGNS, Tone, cut, glyph, short_age
 
-_CELL_WIDTH, _CELL_HEIGHT, _MARGIN = 9, 20, 16
-_COLUMNS, _MAX_COLUMNS, _MAX_ROWS = 160, 2_000, 400
+_MAX_NODES, _MAX_EDGES = 300, 2_000
+_ORDER_SWEEPS = 4
+_CELL, _MAX_CELLS = 8.2, 28
+_BOX_HEIGHT, _LAYER_HEIGHT, _GAP, _MARGIN = 44, 84, 24, 16
 _EDGE = "#9e9e9e"
 _FONT = "ui-monospace, Menlo, Consolas, monospace"
+
+
+@dataclass(slots=True)
+class _Place:
+    """A box, or with ``node`` None a point that an edge passes; ``x`` is its middle."""
+
+    node: Node | None
+    up: tuple[str, ...]
+    width: float
+    x: float = 0.0
+    y: float = 0.0
 
 
 def svg_of(graph: Graph, title: str) -> str:
     """Return a graph as a whole SVG document, which needs nothing from anywhere else.
 
-    A graph too large to look at is folded. One without nodes is an empty picture.
+    A graph too large to look at is folded. The background is left to the page.
     """
-    sizes = shapes(list(graph.nodes.values()))
-    for columns in (_COLUMNS, _MAX_COLUMNS):
-        layout = fit(graph, sizes, columns, _MAX_ROWS)
-        if layout is not None:
-            return _document(layout, title)
-    raise AssertionError("a folded graph has six steps of a few boxes each")
-
-
-def _document(layout: Layout, title: str) -> str:
-    width = layout.width * _CELL_WIDTH + 2 * _MARGIN
-    height = layout.height * _CELL_HEIGHT + 2 * _MARGIN
+    layered = put_in_layers(fold(graph, _MAX_NODES, _MAX_EDGES))
+    rows, places = _places(layered)
+    _order(rows, places)
+    width = _arrange(rows, places)
+    height = max(0, len(rows) - 1) * _LAYER_HEIGHT + _BOX_HEIGHT + 2 * _MARGIN
+    boxes = [part for place in places.values() if place.node for part in _box(place, place.node)]
     parts = [
         (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-            f'width="{width}" height="{height}" font-family="{_FONT}" font-size="13">'
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height}" '
+            f'width="{width:g}" height="{height}" role="img" font-family="{_FONT}" font-size="13">'
         ),
         f"<title>{escape(title)}</title>",
-        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         f'<g stroke="{_EDGE}" stroke-width="1.5" fill="none">',
+        *_edges(places),
+        "</g>",
+        *boxes,
+        "</svg>",
     ]
-    for net in layout.nets:
-        for part in net:
-            start, end = _centre(part.x1, part.y1), _centre(part.x2, part.y2)
-            parts.append(f'<path d="M{start[0]} {start[1]}L{end[0]} {end[1]}"/>')
-    parts.append("</g>")
-    for box in layout.boxes:
-        parts += _box(box, layout)
-    return "\n".join([*parts, "</svg>"]) + "\n"
+    return "\n".join(parts) + "\n"
 
 
-def _centre(x: float, y: float) -> tuple[float, float]:
-    return _MARGIN + (x + 0.5) * _CELL_WIDTH, _MARGIN + (y + 0.5) * _CELL_HEIGHT
+def _places(layered: Layered) -> tuple[list[list[str]], dict[str, _Place]]:
+    """Return the rows, and in each a point for the edges into one box that pass it, together."""
+    rows = [list(layer) for layer in layered.layers]
+    places: dict[str, _Place] = {}
+    for key, node in layered.graph.nodes.items():
+        by_layer: dict[int, list[str]] = {}
+        for name in layered.graph.before.get(key, ()):
+            by_layer.setdefault(layered.layer_of[name], []).append(name)
+        level = layered.layer_of[key]
+        passed: tuple[str, ...] = ()
+        for between in range(min(by_layer, default=level) + 1, level):
+            point = f"{key}\x00{between}"
+            places[point] = _Place(None, (*by_layer.get(between - 1, ()), *passed), 0.0)
+            rows[between].append(point)
+            passed = (point,)
+        cells = min(max(map(cell_len, _lines(node))), _MAX_CELLS)
+        width = (cells + 2) * _CELL
+        places[key] = _Place(node, (*by_layer.get(level - 1, ()), *passed), width)
+    return rows, places
 
 
-def _box(box: Placed, layout: Layout) -> list[str]:
-    node = box.node
-    sign = SIGNS[node.tone]
-    x = _MARGIN + box.x * _CELL_WIDTH
-    y = _MARGIN + box.y * _CELL_HEIGHT
-    width, height = box.width * _CELL_WIDTH, layout.shape.height * _CELL_HEIGHT
-    dash = ' stroke-dasharray="4 3"' if node.tone is Tone.GHOST else ""
+def _order(rows: list[list[str]], places: Mapping[str, _Place]) -> None:
+    """Order each row by the mean place of its neighbours, down and up again, against crossings."""
+    down: dict[str, list[str]] = {}
+    for key, place in places.items():
+        for name in place.up:
+            down.setdefault(name, []).append(key)
+    for sweep in range(_ORDER_SWEEPS):
+        forwards = sweep % 2 == 0
+        at: dict[str, float] = {}
+        for row in rows if forwards else reversed(rows):
+            here = {key: number - len(row) / 2 for number, key in enumerate(row)}
+            near = {key: places[key].up if forwards else down.get(key, ()) for key in row}
+            means = {key: _mean((at[n] for n in near[key]), here[key]) for key in row}
+            row.sort(key=means.__getitem__)
+            at |= {key: number - len(row) / 2 for number, key in enumerate(row)}
+
+
+def _mean(values: Iterable[float], otherwise: float) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed) if listed else otherwise
+
+
+def _arrange(rows: list[list[str]], places: Mapping[str, _Place]) -> float:
+    """Give each place its coordinates, each row in the middle; returns the width of it all."""
+    lengths = [sum(places[key].width + _GAP for key in row) - _GAP for row in rows]
+    widest = max(lengths, default=0.0)
+    for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        x = _MARGIN + (widest - length) / 2
+        for key in row:
+            places[key].x = x + places[key].width / 2
+            places[key].y = _MARGIN + number * _LAYER_HEIGHT
+            x += places[key].width + _GAP
+    return widest + 2 * _MARGIN
+
+
+def _edges(places: Mapping[str, _Place]) -> Iterator[str]:
+    for place in places.values():
+        for above in (places[name] for name in place.up):
+            top, bottom = above.y + _BOX_HEIGHT, place.y
+            middle = (top + bottom) / 2
+            curve = f"C{above.x:g} {middle:g} {place.x:g} {middle:g} {place.x:g} {bottom:g}"
+            passes = f"V{bottom + _BOX_HEIGHT:g}" if place.node is None else ""
+            yield f'<path d="M{above.x:g} {top:g}{curve}{passes}"/>'
+
+
+def _lines(node: Node) -> tuple[str, str]:
     age = f" {short_age(node.age_seconds)}" if node.age_seconds is not None else ""
-    head = node.head if layout.shape.height > 1 else node.label
-    lines = [f"{glyph(node.tone)} {head}", f"{node.state}{age}"]
-    if layout.shape.height == 1:
-        lines = [" ".join(lines)]
-    drawn = [
-        (
-            f'<rect x="{x}" y="{y + 2}" width="{width}" height="{height - 4}" rx="6" '
-            f'fill="{sign.fill}" stroke="{sign.line}" stroke-width="1.5"{dash}/>'
+    return f"{glyph(node.tone)} {node.head}", f"{node.state}{age}"
+
+
+def _box(place: _Place, node: Node) -> Iterator[str]:
+    sign = SIGNS[node.tone]
+    dash = ' stroke-dasharray="4 3"' if node.tone is Tone.GHOST else ""
+    yield (
+        f'<rect x="{place.x - place.width / 2:g}" y="{place.y:g}" width="{place.width:g}" '
+        f'height="{_BOX_HEIGHT}" rx="6" fill="{sign.fill}" stroke="{sign.line}" '
+        f'stroke-width="1.5"{dash}/>'
+    )
+    for number, line in enumerate(_lines(node)):
+        weight = "" if number else ' font-weight="600"'
+        yield (
+            f'<text x="{place.x:g}" y="{place.y + 18 + 18 * number:g}" text-anchor="middle" '
+            f'fill="#1f2328"{weight}>{escape(cut(line, _MAX_CELLS))}</text>'
         )
-    ]
-    room = max(1, box.width - 2)
-    first = y + height / 2 - (len(lines) - 1) * _CELL_HEIGHT / 2 + 4.5
-    for number, line in enumerate(lines):
-        shown = cut(line, room)
-        at = first + number * _CELL_HEIGHT
-        weight = ' font-weight="600"' if number == 0 else ""
-        drawn.append(
-            f'<text x="{x + width / 2}" y="{at}" text-anchor="middle" fill="#1f2328"{weight}>'
-            f"{escape(shown)}</text>"
-        )
-    return drawn

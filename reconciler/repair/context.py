@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from reconciler.clock import OutOfTime, never
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
 from reconciler.domain.model import Child, Orchestration, Task, seconds_since
@@ -21,13 +22,15 @@ class Context:
     """What a piece of work is done for.
 
     ``apply``: False plans only, and writes nothing. ``by_hand``: a person asked for it, so no
-    quarantine holds it up.
+    quarantine holds it up. ``out_of_time``: asked between actions; the rest is left for the next
+    evaluation.
     """
 
     now: datetime
     sweep_id: str
     by_hand: bool = False
     apply: bool = True
+    out_of_time: OutOfTime = never
 
 
 MOST_PREDECESSORS_AT_ONCE = 98

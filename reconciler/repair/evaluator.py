@@ -1,17 +1,18 @@
 """Evaluation: takes a key, reads everything again, repairs, and says how it stands.
 
-Also keeps count of orchestrations whose repair keeps failing, and leaves those alone for a growing
-time. An outage is not held against anybody: only what fails by itself is.
+Also keeps a record of what keeps failing, which is then backed off (``reconciler.domain.backoff``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
+from reconciler.domain.backoff import after_failure
 from reconciler.domain.codes import Code
-from reconciler.domain.model import Attempts, Orchestration, moment, seconds_since, timestamp
-from reconciler.errors import DEFECTS, describe_error, lasting
+from reconciler.domain.model import WHOLE, Orchestration, moment, seconds_since
+from reconciler.domain.outcomes import Outcome
+from reconciler.errors import DEFECTS, concerns_one_child, describe_error, lasting
 from reconciler.repair.context import (
     Context,
     Evaluation,
@@ -25,14 +26,8 @@ from reconciler.repair.repair_pass import Parts, RepairPass
 from reconciler.repair.reporter import Reporter
 from reconciler.stores.dynamodb import measured
 
-QUARANTINE_FROM = 3
-"""From this many failures on an orchestration is left alone for a while."""
-
-LONGEST_QUARANTINE = timedelta(hours=6)
-_MOST_DOUBLINGS = 15
-"""Takes a second past the longest pause; one that fails for weeks must not overflow a time."""
-
-_LONGEST_ERROR_CHARACTERS = 500
+_FORGIVES_NOTHING = frozenset({Outcome.FAILED, Outcome.QUEUED, Outcome.PACED, Outcome.OVER_BUDGET})
+"""After these, nobody knows whether it would fail again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +55,9 @@ class Evaluator:
             orchestration = self.parts.orchestrations.read(orchestration_id)
             if orchestration is None:
                 return None
-            if context.by_hand and orchestration.attempts is not None:
-                # A person's word ends a quarantine.
-                orchestration = replace(orchestration, attempts=None)
+            if context.by_hand:
+                # A person's word ends the backing off.
+                orchestration = replace(orchestration, attempts={})
             work = self._pass(orchestration, context, dispatch)
             try:
                 work.run()
@@ -109,61 +104,60 @@ class Evaluator:
         return evaluation
 
     def _remember(self, orchestration: Orchestration, work: RepairPass) -> None:
-        failures = [*work.failures, *work.unread]
-        lasting_failures = [error for error in failures if lasting(error)]
-        if lasting_failures:
-            self.hold_against(orchestration.orchestration_id, lasting_failures[-1], work.context)
-        elif orchestration.attempts is not None and not failures:
-            # What has only been handed on may fail there; that its rows have changed since the
-            # last failure says that it does not.
-            unchanged = orchestration.attempts.fingerprint == orchestration.fingerprint
-            if not (work.queued and unchanged):
-                self.parts.orchestrations.clear_attempts(orchestration.orchestration_id)
+        """Hold each failure against the child that it concerns, and forgive what went well."""
+        concerned = {k: error for k, error in work.failures.items() if concerns_one_child(error)}
+        self.hold_against(orchestration.orchestration_id, concerned, work.context)
+        acted = {a.sub_issue_id for a in work.outcomes if a.outcome not in _FORGIVES_NOTHING}
+        for key, attempts in orchestration.attempts.items():
+            # What was handed on may fail there; rows that have changed say that it does not.
+            moved = attempts.fingerprint != orchestration.fingerprint_of(key)
+            if key == WHOLE:
+                whole = not (work.failures or work.unread or work.stopped)
+                well = whole and not (work.queued and not moved)
+            else:
+                well = key not in work.failures and (moved or key in acted)
+            if well:
+                self.parts.orchestrations.clear_attempts(orchestration.orchestration_id, key)
 
     def hold_against(
-        self, orchestration_id: str, error: BaseException, context: Context
-    ) -> Attempts | None:
-        """Count a failure that was the orchestration's own; the pause doubles with each.
+        self, orchestration_id: str, errors: Mapping[str, BaseException], context: Context
+    ) -> None:
+        """Record failures: sub-issue id, or ``WHOLE`` → what failed.
 
-        Returns what is on record now; None when it has no rows. The rows are read once more: what
-        brings the orchestration back is a change of its rows after this moment.
+        The rows are read once more: what brings a child back is a change after this moment.
+
+        Raises:
+            TemporaryError, PermanentError: it could not be read or recorded.
         """
-        try:
-            orchestration = self.parts.orchestrations.read(orchestration_id)
-        except DEFECTS:
-            return None  # its rows cannot even be read by our code: it fails anew in each sweep
-        if orchestration is None:
-            return None
-        earlier = orchestration.attempts
-        failures = (earlier.failures if earlier is not None else 0) + 1
-        retry_at = None
-        if failures >= QUARANTINE_FROM:
-            doublings = min(failures - QUARANTINE_FROM, _MOST_DOUBLINGS)
-            pause = min(self.parts.policy.interval * 2**doublings, LONGEST_QUARANTINE)
-            retry_at = timestamp(context.now + pause)
-        attempts = Attempts(
-            failures=failures,
-            last_error=describe_error(error)[:_LONGEST_ERROR_CHARACTERS],
-            last_failed_at=timestamp(context.now),
-            retry_at=retry_at,
-            fingerprint=orchestration.fingerprint,
-        )
-        self.parts.orchestrations.record_attempts(
-            orchestration_id, attempts, int(context.now.timestamp())
-        )
-        return attempts
+        for key, error in errors.items():
+            try:
+                orchestration = self.parts.orchestrations.read_failing(orchestration_id, key)
+            except DEFECTS:
+                continue  # its rows cannot even be read by our code: it fails anew in each sweep
+            if orchestration is None:
+                continue
+            attempts = after_failure(
+                orchestration.attempts.get(key),
+                describe_error(error),
+                orchestration.fingerprint_of(key),
+                self.parts.policy.interval,
+                context.now,
+                counts=lasting(error),
+            )
+            self.parts.orchestrations.record_attempts(
+                orchestration_id, key, attempts, int(context.now.timestamp())
+            )
 
-    def forgive(self, orchestration_id: str) -> None:
-        """Forget an orchestration's failures."""
-        self.parts.orchestrations.clear_attempts(orchestration_id)
+    def forgive(self, orchestration: Orchestration) -> None:
+        """Forget the failures that are on record of an orchestration."""
+        for key in orchestration.attempts:
+            self.parts.orchestrations.clear_attempts(orchestration.orchestration_id, key)
 
 
 def _left_alone(orchestration: Orchestration, context: Context) -> Stuck | None:
     """What is said of an orchestration that is quarantined as a whole; None when it is not."""
-    attempts = orchestration.attempts
+    attempts = orchestration.backed_off(context.now).get(WHOLE)
     if attempts is None or not context.apply:
-        return None
-    if not attempts.quarantined(context.now, orchestration.fingerprint):
         return None
     age = seconds_since(moment(attempts.last_failed_at), context.now)
     reason = attempts.says

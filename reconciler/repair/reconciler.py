@@ -7,10 +7,10 @@ from datetime import datetime
 
 from ulid import ULID
 
-from reconciler.clock import Clock
+from reconciler.clock import Clock, OutOfTime, never
 from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import Policy, due_since
-from reconciler.domain.model import Child, Orchestration, moment
+from reconciler.domain.model import WHOLE, Child, Orchestration, moment
 from reconciler.domain.outcomes import Outcome
 from reconciler.domain.planning import Release
 from reconciler.errors import (
@@ -20,8 +20,8 @@ from reconciler.errors import (
     ReconcilerError,
     UnknownChildError,
     UnknownOrchestrationError,
+    concerns_one_child,
     describe_error,
-    lasting,
 )
 from reconciler.observability.metrics import Metrics
 from reconciler.repair.context import (
@@ -76,23 +76,24 @@ class Reconciler:
         by_hand: bool = False,
         report: bool = False,
         release: ReleaseDispatch | None = None,
+        out_of_time: OutOfTime = never,
     ) -> Evaluation:
         """Read an orchestration again, repair it, and say how it stands.
 
         Without ``release`` its children are released here; with it, each is handed on instead.
-        ``report`` changes nothing.
+        ``report`` changes nothing. When ``out_of_time`` says so, the rest is left as it is.
 
         Raises:
             UnknownOrchestrationError: it has no rows.
             DefectError: our own code failed on it; that is held against it.
             TemporaryError, PermanentError: it could not be read.
         """
-        context = self._context(sweep_id, by_hand=by_hand, report=report)
+        context = self._context(sweep_id, by_hand=by_hand, report=report, out_of_time=out_of_time)
         try:
             evaluation = self.evaluator.evaluate(orchestration_id, context, release)
         except DEFECTS as error:
             if context.apply:
-                self.evaluator.hold_against(orchestration_id, error, context)
+                self.evaluator.hold_against(orchestration_id, {WHOLE: error}, context)
             raise DefectError(describe_error(error)) from error
         if evaluation is None:
             raise self._unknown(orchestration_id)
@@ -122,6 +123,7 @@ class Reconciler:
         due_since: datetime | None = None,
         report: bool = False,
         dispatch: ReleaseDispatch | None = None,
+        out_of_time: OutOfTime = never,
     ) -> RepairResult:
         """Release a child, if it is due; safe at any time, any number of times.
 
@@ -135,15 +137,15 @@ class Reconciler:
             DefectError: our own code failed on it; that is held against the orchestration.
             TemporaryError, PermanentError: nothing was changed.
         """
-        context = self._context(sweep_id, by_hand=by_hand, report=report)
+        context = self._context(sweep_id, by_hand=by_hand, report=report, out_of_time=out_of_time)
         with measured() as consumed:
             try:
                 result = self._release(
                     orchestration_id, sub_issue_id, depends_on, due_since, context, dispatch
                 )
             except (ReconcilerError, *DEFECTS) as error:
-                if context.apply and lasting(error) and not isinstance(error, UnknownChildError):
-                    self.evaluator.hold_against(orchestration_id, error, context)
+                if context.apply and concerns_one_child(error):
+                    self.evaluator.hold_against(orchestration_id, {sub_issue_id: error}, context)
                 if isinstance(error, ReconcilerError):
                     raise
                 raise DefectError(describe_error(error)) from error
@@ -174,7 +176,7 @@ class Reconciler:
         if not context.by_hand:
             counts += count_stuck(_left_stuck(orchestration_id, done))
         elif context.apply and result.applied and orchestration.attempts:
-            self.evaluator.forgive(orchestration_id)
+            self.evaluator.forgive(orchestration)
         if result.applied and self._leads_on(result):
             # Dependents of a refused child are skipped, and of a finished one released, at once.
             after = self.evaluator.evaluate(orchestration_id, context, dispatch)
@@ -245,12 +247,20 @@ class Reconciler:
 
     # -- small tools
 
-    def _context(self, sweep_id: str | None, *, by_hand: bool, report: bool) -> Context:
+    def _context(
+        self,
+        sweep_id: str | None,
+        *,
+        by_hand: bool,
+        report: bool,
+        out_of_time: OutOfTime = never,
+    ) -> Context:
         return Context(
             now=self.clock(),
             sweep_id=sweep_id or f"by-hand:{ULID()}",
             by_hand=by_hand or sweep_id is None,
             apply=not report,
+            out_of_time=out_of_time,
         )
 
     @staticmethod

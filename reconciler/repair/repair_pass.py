@@ -57,7 +57,7 @@ from reconciler.stores.tasks import TaskStore
 
 OPERATORS_MISTAKES = (AccessError, SettingsError, TableMissingError)
 
-_STOPPING = (AccessError, GuardrailOutageError, StoreUnavailableError, TableMissingError)
+_STOPPING = (AccessError, StoreUnavailableError, TableMissingError)
 """After these, nothing else of the orchestration would succeed either."""
 
 Withhold = Callable[[Orchestration], str | None]
@@ -110,7 +110,7 @@ class RepairPass:
         self.outcomes: list[ActionOutcome] = []
         self.withheld: str | None = None  # why nothing is changed
         self.stale = False
-        self.failures: list[BaseException] = []
+        self.failures: dict[str, BaseException] = {}  # by child, the last of each
         self.unread: list[ReconcilerError] = []  # what could not be read beside the rows
         self.queued: set[str] = set()
 
@@ -118,9 +118,9 @@ class RepairPass:
 
     def run(self) -> None:
         """Repair until nothing more is due; failures of single repairs are outcomes."""
-        while not self._stopped:
+        while not self.stopped:
             planned = self._plan()
-            if self.seen.look_up(planned.lookups):
+            if self.seen.look_up(planned.lookups, self.context.out_of_time):
                 continue
             # Before anything is changed, and after everything has been asked.
             self.found = self.found or self.now
@@ -132,14 +132,16 @@ class RepairPass:
             if not releases:
                 break
             self._release_all(releases)
-        if self._stopped:
+        if self.stopped:
             self.now = self._diagnose()
+            self.found = self.found or self.now
         elif all(child.terminal for child in self.seen.children.values()):
             self._touch_finished()
 
     @property
-    def _stopped(self) -> bool:
-        return self._halted or any(isinstance(error, _STOPPING) for error in self.failures)
+    def stopped(self) -> bool:
+        """Whether the rest is left for the next evaluation."""
+        return self._halted or self.context.out_of_time()
 
     def _diagnose(self) -> Diagnosis:
         # A time ahead of now counts as long ago. By an older clock, a claim that was made while
@@ -177,7 +179,7 @@ class RepairPass:
 
     def _halt_if_withheld(self) -> bool:
         """Stop where a pause has come since the pass began; asked before each write."""
-        if self.context.apply and not self._stopped:
+        if self.context.apply and not self.stopped:
             try:
                 self.withheld = self._parts.withhold(self.seen.orchestration)
             except ReconcilerError as error:
@@ -188,7 +190,7 @@ class RepairPass:
                 self._halted = True
             else:
                 self._halted = self.withheld is not None
-        return self._stopped
+        return self.stopped
 
     def _begin(self, action: Action) -> bool:
         key = (action.verb, action.sub_issue_id)
@@ -251,11 +253,17 @@ class RepairPass:
         self.seen.put(action.sub_issue_id, result.child)
         if result.outcome is Outcome.RELEASED:
             self.seen.use_slot()
-        self.stale = self.stale or result.outcome in LOST_TO_OTHERS
+        if result.outcome in LOST_TO_OTHERS:
+            self.stale = True
+            self.seen.pass_over(action.sub_issue_id)
         self.outcomes.append(ActionOutcome.of(action, result, self.context))
 
     def _failed(self, action: Action, error: BaseException) -> None:
-        self.failures.append(error)
+        self.failures[action.sub_issue_id] = error
+        self._halted = self._halted or isinstance(error, _STOPPING)
+        if not isinstance(error, GuardrailOutageError):
+            # Its slot goes to the next; in an outage that would only be the next to fail.
+            self.seen.pass_over(action.sub_issue_id)
         result = RepairResult(Outcome.FAILED, detail=describe_error(error), error=error)
         self.outcomes.append(ActionOutcome.of(action, result, self.context))
 
@@ -263,6 +271,8 @@ class RepairPass:
 
     def _release_all(self, releases: list[Release]) -> None:
         for release in releases:
+            if self.stopped:
+                return
             if self._dispatch is not None and self.context.apply:
                 self._queue(release, self._dispatch)
             else:
@@ -323,7 +333,7 @@ class RepairPass:
     @property
     def mistake(self) -> ReconcilerError | None:
         """What only an operator can mend: a table or a permission that is missing, if any is."""
-        errors = [*self.failures, *self.unread]
+        errors = [*self.failures.values(), *self.unread]
         return next((error for error in errors if isinstance(error, OPERATORS_MISTAKES)), None)
 
     def finish(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
+from reconciler.clock import OutOfTime
 from reconciler.domain.budget import Budget
 from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import Diagnosis, Evidence, Policy, diagnose
@@ -39,6 +40,7 @@ class Snapshot:
         self._asked: set[str] = set()
         self._found: dict[str, Task | None] = {}
         self._iterations: dict[str, Task] = {}
+        self._passed_over: set[str] = set()
         self._budget: Budget | None = None
         self._slots: Slots | None = None
         self.held = HeldSlots(budget) if budget is not None else None
@@ -53,7 +55,7 @@ class Snapshot:
     @property
     def evidence(self) -> Evidence:
         """What was read beside the rows."""
-        return Evidence(self._tasks, self._found, self._budget, self._iterations)
+        return Evidence(self._tasks, self._found, self._budget, self._iterations, self._passed_over)
 
     def diagnose(self, now: datetime) -> Diagnosis:
         """Give each child its code, after reading the tasks that this takes."""
@@ -72,10 +74,12 @@ class Snapshot:
             self._asked.update(wanted)
             self._tasks.update(self._task_store.read(wanted, consistent=True))
 
-    def look_up(self, keys: Iterable[str]) -> bool:
+    def look_up(self, keys: Iterable[str], out_of_time: OutOfTime) -> bool:
         """Look for the tasks under idempotency keys; False where all were looked for before."""
         new = [key for key in keys if key not in self._found]
         for key in new:
+            if out_of_time():
+                break
             self._found[key] = self._task_store.find(key)
         return bool(new)
 
@@ -104,6 +108,10 @@ class Snapshot:
         """Take note of how a task stands now."""
         self._asked.add(task.task_id)
         self._tasks[task.task_id] = task
+
+    def pass_over(self, sub_issue_id: str) -> None:
+        """Take note that nothing more is tried on a child in this pass."""
+        self._passed_over.add(sub_issue_id)
 
     def learn_conflict(self, idempotency_key: str, task: Task | None) -> None:
         """Take note that another user's task holds a key."""
@@ -144,11 +152,18 @@ class Snapshot:
         Raises:
             TemporaryError, PermanentError: it cannot be written.
         """
-        waiting = {
-            self.children[key].idempotency_key: found.since or LONG_AGO
-            for key, found in diagnosis.children.items()
-            if found.code is Code.OVER_BUDGET
-        }
-        if waiting and self._slots is not None and self._budget_store is not None:
-            # Whoever has not been heard of for three sweeps does not wait any more.
-            self._budget_store.note_waiting(self._slots, waiting, now, 3 * self._policy.interval)
+        if self._slots is None or self._budget_store is None:
+            return
+        waiting: dict[str, datetime] = {}
+        granted: set[str] = set()
+        for key, found in diagnosis.children.items():
+            name = self.children[key].idempotency_key
+            if found.code is Code.OVER_BUDGET:
+                waiting[name] = found.since or LONG_AGO
+            elif found.code is Code.LOST_RELEASE and key not in self._passed_over:
+                granted.add(name)  # it waits until its release has taken the slot
+        prefix = f"{self.orchestration.orchestration_id}_"
+        gone = [name for name in self._slots.waiting(prefix) if name not in {*waiting, *granted}]
+        # Whoever has not been heard of for three sweeps does not wait any more.
+        fresh_for = 3 * self._policy.interval
+        self._budget_store.note_waiting(self._slots, waiting, gone, now, fresh_for)

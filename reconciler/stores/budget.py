@@ -20,7 +20,7 @@ keeps a task from being in neither count for anybody who decides on them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -66,6 +66,11 @@ class Slots:
         waiting = _fresh(self.row, now, fresh_for)
         ahead = sorted(since for name, since in waiting.items() if not name.startswith(own))
         return Budget(room=max(0, self.room), ahead=tuple(ahead), taken=self.taken)
+
+    def waiting(self, prefix: str) -> list[str]:
+        """Return the idempotency keys that begin with ``prefix`` among those who wait."""
+        own = f"{_WAITING}{prefix}"
+        return [n.removeprefix(_WAITING) for n in self.row if n.startswith(own)]
 
 
 def _fresh(row: Item, now: datetime, fresh_for: timedelta) -> dict[str, datetime]:
@@ -160,21 +165,29 @@ class BudgetStore:
         )
 
     def note_waiting(
-        self, slots: Slots, due: Mapping[str, datetime], now: datetime, fresh_for: timedelta
+        self,
+        slots: Slots,
+        due: Mapping[str, datetime],
+        gone: Iterable[str],
+        now: datetime,
+        fresh_for: timedelta,
     ) -> None:
         """Remember who waits, so that the oldest goes first; at most as many as could matter.
 
         ``due``: idempotency key → due since. Refreshed by each evaluation; what is not, for
-        ``fresh_for``, is forgotten. Of the user's, the oldest are kept, over all orchestrations:
-        the row has its limit, and so has what one write may say.
+        ``fresh_for``, is forgotten. ``gone``: idempotency keys of those who wait no longer. Of the
+        user's, the oldest are kept, over all orchestrations: the row has its limit, and so has what
+        one write may say.
         """
         ours = {f"{_WAITING}{key}": since for key, since in due.items()}
         waiting = {**_fresh(slots.row, now, fresh_for), **ours}
+        for key in gone:
+            waiting.pop(f"{_WAITING}{key}", None)
         oldest = sorted(waiting, key=lambda name: (waiting[name], name))
         kept = set(oldest[: min(self._cap, MOST_WAITING)])
         noted = sorted(ours.keys() & kept)
-        gone = [n for n in slots.row if n.startswith(_WAITING) and n not in kept][:MOST_WAITING]
-        if not noted and not gone:
+        stale = [n for n in slots.row if n.startswith(_WAITING) and n not in kept][:MOST_WAITING]
+        if not noted and not stale:
             return
         build = Expression()
         seen = timestamp(now)
@@ -182,7 +195,7 @@ class BudgetStore:
             f"{self._numbered(build, name)} = {build.text(f'{timestamp(ours[name])}|{seen}')}"
             for name in noted
         ]
-        removed = [self._numbered(build, name) for name in gone]
+        removed = [self._numbered(build, name) for name in stale]
         clauses = (("SET", set_to), ("REMOVE", removed))
         self._dynamodb.call(
             "update_item",

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from reconciler.domain.backoff import Attempts
 from reconciler.domain.model import (
     FAILURE,
     LONG_AGO,
     META,
     UNRELEASED,
-    Attempts,
+    WHOLE,
     Child,
     ChildStatus,
     Item,
@@ -27,9 +28,9 @@ from reconciler.domain.model import (
 )
 from reconciler.domain.rows import (
     ACTIVE_ATTRIBUTES,
-    ATTEMPTS_MARKER,
     PREDECESSOR_ATTRIBUTES,
     SCAN_ATTRIBUTES,
+    attempts_marker,
     parse_child,
     parse_orchestration,
 )
@@ -107,6 +108,12 @@ class OrchestrationStore:
             msg = f"orchestration {orchestration_id} could not be read whole"
             raise StoreUnavailableError(msg)
         return parse_orchestration(orchestration_id, items)
+
+    def read_failing(self, orchestration_id: str, sub_issue_id: str) -> Orchestration | None:
+        """Read a child, the meta row and our record of the child's failures; of ``WHOLE``: all."""
+        if sub_issue_id == WHOLE:
+            return self.read(orchestration_id)
+        return self.read_around(orchestration_id, sub_issue_id, (attempts_marker(sub_issue_id),))
 
     def scan_page(
         self, segment: int, total: int, start_key: dict[str, Any] | None, limit: int | None = None
@@ -392,8 +399,10 @@ class OrchestrationStore:
 
     # -- our own record of failed attempts
 
-    def record_attempts(self, orchestration_id: str, attempts: Attempts, now_epoch: int) -> None:
-        """Write our record of an orchestration that keeps failing (a marker row)."""
+    def record_attempts(
+        self, orchestration_id: str, sub_issue_id: str, attempts: Attempts, now_epoch: int
+    ) -> None:
+        """Write our record of a child that keeps failing, or of ``WHOLE`` (a marker row)."""
         build = Expression()
         values: dict[str, Any] = {
             "failures": {"N": str(attempts.failures)},
@@ -410,17 +419,17 @@ class OrchestrationStore:
         self._dynamodb.call(
             "update_item",
             TableName=self.table,
-            Key=self._key(orchestration_id, ATTEMPTS_MARKER),
+            Key=self._key(orchestration_id, attempts_marker(sub_issue_id)),
             UpdateExpression=change,
             **build.arguments(),
         )
 
-    def clear_attempts(self, orchestration_id: str) -> None:
-        """Forget an orchestration's failures; harmless when there are none."""
+    def clear_attempts(self, orchestration_id: str, sub_issue_id: str) -> None:
+        """Forget the failures of a child, or of ``WHOLE``; harmless when there are none."""
         self._dynamodb.call(
             "delete_item",
             TableName=self.table,
-            Key=self._key(orchestration_id, ATTEMPTS_MARKER),
+            Key=self._key(orchestration_id, attempts_marker(sub_issue_id)),
         )
 
 

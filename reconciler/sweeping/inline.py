@@ -12,6 +12,7 @@ from threading import Lock
 
 from ulid import ULID
 
+from reconciler.clock import OutOfTime, never
 from reconciler.errors import UnknownOrchestrationError, as_own_error
 from reconciler.repair.context import Evaluation
 from reconciler.repair.counts import Counts
@@ -19,9 +20,10 @@ from reconciler.repair.reconciler import Reconciler
 from reconciler.repair.repair_pass import OPERATORS_MISTAKES
 from reconciler.sweeping.records import MemoryRecords
 from reconciler.sweeping.scan_step import Scope
+from reconciler.sweeping.sender import SegmentTask
 from reconciler.sweeping.state import SweepState
 from reconciler.sweeping.summary import SweepSummary
-from reconciler.sweeping.sweeper import SegmentTask, Sweeper
+from reconciler.sweeping.sweeper import Sweeper
 
 _MAX_THREADS = 4
 """The network is what is waited for."""
@@ -43,10 +45,11 @@ class SweepProgress:
 class Hooks:
     """Who is asked or told while a sweep runs; one call at a time, from any thread.
 
-    ``out_of_time``: asked between pages and orchestrations; what is left then stays undone.
+    ``out_of_time``: asked between pages, and between the actions of an evaluation; the rest is left
+    for the next sweep.
     """
 
-    out_of_time: Callable[[], bool] = lambda: False
+    out_of_time: OutOfTime = never
     progress: Callable[[SweepProgress], None] = lambda _: None
     on_evaluation: Callable[[Evaluation], None] = lambda _: None
 
@@ -64,6 +67,7 @@ class _Threads:
         self._state = state
         self._hooks = hooks
         self._lock = Lock()
+        self._stopped = False
         self._pool: ThreadPoolExecutor | None = None
         self._asked: deque[Callable[[], None]] = deque()
         self._futures: deque[Future[None]] = deque()
@@ -80,6 +84,7 @@ class _Threads:
 
     def evaluate(self, orchestration_id: str, sweep_id: str, since: float) -> None:
         with self._lock:
+            # Two at once would be refused each other's writes; the second would find nothing to do.
             if orchestration_id in self._evaluating:
                 return
             self._evaluating.add(orchestration_id)
@@ -97,8 +102,13 @@ class _Threads:
                 while self._futures:
                     self._futures.popleft().result()
             except BaseException:
+                # Ctrl-C, or an operator's mistake: whoever is at work ends where it can.
+                self._stopped = True
                 self._pool.shutdown(cancel_futures=True)
                 raise
+
+    def _out_of_time(self) -> bool:
+        return self._stopped or self._hooks.out_of_time()
 
     def _submit(self, work: Callable[[], None]) -> None:
         if self._pool is None:
@@ -108,7 +118,7 @@ class _Threads:
             self._futures.append(self._pool.submit(work))
 
     def _read(self, task: SegmentTask) -> None:
-        if self._hooks.out_of_time():
+        if self._out_of_time():
             return
         token = f"{task.sweep_id}:{task.segment.label}"
         try:
@@ -129,10 +139,10 @@ class _Threads:
         with self._lock:
             self._pages += 1
             self._tell(sweep_id)
-        return self._hooks.out_of_time()
+        return self._out_of_time()
 
     def _evaluate(self, orchestration_id: str, sweep_id: str, since: float) -> None:
-        if self._hooks.out_of_time():
+        if self._out_of_time():
             return
         self._evaluate_once(orchestration_id, sweep_id, since)
         with self._lock:
@@ -142,7 +152,7 @@ class _Threads:
 
     def _evaluate_once(self, orchestration_id: str, sweep_id: str, since: float) -> None:
         try:
-            evaluation = self.sweeper.evaluate(orchestration_id, sweep_id, since)
+            evaluation = self.sweeper.evaluate(orchestration_id, sweep_id, since, self._out_of_time)
         except UnknownOrchestrationError:
             return  # it is gone since it was scanned
         except OPERATORS_MISTAKES:
@@ -220,7 +230,11 @@ def evaluate_inline(
     began = reconciler.clock()
     sweep_id = new_sweep_id()
     evaluation = reconciler.evaluate(
-        orchestration_id, sweep_id=sweep_id, by_hand=True, report=report
+        orchestration_id,
+        sweep_id=sweep_id,
+        by_hand=True,
+        report=report,
+        out_of_time=hooks.out_of_time,
     )
     hooks.on_evaluation(evaluation)
     if evaluation.mistake is not None:

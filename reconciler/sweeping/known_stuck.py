@@ -62,10 +62,7 @@ class Finding:
     @classmethod
     def of(cls, evaluation: Evaluation, read_at: float) -> Finding:
         """Return what an evaluation left."""
-        codes = {child.code for child in evaluation.children} | {evaluation.code}
-        orchestration = evaluation.orchestration
-        needs_person = bool(evaluation.stuck) and not evaluation.actions
-        needs_person = needs_person and codes <= _UNCHANGED_BY_TIME
+        orchestration, needs_person = evaluation.orchestration, _needs_person(evaluation)
         if orchestration is None:
             return cls(read_at, evaluation.stuck, needs_person=needs_person)
         meta = orchestration.meta
@@ -221,9 +218,7 @@ class Known:
         if finding.read_at < self.read_at or finding.read_at > now:
             return self
         survives = self.nominated_at > finding.read_at
-        unchanged = 0
-        if finding.needs_person:
-            unchanged = self.unchanged + 1 if finding.fingerprint == self.fingerprint else 1
+        unchanged = self._count_unchanged(finding)
         pause = min(interval_seconds * 2.0 ** min(unchanged, _MAX_DOUBLINGS), MAX_PAUSE_SECONDS)
         return replace(
             self,
@@ -244,6 +239,11 @@ class Known:
             user_id=finding.user_id or self.user_id,
             display_ids=finding.display_ids if finding.fingerprint else self.display_ids,
         )
+
+    def _count_unchanged(self, finding: Finding) -> int:
+        if not finding.needs_person:
+            return 0
+        return self.unchanged + 1 if finding.fingerprint == self.fingerprint else 1
 
     def with_release(self, child: str, since: float | None, now: float) -> Known:
         """Return it with a child's release handed on."""
@@ -283,6 +283,12 @@ class Known:
             }
             for entry in stuck
         )
+
+
+def _needs_person(evaluation: Evaluation) -> bool:
+    """Whether nothing changes until a person changes a row: its pause may grow."""
+    codes = {child.code for child in evaluation.children} | {evaluation.code}
+    return bool(evaluation.stuck) and not evaluation.actions and codes <= _UNCHANGED_BY_TIME
 
 
 def _past(time: float, now: float) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
+from reconciler.clock import OutOfTime
 from reconciler.domain.touches import RECOVERY_HORIZON
 from reconciler.errors import ReconcilerError, SettingsError
 from reconciler.repair.reconciler import Reconciler
@@ -24,7 +25,7 @@ def scan_segment(
     cursor: SegmentCursor,
     scope: Scope = Scope.TABLE,
     *,
-    out_of_time: Callable[[], bool],
+    out_of_time: OutOfTime,
     nominate: Nominate,
     watched: Mapping[str, str] | None = None,
 ) -> SegmentResult:

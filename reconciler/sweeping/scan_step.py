@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from reconciler.clock import Clock
+from reconciler.clock import Clock, OutOfTime
 from reconciler.domain.diagnosis import Policy
 from reconciler.domain.model import Item, Orchestration, Task
 from reconciler.domain.nomination import plainly_settled, running_tasks, suspicious
@@ -130,7 +130,7 @@ class Step(ABC):
     # -- pages
 
     def run(
-        self, cursor: SegmentCursor, out_of_time: Callable[[], bool], nominate: Nominate
+        self, cursor: SegmentCursor, out_of_time: OutOfTime, nominate: Nominate
     ) -> SegmentResult:
         """Read pages until the segment ends or ``out_of_time`` says so after one.
 
@@ -168,7 +168,7 @@ class Step(ABC):
         cursor: SegmentCursor,
         start: dict[str, Any] | None,
         over: Callable[[], bool],
-        out_of_time: Callable[[], bool],
+        out_of_time: OutOfTime,
     ) -> Page | None:
         """Read the next page; None when the step is over before it could be read."""
         while True:

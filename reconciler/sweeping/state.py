@@ -138,6 +138,22 @@ class Overview:
         ended = (sweep.summary for sweep in self.sweeps if sweep.summary is not None)
         return sorted(ended, key=lambda summary: float(summary["ended_at"]))
 
+    def list_old(self) -> list[Sweep]:
+        """Return the sweeps that ended long ago; the last one and the last complete one are kept.
+
+        ``status`` and ``health`` show those two, however long ago they were.
+        """
+        ended = sorted((sweep for sweep in self.sweeps if sweep.summary), key=_ended_at)
+        complete = [sweep for sweep in ended if sweep.summary and sweep.summary["complete"]]
+        kept = {sweep.sweep_id for sweep in (*complete[-1:], *ended[-1:])}
+        limit = self.now - KEEP_SWEEPS_SECONDS
+        beyond = {sweep.sweep_id for sweep in ended[:-MAX_SWEEPS_KEPT]}
+        return [
+            sweep
+            for sweep in ended
+            if sweep.sweep_id not in kept and (sweep.sweep_id in beyond or _ended_at(sweep) < limit)
+        ]
+
     def at_work(self) -> tuple[Sweep, ...]:
         """Return the sweeps that have not ended, the oldest first."""
         open_ = (sweep for sweep in self.sweeps if sweep.summary is None)
@@ -194,6 +210,7 @@ class SweepState:
         before = self.totals().get(scope)
         if before == total:
             return
+        # First, while the marks of the old segments still say how far it reaches.
         self.advance_coverage()
         self._records.update(_LAYOUT, scope, lambda _old, _now: {"total": total})
         if before is not None:
@@ -206,6 +223,7 @@ class SweepState:
 
         def change(old: Record | None, now: float) -> Record | None:
             found = SegmentState.from_record(old, now)
+            # Done since it was asked for, or under way: a message that came twice does nothing.
             if found.mark >= since or found.token not in {None, token}:
                 return old
             return found.leased_to(token, now).to_record()
@@ -298,18 +316,7 @@ class SweepState:
         for name, known in seen.known.items():
             if known.is_forgettable(seen.now):
                 self._records.update(_KNOWN, name, _unless_left)
-        ended = sorted((sweep for sweep in seen.sweeps if sweep.summary), key=_ended_at)
-        complete = [sweep for sweep in ended if sweep.summary and sweep.summary["complete"]]
-        kept = {sweep.sweep_id for sweep in (*complete[-1:], *ended[-1:])}
-        old = [
-            sweep.sweep_id
-            for number, sweep in enumerate(ended)
-            if sweep.sweep_id not in kept
-            and (
-                number < len(ended) - MAX_SWEEPS_KEPT
-                or _ended_at(sweep) < seen.now - KEEP_SWEEPS_SECONDS
-            )
-        ]
+        old = [sweep.sweep_id for sweep in seen.list_old()]
         self._records.drop(SWEEPS, old)
         for sweep_id in old:
             self._records.drop(_counts_of(sweep_id))

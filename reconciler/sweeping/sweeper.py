@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 import structlog
 
+from reconciler.clock import OutOfTime, never
 from reconciler.domain.codes import Code
 from reconciler.domain.model import LONG_AGO, moment
 from reconciler.errors import (
@@ -44,6 +44,7 @@ from reconciler.sweeping.segments import (
     choose_by_rotation,
     choose_totals,
 )
+from reconciler.sweeping.sender import ReleaseSender, SegmentTask, Sender
 from reconciler.sweeping.state import Overview, Sweep, SweepState
 from reconciler.sweeping.summary import SweepSummary, record_sweep, set_gauges
 
@@ -59,39 +60,6 @@ _GIVEN_UP_AFTER = 3
 
 
 @dataclass(frozen=True, slots=True)
-class SegmentTask:
-    """A segment to be read for a sweep, unless it was read since ``since`` (epoch seconds)."""
-
-    segment: Segment
-    sweep_id: str
-    since: float
-    step: int = 0
-
-
-class Sender(Protocol):
-    """Has segments and orchestrations looked at: by another process, or another thread."""
-
-    def room(self) -> int:
-        """Return how many more segments and evaluations may be asked for at present."""
-
-    def segment(self, task: SegmentTask) -> object:
-        """Have a segment read on from where its last reader left it."""
-
-    def evaluate(self, orchestration_id: str, sweep_id: str, since: float) -> object:
-        """Have an orchestration evaluated, unless it was since ``since`` and has no news."""
-
-
-class ReleaseSender(Protocol):
-    """Has children released elsewhere."""
-
-    def has_room_for_releases(self) -> bool:
-        """Whether another release can be made soon; otherwise a later sweep finds it again."""
-
-    def release(self, request: ReleaseRequest) -> object:
-        """Hand a release on."""
-
-
-@dataclass(frozen=True, slots=True)
 class StepResult:
     """What one step read. ``handed_on``: the segment goes on from there."""
 
@@ -103,9 +71,7 @@ class StepResult:
 class LeaseHolder:
     """Keeps a segment's lease while it is read; ends the step when its time is over."""
 
-    def __init__(
-        self, state: SweepState, segment: Segment, token: str, over: Callable[[], bool]
-    ) -> None:
+    def __init__(self, state: SweepState, segment: Segment, token: str, over: OutOfTime) -> None:
         self._state, self._segment, self._token, self._over = state, segment, token, over
         self._renewed = time.monotonic()
         self.lost = False
@@ -169,6 +135,7 @@ class Sweeper:
         Raises:
             TemporaryError, PermanentError: the table's size cannot be read.
         """
+        # Before this one begins, so that a later sweep never waits for one that died.
         self._end_overtaken(sweep_id)
         sweep = self._state.sweep(sweep_id)
         if sweep is None:
@@ -236,6 +203,7 @@ class Sweeper:
                 state = states[number]
                 if state.mark < sweep.started_at and state.token is None:
                     lacking.append((state.mark, Segment(Scope(scope), number, len(states)), state))
+        # The oldest mark is what holds the watermark back.
         lacking.sort(key=lambda found: found[0])
         for _, segment, state in lacking[: max(0, self._sender.room())]:
             step = state.place.step if state.place is not None else 0
@@ -252,9 +220,7 @@ class Sweeper:
 
     # -- reading
 
-    def read(
-        self, task: SegmentTask, token: str, out_of_time: Callable[[], bool]
-    ) -> StepResult | None:
+    def read(self, task: SegmentTask, token: str, out_of_time: OutOfTime) -> StepResult | None:
         """Read one step of a segment; None where that is done already, or somebody is at it.
 
         ``token`` names this reader. ``out_of_time`` is asked between pages. A message that asks for
@@ -273,6 +239,7 @@ class Sweeper:
         try:
             return self._read_step(task, taken, taken.place, token, lease)
         except BaseException:
+            # Free at once, or it would be read again only after the lease has run out.
             self._state.leave(task.segment, token, taken.place)
             raise
 
@@ -340,16 +307,22 @@ class Sweeper:
     # -- evaluating and releasing
 
     def evaluate(
-        self, orchestration_id: str, sweep_id: str | None = None, since: float | None = None
+        self,
+        orchestration_id: str,
+        sweep_id: str | None,
+        since: float | None,
+        out_of_time: OutOfTime,
     ) -> Evaluation | None:
         """Evaluate an orchestration; None where it was since ``since`` and has no news.
 
-        Without a sweep, a person asked for it.
+        Without a sweep, a person asked for it. ``out_of_time`` is asked between actions; what is
+        left then stays known, and the next sweep goes on with it.
 
         Raises:
             UnknownOrchestrationError: it has no rows.
             TemporaryError, PermanentError: it could not be read; see ``could_not_evaluate``.
         """
+        # Taken before anything is read: a nomination after this moment survives the evaluation.
         read_at = self._state.now()
         if since is not None and self._state.known(orchestration_id).was_evaluated(since):
             return None
@@ -359,6 +332,7 @@ class Sweeper:
                 sweep_id=sweep_id,
                 report=self._report,
                 release=self._hand_on(in_sweep=sweep_id is not None),
+                out_of_time=out_of_time,
             )
         except UnknownOrchestrationError:
             self._record(orchestration_id, Finding(read_at))
@@ -405,6 +379,7 @@ class Sweeper:
         sweep_id: str | None = None,
         depends_on: tuple[str, ...] | None = None,
         due_since: datetime | None = None,
+        out_of_time: OutOfTime = never,
     ) -> RepairResult:
         """Release a child, if it is due, and record what came of it.
 
@@ -420,6 +395,7 @@ class Sweeper:
                 depends_on=depends_on,
                 due_since=due_since,
                 dispatch=self._hand_on(in_sweep=sweep_id is not None),
+                out_of_time=out_of_time,
             )
         except (UnknownOrchestrationError, UnknownChildError):
             self._state.released(orchestration_id, sub_issue_id, [])

@@ -15,6 +15,7 @@ from reconciler.observability.emf import EmfMetrics
 from reconciler.observability.exporter import write_depths
 from reconciler.settings import Settings, load_settings
 from tests.deploy.conftest import Tool
+from tests.support.broker_rights import USERS, read_users, user_of
 from tests.support.cloudformation import Template, load_template
 from tests.support.containers import (
     ROOT,
@@ -104,6 +105,14 @@ def environment(template: Template, name: str) -> dict[str, Any]:
     return {entry["Name"]: entry["Value"] for entry in container(template, name)["Environment"]}
 
 
+def settings_of(template: Template, name: str) -> dict[str, Any]:
+    """Return a container's environment, with what it logs in as left out of the addresses."""
+    found = environment(template, name)
+    login = f"{user_of(name.lower())}@"
+    return {key: value.replace(login, "") if isinstance(value, str) else value
+            for key, value in found.items()}  # fmt: skip
+
+
 def test_cfn_lint_finds_nothing(tool: Tool) -> None:
     done = tool("cfn-lint", "--include-checks", "I", "--format", "parseable", "--", str(PATH))
     assert (done.returncode, done.stdout) == (0, "")
@@ -155,12 +164,20 @@ def test_a_one_off_may_what_workers_and_doctor_may() -> None:
     assert {str(entry) for entry in granted} == {
         str(entry) for entry in policy("policy.json") + policy("doctor-policy.json")
     }
-    command = template.resolve(template.raw["Outputs"]["DoctorCommand"]["Value"])
+    for output, ran in (
+        ("DoctorCommand", ["reconciler", "doctor"]),
+        ("ReportCommand", ["reconciler", "sweep", "--inline", "--report"]),
+    ):
+        check_one_off(template, template.resolve(template.raw["Outputs"][output]["Value"]), ran)
+
+
+def check_one_off(template: Template, command: str, ran: list[str]) -> None:
     arguments = shlex.split(command)
     overrides = json.loads(arguments[arguments.index("--overrides") + 1])
     assert overrides["taskRoleArn"] == "OneOffRole-Arn"
     (override,) = overrides["containerOverrides"]
     assert override["name"] == container(template, "Worker")["Name"]
+    assert override["command"] == ran
     check_command(override["command"])
     network = arguments[arguments.index("--network-configuration") + 1]
     assert "subnets=[subnet-1,subnet-2]" in network
@@ -174,7 +191,8 @@ def test_company_rules_reach_every_resource() -> None:
     for logs in template.of_type("AWS::Logs::LogGroup").values():
         assert logs["KmsKeyId"] == KEY
     assert template.resource("Broker")["KmsKeyId"] == KEY
-    assert template.resource("BrokerSecret")["KmsKeyId"] == KEY
+    for secret in template.of_type("AWS::SecretsManager::Secret").values():
+        assert secret["KmsKeyId"] == KEY
     keys = {
         role: {entry["Resource"] for entry in statements(template, role)
                if entry["Action"] == "kms:Decrypt"}
@@ -227,35 +245,40 @@ def test_the_broker_speaks_tls_only_and_never_evicts(template: Template) -> None
         found = environment(template, name)
         for setting, database in (("CELERY_BROKER_URL", 0), ("CELERY_RESULT_BACKEND", 1)):
             assert found[setting] == (
-                f"rediss://reconciler@Broker-PrimaryEndPoint-Address:6379/{database}"
+                f"rediss://{user_of(name.lower())}@Broker-PrimaryEndPoint-Address:6379/{database}"
             )
 
 
-def test_its_user_has_the_rights_that_are_tested(template: Template) -> None:
-    """Those of deploy/valkey/users.acl, which a real Valkey is tried with."""
-    default, user = (ROOT / "deploy" / "valkey" / "users.acl").read_text().splitlines()
-    name, *rules = user.split()[1:]
-    found = template.resource("BrokerUser")
-    assert found["UserName"] == name
-    assert found["AccessString"].split() == [r for r in rules if not r.startswith(">")]
-    assert default == "user default off"
+def test_users_have_the_rights_that_are_recorded(template: Template) -> None:
+    """Those of deploy/valkey/users.acl; `make broker-users` writes both."""
+    users = read_users(USERS.read_text())
+    for name in SERVICES:
+        found = template.resource(f"{name}BrokerUser")
+        rules = users[found["UserName"]]
+        assert found["UserName"] == user_of(name.lower())
+        assert found["AccessString"].split() == [r for r in rules if not r.startswith(">")]
+    assert users["default"] == ["off"]
     assert template.resource("BrokerDefaultUser")["AccessString"].split() == ["off", "-@all"]
-    assert template.resource("BrokerUsers")["UserIds"] == ["BrokerUser", "BrokerDefaultUser"]
+    made = template.of_type("AWS::ElastiCache::User")
+    assert set(template.resource("BrokerUsers")["UserIds"]) == set(made)
 
 
-def test_the_password_is_in_no_environment(template: Template) -> None:
+def test_each_role_has_a_password_of_its_own(template: Template) -> None:
     for name in SERVICES:
         secrets = {s["Name"]: s["ValueFrom"] for s in container(template, name)["Secrets"]}
-        assert secrets.pop("BROKER_PASSWORD") == "BrokerSecret:password::"
+        assert secrets.pop("BROKER_PASSWORD") == f"{name}BrokerSecret:password::"
         assert set(secrets) == ({"FLOWER_BASIC_AUTH"} if name == "Flower" else set())
         assert not {n for n in environment(template, name) if "PASS" in n or "AUTH" in n}
-    for user in ("BrokerUser", "BrokerDefaultUser"):
-        mode = template.resource(user)["AuthenticationMode"]
-        assert mode["Type"] == "password"
-        assert mode["Passwords"] == [
-            "{{resolve:secretsmanager:BrokerSecret:SecretString:password}}"
-        ]
-    assert "Outputs" in template.raw
+        mode = template.resource(f"{name}BrokerUser")["AuthenticationMode"]
+        assert mode == {
+            "Type": "password",
+            "Passwords": [
+                f"{{{{resolve:secretsmanager:{name}BrokerSecret:SecretString:password}}}}"
+            ],
+        }
+        # The secret names the user, for whoever logs in by hand.
+        secret = template.resource(f"{name}BrokerSecret")["GenerateSecretString"]
+        assert json.loads(secret["SecretStringTemplate"]) == {"username": user_of(name.lower())}
     assert "resolve:" not in str(template.raw["Outputs"])
 
 
@@ -384,7 +407,7 @@ def test_defaults_are_the_program_s() -> None:
 
 
 def test_exporter_and_workers_have_the_same_settings(template: Template) -> None:
-    assert environment(template, "Exporter") == environment(template, "Worker")
+    assert settings_of(template, "Exporter") == settings_of(template, "Worker")
 
 
 def test_an_update_leaves_the_number_of_workers_alone(template: Template) -> None:
@@ -422,20 +445,18 @@ def test_another_try_finds_no_name_taken(template: Template) -> None:
         ("AWS::ElastiCache::ReplicationGroup", "ReplicationGroupId"),
     ):
         assert all(name not in found for found in template.of_type(kind).values())
-    ids = [
-        template.resource("BrokerUser")["UserId"],
-        template.resource("BrokerUsers")["UserGroupId"],
-        template.resource("BrokerDefaultUser")["UserId"],
-    ]
-    assert ids == [f"reconciler-0123456789ab-{kind}" for kind in ("user", "users", "default")]
+    users = template.of_type("AWS::ElastiCache::User").values()
+    ids = {user["UserId"] for user in users} | {template.resource("BrokerUsers")["UserGroupId"]}
+    kinds = ("worker", "beat", "flower", "exporter", "default", "users")
+    assert ids == {f"reconciler-0123456789ab-{kind}" for kind in kinds}
     for logs in template.of_type("AWS::Logs::LogGroup"):
         assert template.raw["Resources"][logs]["DeletionPolicy"] == "RetainExceptOnCreate"
 
 
 def test_all_agree_on_broker_tables_and_interval(template: Template) -> None:
-    worker = environment(template, "Worker")
+    worker = settings_of(template, "Worker")
     for name in SERVICES:
-        found = environment(template, name)
+        found = settings_of(template, name)
         assert {k: v for k, v in found.items() if k != "FLOWER_DB"}.items() <= worker.items()
 
 

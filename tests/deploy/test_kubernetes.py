@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler.settings import Settings
+from reconciler.observability.heartbeat import MAX_SILENCE_SECONDS
 from tests.deploy.conftest import Tool
+from tests.support.broker_rights import USERS, read_users, user_of
 from tests.support.containers import (
     ROOT,
     celery_settings,
@@ -162,13 +163,29 @@ def test_no_secret_is_in_production(production: Cluster) -> None:
     secret = ("PASSWORD", "AUTH", "SECRET", "KEY")
     assert not [name for name in production.settings if any(part in name for part in secret)]
     address = production.settings["CELERY_BROKER_URL"]
-    assert ":" not in address.partition("@")[0].removeprefix("rediss://")
+    assert "@" not in address
     for name in NAMES:
-        secrets = {"secretRef": {"name": "reconciler-broker"}}
-        assert secrets in production.container(name)["envFrom"]
-    (login,) = [e for e in production.container("flower")["env"] if "valueFrom" in e]
-    assert login["name"] == "FLOWER_BASIC_AUTH"
-    assert login["valueFrom"] == {"secretKeyRef": {"name": "reconciler-flower", "key": "login"}}
+        kinds = [kind for source in production.container(name)["envFrom"] for kind in source]
+        assert kinds == ["configMapRef"]
+    given = {e["name"]: e["valueFrom"] for e in production.container("flower")["env"]
+             if "valueFrom" in e}  # fmt: skip
+    assert given["FLOWER_BASIC_AUTH"] == {
+        "secretKeyRef": {"name": "reconciler-flower", "key": "login"}
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_role_logs_in_as_itself(production: Cluster, name: str) -> None:
+    """As its user of deploy/valkey/users.acl, and with no other's password."""
+    env = {entry["name"]: entry for entry in production.container(name)["env"]}
+    user = env["BROKER_USERNAME"]["value"]
+    assert user == user_of(name)
+    assert user in read_users(USERS.read_text())
+    secret = {"name": "reconciler-broker", "key": name}
+    assert env["BROKER_PASSWORD"]["valueFrom"] == {"secretKeyRef": secret}
+    assert "@" not in production.settings["CELERY_BROKER_URL"]
+    text = str(production.container(name))
+    assert text.count("'reconciler-broker'") == 1
 
 
 @pytest.mark.parametrize("name", ["CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"])
@@ -221,14 +238,14 @@ def test_workers_and_beats_share_one_probe(either: Cluster) -> None:
     for probe in ("startupProbe", "livenessProbe"):
         assert worker[probe] == beat[probe]
     startup = worker["startupProbe"]
-    interval = Settings.model_fields["sweep_interval_seconds"].default
-    assert startup["periodSeconds"] * startup["failureThreshold"] > 2 * interval
+    assert startup["periodSeconds"] * startup["failureThreshold"] > MAX_SILENCE_SECONDS
     for name in ("flower", "exporter"):
         assert {"livenessProbe", "readinessProbe"} <= set(either.container(name))
 
 
 def test_flower_keeps_its_tasks_in_production(production: Cluster) -> None:
-    (database,) = [e["value"] for e in production.container("flower")["env"] if "value" in e]
+    env = {entry["name"]: entry.get("value") for entry in production.container("flower")["env"]}
+    database = str(env["FLOWER_DB"])
     mounts = {mount["name"]: mount["mountPath"] for mount in
               production.container("flower")["volumeMounts"]}  # fmt: skip
     assert Path(database).parent == Path(mounts["state"])
@@ -356,16 +373,15 @@ def test_keda_scales_workers_by_their_queues(tmp_path: Path) -> None:
     assert {trigger["metadata"]["listName"] for trigger in triggers} == {"sweep", "release"}
     for trigger in triggers:
         where = trigger["metadata"]
-        login, _, address = (
-            found.settings["CELERY_BROKER_URL"].removeprefix("rediss://").partition("@")
-        )
+        address = found.settings["CELERY_BROKER_URL"].removeprefix("rediss://")
         assert f"{where['address']}/{where['databaseIndex']}" == address
-        assert (where["username"], where["enableTLS"]) == (login, "true")
+        assert (where["username"], where["enableTLS"]) == (user_of("scaler"), "true")
+        assert where["username"] in read_users(USERS.read_text())
         authentication = found.of_kind("TriggerAuthentication")[
             trigger["authenticationRef"]["name"]
         ]
         (secret,) = authentication["spec"]["secretTargetRef"]
-        assert (secret["parameter"], secret["key"]) == ("password", "BROKER_PASSWORD")
+        assert (secret["parameter"], secret["key"]) == ("password", "scaler")
 
 
 def test_the_service_monitor_finds_the_exporter(tmp_path: Path) -> None:

@@ -137,13 +137,13 @@ def test_whoever_waits_is_remembered_within_what_a_row_and_a_write_can_hold(
             f"orch_{number}_{child}": now - timedelta(seconds=1000 * number + child)
             for child in range(400)
         }
-        store.note_waiting(store.open(USER), due, now, timedelta(minutes=15))
+        store.note_waiting(store.open(USER), due, (), now, timedelta(minutes=15))
     row = store.open(USER).row
     noted = {name for name in row if name.startswith("waiting:")}
     assert len(noted) == MOST_WAITING
     assert all(name.startswith("waiting:orch_3_") for name in noted), "the oldest of all"
     assert store.open(USER).budget("orch_9", now, timedelta(minutes=15)).ahead
     later = now + timedelta(hours=1)
-    store.note_waiting(store.open(USER), {"orch_9_a": later}, later, timedelta(minutes=15))
+    store.note_waiting(store.open(USER), {"orch_9_a": later}, (), later, timedelta(minutes=15))
     row = store.open(USER).row
     assert [name for name in row if name.startswith("waiting:")] == ["waiting:orch_9_a"]

@@ -22,6 +22,7 @@ from reconciler.sweeping.cron import run_cron_sweep
 from reconciler.sweeping.inline import Hooks, evaluate_inline, run_inline_sweep
 from tests.support.aws_stub import AwsStub, aws_stub
 from tests.support.world import REPO, USER, EmulatorSession, World
+from tests.unit.repair.test_releaser import whole
 
 pytestmark = pytest.mark.integration
 
@@ -154,7 +155,7 @@ def use_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(drafting, "draft_task", fail)
         evaluate_inline(reconciler, broken, hooks=Hooks())
-    reconciler.evaluator.forgive(broken)
+    reconciler.evaluator.forgive(whole(world, broken))
     again = run_cron_sweep(reconciler, holder="cron")
     assert again.summary.complete
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -107,6 +108,8 @@ class Relay:
         self._deaf: threading.Event = threading.Event()
         self._open: list[socket.socket] = []
         self._lock = threading.Lock()
+        self.sources: list[tuple[float, int]] = []
+        """The ports that it has spoken to the server from, and since when (epoch seconds)."""
 
     def go_deaf(self) -> None:
         """Turn every connection that there is into a half-open one."""
@@ -122,6 +125,7 @@ class Relay:
             except OSError:
                 return
             far = socket.create_connection((valkey.HOST, self._target))
+            self.sources.append((time.time(), far.getsockname()[1]))
             with self._lock:
                 self._open += [near, far]
                 deaf = self._deaf

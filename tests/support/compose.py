@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
-REFERENCE = re.compile(r"\$\{(?P<name>[A-Z][A-Z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+REFERENCE = re.compile(r"\$\{(?P<name>[A-Z][A-Z0-9_]*)(?::(?P<how>[-+])(?P<word>[^${}]*))?\}")
 PROFILES = ("local", "aws")
 
 Service = dict[str, Any]
@@ -31,12 +32,23 @@ def services_of(profile: str, environ: Mapping[str, str] | None = None) -> dict[
 def interpolate(value: Any, environ: Mapping[str, str]) -> Any:
     """Put variables into the parsed tree; one that is empty takes its default too."""
     if isinstance(value, str):
-        return REFERENCE.sub(lambda found: environ.get(found["name"]) or found["default"], value)
+        # From the inside: a default can hold another reference.
+        while (put_in := REFERENCE.sub(partial(_value_of, environ), value)) != value:
+            value = put_in
+        return value
     if isinstance(value, dict):
         return {key: interpolate(inner, environ) for key, inner in value.items()}
     if isinstance(value, list):
         return [interpolate(inner, environ) for inner in value]
     return value
+
+
+def _value_of(environ: Mapping[str, str], found: re.Match[str]) -> str:
+    """Return what a reference stands for: ``${name:-default}``, ``${name:+what there is then}``."""
+    given = environ.get(found["name"]) or ""
+    if found["how"] == "+":
+        return found["word"] if given else ""
+    return given or found["word"]
 
 
 def _passed_on(environment: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from reconciler.domain.backoff import BACK_OFF_FROM
 from reconciler.domain.codes import STUCK_CODES, Code
 from reconciler.errors import InvalidRequestError
 from reconciler.repair.context import Context
-from reconciler.repair.evaluator import QUARANTINE_FROM
 from tests.support.world import REPO, World
 
 BUSY_USER = "user-at-the-cap"
@@ -159,8 +159,9 @@ class OneOfEach:
         found = self.world.seed({"a": []}, age=13 * 3600.0)
         evaluator = self.world.reconciler().evaluator
         context = Context(self.world.clock(), "sweep:earlier")
-        for _ in range(QUARANTINE_FROM):
-            evaluator.hold_against(found, InvalidRequestError("item size exceeded"), context)
+        for _ in range(BACK_OFF_FROM):
+            error = InvalidRequestError("item size exceeded")
+            evaluator.hold_against(found, {"a": error}, context)
         self.where["quarantined"] = found
 
 

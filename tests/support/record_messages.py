@@ -36,7 +36,7 @@ from reconciler.observability.metrics import NULL_METRICS
 from reconciler.repair.context import ReleaseRequest
 from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import Segment
-from reconciler.sweeping.sweeper import SegmentTask
+from reconciler.sweeping.sender import SegmentTask
 sender = Enqueuer(app, DedupKeys(Redis.from_url(app.conf.broker_url)), NULL_METRICS, 300)
 sender.sweep()
 sender.segment(SegmentTask(Segment(Scope.TABLE, 0, 1), {SWEEP_ID!r}, 1.5))

@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import strategies as st
 
+from reconciler.domain.backoff import Attempts
 from reconciler.domain.budget import Budget
 from reconciler.domain.diagnosis import Evidence, Policy
 from reconciler.domain.model import (
     ACTIVE_TASK,
     TERMINAL_TASK,
-    Attempts,
+    WHOLE,
     Child,
     ChildStatus,
     Meta,
@@ -130,17 +131,17 @@ def budgets() -> st.SearchStrategy[Budget | None]:
     )
 
 
-def attempts() -> st.SearchStrategy[Attempts | None]:
+def attempts() -> st.SearchStrategy[dict[str, Attempts]]:
     """A record of failures, mostly none."""
+    record = st.builds(
+        Attempts,
+        failures=st.integers(1, 9),
+        last_error=st.just("it broke"),
+        last_failed_at=st.just(ago(60)),
+        retry_at=st.sampled_from([None, timestamp(NOW + timedelta(hours=1)), ago(1)]),
+        fingerprint=st.just("elsewhere"),
+    )
+    none: dict[str, Attempts] = {}
     return st.one_of(
-        st.none(),
-        st.none(),
-        st.builds(
-            Attempts,
-            failures=st.integers(1, 9),
-            last_error=st.just("it broke"),
-            last_failed_at=st.just(ago(60)),
-            retry_at=st.sampled_from([None, timestamp(NOW + timedelta(hours=1)), ago(1)]),
-            fingerprint=st.just("elsewhere"),
-        ),
+        st.just(none), st.just(none), st.dictionaries(st.sampled_from([WHOLE, "s0", "s1"]), record)
     )

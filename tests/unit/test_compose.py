@@ -31,6 +31,7 @@ _NAMES = ("ORCHESTRATION_TABLE_NAME", "TASK_TABLE_NAME", "TASK_EVENTS_TABLE_NAME
 TABLES = dict.fromkeys(_NAMES, "xyz")
 EITHER = {profile: services_of(profile, TABLES) for profile in PROFILES}
 EVERY = [(profile, name) for profile in PROFILES for name in EITHER[profile]]
+LOGIN = {"BROKER_USERNAME", "BROKER_PASSWORD"}
 OURS = [(profile, name) for profile, name in EVERY if "build" in EITHER[profile][name]]
 
 
@@ -46,10 +47,12 @@ def test_profiles_differ_in_the_emulator_alone() -> None:
 
 
 def test_every_reference_has_a_default() -> None:
-    without = [found["name"] for found in REFERENCE.finditer(TEXT) if found["default"] is None]
-    assert without == []
+    text = TEXT
+    while found := list(REFERENCE.finditer(text)):
+        assert [reference["name"] for reference in found if reference["how"] is None] == []
+        text = REFERENCE.sub("", text)
     # A dollar sign that is not a reference would be an error of interpolation.
-    assert "$" not in REFERENCE.sub("", TEXT)
+    assert "$" not in text
 
 
 @pytest.mark.parametrize(("profile", "name"), OURS)
@@ -60,7 +63,27 @@ def test_the_environment_is_settings_and_they_load(service: Service) -> None:
 @pytest.mark.parametrize(("profile", "name"), OURS)
 def test_every_setting_can_be_set(profile: str, name: str) -> None:
     given = {field.upper(): f"of {field}" for field in Settings.model_fields}
+    if name == "tables":
+        given = {setting: value for setting, value in given.items() if setting not in LOGIN}
     assert given.items() <= services_of(profile, given)[name]["environment"].items()
+
+
+@pytest.mark.parametrize(("profile", "name"), OURS)
+def test_each_role_logs_in_as_itself(profile: str, name: str) -> None:
+    """A user of deploy/valkey/users.acl, with a password that no other container is given."""
+    if name == "tables":
+        pytest.skip("it needs no broker")
+    role = {"metrics": "exporter"}.get(name, name.removesuffix("-local"))
+    broker = yaml.safe_load(TEXT)["services"]["broker"]["environment"]
+    given = {variable: f"of {variable}" for variable in broker}
+    found = services_of(profile, {**TABLES, **given})[name]["environment"]
+    own = f"BROKER_{role.upper()}_PASSWORD"
+    assert own in given
+    assert found["BROKER_USERNAME"] == f"reconciler-{role}"
+    assert found["BROKER_PASSWORD"] == f"of {own}"
+    assert not any(f"of {other}" in found.values() for other in given if other != own)
+    loaded = load_settings(EITHER[profile][name]["environment"] | TABLES)
+    assert loaded.broker_username is None
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -76,7 +99,8 @@ def test_what_is_not_set_keeps_its_default(profile: str) -> None:
 @pytest.mark.parametrize("name", ["worker", "beat"])
 def test_aws_is_given_nothing_of_our_own(name: str) -> None:
     passed = services_of("aws")[name]["environment"]
-    assert set(passed) == {"CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "HOME"}
+    assert set(passed) - LOGIN == {"CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "HOME"}
+    assert {passed[name_] for name_ in LOGIN} == {""}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -131,7 +155,7 @@ def test_the_broker_neither_evicts_nor_forgets() -> None:
     command = " ".join(broker["command"])
     assert "--maxmemory-policy noeviction" in command
     assert "--appendonly yes" in command
-    assert broker["volumes"] == ["broker-data:/data"]
+    assert broker["volumes"][0] == "broker-data:/data"
 
 
 def test_volumes_hold_what_must_survive() -> None:
@@ -139,7 +163,7 @@ def test_volumes_hold_what_must_survive() -> None:
     local = EITHER["local"]
     held = {"broker": "/data", "dynamodb": "/data", "flower": "/var/lib/flower"}
     for name, path in held.items():
-        (volume,) = local[name]["volumes"]
+        volume = local[name]["volumes"][0]
         source, target = volume.split(":")
         assert source in declared
         assert target == path

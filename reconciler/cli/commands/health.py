@@ -1,39 +1,76 @@
-"""``reconciler health``: for containers; fast, and no scan."""
+"""``reconciler health``: for alarms, and with ``--self`` for containers; fast, and no scan."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
 
 import click
 
 from reconciler.cli.console import print_json
 from reconciler.cli.main import EXIT_UNREACHABLE, EXIT_WRONG
-from reconciler.cli.status import read_status
-from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli
-from reconciler.sweeping.scan_step import Scope
+from reconciler.observability import heartbeat
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """``problem``: why it is not well; None when it is. ``detail``: what it says when it is."""
+
+    problem: str | None
+    detail: str
+    facts: dict[str, Any]
+    code: int = EXIT_WRONG
 
 
 @click.command()
+@click.option(
+    "--self",
+    "this_host",
+    is_flag=True,
+    help="Ask only whether the workers and beats of this host or container are alive.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the finding as JSON.")
-def health(*, as_json: bool) -> None:
+def health(*, this_host: bool, as_json: bool) -> None:
     """Fail, with the reason, unless coverage is recent and all can be reached.
 
     Exits with 1 when coverage is too old, and with 3 when broker or tables cannot be reached.
+
+    With --self, neither broker nor tables are asked: a probe must not restart every worker because
+    the broker is away.
     """
+    finding = _find_alive() if this_host else _find_covered()
+    problem = finding.problem
+    if as_json:
+        print_json({"healthy": problem is None, "reason": problem, **finding.facts})
+    else:
+        click.echo(f"healthy: {finding.detail}" if problem is None else f"unhealthy: {problem}")
+    click.get_current_context().exit(0 if problem is None else finding.code)
+
+
+def _find_alive() -> _Finding:
+    silences = heartbeat.read_silences()
+    longest = max((seconds for seconds in silences.values() if seconds is not None), default=0.0)
+    facts = {"processes": len(silences), "at_work_seconds_ago": round(longest, 1)}
+    return _Finding(heartbeat.problem_of(silences), f"at work {longest:.0f} s ago", facts)
+
+
+def _find_covered() -> _Finding:
+    from reconciler.cli.status import read_status  # noqa: PLC0415 - start-up time of --self
+    from reconciler.cli.wiring import (  # noqa: PLC0415
+        broker_for_cli,
+        reconciler_for_cli,
+        settings_for_cli,
+    )
+    from reconciler.sweeping.scan_step import Scope  # noqa: PLC0415
+
     settings = settings_for_cli()
     client = broker_for_cli(settings)
     status = read_status(settings, client, reconciler_for_cli(settings), details=False)
     age = status.age_of(Scope.ACTIVE)
-    if as_json:
-        print_json(
-            {
-                "healthy": status.problem is None,
-                "reason": status.problem,
-                "covered_seconds_ago": age,
-            }
-        )
-    elif status.problem is None:
-        paused = f"; repairs are paused since {status.paused['since']}" if status.paused else ""
-        click.echo(f"healthy: covered as of {age or 0:.0f} s ago{paused}")
-    else:
-        click.echo(f"unhealthy: {status.problem}")
-    code = EXIT_UNREACHABLE if status.unreachable else EXIT_WRONG if status.problem else 0
-    click.get_current_context().exit(code)
+    paused = f"; repairs are paused since {status.paused['since']}" if status.paused else ""
+    return _Finding(
+        status.problem,
+        f"covered as of {age or 0:.0f} s ago{paused}",
+        {"covered_seconds_ago": age},
+        EXIT_UNREACHABLE if status.unreachable else EXIT_WRONG,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,7 @@ def list_(
         if report_id is not None:
             status = replace(status, seen=_reported(client, report_id))
         _check_known(status)
-        return _show(out, status, select(status.entries, query), form)
+        return _show(out, status, query, form)
 
     click.get_current_context().exit(repeat(draw, watch=watch))
 
@@ -143,7 +143,8 @@ def _check_known(status: Status) -> None:
     )
 
 
-def _show(out: Console, status: Status, page: Page, form: str) -> int:
+def _show(out: Console, status: Status, query: Query, form: str) -> int:
+    page = select(status.entries, query)
     shown = [screen.to_json(entry, status.seen.now) for entry in page.entries]
     if form == "json":
         print_json(
@@ -163,26 +164,27 @@ def _show(out: Console, status: Status, page: Page, form: str) -> int:
         unicode = speaks_unicode(out)
         if page.entries:
             show(out, screen.table(page, wide=form == "wide", unicode=unicode), Text())
-        show(out, *_footer(status, page, unicode=unicode))
+        wanted = [entry for entry in status.entries if query.accepts(entry)]
+        summary = [screen.summed_up(wanted, unicode=unicode)] if wanted else []
+        show(out, *summary, *_footer(page), *_caution(status))
     wrong = any(not entry.waits_for_slot for entry in page.entries)
     return EXIT_WRONG if wrong else 0
 
 
-def _footer(status: Status, page: Page, *, unicode: bool) -> list[Text]:
+def _footer(page: Page) -> Iterator[Text]:
     if not page.remembered:
-        lines = [Text("Nothing is stuck.", "green")]
+        yield Text("Nothing is stuck.", "green")
     elif not page.total:
-        lines = [Text(f"None of the {page.remembered} that are stuck is such.", "green")]
-    else:
-        first, last = page.offset + 1, page.offset + len(page.entries)
-        lines = [screen.summed_up(page.entries, unicode=unicode)]
-        shown = f"{first} to {last} of {page.total}" if page.entries else f"past the {page.total}"
+        yield Text(f"None of the {page.remembered} that are stuck match.", "green")
+    elif not page.entries:
+        yield Text(f"There are {page.total}: --offset leaves out all of them.")
+    elif len(page.entries) < page.total:
+        last = page.offset + len(page.entries)
         more = f"; --offset {page.next_offset} shows more" if page.next_offset else ""
-        lines[0].append(f"   {shown}{more}", _QUIET)
-    first_to_act = next((entry for entry in page.entries if entry.needs_action), None)
-    if first_to_act is not None:
-        lines += screen.first_step(first_to_act)
-    return [*lines, *_caution(status)]
+        yield Text(f"{page.offset + 1} to {last} of {page.total}{more}", _QUIET)
+    first = next((entry for entry in page.entries if entry.needs_action), None)
+    if first is not None:
+        yield from screen.first_step(first)
 
 
 def _caution(status: Status) -> list[Text]:

@@ -11,17 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from reconciler.cli.console import speaks_unicode, width_of_picture
-from reconciler.cli.screens.draw import draw, outline
+from reconciler.cli.screens.tree import draw
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.inspection import theme
 from reconciler.inspection.advice import fixes_of, parent_fixes_of, runbook_of
 from reconciler.inspection.explain import graph_of
-from reconciler.inspection.layout import Layout, fit, shapes
+from reconciler.inspection.graph import put_in_layers
 from reconciler.inspection.theme import Tone, cut
 from reconciler.inspection.views import ChildView, Command, Outlook, View, shown
 
-_PICTURE_ROWS = 60
-_OUTLINE_ROWS = 24
+_PICTURE_ROWS = 40
 _MOST_GROUPS = 20
 _MOST_NAMES = 8
 _MOST_REPAIRS = 20
@@ -29,14 +28,6 @@ _MOST_FAILED = 5
 _LONGEST_TITLE = 60
 _LONGEST_LABEL = 24
 _QUIET = "bright_black"
-
-
-def picture(view: View, columns: int, rows: int = _PICTURE_ROWS) -> Layout | None:
-    """Lay the graph out within so many cells; None where there is nothing to draw, or no room."""
-    graph = graph_of(view)
-    if not graph.nodes:
-        return None
-    return fit(graph, shapes(list(graph.nodes.values())), columns, rows)
 
 
 def render(view: View, out: Console, now: datetime) -> RenderableType:
@@ -101,14 +92,11 @@ def _loudest(children: Sequence[ChildView]) -> Tone:
 
 
 def _picture(view: View, columns: int, *, unicode: bool) -> Iterator[RenderableType]:
-    layout = picture(view, columns)
-    if layout is None:
-        lines = outline(graph_of(view), columns, _OUTLINE_ROWS, unicode=unicode)
-        yield from (Padding(line, (0, 0, 0, 2)) for line in lines)
-        return
-    yield from (Padding(line, (0, 0, 0, 2)) for line in draw(layout, unicode=unicode))
+    graph = graph_of(view)
+    for line in draw(graph, columns, _PICTURE_ROWS, unicode=unicode):
+        yield Padding(line, (0, 0, 0, 2))
     labels = {child.sub_issue_id: child.label for child in view.children}
-    for before, after in layout.back:
+    for before, after in put_in_layers(graph).back:
         one, other = labels.get(before, before), labels.get(after, after)
         yield Text(f"  {other} waits for {one}: that closes a cycle, and is not drawn", "red")
 

@@ -137,10 +137,10 @@ def first_step(entry: Entry) -> list[Text]:
     ]
 
 
-def to_act_on(entries: Iterable[Entry]) -> Iterator[RenderableType]:
+def to_act_on(entries: Iterable[Entry], most: int = MAX_TO_ACT_ON) -> Iterator[RenderableType]:
     """Yield what needs manual action, the oldest first, each with its fix and the runbook."""
     found = [entry for entry in entries if entry.needs_action]
-    shown = found[:MAX_TO_ACT_ON]
+    shown = found[:most]
     oldest_ = "" if len(found) == len(shown) else f": the {len(shown)} oldest of {len(found)}"
     yield Text(f"To act on{oldest_}", "bold")
     for entry in shown:

@@ -42,9 +42,10 @@ def _headline(status: Status, *, unicode: bool) -> Text:
         tone, said, style = Tone.MOVING, "alive", "bold green"
     else:
         tone, said, style = Tone.ALARM, f"NOT HEALTHY  {printable(status.problem)}", "bold red"
-    return Text.assemble(
+    head = Text.assemble(
         ("Backstop  ", "bold"), (f"{theme.glyph(tone, unicode=unicode)} {said}", style)
     )
+    return head if status.problem is None else head.append(f"\n  see {status.runbook}", _QUIET)
 
 
 # -- how it does

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from reconciler.cli.console import speaks_unicode
-from reconciler.cli.screens.listing import to_act_on
+from reconciler.cli.screens.listing import MAX_TO_ACT_ON, to_act_on
 from reconciler.inspection.theme import SIGNS, age, alarming, glyph, tone_of_code
 from reconciler.observability.printable import printable
 from reconciler.repair.context import ActionOutcome
@@ -27,8 +27,13 @@ def render(
     summary: Mapping[str, Any],
     acted: Sequence[tuple[str, ActionOutcome]],
     entries: Sequence[Entry],
+    *,
+    is_remembered: bool,
 ) -> Iterator[RenderableType]:
-    """Yield what a person reads; ``acted``: orchestration id and action, in their order."""
+    """Yield what a person reads; ``acted``: orchestration id and action, in their order.
+
+    ``is_remembered``: ``list`` shows all of ``entries``, so that the oldest are enough here.
+    """
     unicode = speaks_unicode(out)
     for orchestration_id, action in acted[:_MAX_ACTIONS]:
         yield from _action(orchestration_id, action, unicode=unicode)
@@ -38,7 +43,7 @@ def render(
     if acted:
         yield Text()
     if any(entry.needs_action for entry in entries):
-        yield from to_act_on(entries)
+        yield from to_act_on(entries, MAX_TO_ACT_ON if is_remembered else len(entries))
         yield Text()
     yield from _summary(summary, unicode=unicode)
 
@@ -63,7 +68,8 @@ def _summary(summary: Mapping[str, Any], *, unicode: bool) -> Iterator[Renderabl
     if not summary["complete"]:
         sign = Text(f"{not_done} NOT complete", "bold red")
     mode = "" if summary["mode"] == "repair" else f"  ({summary['mode']}: nothing was changed)"
-    yield Text.assemble(("Sweep ", "bold"), summary["sweep_id"], "  ", sign, (mode, "yellow"))
+    what = "Sweep " if summary["segments"] else "Evaluation "
+    yield Text.assemble((what, "bold"), summary["sweep_id"], "  ", sign, (mode, "yellow"))
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style=_QUIET, no_wrap=True)
     grid.add_column()
@@ -78,7 +84,8 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         f"orchestrations in {_plural(summary['segments'], 'segment')}; "
         f"{summary['orchestrations_evaluated']} evaluated"
     )
-    yield "read", read, ""
+    if summary["segments"]:
+        yield "read", read, ""
     done = {name: summary[name] for name in REPAIRS if summary[name]}
     yield "repaired", _listed(done), ""
     if summary.get("planned"):

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+from collections.abc import Callable
 
 import pytest
+import yaml
 
 from reconciler.clock import utc_now
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.sweeps import SweepStore
 from tests.integration.cli.test_command_line import Run, run
+from tests.support.processes import run_reconciler
 from tests.support.world import World
 
 __all__ = ["run"]
@@ -46,3 +51,57 @@ def test_a_second_sweep_steps_aside_with_a_word_and_code_0(world: World, run: Ru
     assert (said["complete"], said["stepped_aside"]["holder"]) == (False, "ann at host-1")
     assert run("sweep", "--inline", "--force").returncode == 0
     assert world.statuses(found) == {"a": "released"}
+
+
+def listed(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return [entry["sub_issue_id"] for entry in json.loads(done.stdout)["entries"]]
+
+
+def test_what_a_sweep_without_a_broker_left_is_listed(world: World, run: Run) -> None:
+    """Filtered, in pages, and in each form; without any scan."""
+    unknown = run("list")
+    assert unknown.returncode == 3
+    assert "`reconciler sweep --inline --report` reads the tables" in unknown.stderr
+    rows = {"a": {"display_id": {"S": "ENG-42"}}}
+    found = world.seed({"a": ["gone"]}, rows=rows, age=2.5 * 3600)
+    world.seed({"b": ["b"]}, user="eva", age=500.0)
+    run("sweep", "--inline")
+    everything = run("list", "--json")
+    assert (everything.returncode, listed(everything)) == (1, ["a", "b"])
+    for arguments, expected in (
+        (("--code", "dependency_cycle"), ["b"]),
+        (("--user", "eva"), ["b"]),
+        (("--older-than", "2h"), ["a"]),
+        (("--limit", "1", "--offset", "1"), ["b"]),
+        (("eng-42",), ["a"]),
+    ):
+        assert listed(run("list", *arguments, "--json")) == expected, arguments
+    table = run("list").stdout
+    assert re.search(rf" 2h  ■ dangling_dependency  ENG-42 +{found}", table)
+    assert f"begin: reconciler inspect {found}" in table
+    assert yaml.safe_load(run("list", "-o", "yaml").stdout)[0]["display_id"] == "ENG-42"
+    names = run("list", "-o", "name").stdout.split()
+    assert names[0] == f"{found}/a"
+    shown = run("inspect", *names, "--json")
+    assert [json.loads(line)["orchestration_id"] for line in shown.stdout.splitlines()] == [
+        name.partition("/")[0] for name in names
+    ]
+    nothing = run("list", "--repo", "no/where")
+    assert (nothing.returncode, nothing.stdout) == (0, "None of the 2 that are stuck match.\n")
+    recovered = run("list", "--recovered")
+    assert recovered.returncode == 2
+    assert "`reconciler inspect ID` reads those of one orchestration" in recovered.stderr
+
+
+def test_a_slot_that_is_waited_for_has_its_holders_named(make_world: Callable[..., World]) -> None:
+    world = make_world(USER_CONCURRENCY_TABLE_NAME="{prefix}-Users")
+    users = str(world.settings.user_concurrency_table_name)
+    world.put(users, {"user_id": {"S": "eva"}, "active_count": {"N": "10"}})
+    busy = world.seed({"a": []}, {"a": "released"}, tasks={"a": "RUNNING"}, user="eva")
+    waits = world.seed({"b": []}, user="eva", age=900.0)
+    done = run_reconciler("inspect", waits, environment=world.environment)
+    assert done.returncode == 0, "it is nobody's fault"
+    text = " ".join(done.stdout.split())
+    assert "of 10 slots, 10 are taken by admitted tasks and 0 by tasks on their way" in text
+    (task,) = world.tasks(busy, "a")
+    assert re.search(rf"by task {task['task_id']['S']}, RUNNING since 20", text)

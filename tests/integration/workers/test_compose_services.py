@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import redis
 
 from reconciler.embedded import dynamodb_local, valkey
 from reconciler.embedded.loopback import Answer, Handler, serving
-from reconciler.embedded.process import answers_http, free_port, running
+from reconciler.embedded.process import EmbeddedServerError, answers_http, free_port, running
 from tests.conftest import Servers
 from tests.support.compose import Service, services_of
 from tests.support.processes import BEAT_READY, PATIENCE_SECONDS, ROOT, WORKER_READY, until
@@ -32,9 +33,13 @@ PROGRAMS = {
     "celery": (sys.executable, "-m", "celery"),
     "reconciler": (sys.executable, "-m", "reconciler.cli.main"),
     "python": (sys.executable,),
-    "valkey-server": (valkey.server_path(),),
+    "sh": ("/bin/sh",),
 }
 SHELL = {"SWEEP_INTERVAL_SECONDS": "1", "WORKER_CONCURRENCY": "1"}
+PASSWORDS = {
+    f"BROKER_{role}_PASSWORD": f"{role}/of&the$broker"
+    for role in ("WORKER", "BEAT", "FLOWER", "EXPORTER")
+}
 
 
 @dataclass
@@ -61,6 +66,7 @@ class Machine:
             "/var/lib/flower": str(self.directory),
             "/app": str(self.directory),
             "/data": str(self.directory),
+            "/etc/valkey": str(ROOT / "deploy" / "valkey"),
         }.items():
             text = text.replace(theirs, ours)
         return text
@@ -85,14 +91,22 @@ class Machine:
         )
 
     def broker(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
-        """Run the broker on its volume."""
+        """Run the broker on its volume; its image has a server and an entry point."""
+        image = self.directory / "image"
+        image.mkdir()
+        (image / "valkey-server").symlink_to(valkey.server_path())
+        entry_point = image / "docker-entrypoint.sh"
+        entry_point.write_text('#!/bin/sh\nexec "$@"\n')
+        entry_point.chmod(0o755)
+        service = self.services["broker"]
         where = ["--port", str(self.ports["broker"]), "--dir", str(self.directory)]
+        command = [*service["command"], *where, "--bind", "127.0.0.1"]
+        started = self.started(service, command)
+        path = started.index("PATH=/usr/bin:/bin")
+        started[path : path + 1] = [f"PATH={image}:/usr/bin:/bin", f"TMPDIR={self.directory}"]
         return running(
-            self.started(
-                self.services["broker"],
-                [*self.services["broker"]["command"], *where, "--bind", "127.0.0.1"],
-            ),
-            ready=lambda: valkey.answers(self.ports["broker"]),
+            started,
+            ready=lambda: _listens(self.ports["broker"]),
             log=self.directory / "broker.log",
         )
 
@@ -125,6 +139,12 @@ class Machine:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
 
 
 @pytest.fixture
@@ -185,9 +205,22 @@ def test_the_aws_profile_works_by_a_named_profile(
     tables = {name: value for name, value in world.environment.items() if "TABLE" in name}
     write_config(tmp_path, f"{KEYS}\nservices = here\n[services here]\ndynamodb =\n  "
                  f"endpoint_url = {endpoint}\n")  # fmt: skip
-    machine = Machine("aws", tmp_path, {**SHELL, **tables, "AWS_PROFILE": "backstop"})
+    shell = {**SHELL, **tables, **PASSWORDS, "AWS_PROFILE": "backstop"}
+    machine = Machine("aws", tmp_path, shell)
     stack.enter_context(machine.broker())
     _watched(machine, stack, "worker", "beat")
+    # Each has logged in as itself, and the broker lets nobody else in.
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        redis.Redis(port=machine.ports["broker"]).ping()
+
+
+def test_the_broker_asks_for_all_passwords_or_none(tmp_path: Path) -> None:
+    shell = {**PASSWORDS, "BROKER_BEAT_PASSWORD": ""}
+    with (
+        pytest.raises(EmbeddedServerError, match="not set: BROKER_BEAT_PASSWORD"),
+        Machine("aws", tmp_path, shell).broker(),
+    ):
+        pass
 
 
 # -- credentials

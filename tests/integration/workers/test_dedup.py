@@ -143,6 +143,15 @@ def test_the_same_work_can_be_asked_for_again_after_its_answer_was_lost(
     assert own_broker.client.get(f"{PREFIX}work") == token.encode()
 
 
+def test_a_key_from_before_the_clock_jumped_back_holds_nobody_up(own_broker: Broker) -> None:
+    """The broker's clock is an hour earlier now, so the key would live an hour longer."""
+    dedup, client = DedupKeys(own_broker.client), own_broker.client
+    client.set(f"{PREFIX}work", "somebody", ex=60 + 3600)
+    assert dedup.take("work", 60) is not None
+    assert dedup.take("work", 60) is None
+    assert 0 < client.ttl(f"{PREFIX}work") <= 60
+
+
 def test_the_same_work_is_queued_once_and_again_when_it_has_ended(
     fleet: Fleet, own_broker: Broker, enqueuer: Enqueuer, metrics: RecordingMetrics
 ) -> None:

@@ -178,10 +178,12 @@ def test_each_code_once_everywhere_with_the_same_numbers(run: Run, code: str) ->
         assert line["sub_issue_id"] is None
         assert view["code"] == code
         assert line["reason"].startswith(view["reason"][:20])
+        assert view["needs_action"] is line["needs_action"]
     else:
         (child,) = [child for child in view["children"] if child["code"] == code]
         assert child["sub_issue_id"] == line["sub_issue_id"]
         assert child["reason"] == line["reason"]
+        assert child["needs_action"] is line["needs_action"]
         assert child["stuck"] is (code != "over_budget")
         assert child["will"]["do"]
 
@@ -189,6 +191,8 @@ def test_each_code_once_everywhere_with_the_same_numbers(run: Run, code: str) ->
 def test_and_nothing_else(run: Run) -> None:
     assert run.report["stuck"] == dict.fromkeys(sorted(CODES), 1)
     assert run.status["stuck"] == run.report["stuck"]
+    lines = run.of("orch.sweep.stuck", run.report["sweep_id"])
+    assert run.status["needs_action"] == sum(line["needs_action"] for line in lines)
     assert len(run.of("orch.sweep.stuck", run.report["sweep_id"])) == len(CODES)
     assert all(run.stuck_metrics[code] == (0, 0) for code in NEVER_STUCK)
     assert (run.report["mode"], run.report["complete"]) == ("report", True)
@@ -226,8 +230,8 @@ REPAIRED = {
     "unstarted_task": 1,
     "unsettled_parent": 1,  # of the one whose terminal was lost
 }
-WITHOUT_TASK = {"lost_skip", "lost_recovery"}
-"""Repairs whose event is on no child's task: a failure without a task, and the task of a fix."""
+WITHOUT_TASK = {"lost_skip"}
+"""Repairs whose event is on no task of the orchestration: the failure has none here."""
 
 
 def test_each_recovery_once_everywhere_with_the_same_numbers(run: Run) -> None:

@@ -6,6 +6,7 @@ import pytest
 import redis
 
 from reconciler.embedded.process import free_port
+from workers.broker_records import broker_time
 from workers.read_allowance import KEY, BrokerAllowance
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
@@ -39,6 +40,13 @@ def test_what_is_given_back_others_may_read(client: redis.Redis) -> None:
 def test_what_was_taken_is_forgotten_when_nobody_reads(client: redis.Redis) -> None:
     BrokerAllowance(client, units_per_second=1.0).take(1000.0)
     assert 0 < client.ttl(KEY) <= 3600
+
+
+def test_a_clock_that_jumped_back_makes_nobody_wait_for_it(client: redis.Redis) -> None:
+    """What is owed stays owed; the hour is not."""
+    client.set(KEY, f"5.0 {broker_time(client) + 3600:.6f}")
+    assert BrokerAllowance(client, units_per_second=1.0).take(1.0) == 5.0
+    assert BrokerAllowance(client, units_per_second=1.0).take(1.0) <= 6.0
 
 
 def test_without_a_broker_each_keeps_to_a_share_of_its_own() -> None:

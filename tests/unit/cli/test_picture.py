@@ -1,8 +1,9 @@
-"""The picture: every node and edge is there, nothing covers anything, and it always ends."""
+"""The picture: every node is there, nothing covers anything, and it always ends."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from itertools import combinations
 from random import Random
@@ -13,10 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from reconciler.cli.screens.draw import draw, outline
+from reconciler.cli.screens.tree import draw
 from reconciler.inspection.explain import graph_of
-from reconciler.inspection.graph import Graph, Node, foldings, put_in_layers
-from reconciler.inspection.layout import Layout, fit, lay_out, shapes
+from reconciler.inspection.graph import Graph, Node, fold, put_in_layers
 from reconciler.inspection.mermaid import mermaid
 from reconciler.inspection.svg import svg_of
 from reconciler.inspection.theme import Tone, cut
@@ -42,10 +42,6 @@ def graphs(draw_: st.DrawFn, most: int = 12) -> Graph:
     return Graph(nodes, before)
 
 
-def laid_out(graph: Graph, which: int = 0) -> Layout:
-    return lay_out(put_in_layers(graph), shapes(list(graph.nodes.values()))[which])
-
-
 @given(graphs())
 def test_every_node_stands_below_all_that_it_waits_for(graph: Graph) -> None:
     layered = put_in_layers(graph)
@@ -57,55 +53,48 @@ def test_every_node_stands_below_all_that_it_waits_for(graph: Graph) -> None:
                 assert layered.layer_of[name] < layered.layer_of[key]
 
 
-@given(graphs(), st.sampled_from([0, 1]))
-def test_no_box_covers_another_and_all_are_within(graph: Graph, which: int) -> None:
-    layout = laid_out(graph, which)
-    assert {box.node.key for box in layout.boxes} == set(graph.nodes)
-    for box in layout.boxes:
-        assert box.x >= 0
-        assert box.x + box.width <= layout.width
-        assert box.y + box.height <= layout.height
-    for one, other in combinations(layout.boxes, 2):
-        apart = one.x + one.width <= other.x or other.x + other.width <= one.x
-        assert one.y != other.y or apart
+@given(graphs(), st.integers(50, 120), st.booleans())
+def test_what_is_drawn_fits_and_names_everybody_once(
+    graph: Graph,
+    columns: int,
+    unicode: bool,  # noqa: FBT001 - drawn by hypothesis
+) -> None:
+    lines = draw(graph, columns, 60, unicode=unicode)
+    assert all(line.cell_len <= columns for line in lines)
+    assert len(lines) <= len(graph.nodes)
+    if not unicode:
+        assert all(line.plain.isascii() for line in lines)
+    if columns >= 2 * len(graph.nodes) + 32:  # or it may be summed up
+        shown = fold(graph, 60, by_layers=False).nodes.values()
+        heads = Counter(node.head for node in shown)
+        text = [line.plain.partition("  also after")[0] for line in lines]
+        for head, count in heads.items():
+            name = head if unicode else head.translate(str.maketrans("\u00d7…", "x~"))
+            assert sum(f" {name}  " in f"{line}  " for line in text) == count
 
 
 @given(graphs())
-def test_edges_run_from_box_to_box_and_never_through_one(graph: Graph) -> None:
-    layout = laid_out(graph)
-    for net in layout.nets:
-        for part in net:
-            for box in layout.boxes:
-                inside = (
-                    box.x < part.x2
-                    and part.x1 < box.x + box.width - 1
-                    and box.y < part.y2
-                    and part.y1 < box.y + box.height - 1
-                )
-                assert not inside, (part, box)
-
-
-@given(graphs(), st.integers(20, 120), st.booleans())
-def test_what_is_drawn_fits_and_names_everybody(graph: Graph, columns: int, unicode: bool) -> None:  # noqa: FBT001 - drawn by hypothesis
-    layout = fit(graph, shapes(list(graph.nodes.values())), columns, 60)
-    if layout is None:
-        lines = outline(graph, columns, 24, unicode=unicode)
-        assert lines
-    else:
-        lines = draw(layout, unicode=unicode)
-        assert all(line.cell_len <= columns for line in lines)
-        text = "\n".join(line.plain for line in lines)
-        labels = [box.node.label for box in layout.boxes]
-        # Without Unicode the sign of multiplication is a letter.
-        assert all(label in text or label.replace("\u00d7", "x") in text for label in labels)
-    if not unicode:
-        assert all(line.plain.isascii() for line in lines)
+def test_each_box_of_the_svg_is_clear_of_the_others(graph: Graph) -> None:
+    root = ET.fromstring(svg_of(graph, "t"))  # noqa: S314 - our own
+    width, height = float(root.attrib["width"]), float(root.attrib["height"])
+    boxes = [
+        [float(box.attrib[name]) for name in ("x", "y", "width", "height")]
+        for box in root.iter("{http://www.w3.org/2000/svg}rect")
+    ]
+    assert len(boxes) == len(fold(graph, 300).nodes)
+    for x, y, wide, high in boxes:
+        assert 0 <= x <= x + wide <= width
+        assert 0 <= y <= y + high <= height
+    for one, other in combinations(boxes, 2):
+        beside = one[0] + one[2] <= other[0] or other[0] + other[2] <= one[0]
+        assert one[1] != other[1] or beside
 
 
 @given(graphs())
 def test_folding_loses_nobody_and_ends(graph: Graph) -> None:
     sizes = []
-    for folded in foldings(graph):
+    for most in range(len(graph.nodes), 0, -1):
+        folded = fold(graph, most)
         assert sum(node.members for node in folded.nodes.values()) == len(graph.nodes)
         put_in_layers(folded)
         sizes.append(len(folded.nodes))
@@ -114,26 +103,14 @@ def test_folding_loses_nobody_and_ends(graph: Graph) -> None:
 
 def drawn(graph: Mapping[str, list[str]], statuses: Mapping[str, str], columns: int = 98) -> str:
     found = graph_of(view_of(orchestration(graph, statuses)))
-    layout = fit(found, shapes(list(found.nodes.values())), columns, 60)
-    assert layout is not None
-    return "\n".join(line.plain for line in draw(layout))
+    return "\n".join(line.plain for line in draw(found, columns, 40))
 
 
 DIAMOND = """\
-          ╭───────────────╮
-          │ ✓ ENG-1       │
-          │ succeeded  1h │
-          ╰───────┬───────╯
-        ┌─────────┴─────────┐
-╭───────┴───────╮   ╭───────┴───────╮
-│ ✓ ENG-2       │   │ ✗ ENG-3       │
-│ succeeded  1h │   │ failed     1h │
-╰───────┬───────╯   ╰───────┬───────╯
-        └─────────┬─────────┘
-          ╭───────┴───────╮
-          │ ▲ ENG-4       │
-          │ lost_skip  1h │
-          ╰───────────────╯"""
+✓ ENG-1  succeeded 1h  Do a
+├ ✓ ENG-2  succeeded 1h  Do b
+│ └ ▲ ENG-4  lost_skip 1h  also after ENG-3  Do d
+└ ✗ ENG-3  failed 1h  Do c"""
 
 
 def test_a_diamond_as_it_is_seen() -> None:
@@ -152,12 +129,13 @@ def test_fifty_siblings_stand_in_one_box_for_each_state() -> None:
     assert "▲ 20 \u00d7 ENG-32 … ENG-51" in text
 
 
-def test_a_chain_of_thousands_is_three_boxes() -> None:
+def test_a_chain_of_thousands_is_three_lines() -> None:
     graph = {f"c{n}": [f"c{n - 1}"] if n else [] for n in range(3000)}
-    text = drawn(graph, {f"c{n}": "succeeded" for n in range(1500)})
-    assert "1500 \u00d7 ENG-1 … ENG-1500" in text
-    assert "▲ ENG-1501" in text
-    assert "1499 \u00d7 ENG-1502 … ENG-3000" in text
+    assert drawn(graph, {f"c{n}": "succeeded" for n in range(1500)}).splitlines() == [
+        "steps 1-1500     ✓ 1500 succeeded",
+        "step 1501        ▲ ENG-1501 lost_release",
+        "steps 1502-3000  ○ 1499 waiting",
+    ]
 
 
 def tangled(size: int) -> Graph:
@@ -173,17 +151,13 @@ def tangled(size: int) -> Graph:
     return graph_of(view_of(orchestration(graph, {key: dice.choice(states) for key in graph})))
 
 
-def test_what_is_too_large_for_a_terminal_is_told_in_lines_and_drawn_as_svg() -> None:
+def test_what_is_too_large_for_a_tree_is_summed_up_by_layers() -> None:
     graph = tangled(3000)
-    sizes = shapes(list(graph.nodes.values()))
-    assert svg_of(graph, "large").count("<rect") > 5
-    lines = outline(graph, 80, 24)
-    assert 1 < len(lines) <= 3 * 24
-    assert "left out" in "\n".join(line.plain for line in lines)
-    layout = fit(graph, sizes, 2_000, 400)
-    assert layout is not None
-    members = sum(box.node.members for box in layout.boxes)
-    assert members == 3000
+    lines = [line.plain for line in draw(graph, 80, 40)]
+    assert lines[0].startswith("step 1 ")
+    assert len(lines) <= 3 * 24
+    assert any("left out" in line for line in lines)
+    assert svg_of(graph, "large").count("<rect") <= 300
 
 
 @pytest.mark.parametrize(

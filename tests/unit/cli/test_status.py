@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import SegmentState
 from reconciler.sweeping.state import Overview, Sweep
 
+ROOT = Path(__file__).parents[3]
 NOW = 1_780_000_000.0
 SETTINGS = load_settings(
     {
@@ -135,6 +137,9 @@ def test_health_has_one_reason_in_one_line(found: Status, reason: str | None) ->
         assert reason in found.problem
         assert "\n" not in found.problem
         assert f"NOT HEALTHY  {found.problem}" in text_of(found, 200)
+        page, _, anchor = found.runbook.partition("#")
+        assert f"\n  see {page}#{anchor}\n" in text_of(found, 200)
+        assert f"## {anchor.replace('-', ' ').capitalize()}\n" in (ROOT / page).read_text()
 
 
 def test_a_person_sees_how_far_coverage_reaches() -> None:

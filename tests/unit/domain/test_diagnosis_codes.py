@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.domain.backoff import Attempts
 from reconciler.domain.budget import Budget
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.diagnosis import (
@@ -18,7 +19,7 @@ from reconciler.domain.diagnosis import (
     Policy,
     diagnose,
 )
-from reconciler.domain.model import Attempts, Child, Meta, Orchestration, Task, moment, timestamp
+from reconciler.domain.model import WHOLE, Child, Meta, Orchestration, Task, moment, timestamp
 from reconciler.domain.rows import parse_child, parse_task
 from tests.support.strategies import NOW, ORCHESTRATION_ID, POLICY, ago
 
@@ -246,15 +247,16 @@ def test_idempotency_conflict() -> None:
     assert code_of(look(due, found={due.idempotency_key: foreign})) is Code.IDEMPOTENCY_CONFLICT
 
 
-def test_quarantined_until_its_time_or_a_change_of_its_rows() -> None:
+@pytest.mark.parametrize("key", ["b", WHOLE])
+def test_quarantined_until_its_time_or_a_change_of_its_rows(key: str) -> None:
     whole = Orchestration(ORCHESTRATION_ID, meta(1), {"b": child("b", "ready")})
     later = timestamp(NOW + timedelta(hours=1))
-    attempts = Attempts(3, "it broke", ago(60), later, whole.fingerprint)
-    held = replace(whole, attempts=attempts)
+    attempts = Attempts(3, "it broke", ago(60), later, whole.fingerprint_of(key))
+    held = replace(whole, attempts={key: attempts})
     assert code_of(diagnose(held, Evidence(), POLICY, NOW)) is Code.QUARANTINED
     changed = held.with_child(child("b", "ready", age=1000))
     assert code_of(diagnose(changed, Evidence(), POLICY, NOW)) is Code.LOST_RELEASE
-    over = replace(held, attempts=replace(attempts, retry_at=ago(0)))
+    over = replace(held, attempts={key: replace(attempts, retry_at=ago(0))})
     assert code_of(diagnose(over, Evidence(), POLICY, NOW)) is Code.LOST_RELEASE
 
 
@@ -554,7 +556,7 @@ def test_only_what_would_be_repaired_is_quarantined_and_it_says_for_what() -> No
     whole = Orchestration(ORCHESTRATION_ID, meta(2), rows)
     later = timestamp(NOW + timedelta(hours=1))
     attempts = Attempts(3, "it broke", ago(60), later, whole.fingerprint)
-    found = diagnose(replace(whole, attempts=attempts), Evidence(), POLICY, NOW)
+    found = diagnose(replace(whole, attempts={WHOLE: attempts}), Evidence(), POLICY, NOW)
     assert (code_of(found, "a"), code_of(found)) == (Code.QUARANTINED, Code.UNKNOWN_STATUS)
     assert found.children["a"].reason.startswith("lost_release; left alone until")
     assert found.children["a"].since == moment(ago(60))

@@ -10,7 +10,6 @@ import pytest
 
 from reconciler.domain.model import (
     ACTIVE_CHILD,
-    Attempts,
     Child,
     ChildStatus,
     Meta,
@@ -19,7 +18,7 @@ from reconciler.domain.model import (
     moment,
     timestamp,
 )
-from tests.support.strategies import NOW, ORCHESTRATION_ID, ago
+from tests.support.strategies import ORCHESTRATION_ID, ago
 
 CHILD = Child(ORCHESTRATION_ID, "b", ChildStatus.BLOCKED, "blocked", updated_at=ago(60))
 META = Meta(ORCHESTRATION_ID, 1, "user-1", "acme/shop", ago(60), ago(60), settled=False)
@@ -118,27 +117,6 @@ def test_when_a_task_finished_is_what_the_row_tells_best() -> None:
     assert replace(task, completed_at=None).finished_at == "s"
     assert replace(task, completed_at=None, status_since=None).finished_at == "u"
     assert replace(task, completed_at=None, status_since=None, updated_at=None).finished_at is None
-
-
-@pytest.mark.parametrize(
-    ("retry_at", "fingerprint", "expected"),
-    [
-        (ago(-1), "f", True),
-        (ago(0), "f", False),  # its pause is just over
-        (ago(1), "f", False),
-        (ago(-1), "g", False),  # its rows have changed
-        (None, "f", False),
-        ("soon", "f", False),
-    ],
-)
-def test_quarantine(retry_at: str | None, fingerprint: str, expected: bool) -> None:  # noqa: FBT001
-    attempts = Attempts(3, "it broke", ago(60), retry_at, "f")
-    assert attempts.quarantined(NOW, fingerprint) is expected
-
-
-def test_until_when_one_is_left_alone_is_said_with_the_reason() -> None:
-    attempts = Attempts(3, "it broke", ago(60), "later", "f")
-    assert attempts.says == "left alone until later after 3 failures, the last: it broke"
 
 
 def whole(*children: Child, meta: Meta | None = META) -> Orchestration:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.domain.model import ChildStatus
+from reconciler.domain.model import WHOLE, ChildStatus
 from reconciler.domain.rows import (
     decimal,
     is_marker,
@@ -186,12 +186,12 @@ def test_rows_of_a_partition_are_told_apart() -> None:
         return {**ROW, "sub_issue_id": {"S": key}, **more}
 
     rows = [at("ack#1"), at("b"), at("#meta"), at("reconciler#attempts", failures={"N": "2"})]
+    rows.append(at("reconciler#attempts#b", failures={"N": "3"}))
     found = parse_orchestration("orch_1", rows)
     assert found is not None
     assert list(found.children) == ["b"]
     assert found.meta is not None
-    assert found.attempts is not None
-    assert found.attempts.failures == 2
+    assert {key: held.failures for key, held in found.attempts.items()} == {WHOLE: 2, "b": 3}
     assert parse_orchestration("orch_1", [at("ack#1"), at("reconciler#attempts")]) is None
     assert parse_orchestration("orch_1", []) is None
     only_meta = parse_orchestration("orch_1", [at("#meta")])
@@ -200,7 +200,7 @@ def test_rows_of_a_partition_are_told_apart() -> None:
     orphan = parse_orchestration("orch_1", [at("b")])
     assert orphan is not None
     assert orphan.meta is None
-    assert orphan.attempts is None
+    assert orphan.attempts == {}
 
 
 def test_a_task() -> None:

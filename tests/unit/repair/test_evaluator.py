@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from reconciler.domain.model import Attempts, moment, timestamp
+from reconciler.domain.backoff import Attempts
+from reconciler.domain.model import WHOLE, timestamp
+from reconciler.domain.task import draft_task
 from reconciler.errors import (
     AccessError,
     InvalidRequestError,
@@ -26,13 +28,15 @@ from tests.unit.repair.test_releaser import context, whole
 MakeWorld = Callable[..., World]
 
 
-def attempts(world: World, orchestration_id: str) -> Attempts | None:
-    return whole(world, orchestration_id).attempts
+def attempts(world: World, orchestration_id: str, key: str = "a") -> Attempts | None:
+    return whole(world, orchestration_id).attempts.get(key)
 
 
-def hold(world: World, orchestration_id: str, error: BaseException, **given: Any) -> Any:
-    evaluator = world.reconciler(**given).evaluator
-    return evaluator.hold_against(orchestration_id, error, context(world))
+def hold(
+    world: World, orchestration_id: str, error: BaseException, key: str = "a"
+) -> Attempts | None:
+    world.reconciler().evaluator.hold_against(orchestration_id, {key: error}, context(world))
+    return attempts(world, orchestration_id, key)
 
 
 def evaluate(world: World, orchestration_id: str, **given: Any) -> Any:
@@ -43,40 +47,17 @@ def evaluate(world: World, orchestration_id: str, **given: Any) -> Any:
 # -- what is held against one
 
 
-def pauses(world: World, failures: int, **given: Any) -> list[float | None]:
-    """How long it is left alone after each failure, in seconds."""
-    found = world.seed({"a": []})
-    pauses: list[float | None] = []
-    for number in range(failures):
-        held = hold(world, found, ValueError("it broke"), **given)
-        assert held == attempts(world, found)
-        assert held.failures == number + 1
-        until = moment(held.retry_at)
-        pauses.append(None if until is None else (until - world.clock()).total_seconds())
-    return pauses
-
-
-def test_from_the_third_failure_on_the_pause_doubles_up_to_six_hours(world: World) -> None:
-    hours = 3600
-    assert pauses(world, 11) == [
-        None, None, 300, 600, 1200, 2400, 4800, 9600, 19_200, 6 * hours, 6 * hours,
-    ]  # fmt: skip
-
-
-def test_however_short_the_interval_the_longest_pause_is_reached(world: World) -> None:
-    assert pauses(world, 19, sweep_interval_seconds=1)[-3:] == [16_384, 21_600, 21_600]
-
-
 def test_what_is_on_record_says_what_failed_when_and_of_which_rows(world: World) -> None:
     found = world.seed({"a": []})
     held = hold(world, found, ValueError("x" * 600))
+    assert held is not None
     assert held.last_error == f"ValueError: {'x' * 488}"
     assert held.last_failed_at == world.ago(0)
-    assert held.fingerprint == whole(world, found).fingerprint
+    assert held.fingerprint == whole(world, found).fingerprint_of("a")
     (row,) = [
         row
         for row in world.scan(world.settings.orchestration_table_name)
-        if row["sub_issue_id"]["S"] == "reconciler#attempts"
+        if row["sub_issue_id"]["S"] == "reconciler#attempts#a"
     ]
     assert int(row["ttl"]["N"]) > world.clock().timestamp()
 
@@ -84,14 +65,17 @@ def test_what_is_on_record_says_what_failed_when_and_of_which_rows(world: World)
 def test_nothing_is_held_against_what_is_gone_or_cannot_be_read(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert hold(world, "orch_nowhere", ValueError("it broke")) is None
+    hold_against = world.reconciler().evaluator.hold_against
+    hold_against("orch_nowhere", {"a": ValueError("it broke")}, context(world))
     found = world.seed({"a": []})
+    before = world.everything()
 
     def breaks(*_: Any) -> Any:
         raise LookupError("no such thing")
 
     monkeypatch.setattr("reconciler.stores.orchestrations.parse_orchestration", breaks)
-    assert hold(world, found, ValueError("it broke")) is None
+    hold_against(found, {"a": ValueError("it broke")}, context(world))
+    assert world.everything() == before
 
 
 def break_releases(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
@@ -149,6 +133,7 @@ def test_what_was_only_handed_on_forgives_once_its_rows_have_changed(world: Worl
     assert len(handed_on) == 2
     assert attempts(world, found) == held
     world.change(found, "b", child_status="releasing", updated_at=world.ago(0))
+    world.change(found, "a", updated_at=world.ago(7200))
     evaluator.evaluate(found, context(world), dispatch)
     assert attempts(world, found) is None
 
@@ -165,7 +150,7 @@ def test_one_that_has_not_even_a_diagnosis_is_left_alone_as_a_whole(
 ) -> None:
     found = world.seed({"a": []})
     for _ in range(3):
-        hold(world, found, ValueError("it broke"))
+        hold(world, found, ValueError("it broke"), WHOLE)
     break_diagnoses(monkeypatch)
     world.clock.forward(60)
     evaluation = evaluate(world, found)
@@ -201,7 +186,7 @@ def test_an_age_that_is_not_known_is_not_told(
     read = whole(world, found)
     later = timestamp(world.clock() + timedelta(hours=1))
     world.reconciler().orchestrations.record_attempts(
-        found, Attempts(3, "it broke", "then", later, read.fingerprint), 0
+        found, WHOLE, Attempts(3, "it broke", "then", later, read.fingerprint), 0
     )
     break_diagnoses(monkeypatch)
     (stuck,) = evaluate(world, found).stuck
@@ -214,7 +199,7 @@ def test_a_persons_word_ends_a_quarantine(world: World) -> None:
         hold(world, found, ValueError("it broke"))
     assert evaluate(world, found).counts.stuck == {"quarantined": 1}
     assert evaluate(world, found, by_hand=True).counts.released == 1
-    world.reconciler().evaluator.forgive(found)
+    world.reconciler().evaluator.forgive(whole(world, found))
     assert attempts(world, found) is None
 
 
@@ -268,22 +253,26 @@ def test_who_waits_for_a_slot_is_remembered_for_three_intervals(make_world: Make
     assert evaluate(world, young).counts.released == 1
 
 
-def test_of_several_failures_the_last_is_on_record(
+def test_each_failure_is_on_record_of_the_child_that_it_concerns(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = world.seed({"a": [], "b": []})
+    found = world.seed({"a": [], "b": [], "c": []})
 
-    def breaks(_: Any, child: Any, **__: Any) -> Any:
+    def breaks(orchestration: Any, child: Any, **more: Any) -> Any:
+        if child.sub_issue_id == "c":
+            return draft_task(orchestration, child, **more)
         raise ValueError(f"{child.sub_issue_id} broke")
 
     monkeypatch.setattr(drafting, "draft_task", breaks)
-    last = evaluate(world, found).actions[-1].sub_issue_id
-    held = attempts(world, found)
-    assert held is not None
-    assert held.last_error == f"ValueError: {last} broke"
+    evaluate(world, found)
+    held = whole(world, found).attempts
+    assert {key: one.last_error for key, one in held.items()} == {
+        "a": "ValueError: a broke",
+        "b": "ValueError: b broke",
+    }
 
 
-def test_what_could_not_be_read_is_told_and_held_against_it_though_nothing_was_done(
+def test_what_could_not_be_read_is_told_and_held_against_nobody(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make_world(USER_CONCURRENCY_TABLE_NAME="{prefix}-Users")
@@ -294,7 +283,5 @@ def test_what_could_not_be_read_is_told_and_held_against_it_though_nothing_was_d
 
     monkeypatch.setattr(BudgetStore, "open", breaks)
     assert evaluate(world, found).actions == ()
-    held = attempts(world, found)
-    assert held is not None
-    assert held.last_error == "too large"
+    assert whole(world, found).attempts == {}
     assert world.metrics.count("reconciler_errors_total", kind="invalid_request") == 1

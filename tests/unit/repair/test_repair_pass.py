@@ -73,7 +73,7 @@ def break_on(
         (ThrottledError("x"), True),
         (ValueError("x"), True),
         (StoreUnavailableError("x"), False),
-        (GuardrailOutageError("x"), False),
+        (GuardrailOutageError("x"), True),
         (AccessError("x"), False),
         (TableMissingError("x"), False),
     ],
@@ -455,4 +455,4 @@ def test_each_thing_is_tried_once_in_a_pass(world: World, monkeypatch: pytest.Mo
     found = world.seed({"a": [], "b": []})
     break_on(monkeypatch, drafting, "draft_task", ThrottledError("x"))
     assert len(evaluate(world, found).actions) == 2
-    assert whole(world, found).attempts is None
+    assert whole(world, found).attempts == {}

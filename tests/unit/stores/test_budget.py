@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.domain.model import TERMINAL_TASK
+from reconciler.domain.model import TERMINAL_TASK, timestamp
 from reconciler.errors import ConflictError
 from reconciler.stores.budget import (
     MOST_WAITING,
@@ -153,9 +153,15 @@ def due(*names: str, age: float = 0) -> dict[str, datetime]:
     }
 
 
-def note(database: MemoryDynamoDB, who: dict[str, datetime], cap: int = 10, at: Any = NOW) -> None:
+def note(
+    database: MemoryDynamoDB,
+    who: dict[str, datetime],
+    cap: int = 10,
+    at: Any = NOW,
+    gone: tuple[str, ...] = (),
+) -> None:
     store = budget(database, cap)
-    store.note_waiting(store.open("u"), who, at, FRESH)
+    store.note_waiting(store.open("u"), who, gone, at, FRESH)
 
 
 def test_as_many_are_remembered_as_could_ever_go_first_the_oldest_of_all() -> None:
@@ -181,12 +187,20 @@ def test_who_has_not_been_heard_of_lately_is_forgotten() -> None:
     assert waiting(database) == ["o2_a"]
 
 
+def test_whoever_is_said_to_be_gone_is_forgotten_at_once() -> None:
+    database = MemoryDynamoDB()
+    note(database, due("o1_a", "o1_b", "o2_a"))
+    assert budget(database).open("u").waiting("o1_") == ["o1_a", "o1_b"]
+    note(database, due("o1_b"), gone=("o1_a",))
+    assert waiting(database) == ["o1_b", "o2_a"]
+
+
 def test_nothing_is_written_where_nobody_waits() -> None:
     database = MemoryDynamoDB()
     store = budget(database)
     slots = store.open("u")
     database.update_item = None  # type: ignore[assignment, method-assign]
-    store.note_waiting(slots, {}, NOW, FRESH)
+    store.note_waiting(slots, {}, (), NOW, FRESH)
 
 
 def test_whoever_waits_no_longer_is_taken_out_though_nobody_else_waits() -> None:
@@ -282,3 +296,11 @@ def test_the_row_is_read_again_only_after_a_pruning_that_was_lost(rivals: int) -
     slots = budget(database).open("u")
     assert len(reads) == 1 + rivals
     assert slots.version == str(rivals + 1)
+
+
+def test_a_note_from_the_future_is_none() -> None:
+    """By a clock that was an hour ahead: whoever wrote it may wait no longer."""
+    soon, late = (timestamp(NOW + ahead) for ahead in (timedelta(minutes=4), timedelta(minutes=6)))
+    row = {"waiting:a": {"S": f"{soon}|{soon}"}, "waiting:b": {"S": f"{soon}|{late}"}}
+    slots = Slots("user", 1, 1, None, row)
+    assert len(slots.budget("o", NOW, timedelta(minutes=15)).ahead) == 1

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from reconciler.domain.model import Attempts, ChildStatus
+from reconciler.domain.backoff import Attempts
+from reconciler.domain.model import WHOLE, ChildStatus
 from reconciler.errors import StoreUnavailableError
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.orchestrations import OrchestrationStore, Page, batch_get
@@ -172,22 +173,30 @@ def searched(database: MemoryDynamoDB, name: str) -> list[str]:
     return [child.sub_issue_id for page, _ in store(database).search(name) for child in page]
 
 
-def test_the_record_of_failures_is_kept_for_thirty_days_and_says_until_when_it_holds() -> None:
+@pytest.mark.parametrize(
+    ("of", "marker"), [(WHOLE, "reconciler#attempts"), ("b", "reconciler#attempts#b")]
+)
+def test_the_record_of_failures_is_kept_for_thirty_days_and_says_until_when_it_holds(
+    of: str, marker: str
+) -> None:
     database = MemoryDynamoDB()
     attempts = Attempts(2, "it broke", "then", "later", "f")
-    store(database).record_attempts("orch_1", attempts, 1_000)
-    row = database.get_item(TableName=TABLE, Key=key("reconciler#attempts"))["Item"]
+    store(database).record_attempts("orch_1", of, attempts, 1_000)
+    row = database.get_item(TableName=TABLE, Key=key(marker))["Item"]
     assert row["ttl"] == {"N": str(1_000 + 30 * 24 * 3600)}
     database.put_item(TableName=TABLE, Item=key("b"))
     whole = store(database).read("orch_1")
     assert whole is not None
-    assert whole.attempts == attempts
-    store(database).record_attempts("orch_1", Attempts(3, "it broke", "then", None, "f"), 1_000)
-    row = database.get_item(TableName=TABLE, Key=key("reconciler#attempts"))["Item"]
+    assert whole.attempts == {of: attempts}
+    part = store(database).read_failing("orch_1", of)
+    assert part is not None
+    assert part.attempts == whole.attempts
+    store(database).record_attempts("orch_1", of, Attempts(3, "it broke", "then", None, "f"), 1_000)
+    row = database.get_item(TableName=TABLE, Key=key(marker))["Item"]
     assert ("retry_at" in row, row["failures"]) == (False, {"N": "3"})
-    store(database).clear_attempts("orch_1")
-    store(database).clear_attempts("orch_1")
-    assert "Item" not in database.get_item(TableName=TABLE, Key=key("reconciler#attempts"))
+    store(database).clear_attempts("orch_1", of)
+    store(database).clear_attempts("orch_1", of)
+    assert "Item" not in database.get_item(TableName=TABLE, Key=key(marker))
 
 
 # -- by the index

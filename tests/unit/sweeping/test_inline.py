@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from reconciler.domain.backoff import BACK_OFF_FROM
 from reconciler.errors import AccessError, UnknownOrchestrationError, UnknownRefusalError
 from reconciler.repair.counts import Counts
-from reconciler.repair.evaluator import QUARANTINE_FROM, Evaluator
+from reconciler.repair.evaluator import Evaluator
 from reconciler.repair.reconciler import Reconciler
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.sweeping import inline as module
@@ -133,8 +134,8 @@ def test_of_one_orchestration_it_has_no_segments_and_is_no_sweep_of_the_metrics(
 def test_a_person_who_sweeps_one_orchestration_ends_its_quarantine(world: World) -> None:
     found = world.seed({"a": []})
     evaluator = world.reconciler().evaluator
-    for _ in range(QUARANTINE_FROM):
-        evaluator.hold_against(found, ValueError("x"), context(world))
+    for _ in range(BACK_OFF_FROM):
+        evaluator.hold_against(found, {"a": ValueError("x")}, context(world))
     assert sweep(world).counts.stuck == {"quarantined": 1}
     assert evaluate_inline(world.reconciler(), found, hooks=Hooks()).counts.released == 1
 
@@ -154,6 +155,19 @@ def test_one_that_goes_before_it_is_evaluated_counts_as_looked_at(
     summary = sweep(world)
     assert (summary.complete, summary.counts.orchestrations_evaluated) == (True, 1)
     assert (summary.counts.errors, summary.counts.stuck) == (0, {})
+
+
+def test_ctrl_c_ends_a_scan_at_its_next_page(world: World, pages_of_one_row: list[int]) -> None:
+    """Not at the end of the segment, which may be minutes away."""
+    for _ in range(20):
+        world.seed({"a": [], "b": []}, dict.fromkeys("ab", "released"))
+
+    def interrupt(_: SweepProgress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(world, segments=4, progress=interrupt)
+    assert len(pages_of_one_row) <= 8, "of 60 rows"
 
 
 class Executor(ThreadPoolExecutor):

@@ -8,7 +8,13 @@ from reconciler.domain.model import Child, ChildStatus, Meta, Orchestration
 from reconciler.domain.outcomes import Outcome
 from reconciler.repair.context import ActionOutcome, Evaluation, Stuck
 from reconciler.repair.counts import Counts
-from reconciler.sweeping.known_stuck import KEEP_CLEAN_SECONDS, MAX_PAUSE_SECONDS, Finding, Known
+from reconciler.sweeping.known_stuck import (
+    KEEP_CLEAN_SECONDS,
+    MAX_AHEAD_SECONDS,
+    MAX_PAUSE_SECONDS,
+    Finding,
+    Known,
+)
 from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import NEVER
 
@@ -117,6 +123,40 @@ def test_times_ahead_of_the_clock_count_as_absent(name: str) -> None:
     assert getattr(found, name) in {NEVER, 200.0}
     cleared = evaluated(found, Finding(200.0), 201.0)
     assert not cleared.needs_evaluation
+
+
+def test_a_release_handed_on_in_the_future_is_not_under_way() -> None:
+    """It would keep every sweep from ending until the clock is there again."""
+    known = Known().with_release("a", 60.0, now=9999.0)
+    found = Known.from_record(known.to_record(), 200.0)
+    assert not found.was_released_after(100.0)
+    assert not evaluated(found, Finding(201.0), now=202.0).needs_evaluation
+
+
+def test_what_is_stuck_since_the_future_is_never_young() -> None:
+    known = evaluated(Known(), Finding(9998.0, (CYCLE,)), now=9999.0)
+    (stuck,) = known.list_stuck("o", now=200.0)
+    assert stuck.age_seconds is None
+    (stuck,) = known.list_stuck("o", now=9949.0 - MAX_AHEAD_SECONDS)
+    assert stuck.age_seconds == 0.0, "clocks differ by as much"
+
+
+def test_a_finding_from_before_the_clock_jumped_back_is_dropped() -> None:
+    known = nominated()
+    assert evaluated(known, Finding(9999.0), now=200.0) is known
+
+
+def test_what_has_no_age_ages_from_when_it_was_first_seen() -> None:
+    """Else the alert on the oldest would never ring for what cannot even be checked."""
+    failed = Stuck("o", None, "check_failed", "throttled", None)
+    known = Known()
+    for at in (100.0, 200.0, 300.0):
+        known = evaluated(known, Finding(at, (failed,)), now=at)
+    (stuck,) = known.list_stuck("o", now=310.0)
+    assert stuck.age_seconds == 210.0
+    released = known.released("a", [Stuck("o", "a", "lost_release", "x", None)], now=400.0)
+    again = released.released("a", [Stuck("o", "a", "lost_release", "x", None)], now=500.0)
+    assert again.list_stuck("o", now=500.0)[-1].age_seconds == 100.0
 
 
 def test_a_mark_ahead_of_the_clock_is_unknown() -> None:

@@ -1,0 +1,25 @@
+"""The operator's drills: each question has an answer, found by a command and without a guess."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Servers
+from tests.support.drills import QUESTIONS, night, play
+
+pytestmark = [pytest.mark.integration, pytest.mark.workers]
+
+MAX_COMMANDS = 3
+
+
+def test_every_question_has_an_answer(servers: Servers, tmp_path: Path) -> None:
+    """Three commands at most, whatever is broken: status, list or doctor, inspect."""
+    with night(servers.endpoint("moto"), tmp_path) as held:
+        drills = list(play(held))
+    assert len(drills) > len(QUESTIONS)
+    for drill in drills:
+        unanswered = [a.question for a in drill.answers if not a.line]
+        assert not unanswered, (drill.name, unanswered)
+        assert drill.commands <= MAX_COMMANDS, drill.name

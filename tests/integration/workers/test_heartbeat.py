@@ -1,0 +1,65 @@
+"""Whether a process is alive, asked of real ones: whatever the broker does, and when it hangs."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from reconciler.observability import heartbeat
+from reconciler.observability.heartbeat import problem_of, read_silences
+from tests.support.broker import Broker
+from tests.support.hosts import Fleet
+from tests.support.processes import until
+
+pytestmark = [pytest.mark.integration, pytest.mark.workers]
+
+SILENCE_SECONDS = 3 * heartbeat.BEAT_SECONDS
+
+
+@pytest.fixture
+def alone(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    """Hosts whose heartbeats are where no other's are, and whose silence is soon too long."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    fleet.environment = {**fleet.environment, "TMPDIR": str(temporary)}
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.setattr(heartbeat, "MAX_SILENCE_SECONDS", SILENCE_SECONDS)
+    return fleet
+
+
+def problem() -> str | None:
+    return problem_of(read_silences())
+
+
+def test_a_process_that_hangs_is_told_from_one_that_works(alone: Fleet) -> None:
+    worker, beat = alone.worker(), alone.beat()
+    until("both to be at work", lambda: len(read_silences()) == 2 and problem() is None)
+    for host in (worker, beat):
+        host.signal(signal.SIGSTOP)
+        said = until("its silence to be noticed", problem)
+        assert f"process {host.pid} " in said
+        host.signal(signal.SIGCONT)
+        until("it to be at work again", lambda: problem() is None)
+    worker.stop()
+    beat.stop()
+    assert read_silences() == {}
+
+
+def test_a_broker_that_is_away_is_no_reason_to_restart_anybody(
+    alone: Fleet, own_broker: Broker
+) -> None:
+    worker, beat = alone.worker(), alone.beat()
+    until("both to be at work", lambda: len(read_silences()) == 2 and problem() is None)
+    before = {pid: (heartbeat._directory() / str(pid)).read_text() for pid in read_silences()}
+    own_broker.stop()
+    until("both to notice", lambda: all("broker.lost" in host.log for host in (worker, beat)))
+    noticed = {pid: (heartbeat._directory() / str(pid)).read_text() for pid in before}
+
+    def beat_on() -> bool:
+        assert problem() is None
+        return all((heartbeat._directory() / str(p)).read_text() != t for p, t in noticed.items())
+
+    until("both to beat on without it", beat_on)
+    own_broker.start()

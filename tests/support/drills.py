@@ -1,0 +1,218 @@
+"""The operator's drills: something is broken on real processes, and the commands say what.
+
+For each drill: which command answers *is it alive, what is stuck, why, since when, what now*, and
+the line that does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.integration.workers.conftest import RealClock
+from tests.support.aws_stub import aws_stub
+from tests.support.broker import Broker, broker_of_its_own
+from tests.support.faulty_endpoint import DENIED, FaultyEndpoint, faulty_endpoint
+from tests.support.one_of_each import CODES, SETTINGS, OneOfEach
+from tests.support.processes import Celery, run_reconciler, until
+from tests.support.world import build_world
+
+QUESTIONS = ("alive?", "stuck?", "why?", "since when?", "what now?")
+WRITES = ("TransactWriteItems", "UpdateItem", "PutItem", "DeleteItem")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The line of a command's output that answers a question; empty where none does."""
+
+    question: str
+    command: str
+    line: str
+
+
+@dataclass(slots=True)
+class Drill:
+    """What was broken, and what was answered. ``commands``: how many had to be run."""
+
+    name: str
+    answers: list[Answer] = field(default_factory=list)
+    commands: int = 0
+
+
+@dataclass(slots=True)
+class Night:
+    """Everything that a drill can break."""
+
+    celery: Celery
+    wire: FaultyEndpoint
+    broker: Broker
+    cases: OneOfEach
+    printed: dict[str, str] = field(default_factory=dict)
+
+    def run(self, command: str) -> str:
+        """Run ``reconciler …`` once in a drill, and return what it printed."""
+        if command not in self.printed:
+            done = run_reconciler(*command.split()[1:], environment=self.celery.environment)
+            self.printed[command] = done.stdout + done.stderr
+        return self.printed[command]
+
+    def drill(self, name: str, asked: dict[str, tuple[str, str]], *, fresh: bool = True) -> Drill:
+        """Ask the questions. ``asked``: question → (command, pattern of the answering line).
+
+        ``fresh``: nothing that was printed before is used again.
+        """
+        if fresh:
+            self.printed.clear()
+        drill = Drill(name, commands=len({command for command, _ in asked.values()}))
+        for question, (command, pattern) in asked.items():
+            lines = (" ".join(line.split()) for line in self.run(command).splitlines())
+            line = next((line for line in lines if re.search(pattern, line)), "")
+            drill.answers.append(Answer(question, command, line))
+        return drill
+
+
+@contextmanager
+def night(endpoint: str, directory: Path) -> Iterator[Night]:
+    """One thing of each code on real tables, a broker of its own, no process yet."""
+    with ExitStack() as stack:
+        wire = stack.enter_context(faulty_endpoint(endpoint))
+        stub = stack.enter_context(aws_stub())
+        broker = stack.enter_context(broker_of_its_own(directory / "broker"))
+        world = build_world(endpoint, **{**SETTINGS, "SWEEP_INTERVAL_SECONDS": "5"})
+        world.clock = RealClock()
+        cases = OneOfEach(world).seed()
+        world.endpoint = wire.url
+        celery = Celery(world, broker.url, directory, {"AWS_ENDPOINT_URL_LAMBDA": stub.url})
+        yield Night(celery, wire, broker, cases)
+
+
+def play(held: Night) -> Iterator[Drill]:
+    """Play all drills, one after the other."""
+    celery, world = held.celery, held.celery.world
+    with celery.worker("w1") as worker:
+        with celery.beat():
+            until("a complete sweep", lambda: celery.last(complete=True))
+            yield held.drill("nothing is broken", _asked(alive="^Backstop .*alive"))
+            yield from _codes(held)
+            run_reconciler("pause", "--reason", "drill", environment=celery.environment)
+            yield held.drill("paused", _asked(alive="mode PAUSED since .* by .*: drill"))
+            run_reconciler("resume", environment=celery.environment)
+            with _stopped(worker):
+                _await(held, "NOT HEALTHY")
+                yield held.drill("a worker that was stopped", _workers_gone())
+            _await(held, "Backstop .*alive")
+            with _denied(held.wire):
+                _await_doctor(held, "permissions .*UpdateItem")
+                yield held.drill("read-only rights", _denied_answers())
+        _await(held, "beat SILENT")
+        yield held.drill("a dead beat", _asked(alive="beat SILENT for .*; start it"))
+    _await(held, "workers none answers")
+    yield held.drill("dead workers", _workers_gone())
+    held.broker.stop()
+    yield held.drill("the broker is gone", _broker_gone())
+    held.broker.start()
+    for table in world.tables:
+        world.client.delete_table(TableName=table)
+    yield held.drill("the tables are gone", _tables_gone())
+
+
+def _codes(held: Night) -> Iterator[Drill]:
+    for code in CODES:
+        name = held.cases.where[code]
+        inspect = f"reconciler inspect {name}"
+        row = rf"{code}\b.*{name}"
+        yield held.drill(
+            f"`{code}`",
+            {
+                "alive?": ("reconciler status", "^Backstop .*alive"),
+                "stuck?": ("reconciler list", row),
+                "why?": (inspect, r"^why .+|^. .*: .+|unfinished|settled"),
+                "since when?": ("reconciler list", rf"^\d+ ?[a-z]+.*{row}"),
+                "what now?": (inspect, r"^(next|then|read) .+|^aws |^reconciler "),
+            },
+            fresh=False,
+        )
+
+
+def _asked(*, alive: str) -> dict[str, tuple[str, str]]:
+    return {
+        "alive?": ("reconciler status", alive),
+        "stuck?": ("reconciler status", r"^Stuck .*to act on"),
+        "why?": ("reconciler status", r"^■ dependency_cycle .*circle"),
+        "since when?": ("reconciler status", r"^■ dependency_cycle \d+ \d+"),
+        "what now?": ("reconciler status", r"^reconciler (inspect|unskip) "),
+    }
+
+
+def _workers_gone() -> dict[str, tuple[str, str]]:
+    return {
+        **_asked(alive="^workers none answers"),
+        "what now?": ("reconciler status", r"start them \(docs/operating.md#sweep-stale\)"),
+    }
+
+
+def _denied_answers() -> dict[str, tuple[str, str]]:
+    return {
+        **_asked(alive="^Backstop"),
+        "why?": ("reconciler doctor", "permissions .*UpdateItem"),
+        "what now?": ("reconciler doctor", r"→ .*deploy/iam/policy.json"),
+    }
+
+
+def _broker_gone() -> dict[str, tuple[str, str]]:
+    return {
+        "alive?": ("reconciler status", "NOT HEALTHY .*broker cannot be reached"),
+        "stuck?": ("reconciler status", "Nothing is known|^Stuck "),
+        "why?": ("reconciler doctor", "broker reachable: .*refused"),
+        "since when?": ("reconciler sweep --inline --report", r"\d+ (h|min)|oldest"),
+        "what now?": ("reconciler status", "reconciler sweep --inline --report"),
+    }
+
+
+def _tables_gone() -> dict[str, tuple[str, str]]:
+    return {
+        **_asked(alive="NOT HEALTHY .*tables cannot be read"),
+        "why?": ("reconciler doctor", "OrchestrationTable: .* does not exist"),
+        "what now?": ("reconciler doctor", "→ correct ORCHESTRATION_TABLE_NAME"),
+    }
+
+
+@contextmanager
+def _stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def _denied(wire: FaultyEndpoint) -> Iterator[None]:
+    for operation in WRITES:
+        wire.fail(DENIED, operation)
+    try:
+        yield
+    finally:
+        wire.mend()
+
+
+def _await(held: Night, pattern: str) -> None:
+    _until(held, "reconciler status", pattern)
+
+
+def _await_doctor(held: Night, pattern: str) -> None:
+    _until(held, "reconciler doctor", pattern)
+
+
+def _until(held: Night, command: str, pattern: str) -> None:
+    def said() -> bool:
+        held.printed.clear()
+        text = "\n".join(" ".join(line.split()) for line in held.run(command).splitlines())
+        return re.search(pattern, text, re.MULTILINE) is not None
+
+    until(f"{command} to say {pattern}", said)

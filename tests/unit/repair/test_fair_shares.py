@@ -1,0 +1,153 @@
+"""One child that keeps failing holds up nothing else of its user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from reconciler.domain.task import draft_task
+from reconciler.errors import (
+    GuardrailOutageError,
+    GuardrailUnavailableError,
+    InvalidRequestError,
+)
+from reconciler.repair import drafter as drafting
+from reconciler.repair.context import ReleaseRequest
+from reconciler.stores.tasks import TaskStore
+from tests.support.world import World
+from tests.unit.repair.test_releaser import context, whole
+from tests.unit.repair.test_repair_pass import evaluate, outcomes
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture
+def one_slot(make_world: MakeWorld) -> World:
+    return make_world(
+        USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", MAX_CONCURRENT_TASKS_PER_USER="1"
+    )
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, error: Exception, *keys: str) -> None:
+    """Let the release of these children fail, before their task is made."""
+
+    def draft(orchestration: Any, child: Any, **more: Any) -> Any:
+        if child.sub_issue_id in keys:
+            raise error
+        return draft_task(orchestration, child, **more)
+
+    monkeypatch.setattr(drafting, "draft_task", draft)
+
+
+TEXT = GuardrailUnavailableError("it does not take this text")
+ITEM = InvalidRequestError("the item is too large")
+OLDER = {"a": {"updated_at": {"S": "2026-06-01T00:00:00.000Z"}}}
+
+
+@pytest.mark.parametrize("error", [TEXT, ITEM, ValueError("a defect")])
+def test_a_slot_that_could_not_be_used_goes_to_the_next_in_the_same_pass(
+    one_slot: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    found = one_slot.seed({"a": [], "b": [], "c": []}, rows=OLDER)
+    refuse(monkeypatch, error, "a")
+    evaluation = evaluate(one_slot, found)
+    assert outcomes(evaluation) == [("release", "a", "failed"), ("release", "b", "released")]
+    assert evaluation.counts.stuck == {"lost_release": 1, "over_budget": 1}
+
+
+def test_what_failed_lately_lets_its_siblings_go_first(
+    one_slot: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where releases are handed on, the pass does not see them fail; the next one knows."""
+    found = one_slot.seed({"a": [], "b": []}, rows=OLDER)
+    handed_on: list[str] = []
+
+    def dispatch(request: ReleaseRequest) -> bool:
+        handed_on.append(request.sub_issue_id)
+        return True
+
+    evaluate(one_slot, found, dispatch)
+    refuse(monkeypatch, TEXT, "a")
+    with pytest.raises(GuardrailUnavailableError):
+        one_slot.reconciler().release(found, "a", sweep_id="sweep-1")
+    evaluate(one_slot, found, dispatch)
+    assert handed_on == ["a", "b"]
+    (held,) = whole(one_slot, found).attempts.values()
+    assert (held.failures, held.retry_at) == (0, None), "a text that is refused backs nothing off"
+
+
+def test_what_is_backed_off_takes_no_slot_and_stands_on_no_list(one_slot: World) -> None:
+    found = one_slot.seed({"a": [], "b": []}, rows=OLDER)
+    younger = one_slot.seed({"x": []}, age=1200)
+    full = {"user_id": {"S": "user-1"}, "active_count": {"N": "1"}}
+    table = str(one_slot.settings.user_concurrency_table_name)
+    one_slot.put(table, full)
+    assert evaluate(one_slot, found).counts.stuck == {"over_budget": 2}
+    for _ in range(3):
+        one_slot.reconciler().evaluator.hold_against(found, {"a": ITEM}, context(one_slot))
+    one_slot.put(table, {**full, "active_count": {"N": "0"}})
+    evaluation = evaluate(one_slot, found)
+    assert outcomes(evaluation) == [("release", "b", "released")]
+    assert evaluation.counts.stuck == {"quarantined": 1}
+    budget = one_slot.reconciler().evaluator.parts.budget
+    assert budget is not None
+    assert budget.open("user-1").waiting(f"{found}_") == []
+    (task,) = one_slot.tasks(found, "b")
+    one_slot.finish(task["task_id"]["S"], "COMPLETED")
+    assert evaluate(one_slot, younger).counts.released == 1
+
+
+def test_the_siblings_of_what_is_backed_off_are_repaired(world: World) -> None:
+    graph = {"a": [], "b": ["a"], "c": [], "d": ["c"]}
+    found = world.seed(
+        graph, {"a": "released", "c": "released"}, tasks={"a": "COMPLETED", "c": "COMPLETED"}
+    )
+    for _ in range(3):
+        world.reconciler().evaluator.hold_against(found, {"a": ITEM}, context(world))
+    evaluation = evaluate(world, found)
+    assert outcomes(evaluation) == [("advance", "c", "done"), ("release", "d", "released")]
+    assert {child.sub_issue_id: child.code for child in evaluation.children} == {
+        "a": "quarantined",
+        "b": "waiting",
+        "d": "running",
+    }
+    world.change(found, "a", updated_at=world.ago(7200))
+    assert outcomes(evaluate(world, found)) == [
+        ("advance", "a", "done"),
+        ("release", "b", "released"),
+    ]
+
+
+def test_in_an_outage_of_the_guardrail_siblings_are_adopted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = world.seed({"a": [], "b": [], "c": []}, rows=OLDER)
+    world.task(found, "c", "RUNNING")
+    refuse(monkeypatch, GuardrailOutageError("it does not answer"), "a", "b")
+    evaluation = evaluate(world, found)
+    assert outcomes(evaluation) == [
+        ("release", "a", "failed"),
+        ("release", "b", "failed"),
+        ("release", "c", "adopted"),
+    ]
+    assert whole(world, found).attempts == {}
+
+
+def test_in_an_outage_of_the_guardrail_a_slot_is_not_offered_to_all(
+    one_slot: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of thousands would be looked up, only to fail as the first did."""
+    found = one_slot.seed({"a": [], "b": [], "c": []}, rows=OLDER)
+    refuse(monkeypatch, GuardrailOutageError("it does not answer"), "a", "b", "c")
+    asked: list[str] = []
+    sound = TaskStore.find
+
+    def find(self: TaskStore, key: str) -> Any:
+        asked.append(key)
+        return sound(self, key)
+
+    monkeypatch.setattr(TaskStore, "find", find)
+    evaluate(one_slot, found)
+    assert len(asked) == 1

@@ -34,8 +34,3 @@ def watch_option(command: Callable[..., None]) -> Callable[..., None]:
     """Add ``--watch``."""
     option = click.option("--watch", is_flag=True, help="Show it again every 2 s, until Ctrl-C.")
     return option(command)
-
-
-def json_option(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add ``--json``; ``what`` is printed."""
-    return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON.")

@@ -44,7 +44,7 @@ MODES = ("repair", "report", "paused")
 EXTENTS = ("total", "partial")
 """How much of a sweep failed: as ``RECONCILER_TOTAL_FAILURE`` and ``…_PARTIAL_FAILURE`` say it."""
 
-QUEUES = ("sweep", "release")
+QUEUES = ("sweep", "release", "reconciler:by-hand")
 """The queues of Celery (``celeryconfig.py``)."""
 
 TABLE_OPERATIONS: Mapping[str, tuple[str, ...]] = {

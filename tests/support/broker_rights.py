@@ -35,7 +35,7 @@ PASSWORD = "PASSWORD-OF-"
 
 KEYS = (
     "reconciler:dedup:*", "reconciler:lock:*", "reconciler:metrics", "reconciler:probe",
-    "reconciler:recoveries", "reconciler:scan-paid-off-at", "reconciler:state:*",
+    "reconciler:recoveries", "reconciler:scan-debt", "reconciler:state:*",
     # Queues, each with one key for every priority.
     "release*", "sweep*",
     # Celery's: what is not acknowledged, who listens to what, answers, results; a limiter's counts.
@@ -131,7 +131,6 @@ def pattern_of(name: str, patterns: Iterable[str]) -> str:
     for pattern in patterns:
         if fnmatchcase(name, pattern):
             return pattern
-    return name
     raise LookupError(f"no pattern for {name!r}: add one to {__name__}")
 
 

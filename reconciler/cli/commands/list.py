@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_f
 from reconciler.domain.codes import STUCK_CODES
 from reconciler.errors import StoreUnavailableError, UsageError
 from reconciler.inspection.theme import age
-from reconciler.observability.printable import printable, printable_json
+from reconciler.observability.printable import printable
 from reconciler.sweeping.listing import DEFAULT_LIMIT, Page, Query, select
 from reconciler.sweeping.state import Overview, SweepState
 
@@ -146,21 +146,12 @@ def _check_known(status: Status) -> None:
 def _show(out: Console, status: Status, query: Query, form: str) -> int:
     page = select(status.entries, query)
     shown = [screen.to_json(entry, status.seen.now) for entry in page.entries]
-    if form == "json":
-        print_json(
-            {
-                "total": page.total,
-                "remembered": page.remembered,
-                "next_offset": page.next_offset,
-                "entries": shown,
-            }
-        )
-    elif form == "yaml":
-        click.echo(printable_json(screen.yaml(shown)), nl=False)
-    elif form == "name":
-        for name in screen.names(page.entries):
-            click.echo(name)
-    else:
+    about = {
+        "total": page.total,
+        "remembered": page.remembered,
+        "next_offset": page.next_offset,
+    }
+    if not _print_data(form, about, shown, screen.names(page.entries)):
         unicode = speaks_unicode(out)
         if page.entries:
             show(out, screen.table(page, wide=form == "wide", unicode=unicode), Text())
@@ -169,6 +160,25 @@ def _show(out: Console, status: Status, query: Query, form: str) -> int:
         show(out, *summary, *_footer(page), *_caution(status))
     wrong = any(not entry.waits_for_slot for entry in page.entries)
     return EXIT_WRONG if wrong else 0
+
+
+def _print_data(
+    form: str,
+    about: Mapping[str, Any],
+    entries: Sequence[Mapping[str, Any]],
+    names: Iterable[str],
+) -> bool:
+    """Print for a program; False where a person is to read it."""
+    match form:
+        case "json":
+            print_json({**about, "entries": entries})
+        case "yaml":
+            click.echo(screen.yaml(entries), nl=False)
+        case "name":
+            click.echo("".join(f"{name}\n" for name in names), nl=False)
+        case _:
+            return False
+    return True
 
 
 def _footer(page: Page) -> Iterator[Text]:
@@ -210,14 +220,8 @@ def _show_recoveries(out: Console, status: Status, since: float, query: Query, f
     found = [entry for entry in reversed(status.recoveries) if entry["at"] >= status.now - since]
     found = [entry for entry in found if not query.codes or entry["code"] in query.codes]
     shown = found[query.offset : query.offset + (query.limit or len(found))]
-    if form == "json":
-        print_json({"total": len(found), "entries": shown})
-    elif form == "yaml":
-        click.echo(printable_json(screen.yaml(shown)), nl=False)
-    elif form == "name":
-        for name in dict.fromkeys(entry["orchestration_id"] for entry in shown):
-            click.echo(printable(name))
-    else:
+    names = dict.fromkeys(printable(entry["orchestration_id"]) for entry in shown)
+    if not _print_data(form, {"total": len(found)}, shown, names):
         table = screen.recoveries(shown, status.now, unicode=speaks_unicode(out))
         said = f"{len(found)} repaired within {age(since)}"
         show(out, *([table, Text()] if shown else []), Text(said, "green" if found else ""))

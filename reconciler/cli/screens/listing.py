@@ -85,14 +85,19 @@ def names(entries: Iterable[Entry]) -> Iterator[str]:
 
 
 def yaml(values: Sequence[Mapping[str, Any]]) -> str:
-    """Return a list of flat mappings as YAML: a JSON value is one of YAML's too."""
+    """Return a list of flat mappings as YAML: a JSON value is one of YAML's too.
+
+    What cannot be seen is written as an escape of YAML's; JSON's own stands for half a character.
+    """
     if not values:
         return "[]\n"
     lines = []
     for value in values:
         for at, (name, part) in enumerate(value.items()):
             lead = "  " if at else "- "
-            lines.append(f"{lead}{name}: {json.dumps(part, ensure_ascii=False)}\n")
+            written = json.dumps(part, ensure_ascii=False)
+            seen = (s if s.isprintable() else f"\\U{ord(s):08x}" for s in written)
+            lines.append(f"{lead}{name}: {''.join(seen)}\n")
     return "".join(lines)
 
 

@@ -1,0 +1,107 @@
+"""What ``list`` prints: for a terminal of 80 columns, and for programs."""
+
+from __future__ import annotations
+
+import io
+import shlex
+from dataclasses import replace
+from typing import Any
+
+import click
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console, RenderableType
+
+from reconciler.cli.options import Duration
+from reconciler.cli.screens import listing
+from reconciler.domain.codes import STUCK_CODES
+from reconciler.sweeping.listing import Entry, Page
+
+NOW = 1_780_000_000.0
+ENTRY = Entry(
+    orchestration_id="orch_" + "0" * 32,
+    sub_issue_id="3f0c2b8e-1111-4222-8333-444455556666",
+    display_id="ENG-42",
+    repo="acme/shop",
+    user_id="ada",
+    code="missing_task",
+    reason="its task does not exist",
+    age_seconds=7200.0,
+    task_id="01ARZ3NDEKTSV4RRFFQ69G5FAV",
+    needs_action=True,
+)
+
+
+def text_of(part: RenderableType, width: int = 80) -> str:
+    out = Console(file=io.StringIO(), width=width, highlight=False, markup=False, emoji=False)
+    with out.capture() as captured:
+        out.print(part)
+    return captured.get()
+
+
+def page(*entries: Entry) -> Page:
+    return Page(entries, 0, len(entries), len(entries))
+
+
+def test_the_table_fits_a_terminal_whatever_the_code() -> None:
+    entries = [replace(ENTRY, code=code, display_id=None) for code in STUCK_CODES]
+    lines = text_of(listing.table(page(*entries), wide=False, unicode=True)).splitlines()
+    assert len(lines) == len(STUCK_CODES) + 1
+    assert all(ENTRY.orchestration_id in line for line in lines[1:])
+
+
+def test_the_wide_table_has_all_of_it() -> None:
+    (line,) = text_of(listing.table(page(ENTRY), wide=True, unicode=False), 300).splitlines()[1:]
+    shown = (ENTRY.repo, ENTRY.user_id, ENTRY.sub_issue_id, ENTRY.task_id, ENTRY.reason)
+    assert all(value in line for value in shown if value)
+    assert line.startswith(" 2h  # missing_task")
+
+
+@given(st.text(max_size=20))
+def test_what_others_wrote_is_yaml_and_one_word(text: str) -> None:
+    """The same value in YAML, and as an id one word of a shell."""
+    entry = replace(ENTRY, sub_issue_id=text or "x", reason=text, display_id=text)
+    document = listing.yaml([listing.to_json(entry, NOW)])
+    (said,) = yaml.safe_load(document)
+    assert said["reason"] == text
+    assert all(sign.isprintable() or sign == "\n" for sign in document)
+    (name,) = listing.names([entry])
+    assert shlex.split(name) == [listing.id_of(entry)]
+
+
+def test_nothing_is_yaml_too() -> None:
+    assert yaml.safe_load(listing.yaml([])) == []
+
+
+def test_the_first_step_is_the_fix_and_the_runbook() -> None:
+    unskip = replace(ENTRY, code="lost_unskip")
+    first, second = (line.plain for line in listing.first_step(unskip))
+    assert first == f"begin: reconciler unskip {ENTRY.orchestration_id} {ENTRY.sub_issue_id}"
+    assert second == "read:  docs/operating.md#lost_unskip"
+
+
+def test_what_was_repaired_newest_first() -> None:
+    repaired: dict[str, Any] = {
+        "orchestration_id": "orch_1",
+        "sub_issue_id": "a",
+        "code": "lost_release",
+        "latency": 130.0,
+        "at": NOW - 60,
+    }
+    text = text_of(listing.recoveries([repaired], NOW, unicode=True))
+    assert " 1m  ✓ lost_release  2m         orch_1         a" in text
+
+
+@pytest.mark.parametrize(
+    ("typed", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("1d", 86_400)]
+)
+def test_times_as_people_type_them(typed: str, seconds: float) -> None:
+    assert Duration().convert(typed, None, None) == seconds
+
+
+@pytest.mark.parametrize("typed", ["", "soon", "-1h", "1w", "1.5h", "1h30m", "9" * 10])
+def test_what_is_no_time_is_named(typed: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no time such as"):
+        Duration().convert(typed, None, None)

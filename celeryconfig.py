@@ -11,7 +11,14 @@ from kombu import Queue
 from reconciler.broker_url import login_of, tls_options
 from reconciler.settings import load_settings
 from workers.beat import AskPoints
-from workers.names import ASKS_PER_INTERVAL, RELEASE, RELEASE_QUEUE, SWEEP, SWEEP_QUEUE
+from workers.names import (
+    ASKS_PER_INTERVAL,
+    BY_HAND_QUEUE,
+    RELEASE,
+    RELEASE_QUEUE,
+    SWEEP,
+    SWEEP_QUEUE,
+)
 
 _settings = load_settings()
 
@@ -96,11 +103,13 @@ result_serializer = "json"
 accept_content = ["json"]
 # Celery's own ends at a message of a shape that it does not expect, and so does the next worker.
 worker_consumer = "workers.consumer:GuardedConsumer"
-# A storm of releases must not keep a sweep from being run: they have a queue of their own. A worker
-# serves both in turn, unless it is told otherwise (`-Q`).
+# A storm of releases must not keep a sweep from being run, and neither may keep a person waiting:
+# each has a queue of its own. A worker serves all in turn, unless it is told otherwise (`-Q`).
 # Each with a key of its own; else Celery gives all the default queue's, and what anybody sends
 # by that exchange and key would go to all.
-task_queues = tuple(Queue(name, routing_key=name) for name in (SWEEP_QUEUE, RELEASE_QUEUE))
+task_queues = tuple(
+    Queue(name, routing_key=name) for name in (SWEEP_QUEUE, RELEASE_QUEUE, BY_HAND_QUEUE)
+)
 task_default_queue = SWEEP_QUEUE
 task_routes = {RELEASE: {"queue": RELEASE_QUEUE}}
 task_create_missing_queues = False

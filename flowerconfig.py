@@ -16,6 +16,7 @@ from pathlib import Path
 from flower.views.monitor import Metrics
 from tornado.web import authenticated
 
+from reconciler.flower.install import install
 from reconciler.observability.logs import configure_logging
 
 # -- who may look, and who may send tasks
@@ -52,6 +53,10 @@ if not os.environ.get("FLOWER_AUTH"):
 # served by `reconciler metrics`.
 if not hasattr(Metrics.get, "__wrapped__"):  # this file may be read twice
     Metrics.get = authenticated(Metrics.get)
+
+# -- the tab *Orchestrations*
+
+install()
 
 # -- what is kept
 

@@ -12,7 +12,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,6 @@ from pathlib import Path
 import redis
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, RenderableType
-from selenium.webdriver import Chrome
 
 from reconciler.cli.screens.inspect import render as inspection
 from reconciler.cli.screens.status import render as overview
@@ -34,14 +34,19 @@ from reconciler.embedded.valkey import valkey_server
 from reconciler.inspection.find import Found
 from reconciler.inspection.look import look
 from reconciler.observability.logs import configure_logging
-from tests.support.browser import browser
+from tests.support.browser import browser, element
 from tests.support.flower import Flower, flower
 from tests.support.processes import ROOT, Celery, until
 from tests.support.world import Clock, World, build_world
 
 IMAGES = ROOT / "docs" / "images"
 TERMINAL = ("status", "inspect", "demo")
-PAGES = ("flower-tasks", "flower-release")
+PAGES = (
+    "flower-orchestrations",
+    "flower-orchestration",
+    "flower-tasks",
+    "flower-release",
+)
 _COLUMNS = 96
 _WORKER = "worker-1@backstop"
 
@@ -127,7 +132,14 @@ def sweep(celery: Celery) -> None:
     from workers.enqueue import submit_sweep  # noqa: PLC0415
 
     name = submit_sweep(app)
-    until("the sweep", lambda: (found := celery.state.sweep(name)) and found.summary)
+
+    def ended() -> object:
+        # Asked again, as `sweep --wait` does: for what was still under way when it was asked first.
+        submit_sweep(app, sweep_id=name)
+        time.sleep(1)
+        return (found := celery.state.sweep(name)) and found.summary
+
+    until("the sweep", ended)
 
 
 TITLES = {
@@ -177,11 +189,17 @@ def go_on(world: World, found: str) -> None:
 
 def for_a_person(world: World) -> None:
     """What no sweep can repair."""
-    world.seed({"import": []}, {"import": "released"}, tasks={"import": "RUNNING"}, age=2 * 86_400)
-    world.seed({"a": ["b"], "b": ["a"]}, age=5 * 3600)
-    rows = {"export": {"child_task_id": {"S": "01ARZ3NDEKTSV4RRFFQ69G5FAV"}}}
-    world.seed({"export": []}, {"export": "released"}, rows=rows, age=3 * 3600)
-    world.seed({"report": [], "print": ["report"]}, {"report": "succeeded"}, age=1200, user="eva")
+    rows: dict[str, dict[str, dict[str, str]]] = {
+        key: {"display_id": {"S": f"OPS-{number}"}}
+        for number, key in enumerate(("import", "a", "b", "export", "report", "print"), start=7)
+    }
+    rows["export"]["child_task_id"] = {"S": "01ARZ3NDEKTSV4RRFFQ69G5FAV"}
+    released = {"import": "released", "export": "released"}
+    world.seed({"import": []}, released, tasks={"import": "RUNNING"}, rows=rows, age=2 * 86_400)
+    world.seed({"a": ["b"], "b": ["a"]}, rows=rows, age=5 * 3600)
+    world.seed({"export": []}, released, rows=rows, age=3 * 3600)
+    done = {"report": "succeeded"}
+    world.seed({"report": [], "print": ["report"]}, done, rows=rows, age=1200, user="eva")
     world.put("Users", {"user_id": {"S": "eva"}, "active_count": {"N": "10"}})
 
 
@@ -204,36 +222,36 @@ def pictures(wanted: set[str]) -> None:
             view = look(world.reconciler(), Found(found))
             title = "reconciler inspect SHOP-42"
             save("inspect", title, lambda out: inspection(view, out, utc_now()))
+        if page is not None:
+            paths = {"flower-orchestration": f"/orchestrations/{found}"}
+            browse(page, paths, directory, height=1480)
         sweep(celery)
         if "status" in wanted:
             client = redis.Redis.from_url(f"{celery.broker}/0")
             status = read_status(world.settings, client, world.reconciler(), details=True)
             save("status", "reconciler status", lambda out: overview(status, out))
         if page is not None:
-            browse(page, found, directory)
+            release = next(name for name in page.tasks() if name.startswith(f"release:{found}_api"))
+            paths = {
+                "flower-orchestrations": "/orchestrations",
+                "flower-tasks": "/tasks",
+                "flower-release": f"/task/{release}",
+            }
+            browse(page, paths, directory)
 
 
 # -- Flower
 
 
-def browse(page: Flower, orchestration_id: str, directory: Path) -> None:
-    """Take Flower's pages: the list of tasks, and one release."""
-    release = next(
-        name for name in page.tasks() if name.startswith(f"release:{orchestration_id}_api")
-    )
-    with browser(directory / "profile", width=1520, height=860) as chrome:
+def browse(page: Flower, paths: Mapping[str, str], directory: Path, height: int = 860) -> None:
+    """Take pages of Flower: name → path."""
+    with browser(directory / "profile", width=1520, height=height) as chrome:
         chrome.get(page.with_login)
-        chrome.get(f"{page.address}/tasks")
-        until("the list", lambda: ":" in chrome.find_element("id", "tasks-table").text)
-        _take(chrome, "flower-tasks")
-        chrome.get(f"{page.address}/task/{release}")
-        until("the release", lambda: "Arguments" in chrome.page_source)
-        _take(chrome, "flower-release")
-
-
-def _take(chrome: Chrome, name: str) -> None:
-    chrome.save_screenshot(str(IMAGES / f"{name}.png"))
-    sys.stdout.write(f"docs/images/{name}.png\n")
+        for name, path in paths.items():
+            chrome.get(f"{page.address}{path}")
+            element(chrome, "main table td, main dd", ":" if name == "flower-tasks" else "")
+            chrome.save_screenshot(str(IMAGES / f"{name}.png"))
+            sys.stdout.write(f"docs/images/{name}.png\n")
 
 
 # -- the demo

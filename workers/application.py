@@ -74,7 +74,9 @@ except SettingsError as error:
     raise SystemExit(2) from None
 
 app = Application(
-    "reconciler", config_source="celeryconfig", include=["workers.tasks", "workers.about"]
+    "reconciler",
+    config_source="celeryconfig",
+    include=["workers.tasks", "workers.about", "workers.describe"],
 )
 
 # A broker that answers READONLY, NOREPLICAS, OOM and so on is an outage like any other. To kombu it

@@ -39,6 +39,7 @@ from workers.broker_records import broker_time
 from workers.dedup import DedupKeys, header_of
 from workers.names import (
     ASKS_PER_INTERVAL,
+    BY_HAND_QUEUE,
     EVALUATE,
     MESSAGE_HEADER,
     MESSAGE_VERSION,
@@ -50,6 +51,7 @@ from workers.names import (
 )
 
 _MIN_ROOM = 20
+_MAX_WORK = 400
 _MAX_QUEUED = 1000
 """Messages. What is not asked for now is asked for later, the longest unread first."""
 
@@ -285,14 +287,27 @@ def submit_sweep(
     kwargs: dict[str, Any] = {"sweep_id": sweep_id, **({"report": True} if report else {})}
     if full:
         kwargs["full"] = True
+    _send_by_hand(app, SWEEP, attempt, kwargs=kwargs)
+    return sweep_id
+
+
+def submit(app: Celery, name: str, work: str, *args: str) -> str:
+    """Send a task that a person waits for, ahead of what sweeps have queued; returns its id.
+
+    ``work``: what the task is about, as its id shows it, such as ``evaluate:<orchestration>``.
+
+    Raises:
+        BrokerUnavailableError: the broker cannot be reached.
+    """
+    # Ids of our own are far shorter. A message with a longer id would be refused.
+    attempt = f"{work[:_MAX_WORK]}:by-hand-{int(time.time() * 1000)}"
+    _send_by_hand(app, name, attempt, args=args, queue=BY_HAND_QUEUE)
+    return attempt
+
+
+def _send_by_hand(app: Celery, name: str, attempt: str, **options: Any) -> None:  # noqa: ANN401
+    headers = {MESSAGE_HEADER: MESSAGE_VERSION}
     try:
-        app.send_task(
-            SWEEP,
-            kwargs=kwargs,
-            task_id=attempt,
-            headers={MESSAGE_HEADER: MESSAGE_VERSION},
-            ignore_result=True,
-        )
+        app.send_task(name, task_id=attempt, headers=headers, ignore_result=True, **options)
     except UNREACHABLE as error:
         raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
-    return sweep_id

@@ -6,9 +6,12 @@ SWEEP = "reconciler.sweep"
 SEGMENT = "reconciler.sweep_segment"
 EVALUATE = "reconciler.evaluate_orchestration"
 RELEASE = "reconciler.release_child"
+DESCRIBE = "reconciler.describe_orchestration"
 
 SWEEP_QUEUE = "sweep"
 RELEASE_QUEUE = "release"
+BY_HAND_QUEUE = "reconciler:by-hand"
+"""What a person waits for: it must not stand behind what a sweep has queued."""
 
 ASKS_PER_INTERVAL = 3
 """How often a sweep is asked for in its interval: what was lost of it is then asked for again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Any
 
 import redis
 from limits import RateLimitItemPerSecond
@@ -15,7 +16,6 @@ from workers.broker import SOCKET_SECONDS
 
 _MAX_WAIT_SECONDS = 3.0
 _POLL_SECONDS = 0.25
-_ROUNDING_SECONDS = 1.0
 _NAME = ("reconciler", "releases")
 
 
@@ -28,13 +28,12 @@ class ReleaseRate:
 
     def __init__(self, settings: Settings) -> None:
         per_minute = settings.release_rate_per_minute
-        self._limiter = FixedWindowRateLimiter(
-            storage_from_string(
-                settings.celery_broker_url,
-                socket_timeout=SOCKET_SECONDS,
-                socket_connect_timeout=SOCKET_SECONDS,
-            )
+        self._storage: Any = storage_from_string(
+            settings.celery_broker_url,
+            socket_timeout=SOCKET_SECONDS,
+            socket_connect_timeout=SOCKET_SECONDS,
         )
+        self._limiter = FixedWindowRateLimiter(self._storage)
         self._window = (
             RateLimitItemPerSecond(per_minute // 60)
             if per_minute >= 60  # noqa: PLR2004 - seconds of a minute
@@ -60,6 +59,6 @@ class ReleaseRate:
 
     def _clear_if_from_the_future(self) -> None:
         """Forget a window that ends too late: the broker's clock has jumped back since it began."""
-        left = self._limiter.get_window_stats(self._window, *_NAME).reset_time - time.time()
-        if left > self._window.get_expiry() + _ROUNDING_SECONDS:
+        key = self._storage.prefixed_key(self._window.key_for(*_NAME))
+        if self._storage.storage.pttl(key) > self._window.get_expiry() * 1000:
             self._limiter.clear(self._window, *_NAME)

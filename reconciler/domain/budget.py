@@ -25,9 +25,7 @@ class Budget:
         """Say why a child that is due since ``since`` has no slot yet."""
         if self.problem is not None:
             return f"it is due, and its user's slots cannot be read ({self.problem})"
-        parts = [
-            f"it is due, and its user has no free slot for it{self.taken and ': '}{self.taken}"
-        ]
+        parts = [f"it is due, and its user has no free slot{self.taken and ': '}{self.taken}"]
         older = sum(1 for other in self.ahead if other < since)
         if older:
             parts.append(f"{older} in other orchestrations have been due for longer")

@@ -52,30 +52,28 @@ HEALTHY = frozenset({Code.WAITING, Code.RUNNING, Code.WITHIN_GRACE, Code.CLAIM_I
 BENIGN = HEALTHY | {Code.OVER_BUDGET}
 """Codes that are nobody's fault: reported, and no reason to wake a person."""
 
-SURFACED = frozenset({OrchestrationCode.UNSETTLED_PARENT, OrchestrationCode.ROWS_MISSING})
-"""How an orchestration as a whole can be stuck."""
-
-REPAIRABLE = frozenset(
-    {
-        Code.LOST_RELEASE.value,
-        Code.LOST_TERMINAL.value,
-        Code.LOST_SKIP.value,
-        Code.ABANDONED_CLAIM.value,
-        Code.UNSTARTED_TASK.value,
-        Code.MISSING_TASK_ID.value,
-        Code.LOST_RECOVERY.value,
-        Code.CHECK_FAILED.value,
-        OrchestrationCode.UNSETTLED_PARENT.value,
-    }
+ACTIONABLE = (
+    Code.LOST_RELEASE,
+    Code.LOST_TERMINAL,
+    Code.LOST_SKIP,
+    Code.ABANDONED_CLAIM,
+    Code.UNSTARTED_TASK,
+    Code.MISSING_TASK_ID,
+    Code.LOST_RECOVERY,
 )
-"""Stuck codes that the reconciler resolves by itself, unless something prevents that."""
+"""Codes of children that the reconciler acts on by itself."""
+
+SURFACED = (OrchestrationCode.UNSETTLED_PARENT, OrchestrationCode.ROWS_MISSING)
+"""How an orchestration as a whole can be stuck."""
 
 STUCK_CODES: tuple[str, ...] = (
     *(code.value for code in Code if code not in HEALTHY),
-    OrchestrationCode.UNSETTLED_PARENT.value,
-    OrchestrationCode.ROWS_MISSING.value,
+    *(code.value for code in SURFACED),
 )
 """Everything that a summary's ``stuck`` and the metric ``reconciler_stuck_children`` count by."""
 
-NEEDS_ACTION = frozenset(STUCK_CODES) - REPAIRABLE - {Code.OVER_BUDGET.value}
+REPAIRABLE = frozenset({*ACTIONABLE, Code.CHECK_FAILED, OrchestrationCode.UNSETTLED_PARENT})
+"""Stuck codes that the reconciler resolves by itself, unless something prevents that."""
+
+NEEDS_ACTION = frozenset(STUCK_CODES) - REPAIRABLE - BENIGN
 """Stuck codes that always need manual action."""

@@ -12,15 +12,15 @@ consequence of one lost event is seen, and repaired, in one pass.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TypeGuard
 
 from reconciler.domain.backoff import Attempts
 from reconciler.domain.budget import Budget, grant
-from reconciler.domain.codes import HEALTHY, Code, OrchestrationCode
+from reconciler.domain.codes import ACTIONABLE, HEALTHY, Code, OrchestrationCode
+from reconciler.domain.due import due_since, is_believable, latest, past
 from reconciler.domain.graph import dependents_of, on_cycles, reachable
 from reconciler.domain.model import (
     FAILURE,
@@ -29,18 +29,12 @@ from reconciler.domain.model import (
     WHOLE,
     Child,
     ChildStatus,
-    Meta,
     Orchestration,
     Task,
     moment,
     seconds_since,
 )
-
-MAX_AHEAD = timedelta(minutes=5)
-"""Clocks differ by less: a time further ahead of now is as good as unreadable."""
-
-_UNSETTLED_CHANNEL = "api"
-"""Nobody waits for a roll-up there, so the platform posts none."""
+from reconciler.domain.parent import orchestration_code
 
 NEVER_AGAIN = "it is not invoked again, because a second run would fail the task"
 
@@ -130,31 +124,6 @@ def diagnose(
     return _Diagnoser(orchestration, evidence, policy, now).run()
 
 
-def due_since(
-    child: Child, meta: Meta | None, predecessors: Iterable[datetime | None], now: datetime
-) -> datetime:
-    """Return since when a child has been due; ``LONG_AGO`` where no time is known.
-
-    ``predecessors``: when each of them became what it is. The platform may just have added, retried
-    or un-skipped the child, which shows on its own row, or reopened the orchestration, which shows
-    on the meta row: then the live reconciler may be about to act, and the grace counts from there.
-    """
-    own = (child.since, meta.updated_at if meta is not None else None)
-    return _latest((*predecessors, *map(moment, own)), now)
-
-
-def _latest(times: Iterable[datetime | None], now: datetime) -> datetime:
-    return max((time for time in times if _believable(time, now)), default=LONG_AGO)
-
-
-def _believable(time: datetime | None, now: datetime) -> TypeGuard[datetime]:
-    return time is not None and time - now <= MAX_AHEAD
-
-
-def _past(since: datetime | None, wait: timedelta, now: datetime) -> bool:
-    return not _believable(since, now) or now - since >= wait
-
-
 def status_since(task: Task) -> datetime | None:
     """Return since when a task has had its status; None where its row does not tell."""
     return moment(task.status_since) or moment(task.updated_at) or moment(task.created_at)
@@ -171,8 +140,8 @@ def invocation_due(task: Task, policy: Policy, now: datetime, *, made_it: bool =
         return False
     since, invoked = status_since(task), moment(task.invoked_at)
     if task.unrecorded:
-        return made_it or _past(since, policy.grace, now)
-    return all(_past(t, policy.start_timeout, now) for t in (since, invoked))
+        return made_it or past(since, policy.grace, now)
+    return all(past(t, policy.start_timeout, now) for t in (since, invoked))
 
 
 class _Diagnoser:
@@ -193,17 +162,21 @@ class _Diagnoser:
         self.failed: dict[str, datetime] = {}
 
     def run(self) -> Diagnosis:
+        old = self._past(self._newest, self.policy.grace)
         if self.orchestration.meta is None:
-            return self._orphans()
-        self._settle_released()
-        self._settle_reopened()
-        unreleased = self._unreleased()
-        self._settle_doomed(unreleased)
-        self._settle_due(unreleased)
-        self._settle_blocked(unreleased)
-        code, reason, since = self._orchestration_code()
+            self._settle_orphans(old=old)
+        else:
+            self._settle_released()
+            self._settle_reopened()
+            unreleased = self._unreleased()
+            self._settle_doomed(unreleased)
+            self._settle_due(unreleased)
+            self._settle_blocked(unreleased)
+        unfinished = sum(1 for key in self.codes if not self.children[key].terminal)
+        code, reason = orchestration_code(self.orchestration, unfinished, self.now, old=old)
         children = {key: self.codes[key] for key in sorted(self.codes)}
-        return Diagnosis(self.orchestration.orchestration_id, code, reason, since, children)
+        name = self.orchestration.orchestration_id
+        return Diagnosis(name, code, reason, self._newest, children)
 
     # -- small tools
 
@@ -233,7 +206,7 @@ class _Diagnoser:
         return key in self.evidence.passed_over or self._back_off(key) is not None
 
     def _past(self, since: datetime | None, wait: timedelta) -> bool:
-        return _past(since, wait, self.now)
+        return past(since, wait, self.now)
 
     def _due_since(self, child: Child, *predecessors: datetime) -> datetime:
         return due_since(child, self.orchestration.meta, predecessors, self.now)
@@ -250,7 +223,7 @@ class _Diagnoser:
         meta = self.orchestration.meta
         if meta is not None:
             times += [moment(meta.created_at), moment(meta.updated_at)]
-        return max((time for time in times if _believable(time, self.now)), default=None)
+        return max((time for time in times if is_believable(time, self.now)), default=None)
 
     def _name(self, key: str) -> str:
         child = self.children.get(key)
@@ -258,28 +231,13 @@ class _Diagnoser:
 
     # -- an orchestration without a meta row
 
-    def _orphans(self) -> Diagnosis:
-        newest = self._newest
-        old = self._past(newest, self.policy.grace)
-        for key in sorted(self.children):
-            child = self.children[key]
-            if child.terminal:
-                continue
-            if old:
-                reason = "its meta row is missing, so nothing can be released for it"
-                self._set(child, Code.ORPHAN_ROW, reason, newest)
-            else:
-                reason = "its meta row is not there yet: it is still being seeded"
-                self._set(child, Code.WITHIN_GRACE, reason, newest)
-        if not self.codes:
-            code, reason = OrchestrationCode.SETTLED, "all children are terminal; no meta row"
-        elif old:
-            code, reason = OrchestrationCode.ROWS_MISSING, "the meta row is missing"
-        else:
-            code, reason = OrchestrationCode.IN_PROGRESS, "still being seeded"
-        return Diagnosis(
-            self.orchestration.orchestration_id, code, reason, newest, dict(self.codes)
-        )
+    def _settle_orphans(self, *, old: bool) -> None:
+        code, reason = Code.WITHIN_GRACE, "its meta row is not there yet: it is still being seeded"
+        if old:
+            code, reason = Code.ORPHAN_ROW, "nothing is released for it: its meta row is missing"
+        for child in self.children.values():
+            if not child.terminal:
+                self._set(child, code, reason, self._newest)
 
     # -- children that carry their own evidence
 
@@ -372,7 +330,7 @@ class _Diagnoser:
             since = moment(task.finished_at)
             meta = self.orchestration.meta
             reopened = moment(meta.updated_at) if meta is not None else None
-            if self._past(_latest((since, reopened), self.now), self.policy.grace):
+            if self._past(latest((since, reopened), self.now), self.policy.grace):
                 reason = f"its task is {task.status}, and the event was lost"
                 self._set(child, Code.LOST_TERMINAL, reason, since)
                 if not self._is_left_alone(child.sub_issue_id):
@@ -490,31 +448,24 @@ class _Diagnoser:
         }
         dependents = dependents_of({key: child.depends_on for key, child in unreleased.items()})
         # What is alive: everything that has a code by now, and whoever waits for something alive.
-        queue = deque(key for key in self.codes if key not in unreleased)
-        alive: set[str] = set()
-        hopeless = cyclic | dangling.keys()
-        while queue:
-            for key in dependents.get(queue.popleft(), ()):
-                if key not in alive and key not in hopeless:
-                    alive.add(key)
-                    queue.append(key)
+        going = [key for key in self.codes if key not in unreleased]
+        alive = reachable(going, dependents, without=cyclic | dangling.keys())
         behind_cycle = reachable(cyclic, dependents)
         for key, child in unreleased.items():
             waits = tuple(pending[key])
             since = moment(child.updated_at)
             if key in alive:
                 self._set(child, Code.WAITING, self._waiting_reason(waits), since, waits)
-            elif key in cyclic:
-                names = ", ".join(self._name(p) for p in waits if p in cyclic)
-                reason = f"it is on a dependency cycle, through {names}"
-                self._set(child, Code.DEPENDENCY_CYCLE, reason, since, waits)
-            elif key in dangling:
-                self._dangling(child, dangling[key], since)
-            elif key in behind_cycle:
-                reason = "everything that it waits for is on, or behind, a dependency cycle"
+            elif key in cyclic or (key in behind_cycle and key not in dangling):
+                reason = self._cycle_reason([p for p in waits if p in cyclic], key in cyclic)
                 self._set(child, Code.DEPENDENCY_CYCLE, reason, since, waits)
             else:
-                self._dangling(child, None, since)
+                self._dangling(child, dangling.get(key), since)
+
+    def _cycle_reason(self, through: list[str], on_it: bool) -> str:  # noqa: FBT001 - a fact
+        if on_it:
+            return f"it is on a dependency cycle, through {', '.join(map(self._name, through))}"
+        return "everything that it waits for is on, or behind, a dependency cycle"
 
     def _waiting_reason(self, waits: tuple[str, ...]) -> str:
         names = [self._name(key) for key in waits[:3]]
@@ -532,54 +483,3 @@ class _Diagnoser:
         else:
             reason = f"it depends on {missing}, which has no row"
             self._set(child, Code.DANGLING_DEPENDENCY, reason, since, (missing,))
-
-    # -- the orchestration
-
-    def _orchestration_code(self) -> tuple[OrchestrationCode, str, datetime | None]:
-        meta = self.orchestration.meta
-        newest = self._newest
-        if meta is None:  # not reached: orphans are diagnosed apart
-            return OrchestrationCode.ROWS_MISSING, "the meta row is missing", newest
-        open_count = sum(1 for key in self.codes if not self.children[key].terminal)
-        if not open_count and meta.settled:
-            return OrchestrationCode.SETTLED, "the parent has been settled", newest
-        counted = meta.child_count or 0
-        if counted > len(self.children):
-            reason = f"{len(self.children)} of {counted} child rows are there"
-            if self._past(newest, self.policy.grace):
-                return OrchestrationCode.ROWS_MISSING, reason, newest
-            return OrchestrationCode.IN_PROGRESS, reason, newest
-        if open_count:
-            reason = f"{open_count} of {len(self.children)} children are not finished"
-            return OrchestrationCode.IN_PROGRESS, reason, newest
-        why = self._never_settled(meta)
-        if why is not None:
-            return OrchestrationCode.SETTLED, why, newest
-        if self._past(newest, self.policy.grace):
-            reason = "all children are terminal, and nobody has settled the parent"
-            return OrchestrationCode.UNSETTLED_PARENT, reason, newest
-        return OrchestrationCode.IN_PROGRESS, "the last change is still young", newest
-
-    def _never_settled(self, meta: Meta) -> str | None:
-        """Say why the platform settles no such parent, or None if it does."""
-        if not self.children:
-            return "it has no children, so there is nothing to settle"
-        if meta.channel == _UNSETTLED_CHANNEL:
-            return f"the platform settles no parent of the channel {meta.channel}"
-        if meta.ttl is not None and meta.ttl <= self.now.timestamp():
-            return "its time to live is over, so its parent is left as it is"
-        return None
-
-
-ACTIONABLE = frozenset(
-    {
-        Code.LOST_RELEASE,
-        Code.LOST_TERMINAL,
-        Code.LOST_SKIP,
-        Code.ABANDONED_CLAIM,
-        Code.UNSTARTED_TASK,
-        Code.MISSING_TASK_ID,
-        Code.LOST_RECOVERY,
-    }
-)
-"""Codes that the reconciler acts on by itself."""

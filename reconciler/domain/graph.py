@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 
 def dependents_of(waits: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
@@ -15,13 +15,17 @@ def dependents_of(waits: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
     return dependents
 
 
-def reachable(sources: Iterable[str], dependents: Mapping[str, Iterable[str]]) -> set[str]:
-    """Return the sources and everything behind them."""
+def reachable(
+    sources: Iterable[str],
+    dependents: Mapping[str, Iterable[str]],
+    without: Container[str] = frozenset(),
+) -> set[str]:
+    """Return the sources and everything behind them; nothing in or behind ``without``."""
     seen = set(sources)
     queue = deque(seen)
     while queue:
         for key in dependents.get(queue.popleft(), ()):
-            if key not in seen:
+            if key not in seen and key not in without:
                 seen.add(key)
                 queue.append(key)
     return seen

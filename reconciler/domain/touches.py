@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from reconciler.domain.codes import Code, OrchestrationCode
-from reconciler.domain.diagnosis import MAX_AHEAD, Diagnosis, Evidence, Policy
+from reconciler.domain.diagnosis import Diagnosis, Evidence, Policy
+from reconciler.domain.due import MAX_AHEAD
 from reconciler.domain.model import LONG_AGO, Child, ChildStatus, Orchestration, Task, moment
 from reconciler.domain.planning import Nudge
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from reconciler.domain.codes import STUCK_CODES, Code
+from reconciler.domain.codes import ACTIONABLE, STUCK_CODES, Code, OrchestrationCode
 from reconciler.domain.outcomes import RELEASE_OUTCOMES
 from reconciler.errors import ERROR_KINDS
 from reconciler.settings import Settings
@@ -32,16 +32,7 @@ TASK_NAMES = (
     "reconciler.release_child",
 )
 
-BOUNDED_CODES = (
-    Code.LOST_RELEASE.value,
-    Code.LOST_TERMINAL.value,
-    Code.LOST_SKIP.value,
-    Code.ABANDONED_CLAIM.value,
-    Code.UNSTARTED_TASK.value,
-    Code.MISSING_TASK_ID.value,
-    Code.LOST_RECOVERY.value,
-    "unsettled_parent",
-)
+BOUNDED_CODES = tuple(code.value for code in (*ACTIONABLE, OrchestrationCode.UNSETTLED_PARENT))
 """The codes that the reconciler repairs by itself: those of ``reconciler_repair_bound_seconds``."""
 
 RECOVERY_CODES = (*BOUNDED_CODES, Code.LOST_UNSKIP.value)
@@ -53,7 +44,7 @@ MODES = ("repair", "report", "paused")
 EXTENTS = ("total", "partial")
 """How much of a sweep failed: as ``RECONCILER_TOTAL_FAILURE`` and ``…_PARTIAL_FAILURE`` say it."""
 
-QUEUES = ("sweep", "release")
+QUEUES = ("sweep", "release", "reconciler:by-hand")
 """The queues of Celery (``celeryconfig.py``)."""
 
 TABLE_OPERATIONS: Mapping[str, tuple[str, ...]] = {

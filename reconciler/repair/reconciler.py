@@ -9,7 +9,8 @@ from ulid import ULID
 
 from reconciler.clock import Clock, OutOfTime, never
 from reconciler.domain.codes import Code
-from reconciler.domain.diagnosis import Policy, due_since
+from reconciler.domain.diagnosis import Policy
+from reconciler.domain.due import due_since
 from reconciler.domain.model import WHOLE, Child, Orchestration, moment
 from reconciler.domain.outcomes import Outcome
 from reconciler.domain.planning import Release

@@ -321,9 +321,11 @@ class RepairPass:
             return ()
         # Asked last, since most of the time there is nothing to touch.
         name = self.seen.orchestration.orchestration_id
-        running = self._parts.tasks.unfinished_of(user_id, name)
+        since = self.context.now - self._parts.policy.grace
+        running = self._parts.tasks.unfinished_of(user_id, name, since)
         if running:
-            self._parent_note = f"task {running[0]} still works for it, so nothing is touched yet"
+            at_work = f"task {running[0]} works for it, or did a moment ago"
+            self._parent_note = f"{at_work}, so nothing is touched yet"
             return ()
         self._ask_whether_to_apply()
         return nudges

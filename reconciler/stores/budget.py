@@ -26,7 +26,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from reconciler.domain.budget import Budget
-from reconciler.domain.diagnosis import MAX_AHEAD
+from reconciler.domain.due import MAX_AHEAD
 from reconciler.domain.model import Item, moment, timestamp
 from reconciler.domain.rows import number
 from reconciler.errors import ConflictError, ReconcilerError

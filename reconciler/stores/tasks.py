@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from reconciler.domain.identity import event_id_for
-from reconciler.domain.model import ChildStatus, Item, Task, timestamp
+from reconciler.domain.model import TERMINAL_TASK, ChildStatus, Item, Task, timestamp
 from reconciler.domain.rows import TASK_ATTRIBUTES, parse_task
 from reconciler.domain.task import TaskDraft
 from reconciler.errors import ThrottledError
@@ -142,16 +142,26 @@ class TaskStore:
         tasks = self.read_all(ids).values()
         return [task for task in tasks if task is not None and not task.terminal]
 
-    def unfinished_of(self, user_id: str, orchestration_id: str) -> list[str]:
-        """Return the ids of a user's unfinished tasks that work for an orchestration.
+    def unfinished_of(self, user_id: str, orchestration_id: str, since: datetime) -> list[str]:
+        """Return the ids of a user's tasks that work for an orchestration, or did after ``since``.
 
-        Iteration and restack tasks are named by no row, so they are found by their user.
+        Iteration and restack tasks are named by no row, so they are found by their user. In a
+        cascade nothing runs for a moment between two levels, so one that has just ended counts.
 
         Raises:
             TemporaryError, PermanentError: as ``unfinished``.
         """
-        tasks = self.unfinished(user_id)
-        return [task.task_id for task in tasks if task.orchestration_id == orchestration_id]
+        ended = [
+            task_id
+            for status in sorted(TERMINAL_TASK)
+            for task_id in self._of_user(user_id, f"{status}#{timestamp(since)}", f"{status}#~")
+        ]
+        tasks = [*self.unfinished(user_id), *self.read_all(ended).values()]
+        return [
+            task.task_id
+            for task in tasks
+            if task is not None and task.orchestration_id == orchestration_id
+        ]
 
     def iterations_of(
         self, user_id: str, orchestration_id: str, since: datetime

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from reconciler.domain.codes import Code, OrchestrationCode
-from reconciler.domain.diagnosis import MAX_AHEAD
+from reconciler.domain.due import MAX_AHEAD
 from reconciler.repair.context import Evaluation, Stuck
 from reconciler.sweeping.records import from_fields
 from reconciler.sweeping.scan_step import Scope

@@ -133,6 +133,14 @@ class Overview:
         ended = self.list_ended()
         return next((found for found in reversed(ended) if found["complete"] or not complete), None)
 
+    def next_start(self, interval_seconds: float) -> float | None:
+        """Return when the next sweep is to start, in epoch seconds; None where nobody can say."""
+        last = self.last()
+        if last is None or "by-hand" in last["sweep_id"]:
+            return None
+        at = float(last["started_at"]) + interval_seconds
+        return at if at >= self.now else None
+
     def list_ended(self) -> list[Mapping[str, Any]]:
         """Return the summaries that are remembered, the oldest first."""
         ended = (sweep.summary for sweep in self.sweeps if sweep.summary is not None)

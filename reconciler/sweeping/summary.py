@@ -17,7 +17,6 @@ log = structlog.get_logger("reconciler")
 
 TOTAL_FAILURE = "RECONCILER_TOTAL_FAILURE"
 PARTIAL_FAILURE = "RECONCILER_PARTIAL_FAILURE"
-_BENIGN = frozenset(code.value for code in BENIGN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ class SweepSummary:
     @property
     def alarming(self) -> bool:
         """Whether a person should look: something is stuck, failed, or was not looked at."""
-        stuck = any(count for code, count in self.counts.stuck.items() if code not in _BENIGN)
+        stuck = any(count for code, count in self.counts.stuck.items() if code not in BENIGN)
         return stuck or not self.complete or self.counts.errors > 0
 
     @property
@@ -103,7 +102,7 @@ def set_gauges(metrics: Metrics, covered_as_of: Mapping[Scope, float], counts: C
         metrics.set_gauge(
             "reconciler_covered_as_of_timestamp_seconds", round(as_of, 3), scope=scope.value
         )
-    attention = sum(n for code, n in counts.stuck.items() if code not in _BENIGN)
+    attention = sum(n for code, n in counts.stuck.items() if code not in BENIGN)
     metrics.set_gauge("reconciler_stuck_work", attention)
     for code in STUCK_CODES:
         stuck = counts.stuck.get(code, 0)

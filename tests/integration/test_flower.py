@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
-from selenium.webdriver.remote.webelement import WebElement
 
 from tests.conftest import Servers
 from tests.integration.workers.conftest import RealClock
-from tests.support.browser import browser
+from tests.support.browser import browser, console_of, element
 from tests.support.flower import LOGIN, Flower, flower
 from tests.support.guarded_broker import PASSWORD, guarded_broker
 from tests.support.one_of_each import SETTINGS, UNKNOWN_REPO
@@ -90,18 +88,6 @@ def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 # -- what a person does
 
 
-def element(chrome: Chrome, selector: str, containing: str = "") -> WebElement:
-    """Wait for an element that is shown and says something."""
-
-    def look() -> WebElement | None:
-        found: list[WebElement] = chrome.find_elements(By.CSS_SELECTOR, selector)
-        with suppress(StaleElementReferenceException):  # the page has just redrawn it
-            return next((e for e in found if e.is_displayed() and containing in e.text), None)
-        return None
-
-    return until(f"{selector} with {containing!r} at {chrome.current_url}", look)
-
-
 def search(chrome: Chrome, found: Flower, text: str) -> list[str]:
     """Open the list of tasks and search it; returns its rows."""
     chrome.get(f"{found.address}/tasks")
@@ -142,12 +128,6 @@ def details(chrome: Chrome) -> dict[str, str]:
     names = chrome.find_elements(By.CSS_SELECTOR, ".detail-row dt")
     values = chrome.find_elements(By.CSS_SELECTOR, ".detail-row dd")
     return {name.text: value.text for name, value in zip(names, values, strict=True)}
-
-
-def console_of(chrome: Chrome) -> list[dict[str, Any]]:
-    """Return what the browser has complained of since it was last asked."""
-    found: list[dict[str, Any]] = chrome.get_log("browser")  # type: ignore[no-untyped-call]
-    return found
 
 
 def open_task(chrome: Chrome, found: Flower, orchestration_id: str, name: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.domain.model import ACTIVE_TASK
+from reconciler.domain.model import ACTIVE_TASK, TERMINAL_TASK
 from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.world import World
 
@@ -86,6 +86,16 @@ def test_a_restack_and_other_orchestrations(world: World) -> None:
     side_task(world, held, "a", "RUNNING", restack_predecessor_sub_issue_id="x")
     assert sweep(world).counts.nudged == 1
     assert touches(world) == {task_of(world, free, "a"): 1}
+
+
+@pytest.mark.parametrize("status", sorted(TERMINAL_TASK))
+def test_nothing_is_touched_between_two_levels_of_a_cascade(world: World, status: str) -> None:
+    """One restack has just ended, and the next one is not there yet."""
+    found = world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"})
+    side_task(world, found, "a", status, age=119, restack_predecessor_sub_issue_id="x")
+    assert sweep(world).counts.nudged == 0
+    world.clock.forward(2)
+    assert sweep(world).counts.nudged == 1
 
 
 @pytest.mark.parametrize(("age", "touched"), [(119, 0), (120, 1)])

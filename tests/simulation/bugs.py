@@ -14,7 +14,7 @@ from typing import Any
 
 import ulid
 
-from reconciler.domain import diagnosis, planning, rows, task, touches
+from reconciler.domain import diagnosis, due, planning, rows, task, touches
 from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import _Diagnoser
 from reconciler.domain.model import Child, ChildStatus, Task
@@ -208,11 +208,11 @@ def predecessors_skipped() -> None:
         return original(orchestration, replace(child, depends_on=()), context)
 
     _put(releaser, "_why_not_due", why_not_due)
-    due = _Diagnoser._settle_due
+    settles = _Diagnoser._settle_due
 
     def settle_due(self: _Diagnoser, unreleased: dict[str, Child]) -> None:
         bare = {key: replace(child, depends_on=()) for key, child in unreleased.items()}
-        due(self, bare)
+        settles(self, bare)
         for key in list(unreleased):
             if key not in bare:
                 del unreleased[key]
@@ -427,7 +427,7 @@ def touches_a_row_that_has_moved() -> None:
 
 @bug("due since: when the orchestration was reopened is of no account to its children")
 def due_whenever_it_was_reopened() -> None:
-    original = diagnosis.due_since
+    original = due.due_since
 
     def due_since(child: Child, _meta: Any, *rest: Any) -> Any:
         return original(child, None, *rest)
@@ -451,7 +451,7 @@ def unsettled_whenever_it_was_reopened() -> None:
 
 @bug("due since: when a child was touched itself is of no account")
 def due_whenever_it_was_touched() -> None:
-    original = diagnosis.due_since
+    original = due.due_since
 
     def due_since(child: Child, *rest: Any) -> Any:
         return original(replace(child, updated_at=None), *rest)

@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver import Chrome
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.support.processes import until
 
 _FLAGS = (
     "--headless",
@@ -53,3 +60,21 @@ def browser(directory: Path, *, width: int = 1280, height: int = 900) -> Iterato
         yield driver
     finally:
         driver.quit()
+
+
+def element(chrome: Chrome, selector: str, containing: str = "") -> WebElement:
+    """Wait for an element that is shown and says something."""
+
+    def look() -> WebElement | None:
+        found: list[WebElement] = chrome.find_elements(By.CSS_SELECTOR, selector)
+        with suppress(StaleElementReferenceException):  # the page has just redrawn it
+            return next((e for e in found if e.is_displayed() and containing in e.text), None)
+        return None
+
+    return until(f"{selector} with {containing!r} at {chrome.current_url}", look)
+
+
+def console_of(chrome: Chrome) -> list[dict[str, Any]]:
+    """Return what the browser has complained of since it was last asked."""
+    found: list[dict[str, Any]] = chrome.get_log("browser")  # type: ignore[no-untyped-call]
+    return found

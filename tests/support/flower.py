@@ -32,7 +32,21 @@ class Flower:
 
     def get(self, path: str, *, login: str | None = LOGIN) -> tuple[int, str]:
         """Return status and body of what stands at a path."""
-        request = urllib.request.Request(f"{self.address}{path}")  # noqa: S310 - loopback
+        return self._ask(urllib.request.Request(f"{self.address}{path}"), login)  # noqa: S310 - loopback
+
+    def post(
+        self, path: str, *, token: str = "", login: str | None = LOGIN, **headers: str
+    ) -> tuple[int, str]:
+        """Press a button, with a token of a form and of a cookie; returns status and body."""
+        request = urllib.request.Request(  # noqa: S310 - loopback
+            f"{self.address}{path}", f"_xsrf={token}".encode(), headers
+        )
+        if token:
+            request.add_header("Cookie", f"_xsrf={token}")
+        return self._ask(request, login)
+
+    @staticmethod
+    def _ask(request: urllib.request.Request, login: str | None) -> tuple[int, str]:
         if login is not None:
             token = base64.b64encode(login.encode()).decode()
             request.add_header("Authorization", f"Basic {token}")
@@ -55,7 +69,9 @@ class Flower:
 
 
 @contextmanager
-def flower(celery: Celery, name: str = "flower", *, prefix: str = "") -> Iterator[Flower]:
+def flower(
+    celery: Celery, name: str = "flower", *, prefix: str = "", read_only: bool = False
+) -> Iterator[Flower]:
     """Run one, as ``flowerconfig.py`` has it, for as long as the block lasts."""
     port = free_port()
     options = [f"--port={port}", "--address=127.0.0.1"]
@@ -65,6 +81,7 @@ def flower(celery: Celery, name: str = "flower", *, prefix: str = "") -> Iterato
         "FLOWER_BASIC_AUTH": LOGIN,
         "FLOWER_DB": str(celery.directory / name),
         **({"FLOWER_URL_PREFIX": prefix} if prefix else {}),
+        **({"FLOWER_READ_ONLY": "true"} if read_only else {}),
     }
     with running(
         celery.command("flower", *options),

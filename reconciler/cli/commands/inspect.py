@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -56,7 +56,7 @@ def inspect(names: Sequence[str], *, form: str, as_json: bool, watch: bool) -> N
     form = "json" if as_json else form
 
     def draw(out: Console) -> int:
-        next_at = next_sweep(reconciler.settings, reconciler.clock())
+        next_at = next_sweep(reconciler.settings)
         views = [_looked_at(reconciler, one, next_at, quiet=as_json or watch) for one in found]
         for at, view in enumerate(views):
             if at and form == "text":
@@ -96,7 +96,7 @@ def _print(out: Console, view: View, form: str, now: datetime) -> None:
         show(out, render(view, out, now))
 
 
-def next_sweep(settings: Settings, now: datetime) -> datetime | None:
+def next_sweep(settings: Settings) -> datetime | None:
     """Return when the next sweep is to start, from when the last one did; None if unknown.
 
     Asked of the broker, and only where one is set: there is none in cron mode.
@@ -109,12 +109,8 @@ def next_sweep(settings: Settings, now: datetime) -> datetime | None:
     from workers.broker_records import BrokerRecords  # noqa: PLC0415
 
     try:
-        last = SweepState(BrokerRecords(broker_for_cli(settings))).overview().last()
+        seen = SweepState(BrokerRecords(broker_for_cli(settings))).overview()
     except RedisError:
         return None
-    if last is None or "by-hand" in last["sweep_id"]:
-        return None
-    at = datetime.fromtimestamp(last["started_at"], UTC) + timedelta(
-        seconds=settings.sweep_interval_seconds
-    )
-    return at if at >= now else None
+    at = seen.next_start(settings.sweep_interval_seconds)
+    return None if at is None else datetime.fromtimestamp(at, UTC)

@@ -26,4 +26,4 @@ def test_what_is_healthy_and_what_wakes_nobody() -> None:
 
 def test_everything_else_is_stuck_and_counted_once() -> None:
     assert len(STUCK_CODES) == len(set(STUCK_CODES))
-    assert set(STUCK_CODES) == (set(Code) - HEALTHY) | SURFACED
+    assert set(STUCK_CODES) == (set(Code) - HEALTHY).union(SURFACED)

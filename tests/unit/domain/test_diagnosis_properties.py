@@ -8,8 +8,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.domain.codes import HEALTHY, Code
-from reconciler.domain.diagnosis import ACTIONABLE, Diagnosis, Evidence, diagnose
+from reconciler.domain.codes import ACTIONABLE, HEALTHY, Code
+from reconciler.domain.diagnosis import Diagnosis, Evidence, diagnose
 from reconciler.domain.model import ACTIVE_CHILD, FAILURE, Child, ChildStatus, Meta, Orchestration
 from reconciler.domain.nomination import (
     active_part,

@@ -1,0 +1,58 @@
+"""The orchestration as a whole: whether it is finished, settled, or lacks rows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from reconciler.domain.codes import OrchestrationCode
+from reconciler.domain.model import Meta, Orchestration
+
+_UNSETTLED_CHANNEL = "api"
+"""Nobody waits for a roll-up there, so the platform posts none."""
+
+
+def orchestration_code(
+    orchestration: Orchestration, unfinished: int, now: datetime, *, old: bool
+) -> tuple[OrchestrationCode, str]:
+    """Return the code of an orchestration, and one sentence of why.
+
+    ``unfinished``: how many children are not terminal. ``old``: whether the grace is over since
+    any of its rows changed.
+    """
+    meta, rows = orchestration.meta, len(orchestration.children)
+    if meta is None:
+        return _without_meta(unfinished, old=old)
+    if not unfinished and meta.settled:
+        return OrchestrationCode.SETTLED, "the parent has been settled"
+    if not orchestration.complete:
+        code = OrchestrationCode.ROWS_MISSING if old else OrchestrationCode.IN_PROGRESS
+        return code, f"{rows} of {meta.child_count} child rows are there"
+    if unfinished:
+        return OrchestrationCode.IN_PROGRESS, f"{unfinished} of {rows} children are not finished"
+    why = _never_settled(meta, rows, now)
+    if why is not None:
+        return OrchestrationCode.SETTLED, why
+    if not old:
+        return OrchestrationCode.IN_PROGRESS, "the last change is still young"
+    reason = "all children are terminal, and nobody has settled the parent"
+    return OrchestrationCode.UNSETTLED_PARENT, reason
+
+
+def _without_meta(unfinished: int, *, old: bool) -> tuple[OrchestrationCode, str]:
+    if not unfinished:
+        return OrchestrationCode.SETTLED, "all children are terminal; no meta row"
+    # The meta row is written last, so a young orchestration has none yet.
+    if old:
+        return OrchestrationCode.ROWS_MISSING, "the meta row is missing"
+    return OrchestrationCode.IN_PROGRESS, "still being seeded"
+
+
+def _never_settled(meta: Meta, rows: int, now: datetime) -> str | None:
+    """Say why the platform settles no such parent, or None if it does."""
+    if not rows:
+        return "it has no children, so there is nothing to settle"
+    if meta.channel == _UNSETTLED_CHANNEL:
+        return f"the platform settles no parent of the channel {meta.channel}"
+    if meta.ttl is not None and meta.ttl <= now.timestamp():
+        return "its time to live is over, so its parent is left as it is"
+    return None

@@ -16,7 +16,8 @@ IMAGE ?= orchestration-reconciler:local
 SEED ?= 1
 
 .PHONY: help demo test first-test local transcript lint types layers unit integration coverage \
-    workers browser simulation simulation-long fuzz chaos simulation-counts seeded-bugs screenshots drills \
+    workers browser simulation simulation-long fuzz chaos losses faults simulation-counts seeded-bugs \
+    screenshots drills \
     bench mutation \
     broker-users image deploy-checks audit sbom lock docs clean
 
@@ -103,8 +104,14 @@ simulation-long: $(VENV)/dev.stamp  ## The larger ones, and random ones for abou
 fuzz: $(VENV)/dev.stamp  ## Random messages at a real worker, EXAMPLES lots of them
 	MESSAGE_EXAMPLES=$(EXAMPLES) $(PYTEST) tests/integration/workers/test_messages_at_random.py --timeout 0
 
-chaos: $(VENV)/dev.stamp  ## Break real processes on purpose, for MINUTES, by the dice of SEED
-	CHAOS_MINUTES=$(MINUTES) CHAOS_SEED=$(SEED) $(PYTEST) tests/chaos -m chaos
+chaos: $(VENV)/dev.stamp  ## Break real processes on purpose, for MINUTES, by the dice of SEED (RECORD=file)
+	CHAOS_MINUTES=$(MINUTES) CHAOS_SEED=$(SEED) CHAOS_RECORD="$(RECORD)" $(PYTEST) tests/chaos/test_chaos.py -m chaos $(ARGS)
+
+losses: $(VENV)/dev.stamp  ## One kind of loss again and again, while many children wait, by the dice of SEED
+	CHAOS_SEED=$(SEED) $(PYTEST) tests/chaos/test_losses.py -m chaos $(ARGS)
+
+faults: $(VENV)/dev.stamp  ## Make each fault on real processes, measured into docs/faults.md (ARGS="--only …")
+	$(BIN)/python -m tests.chaos.faults $(ARGS)
 
 simulation-counts: $(VENV)/dev.stamp  ## Count the schedules of the matrix, into docs/testing.md
 	$(BIN)/python -m tests.simulation.count --write

@@ -232,6 +232,12 @@ EXPLANATIONS = {
 """Kind of error → what it means in plain words; for ``doctor`` and for the logs."""
 
 
+def explain(error: ReconcilerError) -> str:
+    """Return an error in one line; of an outage of AWS also what it means, and what to do."""
+    known = EXPLANATIONS.get(error.kind) if not isinstance(error, SettingsError) else None
+    return str(error) if known is None else f"{error}: {known.meaning}; {known.advice}"
+
+
 def is_own_fault(code: str, message: str) -> bool:
     """Return whether a refusal concerns the item that was sent: its size, or a value in it."""
     rejected = code in _REJECTED and _ABOUT_AN_ITEM.search(message) is not None

@@ -230,6 +230,11 @@ class Settings(BaseModel):
             raise ValueError(msg)
         return self
 
+    @property
+    def main_tables(self) -> list[str]:
+        """The tables that tell one deployment from another."""
+        return [self.orchestration_table_name, self.task_table_name, self.task_events_table_name]
+
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Read and check the settings.

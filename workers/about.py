@@ -1,4 +1,4 @@
-"""What a worker says of itself when it is asked: its version, its queues, its processes."""
+"""What a worker says of itself when it is asked: its version, queues, processes and tables."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from celery.worker.control import inspect_command
 
+from reconciler.settings import load_settings
 from reconciler.version import describe
 from workers.names import SWEEP_QUEUE
 
@@ -20,7 +21,8 @@ def reconciler_about(state: Any) -> dict[str, Any]:  # noqa: ANN401 - Celery's
     consumer = state.consumer.task_consumer
     queues = sorted(queue.name for queue in consumer.queues) if consumer else []
     processes = getattr(state.consumer.pool, "num_processes", 1)
-    return {"version": _version(), "queues": queues, "processes": processes}
+    about = {"version": _version(), "queues": queues, "processes": processes}
+    return {**about, "tables": load_settings().main_tables}
 
 
 def ask_workers(app: Any, timeout_seconds: float) -> dict[str, dict[str, Any]]:  # noqa: ANN401

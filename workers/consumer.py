@@ -71,6 +71,25 @@ def drop_foreign_keys(app: Celery) -> None:
 class GuardedQoS(_QoS):  # type: ignore[misc] # it is Any
     """What was delivered and not acknowledged, with room for entries that make no sense."""
 
+    def ack(self, delivery_tag: Any) -> None:  # noqa: ANN401 - kombu's
+        """Acknowledge a message; free its place here also where the broker refuses.
+
+        Celery logs a refused acknowledgement and goes on. Kombu would count the message as under
+        way for ever, and with a prefetch of one the worker would never take another. The broker
+        still has it as unacknowledged, and delivers it again later.
+        """
+        try:
+            super().ack(delivery_tag)
+        finally:
+            self._quick_ack(delivery_tag)
+
+    def reject(self, delivery_tag: Any, requeue: bool = False) -> None:  # noqa: ANN401, FBT001, FBT002 - kombu's
+        """Reject a message, with the same care."""
+        try:
+            super().reject(delivery_tag, requeue=requeue)
+        finally:
+            self._quick_ack(delivery_tag)
+
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: ANN401, FBT001, FBT002 - kombu's
         """Give a message back to its queue; drop it if it is none.
 

@@ -127,8 +127,11 @@ class LazyGroup(click.Group):
         except (click.Abort, KeyboardInterrupt):
             fail("interrupted", EXIT_INTERRUPTED)
         except ReconcilerError as error:
-            ours = isinstance(error, SettingsError | UsageError)
-            fail(str(error), EXIT_USAGE if ours else EXIT_UNREACHABLE)
+            if isinstance(error, SettingsError | UsageError):
+                fail(str(error), EXIT_USAGE)
+            from reconciler.aws_errors import explain  # noqa: PLC0415 - start-up time
+
+            fail(explain(error), EXIT_UNREACHABLE)
         except BrokenPipeError:
             # The reader (``| head``) has gone; the flush at exit must not complain either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from enum import StrEnum
 from random import Random
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import ClientError
 from ulid import ULID
 
 from reconciler.clock import Clock
-from reconciler.demo.task_pipeline import lost_condition
+from reconciler.demo.writes import conditional_set
 from reconciler.domain.identity import slug
 from reconciler.domain.model import (
     FAILURE,
@@ -32,7 +30,7 @@ from reconciler.domain.model import (
     Task,
     timestamp,
 )
-from reconciler.domain.rows import parse_orchestration, parse_task, text
+from reconciler.domain.rows import parse_orchestration, parse_task
 from reconciler.domain.task import Refusal, draft_task, own_text
 from reconciler.settings import Settings
 
@@ -42,32 +40,16 @@ if TYPE_CHECKING:
 _EVENT_TTL = timedelta(days=90)
 
 
-class Step(StrEnum):
-    """Moments of a release just before which a hook is called."""
-
-    CLAIM = "claim"
-    CREATE = "create"
-    FLIP = "flip"
-    INVOKE = "invoke"
-
-
 class LiveReconcilerCrashError(Exception):
     """Raised by a hook: the live reconciler dies there, with whatever it has written."""
-
-
-Hook = Callable[[Step, Child], None]
-"""Called before each step of a release: may crash it, or do what a rival would do just then."""
-
-
-def undisturbed(_step: Step, _child: Child) -> None:
-    """Do nothing."""
 
 
 class LiveReconciler:
     """Reacts to what ends: claims the row, creates the task, flips the row to ``released``.
 
     A crash after the claim leaves ``releasing``, with or without a task. ``invoke`` starts a task's
-    pipeline. ``lost`` collects the tasks whose terminal record arrived while it was down, and
+    pipeline; ``hook`` is called before each step of a release, and may crash it. While it is not
+    ``up``, what arrives is lost. ``lost`` collects the tasks whose terminal record was, and
     ``crashed`` the children at whose release it died.
     """
 
@@ -79,7 +61,7 @@ class LiveReconciler:
         invoke: Callable[[str], None],
         *,
         seed: int = 0,
-        hook: Hook = undisturbed,
+        hook: Callable[[], None] = lambda: None,
     ) -> None:
         self.client = client
         self.settings = settings
@@ -98,11 +80,11 @@ class LiveReconciler:
         task = parse_task(record)
         if task.status not in TERMINAL_TASK:
             return
-        if not self.up:
-            self.lost.append(task)
-            return
         try:
-            self.handle(record)
+            if self.up:
+                self.handle(record)
+            else:
+                self.lost.append(task)
         except LiveReconcilerCrashError:
             self.lost.append(task)
 
@@ -112,20 +94,18 @@ class LiveReconciler:
         Raises:
             LiveReconcilerCrashError: the hook asked for it.
         """
-        metadata = record.get("channel_metadata", {}).get("M", {})
-        orchestration_id = text(metadata, "orchestration_id")
-        sub_issue_id = text(metadata, "orchestration_sub_issue_id")
-        if orchestration_id is None or sub_issue_id is None:
-            return
         task = parse_task(record)
-        self._set_status(
-            orchestration_id,
-            sub_issue_id,
-            task.outcome,
-            "child_status = :released AND child_task_id = :task",
-            {":released": ChildStatus.RELEASED.value, ":task": task.task_id},
+        if task.orchestration_id is None or task.sub_issue_id is None:
+            return
+        self._set(
+            task.orchestration_id,
+            task.sub_issue_id,
+            {"child_status": task.outcome},
+            "#child_status = :released AND child_task_id = :task",
+            released=ChildStatus.RELEASED,
+            task=task.task_id,
         )
-        self.react(orchestration_id)
+        self.react(task.orchestration_id)
 
     def react(self, orchestration_id: str) -> None:
         """Skip what is doomed, release what is due, settle what is finished.
@@ -144,7 +124,10 @@ class LiveReconciler:
             if child.status in UNRELEASED and ready:
                 self._release(orchestration, child)
         if all(child.status in TERMINAL_CHILD for child in children):
-            self._settle(orchestration)
+            # The roll-up is posted on the parent issue, once.
+            at = timestamp(self.clock())
+            absent = "attribute_not_exists(#rollup_posted_at)"
+            self._set(orchestration_id, META, {"rollup_posted_at": at}, absent)
 
     def read(self, orchestration_id: str) -> Orchestration | None:
         """Read an orchestration, strongly consistent."""
@@ -176,23 +159,11 @@ class LiveReconciler:
         return list(rows.values())
 
     def _skip(self, child: Child) -> bool:
-        return self._set_status(
-            child.orchestration_id,
-            child.sub_issue_id,
-            ChildStatus.SKIPPED,
-            "child_status IN (:blocked, :ready)",
-            {":blocked": ChildStatus.BLOCKED.value, ":ready": ChildStatus.READY.value},
-        )
-
-    def _settle(self, orchestration: Orchestration) -> None:
-        """Post the roll-up on the parent issue, once."""
-        at = timestamp(self.clock())
-        self._update(
-            orchestration.orchestration_id,
-            META,
-            "SET rollup_posted_at = :at, updated_at = :at",
-            "attribute_not_exists(rollup_posted_at)",
-            {":at": at},
+        return self._set_child(
+            child,
+            {"child_status": ChildStatus.SKIPPED},
+            ChildStatus.BLOCKED,
+            ChildStatus.READY,
         )
 
     def _release(self, orchestration: Orchestration, child: Child) -> None:
@@ -204,38 +175,32 @@ class LiveReconciler:
 
     def release(self, orchestration: Orchestration, child: Child) -> None:
         """Release ``child``, which was read as due; whoever loses the claim leaves it alone."""
-        self.hook(Step.CLAIM, child)
-        claimed = self._set_status(
-            child.orchestration_id,
-            child.sub_issue_id,
-            ChildStatus.RELEASING,
-            "child_status = :read",
-            {":read": child.raw_status},
-        )
-        if not claimed:
+        self.hook()
+        claim = {"child_status": ChildStatus.RELEASING}
+        if not self._set_child(child, claim, child.raw_status):
             return
-        self.hook(Step.CREATE, child)
+        self.hook()
         task = self._find_or_create(orchestration, child)
         if task is None:
             return
-        self.hook(Step.FLIP, child)
+        self.hook()
         if self._flip(child, task, ChildStatus.RELEASING):
-            self.hook(Step.INVOKE, child)
+            self.hook()
             self.invoke(task["task_id"]["S"])
 
     # -- the parts of a release
 
     def _find_or_create(self, orchestration: Orchestration, child: Child) -> Item | None:
         """Return the task under the child's idempotency key, created if there is none yet."""
+        table = self.settings.task_table_name
         found = self.client.query(
-            TableName=self.settings.task_table_name,
+            TableName=table,
             IndexName="IdempotencyIndex",
             KeyConditionExpression="idempotency_key = :key",
             ExpressionAttributeValues={":key": {"S": child.idempotency_key}},
         )["Items"]
         if found:
             key = {"task_id": found[0]["task_id"]}
-            table = self.settings.task_table_name
             return self.client.get_item(TableName=table, Key=key, ConsistentRead=True).get("Item")
         return self._create(orchestration, child)
 
@@ -244,8 +209,7 @@ class LiveReconciler:
         draft = draft_task(orchestration, child, now=now)
         if isinstance(draft, Refusal):
             return None
-        milliseconds = int(now.timestamp() * 1000)
-        task_id = str(ULID(milliseconds.to_bytes(6) + self._rng.randbytes(10)))
+        task_id = self._ulid()
         branch = f"bgagent/{task_id}/{slug(own_text(child).partition(chr(10))[0])}"
         item = {**draft.item, "task_id": {"S": task_id}, "branch_name": {"S": branch}}
         self.client.put_item(
@@ -253,13 +217,12 @@ class LiveReconciler:
             Item=item,
             ConditionExpression="attribute_not_exists(task_id)",
         )
-        event_id = str(ULID(milliseconds.to_bytes(6) + self._rng.randbytes(10)))
         created = {"repo": item["repo"], "channel_source": item["channel_source"]}
         self.client.put_item(
             TableName=self.settings.task_events_table_name,
             Item={
                 "task_id": {"S": task_id},
-                "event_id": {"S": event_id},
+                "event_id": {"S": self._ulid()},
                 "event_type": {"S": "task_created"},
                 "timestamp": {"S": timestamp(now)},
                 "metadata": {"M": created},
@@ -268,62 +231,38 @@ class LiveReconciler:
         )
         return item
 
-    def _flip(self, child: Child, task: Item, *expected: ChildStatus) -> bool:
+    def _ulid(self) -> str:
+        milliseconds = int(self.clock().timestamp() * 1000)
+        return str(ULID(milliseconds.to_bytes(6) + self._rng.randbytes(10)))
+
+    def _flip(self, child: Child, task: Item, *expected: str) -> bool:
         """Set the row to ``released`` with its task, if it is in one of the ``expected`` states."""
-        names = {f":from{i}": status.value for i, status in enumerate(expected)}
-        return self._update(
-            child.orchestration_id,
-            child.sub_issue_id,
-            "SET child_status = :released, child_task_id = :task, "
-            "child_branch_name = :branch, updated_at = :at",
-            f"child_status IN ({', '.join(names)})",
-            {
-                ":released": ChildStatus.RELEASED.value,
-                ":task": task["task_id"]["S"],
-                ":branch": task["branch_name"]["S"],
-                ":at": timestamp(self.clock()),
-                **names,
-            },
-        )
+        values = {
+            "child_status": ChildStatus.RELEASED,
+            "child_task_id": task["task_id"]["S"],
+            "child_branch_name": task["branch_name"]["S"],
+        }
+        return self._set_child(child, values, *expected)
 
-    def _set_status(
+    def _set_child(self, child: Child, values: Mapping[str, str], *expected: str) -> bool:
+        """Set attributes of a child's row if its status is one of the ``expected``."""
+        given = {f"from{i}": status for i, status in enumerate(expected)}
+        condition = f"#child_status IN ({', '.join(f':{name}' for name in given)})"
+        return self._set(child.orchestration_id, child.sub_issue_id, values, condition, **given)
+
+    def _set(
         self,
         orchestration_id: str,
         sub_issue_id: str,
-        status: ChildStatus,
-        condition: str,
         values: Mapping[str, str],
+        condition: str,
+        **given: str,
     ) -> bool:
-        return self._update(
-            orchestration_id,
-            sub_issue_id,
-            "SET child_status = :status, updated_at = :at",
-            condition,
-            {":status": status.value, ":at": timestamp(self.clock()), **values},
+        return conditional_set(
+            self.client,
+            self.settings.orchestration_table_name,
+            {"orchestration_id": orchestration_id, "sub_issue_id": sub_issue_id},
+            {**values, "updated_at": timestamp(self.clock())},
+            f"attribute_exists(sub_issue_id) AND {condition}",
+            given,
         )
-
-    def _update(
-        self,
-        orchestration_id: str,
-        sub_issue_id: str,
-        change: str,
-        condition: str,
-        values: Mapping[str, str],
-    ) -> bool:
-        """Update one row under a condition; False when it is lost."""
-        try:
-            self.client.update_item(
-                TableName=self.settings.orchestration_table_name,
-                Key={
-                    "orchestration_id": {"S": orchestration_id},
-                    "sub_issue_id": {"S": sub_issue_id},
-                },
-                UpdateExpression=change,
-                ConditionExpression=f"attribute_exists(sub_issue_id) AND {condition}",
-                ExpressionAttributeValues={name: {"S": value} for name, value in values.items()},
-            )
-        except ClientError as error:
-            if not lost_condition(error):
-                raise
-            return False
-        return True

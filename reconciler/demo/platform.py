@@ -7,13 +7,13 @@ randomness are injected, and nothing moves but by ``step``.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from reconciler.clock import Clock, utc_now
-from reconciler.demo.live import Hook, LiveReconciler, LiveReconcilerCrashError, undisturbed
+from reconciler.demo.live import LiveReconciler, LiveReconcilerCrashError
 from reconciler.demo.shapes import INTEGRATION, Blueprint, ChildSpec, Outcome
 from reconciler.demo.task_pipeline import INSTANT, Pace, TaskPipeline
 from reconciler.demo.task_stream import StreamsClient, TaskStream
@@ -53,7 +53,7 @@ class Platform:
         clock: Clock = utc_now,
         seed: int = 0,
         pace: Pace = INSTANT,
-        hook: Hook = undisturbed,
+        hook: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
         self._table = settings.orchestration_table_name

@@ -21,6 +21,7 @@ from botocore.exceptions import ClientError
 
 from reconciler.clock import Clock
 from reconciler.demo.shapes import Outcome
+from reconciler.demo.writes import conditional_set, lost_condition
 from reconciler.domain.model import TERMINAL_TASK, timestamp
 from reconciler.domain.rows import text
 from reconciler.embedded.loopback import Answer, Request, answering
@@ -237,28 +238,19 @@ class TaskPipeline:
         """Set the status if it still is ``before``; False when it is not."""
         at = timestamp(now)
         values = {
-            "status": {"S": status},
-            "status_created_at": {"S": f"{status}#{at}"},
-            "updated_at": {"S": at},
+            "status": status,
+            "status_created_at": f"{status}#{at}",
+            "updated_at": at,
             **(extra or {}),
         }
-        try:
-            self._client.update_item(
-                TableName=self._settings.task_table_name,
-                Key={"task_id": {"S": task_id}},
-                UpdateExpression="SET " + ", ".join(f"#{name} = :{name}" for name in values),
-                ConditionExpression="#status = :before",
-                ExpressionAttributeNames={f"#{name}": name for name in values},
-                ExpressionAttributeValues={
-                    ":before": {"S": before},
-                    **{f":{name}": value for name, value in values.items()},
-                },
-            )
-        except ClientError as error:
-            if not lost_condition(error):
-                raise
-            return False
-        return True
+        return conditional_set(
+            self._client,
+            self._settings.task_table_name,
+            {"task_id": task_id},
+            values,
+            "#status = :before",
+            {"before": before},
+        )
 
     def _read(self, task_id: str) -> Mapping[str, Any] | None:
         page = self._client.get_item(
@@ -278,8 +270,3 @@ class TaskPipeline:
         key = text(item, "idempotency_key") or text(item, "task_id") or ""
         drawn = Random(f"{self._seed}/{key}/{stage}")
         return timedelta(seconds=drawn.uniform(*getattr(self._pace, stage)))
-
-
-def lost_condition(error: ClientError) -> bool:
-    """Whether a write was refused by its own condition."""
-    return error.response["Error"]["Code"] == "ConditionalCheckFailedException"

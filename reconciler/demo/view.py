@@ -6,6 +6,7 @@ Colour carries meaning and never stands alone: every state has a glyph of its ow
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +23,7 @@ from reconciler.domain.model import TERMINAL_CHILD, Child, ChildStatus
 
 _LABEL = "grey62"
 _QUIET = "grey50"
+_WIDE = 96
 _OTHER_LINES = 9
 """Of a frame, beside those of orchestrations."""
 
@@ -96,7 +98,7 @@ class Line:
     marks: tuple[Mark, ...]
     state: str
     style: str
-    repairs: str
+    repairs: Sequence[Recovery]
     urgency: int
 
 
@@ -131,7 +133,7 @@ def _line(board: Board, snapshot: Snapshot, seeded: Seeded) -> Line:
         state = ("to be settled", "default", 2)
     else:
         state = ("in progress", "default", 1)
-    return Line(key, marks, state[0], state[1], told(repairs), state[2])
+    return Line(key, marks, state[0], state[1], repairs, state[2])
 
 
 def _mark(row: Child | None, repaired: set[str]) -> Mark:
@@ -139,12 +141,11 @@ def _mark(row: Child | None, repaired: set[str]) -> Mark:
     return REPAIRED if mark is DONE and row is not None and row.sub_issue_id in repaired else mark
 
 
-def told(repairs: Sequence[Recovery]) -> str:
-    """Say what was repaired, in few words: ``released 2, advanced 3``."""
-    counts: dict[str, int] = {}
-    for recovery in repairs:
-        word = _REPAIRS.get(recovery.code, recovery.code)
-        counts[word] = counts.get(word, 0) + 1
+def told(repairs: Sequence[Recovery], *, words: bool) -> str:
+    """Say what was repaired: how many, and with ``words`` ``released 2, advanced 3``."""
+    counts = Counter(_REPAIRS.get(recovery.code, recovery.code) for recovery in repairs)
+    if not words:
+        return str(len(repairs) or "")
     return ", ".join(f"{word} {count}" for word, count in counts.items())
 
 
@@ -218,12 +219,13 @@ def _table(shown: Sequence[Line], console: Console) -> Table:
     table.add_column("children", no_wrap=True, width=10)
     table.add_column("state", no_wrap=True, width=13)
     table.add_column("repairs", no_wrap=True, overflow=_overflow(console), ratio=1)
+    wide = console.width >= _WIDE
     for line in shown:
         table.add_row(
             Text(line.orchestration_id, style="default" if line.urgency else _QUIET),
             Text("").join(Text(_glyph(mark, console), style=mark.style) for mark in line.marks),
             Text(line.state, style=line.style),
-            Text(line.repairs, style=REPAIRED.style),
+            Text(told(line.repairs, words=wide), style=REPAIRED.style),
         )
     return table
 

@@ -37,8 +37,25 @@ def examine_workers(settings: Settings) -> Iterator[Finding]:
         yield failure(CHECK, "alive", f"they could not be asked: {error}", advice)
         return
     queues = tuple(str(queue.name) for queue in app.conf.task_queues)
+    yield from judge_tables(said, settings.main_tables)
     yield from judge_workers(said, queues, describe())
     yield from _sweeps(settings)
+
+
+def judge_tables(said: Mapping[str, Mapping[str, Any]], ours: list[str]) -> Iterator[Finding]:
+    """Name the workers of other tables: two deployments take each other's work, and call it done.
+
+    A worker of an older version does not say which tables are its own.
+    """
+    for name, answer in sorted(said.items()):
+        theirs = answer.get("tables", ours)
+        if theirs != ours:
+            found = f"{name} works on {', '.join(theirs)}, and not on {', '.join(ours)}"
+            advice = (
+                "give each deployment a broker database of its own (CELERY_BROKER_URL); after a "
+                "change of table names, stop the old workers"
+            )
+            yield failure(CHECK, "tables", found, advice)
 
 
 def judge_workers(

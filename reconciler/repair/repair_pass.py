@@ -32,11 +32,12 @@ from reconciler.domain.touches import parent_needs_action, plan_nudges, recoveri
 from reconciler.errors import (
     DEFECTS,
     AccessError,
-    GuardrailOutageError,
+    ConflictError,
     ReconcilerError,
     SettingsError,
     StoreUnavailableError,
     TableMissingError,
+    concerns_one_child,
     describe_error,
 )
 from reconciler.repair.audit import FirstFailures
@@ -261,7 +262,8 @@ class RepairPass:
     def _failed(self, action: Action, error: BaseException) -> None:
         self.failures[action.sub_issue_id] = error
         self._halted = self._halted or isinstance(error, _STOPPING)
-        if not isinstance(error, GuardrailOutageError):
+        own = concerns_one_child(error) or isinstance(error, ConflictError)
+        if own or not isinstance(action, Release):
             # Its slot goes to the next; in an outage that would only be the next to fail.
             self.seen.pass_over(action.sub_issue_id)
         result = RepairResult(Outcome.FAILED, detail=describe_error(error), error=error)

@@ -5,16 +5,24 @@ Each is dealt once before any is dealt again, so that a short run meets them all
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from random import Random
 
+from celery import Celery
+
+from reconciler.embedded.process import signal_group
 from tests.chaos.stage import BEATS, WORKERS, Stage
 from tests.support.faults import Fault
+from tests.support.faulty_endpoint import DENIED, EXPIRED_CREDENTIALS
 from tests.support.hosts import forked
+from tests.support.refusals import REFUSALS
+from workers.names import RELEASE_QUEUE, SWEEP_QUEUE
 
 Weather = Mapping[Fault, float]
 """The chance of each fault for each request."""
@@ -40,7 +48,7 @@ class Fate:
     """A fault that lasts for a while: how long, and what ends it."""
 
     seconds: float
-    end: Callable[[], None]
+    end: Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,53 @@ def live_away(stage: Stage, rng: Random) -> Fate:
     return Fate(rng.uniform(4.0, 8.0), back)
 
 
+def refuse(code: str) -> Callable[[Stage, Random], Fate]:
+    def change(stage: Stage, rng: Random) -> Fate:
+        refusal = ExitStack()
+        refusal.enter_context(REFUSALS[code](stage.broker))
+        return Fate(rng.uniform(2.0, 5.0), refusal.close)
+
+    return change
+
+
+def purge_queues(stage: Stage, _rng: Random) -> None:
+    stage.broker.client.delete(SWEEP_QUEUE, RELEASE_QUEUE)
+
+
+def wipe_broker(stage: Stage, _rng: Random) -> None:
+    stage.broker.client.flushall()
+
+
+def revoke_messages(stage: Stage, _rng: Random) -> None:
+    client = stage.broker.client
+    queued = (raw for queue in (SWEEP_QUEUE, RELEASE_QUEUE) for raw in client.lrange(queue, 0, -1))
+    ids = [json.loads(raw)["headers"]["id"] for raw in queued if raw not in POISON]
+    with Celery(broker=f"{stage.broker.url}/0", set_as_current=False) as sender:
+        sender.control.revoke(ids)
+
+
+def poison_queue(stage: Stage, rng: Random) -> None:
+    stage.broker.client.lpush(SWEEP_QUEUE, rng.choice(POISON))
+
+
+def stop_worker(stage: Stage, rng: Random) -> Fate:
+    process = stage.supervisor.children[rng.choice(list(WORKERS))].process
+    pid = process.pid if process is not None else 0
+    if pid:
+        signal_group(pid, signal.SIGSTOP)
+    return Fate(rng.uniform(5.0, 15.0), lambda: pid and signal_group(pid, signal.SIGCONT))
+
+
+def answer(code: tuple[int, str]) -> Callable[[Stage, Random], Fate]:
+    def change(stage: Stage, rng: Random) -> Fate:
+        stage.refusing.fail(code)
+        return Fate(rng.uniform(2.0, 4.0), stage.refusing.mend)
+
+    return change
+
+
+POISON = (b"no JSON", b'{"headers": {"eta": ""}, "properties": {}}', b"[" * 100_000, b"{}")
+
 DECK = (
     Card("kill -9 of a worker's child", "workers", kill_child),
     Card("kill -9 of a worker", "workers", kill_worker),
@@ -124,6 +179,14 @@ DECK = (
     Card("tables answer 5xx", "tables", weather(FAULTY)),
     Card("connections to tables torn", "tables", weather(TORN)),
     Card("tables slow and silent", "tables", weather(SLOW)),
+    *(Card(f"broker answers {code}", "broker", refuse(code)) for code in REFUSALS),
+    Card("broker wiped", "broker", wipe_broker),
+    Card("queues purged", "broker", purge_queues),
+    Card("messages revoked", "broker", revoke_messages),
+    Card("poison message", "broker", poison_queue),
+    Card("worker stopped", "workers", stop_worker),
+    Card("tables deny access", "tables", answer(DENIED)),
+    Card("credentials expired", "tables", answer(EXPIRED_CREDENTIALS)),
     Card("live reconciler away", "live", live_away),
     Card("live reconciler away", "live", live_away),
 )

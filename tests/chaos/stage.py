@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -18,44 +19,51 @@ from typing import Any
 import redis
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from reconciler.demo.live import LiveReconcilerCrashError, Step
+from reconciler.demo.live import LiveReconcilerCrashError
 from reconciler.demo.observer import Observer, Patience, Snapshot
 from reconciler.demo.platform import Platform
 from reconciler.demo.processes import Supervisor
 from reconciler.demo.task_pipeline import FUNCTION_ARN, Pace, pipeline_endpoint
 from reconciler.domain.codes import OrchestrationCode
-from reconciler.domain.model import Child, moment
+from reconciler.domain.model import moment
 from reconciler.settings import Settings, load_settings
-from reconciler.sweeping.state import SweepState
+from reconciler.sweeping.state import Overview, SweepState
 from reconciler.tables import create_tables_of
+from tests.chaos.claims import Claims
 from tests.support.broker import Broker, broker_of_its_own
 from tests.support.faults import FaultProxy, fault_proxy
+from tests.support.faulty_endpoint import FaultyEndpoint, faulty_endpoint
 from tests.support.hosts import QUICK
 from tests.support.processes import A_BEAT, ROOT, a_worker, until
+from tests.support.refusals import LOGIN, WITH_ACCOUNT
 from tests.support.world import CREDENTIALS, make_client, make_session
 from workers.broker_records import BrokerRecords
 
 INTERVAL_SECONDS = 2
+TURN_SECONDS = 0.1
 SKEW_SECONDS = 3.0
 """How far the clock of one host is ahead: more than the interval, and less than any claim."""
 
 SETTINGS = {
-    "ORCHESTRATION_TABLE_NAME": "chaos-Orchestration",
-    "TASK_TABLE_NAME": "chaos-Task",
-    "TASK_EVENTS_TABLE_NAME": "chaos-TaskEvents",
-    "USER_CONCURRENCY_TABLE_NAME": "chaos-UserConcurrency",
+    "ORCHESTRATION_TABLE_NAME": "Orchestration",
+    "TASK_TABLE_NAME": "Task",
+    "TASK_EVENTS_TABLE_NAME": "TaskEvents",
+    "USER_CONCURRENCY_TABLE_NAME": "UserConcurrency",
     "MAX_CONCURRENT_TASKS_PER_USER": "100",
     "ORCHESTRATOR_FUNCTION_ARN": FUNCTION_ARN,
     "SWEEP_INTERVAL_SECONDS": str(INTERVAL_SECONDS),
     "SWEEP_SEGMENTS": "2",
-    # What waits for the rotation of the table is parents alone, never a child.
-    "ACTIVE_INDEX_NAME": "ChildStatusIndex",
-    "FULL_SCAN_INTERVAL_SECONDS": "20",
     "STRANDED_GRACE_SECONDS": "1",
-    "CLAIM_TIMEOUT_SECONDS": "12",
-    "TASK_START_TIMEOUT_SECONDS": "12",
+    # More than the platform of this process needs between two steps, on a slow machine.
+    "CLAIM_TIMEOUT_SECONDS": "20",
+    "TASK_START_TIMEOUT_SECONDS": "20",
     "RELEASE_RATE_PER_MINUTE": "3000",
     "LOG_FORMAT": "json",
+}
+MODES: Mapping[str, Mapping[str, str]] = {
+    "scan": {},
+    # What waits for the rotation of the table is parents alone, never a child.
+    "index": {"ACTIVE_INDEX_NAME": "ChildStatusIndex", "FULL_SCAN_INTERVAL_SECONDS": "20"},
 }
 _CRASH_PROBABILITY = 0.03
 
@@ -64,7 +72,9 @@ WORKERS: Hosts = {
     "worker-a": a_worker("a", 2),
     "worker-b": a_worker("b", 2),
 }
-BEATS: Hosts = {"beat-a": A_BEAT, "beat-b": A_BEAT}
+BEATS: Hosts = {"beat-a": A_BEAT, "beat-b": A_BEAT, "beat-c": A_BEAT}
+CLOCKS = {"worker-b": SKEW_SECONDS, "beat-b": SKEW_SECONDS, "beat-c": -SKEW_SECONDS}
+"""Host → how far its clock is ahead."""
 
 
 @dataclass
@@ -77,9 +87,12 @@ class Stage:
     platform: Platform
     broker: Broker
     tables: FaultProxy
+    refusing: FaultyEndpoint
     pipeline: FaultProxy
     supervisor: Supervisor
     observer: Observer
+    claims: Claims
+    turns: Turns
     skewed: bool
     sweeps: dict[str, dict[str, Any]] = field(default_factory=dict)
     never_started: set[str] = field(default_factory=set)
@@ -88,13 +101,16 @@ class Stage:
     def state(self) -> SweepState:
         return SweepState(BrokerRecords(self.broker.client))
 
-    def note_sweeps(self) -> None:
-        """Keep the summaries of the sweeps that have ended, if the broker answers."""
+    def overview(self) -> Overview | None:
+        """Return what the backstop remembers, or None while the broker does not answer."""
         try:
-            ended = self.state.overview().list_ended()
+            return self.state.overview()
         except redis.RedisError:
-            return
-        for summary in ended:
+            return None
+
+    def note_sweeps(self, overview: Overview) -> None:
+        """Keep the summaries of the sweeps that have ended."""
+        for summary in overview.list_ended():
             self.sweeps.setdefault(summary["sweep_id"], dict(summary))
 
     def fail_unstarted(self, snapshot: Snapshot) -> None:
@@ -107,31 +123,74 @@ class Stage:
             since = moment(task.status_since)
             if task.status != "SUBMITTED" or since is None or snapshot.at - since < patience:
                 continue
-            if self.platform.pipeline.fail_unstarted(task.task_id):
-                self.never_started.add(task.task_id)
+            with self.turns.lock:
+                if self.platform.pipeline.fail_unstarted(task.task_id):
+                    self.never_started.add(task.task_id)
 
     def shown_unsettled(self) -> frozenset[str]:
         """Return what operators are shown as unsettled; nothing while the broker is away."""
-        try:
-            stuck = self.state.overview().list_stuck()
-        except redis.RedisError:
-            return frozenset()
+        overview = self.overview()
+        stuck = overview.list_stuck() if overview is not None else ()
         unsettled = OrchestrationCode.UNSETTLED_PARENT.value
         return frozenset(e.orchestration_id for e in stuck if e.code == unsettled)
 
 
+@dataclass
+class Turns:
+    """Lets the platform take its turns in a thread of its own, whatever else is waited for.
+
+    What a test does with the platform, it does under ``lock``.
+    """
+
+    platform: Platform
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    _over: threading.Event = field(default_factory=threading.Event)
+    _failed: BaseException | None = None
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Take turns until the block ends."""
+        thread = threading.Thread(target=self._take, name="platform", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            thread.join()
+
+    def _take(self) -> None:
+        try:
+            while not self._over.wait(TURN_SECONDS):
+                with self.lock:
+                    self.platform.step()
+        except Exception as error:  # noqa: BLE001 - for the thread that checks
+            self._failed = error
+
+    def check(self) -> None:
+        """Raise what has ended the platform's thread."""
+        if self._failed is not None:
+            raise self._failed
+
+
 @contextmanager
-def staged(seed: int, endpoint: str, directory: Path) -> Iterator[Stage]:
-    """Start everything, and end everything when the block does."""
+def staged(seed: int, endpoint: str, directory: Path, mode: str) -> Iterator[Stage]:
+    """Start everything, and end everything when the block does; ``mode`` is one of ``MODES``."""
     with ExitStack() as stack:
-        broker = stack.enter_context(broker_of_its_own(directory / "broker"))
-        tables = stack.enter_context(fault_proxy(endpoint, seed))
+        broker = stack.enter_context(broker_of_its_own(directory / "broker", *WITH_ACCOUNT))
+        refusing = stack.enter_context(faulty_endpoint(endpoint))
+        tables = stack.enter_context(fault_proxy(refusing.url, seed))
+        url = broker.url.replace("redis://", f"redis://{LOGIN}@")
+        names = {
+            name: f"chaos-{mode}-{value}" for name, value in SETTINGS.items() if "TABLE" in name
+        }
         environment = {
             **CREDENTIALS,
             **SETTINGS,
+            **names,
+            **MODES[mode],
             "AWS_ENDPOINT_URL_DYNAMODB": tables.url,
-            "CELERY_BROKER_URL": f"{broker.url}/0",
-            "CELERY_RESULT_BACKEND": f"{broker.url}/1",
+            "CELERY_BROKER_URL": f"{url}/0",
+            "CELERY_RESULT_BACKEND": f"{url}/1",
             "QUICK_VISIBILITY_SECONDS": "8",
             "PYTHONPATH": os.pathsep.join((str(QUICK), str(ROOT))),
         }
@@ -159,13 +218,17 @@ def staged(seed: int, endpoint: str, directory: Path) -> Iterator[Stage]:
             platform=platform,
             broker=broker,
             tables=tables,
+            refusing=refusing,
             pipeline=pipeline,
             supervisor=supervisor,
             observer=Observer(Patience.of(settings)),
+            claims=Claims(settings, timedelta(seconds=SKEW_SECONDS + INTERVAL_SECONDS)),
+            turns=Turns(platform),
             skewed=skewed,
         )
         until("a first complete sweep", lambda: _swept(stage))
-        yield stage
+        with stage.turns.taken():
+            yield stage
 
 
 def _swept(stage: Stage) -> bool:
@@ -173,10 +236,10 @@ def _swept(stage: Stage) -> bool:
     return stage.state.overview().last(complete=True) is not None
 
 
-def _crashes(rng: Random) -> Callable[[Step, Child], None]:
+def _crashes(rng: Random) -> Callable[[], None]:
     """Let the live reconciler die now and then, just before any step of a release."""
 
-    def hook(_step: Step, _child: Child) -> None:
+    def hook() -> None:
         if rng.random() < _CRASH_PROBABILITY:
             raise LiveReconcilerCrashError
 
@@ -184,13 +247,13 @@ def _crashes(rng: Random) -> Callable[[Step, Child], None]:
 
 
 def _start(supervisor: Supervisor, environment: Mapping[str, str]) -> bool:
-    """Start all hosts; returns whether the clock of one of them could be set ahead."""
+    """Start all hosts; returns whether the clocks of some could be set ahead and back."""
     celery = (sys.executable, "-m", "celery", "-A", "workers")
-    ahead = clock_ahead(SKEW_SECONDS, supervisor.directory)
+    clocks = {name: clock_ahead(ahead, supervisor.directory) for name, ahead in CLOCKS.items()}
     for name, arguments in {**WORKERS, **BEATS}.items():
-        clock = ahead if name.endswith("-b") else {}
-        supervisor.start(name, [*celery, *arguments], {**os.environ, **environment, **clock})
-    return bool(ahead)
+        shared = {**os.environ, **environment, **clocks.get(name, {})}
+        supervisor.start(name, [*celery, *arguments], shared)
+    return all(clocks.values())
 
 
 def clock_ahead(seconds: float, directory: Path) -> dict[str, str]:
@@ -216,4 +279,4 @@ def clock_ahead(seconds: float, directory: Path) -> dict[str, str]:
 
 def pause() -> None:
     """Wait for the next turn."""
-    time.sleep(0.1)
+    time.sleep(TURN_SECONDS)

@@ -40,6 +40,7 @@ class Run:
     ``lost``: the terminal records that the live reconciler did not get. ``shown_unsettled``: the
     orchestrations of which operators are told that nobody has settled the parent.
     ``never_started``: the tasks that the platform failed, since no invocation of them arrived.
+    ``false_healthy``, ``false_complete``: what was said to be looked at, and was not.
     """
 
     seed: int
@@ -56,6 +57,9 @@ class Run:
     unrecovered: frozenset[ChildKey]
     bound_seconds: float
     recovered_in_seconds: float
+    claims_checked: int = 0
+    false_healthy: Sequence[str] = ()
+    false_complete: Sequence[str] = ()
 
     @property
     def last(self) -> Snapshot:
@@ -73,7 +77,9 @@ class Run:
             "a regression": observer.regressions,
             "released too early": list(observer.early.values()),
             "not recovered within the bound": [" ".join(key) for key in sorted(self.unrecovered)],
-            "did not end as it should": list(self._astray()),
+            "said to be healthy": self.false_healthy,
+            "said to be complete": self.false_complete,
+            "did not end as it should": [sentence for _, sentence in self._strays()],
             "its parent was not settled": list(self._unsettled()),
         }.items():
             found += [f"{what}: {case}" for case in cases[:_SHOWN]]
@@ -82,6 +88,17 @@ class Run:
         if not self.last.recoveries:
             found.append("nothing had to be repaired, so nothing was shown")
         return found
+
+    def counts(self) -> dict[str, int]:
+        """Return how often each thing came about that must never."""
+        return {
+            "duplicates": len(duplicates(self.last.tasks)),
+            "regressions": len(self.observer.regressions),
+            "early releases": len(self.observer.early),
+            "unrecovered": len(self.unrecovered | dict(self._strays()).keys()),
+            "false healthy": len(self.false_healthy),
+            "false complete": len(self.false_complete),
+        }
 
     def lines(self) -> Iterator[str]:
         """Yield the summary, for people."""
@@ -104,23 +121,20 @@ class Run:
         yield "exits that nobody asked for: " + (
             ", ".join(f"{name} {count}" for name, count in self.exits.items() if count) or "0"
         )
-        yield (
-            f"duplicates {len(duplicates(last.tasks))}, regressions {len(observer.regressions)}, "
-            f"early releases {len(observer.early)}, "
-            f"unrecovered after {self.bound_seconds:.0f} s {len(self.unrecovered)}"
-        )
+        yield ", ".join(f"{name} {count}" for name, count in self.counts().items())
+        yield f"(unrecovered: for more than {self.bound_seconds:.0f} s after the last fault)"
         yield f"left to a person, after {MAX_UNHEARD} nudges unheard: {len(self._given_up())}"
         yield f"all came right {self.recovered_in_seconds:.0f} s after the last fault"
 
     def settled(self) -> bool:
         """Whether everything has come to its end."""
-        return not any(self._astray()) and not any(self._unsettled())
+        return not any(self._strays()) and not any(self._unsettled())
 
     def _unknown_tasks(self) -> list[str]:
         known = {child.task_id for _, child in self.last.children()}
         return sorted(self.last.tasks.keys() - known)
 
-    def _astray(self) -> Iterator[str]:
+    def _strays(self) -> Iterator[tuple[ChildKey, str]]:
         for orchestration_id, ends in self.expected.items():
             rows = self.last.orchestrations[orchestration_id].children
             unlucky = {key for key, row in rows.items() if row.task_id in self.never_started}
@@ -130,8 +144,8 @@ class Run:
                 if key in behind:
                     end = ChildStatus.FAILED if key in unlucky else ChildStatus.SKIPPED
                 if rows[key].status is not end:
-                    state = rows[key].raw_status
-                    yield f"{key} of {orchestration_id} is {state}, and should be {end}"
+                    state, name = rows[key].raw_status, f"{key} of {orchestration_id}"
+                    yield (orchestration_id, key), f"{name} is {state}, and should be {end}"
 
     def _unsettled(self) -> Iterator[str]:
         given_up = self._given_up()

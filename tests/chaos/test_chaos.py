@@ -16,7 +16,8 @@ from reconciler.demo.shapes import Blueprint, mix
 from reconciler.demo.snapshots import take_snapshot
 from reconciler.sweeping.segments import LEASE_SECONDS
 from tests.chaos.mayhem import Mayhem
-from tests.chaos.stage import INTERVAL_SECONDS, SKEW_SECONDS, Stage, pause, staged
+from tests.chaos.record import write_record
+from tests.chaos.stage import INTERVAL_SECONDS, MODES, SKEW_SECONDS, Stage, pause, staged
 from tests.chaos.summary import Bound, Run
 from tests.conftest import Servers
 
@@ -35,17 +36,25 @@ def test_whatever_breaks_all_comes_right_and_nothing_is_done_twice(
     servers: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seed = int(os.environ.get("CHAOS_SEED") or 1)
-    seconds = 60.0 * float(os.environ.get("CHAOS_MINUTES") or 1) * SHARE
-    with staged(seed, servers.endpoint("dynamodb_local"), tmp_path) as stage:
-        if not stage.skewed:
-            if os.environ.get("CI"):
-                pytest.fail("a C compiler is needed, to set the clock of one host ahead")
-            with capsys.disabled():
-                print("\nno C compiler here: all clocks are right")  # noqa: T201
-        run = play(stage, seconds)
-    with capsys.disabled():
-        print("\n" + "\n".join(run.lines()))  # noqa: T201 - what the run is for
-    problems = run.problems()
+    minutes = float(os.environ.get("CHAOS_MINUTES") or 1)
+    record = os.environ.get("CHAOS_RECORD")
+    runs: dict[str, Run] = {}
+    for mode in MODES:
+        directory = tmp_path / mode
+        directory.mkdir()
+        with staged(seed, servers.endpoint("dynamodb_local"), directory, mode) as stage:
+            if not stage.skewed:
+                if os.environ.get("CI") or record:
+                    pytest.fail("a C compiler is needed, to set the clocks of some hosts")
+                with capsys.disabled():
+                    print("\nno C compiler here: all clocks are right")  # noqa: T201
+            run = runs[mode] = play(stage, 60.0 * minutes * SHARE / len(MODES))
+        with capsys.disabled():
+            print(f"\n{mode}: " + "\n".join(run.lines()))  # noqa: T201 - what the run is for
+    if record:
+        command = f"make chaos MINUTES={minutes:g} SEED={seed}"
+        write_record(Path(record), runs, utc_now(), command)
+    problems = [f"{mode}: {said}" for mode, run in runs.items() for said in run.problems()]
     assert not problems, "\n".join(problems)
 
 
@@ -60,9 +69,9 @@ def play(stage: Stage, seconds: float) -> Run:
         mayhem.turn(elapsed)
         if elapsed >= next_seed:
             number = len(stage.platform.seeded)
-            stage.platform.seed(next(blueprints), user_id=f"user-{number % 4}")
+            with stage.turns.lock:
+                stage.platform.seed(next(blueprints), user_id=f"user-{number % 4}")
             next_seed = elapsed + SEED_EVERY_SECONDS
-        stage.platform.step()
         if elapsed >= next_look:
             next_look = elapsed + look(stage)
         pause()
@@ -78,11 +87,15 @@ def shapes(rng: Random) -> Iterator[Blueprint]:
 def look(stage: Stage) -> float:
     """Look at everything; returns after how many seconds to look again."""
     began = time.monotonic()
+    overview = stage.overview()
     snapshot = take_snapshot(stage.client, stage.settings, utc_now)
     stage.observer.observe(snapshot)
+    if overview is not None:
+        stage.claims.check(overview, stage.observer)
+        stage.note_sweeps(overview)
     stage.fail_unstarted(snapshot)
-    stage.note_sweeps()
     stage.supervisor.check()
+    stage.turns.check()
     # A large table takes long to read: the platform must get its turns.
     return max(0.3, 3 * (time.monotonic() - began))
 
@@ -92,7 +105,6 @@ def recover(stage: Stage, mayhem: Mayhem, seconds: float) -> Run:
     unrecovered: set[tuple[str, str]] = set()
     settings = stage.settings
     while True:
-        stage.platform.step()
         look(stage)
         complete = [sweep for sweep in stage.sweeps.values() if sweep["complete"]]
         longest = max((sweep["duration_seconds"] for sweep in complete), default=0.0)
@@ -125,6 +137,9 @@ def recover(stage: Stage, mayhem: Mayhem, seconds: float) -> Run:
             unrecovered=frozenset(unrecovered),
             bound_seconds=allowed,
             recovered_in_seconds=time.monotonic() - began,
+            claims_checked=stage.claims.checked,
+            false_healthy=tuple(stage.claims.false_healthy.values()),
+            false_complete=tuple(stage.claims.false_complete.values()),
         )
         if run.settled() or time.monotonic() - began > GIVE_UP_SECONDS:
             return run

@@ -16,6 +16,7 @@ import pytest
 import redis
 from botocore.awsrequest import AWSResponse, HTTPHeaders
 
+from reconciler.aws_errors import EXPLANATIONS
 from reconciler.clock import utc_now
 from reconciler.doctor import permissions
 from reconciler.doctor.broker import examine_broker
@@ -31,12 +32,14 @@ from reconciler.doctor.shapes import (
 )
 from reconciler.domain.rows import ACTIVE_ATTRIBUTES
 from reconciler.embedded.valkey import valkey_server
+from reconciler.errors import CredentialsError
 from reconciler.settings import Settings
 from reconciler.sweeping.cron import run_cron_sweep
 from reconciler.tables import ORCHESTRATION, TASK, Index, Table, _create
 from tests.integration import test_policy
 from tests.integration.test_policy import EVERYTHING, OTHER_SERVICES
 from tests.support.aws_stub import aws_stub
+from tests.support.faulty_endpoint import faulty_endpoint
 from tests.support.world import EmulatorSession, World
 
 pytestmark = pytest.mark.integration
@@ -389,6 +392,44 @@ def test_credentials_that_are_refused_and_an_endpoint_that_does_not_answer(world
     session = EmulatorSession("http://127.0.0.1:9")
     found = list(examine(world.settings, {}, session, utc_now, inline=True))
     assert of(Level.FAILURE, found) == [("credentials", "AWS")]
+
+
+@LIGHTER
+def test_each_outage_is_explained_and_the_rest_is_looked_at(world: World) -> None:
+    """Tables can be described, and nothing in them can be read or written."""
+    rejected = (400, "ValidationException")
+    index = "The table does not have the specified index: IdempotencyIndex"
+    for kind, answer, message in (
+        ("credentials", (400, "ExpiredTokenException"), "no"),
+        ("index_unavailable", rejected, index),
+        ("encryption_key", rejected, "KMS key access denied"),
+        ("account_limit", (400, "LimitExceededException"), "no"),
+        ("access", (400, "AccessDeniedException"), "no"),
+        ("unknown_refusal", (400, "SomethingNewException"), "no"),
+    ):
+        with faulty_endpoint(world.endpoint) as service:
+            for operation in ("GetItem", "BatchGetItem", "Query", "Scan", "TransactWriteItems"):
+                service.fail(answer, operation, message=message)
+            session = EmulatorSession(service.url)
+            found = list(examine(world.settings, {}, session, utc_now, inline=True))
+        failed = [f for f in found if f.level is Level.FAILURE and f.check == "permissions"]
+        assert {f.subject for f in failed} >= {"OrchestrationTable", "TaskTable"}, kind
+        assert all(EXPLANATIONS[kind].meaning in f.found for f in failed), kind
+        assert "pipeline" in {f.check for f in found}, kind
+
+
+@LIGHTER
+@pytest.mark.parametrize("error", [RuntimeError("odd"), KeyError("odd"), CredentialsError("gone")])
+def test_whatever_fails_while_it_looks_is_a_finding(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("reconciler.doctor.aws.wanted_tables", fails)
+    (failed,) = (f for f in look(world) if f.level is Level.FAILURE)
+    assert (failed.check, str(error) in failed.found) == ("credentials", True)
+    assert failed.advice
 
 
 @LIGHTER

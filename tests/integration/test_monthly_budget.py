@@ -146,7 +146,8 @@ def test_what_cognito_does_not_say_releases_nothing(
         summary = sweep(budgeted)
         assert (summary.counts.errors, summary.counts.stuck) == (1, {"lost_release": 1})
     assert budgeted.everything() == before
-    assert budgeted.metrics.count("reconciler_errors_total", kind="budget_unavailable") == 5
+    kind = "budget_unusable" if code == "UserNotFoundException" else "budget_unavailable"
+    assert budgeted.metrics.count("reconciler_errors_total", kind=kind) == 5
     with pytest.raises(BudgetUnavailableError, match=code):
         budgeted.reconciler().release(found, "a")
     aws.groups_error = None

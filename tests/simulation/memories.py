@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from random import Random
 
-from reconciler.demo.live import LiveReconciler, Step
+from reconciler.demo.live import LiveReconciler
 from reconciler.domain.model import Child, ChildStatus, Orchestration
 from reconciler.domain.planning import Action, Plan, Release
 from reconciler.repair.context import Context, ReleaseDispatch
@@ -146,11 +146,8 @@ class OlderLive(Live):
 
     def release(self, orchestration: Orchestration, child: Child) -> None:
         """Release one child; the task is there before anything says so."""
-        self.hook(Step.CREATE, child)
         task = self._find_or_create(orchestration, child)
         if task is None:
             return
-        self.hook(Step.INVOKE, child)
         self.invoke(task["task_id"]["S"])
-        self.hook(Step.FLIP, child)
         self._flip(child, task, ChildStatus.BLOCKED, ChildStatus.READY)

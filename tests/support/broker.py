@@ -23,9 +23,10 @@ from reconciler.embedded.process import free_port, running
 class Broker:
     """A Valkey server at one port, whatever becomes of its process."""
 
-    def __init__(self, directory: Path) -> None:
-        """Keep its data in ``directory``."""
+    def __init__(self, directory: Path, *options: str) -> None:
+        """Keep its data in ``directory``; ``options`` are given at each start."""
         self.directory = directory
+        self.options = options
         self.port = free_port()
         self.url = f"redis://{valkey.HOST}:{self.port}"
         self._stack = ExitStack()
@@ -40,14 +41,15 @@ class Broker:
         """Start it on whatever data there is; ``loaded``: and wait until it has read them."""
         process = self._stack.enter_context(
             running(
-                [*valkey.command(self.directory, self.port), *options],
-                ready=self._loaded if loaded else lambda: True,
+                [*valkey.command(self.directory, self.port), *self.options, *options],
+                ready=self.loaded if loaded else lambda: True,
                 log=self.directory / "valkey.log",
             )
         )
         self._pid = process.pid
 
-    def _loaded(self) -> bool:
+    def loaded(self) -> bool:
+        """Whether it answers, with all its data read."""
         try:
             return bool(self.client.ping())
         except redis.RedisError:
@@ -81,10 +83,10 @@ class Broker:
 
 
 @contextmanager
-def broker_of_its_own(directory: Path) -> Iterator[Broker]:
+def broker_of_its_own(directory: Path, *options: str) -> Iterator[Broker]:
     """A broker for one test, running."""
     directory.mkdir(exist_ok=True)
-    found = Broker(directory)
+    found = Broker(directory, *options)
     found.start()
     try:
         yield found

@@ -109,11 +109,16 @@ def test_the_board_fits_80_columns_with_whole_ids(status: str, encoding: str) ->
     lines = printed(draw(board_of(seen(status)), console), encoding=encoding)
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
+    assert any(line.rstrip().endswith(" 1") and key_of(0) in line for line in lines)
     assert all(any(key_of(number) in line for line in lines) for number in range(4))
     whole = "".join(lines)
     assert all(f"{mark.word} " in f"{whole} " for mark in LEGEND)
     assert "unaware of what it missed" in whole
     assert ("stranded 60 s" in whole) is (status == "released")
+
+
+def test_a_wide_board_says_what_was_repaired() -> None:
+    assert "advanced 1" in "".join(printed(draw(board_of(seen()), Console(width=120)), width=120))
 
 
 def test_the_verdict_fits_80_columns() -> None:

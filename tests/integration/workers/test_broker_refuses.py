@@ -9,141 +9,33 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from reconciler.embedded.process import free_port
 from tests.conftest import Servers
 from tests.integration.workers.conftest import Measured, RealClock
 from tests.support.broker import Broker, broker_of_its_own
+from tests.support.faults import FaultProxy
 from tests.support.hosts import Fleet, Host, fleet_of
 from tests.support.processes import A_BEAT, ROOT, Celery, a_worker, run_reconciler, until
+from tests.support.refusals import LOGIN, REFUSALS, WITH_ACCOUNT
 from tests.support.world import build_world
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
 SWEEP_INTERVAL_SECONDS = 2
 QUIET_SECONDS = 3.0 * SWEEP_INTERVAL_SECONDS
-LOGIN = "worker:first-password"
-ACCOUNT = ("on", ">first-password", "~*", "&*", "+@all")
-
-
-def execute(broker: Broker, *command: str) -> Any:
-    return broker.client.execute_command(*command)  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def configured(broker: Broker, name: str, value: str) -> Iterator[None]:
-    before = broker.client.config_get(name)[name] or ""
-    broker.client.config_set(name, value)
-    try:
-        yield
-    finally:
-        broker.client.config_set(name, before)
-
-
-@contextmanager
-def replica(broker: Broker) -> Iterator[None]:
-    """The primary is demoted, and the one that was promoted is elsewhere."""
-    execute(broker, "REPLICAOF", "127.0.0.1", "1")
-    try:
-        yield
-    finally:
-        execute(broker, "REPLICAOF", "NO", "ONE")
-
-
-def too_few_replicas(broker: Broker) -> Any:
-    return configured(broker, "min-replicas-to-write", "1")
-
-
-def full(broker: Broker) -> Any:
-    return configured(broker, "maxmemory", "1")
-
-
-def save(broker: Broker, status: str) -> None:
-    with suppress(redis.ResponseError):  # one is under way
-        broker.client.bgsave()
-    until(status, lambda: broker.client.info("persistence")["rdb_last_bgsave_status"] == status)
-
-
-@contextmanager
-def unsaved(broker: Broker) -> Iterator[None]:
-    """A snapshot could not be written: something is in its place."""
-    (broker.directory / "dump.rdb").mkdir()
-    with configured(broker, "save", "3600 1"):
-        save(broker, "err")
-        try:
-            yield
-        finally:
-            (broker.directory / "dump.rdb").rmdir()
-            save(broker, "ok")
-
-
-@contextmanager
-def account(broker: Broker, *rules: str) -> Iterator[None]:
-    """The account of the worker and the beat is changed under them."""
-    execute(broker, "ACL", "SETUSER", "worker", *rules)
-    broker.drop_clients()
-    try:
-        yield
-    finally:
-        allow(broker)
-
-
-def another_password(broker: Broker) -> Any:
-    return account(broker, "resetpass", ">another")
-
-
-def fewer_rights(broker: Broker) -> Any:
-    return account(broker, "-@write")
-
-
-def allow(broker: Broker) -> None:
-    execute(broker, "ACL", "SETUSER", "worker", "reset", *ACCOUNT)
-
-
-@contextmanager
-def loading(broker: Broker) -> Iterator[None]:
-    """It was restarted, and reads its data: at a snail's pace, until it is told to hurry."""
-    with broker.client.pipeline() as pipe:
-        for number in range(10_000):
-            pipe.set(f"ballast:{number}", number)
-        pipe.execute()
-    broker.client.bgrewriteaof()
-    until(
-        "it to be on disk", lambda: not broker.client.info("persistence")["aof_rewrite_in_progress"]
-    )
-    broker.stop()
-    slowly = ("--key-load-delay", "3000", "--loading-process-events-interval-bytes", "1024")
-    # The account is told at the start: the access list is not among the data.
-    broker.start(*slowly, "--user", "worker", *ACCOUNT, loaded=False)
-    try:
-        yield
-    finally:
-        broker.client.config_set("key-load-delay", "0")
-
-
-REFUSALS: dict[str, Callable[[Broker], Any]] = {
-    "READONLY": replica,
-    "NOREPLICAS": too_few_replicas,
-    "OOM": full,
-    "MISCONF": unsaved,
-    "WRONGPASS": another_password,
-    "NOPERM": fewer_rights,
-    "LOADING": loading,
-}
 
 
 @pytest.fixture(scope="module")
 def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    with broker_of_its_own(tmp_path_factory.mktemp("refusing") / "broker") as broker:
-        allow(broker)
+    directory = tmp_path_factory.mktemp("refusing") / "broker"
+    with broker_of_its_own(directory, *WITH_ACCOUNT) as broker:
         yield broker
 
 
@@ -221,6 +113,24 @@ def test_both_stay_say_it_once_and_recover(
         news = said(host, "orch.broker.lost")[lost[name] :]
         assert [line["refusal"] for line in news].count(code) == 1
         until("it to say that it is over", lambda h=host: over(h))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("code", ["READONLY", "NOREPLICAS"])
+def test_a_refused_acknowledgement_leaves_the_worker_free(
+    fleet: Fleet, own_broker: Broker, proxy: FaultProxy, code: str
+) -> None:
+    """The refusal begins while a task is at work; it took the one place of its worker for good."""
+    worker = fleet.worker("w1", concurrency=1)
+    with proxy.holding("Scan") as held:
+        fleet.beat()
+        held.wait(1)
+        with REFUSALS[code](own_broker):
+            held.let_go()
+            # "Couldn't ack", or "Couldn't reject" where the task met the refusal itself.
+            until("a refused acknowledgement", lambda: "Couldn't " in worker.log)
+    before = worker.log.count('"orch.sweep.completed"')
+    until("the next sweep", lambda: worker.log.count('"orch.sweep.completed"') > before)
+    assert worker.log.count(worker.ready) == 1, "the same process, all along"
 
 
 @pytest.fixture

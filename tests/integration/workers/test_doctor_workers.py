@@ -8,7 +8,7 @@ import celery as celery_app
 import pytest
 
 from reconciler.doctor.findings import Level
-from reconciler.doctor.workers import judge_workers
+from reconciler.doctor.workers import judge_tables, judge_workers
 from reconciler.version import describe
 from tests.conftest import Servers
 from tests.support.processes import Celery, run_reconciler, until
@@ -40,6 +40,15 @@ def test_it_finds_a_worker_and_its_version(celery: Celery) -> None:
     assert checks["version"]["found"] == f"all are {describe()}"
     assert checks["queues"]["level"] == "ok"
     assert checks["sweeps"]["level"] == "warning"
+
+
+def test_workers_of_other_tables_are_named() -> None:
+    """Two deployments on one broker, or a roll-out that changes table names."""
+    said = {"ours": {"tables": ["o", "t", "e"]}, "old": {}, "theirs": {"tables": ["o2", "t", "e"]}}
+    (found,) = judge_tables(said, ["o", "t", "e"])
+    assert found.level is Level.FAILURE
+    assert found.found == "theirs works on o2, t, e, and not on o, t, e"
+    assert "CELERY_BROKER_URL" in found.advice
 
 
 def test_what_workers_say_is_judged() -> None:

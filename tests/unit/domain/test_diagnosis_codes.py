@@ -434,7 +434,7 @@ def test_how_long_it_runs_is_told_by_the_best_time_there_is(times: dict[str, str
 def test_why_there_is_no_free_slot_is_said_where_it_is_known() -> None:
     full = look(child("b", "ready"), budget=Budget(0)).children["b"]
     unread = look(child("b", "ready"), budget=Budget(0, problem="it broke")).children["b"]
-    assert full.reason.endswith("no free slot for it")
+    assert full.reason.endswith("no free slot")
     assert unread.reason.endswith("slots cannot be read (it broke)")
 
 

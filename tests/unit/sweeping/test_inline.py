@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from reconciler.domain.backoff import BACK_OFF_FROM
-from reconciler.errors import AccessError, UnknownOrchestrationError
+from reconciler.errors import AccessError, UnknownOrchestrationError, UnknownRefusalError
 from reconciler.repair.counts import Counts
+from reconciler.repair.evaluator import Evaluator
 from reconciler.repair.reconciler import Reconciler
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.sweeping import inline as module
@@ -217,6 +218,27 @@ def test_after_a_mistake_of_the_operator_no_segment_is_begun_any_more(
     assert len(begun) <= 1 + given[0], (
         "those that were under way, and one in the place of the first"
     )
+
+
+@pytest.mark.parametrize(
+    "error", [AssertionError("odd"), KeyError("odd"), UnknownRefusalError("odd")]
+)
+def test_whatever_one_evaluation_raises_the_others_are_made(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    first, *others = sorted(world.seed({"a": []}) for _ in range(3))
+    sound = Evaluator.evaluate
+
+    def evaluate(self: Evaluator, orchestration_id: str, *args: Any, **given: Any) -> Any:
+        if orchestration_id == first:
+            raise error
+        return sound(self, orchestration_id, *args, **given)
+
+    monkeypatch.setattr(Evaluator, "evaluate", evaluate)
+    summary = sweep(world)
+    assert (summary.complete, summary.counts.errors) == (True, 1)
+    assert summary.counts.stuck == {"check_failed": 1}
+    assert all(world.statuses(name) == {"a": "released"} for name in others)
 
 
 @pytest.mark.parametrize(("segments", "threads"), [(1, 1), (3, 3), (4, 4), (9, 4)])

@@ -1,0 +1,138 @@
+"""What surrounds a task: whatever it raises, its work item is completed, once."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+from billiard.exceptions import SoftTimeLimitExceeded
+
+from reconciler.errors import (
+    DEFECTS,
+    AccessError,
+    CredentialsError,
+    DefectError,
+    IndexUnavailableError,
+    InvalidRequestError,
+    PermanentError,
+    ReconcilerError,
+    SettingsError,
+    StoreUnavailableError,
+    ThrottledError,
+    UnknownOrchestrationError,
+    UnknownRefusalError,
+)
+from reconciler.sweeping.inline import new_state
+from reconciler.sweeping.sweeper import Sweeper
+from tests.support.metrics import RecordingMetrics
+from tests.support.world import World
+from workers import running
+from workers.enqueue import BrokerUnavailableError
+from workers.messages import MAX_RETRIES
+from workers.running import OutOfTimeError, run
+
+pytestmark = [pytest.mark.integration, pytest.mark.workers]
+
+
+class TriedAgainError(Exception):
+    """As Celery's, which ends the task for now."""
+
+
+class Given:
+    """A task, its process's resources, and what came of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, retries: int) -> None:
+        self.completed: list[ReconcilerError] = []
+        self.forgotten = 0
+        metrics: Any = RecordingMetrics()
+        metrics.flush = lambda: None
+        resources = SimpleNamespace(metrics=metrics, forget_clients=self._forget)
+        monkeypatch.setattr(running, "process_resources", lambda: resources)
+        request = SimpleNamespace(id="evaluate:x:1", retries=retries)
+        self.task: Any = SimpleNamespace(request=request, retry=self._retry)
+
+    def _forget(self) -> None:
+        self.forgotten += 1
+
+    def _retry(self, **_: Any) -> None:
+        raise TriedAgainError
+
+    def run(self, error: BaseException) -> None:
+        def work(_: Any) -> None:
+            raise error
+
+        run(self.task, work, lambda _, found: self.completed.append(found))
+
+
+RAISED: list[tuple[Exception, type[ReconcilerError]]] = [
+    *((defect("odd"), DefectError) for defect in DEFECTS),
+    (AssertionError("odd"), DefectError),
+    (MemoryError(), DefectError),
+    (OSError("odd"), DefectError),
+    (redis.ConnectionError("away"), BrokerUnavailableError),
+    (redis.ResponseError("READONLY"), BrokerUnavailableError),
+    (SoftTimeLimitExceeded(), OutOfTimeError),
+    *(
+        (kind("x"), kind)
+        for kind in (
+            AccessError,
+            CredentialsError,
+            IndexUnavailableError,
+            InvalidRequestError,
+            SettingsError,
+            StoreUnavailableError,
+            ThrottledError,
+            UnknownOrchestrationError,
+            UnknownRefusalError,
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"), RAISED, ids=lambda value: getattr(value, "__name__", "")
+)
+def test_whatever_a_task_raises_completes_its_work_item(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[ReconcilerError]
+) -> None:
+    given = Given(monkeypatch, MAX_RETRIES)
+    with pytest.raises((type(error), kind)):
+        given.run(error)
+    assert [type(found) for found in given.completed] == [kind]
+    assert given.forgotten == isinstance(error, CredentialsError)
+
+
+def test_what_is_tried_again_is_not_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Given(monkeypatch, 0)
+    for error in (ThrottledError("x"), UnknownRefusalError("x"), redis.ConnectionError("x")):
+        with pytest.raises(TriedAgainError):
+            given.run(error)
+    assert given.completed == []
+
+
+def test_a_work_item_that_cannot_be_completed_hides_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = Given(monkeypatch, MAX_RETRIES)
+
+    def work(_: Any) -> None:
+        raise PermanentError("the first")
+
+    def gave_up(*_: Any) -> None:
+        raise CredentialsError("no client can be made")
+
+    with pytest.raises(PermanentError, match="the first"):
+        run(given.task, work, gave_up)
+
+
+def test_a_release_whose_child_is_gone_is_not_handed_on_any_more(world: World) -> None:
+    reconciler = world.reconciler()
+    state = new_state(reconciler)
+    nobody: Any = None
+    sweeper = Sweeper(reconciler, state, nobody, nobody)
+    state.hand_on("orch_x", "a", None)
+    with pytest.raises(UnknownOrchestrationError):
+        sweeper.release("orch_x", "a", sweep_id="sweep:1")
+    assert state.known("orch_x").handed_on == {}

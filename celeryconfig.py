@@ -121,10 +121,11 @@ task_create_missing_queues = False
 task_ignore_result = True
 task_store_errors_even_if_ignored = False
 result_expires = 3600
-# Flower lives on these; they cost about half of the throughput of empty tasks, which is why there
-# are few messages here, and not many.
+# Flower lives on these; the consumer publishes them together (`workers/consumer.py`).
 worker_send_task_events = True
-task_send_sent_event = True
+# An event for each message that is sent would be a round trip more for each release. Flower shows a
+# task from when a worker has it; how many wait is the length of the queue.
+task_send_sent_event = False
 task_track_started = True
 
 # -- beat

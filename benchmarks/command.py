@@ -186,7 +186,9 @@ def contention_(plan_and_save: tuple[Plan, bool], counts: tuple[int, ...], child
 @click.argument("sizes", nargs=-1, type=click.IntRange(1))
 @click.option("--children", type=click.IntRange(1), default=1000, show_default=True)
 @click.option(
-    "--check-counts", is_flag=True, help="Exit with 1 when a count for each release is not met."
+    "--check-counts",
+    is_flag=True,
+    help="Exit with 1 when a count for each release is above its bound.",
 )
 @click.pass_obj
 def storm_(
@@ -204,9 +206,9 @@ def storm_(
         if save:
             report.save("storm", found[-1].to_json(), {})
     report.show_storms(console, found)
-    unmet = [f"{name} ({one.each} each)" for one in found for name in one.unmet_counts()]
+    unmet = [f"{name} ({one.each} each)" for one in found for name in one.broken_bounds()]
     if check_counts and unmet:
-        raise click.ClickException(f"above its goal: {', '.join(unmet)}")
+        raise click.ClickException(f"above its bound: {', '.join(unmet)}")
 
 
 @bench.command()

@@ -7,13 +7,17 @@ changed it meanwhile. What a record becomes is decided in ``reconciler.sweeping`
 from __future__ import annotations
 
 import json
+import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reconciler.sweeping.records import Change, Record
 
 if TYPE_CHECKING:
     import redis
+    from redis.client import Pipeline
 
 PREFIX = "reconciler:state:"
 REPORT_SECONDS = 3600
@@ -36,17 +40,36 @@ return 1
 """
 
 
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """A record as it was read and left, the broker's time then, and our own."""
+
+    place: tuple[str, str]
+    stored: bytes | None
+    now: float
+    at: float
+
+    def aged(self) -> tuple[bytes | None, float]:
+        """Return the record, and what the broker's time is by now."""
+        return self.stored, self.now + time.monotonic() - self.at
+
+
 class BrokerRecords:
     """Records in the broker.
 
     ``namespace``: of one report by hand; its records are forgotten after an hour.
+    ``outbox``: takes what is only counted; whoever gives it sends it when a task ends.
     """
 
-    def __init__(self, client: redis.Redis, namespace: str = "") -> None:
+    def __init__(
+        self, client: redis.Redis, namespace: str = "", outbox: Pipeline | None = None
+    ) -> None:
         self._client = client
+        self._outbox = outbox
         self._prefix = f"{PREFIX}{namespace}:" if namespace else PREFIX
         self._expires = REPORT_SECONDS if namespace else 0
         self._compare_and_set = client.register_script(COMPARE_AND_SET)
+        self._left: _Left | None = None
 
     def now(self) -> float:
         """Return the broker's time."""
@@ -68,21 +91,35 @@ class BrokerRecords:
         return None if stored is None else dict(json.loads(stored))
 
     def update(self, kind: str, name: str, change: Change) -> Record | None:
-        """Replace a record atomically and return the new one."""
+        """Replace a record atomically and return the new one.
+
+        The one that was read last and left as it was is not read again for its next change: should
+        it have changed meanwhile, it is not replaced, and then it is read.
+        """
         key = self._prefix + kind
+        left, self._left = self._left, None
+        if left is not None and left.place != (key, name):
+            left = None
         while True:
-            with self._client.pipeline(transaction=False) as pipe:
-                pipe.hget(key, name)
-                pipe.time()
-                stored, clock = pipe.execute()
+            stored, now = self._read_one(key, name) if left is None else left.aged()
             old = None if stored is None else dict(json.loads(stored))
-            new = change(old, _seconds(clock))
-            if new is old:
+            new = change(old, now)
+            if new is not old:
+                value = "" if new is None else json.dumps(new, separators=(",", ":"))
+                args = [name, stored or "", value, self._expires]
+                if self._compare_and_set(keys=[key], args=args):
+                    return new
+            elif left is None:
+                self._left = _Left((key, name), stored, now, time.monotonic())
                 return old
-            value = "" if new is None else json.dumps(new, separators=(",", ":"))
-            args = [name, stored or "", value, self._expires]
-            if self._compare_and_set(keys=[key], args=args):
-                return new
+            left = None
+
+    def _read_one(self, key: str, name: str) -> tuple[bytes | None, float]:
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.hget(key, name)
+            pipe.time()
+            stored, clock = pipe.execute()
+        return stored, _seconds(clock)
 
     def drop(self, kind: str, names: Iterable[str] | None = None) -> None:
         """Delete these records, or all of the kind."""
@@ -92,23 +129,35 @@ class BrokerRecords:
             self._client.hdel(self._prefix + kind, *names)
 
     def add(self, kind: str, amounts: Mapping[str, float]) -> None:
-        """Add to numbers by name."""
-        with self._client.pipeline(transaction=False) as pipe:
-            for name, amount in amounts.items():
-                pipe.hincrbyfloat(self._prefix + kind, name, amount)
-            if self._expires:
-                pipe.expire(self._prefix + kind, self._expires)
+        """Add to numbers by name.
+
+        They are listed and added up when they are read: that is one command for each task, and
+        they are read by few.
+        """
+        if not amounts:
+            return
+        key = self._prefix + kind
+        pipe = self._outbox if self._outbox is not None else self._client.pipeline()
+        pipe.rpush(key, json.dumps(dict(amounts), separators=(",", ":")))
+        if self._expires:
+            pipe.expire(key, self._expires)
+        if self._outbox is None:
             pipe.execute()
 
     def numbers(self, kind: str) -> dict[str, float]:
         """Return what has been added up by name."""
-        stored: Any = self._client.hgetall(self._prefix + kind)
-        return {name.decode(): float(value) for name, value in stored.items()}
+        listed: Any = self._client.lrange(self._prefix + kind, 0, -1)
+        total = Counter[str]()
+        for amounts in listed:
+            total.update(json.loads(amounts))
+        return dict(total)
 
 
-def records_of(client: redis.Redis, report_id: str | None = None) -> BrokerRecords:
+def records_of(
+    client: redis.Redis, report_id: str | None = None, outbox: Pipeline | None = None
+) -> BrokerRecords:
     """Return the records of all sweeps; ``report_id``: those of one report by hand instead."""
-    return BrokerRecords(client, f"report:{report_id}" if report_id is not None else "")
+    return BrokerRecords(client, f"report:{report_id}" if report_id is not None else "", outbox)
 
 
 def broker_time(client: redis.Redis) -> float:

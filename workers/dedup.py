@@ -14,6 +14,7 @@ existing.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -70,6 +71,24 @@ class DedupKeys:
         self._doubtful.pop(key, None)
         self._give_back_doubtful()
         return token if taken else None
+
+    def take_all(self, keys: Iterable[str], ttl_seconds: int) -> dict[str, str]:
+        """Take keys; returns key → token for those that were not taken.
+
+        Raises:
+            redis.exceptions.RedisError: the broker cannot be reached; none is taken.
+        """
+        tokens: dict[str, str] = {}
+        try:
+            for key in keys:
+                token = self.take(key, ttl_seconds)
+                if token is not None:
+                    tokens[key] = token
+        except redis.RedisError:
+            # Given back with the one that is in doubt, once the broker answers.
+            self._doubtful.update(tokens)
+            raise
+        return tokens
 
     def _give_back_doubtful(self) -> None:
         """Give back what may have been taken by requests whose answer was lost."""

@@ -20,7 +20,7 @@ misspelt ``report`` must not repair anything. ``tests/data/messages`` holds what
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -132,6 +132,26 @@ class Enqueuer:
             return False
         key = header_of(work, token) if given_back else {}
         try:
+            self._send(name, attempt, args, kwargs, key)
+        except BrokerUnavailableError:
+            self._give_back(work, token)
+            raise
+        return True
+
+    def _send(
+        self,
+        name: str,
+        attempt: str,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        key: Mapping[str, Any],
+    ) -> None:
+        """Put a message on its queue; ``key``: the header that bears its dedup key.
+
+        Raises:
+            BrokerUnavailableError: the broker cannot be reached.
+        """
+        try:
             self._app.send_task(
                 name,
                 args=args,
@@ -143,9 +163,7 @@ class Enqueuer:
                 ignore_result=True,
             )
         except UNREACHABLE as error:
-            self._give_back(work, token)
             raise BrokerUnavailableError(f"{name} could not be published: {error}") from error
-        return True
 
     def _give_back(self, work: str, token: str) -> None:
         with suppress(redis.RedisError):  # its expiry will
@@ -215,14 +233,6 @@ class Enqueuer:
         """
         return _MAX_QUEUED - self._length(SWEEP_QUEUE)
 
-    def is_idle(self) -> bool:
-        """Whether nothing is queued at all.
-
-        Raises:
-            BrokerUnavailableError: the broker cannot be reached.
-        """
-        return not self._length(SWEEP_QUEUE) and not self._length(RELEASE_QUEUE)
-
     def _length(self, queue: str) -> int:
         try:
             length: Any = self._dedup.client.llen(queue)
@@ -230,28 +240,53 @@ class Enqueuer:
             raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
         return int(length)
 
-    def has_room_for_releases(self) -> bool:
-        """Whether the releases that are queued will have been made in half an interval.
+    def room_for_releases(self) -> int:
+        """Return how many more releases can be queued and still be made in half an interval.
 
         Beyond that they would be sent again by the next sweep while they still wait, and hold up
         its end. It finds them again, the oldest first.
+
+        Raises:
+            BrokerUnavailableError: the broker cannot be reached.
         """
         room = max(_MIN_ROOM, self._releases_per_minute * self._interval_seconds // 120)
-        return self._length(RELEASE_QUEUE) < room
+        return room - self._length(RELEASE_QUEUE)
 
-    def release(self, request: ReleaseRequest) -> bool:
-        """Send a child to be released."""
-        kwargs: dict[str, Any] = {"sweep_id": request.sweep_id}
-        if request.depends_on is not None:
-            kwargs["depends_on"] = list(request.depends_on)
-        if request.due_since is not None:
-            kwargs["due_since"] = timestamp(request.due_since)
-        work = f"release:{request.idempotency_key}"
-        attempt = f"{work}:{interval_number(self._interval_seconds)}"
-        args = (request.orchestration_id, request.sub_issue_id)
-        # Shorter than an interval: should the message be lost, the next sweep sends another.
-        ttl = 0.75 * self._interval_seconds
-        return self._publish(RELEASE, work, attempt, args, kwargs, ttl_seconds=ttl)
+    def release(self, requests: Sequence[ReleaseRequest]) -> None:
+        """Send children to be released, but for those that are queued or under way.
+
+        Raises:
+            BrokerUnavailableError: some were not sent; their keys have been given back.
+        """
+        works = {f"release:{request.idempotency_key}": request for request in requests}
+        # Shorter than an interval: should a message be lost, the next sweep sends another.
+        ttl = max(1, int(0.75 * self._interval_seconds))
+        try:
+            tokens = self._dedup.take_all(works, ttl)
+        except redis.RedisError as error:
+            raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
+        for _ in range(len(works) - len(tokens)):
+            self._metrics.increment("reconciler_duplicates_dropped_total", task=RELEASE)
+        number = interval_number(self._interval_seconds)
+        while tokens:
+            work, token = next(iter(tokens.items()))
+            args, kwargs = _release_arguments(works[work])
+            try:
+                self._send(RELEASE, f"{work}:{number}", args, kwargs, header_of(work, token))
+            except BrokerUnavailableError:
+                for left, its_token in tokens.items():
+                    self._give_back(left, its_token)
+                raise
+            del tokens[work]
+
+
+def _release_arguments(request: ReleaseRequest) -> tuple[tuple[str, str], dict[str, Any]]:
+    kwargs: dict[str, Any] = {"sweep_id": request.sweep_id}
+    if request.depends_on is not None:
+        kwargs["depends_on"] = list(request.depends_on)
+    if request.due_since is not None:
+        kwargs["due_since"] = timestamp(request.due_since)
+    return (request.orchestration_id, request.sub_issue_id), kwargs
 
 
 def ask_for_sweep(app: Celery) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,27 +11,40 @@ from workers.broker_records import broker_time
 
 if TYPE_CHECKING:
     import redis
+    from redis.client import Pipeline
 
 KEY = "reconciler:recoveries"
 DAY_SECONDS = 86_400
 MAX_RECOVERIES = 20_000
+_MINUTE_SECONDS = 60.0
 
 
 class Recoveries:
-    """A sorted set in the broker, by time."""
+    """A sorted set in the broker, by time.
 
-    def __init__(self, client: redis.Redis) -> None:
+    ``outbox``: takes what is added; whoever gives it sends it when a task ends.
+    """
+
+    def __init__(self, client: redis.Redis, outbox: Pipeline | None = None) -> None:
         self._client = client
+        self._outbox = outbox
+        self._clock: tuple[float, float] | None = None  # the broker's time, and our own then
 
     def add(self, code: str, ids: Mapping[str, str], latency: float | None) -> None:
-        """Remember a recovery for a day."""
-        now = broker_time(self._client)
+        """Remember a recovery for a day; once a minute, drop what is older."""
+        pipe = self._outbox if self._outbox is not None else self._client.pipeline()
+        at, since = self._clock or (0.0, -_MINUTE_SECONDS)
+        trims = time.monotonic() - since >= _MINUTE_SECONDS
+        if trims:
+            at, since = self._clock = broker_time(self._client), time.monotonic()
+        now = at + time.monotonic() - since
         member = json.dumps({**ids, "code": code, "latency": latency, "at": now})
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.zadd(KEY, {member: now})
+        pipe.zadd(KEY, {member: now})
+        if trims:
             pipe.zremrangebyscore(KEY, 0, now - DAY_SECONDS)
             pipe.zremrangebyrank(KEY, 0, -MAX_RECOVERIES - 1)
             pipe.expire(KEY, DAY_SECONDS)
+        if self._outbox is None:
             pipe.execute()
 
     def list_last(self, seconds: float) -> list[dict[str, Any]]:

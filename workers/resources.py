@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 from celery import signals
@@ -21,21 +21,31 @@ from reconciler.repair.reconciler import Reconciler
 from reconciler.settings import Settings, load_settings
 from workers.broker import broker_client, metrics_for
 from workers.dedup import DedupKeys
+from workers.flusher import Flusher
 from workers.locks import Locks
 from workers.read_allowance import BrokerAllowance
 from workers.recoveries import Recoveries
 from workers.release_rate import ReleaseRate
 
+if TYPE_CHECKING:
+    from redis.client import Pipeline
+
 
 @dataclass(frozen=True)
 class Resources:
-    """The reconciler and the broker's parts of one process."""
+    """The reconciler and the broker's parts of one process.
+
+    ``outbox``: commands to the broker whose answers nobody waits for; they are sent together when a
+    task ends.
+    """
 
     settings: Settings
     metrics: FlushingMetrics
     dedup: DedupKeys
     recoveries: Recoveries
     client: redis.Redis
+    outbox: Pipeline
+    flusher: Flusher
     outages: Outages = field(default_factory=Outages)
 
     @cached_property
@@ -79,12 +89,15 @@ def process_resources() -> Resources:
 def _make(settings: Settings) -> Resources:
     client = broker_client(settings)
     metrics = metrics_for(settings, client)
+    outbox = client.pipeline(transaction=False)
     return Resources(
         settings=settings,
         metrics=metrics,
         dedup=DedupKeys(client),
-        recoveries=Recoveries(client),
+        recoveries=Recoveries(client, outbox),
         client=client,
+        outbox=outbox,
+        flusher=Flusher(metrics.flush),
     )
 
 
@@ -108,4 +121,4 @@ def _declare(**_: Any) -> None:  # noqa: ANN401 - Celery's
 def _flush(**_: Any) -> None:  # noqa: ANN401 - Celery's
     found = _made.get(os.getpid())
     if found is not None:
-        found.metrics.flush()
+        found.flusher.flush()

@@ -137,7 +137,7 @@ def run(
         _give_up(resources, as_own_error(error), gave_up)
         raise
     finally:
-        resources.metrics.flush()
+        resources.flusher.soon()
         structlog.contextvars.clear_contextvars()
 
 

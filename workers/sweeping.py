@@ -13,6 +13,7 @@ from workers.about import count_processes
 from workers.application import app
 from workers.broker_records import records_of
 from workers.enqueue import Enqueuer
+from workers.names import RELEASE_QUEUE, SWEEP_QUEUE
 from workers.resources import Resources
 
 STEP_SECONDS = 5.0
@@ -39,7 +40,8 @@ def _enqueuer(resources: Resources, *, report: bool) -> Enqueuer:
 def state_of(resources: Resources, sweep_id: str | None, *, report: bool) -> SweepState:
     """Return the state of sweeps; that of a report by hand is its own."""
     by_hand = report and resources.settings.repair_mode != "report"
-    return SweepState(records_of(resources.client, sweep_id if by_hand else None))
+    report_id = sweep_id if by_hand else None
+    return SweepState(records_of(resources.client, report_id, resources.outbox))
 
 
 def sweeper_of(resources: Resources, sweep_id: str | None, *, report: bool) -> Sweeper:
@@ -55,10 +57,12 @@ def count_sweeping_processes() -> int:
 
 
 def end_if_idle(resources: Resources, sweeper: Sweeper) -> None:
-    """End what is done, where nothing is queued: most tasks have others behind them.
+    """Send what is in the outbox; end what is done, where nothing is queued.
 
-    If the broker cannot be reached, the next ask does it.
+    Most tasks have others behind them. If the broker cannot be reached, the next ask does it.
     """
     with suppress(TemporaryError, redis.RedisError):
-        if _enqueuer(resources, report=False).is_idle():
+        # An empty list is no key.
+        resources.outbox.exists(SWEEP_QUEUE, RELEASE_QUEUE)
+        if not resources.outbox.execute()[-1]:
             sweeper.end_what_is_done()

@@ -13,6 +13,7 @@ from typing import Any
 
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.due import MAX_AHEAD
+from reconciler.domain.outcomes import Outcome
 from reconciler.repair.context import Evaluation, Stuck
 from reconciler.sweeping.records import from_fields
 from reconciler.sweeping.scan_step import Scope
@@ -58,13 +59,15 @@ class Finding:
     repo: str | None = None
     user_id: str | None = None
     display_ids: Mapping[str, str] = field(default_factory=dict)
+    paced: bool = False
 
     @classmethod
     def of(cls, evaluation: Evaluation, read_at: float) -> Finding:
         """Return what an evaluation left."""
         orchestration, needs_person = evaluation.orchestration, _needs_person(evaluation)
+        paced = any(action.outcome == Outcome.PACED for action in evaluation.actions)
         if orchestration is None:
-            return cls(read_at, evaluation.stuck, needs_person=needs_person)
+            return cls(read_at, evaluation.stuck, needs_person=needs_person, paced=paced)
         meta = orchestration.meta
         left = {entry.sub_issue_id for entry in evaluation.stuck}
         left |= {action.sub_issue_id for action in evaluation.actions if not action.repaired}
@@ -73,6 +76,7 @@ class Finding:
             evaluation.stuck,
             orchestration.fingerprint,
             needs_person,
+            paced=paced,
             repo=meta.repo if meta is not None else None,
             user_id=meta.user_id if meta is not None else None,
             display_ids={
@@ -95,6 +99,7 @@ class Known:
     ``unchanged``: how many evaluations found these rows, and nothing but work for a person.
     ``evaluate_at``: not to be evaluated again before, unless its rows change.
     ``repo``, ``user_id``, ``display_ids``: of the last evaluation that read its rows.
+    ``paced``: there was no room for all of its releases.
     """
 
     waiting: Mapping[str, float] = field(default_factory=dict)
@@ -109,6 +114,7 @@ class Known:
     repo: str | None = None
     user_id: str | None = None
     display_ids: Mapping[str, str] = field(default_factory=dict)
+    paced: bool = False
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any] | None, now: float) -> Known:
@@ -148,8 +154,13 @@ class Known:
         return self.needs_evaluation and self.read_at < since and self.evaluate_at <= now
 
     def was_evaluated(self, since: float) -> bool:
-        """Whether it was evaluated since ``since``, and there has been no nomination after that."""
-        return self.read_at >= since and not self.waiting
+        """Whether it was evaluated since ``since``, and nothing has called for it after that."""
+        return self.read_at >= since and not self.waiting and not self.paced
+
+    @property
+    def due_since(self) -> float:
+        """Since when the oldest of what is stuck in it is due (epoch seconds)."""
+        return min((entry["since"] or NEVER for entry in self.stuck), default=NEVER)
 
     def is_forgettable(self, now: float) -> bool:
         """Whether nothing is lost with it."""
@@ -194,11 +205,13 @@ class Known:
 
         ``mark``: of the segment before this read, which began at ``began``. An evaluation that read
         since then has seen all that was overdue when the read began. What needs a person waits
-        for its pause to end, or for the scan to see other rows.
+        for its pause to end, or for the scan to see other rows; what there was no room for waits
+        for its turn.
         """
         if self.read_at >= began:
             return self
-        if self.evaluate_at > now and rows is not None and self.scanned.get(scope) == rows:
+        waits = self.evaluate_at > now or self.paced
+        if waits and rows is not None and self.scanned.get(scope) == rows:
             return self
         earliest = min(self.waiting.get(scope, mark), mark)
         return replace(
@@ -235,6 +248,7 @@ class Known:
             unchanged=unchanged,
             # The first pause is of one sweep only: it may be one that was asked for by hand.
             evaluate_at=now + pause if unchanged > 1 else NEVER,
+            paced=finding.paced,
             repo=finding.repo or self.repo,
             user_id=finding.user_id or self.user_id,
             display_ids=finding.display_ids if finding.fingerprint else self.display_ids,
@@ -245,9 +259,12 @@ class Known:
             return 0
         return self.unchanged + 1 if finding.fingerprint == self.fingerprint else 1
 
-    def with_release(self, child: str, since: float | None, now: float) -> Known:
-        """Return it with a child's release handed on."""
-        return replace(self, handed_on={**self.handed_on, child: {"at": now, "since": since}})
+    def with_releases(self, releases: Mapping[str, float | None], now: float) -> Known:
+        """Return it with releases handed on: child → since when it is due."""
+        if not releases:
+            return self
+        entries = {child: {"at": now, "since": since} for child, since in releases.items()}
+        return replace(self, handed_on={**self.handed_on, **entries})
 
     def released(self, child: str, stuck: Iterable[Stuck], now: float) -> Known:
         """Return it with the result of a child's release: what is stuck of the child, if anything.

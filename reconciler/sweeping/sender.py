@@ -5,6 +5,7 @@ Celery workers do it (``workers.enqueue``), or threads of this process (``sweepi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,8 +39,8 @@ class Sender(Protocol):
 class ReleaseSender(Protocol):
     """Has children released elsewhere."""
 
-    def has_room_for_releases(self) -> bool:
-        """Whether another release can be made soon; otherwise a later sweep finds it again."""
+    def room_for_releases(self) -> int:
+        """Return how many more can be made soon; a later sweep finds the others again."""
 
-    def release(self, request: ReleaseRequest) -> object:
-        """Hand a release on."""
+    def release(self, requests: Sequence[ReleaseRequest]) -> object:
+        """Hand releases on."""

@@ -8,7 +8,7 @@ sweep waits for another.
     known          orchestration → what awaits evaluation, and what is stuck (``….known``)
     covered        scope → how far coverage is known to reach
     sweeps         sweep → when it began, what it must read, and in the end its summary
-    counts:…       what was counted for a sweep
+    tally:…        what was counted for a sweep
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from reconciler.repair.context import Stuck
@@ -24,6 +25,8 @@ from reconciler.sweeping.known_stuck import Finding, Known
 from reconciler.sweeping.records import Change, Record, Records, from_fields
 from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import NEVER, Place, Segment, SegmentState
+
+_NONE: Mapping[str, float | None] = MappingProxyType({})
 
 KEEP_SWEEPS_SECONDS = 3600.0
 MAX_SWEEPS_KEPT = 200
@@ -118,6 +121,29 @@ class Overview:
             known.was_released_after(since) or known.is_due(since, self.now)
             for known in self.known.values()
         )
+
+    @property
+    def has_paced(self) -> bool:
+        """Whether there was no room for some releases."""
+        return any(known.paced for known in self.known.values())
+
+    def choose_paced(self, room: int) -> list[str]:
+        """Return what there was no room for and is by now, the oldest due first.
+
+        At each ask: so the queue of releases never runs dry while a backlog is let go.
+        """
+        paced = [
+            (known.due_since, name)
+            for name, known in self.known.items()
+            if known.paced and not known.waiting
+        ]
+        chosen = []
+        for _, name in sorted(paced):
+            if room <= 0:
+                break
+            room -= len(self.known[name].stuck)
+            chosen.append(name)
+        return chosen
 
     def list_stuck(self) -> list[Stuck]:
         """Return all that is stuck, the oldest first; what has no known age counts as oldest."""
@@ -273,7 +299,19 @@ class SweepState:
 
     def known(self, orchestration_id: str) -> Known:
         """Return what is known of an orchestration."""
-        return Known.from_record(self._records.get(_KNOWN, orchestration_id), self.now())
+        return self.look_up(orchestration_id)[0]
+
+    def look_up(self, orchestration_id: str) -> tuple[Known, float]:
+        """Return what is known of an orchestration, and the time by the clock of the state."""
+        read_at = NEVER
+
+        def unchanged(old: Known, now: float) -> Known:
+            nonlocal read_at
+            read_at = now
+            return old
+
+        known = self._change_known(orchestration_id, unchanged)
+        return known, read_at
 
     def watched(self, scope: Scope) -> dict[str, str]:
         """Return orchestrations that wait for their rows to change → the rows as last scanned."""
@@ -295,29 +333,49 @@ class SweepState:
         )
         return bool(known.waiting)
 
-    def evaluated(self, orchestration_id: str, finding: Finding, interval_seconds: float) -> None:
-        """Replace what is known of an orchestration by an evaluation's finding."""
+    def evaluated(
+        self,
+        orchestration_id: str,
+        finding: Finding,
+        interval_seconds: float,
+        handed_on: Mapping[str, float | None] = _NONE,
+    ) -> None:
+        """Replace what is known of an orchestration by an evaluation's finding.
+
+        ``handed_on``: children whose releases are handed on → since when they are due.
+        """
         self._change_known(
-            orchestration_id, lambda old, now: old.evaluated(finding, interval_seconds, now)
+            orchestration_id,
+            lambda old, now: old.evaluated(finding, interval_seconds, now).with_releases(
+                handed_on, now
+            ),
         )
 
-    def hand_on(self, orchestration_id: str, child: str, since: float | None) -> None:
-        """Remember that a child's release was handed on."""
-        self._change_known(orchestration_id, lambda old, now: old.with_release(child, since, now))
-
-    def released(self, orchestration_id: str, child: str, stuck: Iterable[Stuck]) -> None:
-        """Remember the result of a child's release."""
+    def released(
+        self,
+        orchestration_id: str,
+        child: str,
+        stuck: Iterable[Stuck],
+        handed_on: Mapping[str, float | None] = _NONE,
+    ) -> None:
+        """Remember the result of a child's release, and what it has handed on."""
         left = tuple(stuck)
-        self._change_known(orchestration_id, lambda old, now: old.released(child, left, now))
+        self._change_known(
+            orchestration_id,
+            lambda old, now: old.released(child, left, now).with_releases(handed_on, now),
+        )
 
     def _change_known(self, orchestration_id: str, to: Callable[[Known, float], Known]) -> Known:
+        changed = Known()
+
         def change(old: Record | None, now: float) -> Record | None:
+            nonlocal changed
             found = Known.from_record(old, now)
             changed = to(found, now)
             return old if changed is found else changed.to_record()
 
-        record = self._records.update(_KNOWN, orchestration_id, change)
-        return Known.from_record(record, self.now())
+        self._records.update(_KNOWN, orchestration_id, change)
+        return changed
 
     def forget(self, seen: Overview) -> None:
         """Forget clean orchestrations and ended sweeps after a while."""
@@ -410,7 +468,7 @@ def _segments_of(scope: Scope, total: int) -> str:
 
 
 def _counts_of(sweep_id: str) -> str:
-    return f"counts:{sweep_id}"
+    return f"tally:{sweep_id}"
 
 
 def _ended_at(sweep: Sweep) -> float:

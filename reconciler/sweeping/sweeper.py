@@ -15,7 +15,7 @@ import structlog
 
 from reconciler.clock import OutOfTime, never
 from reconciler.domain.codes import Code
-from reconciler.domain.model import LONG_AGO, moment
+from reconciler.domain.model import moment
 from reconciler.errors import (
     OUTAGES,
     ReconcilerError,
@@ -24,7 +24,6 @@ from reconciler.errors import (
 )
 from reconciler.repair.context import (
     Evaluation,
-    ReleaseRequest,
     RepairResult,
     Stuck,
     count_stuck,
@@ -33,6 +32,7 @@ from reconciler.repair.counts import Counts
 from reconciler.repair.reconciler import Reconciler
 from reconciler.stores.control import Pause
 from reconciler.stores.dynamodb import measured
+from reconciler.sweeping.handed_on import HandedOn, epoch_of
 from reconciler.sweeping.known_stuck import Finding, age_at
 from reconciler.sweeping.scan import scan_segment
 from reconciler.sweeping.scan_step import Scope, SegmentCursor
@@ -210,12 +210,15 @@ class Sweeper:
             self._sender.segment(SegmentTask(segment, sweep.sweep_id, sweep.started_at, step))
 
     def _ask_for_evaluations(self, sweep: Sweep, seen: Overview) -> None:
-        due = [
+        due = sorted(
             (min([*known.waiting.values(), known.read_at]), name)
             for name, known in seen.known.items()
-            if known.is_due(sweep.started_at, seen.now)
-        ]
-        for _, name in sorted(due)[: max(0, self._sender.room())]:
+            if known.is_due(sweep.started_at, seen.now) and (known.waiting or not known.paced)
+        )
+        names = [name for _, name in due]
+        if self._releases is not None and seen.has_paced:
+            names += seen.choose_paced(self._releases.room_for_releases())
+        for name in names[: max(0, self._sender.room())]:
             self._sender.evaluate(name, sweep.sweep_id, sweep.started_at)
 
     # -- reading
@@ -323,23 +326,27 @@ class Sweeper:
             TemporaryError, PermanentError: it could not be read; see ``could_not_evaluate``.
         """
         # Taken before anything is read: a nomination after this moment survives the evaluation.
-        read_at = self._state.now()
-        if since is not None and self._state.known(orchestration_id).was_evaluated(since):
+        known, read_at = self._state.look_up(orchestration_id)
+        if since is not None and known.was_evaluated(since):
             return None
+        handed_on = self._hand_on(sweep_id)
         try:
             evaluation = self._reconciler.evaluate(
                 orchestration_id,
                 sweep_id=sweep_id,
                 report=self._report,
-                release=self._hand_on(in_sweep=sweep_id is not None),
+                release=handed_on.take if handed_on is not None else None,
                 out_of_time=out_of_time,
             )
         except UnknownOrchestrationError:
             self._record(orchestration_id, Finding(read_at))
             self._state.count(sweep_id, Counts(orchestrations_evaluated=1))
             raise
-        self._record(orchestration_id, Finding.of(evaluation, read_at))
+        # Should it end here, or the broker be lost, the next sweep evaluates it again.
+        self._record(orchestration_id, Finding.of(evaluation, read_at), handed_on)
         self._state.count(sweep_id, evaluation.counts)
+        if handed_on is not None:
+            handed_on.send()
         return evaluation
 
     def could_not_evaluate(
@@ -351,25 +358,17 @@ class Sweeper:
         self._record(orchestration_id, Finding(self._state.now(), (stuck,)))
         self._state.count(sweep_id, counts)
 
-    def _record(self, orchestration_id: str, finding: Finding) -> None:
+    def _record(
+        self, orchestration_id: str, finding: Finding, handed_on: HandedOn | None = None
+    ) -> None:
         interval = self._settings.sweep_interval_seconds
-        self._state.evaluated(orchestration_id, finding, interval)
+        due = handed_on.due if handed_on is not None else {}
+        self._state.evaluated(orchestration_id, finding, interval, due)
 
-    def _hand_on(self, *, in_sweep: bool) -> Callable[[ReleaseRequest], bool] | None:
-        releases = self._releases
-        if releases is None:
+    def _hand_on(self, sweep_id: str | None) -> HandedOn | None:
+        if self._releases is None:
             return None
-
-        def hand_on(request: ReleaseRequest) -> bool:
-            # It is remembered first: its result may come before the evaluation ends.
-            if in_sweep and not releases.has_room_for_releases():
-                return False
-            since = _epoch(request.due_since)
-            self._state.hand_on(request.orchestration_id, request.sub_issue_id, since)
-            releases.release(request)
-            return True
-
-        return hand_on
+        return HandedOn(self._releases, limited=sweep_id is not None)
 
     def release(
         self,
@@ -387,6 +386,7 @@ class Sweeper:
             UnknownOrchestrationError, UnknownChildError: there is no such row.
             TemporaryError, PermanentError: see ``could_not_release``.
         """
+        handed_on = self._hand_on(sweep_id)
         try:
             result = self._reconciler.release(
                 orchestration_id,
@@ -394,7 +394,7 @@ class Sweeper:
                 sweep_id=sweep_id,
                 depends_on=depends_on,
                 due_since=due_since,
-                dispatch=self._hand_on(in_sweep=sweep_id is not None),
+                dispatch=handed_on.take if handed_on is not None else None,
                 out_of_time=out_of_time,
             )
         except (UnknownOrchestrationError, UnknownChildError):
@@ -405,8 +405,11 @@ class Sweeper:
             Stuck(orchestration_id, sub_issue_id, code, result.detail, oldest.get(code))
             for code in result.counts.stuck
         ]
-        self._state.released(orchestration_id, sub_issue_id, stuck)
+        due = handed_on.due if handed_on is not None else {}
+        self._state.released(orchestration_id, sub_issue_id, stuck, due)
         self._state.count(sweep_id, result.counts)
+        if handed_on is not None:
+            handed_on.send()
         return result
 
     def could_not_release(
@@ -419,7 +422,7 @@ class Sweeper:
         due_since: datetime | None,
     ) -> None:
         """Record that a release failed: its child is stuck for as long as it is due."""
-        since = _epoch(due_since)
+        since = epoch_of(due_since)
         age = age_at(since, self._state.now())
         stuck = Stuck(orchestration_id, sub_issue_id, Code.LOST_RELEASE.value, str(error), age)
         self._state.released(orchestration_id, sub_issue_id, [stuck])
@@ -488,11 +491,7 @@ class Sweeper:
         set_gauges(self._metrics, covered, count_stuck(self._state.overview().list_stuck()))
 
 
-def _epoch(at: datetime | None) -> float | None:
-    return None if at is None or at == LONG_AGO else at.timestamp()
-
-
 def _paused_since(pause: Pause, now: float) -> float:
     """Return since when; a time that cannot be read or believed is as good as very long ago."""
-    since = _epoch(moment(pause.since))
+    since = epoch_of(moment(pause.since))
     return 1.0 if age_at(since, now) is None else since or 1.0

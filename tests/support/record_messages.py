@@ -41,10 +41,10 @@ sender = Enqueuer(app, DedupKeys(Redis.from_url(app.conf.broker_url)), NULL_METR
 sender.sweep()
 sender.segment(SegmentTask(Segment(Scope.TABLE, 0, 1), {SWEEP_ID!r}, 1.5))
 sender.evaluate({ORCHESTRATION!r}, {SWEEP_ID!r}, 1.5)
-sender.release(ReleaseRequest(
+sender.release([ReleaseRequest(
     orchestration_id={ORCHESTRATION!r}, sub_issue_id={CHILD!r}, depends_on=("a",),
     idempotency_key={f"{ORCHESTRATION}_{CHILD}"!r}, sweep_id={SWEEP_ID!r},
-    due_since=datetime(2026, 6, 9, 12, tzinfo=UTC)))
+    due_since=datetime(2026, 6, 9, 12, tzinfo=UTC))])
 """
 
 

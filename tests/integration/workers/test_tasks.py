@@ -36,7 +36,7 @@ def test_no_more_releases_are_queued_than_can_be_made(
     with celery.worker("sweeper", queues=SWEEP_QUEUE):
         celery.call(SWEEP)
         until("its evaluation", lambda: len(celery.state.known(found).stuck) == 30)
-        assert celery.redis.llen(RELEASE_QUEUE) == 20
+        until("its releases", lambda: celery.redis.llen(RELEASE_QUEUE) == 20)
         assert celery.last() is None, "it is not over before they have been made"
         with celery.worker("releaser", queues=RELEASE_QUEUE):
             summary = until("the end of the sweep", celery.last)
@@ -50,14 +50,18 @@ def test_a_sweep_by_hand_waits_for_who_is_reading(celery: Celery) -> None:
     """Half of the table is being read by somebody; a report by hand does not mind."""
     state, half = celery.state, Segment(Scope.TABLE, 0, 2)
     state.set_total(Scope.TABLE, 2)
-    assert state.take(half, "somebody", state.now()) is not None
     command = [sys.executable, "-m", "reconciler.cli.main", "sweep", "--wait", "--json"]
     environment = {"PATH": "/usr/bin:/bin", **celery.environment}
     with celery.worker():
+        # Not before: its lease would be over by the time that a slow machine has started a worker.
+        assert state.take(half, "somebody", state.now()) is not None
         by_hand = subprocess.Popen(
             command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
-        (sweep,) = until("it to begin", lambda: state.overview().at_work())
+        (sweep,) = until(
+            "it to begin",
+            lambda: state.overview().at_work() if state.renew(half, "somebody") else (),
+        )
         until("the other half", lambda: state.renew(half, "somebody") and one_left(celery))
         report = run_reconciler("sweep", "--wait", "--json", "--report", environment=environment)
         assert json.loads(report.stdout)["complete"]

@@ -63,7 +63,7 @@ def test_a_scan_that_began_before_the_evaluation_is_no_news() -> None:
 
 
 def test_a_release_that_was_handed_on_stays_known_until_its_result() -> None:
-    known = nominated().with_release("a", since=60.0, now=115.0)
+    known = nominated().with_releases({"a": 60.0}, now=115.0)
     known = evaluated(known, Finding(113.0), now=116.0)
     assert known.waiting == {}, "it does not hold the watermark"
     (stuck,) = known.list_stuck("o", now=160.0)
@@ -74,13 +74,13 @@ def test_a_release_that_was_handed_on_stays_known_until_its_result() -> None:
 
 
 def test_a_release_whose_message_was_lost_is_replaced_by_the_next_evaluation() -> None:
-    known = Known().with_release("a", since=60.0, now=115.0)
+    known = Known().with_releases({"a": 60.0}, now=115.0)
     assert not evaluated(known, Finding(180.0), now=181.0).needs_evaluation
 
 
 def test_a_failed_release_is_stuck_with_its_age() -> None:
     failed = Stuck("o", "a", "lost_release", "throttled", 70.0)
-    known = Known().with_release("a", 60.0, 115.0).released("a", [failed], now=130.0)
+    known = Known().with_releases({"a": 60.0}, 115.0).released("a", [failed], now=130.0)
     (stuck,) = known.list_stuck("o", now=140.0)
     assert (stuck.reason, stuck.age_seconds) == ("throttled", 80.0)
 
@@ -127,7 +127,7 @@ def test_times_ahead_of_the_clock_count_as_absent(name: str) -> None:
 
 def test_a_release_handed_on_in_the_future_is_not_under_way() -> None:
     """It would keep every sweep from ending until the clock is there again."""
-    known = Known().with_release("a", 60.0, now=9999.0)
+    known = Known().with_releases({"a": 60.0}, now=9999.0)
     found = Known.from_record(known.to_record(), 200.0)
     assert not found.was_released_after(100.0)
     assert not evaluated(found, Finding(201.0), now=202.0).needs_evaluation
@@ -178,3 +178,14 @@ def test_a_finding_names_what_is_left() -> None:
     finding = Finding.of(evaluation, 1.0)
     assert (finding.repo, finding.user_id) == ("acme/web", "ada")
     assert finding.display_ids == {"a": "ENG-a", "b": "ENG-b"}
+
+
+def test_what_there_was_no_room_for_waits_for_its_turn() -> None:
+    """A scan that sees the same rows does not call for it; an ask does, in whatever sweep."""
+    due = Stuck("o", "a", "lost_release", "it is due", 50.0)
+    known = evaluated(nominated(), Finding(130.0, (due,), "rows", paced=True), now=131.0)
+    assert nominated(known, began=140.0, now=141.0) is known
+    assert known.nominated(Scope.TABLE, 110.0, 140.0, "other rows", 141.0).waiting
+    assert not known.was_evaluated(120.0)
+    assert known.due_since == 81.0
+    assert not evaluated(known, Finding(150.0), now=151.0).paced

@@ -121,7 +121,7 @@ def test_an_entry_says_when_it_is_looked_at_again() -> None:
 
 def test_a_release_on_its_way_keeps_its_display_id() -> None:
     found = known(Finding(NOW, (), "rows", repo="acme/web", display_ids={"a": "ENG-1"}))
-    (entry,) = list_entries({"o": found.with_release("a", NOW - 30, NOW)}, NOW)
+    (entry,) = list_entries({"o": found.with_releases({"a": NOW - 30}, NOW)}, NOW)
     assert (entry.display_id, entry.repo, entry.age_seconds) == ("ENG-1", "acme/web", 30.0)
     assert not entry.needs_action
 

@@ -1,0 +1,47 @@
+"""Releases that one evaluation hands on to be made elsewhere."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from reconciler.domain.model import LONG_AGO
+from reconciler.repair.context import ReleaseRequest
+from reconciler.sweeping.sender import ReleaseSender
+
+
+class HandedOn:
+    """The releases that one piece of work hands on, as many as there is room for.
+
+    They are sent once they are remembered: the result of one may come at once.
+    """
+
+    def __init__(self, sender: ReleaseSender, *, limited: bool) -> None:
+        self._sender = sender
+        self._limited = limited
+        self._room: int | None = None
+        self._requests: list[ReleaseRequest] = []
+
+    def take(self, request: ReleaseRequest) -> bool:
+        """Take a release; False where there is no room for it."""
+        if self._limited:
+            if self._room is None:
+                self._room = self._sender.room_for_releases()
+            if len(self._requests) >= self._room:
+                return False
+        self._requests.append(request)
+        return True
+
+    @property
+    def due(self) -> dict[str, float | None]:
+        """Child → since when it is due (epoch seconds), for each that was taken."""
+        return {request.sub_issue_id: epoch_of(request.due_since) for request in self._requests}
+
+    def send(self) -> None:
+        """Have them made."""
+        if self._requests:
+            self._sender.release(self._requests)
+
+
+def epoch_of(at: datetime | None) -> float | None:
+    """Return a moment in epoch seconds; None where it is not known."""
+    return None if at is None or at == LONG_AGO else at.timestamp()

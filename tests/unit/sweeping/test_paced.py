@@ -1,0 +1,55 @@
+"""A backlog that is let go at a rate: what there was no room for is asked for, the oldest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+from unittest.mock import Mock
+
+from reconciler.repair.context import ReleaseRequest, Stuck
+from reconciler.sweeping.known_stuck import Finding
+from reconciler.sweeping.records import MemoryRecords
+from reconciler.sweeping.sender import SegmentTask
+from reconciler.sweeping.state import Sweep, SweepState
+from reconciler.sweeping.sweeper import Sweeper
+
+NOW = 1_000_000.0
+
+
+@dataclass
+class Sent:
+    """What was asked for; ``room``: for so many releases."""
+
+    room_left: int
+    evaluated: list[str] = field(default_factory=list)
+
+    def room(self) -> int:
+        return 100
+
+    def segment(self, task: SegmentTask) -> None:
+        raise AssertionError(task)
+
+    def evaluate(self, orchestration_id: str, _sweep_id: str, _since: float) -> None:
+        self.evaluated.append(orchestration_id)
+
+    def room_for_releases(self) -> int:
+        return self.room_left
+
+    def release(self, requests: Sequence[ReleaseRequest]) -> None:
+        raise AssertionError(requests)
+
+
+def test_the_oldest_are_asked_for_first_as_many_as_there_is_room_for() -> None:
+    state = SweepState(MemoryRecords(lambda: NOW))
+    state.begin(Sweep("s", "repair", NOW - 10))
+    for age in (40.0, 90.0, 60.0):
+        stuck = Stuck(f"o{age:.0f}", "a", "lost_release", "it is due", age)
+        state.evaluated(f"o{age:.0f}", Finding(NOW - 5, (stuck,), "rows", paced=True), 60.0)
+    # It goes on for as long as a release that it handed on has not ended.
+    state.evaluated("busy", Finding(NOW - 5), 60.0, {"a": None})
+    sent = Sent(room_left=2)
+    settings = Mock(sweep_interval_seconds=60, repair_mode="repair")
+    reconciler = Mock(settings=settings, paused=lambda: None)
+    Sweeper(cast("Any", reconciler), state, sent, sent).ask("s")
+    assert sent.evaluated == ["o90", "o60"]

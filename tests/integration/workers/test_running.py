@@ -25,6 +25,7 @@ from reconciler.errors import (
     UnknownRefusalError,
 )
 from reconciler.sweeping.inline import new_state
+from reconciler.sweeping.known_stuck import Finding
 from reconciler.sweeping.sweeper import Sweeper
 from tests.support.metrics import RecordingMetrics
 from tests.support.world import World
@@ -48,7 +49,8 @@ class Given:
         self.forgotten = 0
         metrics: Any = RecordingMetrics()
         metrics.flush = lambda: None
-        resources = SimpleNamespace(metrics=metrics, forget_clients=self._forget)
+        flusher = SimpleNamespace(soon=lambda: None)
+        resources = SimpleNamespace(metrics=metrics, forget_clients=self._forget, flusher=flusher)
         monkeypatch.setattr(running, "process_resources", lambda: resources)
         request = SimpleNamespace(id="evaluate:x:1", retries=retries)
         self.task: Any = SimpleNamespace(request=request, retry=self._retry)
@@ -132,7 +134,8 @@ def test_a_release_whose_child_is_gone_is_not_handed_on_any_more(world: World) -
     state = new_state(reconciler)
     nobody: Any = None
     sweeper = Sweeper(reconciler, state, nobody, nobody)
-    state.hand_on("orch_x", "a", None)
+    state.evaluated("orch_x", Finding(state.now()), 60, handed_on={"a": None})
+    assert state.known("orch_x").handed_on
     with pytest.raises(UnknownOrchestrationError):
         sweeper.release("orch_x", "a", sweep_id="sweep:1")
     assert state.known("orch_x").handed_on == {}

@@ -296,7 +296,7 @@ CASES = (
     Case(
         "an unsettled parent",
         unsettled_parent,
-        {"Scan": 1, "Query": 3, "BatchGetItem": 1, "GetItem": 1, "TransactWriteItems": 1},
+        {"Scan": 1, "Query": 7, "BatchGetItem": 1, "GetItem": 1, "TransactWriteItems": 1},
         3.5,
         20.0,
         1,

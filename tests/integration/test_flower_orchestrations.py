@@ -18,7 +18,7 @@ from reconciler.embedded.valkey import valkey_server
 from tests.conftest import Servers
 from tests.integration.workers.conftest import RealClock
 from tests.support.browser import browser, console_of, element
-from tests.support.flower import Flower, flower
+from tests.support.flower import Flower, flower, token_of
 from tests.support.one_of_each import BUSY_USER, CAP, SETTINGS
 from tests.support.processes import Celery, run_reconciler, until
 from tests.support.world import REPO, World, build_world
@@ -111,13 +111,6 @@ def text_of(page: str) -> str:
     """Return the words of a page."""
     main = page.partition("<main")[2].partition("</main>")[0]
     return " ".join(re.sub(r"<[^>]*>", " ", f"<{main}").split())
-
-
-def token_of(page: str) -> str:
-    """Return the token of the first form of a page."""
-    found = re.search(r'name="_xsrf" value="([^"]+)"', page)
-    assert found is not None
-    return found.group(1)
 
 
 # -- who may look

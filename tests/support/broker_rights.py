@@ -35,9 +35,9 @@ PASSWORD = "PASSWORD-OF-"
 
 KEYS = (
     "reconciler:dedup:*", "reconciler:lock:*", "reconciler:metrics", "reconciler:probe",
-    "reconciler:recoveries", "reconciler:scan-debt", "reconciler:state:*",
+    "reconciler:recoveries", "reconciler:reply:*", "reconciler:scan-debt", "reconciler:state:*",
     # Queues, each with one key for every priority.
-    "release*", "sweep*",
+    "reconciler:by-hand*", "release*", "sweep*",
     # Celery's: what is not acknowledged, who listens to what, answers, results; a limiter's counts.
     "unacked", "unacked_index", "unacked_mutex",
     "_kombu.binding*", "*.reply.celery.pidbox*", "*.celery.pidbox*", "celeryev.*",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -91,3 +92,10 @@ def flower(
         cwd=ROOT,
     ):
         yield Flower(f"http://127.0.0.1:{port}{f'/{prefix}' if prefix else ''}", log)
+
+
+def token_of(page: str) -> str:
+    """Return the token of the first form of a page."""
+    found = re.search(r'name="_xsrf" value="([^"]+)"', page)
+    assert found is not None
+    return found.group(1)

@@ -35,7 +35,7 @@ from tests.support.broker_rights import (
     user_of,
     write_users,
 )
-from tests.support.flower import Flower, flower
+from tests.support.flower import Flower, flower, token_of
 from tests.support.processes import ROOT, Celery, run_python, run_reconciler, until
 from tests.support.world import World, build_world
 from workers.broker import broker_client
@@ -161,6 +161,7 @@ DENIED = {
     ),
     "flower": (
         "LPUSH sweep x", "LPUSH release x", "BRPOP sweep 1", "LRANGE sweep 0 -1",
+        "BRPOP reconciler:by-hand 1", "SET reconciler:reply:x y",
         "GET celery-task-meta-x", "HGETALL unacked", "SET reconciler:dedup:x y",
         "HSET reconciler:state:known a b", "HSET reconciler:metrics a b",
     ),
@@ -214,7 +215,7 @@ def use_everything(site: Site, roles: Roles) -> None:
         lose_connections(site)
         leave_listeners(site)
         seen = stack.enter_context(flower(roles.celery("flower")))
-        look_at_flower(seen)
+        look_at_flower(site, seen)
         leave_listeners(site)
         ask_by_hand(site, roles)
         scrape(roles, stack)
@@ -280,8 +281,8 @@ def lose_connections(site: Site) -> None:
     until("a to be released", lambda: site.world.statuses(found)["a"] == "released")
 
 
-def look_at_flower(seen: Flower) -> None:
-    """Open every page of Flower."""
+def look_at_flower(site: Site, seen: Flower) -> None:
+    """Open every page of Flower, and press a button."""
     name = f"w1@{os.uname().nodename}"
     until("the worker in Flower", lambda: name in seen.get("/workers")[1])
     until("its facts", lambda: "visibility_timeout" in seen.get(f"/worker/{name}")[1])
@@ -289,10 +290,15 @@ def look_at_flower(seen: Flower) -> None:
         assert seen.get(path)[0] == 200, path
     task = next(iter(until("a task in Flower", seen.tasks)))
     assert seen.get(f"/task/{task}")[0] == 200
+    page = f"/orchestrations/{site.world.seed({'a': []})}"
+    status, shown = seen.get(page)
+    assert status == 200, shown
+    status, shown = seen.post(f"{page}/evaluate", token=token_of(shown))
+    assert (status, "SUCCESS" in shown) == (200, True), shown
 
 
 PAGES = (
-    "/", "/workers", "/tasks", "/broker", "/metrics", "/healthcheck",
+    "/", "/workers", "/tasks", "/broker", "/orchestrations", "/metrics", "/healthcheck",
     "/api/workers?refresh=1", "/api/workers?status=1", "/api/tasks", "/api/task/types",
     "/api/queues/length",
 )  # fmt: skip

@@ -50,7 +50,7 @@ class Given:
         metrics: Any = RecordingMetrics()
         metrics.flush = lambda: None
         flusher = SimpleNamespace(soon=lambda: None)
-        resources = SimpleNamespace(metrics=metrics, flusher=flusher, forget_clients=self._forget)
+        resources = SimpleNamespace(metrics=metrics, forget_clients=self._forget, flusher=flusher)
         monkeypatch.setattr(running, "process_resources", lambda: resources)
         request = SimpleNamespace(id="evaluate:x:1", retries=retries)
         self.task: Any = SimpleNamespace(request=request, retry=self._retry)
@@ -134,7 +134,8 @@ def test_a_release_whose_child_is_gone_is_not_handed_on_any_more(world: World) -
     state = new_state(reconciler)
     nobody: Any = None
     sweeper = Sweeper(reconciler, state, nobody, nobody)
-    state.evaluated("orch_x", Finding(state.now()), 60.0, {"a": None})
+    state.evaluated("orch_x", Finding(state.now()), 60, handed_on={"a": None})
+    assert state.known("orch_x").handed_on
     with pytest.raises(UnknownOrchestrationError):
         sweeper.release("orch_x", "a", sweep_id="sweep:1")
     assert state.known("orch_x").handed_on == {}

@@ -197,8 +197,10 @@ class Releaser:
             lost = self._transact(writes, draft, context)
             if lost is not None:
                 return _lost(child, lost)
-        at = timestamp(context.now)
-        released = child.moved(ChildStatus.RELEASED, at, draft.task_id, draft.branch_name)
+        # With its old time: our own release restarts nobody's grace in the same pass.
+        released = child.moved(
+            ChildStatus.RELEASED, child.updated_at, draft.task_id, draft.branch_name
+        )
         result = RepairResult(
             Outcome.RELEASED,
             released,

@@ -21,9 +21,9 @@ pytestmark = pytest.mark.integration
 def test_a_healthy_sweep_keeps_to_the_floor(servers: Servers) -> None:
     servers.endpoint("dynamodb_local")  # skips where it cannot be had
     said = benchmark(
-        *("--check", "--share", "--orchestrations", "300", "--stranded", "0", "--segments", "1")
+        *("--check", "--share", "--orchestrations", "1500", "--stranded", "0", "--segments", "1")
     )
-    assert "1,800 rows" in said
+    assert "9,000 rows" in said
 
 
 @pytest.mark.workers

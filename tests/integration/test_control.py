@@ -12,7 +12,7 @@ from reconciler.domain import nomination as nomination_module
 from reconciler.domain.task import draft_task
 from reconciler.errors import AccessError, DefectError, StoreUnavailableError, TableMissingError
 from reconciler.repair import drafter as drafting
-from reconciler.repair import repair_pass as repair_pass_module
+from reconciler.repair import snapshot as snapshot_module
 from reconciler.repair.context import Pacer, ReleaseDispatch, ReleaseRequest
 from reconciler.stores import orchestrations as orchestrations_module
 from reconciler.stores.control import ControlStore
@@ -171,8 +171,8 @@ def test_releases_that_keep_failing_where_they_were_handed_to_are_counted_too(
             if request.sub_issue_id == "a":
                 tried.append((world.clock() - start).total_seconds() / 300)
         world.clock.forward(300)
-    # The first failure was before the release of the other, which counts as a new beginning.
-    assert tried == [0, 1, 2, 3, 4, 6, 10]
+    # The release of the other child forgives this one nothing.
+    assert tried == [0, 1, 2, 3, 5, 9]
     assert world.statuses(found)["b"] == "released"
 
 
@@ -263,7 +263,7 @@ def break_on(monkeypatch: pytest.MonkeyPatch, broken: str, step: str) -> None:
     """Break what is read, or what is diagnosed, of one orchestration, wherever it is called."""
     modules, name = {
         "reading its rows": ((scan_module, orchestrations_module), "parse_orchestration"),
-        "diagnosing it": ((nomination_module, repair_pass_module), "diagnose"),
+        "diagnosing it": ((nomination_module, snapshot_module), "diagnose"),
     }[step]
     for module in modules:
         monkeypatch.setattr(module, name, breaks_on(broken, getattr(module, name)))

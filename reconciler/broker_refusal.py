@@ -70,6 +70,9 @@ REFUSALS = {
     )
 }
 _OF_A_CLUSTER = frozenset({"MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN"})
+_DENIED_IN_SCRIPT = "ACL failure in script"
+"""What a denied command of a script is called; its code is a plain ERR."""
+
 _CODE = re.compile(r"\b[A-Z]{3,}\b")
 
 
@@ -82,7 +85,10 @@ def refusal_of(error: BaseException) -> Refusal:
     if isinstance(error, ClusterModeError):
         return CLUSTER_MODE
     # redis-py removes the code from the text of errors that it has a class for.
-    for code in (getattr(error, "status_code", None), *_CODE.findall(str(error))):
+    said = str(error)
+    if _DENIED_IN_SCRIPT in said:
+        return REFUSALS["NOPERM"]
+    for code in (getattr(error, "status_code", None), *_CODE.findall(said)):
         if code in _OF_A_CLUSTER:
             return CLUSTER_MODE
         if code in REFUSALS:

@@ -15,6 +15,9 @@ TEXT = (ROOT / "docker-compose.yml").read_text()
 REFERENCE = re.compile(r"\$\{(?P<name>[A-Z][A-Z0-9_]*)(?::(?P<how>[-+])(?P<word>[^${}]*))?\}")
 PROFILES = ("local", "aws")
 
+_DOLLAR = "\0"
+"""Stands for a dollar sign of a value, which begins no reference."""
+
 Service = dict[str, Any]
 
 
@@ -35,7 +38,7 @@ def interpolate(value: Any, environ: Mapping[str, str]) -> Any:
         # From the inside: a default can hold another reference.
         while (put_in := REFERENCE.sub(partial(_value_of, environ), value)) != value:
             value = put_in
-        return value
+        return value.replace(_DOLLAR, "$")
     if isinstance(value, dict):
         return {key: interpolate(inner, environ) for key, inner in value.items()}
     if isinstance(value, list):
@@ -45,7 +48,7 @@ def interpolate(value: Any, environ: Mapping[str, str]) -> Any:
 
 def _value_of(environ: Mapping[str, str], found: re.Match[str]) -> str:
     """Return what a reference stands for: ``${name:-default}``, ``${name:+what there is then}``."""
-    given = environ.get(found["name"]) or ""
+    given = (environ.get(found["name"]) or "").replace("$", _DOLLAR)
     if found["how"] == "+":
         return found["word"] if given else ""
     return given or found["word"]

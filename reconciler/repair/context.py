@@ -33,7 +33,7 @@ class Context:
     out_of_time: OutOfTime = never
 
 
-MOST_PREDECESSORS_AT_ONCE = 98
+MAX_PREDECESSORS_AT_ONCE = 98
 """How many can be read with their child and the meta row in one request."""
 
 
@@ -55,7 +55,7 @@ class ReleaseRequest:
     @classmethod
     def of(cls, child: Child, due_since: datetime | None, sweep_id: str) -> ReleaseRequest:
         """Return the request to release ``child``."""
-        few = len(child.depends_on) <= MOST_PREDECESSORS_AT_ONCE
+        few = len(child.depends_on) <= MAX_PREDECESSORS_AT_ONCE
         return cls(
             orchestration_id=child.orchestration_id,
             sub_issue_id=child.sub_issue_id,

@@ -26,7 +26,7 @@ from reconciler.errors import (
 )
 from reconciler.observability.metrics import Metrics
 from reconciler.repair.context import (
-    MOST_PREDECESSORS_AT_ONCE,
+    MAX_PREDECESSORS_AT_ONCE,
     ActionOutcome,
     Context,
     Evaluation,
@@ -195,7 +195,7 @@ class Reconciler:
         self, orchestration_id: str, sub_issue_id: str, depends_on: tuple[str, ...] | None
     ) -> tuple[Orchestration, Child]:
         """Read a child with what its release depends on; all of it where the hint is no good."""
-        if depends_on is not None and len(depends_on) <= MOST_PREDECESSORS_AT_ONCE:
+        if depends_on is not None and len(depends_on) <= MAX_PREDECESSORS_AT_ONCE:
             part = self.orchestrations.read_around(orchestration_id, sub_issue_id, depends_on)
             if part is not None and sub_issue_id in part.children:
                 child = part.children[sub_issue_id]

@@ -39,7 +39,7 @@ ROW = "reconciler#budget"
 _WAITING = "waiting:"
 _PRUNE_ROUNDS = 8
 
-MOST_WAITING = 100
+MAX_WAITING = 100
 """As many as are remembered: an expression holds 4 KB and 300 operators, an item 400 KB."""
 
 
@@ -184,9 +184,9 @@ class BudgetStore:
         for key in gone:
             waiting.pop(f"{_WAITING}{key}", None)
         oldest = sorted(waiting, key=lambda name: (waiting[name], name))
-        kept = set(oldest[: min(self._cap, MOST_WAITING)])
+        kept = set(oldest[: min(self._cap, MAX_WAITING)])
         noted = sorted(ours.keys() & kept)
-        stale = [n for n in slots.row if n.startswith(_WAITING) and n not in kept][:MOST_WAITING]
+        stale = [n for n in slots.row if n.startswith(_WAITING) and n not in kept][:MAX_WAITING]
         if not noted and not stale:
             return
         build = Expression()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.stores.budget import MOST_WAITING, PARTITION_PREFIX, ROW, BudgetStore
+from reconciler.stores.budget import MAX_WAITING, PARTITION_PREFIX, ROW, BudgetStore
 from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.world import USER, World
 
@@ -140,7 +140,7 @@ def test_whoever_waits_is_remembered_within_what_a_row_and_a_write_can_hold(
         store.note_waiting(store.open(USER), due, (), now, timedelta(minutes=15))
     row = store.open(USER).row
     noted = {name for name in row if name.startswith("waiting:")}
-    assert len(noted) == MOST_WAITING
+    assert len(noted) == MAX_WAITING
     assert all(name.startswith("waiting:orch_3_") for name in noted), "the oldest of all"
     assert store.open(USER).budget("orch_9", now, timedelta(minutes=15)).ahead
     later = now + timedelta(hours=1)

@@ -19,7 +19,7 @@ from reconciler.errors import (
 )
 from reconciler.repair import drafter as drafting
 from reconciler.repair import releaser as release_module
-from reconciler.repair.context import MOST_PREDECESSORS_AT_ONCE, Pacer, RepairResult
+from reconciler.repair.context import MAX_PREDECESSORS_AT_ONCE, Pacer, RepairResult
 from reconciler.repair.evaluator import Evaluator
 from reconciler.repair.reconciler import Reconciler, due_moment
 from reconciler.repair.withholding import Withholding
@@ -351,7 +351,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_with_a_hint_only_what_the_child_depends_on_is_read(
     world: World, reads: list[str], count: int, *, around: bool
 ) -> None:
-    assert MOST_PREDECESSORS_AT_ONCE == 98
+    assert MAX_PREDECESSORS_AT_ONCE == 98
     before = tuple(f"p{number:02}" for number in range(count))
     graph = {**{key: [] for key in before}, "j": before}
     found = world.seed(graph, dict.fromkeys(before, "succeeded"))

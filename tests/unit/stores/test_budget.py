@@ -10,7 +10,7 @@ import pytest
 from reconciler.domain.model import TERMINAL_TASK, timestamp
 from reconciler.errors import ConflictError
 from reconciler.stores.budget import (
-    MOST_WAITING,
+    MAX_WAITING,
     PARTITION_PREFIX,
     ROW,
     BudgetStore,
@@ -212,11 +212,11 @@ def test_whoever_waits_no_longer_is_taken_out_though_nobody_else_waits() -> None
 
 def test_as_many_at_once_are_taken_out_as_one_write_may_name() -> None:
     database = MemoryDynamoDB()
-    old = {f"waiting:o_{number:03}": {"S": "old|old"} for number in range(MOST_WAITING + 1)}
+    old = {f"waiting:o_{number:03}": {"S": "old|old"} for number in range(MAX_WAITING + 1)}
     marker(database, **old)
     note(database, {})
     assert len(waiting(database)) == 1
-    assert MOST_WAITING == 100
+    assert MAX_WAITING == 100
 
 
 def test_who_was_released_waits_no_longer() -> None:

@@ -70,7 +70,7 @@ def run(children: int, workers: int, *, locked: bool) -> Outcome:
             session = ContendedSession(place, contention)
             pacer = Pacer()
             if locked:
-                pacer = Pacer(lock=Locks(redis.Redis.from_url(broker)).lock)
+                pacer = Pacer(lock=Locks(redis.Redis.from_url(broker), settings.deployment_id).lock)
             reconciler = build_reconciler(settings, session=session, pacer=pacer)
             while True:
                 try:

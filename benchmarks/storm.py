@@ -32,6 +32,7 @@ from benchmarks.runs import Say
 from reconciler.demo.task_pipeline import pipeline_endpoint
 from reconciler.embedded.process import running
 from reconciler.embedded.valkey import valkey_server
+from reconciler.settings import load_settings
 from reconciler.sweeping.state import SWEEPS
 from workers.broker_records import BrokerRecords
 from workers.names import SWEEP, SWEEP_QUEUE
@@ -253,10 +254,11 @@ def _by_workers(
             for number in range(WORKERS)
         ]
         client = stack.enter_context(redis.Redis.from_url(f"{broker}/0"))
+        records = BrokerRecords(client, load_settings(environment).deployment_id)
         before_commands, before = _commands(client), cpu_seconds(pids)
         began = time.monotonic()
         ask(broker)
-        requests = _wait_for_the_end(client, directory, pipeline, children)
+        requests = _wait_for_the_end(records, directory, pipeline, children)
         wall = time.monotonic() - began
         used = cpu_seconds(pids) - before
         commands = _commands(client)
@@ -316,11 +318,10 @@ def ask(broker: str) -> None:
 
 
 def _wait_for_the_end(
-    client: redis.Redis, directory: Path, pipeline: Pipeline, children: int
+    records: BrokerRecords, directory: Path, pipeline: Pipeline, children: int
 ) -> int:
     """Return how many requests the sweep took, once it has ended."""
     deadline = time.monotonic() + _PATIENCE_SECONDS + children * _SECONDS_EACH
-    records = BrokerRecords(client)
     pipeline.all_invoked.wait(deadline - time.monotonic())
     while time.monotonic() < deadline:
         sweep = records.get(SWEEPS, SWEEP_ID)

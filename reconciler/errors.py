@@ -194,6 +194,7 @@ ERROR_KINDS = (
     "broker_unavailable",
     "time_limit",
     "malformed_message",
+    "other_deployment",
     "unexpected",
 )
 """Every value of the label ``reconciler_errors_total{kind}``."""

@@ -6,6 +6,7 @@ setting carries its description, from which ``docs/settings.md`` is generated.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
@@ -234,6 +235,15 @@ class Settings(BaseModel):
     def main_tables(self) -> list[str]:
         """The tables that tell one deployment from another."""
         return [self.orchestration_table_name, self.task_table_name, self.task_events_table_name]
+
+    @property
+    def deployment_id(self) -> str:
+        """Marks what is this deployment's in the broker: its keys, and its messages.
+
+        Region and endpoint are no part of it. Beat and Flower need neither, and a shell often has
+        another region: with them, each would be shut out of its own deployment.
+        """
+        return hashlib.sha256("\n".join(self.main_tables).encode()).hexdigest()[:12]
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:

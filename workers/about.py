@@ -1,13 +1,15 @@
-"""What a worker says of itself when it is asked: its version, queues, processes and tables."""
+"""What a worker says of itself when it is asked: version, queues, processes, and where it works."""
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any
 
+import boto3
 from celery.worker.control import inspect_command
 
-from reconciler.settings import load_settings
+from reconciler.settings import Settings, load_settings
 from reconciler.version import describe
 from workers.names import SWEEP_QUEUE
 
@@ -22,7 +24,14 @@ def reconciler_about(state: Any) -> dict[str, Any]:  # noqa: ANN401 - Celery's
     queues = sorted(queue.name for queue in consumer.queues) if consumer else []
     processes = getattr(state.consumer.pool, "num_processes", 1)
     about = {"version": _version(), "queues": queues, "processes": processes}
-    return {**about, "tables": load_settings().main_tables}
+    return {**about, **whereabouts(load_settings())}
+
+
+def whereabouts(settings: Settings) -> dict[str, Any]:
+    """Return which tables are worked on, and where AWS is asked for them."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_DYNAMODB") or os.environ.get("AWS_ENDPOINT_URL")
+    region = boto3.Session().region_name
+    return {"tables": settings.main_tables, "region": region, "endpoint": endpoint}
 
 
 def ask_workers(app: Any, timeout_seconds: float) -> dict[str, dict[str, Any]]:  # noqa: ANN401
@@ -34,12 +43,14 @@ def ask_workers(app: Any, timeout_seconds: float) -> dict[str, dict[str, Any]]: 
     return {name: about for answer in answers for name, about in answer.items()}
 
 
-def count_processes(app: Any, timeout_seconds: float) -> int:  # noqa: ANN401 - Celery's
-    """Return how many processes sweep, as far as workers answer in time; 0 if none does."""
+def count_processes(app: Any, tables: list[str], timeout_seconds: float) -> int:  # noqa: ANN401
+    """Return how many processes sweep these tables, of the workers that answer in time."""
     try:
         answers = ask_workers(app, timeout_seconds)
         sweeping = [
-            answer for answer in answers.values() if SWEEP_QUEUE in answer.get("queues", ())
+            answer
+            for answer in answers.values()
+            if SWEEP_QUEUE in answer.get("queues", ()) and answer.get("tables", tables) == tables
         ]
         return sum(int(answer.get("processes", 1)) for answer in sweeping)
     except Exception:  # noqa: BLE001 - the transport's, or an answer's; it is only a hint

@@ -27,7 +27,7 @@ def broker_client(settings: Settings) -> redis.Redis:
 
 def metrics_for(settings: Settings, client: redis.Redis) -> FlushingMetrics:
     """Return where a process counts: in the broker and, by setting, in its output too."""
-    metrics = RedisMetrics(client)
+    metrics = RedisMetrics(client, settings.deployment_id)
     if not settings.metrics_emf:
         return metrics
     return CombinedMetrics(metrics, EmfMetrics(namespace=settings.metrics_namespace))
@@ -39,8 +39,9 @@ def broker_metrics() -> Iterator[RedisMetrics]:
 
     The client is closed at the end, since a process that is forked off later must not inherit it.
     """
-    client = broker_client(load_settings())
-    metrics = RedisMetrics(client)
+    settings = load_settings()
+    client = broker_client(settings)
+    metrics = RedisMetrics(client, settings.deployment_id)
     try:
         yield metrics
     finally:

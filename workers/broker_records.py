@@ -55,19 +55,24 @@ class _Left:
 
 
 class BrokerRecords:
-    """Records in the broker.
+    """Records of a deployment in the broker.
 
-    ``namespace``: of one report by hand; its records are forgotten after an hour.
+    ``report_id``: of one report by hand; its records are forgotten after an hour.
     ``outbox``: takes what is only counted; whoever gives it sends it when a task ends.
     """
 
     def __init__(
-        self, client: redis.Redis, namespace: str = "", outbox: Pipeline | None = None
+        self,
+        client: redis.Redis,
+        deployment_id: str,
+        report_id: str | None = None,
+        outbox: Pipeline | None = None,
     ) -> None:
         self._client = client
         self._outbox = outbox
-        self._prefix = f"{PREFIX}{namespace}:" if namespace else PREFIX
-        self._expires = REPORT_SECONDS if namespace else 0
+        report = "" if report_id is None else f"report:{report_id}:"
+        self._prefix = f"{PREFIX}{deployment_id}:{report}"
+        self._expires = 0 if report_id is None else REPORT_SECONDS
         self._compare_and_set = client.register_script(COMPARE_AND_SET)
         self._left: _Left | None = None
 
@@ -151,13 +156,6 @@ class BrokerRecords:
         for amounts in listed:
             total.update(json.loads(amounts))
         return dict(total)
-
-
-def records_of(
-    client: redis.Redis, report_id: str | None = None, outbox: Pipeline | None = None
-) -> BrokerRecords:
-    """Return the records of all sweeps; ``report_id``: those of one report by hand instead."""
-    return BrokerRecords(client, f"report:{report_id}" if report_id is not None else "", outbox)
 
 
 def broker_time(client: redis.Redis) -> float:

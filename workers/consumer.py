@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from queue import Empty
 from typing import Any
 
@@ -26,7 +27,15 @@ from kombu.utils.json import dumps
 from reconciler.settings import load_settings
 from workers.broker import broker_client
 from workers.heartbeat import Pulse
-from workers.messages import BROADCAST, REPLY, TASK, Kind, MessageRefusedError, describe
+from workers.messages import (
+    BROADCAST,
+    REPLY,
+    TASK,
+    Kind,
+    MessageRefusedError,
+    check_deployment,
+    describe,
+)
 from workers.outage import LOST, Outage, check_broker
 from workers.running import count_refused
 
@@ -44,9 +53,15 @@ EVENT_SECONDS = 0.5
 
 def refuse(error: Exception, raw: object = None) -> None:
     """Count a message that was dropped, and say what can be said of it."""
-    # The text of any other exception may quote the message.
-    known = isinstance(error, MessageRefusedError)
-    count_refused(str(error) if known else type(error).__name__, **describe(raw))
+    if isinstance(error, MessageRefusedError):
+        count_refused(str(error), error.kind, **describe(raw))
+    else:  # whose text may quote the message
+        count_refused(type(error).__name__, **describe(raw))
+
+
+@cache
+def _own_deployment() -> str:
+    return load_settings().deployment_id
 
 
 def drop_foreign_keys(app: Celery) -> None:
@@ -166,6 +181,7 @@ class GuardedChannel(_Channel):  # type: ignore[misc] # it is Any
         try:
             message = kind.read(raw, queue or "")
             tag = message["properties"]["delivery_tag"]
+            check_deployment(message, _own_deployment())
             self.connection._deliver(message, queue)  # noqa: SLF001 - there is no other way
         except LOST:
             raise

@@ -46,10 +46,12 @@ return 0
 
 
 class DedupKeys:
-    """One key for each piece of work that is queued or under way."""
+    """One key for each piece of work of a deployment that is queued or under way."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, deployment_id: str) -> None:
         self.client = client
+        self.deployment_id = deployment_id
+        self._prefix = f"{PREFIX}{deployment_id}:"
         self._take = client.register_script(_TAKE)
         self._delete_if_ours = client.register_script(_DELETE_IF_OURS)
         self._doubtful: dict[str, str] = {}
@@ -63,7 +65,7 @@ class DedupKeys:
         # Whether it was taken last time is not known, if the answer was lost: then it is ours.
         token = self._doubtful.get(key) or secrets.token_hex(8)
         try:
-            taken = self._take(keys=[PREFIX + key], args=[token, ttl_seconds])
+            taken = self._take(keys=[self._prefix + key], args=[token, ttl_seconds])
         except redis.RedisError:
             self._doubtful[key] = token
             self._give_back_doubtful()
@@ -103,7 +105,7 @@ class DedupKeys:
         Raises:
             redis.exceptions.RedisError: the broker cannot be reached.
         """
-        return bool(self._delete_if_ours(keys=[PREFIX + key], args=[token]))
+        return bool(self._delete_if_ours(keys=[self._prefix + key], args=[token]))
 
 
 def header_of(key: str, token: str) -> dict[str, Any]:

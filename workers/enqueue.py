@@ -40,6 +40,7 @@ from workers.dedup import DedupKeys, header_of
 from workers.names import (
     ASKS_PER_INTERVAL,
     BY_HAND_QUEUE,
+    DEPLOYMENT_HEADER,
     EVALUATE,
     MESSAGE_HEADER,
     MESSAGE_VERSION,
@@ -157,7 +158,7 @@ class Enqueuer:
                 args=args,
                 kwargs=dict(kwargs),
                 task_id=attempt,
-                headers={MESSAGE_HEADER: MESSAGE_VERSION, **key},
+                headers={**_headers(self._dedup.deployment_id), **key},
                 # Nobody waits for the result; else each publish would subscribe to it, and fail
                 # when only the result backend is away.
                 ignore_result=True,
@@ -280,6 +281,10 @@ class Enqueuer:
             del tokens[work]
 
 
+def _headers(deployment_id: str) -> dict[str, Any]:
+    return {MESSAGE_HEADER: MESSAGE_VERSION, DEPLOYMENT_HEADER: deployment_id}
+
+
 def _release_arguments(request: ReleaseRequest) -> tuple[tuple[str, str], dict[str, Any]]:
     kwargs: dict[str, Any] = {"sweep_id": request.sweep_id}
     if request.depends_on is not None:
@@ -301,7 +306,8 @@ def ask_for_sweep(app: Celery) -> float:
     client = broker_client(settings)
     metrics = metrics_for(settings, client)
     try:
-        return Enqueuer(app, DedupKeys(client), metrics, settings.sweep_interval_seconds).sweep()
+        dedup = DedupKeys(client, settings.deployment_id)
+        return Enqueuer(app, dedup, metrics, settings.sweep_interval_seconds).sweep()
     finally:
         metrics.flush()
         client.close()
@@ -341,7 +347,7 @@ def submit(app: Celery, name: str, work: str, *args: str) -> str:
 
 
 def _send_by_hand(app: Celery, name: str, attempt: str, **options: Any) -> None:  # noqa: ANN401
-    headers = {MESSAGE_HEADER: MESSAGE_VERSION}
+    headers = _headers(load_settings().deployment_id)
     try:
         app.send_task(name, task_id=attempt, headers=headers, ignore_result=True, **options)
     except UNREACHABLE as error:

@@ -21,16 +21,17 @@ _POLL_SECONDS = 0.02
 
 
 class Locks:
-    """Locks by name, each held by at most one worker."""
+    """Locks by name, each held by at most one worker of a deployment."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, deployment_id: str) -> None:
         self._client = client
+        self._prefix = f"{PREFIX}{deployment_id}:"
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold a lock; go ahead without it after a few seconds, or while the broker is away."""
         lock = self._client.lock(
-            f"{PREFIX}{name}",
+            self._prefix + name,
             timeout=_EXPIRY_SECONDS,
             sleep=_POLL_SECONDS,
             blocking_timeout=_MAX_WAIT_SECONDS,

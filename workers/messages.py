@@ -33,6 +33,7 @@ from pydantic import (
 from pydantic_core import from_json
 
 from reconciler.clock import utc_now
+from workers.names import DEPLOYMENT_HEADER
 
 MAX_RETRIES = 3
 MAX_BYTES = 1024 * 1024
@@ -67,6 +68,14 @@ _QUERIES = frozenset(
 
 class MessageRefusedError(ValueError):
     """A message that no worker acts on. Its text quotes nothing of what is in the message."""
+
+    kind = "malformed_message"
+
+
+class OtherDeploymentError(MessageRefusedError):
+    """A message of another deployment, whose tables are not ours."""
+
+    kind = "other_deployment"
 
 
 class _Strict(BaseModel):
@@ -251,6 +260,18 @@ TASK = Kind(
 )
 BROADCAST = Kind(_Envelope[BroadcastHeaders], TypeAdapter(Command))
 REPLY = Kind(_Envelope[ReplyHeaders], TypeAdapter(dict[Name, dict[str, JsonValue]]))
+
+
+def check_deployment(message: dict[str, Any], ours: str) -> None:
+    """Pass what is our own work, and what somebody sent by hand.
+
+    Raises:
+        OtherDeploymentError: it is for workers of other tables.
+    """
+    if message["headers"].get(DEPLOYMENT_HEADER, ours) != ours:
+        raise OtherDeploymentError(
+            "it is the work of another deployment, which shares this broker: see reconciler doctor"
+        )
 
 
 def _what_is_wrong(error: ValidationError) -> str:

@@ -20,3 +20,6 @@ MESSAGE_HEADER = "reconciler_message"
 """Stands on every message that this program sends; see ``workers.enqueue`` for what it means."""
 
 MESSAGE_VERSION = 1
+
+DEPLOYMENT_HEADER = "reconciler_deployment"
+"""Whose work a message is: its ``Settings.deployment_id``. A worker refuses that of others."""

@@ -8,7 +8,7 @@ import redis
 
 from reconciler.stores.read_pacing import LocalAllowance
 
-KEY = "reconciler:scan-debt"
+PREFIX = "reconciler:scan-debt:"
 _PROCESSES_UNLESS_KNOWN = 8
 
 _TAKE = """
@@ -25,9 +25,10 @@ return string.format('%.6f', wait)
 
 
 class BrokerAllowance:
-    """An allowance of read units that all workers share, by the broker's clock."""
+    """An allowance of read units that all workers of a deployment share, by the broker's clock."""
 
-    def __init__(self, client: redis.Redis, units_per_second: float) -> None:
+    def __init__(self, client: redis.Redis, deployment_id: str, units_per_second: float) -> None:
+        self._key = PREFIX + deployment_id
         self._units_per_second = units_per_second
         self._take = client.register_script(_TAKE)
         # While the broker is away, each process keeps to a cautious share.
@@ -36,7 +37,7 @@ class BrokerAllowance:
     def take(self, units: float) -> float:
         """Take ``units`` and return in how many seconds they may be consumed."""
         try:
-            wait_seconds: Any = self._take(keys=[KEY], args=[units, self._units_per_second])
+            wait_seconds: Any = self._take(keys=[self._key], args=[units, self._units_per_second])
         except redis.RedisError:
             return self._own.take(units)
         return float(wait_seconds)

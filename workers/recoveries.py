@@ -13,20 +13,23 @@ if TYPE_CHECKING:
     import redis
     from redis.client import Pipeline
 
-KEY = "reconciler:recoveries"
+PREFIX = "reconciler:recoveries:"
 DAY_SECONDS = 86_400
 MAX_RECOVERIES = 20_000
 _MINUTE_SECONDS = 60.0
 
 
 class Recoveries:
-    """A sorted set in the broker, by time.
+    """A sorted set in the broker for each deployment, by time.
 
     ``outbox``: takes what is added; whoever gives it sends it when a task ends.
     """
 
-    def __init__(self, client: redis.Redis, outbox: Pipeline | None = None) -> None:
+    def __init__(
+        self, client: redis.Redis, deployment_id: str, outbox: Pipeline | None = None
+    ) -> None:
         self._client = client
+        self._key = PREFIX + deployment_id
         self._outbox = outbox
         self._clock: tuple[float, float] | None = None  # the broker's time, and our own then
 
@@ -39,16 +42,16 @@ class Recoveries:
             at, since = self._clock = broker_time(self._client), time.monotonic()
         now = at + time.monotonic() - since
         member = json.dumps({**ids, "code": code, "latency": latency, "at": now})
-        pipe.zadd(KEY, {member: now})
+        pipe.zadd(self._key, {member: now})
         if trims:
-            pipe.zremrangebyscore(KEY, 0, now - DAY_SECONDS)
-            pipe.zremrangebyrank(KEY, 0, -MAX_RECOVERIES - 1)
-            pipe.expire(KEY, DAY_SECONDS)
+            pipe.zremrangebyscore(self._key, 0, now - DAY_SECONDS)
+            pipe.zremrangebyrank(self._key, 0, -MAX_RECOVERIES - 1)
+            pipe.expire(self._key, DAY_SECONDS)
         if self._outbox is None:
             pipe.execute()
 
     def list_last(self, seconds: float) -> list[dict[str, Any]]:
         """Return the recoveries of the last ``seconds`` by the broker's clock, the newest last."""
         now = broker_time(self._client)
-        found: Any = self._client.zrangebyscore(KEY, now - seconds, now)
+        found: Any = self._client.zrangebyscore(self._key, now - seconds, now)
         return [json.loads(entry) for entry in found]

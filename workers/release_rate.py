@@ -16,17 +16,17 @@ from workers.broker import SOCKET_SECONDS
 
 _MAX_WAIT_SECONDS = 3.0
 _POLL_SECONDS = 0.25
-_NAME = ("reconciler", "releases")
 
 
 class ReleaseRate:
-    """Lets releases through at a rate over all workers.
+    """Lets releases through at a rate over all workers of a deployment.
 
     It counts in windows of a second, or of as many seconds as one release may take. So a backlog
     goes at an even pace and not in one burst.
     """
 
     def __init__(self, settings: Settings) -> None:
+        self._name = ("reconciler", "releases", settings.deployment_id)
         per_minute = settings.release_rate_per_minute
         self._storage: Any = storage_from_string(
             settings.celery_broker_url,
@@ -48,7 +48,7 @@ class ReleaseRate:
         deadline = time.monotonic() + _MAX_WAIT_SECONDS
         while True:
             try:
-                if self._limiter.hit(self._window, *_NAME):
+                if self._limiter.hit(self._window, *self._name):
                     return True
                 self._clear_if_from_the_future()
             except redis.RedisError:
@@ -59,6 +59,6 @@ class ReleaseRate:
 
     def _clear_if_from_the_future(self) -> None:
         """Forget a window that ends too late: the broker's clock has jumped back since it began."""
-        key = self._storage.prefixed_key(self._window.key_for(*_NAME))
+        key = self._storage.prefixed_key(self._window.key_for(*self._name))
         if self._storage.storage.pttl(key) > self._window.get_expiry() * 1000:
-            self._limiter.clear(self._window, *_NAME)
+            self._limiter.clear(self._window, *self._name)

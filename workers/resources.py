@@ -55,12 +55,18 @@ class Resources:
         Raises:
             SettingsError, CredentialsError: no client of AWS can be made.
         """
+        deployment_id = self.settings.deployment_id
         ceiling = self.settings.scan_read_units_per_second
+        locks = Locks(self.client, deployment_id)
         return build_reconciler(
             self.settings,
             metrics=self.metrics,
-            pacer=Pacer(ReleaseRate(self.settings).acquire, Locks(self.client).lock),
-            allowance=BrokerAllowance(self.client, ceiling) if ceiling is not None else None,
+            pacer=Pacer(ReleaseRate(self.settings).acquire, locks.lock),
+            allowance=(
+                BrokerAllowance(self.client, deployment_id, ceiling)
+                if ceiling is not None
+                else None
+            ),
             outages=self.outages,
         )
 
@@ -93,8 +99,8 @@ def _make(settings: Settings) -> Resources:
     return Resources(
         settings=settings,
         metrics=metrics,
-        dedup=DedupKeys(client),
-        recoveries=Recoveries(client, outbox),
+        dedup=DedupKeys(client, settings.deployment_id),
+        recoveries=Recoveries(client, settings.deployment_id, outbox),
         client=client,
         outbox=outbox,
         flusher=Flusher(metrics.flush),

@@ -191,12 +191,12 @@ def checked_sweep(value: object) -> str | None:
     return None if value is None else checked("sweep_id", value)
 
 
-def count_refused(detail: str, **about: str | None) -> None:
+def count_refused(detail: str, kind: str = MalformedMessageError.kind, **about: str | None) -> None:
     """Log and count a message that was dropped; in any process, at any time."""
     known = {name: value for name, value in about.items() if value is not None}
-    log.warning("orch.message.refused", detail=detail[:MAX_ID_LENGTH], **known)
+    log.warning("orch.message.refused", error_kind=kind, detail=detail[:MAX_ID_LENGTH], **known)
     with broker_metrics() as metrics:
-        metrics.increment("reconciler_errors_total", kind=MalformedMessageError.kind)
+        metrics.increment("reconciler_errors_total", kind=kind)
 
 
 @signals.task_postrun.connect

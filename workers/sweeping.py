@@ -11,7 +11,7 @@ from reconciler.sweeping.state import SweepState
 from reconciler.sweeping.sweeper import Sweeper
 from workers.about import count_processes
 from workers.application import app
-from workers.broker_records import records_of
+from workers.broker_records import BrokerRecords
 from workers.enqueue import Enqueuer
 from workers.names import RELEASE_QUEUE, SWEEP_QUEUE
 from workers.resources import Resources
@@ -39,9 +39,11 @@ def _enqueuer(resources: Resources, *, report: bool) -> Enqueuer:
 
 def state_of(resources: Resources, sweep_id: str | None, *, report: bool) -> SweepState:
     """Return the state of sweeps; that of a report by hand is its own."""
-    by_hand = report and resources.settings.repair_mode != "report"
+    settings = resources.settings
+    by_hand = report and settings.repair_mode != "report"
     report_id = sweep_id if by_hand else None
-    return SweepState(records_of(resources.client, report_id, resources.outbox))
+    records = BrokerRecords(resources.client, settings.deployment_id, report_id, resources.outbox)
+    return SweepState(records)
 
 
 def sweeper_of(resources: Resources, sweep_id: str | None, *, report: bool) -> Sweeper:
@@ -51,9 +53,10 @@ def sweeper_of(resources: Resources, sweep_id: str | None, *, report: bool) -> S
     return Sweeper(resources.reconciler, state, enqueuer, enqueuer, report=report)
 
 
-def count_sweeping_processes() -> int:
+def count_sweeping_processes(resources: Resources) -> int:
     """Return for how many processes a table should be split."""
-    return max(_MIN_PROCESSES, count_processes(app, _ANSWER_SECONDS))
+    tables = resources.settings.main_tables
+    return max(_MIN_PROCESSES, count_processes(app, tables, _ANSWER_SECONDS))
 
 
 def end_if_idle(resources: Resources, sweeper: Sweeper) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import structlog
@@ -61,7 +62,7 @@ def sweep(
             name,
             full=full,
             by_hand=by_hand,
-            workers=sweeping.count_sweeping_processes,
+            workers=partial(sweeping.count_sweeping_processes, resources),
         )
         if asked is None:
             return {"sweep_id": name, "outcome": "nothing to do: another sweep has just begun"}

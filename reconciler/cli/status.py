@@ -206,7 +206,9 @@ def read_status(
     long.
     """
     parts = {
-        "broker_problem": _Part(lambda: _read_broker(client, details=details)),
+        "broker_problem": _Part(
+            lambda: _read_broker(client, settings.deployment_id, details=details)
+        ),
         "table_problem": _Part(lambda: _read_tables(reconciler)),
     }
     known: dict[str, Any] = {}
@@ -282,16 +284,16 @@ def _read_tables(reconciler: Reconciler) -> dict[str, Any]:
     return known
 
 
-def _read_broker(client: redis.Redis, *, details: bool) -> dict[str, Any]:
+def _read_broker(client: redis.Redis, deployment_id: str, *, details: bool) -> dict[str, Any]:
     from workers.broker_records import BrokerRecords  # noqa: PLC0415 - start-up time
     from workers.recoveries import Recoveries  # noqa: PLC0415
 
     known: dict[str, Any] = {
-        "seen": SweepState(BrokerRecords(client)).overview(),
+        "seen": SweepState(BrokerRecords(client, deployment_id)).overview(),
         "eviction_policy": eviction_policy(client),
     }
     if details:
-        known["recoveries"] = Recoveries(client).list_last(DAY_SECONDS)
+        known["recoveries"] = Recoveries(client, deployment_id).list_last(DAY_SECONDS)
         known["queues"] = {queue: _length(client, queue) for queue in QUEUES}
         known["workers"] = _workers()
     return known

@@ -33,7 +33,7 @@ from reconciler.embedded.moto_server import moto_server
 from reconciler.embedded.process import free_port
 from reconciler.embedded.valkey import valkey_server
 from reconciler.errors import ReconcilerError
-from reconciler.settings import load_settings
+from reconciler.settings import Settings, load_settings
 from reconciler.sweeping.state import SweepState
 from reconciler.tables import create_tables_of
 from workers.broker_records import BrokerRecords
@@ -204,12 +204,17 @@ def staged(plan: Plan, directory: Path, say: Callable[[str], None]) -> Iterator[
             platform=platform,
             look=lambda: take_snapshot(client, settings, utc_now),
             observer=Observer(Patience.of(settings)),
-            state=SweepState(BrokerRecords(redis.Redis.from_url(settings.celery_broker_url))),
+            state=_state(settings),
             flower=flower,
             login=login,
         )
         _await_first_sweep(stage)
         yield stage
+
+
+def _state(settings: Settings) -> SweepState:
+    client = redis.Redis.from_url(settings.celery_broker_url)
+    return SweepState(BrokerRecords(client, settings.deployment_id))
 
 
 def _start(supervisor: Supervisor, environment: dict[str, str]) -> tuple[str, str]:

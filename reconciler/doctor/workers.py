@@ -27,7 +27,7 @@ _ASK_BEAT = "start a beat: celery -A workers beat; or ask for one: reconciler sw
 
 def examine_workers(settings: Settings) -> Iterator[Finding]:
     """Ask the workers, over a broker that has answered already."""
-    from workers.about import ask_workers  # noqa: PLC0415 - start-up time
+    from workers.about import ask_workers, whereabouts  # noqa: PLC0415 - start-up time
     from workers.application import app  # noqa: PLC0415
 
     try:
@@ -37,25 +37,43 @@ def examine_workers(settings: Settings) -> Iterator[Finding]:
         yield failure(CHECK, "alive", f"they could not be asked: {error}", advice)
         return
     queues = tuple(str(queue.name) for queue in app.conf.task_queues)
-    yield from judge_tables(said, settings.main_tables)
-    yield from judge_workers(said, queues, describe())
+    here = whereabouts(settings)
+    yield from judge_deployments(said, here)
+    own = {name: answer for name, answer in said.items() if not _elsewhere(answer, here, "tables")}
+    yield from judge_workers(own, queues, describe())
     yield from _sweeps(settings)
 
 
-def judge_tables(said: Mapping[str, Mapping[str, Any]], ours: list[str]) -> Iterator[Finding]:
-    """Name the workers of other tables: two deployments take each other's work, and call it done.
+def judge_deployments(
+    said: Mapping[str, Mapping[str, Any]], here: Mapping[str, Any]
+) -> Iterator[Finding]:
+    """Name the workers of another deployment: they drop what is ours, and ours what is theirs.
 
-    A worker of an older version does not say which tables are its own.
+    A worker of an older version does not say where it works. Tables of the same names in another
+    region are told apart by nobody but this.
     """
     for name, answer in sorted(said.items()):
-        theirs = answer.get("tables", ours)
-        if theirs != ours:
-            found = f"{name} works on {', '.join(theirs)}, and not on {', '.join(ours)}"
+        if _elsewhere(answer, here, "tables"):
+            found = f"{name} works on {', '.join(answer['tables'])}; it drops what is asked here"
             advice = (
                 "give each deployment a broker database of its own (CELERY_BROKER_URL); after a "
                 "change of table names, stop the old workers"
             )
             yield failure(CHECK, "tables", found, advice)
+            continue
+        for where in ("region", "endpoint"):
+            if _elsewhere(answer, here, where):
+                theirs, ours = answer[where] or "none", here[where] or "none"
+                found = f"{name} has {theirs}, and here it is {ours}"
+                advice = (
+                    "look from the same place; if these are two deployments, give each a broker "
+                    "database of its own (CELERY_BROKER_URL)"
+                )
+                yield warning(CHECK, where, found, advice)
+
+
+def _elsewhere(answer: Mapping[str, Any], here: Mapping[str, Any], where: str) -> bool:
+    return bool(answer.get(where, here[where]) != here[where])
 
 
 def judge_workers(
@@ -98,7 +116,7 @@ def _sweeps(settings: Settings) -> Iterator[Finding]:
         socket_timeout=_SOCKET_SECONDS,
         socket_connect_timeout=_SOCKET_SECONDS,
     )
-    yield judge_coverage(settings, BrokerRecords(client), _ASK_BEAT)
+    yield judge_coverage(settings, BrokerRecords(client, settings.deployment_id), _ASK_BEAT)
 
 
 def judge_coverage(settings: Settings, records: Records, advice: str) -> Finding:

@@ -26,7 +26,7 @@ def read() -> Status:
         redis.exceptions.RedisError: the broker is away, or refuses.
     """
     settings = load_settings()
-    seen = SweepState(BrokerRecords(client())).overview()
+    seen = SweepState(BrokerRecords(client(), settings.deployment_id)).overview()
     return Status(
         now=seen.now,
         interval_seconds=settings.sweep_interval_seconds,
@@ -35,5 +35,5 @@ def read() -> Status:
             settings.full_scan_interval_seconds if settings.active_index_name else None
         ),
         seen=seen,
-        recoveries=Recoveries(client()).list_last(DAY_SECONDS),
+        recoveries=Recoveries(client(), settings.deployment_id).list_last(DAY_SECONDS),
     )

@@ -20,7 +20,7 @@ from reconciler.settings import Settings
 if TYPE_CHECKING:
     import redis
 
-KEY = "reconciler:metrics"
+PREFIX = "reconciler:metrics:"
 SUM, COUNT = "sum", "count"
 
 
@@ -32,9 +32,9 @@ def field_name(name: str, labels: Labels, part: str = "") -> str:
 class RedisMetrics:
     """The metrics port, on a hash in the broker. Call ``flush`` when a unit of work ends."""
 
-    def __init__(self, client: redis.Redis, key: str = KEY) -> None:
+    def __init__(self, client: redis.Redis, deployment_id: str) -> None:
         self._client = client
-        self._key = key
+        self._key = PREFIX + deployment_id
         self._lock = Lock()
         self._added: dict[str, float] = {}
         self._set: dict[str, float] = {}
@@ -95,9 +95,7 @@ def bound_text(bound: float) -> str:
     return "+Inf" if math.isinf(bound) else repr(float(bound))
 
 
-def read_series(
-    client: redis.Redis, settings: Settings, key: str = KEY
-) -> dict[tuple[str, Labels, str], float]:
+def read_series(client: redis.Redis, settings: Settings) -> dict[tuple[str, Labels, str], float]:
     """Return every series that was ever counted, and at zero those that are known beforehand."""
     series: dict[tuple[str, Labels, str], float] = {}
     for metric in METRICS.values():
@@ -106,7 +104,7 @@ def read_series(
             parts = [*(bound_text(b) for b in (*metric.buckets, math.inf)), SUM, COUNT]
         for labels in known_series(metric, settings):
             series.update({(metric.name, labels, part): 0.0 for part in parts})
-    stored: dict[bytes, bytes] = client.hgetall(key)  # type: ignore[assignment]
+    stored: dict[bytes, bytes] = client.hgetall(PREFIX + settings.deployment_id)  # type: ignore[assignment]
     for field, value in stored.items():
         name, labels, part = json.loads(field)
         if name not in METRICS:

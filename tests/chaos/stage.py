@@ -99,7 +99,7 @@ class Stage:
 
     @property
     def state(self) -> SweepState:
-        return SweepState(BrokerRecords(self.broker.client))
+        return SweepState(BrokerRecords(self.broker.client, self.settings.deployment_id))
 
     def overview(self) -> Overview | None:
         """Return what the backstop remembers, or None while the broker does not answer."""

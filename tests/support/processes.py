@@ -91,7 +91,7 @@ class Celery:
 
     @property
     def state(self) -> SweepState:
-        return SweepState(BrokerRecords(self.redis))
+        return SweepState(BrokerRecords(self.redis, self.world.settings.deployment_id))
 
     def last(self, *, complete: bool = False) -> dict[str, Any] | None:
         """Return the summary of the last sweep, or of the last complete one."""

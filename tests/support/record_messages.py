@@ -32,12 +32,14 @@ from redis import Redis
 from workers import app
 from workers.enqueue import Enqueuer
 from workers.dedup import DedupKeys
+from reconciler.settings import load_settings
 from reconciler.observability.metrics import NULL_METRICS
 from reconciler.repair.context import ReleaseRequest
 from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import Segment
 from reconciler.sweeping.sender import SegmentTask
-sender = Enqueuer(app, DedupKeys(Redis.from_url(app.conf.broker_url)), NULL_METRICS, 300)
+dedup = DedupKeys(Redis.from_url(app.conf.broker_url), load_settings().deployment_id)
+sender = Enqueuer(app, dedup, NULL_METRICS, 300)
 sender.sweep()
 sender.segment(SegmentTask(Segment(Scope.TABLE, 0, 1), {SWEEP_ID!r}, 1.5))
 sender.evaluate({ORCHESTRATION!r}, {SWEEP_ID!r}, 1.5)

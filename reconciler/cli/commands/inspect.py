@@ -109,7 +109,8 @@ def next_sweep(settings: Settings) -> datetime | None:
     from workers.broker_records import BrokerRecords  # noqa: PLC0415
 
     try:
-        seen = SweepState(BrokerRecords(broker_for_cli(settings))).overview()
+        records = BrokerRecords(broker_for_cli(settings), settings.deployment_id)
+        seen = SweepState(records).overview()
     except RedisError:
         return None
     at = seen.next_start(settings.sweep_interval_seconds)

@@ -81,7 +81,7 @@ def list_(
         if recovered:
             return _show_recoveries(out, status, since, query, form)
         if report_id is not None:
-            status = replace(status, seen=_reported(client, report_id))
+            status = replace(status, seen=_reported(client, settings.deployment_id, report_id))
         _check_known(status)
         return _show(out, status, query, form)
 
@@ -114,14 +114,14 @@ def _query(
     )
 
 
-def _reported(client: redis.Redis, report_id: str) -> Overview:
+def _reported(client: redis.Redis, deployment_id: str, report_id: str) -> Overview:
     from redis.exceptions import RedisError  # noqa: PLC0415 - start-up time
 
-    from workers.broker_records import records_of  # noqa: PLC0415
+    from workers.broker_records import BrokerRecords  # noqa: PLC0415
     from workers.enqueue import BrokerUnavailableError  # noqa: PLC0415
 
     try:
-        seen = SweepState(records_of(client, report_id)).overview()
+        seen = SweepState(BrokerRecords(client, deployment_id, report_id)).overview()
     except RedisError as error:
         raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
     if not seen.sweeps:

@@ -158,14 +158,15 @@ def _by_workers(settings: Settings, asked: Asked) -> None:
 
     from reconciler.sweeping.state import SweepState  # noqa: PLC0415
     from workers.application import app  # noqa: PLC0415
-    from workers.broker_records import records_of  # noqa: PLC0415
+    from workers.broker_records import BrokerRecords  # noqa: PLC0415
     from workers.enqueue import BrokerUnavailableError, submit_sweep  # noqa: PLC0415
 
     report_by_hand = asked.report and settings.repair_mode != "report"
     try:
         sweep_id = submit_sweep(app, report=asked.report, full=asked.full)
+        report_id = sweep_id if report_by_hand else None
         state = SweepState(
-            records_of(broker_for_cli(settings), sweep_id if report_by_hand else None)
+            BrokerRecords(broker_for_cli(settings), settings.deployment_id, report_id)
         )
         if not asked.wait:
             _print_enqueued(sweep_id, asked, report=report_by_hand)

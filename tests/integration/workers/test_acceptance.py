@@ -29,7 +29,7 @@ def test_a_child_that_completes_during_an_outage_is_released_exactly_once(celery
         )
         assert world.everything() == settled
     assert task["reconciler_sweep_id"]["S"].startswith("sweep:")
-    latency = Recoveries(celery.redis).list_last(DAY_SECONDS)
+    latency = Recoveries(celery.redis, celery.world.settings.deployment_id).list_last(DAY_SECONDS)
     assert {entry["code"] for entry in latency} == {"lost_terminal", "lost_release"}
 
 

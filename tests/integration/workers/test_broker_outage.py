@@ -107,7 +107,7 @@ from workers import app
 from workers.enqueue import BrokerUnavailableError, Enqueuer
 from workers.dedup import DedupKeys
 from reconciler.observability.metrics import NULL_METRICS
-dedup = DedupKeys(Redis.from_url({dedup!r}))
+dedup = DedupKeys(Redis.from_url({dedup!r}), "here")
 began, said = time.monotonic(), ""
 try:
     Enqueuer(app, dedup, NULL_METRICS, 300).evaluate("orch_1", "sweep:1", 1.5)
@@ -138,7 +138,7 @@ def test_a_publish_that_cannot_be_made_fails_soon_and_gives_its_key_back(
     assert keys.keys("reconciler:dedup:*") == []
     # The same, with a broker that is there: the key is taken, so it was not merely never tried.
     assert json.loads(fleet.run(script))["error"] == ""
-    assert keys.keys("reconciler:dedup:*") == [b"reconciler:dedup:evaluate:orch_1"]
+    assert keys.keys("reconciler:dedup:*") == [b"reconciler:dedup:here:evaluate:orch_1"]
 
 
 def test_beats_go_on_and_an_emptied_broker_is_filled_by_the_next_sweep(

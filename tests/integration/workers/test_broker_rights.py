@@ -360,7 +360,7 @@ def use_directly(roles: Roles) -> None:
     """Call what a worker has of the broker, also what only a rare case would call."""
     settings = roles.settings("worker")
     client = broker_client(settings)
-    for records in (BrokerRecords(client), BrokerRecords(client, "report:by-hand")):
+    for records in (BrokerRecords(client, "here"), BrokerRecords(client, "here", "by-hand")):
         records.now()
         records.update("kind", "name", lambda _old, now: {"at": now})
         records.get("kind", "name")
@@ -372,18 +372,18 @@ def use_directly(roles: Roles) -> None:
         records.update("kind", "name", lambda _old, _now: None)
         records.drop("kind")
         records.drop("numbers")
-    keys = DedupKeys(client)
+    keys = DedupKeys(client, "here")
     token = keys.take("work", 5)
     assert token is not None
     assert keys.give_back("work", token)
-    Recoveries(client).add("lost_release", {}, 1.0)
-    Recoveries(client).list_last(60)
-    metrics = RedisMetrics(client)
+    Recoveries(client, "here").add("lost_release", {}, 1.0)
+    Recoveries(client, "here").list_last(60)
+    metrics = RedisMetrics(client, "here")
     metrics.increment("reconciler_errors_total", kind="time_limit")
     metrics.set_gauge("reconciler_paused_since_timestamp_seconds", 0)
     assert metrics.flush()
     assert ReleaseRate(settings).acquire()
-    with Locks(client).lock("a"):
+    with Locks(client, "here").lock("a"):
         pass
-    BrokerAllowance(client, 1000).take(1)
+    BrokerAllowance(client, "here", 1000).take(1)
     client.close()

@@ -33,11 +33,18 @@ def metrics() -> RecordingMetrics:
 
 
 @pytest.fixture
-def enqueuer(own_broker: Broker, metrics: RecordingMetrics) -> Iterator[Enqueuer]:
+def deployment_id(fleet: Fleet) -> str:
+    return fleet.celery.world.settings.deployment_id
+
+
+@pytest.fixture
+def enqueuer(
+    own_broker: Broker, metrics: RecordingMetrics, deployment_id: str
+) -> Iterator[Enqueuer]:
     """What puts messages on the queue, from a process that is not a worker."""
     with celery.Celery(broker=f"{own_broker.url}/0", set_as_current=False) as app:
         app.conf.task_default_queue = SWEEP_QUEUE
-        yield Enqueuer(app, DedupKeys(own_broker.client), metrics, LONG)
+        yield Enqueuer(app, DedupKeys(own_broker.client, deployment_id), metrics, LONG)
 
 
 def stranded(world: World) -> str:
@@ -45,11 +52,11 @@ def stranded(world: World) -> str:
 
 
 def test_a_key_expires_and_only_its_owner_gives_it_back(own_broker: Broker) -> None:
-    dedup, client = DedupKeys(own_broker.client), own_broker.client
+    dedup, client = DedupKeys(own_broker.client, "here"), own_broker.client
     first = dedup.take("work", 1)
     assert first is not None
     assert dedup.take("work", LONG) is None
-    until("its expiry", lambda: not client.exists(f"{PREFIX}work"))
+    until("its expiry", lambda: not client.exists(f"{PREFIX}here:work"))
     second = dedup.take("work", LONG)
     assert second is not None
     assert not dedup.give_back("work", first), "it is somebody else's by now"
@@ -92,7 +99,7 @@ def torn(own_broker: Broker, request: pytest.FixtureRequest) -> Iterator[DedupKe
         "retry": Retry(NoBackoff(), request.param),
     }
     with redis.ConnectionPool.from_url(f"{own_broker.url}/0", **options) as pool:
-        dedup = DedupKeys(redis.Redis(connection_pool=pool))
+        dedup = DedupKeys(redis.Redis(connection_pool=pool), "here")
         token = dedup.take("first", LONG)
         assert token is not None
         assert dedup.give_back("first", token)
@@ -108,7 +115,7 @@ def test_an_answer_lost_once_is_no_key_taken_by_another(
     Torn.lost = 1
     token = torn.take("work", LONG)
     assert token is not None
-    assert own_broker.client.get(f"{PREFIX}work") == token.encode()
+    assert own_broker.client.get(f"{PREFIX}here:work") == token.encode()
     assert torn.take("work", LONG) is None
 
 
@@ -116,7 +123,7 @@ def test_a_key_whose_answer_is_lost_is_given_back(torn: DedupKeys, own_broker: B
     Torn.lost = 1
     with pytest.raises(redis.ConnectionError):
         torn.take("work", LONG)
-    assert not own_broker.client.exists(f"{PREFIX}work")
+    assert not own_broker.client.exists(f"{PREFIX}here:work")
 
 
 def test_a_key_is_given_back_once_the_broker_is_there_again(
@@ -125,10 +132,10 @@ def test_a_key_is_given_back_once_the_broker_is_there_again(
     Torn.lost, Torn.deaf = 1, True
     with pytest.raises(redis.ConnectionError):
         torn.take("work", LONG)
-    assert own_broker.client.exists(f"{PREFIX}work"), "nobody could give it back yet"
+    assert own_broker.client.exists(f"{PREFIX}here:work"), "nobody could give it back yet"
     Torn.deaf = False
     assert torn.take("other work", LONG) is not None
-    assert not own_broker.client.exists(f"{PREFIX}work")
+    assert not own_broker.client.exists(f"{PREFIX}here:work")
 
 
 def test_the_same_work_can_be_asked_for_again_after_its_answer_was_lost(
@@ -140,20 +147,24 @@ def test_the_same_work_can_be_asked_for_again_after_its_answer_was_lost(
     Torn.deaf = False
     token = torn.take("work", LONG)
     assert token is not None
-    assert own_broker.client.get(f"{PREFIX}work") == token.encode()
+    assert own_broker.client.get(f"{PREFIX}here:work") == token.encode()
 
 
 def test_a_key_from_before_the_clock_jumped_back_holds_nobody_up(own_broker: Broker) -> None:
     """The broker's clock is an hour earlier now, so the key would live an hour longer."""
-    dedup, client = DedupKeys(own_broker.client), own_broker.client
-    client.set(f"{PREFIX}work", "somebody", ex=60 + 3600)
+    dedup, client = DedupKeys(own_broker.client, "here"), own_broker.client
+    client.set(f"{PREFIX}here:work", "somebody", ex=60 + 3600)
     assert dedup.take("work", 60) is not None
     assert dedup.take("work", 60) is None
-    assert 0 < client.ttl(f"{PREFIX}work") <= 60
+    assert 0 < client.ttl(f"{PREFIX}here:work") <= 60
 
 
 def test_the_same_work_is_queued_once_and_again_when_it_has_ended(
-    fleet: Fleet, own_broker: Broker, enqueuer: Enqueuer, metrics: RecordingMetrics
+    fleet: Fleet,
+    own_broker: Broker,
+    enqueuer: Enqueuer,
+    metrics: RecordingMetrics,
+    deployment_id: str,
 ) -> None:
     world, client = fleet.celery.world, own_broker.client
     found = stranded(world)
@@ -162,14 +173,14 @@ def test_the_same_work_is_queued_once_and_again_when_it_has_ended(
     assert metrics.count("reconciler_duplicates_dropped_total", task=EVALUATE) == 1
     assert client.llen(SWEEP_QUEUE) == 1
     fleet.worker()
-    key = f"{PREFIX}evaluate:{found}"
+    key = f"{PREFIX}{deployment_id}:evaluate:{found}"
     until("the key to be given back", lambda: not client.exists(key))
     assert enqueuer.evaluate(found, "sweep:1", 1.5)
     until("the key to be given back again", lambda: not client.exists(key))
 
 
 def test_a_task_that_is_tried_again_keeps_its_key(
-    fleet: Fleet, own_broker: Broker, proxy: FaultProxy, enqueuer: Enqueuer
+    fleet: Fleet, own_broker: Broker, proxy: FaultProxy, enqueuer: Enqueuer, deployment_id: str
 ) -> None:
     world, client = fleet.celery.world, own_broker.client
     found = stranded(world)
@@ -180,15 +191,18 @@ def test_a_task_that_is_tried_again_keeps_its_key(
     assert not enqueuer.evaluate(found, "sweep:1", 1.5), "it is still under way"
     proxy.weather = {}
     until("the work to be done", lambda: world.statuses(found)["a"] == "succeeded")
-    until("the key to be given back", lambda: not client.exists(f"{PREFIX}evaluate:{found}"))
+    until(
+        "the key to be given back",
+        lambda: not client.exists(f"{PREFIX}{deployment_id}:evaluate:{found}"),
+    )
 
 
 def test_the_key_of_a_lost_worker_is_given_back_by_whoever_does_its_work(
-    fleet: Fleet, own_broker: Broker, proxy: FaultProxy, enqueuer: Enqueuer
+    fleet: Fleet, own_broker: Broker, proxy: FaultProxy, enqueuer: Enqueuer, deployment_id: str
 ) -> None:
     world, client = fleet.celery.world, own_broker.client
     found = stranded(world)
-    key = f"{PREFIX}evaluate:{found}"
+    key = f"{PREFIX}{deployment_id}:evaluate:{found}"
     lost = fleet.worker("lost", environment=SOON)
     with proxy.holding("Query", found) as held:
         assert enqueuer.evaluate(found, "sweep:1", 1.5)
@@ -204,17 +218,16 @@ def test_the_key_of_a_lost_worker_is_given_back_by_whoever_does_its_work(
 
 
 def test_a_key_whose_message_was_lost_holds_nobody_up_for_longer_than_an_interval(
-    fleet: Fleet, own_broker: Broker
+    fleet: Fleet, own_broker: Broker, deployment_id: str
 ) -> None:
     world = fleet.celery.world
     found = stranded(world)
     with celery.Celery(broker=f"{own_broker.url}/0", set_as_current=False) as app:
         app.conf.task_default_queue = SWEEP_QUEUE
         interval = world.settings.sweep_interval_seconds
-        Enqueuer(app, DedupKeys(own_broker.client), RecordingMetrics(), interval).evaluate(
-            found, "sweep:lost", 1.5
-        )
-    left = own_broker.client.ttl(f"{PREFIX}evaluate:{found}")
+        dedup = DedupKeys(own_broker.client, deployment_id)
+        Enqueuer(app, dedup, RecordingMetrics(), interval).evaluate(found, "sweep:lost", 1.5)
+    left = own_broker.client.ttl(f"{PREFIX}{deployment_id}:evaluate:{found}")
     assert left <= interval
     own_broker.client.delete(SWEEP_QUEUE)
     fleet.worker()

@@ -8,7 +8,7 @@ import celery as celery_app
 import pytest
 
 from reconciler.doctor.findings import Level
-from reconciler.doctor.workers import judge_tables, judge_workers
+from reconciler.doctor.workers import judge_deployments, judge_workers
 from reconciler.version import describe
 from tests.conftest import Servers
 from tests.support.processes import Celery, run_reconciler, until
@@ -24,10 +24,11 @@ def endpoint(servers: Servers) -> str:
 
 
 def test_it_finds_a_worker_and_its_version(celery: Celery) -> None:
+    tables = celery.world.settings.main_tables
     with celery.worker():
         done = run_reconciler("doctor", "--json", environment=celery.environment)
         asking = celery_app.Celery(broker=f"{celery.broker}/0")
-        processes = until("its answer", lambda: count_processes(asking, 2.0))
+        processes = until("its answer", lambda: count_processes(asking, tables, 2.0))
         asking.close()
     assert processes == 2
     assert done.returncode == 0, done.stdout + done.stderr
@@ -44,11 +45,18 @@ def test_it_finds_a_worker_and_its_version(celery: Celery) -> None:
 
 def test_workers_of_other_tables_are_named() -> None:
     """Two deployments on one broker, or a roll-out that changes table names."""
-    said = {"ours": {"tables": ["o", "t", "e"]}, "old": {}, "theirs": {"tables": ["o2", "t", "e"]}}
-    (found,) = judge_tables(said, ["o", "t", "e"])
-    assert found.level is Level.FAILURE
-    assert found.found == "theirs works on o2, t, e, and not on o, t, e"
-    assert "CELERY_BROKER_URL" in found.advice
+    here = {"tables": ["o", "t", "e"], "region": "eu-west-1", "endpoint": None}
+    said = {
+        "abroad": {**here, "region": "us-east-1"},
+        "old": {},
+        "ours": here,
+        "theirs": {**here, "tables": ["o2", "t", "e"]},
+    }
+    abroad, theirs = judge_deployments(said, here)
+    assert (theirs.level, abroad.level) == (Level.FAILURE, Level.WARNING)
+    assert theirs.found == "theirs works on o2, t, e; it drops what is asked here"
+    assert abroad.found == "abroad has us-east-1, and here it is eu-west-1"
+    assert "CELERY_BROKER_URL" in theirs.advice
 
 
 def test_what_workers_say_is_judged() -> None:

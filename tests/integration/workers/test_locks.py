@@ -19,7 +19,7 @@ LONG = 600.0
 
 
 def locks_on(broker: str) -> Locks:
-    return Locks(redis.Redis.from_url(f"{broker}/6"))
+    return Locks(redis.Redis.from_url(f"{broker}/6"), "here")
 
 
 @pytest.fixture
@@ -61,8 +61,8 @@ def test_who_has_waited_for_long_goes_ahead_and_takes_nobodys_place(
     with first.lock("orch_1"):
         with locks_on(broker).lock("orch_1"):
             pass
-        assert first._client.exists(f"{PREFIX}orch_1"), "still the first one's"
-    assert not first._client.exists(f"{PREFIX}orch_1")
+        assert first._client.exists(f"{PREFIX}here:orch_1"), "still the first one's"
+    assert not first._client.exists(f"{PREFIX}here:orch_1")
 
 
 def test_the_lock_of_a_lost_worker_is_free_again(

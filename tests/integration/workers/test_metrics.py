@@ -17,7 +17,7 @@ from reconciler.embedded.process import free_port
 from reconciler.observability.emf import EmfMetrics
 from reconciler.observability.exporter import start_exporter, write_depths
 from reconciler.observability.metrics import EXPORTED, METRICS, Metric, known_series
-from reconciler.observability.redis_metrics import RedisMetrics
+from reconciler.observability.redis_metrics import PREFIX, RedisMetrics
 from reconciler.settings import Settings, load_settings
 from tests.support.emf import emf_lines, values
 from tests.support.processes import run_reconciler
@@ -87,7 +87,7 @@ def test_how_old_a_full_scan_may_get_is_said_of_each_mode(client: redis.Redis) -
 
 def test_what_is_known_beforehand_is_all_that_is_seen(client: redis.Redis) -> None:
     """A version that shares the broker may count what this one does not know."""
-    client.hset("reconciler:metrics", '["reconciler_of_tomorrow_total",{},""]', "1")
+    client.hset(PREFIX + SETTINGS.deployment_id, '["reconciler_of_tomorrow_total",{},""]', "1")
     assert "reconciler_of_tomorrow_total" not in {name for name, _ in scraped(client)}
 
 
@@ -126,7 +126,7 @@ def test_the_command_says_in_one_line_that_its_port_is_taken(broker: str) -> Non
 
 def test_counts_of_many_processes_add_up(client: redis.Redis) -> None:
     def count() -> None:
-        metrics = RedisMetrics(client)
+        metrics = RedisMetrics(client, SETTINGS.deployment_id)
         for _ in range(50):
             metrics.increment("reconciler_recoveries_total", code="lost_skip")
             metrics.observe("reconciler_recovery_latency_seconds", 100.0)
@@ -146,7 +146,7 @@ def test_counts_of_many_processes_add_up(client: redis.Redis) -> None:
 
 def test_what_is_counted_while_the_broker_is_away_is_kept(client: redis.Redis) -> None:
     away = redis.Redis.from_url(f"redis://127.0.0.1:{free_port()}/0")
-    metrics = RedisMetrics(away)
+    metrics = RedisMetrics(away, SETTINGS.deployment_id)
     metrics.increment("reconciler_rows_scanned_total", 7)
     assert not metrics.flush()
     metrics._client = client

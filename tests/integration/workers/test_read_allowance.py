@@ -7,7 +7,7 @@ import redis
 
 from reconciler.embedded.process import free_port
 from workers.broker_records import broker_time
-from workers.read_allowance import KEY, BrokerAllowance
+from workers.read_allowance import PREFIX, BrokerAllowance
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
@@ -23,7 +23,7 @@ def client(broker: str) -> redis.Redis:
 
 
 def test_workers_share_what_may_be_read(client: redis.Redis) -> None:
-    workers = [BrokerAllowance(client, units_per_second=1.0) for _ in range(3)]
+    workers = [BrokerAllowance(client, "here", units_per_second=1.0) for _ in range(3)]
     waits = [worker.take(1000.0) for worker in workers]
     assert waits[0] == 0.0
     assert 1000.0 - SLACK_SECONDS < waits[1] <= 1000.0
@@ -31,26 +31,26 @@ def test_workers_share_what_may_be_read(client: redis.Redis) -> None:
 
 
 def test_what_is_given_back_others_may_read(client: redis.Redis) -> None:
-    one, other = (BrokerAllowance(client, units_per_second=1.0) for _ in range(2))
+    one, other = (BrokerAllowance(client, "here", units_per_second=1.0) for _ in range(2))
     one.take(1000.0)
     one.take(-900.0)
     assert 100.0 - SLACK_SECONDS < other.take(1.0) <= 100.0
 
 
 def test_what_was_taken_is_forgotten_when_nobody_reads(client: redis.Redis) -> None:
-    BrokerAllowance(client, units_per_second=1.0).take(1000.0)
-    assert 0 < client.ttl(KEY) <= 3600
+    BrokerAllowance(client, "here", units_per_second=1.0).take(1000.0)
+    assert 0 < client.ttl(f"{PREFIX}here") <= 3600
 
 
 def test_a_clock_that_jumped_back_makes_nobody_wait_for_it(client: redis.Redis) -> None:
     """What is owed stays owed; the hour is not."""
-    client.set(KEY, f"5.0 {broker_time(client) + 3600:.6f}")
-    assert BrokerAllowance(client, units_per_second=1.0).take(1.0) == 5.0
-    assert BrokerAllowance(client, units_per_second=1.0).take(1.0) <= 6.0
+    client.set(f"{PREFIX}here", f"5.0 {broker_time(client) + 3600:.6f}")
+    assert BrokerAllowance(client, "here", units_per_second=1.0).take(1.0) == 5.0
+    assert BrokerAllowance(client, "here", units_per_second=1.0).take(1.0) <= 6.0
 
 
 def test_without_a_broker_each_keeps_to_a_share_of_its_own() -> None:
     away = redis.Redis(port=free_port())
-    allowance = BrokerAllowance(away, units_per_second=8.0)
+    allowance = BrokerAllowance(away, "here", units_per_second=8.0)
     assert allowance.take(1000.0) == 0.0
     assert 1000.0 - SLACK_SECONDS < allowance.take(1.0) <= 1000.0

@@ -14,11 +14,11 @@ from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import NEVER, Segment
 from reconciler.sweeping.state import SweepState
 from tests.support.schedules import Schedule
-from workers.broker_records import COMPARE_AND_SET, PREFIX, BrokerRecords, records_of
+from workers.broker_records import COMPARE_AND_SET, PREFIX, BrokerRecords
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
-KEY = f"{PREFIX}known"
+KEY = f"{PREFIX}here:known"
 
 
 @pytest.mark.parametrize(
@@ -45,8 +45,8 @@ def test_the_script_sets_what_nobody_else_changed(
 
 def test_only_a_report_by_hand_is_forgotten(scratch: redis.Redis) -> None:
     for report in (None, "sweep:by-hand-1"):
-        records_of(scratch, report).update("known", "o", lambda _old, _now: {"a": 1})
-        records_of(scratch, report).add("counts:s", {"released": 1})
+        BrokerRecords(scratch, "here", report).update("known", "o", lambda _old, _now: {"a": 1})
+        BrokerRecords(scratch, "here", report).add("counts:s", {"released": 1})
     expires = {key: scratch.ttl(key) > 0 for key in scratch.keys()}  # noqa: SIM118 - not a dict
     assert len(expires) == 4
     assert all(found is (b"report" in key) for key, found in expires.items())
@@ -57,7 +57,7 @@ def records(request: pytest.FixtureRequest, scratch: redis.Redis) -> Records:
     ticks = iter(range(1000, 10**9))
     found: dict[str, Callable[[], Records]] = {
         "memory": lambda: MemoryRecords(lambda: float(next(ticks)) / 1000),
-        "broker": lambda: BrokerRecords(scratch),
+        "broker": lambda: BrokerRecords(scratch, "here"),
     }
     return found[request.param]()
 
@@ -122,7 +122,7 @@ def test_nothing_on_the_broker_claims_what_was_not_looked_at(scratch: redis.Redi
     covered = 0
     for seed in range(6):
         scratch.flushdb()
-        schedule = Schedule(SweepState(BrokerRecords(scratch)), seed, scratch.flushdb)
+        schedule = Schedule(SweepState(BrokerRecords(scratch, "here")), seed, scratch.flushdb)
         for _ in range(500):
             schedule.step()
             schedule.check()

@@ -34,8 +34,8 @@ PASSWORD = "PASSWORD-OF-"
 """What stands for a role's password in the file, with the role behind it."""
 
 KEYS = (
-    "reconciler:dedup:*", "reconciler:lock:*", "reconciler:metrics", "reconciler:probe",
-    "reconciler:recoveries", "reconciler:reply:*", "reconciler:scan-debt", "reconciler:state:*",
+    "reconciler:dedup:*", "reconciler:lock:*", "reconciler:metrics:*", "reconciler:probe",
+    "reconciler:recoveries:*", "reconciler:reply:*", "reconciler:scan-debt:*", "reconciler:state:*",
     # Queues, each with one key for every priority.
     "reconciler:by-hand*", "release*", "sweep*",
     # Celery's: what is not acknowledged, who listens to what, answers, results; a limiter's counts.

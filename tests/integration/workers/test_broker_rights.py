@@ -161,24 +161,24 @@ DENIED_TO_ALL = (
 DENIED = {
     "worker": ("RENAME sweep another", "RESTORE sweep 0 x", "EVAL return 0"),
     "beat": (
-        "BRPOP sweep 1", "LPUSH release x", "HSET reconciler:state:known a b",
-        "HGETALL reconciler:recoveries", "PUBLISH /0.celery.pidbox x",
+        "BRPOP sweep 1", "LPUSH release x", "HSET reconciler:state:x:known a b",
+        "HGETALL reconciler:recoveries:x", "PUBLISH /0.celery.pidbox x",
     ),
     "flower": (
         "LPUSH sweep x", "LPUSH release x", "BRPOP sweep 1", "LRANGE sweep 0 -1",
         "BRPOP reconciler:by-hand 1", "SET reconciler:reply:x y",
-        "GET celery-task-meta-x", "HGETALL unacked", "SET reconciler:dedup:x y",
-        "HSET reconciler:state:known a b", "HSET reconciler:metrics a b",
+        "GET celery-task-meta-x", "HGETALL unacked", "SET reconciler:dedup:x:y z",
+        "HSET reconciler:state:x:known a b", "HSET reconciler:metrics:x a b",
     ),
     "exporter": (
-        "HSET reconciler:metrics a b", "HGETALL reconciler:state:known", "LPUSH sweep x",
+        "HSET reconciler:metrics:x a b", "HGETALL reconciler:state:x:known", "LPUSH sweep x",
         "LRANGE sweep 0 -1", "PUBLISH /0.celery.pidbox x",
     ),
     "operator": (
-        "BRPOP sweep 1", "LPUSH release x", "HSET reconciler:state:known a b",
-        "SET reconciler:dedup:x y", "HSET reconciler:metrics a b",
+        "BRPOP sweep 1", "LPUSH release x", "HSET reconciler:state:x:known a b",
+        "SET reconciler:dedup:x:y z", "HSET reconciler:metrics:x a b",
     ),
-    "scaler": ("LRANGE sweep 0 -1", "LPUSH sweep x", "DEL sweep", "HGETALL reconciler:metrics"),
+    "scaler": ("LRANGE sweep 0 -1", "LPUSH sweep x", "DEL sweep", "HGETALL reconciler:metrics:x"),
 }  # fmt: skip
 """What a role never needs, and whoever gets hold of its password might like."""
 

@@ -22,9 +22,10 @@ from tests.support.hosts import Fleet
 from tests.support.processes import until
 from tests.support.record_messages import ORCHESTRATION, RECORDED, SWEEP_ID, sent_by, version
 from tests.support.world import World, build_world
+from workers.messages import OWN_HEADERS
 from workers.names import (
+    DEPLOYMENT_HEADER,
     EVALUATE,
-    MESSAGE_HEADER,
     RELEASE,
     RELEASE_QUEUE,
     SEGMENT,
@@ -61,14 +62,16 @@ def call_of(message: Message) -> tuple[list[Any], dict[str, Any]]:
     return args, kwargs
 
 
-def put(broker: Broker, message: Message, found: str, **more: Any) -> None:
-    """Put a recorded message on its queue, about the orchestration ``found``."""
+def put(fleet: Fleet, message: Message, found: str, **more: Any) -> None:
+    """Put a recorded message on its queue, about the orchestration ``found`` of this deployment."""
     args, kwargs = json.loads(json.dumps(call_of(message)).replace(ORCHESTRATION, found))
     embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
     body = base64.b64encode(json.dumps([args, {**kwargs, **more}, embed]).encode()).decode()
-    whole = json.loads(json.dumps({**message, "body": ""}).replace(ORCHESTRATION, found))
+    whole = json.loads(json.dumps({**message, "body": body}).replace(ORCHESTRATION, found))
+    if DEPLOYMENT_HEADER in whole["headers"]:
+        whole["headers"][DEPLOYMENT_HEADER] = fleet.celery.world.settings.deployment_id
     queue = RELEASE_QUEUE if message["headers"]["task"] == RELEASE else SWEEP_QUEUE
-    broker.client.lpush(queue, json.dumps({**whole, "body": body}))
+    fleet.celery.redis.lpush(queue, json.dumps(whole))
 
 
 def due(world: World) -> str:
@@ -87,7 +90,8 @@ def shape(message: Message) -> Any:
     """Return what of a message its version decides: its task, its fields, its headers."""
     args, kwargs = call_of(message)
     places = [sorted(arg) if isinstance(arg, dict) else type(arg).__name__ for arg in args]
-    return message["headers"]["task"], places, sorted(kwargs), MESSAGE_HEADER in message["headers"]
+    own = sorted(name for name in message["headers"] if name.startswith(OWN_HEADERS))
+    return message["headers"]["task"], places, sorted(kwargs), own
 
 
 def test_what_this_version_sends_is_recorded(fleet: Fleet) -> None:
@@ -104,7 +108,7 @@ def test_what_this_version_sends_is_recorded(fleet: Fleet) -> None:
 @pytest.mark.parametrize("path", sorted(RECORDED.glob("*.json")), ids=lambda path: path.stem)
 @pytest.mark.parametrize("from_the_next", [False, True], ids=["as sent", "with more fields"])
 def test_messages_of_another_version_are_understood(
-    fleet: Fleet, own_broker: Broker, path: Path, *, from_the_next: bool
+    fleet: Fleet, path: Path, *, from_the_next: bool
 ) -> None:
     """Of the one before, as they were sent; of the next, with fields that nobody knows yet."""
     world, celery, messages = fleet.celery.world, fleet.celery, recorded(path)
@@ -116,18 +120,18 @@ def test_messages_of_another_version_are_understood(
     worker = fleet.worker()
 
     evaluated = stranded(world)
-    put(own_broker, messages[EVALUATE], evaluated, **more)
+    put(fleet, messages[EVALUATE], evaluated, **more)
     until("the evaluation, and what it leads to", lambda: released(world, evaluated))
 
     found = due(world)
-    put(own_broker, messages[RELEASE], found, **more)
+    put(fleet, messages[RELEASE], found, **more)
     until("the release", lambda: released(world, found))
 
     read = stranded(world)
     celery.state.set_total(Scope.TABLE, 1)
     one = {"table": (0,)}, {"table": 1}
     celery.state.begin(Sweep(SWEEP_ID, "repair", celery.state.now(), *one))
-    put(own_broker, messages[SEGMENT], read, **more)
+    put(fleet, messages[SEGMENT], read, **more)
     until("the segment, and what it leads to", lambda: released(world, read))
     until("the end of its sweep", lambda: (celery.last() or {}).get("sweep_id") == SWEEP_ID)
 
@@ -135,7 +139,7 @@ def test_messages_of_another_version_are_understood(
     later = celery.state.now() + world.settings.sweep_interval_seconds
     until("the next interval", lambda: celery.state.now() > later)
     swept = stranded(world)
-    put(own_broker, messages[SWEEP], swept, **more)
+    put(fleet, messages[SWEEP], swept, **more)
     until("the sweep, and what it leads to", lambda: released(world, swept))
     sweep_id = call_of(messages[SWEEP])[1]["sweep_id"]
     last = until("its end", lambda: (s := celery.last()) and s["sweep_id"] == sweep_id and s)
@@ -170,7 +174,7 @@ def test_a_task_of_the_next_version_is_dropped_and_its_work_is_found_again(
     message = recorded(RECORDED / f"{version()}.json")[RELEASE]
     message["headers"]["task"] = "reconciler.release_child_with_care"
     worker = fleet.worker()
-    put(own_broker, message, found)
+    put(fleet, message, found)
     until("it to be dropped", lambda: refused(fleet) == 1)
     until("the queue to be empty", lambda: not own_broker.client.exists(SWEEP_QUEUE, "unacked"))
     assert not released(world, found)

@@ -24,7 +24,7 @@ from workers.names import EVALUATE
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
-ORCHESTRATIONS = 6
+ORCHESTRATIONS = 2
 
 
 def deployment(servers: Servers, broker: Broker, directory: Path) -> Celery:

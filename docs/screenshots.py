@@ -108,7 +108,7 @@ def night(directory: Path) -> Iterator[tuple[World, Celery]]:
         world.clock = Now()
         celery = Celery(world, broker, directory)
         os.environ.update(celery.environment)
-        configure_logging(world.settings.model_copy(update={"log_level": "ERROR"}))
+        configure_logging(world.settings, level="ERROR")
         yield world, celery
 
 

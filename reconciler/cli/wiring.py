@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from reconciler.repair.reconciler import Reconciler
 
 _BROKER_SECONDS = 3.0
+_NOTHING = "CRITICAL"
+"""The level at which nothing of ours is logged."""
 
 
 def settings_for_cli(*, logs: bool = False) -> Settings:
-    """Read the settings, and send logs to standard error.
+    """Read the settings, and send what is to be logged to standard error.
 
-    A command's own output is what is read, so only errors are logged, unless ``LOG_LEVEL`` asks
-    for more; with ``logs`` (a sweep) everything is, but on a terminal.
+    A command prints what its operator should know, so it logs nothing, unless ``LOG_LEVEL`` asks
+    for it. With ``logs`` (a sweep from cron, a service) everything is logged; at a terminal, where
+    somebody reads the command's own output, only errors are.
 
     Raises:
         SettingsError: a setting is invalid.
@@ -29,16 +32,20 @@ def settings_for_cli(*, logs: bool = False) -> Settings:
     from reconciler.observability.logs import configure_logging  # noqa: PLC0415 - start-up time
 
     settings = load_settings()
-    quiet = sys.stderr.isatty() or not logs
-    if quiet and "LOG_LEVEL" not in os.environ:
-        configure_logging(settings.model_copy(update={"log_level": "ERROR"}))
+    if "LOG_LEVEL" in os.environ:
+        level = None
+    elif not logs:
+        level = _NOTHING
     else:
-        configure_logging(settings)
+        level = "ERROR" if sys.stderr.isatty() else None
+    configure_logging(settings, level=level)
     return settings
 
 
-def reconciler_for_cli(settings: Settings) -> Reconciler:
+def reconciler_for_cli(settings: Settings, *, logs: bool = False) -> Reconciler:
     """Return a reconciler for this process.
+
+    ``logs``: as for ``settings_for_cli``; with ``METRICS_EMF`` metrics are lines of the log too.
 
     Raises:
         SettingsError, AccessError: no region or profile, or credentials in part.
@@ -48,7 +55,7 @@ def reconciler_for_cli(settings: Settings) -> Reconciler:
     from reconciler.composition import build_reconciler  # noqa: PLC0415
     from reconciler.observability.emf import EmfMetrics  # noqa: PLC0415
 
-    if not settings.metrics_emf:
+    if not (logs and settings.metrics_emf):
         return build_reconciler(settings)
     # To standard error: standard output is for what was asked.
     metrics = EmfMetrics(sys.stderr, namespace=settings.metrics_namespace)

@@ -30,8 +30,13 @@ _ORCHESTRATION = re.compile(r"orch_[0-9a-f]{32}")
 _OF_CELERY = ("eta", "runtime", "args", "kwargs", "return_value", "exc")
 
 
-def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
-    """Send every log line of this process to ``stream`` (standard error when None)."""
+def configure_logging(
+    settings: Settings, stream: TextIO | None = None, *, level: str | None = None
+) -> None:
+    """Send every log line of this process to ``stream`` (standard error when None).
+
+    ``level``: the least severe that is logged, in place of the setting.
+    """
     out = sys.stderr if stream is None else stream
     console = settings.log_format == "console" or (settings.log_format == "auto" and out.isatty())
     shared: list[structlog.typing.Processor] = [
@@ -73,7 +78,7 @@ def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(settings.log_level)
+    root.setLevel(level or settings.log_level)
     # Warnings are lines like any other.
     logging.captureWarnings(capture=True)
     # They tell at each client where its credentials came from.

@@ -23,7 +23,7 @@ def evaluate(name: str, *, report: bool, as_json: bool) -> None:
     """
     from reconciler.sweeping.inline import evaluate_inline  # noqa: PLC0415 - start-up time
 
-    reconciler = reconciler_for_cli(settings_for_cli(logs=True))
+    reconciler = reconciler_for_cli(settings_for_cli())
     witness = Witness()
     with progress("Evaluating", quiet=as_json) as bar:
         found = find(reconciler, name, lambda rows: update(bar, rows, None, f"{rows} rows"))

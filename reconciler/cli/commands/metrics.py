@@ -18,7 +18,7 @@ def metrics(*, host: str, port: int) -> None:
     """Serve the metrics for Prometheus to scrape, at /metrics."""
     from reconciler.observability.exporter import serve_for_ever  # noqa: PLC0415 - start-up time
 
-    settings = settings_for_cli()
+    settings = settings_for_cli(logs=True)
     client = broker_for_cli(settings)
     # As the first process of a container, nothing ends it that it does not ask for itself.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -15,7 +15,7 @@ from reconciler.cli.console import console, print_json, progress, show, update
 from reconciler.cli.main import EXIT_WRONG
 from reconciler.cli.screens.sweep import render
 from reconciler.cli.wiring import broker_for_cli, operator, reconciler_for_cli, settings_for_cli
-from reconciler.errors import StoreUnavailableError, UsageError
+from reconciler.errors import TemporaryError, UsageError
 from reconciler.inspection.theme import alarming
 from reconciler.repair.context import ActionOutcome, Evaluation
 from reconciler.sweeping.known_stuck import Finding, Known
@@ -111,7 +111,7 @@ class Witness:
 
 
 def _inline(settings: Settings, asked: Asked) -> None:
-    reconciler = reconciler_for_cli(settings)
+    reconciler = reconciler_for_cli(settings, logs=True)
     witness = Witness()
     with progress("Sweeping", quiet=asked.as_json) as witness.bar:
         swept = _swept(reconciler, asked, witness.hooks())
@@ -128,7 +128,7 @@ def _inline(settings: Settings, asked: Asked) -> None:
         return
     if not swept.summary.complete and swept.summary.counts.rows_scanned == 0:
         # Not a finding: what the sweep needs was not there.
-        raise StoreUnavailableError("the orchestration table could not be read; see the log")
+        raise TemporaryError("the orchestration table could not be read; see the log")
     click.get_current_context().exit(EXIT_WRONG if swept.summary.alarming else 0)
 
 
@@ -227,7 +227,7 @@ def _wait(
             asked = time.monotonic()
             ask_again()
         time.sleep(_POLL_SECONDS)
-    raise StoreUnavailableError(
+    raise TemporaryError(
         f"no worker finished {sweep_id} within {timeout} s; is one running? `reconciler status`"
     )
 

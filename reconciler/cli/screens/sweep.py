@@ -93,7 +93,8 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     stuck = summary["stuck"]
     yield "stuck", _listed(stuck), "bold red" if alarming(stuck) else ""
     if summary["errors"]:
-        yield "errors", f"{summary['errors']}; the log names them", "bold red"
+        where = "; the log names them" if summary["segments"] else ""
+        yield "errors", f"{summary['errors']}{where}", "bold red"
     used = summary["consumed"]
     consumed = (
         f"{used['requests']} requests, {used['read_units']:g} read and "

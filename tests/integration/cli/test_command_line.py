@@ -35,8 +35,10 @@ def stranded(world: World) -> str:
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the one line of an operator's mistake, beside what is logged as JSON."""
-    said = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    """Return the one line of an operator's mistake; only a sweep in this process logs besides."""
+    said = done.stderr.splitlines()
+    if done.args[3:5] == ["sweep", "--inline"]:
+        said = [line for line in said if not line.startswith("{")]
     assert "Traceback" not in done.stderr
     assert len(said) == 1, done.stderr
     return said[0]

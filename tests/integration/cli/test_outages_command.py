@@ -27,6 +27,7 @@ FAULTS = [
     ("store_unavailable", (503, "ServiceUnavailable"), "no"),
 ]
 IDS = [kind for kind, _, _ in FAULTS]
+ONE = "orch_" + "0" * 32
 
 
 @pytest.fixture
@@ -43,13 +44,43 @@ def test_a_command_that_cannot_read_says_why_in_one_line(
     service: FaultyEndpoint, run: Run, kind: str, answer: tuple[int, str], message: str
 ) -> None:
     service.fail(answer, message=message)
-    one = "orch_" + "0" * 32
-    for command in (("inspect", one), ("release", one, "a"), ("sweep", "--inline")):
+    for command in (("inspect", ONE), ("release", ONE, "a"), ("sweep", "--inline")):
         done = run(*command)
         assert done.returncode == 3, (command, done.stderr)
-        last = done.stderr.splitlines()[-1]
+        *logged, last = done.stderr.splitlines()
         assert last.startswith("reconciler: ")
-        if command[0] != "sweep":  # whose log says it
+        if command[0] == "sweep":  # its log says it
+            assert any("orch.aws.lost" in line for line in logged)
+        else:
             assert EXPLANATIONS[kind].advice in last
+            assert logged == []
         assert EXPLANATIONS[kind].meaning in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("status",),
+        ("list",),
+        ("health",),
+        ("doctor", "--inline"),
+        ("inspect", ONE),
+        ("evaluate", ONE),
+        ("unskip", ONE, "a"),
+        ("pause", "--reason", "why"),
+        ("resume",),
+    ],
+    ids=lambda command: command[0],
+)
+def test_an_operators_command_says_it_and_logs_nothing(
+    service: FaultyEndpoint, run: Run, command: tuple[str, ...]
+) -> None:
+    """No line of JSON beside what is said, not even where metrics are lines of the log."""
+    service.fail((400, "AccessDeniedException"))
+    done = run(*command, METRICS_EMF="true")
+    said = done.stderr.splitlines()
+    assert done.returncode in {1, 3}, done.stderr
+    assert all(line.startswith("reconciler: ") for line in said), said
+    assert len(said) <= 1
+    assert done.stdout or said

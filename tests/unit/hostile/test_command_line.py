@@ -32,7 +32,7 @@ def on_tables_in_memory() -> Iterator[MemoryDynamoDB]:
         stack.enter_context(patch("reconciler.cli.wiring.load_settings", sim_settings))
         for name in ("inspect", "release", "evaluate", "unskip", "sweep", "control"):
             where = f"reconciler.cli.commands.{name}.reconciler_for_cli"
-            stack.enter_context(patch(where, lambda _: made))
+            stack.enter_context(patch(where, lambda *_, **__: made))
         away = {"CELERY_BROKER_URL": "", "LOG_LEVEL": "ERROR"}
         stack.enter_context(patch.dict("os.environ", away))
         yield database

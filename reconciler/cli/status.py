@@ -31,6 +31,9 @@ HOUR_SECONDS, DAY_SECONDS = 3600, 86_400
 PATIENCE_SECONDS = 6.0
 """How long tables and broker are waited for, together: a container's health check does not wait."""
 
+_ANSWER_SECONDS = (1.0, 3.0)
+"""How long workers are waited for; the second time only where none has answered."""
+
 _MIN_SWEEP_SECONDS = 30
 """Time that a sweep may take, however short the interval is."""
 
@@ -129,11 +132,18 @@ class Status:
 
     @property
     def problem(self) -> str | None:
-        """Why the backstop is not healthy, in one line; None when it is."""
+        """Why the backstop is not healthy, in one line; None when it is.
+
+        Workers and beat are judged only where they were asked for (``details``).
+        """
         if self.unreachable is not None:
             return self.unreachable
         if self.eviction_policy is not None:
             return self._evicting(self.eviction_policy)
+        if self.workers == () and not self.in_table:
+            return "no worker answers, so nothing is looked at"
+        if self.beat_is_silent:
+            return "no beat asks for sweeps, so only what is asked for by hand is looked at"
         limits = {Scope.ACTIVE: self.limit_seconds, Scope.TABLE: self.table_limit_seconds}
         for scope, limit in limits.items():
             age = self.age_of(scope)
@@ -322,11 +332,14 @@ def _length(client: redis.Redis, queue: str) -> int:
 
 
 def _workers() -> tuple[str, ...] | None:
-    """Return the names of the workers that answer within a second."""
+    """Return the names of the workers that answer; where none does at once, it waits a little."""
     from workers.application import app  # noqa: PLC0415 - start-up time
 
-    try:
-        answers: list[dict[str, Any]] = app.control.ping(timeout=1.0) or []
-    except Exception:  # noqa: BLE001 - whatever the transport raises, nobody answered
-        return None
-    return tuple(sorted(name for answer in answers for name in answer))
+    for seconds in _ANSWER_SECONDS:
+        try:
+            answers: list[dict[str, Any]] = app.control.ping(timeout=seconds) or []
+        except Exception:  # noqa: BLE001 - whatever the transport raises, nobody answered
+            return None
+        if answers:
+            return tuple(sorted(name for answer in answers for name in answer))
+    return ()

@@ -27,8 +27,9 @@ _MAX_NAMED = 10
 def status(*, as_json: bool, watch: bool) -> None:
     """Say whether the backstop is alive, and what is stuck; costs no table scan.
 
-    Exits with 1 when it is not healthy or anything is stuck, with 3 when broker or tables cannot
-    be reached.
+    It is healthy while a worker answers, a beat asks for sweeps, and what is active was looked at
+    lately. Exits with 1 when it is not, or when anything is stuck; with 3 when broker or tables
+    cannot be reached.
     """
     settings = settings_for_cli()
     client, reconciler = broker_for_cli(settings), reconciler_for_cli(settings)

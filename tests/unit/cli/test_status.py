@@ -120,6 +120,11 @@ def text_of(found: Status, width: int = 100) -> str:
         (state(seen=overview(covered={"active": NOW - 10})), "the coverage of the whole table is"),
         (state(broker_problem="Connection refused"), "broker cannot be reached: Connection ref"),
         (state(table_problem="it does not exist"), "the tables cannot be read: it does not exist"),
+        (state(workers=()), "no worker answers"),
+        (state(workers=(), seen=covered(601)), "no worker answers"),
+        (state(workers=(), in_table=True), None),
+        (state(workers=None), None),
+        (state(seen=overview(sweeps=())), "no beat asks for sweeps"),
         (state(eviction_policy="allkeys-lru"), "may drop queued messages"),
         (state(eviction_policy="volatile-ttl"), "may drop the state of a sweep"),
         (state(seen=covered(10, 7500), full_scan_interval_seconds=3600), None),
@@ -265,6 +270,7 @@ def test_a_beat_that_asks_for_nothing_has_a_line_of_its_own() -> None:
     late = overview(sweeps=(sweep(age=900), sweep(age=5, name="sweep:by-hand-1")))
     silent = state(seen=late)
     assert silent.beat_is_silent
+    assert "NOT HEALTHY  no beat asks for sweeps" in text_of(silent)
     assert "beat       SILENT for 15 min; start it (docs/operating.md#sweep-stale)" in text_of(
         silent
     )

@@ -1,4 +1,4 @@
-"""The recoveries of the last day, for ``reconciler status``."""
+"""The recoveries of the last day, for ``reconciler status`` and ``list --recovered``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from reconciler.domain.model import Child
+from reconciler.domain.rows import text
 from workers.broker_records import broker_time
 
 if TYPE_CHECKING:
@@ -34,7 +36,10 @@ class Recoveries:
         self._clock: tuple[float, float] | None = None  # the broker's time, and our own then
 
     def add(self, code: str, ids: Mapping[str, str], latency: float | None) -> None:
-        """Remember a recovery for a day; once a minute, drop what is older."""
+        """Remember a recovery for a day; once a minute, drop what is older.
+
+        ``ids``: what it concerns, as ``named`` has it.
+        """
         pipe = self._outbox if self._outbox is not None else self._client.pipeline()
         at, since = self._clock or (0.0, -_MINUTE_SECONDS)
         trims = time.monotonic() - since >= _MINUTE_SECONDS
@@ -55,3 +60,23 @@ class Recoveries:
         now = broker_time(self._client)
         found: Any = self._client.zrangebyscore(self._key, now - seconds, now)
         return [json.loads(entry) for entry in found]
+
+
+def named(
+    orchestration_id: str,
+    sub_issue_id: str,
+    *,
+    child: Child | None,
+    user_id: str | None,
+    task_id: str | None,
+) -> dict[str, str]:
+    """Return what a recovery concerns, by all names that are known: a person looks for any."""
+    names = {
+        "orchestration_id": orchestration_id,
+        "sub_issue_id": sub_issue_id,
+        "display_id": child.display_id if child is not None else None,
+        "repo": text(child.item, "repo") if child is not None else None,
+        "user_id": user_id,
+        "task_id": task_id,
+    }
+    return {name: value for name, value in names.items() if value is not None}

@@ -20,6 +20,7 @@ from workers import sweeping
 from workers.application import app
 from workers.arguments import predecessors, segment_task_from
 from workers.names import EVALUATE, RELEASE, SEGMENT, SWEEP
+from workers.recoveries import named
 from workers.resources import Resources
 from workers.running import (
     OPTIONS,
@@ -154,13 +155,17 @@ def evaluate_orchestration(
 
 
 def _remember(resources: Resources, evaluation: Evaluation) -> None:
+    rows = evaluation.orchestration
     for action in evaluation.actions:
         if action.repaired:
-            ids = {
-                "orchestration_id": evaluation.orchestration_id,
-                "sub_issue_id": action.sub_issue_id,
-            }
-            resources.recoveries.add(action.code, ids, action.stranded_seconds)
+            names = named(
+                evaluation.orchestration_id,
+                action.sub_issue_id,
+                child=rows.children.get(action.sub_issue_id) if rows is not None else None,
+                user_id=rows.meta.user_id if rows is not None and rows.meta is not None else None,
+                task_id=action.task_id,
+            )
+            resources.recoveries.add(action.code, names, action.stranded_seconds)
 
 
 def _shown(evaluation: Evaluation) -> dict[str, Any]:
@@ -205,7 +210,13 @@ def release_child(
         )
         if result.repaired:
             latency = _stranded_seconds(since, resources.reconciler.clock())
-            resources.recoveries.add("lost_release", ids, latency)
+            names = named(
+                **ids,
+                child=result.child,
+                user_id=result.task.user_id if result.task is not None else None,
+                task_id=result.task_id,
+            )
+            resources.recoveries.add("lost_release", names, latency)
         sweeping.end_if_idle(resources, sweeper)
         return {
             "outcome": result.outcome,

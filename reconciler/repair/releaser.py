@@ -27,7 +27,7 @@ from reconciler.domain.model import (
 )
 from reconciler.domain.outcomes import Outcome
 from reconciler.domain.planning import Action, Reinvoke
-from reconciler.domain.rows import parse_child, parse_task
+from reconciler.domain.rows import parse_child, parse_task, text
 from reconciler.domain.task import Refusal, TaskDraft
 from reconciler.errors import TemporaryError
 from reconciler.repair.audit import recovered
@@ -326,6 +326,7 @@ def _created(draft: TaskDraft, context: Context) -> Task:
     return Task(
         task_id=draft.task_id,
         status="SUBMITTED",
+        user_id=text(draft.item, "user_id"),
         idempotency_key=draft.idempotency_key,
         status_since=at,
         branch_name=draft.branch_name,

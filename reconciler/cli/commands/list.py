@@ -17,7 +17,7 @@ from reconciler.cli.screens import listing as screen
 from reconciler.cli.status import DAY_SECONDS, Status, read_status
 from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli
 from reconciler.domain.codes import STUCK_CODES
-from reconciler.errors import StoreUnavailableError, UsageError
+from reconciler.errors import TemporaryError, UsageError
 from reconciler.inspection.theme import age
 from reconciler.observability.printable import printable
 from reconciler.sweeping.listing import DEFAULT_LIMIT, Page, Query, select
@@ -44,12 +44,12 @@ Examples:
 )
 @click.option("--repo", default="", metavar="OWNER/NAME", help="Only this repository.")
 @click.option("--user", default="", help="Only this platform user.")
-@click.option("--older-than", type=Duration(), default="0", help="Only what is stuck for longer.")
-@click.option("--needs-action", is_flag=True, help="Only what needs manual action.")
-@click.option("--recovered", is_flag=True, help="List what was repaired instead.")
 @click.option(
-    "--since", type=Duration(), default="1d", show_default=True, help="How far back (--recovered)."
+    "--older-than", type=Duration(), default="0", help="Only what is, or was, stuck for longer."
 )
+@click.option("--needs-action", is_flag=True, help="Only what needs manual action.")
+@click.option("--recovered", is_flag=True, help="List what was repaired, the newest first.")
+@click.option("--since", type=Duration(), help="How far back, with --recovered (1d).")
 @click.option("--report", "report_id", metavar="SWEEP", help="List what this report found.")
 @click.option("--limit", type=click.IntRange(1), default=DEFAULT_LIMIT, show_default=True)
 @click.option("--offset", type=click.IntRange(0), default=0, help="Leave out the first ones.")
@@ -59,7 +59,7 @@ Examples:
 def list_(
     *,
     recovered: bool,
-    since: float,
+    since: float | None,
     report_id: str | None,
     form: str,
     as_json: bool,
@@ -69,9 +69,11 @@ def list_(
     """List what is stuck, waits for a slot or is backed off, the longest stuck first.
 
     It comes from what sweeps remember and costs no scan. TEXT is looked for in ids, display ids,
-    repositories and users. `-o name` prints ids that `reconciler inspect` takes.
+    repositories and users. `-o name` prints ids that `reconciler inspect` takes. What was repaired
+    is narrowed by the same options; it is kept for a day.
     """
     query = _query(**asked)
+    _check_together(query, recovered=recovered, since=since, report_id=report_id)
     form = "json" if as_json else form
     settings = settings_for_cli()
     client, reconciler = broker_for_cli(settings), reconciler_for_cli(settings)
@@ -79,7 +81,7 @@ def list_(
     def draw(out: Console) -> int:
         status = read_status(settings, client, reconciler, details=recovered)
         if recovered:
-            return _show_recoveries(out, status, since, query, form)
+            return _show_recoveries(out, status, since or DAY_SECONDS, query, form)
         if report_id is not None:
             status = replace(status, seen=_reported(client, settings.deployment_id, report_id))
         _check_known(status)
@@ -114,6 +116,21 @@ def _query(
     )
 
 
+def _check_together(
+    query: Query, *, recovered: bool, since: float | None, report_id: str | None
+) -> None:
+    if not recovered:
+        if since is not None:
+            raise UsageError("--since goes with --recovered; --older-than is for what is stuck")
+        return
+    if query.needs_action:
+        raise UsageError("what was repaired needs no action: leave out --needs-action")
+    if report_id is not None:
+        raise UsageError("a report repairs nothing: leave out --report or --recovered")
+    if since is not None and since > DAY_SECONDS:
+        raise UsageError("recoveries are kept for a day; the log has orch.sweep.recovered")
+
+
 def _reported(client: redis.Redis, deployment_id: str, report_id: str) -> Overview:
     from redis.exceptions import RedisError  # noqa: PLC0415 - start-up time
 
@@ -134,7 +151,7 @@ def _check_known(status: Status) -> None:
     if status.seen.sweeps:
         return
     if status.unreachable is not None:
-        raise StoreUnavailableError(
+        raise TemporaryError(
             f"{status.unreachable}; `reconciler sweep --inline --report` reads the tables"
         )
     raise UsageError(
@@ -186,15 +203,20 @@ def _footer(page: Page) -> Iterator[Text]:
         yield Text("Nothing is stuck.", "green")
     elif not page.total:
         yield Text(f"None of the {page.remembered} that are stuck match.", "green")
-    elif not page.entries:
+    yield from _which(page)
+    first = next((entry for entry in page.entries if entry.needs_action), None)
+    if first is not None:
+        yield from screen.first_step(first)
+
+
+def _which(page: Page) -> Iterator[Text]:
+    """Say which are shown, where it is not all of them."""
+    if page.total and not page.entries:
         yield Text(f"There are {page.total}: --offset leaves out all of them.")
     elif len(page.entries) < page.total:
         last = page.offset + len(page.entries)
         more = f"; --offset {page.next_offset} shows more" if page.next_offset else ""
         yield Text(f"{page.offset + 1} to {last} of {page.total}{more}", _QUIET)
-    first = next((entry for entry in page.entries if entry.needs_action), None)
-    if first is not None:
-        yield from screen.first_step(first)
 
 
 def _caution(status: Status) -> list[Text]:
@@ -207,7 +229,7 @@ def _caution(status: Status) -> list[Text]:
 
 def _show_recoveries(out: Console, status: Status, since: float, query: Query, form: str) -> int:
     if status.unreachable is not None:
-        raise StoreUnavailableError(
+        raise TemporaryError(
             f"{status.unreachable}; `reconciler inspect ID` reads the repairs of one orchestration"
         )
     if status.without_broker:
@@ -215,14 +237,18 @@ def _show_recoveries(out: Console, status: Status, since: float, query: Query, f
             "recoveries are listed from the broker, and there is none; `reconciler inspect ID` "
             "reads those of one orchestration, and the log has orch.sweep.recovered"
         )
-    if since > DAY_SECONDS:
-        raise UsageError("recoveries are kept for a day; the log has orch.sweep.recovered")
-    found = [entry for entry in reversed(status.recoveries) if entry["at"] >= status.now - since]
-    found = [entry for entry in found if not query.codes or entry["code"] in query.codes]
-    shown = found[query.offset : query.offset + (query.limit or len(found))]
-    names = dict.fromkeys(printable(entry["orchestration_id"]) for entry in shown)
-    if not _print_data(form, {"total": len(found)}, shown, names):
-        table = screen.recoveries(shown, status.now, unicode=speaks_unicode(out))
-        said = f"{len(found)} repaired within {age(since)}"
-        show(out, *([table, Text()] if shown else []), Text(said, "green" if found else ""))
+    lately = [entry for entry in reversed(status.recoveries) if entry["at"] >= status.now - since]
+    found = [(entry, screen.as_entry(entry)) for entry in lately]
+    wanted = [(entry, listed) for entry, listed in found if query.accepts(listed)]
+    shown = wanted[query.offset :][: query.limit]
+    page = Page(tuple(listed for _, listed in shown), query.offset, len(wanted), len(found))
+    about = {"total": page.total, "next_offset": page.next_offset}
+    entries = [entry for entry, _ in shown]
+    if not _print_data(form, about, entries, screen.names(page.entries)):
+        if shown:
+            unicode, wide = speaks_unicode(out), form == "wide"
+            show(out, screen.recoveries(shown, status.now, wide=wide, unicode=unicode), Text())
+        said = f"{page.total} repaired within {age(since)}"
+        others = f", of {page.remembered} in all" if page.total < page.remembered else ""
+        show(out, Text(f"{said}{others}", "green" if page.total else ""), *_which(page))
     return 0

@@ -101,36 +101,64 @@ def yaml(values: Sequence[Mapping[str, Any]]) -> str:
     return "".join(lines)
 
 
+_WIDE = ("repo", "user", "sub-issue", "task")
+
+
 def table(page: Page, *, wide: bool, unicode: bool) -> RenderableType:
     """Return the table: everything on one line, in 80 columns unless it is ``wide``."""
-    columns = ["age", "  code", "child", "orchestration"]
-    columns += ["repo", "user", "sub-issue", "task", "why"] if wide else []
-    grid = _grid(columns)
+    grid = _grid(["age", "  code", "child", "orchestration", *((*_WIDE, "why") if wide else ())])
     for entry in page.entries:
-        tone = tone_of(entry)
-        more = (entry.repo, entry.user_id, entry.sub_issue_id, entry.task_id, entry.reason)
         grid.add_row(
             theme.short_age(entry.age_seconds),
-            Text(f"{theme.glyph(tone, unicode=unicode)} {entry.code}", SIGNS[tone].style),
+            _sign(tone_of(entry), entry.code, unicode=unicode),
             name_of(entry),
             printable(entry.orchestration_id),
-            *(printable(value or "-") for value in more if wide),
+            *((*_more(entry), printable(entry.reason)) if wide else ()),
         )
     return grid
 
 
-def recoveries(found: Sequence[Mapping[str, Any]], now: float, *, unicode: bool) -> RenderableType:
-    """Return a table of what was repaired, the newest first."""
-    grid = _grid(["ago", "  code", "stood for", "orchestration", "child"])
-    for entry in found:
+def as_entry(recovery: Mapping[str, Any]) -> Entry:
+    """Return a recovery as what it was while it was stuck, so that the same query narrows it."""
+    return Entry(
+        orchestration_id=recovery["orchestration_id"],
+        sub_issue_id=recovery["sub_issue_id"],
+        display_id=recovery.get("display_id"),
+        repo=recovery.get("repo"),
+        user_id=recovery.get("user_id"),
+        code=recovery["code"],
+        reason="",
+        age_seconds=recovery["latency"],
+        task_id=recovery.get("task_id"),
+        needs_action=False,
+    )
+
+
+def recoveries(
+    found: Iterable[tuple[Mapping[str, Any], Entry]], now: float, *, wide: bool, unicode: bool
+) -> RenderableType:
+    """Return a table of what was repaired."""
+    columns = ["ago", "  code", "for", "child", "orchestration"]
+    grid = _grid([*columns, *(_WIDE if wide else ())])
+    for recovery, entry in found:
         grid.add_row(
-            theme.short_age(max(0.0, now - entry["at"])),
-            Text(f"{theme.glyph(Tone.DONE, unicode=unicode)} {entry['code']}", "green"),
-            theme.short_age(entry["latency"]),
-            printable(entry["orchestration_id"]),
-            printable(entry["sub_issue_id"]),
+            theme.short_age(max(0.0, now - recovery["at"])),
+            _sign(Tone.DONE, entry.code, unicode=unicode),
+            theme.short_age(entry.age_seconds),
+            name_of(entry),
+            printable(entry.orchestration_id),
+            *(_more(entry) if wide else ()),
         )
     return grid
+
+
+def _sign(tone: Tone, code: str, *, unicode: bool) -> Text:
+    return Text(f"{theme.glyph(tone, unicode=unicode)} {code}", SIGNS[tone].style)
+
+
+def _more(entry: Entry) -> tuple[str, ...]:
+    more = (entry.repo, entry.user_id, entry.sub_issue_id, entry.task_id)
+    return tuple(printable(value or "-") for value in more)
 
 
 def first_step(entry: Entry) -> list[Text]:

@@ -88,6 +88,10 @@ def test_what_a_sweep_without_a_broker_left_is_listed(world: World, run: Run) ->
     ]
     nothing = run("list", "--repo", "no/where")
     assert (nothing.returncode, nothing.stdout) == (0, "None of the 2 that are stuck match.\n")
+    together = (("--since", "1h"), ("--recovered", "--needs-action"), ("--recovered", "--report=x"))
+    for odd in together:
+        refused = run("list", *odd)
+        assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1), odd
     recovered = run("list", "--recovered")
     assert recovered.returncode == 2
     assert "`reconciler inspect ID` reads those of one orchestration" in recovered.stderr

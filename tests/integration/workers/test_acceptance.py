@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from tests.support.processes import Celery, until
+from tests.support.processes import Celery, run_reconciler, until
+from tests.support.world import REPO
 from workers.recoveries import DAY_SECONDS, Recoveries
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
@@ -35,9 +38,25 @@ def test_a_child_that_completes_during_an_outage_is_released_exactly_once(celery
 
 def test_by_hand_from_a_shell(celery: Celery) -> None:
     world = celery.world
-    found = world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
+    rows = {"b": {"display_id": {"S": "ENG-42"}}}
+    found = world.seed(
+        {"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"}, rows=rows, user="eva"
+    )
     with celery.worker():
         for _ in range(3):
             celery.call("reconciler.evaluate_orchestration", found)
         until("b to be released", lambda: world.statuses(found)["b"] == "released")
     assert len(world.tasks(found, "b")) == 1
+
+    def recovered(*narrowed: str) -> list[str]:
+        options = ("list", "--recovered", *narrowed, "--json")
+        done = run_reconciler(*options, environment=celery.environment)
+        entries = json.loads(done.stdout)["entries"]
+        assert all(entry["orchestration_id"] == found for entry in entries)
+        return [entry["sub_issue_id"] for entry in entries]
+
+    until("both repairs to be remembered", lambda: recovered() == ["b", "a"])
+    assert recovered("--code", "lost_terminal") == ["a"]
+    assert recovered("eng-42") == ["b"]
+    assert recovered("--user", "eva", "--repo", REPO, "--limit", "1", "--offset", "1") == ["a"]
+    assert recovered("--user", "ann") == recovered("--older-than", "1d") == []

@@ -82,16 +82,24 @@ def test_the_first_step_is_the_fix_and_the_runbook() -> None:
     assert second == "read:  docs/operating.md#lost_unskip"
 
 
-def test_what_was_repaired_newest_first() -> None:
+@pytest.mark.parametrize("display_id", ["ENG-42", None])
+def test_what_was_repaired_fits_a_terminal(display_id: str | None) -> None:
+    """By its display id where that is known: recoveries of an older version have none."""
     repaired: dict[str, Any] = {
-        "orchestration_id": "orch_1",
-        "sub_issue_id": "a",
-        "code": "lost_release",
+        "orchestration_id": ENTRY.orchestration_id,
+        "sub_issue_id": ENTRY.sub_issue_id,
+        "code": "unsettled_parent",
         "latency": 130.0,
         "at": NOW - 60,
+        **({"display_id": display_id, "repo": "acme/shop"} if display_id else {}),
     }
-    text = text_of(listing.recoveries([repaired], NOW, unicode=True))
-    assert " 1m  ✓ lost_release  2m         orch_1         a" in text
+    found = [(repaired, listing.as_entry(repaired))]
+    (line,) = text_of(listing.recoveries(found, NOW, wide=False, unicode=True)).splitlines()[1:]
+    name = display_id or "3f0c2b8e…"
+    assert line.rstrip() == f" 1m  ✓ unsettled_parent  2m   {name}  {ENTRY.orchestration_id}"
+    wide = text_of(listing.recoveries(found, NOW, wide=True, unicode=True), 300)
+    assert ("acme/shop" in wide) is (display_id is not None)
+    assert str(ENTRY.sub_issue_id) in wide
 
 
 @pytest.mark.parametrize(

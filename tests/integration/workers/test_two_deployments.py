@@ -86,8 +86,8 @@ def test_neither_does_the_work_of_the_other_or_counts_it_as_done(two: tuple[Flee
         until_released(one.celery.world, found)
     until("a sweep to be complete", partial(covered, one))
     until("the other's messages to be counted", partial(refused, one))
-    for fleet, found in zip(two, stranded, strict=True):
-        assert {len(fleet.celery.world.tasks(each, "b")) for each in found} == {1}
+    for fleet, own in zip(two, stranded, strict=True):
+        assert {len(fleet.celery.world.tasks(each, "b")) for each in own} == {1}
 
     done = run_reconciler("doctor", "--json", environment=one.celery.environment)
     named = [check for check in json.loads(done.stdout)["checks"] if check["subject"] == "tables"]

@@ -42,7 +42,16 @@ from tests.support.faulty_endpoint import (
     faulty_endpoint,
 )
 from tests.support.hosts import Fleet, Host, fleet_of
-from tests.support.processes import A_BEAT, BEAT_READY, ROOT, Celery, run_reconciler, until
+from tests.support.processes import (
+    A_BEAT,
+    BEAT_READY,
+    ROOT,
+    WORKER_READY,
+    Celery,
+    a_worker,
+    run_reconciler,
+    until,
+)
 from tests.support.refusals import LOGIN, REFUSALS, WITH_ACCOUNT
 from tests.support.world import Clock, World, build_world
 from workers.names import RELEASE_QUEUE, SWEEP_QUEUE
@@ -213,6 +222,18 @@ def wrong_clock(place: Place, *, seconds: float) -> Iterator[None]:
             del place.fleet.hosts[name]
 
 
+@contextmanager
+def another_deployment(place: Place) -> Iterator[None]:
+    """A worker of other tables takes messages from the same queues."""
+    elsewhere = build_world(place.world.endpoint)
+    name = "stranger"
+    host = place.fleet._start(name, a_worker(name, 1), WORKER_READY, elsewhere.environment)
+    try:
+        yield
+    finally:
+        host.kill()
+
+
 def purge(place: Place) -> None:
     place.broker.client.delete(SWEEP_QUEUE, RELEASE_QUEUE)
 
@@ -246,6 +267,11 @@ DRILLS = (
         "Each is dropped, counted, and logged; the worker goes on.",
         at_once(poison),
         lasts=False,
+    ),
+    Drill(
+        "a worker of another deployment",
+        "It drops what it takes, counts it, and does none of it; what it took is asked for again.",
+        another_deployment,
     ),
     Drill("DynamoDB is away", _HELD, weather({Fault.TORN: 1.0})),
     Drill("DynamoDB throttles", _HELD, weather({Fault.THROTTLED: 1.0})),

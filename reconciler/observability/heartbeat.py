@@ -3,15 +3,18 @@
 The file is written by what would stop in a process that hangs: a worker's event loop, a beat's
 tick. It says nothing about the broker or the tables, since no restart would help against those.
 The time in it is that of the monotonic clock, which all processes of a host share and nobody sets.
+
+A process holds a lock on its file, which ends with it. A process id alone would not tell: that of
+a worker that was killed may be another program's by now, which would look like a worker that hangs.
 """
 
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 
 BEAT_SECONDS = 5.0
@@ -23,8 +26,8 @@ def _directory() -> Path:
     return Path(tempfile.gettempdir()) / f"reconciler-heartbeats-{os.getuid()}"
 
 
-def _path() -> Path:
-    return _directory() / str(os.getpid())
+_files: dict[int, int] = {}
+"""This process's id → the descriptor of its file. One only, since closing any ends the lock."""
 
 
 def beat() -> None:
@@ -33,20 +36,21 @@ def beat() -> None:
     Raises:
         OSError: the directory for temporary files cannot be written.
     """
-    path = _path()
-    if not path.exists():
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        atexit.register(forget)
-    # Replaced in one step: a probe must never read half of it.
-    written = path.with_suffix(".new")
-    written.write_text(repr(time.monotonic()), encoding="ascii")
-    written.replace(path)
+    pid = os.getpid()
+    path = _directory() / str(pid)
+    if pid not in _files or not path.exists():
+        _files[pid] = _open(path)
+    # Of one length each time, and so replaced in one step.
+    os.pwrite(_files[pid], f"{time.monotonic():020.6f}".encode(), 0)
 
 
-def forget() -> None:
-    """Remove this process's file, when it ends."""
-    with suppress(OSError):
-        _path().unlink(missing_ok=True)
+def _open(path: Path) -> int:
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    # Of this process alone: the children of a worker's pool do not inherit such a lock.
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    atexit.register(path.unlink, missing_ok=True)
+    return file
 
 
 def read_silences() -> dict[int, float | None]:
@@ -55,27 +59,29 @@ def read_silences() -> dict[int, float | None]:
     None: its file cannot be read, or is from before the host was started.
     """
     paths = _directory().glob("*") if _directory().is_dir() else ()
-    pids = (int(path.name) for path in paths if path.name.isdecimal())
-    return {pid: _silence(pid) for pid in sorted(pids) if _is_running(pid)}
+    found = {int(path.name): path for path in paths if path.name.isdecimal()}
+    return {pid: _silence(path) for pid, path in sorted(found.items()) if _is_held(path)}
 
 
-def _silence(pid: int) -> float | None:
+def _silence(path: Path) -> float | None:
     try:
-        written = float((_directory() / str(pid)).read_text(encoding="ascii"))
+        written = float(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
     seconds = time.monotonic() - written
     return seconds if seconds >= 0 else None
 
 
-def _is_running(pid: int) -> bool:
+def _is_held(path: Path) -> bool:
+    """Tell whether the process that wrote it still runs."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+        with path.open("rb") as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
-    return True
+    except OSError:
+        return False
+    return False
 
 
 def problem_of(silences: dict[int, float | None]) -> str | None:

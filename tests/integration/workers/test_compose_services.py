@@ -75,8 +75,9 @@ class Machine:
         """Return the command line that runs it with the service's environment and the path."""
         set_ = [f"{name}={self.here(value)}" for name, value in service["environment"].items()]
         program, *arguments = command
-        return ["env", "-i", "PATH=/usr/bin:/bin", *set_, *PROGRAMS[program],
-                *map(self.here, arguments)]  # fmt: skip
+        # A container's directory for temporary files is its own.
+        own = ["PATH=/usr/bin:/bin", f"TMPDIR={self.directory}"]
+        return ["env", "-i", *own, *set_, *PROGRAMS[program], *map(self.here, arguments)]
 
     def run(self, name: str, ready: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
         """Run a service of ours; ``ready`` is what it writes when it is."""
@@ -102,8 +103,7 @@ class Machine:
         where = ["--port", str(self.ports["broker"]), "--dir", str(self.directory)]
         command = [*service["command"], *where, "--bind", "127.0.0.1"]
         started = self.started(service, command)
-        path = started.index("PATH=/usr/bin:/bin")
-        started[path : path + 1] = [f"PATH={image}:/usr/bin:/bin", f"TMPDIR={self.directory}"]
+        started[started.index("PATH=/usr/bin:/bin")] = f"PATH={image}:/usr/bin:/bin"
         return running(
             started,
             ready=lambda: _listens(self.ports["broker"]),

@@ -2,57 +2,111 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from reconciler.observability import heartbeat
-from reconciler.observability.heartbeat import MAX_SILENCE_SECONDS, beat, problem_of, read_silences
+from reconciler.observability.heartbeat import MAX_SILENCE_SECONDS, problem_of, read_silences
+
+PROGRAM = """
+from reconciler.observability import heartbeat
+heartbeat.beat()
+print("beats", flush=True)
+input()
+"""
+
+Start = Callable[[], "subprocess.Popen[str]"]
 
 
 @pytest.fixture(autouse=True)
 def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    directory = tmp_path / "heartbeats"
-    monkeypatch.setattr(heartbeat, "_directory", lambda: directory)
-    return directory
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return heartbeat._directory()
 
 
-def test_a_process_that_beats_is_well() -> None:
-    beat()
-    silences = read_silences()
-    assert list(silences) == [os.getpid()]
-    assert problem_of(silences) is None
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start a process that beats once, and lives until the test ends or its input does."""
+    with ExitStack() as stack:
+
+        def start() -> subprocess.Popen[str]:
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", PROGRAM],
+                    env={"TMPDIR": str(tmp_path)},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            assert process.stdout.readline() == "beats\n"
+            return process
+
+        yield start
+
+
+def test_a_process_that_beats_is_well(start: Start) -> None:
+    process = start()
+    for _ in range(2):  # a look does not take the process's lock away
+        silences = read_silences()
+        assert list(silences) == [process.pid]
+        assert problem_of(silences) is None
+
+
+def test_a_process_that_ends_leaves_nothing(start: Start, own_directory: Path) -> None:
+    process = start()
+    process.communicate("end\n")
+    assert list(own_directory.iterdir()) == []
 
 
 def test_where_nothing_runs_nothing_is_well() -> None:
     assert problem_of(read_silences()) == "no worker or beat runs here"
 
 
-def test_a_process_that_fell_silent_is_not_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    beat()
+def test_a_process_that_fell_silent_is_not_well(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start()
     later = time.monotonic() + MAX_SILENCE_SECONDS + 1
     monkeypatch.setattr("time.monotonic", lambda: later)
     assert "has not been at work for" in (problem_of(read_silences()) or "")
 
 
 @pytest.mark.parametrize("written", ["", "soon", "1e300"])
-def test_a_beat_that_makes_no_sense_is_none(own_directory: Path, written: str) -> None:
+def test_a_beat_that_makes_no_sense_is_none(
+    start: Start, own_directory: Path, written: str
+) -> None:
     """Of another boot, or cut: a time ahead of now is never fresh."""
-    beat()
-    (own_directory / str(os.getpid())).write_text(written)
-    assert read_silences() == {os.getpid(): None}
+    process = start()
+    (own_directory / str(process.pid)).write_text(written)
+    assert read_silences() == {process.pid: None}
     assert "since it started" in (problem_of(read_silences()) or "")
 
 
-def test_a_process_that_is_gone_is_left_out(own_directory: Path) -> None:
-    own_directory.mkdir()
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)
-    (own_directory / str(child)).write_text("1.0")
+def test_a_process_that_was_killed_is_left_out(start: Start, own_directory: Path) -> None:
+    process = start()
+    process.kill()
+    process.wait()
+    assert [path.name for path in own_directory.iterdir()] == [str(process.pid)]
+    assert read_silences() == {}
+
+
+def test_another_program_with_the_id_of_a_killed_worker_is_left_out(
+    start: Start, own_directory: Path
+) -> None:
+    """A worker's id is given out again: a probe that goes by ids would call the host ill."""
+    worker, another = start(), start()
+    worker.kill()
+    worker.wait()
+    (own_directory / str(worker.pid)).rename(own_directory / str(another.pid))
     assert read_silences() == {}
 
 

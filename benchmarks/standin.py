@@ -27,8 +27,8 @@ from typing import Any
 
 from benchmarks.mix import ORCHESTRATIONS, Mix, WireItem, items
 from benchmarks.place import Place
-from reconciler.domain.task import size_of
 from reconciler.embedded.process import answers_http, free_port, running
+from reconciler.stores.items import size_of
 
 _PAGE_BYTES = 1024 * 1024
 _UNIT_BYTES = 4096

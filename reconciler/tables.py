@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from reconciler.domain.rows import ACTIVE_ATTRIBUTES
 from reconciler.settings import Settings
+from reconciler.stores.rows import ACTIVE_ATTRIBUTES
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.domain.model import Child
-from reconciler.domain.rows import text
+from reconciler.stores.items import text
 from workers.broker_records import broker_time
 
 if TYPE_CHECKING:

@@ -30,9 +30,10 @@ from reconciler.domain.model import (
     Task,
     timestamp,
 )
-from reconciler.domain.rows import parse_orchestration, parse_task
 from reconciler.domain.task import Refusal, draft_task, own_text
 from reconciler.settings import Settings
+from reconciler.stores.rows import parse_orchestration, parse_source, parse_task
+from reconciler.stores.tasks import task_item
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -206,12 +207,13 @@ class LiveReconciler:
 
     def _create(self, orchestration: Orchestration, child: Child) -> Item | None:
         now = self.clock()
-        draft = draft_task(orchestration, child, now=now)
+        source = parse_source(orchestration, child)
+        draft = draft_task(orchestration, child, source=source, now=now)
         if isinstance(draft, Refusal):
             return None
         task_id = self._ulid()
-        branch = f"bgagent/{task_id}/{slug(own_text(child).partition(chr(10))[0])}"
-        item = {**draft.item, "task_id": {"S": task_id}, "branch_name": {"S": branch}}
+        branch = f"bgagent/{task_id}/{slug(own_text(child, source.own).partition(chr(10))[0])}"
+        item = {**task_item(draft), "task_id": {"S": task_id}, "branch_name": {"S": branch}}
         self.client.put_item(
             TableName=self.settings.task_table_name,
             Item=item,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from reconciler.clock import Clock
 from reconciler.demo.observer import Recovery, Snapshot
 from reconciler.domain.model import Item, moment
-from reconciler.domain.rows import parse_orchestration, parse_task, text
 from reconciler.settings import Settings
+from reconciler.stores.items import text
+from reconciler.stores.rows import parse_orchestration, parse_task
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

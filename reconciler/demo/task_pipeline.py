@@ -23,9 +23,9 @@ from reconciler.clock import Clock
 from reconciler.demo.shapes import Outcome
 from reconciler.demo.writes import conditional_set, lost_condition
 from reconciler.domain.model import TERMINAL_TASK, timestamp
-from reconciler.domain.rows import text
 from reconciler.embedded.loopback import Answer, Request, answering
 from reconciler.settings import Settings
+from reconciler.stores.items import text
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from reconciler.domain.backoff import Attempts
 
 Item = Mapping[str, Mapping[str, Any]]
-"""A DynamoDB item in typed JSON, as the low-level client gives it: name → ``{"S": …}`` etc."""
+"""A row as the store has it. Nothing that is decided looks into one: ``reconciler.stores.rows``
+reads it, and the conditions of writes compare with it."""
 
 META = "#meta"
 WHOLE = ""
@@ -156,12 +157,12 @@ class Meta:
     """The meta row. ``problem`` says why no task can be made from it, if so."""
 
     orchestration_id: str
-    child_count: int | None
-    user_id: str | None
-    repo: str | None
-    created_at: str | None
-    updated_at: str | None
-    settled: bool
+    child_count: int | None = None
+    user_id: str | None = None
+    repo: str | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+    settled: bool = False
     channel: str = DEFAULT_CHANNEL
     ttl: int | None = None
     item: Item = field(default_factory=dict, repr=False, compare=False)
@@ -249,6 +250,11 @@ class Orchestration:
     def with_child(self, child: Child) -> Orchestration:
         """Return the orchestration with one child replaced."""
         return replace(self, children={**self.children, child.sub_issue_id: child})
+
+    @property
+    def channel(self) -> str:
+        """Where the parent issue comes from."""
+        return self.meta.channel if self.meta is not None else DEFAULT_CHANNEL
 
     @property
     def complete(self) -> bool:

@@ -1,7 +1,4 @@
-"""Monthly budgets: what a user and each of their teams may spend in a month.
-
-A budget that cannot be understood is an error, never a budget with room in it.
-"""
+"""Monthly budgets: what a user and each of their teams may spend in a month."""
 
 from __future__ import annotations
 
@@ -10,8 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from reconciler.domain.model import Item
-from reconciler.domain.rows import decimal
 from reconciler.domain.task import Refusal
 
 CONFIG_PERIOD = "CONFIG"
@@ -55,24 +50,6 @@ def month_of(now: datetime) -> str:
 def scope_keys(user_id: str, team_ids: Iterable[str]) -> tuple[str, ...]:
     """Return the partition keys under which the budgets of a user and their teams stand."""
     return (f"{USER_PREFIX}{user_id}", *(f"{TEAM_PREFIX}{team}" for team in team_ids))
-
-
-def parse_budget(scope_key: str, config: Item, month: Item) -> MonthlyBudget:
-    """Read a budget from its ``CONFIG`` row and the month's row, which may be empty.
-
-    Raises:
-        ValueError: a value is not what the platform writes; the message names row and attribute.
-    """
-    limit = decimal(config, "monthly_limit_usd")
-    if limit is None or limit <= 0:
-        raise ValueError(f"monthly_limit_usd of {scope_key} is not a number above 0")
-    hard_stop = config.get("hard_stop", {"BOOL": False}).get("BOOL")
-    if not isinstance(hard_stop, bool):
-        raise ValueError(f"hard_stop of {scope_key} is not a boolean")  # noqa: TRY004 - of a row
-    spend = decimal(month, "spend_usd") if "spend_usd" in month else Decimal(0)
-    if spend is None:
-        raise ValueError(f"spend_usd of {scope_key} is not a number")
-    return MonthlyBudget(scope_key, limit, spend, hard_stop)
 
 
 def refuse_exhausted(found: MonthlyBudgets) -> Refusal | None:

@@ -2,7 +2,7 @@
 
 A scan is eventually consistent and cut by pages; it only ever nominates. Whatever the authority
 would find wrong must be nominated, and nothing that is healthy need be: so a scan asks the same
-diagnosis, after the plainest case has been set aside at the least cost.
+diagnosis, after ``reconciler.stores.rows`` has set the plainest case aside at the least cost.
 
 An index of active children shows less: neither the meta row nor whatever is finished. A predecessor
 that it does not show has finished, or does not exist. Where that is so of all of a child's, it is
@@ -17,43 +17,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from reconciler.domain.diagnosis import Evidence, Policy, diagnose
-from reconciler.domain.model import (
-    META,
-    UNRELEASED,
-    Child,
-    ChildStatus,
-    Item,
-    Orchestration,
-    Task,
-)
-from reconciler.domain.rows import is_marker, number, parse_meta, text
+from reconciler.domain.model import UNRELEASED, Child, ChildStatus, Meta, Orchestration, Task
 
-_FINISHED = frozenset({ChildStatus.SUCCEEDED.value, ChildStatus.FAILED.value})
-_ASSUMED_META = parse_meta({"orchestration_id": {"S": ""}, "sub_issue_id": {"S": META}})
-
-
-def plainly_settled(rows: Sequence[Item]) -> bool:
-    """Whether these rows are a whole orchestration with nothing left to do, its parent settled.
-
-    Most of a table is history; this is what it costs. A skipped child is looked at more closely: a
-    retry may have stopped before it got there.
-    """
-    meta: Item | None = None
-    children = 0
-    for row in rows:
-        key = row["sub_issue_id"]["S"]
-        if key == META:
-            meta = row
-        elif not is_marker(key):
-            children += 1
-            status = row.get("child_status")
-            if status is None or status.get("S") not in _FINISHED:
-                return False
-    return (
-        meta is not None
-        and text(meta, "rollup_posted_at") is not None
-        and number(meta, "child_count") == children
-    )
+_ASSUMED_META = Meta("")
 
 
 def active_part(children: Orchestration) -> Orchestration:

@@ -15,7 +15,6 @@ from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.diagnosis import NEVER_AGAIN, ChildDiagnosis, Diagnosis
 from reconciler.domain.model import Child, Orchestration, moment
 from reconciler.domain.outcomes import Outcome
-from reconciler.domain.rows import text
 from reconciler.inspection import theme
 from reconciler.inspection.advice import (
     commands_for,
@@ -27,6 +26,7 @@ from reconciler.inspection.graph import Graph, Node
 from reconciler.inspection.theme import Tone
 from reconciler.inspection.views import ChildView, Circumstances, Command, Outlook, Repair, View
 from reconciler.repair.context import ActionOutcome, Evaluation
+from reconciler.stores.items import text
 
 _SHORT_ID = 8
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 from datetime import datetime
 
 from reconciler.domain.model import LONG_AGO, Item, Orchestration, moment
-from reconciler.domain.rows import plain
 from reconciler.errors import UnknownOrchestrationError
 from reconciler.inspection.explain import build_view
 from reconciler.inspection.find import Found
 from reconciler.inspection.views import Circumstances, Repair, View
 from reconciler.repair.audit import RECOVERED
 from reconciler.repair.reconciler import Reconciler
+from reconciler.stores.items import plain
 
 _MAX_TASKS_ASKED = 50
 _MAX_HOLDERS = 10

@@ -38,20 +38,20 @@ def recovered(
     """Return the write of the event that ``action`` took ``child`` from ``before`` to ``after``.
 
     ``before``: None for its status. ``task_id``: None for the task that the child concerns.
-    ``more``: further metadata, typed.
+    ``more``: further metadata.
     """
     metadata: dict[str, Any] = {
-        "orchestration_id": {"S": child.orchestration_id},
-        "sub_issue_id": {"S": child.sub_issue_id},
-        "code": {"S": str(action.code)},
-        "before": {"S": child.raw_status if before is None else before},
-        "after": {"S": after},
-        "sweep_id": {"S": context.sweep_id},
+        "orchestration_id": child.orchestration_id,
+        "sub_issue_id": child.sub_issue_id,
+        "code": str(action.code),
+        "before": child.raw_status if before is None else before,
+        "after": after,
+        "sweep_id": context.sweep_id,
         **(more or {}),
     }
     stranded = seconds_since(action.since, context.now)
     if stranded is not None:
-        metadata["stranded_seconds"] = {"N": f"{stranded:.3f}"}
+        metadata["stranded_seconds"] = round(stranded, 3)
     return tasks.event(task_id or concerned_task(child), RECOVERED, metadata, context.now)
 
 

@@ -6,15 +6,18 @@ and no budget is exceeded because it could not be read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from reconciler.domain.model import Child, Orchestration
 from reconciler.domain.monthly_budget import refuse_exhausted
-from reconciler.domain.task import Refusal, TaskDraft, draft_task
+from reconciler.domain.task import Refusal, TaskDraft, draft_task, refuse_large_row
 from reconciler.services.guardrail import Guardrail
+from reconciler.stores.items import size_of
 from reconciler.stores.monthly_budget import MonthlyBudgetStore
-from reconciler.stores.repos import RepoStore
+from reconciler.stores.repos import Repo, RepoStore
+from reconciler.stores.rows import parse_source
+from reconciler.stores.tasks import task_item
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,33 +37,23 @@ class Drafter:
             TemporaryError: the repo, the monthly budget or the guardrail cannot tell now.
             PermanentError: a table is missing or may not be read.
         """
-        draft = draft_task(orchestration, child, now=now)
+        draft = draft_task(orchestration, child, source=parse_source(orchestration, child), now=now)
         if isinstance(draft, Refusal):
             return draft
-        return (
-            self._ask_repo(draft)
-            or self._ask_budget(draft, now)
-            or self._ask_guardrail(draft)
-            or draft
-        )
-
-    def _ask_repo(self, draft: TaskDraft) -> Refusal | None:
+        too_large = refuse_large_row(size_of(task_item(draft)))
+        if too_large is not None:
+            return too_large
         repo = self.repos.read(draft.repo)
         if not repo.onboarded:
-            return Refusal(
-                f"Repository {draft.repo} is not onboarded (its status is {repo.status}). "
-                "Onboard it, then retry this sub-issue."
-            )
-        draft.item["approval_gate_cap"] = {"N": str(repo.approval_gate_cap)}
-        return None
-
-    def _ask_budget(self, draft: TaskDraft, now: datetime) -> Refusal | None:
-        if self.monthly_budgets is None:
-            return None
-        found = self.monthly_budgets.read(draft.item["user_id"]["S"], now)
-        if found.team_ids:
-            draft.item["team_ids"] = {"L": [{"S": team} for team in found.team_ids]}
-        return refuse_exhausted(found)
+            return _refuse_repo(draft.repo, repo)
+        draft = replace(draft, approval_gate_cap=repo.approval_gate_cap)
+        if self.monthly_budgets is not None:
+            found = self.monthly_budgets.read(draft.user_id, now)
+            exhausted = refuse_exhausted(found)
+            if exhausted is not None:
+                return exhausted
+            draft = replace(draft, team_ids=found.team_ids)
+        return self._ask_guardrail(draft) or draft
 
     def _ask_guardrail(self, draft: TaskDraft) -> Refusal | None:
         if self.guardrail is None or not self.guardrail.blocks(draft.description):
@@ -69,3 +62,10 @@ class Drafter:
             "The task's description was blocked by the content policy. Reword the sub-issue "
             "or the parent issue, then retry this sub-issue."
         )
+
+
+def _refuse_repo(name: str, repo: Repo) -> Refusal:
+    return Refusal(
+        f"Repository {name} is not onboarded (its status is {repo.status}). "
+        "Onboard it, then retry this sub-issue."
+    )

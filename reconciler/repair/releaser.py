@@ -27,7 +27,6 @@ from reconciler.domain.model import (
 )
 from reconciler.domain.outcomes import Outcome
 from reconciler.domain.planning import Action, Reinvoke
-from reconciler.domain.rows import parse_child, parse_task, text
 from reconciler.domain.task import Refusal, TaskDraft
 from reconciler.errors import TemporaryError
 from reconciler.repair.audit import recovered
@@ -38,6 +37,7 @@ from reconciler.stores.budget import BudgetStore, HeldSlots, Slots
 from reconciler.stores.conditions import MAX_WRITES, Write
 from reconciler.stores.dynamodb import Cancelled, DynamoDB
 from reconciler.stores.orchestrations import OrchestrationStore
+from reconciler.stores.rows import parse_child, parse_task
 from reconciler.stores.tasks import TaskStore
 
 # The labels of what a transaction of ours can lose to.
@@ -126,7 +126,7 @@ class Releaser:
         if context.apply:
             at, since = timestamp(context.now), action.since or LONG_AGO
             refused = replace(action, code=Code.REFUSED)
-            more: Item = {"reason": {"S": reason}}
+            more = {"reason": reason}
             lost = self.dynamodb.transact(
                 {
                     _ROW: self.orchestrations.set_refused(child, reason, at, since),
@@ -219,10 +219,10 @@ class Releaser:
         context: Context,
     ) -> dict[str, Write]:
         at, task_id = timestamp(context.now), draft.task_id
-        created = {"repo": {"S": draft.repo}, "channel_source": {"S": draft.channel_source}}
+        created = {"repo": draft.repo, "channel_source": draft.channel_source}
         writes = {
             _ROW: self.orchestrations.set_released(child, task_id, draft.branch_name, at),
-            _TASK: self.tasks.create(draft, {"reconciler_sweep_id": {"S": context.sweep_id}}),
+            _TASK: self.tasks.create(draft, context.sweep_id),
             "created": self.tasks.event(task_id, "task_created", created, context.now),
             "event": recovered(
                 self.tasks, child, action, ChildStatus.RELEASED, context, task_id=task_id
@@ -326,7 +326,7 @@ def _created(draft: TaskDraft, context: Context) -> Task:
     return Task(
         task_id=draft.task_id,
         status="SUBMITTED",
-        user_id=text(draft.item, "user_id"),
+        user_id=draft.user_id,
         idempotency_key=draft.idempotency_key,
         status_since=at,
         branch_name=draft.branch_name,

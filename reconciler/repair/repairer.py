@@ -7,7 +7,7 @@ what the repair has made due.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from reconciler.domain.model import (
     LONG_AGO,
@@ -30,15 +30,15 @@ from reconciler.domain.planning import (
     Skip,
     Unskip,
 )
-from reconciler.domain.rows import parse_child
-from reconciler.domain.task import size_of
 from reconciler.repair.audit import recovered
 from reconciler.repair.context import Context, RepairResult
 from reconciler.repair.releaser import Releaser
 from reconciler.stores.budget import HeldSlots
 from reconciler.stores.conditions import MAX_WRITES, Write
 from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.items import size_of
 from reconciler.stores.orchestrations import OrchestrationStore
+from reconciler.stores.rows import parse_child, with_written
 from reconciler.stores.tasks import TaskStore
 
 _ROW, _CAUSE = "row", "cause"
@@ -149,7 +149,7 @@ class Repairer:
             since = action.since or LONG_AGO
             writes[labels[child]] = self.orchestrations.set_skipped(child, at, since)
         # One event for all of them: one each would double what a large closure costs.
-        skipped = {child.sub_issue_id: {"S": child.raw_status} for child in pending}
+        skipped = {child.sub_issue_id: child.raw_status for child in pending}
         first, action = next(iter(pending.items()))
         writes["event"] = recovered(
             self.tasks,
@@ -158,7 +158,7 @@ class Repairer:
             ChildStatus.SKIPPED,
             context,
             task_id=concerned,
-            more={"skipped": {"M": skipped}},
+            more={"skipped": skipped},
         )
         lost = self.dynamodb.transact(writes)
         if lost is None:
@@ -188,8 +188,7 @@ class Repairer:
             if lost is not None:
                 return _lost(lost.failed[_ROW])
             # Its next write asks for the row as it is now, not as it was claimed.
-            item = {**child.item, "child_status": {"S": "ready"}, "updated_at": {"S": at}}
-            child = replace(child, item=item)
+            child = with_written(child, child_status=ChildStatus.READY, updated_at=at)
         return RepairResult(Outcome.DONE, child.moved(ChildStatus.READY, child.updated_at))
 
     def reinvoke(self, child: Child, action: Reinvoke, context: Context) -> RepairResult:

@@ -28,10 +28,10 @@ from typing import Any
 from reconciler.domain.budget import Budget
 from reconciler.domain.due import MAX_AHEAD
 from reconciler.domain.model import Item, moment, timestamp
-from reconciler.domain.rows import number
 from reconciler.errors import ConflictError, ReconcilerError
 from reconciler.stores.conditions import Expression, Write, all_of, update
 from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.items import number
 from reconciler.stores.tasks import NOT_ADMITTED, TaskStore
 
 PARTITION_PREFIX = "reconciler#budget#"

@@ -13,8 +13,8 @@ from datetime import datetime
 from typing import Any
 
 from reconciler.domain.model import timestamp
-from reconciler.domain.rows import text
 from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.items import text
 
 PARTITION = "reconciler#control"
 PAUSE_ROW = "reconciler#pause"

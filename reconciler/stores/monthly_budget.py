@@ -1,10 +1,14 @@
-"""BudgetTable: the monthly budgets of a user and of the user's teams. Read only."""
+"""BudgetTable: the monthly budgets of a user and of the user's teams. Read only.
+
+A budget that cannot be understood is an error, never a budget with room in it.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from reconciler.domain.model import Item
@@ -13,12 +17,12 @@ from reconciler.domain.monthly_budget import (
     MonthlyBudget,
     MonthlyBudgets,
     month_of,
-    parse_budget,
     scope_keys,
 )
 from reconciler.errors import BudgetUnavailableError, BudgetUnusableError
 from reconciler.services.user_groups import UserGroups
 from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.items import decimal
 from reconciler.stores.orchestrations import MAX_KEYS_PER_BATCH, batch_get
 
 CACHE_SECONDS = 5.0
@@ -91,3 +95,21 @@ def _budgets(
         config = rows.get((scope, CONFIG_PERIOD))
         if config is not None:
             yield parse_budget(scope, config, rows.get((scope, period), {}))
+
+
+def parse_budget(scope_key: str, config: Item, month: Item) -> MonthlyBudget:
+    """Read a budget from its ``CONFIG`` row and the month's row, which may be empty.
+
+    Raises:
+        ValueError: a value is not what the platform writes; the message names row and attribute.
+    """
+    limit = decimal(config, "monthly_limit_usd")
+    if limit is None or limit <= 0:
+        raise ValueError(f"monthly_limit_usd of {scope_key} is not a number above 0")
+    hard_stop = config.get("hard_stop", {"BOOL": False}).get("BOOL")
+    if not isinstance(hard_stop, bool):
+        raise ValueError(f"hard_stop of {scope_key} is not a boolean")  # noqa: TRY004 - of a row
+    spend = decimal(month, "spend_usd") if "spend_usd" in month else Decimal(0)
+    if spend is None:
+        raise ValueError(f"spend_usd of {scope_key} is not a number")
+    return MonthlyBudget(scope_key, limit, spend, hard_stop)

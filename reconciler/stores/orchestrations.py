@@ -26,7 +26,11 @@ from reconciler.domain.model import (
     moment,
     timestamp,
 )
-from reconciler.domain.rows import (
+from reconciler.errors import StoreUnavailableError
+from reconciler.stores.conditions import Expression, Write, all_of, check, update
+from reconciler.stores.control import PAUSED_AT
+from reconciler.stores.dynamodb import DynamoDB, may_be_full
+from reconciler.stores.rows import (
     ACTIVE_ATTRIBUTES,
     PREDECESSOR_ATTRIBUTES,
     SCAN_ATTRIBUTES,
@@ -34,10 +38,6 @@ from reconciler.domain.rows import (
     parse_child,
     parse_orchestration,
 )
-from reconciler.errors import StoreUnavailableError
-from reconciler.stores.conditions import Expression, Write, all_of, check, update
-from reconciler.stores.control import PAUSED_AT
-from reconciler.stores.dynamodb import DynamoDB, may_be_full
 
 MAX_KEYS_PER_BATCH = 100
 _BATCH_ROUNDS = 5

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from reconciler.domain.model import Item
-from reconciler.domain.rows import number, plain, text
 from reconciler.domain.task import DEFAULT_APPROVAL_GATE_CAP
 from reconciler.errors import RepoUnusableError
 from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.items import number, plain, text
 
 CACHE_SECONDS = 30.0
 _MIN_CAP, _MAX_CAP = 1, 500

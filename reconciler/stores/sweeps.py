@@ -19,10 +19,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from reconciler.domain.model import timestamp
-from reconciler.domain.rows import number, text
 from reconciler.stores.conditions import Expression
 from reconciler.stores.control import PARTITION
 from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.items import number, text
 
 LOCK_ROW = "reconciler#sweep-lock"
 STATE_ROW = "reconciler#sweep-state"

@@ -8,13 +8,16 @@ from typing import Any
 
 from reconciler.domain.identity import event_id_for
 from reconciler.domain.model import TERMINAL_TASK, ChildStatus, Item, Task, timestamp
-from reconciler.domain.rows import TASK_ATTRIBUTES, parse_task
 from reconciler.domain.task import TaskDraft
 from reconciler.errors import ThrottledError
 from reconciler.stores.conditions import Expression, Write, all_of, check, put_new, update
 from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.items import typed
 from reconciler.stores.orchestrations import MAX_KEYS_PER_BATCH, batch_get
+from reconciler.stores.rows import TASK_ATTRIBUTES, parse_task
 
+WORKFLOW_ID = "coding/new-task-v1"
+WORKFLOW_VERSION = "1.0.0"
 _EVENT_TTL_SECONDS = 90 * 86_400
 
 _UNFINISHED = (("AWAITING_APPROVAL", "AWAITING_APPROVAL"), ("FINALIZING", "SUBMITTED"))
@@ -231,9 +234,10 @@ class TaskStore:
 
     # -- actions of a transaction
 
-    def create(self, draft: TaskDraft, extra: Mapping[str, Any]) -> Write:
-        """The task, which must not exist yet; ``extra`` are attributes that only we write."""
-        return put_new(self.table, {**draft.item, **extra}, "task_id")
+    def create(self, draft: TaskDraft, sweep_id: str) -> Write:
+        """The task, which must not exist yet; it bears the sweep that made it."""
+        item = {**task_item(draft), "reconciler_sweep_id": {"S": sweep_id}}
+        return put_new(self.table, item, "task_id")
 
     def expect_task(self, task: Task) -> Write:
         """Condition: the task exists, with the key and the user that were read."""
@@ -247,13 +251,13 @@ class TaskStore:
     def event(
         self, task_id: str, event_type: str, metadata: Mapping[str, Any], now: datetime
     ) -> Write:
-        """An event of ``task_id``; ``metadata`` holds typed values."""
+        """An event of ``task_id``; ``metadata``: texts and numbers."""
         item: Item = {
             "task_id": {"S": task_id},
             "event_id": {"S": event_id_for(task_id, f"{event_type}{dict(metadata)}", now)},
             "event_type": {"S": event_type},
             "timestamp": {"S": timestamp(now)},
-            "metadata": {"M": metadata},
+            "metadata": typed(metadata),
             "ttl": {"N": str(int(now.timestamp()) + _EVENT_TTL_SECONDS)},
         }
         return {"Put": {"TableName": self.events_table, "Item": item}}
@@ -315,3 +319,40 @@ class TaskStore:
             FilterExpression="event_type = :type",
             ExpressionAttributeValues={":id": {"S": task_id}, ":type": {"S": event_type}},
         )
+
+
+_AS_EVERY_TASK: Item = {
+    "status": {"S": "SUBMITTED"},
+    "workflow_ref": {"S": WORKFLOW_ID},
+    "resolved_workflow": typed({"id": WORKFLOW_ID, "version": WORKFLOW_VERSION}),
+    "approval_gate_count": {"N": "0"},
+}
+
+
+def task_item(draft: TaskDraft) -> Item:
+    """Return the row of a task that is ready to be created."""
+    texts = {
+        "task_id": draft.task_id,
+        "user_id": draft.user_id,
+        "repo": draft.repo,
+        "task_description": draft.description,
+        "branch_name": draft.branch_name,
+        "idempotency_key": draft.idempotency_key,
+        "channel_source": draft.channel_source,
+        "status_created_at": f"SUBMITTED#{draft.created_at}",
+        "created_at": draft.created_at,
+        "updated_at": draft.created_at,
+        **draft.issue,
+    }
+    item: dict[str, Any] = {
+        **_AS_EVERY_TASK,
+        **{name: {"S": value} for name, value in texts.items()},
+        "channel_metadata": {"M": {name: {"S": v} for name, v in draft.metadata.items()}},
+        "approval_gate_cap": {"N": str(draft.approval_gate_cap)},
+    }
+    # The platform writes neither list where it would be empty.
+    if draft.attachments:
+        item["attachments"] = {"L": [attachment.stored for attachment in draft.attachments]}
+    if draft.team_ids:
+        item["team_ids"] = {"L": [{"S": team} for team in draft.team_ids]}
+    return item

@@ -22,9 +22,9 @@ from typing import Any
 
 from reconciler.domain.model import ACTIVE_CHILD, Child, ChildStatus, Item, Orchestration
 from reconciler.domain.nomination import active_part, unseen_predecessors, with_predecessors
-from reconciler.domain.rows import parse_orchestration
 from reconciler.stores.dynamodb import measured
 from reconciler.stores.orchestrations import Page
+from reconciler.stores.rows import parse_orchestration
 from reconciler.sweeping.batches import Batches
 from reconciler.sweeping.scan_step import Parts, SegmentCursor, Step, key_of
 

@@ -19,14 +19,14 @@ from typing import Any
 from reconciler.clock import Clock, OutOfTime
 from reconciler.domain.diagnosis import Policy
 from reconciler.domain.model import Item, Orchestration, Task
-from reconciler.domain.nomination import plainly_settled, running_tasks, suspicious
-from reconciler.domain.rows import parse_orchestration
+from reconciler.domain.nomination import running_tasks, suspicious
 from reconciler.errors import DEFECTS, ThrottledError
 from reconciler.repair.counts import Counts
 from reconciler.stores import control
 from reconciler.stores.dynamodb import Consumed, measured
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.stores.read_pacing import PagePacer
+from reconciler.stores.rows import parse_orchestration, plainly_settled
 from reconciler.stores.tasks import TaskStore
 from reconciler.sweeping.batches import Batches
 

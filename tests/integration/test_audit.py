@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reconciler.domain.identity import task_id_for
-from reconciler.domain.rows import plain
+from reconciler.stores.items import plain
 from reconciler.sweeping.inline import run_inline_sweep
 from tests.support.aws_stub import AwsStub, aws_stub
 from tests.support.world import World

@@ -30,10 +30,10 @@ from reconciler.doctor.shapes import (
     mention_an_index,
     wanted_tables,
 )
-from reconciler.domain.rows import ACTIVE_ATTRIBUTES
 from reconciler.embedded.valkey import valkey_server
 from reconciler.errors import CredentialsError
 from reconciler.settings import Settings
+from reconciler.stores.rows import ACTIVE_ATTRIBUTES
 from reconciler.sweeping.cron import run_cron_sweep
 from reconciler.tables import ORCHESTRATION, TASK, Index, Table, _create
 from tests.integration import test_policy

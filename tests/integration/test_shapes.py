@@ -9,8 +9,8 @@ from zlib import crc32
 import pytest
 
 from reconciler.domain.model import META
-from reconciler.domain.rows import SCAN_ATTRIBUTES
 from reconciler.stores.orchestrations import OrchestrationStore, Page
+from reconciler.stores.rows import SCAN_ATTRIBUTES
 from reconciler.sweeping.inline import run_inline_sweep
 from reconciler.sweeping.scan import scan_segment
 from reconciler.sweeping.scan_step import SegmentCursor

@@ -50,8 +50,9 @@ REASONS = Path(__file__).parent / "survivors.toml"
 MODULES = (
     *(f"reconciler.domain.{n}" for n in ("budget", "codes", "diagnosis", "graph", "identity")),
     *(f"reconciler.domain.{n}" for n in ("model", "monthly_budget", "nomination", "planning")),
-    *(f"reconciler.domain.{n}" for n in ("rows", "task")),
-    *(f"reconciler.stores.{n}" for n in ("conditions", "orchestrations", "tasks", "budget")),
+    "reconciler.domain.task",
+    *(f"reconciler.stores.{n}" for n in ("conditions", "items", "orchestrations", "rows")),
+    *(f"reconciler.stores.{n}" for n in ("tasks", "budget")),
     *(f"reconciler.stores.{n}" for n in ("control", "dynamodb", "guardrail", "pipeline", "repos")),
     *(f"reconciler.stores.{n}" for n in ("sweeps", "wire", "breaker", "monthly_budget")),
     "reconciler.services.user_groups",

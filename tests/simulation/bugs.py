@@ -14,7 +14,7 @@ from typing import Any
 
 import ulid
 
-from reconciler.domain import diagnosis, due, planning, rows, task, touches
+from reconciler.domain import diagnosis, due, planning, task, touches
 from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import _Diagnoser
 from reconciler.domain.model import Child, ChildStatus, Task
@@ -27,6 +27,7 @@ from reconciler.repair.invoker import Invoker
 from reconciler.repair.releaser import Releaser
 from reconciler.repair.repair_pass import RepairPass
 from reconciler.services.pipeline import Pipeline
+from reconciler.stores import rows
 from reconciler.stores.budget import BudgetStore
 from reconciler.stores.conditions import Expression
 from reconciler.stores.dynamodb import DynamoDB

@@ -10,8 +10,8 @@ import pytest
 
 from reconciler.demo.observer import Observer, Patience, Snapshot
 from reconciler.domain.model import Meta, Orchestration
-from reconciler.domain.rows import parse_child
 from reconciler.settings import load_settings
+from reconciler.stores.rows import parse_child
 from reconciler.sweeping.known_stuck import Known
 from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import SegmentState

@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.demo.observer import Observer, Patience, Snapshot
 from reconciler.domain.model import ChildStatus, Meta, Orchestration, Task
-from reconciler.domain.rows import parse_child
+from reconciler.stores.rows import parse_child
 from tests.chaos.summary import Run
 from tests.support.strategies import NOW, ORCHESTRATION_ID, ago
 

@@ -18,7 +18,7 @@ from reconciler.demo.shapes import Blueprint, fan_out
 from reconciler.demo.verdict import Sweep, Verdict, judge
 from reconciler.demo.view import LEGEND, Board, draw, draw_verdict, one_line
 from reconciler.domain.model import ChildStatus, Meta, Orchestration, Task
-from reconciler.domain.rows import parse_child
+from reconciler.stores.rows import parse_child
 from tests.support.strategies import NOW, ago
 
 SECOND = timedelta(seconds=1)

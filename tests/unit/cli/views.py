@@ -10,11 +10,11 @@ from reconciler.domain.codes import HEALTHY
 from reconciler.domain.diagnosis import Evidence, Policy, diagnose
 from reconciler.domain.model import Orchestration, timestamp
 from reconciler.domain.planning import child_needs_action
-from reconciler.domain.rows import parse_orchestration
 from reconciler.inspection.explain import build_view
 from reconciler.inspection.views import Circumstances, View
 from reconciler.repair.context import ActionOutcome, Evaluation, Stuck
 from reconciler.repair.counts import Counts
+from reconciler.stores.rows import parse_orchestration
 
 NOW = datetime(2026, 6, 9, 12, 0, tzinfo=UTC)
 NAME = "orch_" + "0" * 32

@@ -20,7 +20,7 @@ from reconciler.domain.diagnosis import (
     diagnose,
 )
 from reconciler.domain.model import WHOLE, Child, Meta, Orchestration, Task, moment, timestamp
-from reconciler.domain.rows import parse_child, parse_task
+from reconciler.stores.rows import parse_child, parse_task
 from tests.support.strategies import NOW, ORCHESTRATION_ID, POLICY, ago
 
 LONG = 3600

@@ -12,10 +12,10 @@ from reconciler.domain.monthly_budget import (
     MonthlyBudget,
     MonthlyBudgets,
     month_of,
-    parse_budget,
     refuse_exhausted,
     scope_keys,
 )
+from reconciler.stores.monthly_budget import parse_budget
 
 STOP = {"BOOL": True}
 

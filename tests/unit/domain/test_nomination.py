@@ -3,60 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from reconciler.domain.model import Child, ChildStatus, Meta, Orchestration, Task
 from reconciler.domain.nomination import (
     active_part,
-    plainly_settled,
     running_tasks,
     suspicious,
     unseen_predecessors,
     with_predecessors,
 )
 from tests.support.strategies import NOW, ORCHESTRATION_ID, POLICY, ago
-
-Row = dict[str, Any]
-
-
-def row(key: str, **attributes: Any) -> Row:
-    return {"sub_issue_id": {"S": key}, **attributes}
-
-
-def done(key: str, status: str = "succeeded") -> Row:
-    return row(key, child_status={"S": status})
-
-
-META_ROW = row("#meta", rollup_posted_at={"S": "2026-06-09T12:00:00Z"}, child_count={"N": "2"})
-
-
-@pytest.mark.parametrize("status", ["succeeded", "failed"])
-def test_all_of_it_terminal_and_its_parent_settled(status: str) -> None:
-    assert plainly_settled([META_ROW, done("a", status), done("b")])
-    assert plainly_settled([done("a", status), META_ROW, row("ack#1"), done("b")])
-
-
-@pytest.mark.parametrize(
-    "rows",
-    [
-        [META_ROW, done("a")],  # one is missing
-        [META_ROW, done("a"), done("b"), done("c")],
-        [done("a"), done("b")],
-        [META_ROW, done("a"), done("b", "ready")],
-        [META_ROW, done("a"), done("b", "skipped")],  # perhaps for nothing
-        [META_ROW, done("a"), done("b", "released")],
-        [META_ROW, done("a"), row("b")],
-        [META_ROW, done("a"), row("b", child_status={"N": "1"})],
-        [{**META_ROW, "rollup_posted_at": {"NULL": True}}, done("a"), done("b")],
-        [row("#meta", child_count={"N": "2"}), done("a"), done("b")],
-        [{**META_ROW, "child_count": {"S": "2"}}, done("a"), done("b")],
-    ],
-)
-def test_anything_else_is_looked_at(rows: list[Row]) -> None:
-    assert not plainly_settled(rows)
-
 
 META = Meta(ORCHESTRATION_ID, 2, "user-1", "acme/shop", ago(9000), ago(9000), settled=False)
 A = Child(ORCHESTRATION_ID, "a", ChildStatus.RELEASED, "released", task_id="T", updated_at=ago(60))

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 
 from reconciler.domain.diagnosis import Evidence, diagnose
 from reconciler.domain.planning import plan
-from reconciler.domain.rows import parse_orchestration, parse_task, plain
 from reconciler.repair.reconciler import Reconciler
+from reconciler.stores.items import plain
+from reconciler.stores.rows import parse_orchestration, parse_task
 from reconciler.sweeping.inline import Hooks, run_inline_sweep
 from tests.simulation.actors import ClockHand
 from tests.simulation.memory_dynamodb import MemoryDynamoDB

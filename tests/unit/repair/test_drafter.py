@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from reconciler.domain import task as task_module
 from reconciler.domain.monthly_budget import MonthlyBudget, MonthlyBudgets
-from reconciler.domain.rows import parse_orchestration
 from reconciler.domain.task import Refusal, TaskDraft
 from reconciler.repair.drafter import Drafter
+from reconciler.stores.items import size_of
 from reconciler.stores.repos import Repo
+from reconciler.stores.rows import parse_orchestration
+from reconciler.stores.tasks import task_item
 from tests.support.strategies import NOW, ORCHESTRATION_ID
 
 EXHAUSTED = MonthlyBudget("USER#u", Decimal(5), Decimal(5), hard_stop=True)
@@ -75,8 +78,8 @@ def test_a_draft_holds_what_was_asked_for() -> None:
     asked = Asked(teams=("growth", "ops"))
     made = draft(asked)
     assert isinstance(made, TaskDraft)
-    assert made.item["approval_gate_cap"] == {"N": "7"}
-    assert made.item["team_ids"] == {"L": [{"S": "growth"}, {"S": "ops"}]}
+    assert made.approval_gate_cap == 7
+    assert made.team_ids == ("growth", "ops")
     assert asked.calls == [("repo", "acme/shop"), ("budget", "u", NOW), ("guardrail", "Do it")]
 
 
@@ -85,8 +88,22 @@ def test_nothing_is_asked_that_is_not_configured() -> None:
     bare = Drafter(repos=Repos(asked), monthly_budgets=None, guardrail=None)  # type: ignore[arg-type]
     made = draft(asked, drafter=bare)
     assert isinstance(made, TaskDraft)
-    assert "team_ids" not in made.item
+    assert made.team_ids == ()
     assert asked.calls == [("repo", "acme/shop")]
+
+
+def test_a_row_that_would_be_too_large_is_refused_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = draft(Asked())
+    assert isinstance(made, TaskDraft)
+    size = size_of(task_item(replace(made, approval_gate_cap=50)))
+    monkeypatch.setattr(task_module, "MAX_ROW_BYTES", size)
+    assert isinstance(draft(Asked()), TaskDraft)
+    monkeypatch.setattr(task_module, "MAX_ROW_BYTES", size - 1)
+    asked = Asked()
+    refused = draft(asked)
+    assert isinstance(refused, Refusal)
+    assert f"{size} bytes" in refused.reason
+    assert asked.calls == []
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from reconciler.domain.rows import parse_orchestration
 from reconciler.errors import ThrottledError
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.stores.read_pacing import PagePacer
+from reconciler.stores.rows import parse_orchestration
 from reconciler.sweeping.scan_step import Parts, SegmentCursor, SegmentResult, SegmentScan
 from tests.support.world import World
 

@@ -5,9 +5,10 @@ Nothing here raises on a row: what is not understood is kept, with the reason, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from decimal import Decimal, InvalidOperation
-from typing import Any
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NoReturn
 
 from reconciler.domain.backoff import Attempts
 from reconciler.domain.model import (
@@ -23,6 +24,8 @@ from reconciler.domain.model import (
     Orchestration,
     Task,
 )
+from reconciler.domain.task import Attachment, TaskSource
+from reconciler.stores.items import MAX_LEVELS, decimal, number, text, texts, typed
 
 _ATTEMPTS = "reconciler#attempts"
 
@@ -33,6 +36,9 @@ def attempts_marker(sub_issue_id: str) -> str:
 
 
 _STATUS = {status.value: status for status in ChildStatus}
+_FINISHED = frozenset({ChildStatus.SUCCEEDED.value, ChildStatus.FAILED.value})
+_ATTACHMENT_LEVELS = MAX_LEVELS - 2
+"""The list of attachments, and the record itself, are two of them."""
 
 SCAN_ATTRIBUTES = (
     "orchestration_id",
@@ -92,53 +98,33 @@ TASK_ATTRIBUTES = (
 """What a diagnosis needs of a task."""
 
 
-def text(item: Item, *names: str) -> str | None:
-    """Return the first of the attributes ``names`` that is a non-empty string, else None."""
-    for name in names:
-        value = item.get(name)
-        if value is not None:
-            found = value.get("S")
-            if isinstance(found, str) and found:
-                return found
-    return None
-
-
-def number(item: Item, name: str) -> int | None:
-    """Return a whole, non-negative number, else None."""
-    value = item.get(name)
-    raw = value.get("N") if value is not None else None
-    return int(raw) if isinstance(raw, str) and raw.isascii() and raw.isdigit() else None
-
-
-def decimal(item: Item, name: str) -> Decimal | None:
-    """Return a finite number of any size and sign, else None."""
-    value = item.get(name)
-    raw = value.get("N") if value is not None else None
-    if not isinstance(raw, str):
-        return None
-    try:
-        found = Decimal(raw)
-    except InvalidOperation:
-        return None
-    return found if found.is_finite() else None
-
-
-def plain(value: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any JSON-like value may stand there
-    """Turn one typed value into plain Python; numbers stay text, since none is reckoned with."""
-    for kind, inner in value.items():
-        if kind == "M":
-            return {name: plain(part) for name, part in inner.items()}
-        if kind == "L":
-            return [plain(part) for part in inner]
-        if kind == "NULL":
-            return None
-        return inner
-    return None
-
-
 def is_marker(sub_issue_id: str) -> bool:
     """Whether a row is a marker: never a child, never touched."""
     return "#" in sub_issue_id and sub_issue_id != META
+
+
+def plainly_settled(rows: Sequence[Item]) -> bool:
+    """Whether these rows are a whole orchestration with nothing left to do, its parent settled.
+
+    Most of a table is history, and this is what it costs: so the rows are not even parsed. A
+    skipped child is looked at more closely: a retry may have stopped before it got there.
+    """
+    meta: Item | None = None
+    children = 0
+    for row in rows:
+        key = row["sub_issue_id"]["S"]
+        if key == META:
+            meta = row
+        elif not is_marker(key):
+            children += 1
+            status = row.get("child_status")
+            if status is None or status.get("S") not in _FINISHED:
+                return False
+    return (
+        meta is not None
+        and text(meta, "rollup_posted_at") is not None
+        and number(meta, "child_count") == children
+    )
 
 
 def parse_child(item: Item) -> Child:
@@ -270,3 +256,67 @@ def parse_task(item: Item) -> Task:
         nudge_count=number(item, "reconcile_nudge_count") or 0,
         problem=problem,
     )
+
+
+def with_written(child: Child, **texts: str) -> Child:
+    """Return a child whose row as read is the one that a write of ours has left."""
+    written = {name: {"S": value} for name, value in texts.items()}
+    return replace(child, item={**child.item, **written})
+
+
+# -- what a task is made of
+
+
+def parse_source(orchestration: Orchestration, child: Child) -> TaskSource:
+    """Read what the rows say of the task of ``child``."""
+    meta: Item = orchestration.meta.item if orchestration.meta is not None else {}
+    warnings: list[str] = []
+    metadata = child.item.get("channel_metadata", {}).get("M")
+    listed = child.item.get("pre_screened_attachments", {}).get("L")
+    records = [*(listed if isinstance(listed, list) else ()), *_parents_records(meta, warnings)]
+    return TaskSource(
+        own=texts(child.item),
+        parent=texts(meta),
+        metadata=texts(metadata) if isinstance(metadata, Mapping) else {},
+        attachments=tuple(_parse_attachments(records, warnings)),
+        warnings=warnings,
+    )
+
+
+def _parse_attachments(records: Iterable[Item], warnings: list[str]) -> Iterator[Attachment]:
+    for record in records:
+        fields = record.get("M")
+        if not isinstance(fields, Mapping):
+            warnings.append("an attachment record that is not a map was left out")
+            continue
+        screening = fields.get("screening", {}).get("M")
+        yield Attachment(
+            attachment_id=text(fields, "attachment_id"),
+            passed=isinstance(screening, Mapping) and text(screening, "status") == "passed",
+            size_bytes=decimal(fields, "size_bytes"),
+            stored=record,
+        )
+
+
+def _parents_records(meta: Item, warnings: list[str]) -> Iterator[Item]:
+    """Yield the records of the parent's attachments, which its row has as JSON text."""
+    raw = text(meta, "pre_screened_attachments_json")
+    if raw is None:
+        return
+    try:
+        records = json.loads(raw, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        warnings.append("the parent's pre_screened_attachments_json cannot be read; none passed on")
+        return
+    if not isinstance(records, list):
+        warnings.append("the parent's pre_screened_attachments_json is not a list; none passed on")
+        return
+    for record in records:
+        try:
+            yield typed(record, _ATTACHMENT_LEVELS)
+        except ValueError as error:
+            warnings.append(f"an attachment of the parent was left out: {error}")
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from reconciler.domain.model import WHOLE, ChildStatus
-from reconciler.domain.rows import (
-    decimal,
+from reconciler.stores.rows import (
     is_marker,
-    number,
     parse_attempts,
     parse_child,
     parse_meta,
     parse_orchestration,
     parse_task,
-    plain,
-    text,
+    plainly_settled,
 )
 
 KEYS = {"orchestration_id": {"S": "orch_1"}, "sub_issue_id": {"S": "b"}}
@@ -28,57 +24,6 @@ ROW: dict[str, Any] = {
     "depends_on": {"L": [{"S": "a"}, {"S": "c"}, {"S": "a"}]},
 }
 TASK: dict[str, Any] = {"task_id": {"S": "T"}, "status": {"S": "COMPLETED"}}
-
-
-def test_the_first_spelling_counts_then_the_second() -> None:
-    item = {"new": {"S": "n"}, "old": {"S": "o"}, "empty": {"S": ""}, "odd": {"N": "1"}}
-    assert text(item, "new", "old") == "n"
-    assert text(item, "none", "old") == "o"
-    assert text(item, "empty", "old") == "o"
-    assert text(item, "odd", "old") == "o"
-    assert text(item, "none") is None
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ({"N": "0"}, 0),
-        ({"N": "12"}, 12),
-        ({"N": "-1"}, None),
-        ({"N": "1.5"}, None),
-        ({"N": "1e3"}, None),
-        ({"N": "٣"}, None),
-        ({"S": "12"}, None),
-        ({"NULL": True}, None),
-        (None, None),
-    ],
-)
-def test_numbers_are_whole_and_not_negative(value: Any, expected: int | None) -> None:
-    assert number({} if value is None else {"n": value}, "n") == expected
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ({"N": "1"}, Decimal(1)),
-        ({"N": "-1.50"}, Decimal("-1.5")),
-        ({"N": "1E+2"}, Decimal(100)),
-        ({"N": "ten"}, None),
-        ({"N": "NaN"}, None),
-        ({"N": "Infinity"}, None),
-        ({"S": "1"}, None),
-        ({"N": 1}, None),
-        (None, None),
-    ],
-)
-def test_decimals_are_finite_numbers(value: Any, expected: Decimal | None) -> None:
-    assert decimal({} if value is None else {"n": value}, "n") == expected
-
-
-def test_typed_values_as_plain_ones() -> None:
-    typed = {"M": {"l": {"L": [{"S": "x"}, {"N": "1"}, {"NULL": True}]}, "b": {"BOOL": False}}}
-    assert plain(typed) == {"l": ["x", "1", None], "b": False}
-    assert plain({}) is None
 
 
 @pytest.mark.parametrize(("key", "marker"), [("ack#1", True), ("#meta", False), ("b", False)])
@@ -264,3 +209,45 @@ def test_since_when_it_has_its_status_is_told_by_an_entry_of_that_status(
 def test_a_task_without_a_status_has_an_empty_one() -> None:
     assert parse_task({"task_id": {"S": "T"}}).status == ""
     assert parse_task({"task_id": {"S": "T"}}).status_since is None
+
+
+# -- the plainest case of all
+
+Row = dict[str, Any]
+
+
+def row(key: str, **attributes: Any) -> Row:
+    return {"sub_issue_id": {"S": key}, **attributes}
+
+
+def done(key: str, status: str = "succeeded") -> Row:
+    return row(key, child_status={"S": status})
+
+
+META_ROW = row("#meta", rollup_posted_at={"S": "2026-06-09T12:00:00Z"}, child_count={"N": "2"})
+
+
+@pytest.mark.parametrize("status", ["succeeded", "failed"])
+def test_all_of_it_terminal_and_its_parent_settled(status: str) -> None:
+    assert plainly_settled([META_ROW, done("a", status), done("b")])
+    assert plainly_settled([done("a", status), META_ROW, row("ack#1"), done("b")])
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [META_ROW, done("a")],  # one is missing
+        [META_ROW, done("a"), done("b"), done("c")],
+        [done("a"), done("b")],
+        [META_ROW, done("a"), done("b", "ready")],
+        [META_ROW, done("a"), done("b", "skipped")],  # perhaps for nothing
+        [META_ROW, done("a"), done("b", "released")],
+        [META_ROW, done("a"), row("b")],
+        [META_ROW, done("a"), row("b", child_status={"N": "1"})],
+        [{**META_ROW, "rollup_posted_at": {"NULL": True}}, done("a"), done("b")],
+        [row("#meta", child_count={"N": "2"}), done("a"), done("b")],
+        [{**META_ROW, "child_count": {"S": "2"}}, done("a"), done("b")],
+    ],
+)
+def test_anything_else_is_looked_at(rows: list[Row]) -> None:
+    assert not plainly_settled(rows)

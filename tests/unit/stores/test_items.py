@@ -1,0 +1,92 @@
+"""Typed JSON: single values out of an item, values into one, and how large it is."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from reconciler.stores.items import decimal, number, plain, size_of, text, texts, typed
+
+
+def test_the_first_spelling_counts_then_the_second() -> None:
+    item = {"new": {"S": "n"}, "old": {"S": "o"}, "empty": {"S": ""}, "odd": {"N": "1"}}
+    assert text(item, "new", "old") == "n"
+    assert text(item, "none", "old") == "o"
+    assert text(item, "empty", "old") == "o"
+    assert text(item, "odd", "old") == "o"
+    assert text(item, "none") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"N": "0"}, 0),
+        ({"N": "12"}, 12),
+        ({"N": "-1"}, None),
+        ({"N": "1.5"}, None),
+        ({"N": "1e3"}, None),
+        ({"N": "٣"}, None),
+        ({"S": "12"}, None),
+        ({"NULL": True}, None),
+        (None, None),
+    ],
+)
+def test_numbers_are_whole_and_not_negative(value: Any, expected: int | None) -> None:
+    assert number({} if value is None else {"n": value}, "n") == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"N": "1"}, Decimal(1)),
+        ({"N": "-1.50"}, Decimal("-1.5")),
+        ({"N": "1E+2"}, Decimal(100)),
+        ({"N": "ten"}, None),
+        ({"N": "NaN"}, None),
+        ({"N": "Infinity"}, None),
+        ({"S": "1"}, None),
+        ({"N": 1}, None),
+        (None, None),
+    ],
+)
+def test_decimals_are_finite_numbers(value: Any, expected: Decimal | None) -> None:
+    assert decimal({} if value is None else {"n": value}, "n") == expected
+
+
+def test_typed_values_as_plain_ones() -> None:
+    typed = {"M": {"l": {"L": [{"S": "x"}, {"N": "1"}, {"NULL": True}]}, "b": {"BOOL": False}}}
+    assert plain(typed) == {"l": ["x", "1", None], "b": False}
+    assert plain({}) is None
+
+
+def test_texts_are_the_strings_alone() -> None:
+    item: Any = {"a": {"S": "x"}, "b": {"S": ""}, "c": {"N": "1"}, "d": {"NULL": True}}
+    assert texts(item) == {"a": "x", "b": ""}
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"\ud800": 1}, {1, 2}, float("nan")])
+def test_a_value_that_no_item_can_hold_is_an_error(value: object) -> None:
+    with pytest.raises(ValueError, match=r"surrogates|no place|number"):
+        typed(value)
+
+
+@pytest.mark.parametrize(
+    ("item", "size"),
+    [
+        ({}, 0),
+        ({"ab": {"S": "é"}}, 4),
+        ({"a": {"N": "123"}}, 4),
+        ({"a": {"NULL": True}}, 2),
+        ({"a": {"BOOL": False}}, 2),
+        ({"a": {"B": b"xyz"}}, 4),
+        ({"a": {"SS": ["x", "yz"]}}, 1 + 3 + 2 + 3),
+        ({"a": {"NS": ["1"]}}, 1 + 3 + 2),
+        ({"a": {"BS": [b"xy"]}}, 1 + 3 + 3),
+        ({"a": {"L": [{"S": "x"}, {"NULL": True}]}}, 1 + 3 + 2 + 2),
+        ({"a": {"M": {"b": {"S": "x"}}}}, 1 + 3 + 1 + 2),
+    ],
+)
+def test_what_an_item_takes(item: dict[str, Any], size: int) -> None:
+    assert size_of(item) == size

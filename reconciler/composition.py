@@ -21,6 +21,7 @@ from reconciler.observability.outages import Outages
 from reconciler.repair.context import Pacer
 from reconciler.repair.drafter import Drafter
 from reconciler.repair.evaluator import Evaluator
+from reconciler.repair.failures import FailureRecords
 from reconciler.repair.invoker import Invoker
 from reconciler.repair.reconciler import Reconciler
 from reconciler.repair.releaser import Releaser
@@ -205,7 +206,7 @@ def assemble(
         tasks=tasks,
         control=control,
         sweeps=SweepStore(dynamodb, table),
-        evaluator=Evaluator(parts, reporter),
+        evaluator=Evaluator(parts, FailureRecords(orchestrations, policy.interval), reporter),
         withhold=withhold,
         reporter=reporter,
         metrics=metrics,

@@ -20,8 +20,8 @@ from functools import cached_property
 from reconciler.domain.backoff import Attempts
 from reconciler.domain.budget import Budget, grant
 from reconciler.domain.codes import ACTIONABLE, HEALTHY, Code, OrchestrationCode
-from reconciler.domain.due import due_since, is_believable, latest, past
-from reconciler.domain.graph import dependents_of, on_cycles, reachable
+from reconciler.domain.due import EXPIRED, due_since, is_believable, is_expired, latest, past
+from reconciler.domain.graph import DeadEnds, dependents_of, find_dead_ends
 from reconciler.domain.model import (
     FAILURE,
     LONG_AGO,
@@ -212,9 +212,7 @@ class _Diagnoser:
         return due_since(child, self.orchestration.meta, predecessors, self.now)
 
     def _expired(self, child: Child) -> bool:
-        meta = self.orchestration.meta
-        times = (child.ttl, meta.ttl if meta is not None else None)
-        return any(ttl is not None and ttl <= self.now.timestamp() for ttl in times)
+        return is_expired(child, self.orchestration.meta, self.now)
 
     @cached_property
     def _newest(self) -> datetime | None:
@@ -267,11 +265,11 @@ class _Diagnoser:
                 self._failed(child, self.evidence.iterations[key])
 
     def _skipped(self, child: Child) -> None:
-        before = [self.children.get(key) for key in child.depends_on]
-        if self._expired(child) or any(p is None or p.sub_issue_id in self.failed for p in before):
+        before = [row for _, row in self.orchestration.predecessors_of(child) if row is not None]
+        missing = len(before) < len(child.depends_on)
+        if missing or self._expired(child) or any(p.sub_issue_id in self.failed for p in before):
             return
-        times = (moment(p.since) or LONG_AGO for p in before if p is not None)
-        since = self._due_since(child, *times)
+        since = self._due_since(child, *(moment(p.since) or LONG_AGO for p in before))
         if self._past(since, self.policy.grace):
             reason = "it is skipped, and none of its predecessors is failed or skipped any more"
             self._set(child, Code.LOST_UNSKIP, reason, since)
@@ -408,26 +406,25 @@ class _Diagnoser:
             if not self._past(since, self.policy.grace):
                 self._set(child, Code.WITHIN_GRACE, "it has just become due", since)
             elif self._expired(child):
-                reason = "its row's time to live is over, so it gets no new work"
-                self._set(child, Code.WAITING, reason, since)
+                self._set(child, Code.WAITING, EXPIRED, since)
             else:
                 due[key] = since
         self._allot(due)
 
     def _allot(self, due: dict[str, datetime]) -> None:
         meta = self.orchestration.meta
-        problem = meta.problem if meta is not None else None
+        if meta is not None and meta.problem is not None:
+            for key, since in due.items():
+                self._set(self.children[key], Code.MALFORMED_ROW, meta.problem, since)
+            return
+        due = {k: since for k, since in due.items() if not self._foreign(self.children[k])}
         budget = self.evidence.budget
-        if problem is None:
-            due = {k: since for k, since in due.items() if not self._foreign(self.children[k])}
         # What nothing is tried on takes no slot; what failed lately lets the others go first.
         able = {key: since for key, since in due.items() if not self._is_left_alone(key)}
         granted = frozenset(grant(budget, able, last=self.orchestration.attempts))
         for key, since in due.items():
             child = self.children[key]
-            if problem is not None:
-                self._set(child, Code.MALFORMED_ROW, problem, since)
-            elif key in granted or key not in able:
+            if key in granted or key not in able:
                 reason = "every predecessor has succeeded, and nobody has released it"
                 self._set(child, Code.LOST_RELEASE, reason, since)
             else:
@@ -437,35 +434,30 @@ class _Diagnoser:
     def _settle_blocked(self, unreleased: dict[str, Child]) -> None:
         """Tell those that wait for what can still happen from those that wait for ever."""
         pending = {
-            key: [p for p in child.depends_on if p not in self.succeeded]
+            key: tuple(p for p in child.depends_on if p not in self.succeeded)
             for key, child in unreleased.items()
         }
-        cyclic = on_cycles(pending)
-        dangling = {
-            key: next(p for p in waits if p not in self.children)
-            for key, waits in pending.items()
-            if any(p not in self.children for p in waits)
-        }
         dependents = dependents_of({key: child.depends_on for key, child in unreleased.items()})
-        # What is alive: everything that has a code by now, and whoever waits for something alive.
-        going = [key for key in self.codes if key not in unreleased]
-        alive = reachable(going, dependents, without=cyclic | dangling.keys())
-        behind_cycle = reachable(cyclic, dependents)
+        # Whatever has a code by now can still go on, and so can whoever waits for it.
+        dead_ends = find_dead_ends(pending, dependents, rows=self.children, going=self.codes)
         for key, child in unreleased.items():
-            waits = tuple(pending[key])
-            since = moment(child.updated_at)
-            if key in alive:
-                self._set(child, Code.WAITING, self._waiting_reason(waits), since, waits)
-            elif key in cyclic or (key in behind_cycle and key not in dangling):
-                reason = self._cycle_reason([p for p in waits if p in cyclic], key in cyclic)
-                self._set(child, Code.DEPENDENCY_CYCLE, reason, since, waits)
-            else:
-                self._dangling(child, dangling.get(key), since)
+            self._block(child, pending[key], dead_ends)
 
-    def _cycle_reason(self, through: list[str], on_it: bool) -> str:  # noqa: FBT001 - a fact
-        if on_it:
-            return f"it is on a dependency cycle, through {', '.join(map(self._name, through))}"
-        return "everything that it waits for is on, or behind, a dependency cycle"
+    def _block(self, child: Child, waits: tuple[str, ...], dead_ends: DeadEnds) -> None:
+        key, since = child.sub_issue_id, moment(child.updated_at)
+        if key in dead_ends.alive:
+            self._set(child, Code.WAITING, self._waiting_reason(waits), since, waits)
+        elif dead_ends.waits_for_cycle(key):
+            reason = self._cycle_reason(key, waits, dead_ends)
+            self._set(child, Code.DEPENDENCY_CYCLE, reason, since, waits)
+        else:
+            self._dangling(child, dead_ends.missing.get(key), since)
+
+    def _cycle_reason(self, key: str, waits: tuple[str, ...], dead_ends: DeadEnds) -> str:
+        if key not in dead_ends.on_cycles:
+            return "everything that it waits for is on, or behind, a dependency cycle"
+        through = [self._name(p) for p in waits if p in dead_ends.on_cycles]
+        return f"it is on a dependency cycle, through {', '.join(through)}"
 
     def _waiting_reason(self, waits: tuple[str, ...]) -> str:
         names = [self._name(key) for key in waits[:3]]

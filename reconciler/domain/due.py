@@ -12,6 +12,9 @@ MAX_AHEAD = timedelta(minutes=5)
 """Clocks differ by less: a time further ahead of now is as good as unreadable."""
 
 
+EXPIRED = "its row's time to live is over, so it gets no new work"
+
+
 def due_since(
     child: Child, meta: Meta | None, predecessors: Iterable[datetime | None], now: datetime
 ) -> datetime:
@@ -23,6 +26,17 @@ def due_since(
     """
     own = (child.since, meta.updated_at if meta is not None else None)
     return latest((*predecessors, *map(moment, own)), now)
+
+
+def is_expired(child: Child | None, meta: Meta | None, now: datetime) -> bool:
+    """Whether the time to live of a row is over: DynamoDB may delete it at any moment.
+
+    An orchestration that is about to vanish gets no new work.
+    """
+    return any(
+        row is not None and row.ttl is not None and row.ttl <= now.timestamp()
+        for row in (child, meta)
+    )
 
 
 def latest(times: Iterable[datetime | None], now: datetime) -> datetime:

@@ -3,7 +3,46 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class DeadEnds:
+    """Of those that wait, who can still go on and who never will.
+
+    ``missing``: key → a predecessor that has no row. ``behind_cycles`` holds ``on_cycles`` too.
+    """
+
+    alive: Collection[str]
+    missing: Mapping[str, str]
+    on_cycles: Collection[str]
+    behind_cycles: Collection[str]
+
+    def waits_for_cycle(self, key: str) -> bool:
+        """Whether a cycle is why it never goes on; a missing row of its own explains it better."""
+        return key in self.on_cycles or (key in self.behind_cycles and key not in self.missing)
+
+
+def find_dead_ends(
+    pending: Mapping[str, Iterable[str]],
+    dependents: Mapping[str, Iterable[str]],
+    *,
+    rows: Container[str],
+    going: Iterable[str],
+) -> DeadEnds:
+    """Tell those that wait for what can still happen from those that wait for ever.
+
+    ``pending``: what each still waits for. ``going``: what can still come to an end by itself.
+    """
+    missing = {
+        key: gone
+        for key, waits in pending.items()
+        if (gone := next((p for p in waits if p not in rows), None)) is not None
+    }
+    cyclic = on_cycles(pending)
+    alive = reachable(going, dependents, without=cyclic | missing.keys())
+    return DeadEnds(alive, missing, cyclic, reachable(cyclic, dependents))
 
 
 def dependents_of(waits: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:

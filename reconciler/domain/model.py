@@ -247,6 +247,10 @@ class Orchestration:
     children: Mapping[str, Child]
     attempts: Mapping[str, Attempts] = field(default_factory=dict)
 
+    def predecessors_of(self, child: Child) -> list[tuple[str, Child | None]]:
+        """Return what a child waits for, each with its row; None where it has none."""
+        return [(key, self.children.get(key)) for key in child.depends_on]
+
     def with_child(self, child: Child) -> Orchestration:
         """Return the orchestration with one child replaced."""
         return replace(self, children={**self.children, child.sub_issue_id: child})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from reconciler.domain.codes import OrchestrationCode
+from reconciler.domain.due import is_expired
 from reconciler.domain.model import Meta, Orchestration
 
 _UNSETTLED_CHANNEL = "api"
@@ -53,6 +54,6 @@ def _never_settled(meta: Meta, rows: int, now: datetime) -> str | None:
         return "it has no children, so there is nothing to settle"
     if meta.channel == _UNSETTLED_CHANNEL:
         return f"the platform settles no parent of the channel {meta.channel}"
-    if meta.ttl is not None and meta.ttl <= now.timestamp():
+    if is_expired(None, meta, now):
         return "its time to live is over, so its parent is left as it is"
     return None

@@ -114,30 +114,43 @@ def plan(
     come last, oldest due first, since their conditions ask for what the others write.
     """
     lookups: list[str] = []
-    advances: list[Action] = []
-    skips: list[Skip] = []
-    others: list[Action] = []
-    releases: list[Release] = []
+    actions: list[Action] = []
     for key, found in diagnosis.children.items():
-        child = orchestration.children[key]
-        code = found.code
-        if code is Code.LOST_TERMINAL:
-            task = evidence.tasks.get(child.task_id or "")
-            if task is not None:
-                advances.append(Advance(key, code, found.since, task))
-        elif code is Code.LOST_SKIP:
-            skips.append(Skip(key, code, found.since, found.blockers[0]))
-        elif code is Code.LOST_RELEASE:
-            releases.append(Release(key, code, found.since))
-        elif code is Code.UNSTARTED_TASK:
-            others.extend(_reinvoke(found, evidence, policy, now))
-        elif code in {Code.ABANDONED_CLAIM, Code.MISSING_TASK_ID}:
-            if child.idempotency_key in evidence.found:
-                others.extend(_adopt_or_reset(found, evidence.found[child.idempotency_key]))
-            else:
-                lookups.append(child.idempotency_key)
+        idempotency_key = orchestration.children[key].idempotency_key
+        if found.code in _LOOKED_UP and idempotency_key not in evidence.found:
+            lookups.append(idempotency_key)
+        elif found.code in _LOOKED_UP:
+            actions += _adopt_or_reset(found, evidence.found[idempotency_key])
+        else:
+            actions += _actions_for(found, evidence, policy, now)
+    advances = [action for action in actions if isinstance(action, Advance)]
+    skips = [action for action in actions if isinstance(action, Skip)]
+    releases = [action for action in actions if isinstance(action, Release)]
+    others = [a for a in actions if not isinstance(a, Advance | Skip | Release)]
     releases.sort(key=lambda action: (action.since or LONG_AGO, action.sub_issue_id))
     return Plan(tuple(lookups), (*advances, *_behind_causes(skips), *others), tuple(releases))
+
+
+_LOOKED_UP = frozenset({Code.ABANDONED_CLAIM, Code.MISSING_TASK_ID})
+"""What is done about these depends on whether a task stands under the child's key."""
+
+
+def _actions_for(
+    found: ChildDiagnosis, evidence: Evidence, policy: Policy, now: datetime
+) -> list[Action]:
+    key, code, since = found.sub_issue_id, found.code, found.since
+    if code is Code.LOST_SKIP:
+        return [Skip(key, code, since, found.blockers[0])]
+    if code is Code.LOST_RELEASE:
+        return [Release(key, code, since)]
+    task = evidence.tasks.get(found.task_id or "")
+    if task is None:
+        return []
+    if code is Code.LOST_TERMINAL:
+        return [Advance(key, code, since, task)]
+    if code is Code.UNSTARTED_TASK and invocation_due(task, policy, now):
+        return [Reinvoke(key, code, since, task)]
+    return []
 
 
 def _adopt_or_reset(found: ChildDiagnosis, task: Task | None) -> list[Action]:
@@ -161,15 +174,6 @@ def _behind_causes(skips: list[Skip]) -> list[Skip]:
         ordered.extend(level)
         level = [then for skip in level for then in by_cause.get(skip.sub_issue_id, ())]
     return ordered
-
-
-def _reinvoke(
-    found: ChildDiagnosis, evidence: Evidence, policy: Policy, now: datetime
-) -> list[Action]:
-    task = evidence.tasks.get(found.task_id or "")
-    if task is None or not invocation_due(task, policy, now):
-        return []
-    return [Reinvoke(found.sub_issue_id, found.code, found.since, task)]
 
 
 def child_needs_action(code: Code, policy: Policy) -> bool:

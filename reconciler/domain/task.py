@@ -238,8 +238,8 @@ def _first(rows: Iterable[Mapping[str, str]], *names: str) -> str | None:
 
 
 def _base_branch(orchestration: Orchestration, child: Child) -> dict[str, str]:
-    rows = (orchestration.children.get(key) for key in child.depends_on)
-    branches = sorted({row.branch_name for row in rows if row is not None and row.branch_name})
+    rows = [row for _, row in orchestration.predecessors_of(child) if row is not None]
+    branches = sorted({row.branch_name for row in rows if row.branch_name})
     if not branches:
         return {}
     if len(branches) == 1:

@@ -48,21 +48,28 @@ def plan_nudges(
     A lost recovery comes first: it reopens the orchestration, and settles the parent in the end.
     ``evidence.tasks`` must hold the tasks of its children.
     """
-    wanted = [
-        Nudge(found.sub_issue_id, found.code, found.since, evidence.iterations[found.sub_issue_id])
-        for found in diagnosis.children.values()
-        if found.code is Code.LOST_RECOVERY
-    ]
+    wanted = _wanted_nudges(orchestration, diagnosis, evidence)
     if not wanted and diagnosis.code is OrchestrationCode.UNSETTLED_PARENT:
-        chosen = _tells_the_end(orchestration, evidence.tasks)
-        if chosen is None:
-            return (), "none of its children has a finished task that could be touched"
-        wanted = [Nudge(chosen[0], diagnosis.code, diagnosis.since, chosen[1])]
+        return (), "none of its children has a finished task that could be touched"
     due = tuple(nudge for nudge in wanted if _may_be_touched(nudge.task, policy, now))
     waiting = [nudge.task for nudge in wanted if nudge not in due]
     said = [f"touch task {nudge.task.task_id}" for nudge in due]
     said += [f"touched task {t.task_id} {t.nudge_count} times, nobody answered" for t in waiting]
     return due, "; ".join(said)
+
+
+def _wanted_nudges(
+    orchestration: Orchestration, diagnosis: Diagnosis, evidence: Evidence
+) -> list[Nudge]:
+    recoveries = [
+        Nudge(found.sub_issue_id, found.code, found.since, evidence.iterations[found.sub_issue_id])
+        for found in diagnosis.children.values()
+        if found.code is Code.LOST_RECOVERY
+    ]
+    if recoveries or diagnosis.code is not OrchestrationCode.UNSETTLED_PARENT:
+        return recoveries
+    chosen = _tells_the_end(orchestration, evidence.tasks)
+    return [] if chosen is None else [Nudge(chosen[0], diagnosis.code, diagnosis.since, chosen[1])]
 
 
 def _tells_the_end(

@@ -64,18 +64,20 @@ class FirstFailures:
     def root_of(self, cause: Child, children: Mapping[str, Child]) -> str:
         """Return the task of the failure that ``cause``, which did not succeed, comes from."""
         passed: dict[str, Child] = {}
-        current: Child | None = cause
-        while (
-            current is not None
-            and current.sub_issue_id not in self._roots
-            and current.task_id is None
-            and current.status is ChildStatus.SKIPPED
-        ):
+        current = cause
+        while self._is_without_failure(current):
             passed[current.sub_issue_id] = current
-            before = [children.get(key) for key in current.depends_on]
-            fell = [c for c in before if c is not None and c.status in FAILURE]
-            current = next((c for c in fell if c.sub_issue_id not in passed), None)
-        current = current or cause
+            before = [children[key] for key in current.depends_on if key in children]
+            fell = (row for row in before if row.status in FAILURE)
+            # On a cycle of skips nothing failed first; then the cause itself has to do.
+            current = next((row for row in fell if row.sub_issue_id not in passed), cause)
+            if current is cause:
+                break
         root = self._roots.get(current.sub_issue_id) or concerned_task(current)
         self._roots.update(dict.fromkeys((*passed, current.sub_issue_id), root))
         return root
+
+    def _is_without_failure(self, child: Child) -> bool:
+        """Whether what failed first is further back: a child that was skipped before it ran."""
+        skipped = child.task_id is None and child.status is ChildStatus.SKIPPED
+        return skipped and child.sub_issue_id not in self._roots

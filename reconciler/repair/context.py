@@ -70,6 +70,11 @@ ReleaseDispatch = Callable[[ReleaseRequest], bool]
 """Hands a release on; False when there is no room for it now, and a later sweep finds it again."""
 
 
+def name_state(key: str, predecessor: Child | None) -> str:
+    """Say what state a predecessor is in, where that stands in the way of its dependent."""
+    return f"predecessor {key} is {'missing' if predecessor is None else predecessor.raw_status}"
+
+
 @dataclass(frozen=True, slots=True)
 class RepairResult:
     """How a repair ended.

@@ -94,7 +94,7 @@ class Reconciler:
             evaluation = self.evaluator.evaluate(orchestration_id, context, release)
         except DEFECTS as error:
             if context.apply:
-                self.evaluator.hold_against(orchestration_id, {WHOLE: error}, context)
+                self.evaluator.failures.hold_against(orchestration_id, {WHOLE: error}, context)
             raise DefectError(describe_error(error)) from error
         if evaluation is None:
             raise self._unknown(orchestration_id)
@@ -146,7 +146,9 @@ class Reconciler:
                 )
             except (ReconcilerError, *DEFECTS) as error:
                 if context.apply and concerns_one_child(error):
-                    self.evaluator.hold_against(orchestration_id, {sub_issue_id: error}, context)
+                    self.evaluator.failures.hold_against(
+                        orchestration_id, {sub_issue_id: error}, context
+                    )
                 if isinstance(error, ReconcilerError):
                     raise
                 raise DefectError(describe_error(error)) from error
@@ -177,7 +179,7 @@ class Reconciler:
         if not context.by_hand:
             counts += count_stuck(_left_stuck(orchestration_id, done))
         elif context.apply and result.applied and orchestration.attempts:
-            self.evaluator.forgive(orchestration)
+            self.evaluator.failures.forgive(orchestration)
         if result.applied and self._leads_on(result):
             # Dependents of a refused child are skipped, and of a finished one released, at once.
             after = self.evaluator.evaluate(orchestration_id, context, dispatch)
@@ -271,8 +273,8 @@ class Reconciler:
 
 def due_moment(orchestration: Orchestration, child: Child, now: datetime) -> datetime:
     """Return since when a child has been due, as far as its predecessors' rows tell."""
-    rows = (orchestration.children.get(key) for key in child.depends_on)
-    return due_since(child, orchestration.meta, (moment(r.since) for r in rows if r), now)
+    rows = [row for _, row in orchestration.predecessors_of(child) if row is not None]
+    return due_since(child, orchestration.meta, (moment(row.since) for row in rows), now)
 
 
 _LEFT_STUCK = {

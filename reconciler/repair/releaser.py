@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from reconciler.domain.codes import Code
+from reconciler.domain.due import EXPIRED, is_expired
 from reconciler.domain.model import (
     LONG_AGO,
     TERMINAL_CHILD,
@@ -30,7 +31,7 @@ from reconciler.domain.planning import Action, Reinvoke
 from reconciler.domain.task import Refusal, TaskDraft
 from reconciler.errors import TemporaryError
 from reconciler.repair.audit import recovered
-from reconciler.repair.context import Context, Pacer, RepairResult
+from reconciler.repair.context import Context, Pacer, RepairResult, name_state
 from reconciler.repair.drafter import Drafter
 from reconciler.repair.invoker import Invoker
 from reconciler.stores.budget import BudgetStore, HeldSlots, Slots
@@ -87,17 +88,28 @@ class Releaser:
         if context.apply and not self.pacer.acquire():
             detail = "the rate of releases is used up for now"
             return RepairResult(Outcome.PACED, child, detail=detail)
+        return self._commit_in_turn(orchestration, child, draft, action, context, held)
+
+    def _commit_in_turn(
+        self,
+        orchestration: Orchestration,
+        child: Child,
+        draft: TaskDraft,
+        action: Action,
+        context: Context,
+        held: HeldSlots | None,
+    ) -> RepairResult:
+        """Commit while nobody else releases what shares a row with it."""
 
         def commit(slots: Slots | None) -> RepairResult:
             return self._commit(orchestration, child, draft, slots, action, context)
 
         held = held or (HeldSlots(self.budget) if self.budget is not None else None)
-        user_id = orchestration.meta.user_id if orchestration.meta is not None else None
-        if held is None or user_id is None:
+        if held is None:
             with self.pacer.lock(orchestration.orchestration_id):
                 return commit(None)
-        with self.pacer.lock(user_id):
-            return _within_budget(held, user_id, child, commit, context)
+        with self.pacer.lock(draft.user_id):
+            return _within_budget(held, draft.user_id, child, commit, context)
 
     def _finish_invoking(self, child: Child, context: Context) -> RepairResult:
         """Finish a release of ours that was interrupted between its commit and the invocation.
@@ -301,18 +313,18 @@ _CLAIMED = "a releaser has claimed it"
 
 
 def _why_not_due(orchestration: Orchestration, child: Child, context: Context) -> str | None:
-    meta = orchestration.meta
     if child.status not in UNRELEASED or child.problem is not None:
         return child.problem or f"it is {child.raw_status}"
-    if meta is None or meta.problem is not None:
-        return (meta and meta.problem) or "it has no meta row"
-    if any(ttl is not None and ttl <= context.now.timestamp() for ttl in (child.ttl, meta.ttl)):
-        return "its row's time to live is over, so it gets no new work"
-    for key in child.depends_on:
-        predecessor = orchestration.children.get(key)
-        if predecessor is None or predecessor.status is not ChildStatus.SUCCEEDED:
-            state = "missing" if predecessor is None else predecessor.raw_status
-            return f"predecessor {key} is {state}"
+    meta = orchestration.meta
+    if meta is None:
+        return "it has no meta row"
+    if meta.problem is not None:
+        return meta.problem
+    if is_expired(child, meta, context.now):
+        return EXPIRED
+    for key, row in orchestration.predecessors_of(child):
+        if row is None or row.status is not ChildStatus.SUCCEEDED:
+            return name_state(key, row)
     return None
 
 

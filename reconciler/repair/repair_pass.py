@@ -16,7 +16,7 @@ from itertools import groupby
 
 from reconciler.clock import Clock
 from reconciler.domain.codes import HEALTHY, SURFACED
-from reconciler.domain.diagnosis import Diagnosis, Policy
+from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis, Policy
 from reconciler.domain.model import FAILURE, Orchestration, seconds_since
 from reconciler.domain.outcomes import LOST_TO_OTHERS, Outcome
 from reconciler.domain.planning import (
@@ -119,30 +119,39 @@ class RepairPass:
 
     def run(self) -> None:
         """Repair until nothing more is due; failures of single repairs are outcomes."""
-        while not self.stopped:
-            planned = self._plan()
-            if self.seen.look_up(planned.lookups, self.context.out_of_time):
-                continue
-            # Before anything is changed, and after everything has been asked.
-            self.found = self.found or self.now
-            actions = [a for a in planned.actions if self._begin(a)]
-            if actions:
-                self._act(actions)
-                continue
-            releases = [r for r in planned.releases if self._begin(r)]
-            if not releases:
-                break
-            self._release_all(releases)
+        while not self.stopped and self._go_on():
+            pass
         if self.stopped:
             self.now = self._diagnose()
             self.found = self.found or self.now
         elif all(child.terminal for child in self.seen.children.values()):
             self._touch_finished()
 
+    def _go_on(self) -> bool:
+        """Do what is due next; False when nothing is."""
+        planned = self._plan()
+        if self.seen.look_up(planned.lookups, self.context.out_of_time):
+            return True
+        # Before anything is changed, and after everything has been asked.
+        self.found = self.found or self.now
+        actions = [action for action in planned.actions if self._begin(action)]
+        if actions:
+            # What they make due is released only after the next look.
+            self._act(actions)
+            return True
+        releases = [release for release in planned.releases if self._begin(release)]
+        self._release_all(releases)
+        return bool(releases)
+
     @property
     def stopped(self) -> bool:
         """Whether the rest is left for the next evaluation."""
         return self._halted or self.context.out_of_time()
+
+    @property
+    def went_well(self) -> bool:
+        """Whether everything could be read, nothing failed, and nothing was left undone."""
+        return not (self.failures or self.unread or self.stopped)
 
     def _diagnose(self) -> Diagnosis:
         # A time ahead of now counts as long ago. By an older clock, a claim that was made while
@@ -366,18 +375,31 @@ class RepairPass:
         shown = self.now if self.context.apply else self.found
         if shown is None:
             return
-        name, now, policy = shown.orchestration_id, self.context.now, self._parts.policy
         planned = {action.sub_issue_id for action in self.outcomes if not action.applied}
         for key, child in shown.children.items():
             if child.code not in HEALTHY and key not in self.queued:
-                age = seconds_since(child.since, now)
-                acts = key not in planned and child_needs_action(child.code, policy)
-                yield Stuck(
-                    name, key, child.code.value, child.reason, age, child.task_id, needs_action=acts
-                )
+                yield self._stuck_child(shown, child, planned=key in planned)
         if shown.code in SURFACED:
-            reason = "; ".join(part for part in (shown.reason, self._parent_note) if part)
-            age = seconds_since(shown.since, now)
-            tasks = self.seen.evidence.tasks
-            acts = parent_needs_action(shown, self.seen.orchestration, tasks, policy)
-            yield Stuck(name, None, shown.code.value, reason, age, needs_action=acts)
+            yield self._stuck_parent(shown)
+
+    def _stuck_child(self, shown: Diagnosis, child: ChildDiagnosis, *, planned: bool) -> Stuck:
+        return Stuck(
+            shown.orchestration_id,
+            child.sub_issue_id,
+            child.code.value,
+            child.reason,
+            seconds_since(child.since, self.context.now),
+            child.task_id,
+            needs_action=not planned and child_needs_action(child.code, self._parts.policy),
+        )
+
+    def _stuck_parent(self, shown: Diagnosis) -> Stuck:
+        orchestration, tasks = self.seen.orchestration, self.seen.evidence.tasks
+        return Stuck(
+            shown.orchestration_id,
+            None,
+            shown.code.value,
+            "; ".join(part for part in (shown.reason, self._parent_note) if part),
+            seconds_since(shown.since, self.context.now),
+            needs_action=parent_needs_action(shown, orchestration, tasks, self._parts.policy),
+        )

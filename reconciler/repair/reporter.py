@@ -41,12 +41,11 @@ class Reporter:
 
     def acted(self, orchestration_id: str, action: ActionOutcome, context: Context) -> None:
         """Say what came of one action."""
-        release = action.verb == "release"
-        if release and action.outcome is not Outcome.QUEUED:
+        if action.verb == "release" and action.outcome is not Outcome.QUEUED:
             self.metrics.increment("reconciler_releases_total", outcome=action.outcome)
         if action.error_kind is not None:
             self.metrics.increment("reconciler_errors_total", kind=action.error_kind)
-        fields = {
+        fields: dict[str, object] = {
             "orchestration_id": orchestration_id,
             "sub_issue_id": action.sub_issue_id,
             "code": action.code,
@@ -59,18 +58,18 @@ class Reporter:
         if action.detail:
             fields["detail"] = action.detail
         if action.repaired:
-            self.metrics.increment("reconciler_recoveries_total", code=action.code)
-            if action.stranded_seconds is not None:
-                self.metrics.observe("reconciler_recovery_latency_seconds", action.stranded_seconds)
-            if action.outcome is Outcome.RELEASED:
-                warnings = {"warnings": list(action.warnings)} if action.warnings else {}
-                log.info("orch.child.released", **fields, **warnings)
-            log.info("orch.sweep.recovered", **fields)
-        elif action.error_kind not in OUTAGES and (
-            action.outcome is Outcome.FAILED
-            or (action.outcome is Outcome.REFUSED and action.applied)
-        ):
+            self._recovered(action, fields)
+        elif _needs_a_warning(action):
             log.warning("orch.child.release_failed", **fields, error_kind=action.error_kind)
+
+    def _recovered(self, action: ActionOutcome, fields: dict[str, object]) -> None:
+        self.metrics.increment("reconciler_recoveries_total", code=action.code)
+        if action.stranded_seconds is not None:
+            self.metrics.observe("reconciler_recovery_latency_seconds", action.stranded_seconds)
+        if action.outcome is Outcome.RELEASED:
+            warnings = {"warnings": list(action.warnings)} if action.warnings else {}
+            log.info("orch.child.released", **fields, **warnings)
+        log.info("orch.sweep.recovered", **fields)
 
     def stuck(self, entry: Stuck, context: Context) -> None:
         """Say what is stuck and not repaired: once in each sweep."""
@@ -109,3 +108,10 @@ class Reporter:
             "detail": str(error),
             "sweep_id": context.sweep_id,
         }
+
+
+def _needs_a_warning(action: ActionOutcome) -> bool:
+    """Whether what came of an action is news; an outage is told where it begins."""
+    failed = action.outcome is Outcome.FAILED
+    refused = action.outcome is Outcome.REFUSED and action.applied
+    return (failed or refused) and action.error_kind not in OUTAGES

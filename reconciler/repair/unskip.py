@@ -8,7 +8,7 @@ from reconciler.domain.codes import Code
 from reconciler.domain.model import FAILURE, Child, ChildStatus, Orchestration, moment
 from reconciler.domain.outcomes import Outcome
 from reconciler.domain.planning import Unskip
-from reconciler.repair.context import ActionOutcome, Context, RepairResult
+from reconciler.repair.context import ActionOutcome, Context, RepairResult, name_state
 from reconciler.repair.repairer import Repairer
 
 
@@ -61,9 +61,7 @@ def _why_not(orchestration: Orchestration, child: Child) -> str | None:
     """Say why a child is to stay as it is, or None if it is skipped for nothing."""
     if child.status is not ChildStatus.SKIPPED:
         return f"it is {child.raw_status}, not skipped"
-    for key in child.depends_on:
-        predecessor = orchestration.children.get(key)
-        if predecessor is None or predecessor.status in FAILURE:
-            state = "missing" if predecessor is None else predecessor.raw_status
-            return f"predecessor {key} is {state}"
+    for key, row in orchestration.predecessors_of(child):
+        if row is None or row.status in FAILURE:
+            return name_state(key, row)
     return None

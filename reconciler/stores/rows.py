@@ -37,6 +37,7 @@ def attempts_marker(sub_issue_id: str) -> str:
 
 _STATUS = {status.value: status for status in ChildStatus}
 _FINISHED = frozenset({ChildStatus.SUCCEEDED.value, ChildStatus.FAILED.value})
+_NULL: Mapping[str, bool] = {"NULL": True}
 _ATTACHMENT_LEVELS = MAX_LEVELS - 2
 """The list of attachments, and the record itself, are two of them."""
 
@@ -129,26 +130,11 @@ def plainly_settled(rows: Sequence[Item]) -> bool:
 
 def parse_child(item: Item) -> Child:
     """Read a child row; ``problem`` says what is malformed about it."""
-    problem: str | None = None
-    raw = item.get("child_status")
-    raw_status = raw.get("S") if raw is not None else None
-    if not isinstance(raw_status, str) or not raw_status:
+    raw_status = text(item, "child_status") or ""
+    depends_on, not_understood = _parse_depends_on(item)
+    problem = not_understood or _problem_of_task_id(item)
+    if not raw_status:
         problem = "child_status is missing or is not a string"
-        raw_status = ""
-    depends_on: tuple[str, ...] = ()
-    listed = item.get("depends_on")
-    entries = listed.get("L") if listed is not None else None
-    if entries is None:
-        problem = problem or "depends_on is missing or is not a list"
-    elif entries:
-        names = [entry.get("S") for entry in entries]
-        if all(isinstance(name, str) and name for name in names):
-            depends_on = tuple(dict.fromkeys(names))
-        else:
-            problem = problem or "depends_on holds something that is not a sub-issue id"
-    task = item.get("child_task_id")
-    if task is not None and "S" not in task and "NULL" not in task:
-        problem = problem or "child_task_id is not a string"
     return Child(
         orchestration_id=item["orchestration_id"]["S"],
         sub_issue_id=item["sub_issue_id"]["S"],
@@ -165,6 +151,22 @@ def parse_child(item: Item) -> Child:
         problem=problem,
         item=item,
     )
+
+
+def _parse_depends_on(item: Item) -> tuple[tuple[str, ...], str | None]:
+    """Return the predecessors, each once, and what is malformed about the list."""
+    entries = item.get("depends_on", {}).get("L")
+    if entries is None:
+        return (), "depends_on is missing or is not a list"
+    names = [entry.get("S") for entry in entries]
+    if not all(isinstance(name, str) and name for name in names):
+        return (), "depends_on holds something that is not a sub-issue id"
+    return tuple(dict.fromkeys(names)), None
+
+
+def _problem_of_task_id(item: Item) -> str | None:
+    value = item.get("child_task_id", _NULL)
+    return None if "S" in value or "NULL" in value else "child_task_id is not a string"
 
 
 def _effective_at(item: Item) -> str | None:
@@ -223,27 +225,16 @@ def parse_orchestration(orchestration_id: str, items: Iterable[Item]) -> Orchest
 def parse_task(item: Item) -> Task:
     """Read a task row; ``problem`` says what is malformed about it."""
     status = text(item, "status") or ""
-    built = item.get("build_passed")
-    passed = built.get("BOOL") if built is not None else None
-    problem = None
-    if not status:
-        problem = "the task's status is missing or is not a string"
-    elif status not in TERMINAL_TASK and status not in ACTIVE_TASK:
-        problem = f"the task's status {status!r} is not known"
-    elif built is not None and passed is None and "NULL" not in built:
-        problem = "the task's build_passed is not a boolean"
-    # Of another status, it says since when the task was in that one.
-    entered, _, since = (text(item, "status_created_at") or "").partition("#")
     metadata = item.get("channel_metadata", {}).get("M") or {}
     return Task(
         task_id=item["task_id"]["S"],
         status=status,
         user_id=text(item, "user_id"),
-        status_since=since if since and entered == status else None,
+        status_since=_status_since(item, status),
         created_at=text(item, "created_at"),
         updated_at=text(item, "updated_at"),
         completed_at=text(item, "completed_at"),
-        build_passed=passed,
+        build_passed=item.get("build_passed", {}).get("BOOL"),
         idempotency_key=text(item, "idempotency_key"),
         branch_name=text(item, "branch_name"),
         orchestration_id=text(metadata, "orchestration_id"),
@@ -254,8 +245,26 @@ def parse_task(item: Item) -> Task:
         invoke_count=number(item, "reconciler_invoke_count") or 0,
         nudged_at=text(item, "reconcile_nudged_at"),
         nudge_count=number(item, "reconcile_nudge_count") or 0,
-        problem=problem,
+        problem=_problem_of_task(item, status),
     )
+
+
+def _status_since(item: Item, status: str) -> str | None:
+    """Return since when a task has had its status, by the index key that holds both."""
+    entered, _, since = (text(item, "status_created_at") or "").partition("#")
+    # With another status in it, it says since when the task was in that one.
+    return since if since and entered == status else None
+
+
+def _problem_of_task(item: Item, status: str) -> str | None:
+    if not status:
+        return "the task's status is missing or is not a string"
+    if status not in TERMINAL_TASK and status not in ACTIVE_TASK:
+        return f"the task's status {status!r} is not known"
+    built = item.get("build_passed", _NULL)
+    if "BOOL" not in built and "NULL" not in built:
+        return "the task's build_passed is not a boolean"
+    return None
 
 
 def with_written(child: Child, **texts: str) -> Child:

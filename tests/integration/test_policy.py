@@ -155,7 +155,7 @@ def use_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(drafting, "draft_task", fail)
         evaluate_inline(reconciler, broken, hooks=Hooks())
-    reconciler.evaluator.forgive(whole(world, broken))
+    reconciler.evaluator.failures.forgive(whole(world, broken))
     again = run_cron_sweep(reconciler, holder="cron")
     assert again.summary.complete
 

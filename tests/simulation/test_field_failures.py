@@ -280,7 +280,7 @@ def test_13_two_predecessors_that_finish_at_once_strand_nobody(show: Show) -> No
 
 def test_14_our_record_of_failures_always_expires() -> None:
     world = Alone(pair(DONE))
-    world.reconciler.evaluator.hold_against(
+    world.reconciler.evaluator.failures.hold_against(
         ORCH,
         {"B": ValueError("on purpose")},
         world.reconciler._context("s", by_hand=False, report=False),

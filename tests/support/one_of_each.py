@@ -157,11 +157,11 @@ class OneOfEach:
 
     def _quarantined(self) -> None:
         found = self.world.seed({"a": []}, age=13 * 3600.0)
-        evaluator = self.world.reconciler().evaluator
+        failures = self.world.reconciler().evaluator.failures
         context = Context(self.world.clock(), "sweep:earlier")
         for _ in range(BACK_OFF_FROM):
             error = InvalidRequestError("item size exceeded")
-            evaluator.hold_against(found, {"a": error}, context)
+            failures.hold_against(found, {"a": error}, context)
         self.where["quarantined"] = found
 
 

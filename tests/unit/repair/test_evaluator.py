@@ -35,7 +35,9 @@ def attempts(world: World, orchestration_id: str, key: str = "a") -> Attempts | 
 def hold(
     world: World, orchestration_id: str, error: BaseException, key: str = "a"
 ) -> Attempts | None:
-    world.reconciler().evaluator.hold_against(orchestration_id, {key: error}, context(world))
+    world.reconciler().evaluator.failures.hold_against(
+        orchestration_id, {key: error}, context(world)
+    )
     return attempts(world, orchestration_id, key)
 
 
@@ -65,7 +67,7 @@ def test_what_is_on_record_says_what_failed_when_and_of_which_rows(world: World)
 def test_nothing_is_held_against_what_is_gone_or_cannot_be_read(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hold_against = world.reconciler().evaluator.hold_against
+    hold_against = world.reconciler().evaluator.failures.hold_against
     hold_against("orch_nowhere", {"a": ValueError("it broke")}, context(world))
     found = world.seed({"a": []})
     before = world.everything()
@@ -199,7 +201,7 @@ def test_a_persons_word_ends_a_quarantine(world: World) -> None:
         hold(world, found, ValueError("it broke"))
     assert evaluate(world, found).counts.stuck == {"quarantined": 1}
     assert evaluate(world, found, by_hand=True).counts.released == 1
-    world.reconciler().evaluator.forgive(whole(world, found))
+    world.reconciler().evaluator.failures.forgive(whole(world, found))
     assert attempts(world, found) is None
 
 

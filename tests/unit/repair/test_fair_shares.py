@@ -86,7 +86,7 @@ def test_what_is_backed_off_takes_no_slot_and_stands_on_no_list(one_slot: World)
     one_slot.put(table, full)
     assert evaluate(one_slot, found).counts.stuck == {"over_budget": 2}
     for _ in range(3):
-        one_slot.reconciler().evaluator.hold_against(found, {"a": ITEM}, context(one_slot))
+        one_slot.reconciler().evaluator.failures.hold_against(found, {"a": ITEM}, context(one_slot))
     one_slot.put(table, {**full, "active_count": {"N": "0"}})
     evaluation = evaluate(one_slot, found)
     assert outcomes(evaluation) == [("release", "b", "released")]
@@ -105,7 +105,7 @@ def test_the_siblings_of_what_is_backed_off_are_repaired(world: World) -> None:
         graph, {"a": "released", "c": "released"}, tasks={"a": "COMPLETED", "c": "COMPLETED"}
     )
     for _ in range(3):
-        world.reconciler().evaluator.hold_against(found, {"a": ITEM}, context(world))
+        world.reconciler().evaluator.failures.hold_against(found, {"a": ITEM}, context(world))
     evaluation = evaluate(world, found)
     assert outcomes(evaluation) == [("advance", "c", "done"), ("release", "d", "released")]
     assert {child.sub_issue_id: child.code for child in evaluation.children} == {

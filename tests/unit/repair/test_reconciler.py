@@ -21,6 +21,7 @@ from reconciler.repair import drafter as drafting
 from reconciler.repair import releaser as release_module
 from reconciler.repair.context import MAX_PREDECESSORS_AT_ONCE, Pacer, RepairResult
 from reconciler.repair.evaluator import Evaluator
+from reconciler.repair.failures import FailureRecords
 from reconciler.repair.reconciler import Reconciler, due_moment
 from reconciler.repair.withholding import Withholding
 from reconciler.stores.control import Pause
@@ -183,7 +184,7 @@ def test_a_release_that_a_person_makes_forgives_what_failed_before(
 ) -> None:
     found = world.seed({"a": []}, {"a": "failed"})
     reconciler = world.reconciler()
-    reconciler.evaluator.hold_against(found, {"a": ValueError("x")}, context(world))
+    reconciler.evaluator.failures.hold_against(found, {"a": ValueError("x")}, context(world))
     if paused:
         reconciler.pause("a deployment", "me")
     reconciler.release(found, "a", **how)
@@ -194,7 +195,7 @@ def test_where_nothing_had_failed_nothing_is_forgiven(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = world.seed({"a": []})
-    monkeypatch.setattr(Evaluator, "forgive", lambda *_: pytest.fail("a write for nothing"))
+    monkeypatch.setattr(FailureRecords, "forgive", lambda *_: pytest.fail("a write for nothing"))
     assert world.reconciler().release(found, "a").outcome == "released"
 
 

@@ -133,9 +133,9 @@ def test_of_one_orchestration_it_has_no_segments_and_is_no_sweep_of_the_metrics(
 
 def test_a_person_who_sweeps_one_orchestration_ends_its_quarantine(world: World) -> None:
     found = world.seed({"a": []})
-    evaluator = world.reconciler().evaluator
+    failures = world.reconciler().evaluator.failures
     for _ in range(BACK_OFF_FROM):
-        evaluator.hold_against(found, {"a": ValueError("x")}, context(world))
+        failures.hold_against(found, {"a": ValueError("x")}, context(world))
     assert sweep(world).counts.stuck == {"quarantined": 1}
     assert evaluate_inline(world.reconciler(), found, hooks=Hooks()).counts.released == 1
 

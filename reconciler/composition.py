@@ -125,31 +125,19 @@ def build_reconciler(
         AccessError: the credentials are set only in part.
     """
     counted = metrics if metrics is not None else NULL_METRICS
+    outages = outages or Outages()
     try:
         session = session or aws_session()
         client = read_plainly(session.client("dynamodb", config=client_config()))
         count_throttles(client, counted)
-        outages = outages or Outages()
-        dynamodb = DynamoDB(client, counted, outages=outages)
-        config = client_config(_ATTEMPTS_ELSEWHERE)
-        pipeline = guardrail = groups = None
-        if settings.orchestrator_function_arn is not None:
-            # Without a name, each try would start a run of its own.
-            lambda_ = session.client("lambda", config=client_config(1))
-            pipeline = Pipeline(lambda_, settings.orchestrator_function_arn, outages)
-        if settings.guardrail_id is not None and settings.guardrail_version is not None:
-            bedrock = session.client("bedrock-runtime", config=config)
-            guardrail = Guardrail(
-                bedrock, settings.guardrail_id, settings.guardrail_version, outages=outages
-            )
-        if settings.budget_table_name is not None and settings.user_pool_id is not None:
-            cognito = session.client("cognito-idp", config=config)
-            groups = UserGroups(cognito, settings.user_pool_id, outages=outages)
+        pipeline = _connect_pipeline(settings, session, outages)
+        guardrail = _connect_guardrail(settings, session, outages)
+        groups = _connect_user_groups(settings, session, outages)
     except RAISED as error:
         raise translate(error, "making an AWS client") from error
     return assemble(
         settings,
-        dynamodb,
+        DynamoDB(client, counted, outages=outages),
         pipeline=pipeline,
         guardrail=guardrail,
         groups=groups,
@@ -158,6 +146,34 @@ def build_reconciler(
         pacer=pacer or Pacer(),
         allowance=allowance,
     )
+
+
+def _connect_pipeline(
+    settings: Settings, session: boto3.Session, outages: Outages
+) -> Pipeline | None:
+    if settings.orchestrator_function_arn is None:
+        return None
+    # Without a name, each try would start a run of its own.
+    client = session.client("lambda", config=client_config(1))
+    return Pipeline(client, settings.orchestrator_function_arn, outages)
+
+
+def _connect_guardrail(
+    settings: Settings, session: boto3.Session, outages: Outages
+) -> Guardrail | None:
+    if settings.guardrail_id is None or settings.guardrail_version is None:
+        return None
+    client = session.client("bedrock-runtime", config=client_config(_ATTEMPTS_ELSEWHERE))
+    return Guardrail(client, settings.guardrail_id, settings.guardrail_version, outages=outages)
+
+
+def _connect_user_groups(
+    settings: Settings, session: boto3.Session, outages: Outages
+) -> UserGroups | None:
+    if settings.budget_table_name is None or settings.user_pool_id is None:
+        return None
+    client = session.client("cognito-idp", config=client_config(_ATTEMPTS_ELSEWHERE))
+    return UserGroups(client, settings.user_pool_id, outages=outages)
 
 
 def assemble(
@@ -177,10 +193,7 @@ def assemble(
     orchestrations = OrchestrationStore(dynamodb, table)
     tasks = TaskStore(dynamodb, settings.task_table_name, settings.task_events_table_name)
     control = ControlStore(dynamodb, table)
-    budget = None
-    if settings.user_concurrency_table_name is not None:
-        cap = settings.max_concurrent_tasks_per_user
-        budget = BudgetStore(dynamodb, table, settings.user_concurrency_table_name, tasks, cap)
+    budget = _budget_store(settings, dynamodb, tasks)
     monthly_budgets = None
     if settings.budget_table_name is not None and groups is not None:
         monthly_budgets = MonthlyBudgetStore(dynamodb, settings.budget_table_name, groups)
@@ -213,4 +226,16 @@ def assemble(
         policy=policy,
         clock=clock,
         read_pacer=PagePacer(settings.scan_read_units_per_second, allowance),
+    )
+
+
+def _budget_store(settings: Settings, dynamodb: DynamoDB, tasks: TaskStore) -> BudgetStore | None:
+    if settings.user_concurrency_table_name is None:
+        return None
+    return BudgetStore(
+        dynamodb,
+        settings.orchestration_table_name,
+        settings.user_concurrency_table_name,
+        tasks,
+        settings.max_concurrent_tasks_per_user,
     )

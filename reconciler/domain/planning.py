@@ -123,12 +123,15 @@ def plan(
             actions += _adopt_or_reset(found, evidence.found[idempotency_key])
         else:
             actions += _actions_for(found, evidence, policy, now)
+    releases = sorted((a for a in actions if isinstance(a, Release)), key=_due_first)
+    skips = _behind_causes([action for action in actions if isinstance(action, Skip)])
     advances = [action for action in actions if isinstance(action, Advance)]
-    skips = [action for action in actions if isinstance(action, Skip)]
-    releases = [action for action in actions if isinstance(action, Release)]
     others = [a for a in actions if not isinstance(a, Advance | Skip | Release)]
-    releases.sort(key=lambda action: (action.since or LONG_AGO, action.sub_issue_id))
-    return Plan(tuple(lookups), (*advances, *_behind_causes(skips), *others), tuple(releases))
+    return Plan(tuple(lookups), (*advances, *skips, *others), tuple(releases))
+
+
+def _due_first(action: Action) -> tuple[datetime, str]:
+    return action.since or LONG_AGO, action.sub_issue_id
 
 
 _LOOKED_UP = frozenset({Code.ABANDONED_CLAIM, Code.MISSING_TASK_ID})

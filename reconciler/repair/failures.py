@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -37,13 +37,8 @@ class FailureRecords:
         self.hold_against(orchestration.orchestration_id, concerned, work.context)
         acted = {a.sub_issue_id for a in work.outcomes if a.outcome not in _FORGIVES_NOTHING}
         for key, attempts in orchestration.attempts.items():
-            # What was handed on may fail there; rows that have changed say that it does not.
             moved = attempts.fingerprint != orchestration.fingerprint_of(key)
-            if key == WHOLE:
-                well = work.went_well and (moved or not work.queued)
-            else:
-                well = key not in work.failures and (moved or key in acted)
-            if well:
+            if _is_over(key, work, acted, moved=moved):
                 self.orchestrations.clear_attempts(orchestration.orchestration_id, key)
 
     def hold_against(
@@ -79,3 +74,11 @@ class FailureRecords:
         """Forget the failures that are on record of an orchestration."""
         for key in orchestration.attempts:
             self.orchestrations.clear_attempts(orchestration.orchestration_id, key)
+
+
+def _is_over(key: str, work: RepairPass, acted: Collection[str], *, moved: bool) -> bool:
+    """Whether a failure on record is over; ``moved``: the rows that it concerns have changed."""
+    # What was handed on may fail there; rows that have changed say that it does not.
+    if key == WHOLE:
+        return work.went_well and (moved or not work.queued)
+    return key not in work.failures and (moved or key in acted)

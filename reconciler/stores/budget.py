@@ -88,6 +88,11 @@ def _fresh(row: Item, now: datetime, fresh_for: timedelta) -> dict[str, datetime
     return found
 
 
+def _oldest(waiting: Mapping[str, datetime], most: int) -> set[str]:
+    """Return who has waited for longest; by name where two have waited equally long."""
+    return set(sorted(waiting, key=lambda name: (waiting[name], name))[:most])
+
+
 class BudgetStore:
     """Reservations (a marker row of OrchestrationTable) and UserConcurrencyTable (read only)."""
 
@@ -111,13 +116,7 @@ class BudgetStore:
         for _ in range(_PRUNE_ROUNDS):
             row = self._read(user_id)
             reserved = set(row.get("reservations", {}).get("SS", ()))
-            waiting = reserved | set(self._tasks.not_admitted(user_id))
-            on_the_way = {
-                task_id
-                # What could not be read may wait still: then the budget is not known.
-                for task_id, task in self._tasks.read_all(waiting).items()
-                if task is not None and task.status in NOT_ADMITTED
-            }
+            on_the_way = self._find_on_the_way(user_id, reserved)
             admitted = reserved - on_the_way
             version = number(row, "version") or 0
             if admitted and prune:
@@ -141,6 +140,17 @@ class BudgetStore:
             )
         msg = f"the budget of {user_id} kept changing while it was read"
         raise ConflictError(msg)
+
+    def _find_on_the_way(self, user_id: str, reserved: set[str]) -> set[str]:
+        """Return the tasks of a user that wait for admission: ours, and those of others."""
+        waiting = reserved | set(self._tasks.not_admitted(user_id))
+        # What could not be read may wait still: then the budget is not known.
+        tasks = self._tasks.read_all(waiting)
+        return {
+            task_id
+            for task_id, task in tasks.items()
+            if task is not None and task.status in NOT_ADMITTED
+        }
 
     def reserve(self, slots: Slots, task_id: str, waiting_key: str) -> Write:
         """One reservation, if a slot is still free and nobody has pruned since ``slots``."""
@@ -183,24 +193,28 @@ class BudgetStore:
         waiting = {**_fresh(slots.row, now, fresh_for), **ours}
         for key in gone:
             waiting.pop(f"{_WAITING}{key}", None)
-        oldest = sorted(waiting, key=lambda name: (waiting[name], name))
-        kept = set(oldest[: min(self._cap, MAX_WAITING)])
+        kept = _oldest(waiting, min(self._cap, MAX_WAITING))
         noted = sorted(ours.keys() & kept)
         stale = [n for n in slots.row if n.startswith(_WAITING) and n not in kept][:MAX_WAITING]
         if not noted and not stale:
             return
+        self._write_waiting(slots.user_id, {name: ours[name] for name in noted}, stale, now)
+
+    def _write_waiting(
+        self, user_id: str, noted: Mapping[str, datetime], stale: Iterable[str], now: datetime
+    ) -> None:
         build = Expression()
         seen = timestamp(now)
         set_to = [
-            f"{self._numbered(build, name)} = {build.text(f'{timestamp(ours[name])}|{seen}')}"
-            for name in noted
+            f"{self._numbered(build, name)} = {build.text(f'{timestamp(since)}|{seen}')}"
+            for name, since in noted.items()
         ]
         removed = [self._numbered(build, name) for name in stale]
         clauses = (("SET", set_to), ("REMOVE", removed))
         self._dynamodb.call(
             "update_item",
             TableName=self._table,
-            Key=self._key(slots.user_id),
+            Key=self._key(user_id),
             UpdateExpression=" ".join(f"{verb} {', '.join(p)}" for verb, p in clauses if p),
             **build.arguments(),
         )

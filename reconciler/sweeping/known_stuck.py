@@ -13,6 +13,7 @@ from typing import Any
 
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.due import MAX_AHEAD
+from reconciler.domain.model import Orchestration
 from reconciler.domain.outcomes import Outcome
 from reconciler.repair.context import Evaluation, Stuck
 from reconciler.sweeping.records import from_fields
@@ -69,8 +70,6 @@ class Finding:
         if orchestration is None:
             return cls(read_at, evaluation.stuck, needs_person=needs_person, paced=paced)
         meta = orchestration.meta
-        left = {entry.sub_issue_id for entry in evaluation.stuck}
-        left |= {action.sub_issue_id for action in evaluation.actions if not action.repaired}
         return cls(
             read_at,
             evaluation.stuck,
@@ -79,11 +78,7 @@ class Finding:
             paced=paced,
             repo=meta.repo if meta is not None else None,
             user_id=meta.user_id if meta is not None else None,
-            display_ids={
-                key: child.display_id
-                for key, child in orchestration.children.items()
-                if key in left and child.display_id
-            },
+            display_ids=_display_ids(evaluation, orchestration),
         )
 
 
@@ -300,6 +295,17 @@ class Known:
             }
             for entry in stuck
         )
+
+
+def _display_ids(evaluation: Evaluation, orchestration: Orchestration) -> dict[str, str]:
+    """Return what the children are called that an evaluation leaves to be listed."""
+    left = {entry.sub_issue_id for entry in evaluation.stuck}
+    left |= {action.sub_issue_id for action in evaluation.actions if not action.repaired}
+    return {
+        key: child.display_id
+        for key, child in orchestration.children.items()
+        if key in left and child.display_id
+    }
 
 
 def _needs_person(evaluation: Evaluation) -> bool:

@@ -74,14 +74,20 @@ class Query:
 
     def accepts(self, entry: Entry) -> bool:
         """Whether an entry is wanted, on whatever page."""
+        return self._names(entry) and self._is_old_enough(entry) and self._text_is_in(entry)
+
+    def _names(self, entry: Entry) -> bool:
+        """Whether the entry has every value that is asked for as a whole."""
         return (
             (not self.codes or entry.code in self.codes)
             and (not self.repo or self.repo.casefold() == (entry.repo or "").casefold())
             and (not self.user_id or self.user_id == entry.user_id)
-            and (entry.age_seconds is None or entry.age_seconds >= self.older_than_seconds)
-            and (entry.needs_action or not self.needs_action)
-            and self._text_is_in(entry)
+            and (not self.needs_action or entry.needs_action)
         )
+
+    def _is_old_enough(self, entry: Entry) -> bool:
+        # An unknown age is taken for the longest, so no limit hides it.
+        return entry.age_seconds is None or entry.age_seconds >= self.older_than_seconds
 
     def _text_is_in(self, entry: Entry) -> bool:
         wanted = self.text.strip().casefold()

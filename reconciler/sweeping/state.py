@@ -181,12 +181,9 @@ class Overview:
         complete = [sweep for sweep in ended if sweep.summary and sweep.summary["complete"]]
         kept = {sweep.sweep_id for sweep in (*complete[-1:], *ended[-1:])}
         limit = self.now - KEEP_SWEEPS_SECONDS
-        beyond = {sweep.sweep_id for sweep in ended[:-MAX_SWEEPS_KEPT]}
-        return [
-            sweep
-            for sweep in ended
-            if sweep.sweep_id not in kept and (sweep.sweep_id in beyond or _ended_at(sweep) < limit)
-        ]
+        young = [sweep for sweep in ended if _ended_at(sweep) >= limit]
+        kept |= {sweep.sweep_id for sweep in young[-MAX_SWEEPS_KEPT:]}
+        return [sweep for sweep in ended if sweep.sweep_id not in kept]
 
     def at_work(self) -> tuple[Sweep, ...]:
         """Return the sweeps that have not ended, the oldest first."""

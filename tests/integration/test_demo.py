@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,15 @@ def running_under(directory: str) -> list[str]:
     return found
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """Undo what a shell does to whatever it starts in the background, and so to all that starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_ctrl_c_ends_everything(number: signal.Signals, tmp_path: Path) -> None:
     theirs = {"AWS_PROFILE": "none", "SWEEP_INTERVAL_SECONDS": "no number", "FLOWER_PORT": "1"}

@@ -91,11 +91,6 @@ class PagePacer:
         self._not_before = self._backed_off_at = monotonic()
         self._rows_per_unit = _ROWS_PER_UNIT
 
-    @property
-    def pause_seconds(self) -> float:
-        """How far apart the table keeps pages at present."""
-        return self._pause
-
     def wait(self, out_of_time: OutOfTime) -> Turn | None:
         """Wait until the next page may be read; None when the time is over before that."""
         # Less than a second's worth at a time: a low ceiling must not be kept in bursts.

@@ -6,40 +6,22 @@ import random
 
 import pytest
 
-from reconciler.stores.read_pacing import PAGE_UNITS, LocalAllowance, PagePacer, Turn
-
-
-class Clock:
-    """Monotonic time that only sleeping moves."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
+from reconciler.stores.read_pacing import PAGE_UNITS, LocalAllowance, PagePacer
+from tests.support.pacing import SleepingClock, pause_of, turn
 
 
 def never() -> bool:
     return False
 
 
-def pacer(clock: Clock, ceiling: float | None = None, **more: LocalAllowance) -> PagePacer:
+def pacer(clock: SleepingClock, ceiling: float | None = None, **more: LocalAllowance) -> PagePacer:
     return PagePacer(ceiling, sleep=clock.sleep, monotonic=clock, **more)
-
-
-def turn(pace: PagePacer) -> Turn:
-    found = pace.wait(never)
-    assert found is not None
-    return found
 
 
 class Table:
     """A table with so many units a second, some of which production takes."""
 
-    def __init__(self, clock: Clock, units_per_second: float) -> None:
+    def __init__(self, clock: SleepingClock, units_per_second: float) -> None:
         self._clock = clock
         self._rate = units_per_second
         self._left = 0.0
@@ -61,22 +43,22 @@ class Table:
 
 
 def test_without_a_ceiling_nothing_is_waited_for() -> None:
-    clock = Clock()
+    clock = SleepingClock()
     pace = pacer(clock)
     for _ in range(100):
         leave = turn(pace)
-        assert (leave.limit, pace.pause_seconds) == (None, 0.0)
+        assert leave.limit is None
         pace.read(leave, PAGE_UNITS, 1000)
     assert clock.now == 100.0
 
 
 def test_a_page_is_reckoned_as_a_megabyte_in_pieces_of_four_kilobytes_at_half_the_price() -> None:
-    assert turn(pacer(Clock())).units == 1024 / 4 / 2
+    assert turn(pacer(SleepingClock())).units == 1024 / 4 / 2
 
 
 @pytest.mark.parametrize("ceiling", [1000.0, 400.0, 130.0, 60.0, 5.0])
 def test_a_ceiling_is_kept_and_used(ceiling: float) -> None:
-    clock = Clock()
+    clock = SleepingClock()
     pace = pacer(clock, ceiling)
     dice = random.Random(1)  # noqa: S311 - sizes of pages
     consumed = 0.0
@@ -96,19 +78,19 @@ def test_a_ceiling_is_kept_and_used(ceiling: float) -> None:
     ("ceiling", "limit"), [(200.0, None), (128.0, None), (60.0, 240), (5.0, 20), (0.5, 2), (0.1, 1)]
 )
 def test_below_a_page_a_second_pages_are_cut(ceiling: float, limit: int | None) -> None:
-    pace = pacer(Clock(), ceiling)
+    pace = pacer(SleepingClock(), ceiling)
     # Rows of 2 KB: four of them make a unit.
     pace.read(turn(pace), 10.0, 40)
     assert turn(pace).limit == limit
 
 
 def test_before_the_first_page_rows_are_reckoned_as_one_kilobyte() -> None:
-    assert turn(pacer(Clock(), 10.0)).limit == 80
+    assert turn(pacer(SleepingClock(), 10.0)).limit == 80
 
 
 @pytest.mark.parametrize(("units", "rows"), [(10.0, 0), (0.0, 10), (0.0, 0)])
 def test_a_page_that_shows_no_size_of_rows_leaves_it(units: float, rows: int) -> None:
-    pace = pacer(Clock(), 10.0)
+    pace = pacer(SleepingClock(), 10.0)
     pace.read(turn(pace), 10.0, 40)
     pace.read(turn(pace), units, rows)
     assert turn(pace).limit == 40
@@ -122,7 +104,7 @@ def test_who_shares_an_allowance_is_asked_only_for_what_differs() -> None:
             taken.append(units)
             return super().take(units)
 
-    clock = Clock()
+    clock = SleepingClock()
     pace = pacer(clock, 256.0, allowance=Shared(256.0, clock))
     pace.read(turn(pace), PAGE_UNITS, 1000)
     pace.read(turn(pace), 100.0, 1000)
@@ -133,7 +115,7 @@ def test_who_shares_an_allowance_is_asked_only_for_what_differs() -> None:
 
 
 def test_threads_share_one_ceiling() -> None:
-    clock = Clock()
+    clock = SleepingClock()
     shared = LocalAllowance(256.0, clock)
     paces = [pacer(clock, 256.0, allowance=shared) for _ in range(4)]
     for number in range(40):
@@ -143,7 +125,7 @@ def test_threads_share_one_ceiling() -> None:
 
 
 def test_it_gives_up_waiting_when_its_time_is_over_and_gives_back_what_it_took() -> None:
-    clock = Clock()
+    clock = SleepingClock()
     pace = pacer(clock, 1.0)
     pace.read(turn(pace), 60.0, 100)
     ends = clock.now + 20
@@ -155,7 +137,7 @@ def test_it_gives_up_waiting_when_its_time_is_over_and_gives_back_what_it_took()
 
 
 def test_while_it_waits_it_looks_each_second_whether_its_time_is_over() -> None:
-    clock = Clock()
+    clock = SleepingClock()
     pace = pacer(clock, 1.0)
     pace.spend(2.5)
     looked: list[float] = []
@@ -170,39 +152,39 @@ def test_while_it_waits_it_looks_each_second_whether_its_time_is_over() -> None:
 
 
 def test_the_pause_doubles_while_refused_and_shrinks_slowly_afterwards() -> None:
-    clock = Clock()
+    clock = SleepingClock()
     pace = pacer(clock)
     pauses = []
     for _ in range(6):
         pace.throttled(turn(pace))
-        pauses.append(pace.pause_seconds)
+        pauses.append(pause_of(pace))
     assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
     pace.read(turn(pace), PAGE_UNITS, 1000)
-    assert pace.pause_seconds == pytest.approx(7.2)
+    assert pause_of(pace) == pytest.approx(7.2)
     for _ in range(100):
         pace.read(turn(pace), PAGE_UNITS, 1000)
-    assert pace.pause_seconds == 0.0
+    assert pause_of(pace) == 0.0
 
 
 def test_a_page_that_went_through_at_the_second_attempt_counts_as_a_refusal() -> None:
-    pace = pacer(Clock())
+    pace = pacer(SleepingClock())
     pace.read(turn(pace), PAGE_UNITS, 1000, strained=True)
-    assert pace.pause_seconds == 0.5
+    assert pause_of(pace) == 0.5
 
 
 def test_refusals_of_pages_that_were_under_way_at_once_count_as_one() -> None:
-    clock = Clock()
+    clock = SleepingClock()
     pace = pacer(clock)
     leaves = [turn(pace) for _ in range(4)]
     clock.sleep(0.1)
     for leave in leaves:
         pace.throttled(leave)
-    assert pace.pause_seconds == 0.5
+    assert pause_of(pace) == 0.5
 
 
 @pytest.mark.parametrize("left", [40.0, 100.0, 400.0])
 def test_it_finds_out_what_production_leaves(left: float) -> None:
-    clock = Clock()
+    clock = SleepingClock()
     table = Table(clock, left)
     pace = pacer(clock)
     while table.pages < 200:

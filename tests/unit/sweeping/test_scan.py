@@ -12,6 +12,7 @@ from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.stores.read_pacing import PagePacer
 from reconciler.stores.rows import parse_orchestration
 from reconciler.sweeping.scan_step import Parts, SegmentCursor, SegmentResult, SegmentScan
+from tests.support.pacing import SleepingClock, pause_of
 from tests.support.world import World
 
 FIRST = SegmentCursor("sweep-1", 0, 1)
@@ -71,7 +72,8 @@ class Taken:
 
     def __init__(self, world: World, table: Table, out_of_time: Callable[[], bool]) -> None:
         reconciler = world.reconciler()
-        self.pacer = PagePacer(sleep=lambda _: None, monotonic=iter(range(10**6)).__next__)
+        clock = SleepingClock()
+        self.pacer = PagePacer(sleep=clock.sleep, monotonic=clock)
         store = cast("OrchestrationStore", table)
         parts = Parts(store, reconciler.tasks, reconciler.policy, world.clock, self.pacer)
         self.nominated: list[str] = []
@@ -91,17 +93,18 @@ def test_a_page_that_is_refused_is_read_later_from_the_same_place(world: World) 
     behind = key("a", "a")
     assert table.begun_behind == [None, behind, behind, behind]
     assert (step.result.next, step.scanned) == (None, (2, 2))
-    assert step.pacer.pause_seconds == pytest.approx(0.9), "0.5, doubled, and eased by one page"
+    assert pause_of(step.pacer) == pytest.approx(0.9), "0.5, doubled, and eased by one page"
 
 
 def test_a_page_that_did_not_go_through_at_once_is_given_way_to(world: World) -> None:
     step = Taken(world, Table(one("a", "a", retries=1), one("b", "a"), LAST), never)
-    assert step.pacer.pause_seconds == pytest.approx(0.5 * 0.9 * 0.9)
+    assert pause_of(step.pacer) == pytest.approx(0.5 * 0.9 * 0.9)
 
 
 def test_where_nothing_was_read_when_the_time_is_over_the_step_fails(world: World) -> None:
     with pytest.raises(ThrottledError):
-        Taken(world, Table(THROTTLED, THROTTLED, LAST), over_after(1))
+        # Asked after the first refusal, while the pause is waited for, and after the second.
+        Taken(world, Table(THROTTLED, THROTTLED, LAST), over_after(2))
 
 
 @pytest.mark.parametrize(

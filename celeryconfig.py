@@ -11,6 +11,11 @@ from kombu import Queue
 from reconciler.broker_url import login_of, tls_options
 from reconciler.settings import load_settings
 from workers.beat import AskPoints
+from workers.limits import (
+    SOFT_TIME_LIMIT_SECONDS,
+    TIME_LIMIT_SECONDS,
+    VISIBILITY_TIMEOUT_SECONDS,
+)
 from workers.names import (
     ASKS_PER_INTERVAL,
     BY_HAND_QUEUE,
@@ -21,9 +26,6 @@ from workers.names import (
 )
 
 _settings = load_settings()
-
-VISIBILITY_TIMEOUT_SECONDS = 180
-TASK_TIME_LIMIT_SECONDS = 60
 
 # -- where
 
@@ -55,15 +57,13 @@ worker_deduplicate_successful_tasks = False
 
 # -- how long anything may take
 
-# Below the visibility timeout, or a task would be delivered again while it still runs; and below
-# the stop timeout of a deployment (90 s).
-task_time_limit = TASK_TIME_LIMIT_SECONDS
-task_soft_time_limit = 50
+task_time_limit = TIME_LIMIT_SECONDS
+task_soft_time_limit = SOFT_TIME_LIMIT_SECONDS
 # A soft shutdown is a plain sleep: it would only make each deployment longer.
 worker_soft_shutdown_timeout = 0.0
 
 _transport = {
-    # Longer than the longest task and than every countdown; the same for all who share the broker.
+    # The same for all who share the broker.
     "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
     # How often unacknowledged messages are looked at. By default it is every 100 s, and work of a
     # lost worker would wait for that besides the visibility timeout.

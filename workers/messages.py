@@ -33,15 +33,12 @@ from pydantic import (
 from pydantic_core import from_json
 
 from reconciler.clock import utc_now
+from workers.limits import MAX_WAIT_SECONDS
 from workers.names import DEPLOYMENT_HEADER
 
 MAX_RETRIES = 3
 MAX_BYTES = 1024 * 1024
 """More than a release with the most predecessors that fit in a row of DynamoDB."""
-
-MAX_WAIT = timedelta(seconds=120)
-"""How far ahead ``eta`` may be. A message that waits longer than the visibility timeout is
-delivered again and again; our own retries wait 20 seconds at most."""
 
 OWN_HEADERS = "reconciler_"
 _MAX_DETAIL = 200
@@ -95,8 +92,8 @@ def _in_utc(at: datetime) -> datetime:
 
 def _briefly_ahead(eta: datetime) -> datetime | None:
     ahead = _in_utc(eta) - utc_now()
-    if ahead > MAX_WAIT:
-        raise ValueError(f"it is more than {MAX_WAIT.seconds} s ahead")
+    if ahead.total_seconds() > MAX_WAIT_SECONDS:
+        raise ValueError(f"it is more than {MAX_WAIT_SECONDS} s ahead")
     return eta if ahead > timedelta() else None
 
 

@@ -29,23 +29,18 @@ from reconciler.errors import (
 from workers.broker import broker_metrics
 from workers.dedup import from_headers
 from workers.enqueue import UNREACHABLE, BrokerUnavailableError
+from workers.limits import (
+    MAX_COUNTDOWN_SECONDS,
+    SOFT_TIME_LIMIT_SECONDS,
+    TIME_LIMIT_SECONDS,
+    WORKER_LOST_COUNTDOWN_SECONDS,
+)
 from workers.messages import MAX_RETRIES
 from workers.names import MESSAGE_HEADER
 from workers.resources import Resources, process_resources
 
 T = TypeVar("T")
 log = structlog.get_logger("reconciler")
-
-MAX_COUNTDOWN_SECONDS = 20.0
-"""Below the visibility timeout, or a waiting message would be delivered twice."""
-
-WORKER_LOST_COUNTDOWN_SECONDS = 2
-
-SOFT_TIME_LIMIT_SECONDS = 50
-WORK_SECONDS = SOFT_TIME_LIMIT_SECONDS - 20
-"""After this a task begins nothing else. The rest of its time is for the request that is under way
-and for recording what was done. So the soft limit, whose exception botocore may swallow while it
-retries, is met only by a task that is stuck."""
 
 MAX_ID_LENGTH = 255
 
@@ -54,12 +49,9 @@ OPTIONS: dict[str, Any] = {
     # Acknowledged at its end: work that a lost worker had begun is done again, up to three times.
     "acks_late": True,
     "max_retries": MAX_RETRIES,
-    # After a worker is lost, Celery tries again with this pause. Its default of three minutes is
-    # the visibility timeout: a waiting message would be delivered twice, and work would wait.
     "default_retry_delay": WORKER_LOST_COUNTDOWN_SECONDS,
     "ignore_result": True,
-    # Below the visibility timeout, for the same reason.
-    "time_limit": 60,
+    "time_limit": TIME_LIMIT_SECONDS,
     "soft_time_limit": SOFT_TIME_LIMIT_SECONDS,
     # Logged in one line: they are about the tables or the call, and not about our code.
     "throws": (ReconcilerError, SoftTimeLimitExceeded),

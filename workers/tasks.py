@@ -19,12 +19,12 @@ from reconciler.sweeping.summary import TOTAL_FAILURE
 from workers import sweeping
 from workers.application import app
 from workers.arguments import predecessors, segment_task_from
+from workers.limits import WORK_SECONDS
 from workers.names import EVALUATE, RELEASE, SEGMENT, SWEEP
 from workers.recoveries import named
 from workers.resources import Resources
 from workers.running import (
     OPTIONS,
-    WORK_SECONDS,
     MalformedMessageError,
     ReconcilerTask,
     checked,

@@ -18,9 +18,9 @@ from tests.support.faults import FaultProxy
 from tests.support.hosts import SOON, Fleet
 from tests.support.processes import until
 from tests.support.world import World
+from workers.limits import WORKER_LOST_COUNTDOWN_SECONDS
 from workers.messages import MAX_RETRIES
 from workers.names import EVALUATE, RELEASE, SWEEP
-from workers.running import WORKER_LOST_COUNTDOWN_SECONDS
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from tests.support.hosts import Fleet
+from workers.limits import MAX_COUNTDOWN_SECONDS
 from workers.messages import MAX_RETRIES
 from workers.names import EVALUATE, RELEASE, SEGMENT, SWEEP
-from workers.running import MAX_COUNTDOWN_SECONDS, retry_pause
+from workers.running import retry_pause
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import redis
 
 from reconciler.observability.emf import CombinedMetrics, EmfMetrics
 from reconciler.observability.metrics import FlushingMetrics
 from reconciler.observability.redis_metrics import RedisMetrics
-from reconciler.settings import Settings, load_settings
+from reconciler.settings import Settings
 
 SOCKET_SECONDS = 5.0
 
@@ -31,19 +28,3 @@ def metrics_for(settings: Settings, client: redis.Redis) -> FlushingMetrics:
     if not settings.metrics_emf:
         return metrics
     return CombinedMetrics(metrics, EmfMetrics(namespace=settings.metrics_namespace))
-
-
-@contextmanager
-def broker_metrics() -> Iterator[RedisMetrics]:
-    """Yield metrics for a process that does no work of its own: a worker's main one, or a beat.
-
-    The client is closed at the end, since a process that is forked off later must not inherit it.
-    """
-    settings = load_settings()
-    client = broker_client(settings)
-    metrics = RedisMetrics(client, settings.deployment_id)
-    try:
-        yield metrics
-    finally:
-        metrics.flush()
-        client.close()

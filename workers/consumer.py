@@ -24,6 +24,7 @@ from kombu.transport import redis as redis_transport
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 
+from reconciler.observability.redis_metrics import RedisMetrics
 from reconciler.settings import load_settings
 from workers.broker import broker_client
 from workers.heartbeat import Pulse
@@ -33,11 +34,12 @@ from workers.messages import (
     TASK,
     Kind,
     MessageRefusedError,
+    OtherDeploymentError,
     check_deployment,
     describe,
 )
 from workers.outage import LOST, Outage, check_broker
-from workers.running import count_refused
+from workers.running import say_refused
 
 # Their stubs know less than half of them.
 _Channel: Any = redis_transport.Channel
@@ -51,12 +53,35 @@ EVENT_SECONDS = 0.5
 """For how long events of tasks are collected. Flower shows them so much later."""
 
 
-def refuse(error: Exception, raw: object = None) -> None:
-    """Count a message that was dropped, and say what can be said of it."""
-    if isinstance(error, MessageRefusedError):
-        count_refused(str(error), error.kind, **describe(raw))
-    else:  # whose text may quote the message
-        count_refused(type(error).__name__, **describe(raw))
+QUIET_SECONDS = 600.0
+"""Messages of another deployment are over when none has come for so long: longer than sweeps are
+apart, or each of its sweeps would be a line."""
+
+
+class _Refusals:
+    """Counts messages that were dropped, and says what can be said of them."""
+
+    def __init__(self) -> None:
+        self._foreign_at = -QUIET_SECONDS
+
+    def add(self, client: redis.Redis, error: Exception, raw: object = None) -> None:
+        """Count a message; of another deployment's, only the first is said while they come."""
+        if isinstance(error, MessageRefusedError):
+            kind, detail = error.kind, str(error)
+        else:  # whose text may quote the message
+            kind, detail = MessageRefusedError.kind, type(error).__name__
+        metrics = RedisMetrics(client, _own_deployment())
+        metrics.increment("reconciler_errors_total", kind=kind)
+        metrics.flush()
+        if not isinstance(error, OtherDeploymentError) or self._is_first_foreign():
+            say_refused(detail, kind, **describe(raw))
+
+    def _is_first_foreign(self) -> bool:
+        before, self._foreign_at = self._foreign_at, time.monotonic()
+        return self._foreign_at - before >= QUIET_SECONDS
+
+
+_refusals = _Refusals()
 
 
 @cache
@@ -82,7 +107,8 @@ def drop_foreign_keys(app: Celery) -> None:
         for key, kind in expected.items():
             if client.type(key) not in {kind, b"none"}:
                 client.delete(*(unacked if key in unacked else (key,)))
-                refuse(MessageRefusedError(f"the key {key} was no {kind.decode()}"))
+                wrong = MessageRefusedError(f"the key {key} was no {kind.decode()}")
+                _refusals.add(client, wrong)
     finally:
         client.close()
 
@@ -133,7 +159,8 @@ class GuardedQoS(_QoS):  # type: ignore[misc] # it is Any
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is about this entry
             self._remove_from_indices(tag).execute()
-            refuse(error)
+            with self.channel.conn_or_acquire(client) as connection:
+                _refusals.add(connection, error)
 
 
 class GuardedChannel(_Channel):  # type: ignore[misc] # it is Any
@@ -188,7 +215,8 @@ class GuardedChannel(_Channel):  # type: ignore[misc] # it is Any
         except Exception as error:  # noqa: BLE001 - the connection is sound, so it is the message
             if tag is not None:
                 self.qos.reject(tag)
-            refuse(error, raw)
+            with self.conn_or_acquire() as client:
+                _refusals.add(client, error, raw)
 
     def _do_restore_message(
         self,

@@ -26,7 +26,6 @@ from reconciler.errors import (
     as_own_error,
     describe_error,
 )
-from workers.broker import broker_metrics
 from workers.dedup import from_headers
 from workers.enqueue import UNREACHABLE, BrokerUnavailableError
 from workers.limits import (
@@ -86,7 +85,10 @@ class ReconcilerTask(Task):  # type: ignore[type-arg]  # it takes none when it r
         try:
             signature.bind(*args, **kwargs)
         except TypeError as error:
-            count_refused(str(error), task=self.name, message_id=self.request.id)
+            resources = process_resources()
+            resources.metrics.increment("reconciler_errors_total", kind=MalformedMessageError.kind)
+            say_refused(str(error), task=self.name, message_id=self.request.id)
+            resources.flusher.soon()
             raise MalformedMessageError(f"{self.name}: {error}") from None
         return self.run(*args, **kwargs)
 
@@ -183,12 +185,10 @@ def checked_sweep(value: object) -> str | None:
     return None if value is None else checked("sweep_id", value)
 
 
-def count_refused(detail: str, kind: str = MalformedMessageError.kind, **about: str | None) -> None:
-    """Log and count a message that was dropped; in any process, at any time."""
+def say_refused(detail: str, kind: str = MalformedMessageError.kind, **about: str | None) -> None:
+    """Log a message that was dropped."""
     known = {name: value for name, value in about.items() if value is not None}
     log.warning("orch.message.refused", error_kind=kind, detail=detail[:MAX_ID_LENGTH], **known)
-    with broker_metrics() as metrics:
-        metrics.increment("reconciler_errors_total", kind=kind)
 
 
 @signals.task_postrun.connect

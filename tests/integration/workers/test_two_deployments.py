@@ -72,12 +72,13 @@ def test_neither_does_the_work_of_the_other_or_counts_it_as_done(two: tuple[Flee
     one, other = two
     one.beat("beat1")
     other.beat("beat2")
-    other.worker("w2")
+    w2 = other.worker("w2")
     for found in stranded[1]:
         until_released(other.celery.world, found)
     until("a sweep to be complete", partial(covered, other))
     # Each beat asks at moments of its own, and one worker has taken all that was asked.
-    until("the first one's asks to be counted", partial(refused, other))
+    until("two of the other asks to be counted", lambda: refused(other) >= 2)
+    assert w2.log.count("other_deployment") == 1, "said when it begins, and not for each"
     assert not covered(one), "nobody has read its tables"
     assert {one.celery.world.statuses(found)["b"] for found in stranded[0]} == {"blocked"}
 

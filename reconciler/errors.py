@@ -101,6 +101,10 @@ class PipelineUnavailableError(TemporaryError):
     kind = "pipeline_unavailable"
 
 
+class InvocationRefusedError(PipelineUnavailableError):
+    """Lambda answered that it does not take the invocation: nothing was started."""
+
+
 class NameRefusedError(PipelineUnavailableError):
     """The pipeline takes no execution names: it is no durable function, or its ARN no alias."""
 

@@ -11,17 +11,19 @@ A second run would fail the task. Who may invoke it, and when, while its row say
 The first invocation bears the task's name. Lambda starts one execution under it, so it may be made
 twice, and is recorded once it has been accepted. Every other invocation is recorded before it is
 made, and only one writer succeeds in that. A writer that dies in between leaves a task that nobody
-invokes again.
+invokes again. Where Lambda answers that it does not take a named one, the record is withdrawn, and
+a later sweep invokes the task.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from reconciler.domain.diagnosis import Policy, invocation_due
 from reconciler.domain.model import Task, timestamp
-from reconciler.errors import NameRefusedError
+from reconciler.errors import InvocationRefusedError, NameRefusedError, ReconcilerError
 from reconciler.repair.context import Context
 from reconciler.services.pipeline import Pipeline
 from reconciler.stores.conditions import Write
@@ -58,7 +60,14 @@ class Invoker:
         last = self.tasks.set_last_invocation(task.task_id, context.now)
         if not self._record(last, audit):
             return None
-        if not self._invoke_by_name(task.task_id):
+        try:
+            named = self._invoke_by_name(task.task_id)
+        except InvocationRefusedError:
+            # Without the record a later sweep tries again. The name keeps that from being a second
+            # run, should Lambda have started one all the same.
+            self._withdraw_last(task, context)
+            raise
+        if not named:
             if task.invoked_at is not None:
                 msg = f"its pipeline takes no names, and may run task {task.task_id} already"
                 raise NameRefusedError(msg)
@@ -71,6 +80,11 @@ class Invoker:
         except NameRefusedError:
             return False
         return True
+
+    def _withdraw_last(self, task: Task, context: Context) -> None:
+        with suppress(ReconcilerError):  # then it counts as made
+            undo = self.tasks.unset_last_invocation(task, context.now)
+            self.dynamodb.write("update_item", **undo["Update"])
 
     def _record(self, record: Write, audit: Write | None) -> bool:
         """Write a record, with its event where there is one; False: its condition is lost."""

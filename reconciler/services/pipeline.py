@@ -9,7 +9,11 @@ import structlog
 from botocore.exceptions import ClientError
 
 from reconciler.aws_errors import RAISED, code_of, translate
-from reconciler.errors import NameRefusedError, PipelineUnavailableError
+from reconciler.errors import (
+    InvocationRefusedError,
+    NameRefusedError,
+    PipelineUnavailableError,
+)
 from reconciler.observability.outages import Outages
 
 if TYPE_CHECKING:
@@ -43,7 +47,8 @@ class Pipeline:
 
         Raises:
             NameRefusedError: it takes no names; nothing was started.
-            PipelineUnavailableError: it was not accepted, or nobody knows whether it was.
+            InvocationRefusedError: it was not accepted; nothing was started.
+            PipelineUnavailableError: nobody knows whether it was accepted.
         """
         if named and not self._takes_names:
             msg = f"the pipeline of task {task_id} takes no names"
@@ -65,7 +70,8 @@ class Pipeline:
                 log.warning("orch.pipeline.name_refused", detail=str(fault))
                 raise NameRefusedError(str(fault)) from error
             msg = f"the pipeline of task {task_id} could not be invoked: {fault}"
-            unavailable = PipelineUnavailableError(msg)
+            answered = isinstance(error, ClientError)
+            unavailable = (InvocationRefusedError if answered else PipelineUnavailableError)(msg)
             self._outages.failed("invoke", unavailable)
             raise unavailable from error
         self._outages.succeeded("invoke")

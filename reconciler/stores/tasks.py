@@ -285,6 +285,17 @@ class TaskStore:
         )
         return self._touch(task_id, build.assign(values), condition, build)
 
+    def unset_last_invocation(self, task: Task, now: datetime) -> Write:
+        """Take back what ``set_last_invocation`` recorded at ``now``; ``task``: as read before."""
+        build = Expression()
+        condition = build.equals("reconciler_invoked_at", timestamp(now))
+        change = f"REMOVE {build.name('reconciler_invoke_count')}"
+        if task.invoked_at is None:
+            change += f", {build.name('reconciler_invoked_at')}"
+        else:
+            change += " " + build.assign({"reconciler_invoked_at": {"S": task.invoked_at}})
+        return self._touch(task.task_id, change, condition, build)
+
     def set_nudged(self, task: Task, now: datetime) -> Write:
         """Touch a finished task, so that its record is streamed again, if it is as it was read."""
         build = Expression()

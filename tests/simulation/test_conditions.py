@@ -16,6 +16,7 @@ from reconciler.stores.control import ControlStore
 from reconciler.stores.dynamodb import DynamoDB
 from tests.mutation.conditions import Mutant, sites, watching
 from tests.simulation.actors import ClockHand
+from tests.simulation.answers import fail
 from tests.simulation.executions import executions
 from tests.simulation.explorer import Violation, explore
 from tests.simulation.matrix import DONE
@@ -82,6 +83,25 @@ def a_task_that_starts_meanwhile_is_not_invoked() -> None:
     assert not executions(database).items
 
 
+class _Refusing(DirectPort):
+    """The task goes while its pipeline takes nothing."""
+
+    def call(self, operation: str, **request: Any) -> Any:
+        if operation == "invoke":
+            tasks = self._database.tables["TaskTable"]
+            tasks.replace(dict.fromkeys(tasks.items))
+            fail("invoke", "TooManyRequestsException", "not now")
+        return super().call(operation, **request)
+
+
+def a_task_that_is_gone_stays_gone() -> None:
+    database = MemoryDynamoDB()
+    fill(database, Scenario("alone", {"a": Node("released", task="SUBMITTED")}, []))
+    port = _Refusing(database, ClockHand(START))
+    reconciler_on(port).evaluate(ORCH, sweep_id="s")
+    assert not database.tables["TaskTable"].items
+
+
 Needs = str | Callable[[], None]
 """The name of a scenario, or a check of one actor alone."""
 
@@ -127,6 +147,7 @@ NEEDED_BY: Mapping[str, Needs] = {
     "set_skipped: without child_status": "a retry races a skip",
     "set_skipped: without depends_on": "a skip, and dependencies are edited",
     "set_unskipped: without depends_on": "an un-skip, and dependencies are edited",
+    "unset_last_invocation: without reconciler_invoked_at": a_task_that_is_gone_stays_gone,
 }
 """For each part, what goes wrong without it."""
 

@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 
 from reconciler.domain.model import Task
-from reconciler.errors import NameRefusedError, PipelineUnavailableError
+from reconciler.errors import (
+    InvocationRefusedError,
+    NameRefusedError,
+    PipelineUnavailableError,
+)
 from reconciler.repair.context import Context
 from reconciler.repair.invoker import Invoker
 from tests.support.pipeline import LambdaClient, invoker_on
@@ -54,21 +58,53 @@ def test_a_first_invocation_that_failed_leaves_no_record(world: World) -> None:
     assert recorded(world, task) == (None, 0)
 
 
+def repeatable(world: World, attributes: dict[str, Any]) -> Task:
+    """Return a task whose first invocation has left long ago, by us or by others."""
+    if attributes:
+        attributes = {**attributes, "reconciler_invoked_at": {"S": world.ago(900)}}
+    return read(world, world.task("orch_1", "a", "SUBMITTED", **attributes))
+
+
 @pytest.mark.parametrize("attributes", [OURS, {}], ids=["ours", "of others"])
 def test_a_repetition_is_recorded_before_it_is_made(
     world: World, attributes: dict[str, Any]
 ) -> None:
     """So a writer that dies in between leaves a task that nobody invokes again."""
-    if attributes:
-        attributes = {**attributes, "reconciler_invoked_at": {"S": world.ago(900)}}
-    task = read(world, world.task("orch_1", "a", "SUBMITTED", **attributes))
-    with pytest.raises(PipelineUnavailableError):
-        invoke(world, invoker_on(world, LambdaClient(down=True)), task)
+    task = repeatable(world, attributes)
+    with pytest.raises(PipelineUnavailableError, match="Read timeout"):
+        invoke(world, invoker_on(world, LambdaClient(silent=True)), task)
     assert recorded(world, task) == (world.ago(0), 1)
     client = LambdaClient()
     assert invoke(world, invoker_on(world, client), task) is None, "as it was read before"
     assert not invoker_on(world, client).due(read(world, task.task_id), world.clock())
     assert client.asked == 0
+
+
+@pytest.mark.parametrize("attributes", [OURS, {}], ids=["ours", "of others"])
+def test_a_named_repetition_that_was_refused_does_not_count(
+    world: World, attributes: dict[str, Any]
+) -> None:
+    """Lambda said that it takes none, so a later sweep makes the one that there may be."""
+    task = repeatable(world, attributes)
+    with pytest.raises(InvocationRefusedError, match="not now"):
+        invoke(world, invoker_on(world, LambdaClient(down=True)), task)
+    assert read(world, task.task_id) == task
+    client = LambdaClient()
+    invoked = invoke(world, invoker_on(world, client), task)
+    assert invoked == replace(task, invoked_at=world.ago(0), invoke_count=1)
+    assert (client.runs, recorded(world, task)) == ([task.task_id], (world.ago(0), 1))
+
+
+def test_a_repetition_without_a_name_counts_though_it_was_refused(world: World) -> None:
+    """Should Lambda have started it all the same, the next would be a second run."""
+    client = LambdaClient(durable=False)
+    invoker = invoker_on(world, client)
+    invoke(world, invoker, made(world))  # finds out that it takes no names
+    client.down = True
+    task = repeatable(world, {})
+    with pytest.raises(InvocationRefusedError):
+        invoke(world, invoker, task)
+    assert recorded(world, task) == (world.ago(0), 1)
 
 
 def test_of_two_who_repeat_at_once_one_invokes(world: World) -> None:

@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from structlog.testing import capture_logs
 
-from reconciler.errors import NameRefusedError, PipelineUnavailableError
+from reconciler.errors import InvocationRefusedError, NameRefusedError, PipelineUnavailableError
 from reconciler.services.pipeline import Pipeline
 from tests.unit.stores.scripted import Scripted
 
@@ -66,15 +66,16 @@ def test_another_refusal_is_not_taken_for_one_of_the_name(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "said", "answered"),
     [
-        (ClientError({"Error": {"Code": "Odd", "Message": "no"}}, "Invoke"), "Odd: no"),
-        (ClientError({"Error": {"Code": "Odd"}}, "Invoke"), "Odd: "),
-        (EndpointConnectionError(endpoint_url="https://x"), "https://x"),
+        (ClientError({"Error": {"Code": "Odd", "Message": "no"}}, "Invoke"), "Odd: no", True),
+        (ClientError({"Error": {"Code": "Odd"}}, "Invoke"), "Odd: ", True),
+        (EndpointConnectionError(endpoint_url="https://x"), "https://x", False),
     ],
 )
-def test_why_it_was_not_accepted_is_said(error: Exception, said: str) -> None:
+def test_why_it_was_not_accepted_is_said(error: Exception, said: str, *, answered: bool) -> None:
     client: Any = Scripted(error)
     with pytest.raises(PipelineUnavailableError, match="task T1 could not be invoked") as caught:
         Pipeline(client, "arn:f").invoke("T1")
     assert said in str(caught.value)
+    assert isinstance(caught.value, InvocationRefusedError) is answered

@@ -112,17 +112,7 @@ class TaskStore:
         The index is eventually consistent. One query serves all their statuses: by its order only
         RUNNING lies between them, and the cap keeps the running tasks of a user few.
         """
-        # A page ends after 1 MB of whole tasks, and three large ones fill it.
-        items = self._dynamodb.query(
-            TableName=self.table,
-            IndexName="UserStatusIndex",
-            KeyConditionExpression="user_id = :user AND status_created_at BETWEEN :from AND :to",
-            ExpressionAttributeValues={
-                ":user": {"S": user_id},
-                ":from": {"S": f"{min(NOT_ADMITTED)}#"},
-                ":to": {"S": f"{max(NOT_ADMITTED)}#~"},
-            },
-        )
+        items = self._of_user(user_id, f"{min(NOT_ADMITTED)}#", f"{max(NOT_ADMITTED)}#~")
         return [
             item["task_id"]["S"]
             for item in items
@@ -140,7 +130,7 @@ class TaskStore:
         ids = [
             task_id
             for first, last in _UNFINISHED
-            for task_id in self._of_user(user_id, f"{first}#", f"{last}#~")
+            for task_id in self._ids_of_user(user_id, f"{first}#", f"{last}#~")
         ]
         tasks = self.read_all(ids).values()
         return [task for task in tasks if task is not None and not task.terminal]
@@ -157,7 +147,7 @@ class TaskStore:
         ended = [
             task_id
             for status in sorted(TERMINAL_TASK)
-            for task_id in self._of_user(user_id, f"{status}#{timestamp(since)}", f"{status}#~")
+            for task_id in self._ids_of_user(user_id, f"{status}#{timestamp(since)}", f"{status}#~")
         ]
         tasks = [*self.unfinished(user_id), *self.read_all(ended).values()]
         return [
@@ -175,7 +165,7 @@ class TaskStore:
             TemporaryError, PermanentError: it cannot be said whether there are any.
         """
         first, last = f"COMPLETED#{timestamp(since)}", "COMPLETED#~"
-        ids = self._of_user(user_id, first, last, _only_iterations())
+        ids = self._ids_of_user(user_id, first, last, _only_iterations())
         found: dict[str, Task] = {}
         for task in self._succeeded(ids):
             key = task.sub_issue_id
@@ -213,24 +203,30 @@ class TaskStore:
         tasks = self.read_all(task_ids).values()
         return [t for t in tasks if t is not None and t.iteration and _is_success(t)]
 
-    def _of_user(
+    def _ids_of_user(
         self, user_id: str, first: str, last: str, only: Mapping[str, Any] | None = None
     ) -> list[str]:
-        """Return the ids of a user's tasks between two values of ``status_created_at``.
+        """Return the ids of what ``_of_user`` finds."""
+        return [item["task_id"]["S"] for item in self._of_user(user_id, first, last, only)]
+
+    def _of_user(
+        self, user_id: str, first: str, last: str, only: Mapping[str, Any] | None = None
+    ) -> list[Item]:
+        """Return the keys of a user's tasks between two values of ``status_created_at``.
 
         ``only``: a filter, with its names and values.
         """
         request = dict(only or {})
         values = {":user": {"S": user_id}, ":first": {"S": first}, ":last": {"S": last}}
         request["ExpressionAttributeValues"] = request.get("ExpressionAttributeValues", {}) | values
-        items = self._dynamodb.query(
+        # The index has whole tasks, and three large ones fill a page of 1 MB: so there may be many.
+        return self._dynamodb.query(
             TableName=self.table,
             IndexName="UserStatusIndex",
             KeyConditionExpression="user_id = :user AND status_created_at BETWEEN :first AND :last",
-            ProjectionExpression="task_id",
+            ProjectionExpression="task_id, status_created_at",
             **request,
         )
-        return [item["task_id"]["S"] for item in items]
 
     # -- actions of a transaction
 

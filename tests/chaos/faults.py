@@ -21,13 +21,11 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 import redis
 
-from reconciler.clock import utc_now
 from reconciler.embedded.dynamodb_local import dynamodb_local
 from reconciler.embedded.process import signal_group
 from reconciler.sweeping.scan_step import Scope
@@ -53,7 +51,7 @@ from tests.support.processes import (
     until,
 )
 from tests.support.refusals import LOGIN, REFUSALS, WITH_ACCOUNT
-from tests.support.world import Clock, World, build_world
+from tests.support.world import RealClock, World, build_world
 from workers.names import RELEASE_QUEUE, SWEEP_QUEUE
 
 PAGE = ROOT / "docs" / "faults.md"
@@ -72,11 +70,6 @@ interval of {interval} s, and writes this page. A fault that lasts is ended afte
 *Well again* is the time from its end until a child that was stranded meanwhile is released, and all
 that was due has been looked at, in sweep intervals. After each fault the child has one task.
 """
-
-
-class RealClock(Clock):
-    def __call__(self) -> datetime:
-        return utc_now()
 
 
 @dataclass

@@ -29,7 +29,7 @@ from tests.support.broker import Broker, broker_of_its_own
 from tests.support.faults import fault_proxy
 from tests.support.hosts import Fleet, Host, fleet_of
 from tests.support.processes import Celery, until
-from tests.support.world import Clock, World, build_world
+from tests.support.world import RealClock, World, build_world
 from workers.names import RELEASE_QUEUE, SWEEP_QUEUE
 
 pytestmark = pytest.mark.chaos
@@ -42,11 +42,6 @@ WAVE = 68
 GRAPH = {"root": [], **{f"c{number}": ["root"] for number in range(3)}}
 MIN_LOSSES = 4
 GIVE_UP_SECONDS = 600.0
-
-
-class RealClock(Clock):
-    def __call__(self) -> datetime:
-        return utc_now()
 
 
 @dataclass

@@ -13,13 +13,12 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from tests.conftest import Servers
-from tests.integration.workers.conftest import RealClock
 from tests.support.browser import browser, console_of, element
 from tests.support.flower import LOGIN, Flower, flower
 from tests.support.guarded_broker import PASSWORD, guarded_broker
 from tests.support.one_of_each import SETTINGS, UNKNOWN_REPO
 from tests.support.processes import Celery, run_reconciler, until
-from tests.support.world import REPO, build_world
+from tests.support.world import REPO, RealClock, build_world
 
 pytestmark = [pytest.mark.integration, pytest.mark.browser]
 

@@ -16,12 +16,11 @@ from selenium.webdriver.common.by import By
 
 from reconciler.embedded.valkey import valkey_server
 from tests.conftest import Servers
-from tests.integration.workers.conftest import RealClock
 from tests.support.browser import browser, console_of, element
 from tests.support.flower import Flower, flower, token_of
 from tests.support.one_of_each import BUSY_USER, CAP, SETTINGS
 from tests.support.processes import Celery, run_reconciler, until
-from tests.support.world import REPO, World, build_world
+from tests.support.world import REPO, RealClock, World, build_world
 from workers.names import BY_HAND_QUEUE
 
 pytestmark = [pytest.mark.integration, pytest.mark.browser]

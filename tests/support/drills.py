@@ -15,13 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reconciler.domain.codes import Code
-from tests.integration.workers.conftest import RealClock
 from tests.support.aws_stub import aws_stub
 from tests.support.broker import Broker, broker_of_its_own
 from tests.support.faulty_endpoint import DENIED, FaultyEndpoint, faulty_endpoint
 from tests.support.one_of_each import CODES, SETTINGS, OneOfEach
 from tests.support.processes import Celery, run_reconciler, until
-from tests.support.world import build_world
+from tests.support.world import RealClock, build_world
 
 QUESTIONS = ("alive?", "stuck?", "why?", "since when?", "what now?")
 WRITES = ("TransactWriteItems", "UpdateItem", "PutItem", "DeleteItem")

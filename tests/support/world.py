@@ -15,6 +15,7 @@ import boto3
 from botocore.config import Config
 from mypy_boto3_dynamodb import DynamoDBClient
 
+from reconciler.clock import utc_now
 from reconciler.composition import build_reconciler
 from reconciler.domain.identity import derived_ulid
 from reconciler.domain.model import timestamp
@@ -64,6 +65,13 @@ class Clock:
 
     def forward(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
+
+
+class RealClock(Clock):
+    """The time of day: worker processes have no other."""
+
+    def __call__(self) -> datetime:
+        return utc_now()
 
 
 class EmulatorSession(boto3.Session):

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 import redis
 
-from reconciler.clock import utc_now
 from tests.conftest import Servers
 from tests.support.broker import Broker, broker_of_its_own
 from tests.support.faults import FaultProxy, fault_proxy
 from tests.support.hosts import Fleet, fleet_of
 from tests.support.processes import Celery
-from tests.support.world import Clock, World, build_world
+from tests.support.world import RealClock, World, build_world
 
 # What the workers' module must find named in the environment when it is imported.
 for _name in ("ORCHESTRATION_TABLE_NAME", "TASK_TABLE_NAME", "TASK_EVENTS_TABLE_NAME"):
     os.environ.setdefault(_name, _name.lower())
-
-
-class RealClock(Clock):
-    """The time of day: worker processes have no other."""
-
-    def __call__(self) -> datetime:
-        return utc_now()
 
 
 @pytest.fixture

@@ -18,13 +18,13 @@ import pytest
 
 from reconciler.embedded.process import free_port
 from tests.conftest import Servers
-from tests.integration.workers.conftest import Measured, RealClock
+from tests.integration.workers.conftest import Measured
 from tests.support.broker import Broker, broker_of_its_own
 from tests.support.faults import FaultProxy
 from tests.support.hosts import Fleet, Host, fleet_of
 from tests.support.processes import A_BEAT, ROOT, Celery, a_worker, run_reconciler, until
 from tests.support.refusals import LOGIN, REFUSALS, WITH_ACCOUNT
-from tests.support.world import build_world
+from tests.support.world import RealClock, build_world
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 

@@ -24,7 +24,6 @@ from reconciler.embedded.valkey import valkey_server
 from reconciler.observability.redis_metrics import RedisMetrics
 from reconciler.settings import Settings, load_settings
 from tests.conftest import Servers
-from tests.integration.workers.conftest import RealClock
 from tests.support.broker_rights import (
     ADMIN,
     ROLES,
@@ -37,7 +36,7 @@ from tests.support.broker_rights import (
 )
 from tests.support.flower import Flower, flower, token_of
 from tests.support.processes import ROOT, Celery, run_python, run_reconciler, until
-from tests.support.world import World, build_world
+from tests.support.world import RealClock, World, build_world
 from workers.broker import broker_client
 from workers.broker_records import BrokerRecords
 from workers.dedup import DedupKeys

@@ -16,12 +16,11 @@ from reconciler.observability.redis_metrics import read_series
 from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.state import Sweep
 from tests.conftest import Servers
-from tests.integration.workers.conftest import RealClock
 from tests.support.broker import Broker
 from tests.support.hosts import Fleet
 from tests.support.processes import until
 from tests.support.record_messages import ORCHESTRATION, RECORDED, SWEEP_ID, sent_by, version
-from tests.support.world import World, build_world
+from tests.support.world import RealClock, World, build_world
 from workers.messages import OWN_HEADERS
 from workers.names import (
     DEPLOYMENT_HEADER,

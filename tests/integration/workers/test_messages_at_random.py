@@ -19,11 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import Servers
-from tests.integration.workers.conftest import RealClock
 from tests.support.broker import Broker, broker_of_its_own
 from tests.support.hosts import SOON, Host, fleet_of
 from tests.support.processes import Celery, until
-from tests.support.world import build_world
+from tests.support.world import RealClock, build_world
 from tests.unit.hostile.values import texts
 from workers.names import EVALUATE, RELEASE, RELEASE_QUEUE, SEGMENT, SWEEP, SWEEP_QUEUE
 

@@ -22,13 +22,12 @@ from reconciler.inspection.look import look
 from reconciler.observability.metrics import METRICS
 from reconciler.observability.redis_metrics import read_series
 from tests.conftest import Servers
-from tests.integration.workers.conftest import RealClock
 from tests.support.aws_stub import aws_stub
 from tests.support.faulty_endpoint import FaultyEndpoint, faulty_endpoint
 from tests.support.guarded_broker import PASSWORD, guarded_broker
 from tests.support.one_of_each import CODES, NEVER_STUCK, SETTINGS, WITHOUT_CHILD, OneOfEach
 from tests.support.processes import Celery, run_reconciler
-from tests.support.world import build_world
+from tests.support.world import RealClock, build_world
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 

@@ -31,11 +31,10 @@ from reconciler.embedded.valkey import valkey_server
 from reconciler.observability.redis_metrics import read_series
 from reconciler.settings import Settings
 from tests.conftest import Servers
-from tests.integration.workers.conftest import RealClock
 from tests.support.broker_rights import USERS, read_users, user_of
 from tests.support.processes import ROOT, Celery, run_python, run_reconciler, until
 from tests.support.tls_proxy import TlsFront, tls_front
-from tests.support.world import build_world
+from tests.support.world import RealClock, build_world
 from workers.names import EVALUATE, RELEASE, SEGMENT, SWEEP_QUEUE
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]

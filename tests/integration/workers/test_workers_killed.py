@@ -9,11 +9,11 @@ from statistics import median
 import pytest
 
 from tests.conftest import Servers
-from tests.integration.workers.conftest import Measured, RealClock
+from tests.integration.workers.conftest import Measured
 from tests.support.faults import FaultProxy
 from tests.support.hosts import Fleet
 from tests.support.processes import until
-from tests.support.world import World, build_world
+from tests.support.world import RealClock, World, build_world
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 

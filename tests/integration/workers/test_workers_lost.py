@@ -14,12 +14,12 @@ import pytest
 from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import NEVER
 from tests.conftest import Servers
-from tests.integration.workers.conftest import Measured, RealClock
+from tests.integration.workers.conftest import Measured
 from tests.support.broker import Broker
 from tests.support.faults import FaultProxy
 from tests.support.hosts import Fleet
 from tests.support.processes import run_reconciler, until
-from tests.support.world import World, build_world
+from tests.support.world import RealClock, World, build_world
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 

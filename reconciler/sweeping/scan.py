@@ -53,22 +53,14 @@ def scan_segment(
         scan = IndexScan(parts, index)
     else:
         raise SettingsError("ACTIVE_INDEX_NAME is not set here, but is where this was sent")
-    if cursor.segment == 0 and cursor.step == 0 and (index is None or scope is Scope.ACTIVE):
-        _nominate_recoveries(reconciler, nominate, cursor.sweep_id)
     return scan.run(cursor, out_of_time, nominate)
 
 
-def _nominate_recoveries(reconciler: Reconciler, nominate: Nominate, sweep_id: str) -> None:
-    """Nominate what an iteration has mended lately; no row tells whether it was recovered.
-
-    Asked by the first sweep in each ``FULL_SCAN_INTERVAL_SECONDS``.
-    """
-    now = reconciler.clock()
-    settings = reconciler.settings
-    if now.timestamp() % settings.full_scan_interval_seconds >= settings.sweep_interval_seconds:
-        return
+def nominate_recoveries(reconciler: Reconciler, nominate: Nominate, sweep_id: str) -> None:
+    """Nominate what an iteration has mended lately; no row tells whether it was recovered."""
     try:
-        for name in reconciler.tasks.orchestrations_iterated(now - RECOVERY_HORIZON):
+        # By our own clock: it is compared with what the platform's functions wrote by theirs.
+        for name in reconciler.tasks.orchestrations_iterated(reconciler.clock() - RECOVERY_HORIZON):
             nominate(name, None)
     except ReconcilerError as error:
         # The rest of the sweep does not need it; the next rotation looks as far back.

@@ -34,7 +34,7 @@ from reconciler.stores.control import Pause
 from reconciler.stores.dynamodb import measured
 from reconciler.sweeping.handed_on import HandedOn, epoch_of
 from reconciler.sweeping.known_stuck import Finding, age_at
-from reconciler.sweeping.scan import scan_segment
+from reconciler.sweeping.scan import nominate_recoveries, scan_segment
 from reconciler.sweeping.scan_step import Scope, SegmentCursor
 from reconciler.sweeping.segments import (
     NEVER,
@@ -262,6 +262,8 @@ class Sweeper:
                 nominated += 1
                 self._sender.evaluate(orchestration_id, task.sweep_id, task.since)
 
+        if self._looks_for_recoveries(task, place):
+            nominate_recoveries(self._reconciler, nominate, task.sweep_id)
         start = SegmentCursor(
             task.sweep_id, segment.number, segment.total, place.step, place.start_key
         )
@@ -276,6 +278,18 @@ class Sweeper:
         self._state.count(task.sweep_id, result.counts)
         handed_on = self._leave(task, place, token, result.next)
         return StepResult(result.counts, nominated, handed_on)
+
+    def _looks_for_recoveries(self, task: SegmentTask, place: Place) -> bool:
+        """Whether this is the step that does so for the whole rotation.
+
+        It is the first step of the first sweep in each ``FULL_SCAN_INTERVAL_SECONDS``. The sweep's
+        start tells, by the clock of the state: all workers mean the same sweep by that, whatever
+        their own clocks say, and however late this segment is read.
+        """
+        main = Scope.ACTIVE if self._settings.active_index_name is not None else Scope.TABLE
+        begins = task.segment.scope is main and task.segment.number == 0 and place.step == 0
+        into_rotation = task.since % self._settings.full_scan_interval_seconds
+        return begins and into_rotation < self._settings.sweep_interval_seconds
 
     def _leave(
         self, task: SegmentTask, place: Place, token: str, following: SegmentCursor | None

@@ -8,6 +8,8 @@ import pytest
 
 from reconciler.domain.model import ACTIVE_TASK, TERMINAL_TASK
 from reconciler.sweeping.inline import run_inline_sweep
+from reconciler.sweeping.records import MemoryRecords
+from reconciler.sweeping.state import SweepState
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
@@ -148,6 +150,18 @@ def test_lost_recoveries_are_looked_for_once_a_rotation(world: World) -> None:
     assert sweep(world).counts.orchestrations_evaluated == 1
     world.clock.forward(300)
     assert sweep(world).counts.orchestrations_evaluated == 0
+
+
+@pytest.mark.parametrize(("into_rotation", "evaluated"), [(0, 1), (299, 1), (300, 0)])
+def test_a_rotation_goes_by_the_clock_of_the_state(
+    world: World, into_rotation: int, evaluated: int
+) -> None:
+    """Which all workers share: a process's own clock may be wrong."""
+    failed_with_fix(world)
+    every = world.settings.full_scan_interval_seconds
+    state = SweepState(MemoryRecords(lambda: 1000.0 * every + into_rotation))
+    summary = run_inline_sweep(world.reconciler(), state=state, segments=1)
+    assert summary.counts.orchestrations_evaluated == evaluated
 
 
 @pytest.mark.parametrize(

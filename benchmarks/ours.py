@@ -13,8 +13,8 @@ from reconciler.repair.reconciler import Reconciler
 from reconciler.settings import Settings
 from reconciler.sweeping.inline import new_state, run_inline_sweep
 from reconciler.sweeping.scan import scan_segment
-from reconciler.sweeping.scan_step import Scope, SegmentCursor
-from reconciler.sweeping.segments import Segment, choose_totals
+from reconciler.sweeping.segments import NEVER, Scope, Segment, choose_totals
+from reconciler.sweeping.segments import Place as ScanPlace
 
 
 def make_reconciler(place: Place, meter: Meter, settings: dict[str, Any]) -> Reconciler:
@@ -74,7 +74,8 @@ def prepare_segment_tasks(
         for segment in range(first, total, every):
             result = scan_segment(
                 reconciler,
-                SegmentCursor("benchmark", segment, total),
+                Segment(Scope.TABLE, segment, total),
+                ScanPlace(NEVER),
                 out_of_time=lambda: False,
                 nominate=lambda *_: nominated.update(all=1),
             )

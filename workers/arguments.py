@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from reconciler.sweeping.scan_step import Scope
-from reconciler.sweeping.segments import Segment
+from reconciler.sweeping.segments import Scope, Segment
 from reconciler.sweeping.sender import SegmentTask
 from workers.running import MalformedMessageError
 

@@ -18,8 +18,7 @@ from reconciler.observability.metrics import QUEUES
 from reconciler.settings import Settings
 from reconciler.sweeping.cron import recorded_state
 from reconciler.sweeping.listing import Entry, list_entries
-from reconciler.sweeping.scan_step import Scope
-from reconciler.sweeping.segments import NEVER
+from reconciler.sweeping.segments import NEVER, Scope
 from reconciler.sweeping.state import Overview, Sweep, SweepState
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from reconciler.doctor.findings import Finding, failure, ok, warning
 from reconciler.settings import Settings
 from reconciler.sweeping.records import Records
-from reconciler.sweeping.scan_step import Scope
-from reconciler.sweeping.segments import NEVER
+from reconciler.sweeping.segments import NEVER, Scope
 from reconciler.sweeping.state import SweepState
 from reconciler.version import describe
 

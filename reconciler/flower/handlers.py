@@ -29,7 +29,7 @@ from reconciler.observability.printable import printable
 from reconciler.repair.context import count_stuck
 from reconciler.repair.counts import REPAIRS
 from reconciler.sweeping.listing import Query, select
-from reconciler.sweeping.scan_step import Scope
+from reconciler.sweeping.segments import Scope
 from workers.application import app
 from workers.enqueue import BrokerUnavailableError, submit
 from workers.names import BY_HAND_QUEUE, DESCRIBE, EVALUATE, RELEASE

@@ -26,7 +26,8 @@ from reconciler.stores.dynamodb import measured
 from reconciler.stores.orchestrations import Page
 from reconciler.stores.rows import parse_orchestration
 from reconciler.sweeping.batches import Batches
-from reconciler.sweeping.scan_step import Parts, SegmentCursor, Step, key_of
+from reconciler.sweeping.scan_step import Parts, Step, key_of
+from reconciler.sweeping.segments import Segment
 
 Bounds = tuple[str | None, str | None]
 """The least and the greatest orchestration id of a range; None: no bound."""
@@ -114,32 +115,29 @@ class ActiveRows:
 class IndexScan(Step):
     """A step through a range of an index of active children."""
 
-    def __init__(self, parts: Parts, index: str) -> None:
-        super().__init__(parts)
+    def __init__(self, parts: Parts, segment: Segment, index: str) -> None:
+        super().__init__(parts, segment)
         self._index = index
         self._active: ActiveRows | None = None
         self._until_rows = Batches(self._read_rows, self._judge_with_rows)
 
     # -- how it reads
 
-    def _next_page(
-        self, cursor: SegmentCursor, start: dict[str, Any] | None, limit: int | None
-    ) -> Page:
+    def _next_page(self, start: dict[str, Any] | None, limit: int | None) -> Page:
         if self._active is None:
-            self._active = ActiveRows(self._reading(cursor, start))
+            self._active = ActiveRows(self._reading(start))
         return self._active.page(limit)
 
-    def _reading(self, cursor: SegmentCursor, start: dict[str, Any] | None) -> ReadPage:
-        low, high = bounds_of(cursor.segment, cursor.total)
+    def _reading(self, start: dict[str, Any] | None) -> ReadPage:
+        low, high = bounds_of(self._segment.number, self._segment.total)
         if start is not None:
             # The least that is greater: the orchestration that it names has been looked at.
             low = start["orchestration_id"]["S"] + "\0"
 
         def read(status: ChildStatus, key: dict[str, Any] | None, limit: int | None) -> Page:
             if low is not None and high is not None and low > high:
-                return Page(
-                    (), None, 0.0
-                )  # the last of the range was looked at; no range to ask for
+                # The last of the range was looked at, so there is none to ask for.
+                return Page((), None, 0.0)
             return self._orchestrations.active_page(self._index, status, (low, high), key, limit)
 
         return read

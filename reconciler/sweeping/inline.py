@@ -19,7 +19,7 @@ from reconciler.repair.counts import Counts
 from reconciler.repair.reconciler import Reconciler
 from reconciler.repair.repair_pass import OPERATORS_MISTAKES
 from reconciler.sweeping.records import MemoryRecords
-from reconciler.sweeping.scan_step import Scope
+from reconciler.sweeping.segments import Scope
 from reconciler.sweeping.sender import SegmentTask
 from reconciler.sweeping.state import SweepState
 from reconciler.sweeping.summary import SweepSummary

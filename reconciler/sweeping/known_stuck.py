@@ -17,8 +17,7 @@ from reconciler.domain.model import Orchestration
 from reconciler.domain.outcomes import Outcome
 from reconciler.repair.context import Evaluation, Stuck
 from reconciler.sweeping.records import from_fields
-from reconciler.sweeping.scan_step import Scope
-from reconciler.sweeping.segments import NEVER
+from reconciler.sweeping.segments import NEVER, Scope
 
 KEEP_CLEAN_SECONDS = 300.0
 """How long the time of a clean evaluation is kept, so that an older, slower one changes nothing."""

@@ -9,27 +9,20 @@ from reconciler.domain.touches import RECOVERY_HORIZON
 from reconciler.errors import ReconcilerError, SettingsError
 from reconciler.repair.reconciler import Reconciler
 from reconciler.sweeping.index_scan import IndexScan
-from reconciler.sweeping.scan_step import (
-    Nominate,
-    Parts,
-    Scope,
-    SegmentCursor,
-    SegmentResult,
-    SegmentScan,
-    Step,
-)
+from reconciler.sweeping.scan_step import Nominate, Parts, SegmentResult, SegmentScan, Step
+from reconciler.sweeping.segments import Place, Scope, Segment
 
 
 def scan_segment(
     reconciler: Reconciler,
-    cursor: SegmentCursor,
-    scope: Scope = Scope.TABLE,
+    segment: Segment,
+    place: Place,
     *,
     out_of_time: OutOfTime,
     nominate: Nominate,
     watched: Mapping[str, str] | None = None,
 ) -> SegmentResult:
-    """Read one step of a segment and nominate what is suspicious.
+    """Read one step of a segment from ``place`` on, and nominate what is suspicious.
 
     ``watched``: orchestration → a fingerprint; also nominated where its rows differ from that.
 
@@ -37,7 +30,6 @@ def scan_segment(
         SettingsError: it should read an index, and the settings name none.
         TemporaryError, PermanentError: the table cannot be read.
     """
-    scan: Step
     parts = Parts(
         reconciler.orchestrations,
         reconciler.tasks,
@@ -47,13 +39,14 @@ def scan_segment(
         watched or {},
     )
     index = reconciler.settings.active_index_name
-    if scope is Scope.TABLE:
-        scan = SegmentScan(parts)
+    step: Step
+    if segment.scope is Scope.TABLE:
+        step = SegmentScan(parts, segment)
     elif index is not None:
-        scan = IndexScan(parts, index)
+        step = IndexScan(parts, segment, index)
     else:
         raise SettingsError("ACTIVE_INDEX_NAME is not set here, but is where this was sent")
-    return scan.run(cursor, out_of_time, nominate)
+    return step.run(place, out_of_time, nominate)
 
 
 def nominate_recoveries(reconciler: Reconciler, nominate: Nominate, sweep_id: str) -> None:

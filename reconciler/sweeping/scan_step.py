@@ -13,7 +13,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from reconciler.clock import Clock, OutOfTime
@@ -29,31 +28,11 @@ from reconciler.stores.read_pacing import PagePacer
 from reconciler.stores.rows import parse_orchestration, plainly_settled
 from reconciler.stores.tasks import TaskStore
 from reconciler.sweeping.batches import Batches
+from reconciler.sweeping.segments import Place, Segment
 
 Nominate = Callable[[str, str | None], None]
 """Is given each orchestration that should be evaluated: its id, and a fingerprint of its rows as
 the scan saw them (None where it did not see them all)."""
-
-
-class Scope(StrEnum):
-    """What a scan covers: all that is active, by an index, or the whole table."""
-
-    ACTIVE = "active"
-    TABLE = "table"
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentCursor:
-    """Where in a segment a step begins; JSON-able by ``dataclasses.asdict``.
-
-    ``start_key``: orchestration and sub-issue id of the row before the first one to read.
-    """
-
-    sweep_id: str
-    segment: int
-    total: int
-    step: int = 0
-    start_key: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +40,7 @@ class SegmentResult:
     """What a step read; ``next`` is where the rest begins, None when the segment is read."""
 
     counts: Counts
-    next: SegmentCursor | None
+    next: Place | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +59,8 @@ class Parts:
 class Step(ABC):
     """One step: pages, carried rows, tasks, and what casts suspicion. How it reads is left open."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, segment: Segment) -> None:
+        self._segment = segment
         self._orchestrations = parts.orchestrations
         self._tasks = parts.tasks
         self._policy = parts.policy
@@ -98,9 +78,7 @@ class Step(ABC):
     # -- how it reads
 
     @abstractmethod
-    def _next_page(
-        self, cursor: SegmentCursor, start: dict[str, Any] | None, limit: int | None
-    ) -> Page:
+    def _next_page(self, start: dict[str, Any] | None, limit: int | None) -> Page:
         """Read one page behind ``start``."""
 
     @abstractmethod
@@ -129,27 +107,25 @@ class Step(ABC):
 
     # -- pages
 
-    def run(
-        self, cursor: SegmentCursor, out_of_time: OutOfTime, nominate: Nominate
-    ) -> SegmentResult:
-        """Read pages until the segment ends or ``out_of_time`` says so after one.
+    def run(self, place: Place, out_of_time: OutOfTime, nominate: Nominate) -> SegmentResult:
+        """Read pages from ``place`` until the segment ends or ``out_of_time`` says so after one.
 
         Raises:
             TemporaryError, PermanentError: the table cannot be read; nothing is lost, since the
-                step can be done again from its cursor.
+                step can be done again from its place.
         """
         self._nominate = nominate
-        start = _typed(cursor.start_key)
+        start = _typed(place.start_key)
         resume: dict[str, Any] | None = None
 
         def over() -> bool:
             return self._may_end() and out_of_time()
 
         while True:
-            page = self._page(cursor, start, over, out_of_time)
+            page = self._page(start, over, out_of_time)
             if page is None:
                 # Held up until the step's time was over: go on from here in the next one.
-                return self._handed_on(cursor, resume, start)
+                return self._handed_on(place, resume, start)
             for row in page.items:
                 if self._rows and row["orchestration_id"] != self._rows[-1]["orchestration_id"]:
                     resume = key_of(self._rows[-1])
@@ -161,11 +137,10 @@ class Step(ABC):
                 return SegmentResult(self._total(), None)
             start = page.next_key or start
             if over():
-                return self._handed_on(cursor, resume, start)
+                return self._handed_on(place, resume, start)
 
     def _page(
         self,
-        cursor: SegmentCursor,
         start: dict[str, Any] | None,
         over: Callable[[], bool],
         out_of_time: OutOfTime,
@@ -177,7 +152,7 @@ class Step(ABC):
                 return None
             try:
                 with measured() as consumed:
-                    page = self._next_page(cursor, start, turn.limit)
+                    page = self._next_page(start, turn.limit)
             except ThrottledError:
                 self._pacer.throttled(turn)
                 if not out_of_time():
@@ -192,10 +167,7 @@ class Step(ABC):
             return page
 
     def _handed_on(
-        self,
-        cursor: SegmentCursor,
-        resume: dict[str, Any] | None,
-        start: dict[str, Any] | None,
+        self, place: Place, resume: dict[str, Any] | None, start: dict[str, Any] | None
     ) -> SegmentResult:
         """End a step between two orchestrations, if it saw the end of any."""
         if resume is not None:
@@ -206,10 +178,7 @@ class Step(ABC):
             start = self._passed_by(start)
         self._rows = []
         self._judge_all()
-        following = SegmentCursor(
-            cursor.sweep_id, cursor.segment, cursor.total, cursor.step + 1, _plain(start)
-        )
-        return SegmentResult(self._total(), following)
+        return SegmentResult(self._total(), Place(place.began, place.step + 1, _plain(start)))
 
     def _total(self) -> Counts:
         return self._counts + Counts(rows_scanned=self._seen, orchestrations_scanned=self._scanned)
@@ -270,10 +239,9 @@ class Step(ABC):
 class SegmentScan(Step):
     """A step through one segment of a scan of the whole table."""
 
-    def _next_page(
-        self, cursor: SegmentCursor, start: dict[str, Any] | None, limit: int | None
-    ) -> Page:
-        return self._orchestrations.scan_page(cursor.segment, cursor.total, start, limit=limit)
+    def _next_page(self, start: dict[str, Any] | None, limit: int | None) -> Page:
+        part = self._segment
+        return self._orchestrations.scan_page(part.number, part.total, start, limit=limit)
 
     def _understood(self, name: str, rows: Sequence[Item]) -> Orchestration | None:
         if name == control.PARTITION:

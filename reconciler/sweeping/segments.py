@@ -13,10 +13,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from typing import Any, Literal
 
 from reconciler.sweeping.records import from_fields
-from reconciler.sweeping.scan_step import Scope
+
+
+class Scope(StrEnum):
+    """What a scan covers: all that is active, by an index, or the whole table."""
+
+    ACTIVE = "active"
+    TABLE = "table"
+
 
 NEVER = 0.0
 """The time of what has not happened, or is not known."""
@@ -47,7 +55,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an unfinished read goes on. ``began``: when that read began, at the first row."""
+    """Where an unfinished read goes on. ``began``: when that read began, at the first row.
+
+    ``start_key``: orchestration and sub-issue id of the row before the first one to read.
+    """
 
     began: float
     step: int = 0

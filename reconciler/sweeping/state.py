@@ -23,8 +23,7 @@ from reconciler.repair.context import Stuck
 from reconciler.repair.counts import Counts
 from reconciler.sweeping.known_stuck import Finding, Known
 from reconciler.sweeping.records import Change, Record, Records, from_fields
-from reconciler.sweeping.scan_step import Scope
-from reconciler.sweeping.segments import NEVER, Place, Segment, SegmentState
+from reconciler.sweeping.segments import NEVER, Place, Scope, Segment, SegmentState
 
 _NONE: Mapping[str, float | None] = MappingProxyType({})
 

@@ -11,7 +11,7 @@ import structlog
 from reconciler.domain.codes import BENIGN, STUCK_CODES
 from reconciler.observability.metrics import MODES, Metrics
 from reconciler.repair.counts import INTEGERS, Counts
-from reconciler.sweeping.scan_step import Scope
+from reconciler.sweeping.segments import Scope
 
 log = structlog.get_logger("reconciler")
 

@@ -35,10 +35,10 @@ from reconciler.stores.dynamodb import measured
 from reconciler.sweeping.handed_on import HandedOn, epoch_of
 from reconciler.sweeping.known_stuck import Finding, age_at
 from reconciler.sweeping.scan import nominate_recoveries, scan_segment
-from reconciler.sweeping.scan_step import Scope, SegmentCursor
 from reconciler.sweeping.segments import (
     NEVER,
     Place,
+    Scope,
     Segment,
     SegmentState,
     choose_by_rotation,
@@ -264,13 +264,10 @@ class Sweeper:
 
         if self._looks_for_recoveries(task, place):
             nominate_recoveries(self._reconciler, nominate, task.sweep_id)
-        start = SegmentCursor(
-            task.sweep_id, segment.number, segment.total, place.step, place.start_key
-        )
         result = scan_segment(
             self._reconciler,
-            start,
-            segment.scope,
+            segment,
+            place,
             out_of_time=lease.is_over,
             nominate=nominate,
             watched=self._state.watched(segment.scope),
@@ -291,16 +288,13 @@ class Sweeper:
         into_rotation = task.since % self._settings.full_scan_interval_seconds
         return begins and into_rotation < self._settings.sweep_interval_seconds
 
-    def _leave(
-        self, task: SegmentTask, place: Place, token: str, following: SegmentCursor | None
-    ) -> bool:
+    def _leave(self, task: SegmentTask, place: Place, token: str, following: Place | None) -> bool:
         """Record how far a segment was read, and have the rest read; returns whether there is any.
 
         A read that was begun before the sweep is followed by another one.
         """
         if following is not None:
-            rest = Place(place.began, following.step, following.start_key)
-            if not self._state.leave(task.segment, token, rest):
+            if not self._state.leave(task.segment, token, following):
                 return False
         elif not self._state.finish(task.segment, token) or place.began >= task.since:
             return False

@@ -28,7 +28,7 @@ import redis
 
 from reconciler.embedded.dynamodb_local import dynamodb_local
 from reconciler.embedded.process import signal_group
-from reconciler.sweeping.scan_step import Scope
+from reconciler.sweeping.segments import Scope
 from tests.chaos.mayhem import POISON
 from tests.chaos.stage import clock_ahead
 from tests.support.broker import Broker, broker_of_its_own

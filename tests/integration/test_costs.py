@@ -17,8 +17,7 @@ from benchmarks.metering import Meter, MeteredSession
 from reconciler.composition import build_reconciler
 from reconciler.repair.reconciler import Reconciler
 from reconciler.sweeping.inline import Hooks, evaluate_inline, new_state, run_inline_sweep
-from reconciler.sweeping.scan_step import Scope
-from reconciler.sweeping.segments import Segment
+from reconciler.sweeping.segments import Scope, Segment
 from reconciler.sweeping.state import SweepState
 from tests.conftest import Servers
 from tests.support.aws_stub import aws_stub

@@ -25,7 +25,8 @@ from reconciler.sweeping import cron
 from reconciler.sweeping import sweeper as sweeper_module
 from reconciler.sweeping.cron import CronSweep, recorded_state, run_cron_sweep
 from reconciler.sweeping.inline import Hooks, new_state, run_inline_sweep
-from reconciler.sweeping.scan_step import Scope, SegmentCursor, SegmentResult
+from reconciler.sweeping.scan_step import SegmentResult
+from reconciler.sweeping.segments import Scope, Segment
 from reconciler.sweeping.state import Overview, SweepState
 from tests.support.emf import emf_lines, values
 from tests.support.processes import PATIENCE_SECONDS, ROOT, until
@@ -264,8 +265,8 @@ def test_the_next_sweep_begins_with_what_the_last_one_left(
 ) -> None:
     scanned: list[int] = []
 
-    def scan(_: Reconciler, cursor: SegmentCursor, *_args: object, **_how: object) -> SegmentResult:
-        scanned.append(cursor.segment)
+    def scan(_: Reconciler, segment: Segment, *_args: object, **_how: object) -> SegmentResult:
+        scanned.append(segment.number)
         return SegmentResult(Counts(), None)
 
     monkeypatch.setattr(sweeper_module, "scan_segment", scan)

@@ -11,7 +11,8 @@ from reconciler.errors import PermanentError
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.sweeping.index_scan import bounds_of
 from reconciler.sweeping.scan import scan_segment
-from reconciler.sweeping.scan_step import Scope, SegmentCursor, SegmentResult
+from reconciler.sweeping.scan_step import SegmentResult
+from reconciler.sweeping.segments import NEVER, Place, Scope, Segment
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
@@ -51,18 +52,18 @@ def steps(
     """Take all steps through all segments."""
     taken = []
     for segment in range(segments):
-        cursor: SegmentCursor | None = SegmentCursor("s", segment, segments)
-        while cursor is not None:
+        place: Place | None = Place(NEVER)
+        while place is not None:
             taken.append(
                 scan_segment(
                     world.reconciler(),
-                    cursor,
+                    Segment(Scope.ACTIVE, segment, segments),
+                    place,
                     out_of_time=out_of_time,
                     nominate=lambda name, _rows: nominate(name),
-                    scope=Scope.ACTIVE,
                 )
             )
-            cursor = taken[-1].next
+            place = taken[-1].next
     return taken
 
 
@@ -229,7 +230,8 @@ def test_what_only_the_full_scan_sees_is_left_to_it(world: World) -> None:
     found: list[str] = []
     scan_segment(
         world.reconciler(),
-        SegmentCursor("s", 0, 1),
+        Segment(Scope.TABLE, 0, 1),
+        Place(NEVER),
         out_of_time=lambda: False,
         nominate=lambda name, _rows: found.append(name),
     )
@@ -241,8 +243,8 @@ def test_an_index_that_is_not_there_is_named(world: World) -> None:
     with pytest.raises(PermanentError, match="NoSuchIndex"):
         scan_segment(
             reconciler,
-            SegmentCursor("s", 0, 1),
+            Segment(Scope.ACTIVE, 0, 1),
+            Place(NEVER),
             out_of_time=lambda: False,
             nominate=lambda *_: None,
-            scope=Scope.ACTIVE,
         )

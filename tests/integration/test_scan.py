@@ -11,7 +11,7 @@ import pytest
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.sweeping.inline import run_inline_sweep
 from reconciler.sweeping.scan import scan_segment
-from reconciler.sweeping.scan_step import Scope, SegmentCursor
+from reconciler.sweeping.segments import NEVER, Place, Scope, Segment
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
@@ -35,18 +35,19 @@ def nominated(
     found: list[str] = []
     rows = orchestrations = steps = 0
     for segment in range(segments):
-        cursor: SegmentCursor | None = SegmentCursor("s", segment, segments)
-        while cursor is not None:
+        place: Place | None = Place(NEVER)
+        while place is not None:
             result = scan_segment(
                 world.reconciler(),
-                cursor,
+                Segment(Scope.TABLE, segment, segments),
+                place,
                 out_of_time=out_of_time,
                 nominate=lambda name, _rows: found.append(name),
             )
             rows += result.counts.rows_scanned
             orchestrations += result.counts.orchestrations_scanned
             steps += 1
-            cursor = result.next
+            place = result.next
     return found, rows, orchestrations, steps
 
 
@@ -104,18 +105,19 @@ def test_steps_that_a_ceiling_holds_up_go_on_where_they_were(world: World) -> No
     stuck = [world.seed({"a": [], "b": []}, {"a": "succeeded"}) for _ in range(9)]
     reconciler = world.reconciler(scan_read_units_per_second=200.0)
     found: list[str] = []
-    cursor: SegmentCursor | None = SegmentCursor("s", 0, 1)
+    place: Place | None = Place(NEVER)
     rows = held_up = 0
-    while cursor is not None:
+    while place is not None:
         result = scan_segment(
             reconciler,
-            cursor,
+            Segment(Scope.TABLE, 0, 1),
+            place,
             out_of_time=lambda: True,
             nominate=lambda name, _rows: found.append(name),
         )
         rows += result.counts.rows_scanned
         held_up += result.counts.requests == 0
-        cursor = result.next
+        place = result.next
     assert sorted(found) == sorted(stuck)
     assert rows == len(world.scan(world.settings.orchestration_table_name))
     assert held_up > 0
@@ -174,8 +176,8 @@ def test_what_fails_in_handing_on_is_no_broken_row(
     with pytest.raises(ValueError, match="handed to"):
         scan_segment(
             world.reconciler(),
-            SegmentCursor("s", 0, 1),
+            Segment(scope, 0, 1),
+            Place(NEVER),
             out_of_time=lambda: False,
             nominate=nominate,
-            scope=scope,
         )

@@ -13,7 +13,7 @@ from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.stores.rows import SCAN_ATTRIBUTES
 from reconciler.sweeping.inline import run_inline_sweep
 from reconciler.sweeping.scan import scan_segment
-from reconciler.sweeping.scan_step import SegmentCursor
+from reconciler.sweeping.segments import NEVER, Place, Scope, Segment
 from reconciler.sweeping.summary import SweepSummary
 from tests.support.world import World
 
@@ -195,17 +195,18 @@ def test_three_thousand_children_are_nominated_however_pages_and_steps_cut(
     monkeypatch.setattr(OrchestrationStore, "scan_page", cut)
     found: set[str] = set()
     rows = steps = 0
-    cursor: SegmentCursor | None = SegmentCursor("s", 0, 1)
-    while cursor is not None:
+    place: Place | None = Place(NEVER)
+    while place is not None:
         result = scan_segment(
             world.reconciler(),
-            cursor,
+            Segment(Scope.TABLE, 0, 1),
+            place,
             out_of_time=lambda: True,
             nominate=lambda name, _rows: found.add(name),
         )
         rows += result.counts.rows_scanned
         steps += 1
-        cursor = result.next
+        place = result.next
     assert found == {large, *small}
     assert rows == many + 2 + 3 * 2
     assert steps >= many // most

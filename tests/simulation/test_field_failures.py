@@ -25,7 +25,7 @@ from reconciler.repair.reconciler import Reconciler
 from reconciler.settings import Settings
 from reconciler.sweeping.inline import run_inline_sweep
 from reconciler.sweeping.scan import scan_segment
-from reconciler.sweeping.scan_step import SegmentCursor
+from reconciler.sweeping.segments import NEVER, Place, Scope, Segment
 from tests.simulation import memory_dynamodb
 from tests.simulation.actors import ClockHand
 from tests.simulation.answers import fail
@@ -309,17 +309,18 @@ def test_16_a_step_that_runs_out_of_time_hands_the_rest_on(monkeypatch: pytest.M
     world = Alone(pair(DONE))
     names = {ORCH, *_copies(world.database, 20)}
     nominated: list[str] = []
-    cursor: SegmentCursor | None = SegmentCursor("sweep:1", 0, 1)
+    place: Place | None = Place(NEVER)
     steps = rows = 0
-    while cursor is not None:
+    while place is not None:
         result = scan_segment(
             world.reconciler,
-            cursor,
+            Segment(Scope.TABLE, 0, 1),
+            place,
             out_of_time=lambda: True,
             nominate=lambda name, _rows: nominated.append(name),
         )
         rows += result.counts.rows_scanned
-        steps, cursor = steps + 1, result.next
+        steps, place = steps + 1, result.next
     assert steps > 10, "no step reads more than a page"
     assert set(nominated) == names
     assert rows >= 3 * len(names)

@@ -35,7 +35,7 @@ from workers.dedup import DedupKeys
 from reconciler.settings import load_settings
 from reconciler.observability.metrics import NULL_METRICS
 from reconciler.repair.context import ReleaseRequest
-from reconciler.sweeping.scan_step import Scope
+from reconciler.sweeping.segments import Scope
 from reconciler.sweeping.segments import Segment
 from reconciler.sweeping.sender import SegmentTask
 dedup = DedupKeys(Redis.from_url(app.conf.broker_url), load_settings().deployment_id)

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from random import Random
 
 from reconciler.sweeping.known_stuck import Finding
-from reconciler.sweeping.scan_step import Scope
-from reconciler.sweeping.segments import NEVER, Place, Segment, SegmentState
+from reconciler.sweeping.segments import NEVER, Place, Scope, Segment, SegmentState
 from reconciler.sweeping.state import Sweep, SweepState
 
 SEGMENTS = 3

@@ -17,7 +17,7 @@ from docs.commands import ROOT
 from reconciler.observability.emf import EmfMetrics
 from reconciler.repair.counts import Counts
 from reconciler.settings import load_settings
-from reconciler.sweeping.scan_step import Scope
+from reconciler.sweeping.segments import Scope
 from reconciler.sweeping.summary import SweepSummary, record_sweep, set_gauges
 from tests.support.emf import emf_lines, values
 from tests.support.runbook import anchors

@@ -13,8 +13,7 @@ from reconciler.domain.model import Meta, Orchestration
 from reconciler.settings import load_settings
 from reconciler.stores.rows import parse_child
 from reconciler.sweeping.known_stuck import Known
-from reconciler.sweeping.scan_step import Scope
-from reconciler.sweeping.segments import SegmentState
+from reconciler.sweeping.segments import Scope, SegmentState
 from reconciler.sweeping.state import Overview, Sweep
 from tests.chaos.claims import Claims
 from tests.chaos.faults import DRILLS, Measured, failures, page, plain

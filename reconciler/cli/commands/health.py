@@ -61,7 +61,7 @@ def _find_covered() -> _Finding:
         reconciler_for_cli,
         settings_for_cli,
     )
-    from reconciler.sweeping.scan_step import Scope  # noqa: PLC0415
+    from reconciler.sweeping.segments import Scope  # noqa: PLC0415
 
     settings = settings_for_cli()
     client = broker_for_cli(settings)

@@ -16,7 +16,7 @@ from reconciler.cli.screens import listing
 from reconciler.cli.screens.status import render
 from reconciler.cli.status import DAY_SECONDS, HOUR_SECONDS, Status, read_status
 from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli
-from reconciler.sweeping.scan_step import Scope
+from reconciler.sweeping.segments import Scope
 
 _MAX_NAMED = 10
 

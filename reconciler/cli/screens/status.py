@@ -22,7 +22,7 @@ from reconciler.inspection.theme import SIGNS, Tone
 from reconciler.observability.printable import printable
 from reconciler.repair.counts import REPAIRS
 from reconciler.sweeping.listing import Entry
-from reconciler.sweeping.scan_step import Scope
+from reconciler.sweeping.segments import Scope
 from reconciler.sweeping.state import Sweep
 
 _QUIET = "bright_black"

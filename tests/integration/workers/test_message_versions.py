@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from reconciler.observability.redis_metrics import read_series
-from reconciler.sweeping.scan_step import Scope
+from reconciler.sweeping.segments import Scope
 from reconciler.sweeping.state import Sweep
 from tests.conftest import Servers
 from tests.support.broker import Broker

@@ -10,8 +10,7 @@ import redis
 
 from reconciler.sweeping import segments
 from reconciler.sweeping.records import MemoryRecords, Records
-from reconciler.sweeping.scan_step import Scope
-from reconciler.sweeping.segments import NEVER, Segment
+from reconciler.sweeping.segments import NEVER, Scope, Segment
 from reconciler.sweeping.state import SweepState
 from tests.support.schedules import Schedule
 from workers.broker_records import COMPARE_AND_SET, PREFIX, BrokerRecords

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.sweeping.scan_step import Scope
-from reconciler.sweeping.segments import Segment
+from reconciler.sweeping.segments import Scope, Segment
 from tests.integration.workers.conftest import celery_over
 from tests.support.processes import ROOT, Celery, run_reconciler, until
 from tests.support.world import build_world

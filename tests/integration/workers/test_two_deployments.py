@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.observability.redis_metrics import read_series
-from reconciler.sweeping.scan_step import Scope
-from reconciler.sweeping.segments import NEVER
+from reconciler.sweeping.segments import NEVER, Scope
 from tests.conftest import Servers
 from tests.support.broker import Broker
 from tests.support.hosts import Fleet, fleet_of

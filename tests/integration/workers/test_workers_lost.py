@@ -11,8 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from reconciler.sweeping.scan_step import Scope
-from reconciler.sweeping.segments import NEVER
+from reconciler.sweeping.segments import NEVER, Scope
 from tests.conftest import Servers
 from tests.integration.workers.conftest import Measured
 from tests.support.broker import Broker

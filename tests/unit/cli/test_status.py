@@ -27,8 +27,7 @@ from reconciler.inspection import theme
 from reconciler.repair.context import Stuck
 from reconciler.settings import load_settings
 from reconciler.sweeping.known_stuck import Finding, Known
-from reconciler.sweeping.scan_step import Scope
-from reconciler.sweeping.segments import SegmentState
+from reconciler.sweeping.segments import Scope, SegmentState
 from reconciler.sweeping.state import Overview, Sweep
 
 ROOT = Path(__file__).parents[3]

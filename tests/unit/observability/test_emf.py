@@ -10,7 +10,7 @@ from reconciler.observability.emf import CombinedMetrics, EmfMetrics
 from reconciler.observability.metrics import METRICS, known_series
 from reconciler.repair.counts import Counts
 from reconciler.settings import load_settings
-from reconciler.sweeping.scan_step import Scope
+from reconciler.sweeping.segments import Scope
 from reconciler.sweeping.summary import SweepSummary, record_sweep, set_gauges
 from tests.support.emf import emf_lines, values
 

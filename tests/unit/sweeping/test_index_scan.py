@@ -11,7 +11,8 @@ from reconciler.domain.model import ChildStatus
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.stores.read_pacing import PagePacer, Turn
 from reconciler.sweeping.index_scan import ActiveRows, IndexScan
-from reconciler.sweeping.scan_step import Parts, SegmentCursor, SegmentResult
+from reconciler.sweeping.scan_step import Parts, SegmentResult
+from reconciler.sweeping.segments import NEVER, Place, Scope, Segment
 from tests.support.world import World
 from tests.unit.sweeping.test_scan import key, over_after
 
@@ -115,12 +116,16 @@ def put(world: World, name: str, status: str, sub_issue_id: str = "a") -> None:
     world.put(world.settings.orchestration_table_name, row)
 
 
+WHOLE = Segment(Scope.ACTIVE, 0, 1)
+
+
 def step(
     world: World,
-    cursor: SegmentCursor,
+    place: Place,
     nominate: Callable[[str], None],
     out_of_time: Callable[[], bool],
     pacer: PagePacer | None = None,
+    segment: Segment = WHOLE,
 ) -> SegmentResult:
     reconciler = world.reconciler()
     parts = Parts(
@@ -130,8 +135,8 @@ def step(
         world.clock,
         pacer or PagePacer(),
     )
-    scan = IndexScan(parts, "Active")
-    return scan.run(cursor, out_of_time, lambda name, _rows: nominate(name))
+    scan = IndexScan(parts, segment, "Active")
+    return scan.run(place, out_of_time, lambda name, _rows: nominate(name))
 
 
 @pytest.fixture
@@ -154,12 +159,12 @@ def test_wherever_a_step_ends_the_next_goes_on_with_what_was_not_whole(
     for name, status in seeded:
         put(world, name, status, status)
     found: list[str] = []
-    cursor: SegmentCursor | None = SegmentCursor("s", 0, 1)
+    place: Place | None = Place(NEVER)
     rows = begun = 0
-    while cursor is not None:
-        result = step(world, cursor, found.append, over_after(askings))
+    while place is not None:
+        result = step(world, place, found.append, over_after(askings))
         rows += result.counts.rows_scanned
-        begun, cursor = begun + 1, result.next
+        begun, place = begun + 1, result.next
         assert begun < 10
     assert set(found) == {"a", "c", "d"}
     assert rows <= len(seeded)
@@ -172,7 +177,7 @@ def test_one_that_is_larger_than_a_step_counts_as_scanned_by_the_step_that_passe
     for sub_issue_id in "xyz":
         put(world, "a", "blocked", sub_issue_id)
     found: list[str] = []
-    result = step(world, SegmentCursor("s", 0, 1), found.append, over_after(0))
+    result = step(world, Place(NEVER), found.append, over_after(0))
     assert found == ["a"]
     assert (result.counts.rows_scanned, result.counts.orchestrations_scanned) == (0, 1)
     assert result.next is not None
@@ -194,8 +199,8 @@ class Recording(PagePacer):
 def test_behind_the_last_of_a_range_nothing_is_asked_for_and_nothing_paid(world: World) -> None:
     edge = {"orchestration_id": "orch_80000000", "sub_issue_id": "a"}
     pacer = Recording()
-    cursor = SegmentCursor("s", 0, 2, step=1, start_key=edge)
-    result = step(world, cursor, pytest.fail, over_after(0), pacer)
+    first_half = Segment(Scope.ACTIVE, 0, 2)
+    result = step(world, Place(NEVER, 1, edge), pytest.fail, over_after(0), pacer, first_half)
     assert (result.next, result.counts.requests) == (None, 0)
     assert pacer.units == [0.0] * 4
 
@@ -213,7 +218,7 @@ def test_one_that_is_held_up_from_its_start_still_reads_until_the_next_begins_fu
 
     pacer = PagePacer(1.0, sleep=sleep, monotonic=lambda: time[0])
     pacer.spend(10.0)
-    result = step(world, SegmentCursor("s", 0, 1), lambda _: None, over_after(0), pacer)
+    result = step(world, Place(NEVER), lambda _: None, over_after(0), pacer)
     assert result.next is not None
     assert result.next.start_key == {"orchestration_id": "a", "sub_issue_id": "a"}
     assert time[0] >= 10.0

@@ -18,7 +18,8 @@ from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.sweeping import inline as module
 from reconciler.sweeping import sweeper as sweeper_module
 from reconciler.sweeping.inline import Hooks, SweepProgress, evaluate_inline, run_inline_sweep
-from reconciler.sweeping.scan_step import SegmentCursor, SegmentResult
+from reconciler.sweeping.scan_step import SegmentResult
+from reconciler.sweeping.segments import Segment
 from reconciler.sweeping.summary import SweepSummary
 from tests.support.processes import PATIENCE_SECONDS
 from tests.support.world import World
@@ -205,9 +206,9 @@ def test_after_a_mistake_of_the_operator_no_segment_is_begun_any_more(
     closing, given = executed
     begun: list[int] = []
 
-    def scan(_: Reconciler, cursor: SegmentCursor, *_args: object, **__: object) -> SegmentResult:
-        begun.append(cursor.segment)
-        if begun[0] == cursor.segment:
+    def scan(_: Reconciler, segment: Segment, *_args: object, **__: object) -> SegmentResult:
+        begun.append(segment.number)
+        if begun[0] == segment.number:
             raise AccessError("scan is forbidden")
         assert closing.wait(PATIENCE_SECONDS)
         return SegmentResult(Counts(), None)

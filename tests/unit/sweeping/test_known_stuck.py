@@ -15,8 +15,7 @@ from reconciler.sweeping.known_stuck import (
     Finding,
     Known,
 )
-from reconciler.sweeping.scan_step import Scope
-from reconciler.sweeping.segments import NEVER
+from reconciler.sweeping.segments import NEVER, Scope
 
 INTERVAL = 60.0
 NOTHING = Known()

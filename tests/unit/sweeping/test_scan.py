@@ -11,11 +11,13 @@ from reconciler.errors import ThrottledError
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.stores.read_pacing import PagePacer
 from reconciler.stores.rows import parse_orchestration
-from reconciler.sweeping.scan_step import Parts, SegmentCursor, SegmentResult, SegmentScan
+from reconciler.sweeping.scan_step import Parts, SegmentResult, SegmentScan
+from reconciler.sweeping.segments import Place, Scope, Segment
 from tests.support.pacing import SleepingClock, pause_of
 from tests.support.world import World
 
-FIRST = SegmentCursor("sweep-1", 0, 1)
+FIRST = Segment(Scope.TABLE, 0, 1)
+BEGAN = 7.0
 THROTTLED = ThrottledError("not now")
 
 
@@ -77,8 +79,8 @@ class Taken:
         store = cast("OrchestrationStore", table)
         parts = Parts(store, reconciler.tasks, reconciler.policy, world.clock, self.pacer)
         self.nominated: list[str] = []
-        self.result: SegmentResult = SegmentScan(parts).run(
-            FIRST, out_of_time, lambda name, _rows: self.nominated.append(name)
+        self.result: SegmentResult = SegmentScan(parts, FIRST).run(
+            Place(BEGAN), out_of_time, lambda name, _rows: self.nominated.append(name)
         )
 
     @property
@@ -122,8 +124,8 @@ def test_what_was_read_before_a_refusal_is_judged_and_the_next_step_goes_on(
     step = Taken(world, Table(*pages, THROTTLED), over_after(len(pages)))
     assert step.nominated == nominated
     assert step.scanned == (len(pages) if resumed != key("a", "a") else 1, 1)
-    assert step.result.next == SegmentCursor(
-        "sweep-1", 0, 1, 1, {name: value["S"] for name, value in resumed.items()}
+    assert step.result.next == Place(
+        BEGAN, 1, {name: value["S"] for name, value in resumed.items()}
     )
 
 

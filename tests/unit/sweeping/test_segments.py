@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from reconciler.sweeping.scan_step import Scope
 from reconciler.sweeping.segments import (
     LEASE_SECONDS,
     NEVER,
     Place,
+    Scope,
     SegmentState,
     choose_by_rotation,
     choose_totals,

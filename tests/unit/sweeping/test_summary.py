@@ -10,7 +10,7 @@ import structlog
 
 from reconciler.domain.codes import BENIGN, STUCK_CODES
 from reconciler.repair.counts import INTEGERS, Counts
-from reconciler.sweeping.scan_step import Scope
+from reconciler.sweeping.segments import Scope
 from reconciler.sweeping.summary import (
     PARTIAL_FAILURE,
     TOTAL_FAILURE,

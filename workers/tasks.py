@@ -11,10 +11,10 @@ import structlog
 from celery import Task
 
 from reconciler.clock import after
-from reconciler.domain.model import moment
+from reconciler.domain.model import moment, seconds_since
 from reconciler.domain.outcomes import Outcome
 from reconciler.errors import OUTAGES, ReconcilerError, UnknownOrchestrationError, UsageError
-from reconciler.repair.context import Evaluation
+from reconciler.repair.context import Evaluation, RepairResult
 from reconciler.sweeping.summary import TOTAL_FAILURE
 from workers import sweeping
 from workers.application import app
@@ -209,20 +209,10 @@ def release_child(
             out_of_time=after(WORK_SECONDS),
         )
         if result.repaired:
-            latency = _stranded_seconds(since, resources.reconciler.clock())
-            names = named(
-                **ids,
-                child=result.child,
-                user_id=result.task.user_id if result.task is not None else None,
-                task_id=result.task_id,
-            )
-            resources.recoveries.add("lost_release", names, latency)
+            _remember_release(resources, result, since, **ids)
         sweeping.end_if_idle(resources, sweeper)
-        return {
-            "outcome": result.outcome,
-            **({"task_id": result.task_id} if result.task_id else {}),
-            **({"detail": result.detail} if result.detail else {}),
-        }
+        shown = {"outcome": result.outcome, "task_id": result.task_id, "detail": result.detail}
+        return {name: value for name, value in shown.items() if value}
 
     def gave_up(resources: Resources, error: ReconcilerError) -> None:
         if isinstance(error, UsageError):
@@ -248,5 +238,14 @@ def _due(due_since: object) -> datetime | None:
     return None if due_since is None else moment(checked("due_since", due_since))
 
 
-def _stranded_seconds(since: datetime | None, now: datetime) -> float | None:
-    return None if since is None else max(0.0, (now - since).total_seconds())
+def _remember_release(
+    resources: Resources, result: RepairResult, since: datetime | None, **ids: str
+) -> None:
+    names = named(
+        **ids,
+        child=result.child,
+        user_id=result.task.user_id if result.task is not None else None,
+        task_id=result.task_id,
+    )
+    latency = seconds_since(since, resources.reconciler.clock())
+    resources.recoveries.add("lost_release", names, latency)

@@ -104,7 +104,7 @@ class Reconciler:
         self, orchestration_id: str, error: ReconcilerError, sweep_id: str
     ) -> Counts:
         """Say that an orchestration could not be evaluated, and return what that counts as."""
-        context = self._context(sweep_id, by_hand=False, report=False)
+        context = self._context(sweep_id, report=False)
         self.reporter.failed(orchestration_id, error, context)
         stuck = Stuck(orchestration_id, None, Code.CHECK_FAILED.value, str(error), None)
         if error.kind not in OUTAGES:
@@ -119,7 +119,6 @@ class Reconciler:
         sub_issue_id: str,
         *,
         sweep_id: str | None = None,
-        by_hand: bool = False,
         depends_on: tuple[str, ...] | None = None,
         due_since: datetime | None = None,
         report: bool = False,
@@ -138,7 +137,7 @@ class Reconciler:
             DefectError: our own code failed on it; that is held against the orchestration.
             TemporaryError, PermanentError: nothing was changed.
         """
-        context = self._context(sweep_id, by_hand=by_hand, report=report, out_of_time=out_of_time)
+        context = self._context(sweep_id, report=report, out_of_time=out_of_time)
         with measured() as consumed:
             try:
                 result = self._release(
@@ -166,13 +165,7 @@ class Reconciler:
         orchestration, child = self._read(orchestration_id, sub_issue_id, depends_on)
         since = due_since or due_moment(orchestration, child, context.now)
         action = Release(sub_issue_id, Code.LOST_RELEASE, since)
-        withheld = self.withhold(orchestration) if context.apply else None
-        if withheld is None:
-            releaser = self.evaluator.parts.releaser
-            result = releaser.release(orchestration, child, action, context)
-        else:
-            outcome = self.withhold.outcome()
-            result = RepairResult(outcome, child, detail=withheld, applied=False)
+        result = self._release_unless_withheld(orchestration, child, action, context)
         done = ActionOutcome.of(action, result, context)
         self.reporter.acted(orchestration_id, done, context)
         counts = count_outcomes([done])
@@ -187,6 +180,14 @@ class Reconciler:
                 # What it consumed is metered by the release around it already.
                 counts += replace(after.counts, read_units=0.0, write_units=0.0, requests=0)
         return replace(result, counts=counts)
+
+    def _release_unless_withheld(
+        self, orchestration: Orchestration, child: Child, action: Release, context: Context
+    ) -> RepairResult:
+        withheld = self.withhold(orchestration) if context.apply else None
+        if withheld is not None:
+            return RepairResult(self.withhold.outcome(), child, detail=withheld, applied=False)
+        return self.evaluator.parts.releaser.release(orchestration, child, action, context)
 
     @staticmethod
     def _leads_on(result: RepairResult) -> bool:
@@ -223,7 +224,7 @@ class Reconciler:
             UnknownOrchestrationError, UnknownChildError: there is no such row.
             TemporaryError, PermanentError: it could not be read or written.
         """
-        context = self._context(None, by_hand=True, report=report)
+        context = self._context(None, report=report)
         orchestration, child = self._read(orchestration_id, sub_issue_id, None)
         withheld = self.withhold(orchestration) if context.apply else None
         if withheld is not None:
@@ -254,10 +255,11 @@ class Reconciler:
         self,
         sweep_id: str | None,
         *,
-        by_hand: bool,
         report: bool,
+        by_hand: bool = False,
         out_of_time: OutOfTime = never,
     ) -> Context:
+        """Return what is done for a sweep; without one, a person asked for it."""
         return Context(
             now=self.clock(),
             sweep_id=sweep_id or f"by-hand:{ULID()}",

@@ -144,22 +144,15 @@ class Repairer:
             return {}
         at = timestamp(context.now)
         labels = {child: f"dependent {child.sub_issue_id}" for child in pending}
-        writes: dict[str, Write] = {_CAUSE: self.orchestrations.expect_failure(cause)}
-        for child, action in pending.items():
-            since = action.since or LONG_AGO
-            writes[labels[child]] = self.orchestrations.set_skipped(child, at, since)
-        # One event for all of them: one each would double what a large closure costs.
-        skipped = {child.sub_issue_id: child.raw_status for child in pending}
-        first, action = next(iter(pending.items()))
-        writes["event"] = recovered(
-            self.tasks,
-            first,
-            action,
-            ChildStatus.SKIPPED,
-            context,
-            task_id=concerned,
-            more={"skipped": skipped},
-        )
+        skips = {
+            labels[child]: self.orchestrations.set_skipped(child, at, action.since or LONG_AGO)
+            for child, action in pending.items()
+        }
+        writes = {
+            _CAUSE: self.orchestrations.expect_failure(cause),
+            **skips,
+            "event": self._all_skipped(pending, concerned, context),
+        }
         lost = self.dynamodb.transact(writes)
         if lost is None:
             return {}
@@ -171,6 +164,19 @@ class Repairer:
             for child, label in labels.items()
             if label in lost.failed
         }
+
+    def _all_skipped(self, skips: dict[Child, Skip], concerned: str, context: Context) -> Write:
+        """One event for all of them: one each would double what a large closure costs."""
+        first, action = next(iter(skips.items()))
+        return recovered(
+            self.tasks,
+            first,
+            action,
+            ChildStatus.SKIPPED,
+            context,
+            task_id=concerned,
+            more={"skipped": {child.sub_issue_id: child.raw_status for child in skips}},
+        )
 
     def reset_claim(self, child: Child, action: ResetClaim, context: Context) -> RepairResult:
         """Set an abandoned claim back to ``ready``.

@@ -184,7 +184,7 @@ def test_a_nudge(world: World) -> None:
 
 def test_a_release_by_hand_names_no_sweep_but_says_that_it_was_by_hand(world: World) -> None:
     found = world.seed({"a": []})
-    world.reconciler().release(found, "a", by_hand=True)
+    world.reconciler().release(found, "a")
     (said,) = world.events("orchestration_recovered")
     assert said["metadata"]["M"]["sweep_id"]["S"].startswith("by-hand:")
 

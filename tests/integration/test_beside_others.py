@@ -179,7 +179,7 @@ def release_in_a_process(
     world = World(endpoint, make_client(endpoint), load_settings(environ))
     reconciler = world.reconciler()
     barrier.wait()
-    return reconciler.release(found, key, by_hand=True).outcome
+    return reconciler.release(found, key).outcome
 
 
 def test_eight_processes_that_release_one_child_at_once_make_one_task(world: World) -> None:

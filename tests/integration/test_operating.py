@@ -66,7 +66,7 @@ def test_a_child_whose_task_is_gone_is_put_back_and_released_once(world: World) 
     assert [child.code for child in before.children] == ["missing_task"]
     (put_back,) = by_operation("update-item")
     typed(world, put_back, ORCHESTRATION=found, CHILD="a")
-    assert reconciler.release(found, "a", by_hand=True).outcome == "released"
+    assert reconciler.release(found, "a").outcome == "released"
     (made,) = world.tasks(found, "a")
     assert made["task_id"] != task["task_id"]
     assert world.statuses(found) == {"a": "released"}

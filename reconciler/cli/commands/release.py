@@ -30,7 +30,7 @@ def release(name: str, child: str | None, *, report: bool, as_json: bool) -> Non
         orchestration_id, sub_issue_id = find_child(
             reconciler, name, child, lambda rows: update(bar, rows, None, f"{rows} rows")
         )
-        result = reconciler.release(orchestration_id, sub_issue_id, by_hand=True, report=report)
+        result = reconciler.release(orchestration_id, sub_issue_id, report=report)
     if as_json:
         print_json(
             {

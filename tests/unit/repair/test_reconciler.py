@@ -170,14 +170,12 @@ def test_a_child_or_an_orchestration_that_is_not_there_is_nobodys_failure(world:
 @pytest.mark.parametrize(
     ("how", "paused", "left"),
     [
-        ({"by_hand": True}, False, 0),
         ({}, False, 0),
         (SWEEP, False, 1),
-        ({**SWEEP, "by_hand": True}, False, 0),
         ({"report": True}, False, 1),
         ({}, True, 1),
     ],
-    ids=["by hand", "without a sweep", "of a sweep", "for one by hand", "report", "paused"],
+    ids=["by hand", "of a sweep", "report", "paused"],
 )
 def test_a_release_that_a_person_makes_forgives_what_failed_before(
     world: World, how: dict[str, Any], left: int, *, paused: bool

@@ -194,10 +194,11 @@ def assemble(
     tasks = TaskStore(dynamodb, settings.task_table_name, settings.task_events_table_name)
     control = ControlStore(dynamodb, table)
     budget = _budget_store(settings, dynamodb, tasks)
-    monthly_budgets = None
-    if settings.budget_table_name is not None and groups is not None:
-        monthly_budgets = MonthlyBudgetStore(dynamodb, settings.budget_table_name, groups)
-    drafter = Drafter(RepoStore(dynamodb, settings.repo_table_name), monthly_budgets, guardrail)
+    drafter = Drafter(
+        RepoStore(dynamodb, settings.repo_table_name),
+        _monthly_budget_store(settings, dynamodb, groups),
+        guardrail,
+    )
     policy = policy_of(settings)
     invoker = Invoker(dynamodb, tasks, pipeline, policy) if pipeline is not None else None
     releaser = Releaser(dynamodb, orchestrations, tasks, drafter, budget, invoker, pacer)
@@ -239,3 +240,11 @@ def _budget_store(settings: Settings, dynamodb: DynamoDB, tasks: TaskStore) -> B
         tasks,
         settings.max_concurrent_tasks_per_user,
     )
+
+
+def _monthly_budget_store(
+    settings: Settings, dynamodb: DynamoDB, groups: UserGroups | None
+) -> MonthlyBudgetStore | None:
+    if settings.budget_table_name is None or groups is None:
+        return None
+    return MonthlyBudgetStore(dynamodb, settings.budget_table_name, groups)

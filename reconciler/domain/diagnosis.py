@@ -397,6 +397,8 @@ class _Diagnoser:
             self._set(child, Code.WITHIN_GRACE, reason, since, (cause,))
 
     def _settle_due(self, unreleased: dict[str, Child]) -> None:
+        meta = self.orchestration.meta
+        problem = meta.problem if meta is not None else None
         due: dict[str, datetime] = {}
         for key, child in list(unreleased.items()):
             if not all(predecessor in self.succeeded for predecessor in child.depends_on):
@@ -407,17 +409,14 @@ class _Diagnoser:
                 self._set(child, Code.WITHIN_GRACE, "it has just become due", since)
             elif self._expired(child):
                 self._set(child, Code.WAITING, EXPIRED, since)
-            else:
+            elif problem is not None:
+                self._set(child, Code.MALFORMED_ROW, problem, since)
+            elif not self._foreign(child):
                 due[key] = since
         self._allot(due)
 
     def _allot(self, due: dict[str, datetime]) -> None:
-        meta = self.orchestration.meta
-        if meta is not None and meta.problem is not None:
-            for key, since in due.items():
-                self._set(self.children[key], Code.MALFORMED_ROW, meta.problem, since)
-            return
-        due = {k: since for k, since in due.items() if not self._foreign(self.children[k])}
+        """Give the user's free slots to those that have been due for longest."""
         budget = self.evidence.budget
         # What nothing is tried on takes no slot; what failed lately lets the others go first.
         able = {key: since for key, since in due.items() if not self._is_left_alone(key)}

@@ -5,6 +5,7 @@ What is planned here is what ``--report`` prints and what a repair does: there i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -124,10 +125,25 @@ def plan(
         else:
             actions += _actions_for(found, evidence, policy, now)
     releases = sorted((a for a in actions if isinstance(a, Release)), key=_due_first)
-    skips = _behind_causes([action for action in actions if isinstance(action, Skip)])
-    advances = [action for action in actions if isinstance(action, Advance)]
-    others = [a for a in actions if not isinstance(a, Advance | Skip | Release)]
-    return Plan(tuple(lookups), (*advances, *skips, *others), tuple(releases))
+    return Plan(tuple(lookups), _in_order(actions), tuple(releases))
+
+
+def _in_order(actions: Iterable[Action]) -> tuple[Action, ...]:
+    """Put all but the releases in the order in which they must come."""
+    advances: list[Action] = []
+    skips: list[Skip] = []
+    others: list[Action] = []
+    for action in actions:
+        match action:
+            case Advance():
+                advances.append(action)
+            case Skip():
+                skips.append(action)
+            case Release():
+                pass
+            case _:
+                others.append(action)
+    return (*advances, *_behind_causes(skips), *others)
 
 
 def _due_first(action: Action) -> tuple[datetime, str]:

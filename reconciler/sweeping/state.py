@@ -54,6 +54,11 @@ class Sweep:
         """Return how many segments it must read."""
         return sum(map(len, self.owed.values()))
 
+    @property
+    def complete(self) -> bool:
+        """Whether it has ended, and read all that it owed."""
+        return self.summary is not None and bool(self.summary["complete"])
+
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Sweep:
         """Read a record."""
@@ -177,7 +182,7 @@ class Overview:
         ``status`` and ``health`` show those two, however long ago they were.
         """
         ended = sorted((sweep for sweep in self.sweeps if sweep.summary), key=_ended_at)
-        complete = [sweep for sweep in ended if sweep.summary and sweep.summary["complete"]]
+        complete = [sweep for sweep in ended if sweep.complete]
         kept = {sweep.sweep_id for sweep in (*complete[-1:], *ended[-1:])}
         limit = self.now - KEEP_SWEEPS_SECONDS
         young = [sweep for sweep in ended if _ended_at(sweep) >= limit]

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.stack import ALL, LEAST, LOGIN, PATH
+from tests.support.cloudformation import Template, load_template
+
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -29,3 +32,10 @@ def tool() -> Tool:
         )
 
     return start
+
+
+@pytest.fixture(params=["least", "everything"])
+def template(request: pytest.FixtureRequest) -> Template:
+    """The template with what must be given, and with all that can be."""
+    more = ALL if request.param == "everything" else {"FlowerLoginSecretArn": LOGIN}
+    return load_template(PATH, **LEAST, **more)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.deploy.test_cloudformation import PATH, everything
+from tests.deploy.stack import PATH, everything
 from tests.support.containers import ROOT, check_command
 
 PAGE = ROOT / "docs" / "deploying.md"

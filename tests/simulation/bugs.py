@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -33,89 +33,26 @@ from reconciler.stores.conditions import Expression
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.tasks import TaskStore
+from tests.simulation.bug_tools import BUGS, bug, put, without
 
-
-@dataclass(frozen=True, slots=True)
-class Bug:
-    """A bug: its class, what it does, and what it replaces."""
-
-    name: str
-    says: str
-    seed: Callable[[], None]
-
-
-BUGS: dict[str, Bug] = {}
-
-
-def bug(says: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Enter a bug under its function's name."""
-
-    def enter(seed: Callable[[], None]) -> Callable[[], None]:
-        name = seed.__name__.replace("_", "-")
-        BUGS[name] = Bug(name, says, seed)
-        return seed
-
-    return enter
-
-
-def _put(owner: Any, name: str, value: Any) -> None:
-    """Replace what is there; it must be there."""
-    assert hasattr(owner, name), f"there is no {name} any more"
-    setattr(owner, name, value)
-
-
-def _without(owner: Any, method: str, *attributes: str, always: bool = True) -> None:
-    """Make a write leave out its conditions on ``attributes``; SET clauses stay.
-
-    ``always`` False: it has them on some rows only.
-    """
-    original = getattr(owner, method)
-
-    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        action = original(self, *args, **kwargs)
-        part = next(iter(action.values()))
-        parts = part["ConditionExpression"].split(" AND ")
-        kept = [p for p in parts if not any(f"#{name}" in p for name in attributes)]
-        assert len(kept) < len(parts) or not always, "there is no such condition any more"
-        _reassemble(part, kept)
-        return action
-
-    setattr(owner, method, wrapped)
-
-
-def _reassemble(part: dict[str, Any], kept: list[str]) -> None:
-    part["ConditionExpression"] = " AND ".join(kept)
-    if not kept:
-        del part["ConditionExpression"]
-    text = part.get("ConditionExpression", "") + part.get("UpdateExpression", "")
-    for field in ("ExpressionAttributeNames", "ExpressionAttributeValues"):
-        used = {k: v for k, v in part.get(field, {}).items() if _named(k, text)}
-        part.pop(field, None)
-        if used:
-            part[field] = used
-
-
-def _named(placeholder: str, text: str) -> bool:
-    tail = text.split(placeholder)[1:]
-    return any(not rest[:1].isalnum() and rest[:1] != "_" for rest in tail)
-
+__all__ = ["BUGS"]
 
 # -- conditions dropped, one by one
 
 
 @bug("release: the row's status is no condition")
 def release_ignores_status() -> None:
-    _without(OrchestrationStore, "set_released", "child_status")
+    without(OrchestrationStore, "set_released", "child_status")
 
 
 @bug("release: the attempt that was read is no condition")
 def release_ignores_attempt() -> None:
-    _without(OrchestrationStore, "set_released", "child_status", "child_task_id")
+    without(OrchestrationStore, "set_released", "child_status", "child_task_id")
 
 
 @bug("release: the dependencies that were read are no condition")
 def release_ignores_edited_dependencies() -> None:
-    _without(OrchestrationStore, "set_released", "depends_on")
+    without(OrchestrationStore, "set_released", "depends_on")
 
 
 @bug("release: no condition on the predecessors")
@@ -126,7 +63,7 @@ def release_drops_predecessor_conditions() -> None:
         kept = {label: action for label, action in actions.items() if not _checks_success(action)}
         return original(self, kept)
 
-    _put(DynamoDB, "transact", transact)
+    put(DynamoDB, "transact", transact)
 
 
 def _checks_success(action: Any) -> bool:
@@ -148,22 +85,22 @@ def create_overwrites_a_task() -> None:
             del action["Put"][name]
         return action
 
-    _put(TaskStore, "create", create)
+    put(TaskStore, "create", create)
 
 
 @bug("advance: which task the row runs is no condition (a wrong-task verdict)")
 def verdict_on_another_task() -> None:
-    _without(OrchestrationStore, "set_outcome", "child_task_id")
+    without(OrchestrationStore, "set_outcome", "child_task_id")
 
 
 @bug("advance: that the row still runs is no condition")
 def verdict_on_any_status() -> None:
-    _without(OrchestrationStore, "set_outcome", "child_status")
+    without(OrchestrationStore, "set_outcome", "child_status")
 
 
 @bug("skip: the row's status is no condition")
 def skip_ignores_status() -> None:
-    _without(OrchestrationStore, "set_skipped", "child_status")
+    without(OrchestrationStore, "set_skipped", "child_status")
 
 
 @bug("skip: that the cause still failed is no condition")
@@ -174,27 +111,27 @@ def skip_ignores_cause() -> None:
         kept = {label: action for label, action in actions.items() if label != "cause"}
         return original(self, kept)
 
-    _put(DynamoDB, "transact", transact)
+    put(DynamoDB, "transact", transact)
 
 
 @bug("claim: when it was made is no condition")
 def reset_ignores_renewed_claim() -> None:
-    _without(OrchestrationStore, "set_claim_reset", "updated_at")
+    without(OrchestrationStore, "set_claim_reset", "updated_at")
 
 
 @bug("claim: that there still is one is no condition")
 def reset_ignores_status() -> None:
-    _without(OrchestrationStore, "set_claim_reset", "child_status", "updated_at", "child_task_id")
+    without(OrchestrationStore, "set_claim_reset", "child_status", "updated_at", "child_task_id")
 
 
 @bug("adopt: when the claim was made is no condition")
 def adopt_ignores_renewed_claim() -> None:
-    _without(OrchestrationStore, "set_adopted", "updated_at", always=False)
+    without(OrchestrationStore, "set_adopted", "updated_at", always=False)
 
 
 @bug("adopt: the row's state is no condition")
 def adopt_ignores_status() -> None:
-    _without(OrchestrationStore, "set_adopted", "child_status", "child_task_id", "updated_at")
+    without(OrchestrationStore, "set_adopted", "child_status", "child_task_id", "updated_at")
 
 
 # -- decisions that are wrong
@@ -208,7 +145,7 @@ def predecessors_skipped() -> None:
     def why_not_due(orchestration: Any, child: Child, context: Any) -> Any:
         return original(orchestration, replace(child, depends_on=()), context)
 
-    _put(releaser, "_why_not_due", why_not_due)
+    put(releaser, "_why_not_due", why_not_due)
     settles = _Diagnoser._settle_due
 
     def settle_due(self: _Diagnoser, unreleased: dict[str, Child]) -> None:
@@ -218,7 +155,7 @@ def predecessors_skipped() -> None:
             if key not in bare:
                 del unreleased[key]
 
-    _put(_Diagnoser, "_settle_due", settle_due)
+    put(_Diagnoser, "_settle_due", settle_due)
 
 
 @bug("a claim's age is ignored")
@@ -231,7 +168,7 @@ def claim_age_ignored() -> None:
         original(self, child)
         self.policy = policy
 
-    _put(_Diagnoser, "_claim", claim)
+    put(_Diagnoser, "_claim", claim)
 
 
 @bug("a broken build counts as a success")
@@ -239,18 +176,18 @@ def broken_build_passes() -> None:
     def outcome(self: Task) -> ChildStatus:
         return ChildStatus.SUCCEEDED if self.status == "COMPLETED" else ChildStatus.FAILED
 
-    _put(Task, "outcome", property(outcome))
+    put(Task, "outcome", property(outcome))
 
 
 @bug("a cancelled task leaves its child running")
 def cancelled_never_ends() -> None:
     terminal = frozenset({"COMPLETED", "FAILED", "TIMED_OUT"})
-    _put(Task, "terminal", property(lambda self: self.status in terminal))
+    put(Task, "terminal", property(lambda self: self.status in terminal))
 
 
 @bug("a task that an interrupted releaser left is not looked for")
 def no_look_up() -> None:
-    _put(TaskStore, "find", lambda _self, _key: None)
+    put(TaskStore, "find", lambda _self, _key: None)
 
 
 @bug("another user's task is adopted")
@@ -268,26 +205,26 @@ def adopts_anybodys_task() -> None:
         found = self.read([task.task_id], consistent=True)[task.task_id]
         return expect(self, found or task)
 
-    _put(Releaser, "adopt", adopt)
-    _put(TaskStore, "expect_task", expect_task)
+    put(Releaser, "adopt", adopt)
+    put(TaskStore, "expect_task", expect_task)
 
 
 @bug("a retry's key does not name the earlier attempt")
 def retry_key_is_the_first_one() -> None:
     key = property(lambda self: f"{self.orchestration_id}_{self.sub_issue_id}")
-    _put(Child, "idempotency_key", key)
+    put(Child, "idempotency_key", key)
 
 
 @bug("two releasers give one release two task ids, and the row's state is no condition")
 def task_ids_are_random() -> None:
-    _put(task, "task_id_for", lambda *_: str(ulid.ULID()))
+    put(task, "task_id_for", lambda *_: str(ulid.ULID()))
     release_ignores_attempt()
 
 
 @bug("failures do not close over dependents: a skipped predecessor is none that failed")
 def skips_are_not_transitive() -> None:
     # A skip that is only planned is not enough: the next look of the same pass would see it.
-    _put(diagnosis, "FAILURE", frozenset({ChildStatus.FAILED}))
+    put(diagnosis, "FAILURE", frozenset({ChildStatus.FAILED}))
     original = _Diagnoser._doom
 
     def doom(self: _Diagnoser, child: Child, cause: str, since: Any) -> None:
@@ -296,12 +233,12 @@ def skips_are_not_transitive() -> None:
         else:
             self._set(child, Code.WAITING, "")
 
-    _put(_Diagnoser, "_doom", doom)
+    put(_Diagnoser, "_doom", doom)
 
 
 @bug("a removed row is written back")
 def resurrects_a_row() -> None:
-    _without(OrchestrationStore, "set_released", "child_status", "child_task_id", "depends_on")
+    without(OrchestrationStore, "set_released", "child_status", "child_task_id", "depends_on")
 
 
 @bug("what could not be read counts as absent")
@@ -312,7 +249,7 @@ def unread_counts_as_absent() -> None:
         wanted = list(task_ids)
         return dict.fromkeys(wanted) | original(self, wanted, consistent=consistent)
 
-    _put(TaskStore, "read", read)
+    put(TaskStore, "read", read)
 
 
 # -- writes in the wrong order
@@ -332,7 +269,7 @@ def _split(first: Callable[[Any], bool]) -> None:
         inner = self.dynamodb
         return original(replace(self, dynamodb=Split()), *args)  # type: ignore[arg-type]
 
-    _put(Releaser, "_commit", commit)
+    put(Releaser, "_commit", commit)
 
 
 def _is_flip(action: Any) -> bool:
@@ -351,7 +288,7 @@ def create_before_flip() -> None:
 
 @bug("the pipeline is invoked, and that is not recorded; nor is it asked after")
 def never_invoked() -> None:
-    _put(Invoker, "invoke", lambda *_, **__: None)
+    put(Invoker, "invoke", lambda *_, **__: None)
 
 
 @bug("a release reserves no slot")
@@ -369,12 +306,12 @@ def no_reservation() -> None:
             }
         }
 
-    _put(BudgetStore, "reserve", reserve)
+    put(BudgetStore, "reserve", reserve)
 
 
 @bug("a slot is reserved whatever has been pruned meanwhile")
 def reservation_ignores_pruning() -> None:
-    _without(BudgetStore, "reserve", "version")
+    without(BudgetStore, "reserve", "version")
 
 
 @bug("an advance is not followed up in the same pass")
@@ -384,7 +321,7 @@ def one_step_a_pass() -> None:
     def begin(self: RepairPass, action: Any) -> bool:
         return not self.outcomes and original(self, action)
 
-    _put(RepairPass, "_begin", begin)
+    put(RepairPass, "_begin", begin)
 
 
 @bug("every failure is swallowed: the repair counts as done")
@@ -392,7 +329,7 @@ def lost_race_counts_as_done() -> None:
     def lost(item: Any) -> RepairResult:
         return RepairResult(Outcome.DONE, rows.parse_child(item) if item else None)
 
-    _put(repair, "_lost", lost)
+    put(repair, "_lost", lost)
 
 
 # -- what others have reopened, and tasks that are run
@@ -408,22 +345,22 @@ def touches_whatever_has_ended() -> None:
         ]
         return ended[-1] if ended else None
 
-    _put(touches, "_tells_the_end", tells_the_end)
+    put(touches, "_tells_the_end", tells_the_end)
 
 
 @bug("a touch: iterations and restacks that still run are not looked for")
 def touches_while_a_task_runs() -> None:
-    _put(TaskStore, "unfinished_of", lambda *_: [])
+    put(TaskStore, "unfinished_of", lambda *_: [])
 
 
 @bug("a touch: that nobody has reopened the orchestration is no condition")
 def touches_a_reopened_orchestration() -> None:
-    _without(OrchestrationStore, "expect_meta", "rollup_posted_at", "updated_at")
+    without(OrchestrationStore, "expect_meta", "rollup_posted_at", "updated_at")
 
 
 @bug("a touch: that the row is as it was read is no condition")
 def touches_a_row_that_has_moved() -> None:
-    _without(OrchestrationStore, "expect_row", "child_status", "child_task_id")
+    without(OrchestrationStore, "expect_row", "child_status", "child_task_id")
 
 
 @bug("due since: when the orchestration was reopened is of no account to its children")
@@ -433,7 +370,7 @@ def due_whenever_it_was_reopened() -> None:
     def due_since(child: Child, _meta: Any, *rest: Any) -> Any:
         return original(child, None, *rest)
 
-    _put(diagnosis, "due_since", due_since)
+    put(diagnosis, "due_since", due_since)
 
 
 @bug("due since: when the orchestration was reopened is of no account to its parent")
@@ -447,7 +384,7 @@ def unsettled_whenever_it_was_reopened() -> None:
             bare.orchestration = replace(bare.orchestration, meta=meta)
         return original(bare)
 
-    _put(_Diagnoser, "_newest", property(newest))
+    put(_Diagnoser, "_newest", property(newest))
 
 
 @bug("due since: when a child was touched itself is of no account")
@@ -457,7 +394,7 @@ def due_whenever_it_was_touched() -> None:
     def due_since(child: Child, *rest: Any) -> Any:
         return original(replace(child, updated_at=None), *rest)
 
-    _put(diagnosis, "due_since", due_since)
+    put(diagnosis, "due_since", due_since)
 
 
 @bug("an invocation has no name")
@@ -473,7 +410,7 @@ def invokes_without_a_name() -> None:
         nameless = Pipeline(Nameless(), self._function_arn)  # type: ignore[arg-type]
         return original(nameless, *args, **kwargs)
 
-    _put(Pipeline, "invoke", invoke)
+    put(Pipeline, "invoke", invoke)
 
 
 @bug("an invocation: whether the task has started is not asked")
@@ -484,7 +421,7 @@ def invokes_what_has_started() -> None:
         return original(replace(task, status="SUBMITTED"), *rest, **more)
 
     for module in (diagnosis, planning, invocation):
-        _put(module, "invocation_due", invocation_due)
+        put(module, "invocation_due", invocation_due)
 
 
 @bug("an invocation without a name is recorded only once it has been made")
@@ -508,4 +445,4 @@ def records_a_nameless_invocation_afterwards() -> None:
                 self.dynamodb.write(*args, **kwargs)
         return done
 
-    _put(Invoker, "invoke", invoke)
+    put(Invoker, "invoke", invoke)

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.simulation.conformance import db, server
 from tests.simulation.explorer import Explored
+
+__all__ = ["db", "server"]  # fixtures
 
 _PROPERTY = "explored"
 _EXPLORED = pytest.StashKey[list[tuple[str, int, str]]]()

@@ -6,7 +6,7 @@ control: a read that is eventually consistent asks ``lag`` how many states of th
 behind, so that staleness is a decision of the test and not an accident of timing.
 ``metered`` False leaves sizes out of account, which is most of the time that a call takes.
 Requests are carried out one at a time, whatever number of threads sends them.
-``test_conformance.py`` holds it to the same suite as moto and DynamoDB Local.
+``test_conformance*.py`` hold it to the same suite as moto and DynamoDB Local.
 """
 
 from __future__ import annotations

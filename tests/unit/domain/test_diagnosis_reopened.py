@@ -1,0 +1,121 @@
+"""What was just added, retried, un-skipped or cascaded is left alone for the grace."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from reconciler.domain.budget import Budget
+from reconciler.domain.codes import Code
+from reconciler.domain.diagnosis import (
+    Diagnosis,
+    Evidence,
+    diagnose,
+)
+from reconciler.domain.model import Child, Orchestration, Task, moment
+from tests.support.strategies import NOW, ORCHESTRATION_ID, POLICY, ago
+from tests.unit.domain.diagnosed import LONG, child, code_of, look, meta, running, task
+
+
+def reopened(age: float, *children: Child, **evidence: Any) -> Diagnosis:
+    """Diagnose an orchestration whose meta row was touched ``age`` seconds ago."""
+    tasks = {found.task_id: found for found in evidence.pop("tasks", ())}
+    row = replace(meta(len(children)), updated_at=ago(age))
+    rows = {c.sub_issue_id: c for c in children}
+    whole = Orchestration(ORCHESTRATION_ID, row, rows)
+    return diagnose(whole, Evidence(tasks=tasks, **evidence), POLICY, NOW)
+
+
+@pytest.mark.parametrize(("age", "young"), [(119, True), (120, False)])
+def test_a_new_child_behind_old_ones_has_its_grace(age: float, young: bool) -> None:  # noqa: FBT001
+    due = look(child("a", "succeeded"), child("b", "blocked", "a", age=age))
+    assert code_of(due) is (Code.WITHIN_GRACE if young else Code.LOST_RELEASE)
+    doomed = look(child("a", "failed"), child("b", "blocked", "a", age=age))
+    assert code_of(doomed) is (Code.WITHIN_GRACE if young else Code.LOST_SKIP)
+
+
+@pytest.mark.parametrize(("age", "young"), [(119, True), (120, False)])
+def test_a_reopened_orchestration_has_its_grace(age: float, young: bool) -> None:  # noqa: FBT001
+    for before, expected in (("succeeded", Code.LOST_RELEASE), ("failed", Code.LOST_SKIP)):
+        found = reopened(age, child("a", before), child("b", "blocked", "a"))
+        assert code_of(found) is (Code.WITHIN_GRACE if young else expected)
+    ended = reopened(age, running("b"), tasks=[task("b", "COMPLETED")])
+    assert code_of(ended) is (Code.WITHIN_GRACE if young else Code.LOST_TERMINAL)
+
+
+def test_nothing_is_skipped_before_its_cause() -> None:
+    """A grace that a child still has is one for all behind it."""
+    rows = (child("a", "failed"), child("b", "blocked", "a", age=60), child("c", "blocked", "b"))
+    found = look(*rows)
+    assert {code_of(found, "b"), code_of(found, "c")} == {Code.WITHIN_GRACE}
+    assert found.children["c"].since == moment(ago(60))
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        ({"a": "succeeded", "b": "succeeded"}, Code.LOST_UNSKIP),
+        ({"a": "succeeded", "b": "blocked"}, Code.LOST_UNSKIP),
+        ({"a": "succeeded", "b": "failed"}, None),
+        ({"a": "skipped", "b": "failed"}, None),
+        ({"a": "succeeded"}, None),
+    ],
+)
+def test_a_child_skipped_for_nothing_is_surfaced(
+    before: dict[str, str], expected: Code | None
+) -> None:
+    """A retry that broke off resets what failed, and not what was skipped for it."""
+    rows = [child(key, status) for key, status in before.items()]
+    found = look(*rows, child("x", "skipped", "a", "b")).children.get("x")
+    assert (found.code if found is not None else None) is expected
+
+
+def test_a_skip_is_doubted_only_past_the_grace() -> None:
+    for young in ({"a": 60.0, "b": LONG}, {"a": LONG, "b": 60.0}):
+        rows = (child("a", "ready", age=young["a"]), child("b", "skipped", "a", age=young["b"]))
+        assert "b" not in look(*rows).children
+    assert "b" not in reopened(60, child("a", "ready"), child("b", "skipped", "a")).children
+    expired = child("b", "skipped", "a", ttl={"N": str(int(NOW.timestamp()))})
+    assert "b" not in look(child("a", "ready"), expired).children
+
+
+@pytest.mark.parametrize(
+    ("finished", "failed", "expected"),
+    [
+        (600, LONG, Code.LOST_RECOVERY),
+        (120, LONG, Code.LOST_RECOVERY),
+        (119, LONG, None),
+        (600, 600, None),
+        (600, 300, None),
+    ],
+)
+def test_a_fix_that_ended_after_the_failure_was_to_be_recovered(
+    finished: float, failed: float, expected: Code | None
+) -> None:
+    fix = Task("I", "COMPLETED", status_since=ago(finished), iteration=True)
+    found = look(child("b", "failed", age=failed), iterations={"b": fix}).children.get("b")
+    assert (found.code if found is not None else None) is expected
+    if found is not None:
+        assert (found.task_id, found.since) == ("I", moment(ago(finished)))
+
+
+def test_a_fix_says_nothing_of_a_child_that_is_not_failed() -> None:
+    fix = Task("I", "COMPLETED", status_since=ago(600), iteration=True)
+    assert look(child("b", "succeeded"), iterations={"b": fix}).children == {}
+    assert reopened(60, child("b", "failed"), iterations={"b": fix}).children == {}
+
+
+@pytest.mark.parametrize("of", ["child", "meta"])
+def test_an_expired_row_gets_no_new_work(of: str) -> None:
+    past = {"N": str(int(NOW.timestamp()))}
+    own: dict[str, Any] = {"ttl": past} if of == "child" else {}
+    row = child("b", "ready", **own)
+    kept = child("c", "ready", ttl={"N": str(int(NOW.timestamp()) + 1)})
+    of_meta = replace(meta(2), ttl=int(NOW.timestamp()) if of == "meta" else None)
+    whole = Orchestration(ORCHESTRATION_ID, of_meta, {"b": row, "c": kept})
+    found = diagnose(whole, Evidence(budget=Budget(room=1)), POLICY, NOW)
+    assert code_of(found) is Code.WAITING
+    assert "time to live" in found.children["b"].reason
+    assert code_of(found, "c") is (Code.LOST_RELEASE if of == "child" else Code.WAITING)

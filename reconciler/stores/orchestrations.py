@@ -119,18 +119,15 @@ class OrchestrationStore:
         self, segment: int, total: int, start_key: dict[str, Any] | None, limit: int | None = None
     ) -> Page:
         """Scan one page of a segment, eventually consistent, with what a diagnosis needs."""
-        request: dict[str, Any] = {
-            "TableName": self.table,
-            "Segment": segment,
-            "TotalSegments": total,
-            "ProjectionExpression": ", ".join(f"#{name}" for name in _SCANNED),
-            "ExpressionAttributeNames": {f"#{name}": name for name in _SCANNED},
-        }
-        if start_key is not None:
-            request["ExclusiveStartKey"] = start_key
-        if limit is not None:
-            request["Limit"] = limit
-        return _page_of(self._dynamodb.call("scan", **request))
+        return self._page(
+            "scan",
+            start_key,
+            limit,
+            Segment=segment,
+            TotalSegments=total,
+            ProjectionExpression=", ".join(f"#{name}" for name in _SCANNED),
+            ExpressionAttributeNames={f"#{name}": name for name in _SCANNED},
+        )
 
     def active_page(
         self,
@@ -158,18 +155,31 @@ class OrchestrationStore:
             conditions.append(f"{name} >= {low}")
         elif high is not None:
             conditions.append(f"{name} <= {high}")
-        request: dict[str, Any] = {
-            "TableName": self.table,
-            "IndexName": index,
-            "KeyConditionExpression": " AND ".join(conditions),
-            "ProjectionExpression": ", ".join(build.name(name) for name in ACTIVE_ATTRIBUTES),
+        return self._page(
+            "query",
+            start_key,
+            limit,
+            IndexName=index,
+            KeyConditionExpression=all_of(*conditions),
+            ProjectionExpression=", ".join(build.name(name) for name in ACTIVE_ATTRIBUTES),
             **build.arguments(),
-        }
+        )
+
+    def _page(
+        self,
+        operation: str,
+        start_key: dict[str, Any] | None,
+        limit: int | None,
+        **request: Any,  # noqa: ANN401 - the client's
+    ) -> Page:
         if start_key is not None:
             request["ExclusiveStartKey"] = start_key
         if limit is not None:
             request["Limit"] = limit
-        return _page_of(self._dynamodb.call("query", **request))
+        answer = self._dynamodb.call(operation, TableName=self.table, **request)
+        units = float((answer.get("ConsumedCapacity") or {}).get("CapacityUnits", 0.0))
+        retries = answer.get("ResponseMetadata", {}).get("RetryAttempts", 0)
+        return Page(answer["Items"], answer.get("LastEvaluatedKey"), units, retries)
 
     def read_children(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Child]:
         """Read up to 100 children, (orchestration id, sub-issue id), eventually consistent.
@@ -250,12 +260,14 @@ class OrchestrationStore:
         key = self._key(child.orchestration_id, child.sub_issue_id)
         return update(self.table, key, build.assign(typed), all_of(*conditions), build)
 
+    def _check(self, child: Child, condition: str, build: Expression) -> Write:
+        key = self._key(child.orchestration_id, child.sub_issue_id)
+        return check(self.table, key, condition, build)
+
     def expect_succeeded(self, predecessor: Child) -> Write:
         """Condition: the predecessor is ``succeeded`` (I1)."""
         build = Expression()
-        condition = build.equals("child_status", ChildStatus.SUCCEEDED)
-        key = self._key(predecessor.orchestration_id, predecessor.sub_issue_id)
-        return check(self.table, key, condition, build)
+        return self._check(predecessor, build.equals("child_status", ChildStatus.SUCCEEDED), build)
 
     def expect_row(self, child: Child) -> Write:
         """Condition: the child is in the status, and names the task, that we know of."""
@@ -265,9 +277,7 @@ class OrchestrationStore:
             build.equals("child_status", child.raw_status),
             build.unchanged("child_task_id", named),
         )
-        return check(
-            self.table, self._key(child.orchestration_id, child.sub_issue_id), condition, build
-        )
+        return self._check(child, condition, build)
 
     def expect_meta(self, orchestration: Orchestration) -> Write:
         """Condition: nobody has reopened or settled the orchestration since it was read."""
@@ -282,9 +292,7 @@ class OrchestrationStore:
     def expect_failure(self, predecessor: Child) -> Write:
         """Condition: the predecessor is still ``failed`` or ``skipped``; a retry undoes that."""
         build = Expression()
-        condition = build.one_of("child_status", FAILURE)
-        key = self._key(predecessor.orchestration_id, predecessor.sub_issue_id)
-        return check(self.table, key, condition, build)
+        return self._check(predecessor, build.one_of("child_status", FAILURE), build)
 
     def _still_unreleased(self, child: Child, build: Expression) -> tuple[str, ...]:
         # The prior task id tells one attempt from the next; the dependencies are what was checked.
@@ -386,8 +394,7 @@ class OrchestrationStore:
         build = Expression()
         exists = f"attribute_exists({build.name('child_status')})"
         condition = all_of(exists, f"NOT ({build.one_of('child_status', FAILURE)})")
-        key = self._key(predecessor.orchestration_id, predecessor.sub_issue_id)
-        return check(self.table, key, condition, build)
+        return self._check(predecessor, condition, build)
 
     def set_reopened(self, orchestration_id: str, at: str) -> Write:
         """Take the mark off that says that the parent was settled; the meta row must exist."""
@@ -431,12 +438,6 @@ class OrchestrationStore:
             TableName=self.table,
             Key=self._key(orchestration_id, attempts_marker(sub_issue_id)),
         )
-
-
-def _page_of(answer: dict[str, Any]) -> Page:
-    units = float((answer.get("ConsumedCapacity") or {}).get("CapacityUnits", 0.0))
-    retries = answer.get("ResponseMetadata", {}).get("RetryAttempts", 0)
-    return Page(answer["Items"], answer.get("LastEvaluatedKey"), units, retries)
 
 
 def batch_get(

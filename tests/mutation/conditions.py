@@ -29,7 +29,7 @@ from reconciler.stores.dynamodb import DynamoDB
 
 STORES = (orchestrations, tasks, budget, control)
 _BUILDERS = ("update", "check", "put_new")
-_HELPERS = frozenset({"_change", "_touch", "_site"})
+_HELPERS = frozenset({"_change", "_check", "_touch", "_site"})
 _ALWAYS = "(attribute_exists(#{0}) OR attribute_not_exists(#{0}))"
 _PLACEHOLDER = re.compile(r"[#:]\w+")
 
@@ -174,6 +174,4 @@ def _builds(function: ast.FunctionDef) -> bool:
     named = {f.id for f in calls if isinstance(f, ast.Name)}
     methods = {f.attr for f in calls if isinstance(f, ast.Attribute)}
     words = {node.arg for node in ast.walk(function) if isinstance(node, ast.keyword)}
-    return bool(
-        named & set(_BUILDERS) or methods & {"_change", "_touch"} or "ConditionExpression" in words
-    )
+    return bool(named & set(_BUILDERS) or methods & _HELPERS or "ConditionExpression" in words)

@@ -66,3 +66,13 @@ def test_what_does_not_count_is_on_record_and_backs_nothing_off() -> None:
     for _ in range(5):
         held = after_failure(held, "x" * 600, "f", INTERVAL, NOW, counts=False)
     assert held == Attempts(0, "x" * 500, ago(0), None, "f")
+
+
+def test_a_failure_that_does_not_count_ends_no_row_of_those_that_do() -> None:
+    """It is tried again at once; the next one that counts goes on from where they were."""
+    held = None
+    for counts in (True, True, True, False):
+        held = after_failure(held, "it broke", "f", INTERVAL, NOW, counts=counts)
+    assert held == Attempts(3, "it broke", ago(0), None, "f")
+    held = after_failure(held, "it broke", "f", INTERVAL, NOW, counts=True)
+    assert held.retry_at == ago(-600)

@@ -53,3 +53,32 @@ def test_who_has_waited_for_longer_elsewhere_goes_first(
 def test_who_has_waited_just_as_long_elsewhere_does_not_go_before() -> None:
     """Else neither of two orchestrations would ever give way to the other."""
     assert grant(Budget(1, (hours_ago(3),)), DUE) == ("old",)
+
+
+def test_one_whose_last_try_failed_goes_behind_the_others() -> None:
+    assert grant(Budget(2), DUE, last={"old"}) == ("middle", "young")
+    assert grant(None, DUE, last={"old"}) == ("middle", "young", "old")
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        (Budget(0), "it is due, and its user has no free slot"),
+        (Budget(0, taken="2 of 2"), "it is due, and its user has no free slot: 2 of 2"),
+        (
+            Budget(0, (hours_ago(4), hours_ago(3), hours_ago(2), hours_ago(1), hours_ago(0.5))),
+            (
+                "it is due, and its user has no free slot; "
+                "2 in other orchestrations have been due for longer"
+            ),
+        ),
+        (Budget(0, (hours_ago(2),)), "it is due, and its user has no free slot"),
+        (
+            Budget(0, problem="throttled"),
+            "it is due, and its user's slots cannot be read (throttled)",
+        ),
+    ],
+)
+def test_why_there_is_no_slot_is_said(budget: Budget, said: str) -> None:
+    """What is due just as long elsewhere, since two hours ago, is not before it."""
+    assert budget.refusal(hours_ago(2)) == said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.domain.graph import dependents_of, on_cycles, reachable
+from reconciler.domain.graph import DeadEnds, dependents_of, find_dead_ends, on_cycles, reachable
 
 
 def test_edges_are_turned_round() -> None:
@@ -40,3 +40,30 @@ def test_what_is_on_a_cycle_or_between_two(
     pending: dict[str, list[str]], expected: set[str]
 ) -> None:
     assert on_cycles(pending) == expected
+
+
+def dead_ends(pending: dict[str, list[str]]) -> DeadEnds:
+    """Look at a graph in which only ``going`` can still come to an end by itself."""
+    rows = {*pending, "going"}
+    return find_dead_ends(pending, dependents_of(pending), rows=rows, going=["going"])
+
+
+def test_who_waits_for_a_cycle_or_a_missing_row_never_goes_on() -> None:
+    found = dead_ends(
+        {
+            "a": ["b", "going"],
+            "b": ["a"],
+            "c": ["gone", "going"],
+            "behind": ["a"],
+            "both": ["a", "gone"],
+            "fine": ["going"],
+        }
+    )
+    assert (found.alive, found.on_cycles) == ({"going", "fine"}, {"a", "b"})
+    assert found.missing == {"c": "gone", "both": "gone"}
+    waits = {key: found.waits_for_cycle(key) for key in ("a", "behind", "both", "c", "fine")}
+    assert waits == {"a": True, "behind": True, "both": False, "c": False, "fine": False}
+
+
+def test_one_on_a_cycle_waits_for_it_whatever_else_is_missing() -> None:
+    assert dead_ends({"a": ["a", "gone"]}).waits_for_cycle("a")

@@ -12,27 +12,8 @@ import re
 import traceback
 from dataclasses import dataclass
 
-from botocore.exceptions import (
-    BaseEndpointResolverError,
-    BotoCoreError,
-    ClientError,
-    ConfigNotFound,
-    ConfigParseError,
-    EndpointProviderError,
-    InvalidConfigError,
-    InvalidEndpointConfigurationError,
-    InvalidProxiesConfigError,
-    InvalidRegionError,
-    InvalidRetryConfigurationError,
-    LoginError,
-    NoAuthTokenError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    SSOError,
-    TokenRetrievalError,
-    UnknownRegionError,
-)
+from botocore import exceptions as boto
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from reconciler.errors import (
@@ -134,26 +115,26 @@ _ABOUT_AN_INDEX = re.compile("specified index|backfilling|global secondary index
 _ABOUT_A_KEY = re.compile(r"\bkms\b", re.IGNORECASE)
 
 _NO_CREDENTIALS = (
-    LoginError,
-    NoAuthTokenError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    SSOError,
-    TokenRetrievalError,
+    boto.LoginError,
+    boto.NoAuthTokenError,
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.SSOError,
+    boto.TokenRetrievalError,
 )
 _OBTAINING = frozenset({"botocore.credentials", "botocore.tokens"})
 _WRONG_SETTINGS = (
-    BaseEndpointResolverError,
-    ConfigNotFound,
-    ConfigParseError,
-    EndpointProviderError,
-    InvalidConfigError,
-    InvalidEndpointConfigurationError,
-    InvalidProxiesConfigError,
-    InvalidRegionError,
-    InvalidRetryConfigurationError,
-    ProfileNotFound,
-    UnknownRegionError,
+    boto.BaseEndpointResolverError,
+    boto.ConfigNotFound,
+    boto.ConfigParseError,
+    boto.EndpointProviderError,
+    boto.InvalidConfigError,
+    boto.InvalidEndpointConfigurationError,
+    boto.InvalidProxiesConfigError,
+    boto.InvalidRegionError,
+    boto.InvalidRetryConfigurationError,
+    boto.ProfileNotFound,
+    boto.UnknownRegionError,
 )
 _MIN_SERVERS_FAULT = 500
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Protocol
 
+from reconciler.clock import OutOfTime
+
 PAGE_UNITS = 128.0
 """What a full page costs: 1 MB, eventually consistent."""
 
@@ -27,8 +29,6 @@ _EASING = 0.9
 _SLICE_SECONDS = 1.0
 _ROWS_PER_UNIT = 8.0
 """Of rows of 1 KB; what it really is, the first page tells."""
-
-OutOfTime = Callable[[], bool]
 
 
 class Allowance(Protocol):

@@ -22,11 +22,12 @@ from typing import Any
 
 from reconciler.domain.model import ACTIVE_CHILD, Child, ChildStatus, Item, Orchestration
 from reconciler.domain.nomination import active_part, unseen_predecessors, with_predecessors
+from reconciler.repair.reconciler import Reconciler
 from reconciler.stores.dynamodb import measured
 from reconciler.stores.orchestrations import Page
 from reconciler.stores.rows import parse_orchestration
 from reconciler.sweeping.batches import Batches
-from reconciler.sweeping.scan_step import Parts, Step, key_of
+from reconciler.sweeping.scan_step import Step, key_of
 from reconciler.sweeping.segments import Segment
 
 Bounds = tuple[str | None, str | None]
@@ -115,8 +116,14 @@ class ActiveRows:
 class IndexScan(Step):
     """A step through a range of an index of active children."""
 
-    def __init__(self, parts: Parts, segment: Segment, index: str) -> None:
-        super().__init__(parts, segment)
+    def __init__(
+        self,
+        reconciler: Reconciler,
+        segment: Segment,
+        index: str,
+        watched: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(reconciler, segment, watched)
         self._index = index
         self._active: ActiveRows | None = None
         self._until_rows = Batches(self._read_rows, self._judge_with_rows)

@@ -9,7 +9,7 @@ from reconciler.domain.touches import RECOVERY_HORIZON
 from reconciler.errors import ReconcilerError, SettingsError
 from reconciler.repair.reconciler import Reconciler
 from reconciler.sweeping.index_scan import IndexScan
-from reconciler.sweeping.scan_step import Nominate, Parts, SegmentResult, SegmentScan, Step
+from reconciler.sweeping.scan_step import Nominate, SegmentResult, SegmentScan, Step
 from reconciler.sweeping.segments import Place, Scope, Segment
 
 
@@ -24,26 +24,18 @@ def scan_segment(
 ) -> SegmentResult:
     """Read one step of a segment from ``place`` on, and nominate what is suspicious.
 
-    ``watched``: orchestration → a fingerprint; also nominated where its rows differ from that.
+    ``watched``: as ``Step`` has it.
 
     Raises:
         SettingsError: it should read an index, and the settings name none.
         TemporaryError, PermanentError: the table cannot be read.
     """
-    parts = Parts(
-        reconciler.orchestrations,
-        reconciler.tasks,
-        reconciler.policy,
-        reconciler.clock,
-        reconciler.read_pacer,
-        watched or {},
-    )
     index = reconciler.settings.active_index_name
     step: Step
     if segment.scope is Scope.TABLE:
-        step = SegmentScan(parts, segment)
+        step = SegmentScan(reconciler, segment, watched)
     elif index is not None:
-        step = IndexScan(parts, segment, index)
+        step = IndexScan(reconciler, segment, index, watched)
     else:
         raise SettingsError("ACTIVE_INDEX_NAME is not set here, but is where this was sent")
     return step.run(place, out_of_time, nominate)

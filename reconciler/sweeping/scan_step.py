@@ -12,21 +12,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from reconciler.clock import Clock, OutOfTime
-from reconciler.domain.diagnosis import Policy
+from reconciler.clock import OutOfTime
 from reconciler.domain.model import Item, Orchestration, Task
 from reconciler.domain.nomination import running_tasks, suspicious
 from reconciler.errors import DEFECTS, ThrottledError
 from reconciler.repair.counts import Counts
+from reconciler.repair.reconciler import Reconciler
 from reconciler.stores import control
 from reconciler.stores.dynamodb import Consumed, measured
-from reconciler.stores.orchestrations import OrchestrationStore, Page
-from reconciler.stores.read_pacing import PagePacer
+from reconciler.stores.orchestrations import Page
 from reconciler.stores.rows import parse_orchestration, plainly_settled
-from reconciler.stores.tasks import TaskStore
 from reconciler.sweeping.batches import Batches
 from reconciler.sweeping.segments import Place, Segment
 
@@ -43,30 +41,22 @@ class SegmentResult:
     next: Place | None
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a step reads and judges with."""
-
-    orchestrations: OrchestrationStore
-    tasks: TaskStore
-    policy: Policy
-    clock: Clock
-    pacer: PagePacer
-    watched: Mapping[str, str] = field(default_factory=dict)
-    """Orchestrations that are nominated whenever their rows are not those of this fingerprint."""
-
-
 class Step(ABC):
-    """One step: pages, carried rows, tasks, and what casts suspicion. How it reads is left open."""
+    """One step: pages, carried rows, tasks, and what casts suspicion. How it reads is left open.
 
-    def __init__(self, parts: Parts, segment: Segment) -> None:
+    ``watched``: orchestration → a fingerprint; also nominated where its rows differ from that.
+    """
+
+    def __init__(
+        self, reconciler: Reconciler, segment: Segment, watched: Mapping[str, str] | None = None
+    ) -> None:
+        self._orchestrations = reconciler.orchestrations
+        self._tasks = reconciler.tasks
+        self._policy = reconciler.policy
+        self._clock = reconciler.clock
+        self._pacer = reconciler.read_pacer
         self._segment = segment
-        self._orchestrations = parts.orchestrations
-        self._tasks = parts.tasks
-        self._policy = parts.policy
-        self._clock = parts.clock
-        self._pacer = parts.pacer
-        self._watched = parts.watched
+        self._watched = watched or {}
         self._counts = Counts()
         self._rows: list[Item] = []
         self._seen = 0

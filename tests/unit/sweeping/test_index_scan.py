@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from reconciler.domain.model import ChildStatus
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.stores.read_pacing import PagePacer, Turn
 from reconciler.sweeping.index_scan import ActiveRows, IndexScan
-from reconciler.sweeping.scan_step import Parts, SegmentResult
+from reconciler.sweeping.scan_step import SegmentResult
 from reconciler.sweeping.segments import NEVER, Place, Scope, Segment
 from tests.support.world import World
 from tests.unit.sweeping.test_scan import key, over_after
@@ -127,15 +128,8 @@ def step(
     pacer: PagePacer | None = None,
     segment: Segment = WHOLE,
 ) -> SegmentResult:
-    reconciler = world.reconciler()
-    parts = Parts(
-        reconciler.orchestrations,
-        reconciler.tasks,
-        reconciler.policy,
-        world.clock,
-        pacer or PagePacer(),
-    )
-    scan = IndexScan(parts, segment, "Active")
+    reconciler = replace(world.reconciler(), read_pacer=pacer or PagePacer())
+    scan = IndexScan(reconciler, segment, "Active")
     return scan.run(place, out_of_time, lambda name, _rows: nominate(name))
 
 

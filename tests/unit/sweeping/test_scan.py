@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -11,7 +12,7 @@ from reconciler.errors import ThrottledError
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.stores.read_pacing import PagePacer
 from reconciler.stores.rows import parse_orchestration
-from reconciler.sweeping.scan_step import Parts, SegmentResult, SegmentScan
+from reconciler.sweeping.scan_step import SegmentResult, SegmentScan
 from reconciler.sweeping.segments import Place, Scope, Segment
 from tests.support.pacing import SleepingClock, pause_of
 from tests.support.world import World
@@ -77,7 +78,7 @@ class Taken:
         clock = SleepingClock()
         self.pacer = PagePacer(sleep=clock.sleep, monotonic=clock)
         store = cast("OrchestrationStore", table)
-        parts = Parts(store, reconciler.tasks, reconciler.policy, world.clock, self.pacer)
+        parts = replace(reconciler, orchestrations=store, read_pacer=self.pacer)
         self.nominated: list[str] = []
         self.result: SegmentResult = SegmentScan(parts, FIRST).run(
             Place(BEGAN), out_of_time, lambda name, _rows: self.nominated.append(name)

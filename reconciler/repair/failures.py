@@ -47,9 +47,6 @@ class FailureRecords:
         """Record failures: sub-issue id, or ``WHOLE`` → what failed.
 
         The rows are read once more: what brings a child back is a change after this moment.
-
-        Raises:
-            TemporaryError, PermanentError: it could not be read or recorded.
         """
         for key, error in errors.items():
             try:

@@ -69,10 +69,6 @@ class Releaser:
 
         ``orchestration`` must hold the meta row and the child's predecessors, read consistently.
         ``held``: the user's slots, where several children are released one after the other.
-
-        Raises:
-            TemporaryError: nothing was changed; to be tried again.
-            PermanentError: a store rejects what was asked of it.
         """
         if child.status is ChildStatus.RELEASED:
             return self._finish_invoking(child, context)

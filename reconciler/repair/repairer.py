@@ -69,10 +69,6 @@ class Repairer:
         """Carry out any action but a skip on its child, as ``orchestration`` has it.
 
         ``held``: the user's slots, where several children are released one after the other.
-
-        Raises:
-            TemporaryError: nothing was changed; to be tried again.
-            PermanentError: a store rejects what was asked of it.
         """
         child = orchestration.children[action.sub_issue_id]
         match action:

@@ -147,11 +147,7 @@ class Snapshot:
             self._budget = replace(self._budget, room=self._budget.room - 1)
 
     def note_waiting(self, diagnosis: Diagnosis, now: datetime) -> None:
-        """Leave word of who waits for a slot, so that the oldest of the user goes first.
-
-        Raises:
-            TemporaryError, PermanentError: it cannot be written.
-        """
+        """Leave word of who waits for a slot, so that the oldest of the user goes first."""
         if self._slots is None or self._budget_store is None:
             return
         waiting: dict[str, datetime] = {}

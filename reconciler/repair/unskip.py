@@ -18,9 +18,6 @@ def unskip_with_dependents(
     """Set ``child`` back to ``blocked``, and then the dependents that were skipped for it.
 
     A child stays as it is where it is not skipped, or a predecessor is failed, skipped or missing.
-
-    Raises:
-        TemporaryError, PermanentError: it could not be written.
     """
     wrong = _why_not(orchestration, child)
     if wrong is not None:

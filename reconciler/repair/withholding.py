@@ -18,11 +18,7 @@ class Withholding:
     control: ControlStore
 
     def __call__(self, orchestration: Orchestration) -> str | None:
-        """Say why nothing is to be changed on ``orchestration``, or None; asks for a pause last.
-
-        Raises:
-            TemporaryError, PermanentError: it cannot be said whether there is a pause.
-        """
+        """Say why nothing is to be changed on ``orchestration``, or None; asks for a pause last."""
         settings, meta = self.settings, orchestration.meta
         if settings.repair_mode == "report":
             return "REPAIR_MODE is report"

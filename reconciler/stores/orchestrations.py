@@ -80,11 +80,7 @@ class OrchestrationStore:
     # -- reading
 
     def read(self, orchestration_id: str) -> Orchestration | None:
-        """Read all rows of an orchestration, strongly consistent; None when it has none.
-
-        Raises:
-            TemporaryError, PermanentError: as ``DynamoDB.call``.
-        """
+        """Read all rows of an orchestration, strongly consistent; None when it has none."""
         items = self._dynamodb.query(
             TableName=self.table,
             ConsistentRead=True,
@@ -143,7 +139,6 @@ class OrchestrationStore:
 
         Raises:
             PermanentError: there is no such index, or its sort key is not orchestration_id.
-            TemporaryError: it cannot be read now.
         """
         build = Expression()
         conditions = [build.equals("child_status", status)]

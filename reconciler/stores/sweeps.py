@@ -58,9 +58,6 @@ class SweepStore:
 
         ``owner`` is a token of this sweep, ``holder`` what a person is shown. ``force`` takes it
         from whoever has it.
-
-        Raises:
-            TemporaryError, PermanentError: it cannot be taken, nor is it known who has it.
         """
         at = int(now.timestamp())
         item = {
@@ -91,11 +88,7 @@ class SweepStore:
         return None if held is None or ours else self._lease(held)
 
     def renew(self, owner: str, now: datetime) -> bool:
-        """Hold the lock for longer; False when it is somebody else's by now.
-
-        Raises:
-            TemporaryError, PermanentError: it cannot be written.
-        """
+        """Hold the lock for longer; False when it is somebody else's by now."""
         build = Expression()
         change = build.assign(self._until(int(now.timestamp())))
         condition = build.equals("sweep_owner", owner)
@@ -110,11 +103,7 @@ class SweepStore:
         return lost is None
 
     def give_back(self, owner: str) -> None:
-        """Give the lock back, if it is still ours.
-
-        Raises:
-            TemporaryError, PermanentError: it cannot be written; then it expires.
-        """
+        """Give the lock back, if it is still ours."""
         build = Expression()
         condition = build.equals("sweep_owner", owner)
         self._dynamodb.write(
@@ -128,11 +117,7 @@ class SweepStore:
     # -- the state
 
     def record(self, state: str) -> bool:
-        """Keep the state of sweeps; False where it is too large for a row.
-
-        Raises:
-            TemporaryError, PermanentError: it cannot be written.
-        """
+        """Keep the state of sweeps; False where it is too large for a row."""
         # As text: a binary value would slow down every scan that comes by it.
         packed = b64encode(zlib.compress(state.encode())).decode()
         if len(packed) > _MAX_STATE_BYTES:
@@ -142,11 +127,7 @@ class SweepStore:
         return True
 
     def recorded(self) -> str | None:
-        """Return the state that was kept; None where there is none that can be read.
-
-        Raises:
-            TemporaryError, PermanentError: it cannot be read.
-        """
+        """Return the state that was kept; None where there is none that can be read."""
         got = self._dynamodb.call(
             "get_item", TableName=self._table, Key=self._key(STATE_ROW), ConsistentRead=True
         )

@@ -123,9 +123,6 @@ class TaskStore:
         """Return a user's unfinished tasks.
 
         The index is eventually consistent; what it names is read again.
-
-        Raises:
-            TemporaryError, PermanentError: it cannot be said whether there are any.
         """
         ids = [
             task_id
@@ -140,9 +137,6 @@ class TaskStore:
 
         Iteration and restack tasks are named by no row, so they are found by their user. In a
         cascade nothing runs for a moment between two levels, so one that has just ended counts.
-
-        Raises:
-            TemporaryError, PermanentError: as ``unfinished``.
         """
         ended = [
             task_id
@@ -159,11 +153,7 @@ class TaskStore:
     def iterations_of(
         self, user_id: str, orchestration_id: str, since: datetime
     ) -> dict[str, Task]:
-        """Return, by sub-issue id, the last successful iteration task that ended after ``since``.
-
-        Raises:
-            TemporaryError, PermanentError: it cannot be said whether there are any.
-        """
+        """Return, by sub-issue id, the last successful iteration that ended after ``since``."""
         first, last = f"COMPLETED#{timestamp(since)}", "COMPLETED#~"
         ids = self._ids_of_user(user_id, first, last, _only_iterations())
         found: dict[str, Task] = {}
@@ -179,9 +169,6 @@ class TaskStore:
         """Return the orchestrations of which an iteration task made after ``since`` succeeded.
 
         Reads what StatusIndex holds of completed tasks since then.
-
-        Raises:
-            TemporaryError, PermanentError: as ``DynamoDB.call``.
         """
         request = _only_iterations()
         request["ExpressionAttributeNames"]["#status"] = "status"

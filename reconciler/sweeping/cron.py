@@ -93,11 +93,7 @@ def _recorded(reconciler: Reconciler) -> MemoryRecords:
 
 
 def recorded_state(sweeps: SweepStore, now: Callable[[], float]) -> MemoryRecords:
-    """Return the state that the last sweep without a broker recorded; empty where there is none.
-
-    Raises:
-        TemporaryError, PermanentError: it cannot be read.
-    """
+    """Return the state that the last sweep without a broker recorded; empty where there is none."""
     records = MemoryRecords(now)
     dumped = sweeps.recorded()
     if dumped is not None:

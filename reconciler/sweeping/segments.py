@@ -137,9 +137,6 @@ def choose_totals(
     many segments as there are workers by default, since each costs a request for each status.
     Numbers are powers of two and change reluctantly, since the marks of another number of segments
     are of no use.
-
-    Raises:
-        TemporaryError, PermanentError: the size cannot be read.
     """
     if setting != "auto":
         return {Scope.TABLE: setting, Scope.ACTIVE: min(setting, _MAX_ACTIVE_SEGMENTS)}

@@ -131,9 +131,6 @@ class Sweeper:
         sweeps of many intervals may have been asked for.
         ``full``: read the whole table, although an index would do. ``segments``: of the table, in
         place of the setting.
-
-        Raises:
-            TemporaryError, PermanentError: the table's size cannot be read.
         """
         # Before this one begins, so that a later sweep never waits for one that died.
         self._end_overtaken(sweep_id)

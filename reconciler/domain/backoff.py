@@ -64,6 +64,7 @@ def after_failure(
     """
     failures = (earlier.failures if earlier is not None else 0) + counts
     retry_at = None
+    # Up to then it may be chance, and the next sweep tries again.
     if counts and failures >= BACK_OFF_FROM:
         doublings = min(failures - BACK_OFF_FROM, _MAX_DOUBLINGS)
         retry_at = timestamp(now + min(interval * 2**doublings, MAX_PAUSE))

@@ -47,8 +47,10 @@ def grant(
         return tuple(ours)
     granted: list[str] = []
     for key in ours:
+        # A slot is left for each that has waited longer elsewhere: its own evaluation takes it.
         older = sum(1 for since in budget.ahead if since < due[key])
         if older + len(granted) >= budget.room:
+            # Whoever comes behind has waited for less.
             break
         granted.append(key)
     return tuple(granted)

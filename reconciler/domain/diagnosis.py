@@ -141,6 +141,7 @@ def invocation_due(task: Task, policy: Policy, now: datetime, *, made_it: bool =
     since, invoked = status_since(task), moment(task.invoked_at)
     if task.unrecorded:
         return made_it or past(since, policy.grace, now)
+    # Both count: it may have been invoked long after it was made.
     return all(past(t, policy.start_timeout, now) for t in (since, invoked))
 
 
@@ -164,14 +165,17 @@ class _Diagnoser:
     def run(self) -> Diagnosis:
         old = self._past(self._newest, self.policy.grace)
         if self.orchestration.meta is None:
+            # The meta row is written last. Without it nobody knows whose the children are.
             self._settle_orphans(old=old)
         else:
+            # Each step goes by the outcomes that those before it have found.
             self._settle_released()
             self._settle_reopened()
             unreleased = self._unreleased()
             self._settle_doomed(unreleased)
             self._settle_due(unreleased)
             self._settle_blocked(unreleased)
+        # A terminal child has a code only if the platform's work on it was lost halfway.
         unfinished = sum(1 for key in self.codes if not self.children[key].terminal)
         code, reason = orchestration_code(self.orchestration, unfinished, self.now, old=old)
         children = {key: self.codes[key] for key in sorted(self.codes)}
@@ -190,6 +194,7 @@ class _Diagnoser:
         task_id: str | None = None,
     ) -> None:
         attempts = self._back_off(child.sub_issue_id)
+        # What nobody would repair in any case is told as what it is.
         if attempts is not None and code in ACTIONABLE:
             reason, since = f"{code.value}; {attempts.says}", moment(attempts.last_failed_at)
             code = Code.QUARANTINED
@@ -249,6 +254,7 @@ class _Diagnoser:
             elif child.problem is not None:
                 self._set(child, Code.MALFORMED_ROW, child.problem, moment(child.updated_at))
             elif child.status is None:
+                # Never guessed at: a later version of the platform may mean anything by it.
                 reason = f"child_status {child.raw_status!r} is not known to this version"
                 self._set(child, Code.UNKNOWN_STATUS, reason, moment(child.updated_at))
             elif child.status is ChildStatus.RELEASING:
@@ -266,6 +272,7 @@ class _Diagnoser:
 
     def _skipped(self, child: Child) -> None:
         before = [row for _, row in self.orchestration.predecessors_of(child) if row is not None]
+        # Rows that are missing may still come, and an expired child gets no new work.
         missing = len(before) < len(child.depends_on)
         if missing or self._expired(child) or any(p.sub_issue_id in self.failed for p in before):
             return
@@ -277,6 +284,7 @@ class _Diagnoser:
     def _failed(self, child: Child, iteration: Task) -> None:
         finished = moment(iteration.finished_at)
         failed = moment(child.updated_at)
+        # A fix that ended before the failure says nothing of it.
         if finished is None or failed is None or finished <= failed:
             return
         if self._past(self._due_since(child, finished), self.policy.grace):
@@ -285,6 +293,7 @@ class _Diagnoser:
 
     def _claim(self, child: Child) -> None:
         since = moment(child.updated_at)
+        # A live claim is never taken away: whoever holds it may be about to write.
         if not self._past(since, self.policy.claim_timeout):
             self._set(child, Code.CLAIM_IN_PROGRESS, "a releaser is at work on it", since)
         elif not self._foreign(child):
@@ -297,6 +306,7 @@ class _Diagnoser:
         found = self.evidence.found.get(child.idempotency_key)
         if found is None or meta is None or found.user_id == meta.user_id:
             return False
+        # To adopt it would put one user's work under another's name.
         reason = f"task {found.task_id} of another user holds its idempotency key"
         self._set(child, Code.IDEMPOTENCY_CONFLICT, reason, moment(child.updated_at))
         return True
@@ -310,6 +320,7 @@ class _Diagnoser:
                 reason = "it is released, and its row names no task"
                 self._set(child, Code.MISSING_TASK_ID, reason, since)
         elif child.task_id not in self.evidence.tasks:
+            # Not read is not the same as missing: nothing is repaired on what nobody has seen.
             self._set(child, Code.CHECK_FAILED, f"task {child.task_id} could not be read", since)
         else:
             task = self.evidence.tasks[child.task_id]
@@ -327,10 +338,13 @@ class _Diagnoser:
         elif task.terminal:
             since = moment(task.finished_at)
             meta = self.orchestration.meta
+            # A retry resets the rows one by one, the meta row first: those that still name their
+            # old tasks have lost no event.
             reopened = moment(meta.updated_at) if meta is not None else None
             if self._past(latest((since, reopened), self.now), self.policy.grace):
                 reason = f"its task is {task.status}, and the event was lost"
                 self._set(child, Code.LOST_TERMINAL, reason, since)
+                # Its dependents wait where the advance itself is not tried now.
                 if not self._is_left_alone(child.sub_issue_id):
                     into = self.succeeded if task.outcome is ChildStatus.SUCCEEDED else self.failed
                     into[child.sub_issue_id] = since or LONG_AGO
@@ -345,6 +359,7 @@ class _Diagnoser:
         since = status_since(task)
         if task.status == "SUBMITTED":
             never_invoked = task.unrecorded and self.policy.can_invoke
+            # Only its maker could have invoked it, so that the grace is wait enough.
             if never_invoked and self._past(since, self.policy.grace):
                 reason = "its task was created, and its pipeline was never invoked"
                 self._set(child, Code.UNSTARTED_TASK, reason, since)
@@ -393,6 +408,7 @@ class _Diagnoser:
             reason = f"its predecessor {self._name(cause)} did not succeed, so it never runs"
             self._set(child, Code.LOST_SKIP, reason, since, (cause,))
         else:
+            # The live reconciler skips it, if it has heard of the failure.
             reason = f"its predecessor {self._name(cause)} has just failed"
             self._set(child, Code.WITHIN_GRACE, reason, since, (cause,))
 
@@ -408,6 +424,7 @@ class _Diagnoser:
             if not self._past(since, self.policy.grace):
                 self._set(child, Code.WITHIN_GRACE, "it has just become due", since)
             elif self._expired(child):
+                # DynamoDB may remove the row at any moment: nobody would see the end of its task.
                 self._set(child, Code.WAITING, EXPIRED, since)
             elif problem is not None:
                 self._set(child, Code.MALFORMED_ROW, problem, since)

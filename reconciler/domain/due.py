@@ -51,4 +51,5 @@ def is_believable(time: datetime | None, now: datetime) -> TypeGuard[datetime]:
 
 def past(since: datetime | None, wait: timedelta, now: datetime) -> bool:
     """Whether ``wait`` is over since a moment; one that is not known counts as long ago."""
+    # A wrong clock far ahead must not put a repair off until its time has come.
     return not is_believable(since, now) or now - since >= wait

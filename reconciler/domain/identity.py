@@ -11,6 +11,7 @@ from ulid import ULID
 from reconciler.domain.model import moment
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
+# Neither part may be dots alone: it would be a path.
 _REPO = re.compile(r"(?!\.+/)[A-Za-z0-9._-]+/(?!\.+$)[A-Za-z0-9._-]+")
 _NOT_SLUG = re.compile(r"[^a-z0-9]+")
 _SLUG_LENGTH = 50

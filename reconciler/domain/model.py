@@ -225,6 +225,7 @@ class Task:
     @property
     def outcome(self) -> ChildStatus:
         """What a terminal task makes of its child: a completed task with a broken build failed."""
+        # Without a verdict on the build, the platform takes a completed task for a success.
         if self.status == "COMPLETED" and self.build_passed is not False:
             return ChildStatus.SUCCEEDED
         return ChildStatus.FAILED
@@ -232,6 +233,7 @@ class Task:
     @property
     def finished_at(self) -> str | None:
         """When it became terminal, as far as the row tells."""
+        # In this order: the agent's last write leaves `updated_at` as it was.
         return self.completed_at or self.status_since or self.updated_at
 
 
@@ -263,6 +265,7 @@ class Orchestration:
     @property
     def complete(self) -> bool:
         """Whether every row that the meta row counts is there."""
+        # There may be more: an extension writes its rows first, and raises the count after that.
         return self.meta is not None and (self.meta.child_count or 0) <= len(self.children)
 
     @property
@@ -282,6 +285,7 @@ class Orchestration:
         return self._fingerprint(() if child is None else (child,))
 
     def _fingerprint(self, children: Collection[Child]) -> str:
+        # A sum, since rows come in any order.
         total = 0
         for child in children:
             parts = (child.sub_issue_id, child.raw_status, child.task_id, child.updated_at)

@@ -40,6 +40,8 @@ def unseen_predecessors(part: Orchestration) -> Sequence[str] | None:
         if child.status in UNRELEASED and child.depends_on:
             missing = [key for key in child.depends_on if key not in part.children]
             if len(missing) == len(child.depends_on):
+                # It is due, to be skipped, or stuck. The authority reads all rows for that in any
+                # case.
                 return None
             unseen.update(dict.fromkeys(missing))
     return tuple(unseen)

@@ -23,6 +23,7 @@ def orchestration_code(
     meta, rows = orchestration.meta, len(orchestration.children)
     if meta is None:
         return _without_meta(unfinished, old=old)
+    # The platform's own word goes before a count of rows, some of which may have expired.
     if not unfinished and meta.settled:
         return OrchestrationCode.SETTLED, "the parent has been settled"
     if not orchestration.complete:

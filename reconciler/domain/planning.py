@@ -187,6 +187,7 @@ def _behind_causes(skips: list[Skip]) -> list[Skip]:
     for skip in skips:
         by_cause.setdefault(skip.because, []).append(skip)
     skipped = {skip.sub_issue_id for skip in skips}
+    # Level by level, and not by recursion: chains of thousands are met.
     level = [skip for skip in skips if skip.because not in skipped]
     ordered: list[Skip] = []
     while level:

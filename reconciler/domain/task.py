@@ -124,6 +124,7 @@ def draft_task(
 
 def _refuse_invalid(draft: TaskDraft) -> Refusal | None:
     """Return why the platform would never create a task like this one, or None."""
+    # Of what is wrong only the beginning is repeated: it may be as long as a row.
     if not valid_idempotency_key(draft.idempotency_key):
         return Refusal(
             f"The idempotency key {draft.idempotency_key[:160]!r} is not of the form "
@@ -177,6 +178,7 @@ def own_text(child: Child, own: Mapping[str, str]) -> str:
     if child.is_integration:
         return INTEGRATION_INSTRUCTIONS
     title, body = own.get("title", ""), own.get("description", "")
+    # Many issues say nothing but their title there.
     if body.strip() == title.strip():
         body = ""
     heading = _join(": ", child.display_id or "", title)
@@ -244,6 +246,7 @@ def _base_branch(orchestration: Orchestration, child: Child) -> dict[str, str]:
         return {}
     if len(branches) == 1:
         return {"orchestration_base_branch": branches[0]}
+    # The agent merges them onto main before it begins.
     merge = json.dumps(branches, separators=(",", ":"), ensure_ascii=False)
     return {"orchestration_base_branch": "main", "orchestration_merge_branches": merge}
 

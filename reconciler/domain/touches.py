@@ -33,6 +33,7 @@ def recoveries_since(children: Iterable[Child], now: datetime) -> datetime | Non
         for child in children
         if child.status is ChildStatus.FAILED
     ]
+    # No fix can have mended a child before it failed.
     return max(min(failed), now - RECOVERY_HORIZON) if failed else None
 
 
@@ -96,6 +97,7 @@ def _tells_the_end(
 
 def _may_be_touched(task: Task, policy: Policy, now: datetime) -> bool:
     last = moment(task.nudged_at)
+    # A time that nobody can believe holds nothing up: one touch too many does no harm.
     if not task.nudge_count or last is None or last - now > MAX_AHEAD:
         return True
     doubled: timedelta = policy.interval * 2 ** min(task.nudge_count, _MAX_DOUBLINGS)

@@ -60,6 +60,7 @@ class Evaluator:
                     raise
                 return self._still_failing(orchestration_id, left_alone, context)
             finally:
+                # However it ended: what failed by then must not be tried again at once.
                 if work.context.apply and (work.outcomes or work.unread):
                     self.failures.remember(orchestration, work)
             work.finish()

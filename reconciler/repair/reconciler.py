@@ -107,6 +107,7 @@ class Reconciler:
         context = self._context(sweep_id, report=False)
         self.reporter.failed(orchestration_id, error, context)
         stuck = Stuck(orchestration_id, None, Code.CHECK_FAILED.value, str(error), None)
+        # An outage is logged where it begins, and not for each orchestration.
         if error.kind not in OUTAGES:
             self.reporter.stuck(stuck, context)
         return Counts(orchestrations_evaluated=1, errors=1) + count_stuck([stuck])
@@ -198,6 +199,7 @@ class Reconciler:
         self, orchestration_id: str, sub_issue_id: str, depends_on: tuple[str, ...] | None
     ) -> tuple[Orchestration, Child]:
         """Read a child with what its release depends on; all of it where the hint is no good."""
+        # The hint was written a while ago: the child may depend on others by now.
         if depends_on is not None and len(depends_on) <= MAX_PREDECESSORS_AT_ONCE:
             part = self.orchestrations.read_around(orchestration_id, sub_issue_id, depends_on)
             if part is not None and sub_issue_id in part.children:

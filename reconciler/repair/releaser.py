@@ -75,12 +75,14 @@ class Releaser:
         not_due = _not_due(orchestration, child, context)
         if not_due is not None:
             return not_due
+        # A task that an interrupted releaser left behind must not get a twin.
         existing = self.tasks.find(child.idempotency_key)
         if existing is not None:
             return self.adopt(orchestration, child, existing, action, context)
         draft = self.drafter.draft(orchestration, child, context.now)
         if isinstance(draft, Refusal):
             return self._refuse(child, draft.reason, action, context)
+        # Last of all, so that a refusal takes nobody's turn.
         if context.apply and not self.pacer.acquire():
             detail = "the rate of releases is used up for now"
             return RepairResult(Outcome.PACED, child, detail=detail)
@@ -196,6 +198,7 @@ class Releaser:
     ) -> RepairResult:
         if context.apply:
             writes = self._writes(child, draft, slots, action, context)
+            # Each is a condition: a retry may reset one between our read and our write.
             predecessors = [orchestration.children[key] for key in child.depends_on]
             # The youngest successes first: of too many, those are the likeliest to move.
             predecessors.sort(key=lambda row: row.updated_at or "", reverse=True)

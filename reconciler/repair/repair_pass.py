@@ -294,6 +294,7 @@ class RepairPass:
         request = ReleaseRequest.of(child, release.since, self.context.sweep_id)
         queued = dispatch(request)
         if queued:
+            # It is stuck no longer here: whoever it was handed to says so, if it comes to that.
             self.queued.add(child.sub_issue_id)
         result = RepairResult(Outcome.QUEUED if queued else Outcome.PACED)
         self.outcomes.append(ActionOutcome.of(release, result, self.context))

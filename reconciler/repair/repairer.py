@@ -203,6 +203,7 @@ class Repairer:
             return RepairResult(Outcome.DONE, child, action.task)
         task_id = action.task.task_id
         invoker = self.releaser.invoker
+        # Read again: what this pass saw of it may be some seconds old.
         task = self.tasks.read_all([task_id])[task_id]
         invoked = None
         if task is not None and invoker is not None and invoker.due(task, context.now):

@@ -41,6 +41,7 @@ class Reporter:
 
     def acted(self, orchestration_id: str, action: ActionOutcome, context: Context) -> None:
         """Say what came of one action."""
+        # What is handed on is counted where it ends.
         if action.verb == "release" and action.outcome is not Outcome.QUEUED:
             self.metrics.increment("reconciler_releases_total", outcome=action.outcome)
         if action.error_kind is not None:

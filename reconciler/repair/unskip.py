@@ -25,6 +25,7 @@ def unskip_with_dependents(
     done: list[ActionOutcome] = []
     waiting = [child]
     while waiting:
+        # In the order in which they were reached: each asks whether all before it are mended.
         child = waiting.pop(0)
         result = repairer.unskip(orchestration, _action(child), context)
         done.append(_told(child, result, context))

@@ -53,6 +53,7 @@ class ControlStore:
             "reason": {"S": reason or "no reason given"},
             "paused_by": {"S": by or "unknown"},
         }
+        # A second pause must not hide since when nothing has been repaired, and why.
         lost = self._dynamodb.write(
             "put_item",
             TableName=self._table,
@@ -75,6 +76,7 @@ class ControlStore:
                 "get_item", TableName=self._table, Key=self._key(), ConsistentRead=True
             )
             item = got.get("Item")
+            # That there is none is kept too: a pass asks before each of its writes.
             self._cached = (now, self._parse(item) if item else None)
         return self._cached[1]
 

@@ -116,6 +116,7 @@ class DynamoDB:
             PermanentError: a missing table, missing permissions, or a request it rejects.
             ClientError: a lost condition; for the callers in this module only.
         """
+        # The one operation that consumes nothing.
         if operation != "describe_table":
             request["ReturnConsumedCapacity"] = "TOTAL"
         what = _shown(operation, request)
@@ -125,6 +126,7 @@ class DynamoDB:
         except RAISED as error:
             if isinstance(error, ClientError):
                 self._count(operation, error.response)
+                # A lost condition is an answer: whoever wrote knows what it means.
                 if code_of(error) in _CONDITION_LOST:
                     self._outages.succeeded(what)
                     raise
@@ -216,6 +218,7 @@ class DynamoDB:
         return None
 
     def _count(self, operation: str, response: Mapping[str, Any]) -> None:
+        # What the client tries again by itself is a request too.
         attempts = 1 + response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
         consumed = response.get("ConsumedCapacity") or []
         entries = consumed if isinstance(consumed, list) else [consumed]

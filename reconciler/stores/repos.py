@@ -57,6 +57,7 @@ class RepoStore:
         cached = self._cached.get(repo)
         if cached is None or now - cached[0] >= CACHE_SECONDS:
             cached = (now, self._fetch(self._table, repo))
+            # A read that failed is not kept: the next child asks again.
             self._cached[repo] = cached
         return cached[1]
 

@@ -75,6 +75,7 @@ class SweepStore:
         too_late = f"{expires} > {build.value({'N': str(at + LEASE_SECONDS + _SKEW_SECONDS)})}"
         request: dict[str, Any] = {"TableName": self._table, "Item": item}
         if force:
+            # Whoever had it finds out when it renews.
             self._dynamodb.call("put_item", **request)
             return None
         held = self._dynamodb.write(

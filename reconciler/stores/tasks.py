@@ -104,6 +104,7 @@ class TaskStore:
         )
         found = self.read_all(item["task_id"]["S"] for item in page["Items"])
         tasks = [task for task in found.values() if task is not None]
+        # The oldest is the one that may have run for longest.
         return min(tasks, key=lambda task: (task.created_at or "", task.task_id), default=None)
 
     def not_admitted(self, user_id: str) -> list[str]:

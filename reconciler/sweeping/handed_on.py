@@ -24,6 +24,7 @@ class HandedOn:
     def take(self, request: ReleaseRequest) -> bool:
         """Take a release; False where there is no room for it."""
         if self._limited:
+            # Asked once: for each of thousands it would be a round trip.
             if self._room is None:
                 self._room = self._sender.room_for_releases()
             if len(self._requests) >= self._room:

@@ -153,6 +153,7 @@ def select(entries: Iterable[Entry], query: Query) -> Page:
 
 
 def _oldest_first(entry: Entry) -> tuple[float, str, str]:
+    # What has no known age is taken for the oldest, so that it cannot be overlooked.
     age = float("inf") if entry.age_seconds is None else entry.age_seconds
     return (-age, entry.orchestration_id, entry.sub_issue_id or "")
 

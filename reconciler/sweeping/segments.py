@@ -81,6 +81,7 @@ class SegmentState:
         place = Place(**found.place) if isinstance(found.place, dict) else found.place
         if place is not None and place.began > now:
             place = None
+        # One that would last longer was given before the clock jumped back.
         leased = now < found.leased_until <= now + LEASE_SECONDS
         return cls(
             mark=found.mark if found.mark <= now else NEVER,

@@ -382,6 +382,7 @@ class SweepState:
         """Forget clean orchestrations and ended sweeps after a while."""
         for name, known in seen.known.items():
             if known.is_forgettable(seen.now):
+                # Asked once more in that step: it may have been nominated meanwhile.
                 self._records.update(_KNOWN, name, _unless_left)
         old = [sweep.sweep_id for sweep in seen.list_old()]
         self._records.drop(SWEEPS, old)
@@ -408,6 +409,7 @@ class SweepState:
         """Remember a sweep, unless it has begun; returns it as it is remembered."""
 
         def change(old: Record | None, now: float) -> Record:
+            # Two that ask at once thus agree on what the sweep owes.
             return old if old is not None and _begun([old], now) else asdict(sweep)
 
         record = self._records.update(SWEEPS, sweep.sweep_id, change)

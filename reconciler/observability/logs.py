@@ -51,20 +51,6 @@ def configure_logging(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    renderer: list[structlog.typing.Processor] = (
-        [
-            _neutralise,
-            structlog.dev.ConsoleRenderer(
-                colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback
-            ),
-        ]
-        if console
-        else [
-            # Without the values of local variables: rows and settings are among them.
-            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
-            structlog.processors.JSONRenderer(_dumps),
-        ]
-    )
     handler = logging.StreamHandler(out)
     handler.setFormatter(
         _Blotting(
@@ -72,7 +58,7 @@ def configure_logging(
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 _cut,
-                *renderer,
+                *(_for_a_person(out) if console else _for_a_program()),
             ],
         )
     )
@@ -84,6 +70,21 @@ def configure_logging(
     # They tell at each client where its credentials came from.
     for chatty in ("boto3", "botocore", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _for_a_person(out: TextIO) -> list[structlog.typing.Processor]:
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+    return [_neutralise, renderer]
+
+
+def _for_a_program() -> list[structlog.typing.Processor]:
+    return [
+        # Without the values of local variables: rows and settings are among them.
+        structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
+        structlog.processors.JSONRenderer(_dumps),
+    ]
 
 
 class _Blotting(structlog.stdlib.ProcessorFormatter):

@@ -24,7 +24,6 @@ from kombu.transport import redis as redis_transport
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 
-from reconciler.observability.redis_metrics import RedisMetrics
 from reconciler.settings import load_settings
 from workers.broker import broker_client
 from workers.heartbeat import Pulse
@@ -34,12 +33,10 @@ from workers.messages import (
     TASK,
     Kind,
     MessageRefusedError,
-    OtherDeploymentError,
     check_deployment,
-    describe,
 )
 from workers.outage import LOST, Outage, check_broker
-from workers.running import say_refused
+from workers.refusals import Refusals
 
 # Their stubs know less than half of them.
 _Channel: Any = redis_transport.Channel
@@ -53,40 +50,12 @@ EVENT_SECONDS = 0.5
 """For how long events of tasks are collected. Flower shows them so much later."""
 
 
-QUIET_SECONDS = 600.0
-"""Messages of another deployment are over when none has come for so long: longer than sweeps are
-apart, or each of its sweeps would be a line."""
-
-
-class _Refusals:
-    """Counts messages that were dropped, and says what can be said of them."""
-
-    def __init__(self) -> None:
-        self._foreign_at = -QUIET_SECONDS
-
-    def add(self, client: redis.Redis, error: Exception, raw: object = None) -> None:
-        """Count a message; of another deployment's, only the first is said while they come."""
-        if isinstance(error, MessageRefusedError):
-            kind, detail = error.kind, str(error)
-        else:  # whose text may quote the message
-            kind, detail = MessageRefusedError.kind, type(error).__name__
-        metrics = RedisMetrics(client, _own_deployment())
-        metrics.increment("reconciler_errors_total", kind=kind)
-        metrics.flush()
-        if not isinstance(error, OtherDeploymentError) or self._is_first_foreign():
-            say_refused(detail, kind, **describe(raw))
-
-    def _is_first_foreign(self) -> bool:
-        before, self._foreign_at = self._foreign_at, time.monotonic()
-        return self._foreign_at - before >= QUIET_SECONDS
-
-
-_refusals = _Refusals()
-
-
 @cache
 def _own_deployment() -> str:
     return load_settings().deployment_id
+
+
+_refusals = Refusals(_own_deployment)
 
 
 def drop_foreign_keys(app: Celery) -> None:

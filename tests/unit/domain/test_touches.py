@@ -9,9 +9,9 @@ import pytest
 
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.diagnosis import Diagnosis, Evidence
-from reconciler.domain.model import Child, ChildStatus, Orchestration, Task
+from reconciler.domain.model import Child, ChildStatus, Orchestration, Task, moment
 from reconciler.domain.planning import Nudge
-from reconciler.domain.touches import parent_needs_action, plan_nudges
+from reconciler.domain.touches import parent_needs_action, plan_nudges, recoveries_since
 from tests.support.strategies import NOW, ORCHESTRATION_ID, POLICY, ago
 from tests.unit.domain.test_planning import AT, diagnosed
 
@@ -153,3 +153,39 @@ def test_a_parent_without_a_task_to_touch_needs_action() -> None:
     assert parent_needs_action(found, whole, tasks, replace(POLICY, settles=False))
     missing = replace(found, code=OrchestrationCode.ROWS_MISSING)
     assert parent_needs_action(missing, whole, tasks, POLICY)
+
+
+DAY = 86_400.0
+
+
+@pytest.mark.parametrize(
+    ("failed", "since"),
+    [
+        ((), None),
+        ((3600.0,), 3600.0),
+        ((3600.0, 7200.0), 7200.0),
+        ((3 * DAY, 3600.0), 2 * DAY),
+        ((None,), 2 * DAY),
+    ],
+    ids=["none failed", "one", "the first of two", "two days at most", "nobody knows when"],
+)
+def test_a_recovery_is_looked_for_since_the_first_failure(
+    failed: tuple[float | None, ...], since: float | None
+) -> None:
+    rows = [
+        replace(
+            child(f"f{number}", ChildStatus.FAILED),
+            updated_at=None if seconds is None else ago(seconds),
+        )
+        for number, seconds in enumerate(failed)
+    ]
+    rows.append(replace(child("s", ChildStatus.SUCCEEDED), updated_at=ago(40 * 3600)))
+    found = recoveries_since(rows, NOW)
+    assert found == (None if since is None else moment(ago(since)))
+
+
+def test_a_task_that_still_runs_is_not_touched() -> None:
+    """Its verdict is not known yet, whatever its row says of an earlier one."""
+    running = Task("T-a", "RUNNING", updated_at=ago(60))
+    found, _ = nudges([child("a", ChildStatus.FAILED, "T-a")], running)
+    assert found == ()

@@ -97,17 +97,30 @@ class PagePacer:
         limited = self._ceiling is not None and self._ceiling < PAGE_UNITS
         units = min(PAGE_UNITS, self._ceiling or PAGE_UNITS)
         with self._lock:
+            pause, backed_off_at = self._pause, self._backed_off_at
             starts = max(self._monotonic(), self._not_before)
-            self._not_before = starts + self._pause
+            self._not_before = starts + pause
             limit = max(1, int(units * self._rows_per_unit)) if limited else None
         if self._allowance is not None:
             starts = max(starts, self._monotonic() + self._allowance.take(units))
         while (left := starts - self._monotonic()) > 0:
             if out_of_time():
                 self._take(-units)
+                self._give_back(pause, backed_off_at)
                 return None
             self._sleep(min(left, _SLICE_SECONDS))
         return Turn(self._monotonic(), units, limit)
+
+    def _give_back(self, pause: float, backed_off_at: float) -> None:
+        """Let others have a turn that was not used.
+
+        Or where a step is shorter than the pause, each would put the next page off further, and
+        none would ever be read.
+        """
+        with self._lock:
+            # A refusal since then has put the next page where it belongs.
+            if self._backed_off_at == backed_off_at:
+                self._not_before -= pause
 
     def read(self, turn: Turn, units: float, rows: int, *, strained: bool = False) -> None:
         """Take note of a page of ``rows`` that was read for ``units``.

@@ -136,6 +136,38 @@ def test_it_gives_up_waiting_when_its_time_is_over_and_gives_back_what_it_took()
     assert clock.now == pytest.approx(160.0)
 
 
+def test_steps_that_are_shorter_than_the_pause_come_to_read_in_the_end() -> None:
+    """A step that gives up leaves its turn to the next one, and does not stand in its way."""
+    clock = SleepingClock()
+    pace = pacer(clock)
+    for _ in range(5):
+        pace.throttled(turn(pace))
+    refused_at, steps = clock.now, 0
+    while True:
+        steps += 1
+        ends_at = clock.now + 5.0
+        if pace.wait(lambda ends_at=ends_at: clock.now >= ends_at) is not None:  # type: ignore[misc]
+            break
+        assert steps < 10, "no step ever reads"
+    assert (steps, clock.now - refused_at) == (2, 8.0)
+
+
+def test_a_turn_given_back_does_not_shorten_the_pause_of_a_later_refusal() -> None:
+    clock = SleepingClock()
+    pace = pacer(clock)
+    pace.throttled(turn(pace))
+    under_way = turn(pace)
+
+    def refused_meanwhile() -> bool:
+        pace.throttled(under_way)
+        return True
+
+    assert pace.wait(refused_meanwhile) is None
+    refused_at = clock.now
+    turn(pace)
+    assert clock.now - refused_at == 1.0
+
+
 def test_while_it_waits_it_looks_each_second_whether_its_time_is_over() -> None:
     clock = SleepingClock()
     pace = pacer(clock, 1.0)

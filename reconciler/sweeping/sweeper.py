@@ -6,7 +6,6 @@ workers (``workers.sweeping``) or threads of this process (``reconciler.sweeping
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,6 +33,7 @@ from reconciler.stores.control import Pause
 from reconciler.stores.dynamodb import measured
 from reconciler.sweeping.handed_on import HandedOn, epoch_of
 from reconciler.sweeping.known_stuck import Finding, age_at
+from reconciler.sweeping.lease import LeaseHolder
 from reconciler.sweeping.scan import nominate_recoveries, scan_segment
 from reconciler.sweeping.segments import (
     NEVER,
@@ -50,7 +50,6 @@ from reconciler.sweeping.summary import SweepSummary, record_sweep, set_gauges
 
 log = structlog.get_logger("reconciler")
 
-_RENEW_SECONDS = 1.0
 _JUST_BEGUN = 0.25
 _ALMOST_AN_INTERVAL = 0.75
 """Sweeps begin a little later or earlier in theirs."""
@@ -66,26 +65,6 @@ class StepResult:
     counts: Counts
     nominated: int = 0
     handed_on: bool = False
-
-
-class LeaseHolder:
-    """Keeps a segment's lease while it is read; ends the step when its time is over."""
-
-    def __init__(self, state: SweepState, segment: Segment, token: str, over: OutOfTime) -> None:
-        self._state, self._segment, self._token, self._over = state, segment, token, over
-        self._renewed = time.monotonic()
-        self.lost = False
-
-    def renew(self) -> None:
-        """Renew the lease, at most once a second."""
-        if not self.lost and time.monotonic() - self._renewed >= _RENEW_SECONDS:
-            self._renewed = time.monotonic()
-            self.lost = not self._state.renew(self._segment, self._token)
-
-    def is_over(self) -> bool:
-        """Whether the step should end here: out of time, or somebody else reads on."""
-        self.renew()
-        return self.lost or self._over()
 
 
 class Sweeper:

@@ -6,6 +6,7 @@ Up to the workers; all of it is run by ``make transcript``.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def clone(tmp_path: Path) -> Path:
     programs.mkdir(parents=True)
     command = programs / "reconciler"
     command.write_text(
-        f"#!{sys.executable}\nfrom reconciler.cli.main import main\nmain()\n", encoding="utf-8"
+        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m reconciler.cli.main "$@"\n',
+        encoding="utf-8",
     )
     command.chmod(0o755)
     (programs / "activate").write_text(f"PATH={programs}:$PATH\n", encoding="utf-8")
@@ -73,7 +75,7 @@ def test_what_was_started_has_ended_when_the_shell_has(tmp_path: Path) -> None:
     slow = "import signal, sys, time; signal.signal(15, lambda *_: (time.sleep(1), sys.exit()))"
     waits = f"{slow}; print(1, file=open('there', 'w')); signal.pause()"
     with shell(tmp_path, {"PATH": os.environ["PATH"]}) as held:
-        held.stay(f'{sys.executable} -c "{waits}" & wait', tmp_path / "there")
+        held.stay(f'{shlex.quote(sys.executable)} -c "{waits}" & wait', tmp_path / "there")
         (stayed,) = held._stays
     with pytest.raises(ProcessLookupError):
         os.killpg(stayed.pid, 0)

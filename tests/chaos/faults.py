@@ -392,7 +392,7 @@ def page(measured: list[Measured]) -> str:
     lines = [
         "# Faults",
         "",
-        *textwrap.wrap(INTRODUCTION.format(interval=INTERVAL), 100),
+        *textwrap.wrap(INTRODUCTION.format(interval=INTERVAL).strip(), 100),
         "",
         "| fault | what happens | well again after | what the operator sees |",
         "|---|---|---|---|",

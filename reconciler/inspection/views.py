@@ -80,6 +80,7 @@ class View:
     """Everything that ``inspect`` shows of an orchestration; ages in seconds.
 
     ``needs_action``: of the orchestration as a whole. ``child_count``: what the meta row says.
+    ``settles``: whether finished tasks may be touched, so that its parent is settled.
     ``slot_holders``: the unfinished tasks of its user, where a child waits for a slot.
     """
 
@@ -96,6 +97,7 @@ class View:
     outlook: Outlook | None
     child_count: int | None = None
     needs_action: bool = False
+    settles: bool = True
     commands: tuple[Command, ...] = ()
     repairs: tuple[Repair, ...] = ()
     repairs_partial: str | None = None

@@ -72,7 +72,7 @@ def commands_for(view: View) -> Sequence[Command]:
     """Return what would help with the orchestration as a whole, the most useful first."""
     commands: list[Command] = []
     name = view.orchestration_id
-    if view.withheld is not None and view.withheld.startswith("paused"):
+    if view.paused:
         commands.append(Command("reconciler resume", "let repairs go on, everywhere"))
     settles = view.code == OrchestrationCode.UNSETTLED_PARENT and not view.needs_action
     if settles or any(not child.needs_action for child in view.stuck):

@@ -67,6 +67,7 @@ def build_view(orchestration: Orchestration, evaluation: Evaluation, given: Circ
         child_count=meta.child_count if meta is not None else None,
         needs_action=None in needing,
         settles=given.policy.settles,
+        paused=given.paused,
         statuses=Counter(child.raw_status or "?" for child in orchestration.children.values()),
     )
     return replace(view, commands=tuple(commands_for(view)))

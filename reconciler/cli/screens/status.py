@@ -112,6 +112,11 @@ def _sweep(status: Status) -> Text:
     said.append(f"; {last['rows_scanned']} rows in {theme.age(last['duration_seconds'])}", _QUIET)
     if not last["complete"]:
         said.append("; it did NOT complete", "bold red")
+    errors = last.get("errors", 0)
+    if errors:
+        # Whatever is listed as being repaired may be what fails.
+        said.append(f"; {errors} {'error' if errors == 1 else 'errors'}", "bold red")
+        said.append("; see `reconciler doctor` and the log")
     return said
 
 

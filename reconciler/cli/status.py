@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from reconciler.errors import ReconcilerError, StoreUnavailableError
+from reconciler.inspection.advice import runbook_of
 from reconciler.observability.metrics import QUEUES
 from reconciler.settings import Settings
 from reconciler.sweeping.cron import recorded_state
@@ -163,7 +164,7 @@ class Status:
             section = "broker-unreachable"
         elif self.table_problem is not None:
             section = "total-failure"
-        return f"docs/operating.md#{section}"
+        return runbook_of(section)
 
     @staticmethod
     def _evicting(policy: str) -> str:

@@ -17,6 +17,7 @@ from reconciler.cli.screens.listing import (
 )
 from reconciler.cli.status import DAY_SECONDS, HOUR_SECONDS, Status
 from reconciler.inspection import theme
+from reconciler.inspection.advice import runbook_of
 from reconciler.inspection.theme import SIGNS, Tone, speaks_unicode
 from reconciler.observability.printable import printable
 from reconciler.repair.counts import REPAIRS
@@ -24,6 +25,7 @@ from reconciler.sweeping.listing import Entry
 from reconciler.sweeping.segments import Scope
 from reconciler.sweeping.state import Sweep
 
+_STALE = runbook_of("sweep-stale")
 _QUIET = "bright_black"
 _MAX_WORKERS = 4
 
@@ -144,7 +146,7 @@ def _beat(status: Status) -> Text:
     ago = status.asked_seconds_ago
     if status.beat_is_silent:
         since = "none has asked for a sweep" if ago is None else f"SILENT for {theme.age(ago)}"
-        return Text(f"{since}; start it (docs/operating.md#sweep-stale)", "bold red")
+        return Text(f"{since}; start it ({_STALE})", "bold red")
     if status.beat_is_late:
         return Text("unknown: what it asks for waits for a worker", "yellow")
     if ago is None:
@@ -156,7 +158,7 @@ def _workers(workers: tuple[str, ...] | None) -> Text:
     if workers is None:
         return Text("nobody could be asked", "red")
     if not workers:
-        return Text("none answers; start them (docs/operating.md#sweep-stale)", "bold red")
+        return Text(f"none answers; start them ({_STALE})", "bold red")
     names = ", ".join(printable(name) for name in workers[:_MAX_WORKERS])
     left = len(workers) - _MAX_WORKERS
     more = f" and {left} more" if left > 0 else ""

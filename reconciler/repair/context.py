@@ -86,7 +86,8 @@ class RepairResult:
     ``task``: the one that it is about. ``applied`` is False where it was only planned.
     ``warnings``: what was left out of the task, for the log. ``error``: what failed: the repair
     itself, or after a release the invocation of its pipeline. ``counts``: what a release by its
-    key adds to a sweep, with everything that it brought on.
+    key adds to a sweep, with everything that it brought on. ``stuck``: how such a release leaves
+    its child, if it does not bring it on.
     """
 
     outcome: Outcome
@@ -97,6 +98,7 @@ class RepairResult:
     warnings: tuple[str, ...] = ()
     error: BaseException | None = None
     counts: Counts = field(default_factory=Counts)
+    stuck: tuple[Stuck, ...] = ()
 
     @property
     def task_id(self) -> str | None:
@@ -109,6 +111,11 @@ class RepairResult:
     def repaired(self) -> bool:
         """Whether the child was brought on, by us."""
         return self.applied and self.outcome in REPAIRED
+
+    @property
+    def settled(self) -> bool:
+        """Whether it was brought on or refused for good, so that no earlier finding holds."""
+        return self.repaired or (self.applied and self.outcome is Outcome.REFUSED)
 
 
 @dataclass(frozen=True, slots=True)

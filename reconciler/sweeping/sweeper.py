@@ -385,15 +385,14 @@ class Sweeper:
                 out_of_time=out_of_time,
             )
         except (UnknownOrchestrationError, UnknownChildError):
-            self._state.released(orchestration_id, sub_issue_id, [])
+            self._state.released(orchestration_id, sub_issue_id, settled=True)
             raise
-        oldest = result.counts.oldest_stuck_seconds
-        stuck = [
-            Stuck(orchestration_id, sub_issue_id, code, result.detail, oldest.get(code))
-            for code in result.counts.stuck
-        ]
-        due = handed_on.due if handed_on is not None else {}
-        self._state.released(orchestration_id, sub_issue_id, stuck, due)
+        # By hand, one that is withheld does not say whether the child is due.
+        if result.applied or sweep_id is not None:
+            due = handed_on.due if handed_on is not None else {}
+            self._state.released(
+                orchestration_id, sub_issue_id, result.stuck, due, settled=result.settled
+            )
         self._state.count(sweep_id, result.counts)
         if handed_on is not None:
             handed_on.send()
@@ -408,11 +407,16 @@ class Sweeper:
         sweep_id: str | None,
         due_since: datetime | None,
     ) -> None:
-        """Record that a release failed: its child is stuck for as long as it is due."""
+        """Record that a release failed: its child is stuck for as long as it is due.
+
+        By hand it was perhaps never due, so what is known of it stays as it is.
+        """
+        if sweep_id is None:
+            return
         since = epoch_of(due_since)
         age = age_at(since, self._state.now())
         stuck = Stuck(orchestration_id, sub_issue_id, Code.LOST_RELEASE.value, str(error), age)
-        self._state.released(orchestration_id, sub_issue_id, [stuck])
+        self._state.released(orchestration_id, sub_issue_id, [stuck], settled=False)
         self._state.count(sweep_id, Counts(errors=1))
 
     # -- ending

@@ -7,7 +7,7 @@ from dataclasses import replace
 import click
 from rich.console import Console
 
-from benchmarks import contention, fans, index, report, runs, storm
+from benchmarks import contention, drain, fans, index, report, runs, storm
 from benchmarks.measured import Measurement, measure, quieten
 from benchmarks.mix import Mix
 from benchmarks.runs import Plan
@@ -209,6 +209,32 @@ def storm_(
     unmet = [f"{name} ({one.each} each)" for one in found for name in one.broken_bounds()]
     if check_counts and unmet:
         raise click.ClickException(f"above its bound: {', '.join(unmet)}")
+
+
+@bench.command("drain")
+@click.option("--children", type=click.IntRange(1), default=10_000, show_default=True)
+@click.option("--each", type=click.IntRange(1), default=10, show_default=True)
+@click.option(
+    "--interval",
+    type=click.IntRange(1),
+    default=drain.INTERVAL_SECONDS,
+    show_default=True,
+    help="SWEEP_INTERVAL_SECONDS.",
+)
+@click.option("--check", is_flag=True, help="Exit with 1 when a goal is not met.")
+@click.pass_obj
+def drain_(
+    plan_and_save: tuple[Plan, bool], children: int, each: int, interval: int, *, check: bool
+) -> None:
+    """Let a backlog go at the default rate, the oldest due first."""
+    _, save = plan_and_save
+    console = _console()
+    found = drain.run(children, each, interval, _say(console))
+    if save:
+        report.save("drain", found.to_json(), {})
+    report.show_drain(console, found)
+    if check and (unmet := found.broken_bounds()):
+        raise click.ClickException(f"not met: {', '.join(unmet)}")
 
 
 @bench.command()

@@ -17,6 +17,8 @@ from rich.table import Table
 
 from benchmarks import recorded
 from benchmarks.contention import Outcome
+from benchmarks.drain import SECONDS_GOAL as DRAIN_GOAL
+from benchmarks.drain import Outcome as DrainOutcome
 from benchmarks.measured import Measurement
 from benchmarks.mix import Mix
 from benchmarks.storm import GOALS as STORM_GOALS
@@ -132,6 +134,26 @@ def show_storms(console: Console, outcomes: Sequence[StormOutcome]) -> None:
     for name, goal in STORM_GOALS.items():
         figures = (f"{found.figures[name]:.2f}" for found in outcomes)
         table.add_row(name.replace("_per_", " a ").replace("_", " "), *figures, f"≤ {goal:g}")
+    console.print(table)
+
+
+def show_drain(console: Console, found: DrainOutcome) -> None:
+    """Print how long a backlog took, and how well it kept to its order."""
+    title = f"{found.children:,} children let go at {found.rate_per_minute} a minute"
+    table = Table(title=title, title_justify="left")
+    for column in ("", "measured", "goal"):
+        table.add_column(column, justify="right")
+    order, after = found.order, found.after_queue
+    for row in (
+        ("seconds", f"{found.seconds:,.0f}", ""),
+        ("… ÷ what the rate allows", f"{found.seconds_ratio:.3f}", f"≤ {DRAIN_GOAL:g}"),
+        ("places late, most", f"{order.most_places_late:,}", f"≤ {found.queue:,} (a queue)"),
+        ("… all but a hundredth", f"{order.p99_places_late:,}", ""),
+        ("… most, after the first queue", f"{after.most_places_late:,}", ""),
+        ("rank correlation", f"{order.rank_correlation:.3f}", ""),
+        ("… after the first queue", f"{after.rank_correlation:.3f}", ""),
+    ):
+        table.add_row(*row)
     console.print(table)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import click
 from rich.console import Console
 
-from benchmarks import contention, drain, fans, index, report, runs, storm
+from benchmarks import contention, drain, fans, index, latency, report, runs, storm
 from benchmarks.measured import Measurement, measure, quieten
 from benchmarks.mix import Mix
 from benchmarks.runs import Plan
@@ -209,6 +209,27 @@ def storm_(
     unmet = [f"{name} ({one.each} each)" for one in found for name in one.broken_bounds()]
     if check_counts and unmet:
         raise click.ClickException(f"above its bound: {', '.join(unmet)}")
+
+
+@bench.command("latency")
+@click.argument("settings", nargs=-1, type=click.Choice(list(latency.SETTINGS)))
+@click.option("--seconds", type=click.IntRange(1), help="For how long events are lost.")
+@click.pass_obj
+def latency_(
+    plan_and_save: tuple[Plan, bool], settings: tuple[str, ...], seconds: int | None
+) -> None:
+    """From due to released: in a trickle, in a storm, and while workers are killed."""
+    plan, save = plan_and_save
+    console = _console()
+    chosen = {name: latency.SETTINGS[name] for name in settings or latency.SETTINGS}
+    if seconds is not None:
+        chosen = {name: replace(setting, seconds=seconds) for name, setting in chosen.items()}
+    found = []
+    for outcome in latency.run(replace(plan.mix, repaired=True), chosen, _say(console)):
+        found.append(outcome)
+        if save:
+            report.save("latency", outcome.to_json(), {})
+    report.show_latencies(console, found)
 
 
 @bench.command("drain")

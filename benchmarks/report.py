@@ -19,6 +19,8 @@ from benchmarks import recorded
 from benchmarks.contention import Outcome
 from benchmarks.drain import SECONDS_GOAL as DRAIN_GOAL
 from benchmarks.drain import Outcome as DrainOutcome
+from benchmarks.latency import PARTS
+from benchmarks.latency import Outcome as LatencyOutcome
 from benchmarks.measured import Measurement
 from benchmarks.mix import Mix
 from benchmarks.storm import GOALS as STORM_GOALS
@@ -134,6 +136,33 @@ def show_storms(console: Console, outcomes: Sequence[StormOutcome]) -> None:
     for name, goal in STORM_GOALS.items():
         figures = (f"{found.figures[name]:.2f}" for found in outcomes)
         table.add_row(name.replace("_per_", " a ").replace("_", " "), *figures, f"≤ {goal:g}")
+    console.print(table)
+
+
+def show_latencies(console: Console, outcomes: Sequence[LatencyOutcome]) -> None:
+    """Print how long it takes from due to released, and what the time goes into."""
+    table = Table(title="from due to released, seconds (÷ interval)", title_justify="left")
+    table.add_column("")
+    for found in outcomes:
+        table.add_column(f"{found.setting}, {found.lost:,} lost", justify="right")
+
+    def add(name: str, seconds: Sequence[float]) -> None:
+        shown = zip(seconds, outcomes, strict=True)
+        table.add_row(name, *(f"{s:,.1f} ({s / f.interval_seconds:.2f})" for s, f in shown))
+
+    add("p50", [found.seconds.p50 for found in outcomes])
+    add("p99", [found.seconds.p99 for found in outcomes])
+    add("longest", [found.seconds.longest for found in outcomes])
+    add("grace + interval + longest sweep", [found.bound for found in outcomes])
+    for part in PARTS:
+        add(f"{part}, mean", [found.parts[part].mean for found in outcomes])
+    for name, counts in {
+        "kills": [found.kills for found in outcomes],
+        "sweeps": [found.sweeps for found in outcomes],
+        "children with all parts known": [found.whole for found in outcomes],
+        "not invoked before their worker was killed": [found.uninvoked for found in outcomes],
+    }.items():
+        table.add_row(name, *(f"{count:,}" for count in counts))
     console.print(table)
 
 

@@ -377,27 +377,24 @@ def _released(
     sweeps: Mapping[str, Sweep],
     times: MessageTimes,
 ) -> Released:
+    since = due.timestamp()
+    at = _moment(task.created_at).timestamp() if invoked is None else invoked
+    return Released(at - since, parts_of(since, task, at, sweeps, times))
+
+
+def parts_of(
+    due: float, task: Task, at: float, sweeps: Mapping[str, Sweep], times: MessageTimes
+) -> tuple[float, ...] | None:
+    """Return what the time until ``at`` went into, as ``PARTS`` has it; None where there is a gap.
+
+    ``task``: that of the child; its row says since when the release was under way.
+    """
     begun = _moment(task.created_at).timestamp()
-    at = begun if invoked is None else invoked
-    moments = _moments(due.timestamp(), task, begun, at, sweeps, times)
-    return Released(at - due.timestamp(), None if moments is None else _parts(moments))
-
-
-def _moments(
-    due: float,
-    task: Task,
-    begun: float,
-    at: float,
-    sweeps: Mapping[str, Sweep],
-    times: MessageTimes,
-) -> list[float] | None:
-    """Return the moments between which the parts lie; None where one is not known."""
-    orchestration_id = task.orchestration_id
     sweep = sweeps.get(task.sweep_id or "")
     release_sent = times.last_sent(f"release:{task.idempotency_key}", begun)
-    if release_sent is None or sweep is None:
+    if sweep is None or release_sent is None:
         return None
-    work = f"evaluate:{orchestration_id}"
+    work = f"evaluate:{task.orchestration_id}"
     evaluation_begun = times.last_begun(work, release_sent)
     if evaluation_begun is None:
         return None
@@ -408,11 +405,8 @@ def _moments(
     started = max(over, sweep.started_at)
     sent = max(started, evaluation_sent)
     moments = [due, over, started, sent, evaluation_begun, release_sent, begun, at]
-    return moments if all(one <= other for one, other in pairwise(moments)) else None
-
-
-def _parts(moments: Sequence[float]) -> tuple[float, ...]:
-    grace, wait, scan, first, evaluation, second, transaction = (
-        later - earlier for earlier, later in pairwise(moments)
-    )
+    steps = [later - earlier for earlier, later in pairwise(moments)]
+    if min(steps) < 0:
+        return None
+    grace, wait, scan, first, evaluation, second, transaction = steps
     return grace, wait, scan, first + second, evaluation, transaction

@@ -7,7 +7,7 @@ from dataclasses import replace
 import click
 from rich.console import Console
 
-from benchmarks import contention, drain, fans, index, latency, report, runs, storm
+from benchmarks import contention, drain, fans, index, latency, report, rotation, runs, storm
 from benchmarks.measured import Measurement, measure, quieten
 from benchmarks.mix import Mix
 from benchmarks.runs import Plan
@@ -162,6 +162,18 @@ def index_(plan_and_save: tuple[Plan, bool]) -> None:
     if save:
         facts = {"mix": mix.to_json(), "change_units": [changed, unchanged]}
         report.save("index", facts, found)
+
+
+@bench.command("rotation")
+@click.pass_obj
+def rotation_(plan_and_save: tuple[Plan, bool]) -> None:
+    """How even it is what reading the table in rotation takes, under a ceiling."""
+    plan, save = plan_and_save
+    console = _console()
+    found = rotation.run(replace(plan.mix, repaired=True), rotation.Plan(), _say(console))
+    report.show_rotation(console, found)
+    if save:
+        report.save("rotation", {"mix": plan.mix.to_json(), **found.to_json()}, {})
 
 
 @bench.command("contention")

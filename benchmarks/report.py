@@ -23,6 +23,7 @@ from benchmarks.latency import PARTS
 from benchmarks.latency import Outcome as LatencyOutcome
 from benchmarks.measured import Measurement
 from benchmarks.mix import Mix
+from benchmarks.rotation import Outcome as RotationOutcome
 from benchmarks.storm import GOALS as STORM_GOALS
 from benchmarks.storm import Outcome as StormOutcome
 from reconciler.domain.model import timestamp
@@ -163,6 +164,26 @@ def show_latencies(console: Console, outcomes: Sequence[LatencyOutcome]) -> None
         "not invoked before their worker was killed": [found.uninvoked for found in outcomes],
     }.items():
         table.add_row(name, *(f"{count:,}" for count in counts))
+    console.print(table)
+
+
+def show_rotation(console: Console, found: RotationOutcome) -> None:
+    """Print what sweeps read while the table is read in rotation."""
+    plan = found.plan
+    table = Table(title="read units of a rotation", title_justify="left")
+    for column in ("", "measured", "setting"):
+        table.add_column(column, justify="right")
+    ceiling = f"≤ {plan.ceiling:g}"
+    for row in (
+        ("first rotation, at once: seconds", f"{found.first_seconds:,.0f}", ""),
+        ("… read units", f"{found.first_units:,.1f}", ""),
+        ("… peak of any 10 s, a second", f"{found.first_peak_per_second:,.1f}", ceiling),
+        ("a sweep after that, mean", f"{found.mean:,.1f}", f"each {plan.interval_seconds} s"),
+        ("… most", f"{max(found.by_sweep):,.1f}", ""),
+        ("… most ÷ mean", f"{found.peak_ratio:.2f}", ""),
+        ("… peak of any 10 s, a second", f"{found.peak_per_second:,.1f}", ceiling),
+    ):
+        table.add_row(*row)
     console.print(table)
 
 

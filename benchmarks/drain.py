@@ -34,6 +34,10 @@ SPREAD_SECONDS = 3600.0
 SECONDS_GOAL = 1.1
 """As a ratio to what the rate allows: at most."""
 
+LATE_GOAL = 1.25
+"""Queues of releases: a child waits for what is queued when it is found, and for what is released
+while the queue fills, and for no more."""
+
 _PATIENCE = 2.0
 _LOOK_SECONDS = 0.2
 _SLICES = 50
@@ -92,13 +96,10 @@ class Outcome:
         return self.seconds / self.allowed_seconds
 
     def broken_bounds(self) -> list[str]:
-        """Return which goals are not met.
-
-        A child may have to wait for what is queued already, and never for more than that.
-        """
+        """Return which goals are not met."""
         goals = {
             "seconds": self.seconds_ratio <= SECONDS_GOAL,
-            "order": self.order.most_places_late <= self.queue,
+            "order": self.order.most_places_late <= LATE_GOAL * self.queue,
         }
         return [name for name, met in goals.items() if not met]
 
@@ -116,6 +117,9 @@ def run(children: int, each: int, interval_seconds: int, say: Say) -> Outcome:
     settings = {
         "RELEASE_RATE_PER_MINUTE": str(RATE_PER_MINUTE),
         "SWEEP_INTERVAL_SECONDS": str(interval_seconds),
+        # The tasks are invoked and go no further: they are not to be taken for tasks that never
+        # started.
+        "TASK_START_TIMEOUT_SECONDS": "7200",
     }
     with fresh_place() as place, deployed(place, settings) as deployment:
         say(f"seeding {children:,} children, {each:,} in each orchestration")

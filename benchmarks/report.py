@@ -17,6 +17,7 @@ from rich.table import Table
 
 from benchmarks import recorded
 from benchmarks.contention import Outcome
+from benchmarks.drain import LATE_GOAL
 from benchmarks.drain import SECONDS_GOAL as DRAIN_GOAL
 from benchmarks.drain import Outcome as DrainOutcome
 from benchmarks.latency import PARTS
@@ -194,10 +195,11 @@ def show_drain(console: Console, found: DrainOutcome) -> None:
     for column in ("", "measured", "goal"):
         table.add_column(column, justify="right")
     order, after = found.order, found.after_queue
+    late_goal = f"≤ {LATE_GOAL * found.queue:,.0f} ({LATE_GOAL:g} queues)"
     for row in (
         ("seconds", f"{found.seconds:,.0f}", ""),
         ("… ÷ what the rate allows", f"{found.seconds_ratio:.3f}", f"≤ {DRAIN_GOAL:g}"),
-        ("places late, most", f"{order.most_places_late:,}", f"≤ {found.queue:,} (a queue)"),
+        ("places late, most", f"{order.most_places_late:,}", late_goal),
         ("… all but a hundredth", f"{order.p99_places_late:,}", ""),
         ("… most, after the first queue", f"{after.most_places_late:,}", ""),
         ("rank correlation", f"{order.rank_correlation:.3f}", ""),

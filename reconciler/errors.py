@@ -14,9 +14,13 @@ class ReconcilerError(Exception):
 
 
 class SettingsError(ReconcilerError):
-    """A setting is invalid; the message names it."""
+    """Settings are invalid; each of ``problems`` names one."""
 
     kind = "settings"
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
 
 
 class UsageError(ReconcilerError):

@@ -22,6 +22,17 @@ Panel = stat.Panel | timeseries.Panel | table.Panel
 Step = tuple[float | None, str]
 
 
+RUNBOOK = "${docs}docs/operating.md"
+"""``docs``: a variable of the dashboard, since nobody knows where its reader keeps the pages."""
+
+
+def link(title: str, anchor: str = "") -> build.DashboardLink:
+    """Link to the runbook, or to a section of it."""
+    url = f"{RUNBOOK}#{anchor}" if anchor else RUNBOOK
+    kind = model.DashboardLinkType.LINK
+    return build.DashboardLink(title).type(kind).url(url).target_blank(target_blank=True)
+
+
 def metric(name: str, *matchers: str) -> str:
     """Return a selector of one of our metrics, at the endpoint that was chosen."""
     return f"reconciler_{name}{{{','.join((HERE, *matchers))}}}"

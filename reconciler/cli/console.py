@@ -78,11 +78,6 @@ def repeat(draw: Callable[[Console], int], *, watch: bool) -> int:
         time.sleep(_WATCH_SECONDS)
 
 
-def speaks_unicode(target: Console) -> bool:
-    """Whether box-drawing characters and signs can be shown."""
-    return target.encoding.lower().replace("-", "").startswith("utf")
-
-
 def print_json(value: Mapping[str, Any] | list[Any]) -> None:
     """Print one JSON object (or array), indented on a terminal and on one line in a pipe."""
     out = sys.stdout

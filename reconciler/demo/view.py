@@ -20,6 +20,7 @@ from reconciler.demo.observer import ChildKey, Recovery, Snapshot
 from reconciler.demo.platform import Seeded
 from reconciler.demo.verdict import Sweep, Verdict
 from reconciler.domain.model import TERMINAL_CHILD, Child, ChildStatus
+from reconciler.inspection.theme import SIGNS, Tone, speaks_unicode
 
 _LABEL = "grey62"
 _QUIET = "grey50"
@@ -37,14 +38,20 @@ class Mark:
     style: str
     word: str
 
+    @classmethod
+    def of(cls, tone: Tone, word: str) -> Mark:
+        """Return the mark of a state that every other screen shows as well."""
+        sign = SIGNS[tone]
+        return cls(sign.glyph, sign.plain, sign.style, word)
 
-WAITING = Mark("○", ".", _QUIET, "waiting")
-RUNNING = Mark("◐", "o", "cyan", "running")
-DONE = Mark("●", "*", "green", "done")
-REPAIRED = Mark("◆", "#", "bright_blue", "repaired")
-FAILED = Mark("✗", "x", "red", "failed")
-SKIPPED = Mark("─", "-", _QUIET, "skipped")
-STRANDED = Mark("!", "!", "bold yellow", "stranded")
+
+WAITING = Mark.of(Tone.WAITING, "waiting")
+RUNNING = Mark.of(Tone.MOVING, "running")
+DONE = Mark.of(Tone.DONE, "done")
+REPAIRED = Mark("◆", "*", "bright_blue", "repaired")
+FAILED = Mark.of(Tone.FAILED, "failed")
+SKIPPED = Mark.of(Tone.SKIPPED, "skipped")
+STRANDED = Mark.of(Tone.REPAIR, "stranded")
 LEGEND = (WAITING, RUNNING, DONE, FAILED, SKIPPED, STRANDED, REPAIRED)
 
 _MARKS = {
@@ -240,16 +247,12 @@ def _legend(console: Console) -> Text:
 
 
 def _glyph(mark: Mark, console: Console) -> str:
-    return mark.glyph if _is_utf(console) else mark.plain
-
-
-def _is_utf(console: Console) -> bool:
-    return console.encoding.lower().startswith("utf")
+    return mark.glyph if speaks_unicode(console) else mark.plain
 
 
 def _overflow(console: Console) -> OverflowMethod:
     """Return how what is too long ends: an ellipsis is no ASCII."""
-    return "ellipsis" if _is_utf(console) else "crop"
+    return "ellipsis" if speaks_unicode(console) else "crop"
 
 
 # -- the verdict

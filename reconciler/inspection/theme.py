@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from rich.cells import cell_len, set_cell_size
+from rich.console import Console
 
-from reconciler.domain.codes import HEALTHY, REPAIRABLE, Code, OrchestrationCode
+from reconciler.domain.codes import REPAIRABLE, Code, OrchestrationCode
 from reconciler.domain.model import ChildStatus
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
@@ -85,16 +86,6 @@ def tone_of_status(status: ChildStatus | None) -> Tone:
     return Tone.ALARM if status is None else _BY_STATUS.get(status, Tone.WAITING)
 
 
-def stuck(code: str) -> bool:
-    """Whether a code of a child says that it is stuck: not healthy, not merely over budget."""
-    return code not in HEALTHY and code != Code.OVER_BUDGET
-
-
-def alarming(stuck_by_code: Mapping[str, int]) -> bool:
-    """Whether these counts are a reason for a person to look."""
-    return any(count for code, count in stuck_by_code.items() if code != Code.OVER_BUDGET)
-
-
 MEANINGS: dict[str, str] = {
     Code.OVER_BUDGET: "due, and its user has no free slot",
     Code.LOST_RELEASE: "due, and nobody has released it",
@@ -125,6 +116,11 @@ MEANINGS: dict[str, str] = {
 def glyph(tone: Tone, *, unicode: bool = True) -> str:
     """Return the tone's sign, one cell wide."""
     return SIGNS[tone].glyph if unicode else SIGNS[tone].plain
+
+
+def speaks_unicode(target: Console) -> bool:
+    """Whether box-drawing characters and signs can be shown."""
+    return target.encoding.lower().startswith("utf")
 
 
 def age(seconds: float | None) -> str:

@@ -10,17 +10,14 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from reconciler.cli.console import console, print_json, progress, speaks_unicode
+from reconciler.cli.console import console, print_json, progress
 from reconciler.cli.main import EXIT_USAGE, EXIT_WRONG
 from reconciler.cli.wiring import settings_for_cli
 from reconciler.doctor.findings import Finding, Level, failure
 from reconciler.errors import SettingsError
+from reconciler.inspection.theme import SIGNS, Tone, glyph, speaks_unicode
 
-_SIGNS = {
-    Level.OK: ("✓", ".", "green"),
-    Level.WARNING: ("!", "!", "bold yellow"),
-    Level.FAILURE: ("✗", "X", "bold red"),
-}
+_TONES = {Level.OK: Tone.DONE, Level.WARNING: Tone.REPAIR, Level.FAILURE: Tone.FAILED}
 
 
 @click.command()
@@ -88,11 +85,15 @@ def _print(findings: Sequence[Finding]) -> None:
 
 
 def _cells(finding: Finding, *, unicode: bool) -> tuple[Text, Text, Text]:
-    glyph, plain, style = _SIGNS[finding.level]
+    tone = _TONES[finding.level]
     said = Text(f"{finding.subject}: {finding.found}")
     if finding.advice:
         said.append(f" {'→' if unicode else '->'} {finding.advice}", "cyan")
-    return Text(glyph if unicode else plain, style), Text(finding.check, "bright_black"), said
+    return (
+        Text(glyph(tone, unicode=unicode), SIGNS[tone].style),
+        Text(finding.check, "bright_black"),
+        said,
+    )
 
 
 def _verdict(findings: Iterable[Finding]) -> Text:

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from reconciler.cli.console import print_json, repeat, show, speaks_unicode
+from reconciler.cli.console import print_json, repeat, show
 from reconciler.cli.main import EXIT_WRONG
 from reconciler.cli.options import Duration, watch_option
 from reconciler.cli.screens import listing as screen
@@ -18,7 +18,7 @@ from reconciler.cli.status import DAY_SECONDS, Status, read_status
 from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli
 from reconciler.domain.codes import STUCK_CODES
 from reconciler.errors import TemporaryError, UsageError
-from reconciler.inspection.theme import age
+from reconciler.inspection.theme import age, speaks_unicode
 from reconciler.observability.printable import printable
 from reconciler.sweeping.listing import DEFAULT_LIMIT, Page, Query, select
 from reconciler.sweeping.state import Overview, SweepState
@@ -175,8 +175,7 @@ def _show(out: Console, status: Status, query: Query, form: str) -> int:
         wanted = [entry for entry in status.entries if query.accepts(entry)]
         summary = [screen.summed_up(wanted, unicode=unicode)] if wanted else []
         show(out, *summary, *_footer(page), *_caution(status))
-    wrong = any(not entry.waits_for_slot for entry in page.entries)
-    return EXIT_WRONG if wrong else 0
+    return EXIT_WRONG if any(entry.alarming for entry in page.entries) else 0
 
 
 def _print_data(

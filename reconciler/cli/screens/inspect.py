@@ -10,23 +10,23 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from reconciler.cli.console import speaks_unicode, width_of_picture
+from reconciler.cli.console import width_of_picture
 from reconciler.cli.screens.tree import draw
-from reconciler.domain.codes import Code, OrchestrationCode
+from reconciler.domain.codes import SURFACED, Code
 from reconciler.inspection import theme
 from reconciler.inspection.advice import fixes_of, parent_fixes_of, runbook_of
 from reconciler.inspection.explain import graph_of
 from reconciler.inspection.graph import put_in_layers
-from reconciler.inspection.theme import Tone, cut
+from reconciler.inspection.theme import Tone, cut, speaks_unicode
 from reconciler.inspection.views import ChildView, Command, Outlook, View, shown
 
-_PICTURE_ROWS = 40
-_MOST_GROUPS = 20
-_MOST_NAMES = 8
-_MOST_REPAIRS = 20
-_MOST_FAILED = 5
-_LONGEST_TITLE = 60
-_LONGEST_LABEL = 24
+_MAX_PICTURE_ROWS = 40
+_MAX_GROUPS = 20
+_MAX_NAMES = 8
+_MAX_REPAIRS = 20
+_MAX_FAILED = 5
+_MAX_TITLE = 60
+_MAX_LABEL = 24
 _QUIET = "bright_black"
 
 
@@ -93,7 +93,7 @@ def _loudest(children: Sequence[ChildView]) -> Tone:
 
 def _picture(view: View, columns: int, *, unicode: bool) -> Iterator[RenderableType]:
     graph = graph_of(view)
-    for line in draw(graph, columns, _PICTURE_ROWS, unicode=unicode):
+    for line in draw(graph, columns, _MAX_PICTURE_ROWS, unicode=unicode):
         yield Padding(line, (0, 0, 0, 2))
     labels = {child.sub_issue_id: child.label for child in view.children}
     for before, after in put_in_layers(graph).back:
@@ -105,8 +105,7 @@ def _picture(view: View, columns: int, *, unicode: bool) -> Iterator[RenderableT
 
 
 def _parent(view: View, now: datetime, *, unicode: bool) -> Iterator[RenderableType]:
-    wrong = {OrchestrationCode.UNSETTLED_PARENT.value, OrchestrationCode.ROWS_MISSING.value}
-    if view.code not in wrong:
+    if view.code not in SURFACED:
         return
     tone = _parent_tone(view)
     yield Text.assemble(
@@ -129,7 +128,7 @@ def _stuck(view: View, now: datetime, *, unicode: bool) -> Iterator[RenderableTy
             yield Text()
         return
     groups = _alike(wanted)
-    for group in ([*([child] for child in focus), *groups])[:_MOST_GROUPS]:
+    for group in ([*([child] for child in focus), *groups])[:_MAX_GROUPS]:
         yield _named(group, unicode=unicode)
         if len(group) > 1:
             yield _line("which", _some_names(group))
@@ -139,8 +138,8 @@ def _stuck(view: View, now: datetime, *, unicode: bool) -> Iterator[RenderableTy
             yield from (_line("by", holder) for holder in view.slot_holders)
         if first.code is not None:
             yield from _fix(fixes_of(view, first), first.code, needs_action=first.needs_action)
-    if len(groups) > _MOST_GROUPS:
-        left = sum(len(group) for group in groups[_MOST_GROUPS:])
+    if len(groups) > _MAX_GROUPS:
+        left = sum(len(group) for group in groups[_MAX_GROUPS:])
         yield Text(f"  and {left} more stuck", _QUIET)
     yield Text()
 
@@ -158,7 +157,7 @@ def _named(group: Sequence[ChildView], *, unicode: bool) -> Text:
     sign = theme.SIGNS[first.tone]
     glyph = theme.glyph(first.tone, unicode=unicode)
     if len(group) == 1:
-        title = cut(first.title, _LONGEST_TITLE)
+        title = cut(first.title, _MAX_TITLE)
         return Text.assemble(
             (f"{glyph} {first.label}", sign.style),
             (f"  {title}" if title else "", "bold"),
@@ -173,8 +172,8 @@ def _named(group: Sequence[ChildView], *, unicode: bool) -> Text:
 
 
 def _some_names(group: Sequence[ChildView]) -> str:
-    names = ", ".join(child.label for child in group[:_MOST_NAMES])
-    left = len(group) - _MOST_NAMES
+    names = ", ".join(child.label for child in group[:_MAX_NAMES])
+    left = len(group) - _MAX_NAMES
     return f"{names} and {left} more" if left > 0 else names
 
 
@@ -217,11 +216,11 @@ class _Hanging:
 def _failed(view: View, *, unicode: bool) -> Iterator[RenderableType]:
     """Tell of failures that say what to do next: of refusals, above all."""
     told = [child for child in view.children if child.tone is Tone.FAILED and child.reason]
-    for child in told[:_MOST_FAILED]:
+    for child in told[:_MAX_FAILED]:
         yield _named([child], unicode=unicode)
         yield _line("why", child.reason)
-    if len(told) > _MOST_FAILED:
-        yield Text(f"  and {len(told) - _MOST_FAILED} more that failed with a reason", _QUIET)
+    if len(told) > _MAX_FAILED:
+        yield Text(f"  and {len(told) - _MAX_FAILED} more that failed with a reason", _QUIET)
     if told:
         yield Text()
 
@@ -237,11 +236,11 @@ def _repaired(view: View, *, unicode: bool) -> Iterator[RenderableType]:
     arrow = "→" if unicode else "->"
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style=_QUIET, no_wrap=True)
-    grid.add_column(style="bold", no_wrap=True, overflow="ellipsis", max_width=_LONGEST_LABEL)
+    grid.add_column(style="bold", no_wrap=True, overflow="ellipsis", max_width=_MAX_LABEL)
     grid.add_column(no_wrap=True, overflow="ellipsis")
     # One word: where there is little room, it is what is cut.
     grid.add_column(style=_QUIET, overflow="ellipsis")
-    for repair in view.repairs[-_MOST_REPAIRS:]:
+    for repair in view.repairs[-_MAX_REPAIRS:]:
         stranded = ""
         if repair.stranded_seconds is not None:
             stranded = f", after {theme.age(repair.stranded_seconds)}"
@@ -252,8 +251,8 @@ def _repaired(view: View, *, unicode: bool) -> Iterator[RenderableType]:
             repair.sweep_id,
         )
     yield grid
-    if len(view.repairs) > _MOST_REPAIRS:
-        yield Text(f"  and {len(view.repairs) - _MOST_REPAIRS} earlier ones", _QUIET)
+    if len(view.repairs) > _MAX_REPAIRS:
+        yield Text(f"  and {len(view.repairs) - _MAX_REPAIRS} earlier ones", _QUIET)
     if view.repairs_partial:
         yield Text(f"  {view.repairs_partial}", _QUIET)
     yield Text()

@@ -9,7 +9,6 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from reconciler.cli.console import speaks_unicode
 from reconciler.cli.screens.listing import (
     GROUPS,
     summed_up,
@@ -18,7 +17,7 @@ from reconciler.cli.screens.listing import (
 )
 from reconciler.cli.status import DAY_SECONDS, HOUR_SECONDS, Status
 from reconciler.inspection import theme
-from reconciler.inspection.theme import SIGNS, Tone
+from reconciler.inspection.theme import SIGNS, Tone, speaks_unicode
 from reconciler.observability.printable import printable
 from reconciler.repair.counts import REPAIRS
 from reconciler.sweeping.listing import Entry

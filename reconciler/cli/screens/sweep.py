@@ -10,9 +10,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from reconciler.cli.console import speaks_unicode
 from reconciler.cli.screens.listing import MAX_TO_ACT_ON, to_act_on
-from reconciler.inspection.theme import SIGNS, age, alarming, glyph, tone_of_code
+from reconciler.domain.codes import count_alarming
+from reconciler.inspection.theme import SIGNS, Tone, age, glyph, speaks_unicode, tone_of_code
 from reconciler.observability.printable import printable
 from reconciler.repair.context import ActionOutcome
 from reconciler.repair.counts import REPAIRS
@@ -63,10 +63,8 @@ def _action(
 
 
 def _summary(summary: Mapping[str, Any], *, unicode: bool) -> Iterator[RenderableType]:
-    done, not_done = ("✓", "✗") if unicode else ("+", "x")
-    sign = Text(f"{done} complete", "green")
-    if not summary["complete"]:
-        sign = Text(f"{not_done} NOT complete", "bold red")
+    tone, said = (Tone.DONE, "complete") if summary["complete"] else (Tone.FAILED, "NOT complete")
+    sign = Text(f"{glyph(tone, unicode=unicode)} {said}", SIGNS[tone].style)
     mode = "" if summary["mode"] == "repair" else f"  ({summary['mode']}: nothing was changed)"
     what = "Sweep " if summary["segments"] else "Evaluation "
     yield Text.assemble((what, "bold"), summary["sweep_id"], "  ", sign, (mode, "yellow"))
@@ -91,7 +89,7 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     if summary.get("planned"):
         yield "would be", _listed(summary["planned"]), "yellow"
     stuck = summary["stuck"]
-    yield "stuck", _listed(stuck), "bold red" if alarming(stuck) else ""
+    yield "stuck", _listed(stuck), "bold red" if count_alarming(stuck) else ""
     if summary["errors"]:
         where = "; the log names them" if summary["segments"] else ""
         yield "errors", f"{summary['errors']}{where}", "bold red"

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rich.console import Console, Group, OverflowMethod, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -30,21 +30,20 @@ _OTHER_LINES = 9
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A state of a child as it is shown: a glyph, its plain spelling, a style, and a word."""
+    """A state of a child as it is shown: a glyph, a style, and a word."""
 
     glyph: str
-    plain: str
     style: str
     word: str
 
 
-WAITING = Mark("○", ".", _QUIET, "waiting")
-RUNNING = Mark("◐", "o", "cyan", "running")
-DONE = Mark("●", "*", "green", "done")
-REPAIRED = Mark("◆", "#", "bright_blue", "repaired")
-FAILED = Mark("✗", "x", "red", "failed")
-SKIPPED = Mark("─", "-", _QUIET, "skipped")
-STRANDED = Mark("!", "!", "bold yellow", "stranded")
+WAITING = Mark("○", _QUIET, "waiting")
+RUNNING = Mark("◐", "cyan", "running")
+DONE = Mark("●", "green", "done")
+REPAIRED = Mark("◆", "bright_blue", "repaired")
+FAILED = Mark("✗", "red", "failed")
+SKIPPED = Mark("─", _QUIET, "skipped")
+STRANDED = Mark("!", "bold yellow", "stranded")
 LEGEND = (WAITING, RUNNING, DONE, FAILED, SKIPPED, STRANDED, REPAIRED)
 
 _MARKS = {
@@ -168,29 +167,29 @@ def draw(board: Board, console: Console) -> RenderableType:
     first = sorted(range(len(every)), key=lambda index: (-every[index].urgency, index))
     shown = [every[index] for index in sorted(first[:room])]
     hidden = len(every) - len(shown)
-    body: list[RenderableType] = [_header(board, console), Text(""), _table(shown, console)]
+    body: list[RenderableType] = [_header(board), Text(""), _table(shown, console)]
     body.append(Text(f"and {hidden} more" if hidden else "", style=_QUIET))
-    body.append(_legend(console))
+    body.append(_legend())
     return Padding(Group(*body), (0, 1))
 
 
-def _header(board: Board, console: Console) -> Table:
+def _header(board: Board) -> Table:
     tasks = board.latest.tasks.values() if board.latest else ()
     running = sum(not task.terminal for task in tasks)
     minutes, seconds = divmod(int(board.elapsed), 60)
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(style=_LABEL, no_wrap=True, width=9)
-    grid.add_column(no_wrap=True, overflow=_overflow(console), ratio=1)
+    grid.add_column(no_wrap=True, ratio=1)
     grid.add_column(no_wrap=True, justify="right", style=_LABEL)
     grid.add_row("demo", Text(board.phase, style="bold"), f"{minutes}:{seconds:02d}")
-    grid.add_row("platform", _live(board, console), f"tasks {len(tasks)}, running {running}")
+    grid.add_row("platform", _live(board), f"tasks {len(tasks)}, running {running}")
     grid.add_row("backstop", _backstop(board), f"repairs {board.repairs}")
     return grid
 
 
-def _live(board: Board, console: Console) -> Text:
+def _live(board: Board) -> Text:
     mark = DONE if board.down_for is None else FAILED
-    text = Text(_glyph(mark, console), style=mark.style)
+    text = Text(mark.glyph, style=mark.style)
     if board.down_for is None:
         text.append(" live reconciler up", style="default")
     else:
@@ -218,58 +217,46 @@ def _table(shown: Sequence[Line], console: Console) -> Table:
     table.add_column("orchestration", no_wrap=True, width=37)
     table.add_column("children", no_wrap=True, width=10)
     table.add_column("state", no_wrap=True, width=13)
-    table.add_column("repairs", no_wrap=True, overflow=_overflow(console), ratio=1)
+    table.add_column("repairs", no_wrap=True, ratio=1)
     wide = console.width >= _WIDE
     for line in shown:
         table.add_row(
             Text(line.orchestration_id, style="default" if line.urgency else _QUIET),
-            Text("").join(Text(_glyph(mark, console), style=mark.style) for mark in line.marks),
+            Text("").join(Text(mark.glyph, style=mark.style) for mark in line.marks),
             Text(line.state, style=line.style),
             Text(told(line.repairs, words=wide), style=REPAIRED.style),
         )
     return table
 
 
-def _legend(console: Console) -> Text:
-    text = Text(no_wrap=True, overflow=_overflow(console))
+def _legend() -> Text:
+    text = Text(no_wrap=True, overflow="ellipsis")
     for mark in LEGEND:
-        text.append(_glyph(mark, console), style=mark.style)
+        text.append(mark.glyph, style=mark.style)
         text.append(f" {mark.word}  ", style=_LABEL)
     text.rstrip()
     return text
 
 
-def _glyph(mark: Mark, console: Console) -> str:
-    return mark.glyph if _is_utf(console) else mark.plain
-
-
-def _is_utf(console: Console) -> bool:
-    return console.encoding.lower().startswith("utf")
-
-
-def _overflow(console: Console) -> OverflowMethod:
-    """Return how what is too long ends: an ellipsis is no ASCII."""
-    return "ellipsis" if _is_utf(console) else "crop"
-
-
 # -- the verdict
 
 
-def draw_verdict(verdict: Verdict, console: Console) -> RenderableType:
+def draw_verdict(verdict: Verdict) -> RenderableType:
     """Return the verdict: one headline, then the counts that it rests on."""
-    good, bad = _glyph(DONE, console), _glyph(FAILED, console)
     if verdict.ok:
-        headline = Text(f"{good} every orchestration came to its end", style="bold green")
+        headline = Text(f"{DONE.glyph} every orchestration came to its end", style="bold green")
     else:
         count = len(verdict.problems)
-        headline = Text(f"{bad} {count} problem{'s' if count > 1 else ''}", style="bold red")
+        headline = Text(
+            f"{FAILED.glyph} {count} problem{'s' if count > 1 else ''}", style="bold red"
+        )
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style=_LABEL, no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(style=_QUIET)
     for name, value, note, wrong in verdict_rows(verdict):
         grid.add_row(name, Text(value, style="bold red" if wrong else "bold"), note)
-    problems = [Text(f"{bad} {problem}", style="red") for problem in verdict.problems]
+    problems = [Text(f"{FAILED.glyph} {problem}", style="red") for problem in verdict.problems]
     return Padding(Group(headline, Text(""), grid, *problems), (1, 1))
 
 

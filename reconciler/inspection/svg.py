@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 from rich.cells import cell_len
 
 from reconciler.inspection.graph import Graph, Layered, Node, fold, put_in_layers
-from reconciler.inspection.theme import SIGNS, Tone, cut, glyph, short_age
+from reconciler.inspection.theme import SIGNS, Tone, cut, short_age
 
 _MAX_NODES, _MAX_EDGES = 300, 2_000
 _ORDER_SWEEPS = 4
@@ -127,7 +127,7 @@ def _edges(places: Mapping[str, _Place]) -> Iterator[str]:
 
 def _lines(node: Node) -> tuple[str, str]:
     age = f" {short_age(node.age_seconds)}" if node.age_seconds is not None else ""
-    return f"{glyph(node.tone)} {node.head}", f"{node.state}{age}"
+    return f"{SIGNS[node.tone].glyph} {node.head}", f"{node.state}{age}"
 
 
 def _box(place: _Place, node: Node) -> Iterator[str]:

@@ -96,7 +96,7 @@ class Witness:
         """Print for a person what was done and found."""
         out = console()
         entries = list_entries(self.known, time.time())
-        show(out, *render(out, summary.to_json(), self.acted, entries, is_remembered=False))
+        show(out, *render(summary.to_json(), self.acted, entries, is_remembered=False))
 
     def _on_evaluation(self, evaluation: Evaluation) -> None:
         name, now = evaluation.orchestration_id, time.time()
@@ -189,7 +189,7 @@ def _by_workers(settings: Settings, asked: Asked) -> None:
     else:
         out = console()
         entries = list_entries(seen.known, seen.now)
-        show(out, *render(out, summary, (), entries, is_remembered=True))
+        show(out, *render(summary, (), entries, is_remembered=True))
         click.echo(_where_to_list(sweep_id, report=report_by_hand))
     wrong = not summary["complete"] or summary["errors"] or alarming(summary["stuck"])
     click.get_current_context().exit(EXIT_WRONG if wrong else 0)

@@ -123,16 +123,22 @@ def _line(board: Board, snapshot: Snapshot, seeded: Seeded) -> Line:
         STRANDED if child in since else _mark(rows.get(child), repaired)
         for child in seeded.ids.values()
     )
+    state, style, urgency = _state(snapshot, key, since)
+    return Line(key, marks, state, style, repairs, urgency)
+
+
+def _state(
+    snapshot: Snapshot, orchestration_id: str, since: Mapping[str, datetime]
+) -> tuple[str, str, int]:
+    """Return the state of an orchestration in words, its style, and its urgency."""
     if since:
         oldest = (snapshot.at - min(since.values())).total_seconds()
-        state = (f"stranded {oldest:.0f} s", STRANDED.style, 3)
-    elif snapshot.is_settled(key):
-        state = ("settled", _QUIET, 0)
-    elif all(row.status in TERMINAL_CHILD for row in rows.values()):
-        state = ("to be settled", "default", 2)
-    else:
-        state = ("in progress", "default", 1)
-    return Line(key, marks, state[0], state[1], repairs, state[2])
+        return f"stranded {oldest:.0f} s", STRANDED.style, 3
+    if snapshot.is_settled(orchestration_id):
+        return "settled", _QUIET, 0
+    rows = snapshot.orchestrations[orchestration_id].children.values()
+    ended = all(row.status in TERMINAL_CHILD for row in rows)
+    return ("to be settled", "default", 2) if ended else ("in progress", "default", 1)
 
 
 def _mark(row: Child | None, repaired: set[str]) -> Mark:
@@ -203,10 +209,10 @@ def _backstop(board: Board) -> Text:
     if not board.sweeps:
         return Text(f"first sweep pending, one every {board.interval:.0f} s", style=_QUIET)
     last = board.sweeps[-1]
-    age = max(0.0, time.time() - last.ended_at)
+    age = max(0.0, time.time() - last["ended_at"])
     text = Text(f"sweep {len(board.sweeps)}, ")
     text.append(f"{age:.0f} s ago", style="yellow" if age > 2 * board.interval else "default")
-    text.append(f", took {last.duration_seconds:.1f} s")
+    text.append(f", took {last['duration_seconds']:.1f} s")
     if board.restarts:
         text.append(f", {board.restarts} restarted", style="yellow")
     return text

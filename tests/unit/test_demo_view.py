@@ -16,7 +16,7 @@ from reconciler.demo import run
 from reconciler.demo.observer import Observer, Patience, Recovery, Snapshot
 from reconciler.demo.platform import Seeded
 from reconciler.demo.shapes import Blueprint, fan_out
-from reconciler.demo.verdict import Sweep, Verdict, judge
+from reconciler.demo.verdict import Verdict, judge
 from reconciler.demo.view import LEGEND, Board, draw, draw_verdict, one_line
 from reconciler.domain.model import ChildStatus, Meta, Orchestration, Task
 from reconciler.stores.rows import parse_child
@@ -25,7 +25,7 @@ from tests.support.strategies import NOW, ago
 SECOND = timedelta(seconds=1)
 PATIENCE = Patience(2 * SECOND, SECOND, SECOND)
 SWEEPS = [
-    Sweep(f"sweep:{number}", complete=True, ended_at=number * 5.0, duration_seconds=1.0)
+    {"sweep_id": f"sweep:{number}", "ended_at": number * 5.0, "duration_seconds": 1.0}
     for number in range(1, 4)
 ]
 WIDE = fan_out(9)

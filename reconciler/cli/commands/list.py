@@ -15,16 +15,18 @@ from reconciler.cli.main import EXIT_WRONG
 from reconciler.cli.options import Duration, watch_option
 from reconciler.cli.screens import listing as screen
 from reconciler.cli.status import DAY_SECONDS, Status, read_status
-from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli
+from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli, sweep_state
 from reconciler.domain.codes import STUCK_CODES
 from reconciler.errors import TemporaryError, UsageError
 from reconciler.inspection.theme import age
 from reconciler.observability.printable import printable
 from reconciler.sweeping.listing import DEFAULT_LIMIT, Page, Query, select
-from reconciler.sweeping.state import Overview, SweepState
 
 if TYPE_CHECKING:
     import redis
+
+    from reconciler.settings import Settings
+    from reconciler.sweeping.state import Overview
 
 _FORMS = ("table", "wide", "json", "yaml", "name")
 _EXAMPLES = """\b
@@ -88,7 +90,7 @@ def list_(
         if recovered:
             return _show_recoveries(out, status, since or DAY_SECONDS, query, form)
         if report_id is not None:
-            status = replace(status, seen=_reported(client, settings.deployment_id, report_id))
+            status = replace(status, seen=_reported(settings, client, report_id))
         _check_known(status)
         return _show(out, status, query, form)
 
@@ -110,14 +112,13 @@ def _check_together(
         raise UsageError("recoveries are kept for a day; the log has orch.sweep.recovered")
 
 
-def _reported(client: redis.Redis, deployment_id: str, report_id: str) -> Overview:
+def _reported(settings: Settings, client: redis.Redis, report_id: str) -> Overview:
     from redis.exceptions import RedisError  # noqa: PLC0415 - start-up time
 
-    from workers.broker_records import BrokerRecords  # noqa: PLC0415
     from workers.enqueue import BrokerUnavailableError  # noqa: PLC0415
 
     try:
-        seen = SweepState(BrokerRecords(client, deployment_id, report_id)).overview()
+        seen = sweep_state(settings, client, report_id).overview()
     except RedisError as error:
         raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
     if not seen.sweeps:

@@ -113,26 +113,28 @@ def _parent(view: View, now: datetime) -> Iterator[RenderableType]:
 def _stuck(view: View, now: datetime) -> Iterator[RenderableType]:
     wanted = [*view.stuck, *view.waiting_for_slot]
     focus = [c for c in view.children if c.sub_issue_id == view.focus and c not in wanted]
-    if not wanted and not focus:
-        if not view.alarming:
-            yield Text("Nothing in it is stuck.", "green")
-            yield Text()
-        return
-    groups = _alike(wanted)
-    for group in ([*([child] for child in focus), *groups])[:_MOST_GROUPS]:
-        yield _named(group)
-        if len(group) > 1:
-            yield _line("which", _some_names(group))
-        first = group[0]
-        yield from _why(first.reason, first.outlook, now)
-        if first.code == Code.OVER_BUDGET:
-            yield from (_line("by", holder) for holder in view.slot_holders)
-        if first.code is not None:
-            yield from _fix(fixes_of(view, first), first.code, needs_action=first.needs_action)
-    if len(groups) > _MOST_GROUPS:
-        left = sum(len(group) for group in groups[_MOST_GROUPS:])
+    groups = [*([child] for child in focus), *_alike(wanted)]
+    for group in groups[:_MOST_GROUPS]:
+        yield from _group(view, group, now)
+    left = sum(map(len, groups[_MOST_GROUPS:]))
+    if left:
         yield Text(f"  and {left} more stuck", QUIET)
-    yield Text()
+    if groups:
+        yield Text()
+    elif not view.alarming:
+        yield Text("Nothing in it is stuck.\n", "green")
+
+
+def _group(view: View, group: Sequence[ChildView], now: datetime) -> Iterator[RenderableType]:
+    yield _named(group)
+    if len(group) > 1:
+        yield _line("which", _some_names(group))
+    first = group[0]
+    yield from _why(first.reason, first.outlook, now)
+    if first.code == Code.OVER_BUDGET:
+        yield from (_line("by", holder) for holder in view.slot_holders)
+    if first.code is not None:
+        yield from _fix(fixes_of(view, first), first.code, needs_action=first.needs_action)
 
 
 def _alike(children: Sequence[ChildView]) -> list[list[ChildView]]:

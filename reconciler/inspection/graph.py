@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from graphlib import TopologicalSorter
+from itertools import groupby
 
 from reconciler.domain.graph import dependents_of
 from reconciler.inspection.theme import Tone
@@ -17,6 +18,8 @@ FOLD_AT_LEAST = 3
 
 _STEPS = (24, 12, 6)
 """Into how many steps a graph is cut at last, when it has too many layers to be drawn."""
+
+_ENDLESS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,45 +113,48 @@ def _closing_edges(graph: Graph) -> tuple[tuple[str, str], ...]:
     return tuple(closing)
 
 
-def fold(
-    graph: Graph, max_nodes: int, max_edges: int | None = None, *, by_layers: bool = True
-) -> Graph:
+def fold(graph: Graph, max_nodes: int, max_edges: int, max_layers: int = _ENDLESS) -> Graph:
     """Return the graph in as few boxes as are wanted, folded no further than that needs.
 
-    First siblings of the same state come together. Then, ``by_layers``, everything of one state in
-    one layer does, and at last in one of a few steps of several layers. Where even that is too
-    much, it is the smallest there is.
+    First siblings of the same state come together, then everything of one state in one layer, in
+    layers that follow each other and have the same states, and at last in one of a few steps of
+    several layers. Where even that is too much, it is the smallest there is.
     """
     folded = graph
-    for folded in _foldings(graph, by_layers=by_layers):
+    for folded in _foldings(graph):
         edges = sum(len(names) for names in folded.before.values())
-        if len(folded.nodes) <= max_nodes and (max_edges is None or edges <= max_edges):
+        if len(folded.nodes) > max_nodes or edges > max_edges:
+            continue
+        if len(put_in_layers(folded).layers) <= max_layers:
             break
     return folded
 
 
-def _foldings(graph: Graph, *, by_layers: bool) -> Iterator[Graph]:
+def _foldings(graph: Graph) -> Iterator[Graph]:
     """Yield the graph, then ever more folded ones."""
     yield graph
-    folded = _fold(graph, _sibling_key(graph))
-    yield folded
-    layers = len(put_in_layers(folded).layers) if by_layers else 0
-    for most in (layers, *_STEPS):
-        if 0 < most <= layers:
-            folded = _fold_steps(folded, most)
-            yield folded
+    siblings = _fold(graph, _sibling_key(graph))
+    yield siblings
+    layered = put_in_layers(siblings)
+    yield _fold_steps(layered, range(len(layered.layers)))
+    alike = groupby(layered.layers, lambda layer: {_state(siblings.nodes[key]) for key in layer})
+    steps = [number for number, (_, group) in enumerate(alike) for _ in group]
+    yield _fold_steps(layered, steps)
+    for most in _STEPS:
+        yield _fold_steps(layered, [number * most // (steps[-1] + 1) for number in steps])
 
 
-def _fold_steps(graph: Graph, most: int) -> Graph:
-    """Cut the layers into ``most`` steps, and put everything of one state in a step together.
+def _state(node: Node) -> tuple[Tone, str]:
+    return node.tone, node.state
+
+
+def _fold_steps(layered: Layered, steps: Sequence[int]) -> Graph:
+    """Put everything of one state in a step together; ``steps``: the step of each layer.
 
     Edges within a step are left out: they may run both ways between two boxes.
     """
-    layered = put_in_layers(graph)
-    total = len(layered.layers)
-    step = {key: layer * most // total for key, layer in layered.layer_of.items()}
-    kind = {node.key: (step[node.key], node.tone, node.state) for node in graph.nodes.values()}
-    merged = _fold(layered.graph, lambda node: kind[node.key], at_least=2)
+    step = {key: steps[layer] for key, layer in layered.layer_of.items()}
+    merged = _fold(layered.graph, lambda node: (step[node.key], _state(node)), at_least=2)
     # A box bears the key of its first node, and so stands in that one's step.
     before = {
         key: tuple(name for name in names if step[name] < step[key])
@@ -160,8 +166,7 @@ def _fold_steps(graph: Graph, most: int) -> Graph:
 def _sibling_key(graph: Graph) -> Callable[[Node], Hashable]:
     after = dependents_of(graph.before)
     return lambda node: (
-        node.tone,
-        node.state,
+        _state(node),
         frozenset(graph.before.get(node.key, ())),
         frozenset(after.get(node.key, ())),
     )

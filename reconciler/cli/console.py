@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import Any
 
 import click
 from rich.console import Console, RenderableType
@@ -48,9 +48,9 @@ def _stand_in(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(STAND_IN, _stand_in)
 
 
-def console(stream: IO[str] | None = None) -> Console:
-    """Return a console on ``stream`` (standard output): coloured on a terminal, plain in a pipe."""
-    out = stream or sys.stdout
+def console() -> Console:
+    """Return a console on standard output: coloured on a terminal, plain in a pipe."""
+    out = sys.stdout
     terminal = out.isatty()
     if isinstance(out, io.TextIOWrapper):
         out.reconfigure(errors=STAND_IN)

@@ -92,13 +92,13 @@ def _wait(
         time.sleep(_POLL_SECONDS)
 
 
-def stop(process: subprocess.Popen[bytes], timeout_seconds: float = _STOP_SECONDS) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
     """End a process: asked first, then made to."""
     if process.poll() is not None:
         return
     process.send_signal(signal.SIGTERM)
     try:
-        process.wait(timeout_seconds)
+        process.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -11,17 +11,12 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from reconciler.domain.codes import Code, OrchestrationCode
+from reconciler.domain.codes import SURFACED, Code, OrchestrationCode
 from reconciler.domain.diagnosis import NEVER_AGAIN, ChildDiagnosis, Diagnosis
 from reconciler.domain.model import Child, Orchestration, moment
 from reconciler.domain.outcomes import Outcome
 from reconciler.inspection import theme
-from reconciler.inspection.advice import (
-    commands_for,
-    fixes_of,
-    parent_fixes_of,
-    runbook_of,
-)
+from reconciler.inspection.advice import commands_for, fixes_of, parent_fixes_of, runbook_of
 from reconciler.inspection.graph import Graph, Node
 from reconciler.inspection.theme import Tone
 from reconciler.inspection.views import ChildView, Circumstances, Command, Outlook, View
@@ -208,10 +203,7 @@ def _after(since: datetime | None, wait: timedelta, does: str, given: Circumstan
 def _parent_outlook(
     found: Diagnosis | None, evaluation: Evaluation, given: Circumstances
 ) -> Outlook | None:
-    if found is None or found.code not in {
-        OrchestrationCode.UNSETTLED_PARENT,
-        OrchestrationCode.ROWS_MISSING,
-    }:
+    if found is None or found.code not in SURFACED:
         return None
     for action in evaluation.actions:
         if action.verb == "nudge" and action.code == OrchestrationCode.UNSETTLED_PARENT:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconciler.inspection.graph import Graph, fold
-from reconciler.inspection.theme import SIGNS, Tone, short_age
+from reconciler.inspection.theme import SIGNS, Tone, cut, short_age
 
 _MAX_NODES, _MAX_EDGES = 150, 400
 """Mermaid refuses more than 500 edges or 50,000 characters."""
@@ -44,5 +44,4 @@ def mermaid(graph: Graph) -> str:
 
 
 def _escaped(text: str) -> str:
-    short = text if len(text) <= _MAX_LABEL else text[: _MAX_LABEL - 1] + "…"
-    return short.translate(_LOOKALIKES)
+    return cut(text, _MAX_LABEL).translate(_LOOKALIKES)

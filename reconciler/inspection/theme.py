@@ -6,7 +6,7 @@ monochrome terminal, or to a colour-blind reader.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -172,6 +172,12 @@ def until(at: datetime, now: datetime) -> str:
     """Return when something is to happen: ``in 4 min (12:05:00 UTC)``, or ``now``."""
     seconds = (at - now).total_seconds()
     return "now" if seconds <= 0 else f"in {age(seconds)} ({clock_time(at, now)})"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Return names in a row: the first ``most``, and how many more there are."""
+    left = len(names) - most
+    return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
 
 
 def cut(text: str, cells: int) -> str:

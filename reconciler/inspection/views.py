@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from reconciler.domain.codes import Code, OrchestrationCode
+from reconciler.domain.codes import SURFACED, Code
 from reconciler.domain.diagnosis import Policy
 from reconciler.inspection import theme
 from reconciler.inspection.theme import Tone
@@ -117,8 +117,7 @@ class View:
     @property
     def alarming(self) -> bool:
         """Whether a person should look."""
-        wrong = {OrchestrationCode.UNSETTLED_PARENT.value, OrchestrationCode.ROWS_MISSING.value}
-        return bool(self.stuck) or self.code in wrong
+        return bool(self.stuck) or self.code in SURFACED
 
 
 def _oldest_first(children: Iterable[ChildView]) -> tuple[ChildView, ...]:

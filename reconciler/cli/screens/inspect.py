@@ -12,12 +12,12 @@ from rich.text import Text
 
 from reconciler.cli.console import QUIET, width_of_picture
 from reconciler.cli.screens.tree import draw
-from reconciler.domain.codes import Code, OrchestrationCode
+from reconciler.domain.codes import SURFACED, Code
 from reconciler.inspection import theme
 from reconciler.inspection.advice import fixes_of, parent_fixes_of, runbook_of
 from reconciler.inspection.explain import graph_of
 from reconciler.inspection.graph import put_in_layers
-from reconciler.inspection.theme import Tone, cut, marked
+from reconciler.inspection.theme import Tone, cut, listed, marked
 from reconciler.inspection.views import ChildView, Command, Outlook, View, shown
 
 _PICTURE_ROWS = 40
@@ -95,8 +95,7 @@ def _picture(view: View, columns: int) -> Iterator[RenderableType]:
 
 
 def _parent(view: View, now: datetime) -> Iterator[RenderableType]:
-    wrong = {OrchestrationCode.UNSETTLED_PARENT.value, OrchestrationCode.ROWS_MISSING.value}
-    if view.code not in wrong:
+    if view.code not in SURFACED:
         return
     sign = theme.SIGNS[_parent_tone(view)]
     yield Text.assemble(
@@ -128,7 +127,7 @@ def _stuck(view: View, now: datetime) -> Iterator[RenderableType]:
 def _group(view: View, group: Sequence[ChildView], now: datetime) -> Iterator[RenderableType]:
     yield _named(group)
     if len(group) > 1:
-        yield _line("which", _some_names(group))
+        yield _line("which", listed([child.label for child in group], _MOST_NAMES))
     first = group[0]
     yield from _why(first.reason, first.outlook, now)
     if first.code == Code.OVER_BUDGET:
@@ -155,12 +154,6 @@ def _named(group: Sequence[ChildView]) -> Text:
         (f"  {first.state}", theme.SIGNS[first.tone].style),
         f"{'' if one else ', the oldest'} for {theme.age(first.age_seconds)}",
     )
-
-
-def _some_names(group: Sequence[ChildView]) -> str:
-    names = ", ".join(child.label for child in group[:_MOST_NAMES])
-    left = len(group) - _MOST_NAMES
-    return f"{names} and {left} more" if left > 0 else names
 
 
 def _why(reason: str, outlook: Outlook | None, now: datetime) -> Iterator[RenderableType]:

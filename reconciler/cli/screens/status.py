@@ -129,10 +129,8 @@ def _workers(workers: tuple[str, ...] | None) -> Text:
         return Text("nobody could be asked", "red")
     if not workers:
         return Text("none answers; start them (docs/operating.md#sweep-stale)", "bold red")
-    names = ", ".join(printable(name) for name in workers[:_MAX_WORKERS])
-    left = len(workers) - _MAX_WORKERS
-    more = f" and {left} more" if left > 0 else ""
-    return Text(f"{len(workers)} answering: {names}{more}")
+    names = theme.listed([printable(name) for name in workers], _MAX_WORKERS)
+    return Text(f"{len(workers)} answering: {names}")
 
 
 def _recovered(status: Status) -> Text:

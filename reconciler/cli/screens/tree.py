@@ -10,7 +10,7 @@ from rich.text import Text
 
 from reconciler.cli.console import QUIET
 from reconciler.inspection.graph import Graph, Layered, Node, fold, put_in_layers
-from reconciler.inspection.theme import SIGNS, cut, short_age
+from reconciler.inspection.theme import SIGNS, cut, listed, short_age
 
 _MIN_COLUMNS = 32
 """Room for a line that is indented as far as the deepest child."""
@@ -59,9 +59,7 @@ def _line(node: Node, lead: str, others: list[str], columns: int) -> Text:
         age,
     )
     if others:
-        left = len(others) - _MAX_OTHERS
-        more = f" and {left} more" if left > 0 else ""
-        line.append(f"  also after {', '.join(others[:_MAX_OTHERS])}{more}", QUIET)
+        line.append(f"  also after {listed(others, _MAX_OTHERS)}", QUIET)
     if node.title and node.members == 1:
         line.append(f"  {node.title}", QUIET)
     line.truncate(columns, overflow="ellipsis")

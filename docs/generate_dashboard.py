@@ -24,6 +24,7 @@ from docs.grafana import (
     ORANGE,
     RED,
     ROW_HEIGHT,
+    RUNBOOK,
     SOURCE,
     WIDTH,
     YELLOW,
@@ -33,6 +34,7 @@ from docs.grafana import (
     counted,
     limit,
     lines,
+    link,
     metric,
     now,
     number,
@@ -51,6 +53,7 @@ TWICE = f"2 * {metric('sweep_interval_seconds')}"
 SINCE = metric("paused_since_timestamp_seconds")
 PAUSED = metric("mode", 'mode="paused"')
 REPORT = metric("mode", 'mode="report"')
+BOUND = metric("repair_bound_seconds", 'code="lost_release"')
 OLDEST = metric("oldest_stuck_seconds", 'code!="over_budget"')
 
 
@@ -61,13 +64,13 @@ def _alive() -> list[Panel]:
     return [
         number(
             "Is it alive?",
-            "Alive: active work is covered as of no longer ago than twice the interval. Stale: see "
-            "“Sweep stale” in docs/operating.md. No metrics: the endpoint or the broker is away.",
+            "Alive: active work is covered as of no longer ago than twice the interval. "
+            "No metrics: the endpoint or the broker is away.",
             f"({AGE}) <= bool ignoring (scope) {TWICE}",
             unit="none",
             steps=[(None, RED), (1, GREEN)],
             mappings=[words({"1": ("ALIVE", GREEN), "0": ("STALE", RED)})],
-        ),
+        ).links([link("Stale", "sweep-stale"), link("No metrics", "metrics-absent")]),
         number(
             "Active work covered, ago",
             "Whatever was overdue by then has been looked at. It grows between sweeps.",
@@ -84,7 +87,7 @@ def _alive() -> list[Panel]:
             unit="s",
             steps=[(None, BLUE)],
             mappings=[above(NEVER_SECONDS, "never", RED)],
-        ),
+        ).links([link("Too long ago", "table-stale")]),
         number(
             "Stuck now",
             "All that is known, over_budget left out: that is a user's own cap.",
@@ -92,7 +95,7 @@ def _alive() -> list[Panel]:
             unit="none",
             steps=[(None, GREEN), (1, ORANGE), (10, RED)],
             span=WIDTH // 8,
-        ),
+        ).links([link("It grows", "stuck-work-grows")]),
         number(
             "Oldest stuck",
             "The age of the oldest of what is stuck, over_budget left out.",
@@ -100,7 +103,7 @@ def _alive() -> list[Panel]:
             unit="s",
             steps=[(None, GREEN), (1, YELLOW), (720, ORANGE), (3600, RED)],
             span=WIDTH // 8,
-        ),
+        ).links([link("Over the bound", "stuck-over-the-bound")]),
         *_allowed(),
     ]
 
@@ -128,7 +131,7 @@ def _allowed() -> list[Panel]:
                 )
             ],
             span=WIDTH // 8,
-        ),
+        ).links([link("Report only", "report-only")]),
         number(
             "Paused for",
             "How long repairs have been paused. `reconciler status` says by whom, and why.",
@@ -137,15 +140,14 @@ def _allowed() -> list[Panel]:
             steps=[(None, GREEN), (1, YELLOW), (4 * 3600, RED)],
             mappings=[words(not_paused)],
             span=WIDTH // 8,
-        ),
+        ).links([link("Too long", "paused-too-long")]),
     ]
 
 
 def _stuck() -> list[Panel]:
     by_code = lines(
         "Stuck, by code",
-        "All that is known. Each code has a section in docs/operating.md: some are "
-        "repaired by themselves, others wait for a person.",
+        "All that is known. Some codes are repaired by themselves, others wait for a person.",
         [query(metric("stuck_children"), "{{code}}")],
         unit="none",
     )
@@ -170,6 +172,11 @@ def _table() -> table.Panel:
         "renameByName": columns,
     }
     seconds = [model.DynamicConfigValue("unit", "s")]
+    section = {
+        "title": "What it means, and what to do",
+        "url": f"{RUNBOOK}#${{__value.raw}}",
+        "targetBlank": True,
+    }
     colored = [
         model.DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
         model.DynamicConfigValue(
@@ -185,7 +192,8 @@ def _table() -> table.Panel:
         .title("Stuck now, by code")
         .description(
             "What is stuck at present, how old the oldest of it is, and within what time the "
-            "reconciler repairs it by itself; without such a time, a person must look."
+            "reconciler repairs it by itself; without such a time, a person must look. Each code "
+            "links to its section of the runbook."
         )
         .datasource(SOURCE)
         .targets(list(queries))
@@ -193,6 +201,7 @@ def _table() -> table.Panel:
         .with_transformation(model.DataTransformerConfig(id_val="organize", options=organize))
         .unit("none")
         .no_value("-")
+        .override_by_name("Code", [model.DynamicConfigValue("links", [section])])
         .override_by_name("Stuck", colored)
         .override_by_name("Oldest", seconds)
         .override_by_name("Repaired within", seconds)
@@ -227,12 +236,17 @@ def _repairs() -> list[Panel]:
             unit="none",
             bars=True,
         ),
-        lines(
-            "From due to repaired",
-            "How long a child was stranded before it was repaired. It should be below grace + "
-            "interval + the time that a sweep takes, save after an outage of the backstop itself.",
-            quantiles("recovery_latency_seconds"),
-            unit="s",
+        limit(
+            lines(
+                "From due to released",
+                "How long a child was stranded before it was released, or otherwise repaired. The "
+                "longest is the upper end of its bucket. Above the limit, the backstop itself was "
+                "away, or so much was due at once that the release rate held it back. "
+                "docs/scaling.md has what the time goes into.",
+                [*quantiles("recovery_latency_seconds", longest=True), query(BOUND, "limit", "E")],
+                unit="s",
+            ),
+            "limit",
         ),
         lines(
             "Releases, by outcome",
@@ -241,7 +255,7 @@ def _repairs() -> list[Panel]:
             [counted("releases_total", "outcome")],
             unit="none",
             bars=True,
-        ),
+        ).links([link("Many are refused", "refusals")]),
         lines(
             "Duplicates dropped, by task",
             "Work that was asked for while it was under way. All beats but one in each interval "
@@ -249,7 +263,7 @@ def _repairs() -> list[Panel]:
             [counted("duplicates_dropped_total", "task")],
             unit="none",
             bars=True,
-        ),
+        ).links([link("Far too many", "duplicate-storm")]),
     ]
 
 
@@ -274,7 +288,7 @@ def _sweeps() -> list[Panel]:
                 ],
                 unit="s",
                 span=third,
-            ),
+            ).links([link("At the limit", "sweeps-overlap")]),
             "limit",
         ),
         lines(
@@ -284,7 +298,7 @@ def _sweeps() -> list[Panel]:
             unit="none",
             bars=True,
             span=third,
-        ),
+        ).links([link("Total", "total-failure"), link("Partial", "partial-failure")]),
     ]
 
 
@@ -300,7 +314,7 @@ def _trouble() -> list[Panel]:
             unit="none",
             bars=True,
             span=third,
-        ),
+        ).links([link("What each kind means", "total-failure")]),
         lines(
             "DynamoDB: refused for want of capacity",
             "Requests that a table throttled, those too that succeeded when they were tried again.",
@@ -308,7 +322,7 @@ def _trouble() -> list[Panel]:
             unit="none",
             bars=True,
             span=third,
-        ),
+        ).links([link("Throttled", "throttled")]),
         lines(
             "Messages that wait",
             "In the queues of the broker. A queue that only grows has no worker.",
@@ -338,6 +352,9 @@ def dashboard() -> build.Dashboard:
     one = model.VariableSort.ALPHABETICAL_ASC
     made = (
         build.Dashboard("Orchestration reconciler")
+        # Fixed, so that a new version replaces the old one and links to it stay whole.
+        .uid("orchestration-reconciler")
+        .link(link("Runbook"))
         .description("The backstop of the orchestrations: is it alive, what is stuck, what to do.")
         .tags(["orchestrations", "reconciler"])
         .time("now-6h", "now")
@@ -360,6 +377,14 @@ def dashboard() -> build.Dashboard:
             .query('label_values(reconciler_broker_up{job="$job"}, instance)')
             .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
             .sort(one)
+        )
+        .with_variable(
+            build.TextBoxVariable("docs")
+            .default_value("")
+            .label("Docs at")
+            .description(
+                "What links to the runbook begin with, such as https://…/; ends in a slash"
+            )
         )
         .annotation(
             build.AnnotationQuery()

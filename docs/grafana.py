@@ -22,6 +22,17 @@ Panel = stat.Panel | timeseries.Panel | table.Panel
 Step = tuple[float | None, str]
 
 
+RUNBOOK = "${docs}docs/operating.md"
+"""``docs``: a variable of the dashboard, since nobody knows where its reader keeps the pages."""
+
+
+def link(title: str, anchor: str = "") -> build.DashboardLink:
+    """Link to the runbook, or to a section of it."""
+    url = f"{RUNBOOK}#{anchor}" if anchor else RUNBOOK
+    kind = model.DashboardLinkType.LINK
+    return build.DashboardLink(title).type(kind).url(url).target_blank(target_blank=True)
+
+
 def metric(name: str, *matchers: str) -> str:
     """Return a selector of one of our metrics, at the endpoint that was chosen."""
     return f"reconciler_{name}{{{','.join((HERE, *matchers))}}}"
@@ -166,10 +177,16 @@ def counted(name: str, by: str) -> prometheus.Dataquery:
     return query(f"sum by ({by}) ({increase})", f"{{{{{by}}}}}")
 
 
-def quantiles(name: str) -> list[prometheus.Dataquery]:
-    """Half, nine tenths and all but a hundredth of what a histogram saw within an hour."""
+def quantiles(name: str, *, longest: bool = False) -> list[prometheus.Dataquery]:
+    """Half, nine tenths and all but a hundredth of what a histogram saw within an hour.
+
+    ``longest``: and all of it, as far as a histogram tells: by the upper end of a bucket.
+    """
     buckets = f"sum by (le) (increase({metric(name + '_bucket')}[1h]))"
+    shown = [(0.5, "half", "A"), (0.9, "90 %", "B"), (0.99, "99 %", "C")]
+    if longest:
+        shown.append((1, "longest", "D"))
     return [
         query(f"histogram_quantile({quantile}, {buckets})", f"{said} of the last hour", ref)
-        for quantile, said, ref in ((0.5, "half", "A"), (0.9, "90 %", "B"), (0.99, "99 %", "C"))
+        for quantile, said, ref in shown
     ]

@@ -34,7 +34,7 @@ _ENDLESS = 100_000
 STAND_IN = "stand-in"
 """Name of the error handler that writes what a terminal's encoding lacks in other signs."""
 
-_STAND_INS = dict(zip("✓✗⊘●○◌▲■◐◆─│├└→…\u00d7", "+x-*.:!#o#-|++>~x", strict=True))
+_STAND_INS = dict(zip("✓✗⊘●○◌▲■◆│├└→…\u00d7", "+x-o.:!#*|++>~x", strict=True))
 
 
 def _stand_in(error: UnicodeError) -> tuple[str, int]:

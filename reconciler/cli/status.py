@@ -97,7 +97,7 @@ class Status:
     @property
     def alarming(self) -> bool:
         """Whether anything is stuck that is not only waiting for a slot."""
-        return any(not entry.waits_for_slot for entry in self.entries)
+        return any(entry.alarming for entry in self.entries)
 
     @property
     def awaiting_evaluation(self) -> int:

@@ -25,14 +25,20 @@ class ProcessFailedError(Exception):
 
 @dataclass(slots=True)
 class Child:
-    """One supervised process; ``restarts`` counts the exits that nobody asked for."""
+    """One supervised process.
+
+    ``asked``: its exit was asked for. ``restarts`` counts the others, and ``last_words`` has the
+    last lines that were written before each.
+    """
 
     name: str
     argv: Sequence[str]
     env: Mapping[str, str]
     log: Path
     process: subprocess.Popen[bytes] | None = None
+    asked: bool = False
     restarts: int = 0
+    last_words: list[str] = field(default_factory=list)
 
     def start(self, directory: Path) -> None:
         """Start it; what it writes is added to its log."""
@@ -91,7 +97,7 @@ class Supervisor:
             if child.process is not None and child.process.poll() is None:
                 signal_group(child.process.pid, signal.SIGKILL)
                 child.process.wait()
-                child.restarts -= 1  # this exit was asked for
+                child.asked = True
 
     def stop(self) -> None:
         """End every process, the youngest first: ask, wait, then insist. Safe to call twice."""
@@ -129,5 +135,8 @@ class Supervisor:
         elif process.poll() is not None and child.restarts <= MAX_RESTARTS:
             # What it has forked may have outlived it.
             signal_group(process.pid, signal.SIGKILL)
-            child.restarts += 1
+            if not child.asked:
+                child.restarts += 1
+                child.last_words.append(f"{child.name}, code {process.returncode}: {child.tail()}")
+            child.asked = False
             child.start(self.directory)

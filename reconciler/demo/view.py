@@ -20,6 +20,7 @@ from reconciler.demo.observer import ChildKey, Recovery, Snapshot
 from reconciler.demo.platform import Seeded
 from reconciler.demo.verdict import Sweep, Verdict
 from reconciler.domain.model import TERMINAL_CHILD, Child, ChildStatus
+from reconciler.inspection.theme import SIGNS, Tone
 
 _LABEL = "grey62"
 _QUIET = "grey50"
@@ -36,14 +37,20 @@ class Mark:
     style: str
     word: str
 
+    @classmethod
+    def of(cls, tone: Tone, word: str) -> Mark:
+        """Return the mark of a state that every other screen shows as well."""
+        sign = SIGNS[tone]
+        return cls(sign.glyph, sign.style, word)
 
-WAITING = Mark("○", _QUIET, "waiting")
-RUNNING = Mark("◐", "cyan", "running")
-DONE = Mark("●", "green", "done")
+
+WAITING = Mark.of(Tone.WAITING, "waiting")
+RUNNING = Mark.of(Tone.MOVING, "running")
+DONE = Mark.of(Tone.DONE, "done")
 REPAIRED = Mark("◆", "bright_blue", "repaired")
-FAILED = Mark("✗", "red", "failed")
-SKIPPED = Mark("─", _QUIET, "skipped")
-STRANDED = Mark("!", "bold yellow", "stranded")
+FAILED = Mark.of(Tone.FAILED, "failed")
+SKIPPED = Mark.of(Tone.SKIPPED, "skipped")
+STRANDED = Mark.of(Tone.REPAIR, "stranded")
 LEGEND = (WAITING, RUNNING, DONE, FAILED, SKIPPED, STRANDED, REPAIRED)
 
 _MARKS = {

@@ -5,6 +5,7 @@ A terminal child has one only if the platform's work on it was lost halfway.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -51,6 +52,12 @@ HEALTHY = frozenset({Code.WAITING, Code.RUNNING, Code.WITHIN_GRACE, Code.CLAIM_I
 
 BENIGN = HEALTHY | {Code.OVER_BUDGET}
 """Codes that are nobody's fault: reported, and no reason to wake a person."""
+
+
+def count_alarming(stuck_by_code: Mapping[str, int]) -> int:
+    """Return how much of what is stuck is a reason for a person to look."""
+    return sum(count for code, count in stuck_by_code.items() if code not in BENIGN)
+
 
 ACTIONABLE = (
     Code.LOST_RELEASE,

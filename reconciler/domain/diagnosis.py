@@ -36,7 +36,7 @@ from reconciler.domain.model import (
 )
 from reconciler.domain.parent import orchestration_code
 
-NEVER_AGAIN = "it is not invoked again, because a second run would fail the task"
+_NOT_AGAIN = "it is not invoked again, because a second run would fail the task"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,10 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class ChildDiagnosis:
-    """One child's code, one sentence of why, and since when (None: for a long time)."""
+    """One child's code, one sentence of why, and since when (None: for a long time).
+
+    ``invoked_again``: the pipeline of its task was, so it is not invoked any more.
+    """
 
     sub_issue_id: str
     code: Code
@@ -84,6 +87,7 @@ class ChildDiagnosis:
     since: datetime | None = None
     task_id: str | None = None
     blockers: tuple[str, ...] = ()
+    invoked_again: bool = False
 
     def age_seconds(self, now: datetime) -> float | None:
         """How long it has been so, in seconds; None where no time is known."""
@@ -192,6 +196,8 @@ class _Diagnoser:
         since: datetime | None = None,
         blockers: tuple[str, ...] = (),
         task_id: str | None = None,
+        *,
+        invoked_again: bool = False,
     ) -> None:
         attempts = self._back_off(child.sub_issue_id)
         # What nobody would repair in any case is told as what it is.
@@ -200,7 +206,13 @@ class _Diagnoser:
             code = Code.QUARANTINED
         known = None if since in {None, LONG_AGO} else since
         self.codes[child.sub_issue_id] = ChildDiagnosis(
-            child.sub_issue_id, code, reason, known, task_id or child.task_id, blockers
+            child.sub_issue_id,
+            code,
+            reason,
+            known,
+            task_id or child.task_id,
+            blockers,
+            invoked_again,
         )
 
     def _back_off(self, key: str) -> Attempts | None:
@@ -367,8 +379,14 @@ class _Diagnoser:
             if self._past(since, self.policy.start_timeout):
                 reason = "its task is still SUBMITTED: the pipeline never started it"
                 if task.invoke_count:
-                    reason += f"; {NEVER_AGAIN}"
-                self._set(child, Code.UNSTARTED_TASK, reason, since)
+                    reason += f"; {_NOT_AGAIN}"
+                self._set(
+                    child,
+                    Code.UNSTARTED_TASK,
+                    reason,
+                    since,
+                    invoked_again=task.invoke_count > 0,
+                )
                 return
         if self._past(since, self.policy.long_running):
             reason = f"its task has been {task.status} for very long"

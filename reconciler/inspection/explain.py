@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from reconciler.domain.codes import SURFACED, Code, OrchestrationCode
-from reconciler.domain.diagnosis import NEVER_AGAIN, ChildDiagnosis, Diagnosis
+from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
 from reconciler.domain.model import Child, Orchestration, moment
 from reconciler.domain.outcomes import Outcome
 from reconciler.inspection import theme
@@ -169,7 +169,7 @@ def _without_action(diagnosis: ChildDiagnosis, given: Circumstances) -> Outlook:
     if code is Code.UNSTARTED_TASK:
         if not policy.can_invoke:
             return Outlook("nothing: ORCHESTRATOR_FUNCTION_ARN is not set")
-        if NEVER_AGAIN in diagnosis.reason:
+        if diagnosis.invoked_again:
             return Outlook("nothing more: the platform fails the task itself")
         return Outlook("invokes the pipeline once more when the start timeout has passed")
     if code is Code.LOST_UNSKIP:

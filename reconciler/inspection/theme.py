@@ -14,7 +14,7 @@ from enum import StrEnum
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from reconciler.domain.codes import HEALTHY, REPAIRABLE, Code, OrchestrationCode
+from reconciler.domain.codes import REPAIRABLE, Code, OrchestrationCode
 from reconciler.domain.model import ChildStatus
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
@@ -83,16 +83,6 @@ def tone_of_code(code: Code | OrchestrationCode | str) -> Tone:
 def tone_of_status(status: ChildStatus | None) -> Tone:
     """Return the tone of a child without a diagnosis: a terminal one."""
     return Tone.ALARM if status is None else _BY_STATUS.get(status, Tone.WAITING)
-
-
-def stuck(code: str) -> bool:
-    """Whether a code of a child says that it is stuck: not healthy, not merely over budget."""
-    return code not in HEALTHY and code != Code.OVER_BUDGET
-
-
-def alarming(stuck_by_code: Mapping[str, int]) -> bool:
-    """Whether these counts are a reason for a person to look."""
-    return any(count for code, count in stuck_by_code.items() if code != Code.OVER_BUDGET)
 
 
 MEANINGS: dict[str, str] = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from reconciler.domain.codes import SURFACED, Code
+from reconciler.domain.codes import BENIGN, SURFACED, Code
 from reconciler.domain.diagnosis import Policy
 from reconciler.inspection import theme
 from reconciler.inspection.theme import Tone
@@ -45,7 +45,7 @@ class ChildView:
     @property
     def stuck(self) -> bool:
         """Whether something is wrong with it: neither finished, nor healthy, nor over budget."""
-        return self.code is not None and theme.stuck(self.code)
+        return self.code is not None and self.code not in BENIGN
 
     @property
     def state(self) -> str:

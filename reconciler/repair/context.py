@@ -22,14 +22,15 @@ class Context:
     """What a piece of work is done for.
 
     ``apply``: False plans only, and writes nothing. ``by_hand``: a person asked for it, so no
-    quarantine holds it up. ``out_of_time``: asked between actions; the rest is left for the next
-    evaluation.
+    quarantine holds it up. ``alone``: no other child of the orchestration is released beside it.
+    ``out_of_time``: asked between actions; the rest is left for the next evaluation.
     """
 
     now: datetime
     sweep_id: str
     by_hand: bool = False
     apply: bool = True
+    alone: bool = False
     out_of_time: OutOfTime = never
 
 
@@ -42,7 +43,8 @@ class ReleaseRequest:
     """A release to be made elsewhere.
 
     ``depends_on`` is a hint that saves reading the rest; None where there are so many that all of
-    it is read anyway, and the message would only be large.
+    it is read anyway, and the message would only be large. ``alone``: no other child of the
+    orchestration is released beside it, as far as is known.
     """
 
     orchestration_id: str
@@ -51,6 +53,7 @@ class ReleaseRequest:
     depends_on: tuple[str, ...] | None
     due_since: datetime | None
     sweep_id: str
+    alone: bool = False
 
     @classmethod
     def of(cls, child: Child, due_since: datetime | None, sweep_id: str) -> ReleaseRequest:
@@ -83,7 +86,8 @@ class RepairResult:
     ``task``: the one that it is about. ``applied`` is False where it was only planned.
     ``warnings``: what was left out of the task, for the log. ``error``: what failed: the repair
     itself, or after a release the invocation of its pipeline. ``counts``: what a release by its
-    key adds to a sweep, with everything that it brought on.
+    key adds to a sweep, with everything that it brought on. ``stuck``: how such a release leaves
+    its child, if it does not bring it on.
     """
 
     outcome: Outcome
@@ -94,6 +98,7 @@ class RepairResult:
     warnings: tuple[str, ...] = ()
     error: BaseException | None = None
     counts: Counts = field(default_factory=Counts)
+    stuck: tuple[Stuck, ...] = ()
 
     @property
     def task_id(self) -> str | None:
@@ -106,6 +111,11 @@ class RepairResult:
     def repaired(self) -> bool:
         """Whether the child was brought on, by us."""
         return self.applied and self.outcome in REPAIRED
+
+    @property
+    def settled(self) -> bool:
+        """Whether it was brought on or refused for good, so that no earlier finding holds."""
+        return self.repaired or (self.applied and self.outcome is Outcome.REFUSED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,14 +122,16 @@ class Reconciler:
         sweep_id: str | None = None,
         depends_on: tuple[str, ...] | None = None,
         due_since: datetime | None = None,
+        alone: bool = False,
         report: bool = False,
         dispatch: ReleaseDispatch | None = None,
         out_of_time: OutOfTime = never,
     ) -> RepairResult:
         """Release a child, if it is due; safe at any time, any number of times.
 
-        ``depends_on`` and ``due_since`` are what an evaluation knew: the first saves reading the
-        rest of the orchestration, the second is what latency is reckoned from. Both are hints.
+        ``depends_on``, ``due_since`` and ``alone`` are what an evaluation knew: the first saves
+        reading the rest of the orchestration, the second is what latency is reckoned from, and the
+        third saves a lock. All are hints.
         Should this bring others on (a refusal, the adoption of a finished task), they are released
         here, or handed to ``dispatch``.
 
@@ -139,6 +141,7 @@ class Reconciler:
             TemporaryError, PermanentError: nothing was changed.
         """
         context = self._context(sweep_id, report=report, out_of_time=out_of_time)
+        context = replace(context, alone=alone)
         with measured() as consumed:
             try:
                 result = self._release(
@@ -169,10 +172,9 @@ class Reconciler:
         result = self._release_unless_withheld(orchestration, child, action, context)
         done = ActionOutcome.of(action, result, context)
         self.reporter.acted(orchestration_id, done, context)
-        counts = count_outcomes([done])
-        if not context.by_hand:
-            counts += count_stuck(_left_stuck(orchestration_id, done))
-        elif context.apply and result.applied and orchestration.attempts:
+        stuck = _left_stuck(orchestration_id, done)
+        counts = count_outcomes([done]) + count_stuck(stuck)
+        if context.by_hand and context.apply and result.applied and orchestration.attempts:
             self.evaluator.failures.forgive(orchestration)
         if result.applied and self._leads_on(result):
             # Dependents of a refused child are skipped, and of a finished one released, at once.
@@ -180,7 +182,8 @@ class Reconciler:
             if after is not None:
                 # What it consumed is metered by the release around it already.
                 counts += replace(after.counts, read_units=0.0, write_units=0.0, requests=0)
-        return replace(result, counts=counts)
+                stuck = tuple(left for left in after.stuck if left.sub_issue_id == sub_issue_id)
+        return replace(result, counts=counts, stuck=stuck)
 
     def _release_unless_withheld(
         self, orchestration: Orchestration, child: Child, action: Release, context: Context
@@ -290,10 +293,10 @@ _LEFT_STUCK = {
 }
 
 
-def _left_stuck(orchestration_id: str, action: ActionOutcome) -> list[Stuck]:
+def _left_stuck(orchestration_id: str, action: ActionOutcome) -> tuple[Stuck, ...]:
     """Return what a release leaves stuck, if it does."""
     code = _LEFT_STUCK.get(action.outcome)
     if code is None:
-        return []
+        return ()
     age = action.stranded_seconds
-    return [Stuck(orchestration_id, action.sub_issue_id, code, action.detail, age)]
+    return (Stuck(orchestration_id, action.sub_issue_id, code, action.detail, age),)

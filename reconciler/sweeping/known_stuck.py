@@ -42,6 +42,9 @@ _UNCHANGED_BY_TIME = frozenset(
 )
 """Codes that stay until somebody changes a row: neither time nor the end of a task changes them."""
 
+_DUE = frozenset({Code.LOST_RELEASE, Code.OVER_BUDGET})
+"""Codes of a child that is due and not released: what a release by its key finds out anew."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -260,15 +263,22 @@ class Known:
         entries = {child: {"at": now, "since": since} for child, since in releases.items()}
         return replace(self, handed_on={**self.handed_on, **entries})
 
-    def released(self, child: str, stuck: Iterable[Stuck], now: float) -> Known:
+    def released(self, child: str, stuck: Iterable[Stuck], now: float, *, settled: bool) -> Known:
         """Return it with the result of a child's release: what is stuck of the child, if anything.
 
-        Where several evaluations handed it on, the result settles them all.
+        Where several evaluations handed it on, the result ends them all. ``settled``: it brought
+        the child on, or refused it for good. One that did neither knows only whether the child is
+        due. If the last evaluation left the child for another reason, that stays until the next.
         """
-        others = tuple(entry for entry in self.stuck if entry["sub_issue_id"] != child)
+        others = [entry for entry in self.stuck if entry["sub_issue_id"] != child]
+        kept = [
+            entry
+            for entry in self.stuck
+            if entry["sub_issue_id"] == child and not settled and entry["code"] not in _DUE
+        ]
         return replace(
             self,
-            stuck=(*others, *self._entries(stuck, now)),
+            stuck=(*others, *(kept or self._entries(stuck, now))),
             handed_on={name: entry for name, entry in self.handed_on.items() if name != child},
         )
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from reconciler.domain.codes import Code
+from reconciler.domain.codes import BENIGN
 from reconciler.domain.model import timestamp
 from reconciler.sweeping.known_stuck import Known
 
@@ -39,9 +39,9 @@ class Entry:
     look_at: float | None = None
 
     @property
-    def waits_for_slot(self) -> bool:
-        """Whether it only waits until its user has a free slot, which is nobody's fault."""
-        return self.code == Code.OVER_BUDGET
+    def alarming(self) -> bool:
+        """Whether a person should look: it does not only wait until its user has a free slot."""
+        return self.code not in BENIGN
 
     def to_json(self, now: float) -> dict[str, Any]:
         """Return plain values, as of ``now`` (epoch seconds); times are ISO 8601 UTC."""

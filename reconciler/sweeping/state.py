@@ -356,15 +356,18 @@ class SweepState:
         self,
         orchestration_id: str,
         child: str,
-        stuck: Iterable[Stuck],
+        stuck: Iterable[Stuck] = (),
         handed_on: Mapping[str, float | None] = _NONE,
+        *,
+        settled: bool,
     ) -> None:
         """Remember the result of a child's release, and what it has handed on."""
         left = tuple(stuck)
-        self._change_known(
-            orchestration_id,
-            lambda old, now: old.released(child, left, now).with_releases(handed_on, now),
-        )
+
+        def change(old: Known, now: float) -> Known:
+            return old.released(child, left, now, settled=settled).with_releases(handed_on, now)
+
+        self._change_known(orchestration_id, change)
 
     def _change_known(self, orchestration_id: str, to: Callable[[Known, float], Known]) -> Known:
         changed = Known()

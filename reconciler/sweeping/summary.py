@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from reconciler.domain.codes import BENIGN, STUCK_CODES
+from reconciler.domain.codes import STUCK_CODES, count_alarming
 from reconciler.observability.metrics import MODES, Metrics
 from reconciler.repair.counts import INTEGERS, Counts
 from reconciler.sweeping.segments import Scope
@@ -61,7 +61,7 @@ class SweepSummary:
     @property
     def alarming(self) -> bool:
         """Whether a person should look: something is stuck, failed, or was not looked at."""
-        stuck = any(count for code, count in self.counts.stuck.items() if code not in BENIGN)
+        stuck = count_alarming(self.counts.stuck) > 0
         return stuck or not self.complete or self.counts.errors > 0
 
     @property
@@ -102,8 +102,7 @@ def set_gauges(metrics: Metrics, covered_as_of: Mapping[Scope, float], counts: C
         metrics.set_gauge(
             "reconciler_covered_as_of_timestamp_seconds", round(as_of, 3), scope=scope.value
         )
-    attention = sum(n for code, n in counts.stuck.items() if code not in BENIGN)
-    metrics.set_gauge("reconciler_stuck_work", attention)
+    metrics.set_gauge("reconciler_stuck_work", count_alarming(counts.stuck))
     for code in STUCK_CODES:
         stuck = counts.stuck.get(code, 0)
         oldest = counts.oldest_stuck_seconds.get(code, 0.0)

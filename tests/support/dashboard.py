@@ -15,6 +15,17 @@ def expressions(panel: dict[str, Any]) -> list[str]:
     return [target["expr"] for target in panel.get("targets", ())]
 
 
+def links(whole: dict[str, Any]) -> list[str]:
+    """Return the addresses of all links: of the dashboard, of its panels, of cells in tables."""
+    found = list(whole.get("links", ()))
+    for panel in whole["panels"]:
+        found += panel.get("links", ())
+        for override in panel.get("fieldConfig", {}).get("overrides", ()):
+            for change in override["properties"]:
+                found += change["value"] if change["id"] == "links" else ()
+    return [link["url"] for link in found]
+
+
 def filled_in(expression: str, *, job: str, instance: str, rate_interval: str) -> str:
     """Put the variables in, as Grafana does."""
     return (

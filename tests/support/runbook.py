@@ -15,8 +15,9 @@ def commands() -> list[tuple[str, ...]]:
     return [simple_commands(each)[0].words for each in shown(PATH)]
 
 
-def anchors() -> list[str]:
-    """Return the anchors of the page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)
+def anchors(page: str = PAGE) -> list[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    outside = re.sub(r"^```.*?^```", "", page, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", outside, re.MULTILINE)
     words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return [heading.strip().replace(" ", "-") for heading in words]

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from docs.generate_dashboard import PATH, render
+from reconciler.domain.codes import STUCK_CODES
 from reconciler.observability.metrics import METRICS
-from tests.support.dashboard import PANELS, expressions
+from tests.support.dashboard import PANELS, expressions, links
 from tests.support.promql import check_declared
+from tests.support.runbook import anchors
 
 WHOLE: dict[str, Any] = json.loads(PATH.read_text())
 VARIABLES = frozenset({"$job", "$instance"})
@@ -46,7 +48,6 @@ def test_a_panel_is_explained_and_has_a_unit(panel: dict[str, Any]) -> None:
 
 def test_it_is_tied_to_no_grafana() -> None:
     assert WHOLE.get("id") is None
-    assert WHOLE.get("uid") is None
     sources = [
         source
         for panel in SHOWN
@@ -54,7 +55,22 @@ def test_it_is_tied_to_no_grafana() -> None:
     ]
     assert all(source == {"type": "prometheus", "uid": "${datasource}"} for source in sources)
     names = [variable["name"] for variable in WHOLE["templating"]["list"]]
-    assert names == ["datasource", "job", "instance"]
+    assert names == ["datasource", "job", "instance", "docs"]
+
+
+def test_a_new_version_replaces_the_old_one() -> None:
+    assert WHOLE["uid"] == "orchestration-reconciler"
+
+
+def test_links_lead_to_a_section_of_the_runbook() -> None:
+    sections = set(anchors())
+    found = links(WHOLE)
+    assert len(found) > 10
+    for url in found:
+        page, _, anchor = url.partition("#")
+        assert page == "${docs}docs/operating.md"
+        of_each_code = anchor == "${__value.raw}"
+        assert sections.issuperset(STUCK_CODES if of_each_code else {anchor} - {""}), url
 
 
 def test_panels_have_places_of_their_own() -> None:

@@ -25,6 +25,7 @@ from reconciler.cli.main import COMMANDS, root
 from reconciler.errors import SettingsError
 from reconciler.settings import Settings, load_settings
 from tests.support.compose import REFERENCE, TEXT
+from tests.support.runbook import anchors
 
 NOT_RUN = {
     "aws": "it needs an account",
@@ -173,6 +174,34 @@ def test_the_documents_show_something() -> None:
     assert {("README.md", kind) for kind in ("sh", "cron", "inline")} <= found
     assert ("docs/first-hour.md", "sh") in found
     assert len(EVERYTHING) > 60
+
+
+NAMED = re.compile(r"\bdocs/[\w/-]+\.md(?:#[\w-]+)?")
+LINKED = re.compile(r"\]\((?!\w+:)([^)\s]+)\)")
+FILES = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "reconciler/**/*", "workers/**/*", "deploy/**/*")
+    for path in ROOT.glob(pattern)
+    if path.suffix in {".html", ".json", ".md", ".py", ".yaml", ".yml"}
+)
+
+
+def test_pages_and_sections_that_are_named_or_linked_exist() -> None:
+    """By advice, alerts, manifests and the dashboard as well as by pages."""
+    found = 0
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        targets = [(ROOT, name) for name in NAMED.findall(text)]
+        if path.suffix == ".md":
+            targets += [(path.parent, link) for link in LINKED.findall(text)]
+        for base, target in targets:
+            name, _, anchor = target.partition("#")
+            page = (base / name) if name else path
+            assert page.exists(), f"{path}: {target}"
+            if anchor:
+                assert anchor in anchors(page.read_text(encoding="utf-8")), f"{path}: {target}"
+        found += len(targets)
+    assert found > 200
 
 
 @pytest.mark.parametrize(

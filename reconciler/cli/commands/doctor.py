@@ -17,12 +17,9 @@ from reconciler.cli.main import EXIT_USAGE, EXIT_WRONG
 from reconciler.cli.wiring import settings_for_cli
 from reconciler.doctor.findings import Finding, Level, failure
 from reconciler.errors import SettingsError
+from reconciler.inspection.theme import SIGNS, Tone
 
-_SIGNS = {
-    Level.OK: ("✓", "green"),
-    Level.WARNING: ("!", "bold yellow"),
-    Level.FAILURE: ("✗", "bold red"),
-}
+_TONES = {Level.OK: Tone.DONE, Level.WARNING: Tone.REPAIR, Level.FAILURE: Tone.FAILED}
 
 
 @click.command()
@@ -75,7 +72,8 @@ def _table(findings: Iterable[Finding]) -> Table:
         said = Text(f"{finding.subject}: {finding.found}")
         if finding.advice:
             said.append(f" → {finding.advice}", "cyan")
-        grid.add_row(Text(*_SIGNS[finding.level]), finding.check, said)
+        sign = SIGNS[_TONES[finding.level]]
+        grid.add_row(Text(sign.glyph, sign.style), finding.check, said)
     return grid
 
 

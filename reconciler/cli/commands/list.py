@@ -154,8 +154,7 @@ def _show(out: Console, status: Status, query: Query, form: str) -> int:
         wanted = [entry for entry in status.entries if query.accepts(entry)]
         summary = [screen.summed_up(wanted)] if wanted else []
         show(out, *summary, *_footer(page), *_caution(status))
-    wrong = any(not entry.waits_for_slot for entry in page.entries)
-    return EXIT_WRONG if wrong else 0
+    return EXIT_WRONG if any(entry.alarming for entry in page.entries) else 0
 
 
 def _print_data(

@@ -21,8 +21,8 @@ from reconciler.cli.wiring import (
     settings_for_cli,
     sweep_state,
 )
+from reconciler.domain.codes import count_alarming
 from reconciler.errors import TemporaryError, UsageError
-from reconciler.inspection.theme import alarming
 from reconciler.repair.context import ActionOutcome, Evaluation
 from reconciler.sweeping.known_stuck import Finding, Known
 from reconciler.sweeping.listing import list_entries
@@ -193,7 +193,7 @@ def _by_workers(settings: Settings, asked: Asked) -> None:
         entries = list_entries(seen.known, seen.now)
         show(out, *render(summary, (), entries, is_remembered=True))
         click.echo(_where_to_list(sweep_id, report=report_by_hand))
-    wrong = not summary["complete"] or summary["errors"] or alarming(summary["stuck"])
+    wrong = not summary["complete"] or summary["errors"] or count_alarming(summary["stuck"])
     click.get_current_context().exit(EXIT_WRONG if wrong else 0)
 
 

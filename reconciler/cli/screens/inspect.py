@@ -20,13 +20,13 @@ from reconciler.inspection.graph import put_in_layers
 from reconciler.inspection.theme import Tone, cut, listed, marked
 from reconciler.inspection.views import ChildView, Command, Outlook, View, shown
 
-_PICTURE_ROWS = 40
-_MOST_GROUPS = 20
-_MOST_NAMES = 8
-_MOST_REPAIRS = 20
-_MOST_FAILED = 5
-_LONGEST_TITLE = 60
-_LONGEST_LABEL = 24
+_MAX_PICTURE_ROWS = 40
+_MAX_GROUPS = 20
+_MAX_NAMES = 8
+_MAX_REPAIRS = 20
+_MAX_FAILED = 5
+_MAX_TITLE = 60
+_MAX_LABEL = 24
 
 
 def render(view: View, out: Console, now: datetime) -> RenderableType:
@@ -83,7 +83,7 @@ def _loudest(children: Sequence[ChildView]) -> Tone:
 
 def _picture(view: View, columns: int) -> Iterator[RenderableType]:
     graph = graph_of(view)
-    for line in draw(graph, columns, _PICTURE_ROWS):
+    for line in draw(graph, columns, _MAX_PICTURE_ROWS):
         yield Padding(line, (0, 0, 0, 2))
     labels = {child.sub_issue_id: child.label for child in view.children}
     for before, after in put_in_layers(graph).back:
@@ -113,9 +113,9 @@ def _stuck(view: View, now: datetime) -> Iterator[RenderableType]:
     wanted = [*view.stuck, *view.waiting_for_slot]
     focus = [c for c in view.children if c.sub_issue_id == view.focus and c not in wanted]
     groups = [*([child] for child in focus), *_alike(wanted)]
-    for group in groups[:_MOST_GROUPS]:
+    for group in groups[:_MAX_GROUPS]:
         yield from _group(view, group, now)
-    left = sum(map(len, groups[_MOST_GROUPS:]))
+    left = sum(map(len, groups[_MAX_GROUPS:]))
     if left:
         yield Text(f"  and {left} more stuck", QUIET)
     if groups:
@@ -127,7 +127,7 @@ def _stuck(view: View, now: datetime) -> Iterator[RenderableType]:
 def _group(view: View, group: Sequence[ChildView], now: datetime) -> Iterator[RenderableType]:
     yield _named(group)
     if len(group) > 1:
-        yield _line("which", listed([child.label for child in group], _MOST_NAMES))
+        yield _line("which", listed([child.label for child in group], _MAX_NAMES))
     first = group[0]
     yield from _why(first.reason, first.outlook, now)
     if first.code == Code.OVER_BUDGET:
@@ -147,7 +147,7 @@ def _alike(children: Sequence[ChildView]) -> list[list[ChildView]]:
 def _named(group: Sequence[ChildView]) -> Text:
     first = group[0]
     one = len(group) == 1
-    title = cut(first.title, _LONGEST_TITLE) if one else ""
+    title = cut(first.title, _MAX_TITLE) if one else ""
     return Text.assemble(
         marked(first.tone, first.label if one else f"{len(group)} children"),
         (f"  {title}" if title else "", "bold"),
@@ -195,11 +195,11 @@ class _Hanging:
 def _failed(view: View) -> Iterator[RenderableType]:
     """Tell of failures that say what to do next: of refusals, above all."""
     told = [child for child in view.children if child.tone is Tone.FAILED and child.reason]
-    for child in told[:_MOST_FAILED]:
+    for child in told[:_MAX_FAILED]:
         yield _named([child])
         yield _line("why", child.reason)
-    if len(told) > _MOST_FAILED:
-        yield Text(f"  and {len(told) - _MOST_FAILED} more that failed with a reason", QUIET)
+    if len(told) > _MAX_FAILED:
+        yield Text(f"  and {len(told) - _MAX_FAILED} more that failed with a reason", QUIET)
     if told:
         yield Text()
 
@@ -214,11 +214,11 @@ def _repaired(view: View) -> Iterator[RenderableType]:
     labels = {child.sub_issue_id: child.label for child in view.children}
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style=QUIET, no_wrap=True)
-    grid.add_column(style="bold", no_wrap=True, overflow="ellipsis", max_width=_LONGEST_LABEL)
+    grid.add_column(style="bold", no_wrap=True, overflow="ellipsis", max_width=_MAX_LABEL)
     grid.add_column(no_wrap=True, overflow="ellipsis")
     # One word: where there is little room, it is what is cut.
     grid.add_column(style=QUIET, overflow="ellipsis")
-    for repair in view.repairs[-_MOST_REPAIRS:]:
+    for repair in view.repairs[-_MAX_REPAIRS:]:
         stranded = ""
         if repair.stranded_seconds is not None:
             stranded = f", after {theme.age(repair.stranded_seconds)}"
@@ -229,8 +229,8 @@ def _repaired(view: View) -> Iterator[RenderableType]:
             repair.sweep_id,
         )
     yield grid
-    if len(view.repairs) > _MOST_REPAIRS:
-        yield Text(f"  and {len(view.repairs) - _MOST_REPAIRS} earlier ones", QUIET)
+    if len(view.repairs) > _MAX_REPAIRS:
+        yield Text(f"  and {len(view.repairs) - _MAX_REPAIRS} earlier ones", QUIET)
     if view.repairs_partial:
         yield Text(f"  {view.repairs_partial}", QUIET)
     yield Text()

@@ -34,7 +34,7 @@ def tone_of(entry: Entry) -> Tone:
     """Return what an entry means to a person."""
     if entry.needs_action:
         return Tone.ALARM
-    return Tone.HELD if entry.waits_for_slot else Tone.REPAIR
+    return Tone.REPAIR if entry.alarming else Tone.HELD
 
 
 def summed_up(entries: Iterable[Entry]) -> Text:

@@ -11,7 +11,8 @@ from rich.text import Text
 
 from reconciler.cli.console import QUIET, facts
 from reconciler.cli.screens.listing import MAX_TO_ACT_ON, to_act_on
-from reconciler.inspection.theme import age, alarming, marked, tone_of_code
+from reconciler.domain.codes import count_alarming
+from reconciler.inspection.theme import Tone, age, marked, tone_of_code
 from reconciler.observability.printable import printable
 from reconciler.repair.context import ActionOutcome
 from reconciler.repair.counts import REPAIRS
@@ -56,9 +57,8 @@ def _action(orchestration_id: str, action: ActionOutcome) -> Iterator[Renderable
 
 
 def _summary(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
-    sign = Text("✓ complete", "green")
-    if not summary["complete"]:
-        sign = Text("✗ NOT complete", "bold red")
+    tone, said = (Tone.DONE, "complete") if summary["complete"] else (Tone.FAILED, "NOT complete")
+    sign = marked(tone, said)
     mode = "" if summary["mode"] == "repair" else f"  ({summary['mode']}: nothing was changed)"
     what = "Sweep " if summary["segments"] else "Evaluation "
     yield Text.assemble((what, "bold"), summary["sweep_id"], "  ", sign, (mode, "yellow"))
@@ -78,7 +78,7 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     if summary.get("planned"):
         yield "would be", _listed(summary["planned"]), "yellow"
     stuck = summary["stuck"]
-    yield "stuck", _listed(stuck), "bold red" if alarming(stuck) else ""
+    yield "stuck", _listed(stuck), "bold red" if count_alarming(stuck) else ""
     if summary["errors"]:
         where = "; the log names them" if summary["segments"] else ""
         yield "errors", f"{summary['errors']}{where}", "bold red"

@@ -12,7 +12,6 @@ from reconciler.domain.backoff import Attempts
 from reconciler.domain.budget import Budget
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.diagnosis import (
-    NEVER_AGAIN,
     ChildDiagnosis,
     Diagnosis,
     Evidence,
@@ -52,7 +51,9 @@ def test_a_time_five_minutes_ahead_is_believed() -> None:
 @pytest.mark.parametrize(("count", "said"), [(0, False), (1, True), (3, True)])
 def test_a_task_that_is_not_invoked_again_says_so(count: int, said: bool) -> None:  # noqa: FBT001
     found = look(running("b"), tasks=[task("b", "SUBMITTED", invoke_count=count)])
-    assert (NEVER_AGAIN in found.children["b"].reason) is said
+    diagnosis = found.children["b"]
+    assert ("it is not invoked again" in diagnosis.reason) is said
+    assert diagnosis.invoked_again is said
 
 
 def test_a_task_that_was_never_invoked_has_the_grace_and_only_where_we_can_invoke() -> None:

@@ -224,19 +224,26 @@ def test_what_was_released_is_counted_and_what_would_be_is_planned(world: World)
     assert (again.outcome, again.counts.repairs) == ("already_released", 0)
 
 
-@pytest.mark.parametrize(
-    ("how", "stuck"), [(SWEEP, {"lost_release": 1}), ({}, {})], ids=["of a sweep", "by hand"]
-)
-def test_what_was_left_is_stuck_for_its_sweep_and_a_person_sees_it_anyway(
-    world: World, how: dict[str, Any], stuck: dict[str, int]
-) -> None:
+@pytest.mark.parametrize("how", [SWEEP, {}], ids=["of a sweep", "by hand"])
+def test_what_was_left_is_stuck(world: World, how: dict[str, Any]) -> None:
     found = world.seed({"a": []})
     left = world.reconciler(pacer=NO_TURN).release(found, "a", **how)
-    assert (left.outcome, left.counts.stuck) == ("paced", stuck)
+    assert (left.outcome, left.counts.stuck) == ("paced", {"lost_release": 1})
     world.reconciler().pause("a deployment", "me")
     paused = world.reconciler().release(found, "a", **how)
-    assert (paused.outcome, paused.applied, paused.counts.stuck) == ("paused", False, stuck)
+    assert (paused.outcome, paused.applied) == ("paused", False)
+    (stuck,) = paused.stuck
+    assert (stuck.sub_issue_id, stuck.code) == ("a", "lost_release")
+    assert stuck.reason == paused.detail
     assert paused.detail.endswith("by me: a deployment")
+
+
+def test_what_is_stuck_beside_a_refused_child_is_not_its_own(world: World) -> None:
+    found = world.seed({"a": [], "b": [], "c": ["x"]}, rows=REFUSED)
+    result = world.reconciler(pacer=NO_TURN).release(found, "a", **SWEEP)
+    assert result.outcome == "refused"
+    assert set(result.counts.stuck) == {"lost_release", "dangling_dependency"}
+    assert result.stuck == ()
 
 
 def test_one_that_could_not_be_evaluated_is_counted_as_looked_at_and_as_an_error(

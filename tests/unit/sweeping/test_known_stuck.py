@@ -69,7 +69,7 @@ def test_a_release_that_was_handed_on_stays_known_until_its_result() -> None:
     assert (stuck.sub_issue_id, stuck.code, stuck.age_seconds) == ("a", "lost_release", 100.0)
     assert known.is_due(since=120.0, now=121.0)
     assert known.was_released_after(115.0)
-    assert not known.released("a", (), now=130.0).needs_evaluation
+    assert not known.released("a", (), now=130.0, settled=True).needs_evaluation
 
 
 def test_a_release_whose_message_was_lost_is_replaced_by_the_next_evaluation() -> None:
@@ -79,9 +79,37 @@ def test_a_release_whose_message_was_lost_is_replaced_by_the_next_evaluation() -
 
 def test_a_failed_release_is_stuck_with_its_age() -> None:
     failed = Stuck("o", "a", "lost_release", "throttled", 70.0)
-    known = Known().with_releases({"a": 60.0}, 115.0).released("a", [failed], now=130.0)
+    handed_on = Known().with_releases({"a": 60.0}, 115.0)
+    known = handed_on.released("a", [failed], now=130.0, settled=False)
     (stuck,) = known.list_stuck("o", now=140.0)
     assert (stuck.reason, stuck.age_seconds) == ("throttled", 80.0)
+
+
+DUE = Stuck("o", "a", "lost_release", "throttled", 70.0)
+FULL = Stuck("o", "a", "over_budget", "its user has no free slot", 70.0)
+
+
+@pytest.mark.parametrize(
+    ("before", "found", "settled", "after"),
+    [
+        (CYCLE, [], False, ["dependency_cycle"]),
+        (CYCLE, [DUE], False, ["dependency_cycle"]),
+        (CYCLE, [], True, []),
+        (DUE, [], False, []),
+        (DUE, [FULL], False, ["over_budget"]),
+        (FULL, [DUE], False, ["lost_release"]),
+        (FULL, [], False, []),
+    ],
+)
+def test_a_release_in_vain_keeps_another_reason(
+    before: Stuck, found: list[Stuck], after: list[str], *, settled: bool
+) -> None:
+    """It knows whether the child is due, and nothing else; the child still has one reason."""
+    other = Stuck("o", "b", "missing_task", "no such task", 50.0)
+    known = evaluated(Known(), Finding(100.0, (other, before)), now=101.0)
+    known = known.with_releases({"a": 60.0}, 102.0).released("a", found, 130.0, settled=settled)
+    assert [left.code for left in known.list_stuck("o", now=130.0)] == ["missing_task", *after]
+    assert known.handed_on == {}
 
 
 def test_what_needs_a_person_is_looked_at_ever_more_rarely() -> None:
@@ -153,8 +181,9 @@ def test_what_has_no_age_ages_from_when_it_was_first_seen() -> None:
         known = evaluated(known, Finding(at, (failed,)), now=at)
     (stuck,) = known.list_stuck("o", now=310.0)
     assert stuck.age_seconds == 210.0
-    released = known.released("a", [Stuck("o", "a", "lost_release", "x", None)], now=400.0)
-    again = released.released("a", [Stuck("o", "a", "lost_release", "x", None)], now=500.0)
+    due = Stuck("o", "a", "lost_release", "x", None)
+    released = known.released("a", [due], now=400.0, settled=False)
+    again = released.released("a", [due], now=500.0, settled=False)
     assert again.list_stuck("o", now=500.0)[-1].age_seconds == 100.0
 
 

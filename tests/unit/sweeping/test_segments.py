@@ -93,6 +93,20 @@ def test_the_table_is_read_once_in_its_interval() -> None:
         assert reads == 2 * segments
 
 
+@pytest.mark.parametrize(("segments", "least", "most"), [(32, 0, 1), (512, 7, 8), (4096, 56, 57)])
+def test_each_sweep_reads_its_share_of_a_rotation(segments: int, least: int, most: int) -> None:
+    """Give or take one segment: docs/scaling.md has what that comes to."""
+    marks = [0.1] * segments
+    shares = set()
+    for sweep in range(1, 72 + 1):
+        now = sweep * 300.0
+        due = rotated(marks, now)
+        shares.add(len(due))
+        for number in due:
+            marks[number] = now
+    assert (min(shares), max(shares)) == (least, most)
+
+
 def test_a_lease_runs_out_and_its_place_stays() -> None:
     place = Place(5.0, 3, {"orchestration_id": "o", "sub_issue_id": "a"})
     leased = SegmentState(place=place).leased_to("reader", 100.0)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import click
 from rich.console import Console
 
-from benchmarks import contention, fans, index, report, runs, storm
+from benchmarks import contention, drain, fans, index, latency, report, rotation, runs, storm
 from benchmarks.measured import Measurement, measure, quieten
 from benchmarks.mix import Mix
 from benchmarks.runs import Plan
@@ -164,6 +164,25 @@ def index_(plan_and_save: tuple[Plan, bool]) -> None:
         report.save("index", facts, found)
 
 
+@bench.command("rotation")
+@click.option(
+    "--ceiling",
+    default=rotation.Plan().ceiling,
+    show_default=True,
+    help="SCAN_READ_UNITS_PER_SECOND.",
+)
+@click.pass_obj
+def rotation_(plan_and_save: tuple[Plan, bool], ceiling: float) -> None:
+    """How even it is what reading the table in rotation takes, under a ceiling."""
+    plan, save = plan_and_save
+    console = _console()
+    planned = replace(rotation.Plan(), ceiling=ceiling)
+    found = rotation.run(replace(plan.mix, repaired=True), planned, _say(console))
+    report.show_rotation(console, found)
+    if save:
+        report.save("rotation", {"mix": plan.mix.to_json(), **found.to_json()}, {})
+
+
 @bench.command("contention")
 @click.argument("counts", nargs=-1, type=int)
 @click.option("--children", default=300, show_default=True)
@@ -209,6 +228,53 @@ def storm_(
     unmet = [f"{name} ({one.each} each)" for one in found for name in one.broken_bounds()]
     if check_counts and unmet:
         raise click.ClickException(f"above its bound: {', '.join(unmet)}")
+
+
+@bench.command("latency")
+@click.argument("settings", nargs=-1, type=click.Choice(list(latency.SETTINGS)))
+@click.option("--seconds", type=click.IntRange(1), help="For how long events are lost.")
+@click.pass_obj
+def latency_(
+    plan_and_save: tuple[Plan, bool], settings: tuple[str, ...], seconds: int | None
+) -> None:
+    """From due to released: in a trickle, in a storm, and while workers are killed."""
+    plan, save = plan_and_save
+    console = _console()
+    chosen = {name: latency.SETTINGS[name] for name in settings or latency.SETTINGS}
+    if seconds is not None:
+        chosen = {name: replace(setting, seconds=seconds) for name, setting in chosen.items()}
+    found = []
+    for outcome in latency.run(replace(plan.mix, repaired=True), chosen, _say(console)):
+        found.append(outcome)
+        if save:
+            report.save("latency", outcome.to_json(), {})
+    report.show_latencies(console, found)
+
+
+@bench.command("drain")
+@click.option("--children", type=click.IntRange(1), default=10_000, show_default=True)
+@click.option("--each", type=click.IntRange(1), default=10, show_default=True)
+@click.option(
+    "--interval",
+    type=click.IntRange(1),
+    default=drain.INTERVAL_SECONDS,
+    show_default=True,
+    help="SWEEP_INTERVAL_SECONDS.",
+)
+@click.option("--check", is_flag=True, help="Exit with 1 when a goal is not met.")
+@click.pass_obj
+def drain_(
+    plan_and_save: tuple[Plan, bool], children: int, each: int, interval: int, *, check: bool
+) -> None:
+    """Let a backlog go at the default rate, the oldest due first."""
+    _, save = plan_and_save
+    console = _console()
+    found = drain.run(children, each, interval, _say(console))
+    if save:
+        report.save("drain", found.to_json(), {})
+    report.show_drain(console, found)
+    if check and (unmet := found.broken_bounds()):
+        raise click.ClickException(f"not met: {', '.join(unmet)}")
 
 
 @bench.command()

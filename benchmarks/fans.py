@@ -70,16 +70,19 @@ def storm(children: int) -> Iterator[WireItem]:
     yield from storm_of(children, min(_STORM_CHILDREN, children // 4))
 
 
-def storm_of(children: int, each: int) -> Iterator[WireItem]:
+def storm_of(children: int, each: int, spread_seconds: float | None = None) -> Iterator[WireItem]:
     """Orchestrations of one user, ``each`` children due in all of them but the last.
 
     No two have been due for equally long, and their age has nothing to do with their ids.
+    ``spread_seconds``: between the longest and the shortest; a second for each orchestration unless
+    given.
     """
     count = -(-children // each)
     for number in range(count):
         due = min(each, children - number * each)
         graph = {"a": list[str](), **{f"c{child:05}": ["a"] for child in range(due)}}
-        at = _hour_ago(older_by=number * _STRIDE % count)
+        apart = 1.0 if spread_seconds is None else spread_seconds / count
+        at = _hour_ago(older_by=number * _STRIDE % count * apart)
         yield from _rows(f"orch_storm{number:05}", graph, {"a"}, at)
 
 
@@ -87,7 +90,7 @@ SHAPES = {"fan-out": fan_out, "join": join, "storm": storm, "storm on a budget":
 SIZES = {"fan-out": 3_000, "join": 2_000, "storm": 10_000, "storm on a budget": 2_000}
 
 
-def _hour_ago(older_by: int = 0) -> str:
+def _hour_ago(older_by: float = 0) -> str:
     return timestamp(datetime.now(UTC) - timedelta(hours=1, seconds=older_by))
 
 

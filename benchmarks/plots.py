@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 
+from benchmarks.latency import PARTS
 from benchmarks.report import load
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -48,6 +49,8 @@ def draw_all() -> Iterator[Path]:
         yield from _by_parallelism()
         yield from _by_history()
         yield from _of_a_storm()
+        yield from _of_latency()
+        yield from _of_a_drain()
 
 
 def _by_mix(
@@ -151,6 +154,62 @@ def _of_a_storm() -> Iterator[Path]:
         panel.set_xlabel("stranded children in each orchestration")
     figure.tight_layout()
     yield _write(figure, "cost-of-a-storm")
+
+
+_PART_COLOURS = dict(
+    zip(PARTS, ("#c9d1dc", "#8d99ae", "#0b6e4f", "#c8553d", "#e9b44c", "#5b4b8a"), strict=True)
+)
+
+
+def _of_latency() -> Iterator[Path]:
+    """Draw what the time from due to released goes into, in intervals."""
+    latest = {line["setting"]: line for line in load("latency")}
+    if not latest:
+        return
+    figure, panel = plt.subplots(figsize=(7, 1.3 + 0.55 * len(latest)))
+    for place, line in enumerate(reversed(latest.values())):
+        interval, left = line["interval_seconds"], 0.0
+        for part, colour in _PART_COLOURS.items():
+            width = line["parts"][part]["mean"] / interval
+            label = part if place == 0 else None
+            panel.barh(place, width, left=left, height=0.5, color=colour, label=label)
+            left += width
+        for name, marker in (("p50", "|"), ("p99", "x"), ("longest", "o")):
+            label = name if place == 0 else None
+            at = line["seconds"][name] / interval
+            panel.plot(at, place, marker, color="black", markersize=6, label=label)
+    panel.set_yticks(range(len(latest)), list(reversed(latest)))
+    panel.set_xlim(left=0)
+    panel.grid(visible=False, axis="y")
+    panel.set_xlabel("intervals from due until released; the bars are means")
+    handles, names = panel.get_legend_handles_labels()
+    figure.legend(handles, names, loc="lower center", ncols=5, frameon=False)
+    figure.tight_layout(rect=(0, 0.24, 1, 1))
+    yield _write(figure, "latency")
+
+
+def _of_a_drain() -> Iterator[Path]:
+    """Draw the largest backlog that was let go: how fast, and in which order."""
+    lines = load("drain")
+    if not lines:
+        return
+    most = max(line["children"] for line in lines)
+    line = next(line for line in reversed(lines) if line["children"] == most)
+    seconds, released, turns = zip(*line["order"]["timeline"], strict=True)
+    figure, (pace, order) = plt.subplots(1, 2, figsize=(7, 2.9))
+    allowed = most * 60 / line["rate_per_minute"]
+    pace.plot([0, allowed], [0, most], color=_FLOOR, label="what the rate allows")
+    pace.plot((0, *seconds), (0, *released), color=_SWEEP, label="released")
+    pace.set_title("released, by seconds", loc="left", fontsize=9, fontweight="bold")
+    pace.set_xlabel("seconds since the first sweep began")
+    pace.legend(frameon=False)
+    order.plot([0, most], [0, most], color=_FLOOR, label="the oldest due first")
+    order.plot(released, turns, "o", markersize=3.5, color=_SWEEP, label="its turn by age")
+    order.set_title("whose turn it was", loc="left", fontsize=9, fontweight="bold")
+    order.set_xlabel("place in the order of release")
+    order.legend(frameon=False)
+    figure.tight_layout()
+    yield _write(figure, "drain")
 
 
 def _write(figure: Any, name: str) -> Path:  # noqa: ANN401 - matplotlib's

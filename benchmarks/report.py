@@ -17,8 +17,14 @@ from rich.table import Table
 
 from benchmarks import recorded
 from benchmarks.contention import Outcome
+from benchmarks.drain import LATE_GOAL
+from benchmarks.drain import SECONDS_GOAL as DRAIN_GOAL
+from benchmarks.drain import Outcome as DrainOutcome
+from benchmarks.latency import PARTS
+from benchmarks.latency import Outcome as LatencyOutcome
 from benchmarks.measured import Measurement
 from benchmarks.mix import Mix
+from benchmarks.rotation import Outcome as RotationOutcome
 from benchmarks.storm import GOALS as STORM_GOALS
 from benchmarks.storm import Outcome as StormOutcome
 from reconciler.domain.model import timestamp
@@ -132,6 +138,74 @@ def show_storms(console: Console, outcomes: Sequence[StormOutcome]) -> None:
     for name, goal in STORM_GOALS.items():
         figures = (f"{found.figures[name]:.2f}" for found in outcomes)
         table.add_row(name.replace("_per_", " a ").replace("_", " "), *figures, f"≤ {goal:g}")
+    console.print(table)
+
+
+def show_latencies(console: Console, outcomes: Sequence[LatencyOutcome]) -> None:
+    """Print how long it takes from due to released, and what the time goes into."""
+    table = Table(title="from due to released, seconds (÷ interval)", title_justify="left")
+    table.add_column("")
+    for found in outcomes:
+        table.add_column(f"{found.setting}, {found.lost:,} lost", justify="right")
+
+    def add(name: str, seconds: Sequence[float]) -> None:
+        shown = zip(seconds, outcomes, strict=True)
+        table.add_row(name, *(f"{s:,.1f} ({s / f.interval_seconds:.2f})" for s, f in shown))
+
+    add("p50", [found.seconds.p50 for found in outcomes])
+    add("p99", [found.seconds.p99 for found in outcomes])
+    add("longest", [found.seconds.longest for found in outcomes])
+    add("grace + interval + longest sweep", [found.bound for found in outcomes])
+    for part in PARTS:
+        add(f"{part}, mean", [found.parts[part].mean for found in outcomes])
+    for name, counts in {
+        "kills": [found.kills for found in outcomes],
+        "sweeps": [found.sweeps for found in outcomes],
+        "children with all parts known": [found.whole for found in outcomes],
+        "not invoked before their worker was killed": [found.uninvoked for found in outcomes],
+    }.items():
+        table.add_row(name, *(f"{count:,}" for count in counts))
+    console.print(table)
+
+
+def show_rotation(console: Console, found: RotationOutcome) -> None:
+    """Print what sweeps read while the table is read in rotation."""
+    plan = found.plan
+    table = Table(title="read units of a rotation", title_justify="left")
+    for column in ("", "measured", "setting"):
+        table.add_column(column, justify="right")
+    ceiling = f"≤ {plan.ceiling:g}"
+    for row in (
+        ("first rotation, at once: seconds", f"{found.first_seconds:,.0f}", ""),
+        ("… read units", f"{found.first_units:,.1f}", ""),
+        ("… peak of any 10 s, a second", f"{found.first_peak_per_second:,.1f}", ceiling),
+        ("a sweep after that, mean", f"{found.mean:,.1f}", f"each {plan.interval_seconds} s"),
+        ("… most", f"{max(found.by_sweep):,.1f}", ""),
+        ("… most ÷ mean", f"{found.peak_ratio:.2f}", ""),
+        ("… peak of any 10 s, a second", f"{found.peak_per_second:,.1f}", ceiling),
+    ):
+        table.add_row(*row)
+    console.print(table)
+
+
+def show_drain(console: Console, found: DrainOutcome) -> None:
+    """Print how long a backlog took, and how well it kept to its order."""
+    title = f"{found.children:,} children let go at {found.rate_per_minute} a minute"
+    table = Table(title=title, title_justify="left")
+    for column in ("", "measured", "goal"):
+        table.add_column(column, justify="right")
+    order, after = found.order, found.after_queue
+    late_goal = f"≤ {LATE_GOAL * found.queue:,.0f} ({LATE_GOAL:g} queues)"
+    for row in (
+        ("seconds", f"{found.seconds:,.0f}", ""),
+        ("… ÷ what the rate allows", f"{found.seconds_ratio:.3f}", f"≤ {DRAIN_GOAL:g}"),
+        ("places late, most", f"{order.most_places_late:,}", late_goal),
+        ("… all but a hundredth", f"{order.p99_places_late:,}", ""),
+        ("… most, after the first queue", f"{after.most_places_late:,}", ""),
+        ("rank correlation", f"{order.rank_correlation:.3f}", ""),
+        ("… after the first queue", f"{after.rank_correlation:.3f}", ""),
+    ):
+        table.add_row(*row)
     console.print(table)
 
 

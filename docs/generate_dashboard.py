@@ -53,6 +53,7 @@ TWICE = f"2 * {metric('sweep_interval_seconds')}"
 SINCE = metric("paused_since_timestamp_seconds")
 PAUSED = metric("mode", 'mode="paused"')
 REPORT = metric("mode", 'mode="report"')
+BOUND = metric("repair_bound_seconds", 'code="lost_release"')
 OLDEST = metric("oldest_stuck_seconds", 'code!="over_budget"')
 
 
@@ -235,12 +236,17 @@ def _repairs() -> list[Panel]:
             unit="none",
             bars=True,
         ),
-        lines(
-            "From due to repaired",
-            "How long a child was stranded before it was repaired. It should be below grace + "
-            "interval + the time that a sweep takes, save after an outage of the backstop itself.",
-            quantiles("recovery_latency_seconds"),
-            unit="s",
+        limit(
+            lines(
+                "From due to released",
+                "How long a child was stranded before it was released, or otherwise repaired. The "
+                "longest is the upper end of its bucket. Above the limit, the backstop itself was "
+                "away, or so much was due at once that the release rate held it back. "
+                "docs/scaling.md has what the time goes into.",
+                [*quantiles("recovery_latency_seconds", longest=True), query(BOUND, "limit", "E")],
+                unit="s",
+            ),
+            "limit",
         ),
         lines(
             "Releases, by outcome",

@@ -177,10 +177,16 @@ def counted(name: str, by: str) -> prometheus.Dataquery:
     return query(f"sum by ({by}) ({increase})", f"{{{{{by}}}}}")
 
 
-def quantiles(name: str) -> list[prometheus.Dataquery]:
-    """Half, nine tenths and all but a hundredth of what a histogram saw within an hour."""
+def quantiles(name: str, *, longest: bool = False) -> list[prometheus.Dataquery]:
+    """Half, nine tenths and all but a hundredth of what a histogram saw within an hour.
+
+    ``longest``: and all of it, as far as a histogram tells: by the upper end of a bucket.
+    """
     buckets = f"sum by (le) (increase({metric(name + '_bucket')}[1h]))"
+    shown = [(0.5, "half", "A"), (0.9, "90 %", "B"), (0.99, "99 %", "C")]
+    if longest:
+        shown.append((1, "longest", "D"))
     return [
         query(f"histogram_quantile({quantile}, {buckets})", f"{said} of the last hour", ref)
-        for quantile, said, ref in ((0.5, "half", "A"), (0.9, "90 %", "B"), (0.99, "99 %", "C"))
+        for quantile, said, ref in shown
     ]

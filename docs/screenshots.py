@@ -232,7 +232,7 @@ def pictures(wanted: set[str]) -> None:
         if "status" in wanted:
             client = redis.Redis.from_url(f"{celery.broker}/0")
             status = read_status(world.settings, client, world.reconciler(), details=True)
-            save("status", "reconciler status", lambda out: overview(status, out))
+            save("status", "reconciler status", lambda _: overview(status))
         if page is not None:
             release = next(name for name in page.tasks() if name.startswith(f"release:{found}_api"))
             paths = {
@@ -274,7 +274,7 @@ def demo() -> None:
 
     with tempfile.TemporaryDirectory() as directory, staged(QUICK, Path(directory), _say) as stage:
         verdict = play(stage, keep)
-    save("demo", "make demo", lambda _: frame, lambda out: draw_verdict(verdict, out))
+    save("demo", "make demo", lambda _: frame, lambda _: draw_verdict(verdict))
 
 
 def _say(line: str) -> None:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import boto3
+import botocore
 from botocore.config import Config
 
 from reconciler.aws_errors import RAISED, translate
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS, _READ_SECONDS = 3, 10
 _ATTEMPTS = 4
+_USER_AGENT = f"orchestration-reconciler Boto3/{boto3.__version__} Botocore/{botocore.__version__}"
 _ATTEMPTS_ELSEWHERE = 2
 """Of the guardrail: a release asks it, invokes the pipeline, and has 50 seconds for all of it."""
 
@@ -75,6 +77,8 @@ def client_config(attempts: int | None = None) -> Config:
         max_pool_connections=16,
         # DynamoDB checks what it is sent; a second check here is a seventh of a repair's CPU time.
         parameter_validation=False,
+        # Otherwise it is put together anew, twice for each request.
+        user_agent=_USER_AGENT,
     )
 
 

@@ -16,25 +16,15 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 
+if TYPE_CHECKING:
+    from redis.client import Pipeline
+
 PREFIX = "reconciler:dedup:"
 HEADER = "reconciler_dedup"
-
-_TAKE = """
--- KEYS[1]: key. ARGV: token, seconds to expire in.
--- A key that expires later than that was set before the broker's clock jumped back.
-if redis.call('PTTL', KEYS[1]) > tonumber(ARGV[2]) * 1000 then
-  redis.call('DEL', KEYS[1])
-end
-if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'EX', ARGV[2]) then
-  return 1
-end
--- A client that lost the answer asks again, and meets its own token.
-return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0
-"""
 
 _DELETE_IF_OURS = """
 -- KEYS[1]: key. ARGV: token.
@@ -52,8 +42,6 @@ class DedupKeys:
         self.client = client
         self.deployment_id = deployment_id
         self._prefix = f"{PREFIX}{deployment_id}:"
-        self._take = client.register_script(_TAKE)
-        self._delete_if_ours = client.register_script(_DELETE_IF_OURS)
         self._doubtful: dict[str, str] = {}
 
     def take(self, key: str, ttl_seconds: int) -> str | None:
@@ -65,7 +53,7 @@ class DedupKeys:
         # Whether it was taken last time is not known, if the answer was lost: then it is ours.
         token = self._doubtful.get(key) or secrets.token_hex(8)
         try:
-            taken = self._take(keys=[self._prefix + key], args=[token, ttl_seconds])
+            taken = self._set(key, token, ttl_seconds)
         except redis.RedisError:
             self._doubtful[key] = token
             self._give_back_doubtful()
@@ -73,6 +61,18 @@ class DedupKeys:
         self._doubtful.pop(key, None)
         self._give_back_doubtful()
         return token if taken else None
+
+    def _set(self, key: str, token: str, ttl_seconds: int) -> bool:
+        name = self._prefix + key
+        while True:
+            held: Any = self.client.set(name, token, nx=True, ex=ttl_seconds, get=True)
+            # A client that lost the answer asks again, and meets its own token.
+            if held is None or held.decode() == token:
+                return True
+            # A key that expires later than that was set before the broker's clock jumped back.
+            if int(self.client.pttl(name)) <= ttl_seconds * 1000:
+                return False
+            self.give_back(key, held.decode())
 
     def take_all(self, keys: Iterable[str], ttl_seconds: int) -> dict[str, str]:
         """Take keys; returns key → token for those that were not taken.
@@ -105,7 +105,11 @@ class DedupKeys:
         Raises:
             redis.exceptions.RedisError: the broker cannot be reached.
         """
-        return bool(self._delete_if_ours(keys=[self._prefix + key], args=[token]))
+        return bool(self.client.eval(_DELETE_IF_OURS, 1, self._prefix + key, token))
+
+    def give_back_with(self, outbox: Pipeline, key: str, token: str) -> None:
+        """Have the key deleted with what else is in the outbox."""
+        outbox.eval(_DELETE_IF_OURS, 1, self._prefix + key, token)
 
 
 def header_of(key: str, token: str) -> dict[str, Any]:

@@ -51,7 +51,7 @@ from workers.names import (
     SWEEP_QUEUE,
 )
 
-_MIN_ROOM = 20
+_MIN_ROOM = 10
 _MAX_WORK = 400
 _MAX_QUEUED = 1000
 """Messages. What is not asked for now is asked for later, the longest unread first."""
@@ -81,6 +81,11 @@ def ask_at(interval_seconds: float, at: float) -> tuple[str, int, float]:
     began, apart = number * interval_seconds, interval_seconds / ASKS_PER_INTERVAL
     ask = min(int((at - began) / apart), ASKS_PER_INTERVAL - 1)
     return f"sweep:{number}", ask, began + (ask + 1) * apart
+
+
+def releases_between_asks(per_minute: int, interval_seconds: int) -> int:
+    """Return how many releases a rate lets go between two asks; a few for the slowest one."""
+    return max(_MIN_ROOM, per_minute * interval_seconds // (60 * ASKS_PER_INTERVAL))
 
 
 class Enqueuer:
@@ -241,17 +246,19 @@ class Enqueuer:
             raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
         return int(length)
 
-    def room_for_releases(self) -> int:
-        """Return how many more releases can be queued and still be made in half an interval.
+    def room_for_releases(self, *, in_turn: bool) -> int:
+        """Return how many more releases can be queued.
 
-        Beyond that they would be sent again by the next sweep while they still wait, and hold up
-        its end. It finds them again, the oldest first.
+        As many as the rate lets go until the next ask, and as many again: that ask then finds the
+        queue half full. What was found just now gets room up to that half only. So the queue never
+        runs dry, and while there is a backlog the asks alone fill it, the oldest first.
 
         Raises:
             BrokerUnavailableError: the broker cannot be reached.
         """
-        room = max(_MIN_ROOM, self._releases_per_minute * self._interval_seconds // 120)
-        return room - self._length(RELEASE_QUEUE)
+        half = releases_between_asks(self._releases_per_minute, self._interval_seconds)
+        queued = self._length(RELEASE_QUEUE)
+        return 2 * half - queued if in_turn or queued < half else 0
 
     def release(self, requests: Sequence[ReleaseRequest]) -> None:
         """Send children to be released, but for those that are queued or under way.
@@ -291,6 +298,8 @@ def _release_arguments(request: ReleaseRequest) -> tuple[tuple[str, str], dict[s
         kwargs["depends_on"] = list(request.depends_on)
     if request.due_since is not None:
         kwargs["due_since"] = timestamp(request.due_since)
+    if request.alone:
+        kwargs["alone"] = True
     return (request.orchestration_id, request.sub_issue_id), kwargs
 
 

@@ -15,7 +15,7 @@ from reconciler.settings import Settings
 from workers.broker import SOCKET_SECONDS
 
 _MAX_WAIT_SECONDS = 3.0
-_POLL_SECONDS = 0.25
+_LEAST_WAIT_SECONDS = 0.01
 
 
 class ReleaseRate:
@@ -50,15 +50,22 @@ class ReleaseRate:
             try:
                 if self._limiter.hit(self._window, *self._name):
                     return True
-                self._clear_if_from_the_future()
+                ends_in = self._window_ends_in()
             except redis.RedisError:
                 return True
-            if time.monotonic() >= deadline:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 return False
-            time.sleep(_POLL_SECONDS)
+            time.sleep(min(ends_in, left))
 
-    def _clear_if_from_the_future(self) -> None:
-        """Forget a window that ends too late: the broker's clock has jumped back since it began."""
+    def _window_ends_in(self) -> float:
+        """Return in how many seconds it does.
+
+        One that ends too late is forgotten: the broker's clock has jumped back since it began.
+        """
         key = self._storage.prefixed_key(self._window.key_for(*self._name))
-        if self._storage.storage.pttl(key) > self._window.get_expiry() * 1000:
+        ends_in = self._storage.storage.pttl(key) / 1000
+        if ends_in > self._window.get_expiry():
             self._limiter.clear(self._window, *self._name)
+            return _LEAST_WAIT_SECONDS
+        return max(_LEAST_WAIT_SECONDS, float(ends_in))

@@ -26,7 +26,7 @@ from reconciler.errors import (
     as_own_error,
     describe_error,
 )
-from workers.dedup import from_headers
+from workers.dedup import HEADER, from_headers
 from workers.enqueue import UNREACHABLE, BrokerUnavailableError
 from workers.limits import (
     MAX_COUNTDOWN_SECONDS,
@@ -97,12 +97,13 @@ def run(
     task: Task[..., Any],
     work: Callable[[Resources], T],
     gave_up: Callable[[Resources, ReconcilerError], None] = lambda *_: None,
+    end: Callable[[Resources], None] = lambda _: None,
     **ids: object,
 ) -> T:
     """Do a task's work, with ``ids`` bound for the logs.
 
     A temporary failure is tried again, three times at most. ``gave_up`` is called once, when the
-    task has failed for good, and completes its work item.
+    task has failed for good, and completes its work item. ``end``: what comes after either.
 
     Raises:
         Retry: it is tried again.
@@ -113,14 +114,15 @@ def run(
     structlog.contextvars.bind_contextvars(celery_task_id=task.request.id, **known)
     resources = process_resources()
     try:
-        return work(resources)
+        done = work(resources)
+        end(resources)
     except SoftTimeLimitExceeded:
-        _give_up(resources, OutOfTimeError("it took longer than its time limit"), gave_up)
+        _give_up(resources, OutOfTimeError("it took longer than its time limit"), gave_up, end)
         raise
     except redis.RedisError as error:
         lost = BrokerUnavailableError(f"the broker cannot be reached: {error}")
         _try_again(task, lost)
-        _give_up(resources, lost, gave_up)
+        _give_up(resources, lost, gave_up, end)
         raise lost from error
     except Exception as error:
         if isinstance(error, TemporaryError):
@@ -128,8 +130,10 @@ def run(
         if isinstance(error, CredentialsError):
             # A client keeps the credentials that it was made with. The next task makes others.
             resources.forget_clients()
-        _give_up(resources, as_own_error(error), gave_up)
+        _give_up(resources, as_own_error(error), gave_up, end)
         raise
+    else:
+        return done
     finally:
         resources.flusher.soon()
         structlog.contextvars.clear_contextvars()
@@ -152,12 +156,14 @@ def _give_up(
     resources: Resources,
     error: ReconcilerError,
     gave_up: Callable[[Resources, ReconcilerError], None],
+    end: Callable[[Resources], None],
 ) -> None:
     if isinstance(error, UsageError):
         resources.metrics.increment("reconciler_errors_total", kind=error.kind)
         log.warning("orch.message.refused", error_kind=error.kind, detail=str(error))
     try:
         gave_up(resources, error)
+        end(resources)
     except (redis.RedisError, ReconcilerError) as another:
         # The state of sweeps cannot be written, or no clients can be made. The next sweep has it.
         log.debug("work item left to the next sweep", detail=describe_error(another))
@@ -191,11 +197,20 @@ def say_refused(detail: str, kind: str = MalformedMessageError.kind, **about: st
     log.warning("orch.message.refused", error_kind=kind, detail=detail[:MAX_ID_LENGTH], **known)
 
 
+def take_key(task: Task[..., Any]) -> tuple[str, str] | None:
+    """Return the dedup key that a task bears, with its token; whoever asks gives it back."""
+    headers: Any = getattr(task.request, "headers", None)
+    found = from_headers(headers)
+    if found is not None:
+        del headers[HEADER]
+    return found
+
+
 @signals.task_postrun.connect
 def _give_back_key(task: Task[..., Any], state: str | None = None, **_: object) -> None:
     """Give back the key of the work when it has ended, in any way but to be tried again."""
-    found = from_headers(getattr(task.request, "headers", None))
-    if found is not None and state != "RETRY":
+    found = take_key(task) if state != "RETRY" else None
+    if found is not None:
         try:
             process_resources().dedup.give_back(*found)
         except redis.RedisError:

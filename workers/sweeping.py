@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import redis
+from celery import Task
 
 from reconciler.errors import TemporaryError
 from reconciler.sweeping.state import SweepState
@@ -15,6 +17,7 @@ from workers.broker_records import BrokerRecords
 from workers.enqueue import Enqueuer
 from workers.names import RELEASE_QUEUE, SWEEP_QUEUE
 from workers.resources import Resources
+from workers.running import take_key
 
 STEP_SECONDS = 5.0
 """A worker that is killed loses at most this much reading of a segment."""
@@ -59,13 +62,19 @@ def count_sweeping_processes(resources: Resources) -> int:
     return max(_MIN_PROCESSES, count_processes(app, tables, _ANSWER_SECONDS))
 
 
-def end_if_idle(resources: Resources, sweeper: Sweeper) -> None:
-    """Send what is in the outbox; end what is done, where nothing is queued.
+def end_task(
+    resources: Resources, task: Task[..., Any], sweep_id: str | None, *, report: bool
+) -> None:
+    """Give a task's key back and send the outbox; end what is done, where nothing is queued.
 
-    Most tasks have others behind them. If the broker cannot be reached, the next ask does it.
+    Most tasks have others behind them. If the broker cannot be reached, the key expires, and the
+    next ask ends what is done.
     """
+    key = take_key(task)
+    if key is not None:
+        resources.dedup.give_back_with(resources.outbox, *key)
     with suppress(TemporaryError, redis.RedisError):
         # An empty list is no key.
         resources.outbox.exists(SWEEP_QUEUE, RELEASE_QUEUE)
         if not resources.outbox.execute()[-1]:
-            sweeper.end_what_is_done()
+            sweeper_of(resources, sweep_id, report=report).end_what_is_done()

@@ -100,7 +100,6 @@ def sweep_segment(
             raise MalformedMessageError(f"not a segment: {segment!r:.200}")
         sweeper = sweeping.sweeper_of(resources, sweep_id, report=report)
         result = sweeper.read(asked, secrets.token_hex(8), after(sweeping.STEP_SECONDS))
-        sweeping.end_if_idle(resources, sweeper)
         if result is None:
             return {"outcome": "nothing to do: it has been read, or somebody is reading it"}
         return {
@@ -111,7 +110,8 @@ def sweep_segment(
         }
 
     ids = {} if asked is None else {"sweep_id": sweep_id, "segment": asked.segment.label}
-    return run(task, work, gave_up, **ids)
+    end = partial(sweeping.end_task, task=task, sweep_id=sweep_id, report=report)
+    return run(task, work, gave_up, end, **ids)
 
 
 # -- one orchestration
@@ -136,9 +136,7 @@ def evaluate_orchestration(
         except UnknownOrchestrationError as error:
             if sweep_id is None:
                 raise
-            sweeping.end_if_idle(resources, sweeper)
             return {"outcome": "it is gone", "detail": str(error)}
-        sweeping.end_if_idle(resources, sweeper)
         if evaluation is None:
             return {"outcome": "nothing to do: it has been evaluated"}
         _remember(resources, evaluation)
@@ -149,9 +147,9 @@ def evaluate_orchestration(
             return
         sweeper = sweeping.sweeper_of(resources, sweep_id, report=report)
         sweeper.could_not_evaluate(orchestration_id, error, sweep_id or str(task.request.id))
-        sweeping.end_if_idle(resources, sweeper)
 
-    return run(task, work, gave_up, orchestration_id=orchestration_id, sweep_id=sweep_id)
+    end = partial(sweeping.end_task, task=task, sweep_id=sweep_id, report=report)
+    return run(task, work, gave_up, end, orchestration_id=orchestration_id, sweep_id=sweep_id)
 
 
 def _remember(resources: Resources, evaluation: Evaluation) -> None:
@@ -193,6 +191,7 @@ def release_child(
     sweep_id: str | None = None,
     depends_on: list[str] | None = None,
     due_since: str | None = None,
+    alone: bool = False,  # noqa: FBT001, FBT002 - a message's
 ) -> dict[str, Any]:
     """Release one child, if it is due. By hand: at any time, any number of times."""
     ids = {"orchestration_id": orchestration_id, "sub_issue_id": sub_issue_id}
@@ -206,11 +205,11 @@ def release_child(
             sweep_id=sweep_id,
             depends_on=predecessors(depends_on),
             due_since=since,
+            alone=alone is True,
             out_of_time=after(WORK_SECONDS),
         )
         if result.repaired:
             _remember_release(resources, result, since, **ids)
-        sweeping.end_if_idle(resources, sweeper)
         shown = {"outcome": result.outcome, "task_id": result.task_id, "detail": result.detail}
         return {name: value for name, value in shown.items() if value}
 
@@ -229,9 +228,9 @@ def release_child(
             sweep_id=sweep_id,
             due_since=moment(due_since),
         )
-        sweeping.end_if_idle(resources, sweeper)
 
-    return run(task, work, gave_up, **ids, sweep_id=sweep_id)
+    end = partial(sweeping.end_task, task=task, sweep_id=sweep_id, report=False)
+    return run(task, work, gave_up, end, **ids, sweep_id=sweep_id)
 
 
 def _due(due_since: object) -> datetime | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from reconciler.embedded.process import signal_group, spawn
 
 _LOOK_EVERY_SECONDS = 0.3
+_STOP_SECONDS = 8.0
 MAX_RESTARTS = 5
 _TAIL_LINES = 8
 
@@ -24,14 +25,20 @@ class ProcessFailedError(Exception):
 
 @dataclass(slots=True)
 class Child:
-    """One supervised process; ``restarts`` counts the exits that nobody asked for."""
+    """One supervised process.
+
+    ``asked``: its exit was asked for. ``restarts`` counts the others, and ``last_words`` has the
+    last lines that were written before each.
+    """
 
     name: str
     argv: Sequence[str]
     env: Mapping[str, str]
     log: Path
     process: subprocess.Popen[bytes] | None = None
+    asked: bool = False
     restarts: int = 0
+    last_words: list[str] = field(default_factory=list)
 
     def start(self, directory: Path) -> None:
         """Start it; what it writes is added to its log."""
@@ -90,9 +97,9 @@ class Supervisor:
             if child.process is not None and child.process.poll() is None:
                 signal_group(child.process.pid, signal.SIGKILL)
                 child.process.wait()
-                child.restarts -= 1  # this exit was asked for
+                child.asked = True
 
-    def stop(self, *, patience_seconds: float = 8.0) -> None:
+    def stop(self) -> None:
         """End every process, the youngest first: ask, wait, then insist. Safe to call twice."""
         self._stopping.set()
         if self._thread is not None:
@@ -106,7 +113,7 @@ class Supervisor:
         for process in running:
             if process.poll() is None:
                 signal_group(process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + patience_seconds
+        deadline = time.monotonic() + _STOP_SECONDS
         for process in running:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))
@@ -128,5 +135,8 @@ class Supervisor:
         elif process.poll() is not None and child.restarts <= MAX_RESTARTS:
             # What it has forked may have outlived it.
             signal_group(process.pid, signal.SIGKILL)
-            child.restarts += 1
+            if not child.asked:
+                child.restarts += 1
+                child.last_words.append(f"{child.name}, code {process.returncode}: {child.tail()}")
+            child.asked = False
             child.start(self.directory)

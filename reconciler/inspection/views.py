@@ -86,16 +86,16 @@ class View:
     """
 
     orchestration_id: str
-    repo: str | None
-    parent: str | None
-    user_id: str | None
-    code: str
-    reason: str
-    age_seconds: float | None
     withheld: str | None
     next_sweep_at: datetime | None
     children: tuple[ChildView, ...]
     outlook: Outlook | None
+    repo: str | None = None
+    parent: str | None = None
+    user_id: str | None = None
+    code: str = ""
+    reason: str = ""
+    age_seconds: float | None = None
     child_count: int | None = None
     needs_action: bool = False
     settles: bool = True

@@ -22,14 +22,15 @@ class Context:
     """What a piece of work is done for.
 
     ``apply``: False plans only, and writes nothing. ``by_hand``: a person asked for it, so no
-    quarantine holds it up. ``out_of_time``: asked between actions; the rest is left for the next
-    evaluation.
+    quarantine holds it up. ``alone``: no other child of the orchestration is released beside it.
+    ``out_of_time``: asked between actions; the rest is left for the next evaluation.
     """
 
     now: datetime
     sweep_id: str
     by_hand: bool = False
     apply: bool = True
+    alone: bool = False
     out_of_time: OutOfTime = never
 
 
@@ -42,7 +43,8 @@ class ReleaseRequest:
     """A release to be made elsewhere.
 
     ``depends_on`` is a hint that saves reading the rest; None where there are so many that all of
-    it is read anyway, and the message would only be large.
+    it is read anyway, and the message would only be large. ``alone``: no other child of the
+    orchestration is released beside it, as far as is known.
     """
 
     orchestration_id: str
@@ -51,6 +53,7 @@ class ReleaseRequest:
     depends_on: tuple[str, ...] | None
     due_since: datetime | None
     sweep_id: str
+    alone: bool = False
 
     @classmethod
     def of(cls, child: Child, due_since: datetime | None, sweep_id: str) -> ReleaseRequest:

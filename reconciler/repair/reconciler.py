@@ -122,14 +122,16 @@ class Reconciler:
         sweep_id: str | None = None,
         depends_on: tuple[str, ...] | None = None,
         due_since: datetime | None = None,
+        alone: bool = False,
         report: bool = False,
         dispatch: ReleaseDispatch | None = None,
         out_of_time: OutOfTime = never,
     ) -> RepairResult:
         """Release a child, if it is due; safe at any time, any number of times.
 
-        ``depends_on`` and ``due_since`` are what an evaluation knew: the first saves reading the
-        rest of the orchestration, the second is what latency is reckoned from. Both are hints.
+        ``depends_on``, ``due_since`` and ``alone`` are what an evaluation knew: the first saves
+        reading the rest of the orchestration, the second is what latency is reckoned from, and the
+        third saves a lock. All are hints.
         Should this bring others on (a refusal, the adoption of a finished task), they are released
         here, or handed to ``dispatch``.
 
@@ -139,6 +141,7 @@ class Reconciler:
             TemporaryError, PermanentError: nothing was changed.
         """
         context = self._context(sweep_id, report=report, out_of_time=out_of_time)
+        context = replace(context, alone=alone)
         with measured() as consumed:
             try:
                 result = self._release(

@@ -9,6 +9,7 @@ finds a named outcome and not a second task.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 from reconciler.domain.codes import Code
@@ -86,7 +87,9 @@ class Releaser:
         if context.apply and not self.pacer.acquire():
             detail = "the rate of releases is used up for now"
             return RepairResult(Outcome.PACED, child, detail=detail)
-        return self._commit_in_turn(orchestration, child, draft, action, context, held)
+        result = self._commit_in_turn(orchestration, child, draft, action, context, held)
+        # Outside of the lock: others wait for it, and the invocation is as long as the transaction.
+        return self._invoke(result, context) if result.repaired else result
 
     def _commit_in_turn(
         self,
@@ -104,7 +107,9 @@ class Releaser:
 
         held = held or (HeldSlots(self.budget) if self.budget is not None else None)
         if held is None:
-            with self.pacer.lock(orchestration.orchestration_id):
+            # With no sibling beside it nobody shares a row with it.
+            lock = nullcontext() if context.alone else self.pacer.lock(child.orchestration_id)
+            with lock:
                 return commit(None)
         with self.pacer.lock(draft.user_id):
             return _within_budget(held, draft.user_id, child, commit, context)
@@ -212,14 +217,13 @@ class Releaser:
         released = child.moved(
             ChildStatus.RELEASED, child.updated_at, draft.task_id, draft.branch_name
         )
-        result = RepairResult(
+        return RepairResult(
             Outcome.RELEASED,
             released,
             _created(draft, context),
             applied=context.apply,
             warnings=draft.warnings,
         )
-        return self._invoke(result, context) if context.apply else result
 
     def _writes(
         self,

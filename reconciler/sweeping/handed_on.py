@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from reconciler.domain.model import LONG_AGO
@@ -12,12 +13,14 @@ from reconciler.sweeping.sender import ReleaseSender
 class HandedOn:
     """The releases that one piece of work hands on, as many as there is room for.
 
-    They are sent once they are remembered: the result of one may come at once.
+    They are sent once they are remembered: the result of one may come at once. ``in_turn``: they
+    were chosen by their age.
     """
 
-    def __init__(self, sender: ReleaseSender, *, limited: bool) -> None:
+    def __init__(self, sender: ReleaseSender, *, limited: bool, in_turn: bool) -> None:
         self._sender = sender
         self._limited = limited
+        self._in_turn = in_turn
         self._room: int | None = None
         self._requests: list[ReleaseRequest] = []
 
@@ -26,7 +29,7 @@ class HandedOn:
         if self._limited:
             # Asked once: for each of thousands it would be a round trip.
             if self._room is None:
-                self._room = self._sender.room_for_releases()
+                self._room = self._sender.room_for_releases(in_turn=self._in_turn)
             if len(self._requests) >= self._room:
                 return False
         self._requests.append(request)
@@ -39,6 +42,8 @@ class HandedOn:
 
     def send(self) -> None:
         """Have them made."""
+        if len(self._requests) == 1:
+            self._requests = [replace(self._requests[0], alone=True)]
         if self._requests:
             self._sender.release(self._requests)
 

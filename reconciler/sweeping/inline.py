@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from queue import SimpleQueue
 from threading import Lock
 
 from ulid import ULID
@@ -70,7 +71,8 @@ class _Threads:
         self._stopped = False
         self._pool: ThreadPoolExecutor | None = None
         self._asked: deque[Callable[[], None]] = deque()
-        self._futures: deque[Future[None]] = deque()
+        self._ended: SimpleQueue[Future[None]] = SimpleQueue()
+        self._open = 0
         self._evaluating: set[str] = set()
         self.segments = self._done = self._pages = 0
 
@@ -99,8 +101,11 @@ class _Threads:
             for work in self._asked:
                 self._submit(work)
             try:
-                while self._futures:
-                    self._futures.popleft().result()
+                # As they end, and not in their order: a mistake stops the others at once.
+                while self._open:
+                    self._ended.get().result()
+                    with self._lock:
+                        self._open -= 1
             except BaseException:
                 # Ctrl-C, or an operator's mistake: whoever is at work ends where it can.
                 self._stopped = True
@@ -115,7 +120,10 @@ class _Threads:
             self._asked.append(work)
             return
         with suppress(RuntimeError):  # shut down, after another thread has failed
-            self._futures.append(self._pool.submit(work))
+            future = self._pool.submit(work)
+            with self._lock:
+                self._open += 1
+            future.add_done_callback(self._ended.put)
 
     def _read(self, task: SegmentTask) -> None:
         if self._out_of_time():

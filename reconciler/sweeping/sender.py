@@ -39,8 +39,11 @@ class Sender(Protocol):
 class ReleaseSender(Protocol):
     """Has children released elsewhere."""
 
-    def room_for_releases(self) -> int:
-        """Return how many more can be made soon; a later sweep finds the others again."""
+    def room_for_releases(self, *, in_turn: bool) -> int:
+        """Return how many more can be made soon; a later ask comes back to the others.
+
+        ``in_turn``: they were chosen by their age, and not found just now.
+        """
 
     def release(self, requests: Sequence[ReleaseRequest]) -> object:
         """Hand releases on."""

@@ -193,7 +193,7 @@ class Sweeper:
         )
         names = [name for _, name in due]
         if self._releases is not None and seen.has_paced:
-            names += seen.choose_paced(self._releases.room_for_releases())
+            names += seen.choose_paced(self._releases.room_for_releases(in_turn=True))
         for name in names[: max(0, self._sender.room())]:
             self._sender.evaluate(name, sweep.sweep_id, sweep.started_at)
 
@@ -313,7 +313,8 @@ class Sweeper:
         known, read_at = self._state.look_up(orchestration_id)
         if since is not None and known.was_evaluated(since):
             return None
-        handed_on = self._hand_on(sweep_id)
+        # What there was no room for is evaluated again when an ask has chosen it.
+        handed_on = self._hand_on(sweep_id, in_turn=known.paced and not known.waiting)
         try:
             evaluation = self._reconciler.evaluate(
                 orchestration_id,
@@ -349,10 +350,10 @@ class Sweeper:
         due = handed_on.due if handed_on is not None else {}
         self._state.evaluated(orchestration_id, finding, interval, due)
 
-    def _hand_on(self, sweep_id: str | None) -> HandedOn | None:
+    def _hand_on(self, sweep_id: str | None, *, in_turn: bool = False) -> HandedOn | None:
         if self._releases is None:
             return None
-        return HandedOn(self._releases, limited=sweep_id is not None)
+        return HandedOn(self._releases, limited=sweep_id is not None, in_turn=in_turn)
 
     def release(
         self,
@@ -362,9 +363,10 @@ class Sweeper:
         sweep_id: str | None = None,
         depends_on: tuple[str, ...] | None = None,
         due_since: datetime | None = None,
+        alone: bool = False,
         out_of_time: OutOfTime = never,
     ) -> RepairResult:
-        """Release a child, if it is due, and record what came of it.
+        """Release a child, if it is due, and record what came of it; ``Reconciler.release``.
 
         Raises:
             UnknownOrchestrationError, UnknownChildError: there is no such row.
@@ -378,6 +380,7 @@ class Sweeper:
                 sweep_id=sweep_id,
                 depends_on=depends_on,
                 due_since=due_since,
+                alone=alone,
                 dispatch=handed_on.take if handed_on is not None else None,
                 out_of_time=out_of_time,
             )

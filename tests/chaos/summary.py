@@ -40,6 +40,7 @@ class Run:
     ``lost``: the terminal records that the live reconciler did not get. ``shown_unsettled``: the
     orchestrations of which operators are told that nobody has settled the parent.
     ``never_started``: the tasks that the platform failed, since no invocation of them arrived.
+    ``exits``: the last words of processes that ended by themselves.
     ``false_healthy``, ``false_complete``: what was said to be looked at, and was not.
     """
 
@@ -53,7 +54,7 @@ class Run:
     lost: Sequence[Task]
     shown_unsettled: frozenset[str]
     never_started: frozenset[str]
-    exits: Mapping[str, int]
+    exits: Sequence[str]
     unrecovered: frozenset[ChildKey]
     bound_seconds: float
     recovered_in_seconds: float
@@ -77,6 +78,7 @@ class Run:
             "a regression": observer.regressions,
             "released too early": list(observer.early.values()),
             "not recovered within the bound": [" ".join(key) for key in sorted(self.unrecovered)],
+            "ended by itself": self.exits,
             "said to be healthy": self.false_healthy,
             "said to be complete": self.false_complete,
             "did not end as it should": [sentence for _, sentence in self._strays()],
@@ -118,9 +120,7 @@ class Run:
         yield f"ever stranded {len(observer.ever_stranded)}, looked at {observer.samples} times"
         yield f"sweeps {self.sweeps}, of them incomplete {self.incomplete_sweeps}"
         yield f"failed by the platform, since both invocations were lost: {len(self.never_started)}"
-        yield "exits that nobody asked for: " + (
-            ", ".join(f"{name} {count}" for name, count in self.exits.items() if count) or "0"
-        )
+        yield f"exits that nobody asked for: {len(self.exits)}"
         yield ", ".join(f"{name} {count}" for name, count in self.counts().items())
         yield f"(unrecovered: for more than {self.bound_seconds:.0f} s after the last fault)"
         yield f"left to a person, after {MAX_UNHEARD} nudges unheard: {len(self._given_up())}"

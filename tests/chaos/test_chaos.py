@@ -134,7 +134,9 @@ def recover(stage: Stage, mayhem: Mayhem, seconds: float) -> Run:
             lost=tuple(stage.platform.live.lost),
             shown_unsettled=stage.shown_unsettled(),
             never_started=frozenset(stage.never_started),
-            exits={name: child.restarts for name, child in stage.supervisor.children.items()},
+            exits=[
+                said for child in stage.supervisor.children.values() for said in child.last_words
+            ],
             unrecovered=frozenset(unrecovered),
             bound_seconds=allowed,
             recovered_in_seconds=time.monotonic() - began,

@@ -45,7 +45,7 @@ sender.segment(SegmentTask(Segment(Scope.TABLE, 0, 1), {SWEEP_ID!r}, 1.5))
 sender.evaluate({ORCHESTRATION!r}, {SWEEP_ID!r}, 1.5)
 sender.release([ReleaseRequest(
     orchestration_id={ORCHESTRATION!r}, sub_issue_id={CHILD!r}, depends_on=("a",),
-    idempotency_key={f"{ORCHESTRATION}_{CHILD}"!r}, sweep_id={SWEEP_ID!r},
+    idempotency_key={f"{ORCHESTRATION}_{CHILD}"!r}, sweep_id={SWEEP_ID!r}, alone=True,
     due_since=datetime(2026, 6, 9, 12, tzinfo=UTC))])
 """
 

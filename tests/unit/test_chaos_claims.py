@@ -120,7 +120,7 @@ def run_of(observer: Observer) -> Run:
         lost=(),
         shown_unsettled=frozenset(),
         never_started=frozenset(),
-        exits={},
+        exits=(),
         unrecovered=frozenset({(ORCHESTRATION_ID, "a")}),
         bound_seconds=1.0,
         recovered_in_seconds=1.0,

@@ -224,6 +224,7 @@ def use_everything(site: Site, roles: Roles) -> None:
         ask_by_hand(site, roles)
         scrape(roles, stack)
     use_directly(roles)
+    use_dedup_keys(broker_client(roles.settings("beat")))
 
 
 def start_badly(site: Site, roles: Roles, stack: ExitStack) -> None:
@@ -371,10 +372,7 @@ def use_directly(roles: Roles) -> None:
         records.update("kind", "name", lambda _old, _now: None)
         records.drop("kind")
         records.drop("numbers")
-    keys = DedupKeys(client, "here")
-    token = keys.take("work", 5)
-    assert token is not None
-    assert keys.give_back("work", token)
+    use_dedup_keys(client)
     Recoveries(client, "here").add("lost_release", {}, 1.0)
     Recoveries(client, "here").list_last(60)
     metrics = RedisMetrics(client, "here")
@@ -386,3 +384,12 @@ def use_directly(roles: Roles) -> None:
         pass
     BrokerAllowance(client, "here", 1000).take(1)
     client.close()
+
+
+def use_dedup_keys(client: redis.Redis) -> None:
+    """Take a key, be refused it, and give it back."""
+    keys = DedupKeys(client, "here")
+    token = keys.take("work", 5)
+    assert token is not None
+    assert keys.take("work", 5) is None
+    assert keys.give_back("work", token)

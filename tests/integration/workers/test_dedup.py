@@ -73,17 +73,18 @@ class Torn(redis.Connection):
 
     lost = 0
     deaf = False
-    _script = False
+    _ours = False
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - redis-py's
-        self._script = b"EVALSHA" in b"".join([command] if isinstance(command, bytes) else command)
-        if self._script and Torn.deaf and not Torn.lost:
+        sent = b"".join([command] if isinstance(command, bytes) else command)
+        self._ours = b"$3\r\nSET\r\n" in sent or b"$4\r\nEVAL\r\n" in sent
+        if self._ours and Torn.deaf and not Torn.lost:
             raise redis.ConnectionError("the broker is away")
         super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
 
     def read_response(self, *args: Any, **options: Any) -> Any:
         answer = super().read_response(*args, **options)
-        if self._script and Torn.lost:
+        if self._ours and Torn.lost:
             Torn.lost -= 1
             self.disconnect()  # type: ignore[no-untyped-call]
             raise redis.ConnectionError("the answer is lost")

@@ -11,6 +11,7 @@ from datetime import timedelta
 import pytest
 from rich.console import Console
 
+from reconciler.cli.console import STAND_IN
 from reconciler.cli.screens.inspect import render
 from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import Evidence
@@ -28,7 +29,7 @@ HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\nnext line"
 def text_of(view: View, width: int = 100, *, encoding: str = "utf-8") -> str:
     raw = io.BytesIO()
     out = Console(
-        file=io.TextIOWrapper(raw, encoding=encoding, errors="replace"),
+        file=io.TextIOWrapper(raw, encoding=encoding, errors=STAND_IN),
         width=width,
         highlight=False,
         markup=False,

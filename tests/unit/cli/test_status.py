@@ -103,7 +103,7 @@ def covered(active: float, table: float | None = None) -> Overview:
 def text_of(found: Status, width: int = 100) -> str:
     out = Console(file=io.StringIO(), width=width, highlight=False)
     with out.capture() as captured:
-        out.print(render(found, out))
+        out.print(render(found))
     return captured.get()
 
 

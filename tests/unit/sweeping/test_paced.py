@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 from unittest.mock import Mock
 
-from reconciler.repair.context import ReleaseRequest, Stuck
+from reconciler.clock import never
+from reconciler.repair.context import Evaluation, ReleaseRequest, Stuck
+from reconciler.repair.counts import Counts
 from reconciler.sweeping.known_stuck import Finding
 from reconciler.sweeping.records import MemoryRecords
+from reconciler.sweeping.segments import Scope
 from reconciler.sweeping.sender import SegmentTask
 from reconciler.sweeping.state import Sweep, SweepState
 from reconciler.sweeping.sweeper import Sweeper
@@ -33,8 +36,8 @@ class Sent:
     def evaluate(self, orchestration_id: str, _sweep_id: str, _since: float) -> None:
         self.evaluated.append(orchestration_id)
 
-    def room_for_releases(self) -> int:
-        return self.room_left
+    def room_for_releases(self, *, in_turn: bool) -> int:
+        return self.room_left if in_turn else 0
 
     def release(self, requests: Sequence[ReleaseRequest]) -> None:
         raise AssertionError(requests)
@@ -53,3 +56,25 @@ def test_the_oldest_are_asked_for_first_as_many_as_there_is_room_for() -> None:
     reconciler = Mock(settings=settings, paused=lambda: None)
     Sweeper(cast("Any", reconciler), state, sent, sent).ask("s")
     assert sent.evaluated == ["o90", "o60"]
+
+
+def test_what_an_ask_chose_has_its_turn_and_what_a_scan_found_waits_for_one() -> None:
+    state = SweepState(MemoryRecords(lambda: NOW))
+    stuck = Stuck("o", "a", "lost_release", "it is due", 40.0)
+    state.evaluated("o", Finding(NOW - 5, (stuck,), "rows", paced=True), 60.0)
+    request = ReleaseRequest("o", "a", "o_a", (), None, "s")
+    asked: list[bool] = []
+
+    def evaluate(*_: object, release: Callable[[object], bool], **__: object) -> Evaluation:
+        asked.append(release(request))
+        return Evaluation("o", None, None, (), Counts())
+
+    sent = Mock(room_for_releases=lambda *, in_turn: 5 if in_turn else 0)
+    settings = Mock(sweep_interval_seconds=60, repair_mode="repair")
+    reconciler = Mock(settings=settings, evaluate=evaluate)
+    sweeper = Sweeper(cast("Any", reconciler), state, sent, sent)
+    state.nominate("o", Scope.TABLE, 0.0, NOW - 1, "other rows")
+    sweeper.evaluate("o", "s", NOW - 1, never)
+    state.evaluated("p", Finding(NOW - 5, (stuck,), "rows", paced=True), 60.0)
+    sweeper.evaluate("p", "s", NOW - 1, never)
+    assert asked == [False, True]

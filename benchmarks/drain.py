@@ -1,0 +1,192 @@
+"""A drain: a backlog is let go at the release rate, and the oldest due goes first.
+
+A fresh deployment meets children that have been due for one to two hours, each orchestration for a
+time of its own. Beat and workers have every setting its default, but for what is asked otherwise.
+
+*In time*: from the start of the first sweep until the pipeline of the last child is invoked, as a
+ratio to what the rate allows.
+
+*In order*: a child's turn is its place among all children by how long it has been due. How many
+places after its turn it is released says how many were released before it that had been due for
+less long. A release is ordered by its invocation of the pipeline, which follows the commit.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import correlation, median
+from typing import Any
+
+from benchmarks.deployment import Deployment, deployed
+from benchmarks.fans import seed_shape, storm_of
+from benchmarks.place import Place, fresh_place
+from benchmarks.runs import Say
+from reconciler.domain.model import moment
+from workers.enqueue import releases_between_asks
+
+RATE_PER_MINUTE = 600
+INTERVAL_SECONDS = 300
+SPREAD_SECONDS = 3600.0
+"""How much longer the first of them has been due than the last."""
+
+SECONDS_GOAL = 1.1
+"""As a ratio to what the rate allows: at most."""
+
+LATE_GOAL = 1.25
+"""Queues of releases: a child waits for what is queued when it is found, and for what is released
+while the queue fills, and for no more."""
+
+_PATIENCE = 2.0
+_LOOK_SECONDS = 0.2
+_SLICES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """When a child was released, and since when it was due (epoch seconds)."""
+
+    at: float
+    due: float
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How well releases kept to their turns.
+
+    ``rank_correlation``: of the order of release with the order of turns; 1.0: the same.
+    ``places_late``: how many places after its turn a child was released; the most, and all but a
+    hundredth. ``timeline``: seconds since the first sweep began, how many were released by then,
+    and the middle turn of those released since the entry before.
+    """
+
+    rank_correlation: float
+    most_places_late: int
+    p99_places_late: int
+    timeline: Sequence[tuple[float, int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A drain.
+
+    ``queue``: how many releases are queued at most. ``after_queue``: the order of those that were
+    released when so many had been.
+    """
+
+    children: int
+    each: int
+    rate_per_minute: int
+    interval_seconds: int
+    seconds: float
+    sweeps: int
+    queue: int
+    order: Order
+    after_queue: Order
+
+    @property
+    def allowed_seconds(self) -> float:
+        """How long the rate lets it take."""
+        return self.children * 60 / self.rate_per_minute
+
+    @property
+    def seconds_ratio(self) -> float:
+        """How long it took ÷ that."""
+        return self.seconds / self.allowed_seconds
+
+    def broken_bounds(self) -> list[str]:
+        """Return which goals are not met."""
+        goals = {
+            "seconds": self.seconds_ratio <= SECONDS_GOAL,
+            "order": self.order.most_places_late <= LATE_GOAL * self.queue,
+        }
+        return [name for name, met in goals.items() if not met]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a line of the record."""
+        return {**asdict(self), "seconds_ratio": round(self.seconds_ratio, 3)}
+
+
+def run(children: int, each: int, interval_seconds: int, say: Say) -> Outcome:
+    """Let ``children`` go, ``each`` of them in an orchestration.
+
+    Raises:
+        RuntimeError: it takes more than twice what the rate allows, and a minute.
+    """
+    settings = {
+        "RELEASE_RATE_PER_MINUTE": str(RATE_PER_MINUTE),
+        "SWEEP_INTERVAL_SECONDS": str(interval_seconds),
+        # The tasks are invoked and go no further: they are not to be taken for tasks that never
+        # started.
+        "TASK_START_TIMEOUT_SECONDS": "7200",
+    }
+    with fresh_place() as place, deployed(place, settings) as deployment:
+        say(f"seeding {children:,} children, {each:,} in each orchestration")
+        rows = list(storm_of(children, each, SPREAD_SECONDS))
+        seed_shape(place, iter(rows))
+        deployment.start_workers()
+        say(f"let go at {RATE_PER_MINUTE} a minute: {children * 60 // RATE_PER_MINUTE:,} s")
+        deployment.start_beat()
+        _wait(deployment, children)
+        sweeps = deployment.list_sweeps()
+        began = min(sweep.started_at for sweep in sweeps.values())
+        releases = _read(place, rows, deployment)
+    queue = 2 * releases_between_asks(RATE_PER_MINUTE, interval_seconds)
+    return Outcome(
+        children,
+        each,
+        RATE_PER_MINUTE,
+        interval_seconds,
+        round(releases[-1].at - began, 1),
+        len(sweeps),
+        queue,
+        order_of(releases, began),
+        order_of(releases[queue:], began),
+    )
+
+
+def _wait(deployment: Deployment, children: int) -> None:
+    allowed = children * 60 / RATE_PER_MINUTE
+    deadline = time.monotonic() + _PATIENCE * allowed + 60
+    while len(deployment.invocations.at) < children:
+        deployment.supervisor.check()
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{len(deployment.invocations.at)} of {children} were released")
+        time.sleep(_LOOK_SECONDS)
+
+
+def _read(place: Place, rows: Sequence[Any], deployment: Deployment) -> list[Release]:
+    """Return the releases in their order, one for each child."""
+    due = {row["orchestration_id"]["S"]: row["updated_at"]["S"] for row in rows}
+    found = []
+    pages = place.client().get_paginator("scan").paginate(TableName=place.tasks)
+    for task in (task for page in pages for task in page["Items"]):
+        since = moment(due[task["channel_metadata"]["M"]["orchestration_id"]["S"]])
+        if since is None:
+            raise RuntimeError(f"no time: {task}")
+        found.append(Release(deployment.invocations.at[task["task_id"]["S"]], since.timestamp()))
+    return sorted(found, key=lambda release: release.at)
+
+
+def order_of(releases: Sequence[Release], began: float) -> Order:
+    """Return how well ``releases``, in their order, kept to their turns."""
+    dues = sorted(release.due for release in releases)
+    turns = [bisect_right(dues, release.due) for release in releases]
+    late = sorted(max(0, place - turn) for place, turn in enumerate(turns, 1))
+    size = max(1, len(releases) // _SLICES)
+    timeline = [
+        (
+            round(releases[min(start + size, len(releases)) - 1].at - began, 1),
+            min(start + size, len(releases)),
+            round(median(turns[start : start + size])),
+        )
+        for start in range(0, len(releases), size)
+    ]
+    return Order(
+        round(correlation(range(len(turns)), turns), 4),
+        late[-1],
+        late[len(late) * 99 // 100],
+        timeline,
+    )

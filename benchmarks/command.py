@@ -165,12 +165,19 @@ def index_(plan_and_save: tuple[Plan, bool]) -> None:
 
 
 @bench.command("rotation")
+@click.option(
+    "--ceiling",
+    default=rotation.Plan().ceiling,
+    show_default=True,
+    help="SCAN_READ_UNITS_PER_SECOND.",
+)
 @click.pass_obj
-def rotation_(plan_and_save: tuple[Plan, bool]) -> None:
+def rotation_(plan_and_save: tuple[Plan, bool], ceiling: float) -> None:
     """How even it is what reading the table in rotation takes, under a ceiling."""
     plan, save = plan_and_save
     console = _console()
-    found = rotation.run(replace(plan.mix, repaired=True), rotation.Plan(), _say(console))
+    planned = replace(rotation.Plan(), ceiling=ceiling)
+    found = rotation.run(replace(plan.mix, repaired=True), planned, _say(console))
     report.show_rotation(console, found)
     if save:
         report.save("rotation", {"mix": plan.mix.to_json(), **found.to_json()}, {})

@@ -25,6 +25,7 @@ from benchmarks.fans import seed_shape, storm_of
 from benchmarks.place import Place, fresh_place
 from benchmarks.runs import Say
 from reconciler.domain.model import moment
+from workers.enqueue import releases_between_asks
 
 RATE_PER_MINUTE = 600
 INTERVAL_SECONDS = 300
@@ -132,8 +133,7 @@ def run(children: int, each: int, interval_seconds: int, say: Say) -> Outcome:
         sweeps = deployment.list_sweeps()
         began = min(sweep.started_at for sweep in sweeps.values())
         releases = _read(place, rows, deployment)
-    # As ``Enqueuer.room_for_releases`` has it: what can be made in half an interval.
-    queue = max(20, RATE_PER_MINUTE * interval_seconds // 120)
+    queue = 2 * releases_between_asks(RATE_PER_MINUTE, interval_seconds)
     return Outcome(
         children,
         each,

@@ -20,10 +20,14 @@ class ReconcilerError(Exception):
 
 
 class SettingsError(ReconcilerError):
-    """A setting is invalid; the message names it."""
+    """Settings are invalid; each of ``problems`` names one."""
 
     kind = "settings"
     is_outage = True
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
 
 
 class UsageError(ReconcilerError):

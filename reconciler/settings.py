@@ -258,11 +258,11 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     unreadable = [name for name, field in names.items() if not _is_unicode(values.get(field, ""))]
     if unreadable:
         # Bytes that are no UTF-8; what they are for could not be sent anywhere, nor be shown.
-        raise SettingsError("; ".join(f"{name} is not UTF-8" for name in unreadable))
+        raise SettingsError(*(f"{name} is not UTF-8" for name in unreadable))
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(_one_line(error)) from None
+        raise SettingsError(*_problems_of(error)) from None
 
 
 def _is_unicode(value: str) -> bool:
@@ -273,7 +273,7 @@ def _is_unicode(value: str) -> bool:
     return True
 
 
-def _one_line(error: ValidationError) -> str:
+def _problems_of(error: ValidationError) -> list[str]:
     parts: dict[str, str] = {}
     for problem in error.errors(include_url=False):
         location = problem["loc"]
@@ -287,7 +287,7 @@ def _one_line(error: ValidationError) -> str:
             said = problem["msg"].removeprefix("Value error, ")
             said = said[0].lower() + said[1:]
             parts[name] = f"{name}={_shown(name, problem['input'])} is invalid: {said}"
-    return "; ".join(parts.values())
+    return list(parts.values())
 
 
 def _shown(name: str, given: object) -> str:

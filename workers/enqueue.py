@@ -83,6 +83,11 @@ def ask_at(interval_seconds: float, at: float) -> tuple[str, int, float]:
     return f"sweep:{number}", ask, began + (ask + 1) * apart
 
 
+def releases_between_asks(per_minute: int, interval_seconds: int) -> int:
+    """Return how many releases a rate lets go between two asks; a few for the slowest one."""
+    return max(_MIN_ROOM, per_minute * interval_seconds // (60 * ASKS_PER_INTERVAL))
+
+
 class Enqueuer:
     """Publishes tasks of one application; the sender of ``Sweeper``.
 
@@ -251,8 +256,7 @@ class Enqueuer:
         Raises:
             BrokerUnavailableError: the broker cannot be reached.
         """
-        a_minute, seconds = self._releases_per_minute, self._interval_seconds
-        half = max(_MIN_ROOM, a_minute * seconds // (60 * ASKS_PER_INTERVAL))
+        half = releases_between_asks(self._releases_per_minute, self._interval_seconds)
         queued = self._length(RELEASE_QUEUE)
         return 2 * half - queued if in_turn or queued < half else 0
 

@@ -185,12 +185,22 @@ class Status:
         return max(0.0, self.now - max(began)) if began else None
 
     @property
-    def beat_is_silent(self) -> bool:
-        """Whether no beat asks for sweeps, though workers wait for work with empty queues."""
-        if self.in_table or not self.workers or self.queues.get("sweep", 0):
-            return False
+    def beat_is_late(self) -> bool:
+        """Whether no beat has asked for a sweep for too long.
+
+        Where none ever did, it has as long from the first sweep that is known: one that was asked
+        for by hand may have come just before the beat.
+        """
         ago = self.asked_seconds_ago
-        return ago is None or ago > self.limit_seconds
+        if ago is None:
+            ago = self.now - min((s.started_at for s in self.seen.sweeps), default=NEVER)
+        return ago > self.limit_seconds
+
+    @property
+    def beat_is_silent(self) -> bool:
+        """Whether the beat is late, though workers wait for work with empty queues."""
+        has_workers = bool(self.workers) and not self.in_table
+        return has_workers and not self.queues.get("sweep", 0) and self.beat_is_late
 
     # -- of the recoveries
 

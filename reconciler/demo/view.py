@@ -208,7 +208,8 @@ def _live(board: Board) -> Text:
     else:
         text.append(f" live reconciler down {board.down_for:.0f} s")
     if board.events_lost:
-        text.append(f", {board.events_lost} events lost", style="yellow")
+        events = "1 event" if board.events_lost == 1 else f"{board.events_lost} events"
+        text.append(f", {events} lost", style="yellow")
     return text
 
 
@@ -285,7 +286,8 @@ def verdict_rows(verdict: Verdict) -> list[tuple[str, str, str, bool]]:
         ("orchestrations settled", settled, made, v.settled < v.orchestrations),
         ("events lost", str(v.events_lost), "while the live reconciler was down", False),
         ("children stranded", str(v.stranded), "", False),
-        ("children recovered", str(v.recovered), by, v.recovered < v.stranded),
+        ("children recovered", str(v.recovered), "", v.recovered < v.stranded),
+        ("repairs", str(sum(v.recovered_by.values())), by, False),
         ("duplicate tasks", str(v.duplicates), "by idempotency key", v.duplicates > 0),
         ("regressions", str(v.regressions), "every row, sampled", v.regressions > 0),
         (

@@ -47,6 +47,8 @@ def build_view(orchestration: Orchestration, evaluation: Evaluation, given: Circ
         ),
         outlook=_parent_outlook(found, evaluation, given),
         needs_action=None in needing,
+        settles=given.policy.settles,
+        paused=given.paused,
         statuses=Counter(child.raw_status or "?" for child in children.values()),
     )
     meta = orchestration.meta
@@ -141,7 +143,7 @@ _RELEASES = {
     Outcome.IDEMPOTENCY_CONFLICT: "leaves it alone: {detail}",
 }
 _REPAIRS = {
-    "advance": "sets it to what its task {task_id} says, and goes on with its dependents",
+    "advance": "sets it to what its task {task_id} says, and goes on to its dependents",
     "skip": "skips it",
     "adopt": "adopts the task {task_id}, which an interrupted releaser left",
     "reset claim": "takes the dead claim away and releases it",

@@ -38,7 +38,7 @@ def doctor(*, inline: bool, as_json: bool) -> None:
         wrong = EXIT_USAGE
         findings = [
             failure("settings", re.split("[ =]", said)[0], said, "see docs/settings.md")
-            for said in str(error).split("; ")
+            for said in error.problems
         ]
     else:
         from reconciler.clock import utc_now  # noqa: PLC0415 - start-up time

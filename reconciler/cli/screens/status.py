@@ -119,8 +119,10 @@ def _beat(status: Status) -> Text:
     if status.beat_is_silent:
         since = "none has asked for a sweep" if ago is None else f"SILENT for {theme.age(ago)}"
         return Text(f"{since}; start it (docs/operating.md#sweep-stale)", "bold red")
-    if ago is None or ago > status.limit_seconds:
+    if status.beat_is_late:
         return Text("unknown: what it asks for waits for a worker", "yellow")
+    if ago is None:
+        return Text("none has asked for a sweep yet", "yellow")
     return Text(f"asked for a sweep {theme.age(ago)} ago")
 
 

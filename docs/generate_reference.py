@@ -63,7 +63,7 @@ def commands_page() -> str:
         _table(("code", "meaning"), [(str(code), said) for code, said in EXIT_CODES.items()]),
         "\n",
     ]
-    for name, (_, line) in COMMANDS.items():
+    for name, line in COMMANDS.items():
         command = root.get_command(click.Context(root), name)
         if command is None:
             msg = f"reconciler has no {name}"

@@ -87,6 +87,7 @@ def save(name: str, title: str, *parts: Part) -> None:
     out.print(f"[bold green]$[/] {title}")
     for part in parts:
         out.print(part(out))
+    out.print()  # or the last line's descenders would be cut off
     text = out.export_svg(title=title, code_format=_SVG, unique_id=name)
     (IMAGES / f"{name}.svg").write_text(text, encoding="utf-8")
     sys.stdout.write(f"docs/images/{name}.svg\n")
@@ -127,7 +128,7 @@ def worker(celery: Celery) -> Iterator[None]:
 
 
 def sweep(celery: Celery) -> None:
-    """Ask for a sweep, and wait for it."""
+    """Ask for a sweep by hand, and wait for it."""
     from workers.application import app  # noqa: PLC0415 - the environment is set by now
     from workers.enqueue import submit_sweep  # noqa: PLC0415
 
@@ -216,7 +217,9 @@ def pictures(wanted: set[str]) -> None:
         stack.enter_context(worker(celery))
         if page is not None:
             until("Flower to see the worker", page.workers)
-        sweep(celery)
+        # The first sweep is the beat's, and its next one comes when all is over.
+        stack.enter_context(celery.beat())
+        until("the beat's sweep", lambda: celery.last(complete=True))
         go_on(world, found)
         if "inspect" in wanted:
             view = look(world.reconciler(), Found(found))
@@ -229,7 +232,7 @@ def pictures(wanted: set[str]) -> None:
         if "status" in wanted:
             client = redis.Redis.from_url(f"{celery.broker}/0")
             status = read_status(world.settings, client, world.reconciler(), details=True)
-            save("status", "reconciler status", lambda out: overview(status, out))
+            save("status", "reconciler status", lambda _: overview(status))
         if page is not None:
             release = next(name for name in page.tasks() if name.startswith(f"release:{found}_api"))
             paths = {
@@ -271,7 +274,7 @@ def demo() -> None:
 
     with tempfile.TemporaryDirectory() as directory, staged(QUICK, Path(directory), _say) as stage:
         verdict = play(stage, keep)
-    save("demo", "make demo", lambda _: frame, lambda out: draw_verdict(verdict, out))
+    save("demo", "make demo", lambda _: frame, lambda _: draw_verdict(verdict))
 
 
 def _say(line: str) -> None:

@@ -1,22 +1,33 @@
 """Errors in two families: temporary (tried again) and permanent (shown to a person).
 
-``kind`` is the value of the metric label ``reconciler_errors_total{kind}`` and of the log field.
 Losing a race is not an error; it is an outcome with a name (``reconciler.domain.outcomes``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 class ReconcilerError(Exception):
-    """Root of everything this package raises on purpose; ``str()`` is one line for a person."""
+    """Root of everything this package raises on purpose; ``str()`` is one line for a person.
+
+    ``kind``: the value of the metric label ``reconciler_errors_total{kind}`` and of the log field.
+    ``is_outage``: it concerns no single orchestration.
+    """
 
     kind = "error"
+    is_outage = False
 
 
 class SettingsError(ReconcilerError):
-    """A setting is invalid; the message names it."""
+    """Settings are invalid; each of ``problems`` names one."""
 
     kind = "settings"
+    is_outage = True
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
 
 
 class UsageError(ReconcilerError):
@@ -40,13 +51,12 @@ class UnknownChildError(UsageError):
 class TemporaryError(ReconcilerError):
     """May go away by itself: nothing was changed, and it is tried again."""
 
-    kind = "temporary"
-
 
 class StoreUnavailableError(TemporaryError):
     """A table could not be reached, or answered with a fault of its own."""
 
     kind = "store_unavailable"
+    is_outage = True
 
 
 class ThrottledError(TemporaryError):
@@ -65,6 +75,7 @@ class GuardrailUnavailableError(TemporaryError):
     """The guardrail did not answer; unscreened text never reaches an agent."""
 
     kind = "guardrail_unavailable"
+    is_outage = True
 
 
 class GuardrailOutageError(GuardrailUnavailableError):
@@ -75,18 +86,21 @@ class TextRefusedError(GuardrailUnavailableError):
     """The guardrail does not take the text of one child."""
 
     kind = "text_refused"
+    is_outage = False
 
 
 class BudgetUnavailableError(TemporaryError):
     """The monthly budgets of a user cannot be told, so nothing of theirs is released."""
 
     kind = "budget_unavailable"
+    is_outage = True
 
 
 class BudgetUnusableError(BudgetUnavailableError):
     """The monthly budgets of one user cannot be told: a row is malformed, or nobody knows them."""
 
     kind = "budget_unusable"
+    is_outage = False
 
 
 class RepoUnusableError(TemporaryError):
@@ -99,6 +113,7 @@ class PipelineUnavailableError(TemporaryError):
     """The task exists, and its pipeline could not be invoked; a later sweep invokes it."""
 
     kind = "pipeline_unavailable"
+    is_outage = True
 
 
 class InvocationRefusedError(PipelineUnavailableError):
@@ -112,25 +127,26 @@ class NameRefusedError(PipelineUnavailableError):
 class PermanentError(ReconcilerError):
     """Will not go away by itself."""
 
-    kind = "permanent"
-
 
 class TableMissingError(PermanentError):
     """A table that the settings name does not exist."""
 
     kind = "table_missing"
+    is_outage = True
 
 
 class IndexUnavailableError(PermanentError):
     """An index does not exist, or is still being filled."""
 
     kind = "index_unavailable"
+    is_outage = True
 
 
 class AccessError(PermanentError):
     """The credentials lack a permission."""
 
     kind = "access"
+    is_outage = True
 
 
 class CredentialsError(AccessError):
@@ -149,12 +165,14 @@ class AccountLimitError(PermanentError):
     """The AWS account has reached a limit, or may not use the service."""
 
     kind = "account_limit"
+    is_outage = True
 
 
 class UnknownRefusalError(TemporaryError):
     """AWS failed in a way that is not known here; that is nobody's fault until somebody knows."""
 
     kind = "unknown_refusal"
+    is_outage = True
 
 
 class InvalidRequestError(PermanentError):
@@ -173,53 +191,23 @@ DEFECTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError
 """What a defect of ours raises. Not ``Exception``: a worker's time limit must go through."""
 
 
+def _all(error: type[ReconcilerError]) -> Iterator[type[ReconcilerError]]:
+    for below in error.__subclasses__():
+        yield below
+        yield from _all(below)
+
+
 ERROR_KINDS = (
-    "settings",
-    "usage",
-    "unknown_orchestration",
-    "unknown_child",
-    "store_unavailable",
-    "throttled",
-    "transaction_conflict",
-    "guardrail_unavailable",
-    "text_refused",
-    "budget_unavailable",
-    "budget_unusable",
-    "repo_unusable",
-    "pipeline_unavailable",
-    "table_missing",
-    "index_unavailable",
-    "access",
-    "credentials",
-    "encryption_key",
-    "account_limit",
-    "unknown_refusal",
-    "invalid_request",
+    *dict.fromkeys(error.kind for error in _all(ReconcilerError) if "kind" in vars(error)),
     "broker_unavailable",
     "time_limit",
     "malformed_message",
     "other_deployment",
-    "unexpected",
 )
-"""Every value of the label ``reconciler_errors_total{kind}``."""
+"""Every value of the label ``reconciler_errors_total{kind}``; the last ones are of the workers."""
 
 
-OUTAGES = frozenset(
-    {
-        "access",
-        "account_limit",
-        "budget_unavailable",
-        "credentials",
-        "encryption_key",
-        "guardrail_unavailable",
-        "index_unavailable",
-        "pipeline_unavailable",
-        "settings",
-        "store_unavailable",
-        "table_missing",
-        "unknown_refusal",
-    }
-)
+OUTAGES = frozenset(error.kind for error in _all(ReconcilerError) if error.is_outage)
 """Kinds that concern no single orchestration. ``reconciler.observability.outages`` logs each when
 it begins and when it is over, so nothing else logs them for each orchestration."""
 

@@ -27,6 +27,7 @@ from reconciler import broker_url
 from reconciler.errors import SettingsError
 
 DAY_SECONDS = 86_400
+MAX_SEGMENTS = 100_000
 _MAX_SHOWN_CHARACTERS = 120
 
 
@@ -38,11 +39,24 @@ def _split(value: object) -> object:
 
 
 def _segments(value: object) -> object:
-    return int(value) if isinstance(value, str) and value.strip().isdigit() else value
+    said = str(value).strip()
+    if said == "auto":
+        return said
+    if said.isdecimal() and 1 <= int(said) <= MAX_SEGMENTS:
+        return int(said)
+    raise ValueError(f"it is `auto` or a number from 1 to {MAX_SEGMENTS}")
 
 
 NameSet = Annotated[frozenset[str], BeforeValidator(_split)]
-SegmentCount = Annotated[int, Field(ge=1, le=100_000)]
+Segments = Annotated[Literal["auto"] | int, BeforeValidator(_segments)]
+
+_NEEDS = (
+    ("broker_username", "broker_password", "one needs both"),
+    ("budget_table_name", "user_pool_id", "monthly budgets need both"),
+    ("guardrail_id", "guardrail_version", "a guardrail needs both"),
+    ("guardrail_version", "guardrail_id", "a guardrail needs both"),
+)
+"""A setting, another that it makes no sense without, and why."""
 
 
 class Settings(BaseModel):
@@ -111,7 +125,7 @@ class Settings(BaseModel):
     sweep_interval_seconds: int = Field(
         default=300, ge=1, le=DAY_SECONDS, description="Beat's interval, in seconds"
     )
-    sweep_segments: Literal["auto"] | Annotated[SegmentCount, BeforeValidator(_segments)] = Field(
+    sweep_segments: Segments = Field(
         default="auto",
         description="Segments of the parallel scan: a number, or chosen from the table's size",
     )
@@ -209,26 +223,10 @@ class Settings(BaseModel):
         )
 
     @model_validator(mode="after")
-    def _login_is_whole(self) -> Self:
-        if self.broker_username is not None and self.broker_password is None:
-            raise ValueError("BROKER_PASSWORD is unset, but BROKER_USERNAME is set: one needs both")
-        return self
-
-    @model_validator(mode="after")
-    def _monthly_budgets_are_whole(self) -> Self:
-        if self.budget_table_name is not None and self.user_pool_id is None:
-            msg = "USER_POOL_ID is unset, but BUDGET_TABLE_NAME is set: monthly budgets need both"
-            raise ValueError(msg)
-        return self
-
-    @model_validator(mode="after")
-    def _guardrail_is_whole(self) -> Self:
-        if (self.guardrail_id is None) != (self.guardrail_version is None):
-            missing, given = ("GUARDRAIL_VERSION", "GUARDRAIL_ID")
-            if self.guardrail_id is None:
-                missing, given = given, missing
-            msg = f"{missing} is unset, but {given} is set: a guardrail needs both"
-            raise ValueError(msg)
+    def _pairs_are_whole(self) -> Self:
+        for given, needed, why in _NEEDS:
+            if getattr(self, given) is not None and getattr(self, needed) is None:
+                raise ValueError(f"{needed.upper()} is unset, but {given.upper()} is set: {why}")
         return self
 
     @property
@@ -260,11 +258,11 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     unreadable = [name for name, field in names.items() if not _is_unicode(values.get(field, ""))]
     if unreadable:
         # Bytes that are no UTF-8; what they are for could not be sent anywhere, nor be shown.
-        raise SettingsError("; ".join(f"{name} is not UTF-8" for name in unreadable))
+        raise SettingsError(*(f"{name} is not UTF-8" for name in unreadable))
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(_one_line(error)) from None
+        raise SettingsError(*_problems_of(error)) from None
 
 
 def _is_unicode(value: str) -> bool:
@@ -275,7 +273,7 @@ def _is_unicode(value: str) -> bool:
     return True
 
 
-def _one_line(error: ValidationError) -> str:
+def _problems_of(error: ValidationError) -> list[str]:
     parts: dict[str, str] = {}
     for problem in error.errors(include_url=False):
         location = problem["loc"]
@@ -289,13 +287,7 @@ def _one_line(error: ValidationError) -> str:
             said = problem["msg"].removeprefix("Value error, ")
             said = said[0].lower() + said[1:]
             parts[name] = f"{name}={_shown(name, problem['input'])} is invalid: {said}"
-    if "SWEEP_SEGMENTS" in parts:
-        given = next(p["input"] for p in error.errors() if p["loc"][:1] == ("sweep_segments",))
-        parts["SWEEP_SEGMENTS"] = (
-            f"SWEEP_SEGMENTS={_shown('SWEEP_SEGMENTS', given)} is invalid: "
-            "it is `auto` or a number from 1 to 100000"
-        )
-    return "; ".join(parts.values())
+    return list(parts.values())
 
 
 def _shown(name: str, given: object) -> str:

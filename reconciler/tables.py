@@ -49,8 +49,10 @@ ORCHESTRATION = Table(
 )
 
 
-def with_active_index(table: Table, name: str) -> Table:
-    """Return OrchestrationTable with the index that ``ACTIVE_INDEX_NAME`` names."""
+def with_active_index(table: Table, name: str | None) -> Table:
+    """Return OrchestrationTable with the index that ``ACTIVE_INDEX_NAME`` names, if it does."""
+    if name is None:
+        return table
     keys = ("child_status", "orchestration_id")
     rest = tuple(each for each in ACTIVE_ATTRIBUTES if each not in {*keys, *table.keys})
     return replace(table, indexes=(*table.indexes, Index(name, keys, "INCLUDE", rest)))
@@ -74,49 +76,39 @@ REPO = Table(keys=("repo",))
 BUDGET = Table(keys=("scope_key", "period"))
 
 
-def create_tables(  # noqa: D417 - the six names are what they say
-    client: DynamoDBClient,
-    *,
-    orchestration: str,
-    task: str,
-    task_events: str,
-    user_concurrency: str | None = None,
-    repo: str | None = None,
-    budget: str | None = None,
-    active_index: str | None = None,
-) -> None:
+TABLES = {
+    "orchestration": ORCHESTRATION,
+    "task": TASK,
+    "task_events": TASK_EVENTS,
+    "user_concurrency": USER_CONCURRENCY,
+    "repo": REPO,
+    "budget": BUDGET,
+}
+"""What a table is for → its shape; the setting of its name is called after it."""
+
+
+def table_names(settings: Settings) -> dict[str, str]:
+    """Return the names of the tables that the settings name, by what they are for."""
+    names = {use: getattr(settings, f"{use}_table_name") for use in TABLES}
+    return {use: name for use, name in names.items() if name is not None}
+
+
+def create_tables(client: DynamoDBClient, *, active_index: str | None = None, **names: str) -> None:
     """Create the tables under these names; those that exist are left as they are.
 
     Args:
         client: of the endpoint to create them at.
         active_index: name of an index of active children on OrchestrationTable; None: without.
+        names: by what each is for (``TABLES``).
     """
-    rows = ORCHESTRATION if active_index is None else with_active_index(ORCHESTRATION, active_index)
-    wanted: list[tuple[str | None, Table]] = [
-        (orchestration, rows),
-        (task, TASK),
-        (task_events, TASK_EVENTS),
-        (user_concurrency, USER_CONCURRENCY),
-        (repo, REPO),
-        (budget, BUDGET),
-    ]
-    for name, table in wanted:
-        if name is not None:
-            _create(client, name, table)
+    for use, name in names.items():
+        index = active_index if use == "orchestration" else None
+        _create(client, name, with_active_index(TABLES[use], index))
 
 
 def create_tables_of(client: DynamoDBClient, settings: Settings) -> None:
     """Create the tables that the settings name."""
-    create_tables(
-        client,
-        orchestration=settings.orchestration_table_name,
-        task=settings.task_table_name,
-        task_events=settings.task_events_table_name,
-        user_concurrency=settings.user_concurrency_table_name,
-        repo=settings.repo_table_name,
-        budget=settings.budget_table_name,
-        active_index=settings.active_index_name,
-    )
+    create_tables(client, active_index=settings.active_index_name, **table_names(settings))
 
 
 def _create(client: DynamoDBClient, name: str, table: Table) -> None:

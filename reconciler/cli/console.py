@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import Any
 
 import click
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
 
 from reconciler.observability.printable import printable_json
 
@@ -21,17 +24,36 @@ WIDTH_IN_A_PIPE = 100
 
 _WATCH_SECONDS = 2.0
 
+QUIET = "bright_black"
+"""The style of what is of less weight."""
+
 _ENDLESS = 100_000
 """Columns of text in a pipe: it is for whoever reads it there to wrap lines."""
 
 
-def console(stream: IO[str] | None = None) -> Console:
-    """Return a console on ``stream`` (standard output): coloured on a terminal, plain in a pipe."""
-    out = stream or sys.stdout
+STAND_IN = "stand-in"
+"""Name of the error handler that writes what a terminal's encoding lacks in other signs."""
+
+_STAND_INS = dict(zip("✓✗⊘●○◌▲■◆│├└→…\u00d7", "+x-o.:!#*|++>~x", strict=True))
+
+
+def _stand_in(error: UnicodeError) -> tuple[str, int]:
+    """Put in place of each sign that an encoding lacks one that it has, else a question mark."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_STAND_INS.get(sign, "?") for sign in lacking), error.end
+
+
+codecs.register_error(STAND_IN, _stand_in)
+
+
+def console() -> Console:
+    """Return a console on standard output: coloured on a terminal, plain in a pipe."""
+    out = sys.stdout
     terminal = out.isatty()
     if isinstance(out, io.TextIOWrapper):
-        # A terminal that cannot show a sign shows a question mark rather than nothing at all.
-        out.reconfigure(errors="replace")
+        out.reconfigure(errors=STAND_IN)
     return Console(
         file=out,
         width=None if terminal else _ENDLESS,
@@ -78,6 +100,24 @@ def repeat(draw: Callable[[Console], int], *, watch: bool) -> int:
         time.sleep(_WATCH_SECONDS)
 
 
+def table_of(*columns: str, right: Collection[str] = ()) -> Table:
+    """Return an empty table without lines; the columns in ``right`` hold numbers."""
+    table = Table(box=None, pad_edge=False, header_style=QUIET, padding=(0, 2, 0, 0))
+    for name in columns:
+        table.add_column(name, no_wrap=True, justify="right" if name in right else "left")
+    return table
+
+
+def facts(lines: Iterable[tuple[str, Text]]) -> Table:
+    """Return names with what is said of each beside it."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style=QUIET, no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, said in lines:
+        grid.add_row(f"  {name}", said)
+    return grid
+
+
 def print_json(value: Mapping[str, Any] | list[Any]) -> None:
     """Print one JSON object (or array), indented on a terminal and on one line in a pipe."""
     out = sys.stdout
@@ -99,7 +139,7 @@ def progress(what: str, *, quiet: bool = False) -> Iterator[Progress | None]:
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
-        TextColumn("{task.fields[said]}", style="bright_black"),
+        TextColumn("{task.fields[said]}", style=QUIET),
         TimeElapsedColumn(),
     )
     shown = Progress(*columns, console=Console(file=err), transient=True)

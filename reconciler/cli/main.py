@@ -17,77 +17,31 @@ import click
 
 from reconciler.errors import ReconcilerError, SettingsError, UsageError
 
-EXIT_WRONG = 1
-"""Something is wrong with what was looked at."""
+EXIT_WRONG, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
-EXIT_USAGE = 2
-"""The call or the settings are wrong."""
-
-EXIT_UNREACHABLE = 3
-"""Something that is needed cannot be reached or refuses us: broker, tables, credentials."""
-
-EXIT_INTERRUPTED = 130
-"""Interrupted from the keyboard (128 + SIGINT)."""
-
-COMMANDS: dict[str, tuple[str, str]] = {
-    "status": (
-        "reconciler.cli.commands.status:status",
-        "Say whether the backstop is alive, and what is stuck.",
-    ),
-    "list": (
-        "reconciler.cli.commands.list:list_",
-        "List what is stuck, or what was repaired; filtered, oldest first.",
-    ),
-    "inspect": (
-        "reconciler.cli.commands.inspect:inspect",
-        "Show one orchestration as a picture, and why it is stuck.",
-    ),
-    "sweep": (
-        "reconciler.cli.commands.sweep:sweep",
-        "Find and repair what is stuck, by the workers or in this process.",
-    ),
-    "evaluate": (
-        "reconciler.cli.commands.evaluate:evaluate",
-        "Repair one orchestration now, as the next sweep would.",
-    ),
-    "release": (
-        "reconciler.cli.commands.release:release",
-        "Release one child now, if it is due.",
-    ),
-    "unskip": (
-        "reconciler.cli.commands.unskip:unskip",
-        "Set a child that was skipped for nothing back to blocked.",
-    ),
-    "pause": (
-        "reconciler.cli.commands.control:pause",
-        "Stop all repairs at once; sweeps go on reporting.",
-    ),
-    "resume": (
-        "reconciler.cli.commands.control:resume",
-        "Let repairs go on.",
-    ),
-    "health": (
-        "reconciler.cli.commands.health:health",
-        "Fail, with the reason, unless sweeps complete in time.",
-    ),
-    "doctor": (
-        "reconciler.cli.commands.doctor:doctor",
-        "Check settings, permissions, tables and broker, without writing.",
-    ),
-    "metrics": (
-        "reconciler.cli.commands.metrics:metrics",
-        "Serve the metrics for Prometheus to scrape.",
-    ),
-    "tables": (
-        "reconciler.cli.commands.tables:tables",
-        "Create the tables on a local DynamoDB endpoint.",
-    ),
-    "demo": (
-        "reconciler.demo.command:demo",
-        "Watch it work: a whole platform on this machine.",
-    ),
+COMMANDS = {
+    "status": "Say whether the backstop is alive, and what is stuck.",
+    "list": "List what is stuck, or what was repaired; filtered, oldest first.",
+    "inspect": "Show one orchestration as a picture, and why it is stuck.",
+    "sweep": "Find and repair what is stuck, by the workers or in this process.",
+    "evaluate": "Repair one orchestration now, as the next sweep would.",
+    "release": "Release one child now, if it is due.",
+    "unskip": "Set a child that was skipped for nothing back to blocked.",
+    "pause": "Stop all repairs at once; sweeps go on reporting.",
+    "resume": "Let repairs go on.",
+    "health": "Fail, with the reason, unless sweeps complete in time.",
+    "doctor": "Check settings, permissions, tables and broker, without writing.",
+    "metrics": "Serve the metrics for Prometheus to scrape.",
+    "tables": "Create the tables on a local DynamoDB endpoint.",
+    "demo": "Watch it work: a whole platform on this machine.",
 }
-"""Name → where it is, and its line in the help (kept here so that the help imports nothing)."""
+"""Name → its line in the help (kept here so that the help imports nothing)."""
+
+_ELSEWHERE = {
+    "pause": "reconciler.cli.commands.control",
+    "resume": "reconciler.cli.commands.control",
+}
+"""The modules of commands that are in none of their own name below ``reconciler.cli.commands``."""
 
 
 class LazyGroup(click.Group):
@@ -101,14 +55,14 @@ class LazyGroup(click.Group):
         """Import a sub-command."""
         if cmd_name not in COMMANDS:
             return None
-        module_name, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module_name), attribute)
-        return command
+        name = _ELSEWHERE.get(cmd_name, f"reconciler.cli.commands.{cmd_name}")
+        found = vars(importlib.import_module(name)).values()
+        return next(c for c in found if isinstance(c, click.Command) and c.name == cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the sub-commands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, said) for name, (_, said) in COMMANDS.items()])
+            formatter.write_dl(list(COMMANDS.items()))
 
     def main(  # type: ignore[override] # always exits: a mode that returns is not wanted
         self,

@@ -9,10 +9,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from reconciler.cli.wiring import sweep_state
 from reconciler.errors import ReconcilerError, StoreUnavailableError
 from reconciler.observability.metrics import QUEUES
 from reconciler.settings import Settings
@@ -75,13 +78,15 @@ class Status:
     @property
     def last(self) -> dict[str, Any] | None:
         """The summary of the last sweep that ended."""
-        found = self.seen.last()
-        return None if found is None else dict(found)
+        return self._last()
 
     @property
     def last_complete(self) -> dict[str, Any] | None:
         """The summary of the last sweep that was complete."""
-        found = self.seen.last(complete=True)
+        return self._last(complete=True)
+
+    def _last(self, *, complete: bool = False) -> dict[str, Any] | None:
+        found = self.seen.last(complete=complete)
         return None if found is None else dict(found)
 
     @cached_property
@@ -180,12 +185,22 @@ class Status:
         return max(0.0, self.now - max(began)) if began else None
 
     @property
-    def beat_is_silent(self) -> bool:
-        """Whether no beat asks for sweeps, though workers wait for work with empty queues."""
-        if self.in_table or not self.workers or self.queues.get("sweep", 0):
-            return False
+    def beat_is_late(self) -> bool:
+        """Whether no beat has asked for a sweep for too long.
+
+        Where none ever did, it has as long from the first sweep that is known: one that was asked
+        for by hand may have come just before the beat.
+        """
         ago = self.asked_seconds_ago
-        return ago is None or ago > self.limit_seconds
+        if ago is None:
+            ago = self.now - min((s.started_at for s in self.seen.sweeps), default=NEVER)
+        return ago > self.limit_seconds
+
+    @property
+    def beat_is_silent(self) -> bool:
+        """Whether the beat is late, though workers wait for work with empty queues."""
+        has_workers = bool(self.workers) and not self.in_table
+        return has_workers and not self.queues.get("sweep", 0) and self.beat_is_late
 
     # -- of the recoveries
 
@@ -215,25 +230,27 @@ def read_status(
     long.
     """
     parts = {
-        "broker_problem": _Part(
-            lambda: _read_broker(client, settings.deployment_id, details=details)
-        ),
-        "table_problem": _Part(lambda: _read_tables(reconciler)),
+        "broker_problem": _in_a_thread(lambda: _read_broker(settings, client, details=details)),
+        "table_problem": _in_a_thread(lambda: _read_tables(reconciler)),
     }
     known: dict[str, Any] = {}
     deadline = time.monotonic() + PATIENCE_SECONDS
     for problem, part in parts.items():
-        known.update(part.result(problem, deadline - time.monotonic()))
+        known.update(_result(part, problem, deadline - time.monotonic()))
     _take_from_table(known, asked_for="celery_broker_url" in settings.model_fields_set)
     # Ages go by the clock of what is remembered, and not by this host's.
     seen: Overview | None = known.get("seen")
+    return status_of(settings, time.time() if seen is None else seen.now, **known)
+
+
+def status_of(settings: Settings, now: float, **known: Any) -> Status:  # noqa: ANN401 - its fields
+    """Return the status, from what is set and what is known."""
+    full = settings.full_scan_interval_seconds if settings.active_index_name else None
     return Status(
-        now=time.time() if seen is None else seen.now,
+        now=now,
         interval_seconds=settings.sweep_interval_seconds,
         repair_mode=settings.repair_mode,
-        full_scan_interval_seconds=(
-            settings.full_scan_interval_seconds if settings.active_index_name else None
-        ),
+        full_scan_interval_seconds=full,
         **known,
     )
 
@@ -251,35 +268,30 @@ def _take_from_table(known: dict[str, Any], *, asked_for: bool) -> None:
     known |= {"seen": recorded, "in_table": True, "eviction_policy": None}
 
 
-class _Part:
-    """Something that is read in a thread, so that nothing waits for what does not answer."""
+def _in_a_thread(read: Callable[[], dict[str, Any]]) -> Future[dict[str, Any]]:
+    """Read something in a thread, so that nothing waits for what does not answer."""
+    part: Future[dict[str, Any]] = Future()
 
-    def __init__(self, read: Callable[[], dict[str, Any]]) -> None:
-        self._read = read
-        self._found: dict[str, Any] | BaseException | None = None
-        # A daemon: one that is still waiting must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
+    def run() -> None:
         try:
-            self._found = self._read()
-        except BaseException as error:  # noqa: BLE001 - raised again in `result`
-            self._found = error
+            part.set_result(read())
+        except BaseException as error:  # noqa: BLE001 - raised again by `result`
+            part.set_exception(error)
 
-    def result(self, problem: str, seconds: float) -> dict[str, Any]:
-        from redis.exceptions import RedisError  # noqa: PLC0415 - start-up time
+    # A daemon, unlike an executor's: one that still waits must not keep the process from ending.
+    threading.Thread(target=run, daemon=True).start()
+    return part
 
-        self._thread.join(max(0.0, seconds))
-        match self._found:
-            case None:
-                return {problem: f"no answer within {PATIENCE_SECONDS:.0f} s"}
-            case RedisError() | ReconcilerError() as error:
-                return {problem: str(error)}
-            case BaseException() as error:
-                raise error
-            case found:
-                return found
+
+def _result(part: Future[dict[str, Any]], problem: str, seconds: float) -> dict[str, Any]:
+    from redis.exceptions import RedisError  # noqa: PLC0415 - start-up time
+
+    try:
+        return part.result(max(0.0, seconds))
+    except FutureTimeoutError:
+        return {problem: f"no answer within {PATIENCE_SECONDS:.0f} s"}
+    except (RedisError, ReconcilerError) as error:
+        return {problem: str(error)}
 
 
 def _read_tables(reconciler: Reconciler) -> dict[str, Any]:
@@ -293,17 +305,16 @@ def _read_tables(reconciler: Reconciler) -> dict[str, Any]:
     return known
 
 
-def _read_broker(client: redis.Redis, deployment_id: str, *, details: bool) -> dict[str, Any]:
-    from workers.broker_records import BrokerRecords  # noqa: PLC0415 - start-up time
-    from workers.recoveries import Recoveries  # noqa: PLC0415
-
+def _read_broker(settings: Settings, client: redis.Redis, *, details: bool) -> dict[str, Any]:
     known: dict[str, Any] = {
-        "seen": SweepState(BrokerRecords(client, deployment_id)).overview(),
+        "seen": sweep_state(settings, client).overview(),
         "eviction_policy": eviction_policy(client),
     }
     if details:
-        known["recoveries"] = Recoveries(client, deployment_id).list_last(DAY_SECONDS)
-        known["queues"] = {queue: _length(client, queue) for queue in QUEUES}
+        from workers.recoveries import Recoveries  # noqa: PLC0415 - start-up time
+
+        known["recoveries"] = Recoveries(client, settings.deployment_id).list_last(DAY_SECONDS)
+        known["queues"] = {queue: client.llen(queue) for queue in QUEUES}
         known["workers"] = _workers()
     return known
 
@@ -323,11 +334,6 @@ def eviction_policy(client: redis.Redis) -> str | None:
     evicts = policy.startswith(("allkeys-", "volatile-"))
     # Without a limit nothing is ever evicted.
     return policy if evicts and int(found.get("maxmemory", 0)) > 0 else None
-
-
-def _length(client: redis.Redis, queue: str) -> int:
-    length: Any = client.llen(queue)
-    return int(length)
 
 
 def _workers() -> tuple[str, ...] | None:

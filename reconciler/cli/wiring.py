@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import redis
 
     from reconciler.repair.reconciler import Reconciler
+    from reconciler.sweeping.state import SweepState
 
 _BROKER_SECONDS = 3.0
 _NOTHING = "CRITICAL"
@@ -72,6 +73,16 @@ def broker_for_cli(settings: Settings) -> redis.Redis:
         socket_timeout=_BROKER_SECONDS,
         socket_connect_timeout=_BROKER_SECONDS,
     )
+
+
+def sweep_state(
+    settings: Settings, client: redis.Redis, report_id: str | None = None
+) -> SweepState:
+    """Return the state of the workers' sweeps, or of one report of theirs."""
+    from reconciler.sweeping.state import SweepState  # noqa: PLC0415 - start-up time
+    from workers.broker_records import BrokerRecords  # noqa: PLC0415
+
+    return SweepState(BrokerRecords(client, settings.deployment_id, report_id))
 
 
 def operator() -> str:

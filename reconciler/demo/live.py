@@ -118,11 +118,9 @@ class LiveReconciler:
         if orchestration is None or orchestration.meta is None:
             return
         children = self._skip_doomed(orchestration)
-        current = {row.sub_issue_id: row for row in children}
+        done = {row.sub_issue_id for row in children if row.status is ChildStatus.SUCCEEDED}
         for child in children:
-            before = [current[key].status for key in child.depends_on if key in current]
-            ready = len(before) == len(child.depends_on) and set(before) <= {ChildStatus.SUCCEEDED}
-            if child.status in UNRELEASED and ready:
+            if child.status in UNRELEASED and done.issuperset(child.depends_on):
                 self._release(orchestration, child)
         if all(child.status in TERMINAL_CHILD for child in children):
             # The roll-up is posted on the parent issue, once.

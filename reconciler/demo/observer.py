@@ -6,6 +6,7 @@ rows and tasks alone, by rules that are as plain as possible. Pure, over snapsho
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -140,11 +141,8 @@ class Observer:
     def _stranded(self, snapshot: Snapshot) -> Iterator[tuple[ChildKey, datetime]]:
         for key, child in snapshot.children():
             due = due_since(snapshot, child)
-            if due is None:
-                continue
-            cause, since = due
-            if snapshot.at - since > self.patience.with_cause(cause):
-                yield key, since
+            if due is not None and snapshot.at - due[1] > self.patience.with_cause(due[0]):
+                yield key, due[1]
 
 
 def due_since(snapshot: Snapshot, child: Child) -> tuple[Cause, datetime] | None:
@@ -154,11 +152,11 @@ def due_since(snapshot: Snapshot, child: Child) -> tuple[Cause, datetime] | None
     when its predecessors have settled whether it runs; a claimed one, when it was claimed.
     """
     cause, since = Cause.EVENT, None
-    if child.status is ChildStatus.RELEASED:
-        task = snapshot.tasks.get(child.task_id or "")
-        if task is not None and task.terminal:
+    task = snapshot.tasks.get(child.task_id or "")
+    if child.status is ChildStatus.RELEASED and task is not None:
+        if task.terminal:
             since = moment(task.finished_at)
-        elif task is not None and task.status == "SUBMITTED":
+        elif task.status == "SUBMITTED":
             cause, since = Cause.START, moment(task.created_at)
     elif child.status is ChildStatus.RELEASING:
         cause, since = Cause.CLAIM, moment(child.updated_at)
@@ -179,7 +177,7 @@ def turn_came_at(snapshot: Snapshot, child: Child) -> datetime | None:
 def _turn(snapshot: Snapshot, child: Child) -> tuple[bool, datetime] | None:
     """Return whether a child is doomed, and when that was settled; None while it is open."""
     rows = snapshot.orchestrations[child.orchestration_id].children
-    ends = [_end(snapshot, rows[key]) if key in rows else None for key in child.depends_on]
+    ends = [_end(snapshot, rows.get(key)) for key in child.depends_on]
     known = [end for end in ends if end is not None]
     failed_at = [at for status, at in known if status in FAILURE]
     if failed_at:
@@ -190,8 +188,10 @@ def _turn(snapshot: Snapshot, child: Child) -> tuple[bool, datetime] | None:
     return (False, settled_at) if settled_at is not None else None
 
 
-def _end(snapshot: Snapshot, child: Child) -> tuple[ChildStatus, datetime] | None:
+def _end(snapshot: Snapshot, child: Child | None) -> tuple[ChildStatus, datetime] | None:
     """Return how and when a child came to its end, whether its row tells it or not."""
+    if child is None:
+        return None
     task = snapshot.tasks.get(child.task_id or "")
     if task is not None:
         at = moment(task.finished_at) if task.terminal else None
@@ -201,24 +201,29 @@ def _end(snapshot: Snapshot, child: Child) -> tuple[ChildStatus, datetime] | Non
 
 
 def _regressions(before: Snapshot, after: Snapshot) -> Iterator[str]:
+    rows = dict(after.children())
     for key, child in before.children():
-        now = after.orchestrations.get(key[0])
-        row = now.children.get(key[1]) if now is not None else None
-        name = f"child {key[1]} of {key[0]}"
-        if row is None:
-            yield f"{name} is gone"
-        elif child.terminal and (row.status, row.task_id) != (child.status, child.task_id):
-            yield f"{name} went from {child.raw_status} to {row.raw_status}"
-        elif _rank(row) < _rank(child):
-            yield f"{name} went back from {child.raw_status} to {row.raw_status}"
-        elif child.task_id is not None and row.task_id != child.task_id:
-            yield f"{name} changed its task from {child.task_id} to {row.task_id}"
+        said = _regression(child, rows.get(key))
+        if said is not None:
+            yield f"child {key[1]} of {key[0]} {said}"
     for task_id, task in before.tasks.items():
         current = after.tasks.get(task_id)
         if current is None:
             yield f"task {task_id} is gone"
         elif task.terminal and current.status != task.status:
             yield f"task {task_id} went from {task.status} to {current.status}"
+
+
+def _regression(child: Child, row: Child | None) -> str | None:
+    if row is None:
+        return "is gone"
+    if child.terminal and (row.status, row.task_id) != (child.status, child.task_id):
+        return f"went from {child.raw_status} to {row.raw_status}"
+    if _rank(row) < _rank(child):
+        return f"went back from {child.raw_status} to {row.raw_status}"
+    if child.task_id is not None and row.task_id != child.task_id:
+        return f"changed its task from {child.task_id} to {row.task_id}"
+    return None
 
 
 def _rank(child: Child) -> int:
@@ -239,8 +244,5 @@ def _early_releases(snapshot: Snapshot) -> Iterator[tuple[ChildKey, str]]:
 
 def duplicates(tasks: Mapping[str, Task]) -> list[str]:
     """Return the idempotency keys under which there is more than one task, sorted."""
-    counts: dict[str, int] = {}
-    for task in tasks.values():
-        if task.idempotency_key is not None:
-            counts[task.idempotency_key] = counts.get(task.idempotency_key, 0) + 1
-    return sorted(key for key, count in counts.items() if count > 1)
+    counts = Counter(task.idempotency_key for task in tasks.values())
+    return sorted(key for key, count in counts.items() if key is not None and count > 1)

@@ -14,6 +14,7 @@ from pathlib import Path
 from reconciler.embedded.process import signal_group, spawn
 
 _LOOK_EVERY_SECONDS = 0.3
+_STOP_SECONDS = 8.0
 MAX_RESTARTS = 5
 _TAIL_LINES = 8
 
@@ -98,7 +99,7 @@ class Supervisor:
                 child.process.wait()
                 child.asked = True
 
-    def stop(self, *, patience_seconds: float = 8.0) -> None:
+    def stop(self) -> None:
         """End every process, the youngest first: ask, wait, then insist. Safe to call twice."""
         self._stopping.set()
         if self._thread is not None:
@@ -112,7 +113,7 @@ class Supervisor:
         for process in running:
             if process.poll() is None:
                 signal_group(process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + patience_seconds
+        deadline = time.monotonic() + _STOP_SECONDS
         for process in running:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))

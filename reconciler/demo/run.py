@@ -326,25 +326,13 @@ def turn(stage: Stage, show: Show) -> Snapshot:
     stage.platform.step()
     snapshot = stage.look()
     stage.observer.observe(snapshot)
-    _note_sweeps(stage)
+    for summary in stage.state.overview().list_ended():
+        stage.sweeps.setdefault(summary["sweep_id"], summary)
     _check(stage)
     show(board_of(stage))
     # Where a look takes long, the workers must get their turns at the endpoint.
     time.sleep(max(TURN_SECONDS, time.monotonic() - began))
     return snapshot
-
-
-def _note_sweeps(stage: Stage) -> None:
-    for summary in stage.state.overview().list_ended():
-        stage.sweeps.setdefault(
-            summary["sweep_id"],
-            Sweep(
-                sweep_id=summary["sweep_id"],
-                complete=summary["complete"],
-                ended_at=float(summary["ended_at"]),
-                duration_seconds=summary["duration_seconds"],
-            ),
-        )
 
 
 def board_of(stage: Stage) -> Board:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from reconciler.domain.model import Item
 
@@ -11,17 +10,8 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 
-class StreamsClient(Protocol):
-    """The part of ``boto3.client("dynamodbstreams")`` that is needed."""
-
-    def describe_stream(self, *, StreamArn: str) -> Mapping[str, Any]:  # noqa: N803 - boto3's name
-        """Return the stream's shards."""
-
-    def get_shard_iterator(self, **request: str) -> Mapping[str, Any]:
-        """Return where to read on."""
-
-    def get_records(self, *, ShardIterator: str) -> Mapping[str, Any]:  # noqa: N803 - boto3's name
-        """Return records."""
+StreamsClient = Any
+"""``boto3.client("dynamodbstreams")``, for which there are no types."""
 
 
 class TaskStream:

@@ -21,14 +21,8 @@ Expected = Mapping[str, Mapping[str, ChildStatus]]
 """Orchestration id → sub-issue id → the end that its blueprint asks for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """One sweep, as far as it is judged; ``ended_at`` in epoch seconds."""
-
-    sweep_id: str
-    complete: bool
-    ended_at: float
-    duration_seconds: float
+Sweep = Mapping[str, Any]
+"""The summary of a sweep that has ended, as workers keep it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +122,7 @@ def judge(
         bound_seconds=bound,
         over_bound=len(late),
         sweeps=len(sweeps),
-        sweep_longest_seconds=max((sweep.duration_seconds for sweep in sweeps), default=0.0),
+        sweep_longest_seconds=max((sweep["duration_seconds"] for sweep in sweeps), default=0.0),
         out_of_time=gave_up is not None,
         problems=tuple(problems),
     )
@@ -136,9 +130,9 @@ def judge(
 
 def _bound_seconds(grace: timedelta, sweeps: Sequence[Sweep]) -> float:
     """Return how long a recovery may take: what a scan has just passed waits for the next sweep."""
-    began = sorted(sweep.ended_at - sweep.duration_seconds for sweep in sweeps)
+    began = sorted(sweep["ended_at"] - sweep["duration_seconds"] for sweep in sweeps)
     wait = max((later - earlier for earlier, later in pairwise(began)), default=0.0)
-    longest = max((sweep.duration_seconds for sweep in sweeps), default=0.0)
+    longest = max((sweep["duration_seconds"] for sweep in sweeps), default=0.0)
     return grace.total_seconds() + wait + longest
 
 

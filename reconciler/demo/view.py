@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rich.console import Console, Group, OverflowMethod, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -20,7 +20,7 @@ from reconciler.demo.observer import ChildKey, Recovery, Snapshot
 from reconciler.demo.platform import Seeded
 from reconciler.demo.verdict import Sweep, Verdict
 from reconciler.domain.model import TERMINAL_CHILD, Child, ChildStatus
-from reconciler.inspection.theme import SIGNS, Tone, speaks_unicode
+from reconciler.inspection.theme import SIGNS, Tone
 
 _LABEL = "grey62"
 _QUIET = "grey50"
@@ -31,10 +31,9 @@ _OTHER_LINES = 9
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A state of a child as it is shown: a glyph, its plain spelling, a style, and a word."""
+    """A state of a child as it is shown: a glyph, a style, and a word."""
 
     glyph: str
-    plain: str
     style: str
     word: str
 
@@ -42,13 +41,13 @@ class Mark:
     def of(cls, tone: Tone, word: str) -> Mark:
         """Return the mark of a state that every other screen shows as well."""
         sign = SIGNS[tone]
-        return cls(sign.glyph, sign.plain, sign.style, word)
+        return cls(sign.glyph, sign.style, word)
 
 
 WAITING = Mark.of(Tone.WAITING, "waiting")
 RUNNING = Mark.of(Tone.MOVING, "running")
 DONE = Mark.of(Tone.DONE, "done")
-REPAIRED = Mark("◆", "*", "bright_blue", "repaired")
+REPAIRED = Mark("◆", "bright_blue", "repaired")
 FAILED = Mark.of(Tone.FAILED, "failed")
 SKIPPED = Mark.of(Tone.SKIPPED, "skipped")
 STRANDED = Mark.of(Tone.REPAIR, "stranded")
@@ -131,16 +130,22 @@ def _line(board: Board, snapshot: Snapshot, seeded: Seeded) -> Line:
         STRANDED if child in since else _mark(rows.get(child), repaired)
         for child in seeded.ids.values()
     )
+    state, style, urgency = _state(snapshot, key, since)
+    return Line(key, marks, state, style, repairs, urgency)
+
+
+def _state(
+    snapshot: Snapshot, orchestration_id: str, since: Mapping[str, datetime]
+) -> tuple[str, str, int]:
+    """Return the state of an orchestration in words, its style, and its urgency."""
     if since:
         oldest = (snapshot.at - min(since.values())).total_seconds()
-        state = (f"stranded {oldest:.0f} s", STRANDED.style, 3)
-    elif snapshot.is_settled(key):
-        state = ("settled", _QUIET, 0)
-    elif all(row.status in TERMINAL_CHILD for row in rows.values()):
-        state = ("to be settled", "default", 2)
-    else:
-        state = ("in progress", "default", 1)
-    return Line(key, marks, state[0], state[1], repairs, state[2])
+        return f"stranded {oldest:.0f} s", STRANDED.style, 3
+    if snapshot.is_settled(orchestration_id):
+        return "settled", _QUIET, 0
+    rows = snapshot.orchestrations[orchestration_id].children.values()
+    ended = all(row.status in TERMINAL_CHILD for row in rows)
+    return ("to be settled", "default", 2) if ended else ("in progress", "default", 1)
 
 
 def _mark(row: Child | None, repaired: set[str]) -> Mark:
@@ -175,35 +180,36 @@ def draw(board: Board, console: Console) -> RenderableType:
     first = sorted(range(len(every)), key=lambda index: (-every[index].urgency, index))
     shown = [every[index] for index in sorted(first[:room])]
     hidden = len(every) - len(shown)
-    body: list[RenderableType] = [_header(board, console), Text(""), _table(shown, console)]
+    body: list[RenderableType] = [_header(board), Text(""), _table(shown, console)]
     body.append(Text(f"and {hidden} more" if hidden else "", style=_QUIET))
-    body.append(_legend(console))
+    body.append(_legend())
     return Padding(Group(*body), (0, 1))
 
 
-def _header(board: Board, console: Console) -> Table:
+def _header(board: Board) -> Table:
     tasks = board.latest.tasks.values() if board.latest else ()
     running = sum(not task.terminal for task in tasks)
     minutes, seconds = divmod(int(board.elapsed), 60)
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(style=_LABEL, no_wrap=True, width=9)
-    grid.add_column(no_wrap=True, overflow=_overflow(console), ratio=1)
+    grid.add_column(no_wrap=True, ratio=1)
     grid.add_column(no_wrap=True, justify="right", style=_LABEL)
     grid.add_row("demo", Text(board.phase, style="bold"), f"{minutes}:{seconds:02d}")
-    grid.add_row("platform", _live(board, console), f"tasks {len(tasks)}, running {running}")
+    grid.add_row("platform", _live(board), f"tasks {len(tasks)}, running {running}")
     grid.add_row("backstop", _backstop(board), f"repairs {board.repairs}")
     return grid
 
 
-def _live(board: Board, console: Console) -> Text:
+def _live(board: Board) -> Text:
     mark = DONE if board.down_for is None else FAILED
-    text = Text(_glyph(mark, console), style=mark.style)
+    text = Text(mark.glyph, style=mark.style)
     if board.down_for is None:
         text.append(" live reconciler up", style="default")
     else:
         text.append(f" live reconciler down {board.down_for:.0f} s")
     if board.events_lost:
-        text.append(f", {board.events_lost} events lost", style="yellow")
+        events = "1 event" if board.events_lost == 1 else f"{board.events_lost} events"
+        text.append(f", {events} lost", style="yellow")
     return text
 
 
@@ -211,10 +217,10 @@ def _backstop(board: Board) -> Text:
     if not board.sweeps:
         return Text(f"first sweep pending, one every {board.interval:.0f} s", style=_QUIET)
     last = board.sweeps[-1]
-    age = max(0.0, time.time() - last.ended_at)
+    age = max(0.0, time.time() - last["ended_at"])
     text = Text(f"sweep {len(board.sweeps)}, ")
     text.append(f"{age:.0f} s ago", style="yellow" if age > 2 * board.interval else "default")
-    text.append(f", took {last.duration_seconds:.1f} s")
+    text.append(f", took {last['duration_seconds']:.1f} s")
     if board.restarts:
         text.append(f", {board.restarts} restarted", style="yellow")
     return text
@@ -225,54 +231,46 @@ def _table(shown: Sequence[Line], console: Console) -> Table:
     table.add_column("orchestration", no_wrap=True, width=37)
     table.add_column("children", no_wrap=True, width=10)
     table.add_column("state", no_wrap=True, width=13)
-    table.add_column("repairs", no_wrap=True, overflow=_overflow(console), ratio=1)
+    table.add_column("repairs", no_wrap=True, ratio=1)
     wide = console.width >= _WIDE
     for line in shown:
         table.add_row(
             Text(line.orchestration_id, style="default" if line.urgency else _QUIET),
-            Text("").join(Text(_glyph(mark, console), style=mark.style) for mark in line.marks),
+            Text("").join(Text(mark.glyph, style=mark.style) for mark in line.marks),
             Text(line.state, style=line.style),
             Text(told(line.repairs, words=wide), style=REPAIRED.style),
         )
     return table
 
 
-def _legend(console: Console) -> Text:
-    text = Text(no_wrap=True, overflow=_overflow(console))
+def _legend() -> Text:
+    text = Text(no_wrap=True, overflow="ellipsis")
     for mark in LEGEND:
-        text.append(_glyph(mark, console), style=mark.style)
+        text.append(mark.glyph, style=mark.style)
         text.append(f" {mark.word}  ", style=_LABEL)
     text.rstrip()
     return text
 
 
-def _glyph(mark: Mark, console: Console) -> str:
-    return mark.glyph if speaks_unicode(console) else mark.plain
-
-
-def _overflow(console: Console) -> OverflowMethod:
-    """Return how what is too long ends: an ellipsis is no ASCII."""
-    return "ellipsis" if speaks_unicode(console) else "crop"
-
-
 # -- the verdict
 
 
-def draw_verdict(verdict: Verdict, console: Console) -> RenderableType:
+def draw_verdict(verdict: Verdict) -> RenderableType:
     """Return the verdict: one headline, then the counts that it rests on."""
-    good, bad = _glyph(DONE, console), _glyph(FAILED, console)
     if verdict.ok:
-        headline = Text(f"{good} every orchestration came to its end", style="bold green")
+        headline = Text(f"{DONE.glyph} every orchestration came to its end", style="bold green")
     else:
         count = len(verdict.problems)
-        headline = Text(f"{bad} {count} problem{'s' if count > 1 else ''}", style="bold red")
+        headline = Text(
+            f"{FAILED.glyph} {count} problem{'s' if count > 1 else ''}", style="bold red"
+        )
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style=_LABEL, no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
     grid.add_column(style=_QUIET)
     for name, value, note, wrong in verdict_rows(verdict):
         grid.add_row(name, Text(value, style="bold red" if wrong else "bold"), note)
-    problems = [Text(f"{bad} {problem}", style="red") for problem in verdict.problems]
+    problems = [Text(f"{FAILED.glyph} {problem}", style="red") for problem in verdict.problems]
     return Padding(Group(headline, Text(""), grid, *problems), (1, 1))
 
 
@@ -288,7 +286,8 @@ def verdict_rows(verdict: Verdict) -> list[tuple[str, str, str, bool]]:
         ("orchestrations settled", settled, made, v.settled < v.orchestrations),
         ("events lost", str(v.events_lost), "while the live reconciler was down", False),
         ("children stranded", str(v.stranded), "", False),
-        ("children recovered", str(v.recovered), by, v.recovered < v.stranded),
+        ("children recovered", str(v.recovered), "", v.recovered < v.stranded),
+        ("repairs", str(sum(v.recovered_by.values())), by, False),
         ("duplicate tasks", str(v.duplicates), "by idempotency key", v.duplicates > 0),
         ("regressions", str(v.regressions), "every row, sampled", v.regressions > 0),
         (

@@ -17,7 +17,7 @@ def conditional_set(
     key: Mapping[str, str],
     values: Mapping[str, Any],
     condition: str,
-    given: Mapping[str, str] | None = None,
+    given: Mapping[str, str],
 ) -> bool:
     """Set the attributes ``values`` of an item; False if ``condition`` does not hold.
 
@@ -25,7 +25,7 @@ def conditional_set(
     ``given``: what else it compares with, by name without the colon.
     """
     typed = {n: {"S": value} if isinstance(value, str) else value for n, value in values.items()}
-    compared = {f":{name}": {"S": value} for name, value in (given or {}).items()}
+    compared = {f":{name}": {"S": value} for name, value in given.items()}
     try:
         client.update_item(
             TableName=table,

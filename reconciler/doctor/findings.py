@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 
 class Level(StrEnum):
@@ -24,16 +23,6 @@ class Finding:
     level: Level
     found: str
     advice: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {
-            "check": self.check,
-            "subject": self.subject,
-            "level": self.level.value,
-            "found": self.found,
-            "advice": self.advice,
-        }
 
 
 def ok(check: str, subject: str, found: str) -> Finding:

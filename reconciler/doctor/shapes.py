@@ -13,17 +13,7 @@ from typing import Any
 
 from reconciler.doctor.findings import Finding, failure, ok, warning
 from reconciler.settings import Settings
-from reconciler.tables import (
-    BUDGET,
-    ORCHESTRATION,
-    REPO,
-    TASK,
-    TASK_EVENTS,
-    USER_CONCURRENCY,
-    Index,
-    Table,
-    with_active_index,
-)
+from reconciler.tables import TABLES, Index, Table, table_names, with_active_index
 
 CHECK = "tables"
 _WITH_NEW_IMAGE = frozenset({"NEW_IMAGE", "NEW_AND_OLD_IMAGES"})
@@ -45,43 +35,31 @@ class Wanted:
     setting: str
     name: str
     table: Table
-    queried: tuple[str, ...] = ()
-    active: str | None = None
+    queried: tuple[str, ...]
+    active: str | None
 
 
-_OF_TASKS = ("IdempotencyIndex", "UserStatusIndex", "StatusIndex")
+_QUERIED = {
+    "orchestration": ("ChildTaskIndex",),
+    "task": ("IdempotencyIndex", "UserStatusIndex", "StatusIndex"),
+}
 
 
 def wanted_tables(settings: Settings) -> list[Wanted]:
     """Return the tables that these settings name."""
-    budget = settings.user_concurrency_table_name
-    active = settings.active_index_name
-    found = [
-        Wanted(
-            ORCHESTRATIONS,
-            "ORCHESTRATION_TABLE_NAME",
-            settings.orchestration_table_name,
-            ORCHESTRATION if active is None else with_active_index(ORCHESTRATION, active),
-            ("ChildTaskIndex",) if active is None else ("ChildTaskIndex", active),
-            active,
-        ),
-        Wanted("TaskTable", "TASK_TABLE_NAME", settings.task_table_name, TASK, _OF_TASKS),
-        Wanted(
-            "TaskEventsTable",
-            "TASK_EVENTS_TABLE_NAME",
-            settings.task_events_table_name,
-            TASK_EVENTS,
-        ),
-    ]
-    if budget is not None:
-        title, setting = "UserConcurrencyTable", "USER_CONCURRENCY_TABLE_NAME"
-        found.append(Wanted(title, setting, budget, USER_CONCURRENCY))
-    if settings.repo_table_name is not None:
-        found.append(Wanted("RepoTable", "REPO_TABLE_NAME", settings.repo_table_name, REPO))
-    if settings.budget_table_name is not None:
-        title, setting = "BudgetTable", "BUDGET_TABLE_NAME"
-        found.append(Wanted(title, setting, settings.budget_table_name, BUDGET))
-    return found
+    return [_wanted(use, name, settings) for use, name in table_names(settings).items()]
+
+
+def _wanted(use: str, name: str, settings: Settings) -> Wanted:
+    active = settings.active_index_name if use == "orchestration" else None
+    return Wanted(
+        title=f"{use.title().replace('_', '')}Table",
+        setting=f"{use}_table_name".upper(),
+        name=name,
+        table=with_active_index(TABLES[use], active),
+        queried=(*_QUERIED.get(use, ()), *([active] if active else [])),
+        active=active,
+    )
 
 
 def check_shape(

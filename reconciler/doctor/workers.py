@@ -6,7 +6,7 @@ On a first hour there are none yet, so their absence is a warning.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reconciler.doctor.findings import Finding, failure, ok, warning
 from reconciler.settings import Settings
@@ -15,12 +15,8 @@ from reconciler.sweeping.segments import NEVER, Scope
 from reconciler.sweeping.state import SweepState
 from reconciler.version import describe
 
-if TYPE_CHECKING:
-    import redis
-
 CHECK = "workers"
 _ANSWER_SECONDS = 2.0
-_SOCKET_SECONDS = 3.0
 _ASK_BEAT = "start a beat: celery -A workers beat; or ask for one: reconciler sweep --wait"
 
 
@@ -84,11 +80,7 @@ def judge_workers(
         yield warning(CHECK, "alive", "none answers", advice)
         return
     yield ok(CHECK, "alive", f"{len(said)} answering: {', '.join(sorted(said))}")
-    others: dict[str, list[str]] = {}
-    for name, answer in sorted(said.items()):
-        version = str(answer.get("version") or "an older version")
-        if version != ours:
-            others.setdefault(version, []).append(name)
+    others = _of_other_versions(said, ours)
     if others:
         listed = "; ".join(f"{', '.join(names)}: {version}" for version, names in others.items())
         advice = "end the deployment: versions side by side are for its duration only"
@@ -96,26 +88,29 @@ def judge_workers(
     else:
         yield ok(CHECK, "version", f"all are {ours}")
     served = {queue for answer in said.values() for queue in answer.get("queues", ())}
-    unserved = [queue for queue in queues if queue not in served]
+    unserved = ", ".join(queue for queue in queues if queue not in served)
     if not unserved:
         yield ok(CHECK, "queues", f"all are served: {', '.join(queues)}")
     elif not others:
-        listed = ", ".join(unserved)
         advice = "start a worker without -Q, or with all of them"
-        yield failure(CHECK, "queues", f"nobody serves {listed}", advice)
+        yield failure(CHECK, "queues", f"nobody serves {unserved}", advice)
+
+
+def _of_other_versions(said: Mapping[str, Mapping[str, Any]], ours: str) -> Mapping[str, list[str]]:
+    others: dict[str, list[str]] = {}
+    for name, answer in sorted(said.items()):
+        version = str(answer.get("version") or "an older version")
+        if version != ours:
+            others.setdefault(version, []).append(name)
+    return others
 
 
 def _sweeps(settings: Settings) -> Iterator[Finding]:
-    import redis  # noqa: PLC0415 - start-up time
-
+    from workers.broker import broker_client  # noqa: PLC0415 - start-up time
     from workers.broker_records import BrokerRecords  # noqa: PLC0415
 
-    client: redis.Redis = redis.Redis.from_url(
-        settings.celery_broker_url,
-        socket_timeout=_SOCKET_SECONDS,
-        socket_connect_timeout=_SOCKET_SECONDS,
-    )
-    yield judge_coverage(settings, BrokerRecords(client, settings.deployment_id), _ASK_BEAT)
+    records = BrokerRecords(broker_client(settings), settings.deployment_id)
+    yield judge_coverage(settings, records, _ASK_BEAT)
 
 
 def judge_coverage(settings: Settings, records: Records, advice: str) -> Finding:

@@ -300,7 +300,7 @@ class _Diagnoser:
         if finished is None or failed is None or finished <= failed:
             return
         if self._past(self._due_since(child, finished), self.policy.grace):
-            reason = f"task {iteration.task_id} mended it, and nobody has recovered it"
+            reason = f"its fix, task {iteration.task_id}, succeeded, and nobody has recovered it"
             self._set(child, Code.LOST_RECOVERY, reason, finished, task_id=iteration.task_id)
 
     def _claim(self, child: Child) -> None:

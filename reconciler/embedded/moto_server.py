@@ -60,11 +60,11 @@ def serve(port: int) -> None:
 
 
 @contextmanager
-def moto_server(directory: Path, port: int | None = None) -> Iterator[str]:
+def moto_server(directory: Path) -> Iterator[str]:
     """Run it for as long as the block lasts; gives its endpoint URL. Logs into ``directory``."""
-    chosen = port or free_port()
-    endpoint = f"http://{HOST}:{chosen}"
-    command = [sys.executable, "-m", "reconciler.embedded.moto_server", "--port", str(chosen)]
+    port = free_port()
+    endpoint = f"http://{HOST}:{port}"
+    command = [sys.executable, "-m", "reconciler.embedded.moto_server", "--port", str(port)]
     with running(command, ready=lambda: answers_http(endpoint), log=directory / "moto.log"):
         yield endpoint
 

@@ -92,13 +92,13 @@ def _wait(
         time.sleep(_POLL_SECONDS)
 
 
-def stop(process: subprocess.Popen[bytes], timeout_seconds: float = _STOP_SECONDS) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
     """End a process: asked first, then made to."""
     if process.poll() is not None:
         return
     process.send_signal(signal.SIGTERM)
     try:
-        process.wait(timeout_seconds)
+        process.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -107,9 +107,14 @@ def stop(process: subprocess.Popen[bytes], timeout_seconds: float = _STOP_SECOND
 def answers_http(url: str) -> bool:
     """Whether anything that speaks HTTP answers at ``url`` (``http://127.0.0.1:<port>``)."""
     host, _, port = url.removeprefix("http://").partition(":")
+    return answers(host, int(port), b"GET / HTTP/1.0\r\n\r\n", b"HTTP/")
+
+
+def answers(host: str, port: int, question: bytes, beginning: bytes) -> bool:
+    """Whether what listens there answers a question, and its answer begins so."""
     try:
-        with socket.create_connection((host, int(port)), timeout=1) as connection:
-            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
-            return connection.recv(5) == b"HTTP/"
+        with socket.create_connection((host, port), timeout=1) as connection:
+            connection.sendall(question)
+            return connection.recv(len(beginning)) == beginning
     except OSError:
         return False

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from reconciler.embedded.process import free_port, running
+from reconciler.embedded.process import answers, free_port, running
 
 HOST = "127.0.0.1"
 
@@ -41,16 +40,6 @@ def command(directory: Path, port: int, *, durable: bool = True) -> Sequence[str
     ]  # fmt: skip
 
 
-def answers(port: int) -> bool:
-    """Whether it answers a ping."""
-    try:
-        with socket.create_connection((HOST, port), timeout=1) as connection:
-            connection.sendall(b"PING\r\n")
-            return connection.recv(5) == b"+PONG"
-    except OSError:
-        return False
-
-
 @contextmanager
 def valkey_server(
     directory: Path, port: int | None = None, *, durable: bool = True
@@ -59,7 +48,7 @@ def valkey_server(
     chosen = port or free_port()
     with running(
         command(directory, chosen, durable=durable),
-        ready=lambda: answers(chosen),
+        ready=lambda: answers(HOST, chosen, b"PING\r\n", b"+PONG"),
         log=directory / "valkey.log",
     ):
         yield f"redis://{HOST}:{chosen}"

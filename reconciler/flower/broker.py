@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from reconciler.cli.status import DAY_SECONDS, Status
+from reconciler.cli.status import DAY_SECONDS, Status, status_of
+from reconciler.cli.wiring import sweep_state
 from reconciler.settings import load_settings
-from reconciler.sweeping.state import SweepState
 from workers.broker import broker_client
-from workers.broker_records import BrokerRecords
 from workers.recoveries import Recoveries
 
 
@@ -26,14 +25,6 @@ def read() -> Status:
         redis.exceptions.RedisError: the broker is away, or refuses.
     """
     settings = load_settings()
-    seen = SweepState(BrokerRecords(client(), settings.deployment_id)).overview()
-    return Status(
-        now=seen.now,
-        interval_seconds=settings.sweep_interval_seconds,
-        repair_mode=settings.repair_mode,
-        full_scan_interval_seconds=(
-            settings.full_scan_interval_seconds if settings.active_index_name else None
-        ),
-        seen=seen,
-        recoveries=Recoveries(client(), settings.deployment_id).list_last(DAY_SECONDS),
-    )
+    seen = sweep_state(settings, client()).overview()
+    recoveries = Recoveries(client(), settings.deployment_id).list_last(DAY_SECONDS)
+    return status_of(settings, seen.now, seen=seen, recoveries=recoveries)

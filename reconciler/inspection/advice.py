@@ -43,19 +43,28 @@ def fixes_of(view: View, child: ChildView) -> Sequence[Command]:
 
 def parent_fixes_of(view: View) -> Sequence[Command]:
     """Return the commands that resolve what is stuck of an orchestration as a whole."""
+    meta = {"orchestration_id": view.orchestration_id, "sub_issue_id": "#meta"}
     if view.code == OrchestrationCode.ROWS_MISSING and view.child_count is not None:
         count, was = len(view.children), view.child_count
         values = _values({":count": {"N": str(count)}, ":was": {"N": str(was)}})
         change = _update(
-            {"orchestration_id": view.orchestration_id, "sub_issue_id": "#meta"},
+            meta,
             "SET child_count = :count, updated_at = :now",
             "child_count = :was",
             values,
         )
         return (Command(change, f"if {count} is right, because rows were removed on purpose"),)
     if view.code == OrchestrationCode.UNSETTLED_PARENT and view.needs_action:
-        line = f"SETTLE_MODE=nudge {_line('evaluate', view.orchestration_id)}"
-        return (Command(line, "touch a finished task once, where SETTLE_MODE is off"),)
+        if not view.settles:
+            line = f"SETTLE_MODE=nudge {_line('evaluate', view.orchestration_id)}"
+            return (Command(line, "touch a finished task once, although SETTLE_MODE is off"),)
+        change = _update(
+            meta,
+            "SET rollup_posted_at = :now, updated_at = :now",
+            "attribute_not_exists(rollup_posted_at)",
+            _values({}),
+        )
+        return (Command(change, "when its roll-up has been posted by hand"),)
     return ()
 
 
@@ -63,7 +72,7 @@ def commands_for(view: View) -> Sequence[Command]:
     """Return what would help with the orchestration as a whole, the most useful first."""
     commands: list[Command] = []
     name = view.orchestration_id
-    if view.withheld is not None and view.withheld.startswith("paused"):
+    if view.paused:
         commands.append(Command("reconciler resume", "let repairs go on, everywhere"))
     settles = view.code == OrchestrationCode.UNSETTLED_PARENT and not view.needs_action
     if settles or any(not child.needs_action for child in view.stuck):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,15 +16,10 @@ from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
 from reconciler.domain.model import Child, Orchestration, moment
 from reconciler.domain.outcomes import Outcome
 from reconciler.inspection import theme
-from reconciler.inspection.advice import (
-    commands_for,
-    fixes_of,
-    parent_fixes_of,
-    runbook_of,
-)
+from reconciler.inspection.advice import commands_for, fixes_of, parent_fixes_of, runbook_of
 from reconciler.inspection.graph import Graph, Node
 from reconciler.inspection.theme import Tone
-from reconciler.inspection.views import ChildView, Circumstances, Command, Outlook, Repair, View
+from reconciler.inspection.views import ChildView, Circumstances, Command, Outlook, View
 from reconciler.repair.context import ActionOutcome, Evaluation
 from reconciler.stores.items import text
 
@@ -41,34 +36,43 @@ def build_view(orchestration: Orchestration, evaluation: Evaluation, given: Circ
     for action in evaluation.actions:
         actions.setdefault(action.sub_issue_id, action)
     needing = {entry.sub_issue_id for entry in evaluation.stuck if entry.needs_action}
-    children = tuple(
-        _child_view(child, found, actions.get(key), given, needs_action=key in needing)
-        for key, child in orchestration.children.items()
-    )
-    meta = orchestration.meta
-    item = meta.item if meta is not None else {}
-    age = None
-    if found is not None and found.since is not None:
-        age = max(0.0, (given.now - found.since).total_seconds())
-    parent = text(item, "parent_issue_ref", "parent_linear_issue_id")
-    parent_stuck = [entry for entry in evaluation.stuck if entry.sub_issue_id is None]
+    children = orchestration.children
     view = View(
         orchestration_id=orchestration.orchestration_id,
-        repo=meta.repo if meta is not None else None,
-        parent=parent,
-        user_id=meta.user_id if meta is not None else None,
-        code=str(found.code) if found is not None else "",
-        reason=parent_stuck[0].reason if parent_stuck else (found.reason if found else ""),
-        age_seconds=age,
         withheld=given.withheld,
         next_sweep_at=given.next_sweep_at,
-        children=children,
+        children=tuple(
+            _child_view(child, found, actions.get(key), given, needs_action=key in needing)
+            for key, child in children.items()
+        ),
         outlook=_parent_outlook(found, evaluation, given),
-        child_count=meta.child_count if meta is not None else None,
         needs_action=None in needing,
-        statuses=Counter(child.raw_status or "?" for child in orchestration.children.values()),
+        settles=given.policy.settles,
+        paused=given.paused,
+        statuses=Counter(child.raw_status or "?" for child in children.values()),
     )
+    meta = orchestration.meta
+    if meta is not None:
+        view = replace(
+            view,
+            repo=meta.repo,
+            parent=text(meta.item, "parent_issue_ref", "parent_linear_issue_id"),
+            user_id=meta.user_id,
+            child_count=meta.child_count,
+        )
+    if found is not None:
+        of_parent = [entry.reason for entry in evaluation.stuck if entry.sub_issue_id is None]
+        view = replace(
+            view,
+            code=str(found.code),
+            reason=of_parent[0] if of_parent else found.reason,
+            age_seconds=_age(found.since, given.now),
+        )
     return replace(view, commands=tuple(commands_for(view)))
+
+
+def _age(since: datetime | None, now: datetime) -> float | None:
+    return None if since is None else max(0.0, (now - since).total_seconds())
 
 
 def _child_view(
@@ -80,8 +84,7 @@ def _child_view(
     needs_action: bool,
 ) -> ChildView:
     diagnosis = found.children.get(child.sub_issue_id) if found is not None else None
-    entered = moment(child.updated_at)
-    age = None if entered is None else max(0.0, (given.now - entered).total_seconds())
+    age = _age(moment(child.updated_at), given.now)
     reason = text(child.item, "failure_reason") or ""
     tone = theme.tone_of_status(child.status)
     outlook = None
@@ -140,7 +143,7 @@ _RELEASES = {
     Outcome.IDEMPOTENCY_CONFLICT: "leaves it alone: {detail}",
 }
 _REPAIRS = {
-    "advance": "sets it to what its task {task_id} says, and goes on with its dependents",
+    "advance": "sets it to what its task {task_id} says, and goes on to its dependents",
     "skip": "skips it",
     "adopt": "adopts the task {task_id}, which an interrupted releaser left",
     "reset claim": "takes the dead claim away and releases it",
@@ -255,9 +258,7 @@ def to_json(view: View) -> dict[str, Any]:
         "needs_action": view.needs_action or any(child.needs_action for child in view.children),
         "fixes": _commands_json(parent_fixes_of(view)),
         "children": [_child_json(view, child) for child in view.children],
-        "repairs": [
-            {name: getattr(repair, name) for name in Repair.__slots__} for repair in view.repairs
-        ],
+        "repairs": [asdict(repair) for repair in view.repairs],
         "commands": _commands_json(view.commands),
         "slot_holders": list(view.slot_holders),
         "focus": view.focus,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from reconciler.domain.model import INTEGRATION_SUFFIX, Child, Orchestration
 from reconciler.errors import UnknownChildError, UnknownOrchestrationError, UsageError
+from reconciler.inspection.theme import listed
 from reconciler.repair.reconciler import Reconciler
 
 _ORCHESTRATION = re.compile(r"orch_[0-9a-f]{32}")
@@ -122,7 +123,7 @@ def _search(reconciler: Reconciler, name: str, on_rows: OnRows) -> Found:
         )
     if len(found) > 1:
         named = [f"{one.orchestration_id} {one.sub_issue_id or ''}".rstrip() for one in found]
-        raise UsageError(f"{name} means several: {_listed(named)}")
+        raise UsageError(f"{name} means several: {listed(named, _MAX_NAMED)}")
     only = next(iter(found))
     note = f"found by searching {rows} rows; {only.orchestration_id} is found at once"
     return Found(only.orchestration_id, only.sub_issue_id, note)
@@ -134,9 +135,4 @@ def _begins(child: Child, name: str) -> bool:
 
 def _such_as(children: Iterable[Child]) -> str:
     names = [child.display_id or child.sub_issue_id for child in children]
-    return f": {_listed(names)}" if names else ""
-
-
-def _listed(names: list[str]) -> str:
-    left = len(names) - _MAX_NAMED
-    return ", ".join(names[:_MAX_NAMED]) + (f" and {left} more" if left > 0 else "")
+    return f": {listed(names, _MAX_NAMED)}" if names else ""

@@ -5,10 +5,12 @@ Nothing here is recursive: chains of thousands of children are met.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from graphlib import TopologicalSorter
+from itertools import groupby
 
+from reconciler.domain.graph import dependents_of
 from reconciler.inspection.theme import Tone
 
 FOLD_AT_LEAST = 3
@@ -16,6 +18,8 @@ FOLD_AT_LEAST = 3
 
 _STEPS = (24, 12, 6)
 """Into how many steps a graph is cut at last, when it has too many layers to be drawn."""
+
+_ENDLESS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,30 +65,26 @@ class Layered:
 def put_in_layers(graph: Graph) -> Layered:
     """Give each node the layer behind its deepest predecessor (longest path from a root)."""
     back = _closing_edges(graph)
-    closing = set(back)
+    left_out = set(back)
     before = {
-        key: tuple(p for p in names if p in graph.nodes and (p, key) not in closing)
-        for key, names in graph.before.items()
+        key: tuple(
+            name
+            for name in graph.before.get(key, ())
+            if name in graph.nodes and (name, key) not in left_out
+        )
+        for key in graph.nodes
     }
-    after: dict[str, list[str]] = {key: [] for key in graph.nodes}
-    for key, names in before.items():
-        for name in names:
-            after[name].append(key)
-    left = {key: len(before.get(key, ())) for key in graph.nodes}
-    layer_of = dict.fromkeys(graph.nodes, 0)
-    queue = deque(key for key, count in left.items() if count == 0)
-    while queue:
-        key = queue.popleft()
-        for follower in after[key]:
-            layer_of[follower] = max(layer_of[follower], layer_of[key] + 1)
-            left[follower] -= 1
-            if left[follower] == 0:
-                queue.append(follower)
-    rows: list[list[str]] = [[] for _ in range(max(layer_of.values(), default=-1) + 1)]
-    for key in graph.nodes:
-        rows[layer_of[key]].append(key)
-    acyclic = replace(graph, before=before)
-    return Layered(acyclic, tuple(tuple(row) for row in rows), back, layer_of)
+    position = {key: number for number, key in enumerate(graph.nodes)}
+    sorter = TopologicalSorter(before)
+    sorter.prepare()
+    layers: list[tuple[str, ...]] = []
+    while sorter.is_active():
+        # What is ready at the same time is a layer.
+        ready = sorter.get_ready()
+        layers.append(tuple(sorted(ready, key=position.__getitem__)))
+        sorter.done(*ready)
+    layer_of = {key: number for number, layer in enumerate(layers) for key in layer}
+    return Layered(replace(graph, before=before), tuple(layers), back, layer_of)
 
 
 def _closing_edges(graph: Graph) -> tuple[tuple[str, str], ...]:
@@ -113,47 +113,48 @@ def _closing_edges(graph: Graph) -> tuple[tuple[str, str], ...]:
     return tuple(closing)
 
 
-def fold(
-    graph: Graph, max_nodes: int, max_edges: int | None = None, *, by_layers: bool = True
-) -> Graph:
+def fold(graph: Graph, max_nodes: int, max_edges: int, max_layers: int = _ENDLESS) -> Graph:
     """Return the graph in as few boxes as are wanted, folded no further than that needs.
 
-    First siblings of the same state come together. Then, ``by_layers``, everything of one state in
-    one layer does, and at last in one of a few steps of several layers. Where even that is too
-    much, it is the smallest there is.
+    First siblings of the same state come together, then everything of one state in one layer, in
+    layers that follow each other and have the same states, and at last in one of a few steps of
+    several layers. Where even that is too much, it is the smallest there is.
     """
     folded = graph
-    for folded in _foldings(graph, by_layers=by_layers):
+    for folded in _foldings(graph):
         edges = sum(len(names) for names in folded.before.values())
-        if len(folded.nodes) <= max_nodes and (max_edges is None or edges <= max_edges):
+        if len(folded.nodes) > max_nodes or edges > max_edges:
+            continue
+        if len(put_in_layers(folded).layers) <= max_layers:
             break
     return folded
 
 
-def _foldings(graph: Graph, *, by_layers: bool) -> Iterator[Graph]:
+def _foldings(graph: Graph) -> Iterator[Graph]:
     """Yield the graph, then ever more folded ones."""
     yield graph
-    folded = _fold(graph, _sibling_key(graph))
-    yield folded
-    layers = len(put_in_layers(folded).layers) if by_layers else 0
-    for most in (layers, *_STEPS):
-        if 0 < most <= layers:
-            folded = _fold_steps(folded, most)
-            yield folded
+    siblings = _fold(graph, _sibling_key(graph))
+    yield siblings
+    layered = put_in_layers(siblings)
+    yield _fold_steps(layered, range(len(layered.layers)))
+    alike = groupby(layered.layers, lambda layer: {_state(siblings.nodes[key]) for key in layer})
+    steps = [number for number, (_, group) in enumerate(alike) for _ in group]
+    yield _fold_steps(layered, steps)
+    for most in _STEPS:
+        yield _fold_steps(layered, [number * most // (steps[-1] + 1) for number in steps])
 
 
-def _fold_steps(graph: Graph, most: int) -> Graph:
-    """Cut the layers into ``most`` steps, and put everything of one state in a step together.
+def _state(node: Node) -> tuple[Tone, str]:
+    return node.tone, node.state
+
+
+def _fold_steps(layered: Layered, steps: Sequence[int]) -> Graph:
+    """Put everything of one state in a step together; ``steps``: the step of each layer.
 
     Edges within a step are left out: they may run both ways between two boxes.
     """
-    layered = put_in_layers(graph)
-    total = len(layered.layers)
-    step = {key: layer * most // total for key, layer in layered.layer_of.items()}
-    groups: dict[Hashable, list[Node]] = {}
-    for node in graph.nodes.values():
-        groups.setdefault((step[node.key], node.tone, node.state), []).append(node)
-    merged = _merge(layered.graph, groups.values(), at_least=2)
+    step = {key: steps[layer] for key, layer in layered.layer_of.items()}
+    merged = _fold(layered.graph, lambda node: (step[node.key], _state(node)), at_least=2)
     # A box bears the key of its first node, and so stands in that one's step.
     before = {
         key: tuple(name for name in names if step[name] < step[key])
@@ -163,44 +164,31 @@ def _fold_steps(graph: Graph, most: int) -> Graph:
 
 
 def _sibling_key(graph: Graph) -> Callable[[Node], Hashable]:
-    after: dict[str, set[str]] = {}
-    for key, names in graph.before.items():
-        for name in names:
-            after.setdefault(name, set()).add(key)
+    after = dependents_of(graph.before)
     return lambda node: (
-        node.tone,
-        node.state,
+        _state(node),
         frozenset(graph.before.get(node.key, ())),
         frozenset(after.get(node.key, ())),
     )
 
 
-def _fold(graph: Graph, kind: Callable[[Node], Hashable]) -> Graph:
+def _fold(graph: Graph, kind: Callable[[Node], Hashable], at_least: int = FOLD_AT_LEAST) -> Graph:
     """Put nodes of one kind into one box, where there are enough of them."""
     groups: dict[Hashable, list[Node]] = {}
     for node in graph.nodes.values():
         groups.setdefault(kind(node), []).append(node)
-    return _merge(graph, groups.values())
-
-
-def _merge(graph: Graph, groups: Iterable[Sequence[Node]], at_least: int = FOLD_AT_LEAST) -> Graph:
-    owner: dict[str, str] = {}
-    boxes: dict[str, Node] = {}
-    for group in groups:
-        if len(group) < at_least:
-            for node in group:
-                owner[node.key], boxes[node.key] = node.key, node
-            continue
-        box = _box(group)
-        boxes[box.key] = box
-        owner.update((node.key, box.key) for node in group)
-    before: dict[str, dict[str, None]] = {key: {} for key in boxes}
+    boxes = dict(graph.nodes)
+    owner = {key: key for key in graph.nodes}
+    for group in groups.values():
+        if len(group) >= at_least:
+            box = boxes[group[0].key] = _box(group)
+            owner.update((node.key, box.key) for node in group)
+    before: dict[str, dict[str, None]] = {}
     for key, names in graph.before.items():
-        for name in names:
-            into = owner.get(name, name)
-            if into != owner[key]:
-                before[owner[key]][into] = None
-    order = {owner[key]: None for key in graph.nodes}
+        into = before.setdefault(owner[key], {})
+        into.update((owner.get(name, name), None) for name in names)
+        into.pop(owner[key], None)
+    order = dict.fromkeys(owner.values())
     return Graph(
         {key: boxes[key] for key in order}, {key: tuple(names) for key, names in before.items()}
     )

@@ -33,12 +33,14 @@ def look(reconciler: Reconciler, found: Found, next_sweep_at: datetime | None = 
     if before is None:
         raise UnknownOrchestrationError(f"no orchestration {name} exists")
     evaluation = reconciler.evaluate(name, sweep_id="inspect", report=True)
+    withheld = reconciler.withhold(before)
     given = Circumstances(
         policy=reconciler.policy,
         now=reconciler.clock(),
         interval_seconds=reconciler.settings.sweep_interval_seconds,
         next_sweep_at=next_sweep_at,
-        withheld=reconciler.withhold(before),
+        withheld=withheld,
+        paused=withheld is not None and reconciler.withhold.by_settings(before) is None,
     )
     repairs, partial = _repairs(reconciler, before)
     view = build_view(before, evaluation, given)

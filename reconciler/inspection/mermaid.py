@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconciler.inspection.graph import Graph, fold
-from reconciler.inspection.theme import SIGNS, Tone, glyph, short_age
+from reconciler.inspection.theme import SIGNS, Tone, cut, short_age
 
 _MAX_NODES, _MAX_EDGES = 150, 400
 """Mermaid refuses more than 500 edges or 50,000 characters."""
@@ -30,7 +30,7 @@ def mermaid(graph: Graph) -> str:
     lines = ["flowchart TD"]
     for key, node in graph.nodes.items():
         age = f" {short_age(node.age_seconds)}" if node.age_seconds is not None else ""
-        label = f'"{glyph(node.tone)} {_escaped(node.head)}<br/>{_escaped(node.state)}{age}"'
+        label = f'"{SIGNS[node.tone].glyph} {_escaped(node.head)}<br/>{_escaped(node.state)}{age}"'
         lines.append(f"  {names[key]}[{label}]:::{node.tone.value}")
     for key, before in graph.before.items():
         lines += [f"  {names[name]} --> {names[key]}" for name in before]
@@ -44,5 +44,4 @@ def mermaid(graph: Graph) -> str:
 
 
 def _escaped(text: str) -> str:
-    short = text if len(text) <= _MAX_LABEL else text[: _MAX_LABEL - 1] + "…"
-    return short.translate(_LOOKALIKES)
+    return cut(text, _MAX_LABEL).translate(_LOOKALIKES)

@@ -5,14 +5,16 @@ An edge that passes a layer gets a place of its own there, so that it runs betwe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from xml.sax.saxutils import escape
 
 from rich.cells import cell_len
 
+from reconciler.domain.graph import dependents_of
 from reconciler.inspection.graph import Graph, Layered, Node, fold, put_in_layers
-from reconciler.inspection.theme import SIGNS, Tone, cut, glyph, short_age
+from reconciler.inspection.theme import SIGNS, Tone, cut, short_age
 
 _MAX_NODES, _MAX_EDGES = 300, 2_000
 _ORDER_SWEEPS = 4
@@ -82,24 +84,16 @@ def _places(layered: Layered) -> tuple[list[list[str]], dict[str, _Place]]:
 
 def _order(rows: list[list[str]], places: Mapping[str, _Place]) -> None:
     """Order each row by the mean place of its neighbours, down and up again, against crossings."""
-    down: dict[str, list[str]] = {}
-    for key, place in places.items():
-        for name in place.up:
-            down.setdefault(name, []).append(key)
+    up = {key: place.up for key, place in places.items()}
+    down = dependents_of(up)
     for sweep in range(_ORDER_SWEEPS):
-        forwards = sweep % 2 == 0
+        near, passed = (up, rows) if sweep % 2 == 0 else (down, rows[::-1])
         at: dict[str, float] = {}
-        for row in rows if forwards else reversed(rows):
+        for row in passed:
             here = {key: number - len(row) / 2 for number, key in enumerate(row)}
-            near = {key: places[key].up if forwards else down.get(key, ()) for key in row}
-            means = {key: _mean((at[n] for n in near[key]), here[key]) for key in row}
+            means = {k: fmean([at[n] for n in near.get(k, ())] or [here[k]]) for k in row}
             row.sort(key=means.__getitem__)
             at |= {key: number - len(row) / 2 for number, key in enumerate(row)}
-
-
-def _mean(values: Iterable[float], otherwise: float) -> float:
-    listed = list(values)
-    return sum(listed) / len(listed) if listed else otherwise
 
 
 def _arrange(rows: list[list[str]], places: Mapping[str, _Place]) -> float:
@@ -127,7 +121,7 @@ def _edges(places: Mapping[str, _Place]) -> Iterator[str]:
 
 def _lines(node: Node) -> tuple[str, str]:
     age = f" {short_age(node.age_seconds)}" if node.age_seconds is not None else ""
-    return f"{glyph(node.tone)} {node.head}", f"{node.state}{age}"
+    return f"{SIGNS[node.tone].glyph} {node.head}", f"{node.state}{age}"
 
 
 def _box(place: _Place, node: Node) -> Iterator[str]:

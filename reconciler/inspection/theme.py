@@ -6,13 +6,13 @@ monochrome terminal, or to a colour-blind reader.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
+from rich.text import Text
 
 from reconciler.domain.codes import REPAIRABLE, Code, OrchestrationCode
 from reconciler.domain.model import ChildStatus
@@ -36,25 +36,24 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """How a tone looks: a glyph one cell wide, its stand-in without Unicode, colours."""
+    """How a tone looks: a glyph one cell wide, and colours."""
 
     glyph: str
-    plain: str
     style: str
     fill: str
     line: str
 
 
 SIGNS: dict[Tone, Sign] = {
-    Tone.DONE: Sign("✓", "+", "green", "#e6f4ea", "#2e7d32"),
-    Tone.FAILED: Sign("✗", "x", "red", "#fdecea", "#c62828"),
-    Tone.SKIPPED: Sign("⊘", "-", "bright_black", "#f1f1f1", "#757575"),
-    Tone.MOVING: Sign("●", "o", "cyan", "#e3f2fd", "#1565c0"),
-    Tone.WAITING: Sign("○", ".", "bright_black", "#fafafa", "#9e9e9e"),
-    Tone.HELD: Sign("◌", ":", "blue", "#ede7f6", "#5e35b1"),
-    Tone.REPAIR: Sign("▲", "!", "bold yellow", "#fff8e1", "#ef6c00"),
-    Tone.ALARM: Sign("■", "#", "bold red", "#ffebee", "#b71c1c"),
-    Tone.GHOST: Sign("?", "?", "bright_black", "#ffffff", "#9e9e9e"),
+    Tone.DONE: Sign("✓", "green", "#e6f4ea", "#2e7d32"),
+    Tone.FAILED: Sign("✗", "red", "#fdecea", "#c62828"),
+    Tone.SKIPPED: Sign("⊘", "bright_black", "#f1f1f1", "#757575"),
+    Tone.MOVING: Sign("●", "cyan", "#e3f2fd", "#1565c0"),
+    Tone.WAITING: Sign("○", "bright_black", "#fafafa", "#9e9e9e"),
+    Tone.HELD: Sign("◌", "blue", "#ede7f6", "#5e35b1"),
+    Tone.REPAIR: Sign("▲", "bold yellow", "#fff8e1", "#ef6c00"),
+    Tone.ALARM: Sign("■", "bold red", "#ffebee", "#b71c1c"),
+    Tone.GHOST: Sign("?", "bright_black", "#ffffff", "#9e9e9e"),
 }
 """``style`` is rich's; ``fill`` and ``line`` are the picture's colours in SVG and Mermaid."""
 
@@ -113,14 +112,9 @@ MEANINGS: dict[str, str] = {
 """What each code of something stuck means, in a few words."""
 
 
-def glyph(tone: Tone, *, unicode: bool = True) -> str:
-    """Return the tone's sign, one cell wide."""
-    return SIGNS[tone].glyph if unicode else SIGNS[tone].plain
-
-
-def speaks_unicode(target: Console) -> bool:
-    """Whether box-drawing characters and signs can be shown."""
-    return target.encoding.lower().startswith("utf")
+def marked(tone: Tone, said: str) -> Text:
+    """Return what is said with the tone's glyph before it, in its colour."""
+    return Text(f"{SIGNS[tone].glyph} {said}", SIGNS[tone].style)
 
 
 def age(seconds: float | None) -> str:
@@ -168,6 +162,12 @@ def until(at: datetime, now: datetime) -> str:
     """Return when something is to happen: ``in 4 min (12:05:00 UTC)``, or ``now``."""
     seconds = (at - now).total_seconds()
     return "now" if seconds <= 0 else f"in {age(seconds)} ({clock_time(at, now)})"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Return names in a row: the first ``most``, and how many more there are."""
+    left = len(names) - most
+    return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
 
 
 def cut(text: str, cells: int) -> str:

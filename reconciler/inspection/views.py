@@ -80,22 +80,26 @@ class View:
     """Everything that ``inspect`` shows of an orchestration; ages in seconds.
 
     ``needs_action``: of the orchestration as a whole. ``child_count``: what the meta row says.
+    ``settles``: whether finished tasks may be touched, so that its parent is settled.
+    ``withheld``: why nothing is changed; ``paused``: a pause is why.
     ``slot_holders``: the unfinished tasks of its user, where a child waits for a slot.
     """
 
     orchestration_id: str
-    repo: str | None
-    parent: str | None
-    user_id: str | None
-    code: str
-    reason: str
-    age_seconds: float | None
     withheld: str | None
     next_sweep_at: datetime | None
     children: tuple[ChildView, ...]
     outlook: Outlook | None
+    repo: str | None = None
+    parent: str | None = None
+    user_id: str | None = None
+    code: str = ""
+    reason: str = ""
+    age_seconds: float | None = None
     child_count: int | None = None
     needs_action: bool = False
+    settles: bool = True
+    paused: bool = False
     commands: tuple[Command, ...] = ()
     repairs: tuple[Repair, ...] = ()
     repairs_partial: str | None = None
@@ -131,6 +135,7 @@ class Circumstances:
     """What an outlook depends on beside the rows: the policy, the time, and the next sweep.
 
     ``next_sweep_at`` None: nobody could say when; it comes within ``interval_seconds``.
+    ``withheld``: why nothing is changed; ``paused``: a pause is why.
     """
 
     policy: Policy
@@ -138,6 +143,7 @@ class Circumstances:
     interval_seconds: int
     next_sweep_at: datetime | None = None
     withheld: str | None = None
+    paused: bool = False
 
     def with_next_sweep(self, does: str) -> Outlook:
         """Return the outlook that the next sweep does something."""

@@ -72,14 +72,23 @@ DURATION_BUCKETS_SECONDS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric. ``known``: the label values that exist from the start, by label name."""
+    """One metric.
+
+    ``known``: the label values that exist from the start, by label. ``of_tables``: labels whose
+    values follow from the settings (``TABLE_OPERATIONS``).
+    """
 
     name: str
     kind: Kind
     help: str
-    labels: tuple[str, ...] = ()
     known: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    of_tables: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of its labels."""
+        return (*self.known, *self.of_tables)
 
 
 METRICS: Mapping[str, Metric] = {
@@ -89,7 +98,6 @@ METRICS: Mapping[str, Metric] = {
             "reconciler_sweeps_total",
             "counter",
             "Sweeps, by how they ended",
-            ("outcome",),
             {"outcome": SWEEP_OUTCOMES},
         ),
         Metric(
@@ -102,14 +110,12 @@ METRICS: Mapping[str, Metric] = {
             "reconciler_covered_as_of_timestamp_seconds",
             "gauge",
             "Whatever was overdue by then has been looked at (epoch seconds; 0: unknown)",
-            ("scope",),
             {"scope": SCOPES},
         ),
         Metric(
             "reconciler_sweep_failures_total",
             "counter",
             "Sweeps in which everything that was tried failed, or some of it",
-            ("extent",),
             {"extent": EXTENTS},
         ),
         Metric("reconciler_rows_scanned_total", "counter", "Rows read by segment scans"),
@@ -117,7 +123,6 @@ METRICS: Mapping[str, Metric] = {
             "reconciler_mode",
             "gauge",
             "1 for what the last sweep was allowed to do, 0 for the others",
-            ("mode",),
             {"mode": MODES},
         ),
         Metric(
@@ -129,26 +134,21 @@ METRICS: Mapping[str, Metric] = {
             "reconciler_stuck_children",
             "gauge",
             "What is known to be stuck, by code",
-            ("code",),
             {"code": STUCK_CODES},
         ),
         Metric(
             "reconciler_oldest_stuck_seconds",
             "gauge",
             "Age of the oldest of what is known to be stuck, by code",
-            ("code",),
             {"code": STUCK_CODES},
         ),
         Metric(
-            "reconciler_stuck_work",
-            "gauge",
-            "All that is known to be stuck, over_budget left out",
+            "reconciler_stuck_work", "gauge", "All that is known to be stuck, over_budget left out"
         ),
         Metric(
             "reconciler_recoveries_total",
             "counter",
             "Repairs, by the code of what was repaired",
-            ("code",),
             {"code": RECOVERY_CODES},
         ),
         Metric(
@@ -161,35 +161,27 @@ METRICS: Mapping[str, Metric] = {
             "reconciler_releases_total",
             "counter",
             "Releases, by how they ended",
-            ("outcome",),
             {"outcome": RELEASE_OUTCOMES},
         ),
         Metric(
             "reconciler_duplicates_dropped_total",
             "counter",
             "Tasks that were not enqueued, since the same work was under way",
-            ("task",),
             {"task": TASK_NAMES},
         ),
         Metric(
             "reconciler_dynamodb_units_total",
             "counter",
             "Capacity units consumed",
-            ("table", "operation"),
+            of_tables=("table", "operation"),
         ),
         Metric(
             "reconciler_dynamodb_throttles_total",
             "counter",
             "Requests that were refused, in whole or in part, for want of capacity; each retry too",
-            ("table",),
+            of_tables=("table",),
         ),
-        Metric(
-            "reconciler_errors_total",
-            "counter",
-            "Errors, by kind",
-            ("kind",),
-            {"kind": ERROR_KINDS},
-        ),
+        Metric("reconciler_errors_total", "counter", "Errors, by kind", {"kind": ERROR_KINDS}),
     )
 }
 
@@ -198,11 +190,7 @@ EXPORTED: Mapping[str, Metric] = {
     for metric in (
         Metric("reconciler_broker_up", "gauge", "Whether the broker could be read"),
         Metric(
-            "reconciler_queue_messages",
-            "gauge",
-            "Messages that wait in a queue",
-            ("queue",),
-            {"queue": QUEUES},
+            "reconciler_queue_messages", "gauge", "Messages that wait in a queue", {"queue": QUEUES}
         ),
         Metric(
             "reconciler_sweep_interval_seconds",
@@ -219,7 +207,6 @@ EXPORTED: Mapping[str, Metric] = {
             "reconciler_repair_bound_seconds",
             "gauge",
             "How old what is stuck under a code can get while the backstop does its work",
-            ("code",),
             {"code": BOUNDED_CODES},
         ),
     )
@@ -231,7 +218,7 @@ def known_series(metric: Metric, settings: Settings) -> Iterator[Labels]:
     """Return the label sets of a metric that exist from the start."""
     if not metric.labels:
         yield ()
-    elif "table" in metric.labels:
+    elif metric.of_tables:
         yield from _of_tables(metric, settings)
     else:
         (label,) = metric.labels
@@ -244,7 +231,7 @@ def _of_tables(metric: Metric, settings: Settings) -> Iterator[Labels]:
         table = getattr(settings, name)
         if table is None:
             continue
-        if "operation" not in metric.labels:
+        if "operation" not in metric.of_tables:
             yield (("table", table),)
             continue
         for operation in operations:

@@ -19,6 +19,16 @@ class Withholding:
 
     def __call__(self, orchestration: Orchestration) -> str | None:
         """Say why nothing is to be changed on ``orchestration``, or None; asks for a pause last."""
+        by_settings = self.by_settings(orchestration)
+        if by_settings is not None:
+            return by_settings
+        pause = self.control.paused()
+        if pause is not None:
+            return f"paused since {pause.since} by {pause.by}: {pause.reason}"
+        return None
+
+    def by_settings(self, orchestration: Orchestration) -> str | None:
+        """Say which setting rules out that ``orchestration`` is changed, if one does."""
         settings, meta = self.settings, orchestration.meta
         if settings.repair_mode == "report":
             return "REPAIR_MODE is report"
@@ -28,9 +38,6 @@ class Withholding:
             return f"repo {repo} is not among REPAIR_ONLY_REPOS"
         if settings.repair_only_users and user not in settings.repair_only_users:
             return f"user {user} is not among REPAIR_ONLY_USERS"
-        pause = self.control.paused()
-        if pause is not None:
-            return f"paused since {pause.since} by {pause.by}: {pause.reason}"
         return None
 
     def outcome(self) -> Outcome:

@@ -267,7 +267,7 @@ class SweepState:
         return taken if taken.token == token else None
 
     def renew(self, segment: Segment, token: str) -> bool:
-        """Hold a lease for longer; False when it was lost."""
+        """Hold a lease for longer; False when somebody else has taken it."""
         return self._change_leased(segment, token, lambda found, now: found.leased_to(token, now))
 
     def leave(self, segment: Segment, token: str, place: Place | None) -> bool:
@@ -285,9 +285,10 @@ class SweepState:
 
         def change(old: Record | None, now: float) -> Record | None:
             nonlocal done
-            found = SegmentState.from_record(old, now)
-            done = found.token == token
-            return to(found, now).to_record() if done else old
+            # It may have run out. Nobody has read on since, for that would have changed the token;
+            # and if a page took longer than a lease, what was read must not be read for ever.
+            done = old is not None and old["token"] == token
+            return to(SegmentState.from_record(old, now), now).to_record() if done else old
 
         self._update(segment, change)
         return done

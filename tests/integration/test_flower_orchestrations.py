@@ -172,6 +172,7 @@ def test_codes_narrow_the_list(stage: Stage) -> None:
 def test_coverage_and_the_last_sweep_are_shown(stage: Stage) -> None:
     _, page = stage.flower.get("/orchestrations")
     assert re.search(r"Active work is covered as of .* ago\.", text_of(page))
+    assert "No beat has asked for one yet." in text_of(page)
     assert "sweep:by-hand-" in page.partition('id="sweeps"')[2]
 
 

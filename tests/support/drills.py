@@ -23,6 +23,9 @@ from tests.support.processes import Celery, run_reconciler, until
 from tests.support.world import RealClock, build_world
 
 QUESTIONS = ("alive?", "stuck?", "why?", "since when?", "what now?")
+HELPED_BY_TIME = frozenset({Code.OVER_BUDGET, Code.UNSTARTED_TASK})
+"""Codes that end without anybody; each other one that stays ends with a command, or a page."""
+
 WRITES = ("TransactWriteItems", "UpdateItem", "PutItem", "DeleteItem")
 
 
@@ -64,6 +67,7 @@ class Night:
     def drill(self, name: str, asked: dict[str, tuple[str, str]], *, fresh: bool = True) -> Drill:
         """Ask the questions. ``asked``: question → (command, pattern of the answering line).
 
+        A pattern may ask for lines before the answer, which is then its group ``answer``.
         ``fresh``: nothing that was printed before is used again.
         """
         if fresh:
@@ -71,9 +75,18 @@ class Night:
         drill = Drill(name, commands=len({command for command, _ in asked.values()}))
         for question, (command, pattern) in asked.items():
             lines = (" ".join(line.split()) for line in self.run(command).splitlines())
-            line = next((line for line in lines if re.search(pattern, line)), "")
-            drill.answers.append(Answer(question, command, line))
+            found = re.search(pattern, "\n".join(lines), re.MULTILINE)
+            drill.answers.append(Answer(question, command, _line_of(found)))
         return drill
+
+
+def _line_of(found: re.Match[str] | None) -> str:
+    """Return the line that answers: where the pattern, or its group, was found."""
+    if found is None:
+        return ""
+    at = found.start("answer") if "answer" in found.re.groupindex else found.start()
+    begin = found.string.rfind("\n", 0, at) + 1
+    return found.string[begin:].partition("\n")[0]
 
 
 @contextmanager
@@ -100,7 +113,7 @@ def play(held: Night) -> Iterator[Drill]:
             yield held.drill("nothing is broken", _asked(alive="^Backstop .*alive"))
             yield from _codes(held)
             run_reconciler("pause", "--reason", "drill", environment=celery.environment)
-            yield held.drill("paused", _asked(alive="mode PAUSED since .* by .*: drill"))
+            yield held.drill("paused", _paused())
             run_reconciler("resume", environment=celery.environment)
             with _stopped(worker):
                 _await(held, "NOT HEALTHY no worker")
@@ -128,6 +141,9 @@ def _codes(held: Night) -> Iterator[Drill]:
     codes = [c for c in lasting if re.search(rf"{c}\b.*{held.cases.where[c]}", listed)]
     for code in codes:
         name = held.cases.where[code]
+        # From the line that names it up to its own answer, and not to that of another one.
+        told = rf"^. .*\b{code} for .*\n(?:(?!. .* for \d).*\n)*?"
+        what_now = "next" if code in HELPED_BY_TIME else "(?:aws|reconciler|read)"
         inspect = f"reconciler inspect {name}"
         row = rf"{code}\b.*{name}"
         yield held.drill(
@@ -135,9 +151,9 @@ def _codes(held: Night) -> Iterator[Drill]:
             {
                 "alive?": ("reconciler status", "^Backstop .*alive"),
                 "stuck?": ("reconciler list", row),
-                "why?": (inspect, r"^why .+|^. .*: .+|unfinished|settled"),
+                "why?": (inspect, rf"{told}(?P<answer>why .+)"),
                 "since when?": ("reconciler list", rf"^\d+ ?[a-z]+.*{row}"),
-                "what now?": (inspect, r"^(next|then|read) .+|^aws |^reconciler "),
+                "what now?": (inspect, rf"{told}(?P<answer>{what_now}.+)"),
             },
             fresh=False,
         )
@@ -153,9 +169,21 @@ def _asked(*, alive: str) -> dict[str, tuple[str, str]]:
     }
 
 
+def _paused() -> dict[str, tuple[str, str]]:
+    mode = "mode PAUSED since .* by .*: drill"
+    return {
+        **_asked(alive="^Backstop .*alive"),
+        "why?": ("reconciler status", mode),
+        "since when?": ("reconciler status", mode),
+        "what now?": ("reconciler status", f"{mode}; `reconciler resume` ends it"),
+    }
+
+
 def _beat_gone() -> dict[str, tuple[str, str]]:
     return {
         **_asked(alive="^Backstop .*NOT HEALTHY no beat asks for sweeps"),
+        "why?": ("reconciler status", "^beat SILENT"),
+        "since when?": ("reconciler status", r"^beat SILENT for \d"),
         "what now?": ("reconciler status", r"SILENT for .*; start it \(docs/operating.md"),
     }
 
@@ -163,6 +191,8 @@ def _beat_gone() -> dict[str, tuple[str, str]]:
 def _workers_gone() -> dict[str, tuple[str, str]]:
     return {
         **_asked(alive="^Backstop .*NOT HEALTHY no worker answers"),
+        "why?": ("reconciler status", "^workers none answers"),
+        "since when?": ("reconciler status", r"^covered as of \d.* ago"),
         "what now?": ("reconciler status", r"start them \(docs/operating.md#sweep-stale\)"),
     }
 

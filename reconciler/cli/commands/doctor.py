@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import asdict
 
 import click
 from rich.table import Table
 from rich.text import Text
 
-from reconciler.cli.console import console, print_json, progress
+from reconciler.cli.console import QUIET, console, print_json, progress, show
 from reconciler.cli.main import EXIT_USAGE, EXIT_WRONG
 from reconciler.cli.wiring import settings_for_cli
 from reconciler.doctor.findings import Finding, Level, failure
 from reconciler.errors import SettingsError
-from reconciler.inspection.theme import SIGNS, Tone, glyph, speaks_unicode
+from reconciler.inspection.theme import SIGNS, Tone
 
 _TONES = {Level.OK: Tone.DONE, Level.WARNING: Tone.REPAIR, Level.FAILURE: Tone.FAILED}
 
@@ -29,16 +31,14 @@ def doctor(*, inline: bool, as_json: bool) -> None:
     Nothing is written anywhere. Exits with 0 when nothing failed (warnings included), 1 when
     something did, 2 when a setting is invalid.
     """
-    code = 0
+    wrong = EXIT_WRONG
     try:
         settings = settings_for_cli()
     except SettingsError as error:
-        code = EXIT_USAGE
+        wrong = EXIT_USAGE
         findings = [
-            failure(
-                "settings", said.partition(" ")[0].partition("=")[0], said, "see docs/settings.md"
-            )
-            for said in str(error).split("; ")
+            failure("settings", re.split("[ =]", said)[0], said, "see docs/settings.md")
+            for said in error.problems
         ]
     else:
         from reconciler.clock import utc_now  # noqa: PLC0415 - start-up time
@@ -55,49 +55,29 @@ def doctor(*, inline: bool, as_json: bool) -> None:
                 "ok": not levels[Level.FAILURE],
                 "failures": levels[Level.FAILURE],
                 "warnings": levels[Level.WARNING],
-                "checks": [finding.to_json() for finding in findings],
+                "checks": [asdict(finding) for finding in findings],
             }
         )
     else:
-        _print(findings)
-    if code == 0 and levels[Level.FAILURE]:
-        code = EXIT_WRONG
-    click.get_current_context().exit(code)
+        show(console(), _table(findings), _verdict(levels))
+    click.get_current_context().exit(wrong if levels[Level.FAILURE] else 0)
 
 
-def _print(findings: Sequence[Finding]) -> None:
-    out = console()
+def _table(findings: Iterable[Finding]) -> Table:
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True)
-    grid.add_column(no_wrap=True)
+    grid.add_column(style=QUIET, no_wrap=True)
     grid.add_column(overflow="fold")
     for finding in findings:
-        cells = _cells(finding, unicode=speaks_unicode(out))
-        if out.is_terminal:
-            grid.add_row(*cells)
-        else:
-            # A line each, however long: for grep.
-            sign, check, said = (cell.plain for cell in cells)
-            click.echo(f"{sign:<2}{check:<12}{said}")
-    if out.is_terminal:
-        out.print(grid)
-    out.print(_verdict(findings))
+        said = Text(f"{finding.subject}: {finding.found}")
+        if finding.advice:
+            said.append(f" → {finding.advice}", "cyan")
+        sign = SIGNS[_TONES[finding.level]]
+        grid.add_row(Text(sign.glyph, sign.style), finding.check, said)
+    return grid
 
 
-def _cells(finding: Finding, *, unicode: bool) -> tuple[Text, Text, Text]:
-    tone = _TONES[finding.level]
-    said = Text(f"{finding.subject}: {finding.found}")
-    if finding.advice:
-        said.append(f" {'→' if unicode else '->'} {finding.advice}", "cyan")
-    return (
-        Text(glyph(tone, unicode=unicode), SIGNS[tone].style),
-        Text(finding.check, "bright_black"),
-        said,
-    )
-
-
-def _verdict(findings: Iterable[Finding]) -> Text:
-    levels = Counter(finding.level for finding in findings)
+def _verdict(levels: Counter[Level]) -> Text:
     failed, warned = levels[Level.FAILURE], levels[Level.WARNING]
     if failed:
         return Text(f"{failed} failed, {warned} to look at", "bold red")

@@ -16,7 +16,7 @@ from reconciler.cli.console import print_json, progress, repeat, show, update
 from reconciler.cli.main import EXIT_WRONG
 from reconciler.cli.options import watch_option
 from reconciler.cli.screens.inspect import render
-from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli
+from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli, sweep_state
 from reconciler.inspection.explain import graph_of, to_json
 from reconciler.inspection.find import Found, find
 from reconciler.inspection.look import look
@@ -105,12 +105,8 @@ def next_sweep(settings: Settings) -> datetime | None:
         return None
     from redis.exceptions import RedisError  # noqa: PLC0415 - start-up time
 
-    from reconciler.sweeping.state import SweepState  # noqa: PLC0415
-    from workers.broker_records import BrokerRecords  # noqa: PLC0415
-
     try:
-        records = BrokerRecords(broker_for_cli(settings), settings.deployment_id)
-        seen = SweepState(records).overview()
+        seen = sweep_state(settings, broker_for_cli(settings)).overview()
     except RedisError:
         return None
     at = seen.next_start(settings.sweep_interval_seconds)

@@ -10,26 +10,25 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from reconciler.cli.console import print_json, repeat, show
+from reconciler.cli.console import QUIET, print_json, repeat, show
 from reconciler.cli.main import EXIT_WRONG
 from reconciler.cli.options import Duration, watch_option
 from reconciler.cli.screens import listing as screen
 from reconciler.cli.status import DAY_SECONDS, Status, read_status
-from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli
+from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli, sweep_state
 from reconciler.domain.codes import STUCK_CODES
 from reconciler.errors import TemporaryError, UsageError
-from reconciler.inspection.theme import age, speaks_unicode
+from reconciler.inspection.theme import age
 from reconciler.observability.printable import printable
 from reconciler.sweeping.listing import DEFAULT_LIMIT, Page, Query, select
-from reconciler.sweeping.state import Overview, SweepState
 
 if TYPE_CHECKING:
     import redis
 
+    from reconciler.settings import Settings
+    from reconciler.sweeping.state import Overview
+
 _FORMS = ("table", "wide", "json", "yaml", "name")
-_QUIET = "bright_black"
-
-
 _EXAMPLES = """\b
 Examples:
   reconciler list --needs-action
@@ -43,9 +42,13 @@ Examples:
     "--code", "codes", multiple=True, metavar="CODE", help="Only this code; may be repeated."
 )
 @click.option("--repo", default="", metavar="OWNER/NAME", help="Only this repository.")
-@click.option("--user", default="", help="Only this platform user.")
+@click.option("--user", "user_id", metavar="TEXT", default="", help="Only this platform user.")
 @click.option(
-    "--older-than", type=Duration(), default="0", help="Only what is, or was, stuck for longer."
+    "--older-than",
+    "older_than_seconds",
+    type=Duration(),
+    default="0",
+    help="Only what is, or was, stuck for longer.",
 )
 @click.option("--needs-action", is_flag=True, help="Only what needs manual action.")
 @click.option("--recovered", is_flag=True, help="List what was repaired, the newest first.")
@@ -58,13 +61,14 @@ Examples:
 @watch_option
 def list_(
     *,
+    codes: Sequence[str],
     recovered: bool,
     since: float | None,
     report_id: str | None,
     form: str,
     as_json: bool,
     watch: bool,
-    **asked: Any,  # noqa: ANN401 - the options of `_query`
+    **asked: Any,  # noqa: ANN401 - the other fields of `Query`
 ) -> None:
     """List what is stuck, waits for a slot or is backed off, the longest stuck first.
 
@@ -72,7 +76,10 @@ def list_(
     repositories and users. `-o name` prints ids that `reconciler inspect` takes. What was repaired
     is narrowed by the same options; it is kept for a day.
     """
-    query = _query(**asked)
+    for code in codes:
+        if code not in STUCK_CODES:
+            raise UsageError(f"no such code: {code}; known are {', '.join(STUCK_CODES)}")
+    query = Query(codes=frozenset(codes), **asked)
     _check_together(query, recovered=recovered, since=since, report_id=report_id)
     form = "json" if as_json else form
     settings = settings_for_cli()
@@ -83,37 +90,11 @@ def list_(
         if recovered:
             return _show_recoveries(out, status, since or DAY_SECONDS, query, form)
         if report_id is not None:
-            status = replace(status, seen=_reported(client, settings.deployment_id, report_id))
+            status = replace(status, seen=_reported(settings, client, report_id))
         _check_known(status)
         return _show(out, status, query, form)
 
     click.get_current_context().exit(repeat(draw, watch=watch))
-
-
-def _query(
-    *,
-    text: str,
-    codes: Sequence[str],
-    repo: str,
-    user: str,
-    older_than: float,
-    needs_action: bool,
-    limit: int,
-    offset: int,
-) -> Query:
-    for code in codes:
-        if code not in STUCK_CODES:
-            raise UsageError(f"no such code: {code}; known are {', '.join(STUCK_CODES)}")
-    return Query(
-        codes=frozenset(codes),
-        repo=repo,
-        user_id=user,
-        older_than_seconds=older_than,
-        needs_action=needs_action,
-        text=text,
-        offset=offset,
-        limit=limit,
-    )
 
 
 def _check_together(
@@ -131,14 +112,13 @@ def _check_together(
         raise UsageError("recoveries are kept for a day; the log has orch.sweep.recovered")
 
 
-def _reported(client: redis.Redis, deployment_id: str, report_id: str) -> Overview:
+def _reported(settings: Settings, client: redis.Redis, report_id: str) -> Overview:
     from redis.exceptions import RedisError  # noqa: PLC0415 - start-up time
 
-    from workers.broker_records import BrokerRecords  # noqa: PLC0415
     from workers.enqueue import BrokerUnavailableError  # noqa: PLC0415
 
     try:
-        seen = SweepState(BrokerRecords(client, deployment_id, report_id)).overview()
+        seen = sweep_state(settings, client, report_id).overview()
     except RedisError as error:
         raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
     if not seen.sweeps:
@@ -169,11 +149,10 @@ def _show(out: Console, status: Status, query: Query, form: str) -> int:
         "next_offset": page.next_offset,
     }
     if not _print_data(form, about, shown, screen.names(page.entries)):
-        unicode = speaks_unicode(out)
         if page.entries:
-            show(out, screen.table(page, wide=form == "wide", unicode=unicode), Text())
+            show(out, screen.table(page, wide=form == "wide"), Text())
         wanted = [entry for entry in status.entries if query.accepts(entry)]
-        summary = [screen.summed_up(wanted, unicode=unicode)] if wanted else []
+        summary = [screen.summed_up(wanted)] if wanted else []
         show(out, *summary, *_footer(page), *_caution(status))
     return EXIT_WRONG if any(entry.alarming for entry in page.entries) else 0
 
@@ -215,7 +194,7 @@ def _which(page: Page) -> Iterator[Text]:
     elif len(page.entries) < page.total:
         last = page.offset + len(page.entries)
         more = f"; --offset {page.next_offset} shows more" if page.next_offset else ""
-        yield Text(f"{page.offset + 1} to {last} of {page.total}{more}", _QUIET)
+        yield Text(f"{page.offset + 1} to {last} of {page.total}{more}", QUIET)
 
 
 def _caution(status: Status) -> list[Text]:
@@ -227,6 +206,22 @@ def _caution(status: Status) -> list[Text]:
 
 
 def _show_recoveries(out: Console, status: Status, since: float, query: Query, form: str) -> int:
+    _check_recoveries_known(status)
+    found = [entry for entry in reversed(status.recoveries) if entry["at"] >= status.now - since]
+    wanted = [entry for entry in found if query.accepts(screen.as_entry(entry))]
+    shown = wanted[query.offset :][: query.limit]
+    page = Page(tuple(map(screen.as_entry, shown)), query.offset, len(wanted), len(found))
+    about = {"total": page.total, "next_offset": page.next_offset}
+    if not _print_data(form, about, shown, screen.names(page.entries)):
+        if shown:
+            show(out, screen.recoveries(shown, status.now, wide=form == "wide"), Text())
+        said = f"{page.total} repaired within {age(since)}"
+        others = f", of {page.remembered} in all" if page.total < page.remembered else ""
+        show(out, Text(f"{said}{others}", "green" if page.total else ""), *_which(page))
+    return 0
+
+
+def _check_recoveries_known(status: Status) -> None:
     if status.unreachable is not None:
         raise TemporaryError(
             f"{status.unreachable}; `reconciler inspect ID` reads the repairs of one orchestration"
@@ -236,18 +231,3 @@ def _show_recoveries(out: Console, status: Status, since: float, query: Query, f
             "recoveries are listed from the broker, and there is none; `reconciler inspect ID` "
             "reads those of one orchestration, and the log has orch.sweep.recovered"
         )
-    lately = [entry for entry in reversed(status.recoveries) if entry["at"] >= status.now - since]
-    found = [(entry, screen.as_entry(entry)) for entry in lately]
-    wanted = [(entry, listed) for entry, listed in found if query.accepts(listed)]
-    shown = wanted[query.offset :][: query.limit]
-    page = Page(tuple(listed for _, listed in shown), query.offset, len(wanted), len(found))
-    about = {"total": page.total, "next_offset": page.next_offset}
-    entries = [entry for entry, _ in shown]
-    if not _print_data(form, about, entries, screen.names(page.entries)):
-        if shown:
-            unicode, wide = speaks_unicode(out), form == "wide"
-            show(out, screen.recoveries(shown, status.now, wide=wide, unicode=unicode), Text())
-        said = f"{page.total} repaired within {age(since)}"
-        others = f", of {page.remembered} in all" if page.total < page.remembered else ""
-        show(out, Text(f"{said}{others}", "green" if page.total else ""), *_which(page))
-    return 0

@@ -40,7 +40,7 @@ def status(*, as_json: bool, watch: bool) -> None:
         if as_json:
             print_json(to_json(found))
         else:
-            show(out, render(found, out))
+            show(out, render(found))
         if found.unreachable is not None:
             return EXIT_UNREACHABLE
         return EXIT_WRONG if found.problem is not None or found.alarming else 0

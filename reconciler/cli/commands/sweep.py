@@ -14,7 +14,13 @@ import click
 from reconciler.cli.console import console, print_json, progress, show, update
 from reconciler.cli.main import EXIT_WRONG
 from reconciler.cli.screens.sweep import render
-from reconciler.cli.wiring import broker_for_cli, operator, reconciler_for_cli, settings_for_cli
+from reconciler.cli.wiring import (
+    broker_for_cli,
+    operator,
+    reconciler_for_cli,
+    settings_for_cli,
+    sweep_state,
+)
 from reconciler.domain.codes import count_alarming
 from reconciler.errors import TemporaryError, UsageError
 from reconciler.repair.context import ActionOutcome, Evaluation
@@ -96,7 +102,7 @@ class Witness:
         """Print for a person what was done and found."""
         out = console()
         entries = list_entries(self.known, time.time())
-        show(out, *render(out, summary.to_json(), self.acted, entries, is_remembered=False))
+        show(out, *render(summary.to_json(), self.acted, entries, is_remembered=False))
 
     def _on_evaluation(self, evaluation: Evaluation) -> None:
         name, now = evaluation.orchestration_id, time.time()
@@ -156,18 +162,14 @@ def _swept(reconciler: Reconciler, asked: Asked, hooks: Hooks) -> CronSweep:
 def _by_workers(settings: Settings, asked: Asked) -> None:
     from redis.exceptions import RedisError  # noqa: PLC0415 - start-up time
 
-    from reconciler.sweeping.state import SweepState  # noqa: PLC0415
     from workers.application import app  # noqa: PLC0415
-    from workers.broker_records import BrokerRecords  # noqa: PLC0415
     from workers.enqueue import BrokerUnavailableError, submit_sweep  # noqa: PLC0415
 
     report_by_hand = asked.report and settings.repair_mode != "report"
     try:
         sweep_id = submit_sweep(app, report=asked.report, full=asked.full)
         report_id = sweep_id if report_by_hand else None
-        state = SweepState(
-            BrokerRecords(broker_for_cli(settings), settings.deployment_id, report_id)
-        )
+        state = sweep_state(settings, broker_for_cli(settings), report_id)
         if not asked.wait:
             _print_enqueued(sweep_id, asked, report=report_by_hand)
             return
@@ -189,7 +191,7 @@ def _by_workers(settings: Settings, asked: Asked) -> None:
     else:
         out = console()
         entries = list_entries(seen.known, seen.now)
-        show(out, *render(out, summary, (), entries, is_remembered=True))
+        show(out, *render(summary, (), entries, is_remembered=True))
         click.echo(_where_to_list(sweep_id, report=report_by_hand))
     wrong = not summary["complete"] or summary["errors"] or count_alarming(summary["stuck"])
     click.get_current_context().exit(EXIT_WRONG if wrong else 0)

@@ -10,14 +10,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from reconciler.cli.console import width_of_picture
+from reconciler.cli.console import QUIET, width_of_picture
 from reconciler.cli.screens.tree import draw
 from reconciler.domain.codes import SURFACED, Code
 from reconciler.inspection import theme
 from reconciler.inspection.advice import fixes_of, parent_fixes_of, runbook_of
 from reconciler.inspection.explain import graph_of
 from reconciler.inspection.graph import put_in_layers
-from reconciler.inspection.theme import Tone, cut, speaks_unicode
+from reconciler.inspection.theme import Tone, cut, listed, marked
 from reconciler.inspection.views import ChildView, Command, Outlook, View, shown
 
 _MAX_PICTURE_ROWS = 40
@@ -27,29 +27,27 @@ _MAX_REPAIRS = 20
 _MAX_FAILED = 5
 _MAX_TITLE = 60
 _MAX_LABEL = 24
-_QUIET = "bright_black"
 
 
 def render(view: View, out: Console, now: datetime) -> RenderableType:
     """Return everything that a person reads of an orchestration."""
     view = shown(view)
-    unicode = speaks_unicode(out)
-    parts: list[RenderableType] = [*_head(view, unicode=unicode), Text()]
-    parts += [*_picture(view, width_of_picture(out) - 2, unicode=unicode), Text()]
-    parts += _parent(view, now, unicode=unicode)
-    parts += _stuck(view, now, unicode=unicode)
-    parts += _failed(view, unicode=unicode)
-    parts += _repaired(view, unicode=unicode)
+    parts: list[RenderableType] = [*_head(view), Text()]
+    parts += [*_picture(view, width_of_picture(out) - 2), Text()]
+    parts += _parent(view, now)
+    parts += _stuck(view, now)
+    parts += _failed(view)
+    parts += _repaired(view)
     if view.commands:
         parts.append(Text("You can run", "bold"))
         parts += _commands(view.commands, 2)
-    parts += [Text(note, _QUIET) for note in view.notes]
+    parts += [Text(note, QUIET) for note in view.notes]
     return Group(*parts)
 
 
 def _commands(commands: Sequence[Command], indent: int) -> Iterator[Text]:
     for command in commands:
-        yield Text(f"{' ' * indent}# {command.purpose}", _QUIET)
+        yield Text(f"{' ' * indent}# {command.purpose}", QUIET)
         # Never wrapped by us: it is there to be copied.
         yield Text(f"{' ' * indent}{command.line}", no_wrap=True, overflow="ignore")
 
@@ -57,25 +55,17 @@ def _commands(commands: Sequence[Command], indent: int) -> Iterator[Text]:
 # -- the head
 
 
-def _head(view: View, *, unicode: bool) -> Iterator[Text]:
-    tone = _parent_tone(view)
-    sign = theme.SIGNS[tone]
-    head = Text.assemble(
-        (view.orchestration_id, "bold"),
-        f"  {theme.glyph(tone, unicode=unicode)} ",
-        (view.code, sign.style),
-    )
+def _head(view: View) -> Iterator[Text]:
+    parts = [Text(view.orchestration_id, "bold"), marked(_parent_tone(view), view.code)]
     if view.stuck:
-        worst = _loudest(view.stuck)
         oldest = theme.age(view.stuck[0].age_seconds)
-        said = f"  {theme.glyph(worst, unicode=unicode)} {len(view.stuck)} stuck, for {oldest}"
-        head.append(said, theme.SIGNS[worst].style)
-    yield head
+        parts.append(marked(_loudest(view.stuck), f"{len(view.stuck)} stuck, for {oldest}"))
+    yield Text("  ").join(parts)
     facts = [part for part in (view.repo, view.parent, view.user_id) if part]
     if facts:
-        yield Text("  ".join(facts), _QUIET)
+        yield Text("  ".join(facts), QUIET)
     statuses = ", ".join(f"{count} {name}" for name, count in sorted(view.statuses.items()))
-    yield Text(f"{view.reason} ({statuses})" if view.reason else statuses, _QUIET)
+    yield Text(f"{view.reason} ({statuses})" if view.reason else statuses, QUIET)
     if view.withheld is not None:
         yield Text(f"Nothing is changed now: {view.withheld}", "bold yellow")
 
@@ -91,9 +81,9 @@ def _loudest(children: Sequence[ChildView]) -> Tone:
 # -- the picture
 
 
-def _picture(view: View, columns: int, *, unicode: bool) -> Iterator[RenderableType]:
+def _picture(view: View, columns: int) -> Iterator[RenderableType]:
     graph = graph_of(view)
-    for line in draw(graph, columns, _MAX_PICTURE_ROWS, unicode=unicode):
+    for line in draw(graph, columns, _MAX_PICTURE_ROWS):
         yield Padding(line, (0, 0, 0, 2))
     labels = {child.sub_issue_id: child.label for child in view.children}
     for before, after in put_in_layers(graph).back:
@@ -104,13 +94,13 @@ def _picture(view: View, columns: int, *, unicode: bool) -> Iterator[RenderableT
 # -- what is stuck, and why
 
 
-def _parent(view: View, now: datetime, *, unicode: bool) -> Iterator[RenderableType]:
+def _parent(view: View, now: datetime) -> Iterator[RenderableType]:
     if view.code not in SURFACED:
         return
-    tone = _parent_tone(view)
+    sign = theme.SIGNS[_parent_tone(view)]
     yield Text.assemble(
-        (f"{theme.glyph(tone, unicode=unicode)} the parent {view.parent or ''}".rstrip(), "bold"),
-        (f"  {view.code}", theme.SIGNS[tone].style),
+        (f"{sign.glyph} the parent {view.parent or ''}".rstrip(), "bold"),
+        (f"  {view.code}", sign.style),
         f" for {theme.age(view.age_seconds)}",
     )
     yield from _why(view.reason, view.outlook, now)
@@ -119,29 +109,31 @@ def _parent(view: View, now: datetime, *, unicode: bool) -> Iterator[RenderableT
         yield Text()
 
 
-def _stuck(view: View, now: datetime, *, unicode: bool) -> Iterator[RenderableType]:
+def _stuck(view: View, now: datetime) -> Iterator[RenderableType]:
     wanted = [*view.stuck, *view.waiting_for_slot]
     focus = [c for c in view.children if c.sub_issue_id == view.focus and c not in wanted]
-    if not wanted and not focus:
-        if not view.alarming:
-            yield Text("Nothing in it is stuck.", "green")
-            yield Text()
-        return
-    groups = _alike(wanted)
-    for group in ([*([child] for child in focus), *groups])[:_MAX_GROUPS]:
-        yield _named(group, unicode=unicode)
-        if len(group) > 1:
-            yield _line("which", _some_names(group))
-        first = group[0]
-        yield from _why(first.reason, first.outlook, now)
-        if first.code == Code.OVER_BUDGET:
-            yield from (_line("by", holder) for holder in view.slot_holders)
-        if first.code is not None:
-            yield from _fix(fixes_of(view, first), first.code, needs_action=first.needs_action)
-    if len(groups) > _MAX_GROUPS:
-        left = sum(len(group) for group in groups[_MAX_GROUPS:])
-        yield Text(f"  and {left} more stuck", _QUIET)
-    yield Text()
+    groups = [*([child] for child in focus), *_alike(wanted)]
+    for group in groups[:_MAX_GROUPS]:
+        yield from _group(view, group, now)
+    left = sum(map(len, groups[_MAX_GROUPS:]))
+    if left:
+        yield Text(f"  and {left} more stuck", QUIET)
+    if groups:
+        yield Text()
+    elif not view.alarming:
+        yield Text("Nothing in it is stuck.\n", "green")
+
+
+def _group(view: View, group: Sequence[ChildView], now: datetime) -> Iterator[RenderableType]:
+    yield _named(group)
+    if len(group) > 1:
+        yield _line("which", listed([child.label for child in group], _MAX_NAMES))
+    first = group[0]
+    yield from _why(first.reason, first.outlook, now)
+    if first.code == Code.OVER_BUDGET:
+        yield from (_line("by", holder) for holder in view.slot_holders)
+    if first.code is not None:
+        yield from _fix(fixes_of(view, first), first.code, needs_action=first.needs_action)
 
 
 def _alike(children: Sequence[ChildView]) -> list[list[ChildView]]:
@@ -152,29 +144,16 @@ def _alike(children: Sequence[ChildView]) -> list[list[ChildView]]:
     return list(groups.values())
 
 
-def _named(group: Sequence[ChildView], *, unicode: bool) -> Text:
+def _named(group: Sequence[ChildView]) -> Text:
     first = group[0]
-    sign = theme.SIGNS[first.tone]
-    glyph = theme.glyph(first.tone, unicode=unicode)
-    if len(group) == 1:
-        title = cut(first.title, _MAX_TITLE)
-        return Text.assemble(
-            (f"{glyph} {first.label}", sign.style),
-            (f"  {title}" if title else "", "bold"),
-            (f"  {first.state}", sign.style),
-            f" for {theme.age(first.age_seconds)}",
-        )
+    one = len(group) == 1
+    title = cut(first.title, _MAX_TITLE) if one else ""
     return Text.assemble(
-        (f"{glyph} {len(group)} children", sign.style),
-        (f"  {first.state}", sign.style),
-        f", the oldest for {theme.age(first.age_seconds)}",
+        marked(first.tone, first.label if one else f"{len(group)} children"),
+        (f"  {title}" if title else "", "bold"),
+        (f"  {first.state}", theme.SIGNS[first.tone].style),
+        f"{'' if one else ', the oldest'} for {theme.age(first.age_seconds)}",
     )
-
-
-def _some_names(group: Sequence[ChildView]) -> str:
-    names = ", ".join(child.label for child in group[:_MAX_NAMES])
-    left = len(group) - _MAX_NAMES
-    return f"{names} and {left} more" if left > 0 else names
 
 
 def _why(reason: str, outlook: Outlook | None, now: datetime) -> Iterator[RenderableType]:
@@ -210,17 +189,17 @@ class _Hanging:
         room = max(20, options.max_width - indent)
         for number, line in enumerate(Text(self._said).wrap(console, room)):
             name = self._name if number == 0 else ""
-            yield Text.assemble((f"{name:<{indent}}", _QUIET), line)
+            yield Text.assemble((f"{name:<{indent}}", QUIET), line)
 
 
-def _failed(view: View, *, unicode: bool) -> Iterator[RenderableType]:
+def _failed(view: View) -> Iterator[RenderableType]:
     """Tell of failures that say what to do next: of refusals, above all."""
     told = [child for child in view.children if child.tone is Tone.FAILED and child.reason]
     for child in told[:_MAX_FAILED]:
-        yield _named([child], unicode=unicode)
+        yield _named([child])
         yield _line("why", child.reason)
     if len(told) > _MAX_FAILED:
-        yield Text(f"  and {len(told) - _MAX_FAILED} more that failed with a reason", _QUIET)
+        yield Text(f"  and {len(told) - _MAX_FAILED} more that failed with a reason", QUIET)
     if told:
         yield Text()
 
@@ -228,18 +207,17 @@ def _failed(view: View, *, unicode: bool) -> Iterator[RenderableType]:
 # -- what has been repaired
 
 
-def _repaired(view: View, *, unicode: bool) -> Iterator[RenderableType]:
+def _repaired(view: View) -> Iterator[RenderableType]:
     if not view.repairs:
         return
     yield Text("Repairs already made", "bold")
     labels = {child.sub_issue_id: child.label for child in view.children}
-    arrow = "→" if unicode else "->"
     grid = Table.grid(padding=(0, 2))
-    grid.add_column(style=_QUIET, no_wrap=True)
+    grid.add_column(style=QUIET, no_wrap=True)
     grid.add_column(style="bold", no_wrap=True, overflow="ellipsis", max_width=_MAX_LABEL)
     grid.add_column(no_wrap=True, overflow="ellipsis")
     # One word: where there is little room, it is what is cut.
-    grid.add_column(style=_QUIET, overflow="ellipsis")
+    grid.add_column(style=QUIET, overflow="ellipsis")
     for repair in view.repairs[-_MAX_REPAIRS:]:
         stranded = ""
         if repair.stranded_seconds is not None:
@@ -247,12 +225,12 @@ def _repaired(view: View, *, unicode: bool) -> Iterator[RenderableType]:
         grid.add_row(
             f"  {repair.at[:19].replace('T', ' ')}",
             labels.get(repair.sub_issue_id, repair.sub_issue_id),
-            f"{repair.code}: {repair.before} {arrow} {repair.after}{stranded}",
+            f"{repair.code}: {repair.before} → {repair.after}{stranded}",
             repair.sweep_id,
         )
     yield grid
     if len(view.repairs) > _MAX_REPAIRS:
-        yield Text(f"  and {len(view.repairs) - _MAX_REPAIRS} earlier ones", _QUIET)
+        yield Text(f"  and {len(view.repairs) - _MAX_REPAIRS} earlier ones", QUIET)
     if view.repairs_partial:
-        yield Text(f"  {view.repairs_partial}", _QUIET)
+        yield Text(f"  {view.repairs_partial}", QUIET)
     yield Text()

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from reconciler.cli.console import QUIET, table_of
 from reconciler.inspection import theme
 from reconciler.inspection.advice import fix_of, runbook_of
 from reconciler.inspection.explain import short_id
-from reconciler.inspection.theme import SIGNS, Tone
+from reconciler.inspection.theme import SIGNS, Tone, marked
 from reconciler.observability.printable import printable
 from reconciler.sweeping.listing import Entry, Page
 
@@ -29,8 +29,6 @@ GROUPS = (
 MAX_TO_ACT_ON = 5
 """As many are named: ``list`` has all of them."""
 
-_QUIET = "bright_black"
-
 
 def tone_of(entry: Entry) -> Tone:
     """Return what an entry means to a person."""
@@ -39,15 +37,11 @@ def tone_of(entry: Entry) -> Tone:
     return Tone.REPAIR if entry.alarming else Tone.HELD
 
 
-def summed_up(entries: Iterable[Entry], *, unicode: bool) -> Text:
+def summed_up(entries: Iterable[Entry]) -> Text:
     """Return how much is stuck, by what it asks of a person."""
-    counts = Counter(tone_of(entry) for entry in entries)
-    parts = [
-        (f"{theme.glyph(tone, unicode=unicode)} {counts[tone]} {said}", SIGNS[tone].style)
-        for tone, said in GROUPS
-        if counts[tone]
-    ]
-    return Text("   ").join(Text(*part) for part in parts)
+    counts = Counter(map(tone_of, entries))
+    found = ((tone, f"{counts[tone]} {said}") for tone, said in GROUPS if counts[tone])
+    return Text("   ").join(marked(tone, said) for tone, said in found)
 
 
 def oldest(entries: Iterable[Entry]) -> dict[str, float]:
@@ -104,15 +98,14 @@ def yaml(values: Sequence[Mapping[str, Any]]) -> str:
 _WIDE = ("repo", "user", "sub-issue", "task")
 
 
-def table(page: Page, *, wide: bool, unicode: bool) -> RenderableType:
+def table(page: Page, *, wide: bool) -> RenderableType:
     """Return the table: everything on one line, in 80 columns unless it is ``wide``."""
-    grid = _grid(["age", "  code", "child", "orchestration", *((*_WIDE, "why") if wide else ())])
+    columns = ("age", "  code", "child", "orchestration", *((*_WIDE, "why") if wide else ()))
+    grid = table_of(*columns, right=("age",))
     for entry in page.entries:
         grid.add_row(
             theme.short_age(entry.age_seconds),
-            _sign(tone_of(entry), entry.code, unicode=unicode),
-            name_of(entry),
-            printable(entry.orchestration_id),
+            *_cells(tone_of(entry), entry),
             *((*_more(entry), printable(entry.reason)) if wide else ()),
         )
     return grid
@@ -134,26 +127,26 @@ def as_entry(recovery: Mapping[str, Any]) -> Entry:
     )
 
 
-def recoveries(
-    found: Iterable[tuple[Mapping[str, Any], Entry]], now: float, *, wide: bool, unicode: bool
-) -> RenderableType:
+def recoveries(found: Iterable[Mapping[str, Any]], now: float, *, wide: bool) -> RenderableType:
     """Return a table of what was repaired."""
-    columns = ["ago", "  code", "for", "child", "orchestration"]
-    grid = _grid([*columns, *(_WIDE if wide else ())])
-    for recovery, entry in found:
+    columns = ("ago", "  code", "for", "child", "orchestration", *(_WIDE if wide else ()))
+    grid = table_of(*columns, right=("ago",))
+    for recovery in found:
+        entry = as_entry(recovery)
+        code, child, orchestration = _cells(Tone.DONE, entry)
         grid.add_row(
             theme.short_age(max(0.0, now - recovery["at"])),
-            _sign(Tone.DONE, entry.code, unicode=unicode),
+            code,
             theme.short_age(entry.age_seconds),
-            name_of(entry),
-            printable(entry.orchestration_id),
+            child,
+            orchestration,
             *(_more(entry) if wide else ()),
         )
     return grid
 
 
-def _sign(tone: Tone, code: str, *, unicode: bool) -> Text:
-    return Text(f"{theme.glyph(tone, unicode=unicode)} {code}", SIGNS[tone].style)
+def _cells(tone: Tone, entry: Entry) -> tuple[Text, str, str]:
+    return marked(tone, entry.code), name_of(entry), printable(entry.orchestration_id)
 
 
 def _more(entry: Entry) -> tuple[str, ...]:
@@ -166,7 +159,7 @@ def first_step(entry: Entry) -> list[Text]:
     fix = fix_of(entry.orchestration_id, entry.sub_issue_id, entry.code)
     return [
         Text(f"begin: {printable(fix)}", no_wrap=True, overflow="ignore"),
-        Text(f"read:  {runbook_of(entry.code)}", _QUIET),
+        Text(f"read:  {runbook_of(entry.code)}", QUIET),
     ]
 
 
@@ -182,16 +175,7 @@ def to_act_on(entries: Iterable[Entry], most: int = MAX_TO_ACT_ON) -> Iterator[R
             (f"{theme.short_age(entry.age_seconds):>5}  ", "bold"),
             (f"{entry.code}  ", SIGNS[Tone.ALARM].style),
             (name_of(entry), "bold"),
-            (f"  {runbook_of(entry.code)}", _QUIET),
+            (f"  {runbook_of(entry.code)}", QUIET),
         )
         # Never wrapped by us: it is there to be copied.
         yield Text(f"       {printable(fix)}", no_wrap=True, overflow="ignore")
-
-
-def _grid(columns: Iterable[str]) -> Table:
-    grid = Table(
-        box=None, pad_edge=False, show_edge=False, header_style=_QUIET, padding=(0, 2, 0, 0)
-    )
-    for at, name in enumerate(columns):
-        grid.add_column(name, no_wrap=True, justify="right" if at == 0 else "left")
-    return grid

@@ -5,58 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
-from reconciler.cli.screens.listing import (
-    GROUPS,
-    summed_up,
-    to_act_on,
-    tone_of,
-)
+from reconciler.cli.console import QUIET, facts, table_of
+from reconciler.cli.screens.listing import GROUPS, summed_up, to_act_on, tone_of
 from reconciler.cli.status import DAY_SECONDS, HOUR_SECONDS, Status
 from reconciler.inspection import theme
-from reconciler.inspection.theme import SIGNS, Tone, speaks_unicode
+from reconciler.inspection.theme import SIGNS, Tone, marked
 from reconciler.observability.printable import printable
 from reconciler.repair.counts import REPAIRS
 from reconciler.sweeping.listing import Entry
 from reconciler.sweeping.segments import Scope
 from reconciler.sweeping.state import Sweep
 
-_QUIET = "bright_black"
 _MAX_WORKERS = 4
 
 
-def render(status: Status, out: Console) -> RenderableType:
+def render(status: Status) -> RenderableType:
     """Return everything that a person reads, the most urgent first."""
-    unicode = speaks_unicode(out)
-    parts: list[RenderableType] = [_headline(status, unicode=unicode), _grid(status), Text()]
-    parts += _stuck(status, unicode=unicode)
-    return Group(*parts)
+    return Group(_headline(status), facts(_lines(status)), Text(), *_stuck(status))
 
 
-def _headline(status: Status, *, unicode: bool) -> Text:
+def _headline(status: Status) -> Text:
+    name = ("Backstop  ", "bold")
     if status.problem is None:
-        tone, said, style = Tone.MOVING, "alive", "bold green"
-    else:
-        tone, said, style = Tone.ALARM, f"NOT HEALTHY  {printable(status.problem)}", "bold red"
-    head = Text.assemble(
-        ("Backstop  ", "bold"), (f"{theme.glyph(tone, unicode=unicode)} {said}", style)
-    )
-    return head if status.problem is None else head.append(f"\n  see {status.runbook}", _QUIET)
+        return Text.assemble(name, (f"{SIGNS[Tone.MOVING].glyph} alive", "bold green"))
+    said = marked(Tone.ALARM, f"NOT HEALTHY  {printable(status.problem)}")
+    return Text.assemble(name, said, (f"\n  see {status.runbook}", QUIET))
 
 
 # -- how it does
-
-
-def _grid(status: Status) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style=_QUIET, no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, said in _lines(status):
-        grid.add_row(f"  {name}", said)
-    return grid
 
 
 def _lines(status: Status) -> Iterator[tuple[str, Text]]:
@@ -109,7 +88,7 @@ def _sweep(status: Status) -> Text:
         return Text(f"none has ended; one every {theme.age(status.interval_seconds)}", "yellow")
     ago = theme.age(max(0.0, status.now - last["ended_at"]))
     said = Text(f"ended {ago} ago, one every {theme.age(status.interval_seconds)}")
-    said.append(f"; {last['rows_scanned']} rows in {theme.age(last['duration_seconds'])}", _QUIET)
+    said.append(f"; {last['rows_scanned']} rows in {theme.age(last['duration_seconds'])}", QUIET)
     if not last["complete"]:
         said.append("; it did NOT complete", "bold red")
     return said
@@ -140,8 +119,10 @@ def _beat(status: Status) -> Text:
     if status.beat_is_silent:
         since = "none has asked for a sweep" if ago is None else f"SILENT for {theme.age(ago)}"
         return Text(f"{since}; start it (docs/operating.md#sweep-stale)", "bold red")
-    if ago is None or ago > status.limit_seconds:
+    if status.beat_is_late:
         return Text("unknown: what it asks for waits for a worker", "yellow")
+    if ago is None:
+        return Text("none has asked for a sweep yet", "yellow")
     return Text(f"asked for a sweep {theme.age(ago)} ago")
 
 
@@ -150,10 +131,8 @@ def _workers(workers: tuple[str, ...] | None) -> Text:
         return Text("nobody could be asked", "red")
     if not workers:
         return Text("none answers; start them (docs/operating.md#sweep-stale)", "bold red")
-    names = ", ".join(printable(name) for name in workers[:_MAX_WORKERS])
-    left = len(workers) - _MAX_WORKERS
-    more = f" and {left} more" if left > 0 else ""
-    return Text(f"{len(workers)} answering: {names}{more}")
+    names = theme.listed([printable(name) for name in workers], _MAX_WORKERS)
+    return Text(f"{len(workers)} answering: {names}")
 
 
 def _recovered(status: Status) -> Text:
@@ -162,14 +141,14 @@ def _recovered(status: Status) -> Text:
     found = status.latencies(DAY_SECONDS)
     if found:
         middle, longest = theme.age(median(found)), theme.age(max(found))
-        said.append(f"; waited {middle} (median), {longest} at most", _QUIET)
+        said.append(f"; waited {middle} (median), {longest} at most", QUIET)
     return said
 
 
 # -- what is stuck
 
 
-def _stuck(status: Status, *, unicode: bool) -> Iterator[RenderableType]:
+def _stuck(status: Status) -> Iterator[RenderableType]:
     entries = status.entries
     if status.last is None:
         yield Text("Nothing is known of what is stuck.", "yellow")
@@ -179,8 +158,8 @@ def _stuck(status: Status, *, unicode: bool) -> Iterator[RenderableType]:
     if not entries:
         yield Text("Nothing is stuck.", "green")
         return
-    yield Text("Stuck   ", "bold").append_text(summed_up(entries, unicode=unicode))
-    yield _by_code(entries, unicode=unicode)
+    yield Text("Stuck   ", "bold").append_text(summed_up(entries))
+    yield _by_code(entries)
     if any(entry.needs_action for entry in entries):
         yield Text()
         yield from to_act_on(entries)
@@ -188,24 +167,18 @@ def _stuck(status: Status, *, unicode: bool) -> Iterator[RenderableType]:
     yield Text(f"reconciler list  shows all {len(entries)}")
 
 
-def _by_code(entries: list[Entry], *, unicode: bool) -> Table:
+def _by_code(entries: list[Entry]) -> RenderableType:
     kinds: dict[tuple[Tone, str], list[Entry]] = {}
     for entry in entries:  # the oldest of each comes first
         kinds.setdefault((tone_of(entry), entry.code), []).append(entry)
     order = [tone for tone, _ in GROUPS]
-    table = Table(
-        box=None, pad_edge=False, show_edge=False, header_style=_QUIET, padding=(0, 2, 0, 0)
-    )
-    table.add_column("  code", no_wrap=True)
-    table.add_column("count", justify="right", no_wrap=True)
-    table.add_column("oldest", justify="right", no_wrap=True)
-    table.add_column("meaning", style=_QUIET, no_wrap=True, overflow="ellipsis")
+    table = table_of("  code", "count", "oldest", "meaning", right=("count", "oldest"))
     for tone, code in sorted(kinds, key=lambda kind: order.index(kind[0])):
         found = kinds[tone, code]
         table.add_row(
-            Text(f"{theme.glyph(tone, unicode=unicode)} {code}", SIGNS[tone].style),
+            marked(tone, code),
             str(len(found)),
             theme.short_age(found[0].age_seconds),
-            theme.MEANINGS.get(code, ""),
+            Text(theme.MEANINGS.get(code, ""), QUIET),
         )
     return table

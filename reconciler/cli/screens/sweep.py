@@ -5,25 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
+from reconciler.cli.console import QUIET, facts
 from reconciler.cli.screens.listing import MAX_TO_ACT_ON, to_act_on
 from reconciler.domain.codes import count_alarming
-from reconciler.inspection.theme import SIGNS, Tone, age, glyph, speaks_unicode, tone_of_code
+from reconciler.inspection.theme import Tone, age, marked, tone_of_code
 from reconciler.observability.printable import printable
 from reconciler.repair.context import ActionOutcome
 from reconciler.repair.counts import REPAIRS
 from reconciler.sweeping.listing import Entry
 
 _MAX_ACTIONS = 20
-_QUIET = "bright_black"
 
 
 def render(
-    out: Console,
     summary: Mapping[str, Any],
     acted: Sequence[tuple[str, ActionOutcome]],
     entries: Sequence[Entry],
@@ -34,46 +32,37 @@ def render(
 
     ``is_remembered``: ``list`` shows all of ``entries``, so that the oldest are enough here.
     """
-    unicode = speaks_unicode(out)
     for orchestration_id, action in acted[:_MAX_ACTIONS]:
-        yield from _action(orchestration_id, action, unicode=unicode)
+        yield from _action(orchestration_id, action)
     left = len(acted) - _MAX_ACTIONS
     if left > 0:
-        yield Text(f"and {left} more", _QUIET)
+        yield Text(f"and {left} more", QUIET)
     if acted:
         yield Text()
     if any(entry.needs_action for entry in entries):
         yield from to_act_on(entries, MAX_TO_ACT_ON if is_remembered else len(entries))
         yield Text()
-    yield from _summary(summary, unicode=unicode)
+    yield from _summary(summary)
 
 
-def _action(
-    orchestration_id: str, action: ActionOutcome, *, unicode: bool
-) -> Iterator[RenderableType]:
+def _action(orchestration_id: str, action: ActionOutcome) -> Iterator[RenderableType]:
     outcome = action.outcome if action.applied else f"would be {action.outcome}"
-    tone = tone_of_code(action.code)
     detail = f" ({action.detail})" if action.detail else ""
     yield Text.assemble(
-        (f"{glyph(tone, unicode=unicode)} {action.code}", SIGNS[tone].style),
+        marked(tone_of_code(action.code), action.code),
         f"  {printable(orchestration_id)} {printable(action.sub_issue_id)}",
     )
-    said = Text(printable(f"{action.verb}: {outcome}{detail}"), _QUIET)
+    said = Text(printable(f"{action.verb}: {outcome}{detail}"), QUIET)
     yield Padding(said, (0, 0, 0, 4))
 
 
-def _summary(summary: Mapping[str, Any], *, unicode: bool) -> Iterator[RenderableType]:
+def _summary(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
     tone, said = (Tone.DONE, "complete") if summary["complete"] else (Tone.FAILED, "NOT complete")
-    sign = Text(f"{glyph(tone, unicode=unicode)} {said}", SIGNS[tone].style)
+    sign = marked(tone, said)
     mode = "" if summary["mode"] == "repair" else f"  ({summary['mode']}: nothing was changed)"
     what = "Sweep " if summary["segments"] else "Evaluation "
     yield Text.assemble((what, "bold"), summary["sweep_id"], "  ", sign, (mode, "yellow"))
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style=_QUIET, no_wrap=True)
-    grid.add_column()
-    for name, said, style in _lines(summary):
-        grid.add_row(f"  {name}", Text(said, style))
-    yield grid
+    yield facts((name, Text(said, style)) for name, said, style in _lines(summary))
 
 
 def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -98,7 +87,7 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         f"{used['requests']} requests, {used['read_units']:g} read and "
         f"{used['write_units']:g} write units, in {age(summary['duration_seconds'])}"
     )
-    yield "consumed", consumed, _QUIET
+    yield "consumed", consumed, QUIET
 
 
 def _plural(count: int, noun: str) -> str:

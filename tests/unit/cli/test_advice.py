@@ -94,3 +94,16 @@ def test_missing_rows_are_counted_anew_only_where_a_count_is_known() -> None:
     values = json.loads(option(words, "--expression-attribute-values"))
     assert (values[":count"], values[":was"]) == ({"N": "1"}, {"N": "3"})
     assert parent_fixes_of(view_of(replace(found, meta=None))) == ()
+
+
+def test_a_parent_that_no_touch_can_settle_is_settled_by_hand() -> None:
+    """Once only: not over a roll-up that has been posted meanwhile."""
+    found = view_of(orchestration({"a": []}, {"a": "succeeded"}))
+    assert (found.code, parent_fixes_of(found)) == ("unsettled_parent", ())
+    (fix,) = parent_fixes_of(replace(found, needs_action=True))
+    words = words_of(fix)
+    assert json.loads(option(words, "--key"))["sub_issue_id"] == {"S": "#meta"}
+    condition = option(words, "--condition-expression")
+    assert condition == "attribute_not_exists(rollup_posted_at)"
+    (fix,) = parent_fixes_of(replace(found, needs_action=True, settles=False))
+    assert fix.line == f"SETTLE_MODE=nudge reconciler evaluate {NAME}"

@@ -11,6 +11,7 @@ from datetime import timedelta
 import pytest
 from rich.console import Console
 
+from reconciler.cli.console import STAND_IN
 from reconciler.cli.screens.inspect import render
 from reconciler.domain.codes import Code
 from reconciler.domain.diagnosis import Evidence
@@ -28,7 +29,7 @@ HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\nnext line"
 def text_of(view: View, width: int = 100, *, encoding: str = "utf-8") -> str:
     raw = io.BytesIO()
     out = Console(
-        file=io.TextIOWrapper(raw, encoding=encoding, errors="replace"),
+        file=io.TextIOWrapper(raw, encoding=encoding, errors=STAND_IN),
         width=width,
         highlight=False,
         markup=False,
@@ -64,11 +65,14 @@ def test_when_is_a_bound_where_nobody_knows_when_the_next_sweep_starts() -> None
 
 
 def test_a_pause_is_told_first_and_says_how_it_ends() -> None:
-    view = view_of(due(), actions=[release()], withheld="paused since noon by eva: migration")
+    said = "paused since noon by eva: migration"
+    view = view_of(due(), actions=[release()], withheld=said, paused=True)
     text = text_of(view)
     assert "Nothing is changed now: paused since noon by eva: migration" in text
     assert "next  nothing now (paused since noon by eva: migration); else it releases it" in text
     assert view.commands[0].line == "reconciler resume"
+    by_setting = view_of(due(), actions=[release()], withheld="REPAIR_MODE is report")
+    assert all(command.line != "reconciler resume" for command in by_setting.commands)
 
 
 def test_many_of_which_the_same_is_to_be_said_are_told_together() -> None:

@@ -47,16 +47,16 @@ def page(*entries: Entry) -> Page:
 
 def test_the_table_fits_a_terminal_whatever_the_code() -> None:
     entries = [replace(ENTRY, code=code, display_id=None) for code in STUCK_CODES]
-    lines = text_of(listing.table(page(*entries), wide=False, unicode=True)).splitlines()
+    lines = text_of(listing.table(page(*entries), wide=False)).splitlines()
     assert len(lines) == len(STUCK_CODES) + 1
     assert all(ENTRY.orchestration_id in line for line in lines[1:])
 
 
 def test_the_wide_table_has_all_of_it() -> None:
-    (line,) = text_of(listing.table(page(ENTRY), wide=True, unicode=False), 300).splitlines()[1:]
+    (line,) = text_of(listing.table(page(ENTRY), wide=True), 300).splitlines()[1:]
     shown = (ENTRY.repo, ENTRY.user_id, ENTRY.sub_issue_id, ENTRY.task_id, ENTRY.reason)
     assert all(value in line for value in shown if value)
-    assert line.startswith(" 2h  # missing_task")
+    assert line.startswith(" 2h  ■ missing_task")
 
 
 @given(st.text(max_size=20))
@@ -93,11 +93,11 @@ def test_what_was_repaired_fits_a_terminal(display_id: str | None) -> None:
         "at": NOW - 60,
         **({"display_id": display_id, "repo": "acme/shop"} if display_id else {}),
     }
-    found = [(repaired, listing.as_entry(repaired))]
-    (line,) = text_of(listing.recoveries(found, NOW, wide=False, unicode=True)).splitlines()[1:]
+    found = [repaired]
+    (line,) = text_of(listing.recoveries(found, NOW, wide=False)).splitlines()[1:]
     name = display_id or "3f0c2b8e…"
     assert line.rstrip() == f" 1m  ✓ unsettled_parent  2m   {name}  {ENTRY.orchestration_id}"
-    wide = text_of(listing.recoveries(found, NOW, wide=True, unicode=True), 300)
+    wide = text_of(listing.recoveries(found, NOW, wide=True), 300)
     assert ("acme/shop" in wide) is (display_id is not None)
     assert str(ENTRY.sub_issue_id) in wide
 

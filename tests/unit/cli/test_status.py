@@ -103,7 +103,7 @@ def covered(active: float, table: float | None = None) -> Overview:
 def text_of(found: Status, width: int = 100) -> str:
     out = Console(file=io.StringIO(), width=width, highlight=False)
     with out.capture() as captured:
-        out.print(render(found, out))
+        out.print(render(found))
     return captured.get()
 
 
@@ -275,6 +275,17 @@ def test_a_beat_that_asks_for_nothing_has_a_line_of_its_own() -> None:
     )
     assert to_json(silent)["beat"] == {"asked_seconds_ago": 902.0, "silent": True}
     assert "asked for a sweep 12 s ago" in text_of(state())
+
+
+def test_a_beat_has_time_to_ask_after_a_first_sweep_by_hand() -> None:
+    """Its own first sweep is left out while another has just begun."""
+    first = state(seen=overview(sweeps=(sweep(age=5, name="sweep:by-hand-1"),)))
+    assert first.problem is None
+    assert "beat       none has asked for a sweep yet" in text_of(first)
+    by_hand = (sweep(age=age, name=f"sweep:by-hand-{age}") for age in (900, 5))
+    never = state(seen=overview(sweeps=tuple(by_hand)))
+    assert "NOT HEALTHY  no beat asks for sweeps" in text_of(never)
+    assert "beat       none has asked for a sweep; start it" in text_of(never)
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ def view_of(
     *,
     actions: Sequence[ActionOutcome] = (),
     withheld: str | None = None,
+    paused: bool = False,
     next_sweep_at: datetime | None = None,
 ) -> View:
     """Return what ``inspect`` would show of it."""
@@ -90,4 +91,5 @@ def view_of(
         if child.code not in HEALTHY
     )
     evaluation = Evaluation(NAME, diagnosis, diagnosis, tuple(actions), Counts(), stuck)
-    return build_view(found, evaluation, Circumstances(POLICY, NOW, 300, next_sweep_at, withheld))
+    given = Circumstances(POLICY, NOW, 300, next_sweep_at, withheld, paused)
+    return build_view(found, evaluation, given)

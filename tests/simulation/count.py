@@ -8,10 +8,11 @@ With ``--write`` the table goes into ``docs/testing.md``. Counts are exact and t
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from tests.simulation import reopened
 from tests.simulation.explorer import Explored, explore
 from tests.simulation.matrix import GRAPHS, cell, cells, large_cells, sets
 from tests.simulation.recovery import Convergence, watched
@@ -31,7 +32,7 @@ def count(index: int) -> tuple[str, Explored]:
 
 def _all_cells() -> list[Scenario]:
     """The largest first: they take longer than all others."""
-    return [*large_cells(), *cells()]
+    return [*large_cells(), *reopened.large_cells(), *cells(), *reopened.cells()]
 
 
 def table(found: Mapping[str, Explored]) -> str:
@@ -49,15 +50,27 @@ def table(found: Mapping[str, Explored]) -> str:
             marks += " ‡" if scenario.name in large else ""
             shown.append(_figure(found[scenario.name].schedules) + marks)
         lines.append(f"| {', '.join(beside)} | {' | '.join(shown)} |")
-    schedules = sum(explored.schedules for explored in found.values())
-    states = sum(explored.states for explored in found.values())
-    steps = sum(explored.steps for explored in found.values())
-    total = (
-        f"{_figure(schedules)} schedules over {states:,} states, from {steps:,} different calls of "
-        f"real code, in {len(found)} cells. † with one fault, all others with two. ‡ not in every "
-        "build: `make simulation-long`."
+    matrix = {scenario.name for scenario in (*large_cells(), *cells())}
+    of_matrix = _total(explored for name, explored in found.items() if name in matrix)
+    of_others = _total(explored for name, explored in found.items() if name not in matrix)
+    said = (
+        f"{of_matrix}. † with one fault, all others with two. ‡ not in every build: "
+        "`make simulation-long`.\n\n"
+        f"Where orchestrations are reopened (`tests/simulation/reopened.py`): {of_others}; "
+        f"{len(reopened.large_cells())} of them not in every build."
     )
-    return "\n".join([*lines, "", total])
+    return "\n".join([*lines, "", said])
+
+
+def _total(explored: Iterable[Explored]) -> str:
+    cells_ = list(explored)
+    schedules = sum(cell_.schedules for cell_ in cells_)
+    states = sum(cell_.states for cell_ in cells_)
+    steps = sum(cell_.steps for cell_ in cells_)
+    return (
+        f"{_figure(schedules)} schedules over {states:,} states, from {steps:,} different calls of "
+        f"real code, in {len(cells_)} cells"
+    )
 
 
 _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from benchmarks.drain import Order, Release, order_of
+from benchmarks.drain import Order, Outcome, Release, order_of
 from benchmarks.latency import GRACE_SECONDS, PARTS, Spread, parts_of
 from benchmarks.message_times import MessageTimes
 from reconciler.domain.model import Task, timestamp
@@ -33,6 +33,22 @@ def test_who_is_overtaken_by_younger_ones_is_late() -> None:
     found = order(8, 9, 1, 1)
     assert found.most_places_late == 2
     assert found.rank_correlation < 0
+
+
+def drain(*dues: float, queue: int, seconds: float = 1.0) -> Outcome:
+    releases = [Release(at=100.0 + place, due=due) for place, due in enumerate(dues)]
+    orders = order_of(releases, 100.0), order_of(releases[queue:], 100.0)
+    return Outcome(len(dues), 1, 600, 300, seconds, 1, queue, *orders)
+
+
+def test_a_backlog_is_held_to_its_turns_and_to_the_rate() -> None:
+    """Two are found before the asks choose by age; the rate allows a tenth of a second for each."""
+    assert drain(5, 6, 1, 2, 3, 4, queue=2, seconds=0.6).broken_bounds() == []
+    assert drain(5, 6, 1, 2, 3, 4, queue=2, seconds=0.7).broken_bounds() == ["seconds"]
+    assert drain(5, 4, 6, 1, 2, 3, queue=2, seconds=0.6).broken_bounds() == [
+        "places late",
+        "order after the first queue",
+    ]
 
 
 def published(task_id: str, queue: str = "sweep") -> str:

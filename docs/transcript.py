@@ -173,7 +173,7 @@ _FIXED = [
     (re.compile(_CLOCK), "12:00:00"),
     (re.compile(r"redis://127\.0\.0\.1:\d+"), "redis://127.0.0.1:6379"),
     (re.compile(r"127\.0\.0\.1:(?!5555|6379)\d{4,5}"), "127.0.0.1:8000"),
-    (re.compile(r"[ \d]\ds │"), " 9s │"),
+    (re.compile(r"\b(succeeded|running) \d+s\b"), r"\g<1> 9s"),
     (re.compile(r"\bfor \d+ s\b"), "for 9 s"),
     (re.compile(r"\bcommit [0-9a-f]{7,12}\b"), "commit 0123456789ab"),
     (re.compile(r"sweep:(by-hand-)?\d+"), "sweep:1"),

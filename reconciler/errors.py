@@ -18,102 +18,77 @@ class ReconcilerError(Exception):
     kind = "error"
     is_outage = False
 
+    def __init_subclass__(cls, *, kind: str | None = None, is_outage: bool | None = None) -> None:
+        """Take both from the class statement; what is not given there is the parent's."""
+        super().__init_subclass__()
+        if kind is not None:
+            cls.kind = kind
+        if is_outage is not None:
+            cls.is_outage = is_outage
 
-class SettingsError(ReconcilerError):
+
+class SettingsError(ReconcilerError, kind="settings", is_outage=True):
     """Settings are invalid; each of ``problems`` names one."""
-
-    kind = "settings"
-    is_outage = True
 
     def __init__(self, *problems: str) -> None:
         super().__init__("; ".join(problems))
         self.problems = problems
 
 
-class UsageError(ReconcilerError):
+class UsageError(ReconcilerError, kind="usage"):
     """The caller named something that does not exist or is malformed."""
 
-    kind = "usage"
 
-
-class UnknownOrchestrationError(UsageError):
+class UnknownOrchestrationError(UsageError, kind="unknown_orchestration"):
     """No row of this orchestration exists."""
 
-    kind = "unknown_orchestration"
 
-
-class UnknownChildError(UsageError):
+class UnknownChildError(UsageError, kind="unknown_child"):
     """The orchestration exists, and this child does not."""
-
-    kind = "unknown_child"
 
 
 class TemporaryError(ReconcilerError):
     """May go away by itself: nothing was changed, and it is tried again."""
 
 
-class StoreUnavailableError(TemporaryError):
+class StoreUnavailableError(TemporaryError, kind="store_unavailable", is_outage=True):
     """A table could not be reached, or answered with a fault of its own."""
 
-    kind = "store_unavailable"
-    is_outage = True
 
-
-class ThrottledError(TemporaryError):
+class ThrottledError(TemporaryError, kind="throttled"):
     """A table refused for want of capacity."""
 
-    kind = "throttled"
 
-
-class ConflictError(TemporaryError):
+class ConflictError(TemporaryError, kind="transaction_conflict"):
     """Another transaction holds one of the items, and went on holding it through our retries."""
 
-    kind = "transaction_conflict"
 
-
-class GuardrailUnavailableError(TemporaryError):
+class GuardrailUnavailableError(TemporaryError, kind="guardrail_unavailable", is_outage=True):
     """The guardrail did not answer; unscreened text never reaches an agent."""
-
-    kind = "guardrail_unavailable"
-    is_outage = True
 
 
 class GuardrailOutageError(GuardrailUnavailableError):
     """The guardrail answers nobody at present."""
 
 
-class TextRefusedError(GuardrailUnavailableError):
+class TextRefusedError(GuardrailUnavailableError, kind="text_refused", is_outage=False):
     """The guardrail does not take the text of one child."""
 
-    kind = "text_refused"
-    is_outage = False
 
-
-class BudgetUnavailableError(TemporaryError):
+class BudgetUnavailableError(TemporaryError, kind="budget_unavailable", is_outage=True):
     """The monthly budgets of a user cannot be told, so nothing of theirs is released."""
 
-    kind = "budget_unavailable"
-    is_outage = True
 
-
-class BudgetUnusableError(BudgetUnavailableError):
+class BudgetUnusableError(BudgetUnavailableError, kind="budget_unusable", is_outage=False):
     """The monthly budgets of one user cannot be told: a row is malformed, or nobody knows them."""
 
-    kind = "budget_unusable"
-    is_outage = False
 
-
-class RepoUnusableError(TemporaryError):
+class RepoUnusableError(TemporaryError, kind="repo_unusable"):
     """The row of a repo in RepoTable holds a value that no task can be created with."""
 
-    kind = "repo_unusable"
 
-
-class PipelineUnavailableError(TemporaryError):
+class PipelineUnavailableError(TemporaryError, kind="pipeline_unavailable", is_outage=True):
     """The task exists, and its pipeline could not be invoked; a later sweep invokes it."""
-
-    kind = "pipeline_unavailable"
-    is_outage = True
 
 
 class InvocationRefusedError(PipelineUnavailableError):
@@ -128,63 +103,40 @@ class PermanentError(ReconcilerError):
     """Will not go away by itself."""
 
 
-class TableMissingError(PermanentError):
+class TableMissingError(PermanentError, kind="table_missing", is_outage=True):
     """A table that the settings name does not exist."""
 
-    kind = "table_missing"
-    is_outage = True
 
-
-class IndexUnavailableError(PermanentError):
+class IndexUnavailableError(PermanentError, kind="index_unavailable", is_outage=True):
     """An index does not exist, or is still being filled."""
 
-    kind = "index_unavailable"
-    is_outage = True
 
-
-class AccessError(PermanentError):
+class AccessError(PermanentError, kind="access", is_outage=True):
     """The credentials lack a permission."""
 
-    kind = "access"
-    is_outage = True
 
-
-class CredentialsError(AccessError):
+class CredentialsError(AccessError, kind="credentials"):
     """There are no credentials, they are wrong or expired, or they cannot be obtained."""
 
-    kind = "credentials"
 
-
-class EncryptionKeyError(AccessError):
+class EncryptionKeyError(AccessError, kind="encryption_key"):
     """The encryption key of a table (KMS) is disabled, gone or denied."""
 
-    kind = "encryption_key"
 
-
-class AccountLimitError(PermanentError):
+class AccountLimitError(PermanentError, kind="account_limit", is_outage=True):
     """The AWS account has reached a limit, or may not use the service."""
 
-    kind = "account_limit"
-    is_outage = True
 
-
-class UnknownRefusalError(TemporaryError):
+class UnknownRefusalError(TemporaryError, kind="unknown_refusal", is_outage=True):
     """AWS failed in a way that is not known here; that is nobody's fault until somebody knows."""
 
-    kind = "unknown_refusal"
-    is_outage = True
 
-
-class InvalidRequestError(PermanentError):
+class InvalidRequestError(PermanentError, kind="invalid_request"):
     """DynamoDB rejected an item for its size, or for a value in it."""
 
-    kind = "invalid_request"
 
-
-class DefectError(PermanentError):
+class DefectError(PermanentError, kind="unexpected"):
     """Our own code failed on an orchestration; the others go on."""
-
-    kind = "unexpected"
 
 
 DEFECTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)

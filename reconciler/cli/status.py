@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.cli.wiring import sweep_state
 from reconciler.errors import ReconcilerError, StoreUnavailableError
+from reconciler.inspection.advice import runbook_of
 from reconciler.observability.metrics import QUEUES
 from reconciler.settings import Settings
 from reconciler.sweeping.cron import recorded_state
@@ -168,7 +169,7 @@ class Status:
             section = "broker-unreachable"
         elif self.table_problem is not None:
             section = "total-failure"
-        return f"docs/operating.md#{section}"
+        return runbook_of(section)
 
     @staticmethod
     def _evicting(policy: str) -> str:

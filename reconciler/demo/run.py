@@ -63,10 +63,8 @@ KEPT_VARIABLES = (
 Show = Callable[[Board], None]
 
 
-class DemoFailedError(ReconcilerError):
+class DemoFailedError(ReconcilerError, kind="demo"):
     """The demo could not be run to its end; says why."""
-
-    kind = "demo"
 
 
 class OutOfTimeError(Exception):

@@ -39,6 +39,13 @@ class Wanted:
     active: str | None
 
 
+_MAKE_IT = "correct ACTIVE_INDEX_NAME, or make it (docs/deploying.md); until then, unset it"
+_ANOTHER = (
+    "an index cannot be changed: make another (docs/deploying.md), name that in "
+    "ACTIVE_INDEX_NAME, and unset it until then"
+)
+_WAIT = "unset ACTIVE_INDEX_NAME until it is ACTIVE: a sweep by it fails"
+
 _QUERIED = {
     "orchestration": ("ChildTaskIndex",),
     "task": ("IdempotencyIndex", "UserStatusIndex", "StatusIndex"),
@@ -131,75 +138,49 @@ def _indexes(wanted: Wanted, described: Mapping[str, Any]) -> Iterator[Finding]:
     there = {index["IndexName"]: index for index in described.get("GlobalSecondaryIndexes", ())}
     types = {a["AttributeName"]: a["AttributeType"] for a in described["AttributeDefinitions"]}
     for index in wanted.table.indexes:
-        if index.name == wanted.active:
-            yield from _active_index(wanted, index, there.get(index.name), types)
-            continue
-        problem = _index_problem(index, there.get(index.name))
-        if problem is None:
-            continue
-        said = f"index {index.name} {problem}"
+        found = there.get(index.name)
         right = f"key {' + '.join(index.keys)}, projection {index.projection}"
-        if index.name in wanted.queried:
-            yield failure(CHECK, wanted.title, said, f"the table needs it: {right}")
-        else:
-            advice = f"the reconciler does without it, the platform may not: {right}"
-            yield warning(CHECK, wanted.title, said, advice)
+        for problem, advice in _index_problems(wanted.table, index, found, types):
+            said = f"index {index.name} {problem}"
+            if index.name == wanted.active:
+                yield failure(CHECK, wanted.title, said, advice)
+            elif index.name in wanted.queried:
+                yield failure(CHECK, wanted.title, said, f"the table needs it: {right}")
+            else:
+                spared = f"the reconciler does without it, the platform may not: {right}"
+                yield warning(CHECK, wanted.title, said, spared)
 
 
-def _index_problem(index: Index, found: Mapping[str, Any] | None) -> str | None:
+def _index_problems(
+    table: Table, index: Index, found: Mapping[str, Any] | None, types: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Yield all that is wrong with an index, and what to do if ``ACTIVE_INDEX_NAME`` names it."""
     if found is None:
-        return "is missing"
-    keys = _key_names(found["KeySchema"])
-    if keys != index.keys:
-        return f"has the key {' + '.join(keys)}"
-    projection = found["Projection"]["ProjectionType"]
-    if projection not in {"ALL", index.projection}:
-        return f"projects {projection}"
-    # Emulators leave the status out.
-    if found.get("IndexStatus", "ACTIVE") not in {"ACTIVE", "UPDATING"}:
-        return f"is {found['IndexStatus']}, and answers only when it is ACTIVE"
-    return None
-
-
-def _active_index(
-    wanted: Wanted, index: Index, found: Mapping[str, Any] | None, types: Mapping[str, str]
-) -> Iterator[Finding]:
-    """Compare the index that a sweep goes by with what it has to be; says all that is wrong."""
-    if found is None:
-        said = f"{wanted.name} has no index {index.name}"
-        advice = "correct ACTIVE_INDEX_NAME, or make it (docs/deploying.md); until then, unset it"
-        yield failure(CHECK, wanted.title, said, advice)
+        yield "is missing", _MAKE_IT
         return
-    another = (
-        "an index cannot be changed: make another (docs/deploying.md), name that in "
-        "ACTIVE_INDEX_NAME, and unset it until then"
-    )
     keys = _key_names(found["KeySchema"])
     if keys != index.keys:
         right = " + ".join(index.keys)
-        said = f"index {index.name} has the key {' + '.join(keys)}, and {right} was expected"
-        yield failure(CHECK, wanted.title, said, another)
+        yield f"has the key {' + '.join(keys)}, and {right} was expected", _ANOTHER
     for key in keys:
         if types.get(key, "S") != "S":
-            said = f"index {index.name} has the key {key} of type {types[key]}, and not of type S"
-            yield failure(CHECK, wanted.title, said, another)
-    missing = _not_projected(wanted.table, index, found)
+            yield f"has the key {key} of type {types[key]}, and not of type S", _ANOTHER
+    missing = _not_projected(table, index, found)
     if missing:
-        said = f"index {index.name} does not project {', '.join(missing)}"
-        yield failure(CHECK, wanted.title, said, another)
+        yield f"does not project {', '.join(missing)}", _ANOTHER
     # Emulators leave the status out.
     status = found.get("IndexStatus", "ACTIVE")
     if found.get("Backfilling") or status not in {"ACTIVE", "UPDATING"}:
         filled = ", and is still being filled" if found.get("Backfilling") else ""
-        said = f"index {index.name} is {status}{filled}"
-        advice = "unset ACTIVE_INDEX_NAME until it is ACTIVE: a sweep by it fails"
-        yield failure(CHECK, wanted.title, said, advice)
+        yield f"is {status}{filled}", _WAIT
 
 
 def _not_projected(table: Table, index: Index, found: Mapping[str, Any]) -> list[str]:
     projection = found["Projection"]
     if projection["ProjectionType"] == "ALL":
         return []
+    if index.projection == "ALL":
+        return ["all attributes"]
     # Keys are always there: the index's own, and the table's.
     there = {*table.keys, *_key_names(found["KeySchema"]), *projection.get("NonKeyAttributes", ())}
     return [name for name in (*index.keys, *index.include) if name not in there]

@@ -18,10 +18,8 @@ _STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.05
 
 
-class EmbeddedServerError(ReconcilerError):
+class EmbeddedServerError(ReconcilerError, kind="embedded_server"):
     """An embedded server cannot be had, or did not come up."""
-
-    kind = "embedded_server"
 
 
 def free_port() -> int:

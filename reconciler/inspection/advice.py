@@ -19,9 +19,12 @@ _NOW = "'$(date -u +%FT%T.000Z)'"
 """Leaves the single quotes that it stands in: the shell writes the time when it is run."""
 
 
-def runbook_of(code: str) -> str:
-    """Return where the runbook says what a code means and what to do."""
-    return f"{_RUNBOOK}#{code}"
+def runbook_of(section: str) -> str:
+    """Return where the runbook says what something means and what to do.
+
+    ``section``: a code, or the anchor of another section.
+    """
+    return f"{_RUNBOOK}#{section}"
 
 
 def fix_of(orchestration_id: str, sub_issue_id: str | None, code: str) -> str:

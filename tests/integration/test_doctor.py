@@ -89,7 +89,7 @@ SHAPES: list[tuple[str, Table, Level, str]] = [
             ),
         ),
         Level.WARNING,
-        "ChildBranchIndex projects KEYS_ONLY",
+        "ChildBranchIndex does not project all attributes",
     ),
     ("task_table_name", replace(TASK, stream=False), Level.FAILURE, "no stream"),
     (

@@ -31,7 +31,7 @@ KEYS = ("child_status", "orchestration_id")
 @pytest.mark.parametrize(
     ("index", "said"),
     [
-        (None, [f"has no index {INDEX}"]),
+        (None, [f"index {INDEX} is missing"]),
         (Index(INDEX, KEYS[::-1]), ["has the key orchestration_id + child_status"]),
         (Index(INDEX, KEYS[:1]), ["has the key child_status, and"]),
         (

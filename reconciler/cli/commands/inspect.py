@@ -45,7 +45,7 @@ def inspect(names: Sequence[str], *, form: str, as_json: bool, watch: bool) -> N
 
     ID is an orchestration id, a sub-issue id, a display id such as ENG-42, a task id, or the
     beginning of an id. A display id has no index: it is searched for in the whole table, and so
-    is the beginning of an id.
+    is the beginning of an id. Exits with 1 if anything in it is stuck.
     """
     reconciler = reconciler_for_cli(settings_for_cli())
     with progress("Searching", quiet=as_json) as bar:

@@ -74,7 +74,8 @@ def list_(
 
     It comes from what sweeps remember and costs no scan. TEXT is looked for in ids, display ids,
     repositories and users. `-o name` prints ids that `reconciler inspect` takes. What was repaired
-    is narrowed by the same options; it is kept for a day.
+    is narrowed by the same options; it is kept for a day. Exits with 1 if anything that matches is
+    stuck, on whatever page; what only waits for a slot does not count.
     """
     for code in codes:
         if code not in STUCK_CODES:
@@ -142,6 +143,7 @@ def _check_known(status: Status) -> None:
 
 def _show(out: Console, status: Status, query: Query, form: str) -> int:
     page = select(status.entries, query)
+    wanted = [entry for entry in status.entries if query.accepts(entry)]
     shown = [screen.to_json(entry, status.seen.now) for entry in page.entries]
     about = {
         "total": page.total,
@@ -151,10 +153,9 @@ def _show(out: Console, status: Status, query: Query, form: str) -> int:
     if not _print_data(form, about, shown, screen.names(page.entries)):
         if page.entries:
             show(out, screen.table(page, wide=form == "wide"), Text())
-        wanted = [entry for entry in status.entries if query.accepts(entry)]
         summary = [screen.summed_up(wanted)] if wanted else []
         show(out, *summary, *_footer(page), *_caution(status))
-    return EXIT_WRONG if any(entry.alarming for entry in page.entries) else 0
+    return EXIT_WRONG if any(entry.alarming for entry in wanted) else 0
 
 
 def _print_data(

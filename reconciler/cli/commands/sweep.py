@@ -192,7 +192,8 @@ def _by_workers(settings: Settings, asked: Asked) -> None:
         out = console()
         entries = list_entries(seen.known, seen.now)
         show(out, *render(summary, (), entries, is_remembered=True))
-        click.echo(_where_to_list(sweep_id, report=report_by_hand))
+        if entries:
+            click.echo(_where_to_list(sweep_id, report=report_by_hand))
     wrong = not summary["complete"] or summary["errors"] or count_alarming(summary["stuck"])
     click.get_current_context().exit(EXIT_WRONG if wrong else 0)
 

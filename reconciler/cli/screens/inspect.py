@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Sequence
 from datetime import datetime
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -174,22 +174,11 @@ def _fix(commands: Sequence[Command], code: str, *, needs_action: bool) -> Itera
 
 def _line(name: str, said: str) -> RenderableType:
     """A name and what is said under it; what is long goes on below its own beginning."""
-    return Padding(_Hanging(name, said), (0, 0, 0, 4))
-
-
-class _Hanging:
-    """Text that is wrapped to the right of its name."""
-
-    def __init__(self, name: str, said: str) -> None:
-        self._name = name
-        self._said = said
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        indent = 6
-        room = max(20, options.max_width - indent)
-        for number, line in enumerate(Text(self._said).wrap(console, room)):
-            name = self._name if number == 0 else ""
-            yield Text.assemble((f"{name:<{indent}}", QUIET), line)
+    grid = Table.grid()
+    grid.add_column(style=QUIET, width=6)
+    grid.add_column(overflow="fold")
+    grid.add_row(name, Text(said))
+    return Padding(grid, (0, 0, 0, 4))
 
 
 def _failed(view: View) -> Iterator[RenderableType]:

@@ -12,6 +12,7 @@ from reconciler.cli.console import QUIET, facts, table_of
 from reconciler.cli.screens.listing import GROUPS, summed_up, to_act_on, tone_of
 from reconciler.cli.status import DAY_SECONDS, HOUR_SECONDS, Status
 from reconciler.inspection import theme
+from reconciler.inspection.advice import runbook_of
 from reconciler.inspection.theme import SIGNS, Tone, marked
 from reconciler.observability.printable import printable
 from reconciler.repair.counts import REPAIRS
@@ -19,6 +20,7 @@ from reconciler.sweeping.listing import Entry
 from reconciler.sweeping.segments import Scope
 from reconciler.sweeping.state import Sweep
 
+_STALE = runbook_of("sweep-stale")
 _MAX_WORKERS = 4
 
 
@@ -91,6 +93,11 @@ def _sweep(status: Status) -> Text:
     said.append(f"; {last['rows_scanned']} rows in {theme.age(last['duration_seconds'])}", QUIET)
     if not last["complete"]:
         said.append("; it did NOT complete", "bold red")
+    errors = last.get("errors", 0)
+    if errors:
+        # Whatever is listed as being repaired may be what fails.
+        said.append(f"; {errors} {'error' if errors == 1 else 'errors'}", "bold red")
+        said.append("; see `reconciler doctor` and the log")
     return said
 
 
@@ -118,7 +125,7 @@ def _beat(status: Status) -> Text:
     ago = status.asked_seconds_ago
     if status.beat_is_silent:
         since = "none has asked for a sweep" if ago is None else f"SILENT for {theme.age(ago)}"
-        return Text(f"{since}; start it (docs/operating.md#sweep-stale)", "bold red")
+        return Text(f"{since}; start it ({_STALE})", "bold red")
     if status.beat_is_late:
         return Text("unknown: what it asks for waits for a worker", "yellow")
     if ago is None:
@@ -130,7 +137,7 @@ def _workers(workers: tuple[str, ...] | None) -> Text:
     if workers is None:
         return Text("nobody could be asked", "red")
     if not workers:
-        return Text("none answers; start them (docs/operating.md#sweep-stale)", "bold red")
+        return Text(f"none answers; start them ({_STALE})", "bold red")
     names = theme.listed([printable(name) for name in workers], _MAX_WORKERS)
     return Text(f"{len(workers)} answering: {names}")
 

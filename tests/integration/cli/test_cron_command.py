@@ -86,6 +86,9 @@ def test_what_a_sweep_without_a_broker_left_is_listed(world: World, run: Run) ->
     assert [json.loads(line)["orchestration_id"] for line in shown.stdout.splitlines()] == [
         name.partition("/")[0] for name in names
     ]
+    beyond = run("list", "--offset", "2")
+    assert beyond.returncode == 1, "it is about all that match, and not about a page"
+    assert "There are 2: --offset leaves out all of them." in beyond.stdout
     nothing = run("list", "--repo", "no/where")
     assert (nothing.returncode, nothing.stdout) == (0, "None of the 2 that are stuck match.\n")
     together = (("--since", "1h"), ("--recovered", "--needs-action"), ("--recovered", "--report=x"))

@@ -9,7 +9,8 @@ import pytest
 from tests.conftest import Servers
 from tests.support.drills import night, play
 
-pytestmark = [pytest.mark.integration, pytest.mark.workers]
+# Some forty commands, one after the other, each of seconds on a busy machine.
+pytestmark = [pytest.mark.integration, pytest.mark.workers, pytest.mark.timeout(900)]
 
 MAX_COMMANDS = 3
 MIN_DRILLS = 20

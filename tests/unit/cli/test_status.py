@@ -262,6 +262,14 @@ def test_an_exception_to_a_codes_rule_is_told_apart() -> None:
     assert text.count("unsettled_parent") == 2 + 1 + 1  # two rows; the entry, and its runbook
 
 
+def test_errors_of_the_last_sweep_are_told() -> None:
+    """Without the right to write, say: all is covered, and no repair succeeds."""
+    failed = state(seen=overview(sweeps=(sweep(errors=3),)))
+    assert "1200 rows in 2 s; 3 errors; see `reconciler doctor` and the log" in text_of(failed, 120)
+    assert "; 1 error; see" in text_of(state(seen=overview(sweeps=(sweep(errors=1),))), 120)
+    assert "error" not in text_of(state(), 120)
+
+
 # -- beat and broker
 
 

@@ -52,6 +52,7 @@ def bench(
     mix = Mix(size, children, in_flight, stranded)
     plan = Plan(mix, segments, latency_ms / 1000, repeat, share)
     context.obj = plan, save
+    report.commit()  # before anything runs
     if context.invoked_subcommand is None:
         unmet = report.unmet(_compare(plan, save=save))
         if check and unmet:

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,12 @@ GOALS = {"read_units": 1.05, "requests": 1.2, "cpu_seconds": 1.5}
 """Steady state, as ratios to the floor of the same run: at most."""
 
 
+@cache
 def commit() -> str:
-    """Return the commit that was measured, marked when the tree was not clean."""
+    """Return the commit that is measured, marked when the tree was not clean.
+
+    As it was when this was first called: a run may take longer than somebody's next commit.
+    """
     try:
         name = _git("rev-parse", "--short=12", "HEAD")
         # What a run writes itself is no change of what was measured.

@@ -158,7 +158,7 @@ DENIED_TO_ALL = (
     "SET another:application x", "PUBLISH another:channel x", "PSUBSCRIBE *",
 )  # fmt: skip
 DENIED = {
-    "worker": ("RENAME sweep another", "RESTORE sweep 0 x", "EVAL return 0"),
+    "worker": ("RENAME sweep another", "RESTORE sweep 0 x"),
     "beat": (
         "BRPOP sweep 1", "LPUSH release x", "HSET reconciler:state:x:known a b",
         "HGETALL reconciler:recoveries:x", "PUBLISH /0.celery.pidbox x",

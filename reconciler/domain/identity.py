@@ -32,11 +32,9 @@ def derived_ulid(seed: str, at: datetime | None) -> str:
     """Return the ULID that ``seed`` always has at ``at``: 26 characters of Crockford base 32.
 
     The time part is ``at``, so that ids sort as the platform's do; the random part is a hash of
-    the seed. A time outside what a ULID can hold counts as the epoch.
+    the seed. A time before the epoch counts as the epoch; the calendar's last one fits.
     """
-    milliseconds = int(((at or _EPOCH) - _EPOCH).total_seconds() * 1000)
-    if not 0 <= milliseconds < 1 << 48:
-        milliseconds = 0
+    milliseconds = max(0, int(((at or _EPOCH) - _EPOCH).total_seconds() * 1000))
     random = hashlib.sha256(seed.encode()).digest()[:10]
     return str(ULID(milliseconds.to_bytes(6) + random))
 

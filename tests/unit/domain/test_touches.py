@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from reconciler.domain.codes import Code, OrchestrationCode
-from reconciler.domain.diagnosis import Diagnosis, Evidence
+from reconciler.domain.diagnosis import Diagnosis, Evidence, Policy
 from reconciler.domain.model import Child, ChildStatus, Orchestration, Task, moment
 from reconciler.domain.planning import Nudge
 from reconciler.domain.touches import parent_needs_action, plan_nudges, recoveries_since
@@ -29,6 +30,7 @@ def nudges(
     *tasks: Task,
     iterations: Mapping[str, Task] | None = None,
     code: OrchestrationCode = OrchestrationCode.UNSETTLED_PARENT,
+    policy: Policy = POLICY,
 ) -> tuple[tuple[Nudge, ...], str]:
     whole = Orchestration(ORCHESTRATION_ID, None, {c.sub_issue_id: c for c in children})
     recoveries = iterations or {}
@@ -40,7 +42,7 @@ def nudges(
         {key: diagnosed(key, Code.LOST_RECOVERY) for key in recoveries},
     )
     evidence = Evidence(tasks={task.task_id: task for task in tasks}, iterations=recoveries)
-    return plan_nudges(whole, found, evidence, POLICY, NOW)
+    return plan_nudges(whole, found, evidence, policy, NOW)
 
 
 def failed(task: Task) -> Task:
@@ -108,6 +110,7 @@ def test_a_task_is_touched_only_if_its_verdict_is_the_rows(
         (9, 86_399, False),
         (9, 86_400, True),
         (10**6, 86_400, True),
+        (1, -300, False),
         (1, -301, True),
     ],
 )
@@ -120,6 +123,13 @@ def test_the_pause_between_touches_doubles_up_to_a_day(
     found, why = nudges([BOTH[0]], task)
     assert bool(found) is due
     assert due or f"{count} times" in why
+
+
+@pytest.mark.parametrize(("seconds", "due"), [(86_399, False), (86_400, True)])
+def test_the_shortest_interval_comes_to_a_day_too(seconds: int, due: bool) -> None:  # noqa: FBT001
+    task = ended("A", 9000, nudge_count=17, nudged_at=ago(seconds))
+    found, _ = nudges([BOTH[0]], task, policy=replace(POLICY, interval=timedelta(seconds=1)))
+    assert bool(found) is due
 
 
 def test_a_nudge_without_a_time_does_not_wait() -> None:
@@ -151,6 +161,11 @@ def test_a_parent_without_a_task_to_touch_needs_action() -> None:
     assert parent_needs_action(found, whole, {"A": None, "B": None}, POLICY)
     assert not parent_needs_action(found, whole, {"A": None}, POLICY)
     assert parent_needs_action(found, whole, tasks, replace(POLICY, settles=False))
+    mended = {"A": failed(ended("A", 90))}
+    skipped = Orchestration(
+        ORCHESTRATION_ID, None, {"a": BOTH[0], "b": child("b", ChildStatus.SKIPPED)}
+    )
+    assert parent_needs_action(found, skipped, mended, POLICY), "the other never had a task"
     missing = replace(found, code=OrchestrationCode.ROWS_MISSING)
     assert parent_needs_action(missing, whole, tasks, POLICY)
 

@@ -215,3 +215,9 @@ def test_an_unstarted_task_needs_action_without_a_pipeline() -> None:
 def test_verbs_are_words() -> None:
     assert Release("b", "x", None).verb == "release"
     assert timestamp(AT)
+
+
+def test_a_skip_names_the_first_of_the_failures_that_cause_it() -> None:
+    (action,) = planned(diagnosed("c", Code.LOST_SKIP, "a", "b")).actions
+    assert isinstance(action, Skip)
+    assert action.because == "a"

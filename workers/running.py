@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import random
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar
 
 import redis
@@ -69,6 +70,9 @@ class OutOfTimeError(PermanentError):
     kind = "time_limit"
 
 
+_signature = cache(inspect.signature)
+
+
 class ReconcilerTask(Task):  # type: ignore[type-arg]  # it takes none when it runs
     """A task that refuses wrong arguments with a clear message."""
 
@@ -79,7 +83,7 @@ class ReconcilerTask(Task):  # type: ignore[type-arg]  # it takes none when it r
 
         Fields that a newer version of ours adds are ignored (``workers.enqueue`` has the rule).
         """
-        signature = inspect.signature(self.run)
+        signature = _signature(self.run)
         if MESSAGE_HEADER in (self.request.headers or {}):
             kwargs = {name: value for name, value in kwargs.items() if name in signature.parameters}
         try:

@@ -8,7 +8,7 @@ So a lost message costs an interval at most, and no list has to be carried from 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reconciler.domain.codes import Code, OrchestrationCode
@@ -135,7 +135,8 @@ class Known:
 
     def to_record(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return asdict(self)
+        # Not a copy of all that is in it: it may be hundreds of releases, for each of them.
+        return {name: getattr(self, name) for name in self.__slots__}
 
     # -- what it asks for
 

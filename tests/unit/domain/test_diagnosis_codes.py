@@ -141,6 +141,9 @@ def test_unstarted_task_past_the_start_timeout() -> None:
     late = look(running("b"), tasks=[task("b", "SUBMITTED", age=900)])
     early = look(running("b"), tasks=[task("b", "SUBMITTED", age=899)])
     assert (code_of(late), code_of(early)) == (Code.UNSTARTED_TASK, Code.RUNNING)
+    assert not late.children["b"].invoked_again
+    assert not early.children["b"].invoked_again
+    assert not late.has_due
 
 
 def test_a_task_of_ours_that_was_never_invoked_is_unstarted_after_the_grace() -> None:
@@ -242,3 +245,10 @@ def test_orchestration_codes() -> None:
     assert look(just).code is OrchestrationCode.IN_PROGRESS
     settled = Orchestration(ORCHESTRATION_ID, meta(1, settled=True), {"b": done})
     assert diagnose(settled, Evidence(), POLICY, NOW).code is OrchestrationCode.SETTLED
+
+
+def test_a_lost_release_is_due_and_stays_so_while_it_is_backed_off() -> None:
+    lost = look(child("a", "succeeded"), child("b", "blocked", "a"))
+    assert (code_of(lost), lost.has_due) == (Code.LOST_RELEASE, True)
+    quarantined = replace(lost.children["b"], code=Code.QUARANTINED)
+    assert replace(lost, children={"b": quarantined}).has_due

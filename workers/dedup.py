@@ -67,12 +67,12 @@ class DedupKeys:
         while True:
             held: Any = self.client.set(name, token, nx=True, ex=ttl_seconds, get=True)
             # A client that lost the answer asks again, and meets its own token.
-            if held is None or held.decode() == token:
+            if held is None or held == token.encode():
                 return True
             # A key that expires later than that was set before the broker's clock jumped back.
             if int(self.client.pttl(name)) <= ttl_seconds * 1000:
                 return False
-            self.give_back(key, held.decode())
+            self.give_back(key, held)
 
     def take_all(self, keys: Iterable[str], ttl_seconds: int) -> dict[str, str]:
         """Take keys; returns key → token for those that were not taken.
@@ -99,7 +99,7 @@ class DedupKeys:
                 self.give_back(key, token)
                 del self._doubtful[key]
 
-    def give_back(self, key: str, token: str) -> bool:
+    def give_back(self, key: str, token: str | bytes) -> bool:
         """Delete the key, if it is still ours; False where it was not.
 
         Raises:

@@ -287,7 +287,7 @@ class SweepState:
             nonlocal done
             # It may have run out. Nobody has read on since, for that would have changed the token;
             # and if a page took longer than a lease, what was read must not be read for ever.
-            done = old is not None and old["token"] == token
+            done = old is not None and old.get("token") == token
             return to(SegmentState.from_record(old, now), now).to_record() if done else old
 
         self._update(segment, change)

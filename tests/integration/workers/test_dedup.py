@@ -234,3 +234,13 @@ def test_a_key_whose_message_was_lost_holds_nobody_up_for_longer_than_an_interva
     fleet.worker()
     fleet.beat()
     until("a sweep to repair it", lambda: world.statuses(found)["b"] == "released")
+
+
+def test_a_key_that_somebody_else_wrote_counts_as_taken_until_it_expires(
+    own_broker: Broker,
+) -> None:
+    keys = DedupKeys(own_broker.client, "here")
+    own_broker.client.set(f"{PREFIX}here:work", b"\xff\xfe", ex=5)
+    assert keys.take("work", LONG) is None
+    own_broker.client.set(f"{PREFIX}here:work", b"\xff\xfe", ex=2 * LONG)
+    assert keys.take("work", LONG), "it would outlast every key of ours"

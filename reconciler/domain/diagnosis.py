@@ -205,15 +205,8 @@ class _Diagnoser:
             reason, since = f"{code.value}; {attempts.says}", moment(attempts.last_failed_at)
             code = Code.QUARANTINED
         known = None if since in {None, LONG_AGO} else since
-        self.codes[child.sub_issue_id] = ChildDiagnosis(
-            child.sub_issue_id,
-            code,
-            reason,
-            known,
-            task_id or child.task_id,
-            blockers,
-            invoked_again,
-        )
+        key, task_id = child.sub_issue_id, task_id or child.task_id
+        self.codes[key] = ChildDiagnosis(key, code, reason, known, task_id, blockers, invoked_again)
 
     def _back_off(self, key: str) -> Attempts | None:
         return self.backed_off.get(key) or self.backed_off.get(WHOLE)
@@ -378,15 +371,9 @@ class _Diagnoser:
                 return
             if self._past(since, self.policy.start_timeout):
                 reason = "its task is still SUBMITTED: the pipeline never started it"
-                if task.invoke_count:
-                    reason += f"; {_NOT_AGAIN}"
-                self._set(
-                    child,
-                    Code.UNSTARTED_TASK,
-                    reason,
-                    since,
-                    invoked_again=task.invoke_count > 0,
-                )
+                again = task.invoke_count > 0
+                reason += f"; {_NOT_AGAIN}" if again else ""
+                self._set(child, Code.UNSTARTED_TASK, reason, since, invoked_again=again)
                 return
         if self._past(since, self.policy.long_running):
             reason = f"its task has been {task.status} for very long"

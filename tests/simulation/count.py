@@ -7,10 +7,13 @@ With ``--write`` the table goes into ``docs/testing.md``. Counts are exact and t
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+
+import structlog
 
 from tests.simulation import reopened
 from tests.simulation.explorer import Explored, explore
@@ -86,6 +89,8 @@ def _figure(number: int) -> str:
 
 def main(arguments: list[str]) -> None:
     """Count, and print or write the table."""
+    # Each call logs, and nobody reads it: formatting that takes longer than the exploration.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     found: dict[str, Explored] = {}
     with ProcessPoolExecutor(2) as processes:
         for name, explored in processes.map(count, range(len(_all_cells()))):

@@ -50,47 +50,48 @@ class DedupKeys:
         Raises:
             redis.exceptions.RedisError: the broker cannot be reached.
         """
-        # Whether it was taken last time is not known, if the answer was lost: then it is ours.
-        token = self._doubtful.get(key) or secrets.token_hex(8)
-        try:
-            taken = self._set(key, token, ttl_seconds)
-        except redis.RedisError:
-            self._doubtful[key] = token
-            self._give_back_doubtful()
-            raise
-        self._doubtful.pop(key, None)
-        self._give_back_doubtful()
-        return token if taken else None
-
-    def _set(self, key: str, token: str, ttl_seconds: int) -> bool:
-        name = self._prefix + key
-        while True:
-            held: Any = self.client.set(name, token, nx=True, ex=ttl_seconds, get=True)
-            # A client that lost the answer asks again, and meets its own token.
-            if held is None or held == token.encode():
-                return True
-            # A key that expires later than that was set before the broker's clock jumped back.
-            if int(self.client.pttl(name)) <= ttl_seconds * 1000:
-                return False
-            self.give_back(key, held)
+        return self.take_all([key], ttl_seconds).get(key)
 
     def take_all(self, keys: Iterable[str], ttl_seconds: int) -> dict[str, str]:
-        """Take keys; returns key → token for those that were not taken.
+        """Take keys; returns key → token for those that nobody has taken.
 
         Raises:
             redis.exceptions.RedisError: the broker cannot be reached; none is taken.
         """
-        tokens: dict[str, str] = {}
+        # Whether one was taken last time is not known, if the answer was lost: then it is ours.
+        tokens = {key: self._doubtful.get(key) or secrets.token_hex(8) for key in keys}
         try:
-            for key in keys:
-                token = self.take(key, ttl_seconds)
-                if token is not None:
-                    tokens[key] = token
+            with self.client.pipeline(transaction=False) as pipe:
+                for key, token in tokens.items():
+                    self._set(pipe, key, token, ttl_seconds)
+                there = zip(tokens.items(), pipe.execute(), strict=True)
+            taken = {
+                key: token
+                for (key, token), held in there
+                if self._is_ours(key, token, held, ttl_seconds)
+            }
         except redis.RedisError:
-            # Given back with the one that is in doubt, once the broker answers.
+            # Given back when the broker answers again.
             self._doubtful.update(tokens)
+            self._give_back_doubtful()
             raise
-        return tokens
+        for key in tokens:
+            self._doubtful.pop(key, None)
+        self._give_back_doubtful()
+        return taken
+
+    def _set(self, client: redis.Redis, key: str, token: str, ttl_seconds: int) -> Any:  # noqa: ANN401 - what stood there, in a pipeline later
+        return client.set(self._prefix + key, token, nx=True, ex=ttl_seconds, get=True)
+
+    def _is_ours(self, key: str, token: str, held: bytes | None, ttl_seconds: int) -> bool:
+        # A client that lost the answer asks again, and meets its own token.
+        if held is None or held == token.encode():
+            return True
+        # A key that expires later than that was set before the broker's clock jumped back.
+        if int(self.client.pttl(self._prefix + key)) <= ttl_seconds * 1000:
+            return False
+        self.give_back(key, held)
+        return self._set(self.client, key, token, ttl_seconds) in {None, token.encode()}
 
     def _give_back_doubtful(self) -> None:
         """Give back what may have been taken by requests whose answer was lost."""

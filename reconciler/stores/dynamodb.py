@@ -155,16 +155,21 @@ class DynamoDB:
         most = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
         self._sleep(random.uniform(0, most))  # noqa: S311 - spreads load, keeps no secret
 
-    def write(self, operation: str, **request: Any) -> Mapping[str, Any] | None:  # noqa: ANN401
-        """Write one item under a condition.
+    def get(self, table: str, key: Item) -> Item | None:
+        """Read one item, strongly consistent; None where there is none. Raises as ``call``."""
+        got = self.call("get_item", TableName=table, Key=key, ConsistentRead=True)
+        return got.get("Item")
+
+    def write(self, write: Write) -> Item | None:
+        """Write one item under its condition.
 
         Returns None when it was written, and what stood there when the condition was lost.
         """
-        request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
+        ((kind, request),) = write.items()
         try:
-            self.call(operation, **request)
+            self.call(f"{kind.lower()}_item", **request)
         except ClientError as error:
-            item: Mapping[str, Any] = error.response.get("Item", {})  # type: ignore[assignment]
+            item: Item = error.response.get("Item", {})  # type: ignore[assignment]
             return item
         return None
 

@@ -30,6 +30,7 @@ from reconciler.errors import StoreUnavailableError
 from reconciler.stores.conditions import Expression, Write, all_of, check, update
 from reconciler.stores.control import PAUSED_AT
 from reconciler.stores.dynamodb import DynamoDB, may_be_full
+from reconciler.stores.items import row_key
 from reconciler.stores.rows import (
     ACTIVE_ATTRIBUTES,
     PREDECESSOR_ATTRIBUTES,
@@ -98,7 +99,7 @@ class OrchestrationStore:
         linear. At most 98 predecessors.
         """
         wanted = dict.fromkeys((META, sub_issue_id, *predecessors))
-        keys = [self._key(orchestration_id, name) for name in wanted]
+        keys = [row_key(orchestration_id, name) for name in wanted]
         items = batch_get(self._dynamodb, self.table, keys, consistent=True)
         if items is None:
             msg = f"orchestration {orchestration_id} could not be read whole"
@@ -182,7 +183,7 @@ class OrchestrationStore:
         Only what a diagnosis of their dependents needs of them. Absent: what does not exist, and
         all of them where some could not be read for want of capacity.
         """
-        wanted = [self._key(*key) for key in keys]
+        wanted = [row_key(*key) for key in keys]
         items = batch_get(
             self._dynamodb,
             self.table,
@@ -234,10 +235,6 @@ class OrchestrationStore:
 
     # -- writing on child rows: actions of a transaction
 
-    @staticmethod
-    def _key(orchestration_id: str, sub_issue_id: str) -> dict[str, Any]:
-        return {"orchestration_id": {"S": orchestration_id}, "sub_issue_id": {"S": sub_issue_id}}
-
     def _change(
         self,
         child: Child,
@@ -252,11 +249,11 @@ class OrchestrationStore:
             # Should we die before its dependents are repaired, their grace does not start anew.
             typed["reconciler_written_at"] = typed["updated_at"]
             typed["reconciler_effective_at"] = {"S": timestamp(since)}
-        key = self._key(child.orchestration_id, child.sub_issue_id)
+        key = row_key(child.orchestration_id, child.sub_issue_id)
         return update(self.table, key, build.assign(typed), all_of(*conditions), build)
 
     def _check(self, child: Child, condition: str, build: Expression) -> Write:
-        key = self._key(child.orchestration_id, child.sub_issue_id)
+        key = row_key(child.orchestration_id, child.sub_issue_id)
         return check(self.table, key, condition, build)
 
     def expect_succeeded(self, predecessor: Child) -> Write:
@@ -281,7 +278,7 @@ class OrchestrationStore:
         condition = all_of(
             build.unchanged("rollup_posted_at", read), build.unchanged("updated_at", read)
         )
-        key = self._key(orchestration.orchestration_id, META)
+        key = row_key(orchestration.orchestration_id, META)
         return check(self.table, key, condition, build)
 
     def expect_failure(self, predecessor: Child) -> Write:
@@ -387,8 +384,9 @@ class OrchestrationStore:
     def expect_no_failure(self, predecessor: Child) -> Write:
         """Condition: the predecessor exists, and is neither ``failed`` nor ``skipped``."""
         build = Expression()
-        exists = f"attribute_exists({build.name('child_status')})"
-        condition = all_of(exists, f"NOT ({build.one_of('child_status', FAILURE)})")
+        condition = all_of(
+            build.exists("child_status"), f"NOT ({build.one_of('child_status', FAILURE)})"
+        )
         return self._check(predecessor, condition, build)
 
     def set_reopened(self, orchestration_id: str, at: str) -> Write:
@@ -396,8 +394,8 @@ class OrchestrationStore:
         build = Expression()
         change = build.assign({"updated_at": {"S": at}})
         change += f" REMOVE {build.name('rollup_posted_at')}"
-        exists = f"attribute_exists({build.name('child_count')})"
-        return update(self.table, self._key(orchestration_id, META), change, exists, build)
+        exists = build.exists("child_count")
+        return update(self.table, row_key(orchestration_id, META), change, exists, build)
 
     # -- our own record of failed attempts
 
@@ -421,7 +419,7 @@ class OrchestrationStore:
         self._dynamodb.call(
             "update_item",
             TableName=self.table,
-            Key=self._key(orchestration_id, attempts_marker(sub_issue_id)),
+            Key=row_key(orchestration_id, attempts_marker(sub_issue_id)),
             UpdateExpression=change,
             **build.arguments(),
         )
@@ -431,7 +429,7 @@ class OrchestrationStore:
         self._dynamodb.call(
             "delete_item",
             TableName=self.table,
-            Key=self._key(orchestration_id, attempts_marker(sub_issue_id)),
+            Key=row_key(orchestration_id, attempts_marker(sub_issue_id)),
         )
 
 

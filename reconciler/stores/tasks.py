@@ -250,8 +250,7 @@ class TaskStore:
         """Record that the pipeline of a task was invoked under the task's name."""
         build = Expression()
         values = {"reconciler_invoked_at": {"S": timestamp(now)}}
-        condition = f"attribute_exists({build.name('task_id')})"
-        return self._touch(task_id, build.assign(values), condition, build)
+        return self._touch(task_id, build.assign(values), build.exists("task_id"), build)
 
     def set_last_invocation(self, task_id: str, now: datetime) -> Write:
         """Record the last invocation of a task that has not started yet, before it is made.
@@ -265,7 +264,7 @@ class TaskStore:
         }
         condition = all_of(
             build.equals("status", "SUBMITTED"),
-            self._count_is("reconciler_invoke_count", 0, build),
+            build.absent("reconciler_invoke_count"),
         )
         return self._touch(task_id, build.assign(values), condition, build)
 
@@ -289,19 +288,12 @@ class TaskStore:
         }
         condition = all_of(
             build.equals("status", task.status),
-            self._count_is("reconcile_nudge_count", task.nudge_count, build),
+            build.count_is("reconcile_nudge_count", task.nudge_count),
         )
         return self._touch(task.task_id, build.assign(values), condition, build)
 
     def _touch(self, task_id: str, change: str, condition: str, build: Expression) -> Write:
         return update(self.table, {"task_id": {"S": task_id}}, change, condition, build)
-
-    @staticmethod
-    def _count_is(attribute: str, count: int, build: Expression) -> str:
-        name = build.name(attribute)
-        if count == 0:
-            return f"attribute_not_exists({name})"
-        return f"{name} = {build.value({'N': str(count)})}"
 
     # -- for people
 

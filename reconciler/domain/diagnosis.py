@@ -307,9 +307,8 @@ class _Diagnoser:
 
     def _foreign(self, child: Child) -> bool:
         """Whether another user's task stands under the key; if so, that is its diagnosis."""
-        meta = self.orchestration.meta
         found = self.evidence.found.get(child.idempotency_key)
-        if found is None or meta is None or found.user_id == meta.user_id:
+        if found is None or found.user_id == self.orchestration.user_id:
             return False
         # To adopt it would put one user's work under another's name.
         reason = f"task {found.task_id} of another user holds its idempotency key"

@@ -97,9 +97,7 @@ class Repairer:
             lost = self.dynamodb.transact(
                 {
                     _ROW: self.orchestrations.set_outcome(child, task, timestamp(context.now)),
-                    "event": recovered(
-                        self.tasks, child, action, task.outcome, context, task_id=task.task_id
-                    ),
+                    "event": recovered(self.tasks, child, action, task.outcome, context),
                 }
             )
             if lost is not None:
@@ -119,60 +117,56 @@ class Repairer:
         One that somebody else has moved is left out, and the others are tried again.
         ``concerned`` is the task whose failure they are skipped for.
         """
-        results: dict[str, RepairResult] = {}
+        results: dict[Child, RepairResult] = {}
         for group in _together(zip(children, actions, strict=True)):
             pending = group
             while pending:
-                lost = self._skip_together(cause, pending, concerned, context)
-                done = pending if not lost else {c: pending[c] for c in pending if c in lost}
-                for child, action in done.items():
-                    skipped = child.moved(ChildStatus.SKIPPED, known_timestamp(action.since))
-                    result = RepairResult(Outcome.DONE, skipped)
-                    results[child.sub_issue_id] = lost.get(child, result)
-                pending = {c: action for c, action in pending.items() if c not in done}
-        return [results[child.sub_issue_id] for child in children]
+                results |= self._skip_together(cause, pending, concerned, context)
+                pending = {c: action for c, action in pending.items() if c not in results}
+        return [results[child] for child in children]
 
     def _skip_together(
         self, cause: Child, pending: dict[Child, Skip], concerned: str, context: Context
     ) -> dict[Child, RepairResult]:
-        """Return those that were not skipped, and why: empty where all of them were."""
-        if not context.apply:
-            return {}
-        at = timestamp(context.now)
-        labels = {child: f"dependent {child.sub_issue_id}" for child in pending}
-        skips = {
-            labels[child]: self.orchestrations.set_skipped(child, at, action.since or LONG_AGO)
-            for child, action in pending.items()
-        }
-        writes = {
-            _CAUSE: self.orchestrations.expect_failure(cause),
-            **skips,
-            "event": self._all_skipped(pending, concerned, context),
-        }
-        lost = self.dynamodb.transact(writes)
+        """Return what came of all of them, or only of those that kept the others from it."""
+        lost = None
+        if context.apply:
+            lost = self.dynamodb.transact(self._skips(cause, pending, concerned, context))
         if lost is None:
-            return {}
+            return {
+                child: RepairResult(
+                    Outcome.DONE, child.moved(ChildStatus.SKIPPED, known_timestamp(action.since))
+                )
+                for child, action in pending.items()
+            }
         if _CAUSE in lost.failed:
             detail = f"its predecessor {cause.sub_issue_id} has been retried"
             return {c: RepairResult(Outcome.LOST_RACE, c, detail=detail) for c in pending}
-        return {
-            child: _lost(lost.failed[label])
-            for child, label in labels.items()
-            if label in lost.failed
-        }
+        there = {child: lost.failed.get(_dependent(child)) for child in pending}
+        return {child: _lost(item) for child, item in there.items() if item is not None}
 
-    def _all_skipped(self, skips: dict[Child, Skip], concerned: str, context: Context) -> Write:
-        """One event for all of them: one each would double what a large closure costs."""
-        first, action = next(iter(skips.items()))
-        return recovered(
+    def _skips(
+        self, cause: Child, pending: dict[Child, Skip], concerned: str, context: Context
+    ) -> dict[str, Write]:
+        at = timestamp(context.now)
+        writes = {
+            _dependent(child): self.orchestrations.set_skipped(child, at, action.since or LONG_AGO)
+            for child, action in pending.items()
+        }
+        writes[_CAUSE] = self.orchestrations.expect_failure(cause)
+        # One event for all of them: one each would double what a large closure costs.
+        first, action = next(iter(pending.items()))
+        skipped = {child.sub_issue_id: child.raw_status for child in pending}
+        writes["event"] = recovered(
             self.tasks,
             first,
             action,
             ChildStatus.SKIPPED,
             context,
             task_id=concerned,
-            more={"skipped": {child.sub_issue_id: child.raw_status for child in skips}},
+            more={"skipped": skipped},
         )
+        return writes
 
     def reset_claim(self, child: Child, action: ResetClaim, context: Context) -> RepairResult:
         """Set an abandoned claim back to ``ready``.
@@ -207,9 +201,7 @@ class Repairer:
         task = self.tasks.read_all([task_id])[task_id]
         invoked = None
         if task is not None and invoker is not None and invoker.due(task, context.now):
-            audit = recovered(
-                self.tasks, child, action, "invoked", context, before=task.status, task_id=task_id
-            )
+            audit = recovered(self.tasks, child, action, "invoked", context, before=task.status)
             invoked = invoker.invoke(task, context, audit)
         if invoked is None:
             detail = "its task has started, or somebody else has just invoked it"
@@ -278,6 +270,10 @@ def _together(skips: Iterable[tuple[Child, Skip]]) -> Iterator[dict[Child, Skip]
         size += more
     if group:
         yield group
+
+
+def _dependent(child: Child) -> str:
+    return f"dependent {child.sub_issue_id}"
 
 
 def _lost(item: Item) -> RepairResult:

@@ -35,7 +35,7 @@ from reconciler.repair.audit import recovered
 from reconciler.repair.context import Context, Pacer, RepairResult, name_state
 from reconciler.repair.drafter import Drafter
 from reconciler.repair.invoker import Invoker
-from reconciler.stores.budget import BudgetStore, HeldSlots, Slots
+from reconciler.stores.budget import BudgetStore, HeldSlots
 from reconciler.stores.conditions import MAX_WRITES, Write
 from reconciler.stores.dynamodb import Cancelled, DynamoDB
 from reconciler.stores.orchestrations import OrchestrationStore
@@ -102,8 +102,8 @@ class Releaser:
     ) -> RepairResult:
         """Commit while nobody else releases what shares a row with it."""
 
-        def commit(slots: Slots | None) -> RepairResult:
-            return self._commit(orchestration, child, draft, slots, action, context)
+        def commit(reservation: Write | None) -> RepairResult:
+            return self._commit(orchestration, child, draft, reservation, action, context)
 
         held = held or (HeldSlots(self.budget) if self.budget is not None else None)
         if held is None:
@@ -112,7 +112,7 @@ class Releaser:
             with lock:
                 return commit(None)
         with self.pacer.lock(draft.user_id):
-            return _within_budget(held, draft.user_id, child, commit, context)
+            return _within_budget(held, draft, child, commit, context)
 
     def _finish_invoking(self, child: Child, context: Context) -> RepairResult:
         """Finish a release of ours that was interrupted between its commit and the invocation.
@@ -165,8 +165,7 @@ class Releaser:
         context: Context,
     ) -> RepairResult:
         """Make ``task``, found under the child's key, its own; never another user's."""
-        meta = orchestration.meta
-        if meta is None or task.user_id != meta.user_id:
+        if task.user_id != orchestration.user_id:
             detail = f"task {task.task_id} of another user holds the idempotency key"
             return RepairResult(Outcome.IDEMPOTENCY_CONFLICT, child, task, detail)
         at = timestamp(context.now)
@@ -197,12 +196,14 @@ class Releaser:
         orchestration: Orchestration,
         child: Child,
         draft: TaskDraft,
-        slots: Slots | None,
+        reservation: Write | None,
         action: Action,
         context: Context,
     ) -> RepairResult:
         if context.apply:
-            writes = self._writes(child, draft, slots, action, context)
+            writes = self._writes(child, draft, action, context)
+            if reservation is not None:
+                writes[_SLOT] = reservation
             # Each is a condition: a retry may reset one between our read and our write.
             predecessors = [orchestration.children[key] for key in child.depends_on]
             # The youngest successes first: of too many, those are the likeliest to move.
@@ -226,16 +227,11 @@ class Releaser:
         )
 
     def _writes(
-        self,
-        child: Child,
-        draft: TaskDraft,
-        slots: Slots | None,
-        action: Action,
-        context: Context,
+        self, child: Child, draft: TaskDraft, action: Action, context: Context
     ) -> dict[str, Write]:
         at, task_id = timestamp(context.now), draft.task_id
         created = {"repo": draft.repo, "channel_source": draft.channel_source}
-        writes = {
+        return {
             _ROW: self.orchestrations.set_released(child, task_id, draft.branch_name, at),
             _TASK: self.tasks.create(draft, context.sweep_id),
             "created": self.tasks.event(task_id, "task_created", created, context.now),
@@ -243,9 +239,6 @@ class Releaser:
                 self.tasks, child, action, ChildStatus.RELEASED, context, task_id=task_id
             ),
         }
-        if slots is not None and self.budget is not None:
-            writes[_SLOT] = self.budget.reserve(slots, task_id, draft.idempotency_key)
-        return writes
 
     def _transact(
         self, writes: dict[str, Write], draft: TaskDraft, context: Context
@@ -282,17 +275,17 @@ class Releaser:
 
 def _within_budget(
     held: HeldSlots,
-    user_id: str,
+    draft: TaskDraft,
     child: Child,
-    commit: Callable[[Slots], RepairResult],
+    commit: Callable[[Write], RepairResult],
     context: Context,
 ) -> RepairResult:
     """Commit with a reservation; slots that were read a while ago get a second chance."""
     while True:
-        slots = held.open(user_id, prune=context.apply)
+        slots = held.open(draft.user_id, prune=context.apply)
         if slots.room <= 0:
             return RepairResult(Outcome.OVER_BUDGET, child, detail=_FULL)
-        result = commit(slots)
+        result = commit(held.reserve(slots, draft.task_id, draft.idempotency_key))
         if result.outcome is Outcome.RELEASED:
             held.use()
         if result.outcome is not Outcome.OVER_BUDGET:

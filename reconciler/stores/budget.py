@@ -260,6 +260,10 @@ class HeldSlots:
             self._slots = self._store.open(user_id, prune=prune)
         return self._slots
 
+    def reserve(self, slots: Slots, task_id: str, waiting_key: str) -> Write:
+        """One reservation; see ``BudgetStore.reserve``."""
+        return self._store.reserve(slots, task_id, waiting_key)
+
     def use(self) -> None:
         """Take note of a reservation that was made."""
         if self._slots is not None:

@@ -148,12 +148,8 @@ class BudgetStore:
         """Return the tasks of a user that wait for admission: ours, and those of others."""
         waiting = reserved | set(self._tasks.not_admitted(user_id))
         # What could not be read may wait still: then the budget is not known.
-        tasks = self._tasks.read_all(waiting)
-        return {
-            task_id
-            for task_id, task in tasks.items()
-            if task is not None and task.status in NOT_ADMITTED
-        }
+        tasks = self._tasks.read_existing(waiting)
+        return {task.task_id for task in tasks if task.status in NOT_ADMITTED}
 
     def reserve(self, slots: Slots, task_id: str, waiting_key: str) -> Write:
         """One reservation, if a slot is still free and nobody has pruned since ``slots``."""

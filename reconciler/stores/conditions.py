@@ -94,6 +94,12 @@ def all_of(*conditions: str) -> str:
     return " AND ".join(conditions)
 
 
+def projection(attributes: Iterable[str]) -> dict[str, Any]:
+    """Return the parameters of a request that asks for these attributes only."""
+    names = {f"#{name}": name for name in attributes}
+    return {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names}
+
+
 def check(table: str, key: Item, condition: str, expression: Expression) -> Write:
     """A ConditionCheck."""
     return _write("ConditionCheck", condition, expression, TableName=table, Key=key)

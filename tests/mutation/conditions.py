@@ -28,7 +28,7 @@ from reconciler.stores.conditions import Write
 
 STORES = (orchestrations, tasks, budget, control)
 _BUILDERS = ("update", "check", "put_new")
-_HELPERS = frozenset({"_change", "_check", "_touch", "_site"})
+_HELPERS = frozenset({"_change", "_change_unreleased", "_check", "_touch", "_site"})
 _ALWAYS = "(attribute_exists(#{0}) OR attribute_not_exists(#{0}))"
 _PLACEHOLDER = re.compile(r"[#:]\w+")
 

@@ -182,7 +182,7 @@ def test_pauses_before_repetitions_double_up_to_two_seconds(
     monkeypatch.setattr("random.uniform", lambda least, most: (least, most))
     client = Scripted({})
     for attempt in (1, 2, 5, 6, 9):
-        client.dynamodb.stand_back(attempt)
+        client.dynamodb._stand_back(attempt)
     assert client.pauses == [(0, 0.1), (0, 0.2), (0, 1.6), (0, 2.0), (0, 2.0)]
 
 

@@ -8,7 +8,7 @@ finds a named outcome and not a second task.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -138,20 +138,15 @@ class Releaser:
         return RepairResult(Outcome.REINVOKED, child, task, applied=context.apply)
 
     def _refuse(self, child: Child, reason: str, action: Action, context: Context) -> RepairResult:
-        if context.apply:
-            at, since = timestamp(context.now), action.since or LONG_AGO
-            refused = replace(action, code=Code.REFUSED)
-            more = {"reason": reason}
-            lost = self.dynamodb.transact(
-                {
-                    _ROW: self.orchestrations.set_refused(child, reason, at, since),
-                    "event": recovered(
-                        self.tasks, child, refused, ChildStatus.FAILED, context, more=more
-                    ),
-                }
-            )
-            if lost is not None:
-                return _lost(child, lost)
+        at, since = timestamp(context.now), action.since or LONG_AGO
+        refused, more = replace(action, code=Code.REFUSED), {"reason": reason}
+        writes = {
+            _ROW: self.orchestrations.set_refused(child, reason, at, since),
+            "event": recovered(self.tasks, child, refused, ChildStatus.FAILED, context, more=more),
+        }
+        lost = self._transact(writes, context)
+        if lost is not None:
+            return _lost(child, lost)
         # Its dependents have waited for as long as it has, so they are skipped at once.
         failed = child.moved(ChildStatus.FAILED, known_timestamp(action.since))
         return RepairResult(Outcome.REFUSED, failed, detail=reason, applied=context.apply)
@@ -168,27 +163,18 @@ class Releaser:
         if task.user_id != orchestration.user_id:
             detail = f"task {task.task_id} of another user holds the idempotency key"
             return RepairResult(Outcome.IDEMPOTENCY_CONFLICT, child, task, detail)
-        at = timestamp(context.now)
-        if context.apply:
-            lost = self.dynamodb.transact(
-                {
-                    _ROW: self.orchestrations.set_adopted(
-                        child, task.task_id, task.branch_name, at
-                    ),
-                    "adopted task": self.tasks.expect_task(task),
-                    "event": recovered(
-                        self.tasks,
-                        child,
-                        action,
-                        ChildStatus.RELEASED,
-                        context,
-                        task_id=task.task_id,
-                    ),
-                }
-            )
-            if lost is not None:
-                return _lost(child, lost)
-        adopted = child.moved(ChildStatus.RELEASED, at, task.task_id, task.branch_name)
+        at, task_id = timestamp(context.now), task.task_id
+        writes = {
+            _ROW: self.orchestrations.set_adopted(child, task_id, task.branch_name, at),
+            "adopted task": self.tasks.expect_task(task),
+            "event": recovered(
+                self.tasks, child, action, ChildStatus.RELEASED, context, task_id=task_id
+            ),
+        }
+        lost = self._transact(writes, context)
+        if lost is not None:
+            return _lost(child, lost)
+        adopted = child.moved(ChildStatus.RELEASED, at, task_id, task.branch_name)
         return RepairResult(Outcome.ADOPTED, adopted, task, applied=context.apply)
 
     def _commit(
@@ -200,20 +186,19 @@ class Releaser:
         action: Action,
         context: Context,
     ) -> RepairResult:
-        if context.apply:
-            writes = self._writes(child, draft, action, context)
-            if reservation is not None:
-                writes[_SLOT] = reservation
-            # Each is a condition: a retry may reset one between our read and our write.
-            predecessors = [orchestration.children[key] for key in child.depends_on]
-            # The youngest successes first: of too many, those are the likeliest to move.
-            predecessors.sort(key=lambda row: row.updated_at or "", reverse=True)
-            for row in predecessors[: MAX_WRITES - len(writes)]:
-                label = f"predecessor {row.sub_issue_id}"
-                writes[label] = self.orchestrations.expect_succeeded(row)
-            lost = self._transact(writes, draft, context)
-            if lost is not None:
-                return _lost(child, lost)
+        writes = self._writes(child, draft, action, context)
+        if reservation is not None:
+            writes[_SLOT] = reservation
+        # Each is a condition: a retry may reset one between our read and our write.
+        predecessors = [orchestration.children[key] for key in child.depends_on]
+        # The youngest successes first: of too many, those are the likeliest to move.
+        predecessors.sort(key=lambda row: row.updated_at or "", reverse=True)
+        for row in predecessors[: MAX_WRITES - len(writes)]:
+            label = f"predecessor {row.sub_issue_id}"
+            writes[label] = self.orchestrations.expect_succeeded(row)
+        lost = self._create(writes, draft, context)
+        if lost is not None:
+            return _lost(child, lost)
         # With its old time: our own release restarts nobody's grace in the same pass.
         released = child.moved(
             ChildStatus.RELEASED, child.updated_at, draft.task_id, draft.branch_name
@@ -240,15 +225,19 @@ class Releaser:
             ),
         }
 
-    def _transact(
-        self, writes: dict[str, Write], draft: TaskDraft, context: Context
+    def _transact(self, writes: Mapping[str, Write], context: Context) -> Cancelled | None:
+        """Commit, or only plan to."""
+        return self.dynamodb.transact(writes) if context.apply else None
+
+    def _create(
+        self, writes: Mapping[str, Write], draft: TaskDraft, context: Context
     ) -> Cancelled | None:
         """Commit a release; a try of this very release whose answer was lost is our own commit.
 
         Every releaser of ours derives the same task id; the sweep and the time tell them apart.
         """
         try:
-            lost = self.dynamodb.transact(writes)
+            lost = self._transact(writes, context)
         except TemporaryError:
             there = self.tasks.read([draft.task_id], consistent=True).get(draft.task_id)
             if there is None or not _made_by(there, context):

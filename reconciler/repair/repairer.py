@@ -6,7 +6,7 @@ what the repair has made due.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from reconciler.domain.model import (
@@ -35,7 +35,7 @@ from reconciler.repair.context import Context, RepairResult
 from reconciler.repair.releaser import Releaser
 from reconciler.stores.budget import HeldSlots
 from reconciler.stores.conditions import MAX_WRITES, Write
-from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.dynamodb import Cancelled, DynamoDB
 from reconciler.stores.items import size_of
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.rows import parse_child, with_written
@@ -86,6 +86,10 @@ class Repairer:
                 return self.releaser.release(orchestration, child, action, context, held)
         raise TypeError(f"no repair is known for {action.verb}")
 
+    def _transact(self, writes: Mapping[str, Write], context: Context) -> Cancelled | None:
+        """Commit, or only plan to."""
+        return self.dynamodb.transact(writes) if context.apply else None
+
     def advance(self, child: Child, action: Advance, context: Context) -> RepairResult:
         """Set a released child to what its terminal task says (I4: only if it still runs it).
 
@@ -93,15 +97,13 @@ class Repairer:
         dependents are due.
         """
         task = action.task
-        if context.apply:
-            lost = self.dynamodb.transact(
-                {
-                    _ROW: self.orchestrations.set_outcome(child, task, timestamp(context.now)),
-                    "event": recovered(self.tasks, child, action, task.outcome, context),
-                }
-            )
-            if lost is not None:
-                return _lost(lost.failed[_ROW])
+        writes = {
+            _ROW: self.orchestrations.set_outcome(child, task, timestamp(context.now)),
+            "event": recovered(self.tasks, child, action, task.outcome, context),
+        }
+        lost = self._transact(writes, context)
+        if lost is not None:
+            return _lost(lost.failed[_ROW])
         return RepairResult(Outcome.DONE, child.moved(task.outcome, task.finished_at), task)
 
     def skip(
@@ -129,9 +131,7 @@ class Repairer:
         self, cause: Child, pending: dict[Child, Skip], concerned: str, context: Context
     ) -> dict[Child, RepairResult]:
         """Return what came of all of them, or only of those that kept the others from it."""
-        lost = None
-        if context.apply:
-            lost = self.dynamodb.transact(self._skips(cause, pending, concerned, context))
+        lost = self._transact(self._skips(cause, pending, concerned, context), context)
         if lost is None:
             return {
                 child: RepairResult(
@@ -173,18 +173,16 @@ class Repairer:
 
         The row as returned bears the time of the claim: it has been due since before that.
         """
-        if context.apply:
-            at = timestamp(context.now)
-            lost = self.dynamodb.transact(
-                {
-                    _ROW: self.orchestrations.set_claim_reset(child, at),
-                    "event": recovered(self.tasks, child, action, ChildStatus.READY, context),
-                }
-            )
-            if lost is not None:
-                return _lost(lost.failed[_ROW])
-            # Its next write asks for the row as it is now, not as it was claimed.
-            child = with_written(child, child_status=ChildStatus.READY, updated_at=at)
+        at = timestamp(context.now)
+        writes = {
+            _ROW: self.orchestrations.set_claim_reset(child, at),
+            "event": recovered(self.tasks, child, action, ChildStatus.READY, context),
+        }
+        lost = self._transact(writes, context)
+        if lost is not None:
+            return _lost(lost.failed[_ROW])
+        # Its next write asks for the row as it is now, not as it was claimed.
+        child = with_written(child, child_status=ChildStatus.READY, updated_at=at)
         return RepairResult(Outcome.DONE, child.moved(ChildStatus.READY, child.updated_at))
 
     def reinvoke(self, child: Child, action: Reinvoke, context: Context) -> RepairResult:
@@ -217,18 +215,17 @@ class Repairer:
         """
         child = orchestration.children[action.sub_issue_id]
         at = timestamp(context.now)
-        if context.apply:
-            writes = {
-                _ROW: self.orchestrations.set_unskipped(child, at),
-                "meta": self.orchestrations.set_reopened(child.orchestration_id, at),
-                "event": recovered(self.tasks, child, action, ChildStatus.BLOCKED, context),
-            }
-            for key in child.depends_on[: MAX_WRITES - len(writes)]:
-                row = orchestration.children[key]
-                writes[f"predecessor {key}"] = self.orchestrations.expect_no_failure(row)
-            if self.dynamodb.transact(writes) is not None:
-                detail = "it, or what it depends on, has just changed"
-                return RepairResult(Outcome.LOST_RACE, child, detail=detail, applied=False)
+        writes = {
+            _ROW: self.orchestrations.set_unskipped(child, at),
+            "meta": self.orchestrations.set_reopened(child.orchestration_id, at),
+            "event": recovered(self.tasks, child, action, ChildStatus.BLOCKED, context),
+        }
+        for key in child.depends_on[: MAX_WRITES - len(writes)]:
+            row = orchestration.children[key]
+            writes[f"predecessor {key}"] = self.orchestrations.expect_no_failure(row)
+        if self._transact(writes, context) is not None:
+            detail = "it, or what it depends on, has just changed"
+            return RepairResult(Outcome.LOST_RACE, child, detail=detail, applied=False)
         return RepairResult(Outcome.DONE, child.moved(ChildStatus.BLOCKED, at))
 
     def nudge(
@@ -240,20 +237,15 @@ class Repairer:
         in between would be undone by the task's verdict.
         """
         task_id = action.task.task_id
-        if context.apply:
-            lost = self.dynamodb.transact(
-                {
-                    "task": self.tasks.set_nudged(action.task, context.now),
-                    "event": recovered(
-                        self.tasks, child, action, "nudged", context, task_id=task_id
-                    ),
-                    _ROW: self.orchestrations.expect_row(child),
-                    "meta": self.orchestrations.expect_meta(orchestration),
-                }
-            )
-            if lost is not None:
-                detail = "somebody else has just changed it"
-                return RepairResult(Outcome.LOST_RACE, child, detail=detail)
+        writes = {
+            "task": self.tasks.set_nudged(action.task, context.now),
+            "event": recovered(self.tasks, child, action, "nudged", context, task_id=task_id),
+            _ROW: self.orchestrations.expect_row(child),
+            "meta": self.orchestrations.expect_meta(orchestration),
+        }
+        if self._transact(writes, context) is not None:
+            detail = "somebody else has just changed it"
+            return RepairResult(Outcome.LOST_RACE, child, detail=detail)
         return RepairResult(Outcome.DONE, child, action.task)
 
 

@@ -203,7 +203,7 @@ class Reconciler:
         withheld = self.withhold(orchestration) if context.apply else None
         if withheld is not None:
             return RepairResult(self.withhold.outcome(), child, detail=withheld, applied=False)
-        return self.evaluator.parts.releaser.release(orchestration, child, action, context)
+        return self.evaluator.parts.repairer.repair(orchestration, action, context)
 
     def _read(
         self, orchestration_id: str, sub_issue_id: str, depends_on: tuple[str, ...] | None

@@ -50,7 +50,6 @@ from reconciler.repair.context import (
     RepairResult,
     Stuck,
 )
-from reconciler.repair.releaser import Releaser
 from reconciler.repair.repairer import Repairer
 from reconciler.repair.snapshot import Snapshot
 from reconciler.stores.budget import BudgetStore
@@ -73,7 +72,6 @@ class Parts:
     orchestrations: OrchestrationStore
     tasks: TaskStore
     budget: BudgetStore | None
-    releaser: Releaser
     repairer: Repairer
     policy: Policy
     withhold: Withhold

@@ -62,7 +62,7 @@ class Pipeline:
                 **request,
             )
         except RAISED as error:
-            if isinstance(error, ClientError) and code_of(error) == _STARTED_BEFORE:
+            if code_of(error) == _STARTED_BEFORE:
                 return
             fault = translate(error, f"invoke of {self._function_arn}")
             if named and _refuses_names(error):
@@ -79,6 +79,5 @@ class Pipeline:
 
 def _refuses_names(error: BaseException) -> bool:
     """Whether Lambda refused the name; it has no error code for that alone."""
-    if not isinstance(error, ClientError) or code_of(error) != "InvalidParameterValueException":
-        return False
-    return "durable" in error.response["Error"].get("Message", "").lower()
+    invalid = code_of(error) == "InvalidParameterValueException"
+    return invalid and "durable" in str(error).lower()

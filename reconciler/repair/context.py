@@ -215,6 +215,12 @@ class Evaluation:
     orchestration: Orchestration | None = None
     mistake: ReconcilerError | None = None
 
+    @classmethod
+    def without_diagnosis(cls, stuck: Stuck, errors: int = 0) -> Evaluation:
+        """Return how an orchestration stands of which not even a diagnosis can be had."""
+        counts = Counts(orchestrations_evaluated=1, errors=errors) + count_stuck([stuck])
+        return cls(stuck.orchestration_id, None, None, (), counts, (stuck,))
+
     @property
     def code(self) -> OrchestrationCode | None:
         """The orchestration's code as it stands now; None when it has no rows."""

@@ -36,7 +36,6 @@ from reconciler.repair.context import (
     count_outcomes,
     count_stuck,
 )
-from reconciler.repair.counts import Counts
 from reconciler.repair.evaluator import Evaluator
 from reconciler.repair.reporter import Reporter
 from reconciler.repair.unskip import not_unskipped, unskip_with_dependents
@@ -102,15 +101,15 @@ class Reconciler:
 
     def could_not_check(
         self, orchestration_id: str, error: ReconcilerError, sweep_id: str
-    ) -> Counts:
-        """Say that an orchestration could not be evaluated, and return what that counts as."""
+    ) -> Evaluation:
+        """Say that an orchestration could not be evaluated, and return that as its evaluation."""
         context = self._context(sweep_id, report=False)
         self.reporter.failed(orchestration_id, error, context)
         stuck = Stuck(orchestration_id, None, Code.CHECK_FAILED.value, str(error), None)
         # An outage is logged where it begins, and not for each orchestration.
         if error.kind not in OUTAGES:
             self.reporter.stuck(stuck, context)
-        return Counts(orchestrations_evaluated=1, errors=1) + count_stuck([stuck])
+        return Evaluation.without_diagnosis(stuck, errors=1)
 
     # -- one child
 

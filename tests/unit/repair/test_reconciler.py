@@ -249,7 +249,8 @@ def test_what_is_stuck_beside_a_refused_child_is_not_its_own(world: World) -> No
 def test_one_that_could_not_be_evaluated_is_counted_as_looked_at_and_as_an_error(
     world: World,
 ) -> None:
-    counts = world.reconciler().could_not_check("orch_1", ThrottledError("x"), "sweep-1")
+    found = world.reconciler().could_not_check("orch_1", ThrottledError("x"), "sweep-1")
+    counts = found.counts
     assert (counts.orchestrations_evaluated, counts.errors) == (1, 1)
     assert counts.stuck == {"check_failed": 1}
 

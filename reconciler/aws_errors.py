@@ -242,8 +242,10 @@ def translate(error: BaseException, what: str) -> ReconcilerError:
     return UnknownRefusalError(f"{what}: {_in_one_line(error)}")
 
 
-def code_of(error: ClientError) -> str:
-    """Return the code that a service answered with."""
+def code_of(error: BaseException) -> str:
+    """Return the code that a service answered with; empty where it did not answer."""
+    if not isinstance(error, ClientError):
+        return ""
     return error.response.get("Error", {}).get("Code") or "Unknown"
 
 

@@ -212,7 +212,6 @@ def assemble(
         orchestrations=orchestrations,
         tasks=tasks,
         budget=budget,
-        releaser=releaser,
         repairer=Repairer(dynamodb, orchestrations, tasks, releaser),
         policy=policy,
         withhold=withhold,

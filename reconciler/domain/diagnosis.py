@@ -175,7 +175,11 @@ class _Diagnoser:
             # Each step goes by the outcomes that those before it have found.
             self._settle_released()
             self._settle_reopened()
-            unreleased = self._unreleased()
+            unreleased = {
+                key: child
+                for key, child in self.children.items()
+                if child.status in UNRELEASED and key not in self.codes
+            }
             self._settle_doomed(unreleased)
             self._settle_due(unreleased)
             self._settle_blocked(unreleased)
@@ -307,9 +311,8 @@ class _Diagnoser:
 
     def _foreign(self, child: Child) -> bool:
         """Whether another user's task stands under the key; if so, that is its diagnosis."""
-        meta = self.orchestration.meta
         found = self.evidence.found.get(child.idempotency_key)
-        if found is None or meta is None or found.user_id == meta.user_id:
+        if found is None or found.user_id == self.orchestration.user_id:
             return False
         # To adopt it would put one user's work under another's name.
         reason = f"task {found.task_id} of another user holds its idempotency key"
@@ -327,13 +330,11 @@ class _Diagnoser:
         elif child.task_id not in self.evidence.tasks:
             # Not read is not the same as missing: nothing is repaired on what nobody has seen.
             self._set(child, Code.CHECK_FAILED, f"task {child.task_id} could not be read", since)
+        elif (task := self.evidence.tasks[child.task_id]) is None:
+            reason = f"its task {child.task_id} does not exist"
+            self._set(child, Code.MISSING_TASK, reason, since)
         else:
-            task = self.evidence.tasks[child.task_id]
-            if task is None:
-                reason = f"its task {child.task_id} does not exist"
-                self._set(child, Code.MISSING_TASK, reason, since)
-            else:
-                self._by_task(child, task)
+            self._by_task(child, task)
 
     def _by_task(self, child: Child, task: Task) -> None:
         if task.problem is not None:
@@ -341,54 +342,53 @@ class _Diagnoser:
             code = Code.MALFORMED_ROW if known else Code.UNKNOWN_STATUS
             self._set(child, code, task.problem, moment(task.updated_at))
         elif task.terminal:
-            since = moment(task.finished_at)
-            meta = self.orchestration.meta
-            # A retry resets the rows one by one, the meta row first: those that still name their
-            # old tasks have lost no event.
-            reopened = moment(meta.updated_at) if meta is not None else None
-            if self._past(latest((since, reopened), self.now), self.policy.grace):
-                reason = f"its task is {task.status}, and the event was lost"
-                self._set(child, Code.LOST_TERMINAL, reason, since)
-                # Its dependents wait where the advance itself is not tried now.
-                if not self._is_left_alone(child.sub_issue_id):
-                    into = self.succeeded if task.outcome is ChildStatus.SUCCEEDED else self.failed
-                    into[child.sub_issue_id] = since or LONG_AGO
-            else:
-                self._set(
-                    child, Code.WITHIN_GRACE, f"its task has just become {task.status}", since
-                )
+            self._ended(child, task)
         else:
             self._unfinished(child, task)
 
+    def _ended(self, child: Child, task: Task) -> None:
+        since = moment(task.finished_at)
+        meta = self.orchestration.meta
+        # A retry resets the rows one by one, the meta row first: those that still name their old
+        # tasks have lost no event.
+        reopened = moment(meta.updated_at) if meta is not None else None
+        if not self._past(latest((since, reopened), self.now), self.policy.grace):
+            reason = f"its task has just become {task.status}"
+            self._set(child, Code.WITHIN_GRACE, reason, since)
+            return
+        reason = f"its task is {task.status}, and the event was lost"
+        self._set(child, Code.LOST_TERMINAL, reason, since)
+        # Its dependents wait where the advance itself is not tried now.
+        if not self._is_left_alone(child.sub_issue_id):
+            into = self.succeeded if task.outcome is ChildStatus.SUCCEEDED else self.failed
+            into[child.sub_issue_id] = since or LONG_AGO
+
     def _unfinished(self, child: Child, task: Task) -> None:
         since = status_since(task)
-        if task.status == "SUBMITTED":
-            never_invoked = task.unrecorded and self.policy.can_invoke
-            # Only its maker could have invoked it, so that the grace is wait enough.
-            if never_invoked and self._past(since, self.policy.grace):
-                reason = "its task was created, and its pipeline was never invoked"
-                self._set(child, Code.UNSTARTED_TASK, reason, since)
-                return
-            if self._past(since, self.policy.start_timeout):
-                reason = "its task is still SUBMITTED: the pipeline never started it"
-                again = task.invoke_count > 0
-                reason += f"; {_NOT_AGAIN}" if again else ""
-                self._set(child, Code.UNSTARTED_TASK, reason, since, invoked_again=again)
-                return
-        if self._past(since, self.policy.long_running):
+        unstarted = self._why_unstarted(task)
+        if unstarted is not None:
+            again = bool(task.invoke_count)
+            self._set(child, Code.UNSTARTED_TASK, unstarted, since, invoked_again=again)
+        elif self._past(since, self.policy.long_running):
             reason = f"its task has been {task.status} for very long"
             self._set(child, Code.LONG_RUNNING, reason, since)
         else:
             self._set(child, Code.RUNNING, f"its task is {task.status}", since)
 
-    # -- children that are not released yet
+    def _why_unstarted(self, task: Task) -> str | None:
+        """Say why a task counts as never started; None where it has, or may do so yet."""
+        if task.status != "SUBMITTED":
+            return None
+        since = status_since(task)
+        # Only its maker could have invoked it, so that the grace is wait enough.
+        if task.unrecorded and self.policy.can_invoke and self._past(since, self.policy.grace):
+            return "its task was created, and its pipeline was never invoked"
+        if not self._past(since, self.policy.start_timeout):
+            return None
+        again = f"; {_NOT_AGAIN}" if task.invoke_count else ""
+        return f"its task is still SUBMITTED: the pipeline never started it{again}"
 
-    def _unreleased(self) -> dict[str, Child]:
-        return {
-            key: child
-            for key, child in self.children.items()
-            if child.status in UNRELEASED and key not in self.codes
-        }
+    # -- children that are not released yet
 
     def _settle_doomed(self, unreleased: dict[str, Child]) -> None:
         """Failure closure: from the earliest failure on, so that each gets its earliest cause."""

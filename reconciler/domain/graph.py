@@ -73,28 +73,30 @@ def reachable(
 def on_cycles(pending: Mapping[str, Iterable[str]]) -> set[str]:
     """Return the keys that are on a cycle, or between two of them.
 
-    Peels off what has no predecessor left, then what has no dependent left: what remains has both
-    a cycle before it and one behind it. Linear in nodes and edges, and never recursive: graphs of
-    thousands of children are met.
+    Peels off what has no predecessor left, then, with the edges turned round, what has no dependent
+    left: what remains has both a cycle before it and one behind it. Linear in nodes and edges, and
+    never recursive: graphs of thousands of children are met.
     """
-    edges = {key: [p for p in waits if p in pending] for key, waits in pending.items()}
-    forward = dependents_of(edges)
-    left = _peel(edges, forward)
-    within = {key: [n for n in forward.get(key, ()) if n in left] for key in left}
-    backward = {key: [p for p in edges[key] if p in left] for key in left}
-    return _peel(within, backward)
+    behind_cycles = _peel(pending)
+    return set(_peel(dependents_of(behind_cycles)))
 
 
-def _peel(before: Mapping[str, list[str]], after: Mapping[str, list[str]]) -> set[str]:
-    """Remove, again and again, what has nothing before it; return what cannot be removed."""
-    counts = {key: len(names) for key, names in before.items()}
-    queue = deque(key for key, count in counts.items() if count == 0)
-    left = set(counts)
-    while queue:
-        key = queue.popleft()
-        left.discard(key)
-        for follower in after.get(key, ()):
-            counts[follower] -= 1
-            if counts[follower] == 0:
-                queue.append(follower)
-    return left
+def _peel(waits: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """Remove, again and again, what waits for nothing; return what is left, and its edges."""
+    left = _within(waits)
+    dependents = dependents_of(left)
+    counts = {key: len(names) for key, names in left.items()}
+    free = deque(key for key, count in counts.items() if count == 0)
+    while free:
+        key = free.popleft()
+        del left[key]
+        for dependent in dependents.get(key, ()):
+            counts[dependent] -= 1
+            if counts[dependent] == 0:
+                free.append(dependent)
+    return _within(left)
+
+
+def _within(waits: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """Leave out the edges to what does not wait itself."""
+    return {key: [name for name in names if name in waits] for key, names in waits.items()}

@@ -258,6 +258,16 @@ class Orchestration:
         return replace(self, children={**self.children, child.sub_issue_id: child})
 
     @property
+    def user_id(self) -> str | None:
+        """Whose it is, as far as its rows tell."""
+        return self.meta.user_id if self.meta is not None else None
+
+    @property
+    def repo(self) -> str | None:
+        """The repository that it is about, as far as its rows tell."""
+        return self.meta.repo if self.meta is not None else None
+
+    @property
     def channel(self) -> str:
         """Where the parent issue comes from."""
         return self.meta.channel if self.meta is not None else DEFAULT_CHANNEL

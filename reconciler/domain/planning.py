@@ -5,7 +5,7 @@ What is planned here is what ``--report`` prints and what a repair does: there i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -124,30 +124,16 @@ def plan(
             actions += _adopt_or_reset(found, evidence.found[idempotency_key])
         else:
             actions += _actions_for(found, evidence, policy, now)
-    releases = sorted((a for a in actions if isinstance(a, Release)), key=_due_first)
-    return Plan(tuple(lookups), _in_order(actions), tuple(releases))
+    return _in_order(lookups, actions)
 
 
-def _in_order(actions: Iterable[Action]) -> tuple[Action, ...]:
-    """Put all but the releases in the order in which they must come."""
-    advances: list[Action] = []
-    skips: list[Skip] = []
-    others: list[Action] = []
-    for action in actions:
-        match action:
-            case Advance():
-                advances.append(action)
-            case Skip():
-                skips.append(action)
-            case Release():
-                pass
-            case _:
-                others.append(action)
-    return (*advances, *_behind_causes(skips), *others)
-
-
-def _due_first(action: Action) -> tuple[datetime, str]:
-    return action.since or LONG_AGO, action.sub_issue_id
+def _in_order(lookups: Iterable[str], actions: Sequence[Action]) -> Plan:
+    advances = [action for action in actions if isinstance(action, Advance)]
+    skips = _behind_causes([action for action in actions if isinstance(action, Skip)])
+    others = [action for action in actions if not isinstance(action, Advance | Skip | Release)]
+    releases = [action for action in actions if isinstance(action, Release)]
+    releases.sort(key=lambda release: (release.since or LONG_AGO, release.sub_issue_id))
+    return Plan(tuple(lookups), (*advances, *skips, *others), tuple(releases))
 
 
 _LOOKED_UP = frozenset({Code.ABANDONED_CLAIM, Code.MISSING_TASK_ID})

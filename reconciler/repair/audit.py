@@ -63,10 +63,10 @@ class FirstFailures:
 
     def root_of(self, cause: Child, children: Mapping[str, Child]) -> str:
         """Return the task of the failure that ``cause``, which did not succeed, comes from."""
-        passed: dict[str, Child] = {}
+        passed: set[str] = set()
         current = cause
         while self._is_without_failure(current):
-            passed[current.sub_issue_id] = current
+            passed.add(current.sub_issue_id)
             before = [children[key] for key in current.depends_on if key in children]
             fell = (row for row in before if row.status in FAILURE)
             # On a cycle of skips nothing failed first; then the cause itself has to do.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -174,25 +175,25 @@ class Stuck:
 
 def count_outcomes(outcomes: Iterable[ActionOutcome]) -> Counts:
     """Count what was done, or would have been, and what failed."""
-    done: dict[str, int] = {}
-    planned: dict[str, int] = {}
+    done: Counter[str] = Counter()
+    planned: Counter[str] = Counter()
     for action in outcomes:
         name = counted_as(action.verb, action.outcome)
         if name is not None:
             into = done if action.applied or name == "errors" else planned
-            into[name] = into.get(name, 0) + 1
+            into[name] += 1
         if action.error_kind is not None and name != "errors":
             # The release stands; what failed is the invocation after it.
-            done["errors"] = done.get("errors", 0) + 1
+            done["errors"] += 1
     return Counts.from_flat(done) + Counts(planned=planned)
 
 
 def count_stuck(stuck: Iterable[Stuck]) -> Counts:
     """Count what is stuck by code, with the age of the oldest of each."""
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     oldest: dict[str, float] = {}
     for entry in stuck:
-        counts[entry.code] = counts.get(entry.code, 0) + 1
+        counts[entry.code] += 1
         oldest[entry.code] = max(oldest.get(entry.code, 0.0), entry.age_seconds or 0.0)
     return Counts(stuck=counts, oldest_stuck_seconds=oldest)
 
@@ -213,6 +214,12 @@ class Evaluation:
     withheld: str | None = None
     orchestration: Orchestration | None = None
     mistake: ReconcilerError | None = None
+
+    @classmethod
+    def without_diagnosis(cls, stuck: Stuck, errors: int = 0) -> Evaluation:
+        """Return how an orchestration stands of which not even a diagnosis can be had."""
+        counts = Counts(orchestrations_evaluated=1, errors=errors) + count_stuck([stuck])
+        return cls(stuck.orchestration_id, None, None, (), counts, (stuck,))
 
     @property
     def code(self) -> OrchestrationCode | None:

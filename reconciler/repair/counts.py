@@ -3,34 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Self
 
 from reconciler.domain.outcomes import Outcome
 from reconciler.stores.dynamodb import Consumed
-
-INTEGERS = (
-    "rows_scanned",
-    "orchestrations_scanned",
-    "orchestrations_evaluated",
-    "released",
-    "adopted",
-    "advanced",
-    "skipped",
-    "claims_reset",
-    "refused",
-    "reinvoked",
-    "nudged",
-    "errors",
-)
-"""The integer fields of a sweep's summary, in its order."""
-
-_UNITS = ("read_units", "write_units")
-_FLAT = (*INTEGERS, *_UNITS, "requests")
-_PLANNED = "planned:"
-
-REPAIRS = INTEGERS[3:-1]
-"""Those of them that count repairs."""
 
 _BY_OUTCOME = {
     Outcome.RELEASED: "released",
@@ -87,10 +64,7 @@ class Counts:
         oldest = dict(self.oldest_stuck_seconds)
         for code, seconds in other.oldest_stuck_seconds.items():
             oldest[code] = max(oldest.get(code, 0.0), seconds)
-        sums = {
-            name: getattr(self, name) + getattr(other, name)
-            for name in (*INTEGERS, "read_units", "write_units", "requests")
-        }
+        sums = {name: getattr(self, name) + getattr(other, name) for name in _FLAT}
         return Counts(
             **sums,
             stuck=stuck,
@@ -127,6 +101,18 @@ class Counts:
             if name.startswith(_PLANNED)
         }
         return cls(**units, **counts, planned=planned)  # type: ignore[arg-type] # each has its type
+
+
+_PLANNED = "planned:"
+_UNITS = ("read_units", "write_units")
+# The annotations of this module are text.
+_FLAT = tuple(each.name for each in fields(Counts) if each.type in {"int", "float"})
+
+INTEGERS = tuple(name for name in _FLAT if name not in {*_UNITS, "requests"})
+"""The integer fields of a sweep's summary, in its order."""
+
+REPAIRS = INTEGERS[3:-1]
+"""Those of them that count repairs."""
 
 
 def _sum(left: Mapping[str, int], right: Mapping[str, int]) -> dict[str, int]:

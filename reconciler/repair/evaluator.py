@@ -58,7 +58,9 @@ class Evaluator:
                 left_alone = _left_alone(orchestration, context)
                 if left_alone is None:
                     raise
-                return self._still_failing(orchestration_id, left_alone, context)
+                evaluation = Evaluation.without_diagnosis(left_alone)
+                self.reporter.evaluated(evaluation, context)
+                return evaluation
             finally:
                 # However it ended: what failed by then must not be tried again at once.
                 if work.context.apply and (work.outcomes or work.unread):
@@ -74,13 +76,6 @@ class Evaluator:
         self, orchestration: Orchestration, context: Context, dispatch: ReleaseDispatch | None
     ) -> RepairPass:
         return RepairPass(self.parts, self.parts.snapshot(orchestration), context, dispatch)
-
-    def _still_failing(self, orchestration_id: str, stuck: Stuck, context: Context) -> Evaluation:
-        """Not even a diagnosis can be had of it, and that is known: shown, and left alone."""
-        counts = Counts(orchestrations_evaluated=1) + count_stuck([stuck])
-        evaluation = Evaluation(orchestration_id, None, None, (), counts, (stuck,))
-        self.reporter.evaluated(evaluation, context)
-        return evaluation
 
 
 def _evaluation_of(orchestration_id: str, work: RepairPass, consumed: Consumed) -> Evaluation:

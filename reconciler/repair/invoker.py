@@ -83,11 +83,10 @@ class Invoker:
 
     def _withdraw_last(self, task: Task, context: Context) -> None:
         with suppress(ReconcilerError):  # then it counts as made
-            undo = self.tasks.unset_last_invocation(task, context.now)
-            self.dynamodb.write("update_item", **undo["Update"])
+            self.dynamodb.write(self.tasks.unset_last_invocation(task, context.now))
 
     def _record(self, record: Write, audit: Write | None) -> bool:
         """Write a record, with its event where there is one; False: its condition is lost."""
         if audit is None:
-            return self.dynamodb.write("update_item", **record["Update"]) is None
+            return self.dynamodb.write(record) is None
         return self.dynamodb.transact({"record": record, "event": audit}) is None

@@ -36,7 +36,6 @@ from reconciler.repair.context import (
     count_outcomes,
     count_stuck,
 )
-from reconciler.repair.counts import Counts
 from reconciler.repair.evaluator import Evaluator
 from reconciler.repair.reporter import Reporter
 from reconciler.repair.unskip import not_unskipped, unskip_with_dependents
@@ -102,15 +101,15 @@ class Reconciler:
 
     def could_not_check(
         self, orchestration_id: str, error: ReconcilerError, sweep_id: str
-    ) -> Counts:
-        """Say that an orchestration could not be evaluated, and return what that counts as."""
+    ) -> Evaluation:
+        """Say that an orchestration could not be evaluated, and return that as its evaluation."""
         context = self._context(sweep_id, report=False)
         self.reporter.failed(orchestration_id, error, context)
         stuck = Stuck(orchestration_id, None, Code.CHECK_FAILED.value, str(error), None)
         # An outage is logged where it begins, and not for each orchestration.
         if error.kind not in OUTAGES:
             self.reporter.stuck(stuck, context)
-        return Counts(orchestrations_evaluated=1, errors=1) + count_stuck([stuck])
+        return Evaluation.without_diagnosis(stuck, errors=1)
 
     # -- one child
 
@@ -172,17 +171,29 @@ class Reconciler:
         result = self._release_unless_withheld(orchestration, child, action, context)
         done = ActionOutcome.of(action, result, context)
         self.reporter.acted(orchestration_id, done, context)
-        stuck = _left_stuck(orchestration_id, done)
-        counts = count_outcomes([done]) + count_stuck(stuck)
-        if context.by_hand and context.apply and result.applied and orchestration.attempts:
+        if context.by_hand and context.apply and result.applied:
             self.evaluator.failures.forgive(orchestration)
-        if result.applied and self._leads_on(result):
-            # Dependents of a refused child are skipped, and of a finished one released, at once.
-            after = self.evaluator.evaluate(orchestration_id, context, dispatch)
-            if after is not None:
-                # What it consumed is metered by the release around it already.
-                counts += replace(after.counts, read_units=0.0, write_units=0.0, requests=0)
-                stuck = tuple(left for left in after.stuck if left.sub_issue_id == sub_issue_id)
+        stuck = _left_stuck(orchestration_id, done)
+        result = replace(result, counts=count_outcomes([done]) + count_stuck(stuck), stuck=stuck)
+        if not _leads_on(result):
+            return result
+        return self._lead_on(orchestration_id, sub_issue_id, result, context, dispatch)
+
+    def _lead_on(
+        self,
+        orchestration_id: str,
+        sub_issue_id: str,
+        result: RepairResult,
+        context: Context,
+        dispatch: ReleaseDispatch | None,
+    ) -> RepairResult:
+        """Repair at once what a release has brought on, and return its result with that."""
+        after = self.evaluator.evaluate(orchestration_id, context, dispatch)
+        if after is None:
+            return result
+        # What it consumed is metered by the release around it already.
+        counts = result.counts + replace(after.counts, read_units=0.0, write_units=0.0, requests=0)
+        stuck = tuple(left for left in after.stuck if left.sub_issue_id == sub_issue_id)
         return replace(result, counts=counts, stuck=stuck)
 
     def _release_unless_withheld(
@@ -191,12 +202,7 @@ class Reconciler:
         withheld = self.withhold(orchestration) if context.apply else None
         if withheld is not None:
             return RepairResult(self.withhold.outcome(), child, detail=withheld, applied=False)
-        return self.evaluator.parts.releaser.release(orchestration, child, action, context)
-
-    @staticmethod
-    def _leads_on(result: RepairResult) -> bool:
-        finished = result.task is not None and result.task.terminal
-        return result.outcome is Outcome.REFUSED or (result.outcome is Outcome.ADOPTED and finished)
+        return self.evaluator.parts.repairer.repair(orchestration, action, context)
 
     def _read(
         self, orchestration_id: str, sub_issue_id: str, depends_on: tuple[str, ...] | None
@@ -282,6 +288,13 @@ def due_moment(orchestration: Orchestration, child: Child, now: datetime) -> dat
     """Return since when a child has been due, as far as its predecessors' rows tell."""
     rows = [row for _, row in orchestration.predecessors_of(child) if row is not None]
     return due_since(child, orchestration.meta, (moment(row.since) for row in rows), now)
+
+
+def _leads_on(result: RepairResult) -> bool:
+    """Whether dependents are due by it: those of a refused child, or of one that has finished."""
+    if not result.applied or result.outcome not in {Outcome.REFUSED, Outcome.ADOPTED}:
+        return False
+    return result.outcome is Outcome.REFUSED or (result.task is not None and result.task.terminal)
 
 
 _LEFT_STUCK = {

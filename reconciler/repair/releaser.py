@@ -8,7 +8,7 @@ finds a named outcome and not a second task.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -35,7 +35,7 @@ from reconciler.repair.audit import recovered
 from reconciler.repair.context import Context, Pacer, RepairResult, name_state
 from reconciler.repair.drafter import Drafter
 from reconciler.repair.invoker import Invoker
-from reconciler.stores.budget import BudgetStore, HeldSlots, Slots
+from reconciler.stores.budget import BudgetStore, HeldSlots
 from reconciler.stores.conditions import MAX_WRITES, Write
 from reconciler.stores.dynamodb import Cancelled, DynamoDB
 from reconciler.stores.orchestrations import OrchestrationStore
@@ -102,8 +102,8 @@ class Releaser:
     ) -> RepairResult:
         """Commit while nobody else releases what shares a row with it."""
 
-        def commit(slots: Slots | None) -> RepairResult:
-            return self._commit(orchestration, child, draft, slots, action, context)
+        def commit(reservation: Write | None) -> RepairResult:
+            return self._commit(orchestration, child, draft, reservation, action, context)
 
         held = held or (HeldSlots(self.budget) if self.budget is not None else None)
         if held is None:
@@ -112,7 +112,7 @@ class Releaser:
             with lock:
                 return commit(None)
         with self.pacer.lock(draft.user_id):
-            return _within_budget(held, draft.user_id, child, commit, context)
+            return _within_budget(held, draft, child, commit, context)
 
     def _finish_invoking(self, child: Child, context: Context) -> RepairResult:
         """Finish a release of ours that was interrupted between its commit and the invocation.
@@ -138,20 +138,15 @@ class Releaser:
         return RepairResult(Outcome.REINVOKED, child, task, applied=context.apply)
 
     def _refuse(self, child: Child, reason: str, action: Action, context: Context) -> RepairResult:
-        if context.apply:
-            at, since = timestamp(context.now), action.since or LONG_AGO
-            refused = replace(action, code=Code.REFUSED)
-            more = {"reason": reason}
-            lost = self.dynamodb.transact(
-                {
-                    _ROW: self.orchestrations.set_refused(child, reason, at, since),
-                    "event": recovered(
-                        self.tasks, child, refused, ChildStatus.FAILED, context, more=more
-                    ),
-                }
-            )
-            if lost is not None:
-                return _lost(child, lost)
+        at, since = timestamp(context.now), action.since or LONG_AGO
+        refused, more = replace(action, code=Code.REFUSED), {"reason": reason}
+        writes = {
+            _ROW: self.orchestrations.set_refused(child, reason, at, since),
+            "event": recovered(self.tasks, child, refused, ChildStatus.FAILED, context, more=more),
+        }
+        lost = self._transact(writes, context)
+        if lost is not None:
+            return _lost(child, lost)
         # Its dependents have waited for as long as it has, so they are skipped at once.
         failed = child.moved(ChildStatus.FAILED, known_timestamp(action.since))
         return RepairResult(Outcome.REFUSED, failed, detail=reason, applied=context.apply)
@@ -165,31 +160,21 @@ class Releaser:
         context: Context,
     ) -> RepairResult:
         """Make ``task``, found under the child's key, its own; never another user's."""
-        meta = orchestration.meta
-        if meta is None or task.user_id != meta.user_id:
+        if task.user_id != orchestration.user_id:
             detail = f"task {task.task_id} of another user holds the idempotency key"
             return RepairResult(Outcome.IDEMPOTENCY_CONFLICT, child, task, detail)
-        at = timestamp(context.now)
-        if context.apply:
-            lost = self.dynamodb.transact(
-                {
-                    _ROW: self.orchestrations.set_adopted(
-                        child, task.task_id, task.branch_name, at
-                    ),
-                    "adopted task": self.tasks.expect_task(task),
-                    "event": recovered(
-                        self.tasks,
-                        child,
-                        action,
-                        ChildStatus.RELEASED,
-                        context,
-                        task_id=task.task_id,
-                    ),
-                }
-            )
-            if lost is not None:
-                return _lost(child, lost)
-        adopted = child.moved(ChildStatus.RELEASED, at, task.task_id, task.branch_name)
+        at, task_id = timestamp(context.now), task.task_id
+        writes = {
+            _ROW: self.orchestrations.set_adopted(child, task_id, task.branch_name, at),
+            "adopted task": self.tasks.expect_task(task),
+            "event": recovered(
+                self.tasks, child, action, ChildStatus.RELEASED, context, task_id=task_id
+            ),
+        }
+        lost = self._transact(writes, context)
+        if lost is not None:
+            return _lost(child, lost)
+        adopted = child.moved(ChildStatus.RELEASED, at, task_id, task.branch_name)
         return RepairResult(Outcome.ADOPTED, adopted, task, applied=context.apply)
 
     def _commit(
@@ -197,22 +182,23 @@ class Releaser:
         orchestration: Orchestration,
         child: Child,
         draft: TaskDraft,
-        slots: Slots | None,
+        reservation: Write | None,
         action: Action,
         context: Context,
     ) -> RepairResult:
-        if context.apply:
-            writes = self._writes(child, draft, slots, action, context)
-            # Each is a condition: a retry may reset one between our read and our write.
-            predecessors = [orchestration.children[key] for key in child.depends_on]
-            # The youngest successes first: of too many, those are the likeliest to move.
-            predecessors.sort(key=lambda row: row.updated_at or "", reverse=True)
-            for row in predecessors[: MAX_WRITES - len(writes)]:
-                label = f"predecessor {row.sub_issue_id}"
-                writes[label] = self.orchestrations.expect_succeeded(row)
-            lost = self._transact(writes, draft, context)
-            if lost is not None:
-                return _lost(child, lost)
+        writes = self._writes(child, draft, action, context)
+        if reservation is not None:
+            writes[_SLOT] = reservation
+        # Each is a condition: a retry may reset one between our read and our write.
+        predecessors = [orchestration.children[key] for key in child.depends_on]
+        # The youngest successes first: of too many, those are the likeliest to move.
+        predecessors.sort(key=lambda row: row.updated_at or "", reverse=True)
+        for row in predecessors[: MAX_WRITES - len(writes)]:
+            label = f"predecessor {row.sub_issue_id}"
+            writes[label] = self.orchestrations.expect_succeeded(row)
+        lost = self._create(writes, draft, context)
+        if lost is not None:
+            return _lost(child, lost)
         # With its old time: our own release restarts nobody's grace in the same pass.
         released = child.moved(
             ChildStatus.RELEASED, child.updated_at, draft.task_id, draft.branch_name
@@ -226,16 +212,11 @@ class Releaser:
         )
 
     def _writes(
-        self,
-        child: Child,
-        draft: TaskDraft,
-        slots: Slots | None,
-        action: Action,
-        context: Context,
+        self, child: Child, draft: TaskDraft, action: Action, context: Context
     ) -> dict[str, Write]:
         at, task_id = timestamp(context.now), draft.task_id
         created = {"repo": draft.repo, "channel_source": draft.channel_source}
-        writes = {
+        return {
             _ROW: self.orchestrations.set_released(child, task_id, draft.branch_name, at),
             _TASK: self.tasks.create(draft, context.sweep_id),
             "created": self.tasks.event(task_id, "task_created", created, context.now),
@@ -243,19 +224,20 @@ class Releaser:
                 self.tasks, child, action, ChildStatus.RELEASED, context, task_id=task_id
             ),
         }
-        if slots is not None and self.budget is not None:
-            writes[_SLOT] = self.budget.reserve(slots, task_id, draft.idempotency_key)
-        return writes
 
-    def _transact(
-        self, writes: dict[str, Write], draft: TaskDraft, context: Context
+    def _transact(self, writes: Mapping[str, Write], context: Context) -> Cancelled | None:
+        """Commit, or only plan to."""
+        return self.dynamodb.transact(writes) if context.apply else None
+
+    def _create(
+        self, writes: Mapping[str, Write], draft: TaskDraft, context: Context
     ) -> Cancelled | None:
         """Commit a release; a try of this very release whose answer was lost is our own commit.
 
         Every releaser of ours derives the same task id; the sweep and the time tell them apart.
         """
         try:
-            lost = self.dynamodb.transact(writes)
+            lost = self._transact(writes, context)
         except TemporaryError:
             there = self.tasks.read([draft.task_id], consistent=True).get(draft.task_id)
             if there is None or not _made_by(there, context):
@@ -282,17 +264,17 @@ class Releaser:
 
 def _within_budget(
     held: HeldSlots,
-    user_id: str,
+    draft: TaskDraft,
     child: Child,
-    commit: Callable[[Slots], RepairResult],
+    commit: Callable[[Write], RepairResult],
     context: Context,
 ) -> RepairResult:
     """Commit with a reservation; slots that were read a while ago get a second chance."""
     while True:
-        slots = held.open(user_id, prune=context.apply)
+        slots = held.open(draft.user_id, prune=context.apply)
         if slots.room <= 0:
             return RepairResult(Outcome.OVER_BUDGET, child, detail=_FULL)
-        result = commit(slots)
+        result = commit(held.reserve(slots, draft.task_id, draft.idempotency_key))
         if result.outcome is Outcome.RELEASED:
             held.use()
         if result.outcome is not Outcome.OVER_BUDGET:

@@ -11,6 +11,7 @@ report says would be done goes through the same code as what is done: only the w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -49,7 +50,6 @@ from reconciler.repair.context import (
     RepairResult,
     Stuck,
 )
-from reconciler.repair.releaser import Releaser
 from reconciler.repair.repairer import Repairer
 from reconciler.repair.snapshot import Snapshot
 from reconciler.stores.budget import BudgetStore
@@ -72,7 +72,6 @@ class Parts:
     orchestrations: OrchestrationStore
     tasks: TaskStore
     budget: BudgetStore | None
-    releaser: Releaser
     repairer: Repairer
     policy: Policy
     withhold: Withhold
@@ -162,11 +161,10 @@ class RepairPass:
     def _plan(self) -> Plan:
         self.now = self._diagnose()
         if self.now.has_due:
-            try:
-                if self.seen.open_budget(self.context.now):
-                    self.now = self._diagnose()
-            except ReconcilerError as error:
-                self.unread.append(error)
+            known = self.seen.evidence.budget
+            with self._going_on():
+                self.seen.open_budget(self.context.now)
+            if self.seen.evidence.budget is not known:
                 self.now = self._diagnose()
         planned = plan(
             self.seen.orchestration,
@@ -201,6 +199,14 @@ class RepairPass:
             else:
                 self._halted = self.withheld is not None
         return self.stopped
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """Go on without what cannot be read; what was done by now stands, and is told."""
+        try:
+            yield
+        except ReconcilerError as error:
+            self.unread.append(error)
 
     def _begin(self, action: Action) -> bool:
         key = (action.verb, action.sub_issue_id)
@@ -303,20 +309,18 @@ class RepairPass:
 
     def _touch_finished(self) -> None:
         """Touch a finished task for a recovery that was lost, or a parent that nobody settled."""
-        meta = self.seen.orchestration.meta
-        if meta is None or meta.user_id is None:
+        user_id = self.seen.orchestration.user_id
+        if user_id is None:
             return
-        try:
+        with self._going_on():
             since = recoveries_since(self.seen.children.values(), self.context.now)
-            if since is not None and self.seen.look_for_iterations(meta.user_id, since):
+            if since is not None and self.seen.look_for_iterations(user_id, since):
                 self.now = self._diagnose()
                 if not self.outcomes:
                     self.found = self.now
-            for nudge in self._nudges(meta.user_id) if self._parts.policy.settles else ():
+            for nudge in self._nudges(user_id) if self._parts.policy.settles else ():
                 if self._begin(nudge):
                     self._act_on(nudge)
-        except ReconcilerError as error:
-            self.unread.append(error)  # what was done by now stands, and is told
 
     def _nudges(self, user_id: str) -> tuple[Nudge, ...]:
         if self.now is None or self.now.healthy:
@@ -357,16 +361,12 @@ class RepairPass:
         """
         if not self.context.apply or self.now is None:
             return
-        try:
+        with self._going_on():
             self.seen.note_waiting(self.now, self.context.now)
-        except ReconcilerError as error:
-            self.unread.append(error)
         if self.stale:
-            try:
+            with self._going_on():
                 self.seen.reread()
                 self.now = self._diagnose()
-            except ReconcilerError as error:
-                self.unread.append(error)
 
     def stuck(self) -> Iterator[Stuck]:
         """Yield what is stuck now, without what has been handed on to be released.

@@ -6,7 +6,7 @@ what the repair has made due.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from reconciler.domain.model import (
@@ -35,7 +35,7 @@ from reconciler.repair.context import Context, RepairResult
 from reconciler.repair.releaser import Releaser
 from reconciler.stores.budget import HeldSlots
 from reconciler.stores.conditions import MAX_WRITES, Write
-from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.dynamodb import Cancelled, DynamoDB
 from reconciler.stores.items import size_of
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.rows import parse_child, with_written
@@ -86,6 +86,10 @@ class Repairer:
                 return self.releaser.release(orchestration, child, action, context, held)
         raise TypeError(f"no repair is known for {action.verb}")
 
+    def _transact(self, writes: Mapping[str, Write], context: Context) -> Cancelled | None:
+        """Commit, or only plan to."""
+        return self.dynamodb.transact(writes) if context.apply else None
+
     def advance(self, child: Child, action: Advance, context: Context) -> RepairResult:
         """Set a released child to what its terminal task says (I4: only if it still runs it).
 
@@ -93,17 +97,13 @@ class Repairer:
         dependents are due.
         """
         task = action.task
-        if context.apply:
-            lost = self.dynamodb.transact(
-                {
-                    _ROW: self.orchestrations.set_outcome(child, task, timestamp(context.now)),
-                    "event": recovered(
-                        self.tasks, child, action, task.outcome, context, task_id=task.task_id
-                    ),
-                }
-            )
-            if lost is not None:
-                return _lost(lost.failed[_ROW])
+        writes = {
+            _ROW: self.orchestrations.set_outcome(child, task, timestamp(context.now)),
+            "event": recovered(self.tasks, child, action, task.outcome, context),
+        }
+        lost = self._transact(writes, context)
+        if lost is not None:
+            return _lost(lost.failed[_ROW])
         return RepairResult(Outcome.DONE, child.moved(task.outcome, task.finished_at), task)
 
     def skip(
@@ -119,78 +119,70 @@ class Repairer:
         One that somebody else has moved is left out, and the others are tried again.
         ``concerned`` is the task whose failure they are skipped for.
         """
-        results: dict[str, RepairResult] = {}
+        results: dict[Child, RepairResult] = {}
         for group in _together(zip(children, actions, strict=True)):
             pending = group
             while pending:
-                lost = self._skip_together(cause, pending, concerned, context)
-                done = pending if not lost else {c: pending[c] for c in pending if c in lost}
-                for child, action in done.items():
-                    skipped = child.moved(ChildStatus.SKIPPED, known_timestamp(action.since))
-                    result = RepairResult(Outcome.DONE, skipped)
-                    results[child.sub_issue_id] = lost.get(child, result)
-                pending = {c: action for c, action in pending.items() if c not in done}
-        return [results[child.sub_issue_id] for child in children]
+                results |= self._skip_together(cause, pending, concerned, context)
+                pending = {c: action for c, action in pending.items() if c not in results}
+        return [results[child] for child in children]
 
     def _skip_together(
         self, cause: Child, pending: dict[Child, Skip], concerned: str, context: Context
     ) -> dict[Child, RepairResult]:
-        """Return those that were not skipped, and why: empty where all of them were."""
-        if not context.apply:
-            return {}
-        at = timestamp(context.now)
-        labels = {child: f"dependent {child.sub_issue_id}" for child in pending}
-        skips = {
-            labels[child]: self.orchestrations.set_skipped(child, at, action.since or LONG_AGO)
-            for child, action in pending.items()
-        }
-        writes = {
-            _CAUSE: self.orchestrations.expect_failure(cause),
-            **skips,
-            "event": self._all_skipped(pending, concerned, context),
-        }
-        lost = self.dynamodb.transact(writes)
+        """Return what came of all of them, or only of those that kept the others from it."""
+        lost = self._transact(self._skips(cause, pending, concerned, context), context)
         if lost is None:
-            return {}
+            return {
+                child: RepairResult(
+                    Outcome.DONE, child.moved(ChildStatus.SKIPPED, known_timestamp(action.since))
+                )
+                for child, action in pending.items()
+            }
         if _CAUSE in lost.failed:
             detail = f"its predecessor {cause.sub_issue_id} has been retried"
             return {c: RepairResult(Outcome.LOST_RACE, c, detail=detail) for c in pending}
-        return {
-            child: _lost(lost.failed[label])
-            for child, label in labels.items()
-            if label in lost.failed
-        }
+        there = {child: lost.failed.get(_dependent(child)) for child in pending}
+        return {child: _lost(item) for child, item in there.items() if item is not None}
 
-    def _all_skipped(self, skips: dict[Child, Skip], concerned: str, context: Context) -> Write:
-        """One event for all of them: one each would double what a large closure costs."""
-        first, action = next(iter(skips.items()))
-        return recovered(
+    def _skips(
+        self, cause: Child, pending: dict[Child, Skip], concerned: str, context: Context
+    ) -> dict[str, Write]:
+        at = timestamp(context.now)
+        writes = {
+            _dependent(child): self.orchestrations.set_skipped(child, at, action.since or LONG_AGO)
+            for child, action in pending.items()
+        }
+        writes[_CAUSE] = self.orchestrations.expect_failure(cause)
+        # One event for all of them: one each would double what a large closure costs.
+        first, action = next(iter(pending.items()))
+        skipped = {child.sub_issue_id: child.raw_status for child in pending}
+        writes["event"] = recovered(
             self.tasks,
             first,
             action,
             ChildStatus.SKIPPED,
             context,
             task_id=concerned,
-            more={"skipped": {child.sub_issue_id: child.raw_status for child in skips}},
+            more={"skipped": skipped},
         )
+        return writes
 
     def reset_claim(self, child: Child, action: ResetClaim, context: Context) -> RepairResult:
         """Set an abandoned claim back to ``ready``.
 
         The row as returned bears the time of the claim: it has been due since before that.
         """
-        if context.apply:
-            at = timestamp(context.now)
-            lost = self.dynamodb.transact(
-                {
-                    _ROW: self.orchestrations.set_claim_reset(child, at),
-                    "event": recovered(self.tasks, child, action, ChildStatus.READY, context),
-                }
-            )
-            if lost is not None:
-                return _lost(lost.failed[_ROW])
-            # Its next write asks for the row as it is now, not as it was claimed.
-            child = with_written(child, child_status=ChildStatus.READY, updated_at=at)
+        at = timestamp(context.now)
+        writes = {
+            _ROW: self.orchestrations.set_claim_reset(child, at),
+            "event": recovered(self.tasks, child, action, ChildStatus.READY, context),
+        }
+        lost = self._transact(writes, context)
+        if lost is not None:
+            return _lost(lost.failed[_ROW])
+        # Its next write asks for the row as it is now, not as it was claimed.
+        child = with_written(child, child_status=ChildStatus.READY, updated_at=at)
         return RepairResult(Outcome.DONE, child.moved(ChildStatus.READY, child.updated_at))
 
     def reinvoke(self, child: Child, action: Reinvoke, context: Context) -> RepairResult:
@@ -207,9 +199,7 @@ class Repairer:
         task = self.tasks.read_all([task_id])[task_id]
         invoked = None
         if task is not None and invoker is not None and invoker.due(task, context.now):
-            audit = recovered(
-                self.tasks, child, action, "invoked", context, before=task.status, task_id=task_id
-            )
+            audit = recovered(self.tasks, child, action, "invoked", context, before=task.status)
             invoked = invoker.invoke(task, context, audit)
         if invoked is None:
             detail = "its task has started, or somebody else has just invoked it"
@@ -225,18 +215,17 @@ class Repairer:
         """
         child = orchestration.children[action.sub_issue_id]
         at = timestamp(context.now)
-        if context.apply:
-            writes = {
-                _ROW: self.orchestrations.set_unskipped(child, at),
-                "meta": self.orchestrations.set_reopened(child.orchestration_id, at),
-                "event": recovered(self.tasks, child, action, ChildStatus.BLOCKED, context),
-            }
-            for key in child.depends_on[: MAX_WRITES - len(writes)]:
-                row = orchestration.children[key]
-                writes[f"predecessor {key}"] = self.orchestrations.expect_no_failure(row)
-            if self.dynamodb.transact(writes) is not None:
-                detail = "it, or what it depends on, has just changed"
-                return RepairResult(Outcome.LOST_RACE, child, detail=detail, applied=False)
+        writes = {
+            _ROW: self.orchestrations.set_unskipped(child, at),
+            "meta": self.orchestrations.set_reopened(child.orchestration_id, at),
+            "event": recovered(self.tasks, child, action, ChildStatus.BLOCKED, context),
+        }
+        for key in child.depends_on[: MAX_WRITES - len(writes)]:
+            row = orchestration.children[key]
+            writes[f"predecessor {key}"] = self.orchestrations.expect_no_failure(row)
+        if self._transact(writes, context) is not None:
+            detail = "it, or what it depends on, has just changed"
+            return RepairResult(Outcome.LOST_RACE, child, detail=detail, applied=False)
         return RepairResult(Outcome.DONE, child.moved(ChildStatus.BLOCKED, at))
 
     def nudge(
@@ -248,20 +237,15 @@ class Repairer:
         in between would be undone by the task's verdict.
         """
         task_id = action.task.task_id
-        if context.apply:
-            lost = self.dynamodb.transact(
-                {
-                    "task": self.tasks.set_nudged(action.task, context.now),
-                    "event": recovered(
-                        self.tasks, child, action, "nudged", context, task_id=task_id
-                    ),
-                    _ROW: self.orchestrations.expect_row(child),
-                    "meta": self.orchestrations.expect_meta(orchestration),
-                }
-            )
-            if lost is not None:
-                detail = "somebody else has just changed it"
-                return RepairResult(Outcome.LOST_RACE, child, detail=detail)
+        writes = {
+            "task": self.tasks.set_nudged(action.task, context.now),
+            "event": recovered(self.tasks, child, action, "nudged", context, task_id=task_id),
+            _ROW: self.orchestrations.expect_row(child),
+            "meta": self.orchestrations.expect_meta(orchestration),
+        }
+        if self._transact(writes, context) is not None:
+            detail = "somebody else has just changed it"
+            return RepairResult(Outcome.LOST_RACE, child, detail=detail)
         return RepairResult(Outcome.DONE, child, action.task)
 
 
@@ -278,6 +262,10 @@ def _together(skips: Iterable[tuple[Child, Skip]]) -> Iterator[dict[Child, Skip]
         size += more
     if group:
         yield group
+
+
+def _dependent(child: Child) -> str:
+    return f"dependent {child.sub_issue_id}"
 
 
 def _lost(item: Item) -> RepairResult:

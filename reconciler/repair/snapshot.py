@@ -119,27 +119,24 @@ class Snapshot:
 
     # -- the slots of the user
 
-    def open_budget(self, now: datetime) -> bool:
-        """Read the user's slots, the first time that it is asked; whether they were read now.
+    def open_budget(self, now: datetime) -> None:
+        """Read the user's slots, the first time that it is asked.
 
         Raises:
             TemporaryError, PermanentError: they cannot be read; then none is left, and what needs
                 no slot is repaired all the same.
         """
-        store, held, meta = self._budget_store, self.held, self.orchestration.meta
-        if store is None or held is None or self._budget is not None:
-            return False
-        if meta is None or meta.user_id is None:
-            return False
+        store, held, user_id = self._budget_store, self.held, self.orchestration.user_id
+        if store is None or held is None or user_id is None or self._budget is not None:
+            return
         try:
-            self._slots = store.open(meta.user_id, prune=False)
+            self._slots = store.open(user_id, prune=False)
         except ReconcilerError as error:
             self._budget = unreadable(error)
             raise
         held.hold(self._slots)
         name = self.orchestration.orchestration_id
         self._budget = self._slots.budget(name, now, 3 * self._policy.interval)
-        return True
 
     def use_slot(self) -> None:
         """Take note of a slot that a release has taken."""

@@ -29,11 +29,9 @@ class Withholding:
 
     def by_settings(self, orchestration: Orchestration) -> str | None:
         """Say which setting rules out that ``orchestration`` is changed, if one does."""
-        settings, meta = self.settings, orchestration.meta
+        settings, repo, user = self.settings, orchestration.repo, orchestration.user_id
         if settings.repair_mode == "report":
             return "REPAIR_MODE is report"
-        repo = meta.repo if meta is not None else None
-        user = meta.user_id if meta is not None else None
         if settings.repair_only_repos and repo not in settings.repair_only_repos:
             return f"repo {repo} is not among REPAIR_ONLY_REPOS"
         if settings.repair_only_users and user not in settings.repair_only_users:

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import ClientError
-
 from reconciler.aws_errors import RAISED, code_of, translate
 from reconciler.errors import GuardrailOutageError, GuardrailUnavailableError, TextRefusedError
 from reconciler.observability.outages import Outages
@@ -57,7 +55,7 @@ class Guardrail:
             )
         except RAISED as error:
             fault = translate(error, f"apply_guardrail of {self._guardrail_id}")
-            if _about_this_text(error):
+            if code_of(error) in _ABOUT_THIS_TEXT:
                 msg = f"the guardrail does not take the text: {fault}"
                 raise TextRefusedError(msg) from error
             self._breaker.open()
@@ -70,7 +68,3 @@ class Guardrail:
             msg = f"the guardrail answered {action!r}, which is not known"
             raise GuardrailUnavailableError(msg)
         return action == "GUARDRAIL_INTERVENED"
-
-
-def _about_this_text(error: BaseException) -> bool:
-    return isinstance(error, ClientError) and code_of(error) in _ABOUT_THIS_TEXT

@@ -62,23 +62,26 @@ class Pipeline:
                 **request,
             )
         except RAISED as error:
-            if isinstance(error, ClientError) and code_of(error) == _STARTED_BEFORE:
+            if code_of(error) == _STARTED_BEFORE:
                 return
-            fault = translate(error, f"invoke of {self._function_arn}")
-            if named and _refuses_names(error):
-                self._takes_names = False
-                log.warning("orch.pipeline.name_refused", detail=str(fault))
-                raise NameRefusedError(str(fault)) from error
-            msg = f"the pipeline of task {task_id} could not be invoked: {fault}"
-            answered = isinstance(error, ClientError)
-            unavailable = (InvocationRefusedError if answered else PipelineUnavailableError)(msg)
-            self._outages.failed("invoke", unavailable)
-            raise unavailable from error
+            raise self._failed(task_id, error, named=named) from error
         self._outages.succeeded("invoke")
+
+    def _failed(self, task_id: str, error: Exception, *, named: bool) -> PipelineUnavailableError:
+        """Take note of what an error says of the pipeline; return what it says of the task."""
+        fault = translate(error, f"invoke of {self._function_arn}")
+        if named and _refuses_names(error):
+            self._takes_names = False
+            log.warning("orch.pipeline.name_refused", detail=str(fault))
+            return NameRefusedError(str(fault))
+        answered = isinstance(error, ClientError)
+        kind = InvocationRefusedError if answered else PipelineUnavailableError
+        unavailable = kind(f"the pipeline of task {task_id} could not be invoked: {fault}")
+        self._outages.failed("invoke", unavailable)
+        return unavailable
 
 
 def _refuses_names(error: BaseException) -> bool:
     """Whether Lambda refused the name; it has no error code for that alone."""
-    if not isinstance(error, ClientError) or code_of(error) != "InvalidParameterValueException":
-        return False
-    return "durable" in error.response["Error"].get("Message", "").lower()
+    invalid = code_of(error) == "InvalidParameterValueException"
+    return invalid and "durable" in str(error).lower()

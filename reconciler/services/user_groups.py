@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
-
 from reconciler.aws_errors import RAISED, code_of, translate
 from reconciler.errors import BudgetUnavailableError, BudgetUnusableError
 from reconciler.observability.outages import Outages
@@ -78,7 +76,7 @@ class UserGroups:
         except RAISED as error:
             fault = translate(error, "admin_list_groups_for_user")
             msg = f"the groups of user {request['Username']} cannot be read from Cognito: {fault}"
-            if _about_this_user(error):
+            if code_of(error) in _ABOUT_THIS_USER:
                 raise BudgetUnusableError(msg) from error
             self._breaker.open()
             unavailable = BudgetUnavailableError(msg)
@@ -86,7 +84,3 @@ class UserGroups:
             raise unavailable from error
         self._outages.succeeded("admin_list_groups_for_user")
         return answer
-
-
-def _about_this_user(error: BaseException) -> bool:
-    return isinstance(error, ClientError) and code_of(error) in _ABOUT_THIS_USER

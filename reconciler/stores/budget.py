@@ -23,7 +23,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from reconciler.domain.budget import Budget
 from reconciler.domain.due import MAX_AHEAD
@@ -31,7 +30,7 @@ from reconciler.domain.model import Item, moment, timestamp
 from reconciler.errors import ConflictError, ReconcilerError
 from reconciler.stores.conditions import Expression, Write, all_of, update
 from reconciler.stores.dynamodb import DynamoDB
-from reconciler.stores.items import number
+from reconciler.stores.items import number, row_key
 from reconciler.stores.tasks import NOT_ADMITTED, TaskStore
 
 PARTITION_PREFIX = "reconciler#budget#"
@@ -71,6 +70,10 @@ class Slots:
         """Return the idempotency keys that begin with ``prefix`` among those who wait."""
         own = f"{_WAITING}{prefix}"
         return [n.removeprefix(_WAITING) for n in self.row if n.startswith(own)]
+
+
+def _key(user_id: str) -> Item:
+    return row_key(f"{PARTITION_PREFIX}{user_id}", ROW)
 
 
 def _fresh(row: Item, now: datetime, fresh_for: timedelta) -> dict[str, datetime]:
@@ -114,7 +117,7 @@ class BudgetStore:
             TemporaryError, PermanentError: it cannot be read; then there is no slot to give.
         """
         for _ in range(_PRUNE_ROUNDS):
-            row = self._read(user_id)
+            row = self._dynamodb.get(self._table, _key(user_id)) or {}
             reserved = set(row.get("reservations", {}).get("SS", ()))
             on_the_way = self._find_on_the_way(user_id, reserved)
             admitted = reserved - on_the_way
@@ -145,34 +148,22 @@ class BudgetStore:
         """Return the tasks of a user that wait for admission: ours, and those of others."""
         waiting = reserved | set(self._tasks.not_admitted(user_id))
         # What could not be read may wait still: then the budget is not known.
-        tasks = self._tasks.read_all(waiting)
-        return {
-            task_id
-            for task_id, task in tasks.items()
-            if task is not None and task.status in NOT_ADMITTED
-        }
+        tasks = self._tasks.read_existing(waiting)
+        return {task.task_id for task in tasks if task.status in NOT_ADMITTED}
 
     def reserve(self, slots: Slots, task_id: str, waiting_key: str) -> Write:
         """One reservation, if a slot is still free and nobody has pruned since ``slots``."""
         build = Expression()
         if slots.limit <= 0:
             # An absent set has no size, and 0 slots must refuse it too.
-            free = f"attribute_exists({build.name('never')})"
+            free = build.exists("never")
         else:
             size = f"size({build.name('reservations')}) < {build.value({'N': str(slots.limit)})}"
-            free = f"(attribute_not_exists({build.name('reservations')}) OR {size})"
-        added = build.value({"SS": [task_id]})
-        change = (
-            f"ADD {build.name('reservations')} {added} "
-            f"REMOVE {self._waiting_name(build, waiting_key)}"
-        )
-        return update(
-            self._table,
-            self._key(slots.user_id),
-            change,
-            all_of(free, self._version_is(slots.version, build)),
-            build,
-        )
+            free = f"({build.absent('reservations')} OR {size})"
+        added = f"{build.name('reservations')} {build.value({'SS': [task_id]})}"
+        change = f"ADD {added} REMOVE {build.name(f'{_WAITING}{waiting_key}')}"
+        as_read = build.count_is("version", int(slots.version or 0))
+        return update(self._table, _key(slots.user_id), change, all_of(free, as_read), build)
 
     def note_waiting(
         self,
@@ -206,75 +197,31 @@ class BudgetStore:
         build = Expression()
         seen = timestamp(now)
         set_to = [
-            f"{self._numbered(build, name)} = {build.text(f'{timestamp(since)}|{seen}')}"
+            f"{build.name(name)} = {build.text(f'{timestamp(since)}|{seen}')}"
             for name, since in noted.items()
         ]
-        removed = [self._numbered(build, name) for name in stale]
+        removed = [build.name(name) for name in stale]
         clauses = (("SET", set_to), ("REMOVE", removed))
         self._dynamodb.call(
             "update_item",
             TableName=self._table,
-            Key=self._key(user_id),
+            Key=_key(user_id),
             UpdateExpression=" ".join(f"{verb} {', '.join(p)}" for verb, p in clauses if p),
             **build.arguments(),
         )
-
-    @staticmethod
-    def _numbered(build: Expression, attribute: str) -> str:
-        placeholder = f"#n{len(build.names)}"
-        build.names[placeholder] = attribute
-        return placeholder
-
-    @staticmethod
-    def _waiting_name(build: Expression, key: str) -> str:
-        build.names["#waiting"] = f"{_WAITING}{key}"
-        return "#waiting"
-
-    @staticmethod
-    def _version_is(version: str | None, build: Expression) -> str:
-        if version is None:
-            return f"attribute_not_exists({build.name('version')})"
-        return f"{build.name('version')} = {build.value({'N': version})}"
-
-    @staticmethod
-    def _key(user_id: str) -> dict[str, Any]:
-        return {
-            "orchestration_id": {"S": f"{PARTITION_PREFIX}{user_id}"},
-            "sub_issue_id": {"S": ROW},
-        }
-
-    def _read(self, user_id: str) -> Item:
-        got = self._dynamodb.call(
-            "get_item", TableName=self._table, Key=self._key(user_id), ConsistentRead=True
-        )
-        row: Item = got.get("Item", {})
-        return row
 
     def _prune(self, user_id: str, row: Item, admitted: set[str]) -> bool:
         build = Expression()
         gone = build.value({"SS": sorted(admitted)})
         one = build.value({"N": "1"})
         change = f"DELETE {build.name('reservations')} {gone} ADD {build.name('version')} {one}"
-        version = number(row, "version")
-        lost = self._dynamodb.write(
-            "update_item",
-            TableName=self._table,
-            Key=self._key(user_id),
-            UpdateExpression=change,
-            ConditionExpression=self._version_is(str(version) if version else None, build),
-            **build.arguments(),
-        )
-        return lost is None
+        as_read = build.count_is("version", number(row, "version") or 0)
+        write = update(self._table, _key(user_id), change, as_read, build)
+        return self._dynamodb.write(write) is None
 
     def _active(self, user_id: str) -> int:
-        got = self._dynamodb.call(
-            "get_item",
-            TableName=self._concurrency_table,
-            Key={"user_id": {"S": user_id}},
-            ConsistentRead=True,
-        )
-        item: Item = got.get("Item", {})
-        if "active_count" not in item:
+        item = self._dynamodb.get(self._concurrency_table, {"user_id": {"S": user_id}})
+        if item is None or "active_count" not in item:
             return 0
         active = number(item, "active_count")
         # A count that cannot be read counts as none left; a leaked negative one as nobody active.
@@ -308,6 +255,10 @@ class HeldSlots:
         if self._slots is None or self.fresh:
             self._slots = self._store.open(user_id, prune=prune)
         return self._slots
+
+    def reserve(self, slots: Slots, task_id: str, waiting_key: str) -> Write:
+        """One reservation; see ``BudgetStore.reserve``."""
+        return self._store.reserve(slots, task_id, waiting_key)
 
     def use(self) -> None:
         """Take note of a reservation that was made."""

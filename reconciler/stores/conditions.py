@@ -1,7 +1,7 @@
 """Condition and update expressions, built from named parts.
 
-A write is one action of ``TransactWriteItems``: ``{"Update": {…}}`` and the like. The same parts
-serve single writes.
+A write is one action of ``TransactWriteItems``: ``{"Update": {…}}`` and the like.
+``DynamoDB.write`` takes one alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Expression:
 
     def name(self, attribute: str) -> str:
         """Return the placeholder of an attribute's name."""
-        placeholder = f"#{attribute}"
+        # It holds letters, digits and underscores only.
+        placeholder = f"#{attribute}" if attribute.isidentifier() else f"#n{len(self.names)}"
         self.names[placeholder] = attribute
         return placeholder
 
@@ -51,12 +52,24 @@ class Expression:
         """The attribute is this string."""
         return f"{self.name(attribute)} = {self.text(value)}"
 
+    def exists(self, attribute: str) -> str:
+        """The attribute is there; of a part of the key: the row is."""
+        return f"attribute_exists({self.name(attribute)})"
+
+    def absent(self, attribute: str) -> str:
+        """The attribute is not there; of a part of the key: the row is not."""
+        return f"attribute_not_exists({self.name(attribute)})"
+
     def unchanged(self, attribute: str, as_read: Item) -> str:
         """The attribute still stands as it was read: the same value, or still absent."""
         value = as_read.get(attribute)
         if value is None:
-            return f"attribute_not_exists({self.name(attribute)})"
+            return self.absent(attribute)
         return f"{self.name(attribute)} = {self.value(value)}"
+
+    def count_is(self, attribute: str, count: int) -> str:
+        """The attribute is this count; 0 is never written, so then it is absent."""
+        return self.unchanged(attribute, {attribute: {"N": str(count)}} if count else {})
 
     # -- updates
 
@@ -81,41 +94,45 @@ def all_of(*conditions: str) -> str:
     return " AND ".join(conditions)
 
 
+def projection(attributes: Iterable[str]) -> dict[str, Any]:
+    """Return the parameters of a request that asks for these attributes only."""
+    names = {f"#{name}": name for name in attributes}
+    return {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names}
+
+
 def check(table: str, key: Item, condition: str, expression: Expression) -> Write:
     """A ConditionCheck."""
-    return {
-        "ConditionCheck": {
-            "TableName": table,
-            "Key": key,
-            "ConditionExpression": condition,
-            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-            **expression.arguments(),
-        }
-    }
+    return _write("ConditionCheck", condition, expression, TableName=table, Key=key)
 
 
 def update(table: str, key: Item, change: str, condition: str, expression: Expression) -> Write:
     """An Update under a condition."""
+    target = {"TableName": table, "Key": key, "UpdateExpression": change}
+    return _write("Update", condition, expression, **target)
+
+
+def delete(table: str, key: Item, condition: str, expression: Expression) -> Write:
+    """A Delete under a condition."""
+    return _write("Delete", condition, expression, TableName=table, Key=key)
+
+
+def put(table: str, item: Item, condition: str, expression: Expression) -> Write:
+    """A Put under a condition."""
+    return _write("Put", condition, expression, TableName=table, Item=item)
+
+
+def put_new(table: str, item: Item, attribute: str) -> Write:
+    """A Put of an item, unless one stands there that has ``attribute``."""
+    build = Expression()
+    return put(table, item, build.absent(attribute), build)
+
+
+def _write(kind: str, condition: str, expression: Expression, **target: object) -> Write:
     return {
-        "Update": {
-            "TableName": table,
-            "Key": key,
-            "UpdateExpression": change,
+        kind: {
+            **target,
             "ConditionExpression": condition,
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
             **expression.arguments(),
-        }
-    }
-
-
-def put_new(table: str, item: Item, key_attribute: str) -> Write:
-    """A Put of an item that must not exist yet."""
-    return {
-        "Put": {
-            "TableName": table,
-            "Item": item,
-            "ConditionExpression": "attribute_not_exists(#k)",
-            "ExpressionAttributeNames": {"#k": key_attribute},
-            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
     }

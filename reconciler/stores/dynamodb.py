@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ from reconciler.domain.model import Item
 from reconciler.errors import ConflictError, ReconcilerError, ThrottledError
 from reconciler.observability.metrics import NULL_METRICS, Metrics
 from reconciler.observability.outages import Outages
-from reconciler.stores.conditions import Write
+from reconciler.stores.conditions import Write, projection
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -52,6 +52,8 @@ _HELD_BY_ANSWERS = {
 _MAX_BYTES_PER_UNIT = 8 * 1024
 _MIN_FULL_BYTES = (1024 - 400) * 1024
 
+MAX_KEYS_PER_BATCH = 100
+_BATCH_ROUNDS = 5
 _ATTEMPTS = 6
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 2.0
@@ -150,21 +152,59 @@ class DynamoDB:
         """Return all items of a query, however many pages they fill; raises as ``call``."""
         return [item for page in self.pages("query", **request) for item in page["Items"]]
 
-    def stand_back(self, attempt: int) -> None:
+    def batch_get(
+        self,
+        table: str,
+        keys: Iterable[Item],
+        *,
+        consistent: bool,
+        attributes: Sequence[str] = (),
+    ) -> list[Item] | None:
+        """Read up to 100 items by key; None when some could not be read for want of capacity.
+
+        Raises as ``call``.
+        """
+        pending: dict[str, Any] = {"Keys": list(keys), "ConsistentRead": consistent}
+        if attributes:
+            pending |= projection(attributes)
+        items: list[Item] = []
+        refused = 0
+        while True:
+            response = self.call("batch_get_item", RequestItems={table: pending})
+            found = response.get("Responses", {}).get(table, ())
+            items.extend(found)
+            unprocessed = response.get("UnprocessedKeys") or {}
+            if table not in unprocessed:
+                return items
+            pending = unprocessed[table]
+            # The rest of a full answer is asked for at once. It is less each time.
+            if found and _may_be_full(response, table):
+                continue
+            refused += 1
+            if refused == _BATCH_ROUNDS:
+                return None
+            self._stand_back(refused)
+
+    def _stand_back(self, attempt: int) -> None:
         """Wait before the ``attempt``-th repetition of a request that was not served whole."""
         most = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
         self._sleep(random.uniform(0, most))  # noqa: S311 - spreads load, keeps no secret
 
-    def write(self, operation: str, **request: Any) -> Mapping[str, Any] | None:  # noqa: ANN401
-        """Write one item under a condition.
+    def get(self, table: str, key: Item) -> Item | None:
+        """Read one item, strongly consistent; None where there is none. Raises as ``call``."""
+        got = self.call("get_item", TableName=table, Key=key, ConsistentRead=True)
+        return got.get("Item")
+
+    def write(self, write: Write) -> Item | None:
+        """Write one item under its condition.
 
         Returns None when it was written, and what stood there when the condition was lost.
         """
-        request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
+        ((kind, request),) = write.items()
         try:
-            self.call(operation, **request)
+            self.call(f"{kind.lower()}_item", **request)
         except ClientError as error:
-            item: Mapping[str, Any] = error.response.get("Item", {})  # type: ignore[assignment]
+            item: Item = error.response.get("Item", {})  # type: ignore[assignment]
             return item
         return None
 
@@ -311,10 +351,10 @@ def _throttled(response: Mapping[str, Any], tables: tuple[str, ...]) -> set[str]
     }
     # A batch is served as far as the capacity goes, and the rest of it is given back.
     given_back = set(response.get("UnprocessedKeys") or ())
-    return refused | {table for table in given_back if not may_be_full(response, table)}
+    return refused | {table for table in given_back if not _may_be_full(response, table)}
 
 
-def may_be_full(response: Mapping[str, Any], table: str) -> bool:
+def _may_be_full(response: Mapping[str, Any], table: str) -> bool:
     """Return whether a batch may have given keys of ``table`` back because its answer was full.
 
     It is full at 16 MB, or with 1 MB of one partition; the next item, which did not fit, has 400 KB

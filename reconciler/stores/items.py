@@ -19,6 +19,11 @@ _MAX_DIGITS = 38
 _MIN_EXPONENT, _MAX_EXPONENT = -130, 125
 
 
+def row_key(orchestration_id: str, sub_issue_id: str) -> Item:
+    """Return the key of a row of OrchestrationTable."""
+    return {"orchestration_id": {"S": orchestration_id}, "sub_issue_id": {"S": sub_issue_id}}
+
+
 def text(item: Item, *names: str) -> str | None:
     """Return the first of the attributes ``names`` that is a non-empty string, else None."""
     for name in names:

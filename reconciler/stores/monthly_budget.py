@@ -21,9 +21,8 @@ from reconciler.domain.monthly_budget import (
 )
 from reconciler.errors import BudgetUnavailableError, BudgetUnusableError
 from reconciler.services.user_groups import UserGroups
-from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.dynamodb import MAX_KEYS_PER_BATCH, DynamoDB
 from reconciler.stores.items import decimal
-from reconciler.stores.orchestrations import MAX_KEYS_PER_BATCH, batch_get
 
 CACHE_SECONDS = 5.0
 """Enough for one pass over a user's children, and too short for a raised budget to go unseen."""
@@ -81,7 +80,7 @@ class MonthlyBudgetStore:
         # An even number, so that the two rows of a scope are never read in different requests.
         for start in range(0, len(keys), MAX_KEYS_PER_BATCH):
             chunk = keys[start : start + MAX_KEYS_PER_BATCH]
-            rows = batch_get(self._dynamodb, self._table, chunk, consistent=True)
+            rows = self._dynamodb.batch_get(self._table, chunk, consistent=True)
             if rows is None:
                 msg = "the monthly budget could not be read for want of capacity"
                 raise BudgetUnavailableError(msg)

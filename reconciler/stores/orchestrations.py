@@ -6,7 +6,7 @@ live reconciler, a user's retry, a cancellation, and other copies of ourselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -27,9 +27,10 @@ from reconciler.domain.model import (
     timestamp,
 )
 from reconciler.errors import StoreUnavailableError
-from reconciler.stores.conditions import Expression, Write, all_of, check, update
+from reconciler.stores.conditions import Expression, Write, all_of, check, projection, update
 from reconciler.stores.control import PAUSED_AT
-from reconciler.stores.dynamodb import DynamoDB, may_be_full
+from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.items import row_key
 from reconciler.stores.rows import (
     ACTIVE_ATTRIBUTES,
     PREDECESSOR_ATTRIBUTES,
@@ -39,8 +40,6 @@ from reconciler.stores.rows import (
     parse_orchestration,
 )
 
-MAX_KEYS_PER_BATCH = 100
-_BATCH_ROUNDS = 5
 _SCANNED = (*SCAN_ATTRIBUTES, PAUSED_AT)
 _ATTEMPTS_TTL_SECONDS = 30 * 86_400
 
@@ -98,8 +97,8 @@ class OrchestrationStore:
         linear. At most 98 predecessors.
         """
         wanted = dict.fromkeys((META, sub_issue_id, *predecessors))
-        keys = [self._key(orchestration_id, name) for name in wanted]
-        items = batch_get(self._dynamodb, self.table, keys, consistent=True)
+        keys = [row_key(orchestration_id, name) for name in wanted]
+        items = self._dynamodb.batch_get(self.table, keys, consistent=True)
         if items is None:
             msg = f"orchestration {orchestration_id} could not be read whole"
             raise StoreUnavailableError(msg)
@@ -121,8 +120,7 @@ class OrchestrationStore:
             limit,
             Segment=segment,
             TotalSegments=total,
-            ProjectionExpression=", ".join(f"#{name}" for name in _SCANNED),
-            ExpressionAttributeNames={f"#{name}": name for name in _SCANNED},
+            **projection(_SCANNED),
         )
 
     def active_page(
@@ -182,13 +180,9 @@ class OrchestrationStore:
         Only what a diagnosis of their dependents needs of them. Absent: what does not exist, and
         all of them where some could not be read for want of capacity.
         """
-        wanted = [self._key(*key) for key in keys]
-        items = batch_get(
-            self._dynamodb,
-            self.table,
-            wanted,
-            consistent=False,
-            attributes=PREDECESSOR_ATTRIBUTES,
+        wanted = [row_key(*key) for key in keys]
+        items = self._dynamodb.batch_get(
+            self.table, wanted, consistent=False, attributes=PREDECESSOR_ATTRIBUTES
         )
         children = map(parse_child, items or ())
         return {(child.orchestration_id, child.sub_issue_id): child for child in children}
@@ -234,10 +228,6 @@ class OrchestrationStore:
 
     # -- writing on child rows: actions of a transaction
 
-    @staticmethod
-    def _key(orchestration_id: str, sub_issue_id: str) -> dict[str, Any]:
-        return {"orchestration_id": {"S": orchestration_id}, "sub_issue_id": {"S": sub_issue_id}}
-
     def _change(
         self,
         child: Child,
@@ -252,11 +242,11 @@ class OrchestrationStore:
             # Should we die before its dependents are repaired, their grace does not start anew.
             typed["reconciler_written_at"] = typed["updated_at"]
             typed["reconciler_effective_at"] = {"S": timestamp(since)}
-        key = self._key(child.orchestration_id, child.sub_issue_id)
+        key = row_key(child.orchestration_id, child.sub_issue_id)
         return update(self.table, key, build.assign(typed), all_of(*conditions), build)
 
     def _check(self, child: Child, condition: str, build: Expression) -> Write:
-        key = self._key(child.orchestration_id, child.sub_issue_id)
+        key = row_key(child.orchestration_id, child.sub_issue_id)
         return check(self.table, key, condition, build)
 
     def expect_succeeded(self, predecessor: Child) -> Write:
@@ -281,7 +271,7 @@ class OrchestrationStore:
         condition = all_of(
             build.unchanged("rollup_posted_at", read), build.unchanged("updated_at", read)
         )
-        key = self._key(orchestration.orchestration_id, META)
+        key = row_key(orchestration.orchestration_id, META)
         return check(self.table, key, condition, build)
 
     def expect_failure(self, predecessor: Child) -> Write:
@@ -289,24 +279,28 @@ class OrchestrationStore:
         build = Expression()
         return self._check(predecessor, build.one_of("child_status", FAILURE), build)
 
-    def _still_unreleased(self, child: Child, build: Expression) -> tuple[str, ...]:
+    def _change_unreleased(
+        self, child: Child, values: dict[str, str], since: datetime | None = None
+    ) -> Write:
+        """Change a ``blocked`` or ``ready`` row, if it is still the attempt that was read."""
+        build = Expression()
         # The prior task id tells one attempt from the next; the dependencies are what was checked.
-        return (
+        conditions = (
             build.one_of("child_status", UNRELEASED),
             build.unchanged("child_task_id", child.item),
             build.unchanged("depends_on", child.item),
         )
+        return self._change(child, values, build, *conditions, since=since)
 
     def set_released(self, child: Child, task_id: str, branch: str, at: str) -> Write:
         """``blocked``/``ready`` → ``released``, if it is still the attempt that was read."""
-        build = Expression()
         values = {
             "child_status": ChildStatus.RELEASED,
             "child_task_id": task_id,
             "child_branch_name": branch,
             "updated_at": at,
         }
-        return self._change(child, values, build, *self._still_unreleased(child, build))
+        return self._change_unreleased(child, values)
 
     def set_adopted(self, child: Child, task_id: str, branch: str | None, at: str) -> Write:
         """Whatever state it was read in → ``released`` with the task that already exists.
@@ -343,21 +337,17 @@ class OrchestrationStore:
 
     def set_skipped(self, child: Child, at: str, since: datetime) -> Write:
         """``blocked``/``ready`` → ``skipped``, if it is still the attempt that was read."""
-        build = Expression()
         values = {"child_status": ChildStatus.SKIPPED.value, "updated_at": at}
-        unreleased = self._still_unreleased(child, build)
-        return self._change(child, values, build, *unreleased, since=since)
+        return self._change_unreleased(child, values, since)
 
     def set_refused(self, child: Child, reason: str, at: str, since: datetime) -> Write:
         """``blocked``/``ready`` → ``failed`` with the reason, if it is still what was read."""
-        build = Expression()
         values = {
             "child_status": ChildStatus.FAILED.value,
             "failure_reason": reason,
             "updated_at": at,
         }
-        unreleased = self._still_unreleased(child, build)
-        return self._change(child, values, build, *unreleased, since=since)
+        return self._change_unreleased(child, values, since)
 
     def set_claim_reset(self, child: Child, at: str) -> Write:
         """Abandoned ``releasing`` → ``ready``, if nobody has touched the row since it was read."""
@@ -387,8 +377,9 @@ class OrchestrationStore:
     def expect_no_failure(self, predecessor: Child) -> Write:
         """Condition: the predecessor exists, and is neither ``failed`` nor ``skipped``."""
         build = Expression()
-        exists = f"attribute_exists({build.name('child_status')})"
-        condition = all_of(exists, f"NOT ({build.one_of('child_status', FAILURE)})")
+        condition = all_of(
+            build.exists("child_status"), f"NOT ({build.one_of('child_status', FAILURE)})"
+        )
         return self._check(predecessor, condition, build)
 
     def set_reopened(self, orchestration_id: str, at: str) -> Write:
@@ -396,8 +387,8 @@ class OrchestrationStore:
         build = Expression()
         change = build.assign({"updated_at": {"S": at}})
         change += f" REMOVE {build.name('rollup_posted_at')}"
-        exists = f"attribute_exists({build.name('child_count')})"
-        return update(self.table, self._key(orchestration_id, META), change, exists, build)
+        exists = build.exists("child_count")
+        return update(self.table, row_key(orchestration_id, META), change, exists, build)
 
     # -- our own record of failed attempts
 
@@ -421,7 +412,7 @@ class OrchestrationStore:
         self._dynamodb.call(
             "update_item",
             TableName=self.table,
-            Key=self._key(orchestration_id, attempts_marker(sub_issue_id)),
+            Key=row_key(orchestration_id, attempts_marker(sub_issue_id)),
             UpdateExpression=change,
             **build.arguments(),
         )
@@ -431,36 +422,5 @@ class OrchestrationStore:
         self._dynamodb.call(
             "delete_item",
             TableName=self.table,
-            Key=self._key(orchestration_id, attempts_marker(sub_issue_id)),
+            Key=row_key(orchestration_id, attempts_marker(sub_issue_id)),
         )
-
-
-def batch_get(
-    dynamodb: DynamoDB,
-    table: str,
-    keys: Iterable[Item],
-    *,
-    consistent: bool,
-    attributes: Sequence[str] = (),
-) -> list[Item] | None:
-    """Read up to 100 items by key; None when some could not be read for want of capacity."""
-    pending: dict[str, Any] = {"Keys": list(keys), "ConsistentRead": consistent}
-    if attributes:
-        pending["ProjectionExpression"] = ", ".join(f"#{name}" for name in attributes)
-        pending["ExpressionAttributeNames"] = {f"#{name}": name for name in attributes}
-    items: list[Item] = []
-    refused = 0
-    while refused < _BATCH_ROUNDS:
-        response = dynamodb.call("batch_get_item", RequestItems={table: pending})
-        found = response.get("Responses", {}).get(table, ())
-        items.extend(found)
-        unprocessed = response.get("UnprocessedKeys") or {}
-        if table not in unprocessed:
-            return items
-        pending = unprocessed[table]
-        # The rest of a full answer is asked for at once. It is less each time.
-        if not (found and may_be_full(response, table)):
-            refused += 1
-            if refused < _BATCH_ROUNDS:
-                dynamodb.stand_back(refused)
-    return None

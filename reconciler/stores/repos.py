@@ -62,10 +62,7 @@ class RepoStore:
         return cached[1]
 
     def _fetch(self, table: str, repo: str) -> Repo:
-        got = self._dynamodb.call(
-            "get_item", TableName=table, Key={"repo": {"S": repo}}, ConsistentRead=True
-        )
-        item = got.get("Item")
+        item = self._dynamodb.get(table, {"repo": {"S": repo}})
         if item is None:
             return Repo(False, "absent", DEFAULT_APPROVAL_GATE_CAP)  # noqa: FBT003 - a field
         status = text(item, "status") or "absent"

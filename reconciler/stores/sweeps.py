@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from reconciler.domain.model import timestamp
-from reconciler.stores.conditions import Expression
+from reconciler.domain.model import Item, timestamp
+from reconciler.stores.conditions import Expression, delete, put, update
 from reconciler.stores.control import PARTITION
 from reconciler.stores.dynamodb import DynamoDB
-from reconciler.stores.items import number, text
+from reconciler.stores.items import number, row_key, text
 
 LOCK_ROW = "reconciler#sweep-lock"
 STATE_ROW = "reconciler#sweep-state"
+_LOCK, _STATE = row_key(PARTITION, LOCK_ROW), row_key(PARTITION, STATE_ROW)
 LEASE_SECONDS = 90
 _SKEW_SECONDS = 5
 """By how much clocks may differ without anybody losing the lock."""
@@ -61,28 +61,24 @@ class SweepStore:
         """
         at = int(now.timestamp())
         item = {
-            **self._key(LOCK_ROW),
+            **_LOCK,
             "sweep_owner": {"S": owner},
             "holder": {"S": holder},
             "taken_at": {"S": timestamp(now)},
             **self._until(at),
         }
         build = Expression()
-        free = f"attribute_not_exists({build.name('sweep_owner')})"
+        free = build.absent("sweep_owner")
         expires = build.name("expires_at")
         over = f"{expires} <= {build.value({'N': str(at)})}"
         # A writer whose clock is ahead must not hold the lock for longer than a lease.
         too_late = f"{expires} > {build.value({'N': str(at + LEASE_SECONDS + _SKEW_SECONDS)})}"
-        request: dict[str, Any] = {"TableName": self._table, "Item": item}
         if force:
             # Whoever had it finds out when it renews.
-            self._dynamodb.call("put_item", **request)
+            self._dynamodb.call("put_item", TableName=self._table, Item=item)
             return None
         held = self._dynamodb.write(
-            "put_item",
-            **request,
-            ConditionExpression=f"{free} OR {over} OR {too_late}",
-            **build.arguments(),
+            put(self._table, item, f"{free} OR {over} OR {too_late}", build)
         )
         # An answer that was lost on its way has the client try again, and meet its own lock.
         ours = held is None or text(held, "sweep_owner") == owner
@@ -92,28 +88,14 @@ class SweepStore:
         """Hold the lock for longer; False when it is somebody else's by now."""
         build = Expression()
         change = build.assign(self._until(int(now.timestamp())))
-        condition = build.equals("sweep_owner", owner)
-        lost = self._dynamodb.write(
-            "update_item",
-            TableName=self._table,
-            Key=self._key(LOCK_ROW),
-            UpdateExpression=change,
-            ConditionExpression=condition,
-            **build.arguments(),
-        )
-        return lost is None
+        ours = build.equals("sweep_owner", owner)
+        return self._dynamodb.write(update(self._table, _LOCK, change, ours, build)) is None
 
     def give_back(self, owner: str) -> None:
         """Give the lock back, if it is still ours."""
         build = Expression()
-        condition = build.equals("sweep_owner", owner)
-        self._dynamodb.write(
-            "delete_item",
-            TableName=self._table,
-            Key=self._key(LOCK_ROW),
-            ConditionExpression=condition,
-            **build.arguments(),
-        )
+        ours = build.equals("sweep_owner", owner)
+        self._dynamodb.write(delete(self._table, _LOCK, ours, build))
 
     # -- the state
 
@@ -123,16 +105,13 @@ class SweepStore:
         packed = b64encode(zlib.compress(state.encode())).decode()
         if len(packed) > _MAX_STATE_BYTES:
             return False
-        item = {**self._key(STATE_ROW), "state": {"S": packed}}
+        item = {**_STATE, "state": {"S": packed}}
         self._dynamodb.call("put_item", TableName=self._table, Item=item)
         return True
 
     def recorded(self) -> str | None:
         """Return the state that was kept; None where there is none that can be read."""
-        got = self._dynamodb.call(
-            "get_item", TableName=self._table, Key=self._key(STATE_ROW), ConsistentRead=True
-        )
-        packed = text(got.get("Item", {}), "state")
+        packed = text(self._dynamodb.get(self._table, _STATE) or {}, "state")
         if packed is None:
             return None
         try:
@@ -143,17 +122,13 @@ class SweepStore:
     # -- rows
 
     @staticmethod
-    def _key(row: str) -> dict[str, Any]:
-        return {"orchestration_id": {"S": PARTITION}, "sub_issue_id": {"S": row}}
-
-    @staticmethod
     def _until(at: int) -> dict[str, Any]:
         expires = at + LEASE_SECONDS
         # A lock that nobody ever takes again goes with the table's other old rows.
         return {"expires_at": {"N": str(expires)}, "ttl": {"N": str(expires + _KEEP_SECONDS)}}
 
     @staticmethod
-    def _lease(item: Mapping[str, Any]) -> Lease:
+    def _lease(item: Item) -> Lease:
         expires = datetime.fromtimestamp(number(item, "expires_at") or 0, UTC)
         return Lease(
             text(item, "holder") or "unknown", text(item, "taken_at") or "unknown", expires

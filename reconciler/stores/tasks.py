@@ -11,9 +11,8 @@ from reconciler.domain.model import TERMINAL_TASK, ChildStatus, Item, Task, time
 from reconciler.domain.task import TaskDraft
 from reconciler.errors import ThrottledError
 from reconciler.stores.conditions import Expression, Write, all_of, check, put_new, update
-from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.dynamodb import MAX_KEYS_PER_BATCH, DynamoDB
 from reconciler.stores.items import typed
-from reconciler.stores.orchestrations import MAX_KEYS_PER_BATCH, batch_get
 from reconciler.stores.rows import TASK_ATTRIBUTES, parse_task
 
 WORKFLOW_ID = "coding/new-task-v1"
@@ -39,10 +38,6 @@ def _only_iterations() -> dict[str, Any]:
     }
 
 
-def _is_success(task: Task) -> bool:
-    return task.terminal and task.outcome is ChildStatus.SUCCEEDED
-
-
 class TaskStore:
     """TaskTable and TaskEventsTable."""
 
@@ -60,12 +55,8 @@ class TaskStore:
         for start in range(0, len(wanted), MAX_KEYS_PER_BATCH):
             chunk = wanted[start : start + MAX_KEYS_PER_BATCH]
             keys = [{"task_id": {"S": task_id}} for task_id in chunk]
-            items = batch_get(
-                self._dynamodb,
-                self.table,
-                keys,
-                consistent=consistent,
-                attributes=TASK_ATTRIBUTES,
+            items = self._dynamodb.batch_get(
+                self.table, keys, consistent=consistent, attributes=TASK_ATTRIBUTES
             )
             if items is None:
                 continue
@@ -86,6 +77,10 @@ class TaskStore:
             raise ThrottledError(f"{missing} of {len(wanted)} tasks could not be read")
         return tasks
 
+    def read_existing(self, task_ids: Iterable[str]) -> list[Task]:
+        """Read tasks as ``read_all`` does, and leave out those that do not exist."""
+        return [task for task in self.read_all(task_ids).values() if task is not None]
+
     def find(self, idempotency_key: str) -> Task | None:
         """Look a task up by its idempotency key; the oldest, should there be several.
 
@@ -102,8 +97,7 @@ class TaskStore:
             KeyConditionExpression="idempotency_key = :key",
             ExpressionAttributeValues={":key": {"S": idempotency_key}},
         )
-        found = self.read_all(item["task_id"]["S"] for item in page["Items"])
-        tasks = [task for task in found.values() if task is not None]
+        tasks = self.read_existing(item["task_id"]["S"] for item in page["Items"])
         # The oldest is the one that may have run for longest.
         return min(tasks, key=lambda task: (task.created_at or "", task.task_id), default=None)
 
@@ -130,8 +124,7 @@ class TaskStore:
             for first, last in _UNFINISHED
             for task_id in self._ids_of_user(user_id, f"{first}#", f"{last}#~")
         ]
-        tasks = self.read_all(ids).values()
-        return [task for task in tasks if task is not None and not task.terminal]
+        return [task for task in self.read_existing(ids) if not task.terminal]
 
     def unfinished_of(self, user_id: str, orchestration_id: str, since: datetime) -> list[str]:
         """Return the ids of a user's tasks that work for an orchestration, or did after ``since``.
@@ -144,12 +137,8 @@ class TaskStore:
             for status in sorted(TERMINAL_TASK)
             for task_id in self._ids_of_user(user_id, f"{status}#{timestamp(since)}", f"{status}#~")
         ]
-        tasks = [*self.unfinished(user_id), *self.read_all(ended).values()]
-        return [
-            task.task_id
-            for task in tasks
-            if task is not None and task.orchestration_id == orchestration_id
-        ]
+        tasks = [*self.unfinished(user_id), *self.read_existing(ended)]
+        return [task.task_id for task in tasks if task.orchestration_id == orchestration_id]
 
     def iterations_of(
         self, user_id: str, orchestration_id: str, since: datetime
@@ -158,12 +147,9 @@ class TaskStore:
         first, last = f"COMPLETED#{timestamp(since)}", "COMPLETED#~"
         ids = self._ids_of_user(user_id, first, last, _only_iterations())
         found: dict[str, Task] = {}
-        for task in self._succeeded(ids):
-            key = task.sub_issue_id
-            if key is None or task.orchestration_id != orchestration_id:
-                continue
-            if key not in found or (task.finished_at or "") > (found[key].finished_at or ""):
-                found[key] = task
+        for task in sorted(self._succeeded(ids), key=lambda task: task.finished_at or ""):
+            if task.orchestration_id == orchestration_id and task.sub_issue_id is not None:
+                found[task.sub_issue_id] = task
         return found
 
     def orchestrations_iterated(self, since: datetime) -> list[str]:
@@ -188,8 +174,11 @@ class TaskStore:
         return sorted({t.orchestration_id for t in tasks if t.orchestration_id is not None})
 
     def _succeeded(self, task_ids: Iterable[str]) -> list[Task]:
-        tasks = self.read_all(task_ids).values()
-        return [t for t in tasks if t is not None and t.iteration and _is_success(t)]
+        return [
+            task
+            for task in self.read_existing(task_ids)
+            if task.iteration and task.terminal and task.outcome is ChildStatus.SUCCEEDED
+        ]
 
     def _ids_of_user(
         self, user_id: str, first: str, last: str, only: Mapping[str, Any] | None = None
@@ -250,8 +239,7 @@ class TaskStore:
         """Record that the pipeline of a task was invoked under the task's name."""
         build = Expression()
         values = {"reconciler_invoked_at": {"S": timestamp(now)}}
-        condition = f"attribute_exists({build.name('task_id')})"
-        return self._touch(task_id, build.assign(values), condition, build)
+        return self._touch(task_id, build.assign(values), build.exists("task_id"), build)
 
     def set_last_invocation(self, task_id: str, now: datetime) -> Write:
         """Record the last invocation of a task that has not started yet, before it is made.
@@ -265,7 +253,7 @@ class TaskStore:
         }
         condition = all_of(
             build.equals("status", "SUBMITTED"),
-            self._count_is("reconciler_invoke_count", 0, build),
+            build.absent("reconciler_invoke_count"),
         )
         return self._touch(task_id, build.assign(values), condition, build)
 
@@ -289,19 +277,12 @@ class TaskStore:
         }
         condition = all_of(
             build.equals("status", task.status),
-            self._count_is("reconcile_nudge_count", task.nudge_count, build),
+            build.count_is("reconcile_nudge_count", task.nudge_count),
         )
         return self._touch(task.task_id, build.assign(values), condition, build)
 
     def _touch(self, task_id: str, change: str, condition: str, build: Expression) -> Write:
         return update(self.table, {"task_id": {"S": task_id}}, change, condition, build)
-
-    @staticmethod
-    def _count_is(attribute: str, count: int, build: Expression) -> str:
-        name = build.name(attribute)
-        if count == 0:
-            return f"attribute_not_exists({name})"
-        return f"{name} = {build.value({'N': str(count)})}"
 
     # -- for people
 

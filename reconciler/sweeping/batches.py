@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
 
-from reconciler.stores.orchestrations import MAX_KEYS_PER_BATCH
+from reconciler.stores.dynamodb import MAX_KEYS_PER_BATCH
 
 Waiting = TypeVar("Waiting")
 Key = TypeVar("Key", bound=Hashable)

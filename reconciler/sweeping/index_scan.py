@@ -23,7 +23,6 @@ from typing import Any
 from reconciler.domain.model import ACTIVE_CHILD, Child, ChildStatus, Item, Orchestration
 from reconciler.domain.nomination import active_part, unseen_predecessors, with_predecessors
 from reconciler.repair.reconciler import Reconciler
-from reconciler.stores.dynamodb import measured
 from reconciler.stores.orchestrations import Page
 from reconciler.stores.rows import parse_orchestration
 from reconciler.sweeping.batches import Batches
@@ -195,10 +194,8 @@ class IndexScan(Step):
         super()._look_at(with_predecessors(part, (read[key] for key in keys if key in read)))
 
     def _read_rows(self, keys: Sequence[RowKey]) -> Mapping[RowKey, Child]:
-        with measured() as consumed:
-            found = self._orchestrations.read_children(keys)
-        self._spent(consumed)
-        return found
+        with self._paying():
+            return self._orchestrations.read_children(keys)
 
     def _unread(self) -> None:
         self._until_rows.finish()

@@ -125,16 +125,10 @@ def list_entries(known: Mapping[str, Known], now: float) -> list[Entry]:
     """
     entries = [
         Entry(
-            orchestration_id=name,
-            sub_issue_id=stuck.sub_issue_id,
+            **asdict(stuck),
             display_id=left.display_ids.get(stuck.sub_issue_id or ""),
             repo=left.repo,
             user_id=left.user_id,
-            code=stuck.code,
-            reason=stuck.reason,
-            age_seconds=stuck.age_seconds,
-            task_id=stuck.task_id,
-            needs_action=stuck.needs_action,
             look_at=left.evaluate_at if left.evaluate_at > now else None,
         )
         for name, left in known.items()

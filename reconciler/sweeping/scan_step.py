@@ -11,7 +11,8 @@ over all orchestrations, so a sweep in which nothing is wrong costs its pages an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from reconciler.errors import DEFECTS, ThrottledError
 from reconciler.repair.counts import Counts
 from reconciler.repair.reconciler import Reconciler
 from reconciler.stores import control
-from reconciler.stores.dynamodb import Consumed, measured
+from reconciler.stores.dynamodb import measured
 from reconciler.stores.orchestrations import Page
 from reconciler.stores.rows import parse_orchestration, plainly_settled
 from reconciler.sweeping.batches import Batches
@@ -208,12 +209,14 @@ class Step(ABC):
             self._nominate(name, None)
 
     def _read_tasks(self, task_ids: Sequence[str]) -> Mapping[str, Task | None]:
-        with measured() as consumed:
-            found = self._tasks.read(task_ids, consistent=False)
-        self._spent(consumed)
-        return found
+        with self._paying():
+            return self._tasks.read(task_ids, consistent=False)
 
-    def _spent(self, consumed: Consumed) -> None:
+    @contextmanager
+    def _paying(self) -> Iterator[None]:
+        """Count what is read beside the pages within the block."""
+        with measured() as consumed:
+            yield
         self._counts = self._counts.with_consumed(consumed)
         self._pacer.spend(consumed.read_units)
 

@@ -338,10 +338,9 @@ class Sweeper:
         self, orchestration_id: str, error: ReconcilerError, sweep_id: str
     ) -> None:
         """Record that an orchestration could not be evaluated: it is stuck, and awaits nothing."""
-        counts = self._reconciler.could_not_check(orchestration_id, error, sweep_id)
-        stuck = Stuck(orchestration_id, None, Code.CHECK_FAILED.value, str(error), None)
-        self._record(orchestration_id, Finding(self._state.now(), (stuck,)))
-        self._state.count(sweep_id, counts)
+        evaluation = self._reconciler.could_not_check(orchestration_id, error, sweep_id)
+        self._record(orchestration_id, Finding.of(evaluation, self._state.now()))
+        self._state.count(sweep_id, evaluation.counts)
 
     def _record(
         self, orchestration_id: str, finding: Finding, handed_on: HandedOn | None = None

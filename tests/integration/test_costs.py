@@ -402,7 +402,7 @@ def metered(world: World, meter: Meter) -> Reconciler:
     )
     # A pass asks for a pause once in a second: on a slow machine, that is more than once.
     made.control._monotonic = lambda: 0.0
-    monthly_budgets = made.evaluator.parts.releaser.drafter.monthly_budgets
+    monthly_budgets = made.evaluator.parts.repairer.releaser.drafter.monthly_budgets
     if monthly_budgets is not None:
         monthly_budgets._monotonic = lambda: 0.0
     return made

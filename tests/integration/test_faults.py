@@ -66,13 +66,13 @@ def test_each_fault_is_temporary(tables: World, proxy: FaultProxy, fault: Fault)
             dynamodb.transact({"task": {"Put": one}})
         if fault is not Fault.CONFLICT:
             with pytest.raises(EXPECTED[fault]):
-                dynamodb.write("put_item", **two)
+                dynamodb.write({"Put": two})
     finally:
         proxy.weather = {}
     assert proxy.injected[fault] >= 1
     carried_out = fault in CARRIED_OUT
     assert [stands(tables, f"{fault} {n}") for n in (1, 2)] == [carried_out, carried_out]
-    assert impatient(proxy, 60.0).write("put_item", **two) is None, "it is over when it is over"
+    assert impatient(proxy, 60.0).write({"Put": two}) is None, "it is over when it is over"
 
 
 def test_a_slow_answer_is_an_answer(tables: World, proxy: FaultProxy) -> None:
@@ -91,6 +91,6 @@ def test_what_is_held_is_carried_out_and_answered_when_it_is_let_go(
     put = {"TableName": name, "Item": {"task_id": {"S": "held"}}}
     with proxy.holding("PutItem", "held", after=True) as held:
         with pytest.raises(StoreUnavailableError):
-            impatient(proxy, 1.0).write("put_item", **put)
+            impatient(proxy, 1.0).write({"Put": put})
         held.wait()
         assert stands(tables, "held"), "carried out, and not answered"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from reconciler.errors import AccessError, StoreUnavailableError, TableMissingError
 from reconciler.stores.control import ControlStore
-from reconciler.stores.orchestrations import batch_get
+from reconciler.stores.dynamodb import DynamoDB
 from reconciler.sweeping.inline import run_inline_sweep
 from reconciler.sweeping.summary import SweepSummary
 from tests.support.aws_stub import AwsStub, aws_stub
@@ -159,12 +159,14 @@ def test_what_was_repaired_before_the_tables_went_away_is_told(
 @pytest.fixture
 def unread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables that serve no task that is asked for one by one, and give its key back each time."""
-    whole = batch_get
+    whole = DynamoDB.batch_get
 
-    def not_served(*args: Any, consistent: bool, **more: Any) -> Any:
-        return None if consistent else whole(*args, consistent=consistent, **more)
+    def not_served(*args: Any, consistent: bool, attributes: Sequence[str] = ()) -> Any:
+        if consistent and "task_id" in attributes:
+            return None
+        return whole(*args, consistent=consistent, attributes=attributes)
 
-    monkeypatch.setattr("reconciler.stores.tasks.batch_get", not_served)
+    monkeypatch.setattr(DynamoDB, "batch_get", not_served)
 
 
 @pytest.mark.usefixtures("unread")

@@ -73,7 +73,7 @@ class InProgress:
 
 def in_progress(world: World, first: Callable[[dict[str, Any]], object]) -> tuple[Any, InProgress]:
     reconciler = world.reconciler()
-    dynamodb = reconciler.evaluator.parts.releaser.dynamodb
+    dynamodb = reconciler.evaluator.parts.repairer.releaser.dynamodb
     client: Any = InProgress(dynamodb._client, first)
     dynamodb._client = client
     return reconciler, client

@@ -25,11 +25,10 @@ from unittest.mock import patch
 
 from reconciler.stores import budget, control, orchestrations, tasks
 from reconciler.stores.conditions import Write
-from reconciler.stores.dynamodb import DynamoDB
 
 STORES = (orchestrations, tasks, budget, control)
 _BUILDERS = ("update", "check", "put_new")
-_HELPERS = frozenset({"_change", "_check", "_touch", "_site"})
+_HELPERS = frozenset({"_change", "_change_unreleased", "_check", "_touch", "_site"})
 _ALWAYS = "(attribute_exists(#{0}) OR attribute_not_exists(#{0}))"
 _PLACEHOLDER = re.compile(r"[#:]\w+")
 
@@ -119,8 +118,6 @@ def watching(mutant: Mutant | None = None) -> Iterator[set[Mutant]]:
     seen: set[Mutant] = set()
 
     def change(request: dict[str, Any]) -> dict[str, Any]:
-        if "ConditionExpression" not in request:
-            return request
         site = _site()
         found = variants(request)
         seen.update(Mutant(site, words) for words in found)
@@ -136,20 +133,12 @@ def watching(mutant: Mutant | None = None) -> Iterator[set[Mutant]]:
 
         return build
 
-    write = DynamoDB.write
-
-    def changed_write(self: DynamoDB, operation: str, **request: Any) -> Any:
-        # What a builder has made is changed already: its site is not the one that writes it.
-        own = request if "ReturnValuesOnConditionCheckFailure" in request else change(request)
-        return write(self, operation, **own)
-
     patches = [
         patch.object(module, name, builder(getattr(module, name)))
         for module in STORES
         for name in _BUILDERS
         if hasattr(module, name)
     ]
-    patches.append(patch.object(DynamoDB, "write", changed_write))
     for each in patches:
         each.start()
     try:
@@ -173,5 +162,4 @@ def _builds(function: ast.FunctionDef) -> bool:
     calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
     named = {f.id for f in calls if isinstance(f, ast.Name)}
     methods = {f.attr for f in calls if isinstance(f, ast.Attribute)}
-    words = {node.arg for node in ast.walk(function) if isinstance(node, ast.keyword)}
-    return bool(named & set(_BUILDERS) or methods & _HELPERS or "ConditionExpression" in words)
+    return bool(named & set(_BUILDERS) or methods & _HELPERS)

@@ -28,9 +28,10 @@ from reconciler.repair.releaser import Releaser
 from reconciler.repair.repair_pass import RepairPass
 from reconciler.services.pipeline import Pipeline
 from reconciler.stores import rows
-from reconciler.stores.budget import BudgetStore
+from reconciler.stores.budget import PARTITION_PREFIX, ROW, BudgetStore
 from reconciler.stores.conditions import Expression
 from reconciler.stores.dynamodb import DynamoDB
+from reconciler.stores.items import row_key
 from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.tasks import TaskStore
 from tests.simulation.bug_tools import BUGS, bug, put, without
@@ -295,8 +296,8 @@ def never_invoked() -> None:
 def no_reservation() -> None:
     def reserve(self: BudgetStore, slots: Any, _task: str, waiting_key: str) -> Any:
         build = Expression()
-        change = f"REMOVE {self._waiting_name(build, waiting_key)}"
-        key = self._key(slots.user_id)
+        change = f"REMOVE {build.name(f'waiting:{waiting_key}')}"
+        key = row_key(f"{PARTITION_PREFIX}{slots.user_id}", ROW)
         return {
             "Update": {
                 "TableName": self._table,

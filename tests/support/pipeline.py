@@ -62,4 +62,4 @@ def invoker_on(world: World, client: LambdaClient) -> Invoker:
     made = world.reconciler()
     policy = replace(made.policy, can_invoke=True)
     pipeline: Any = Pipeline(client, ARN)  # type: ignore[arg-type]
-    return Invoker(made.evaluator.parts.releaser.dynamodb, made.tasks, pipeline, policy)
+    return Invoker(made.evaluator.parts.repairer.releaser.dynamodb, made.tasks, pipeline, policy)

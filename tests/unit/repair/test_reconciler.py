@@ -21,7 +21,6 @@ from reconciler.repair import drafter as drafting
 from reconciler.repair import releaser as release_module
 from reconciler.repair.context import MAX_PREDECESSORS_AT_ONCE, Pacer, RepairResult
 from reconciler.repair.evaluator import Evaluator
-from reconciler.repair.failures import FailureRecords
 from reconciler.repair.reconciler import Reconciler, due_moment
 from reconciler.repair.withholding import Withholding
 from reconciler.stores.control import Pause
@@ -193,7 +192,8 @@ def test_where_nothing_had_failed_nothing_is_forgiven(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = world.seed({"a": []})
-    monkeypatch.setattr(FailureRecords, "forgive", lambda *_: pytest.fail("a write for nothing"))
+    store = "reconciler.stores.orchestrations.OrchestrationStore.clear_attempts"
+    monkeypatch.setattr(store, lambda *_: pytest.fail("a write for nothing"))
     assert world.reconciler().release(found, "a").outcome == "released"
 
 
@@ -249,7 +249,8 @@ def test_what_is_stuck_beside_a_refused_child_is_not_its_own(world: World) -> No
 def test_one_that_could_not_be_evaluated_is_counted_as_looked_at_and_as_an_error(
     world: World,
 ) -> None:
-    counts = world.reconciler().could_not_check("orch_1", ThrottledError("x"), "sweep-1")
+    found = world.reconciler().could_not_check("orch_1", ThrottledError("x"), "sweep-1")
+    counts = found.counts
     assert (counts.orchestrations_evaluated, counts.errors) == (1, 1)
     assert counts.stuck == {"check_failed": 1}
 

@@ -31,7 +31,7 @@ NO_TURN = Pacer(lambda: False)
 def releaser(world: World, *, pipeline: LambdaClient | None = None, **parts: Any) -> Releaser:
     if pipeline is not None:
         parts["invoker"] = invoker_on(world, pipeline)
-    return replace(world.reconciler().evaluator.parts.releaser, **parts)
+    return replace(world.reconciler().evaluator.parts.repairer.releaser, **parts)
 
 
 def whole(world: World, orchestration_id: str) -> Orchestration:

@@ -16,6 +16,7 @@ from reconciler.errors import (
     ThrottledError,
     UnknownRefusalError,
 )
+from reconciler.stores.conditions import put_new
 from reconciler.stores.dynamodb import (
     Cancelled,
     DynamoDB,
@@ -64,10 +65,10 @@ def test_an_answer_without_what_was_asked_for_is_an_outage(operation: str, missi
 def test_a_lost_condition_is_what_stood_there() -> None:
     lost = refusal("ConditionalCheckFailedException", Item={"a": {"S": "x"}})
     client = Scripted(lost, refusal("ConditionalCheckFailedException"), {})
-    write = client.dynamodb.write
-    assert write("put_item", TableName="T") == {"a": {"S": "x"}}
-    assert write("put_item", TableName="T") == {}
-    assert write("put_item", TableName="T") is None
+    put = put_new("T", {"a": {"S": "y"}}, "a")
+    assert client.dynamodb.write(put) == {"a": {"S": "x"}}
+    assert client.dynamodb.write(put) == {}
+    assert client.dynamodb.write(put) is None
     request = client.requests[0][1]
     assert request["ReturnValuesOnConditionCheckFailure"] == "ALL_OLD"
     assert request["ReturnConsumedCapacity"] == "TOTAL"
@@ -181,7 +182,7 @@ def test_pauses_before_repetitions_double_up_to_two_seconds(
     monkeypatch.setattr("random.uniform", lambda least, most: (least, most))
     client = Scripted({})
     for attempt in (1, 2, 5, 6, 9):
-        client.dynamodb.stand_back(attempt)
+        client.dynamodb._stand_back(attempt)
     assert client.pauses == [(0, 0.1), (0, 0.2), (0, 1.6), (0, 2.0), (0, 2.0)]
 
 
@@ -218,7 +219,7 @@ def test_a_request_that_was_refused_is_a_request_too() -> None:
     spent: dict[str, Any] = {"ConsumedCapacity": {"TableName": "T", "CapacityUnits": 1.0}}
     with measured() as consumed:
         Scripted(refusal("ConditionalCheckFailedException", **spent)).dynamodb.write(
-            "put_item", TableName="T"
+            {"Put": {"TableName": "T"}}
         )
     assert (consumed.requests, consumed.write_units) == (1, 1.0)
 

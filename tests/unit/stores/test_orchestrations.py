@@ -10,7 +10,7 @@ from reconciler.domain.backoff import Attempts
 from reconciler.domain.model import WHOLE, ChildStatus
 from reconciler.errors import StoreUnavailableError
 from reconciler.stores.dynamodb import DynamoDB
-from reconciler.stores.orchestrations import OrchestrationStore, Page, batch_get
+from reconciler.stores.orchestrations import OrchestrationStore, Page
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.simulation.storage import Index, KeySchema, TableSpec
 from tests.unit.stores.scripted import Scripted
@@ -83,7 +83,7 @@ def test_the_rest_of_a_full_answer_is_asked_for_at_once_and_as_often_as_it_takes
         for number in range(9)
     ]
     client = Scripted(*full, {"Responses": {TABLE: [key("b")]}, "UnprocessedKeys": {}})
-    found = batch_get(client.dynamodb, TABLE, [key("b")] * 11, consistent=True)
+    found = client.dynamodb.batch_get(TABLE, [key("b")] * 11, consistent=True)
     assert found is not None
     assert len(found) == 10
     assert client.pauses == []
@@ -97,7 +97,7 @@ def test_a_full_answer_that_holds_nothing_of_the_table_ends_too() -> None:
         "ConsumedCapacity": [{"TableName": TABLE, "CapacityUnits": 4096.0}],
     }
     client = Scripted(answer)
-    assert batch_get(client.dynamodb, TABLE, [key("b")], consistent=True) is None
+    assert client.dynamodb.batch_get(TABLE, [key("b")], consistent=True) is None
     assert len(client.pauses) == 4
 
 

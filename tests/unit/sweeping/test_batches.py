@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from reconciler.stores.orchestrations import MAX_KEYS_PER_BATCH
+from reconciler.stores.dynamodb import MAX_KEYS_PER_BATCH
 from reconciler.sweeping.batches import Batches
 
 

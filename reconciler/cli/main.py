@@ -73,7 +73,7 @@ class LazyGroup(click.Group):
         """Run a command line and exit with its code."""
         extra["standalone_mode"] = False
         try:
-            # A command that ends early (``ctx.exit``) comes back as its exit code.
+            # A command returns its exit code; one that ends early (``ctx.exit``) comes back as it.
             code = super().main(args, prog_name or "reconciler", **extra)
         except click.ClickException as error:
             error.show()

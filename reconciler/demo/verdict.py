@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -84,27 +83,26 @@ def judge(
     snapshot = observer.latest
     if snapshot is None:
         raise ValueError("nothing was observed")
-    bound = _bound_seconds(observer.patience.grace, sweeps)
+    durations = [sweep["duration_seconds"] for sweep in sweeps] or [0.0]
+    bound = observer.patience.grace.total_seconds() + _longest_wait(sweeps) + max(durations)
     waits = dict(_waits(snapshot))
-    late = {what: seconds for what, seconds in waits.items() if seconds > bound}
+    late = [f"{what}: {seconds:.1f} s" for what, seconds in waits.items() if seconds > bound]
     astray = dict(_astray(snapshot, expected))
-    unsettled = list(_unsettled(snapshot, expected))
+    unsettled = [key for key in expected if not snapshot.is_settled(key)]
     twice = duplicates(snapshot.tasks)
-    problems = [
-        *_listed("a task exists twice", twice),
-        *_listed("a regression was seen", observer.regressions),
-        *_listed("a release came too early", list(observer.early.values())),
-        *_listed(
-            f"a recovery took longer than {bound:.1f} s",
-            [f"{what}: {seconds:.1f} s" for what, seconds in late.items()],
-        ),
-    ]
-    if gave_up is not None:
-        problems.append(f"ran out of time: {gave_up}")
+    cases = {
+        "a task exists twice": twice,
+        "a regression was seen": observer.regressions,
+        "a release came too early": list(observer.early.values()),
+        f"a recovery took longer than {bound:.1f} s": late,
+    }
+    if gave_up is None:
+        cases["a child did not end as it should"] = list(astray.values())
+        cases["a parent was not settled"] = unsettled
+        other = list(_nothing_shown(observer, sweeps, events_lost))
     else:
-        problems += _listed("a child did not end as it should", list(astray.values()))
-        problems += _listed("a parent was not settled", unsettled)
-        problems += _nothing_shown(observer, sweeps, events_lost)
+        other = [f"ran out of time: {gave_up}"]
+    problems = [said for what, found in cases.items() for said in _listed(what, found)]
     return Verdict(
         orchestrations=len(expected),
         settled=len(expected) - len(unsettled),
@@ -122,18 +120,16 @@ def judge(
         bound_seconds=bound,
         over_bound=len(late),
         sweeps=len(sweeps),
-        sweep_longest_seconds=max((sweep["duration_seconds"] for sweep in sweeps), default=0.0),
+        sweep_longest_seconds=max(durations),
         out_of_time=gave_up is not None,
-        problems=tuple(problems),
+        problems=(*problems, *other),
     )
 
 
-def _bound_seconds(grace: timedelta, sweeps: Sequence[Sweep]) -> float:
-    """Return how long a recovery may take: what a scan has just passed waits for the next sweep."""
+def _longest_wait(sweeps: Sequence[Sweep]) -> float:
+    """Return how long what a scan had just passed can have waited for the next sweep to begin."""
     began = sorted(sweep["ended_at"] - sweep["duration_seconds"] for sweep in sweeps)
-    wait = max((later - earlier for earlier, later in pairwise(began)), default=0.0)
-    longest = max((sweep["duration_seconds"] for sweep in sweeps), default=0.0)
-    return grace.total_seconds() + wait + longest
+    return max((later - earlier for earlier, later in pairwise(began)), default=0.0)
 
 
 def _waits(snapshot: Snapshot) -> Iterator[tuple[str, float]]:
@@ -162,10 +158,6 @@ def _astray(snapshot: Snapshot, expected: Expected) -> Iterator[tuple[tuple[str,
                 state = row.raw_status if row is not None else "missing"
                 name = f"{key} of {orchestration_id}"
                 yield (orchestration_id, key), f"{name} is {state}, and should be {end}"
-
-
-def _unsettled(snapshot: Snapshot, expected: Iterable[str]) -> Iterator[str]:
-    return (key for key in expected if not snapshot.is_settled(key))
 
 
 def _nothing_shown(observer: Observer, sweeps: Sequence[Sweep], events_lost: int) -> Iterator[str]:

@@ -18,7 +18,8 @@ from rich.live import Live
 
 from reconciler.cli.console import console, print_json, show
 from reconciler.cli.main import EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_WRONG
-from reconciler.demo.run import QUICK, DemoFailedError, Plan, Stage, play, staged, turn
+from reconciler.demo.processes import DemoFailedError
+from reconciler.demo.run import QUICK, Plan, Stage, play, staged, turn
 from reconciler.demo.verdict import Verdict
 from reconciler.demo.view import Board, draw, draw_verdict, one_line
 from reconciler.errors import UsageError

@@ -70,19 +70,13 @@ TASK = Table(
     ttl=True,
     stream=True,
 )
-TASK_EVENTS = Table(keys=("task_id", "event_id"), ttl=True)
-USER_CONCURRENCY = Table(keys=("user_id",))
-REPO = Table(keys=("repo",))
-BUDGET = Table(keys=("scope_key", "period"))
-
-
 TABLES = {
     "orchestration": ORCHESTRATION,
     "task": TASK,
-    "task_events": TASK_EVENTS,
-    "user_concurrency": USER_CONCURRENCY,
-    "repo": REPO,
-    "budget": BUDGET,
+    "task_events": Table(keys=("task_id", "event_id"), ttl=True),
+    "user_concurrency": Table(keys=("user_id",)),
+    "repo": Table(keys=("repo",)),
+    "budget": Table(keys=("scope_key", "period")),
 }
 """What a table is for → its shape; the setting of its name is called after it."""
 

@@ -88,13 +88,11 @@ class EmfMetrics(Metrics):
 
     def _write(self, labels: Labels, values: Values) -> None:
         names = [name for name, _ in labels]
-        gauges = {name: value for name, value in values.items() if kind_of(name) == "gauge"}
-        others = {name: value for name, value in values.items() if name not in gauges}
-        directives = []
-        if others:
-            directives.append(self._directive(others, [names, []] if names else [[]]))
-        if gauges:
-            directives.append(self._directive(gauges, [names]))
+        gauges = [name for name in values if kind_of(name) == "gauge"]
+        others = [name for name in values if name not in gauges]
+        with_total = [names, []] if names else [[]]
+        parts = ((others, with_total), (gauges, [names]))
+        directives = [self._directive(part, dimensions) for part, dimensions in parts if part]
         line: dict[str, Any] = {
             "_aws": {"Timestamp": int(self._now() * 1000), "CloudWatchMetrics": directives},
             **dict(labels),
@@ -105,11 +103,11 @@ class EmfMetrics(Metrics):
         out.write(json.dumps(line) + "\n")
         out.flush()
 
-    def _directive(self, values: Values, dimensions: list[list[str]]) -> dict[str, Any]:
+    def _directive(self, metrics: list[str], dimensions: list[list[str]]) -> dict[str, Any]:
         return {
             "Namespace": self._namespace,
             "Dimensions": dimensions,
-            "Metrics": [{"Name": name, "Unit": unit_of(name)} for name in values],
+            "Metrics": [{"Name": name, "Unit": unit_of(name)} for name in metrics],
         }
 
 

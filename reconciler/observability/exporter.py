@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.observability.emf import EmfMetrics
 from reconciler.observability.metrics import EXPORTED, METRICS, QUEUES, Labels
+from reconciler.observability.metrics import Metric as Declared
 from reconciler.observability.redis_metrics import SUM, bound_text, read_series
 from reconciler.observability.scrape_server import ScrapeServer
 from reconciler.settings import Settings
@@ -124,11 +125,9 @@ def _family(name: str, series: Series) -> Metric:
     known = sorted({labels for found, labels, _ in series if found == name})
     values = {labels: [dict(labels)[label] for label in metric.labels] for labels in known}
     if metric.kind == "histogram":
-        bounds = [bound_text(bound) for bound in (*metric.buckets, math.inf)]
         histogram = HistogramMetricFamily(name, metric.help, labels=metric.labels)
         for labels, said in values.items():
-            totals = accumulate(series.get((name, labels, bound), 0.0) for bound in bounds)
-            buckets = list(zip(bounds, totals, strict=True))
+            buckets = _buckets(metric, labels, series)
             histogram.add_metric(said, buckets, series[name, labels, SUM])
         return histogram
     make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
@@ -136,6 +135,13 @@ def _family(name: str, series: Series) -> Metric:
     for labels, said in values.items():
         family.add_metric(said, series[name, labels, ""])
     return family
+
+
+def _buckets(metric: Declared, labels: Labels, series: Series) -> list[tuple[str, float]]:
+    """Return the buckets of a histogram, each with what the smaller ones hold besides."""
+    bounds = [bound_text(bound) for bound in (*metric.buckets, math.inf)]
+    totals = accumulate(series.get((metric.name, labels, bound), 0.0) for bound in bounds)
+    return list(zip(bounds, totals, strict=True))
 
 
 def start_exporter(client: redis.Redis, settings: Settings, host: str, port: int) -> ScrapeServer:

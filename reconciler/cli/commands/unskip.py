@@ -12,6 +12,7 @@ from reconciler.cli.wiring import reconciler_for_cli, settings_for_cli
 from reconciler.domain.outcomes import Outcome
 from reconciler.inspection.find import find_child
 from reconciler.observability.printable import printable
+from reconciler.repair.context import ActionOutcome
 
 
 @click.command()
@@ -33,8 +34,12 @@ def unskip(name: str, child: str | None, *, report: bool, as_json: bool) -> int:
         done = reconciler.unskip(orchestration_id, sub_issue_id, report=report)
     if as_json:
         print_json([asdict(action) for action in done])
-    for action in () if as_json else done:
-        said = "blocked" if action.outcome == Outcome.DONE else f"{action.outcome}, {action.detail}"
-        would = "" if action.applied else "nothing was changed: "
-        click.echo(printable(f"{action.sub_issue_id}: {would}{said}"))
+    else:
+        click.echo("".join(f"{_said(action)}\n" for action in done), nl=False)
     return EXIT_WRONG if any(action.outcome != Outcome.DONE for action in done) else 0
+
+
+def _said(action: ActionOutcome) -> str:
+    said = "blocked" if action.outcome == Outcome.DONE else f"{action.outcome}, {action.detail}"
+    would = "" if action.applied else "nothing was changed: "
+    return printable(f"{action.sub_issue_id}: {would}{said}")

@@ -84,12 +84,7 @@ def judge_workers(
         return
     yield ok(CHECK, "alive", f"{len(said)} answering: {', '.join(sorted(said))}")
     others = _of_other_versions(said, ours)
-    if others:
-        listed = "; ".join(f"{', '.join(names)}: {version}" for version, names in others.items())
-        advice = "end the deployment: versions side by side are for its duration only"
-        yield warning(CHECK, "version", f"this is {ours}, and {listed}", advice)
-    else:
-        yield ok(CHECK, "version", f"all are {ours}")
+    yield _judge_versions(others, ours)
     served = {queue for answer in said.values() for queue in answer.get("queues", ())}
     unserved = ", ".join(queue for queue in queues if queue not in served)
     if not unserved:
@@ -97,6 +92,14 @@ def judge_workers(
     elif not others:
         advice = "start a worker without -Q, or with all of them"
         yield failure(CHECK, "queues", f"nobody serves {unserved}", advice)
+
+
+def _judge_versions(others: Mapping[str, list[str]], ours: str) -> Finding:
+    if not others:
+        return ok(CHECK, "version", f"all are {ours}")
+    listed = "; ".join(f"{', '.join(names)}: {version}" for version, names in others.items())
+    advice = "end the deployment: versions side by side are for its duration only"
+    return warning(CHECK, "version", f"this is {ours}, and {listed}", advice)
 
 
 def _of_other_versions(said: Mapping[str, Mapping[str, Any]], ours: str) -> Mapping[str, list[str]]:

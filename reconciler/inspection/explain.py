@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from reconciler.domain.codes import SURFACED, Code, OrchestrationCode
-from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
+from reconciler.domain.diagnosis import ChildDiagnosis
 from reconciler.domain.model import Child, Meta, Orchestration, moment
 from reconciler.domain.outcomes import Outcome
 from reconciler.inspection import theme
@@ -33,6 +33,7 @@ def build_view(orchestration: Orchestration, evaluation: Evaluation, given: Circ
     """
     # The first action on a child says what is done about it; hence the reversed order.
     actions = {action.sub_issue_id: action for action in reversed(evaluation.actions)}
+    diagnoses = evaluation.found.children if evaluation.found is not None else {}
     needing = {entry.sub_issue_id for entry in evaluation.stuck if entry.needs_action}
     children = orchestration.children
     return View(
@@ -40,7 +41,7 @@ def build_view(orchestration: Orchestration, evaluation: Evaluation, given: Circ
         given=given,
         children=tuple(
             _child_view(
-                child, evaluation.found, actions.get(key), given, needs_action=key in needing
+                child, diagnoses.get(key), actions.get(key), given, needs_action=key in needing
             )
             for key, child in children.items()
         ),
@@ -81,39 +82,36 @@ def _age(since: datetime | None, now: datetime) -> float | None:
 
 def _child_view(
     child: Child,
-    found: Diagnosis | None,
+    diagnosis: ChildDiagnosis | None,
     action: ActionOutcome | None,
     given: Circumstances,
     *,
     needs_action: bool,
 ) -> ChildView:
-    diagnosis = found.children.get(child.sub_issue_id) if found is not None else None
-    age = _age(moment(child.updated_at), given.now)
-    reason = text(child.item, "failure_reason") or ""
-    tone = theme.tone_of_status(child.status)
-    outlook = None
-    if diagnosis is not None:
-        age = diagnosis.age_seconds(given.now)
-        reason = diagnosis.reason
-        tone = Tone.ALARM if needs_action else theme.tone_of_code(diagnosis.code)
-        if action is not None:
-            outlook = given.with_next_sweep(_action_in_words(action))
-        else:
-            outlook = _without_action(diagnosis, given)
-    return ChildView(
+    view = ChildView(
         sub_issue_id=child.sub_issue_id,
         label=label_of(child),
         title=text(child.item, "title") or "",
         status=child.raw_status or "?",
-        code=str(diagnosis.code) if diagnosis is not None else None,
-        reason=reason,
-        tone=tone,
-        age_seconds=age,
+        code=None,
+        reason=text(child.item, "failure_reason") or "",
+        tone=theme.tone_of_status(child.status),
+        age_seconds=_age(moment(child.updated_at), given.now),
         depends_on=child.depends_on,
         task_id=child.task_id,
         branch=child.branch_name,
-        outlook=outlook,
+        outlook=None,
         needs_action=needs_action,
+    )
+    if diagnosis is None:
+        return view
+    return replace(
+        view,
+        code=str(diagnosis.code),
+        reason=diagnosis.reason,
+        tone=Tone.ALARM if needs_action else theme.tone_of_code(diagnosis.code),
+        age_seconds=diagnosis.age_seconds(given.now),
+        outlook=_outlook(diagnosis, action, given),
     )
 
 
@@ -159,9 +157,13 @@ def _action_in_words(action: ActionOutcome) -> str:
     return words.format(task_id=action.task_id or "it has", detail=action.detail)
 
 
-def _without_action(diagnosis: ChildDiagnosis, given: Circumstances) -> Outlook:
-    since, policy = diagnosis.since, given.policy
-    code = diagnosis.code
+def _outlook(
+    diagnosis: ChildDiagnosis, action: ActionOutcome | None, given: Circumstances
+) -> Outlook:
+    """Return what the reconciler will do about a child, and when."""
+    if action is not None:
+        return given.with_next_sweep(_action_in_words(action))
+    since, policy, code = diagnosis.since, given.policy, diagnosis.code
     if code is Code.WITHIN_GRACE:
         return _after(since, policy.grace, "steps in if the live reconciler has not", given)
     if code is Code.CLAIM_IN_PROGRESS:

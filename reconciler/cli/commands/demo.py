@@ -42,10 +42,7 @@ def demo(*, keep: bool, quick: bool, seed: int, orchestrations: int | None, as_j
     It takes about a minute, longer on a slow machine. Everything runs on loopback, with nothing of
     your settings, and ends with the demo. Exits 1 if something is wrong, 3 if it ran out of time.
     """
-    missing = [name for name in _PARTS if importlib.util.find_spec(name) is None]
-    if missing:
-        named = ", ".join(missing)
-        raise UsageError(f"the demo needs {named}, which is not installed here: use `make demo`")
+    _check_parts()
     base = QUICK if quick else Plan()
     plan = replace(base, seed=seed, orchestrations=orchestrations or base.orchestrations)
     directory = Path(tempfile.mkdtemp(prefix="reconciler-demo-"))
@@ -61,6 +58,13 @@ def demo(*, keep: bool, quick: bool, seed: int, orchestrations: int | None, as_j
         else:
             click.echo(f"the logs of every process are in {directory}", err=True)
     return code
+
+
+def _check_parts() -> None:
+    missing = [name for name in _PARTS if importlib.util.find_spec(name) is None]
+    if missing:
+        named = ", ".join(missing)
+        raise UsageError(f"the demo needs {named}, which is not installed here: use `make demo`")
 
 
 def _run(plan: Plan, directory: Path, screen: _Screen, *, keep: bool) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 import click
@@ -39,10 +39,7 @@ def doctor(*, inline: bool, as_json: bool) -> int:
         settings = settings_for_cli()
     except SettingsError as error:
         wrong = EXIT_USAGE
-        findings = [
-            failure("settings", re.split("[ =]", said)[0], said, "see docs/settings.md")
-            for said in error.problems
-        ]
+        findings = list(_of_settings(error))
     else:
         session = aws_session()
         with progress("Looking", quiet=as_json):
@@ -60,6 +57,11 @@ def doctor(*, inline: bool, as_json: bool) -> int:
     else:
         show(console(), _table(findings), _verdict(levels))
     return wrong if levels[Level.FAILURE] else 0
+
+
+def _of_settings(error: SettingsError) -> Iterator[Finding]:
+    for said in error.problems:
+        yield failure("settings", re.split("[ =]", said)[0], said, "see docs/settings.md")
 
 
 def _table(findings: Iterable[Finding]) -> Table:

@@ -38,11 +38,8 @@ def tables(*, hosts: tuple[str, ...], sample: bool, keep: bool) -> None:
     create_tables_of(client, settings)
     click.echo(f"the tables exist at {client.meta.endpoint_url}")
     if sample:
-        found = strand(client, settings)
-        for orchestration_id in found:
-            click.echo(f"stranded {orchestration_id}")
-        if not found:
-            click.echo("they are not empty, so nothing was added")
+        said = [f"stranded {orchestration_id}" for orchestration_id in strand(client, settings)]
+        click.echo("\n".join(said or ["they are not empty, so nothing was added"]))
     if keep:
         # As the first process of a container it would ignore SIGTERM. An emulator that does not
         # answer ends it; the container is started again.

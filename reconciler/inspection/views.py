@@ -57,13 +57,12 @@ class ChildView:
 class Circumstances:
     """What an outlook depends on beside the rows: the policy, the time, and the next sweep.
 
-    ``next_sweep_at`` None: nobody could say when; it comes within ``interval_seconds``.
+    ``next_sweep_at`` None: nobody could say when; it comes within the policy's interval.
     ``withheld``: why nothing is changed; ``paused``: a pause is why.
     """
 
     policy: Policy
     now: datetime
-    interval_seconds: int
     next_sweep_at: datetime | None = None
     withheld: str | None = None
     paused: bool = False
@@ -74,7 +73,7 @@ class Circumstances:
             return Outlook(f"nothing now ({self.withheld}); else it {does}")
         if self.next_sweep_at is not None:
             return Outlook(f"{does} with the next sweep", self.next_sweep_at)
-        within = theme.age(self.interval_seconds)
+        within = theme.age(self.policy.interval.total_seconds())
         return Outlook(f"{does} with the next sweep, within {within}")
 
 

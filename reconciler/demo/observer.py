@@ -48,8 +48,6 @@ class Recovery:
     child: ChildKey
     code: str
     at: datetime
-    task_id: str
-    after: str = ""
 
 
 @dataclass(frozen=True, slots=True)

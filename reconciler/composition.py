@@ -198,11 +198,7 @@ def assemble(
     tasks = TaskStore(dynamodb, settings.task_table_name, settings.task_events_table_name)
     control = ControlStore(dynamodb, table)
     budget = _budget_store(settings, dynamodb, tasks)
-    drafter = Drafter(
-        RepoStore(dynamodb, settings.repo_table_name),
-        _monthly_budget_store(settings, dynamodb, groups),
-        guardrail,
-    )
+    drafter = _drafter(settings, dynamodb, guardrail, groups)
     policy = policy_of(settings)
     invoker = Invoker(dynamodb, tasks, pipeline, policy) if pipeline is not None else None
     releaser = Releaser(dynamodb, orchestrations, tasks, drafter, budget, invoker, pacer)
@@ -245,9 +241,10 @@ def _budget_store(settings: Settings, dynamodb: DynamoDB, tasks: TaskStore) -> B
     )
 
 
-def _monthly_budget_store(
-    settings: Settings, dynamodb: DynamoDB, groups: UserGroups | None
-) -> MonthlyBudgetStore | None:
-    if settings.budget_table_name is None or groups is None:
-        return None
-    return MonthlyBudgetStore(dynamodb, settings.budget_table_name, groups)
+def _drafter(
+    settings: Settings, dynamodb: DynamoDB, guardrail: Guardrail | None, groups: UserGroups | None
+) -> Drafter:
+    budgets = None
+    if settings.budget_table_name is not None and groups is not None:
+        budgets = MonthlyBudgetStore(dynamodb, settings.budget_table_name, groups)
+    return Drafter(RepoStore(dynamodb, settings.repo_table_name), budgets, guardrail)

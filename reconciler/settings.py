@@ -1,7 +1,7 @@
 """Settings: the environment, read in one place and checked once.
 
-The names are the platform's own, so that one task definition serves both. Every
-setting carries its description, from which ``docs/settings.md`` is generated.
+The names are the platform's own, so that one task definition serves both. The docstring of a
+setting is its description, from which ``docs/settings.md`` is generated.
 """
 
 from __future__ import annotations
@@ -62,73 +62,53 @@ _NEEDS = (
 class Settings(BaseModel):
     """Everything an operator can set; see ``load_settings``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     # The tables
-    orchestration_table_name: str = Field(
-        min_length=3, max_length=255, description="OrchestrationTable"
-    )
-    task_table_name: str = Field(min_length=3, max_length=255, description="TaskTable")
-    task_events_table_name: str = Field(min_length=3, max_length=255, description="TaskEventsTable")
-    user_concurrency_table_name: str | None = Field(
-        default=None, description="UserConcurrencyTable; unset: no budget per user"
-    )
-    max_concurrent_tasks_per_user: int = Field(
-        default=10, ge=1, le=10_000, description="The cap of the budget per user"
-    )
-    repo_table_name: str | None = Field(
-        default=None, description="RepoTable; unset: every repo counts as onboarded"
-    )
-    budget_table_name: str | None = Field(
-        default=None,
-        description="BudgetTable; unset: no monthly budgets. Needs USER_POOL_ID",
-    )
-    user_pool_id: str | None = Field(
-        default=None,
-        description="Cognito user pool whose groups are the teams that have monthly budgets",
-    )
+    orchestration_table_name: str = Field(min_length=3, max_length=255)
+    """OrchestrationTable"""
+    task_table_name: str = Field(min_length=3, max_length=255)
+    """TaskTable"""
+    task_events_table_name: str = Field(min_length=3, max_length=255)
+    """TaskEventsTable"""
+    user_concurrency_table_name: str | None = None
+    """UserConcurrencyTable; unset: no budget per user"""
+    max_concurrent_tasks_per_user: int = Field(default=10, ge=1, le=10_000)
+    """The cap of the budget per user"""
+    repo_table_name: str | None = None
+    """RepoTable; unset: every repo counts as onboarded"""
+    budget_table_name: str | None = None
+    """BudgetTable; unset: no monthly budgets. Needs USER_POOL_ID"""
+    user_pool_id: str | None = None
+    """Cognito user pool whose groups are the teams that have monthly budgets"""
 
     # What else a release touches
-    orchestrator_function_arn: str | None = Field(
-        default=None,
-        description="The task pipeline (Lambda); unset: tasks are created but not invoked",
-    )
-    guardrail_id: str | None = Field(
-        default=None, description="Bedrock guardrail for task descriptions; unset: no screening"
-    )
-    guardrail_version: str | None = Field(
-        default=None, description="Version of the guardrail; goes with GUARDRAIL_ID"
-    )
+    orchestrator_function_arn: str | None = None
+    """The task pipeline (Lambda); unset: tasks are created but not invoked"""
+    guardrail_id: str | None = None
+    """Bedrock guardrail for task descriptions; unset: no screening"""
+    guardrail_version: str | None = None
+    """Version of the guardrail; goes with GUARDRAIL_ID"""
 
     # Celery. The login stands before the addresses: it is put into them.
-    broker_username: str | None = Field(
-        default=None, description="User of broker and result backend, where their URLs name none"
-    )
-    broker_password: SecretStr | None = Field(
-        default=None,
-        description="Password of both, where their URLs hold none: as it is, without percents",
-    )
+    broker_username: str | None = None
+    """User of broker and result backend, where their URLs name none"""
+    broker_password: SecretStr | None = None
+    """Password of both, where their URLs hold none: as it is, without percents"""
     celery_broker_url: str = Field(
-        default="redis://localhost:6379/0",
-        validate_default=True,
-        repr=False,
-        description="Broker, a redis:// or rediss:// URL",
+        default="redis://localhost:6379/0", validate_default=True, repr=False
     )
+    """Broker, a redis:// or rediss:// URL"""
     celery_result_backend: str = Field(
-        default="redis://localhost:6379/1",
-        validate_default=True,
-        repr=False,
-        description="Result backend, likewise",
+        default="redis://localhost:6379/1", validate_default=True, repr=False
     )
+    """Result backend, likewise"""
 
     # When
-    sweep_interval_seconds: int = Field(
-        default=300, ge=1, le=DAY_SECONDS, description="Beat's interval, in seconds"
-    )
-    sweep_segments: Segments = Field(
-        default="auto",
-        description="Segments of the parallel scan: a number, or chosen from the table's size",
-    )
+    sweep_interval_seconds: int = Field(default=300, ge=1, le=DAY_SECONDS)
+    """Beat's interval, in seconds"""
+    sweep_segments: Segments = "auto"
+    """Segments of the parallel scan: a number, or chosen from the table's size"""
     active_index_name: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9_.-]{3,255}$",
@@ -142,52 +122,26 @@ class Settings(BaseModel):
         description="How often lost recoveries are looked for; with ACTIVE_INDEX_NAME also in how "
         "much time the whole table is read once",
     )
-    stranded_grace_seconds: int = Field(
-        default=120,
-        ge=0,
-        le=DAY_SECONDS,
-        description="How long a child must have been due before it counts as stranded",
-    )
-    claim_timeout_seconds: int = Field(
-        default=900,
-        ge=1,
-        le=7 * DAY_SECONDS,
-        description="Age at which a `releasing` claim counts as abandoned",
-    )
-    task_start_timeout_seconds: int = Field(
-        default=900,
-        ge=1,
-        le=7 * DAY_SECONDS,
-        description="Age at which a `SUBMITTED` task counts as never started",
-    )
-    long_running_seconds: int = Field(
-        default=DAY_SECONDS,
-        ge=1,
-        le=365 * DAY_SECONDS,
-        description="Age at which an unfinished task is surfaced",
-    )
+    stranded_grace_seconds: int = Field(default=120, ge=0, le=DAY_SECONDS)
+    """How long a child must have been due before it counts as stranded"""
+    claim_timeout_seconds: int = Field(default=900, ge=1, le=7 * DAY_SECONDS)
+    """Age at which a `releasing` claim counts as abandoned"""
+    task_start_timeout_seconds: int = Field(default=900, ge=1, le=7 * DAY_SECONDS)
+    """Age at which a `SUBMITTED` task counts as never started"""
+    long_running_seconds: int = Field(default=DAY_SECONDS, ge=1, le=365 * DAY_SECONDS)
+    """Age at which an unfinished task is surfaced"""
 
     # How far it may go
-    repair_mode: Literal["repair", "report"] = Field(
-        default="repair", description="`report`: find and report, change nothing"
-    )
-    settle_mode: Literal["nudge", "off"] = Field(
-        default="nudge", description="`off`: only surface unsettled parents"
-    )
-    repair_only_repos: NameSet = Field(
-        default=frozenset(),
-        description="Comma-separated `owner/name`: repair only these (empty: all)",
-    )
-    repair_only_users: NameSet = Field(
-        default=frozenset(),
-        description="Comma-separated platform user ids: repair only theirs (empty: all)",
-    )
-    release_rate_per_minute: int = Field(
-        default=600,
-        ge=1,
-        le=1_000_000,
-        description="Releases per minute, over all workers: how fast a backlog is let go",
-    )
+    repair_mode: Literal["repair", "report"] = "repair"
+    """`report`: find and report, change nothing"""
+    settle_mode: Literal["nudge", "off"] = "nudge"
+    """`off`: only surface unsettled parents"""
+    repair_only_repos: NameSet = frozenset()
+    """Comma-separated `owner/name`: repair only these (empty: all)"""
+    repair_only_users: NameSet = frozenset()
+    """Comma-separated platform user ids: repair only theirs (empty: all)"""
+    release_rate_per_minute: int = Field(default=600, ge=1, le=1_000_000)
+    """Releases per minute, over all workers: how fast a backlog is let go"""
     scan_read_units_per_second: float | None = Field(
         default=None,
         gt=0,
@@ -197,20 +151,16 @@ class Settings(BaseModel):
     )
 
     # What it says
-    metrics_emf: bool = Field(
-        default=False, description="Also write metrics as CloudWatch embedded metric format lines"
-    )
+    metrics_emf: bool = False
+    """Also write metrics as CloudWatch embedded metric format lines"""
     metrics_namespace: str = Field(
-        default="OrchestrationReconciler",
-        pattern=r"^[A-Za-z0-9._/#:-]{1,255}$",
-        description="CloudWatch namespace of those lines; one of its own for each deployment",
+        default="OrchestrationReconciler", pattern=r"^[A-Za-z0-9._/#:-]{1,255}$"
     )
-    log_format: Literal["auto", "json", "console"] = Field(
-        default="auto", description="`auto`: readable on a terminal, JSON lines elsewhere"
-    )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="The least severe level that is logged"
-    )
+    """CloudWatch namespace of those lines; one of its own for each deployment"""
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: readable on a terminal, JSON lines elsewhere"""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least severe level that is logged"""
 
     @field_validator("celery_broker_url", "celery_result_backend")
     @classmethod

@@ -70,19 +70,13 @@ TASK = Table(
     ttl=True,
     stream=True,
 )
-TASK_EVENTS = Table(keys=("task_id", "event_id"), ttl=True)
-USER_CONCURRENCY = Table(keys=("user_id",))
-REPO = Table(keys=("repo",))
-BUDGET = Table(keys=("scope_key", "period"))
-
-
 TABLES = {
     "orchestration": ORCHESTRATION,
     "task": TASK,
-    "task_events": TASK_EVENTS,
-    "user_concurrency": USER_CONCURRENCY,
-    "repo": REPO,
-    "budget": BUDGET,
+    "task_events": Table(keys=("task_id", "event_id"), ttl=True),
+    "user_concurrency": Table(keys=("user_id",)),
+    "repo": Table(keys=("repo",)),
+    "budget": Table(keys=("scope_key", "period")),
 }
 """What a table is for → its shape; the setting of its name is called after it."""
 
@@ -143,23 +137,19 @@ def _definition(name: str, table: Table) -> dict[str, Any]:
         "KeySchema": _key_schema(table.keys),
     }
     if table.indexes:
-        definition["GlobalSecondaryIndexes"] = [
-            {
-                "IndexName": index.name,
-                "KeySchema": _key_schema(index.keys),
-                "Projection": {
-                    "ProjectionType": index.projection,
-                    **({"NonKeyAttributes": list(index.include)} if index.include else {}),
-                },
-            }
-            for index in table.indexes
-        ]
+        definition["GlobalSecondaryIndexes"] = list(map(_index_definition, table.indexes))
     if table.stream:
-        definition["StreamSpecification"] = {
-            "StreamEnabled": True,
-            "StreamViewType": "NEW_IMAGE",
-        }
+        stream = {"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"}
+        definition["StreamSpecification"] = stream
     return definition
+
+
+def _index_definition(index: Index) -> dict[str, Any]:
+    projection: dict[str, Any] = {"ProjectionType": index.projection}
+    if index.include:
+        projection["NonKeyAttributes"] = list(index.include)
+    keys = _key_schema(index.keys)
+    return {"IndexName": index.name, "KeySchema": keys, "Projection": projection}
 
 
 def _key_schema(keys: tuple[str, ...]) -> list[dict[str, str]]:

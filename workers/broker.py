@@ -5,7 +5,7 @@ from __future__ import annotations
 import redis
 
 from reconciler.observability.emf import CombinedMetrics, EmfMetrics
-from reconciler.observability.metrics import FlushingMetrics
+from reconciler.observability.metrics import Metrics
 from reconciler.observability.redis_metrics import RedisMetrics
 from reconciler.settings import Settings
 
@@ -22,7 +22,7 @@ def broker_client(settings: Settings) -> redis.Redis:
     )
 
 
-def metrics_for(settings: Settings, client: redis.Redis) -> FlushingMetrics:
+def metrics_for(settings: Settings, client: redis.Redis) -> Metrics:
     """Return where a process counts: in the broker and, by setting, in its output too."""
     metrics = RedisMetrics(client, settings.deployment_id)
     if not settings.metrics_emf:

@@ -14,7 +14,7 @@ from celery import signals
 from reconciler.composition import build_reconciler
 from reconciler.errors import ReconcilerError
 from reconciler.observability.emf import EmfMetrics
-from reconciler.observability.metrics import FlushingMetrics
+from reconciler.observability.metrics import Metrics
 from reconciler.observability.outages import Outages
 from reconciler.repair.context import Pacer
 from reconciler.repair.reconciler import Reconciler
@@ -40,7 +40,7 @@ class Resources:
     """
 
     settings: Settings
-    metrics: FlushingMetrics
+    metrics: Metrics
     dedup: DedupKeys
     recoveries: Recoveries
     client: redis.Redis

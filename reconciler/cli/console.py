@@ -148,6 +148,11 @@ def progress(what: str, *, quiet: bool = False) -> Iterator[Progress | None]:
         yield shown
 
 
+def count_rows(shown: Progress | None) -> Callable[[int], None]:
+    """Return what shows how many rows have been searched."""
+    return lambda rows: update(shown, rows, None, f"{rows} rows")
+
+
 def update(shown: Progress | None, done: float, total: float | None, said: str) -> None:
     """Say how far it is; nothing where nothing is shown."""
     if shown is not None:

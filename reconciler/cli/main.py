@@ -37,11 +37,8 @@ COMMANDS = {
 }
 """Name → its line in the help (kept here so that the help imports nothing)."""
 
-_ELSEWHERE = {
-    "pause": "reconciler.cli.commands.control",
-    "resume": "reconciler.cli.commands.control",
-}
-"""The modules of commands that are in none of their own name below ``reconciler.cli.commands``."""
+_MODULES = {"pause": "control", "resume": "control"}
+"""Below ``reconciler.cli.commands``, of commands that are in no module of their own name."""
 
 
 class LazyGroup(click.Group):
@@ -55,8 +52,8 @@ class LazyGroup(click.Group):
         """Import a sub-command."""
         if cmd_name not in COMMANDS:
             return None
-        name = _ELSEWHERE.get(cmd_name, f"reconciler.cli.commands.{cmd_name}")
-        found = vars(importlib.import_module(name)).values()
+        name = _MODULES.get(cmd_name, cmd_name)
+        found = vars(importlib.import_module(f"reconciler.cli.commands.{name}")).values()
         return next(c for c in found if isinstance(c, click.Command) and c.name == cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -73,7 +70,7 @@ class LazyGroup(click.Group):
         """Run a command line and exit with its code."""
         extra["standalone_mode"] = False
         try:
-            # A command that ends early (``ctx.exit``) comes back as its exit code.
+            # A command returns its exit code; one that ends early (``ctx.exit``) comes back as it.
             code = super().main(args, prog_name or "reconciler", **extra)
         except click.ClickException as error:
             error.show()

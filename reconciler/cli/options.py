@@ -30,7 +30,7 @@ class Duration(click.ParamType[float]):
         return float(found[1]) * _UNITS[found[2] or "s"]
 
 
-def watch_option(command: Callable[..., None]) -> Callable[..., None]:
+def watch_option(command: Callable[..., int]) -> Callable[..., int]:
     """Add ``--watch``."""
     option = click.option("--watch", is_flag=True, help="Show it again every 2 s, until Ctrl-C.")
     return option(command)

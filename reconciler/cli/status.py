@@ -19,16 +19,16 @@ from reconciler.cli.wiring import sweep_state
 from reconciler.errors import ReconcilerError, StoreUnavailableError
 from reconciler.inspection.advice import runbook_of
 from reconciler.observability.metrics import QUEUES
+from reconciler.repair.reconciler import Reconciler
 from reconciler.settings import Settings
 from reconciler.sweeping.cron import recorded_state
 from reconciler.sweeping.listing import Entry, list_entries
 from reconciler.sweeping.segments import NEVER, Scope
-from reconciler.sweeping.state import Overview, Sweep, SweepState
+from reconciler.sweeping.state import Overview, SweepState
+from workers.recoveries import Recoveries
 
 if TYPE_CHECKING:
     import redis
-
-    from reconciler.repair.reconciler import Reconciler
 
 HOUR_SECONDS, DAY_SECONDS = 3600, 86_400
 PATIENCE_SECONDS = 6.0
@@ -76,20 +76,6 @@ class Status:
         """Whether sweeps run in one process at a time, and their state is in the table."""
         return self.in_table and self.broker_problem is None
 
-    @property
-    def last(self) -> dict[str, Any] | None:
-        """The summary of the last sweep that ended."""
-        return self._last()
-
-    @property
-    def last_complete(self) -> dict[str, Any] | None:
-        """The summary of the last sweep that was complete."""
-        return self._last(complete=True)
-
-    def _last(self, *, complete: bool = False) -> dict[str, Any] | None:
-        found = self.seen.last(complete=complete)
-        return None if found is None else dict(found)
-
     @cached_property
     def entries(self) -> list[Entry]:
         """Everything that is stuck, the oldest first."""
@@ -115,16 +101,12 @@ class Status:
         as_of = self.seen.covered_as_of(scope)
         return self.now - as_of if NEVER < as_of <= self.now + _CLOCK_SKEW_SECONDS else None
 
-    @property
-    def limit_seconds(self) -> float:
-        """How old the coverage of active work may get: an interval, and the time of a sweep."""
-        return self.interval_seconds + max(self.interval_seconds, _MIN_SWEEP_SECONDS)
-
-    @property
-    def table_limit_seconds(self) -> float:
-        """How old the coverage of the whole table may get."""
+    def limit_of(self, scope: Scope) -> float:
+        """Return how old the coverage of a scope may get: an interval, and the time of a sweep."""
         every = self.full_scan_interval_seconds
-        return self.limit_seconds if every is None else 2 * every + self.interval_seconds
+        if scope is Scope.TABLE and every is not None:
+            return 2 * every + self.interval_seconds
+        return self.interval_seconds + max(self.interval_seconds, _MIN_SWEEP_SECONDS)
 
     @property
     def unreachable(self) -> str | None:
@@ -144,22 +126,27 @@ class Status:
         if self.unreachable is not None:
             return self.unreachable
         if self.eviction_policy is not None:
-            return self._evicting(self.eviction_policy)
+            policy = self.eviction_policy
+            what = "queued messages" if policy.startswith("allkeys") else "the state of a sweep"
+            return (
+                f"the broker may drop {what} when its memory is full (maxmemory-policy {policy}); "
+                "set it to noeviction"
+            )
         if self.workers == () and not self.in_table:
             return "no worker answers, so nothing is looked at"
         if self.beat_is_silent:
             return "no beat asks for sweeps, so only what is asked for by hand is looked at"
-        limits = {Scope.ACTIVE: self.limit_seconds, Scope.TABLE: self.table_limit_seconds}
-        for scope, limit in limits.items():
-            age = self.age_of(scope)
-            if age is None:
-                return f"the coverage of {_SCOPES[scope]} is unknown: it was never read to its end"
-            if age > limit:
-                return (
-                    f"{_SCOPES[scope]} is covered as of {age:.0f} s ago; it should be "
-                    f"{limit:.0f} s at most"
-                )
-        return None
+        stale = (self._stale(scope, name) for scope, name in _SCOPES.items())
+        return next((said for said in stale if said is not None), None)
+
+    def _stale(self, scope: Scope, name: str) -> str | None:
+        """Say how far the coverage of a scope lags; None while it is recent enough."""
+        age, limit = self.age_of(scope), self.limit_of(scope)
+        if age is None:
+            return f"the coverage of {name} is unknown: it was never read to its end"
+        if age <= limit:
+            return None
+        return f"{name} is covered as of {age:.0f} s ago; it should be {limit:.0f} s at most"
 
     @property
     def runbook(self) -> str:
@@ -171,19 +158,12 @@ class Status:
             section = "total-failure"
         return runbook_of(section)
 
-    @staticmethod
-    def _evicting(policy: str) -> str:
-        what = "queued messages" if policy.startswith("allkeys") else "the state of a sweep"
-        return (
-            f"the broker may drop {what} when its memory is full (maxmemory-policy {policy}); "
-            "set it to noeviction"
-        )
-
     @property
     def asked_seconds_ago(self) -> float | None:
         """How long ago the last sweep that a beat asked for began; None where none is known."""
-        began = [sweep.started_at for sweep in self.seen.sweeps if _is_scheduled(sweep)]
-        return max(0.0, self.now - max(began)) if began else None
+        asked = (sweep for sweep in self.seen.sweeps if "by-hand" not in sweep.sweep_id)
+        began = max((sweep.started_at for sweep in asked), default=None)
+        return None if began is None else max(0.0, self.now - began)
 
     @property
     def beat_is_late(self) -> bool:
@@ -195,7 +175,7 @@ class Status:
         ago = self.asked_seconds_ago
         if ago is None:
             ago = self.now - min((s.started_at for s in self.seen.sweeps), default=NEVER)
-        return ago > self.limit_seconds
+        return ago > self.limit_of(Scope.ACTIVE)
 
     @property
     def beat_is_silent(self) -> bool:
@@ -216,10 +196,6 @@ class Status:
             for entry in self.recoveries
             if entry["latency"] is not None and entry["at"] >= self.now - within_seconds
         ]
-
-
-def _is_scheduled(sweep: Sweep) -> bool:
-    return "by-hand" not in sweep.sweep_id
 
 
 def read_status(
@@ -312,8 +288,6 @@ def _read_broker(settings: Settings, client: redis.Redis, *, details: bool) -> d
         "eviction_policy": eviction_policy(client),
     }
     if details:
-        from workers.recoveries import Recoveries  # noqa: PLC0415 - start-up time
-
         known["recoveries"] = Recoveries(client, settings.deployment_id).list_last(DAY_SECONDS)
         known["queues"] = {queue: client.llen(queue) for queue in QUEUES}
         known["workers"] = _workers()

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 import getpass
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from reconciler.observability.emf import EmfMetrics
+from reconciler.observability.logs import configure_logging
 from reconciler.settings import Settings, load_settings
+from reconciler.sweeping.state import SweepState
+from workers.broker_records import BrokerRecords
 
 if TYPE_CHECKING:
     import redis
 
     from reconciler.repair.reconciler import Reconciler
-    from reconciler.sweeping.state import SweepState
 
 _BROKER_SECONDS = 3.0
 _NOTHING = "CRITICAL"
@@ -30,8 +36,6 @@ def settings_for_cli(*, logs: bool = False) -> Settings:
     Raises:
         SettingsError: a setting is invalid.
     """
-    from reconciler.observability.logs import configure_logging  # noqa: PLC0415 - start-up time
-
     settings = load_settings()
     if "LOG_LEVEL" in os.environ:
         level = None
@@ -51,10 +55,7 @@ def reconciler_for_cli(settings: Settings, *, logs: bool = False) -> Reconciler:
     Raises:
         SettingsError, AccessError: no region or profile, or credentials in part.
     """
-    import atexit  # noqa: PLC0415 - start-up time
-
-    from reconciler.composition import build_reconciler  # noqa: PLC0415
-    from reconciler.observability.emf import EmfMetrics  # noqa: PLC0415
+    from reconciler.composition import build_reconciler  # noqa: PLC0415 - start-up time
 
     if not (logs and settings.metrics_emf):
         return build_reconciler(settings)
@@ -79,10 +80,24 @@ def sweep_state(
     settings: Settings, client: redis.Redis, report_id: str | None = None
 ) -> SweepState:
     """Return the state of the workers' sweeps, or of one report of theirs."""
-    from reconciler.sweeping.state import SweepState  # noqa: PLC0415 - start-up time
-    from workers.broker_records import BrokerRecords  # noqa: PLC0415
-
     return SweepState(BrokerRecords(client, settings.deployment_id, report_id))
+
+
+@contextmanager
+def asking_broker() -> Iterator[None]:
+    """Make an error of ours of what redis-py raises in the block.
+
+    Raises:
+        BrokerUnavailableError: the broker is away, or refuses.
+    """
+    from redis.exceptions import RedisError  # noqa: PLC0415 - start-up time
+
+    from workers.enqueue import BrokerUnavailableError  # noqa: PLC0415
+
+    try:
+        yield
+    except RedisError as error:
+        raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
 
 
 def operator() -> str:

@@ -158,12 +158,7 @@ class LiveReconciler:
         return list(rows.values())
 
     def _skip(self, child: Child) -> bool:
-        return self._set_child(
-            child,
-            {"child_status": ChildStatus.SKIPPED},
-            ChildStatus.BLOCKED,
-            ChildStatus.READY,
-        )
+        return self._set_child(child, {"child_status": ChildStatus.SKIPPED}, *sorted(UNRELEASED))
 
     def _release(self, orchestration: Orchestration, child: Child) -> None:
         try:

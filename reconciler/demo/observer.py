@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from reconciler.domain.codes import OrchestrationCode
 from reconciler.domain.model import (
@@ -49,8 +48,6 @@ class Recovery:
     child: ChildKey
     code: str
     at: datetime
-    task_id: str
-    after: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +71,13 @@ class Snapshot:
                 yield (orchestration_id, key), child
 
 
-class Cause(StrEnum):
-    """What has not come: an event, a claimant, or the start of a task."""
-
-    EVENT = "event"
-    CLAIM = "claim"
-    START = "start"
-
-
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long something may be due before it counts as stranded."""
+    """How long something may be due before it counts as stranded.
+
+    ``grace``: for what an event should bring about; ``claim_timeout``: for a release that is
+    claimed; ``start_timeout``: for the start of a task.
+    """
 
     grace: timedelta
     claim_timeout: timedelta
@@ -98,14 +91,6 @@ class Patience:
             claim_timeout=timedelta(seconds=settings.claim_timeout_seconds),
             start_timeout=timedelta(seconds=settings.task_start_timeout_seconds),
         )
-
-    def with_cause(self, cause: Cause) -> timedelta:
-        """Return the time that is allowed for what has not come."""
-        return {
-            Cause.EVENT: self.grace,
-            Cause.CLAIM: self.claim_timeout,
-            Cause.START: self.start_timeout,
-        }[cause]
 
 
 @dataclass(slots=True)
@@ -140,29 +125,33 @@ class Observer:
 
     def _stranded(self, snapshot: Snapshot) -> Iterator[tuple[ChildKey, datetime]]:
         for key, child in snapshot.children():
-            due = due_since(snapshot, child)
-            if due is not None and snapshot.at - due[1] > self.patience.with_cause(due[0]):
-                yield key, due[1]
+            due = due_since(snapshot, child, self.patience)
+            if due is not None and snapshot.at - due[0] > due[1]:
+                yield key, due[0]
 
 
-def due_since(snapshot: Snapshot, child: Child) -> tuple[Cause, datetime] | None:
-    """Return what ``child`` waits for and since when, or None: nothing is due, or not known.
+def due_since(
+    snapshot: Snapshot, child: Child, patience: Patience
+) -> tuple[datetime, timedelta] | None:
+    """Return since when something is due of ``child``, and how long it may be.
+
+    None: nothing is due, or it is not known.
 
     A released child is due when its task has ended, or should have been started; one that waits,
     when its predecessors have settled whether it runs; a claimed one, when it was claimed.
     """
-    cause, since = Cause.EVENT, None
+    allowed, since = patience.grace, None
     task = snapshot.tasks.get(child.task_id or "")
     if child.status is ChildStatus.RELEASED and task is not None:
         if task.terminal:
             since = moment(task.finished_at)
         elif task.status == "SUBMITTED":
-            cause, since = Cause.START, moment(task.created_at)
+            allowed, since = patience.start_timeout, moment(task.created_at)
     elif child.status is ChildStatus.RELEASING:
-        cause, since = Cause.CLAIM, moment(child.updated_at)
+        allowed, since = patience.claim_timeout, moment(child.updated_at)
     elif child.status in UNRELEASED:
         since = turn_came_at(snapshot, child)
-    return (cause, since) if since is not None else None
+    return (since, allowed) if since is not None else None
 
 
 def turn_came_at(snapshot: Snapshot, child: Child) -> datetime | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -94,10 +95,8 @@ class Platform:
         self._put({**common, **_meta(seeded, number)})
         self.seeded[orchestration_id] = seeded
         if self.live.up:
-            try:
+            with suppress(LiveReconcilerCrashError):
                 self.live.react(orchestration_id)
-            except LiveReconcilerCrashError:
-                return seeded
         return seeded
 
     def _sub_issue_id(self, orchestration_id: str, spec: ChildSpec) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reconciler.embedded.process import signal_group, spawn
+from reconciler.errors import ReconcilerError
 
 _LOOK_EVERY_SECONDS = 0.3
 _STOP_SECONDS = 8.0
@@ -19,8 +20,8 @@ MAX_RESTARTS = 5
 _TAIL_LINES = 8
 
 
-class ProcessFailedError(Exception):
-    """A process keeps exiting; the message holds the last lines that it wrote."""
+class DemoFailedError(ReconcilerError, kind="demo"):
+    """The demo could not be run to its end; says why."""
 
 
 @dataclass(slots=True)
@@ -82,11 +83,11 @@ class Supervisor:
         """Raise if something does not stay up.
 
         Raises:
-            ProcessFailedError: a process exited more than a few times.
+            DemoFailedError: a process exited more than a few times.
         """
         for child in self.children.values():
             if child.restarts > MAX_RESTARTS:
-                raise ProcessFailedError(
+                raise DemoFailedError(
                     f"{child.name} keeps exiting; the last lines of {child.log}:\n{child.tail()}"
                 )
 

@@ -23,7 +23,7 @@ import redis
 from reconciler.clock import utc_now
 from reconciler.demo.observer import Observer, Patience, Snapshot
 from reconciler.demo.platform import Platform
-from reconciler.demo.processes import ProcessFailedError, Supervisor
+from reconciler.demo.processes import DemoFailedError, Supervisor
 from reconciler.demo.shapes import Blueprint, mix
 from reconciler.demo.snapshots import take_snapshot
 from reconciler.demo.task_pipeline import FUNCTION_ARN, Pace, pipeline_endpoint
@@ -32,7 +32,6 @@ from reconciler.demo.view import Board
 from reconciler.embedded.moto_server import moto_server
 from reconciler.embedded.process import free_port
 from reconciler.embedded.valkey import valkey_server
-from reconciler.errors import ReconcilerError
 from reconciler.settings import Settings, load_settings
 from reconciler.sweeping.state import SweepState
 from reconciler.tables import create_tables_of
@@ -61,10 +60,6 @@ KEPT_VARIABLES = (
 """All that is taken from the caller's environment: where programs are, and what can be shown."""
 
 Show = Callable[[Board], None]
-
-
-class DemoFailedError(ReconcilerError, kind="demo"):
-    """The demo could not be run to its end; says why."""
 
 
 class OutOfTimeError(Exception):
@@ -232,20 +227,13 @@ def _start(supervisor: Supervisor, environment: dict[str, str]) -> tuple[str, st
 def _await_first_sweep(stage: Stage) -> None:
     deadline = time.monotonic() + MAX_START_SECONDS
     while stage.state.overview().last(complete=True) is None:
-        _check(stage)
+        stage.supervisor.check()
         if time.monotonic() > deadline:
             tail = stage.supervisor.children["worker"].tail()
             raise DemoFailedError(
                 f"ran out of time: no sweep completed within {MAX_START_SECONDS:.0f} s: {tail}"
             )
         time.sleep(TURN_SECONDS)
-
-
-def _check(stage: Stage) -> None:
-    try:
-        stage.supervisor.check()
-    except ProcessFailedError as error:
-        raise DemoFailedError(str(error)) from error
 
 
 # -- the phases
@@ -326,7 +314,7 @@ def turn(stage: Stage, show: Show) -> Snapshot:
     stage.observer.observe(snapshot)
     for summary in stage.state.overview().list_ended():
         stage.sweeps.setdefault(summary["sweep_id"], summary)
-    _check(stage)
+    stage.supervisor.check()
     show(board_of(stage))
     # Where a look takes long, the workers must get their turns at the endpoint.
     time.sleep(max(TURN_SECONDS, time.monotonic() - began))

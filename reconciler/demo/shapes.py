@@ -72,15 +72,7 @@ def chain(length: int) -> Blueprint:
 
 def diamond() -> Blueprint:
     """A → (B, C) → D: D may start only when both are done."""
-    return Blueprint(
-        "diamond",
-        (
-            ChildSpec("A"),
-            ChildSpec("B", ("A",)),
-            ChildSpec("C", ("A",)),
-            ChildSpec("D", ("B", "C")),
-        ),
-    )
+    return _of_letters("diamond", A="", B="A", C="A", D="BC")
 
 
 def fan_out(width: int) -> Blueprint:
@@ -92,42 +84,27 @@ def fan_out(width: int) -> Blueprint:
 def integration(leaves: int) -> Blueprint:
     """A → several leaves → the synthetic node that merges them."""
     root, *keys = _names(leaves + 1)
-    return Blueprint(
-        "integration",
-        (
-            ChildSpec(root),
-            *(ChildSpec(key, (root,)) for key in keys),
-            ChildSpec(INTEGRATION, tuple(keys)),
-        ),
-    )
+    specs = (ChildSpec(root), *(ChildSpec(key, (root,)) for key in keys))
+    return Blueprint("integration", (*specs, ChildSpec(INTEGRATION, tuple(keys))))
 
 
 def failing_leg(outcome: Outcome = Outcome.FAILED) -> Blueprint:
     """Two legs of which one fails: what stands behind it is skipped, the other leg runs on."""
-    return Blueprint(
-        "failing leg",
-        (
-            ChildSpec("A"),
-            ChildSpec("B", ("A",), outcome),
-            ChildSpec("C", ("A",)),
-            ChildSpec("D", ("B",)),
-            ChildSpec("E", ("C",)),
-            ChildSpec("F", ("D", "E")),
-        ),
-    )
+    return _of_letters("failing leg", outcome, A="", B="A", C="A", D="B", E="C", F="DE")
 
 
 def broken_build() -> Blueprint:
     """A chain whose second task completes with a broken build: the rest is skipped."""
-    return Blueprint(
-        "broken build",
-        (
-            ChildSpec("A"),
-            ChildSpec("B", ("A",), Outcome.BROKEN_BUILD),
-            ChildSpec("C", ("B",)),
-            ChildSpec("D", ("C",)),
-        ),
+    return _of_letters("broken build", Outcome.BROKEN_BUILD, A="", B="A", C="B", D="C")
+
+
+def _of_letters(shape: str, of_b: Outcome = Outcome.COMPLETED, **before: str) -> Blueprint:
+    """Return a blueprint from each letter's predecessors; ``of_b``: how the task of B ends."""
+    specs = (
+        ChildSpec(key, tuple(names), of_b if key == "B" else Outcome.COMPLETED)
+        for key, names in before.items()
     )
+    return Blueprint(shape, tuple(specs))
 
 
 def mix(count: int, rng: Random) -> list[Blueprint]:

@@ -38,9 +38,9 @@ def take_snapshot(client: DynamoDBClient, settings: Settings, clock: Clock) -> S
         FilterExpression="event_type = :recovered",
         ExpressionAttributeValues={":recovered": {"S": "orchestration_recovered"}},
     )
-    found_recoveries = [recovery for item in events if (recovery := _recovery(item)) is not None]
-    found_recoveries.sort(key=lambda recovery: (recovery.at, recovery.child))
-    return Snapshot(at, orchestrations, tasks, tuple(found_recoveries))
+    repairs = (recovery for item in events if (recovery := _recovery(item)) is not None)
+    recoveries = sorted(repairs, key=lambda recovery: (recovery.at, recovery.child))
+    return Snapshot(at, orchestrations, tasks, tuple(recoveries))
 
 
 def _scan(client: DynamoDBClient, table: str, **request: Any) -> list[Item]:  # noqa: ANN401 - boto3's
@@ -61,6 +61,4 @@ def _recovery(item: Item) -> Recovery | None:
         child=(orchestration_id, text(metadata, "sub_issue_id") or ""),
         code=text(metadata, "code") or "",
         at=at,
-        task_id=item["task_id"]["S"],
-        after=text(metadata, "after") or "",
     )

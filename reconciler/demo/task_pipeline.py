@@ -149,8 +149,7 @@ class TaskPipeline:
             self._runs.pop(task_id, None)
             self._end(task_id, item, Outcome.FAILED, status, self._clock(), "it was started twice")
             return
-        wait = self._seconds(item, "submitted")
-        self._runs[task_id] = _Run(task_id, "SUBMITTED", self._clock() + wait)
+        self._runs[task_id] = _Run(task_id, status, self._clock() + self._seconds(item, status))
 
     def _advance(self, run: _Run, now: datetime) -> None:
         item = self._read(run.task_id)
@@ -161,7 +160,7 @@ class TaskPipeline:
         if run.status == "SUBMITTED":
             self._admit(run, item, now)
         elif run.status == "HYDRATING":
-            self._enter(run, item, "RUNNING", "running", now)
+            self._enter(run, item, "RUNNING", now)
         else:
             self._runs.pop(run.task_id, None)
             self._end(run.task_id, item, self._outcome(item), run.status, now)
@@ -169,34 +168,28 @@ class TaskPipeline:
     def _admit(self, run: _Run, item: Mapping[str, Any], now: datetime) -> None:
         """Take one of the user's slots; with none left the platform fails the task."""
         user = text(item, "user_id") or ""
-        table = self._settings.user_concurrency_table_name
-        if table is not None:
-            cap = self._settings.max_concurrent_tasks_per_user
-            try:
-                self._client.update_item(
-                    TableName=table,
-                    Key={"user_id": {"S": user}},
-                    UpdateExpression="ADD active_count :one",
-                    ConditionExpression="attribute_not_exists(active_count) OR active_count < :cap",
-                    ExpressionAttributeValues={":one": {"N": "1"}, ":cap": {"N": str(cap)}},
-                )
-            except ClientError as error:
-                if not lost_condition(error):
-                    raise
-                self._runs.pop(run.task_id, None)
-                said = {"error_message": {"S": f"{user} is at the limit of {cap} running tasks"}}
-                self._write(run.task_id, run.status, "FAILED", now, said)
-                return
-        self._enter(run, item, "HYDRATING", "hydrating", now)
+        cap = self._settings.max_concurrent_tasks_per_user
+        below = {
+            "ConditionExpression": "attribute_not_exists(active_count) OR active_count < :cap",
+            "ExpressionAttributeValues": {":by": {"N": "1"}, ":cap": {"N": str(cap)}},
+        }
+        try:
+            self._count_running(user, **below)
+        except ClientError as error:
+            if not lost_condition(error):
+                raise
+            self._runs.pop(run.task_id, None)
+            said = {"error_message": {"S": f"{user} is at the limit of {cap} running tasks"}}
+            self._write(run.task_id, run.status, "FAILED", now, said)
+            return
+        self._enter(run, item, "HYDRATING", now)
 
-    def _enter(
-        self, run: _Run, item: Mapping[str, Any], status: str, stage: str, now: datetime
-    ) -> None:
+    def _enter(self, run: _Run, item: Mapping[str, Any], status: str, now: datetime) -> None:
         if not self._write(run.task_id, run.status, status, now):
             self._runs.pop(run.task_id, None)
             return
         run.status = status
-        run.leaves_at = now + self._seconds(item, stage)
+        run.leaves_at = now + self._seconds(item, status)
 
     def _end(
         self,
@@ -216,13 +209,19 @@ class TaskPipeline:
             said = error or f"the task ended as {outcome.task_status}"
             extra["error_message"] = {"S": said}
         ended = self._write(task_id, before, outcome.task_status, now, extra)
+        if ended and before in {"HYDRATING", "RUNNING"}:
+            less = {":by": {"N": "-1"}}
+            self._count_running(text(item, "user_id") or "", ExpressionAttributeValues=less)
+
+    def _count_running(self, user: str, **request: Any) -> None:  # noqa: ANN401 - boto3's
+        """Add ``:by`` to how many tasks of a user run, where that is counted."""
         table = self._settings.user_concurrency_table_name
-        if ended and table is not None and before in {"HYDRATING", "RUNNING"}:
+        if table is not None:
             self._client.update_item(
                 TableName=table,
-                Key={"user_id": {"S": text(item, "user_id") or ""}},
-                UpdateExpression="ADD active_count :less",
-                ExpressionAttributeValues={":less": {"N": "-1"}},
+                Key={"user_id": {"S": user}},
+                UpdateExpression="ADD active_count :by",
+                **request,
             )
 
     # -- small tools
@@ -266,7 +265,9 @@ class TaskPipeline:
         child = text(metadata, "orchestration_sub_issue_id") or ""
         return self._outcomes.get((orchestration, child), Outcome.COMPLETED)
 
-    def _seconds(self, item: Mapping[str, Any], stage: str) -> timedelta:
+    def _seconds(self, item: Mapping[str, Any], status: str) -> timedelta:
+        """Draw how long a task has a status."""
+        stage = status.lower()
         key = text(item, "idempotency_key") or text(item, "task_id") or ""
         drawn = Random(f"{self._seed}/{key}/{stage}")
         return timedelta(seconds=drawn.uniform(*getattr(self._pace, stage)))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -84,27 +83,24 @@ def judge(
     snapshot = observer.latest
     if snapshot is None:
         raise ValueError("nothing was observed")
-    bound = _bound_seconds(observer.patience.grace, sweeps)
+    longest = max((sweep["duration_seconds"] for sweep in sweeps), default=0.0)
+    bound = observer.patience.grace.total_seconds() + _longest_wait(sweeps) + longest
     waits = dict(_waits(snapshot))
     late = {what: seconds for what, seconds in waits.items() if seconds > bound}
     astray = dict(_astray(snapshot, expected))
-    unsettled = list(_unsettled(snapshot, expected))
+    unsettled = [key for key in expected if not snapshot.is_settled(key)]
     twice = duplicates(snapshot.tasks)
-    problems = [
-        *_listed("a task exists twice", twice),
-        *_listed("a regression was seen", observer.regressions),
-        *_listed("a release came too early", list(observer.early.values())),
-        *_listed(
-            f"a recovery took longer than {bound:.1f} s",
-            [f"{what}: {seconds:.1f} s" for what, seconds in late.items()],
-        ),
-    ]
-    if gave_up is not None:
-        problems.append(f"ran out of time: {gave_up}")
-    else:
-        problems += _listed("a child did not end as it should", list(astray.values()))
-        problems += _listed("a parent was not settled", unsettled)
-        problems += _nothing_shown(observer, sweeps, events_lost)
+    cases = {
+        "a task exists twice": twice,
+        "a regression was seen": observer.regressions,
+        "a release came too early": list(observer.early.values()),
+        f"a recovery took longer than {bound:.1f} s": _in_seconds(late),
+    }
+    other = [f"ran out of time: {gave_up}"]
+    if gave_up is None:
+        cases["a child did not end as it should"] = list(astray.values())
+        cases["a parent was not settled"] = unsettled
+        other = list(_nothing_shown(observer, sweeps, events_lost))
     return Verdict(
         orchestrations=len(expected),
         settled=len(expected) - len(unsettled),
@@ -116,24 +112,30 @@ def judge(
         duplicates=len(twice),
         regressions=len(observer.regressions),
         early_releases=len(observer.early),
-        recovered_by=dict(sorted(Counter(r.code for r in snapshot.recoveries).items())),
+        recovered_by=_count_by_code(snapshot),
         latency_max_seconds=max(waits.values(), default=None),
         latency_median_seconds=median(waits.values()) if waits else None,
         bound_seconds=bound,
         over_bound=len(late),
         sweeps=len(sweeps),
-        sweep_longest_seconds=max((sweep["duration_seconds"] for sweep in sweeps), default=0.0),
+        sweep_longest_seconds=longest,
         out_of_time=gave_up is not None,
-        problems=tuple(problems),
+        problems=(*_listed(cases), *other),
     )
 
 
-def _bound_seconds(grace: timedelta, sweeps: Sequence[Sweep]) -> float:
-    """Return how long a recovery may take: what a scan has just passed waits for the next sweep."""
+def _longest_wait(sweeps: Sequence[Sweep]) -> float:
+    """Return how long what a scan had just passed can have waited for the next sweep to begin."""
     began = sorted(sweep["ended_at"] - sweep["duration_seconds"] for sweep in sweeps)
-    wait = max((later - earlier for earlier, later in pairwise(began)), default=0.0)
-    longest = max((sweep["duration_seconds"] for sweep in sweeps), default=0.0)
-    return grace.total_seconds() + wait + longest
+    return max((later - earlier for earlier, later in pairwise(began)), default=0.0)
+
+
+def _in_seconds(waits: Mapping[str, float]) -> list[str]:
+    return [f"{what}: {seconds:.1f} s" for what, seconds in waits.items()]
+
+
+def _count_by_code(snapshot: Snapshot) -> dict[str, int]:
+    return dict(sorted(Counter(recovery.code for recovery in snapshot.recoveries).items()))
 
 
 def _waits(snapshot: Snapshot) -> Iterator[tuple[str, float]]:
@@ -164,10 +166,6 @@ def _astray(snapshot: Snapshot, expected: Expected) -> Iterator[tuple[tuple[str,
                 yield (orchestration_id, key), f"{name} is {state}, and should be {end}"
 
 
-def _unsettled(snapshot: Snapshot, expected: Iterable[str]) -> Iterator[str]:
-    return (key for key in expected if not snapshot.is_settled(key))
-
-
 def _nothing_shown(observer: Observer, sweeps: Sequence[Sweep], events_lost: int) -> Iterator[str]:
     """A run in which nothing went wrong on the platform's side shows nothing."""
     if not events_lost:
@@ -178,8 +176,10 @@ def _nothing_shown(observer: Observer, sweeps: Sequence[Sweep], events_lost: int
         yield "no sweep was completed"
 
 
-def _listed(what: str, cases: Sequence[str]) -> Iterator[str]:
-    for case in cases[:MAX_SHOWN]:
-        yield f"{what}: {case}"
-    if len(cases) > MAX_SHOWN:
-        yield f"{what}: and {len(cases) - MAX_SHOWN} more"
+def _listed(cases: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield each case of each sort of problem, as far as so many are shown."""
+    for what, found in cases.items():
+        for case in found[:MAX_SHOWN]:
+            yield f"{what}: {case}"
+        if len(found) > MAX_SHOWN:
+            yield f"{what}: and {len(found) - MAX_SHOWN} more"

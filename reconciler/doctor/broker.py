@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+import redis
+from redis.exceptions import NoPermissionError
 
 from reconciler import broker_url
 from reconciler.broker_refusal import UNREACHABLE, ClusterModeError, probe, refusal_of
@@ -14,9 +17,6 @@ from reconciler.clock import Clock
 from reconciler.doctor.aws import check_clock
 from reconciler.doctor.findings import Finding, failure, ok, warning
 from reconciler.settings import Settings
-
-if TYPE_CHECKING:
-    import redis
 
 CHECK = "broker"
 _SECONDS = 3.0
@@ -27,13 +27,10 @@ _NEARLY_FULL = 0.8
 
 def examine_broker(settings: Settings, clock: Clock) -> Iterator[Finding]:
     """Ask the broker about itself; the last finding is a failure where it cannot be used."""
-    import redis  # noqa: PLC0415 - start-up time
-
     url = settings.celery_broker_url
     shown = broker_url.shown(url)
     try:
-        client = redis.Redis.from_url(url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS)
-        client.ping()
+        client = _connect(url)
         facts = _asked(client.info)
         before = clock()
         theirs = _asked(client.time)
@@ -60,10 +57,14 @@ def examine_broker(settings: Settings, clock: Clock) -> Iterator[Finding]:
         yield check_clock(settings, "the broker", moment, at)
 
 
+def _connect(url: str) -> redis.Redis:
+    client = redis.Redis.from_url(url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS)
+    client.ping()
+    return client
+
+
 def _asked(question: Callable[[], Any]) -> Any:  # noqa: ANN401 - redis-py's
     """Ask what the broker's user may be forbidden to ask; None where it is."""
-    from redis.exceptions import NoPermissionError  # noqa: PLC0415 - start-up time
-
     try:
         return question()
     except NoPermissionError:
@@ -93,8 +94,6 @@ def _server(shown: str, facts: Mapping[str, Any]) -> Finding:
 
 def _writes(client: redis.Redis, shown: str, facts: Mapping[str, Any]) -> Finding:
     """Whether the broker takes writes; tried with one that changes nothing."""
-    import redis  # noqa: PLC0415 - start-up time
-
     try:
         probe(client)
     except (redis.RedisError, ClusterModeError) as error:
@@ -108,27 +107,32 @@ def _writes(client: redis.Redis, shown: str, facts: Mapping[str, Any]) -> Findin
 
 
 def _keeps(client: redis.Redis, facts: Mapping[str, Any]) -> Iterator[Finding]:
-    policy = facts.get("maxmemory_policy")
-    if policy is None:
-        advice = "see its parameter group: it must be noeviction"
-        yield warning(CHECK, "eviction", "maxmemory-policy may not be asked", advice)
-    elif policy != "noeviction":
-        said = f"maxmemory-policy is {policy}: queued messages can be dropped"
-        yield failure(CHECK, "eviction", said, "set maxmemory-policy to noeviction")
-    else:
-        yield ok(CHECK, "eviction", "noeviction: no message is dropped")
+    yield _eviction(facts.get("maxmemory_policy"))
     most, used = int(facts.get("maxmemory") or 0), int(facts.get("used_memory") or 0)
     if most and used > _NEARLY_FULL * most:
         said = f"{used * 100 // most} % of maxmemory are used"
         yield warning(CHECK, "memory", said, "give it more: a full one takes no more messages")
+    yield _persistence(client, facts)
+
+
+def _eviction(policy: str | None) -> Finding:
+    if policy is None:
+        advice = "see its parameter group: it must be noeviction"
+        return warning(CHECK, "eviction", "maxmemory-policy may not be asked", advice)
+    if policy != "noeviction":
+        said = f"maxmemory-policy is {policy}: queued messages can be dropped"
+        return failure(CHECK, "eviction", said, "set maxmemory-policy to noeviction")
+    return ok(CHECK, "eviction", "noeviction: no message is dropped")
+
+
+def _persistence(client: redis.Redis, facts: Mapping[str, Any]) -> Finding:
     if facts.get("aof_enabled"):
-        yield ok(CHECK, "persistence", "what is queued is on disk")
-        return
+        return ok(CHECK, "persistence", "what is queued is on disk")
     said = "appendonly is off: what is queued is lost with the process, until the next sweep"
     saved = _asked(lambda: client.config_get("save"))
     if saved and saved.get("save"):
         said = "only snapshots: the last minutes of what is queued are lost with the process"
-    yield warning(CHECK, "persistence", said, "set appendonly to yes, where the service lets you")
+    return warning(CHECK, "persistence", said, "set appendonly to yes, where the service lets you")
 
 
 def _transport(url: str) -> Iterator[Finding]:
@@ -160,15 +164,13 @@ def _is_here(scheme: str, host: str | None) -> bool:
 
 
 def _result_backend(settings: Settings) -> Iterator[Finding]:
-    import redis  # noqa: PLC0415 - start-up time
-
     url = settings.celery_result_backend
     shown = broker_url.shown(url)
     if urlsplit(url).scheme not in _SCHEMES:
         yield ok(CHECK, "results", f"{shown} (not looked at: it is no Redis)")
         return
     try:
-        redis.Redis.from_url(url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS).ping()
+        _connect(url)
     except (redis.RedisError, ValueError) as error:
         advice = "correct CELERY_RESULT_BACKEND"
         yield failure(CHECK, "results", f"{shown}: {error}", advice)

@@ -12,7 +12,6 @@ and that the pipeline's function does what it should.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from reconciler.aws_errors import CONDITION_FAILED
@@ -46,62 +45,48 @@ NEEDED: dict[str, tuple[str, ...]] = {
 """Title of a table → what is done to it; a test holds it to the policy."""
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """A call that proves a permission."""
-
-    action: str
-    operation: str
-    request: dict[str, Any]
+Call = tuple[str, dict[str, Any]]
+"""An operation of a client, and its request."""
 
 
-def probes(wanted: Wanted) -> list[Probe]:
-    """Return the probes of a table and of its indexes."""
-    return [_probe(wanted, action) for action in NEEDED[wanted.title]]
-
-
-def _probe(wanted: Wanted, action: str) -> Probe:
-    name, key = wanted.name, {attribute: {"S": PROBE_KEY} for attribute in wanted.table.keys}
+def _calls(wanted: Wanted) -> dict[str, Call]:
+    """Return action → the call that proves that it is allowed on a table."""
+    name, first = wanted.name, wanted.table.keys[0]
+    key = {attribute: {"S": PROBE_KEY} for attribute in wanted.table.keys}
     conditional = {
         "TableName": name,
         "ConditionExpression": _NEVER,
-        "ExpressionAttributeNames": {"#k": wanted.table.keys[0]},
+        "ExpressionAttributeNames": {"#k": first},
     }
-    match action:
-        case "GetItem":
-            return Probe(action, "get_item", {"TableName": name, "Key": key})
-        case "BatchGetItem":
-            return Probe(action, "batch_get_item", {"RequestItems": {name: {"Keys": [key]}}})
-        case "Query":
-            return Probe(action, "query", _query(name, wanted.table.keys[0]))
-        case "Scan":
-            return Probe(action, "scan", {"TableName": name, "Limit": 1, "Select": "COUNT"})
-        case "PutItem":
-            return Probe(action, "put_item", {**conditional, "Item": key})
-        case "UpdateItem":
-            change = {
-                "UpdateExpression": "SET #p = :p",
-                "ExpressionAttributeNames": {"#k": wanted.table.keys[0], "#p": "probe"},
-                "ExpressionAttributeValues": {":p": {"S": "never written"}},
-            }
-            return Probe(action, "update_item", {**conditional, "Key": key, **change})
-        case "DeleteItem":
-            return Probe(action, "delete_item", {**conditional, "Key": key})
-        case _:
-            check = {"ConditionCheck": {**conditional, "Key": key}}
-            return Probe(action, "transact_write_items", {"TransactItems": [check]})
+    change = {
+        "UpdateExpression": "SET #p = :p",
+        "ExpressionAttributeNames": {"#k": first, "#p": "probe"},
+        "ExpressionAttributeValues": {":p": {"S": "never written"}},
+    }
+    check = {"ConditionCheck": {**conditional, "Key": key}}
+    return {
+        "GetItem": ("get_item", {"TableName": name, "Key": key}),
+        "BatchGetItem": ("batch_get_item", {"RequestItems": {name: {"Keys": [key]}}}),
+        "Query": _query(name, first),
+        "Scan": ("scan", {"TableName": name, "Limit": 1, "Select": "COUNT"}),
+        "PutItem": ("put_item", {**conditional, "Item": key}),
+        "UpdateItem": ("update_item", {**conditional, "Key": key, **change}),
+        "DeleteItem": ("delete_item", {**conditional, "Key": key}),
+        "ConditionCheckItem": ("transact_write_items", {"TransactItems": [check]}),
+    }
 
 
-def _query(table: str, key: str, index: str | None = None) -> dict[str, Any]:
-    request: dict[str, Any] = {
+def _query(table: str, key: str, **index: str) -> Call:
+    request = {
         "TableName": table,
         "Limit": 1,
         "Select": "COUNT",
         "KeyConditionExpression": "#k = :k",
         "ExpressionAttributeNames": {"#k": key},
         "ExpressionAttributeValues": {":k": {"S": PROBE_KEY}},
+        **index,
     }
-    return request if index is None else {**request, "IndexName": index}
+    return "query", request
 
 
 def check_permissions(client: Any, wanted: Wanted) -> Iterator[Finding]:  # noqa: ANN401 - DynamoDB's
@@ -109,15 +94,16 @@ def check_permissions(client: Any, wanted: Wanted) -> Iterator[Finding]:  # noqa
 
     Those that are there make one finding; every other makes one of its own.
     """
-    tried = [(probe.action, probe) for probe in probes(wanted)]
+    calls = _calls(wanted)
+    tried = {action: calls[action] for action in NEEDED[wanted.title]}
     for index in wanted.table.indexes:
         if index.name in wanted.queried:
-            request = _query(wanted.name, index.keys[0], index.name)
-            tried.append((f"Query on {index.name}", Probe("Query", "query", request)))
+            query = _query(wanted.name, index.keys[0], IndexName=index.name)
+            tried[f"Query on {index.name}"] = query
     granted = []
-    for name, probe in tried:
-        answer = ask(client, probe.operation, **probe.request)
-        if _proves(probe, answer):
+    for name, (operation, request) in tried.items():
+        answer = ask(client, operation, **request)
+        if answer.kind == (ANSWERED if _action(name) in READS else CONDITION_FAILED):
             granted.append(name)
         else:
             yield _lacking(wanted, name, answer)
@@ -125,8 +111,9 @@ def check_permissions(client: Any, wanted: Wanted) -> Iterator[Finding]:  # noqa
         yield ok(CHECK, wanted.title, f"may {', '.join(granted)}")
 
 
-def _proves(probe: Probe, answer: Answer) -> bool:
-    return answer.kind == (ANSWERED if probe.action in READS else CONDITION_FAILED)
+def _action(name: str) -> str:
+    """Return the action of what was tried: a query of an index is one as well."""
+    return name.split(maxsplit=1)[0]
 
 
 def _lacking(wanted: Wanted, name: str, answer: Answer) -> Finding:
@@ -138,7 +125,7 @@ def _lacking(wanted: Wanted, name: str, answer: Answer) -> Finding:
     if name == f"Query on {wanted.active}":
         setting = "ACTIVE_INDEX_NAME (docs/deploying.md has what it names)"
     verb = "may not" if answer.kind == AccessError.kind else "cannot"
-    advice = answer.advice(setting, f"dynamodb:{name.split(maxsplit=1)[0]}")
+    advice = answer.advice(setting, f"dynamodb:{_action(name)}")
     if answer.kind == IndexUnavailableError.kind:
         advice = f"{advice}; or correct {setting}"
     level = warning if answer.kind in _PASSING else failure

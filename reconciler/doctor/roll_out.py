@@ -17,6 +17,7 @@ from reconciler.stores.sweeps import SweepStore
 from reconciler.sweeping.cron import recorded_state
 
 _ALIKE = 0.88
+_FUNCTION_ARN = re.compile("[^:]*:[^:]*:lambda:[^:]*:[^:]*:[^:]*:")
 _REPO = re.compile(r"[^/\s]+/[^/\s]+")
 
 
@@ -25,20 +26,24 @@ def examine_settings(settings: Settings, names: Iterable[str]) -> Iterator[Findi
     known = {field.upper() for field in Settings.model_fields}
     given = len(settings.model_fields_set)
     yield ok("settings", "environment", f"{given} set, {len(known) - given} by default; all sound")
-    for name in sorted(set(names) - known):
-        meant = difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE)
-        if meant:
-            said = f"{name} is set, and no setting has that name"
-            yield warning("settings", name, said, f"did you mean {meant[0]}?")
-    arn = (settings.orchestrator_function_arn or "").split(":")
-    if settings.orchestrator_function_arn and (len(arn) < 7 or arn[2] != "lambda"):  # noqa: PLR2004 - parts of an ARN
-        said = f"ORCHESTRATOR_FUNCTION_ARN={settings.orchestrator_function_arn} is not an ARN"
+    yield from _slips(set(names) - known, known)
+    arn = settings.orchestrator_function_arn
+    if arn and not _FUNCTION_ARN.match(arn):
+        said = f"ORCHESTRATOR_FUNCTION_ARN={arn} is not an ARN"
         advice = "a bare name is looked for in this account and region: give the whole ARN"
         yield warning("settings", "ORCHESTRATOR_FUNCTION_ARN", said, advice)
     for repo in sorted(settings.repair_only_repos):
         if not _REPO.fullmatch(repo):
             said = f"REPAIR_ONLY_REPOS names {repo!r}, which no repo can be"
             yield warning("settings", "REPAIR_ONLY_REPOS", said, "write it as owner/name")
+
+
+def _slips(others: set[str], known: set[str]) -> Iterator[Finding]:
+    for name in sorted(others):
+        meant = difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE)
+        if meant:
+            said = f"{name} is set, and no setting has that name"
+            yield warning("settings", name, said, f"did you mean {meant[0]}?")
 
 
 def examine_roll_out(

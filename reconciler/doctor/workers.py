@@ -14,6 +14,8 @@ from reconciler.sweeping.records import Records
 from reconciler.sweeping.segments import NEVER, Scope
 from reconciler.sweeping.state import SweepState
 from reconciler.version import describe
+from workers.broker import broker_client
+from workers.broker_records import BrokerRecords
 
 CHECK = "workers"
 _ANSWER_SECONDS = 2.0
@@ -36,7 +38,8 @@ def examine_workers(settings: Settings) -> Iterator[Finding]:
     yield from judge_deployments(said, here)
     own = {name: answer for name, answer in said.items() if not _elsewhere(answer, here, "tables")}
     yield from judge_workers(own, queues, describe())
-    yield from _sweeps(settings)
+    records = BrokerRecords(broker_client(settings), settings.deployment_id)
+    yield judge_coverage(settings, records, _ASK_BEAT)
 
 
 def judge_deployments(
@@ -81,12 +84,7 @@ def judge_workers(
         return
     yield ok(CHECK, "alive", f"{len(said)} answering: {', '.join(sorted(said))}")
     others = _of_other_versions(said, ours)
-    if others:
-        listed = "; ".join(f"{', '.join(names)}: {version}" for version, names in others.items())
-        advice = "end the deployment: versions side by side are for its duration only"
-        yield warning(CHECK, "version", f"this is {ours}, and {listed}", advice)
-    else:
-        yield ok(CHECK, "version", f"all are {ours}")
+    yield _judge_versions(others, ours)
     served = {queue for answer in said.values() for queue in answer.get("queues", ())}
     unserved = ", ".join(queue for queue in queues if queue not in served)
     if not unserved:
@@ -94,6 +92,14 @@ def judge_workers(
     elif not others:
         advice = "start a worker without -Q, or with all of them"
         yield failure(CHECK, "queues", f"nobody serves {unserved}", advice)
+
+
+def _judge_versions(others: Mapping[str, list[str]], ours: str) -> Finding:
+    if not others:
+        return ok(CHECK, "version", f"all are {ours}")
+    listed = "; ".join(f"{', '.join(names)}: {version}" for version, names in others.items())
+    advice = "end the deployment: versions side by side are for its duration only"
+    return warning(CHECK, "version", f"this is {ours}, and {listed}", advice)
 
 
 def _of_other_versions(said: Mapping[str, Mapping[str, Any]], ours: str) -> Mapping[str, list[str]]:
@@ -105,14 +111,6 @@ def _of_other_versions(said: Mapping[str, Mapping[str, Any]], ours: str) -> Mapp
     return others
 
 
-def _sweeps(settings: Settings) -> Iterator[Finding]:
-    from workers.broker import broker_client  # noqa: PLC0415 - start-up time
-    from workers.broker_records import BrokerRecords  # noqa: PLC0415
-
-    records = BrokerRecords(broker_client(settings), settings.deployment_id)
-    yield judge_coverage(settings, records, _ASK_BEAT)
-
-
 def judge_coverage(settings: Settings, records: Records, advice: str) -> Finding:
     """Judge how far coverage reaches; ``advice`` is for where no sweep has ever covered all."""
     seen = SweepState(records).overview()
@@ -122,7 +120,6 @@ def judge_coverage(settings: Settings, records: Records, advice: str) -> Finding
     age = seen.now - as_of
     found = f"active work is covered as of {age:.0f} s ago"
     if age > 2 * settings.sweep_interval_seconds:
-        return warning(
-            CHECK, "sweeps", found, "see `reconciler status`; is beat, or cron, running?"
-        )
+        advice = "see `reconciler status`; is beat, or cron, running?"
+        return warning(CHECK, "sweeps", found, advice)
     return ok(CHECK, "sweeps", found)

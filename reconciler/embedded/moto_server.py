@@ -53,12 +53,6 @@ class Service:
         return Answer(status, body.encode() if isinstance(body, str) else body, kept)
 
 
-def serve(port: int) -> None:
-    """Serve until the process is ended."""
-    with answering(Service().answer, port):
-        threading.Event().wait()
-
-
 @contextmanager
 def moto_server(directory: Path) -> Iterator[str]:
     """Run it for as long as the block lasts; gives its endpoint URL. Logs into ``directory``."""
@@ -70,10 +64,11 @@ def moto_server(directory: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    """Serve, from a shell."""
+    """Serve, from a shell, until the process is ended."""
     parser = argparse.ArgumentParser(description="DynamoDB as moto imitates it, on loopback")
     parser.add_argument("--port", type=int, required=True)
-    serve(parser.parse_args().port)
+    with answering(Service().answer, parser.parse_args().port):
+        threading.Event().wait()
 
 
 if __name__ == "__main__":

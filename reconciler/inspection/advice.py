@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from reconciler.domain.codes import Code, OrchestrationCode
+from reconciler.domain.model import META
 from reconciler.inspection.views import ChildView, Command, View
 
 _RUNBOOK = "docs/operating.md"
@@ -46,26 +47,26 @@ def fixes_of(view: View, child: ChildView) -> Sequence[Command]:
 
 def parent_fixes_of(view: View) -> Sequence[Command]:
     """Return the commands that resolve what is stuck of an orchestration as a whole."""
-    meta = {"orchestration_id": view.orchestration_id, "sub_issue_id": "#meta"}
     if view.code == OrchestrationCode.ROWS_MISSING and view.child_count is not None:
         count, was = len(view.children), view.child_count
-        values = _values({":count": {"N": str(count)}, ":was": {"N": str(was)}})
         change = _update(
-            meta,
+            view,
+            META,
             "SET child_count = :count, updated_at = :now",
             "child_count = :was",
-            values,
+            count={"N": str(count)},
+            was={"N": str(was)},
         )
         return (Command(change, f"if {count} is right, because rows were removed on purpose"),)
     if view.code == OrchestrationCode.UNSETTLED_PARENT and view.needs_action:
-        if not view.settles:
+        if not view.given.policy.settles:
             line = f"SETTLE_MODE=nudge {_line('evaluate', view.orchestration_id)}"
             return (Command(line, "touch a finished task once, although SETTLE_MODE is off"),)
         change = _update(
-            meta,
+            view,
+            META,
             "SET rollup_posted_at = :now, updated_at = :now",
             "attribute_not_exists(rollup_posted_at)",
-            _values({}),
         )
         return (Command(change, "when its roll-up has been posted by hand"),)
     return ()
@@ -74,12 +75,12 @@ def parent_fixes_of(view: View) -> Sequence[Command]:
 def commands_for(view: View) -> Sequence[Command]:
     """Return what would help with the orchestration as a whole, the most useful first."""
     commands: list[Command] = []
-    name = view.orchestration_id
-    if view.paused:
+    if view.given.paused:
         commands.append(Command("reconciler resume", "let repairs go on, everywhere"))
     settles = view.code == OrchestrationCode.UNSETTLED_PARENT and not view.needs_action
     if settles or any(not child.needs_action for child in view.stuck):
-        commands.append(Command(_line("evaluate", name), "do now what the next sweep would do"))
+        line = _line("evaluate", view.orchestration_id)
+        commands.append(Command(line, "do now what the next sweep would do"))
     return commands
 
 
@@ -103,13 +104,17 @@ def _check_pipeline(_view: View, child: ChildView) -> Iterator[Command]:
 
 
 def _put_back(view: View, child: ChildView) -> Iterator[Command]:
-    values = _values({":ready": {"S": "ready"}, ":was": {"S": child.status}})
-    change = "SET child_status = :ready, updated_at = :now"
-    line = _update(_key(view, child), change, "child_status = :was", values)
-    yield Command(line, f"if the work of {child.label} was never done: put it back")
-    yield Command(
-        _line("release", view.orchestration_id, child.sub_issue_id), "then release it again"
+    line = _update(
+        view,
+        child.sub_issue_id,
+        "SET child_status = :ready, updated_at = :now",
+        "child_status = :was",
+        ready={"S": "ready"},
+        was={"S": child.status},
     )
+    yield Command(line, f"if the work of {child.label} was never done: put it back")
+    again = _line("release", view.orchestration_id, child.sub_issue_id)
+    yield Command(again, "then release it again")
 
 
 def _stop_waiting(view: View, child: ChildView) -> Iterator[Command]:
@@ -119,12 +124,12 @@ def _stop_waiting(view: View, child: ChildView) -> Iterator[Command]:
     unwanted = cyclic if child.code == Code.DEPENDENCY_CYCLE else set(child.depends_on) - rows
     for at, before in enumerate(child.depends_on):
         if before in unwanted:
-            condition = f"depends_on[{at}] = :gone"
             line = _update(
-                _key(view, child),
+                view,
+                child.sub_issue_id,
                 f"REMOVE depends_on[{at}] SET updated_at = :now",
-                condition,
-                _values({":gone": {"S": before}}),
+                f"depends_on[{at}] = :gone",
+                gone={"S": before},
             )
             what = "itself" if before == child.sub_issue_id else before
             yield Command(line, f"if {child.label} need not wait for {what}")
@@ -133,13 +138,13 @@ def _stop_waiting(view: View, child: ChildView) -> Iterator[Command]:
 
 def _task(_view: View, child: ChildView) -> Iterator[Command]:
     if child.task_id is not None:
-        key = shlex.quote(json.dumps({"task_id": {"S": child.task_id}}))
+        key = _key(task_id=child.task_id)
         line = f"aws dynamodb get-item --table-name {_TASKS} --key {key}"
         yield Command(line, f"see whether the task of {child.label} still works; if not, cancel it")
 
 
 def _row(view: View, child: ChildView) -> Iterator[Command]:
-    key = shlex.quote(_typed(_key(view, child)))
+    key = _key(orchestration_id=view.orchestration_id, sub_issue_id=child.sub_issue_id)
     line = f"aws dynamodb get-item --table-name {_ORCHESTRATIONS} --key {key}"
     yield Command(line, f"look at the row of {child.label}, and correct it")
 
@@ -177,23 +182,19 @@ def _line(command: str, *ids: str) -> str:
     return " ".join(("reconciler", command, *map(shlex.quote, ids)))
 
 
-def _key(view: View, child: ChildView) -> dict[str, str]:
-    return {"orchestration_id": view.orchestration_id, "sub_issue_id": child.sub_issue_id}
+def _key(**attributes: str) -> str:
+    """Return the key of an item as one word of a shell."""
+    return shlex.quote(json.dumps({name: {"S": value} for name, value in attributes.items()}))
 
 
-def _typed(key: Mapping[str, str]) -> str:
-    return json.dumps({attribute: {"S": value} for attribute, value in key.items()})
-
-
-def _values(values: Mapping[str, Mapping[str, str]]) -> str:
-    """Return attribute values, and the time as ``:now``, as one word of a shell."""
-    quoted = shlex.quote(json.dumps({**values, ":now": {"S": "\x00"}}))
-    return quoted.replace("\\u0000", _NOW)
-
-
-def _update(key: Mapping[str, str], change: str, condition: str, values: str) -> str:
+def _update(view: View, row: str, change: str, condition: str, **values: Mapping[str, str]) -> str:
+    """Return the update of a row; ``values``: what it names, and the time is ``:now`` to it."""
+    named = {f":{name}": value for name, value in values.items()}
+    quoted = shlex.quote(json.dumps({**named, ":now": {"S": "\x00"}})).replace("\\u0000", _NOW)
     return (
         f"aws dynamodb update-item --table-name {_ORCHESTRATIONS} "
-        f"--key {shlex.quote(_typed(key))} --update-expression {shlex.quote(change)} "
-        f"--condition-expression {shlex.quote(condition)} --expression-attribute-values {values}"
+        f"--key {_key(orchestration_id=view.orchestration_id, sub_issue_id=row)} "
+        f"--update-expression {shlex.quote(change)} "
+        f"--condition-expression {shlex.quote(condition)} "
+        f"--expression-attribute-values {quoted}"
     )

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from reconciler.domain.codes import SURFACED, Code, OrchestrationCode
-from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
-from reconciler.domain.model import Child, Orchestration, moment
+from reconciler.domain.diagnosis import ChildDiagnosis
+from reconciler.domain.model import Child, Meta, Orchestration, moment
 from reconciler.domain.outcomes import Outcome
 from reconciler.inspection import theme
 from reconciler.inspection.advice import commands_for, fixes_of, parent_fixes_of, runbook_of
@@ -31,44 +31,49 @@ def build_view(orchestration: Orchestration, evaluation: Evaluation, given: Circ
 
     ``orchestration`` is as it was read; ``evaluation`` is one that changed nothing.
     """
-    found = evaluation.found
-    actions: dict[str, ActionOutcome] = {}
-    for action in evaluation.actions:
-        actions.setdefault(action.sub_issue_id, action)
+    # The first action on a child says what is done about it; hence the reversed order.
+    actions = {action.sub_issue_id: action for action in reversed(evaluation.actions)}
+    diagnoses = evaluation.found.children if evaluation.found is not None else {}
     needing = {entry.sub_issue_id for entry in evaluation.stuck if entry.needs_action}
     children = orchestration.children
-    view = View(
+    return View(
         orchestration_id=orchestration.orchestration_id,
-        withheld=given.withheld,
-        next_sweep_at=given.next_sweep_at,
+        given=given,
         children=tuple(
-            _child_view(child, found, actions.get(key), given, needs_action=key in needing)
+            _child_view(
+                child, diagnoses.get(key), actions.get(key), given, needs_action=key in needing
+            )
             for key, child in children.items()
         ),
-        outlook=_parent_outlook(found, evaluation, given),
+        outlook=_parent_outlook(evaluation, given),
         needs_action=None in needing,
-        settles=given.policy.settles,
-        paused=given.paused,
         statuses=Counter(child.raw_status or "?" for child in children.values()),
+        **_said_by_meta(orchestration.meta),
+        **_said_of_parent(evaluation, given.now),
     )
-    meta = orchestration.meta
-    if meta is not None:
-        view = replace(
-            view,
-            repo=meta.repo,
-            parent=text(meta.item, "parent_issue_ref", "parent_linear_issue_id"),
-            user_id=meta.user_id,
-            child_count=meta.child_count,
-        )
-    if found is not None:
-        of_parent = [entry.reason for entry in evaluation.stuck if entry.sub_issue_id is None]
-        view = replace(
-            view,
-            code=str(found.code),
-            reason=of_parent[0] if of_parent else found.reason,
-            age_seconds=_age(found.since, given.now),
-        )
-    return replace(view, commands=tuple(commands_for(view)))
+
+
+def _said_by_meta(meta: Meta | None) -> dict[str, Any]:
+    if meta is None:
+        return {}
+    return {
+        "repo": meta.repo,
+        "parent": text(meta.item, "parent_issue_ref", "parent_linear_issue_id"),
+        "user_id": meta.user_id,
+        "child_count": meta.child_count,
+    }
+
+
+def _said_of_parent(evaluation: Evaluation, now: datetime) -> dict[str, Any]:
+    found = evaluation.found
+    if found is None:
+        return {}
+    of_parent = (entry.reason for entry in evaluation.stuck if entry.sub_issue_id is None)
+    return {
+        "code": str(found.code),
+        "reason": next(of_parent, found.reason),
+        "age_seconds": _age(found.since, now),
+    }
 
 
 def _age(since: datetime | None, now: datetime) -> float | None:
@@ -77,36 +82,36 @@ def _age(since: datetime | None, now: datetime) -> float | None:
 
 def _child_view(
     child: Child,
-    found: Diagnosis | None,
+    diagnosis: ChildDiagnosis | None,
     action: ActionOutcome | None,
     given: Circumstances,
     *,
     needs_action: bool,
 ) -> ChildView:
-    diagnosis = found.children.get(child.sub_issue_id) if found is not None else None
-    age = _age(moment(child.updated_at), given.now)
-    reason = text(child.item, "failure_reason") or ""
-    tone = theme.tone_of_status(child.status)
-    outlook = None
-    if diagnosis is not None:
-        age = diagnosis.age_seconds(given.now)
-        reason = diagnosis.reason
-        tone = Tone.ALARM if needs_action else theme.tone_of_code(diagnosis.code)
-        outlook = outlook_of(diagnosis, action, given)
-    return ChildView(
+    view = ChildView(
         sub_issue_id=child.sub_issue_id,
         label=label_of(child),
         title=text(child.item, "title") or "",
         status=child.raw_status or "?",
-        code=str(diagnosis.code) if diagnosis is not None else None,
-        reason=reason,
-        tone=tone,
-        age_seconds=age,
+        code=None,
+        reason=text(child.item, "failure_reason") or "",
+        tone=theme.tone_of_status(child.status),
+        age_seconds=_age(moment(child.updated_at), given.now),
         depends_on=child.depends_on,
         task_id=child.task_id,
         branch=child.branch_name,
-        outlook=outlook,
+        outlook=None,
         needs_action=needs_action,
+    )
+    if diagnosis is None:
+        return view
+    return replace(
+        view,
+        code=str(diagnosis.code),
+        reason=diagnosis.reason,
+        tone=Tone.ALARM if needs_action else theme.tone_of_code(diagnosis.code),
+        age_seconds=diagnosis.age_seconds(given.now),
+        outlook=_outlook(diagnosis, action, given),
     )
 
 
@@ -123,15 +128,6 @@ def short_id(sub_issue_id: str) -> str:
 
 
 # -- what will be done, and when
-
-
-def outlook_of(
-    diagnosis: ChildDiagnosis, action: ActionOutcome | None, given: Circumstances
-) -> Outlook:
-    """Return what the reconciler will do about a child, and when."""
-    if action is not None:
-        return given.with_next_sweep(_action_in_words(action))
-    return _without_action(diagnosis, given)
 
 
 _RELEASES = {
@@ -161,9 +157,13 @@ def _action_in_words(action: ActionOutcome) -> str:
     return words.format(task_id=action.task_id or "it has", detail=action.detail)
 
 
-def _without_action(diagnosis: ChildDiagnosis, given: Circumstances) -> Outlook:
-    since, policy = diagnosis.since, given.policy
-    code = diagnosis.code
+def _outlook(
+    diagnosis: ChildDiagnosis, action: ActionOutcome | None, given: Circumstances
+) -> Outlook:
+    """Return what the reconciler will do about a child, and when."""
+    if action is not None:
+        return given.with_next_sweep(_action_in_words(action))
+    since, policy, code = diagnosis.since, given.policy, diagnosis.code
     if code is Code.WITHIN_GRACE:
         return _after(since, policy.grace, "steps in if the live reconciler has not", given)
     if code is Code.CLAIM_IN_PROGRESS:
@@ -174,15 +174,9 @@ def _without_action(diagnosis: ChildDiagnosis, given: Circumstances) -> Outlook:
         if diagnosis.invoked_again:
             return Outlook("nothing more: the platform fails the task itself")
         return Outlook("invokes the pipeline once more when the start timeout has passed")
-    if code is Code.LOST_UNSKIP:
-        return Outlook("nothing: `reconciler unskip` sets it back to blocked")
     if code in _LOOKS_AGAIN:
         return given.with_next_sweep("looks again")
-    if code is Code.MISSING_TASK_ID:
-        return Outlook("nothing: no task exists under its idempotency key")
-    if code in _PASSIVE:
-        return Outlook(_PASSIVE[code])
-    return Outlook(_NOTHING)
+    return Outlook(_PASSIVE.get(code, _NOTHING))
 
 
 _NOTHING = "nothing: it needs manual action"
@@ -194,6 +188,8 @@ _PASSIVE = {
     Code.RUNNING: "nothing: the task is at work",
     Code.OVER_BUDGET: "releases it as soon as its user has a free slot, the oldest due first",
     Code.LOST_RECOVERY: "touches the fix's task again after a pause that doubles each time",
+    Code.LOST_UNSKIP: "nothing: `reconciler unskip` sets it back to blocked",
+    Code.MISSING_TASK_ID: "nothing: no task exists under its idempotency key",
     Code.QUARANTINED: "tries again when the pause is over, or as soon as any of its rows changes",
 }
 
@@ -202,10 +198,8 @@ def _after(since: datetime | None, wait: timedelta, does: str, given: Circumstan
     return Outlook(does, max(since + wait, given.now) if since is not None else None)
 
 
-def _parent_outlook(
-    found: Diagnosis | None, evaluation: Evaluation, given: Circumstances
-) -> Outlook | None:
-    if found is None or found.code not in SURFACED:
+def _parent_outlook(evaluation: Evaluation, given: Circumstances) -> Outlook | None:
+    if evaluation.found is None or evaluation.found.code not in SURFACED:
         return None
     for action in evaluation.actions:
         if action.verb == "nudge" and action.code == OrchestrationCode.UNSETTLED_PARENT:
@@ -250,8 +244,8 @@ def to_json(view: View) -> dict[str, Any]:
         "code": view.code,
         "reason": view.reason,
         "age_seconds": _rounded(view.age_seconds),
-        "withheld": view.withheld,
-        "next_sweep_at": _iso(view.next_sweep_at),
+        "withheld": view.given.withheld,
+        "next_sweep_at": _iso(view.given.next_sweep_at),
         "will": _outlook_json(view.outlook),
         "statuses": dict(sorted(view.statuses.items())),
         "stuck": len(view.stuck),
@@ -259,7 +253,7 @@ def to_json(view: View) -> dict[str, Any]:
         "fixes": _commands_json(parent_fixes_of(view)),
         "children": [_child_json(view, child) for child in view.children],
         "repairs": [asdict(repair) for repair in view.repairs],
-        "commands": _commands_json(view.commands),
+        "commands": _commands_json(commands_for(view)),
         "slot_holders": list(view.slot_holders),
         "focus": view.focus,
         "notes": [*view.notes, *((view.repairs_partial,) if view.repairs_partial else ())],

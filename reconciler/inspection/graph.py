@@ -11,7 +11,7 @@ from graphlib import TopologicalSorter
 from itertools import groupby
 
 from reconciler.domain.graph import dependents_of
-from reconciler.inspection.theme import Tone
+from reconciler.inspection.theme import Tone, short_age
 
 FOLD_AT_LEAST = 3
 """As many nodes as this stand in one box; two are shown as they are."""
@@ -38,6 +38,11 @@ class Node:
     def head(self) -> str:
         """The first line of its box: the label, and of several the names of the first and last."""
         return f"{self.label} {self.title}" if self.members > 1 else self.label
+
+    @property
+    def age(self) -> str:
+        """What follows its state: its age, where there is one, after a blank."""
+        return "" if self.age_seconds is None else f" {short_age(self.age_seconds)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +200,8 @@ def _fold(graph: Graph, kind: Callable[[Node], Hashable], at_least: int = FOLD_A
 
 
 def _box(group: Sequence[Node]) -> Node:
-    ages = [node.age_seconds for node in group]
-    oldest = (
-        None if any(age is None for age in ages) else max(age for age in ages if age is not None)
-    )
+    ages = [node.age_seconds for node in group if node.age_seconds is not None]
+    oldest = max(ages) if len(ages) == len(group) else None
     names = [node.title if node.members > 1 else node.label for node in group]
     shown = f"{names[0].partition(' … ')[0]} … {names[-1].rpartition(' … ')[2]}"
     members = sum(node.members for node in group)

@@ -37,7 +37,6 @@ def look(reconciler: Reconciler, found: Found, next_sweep_at: datetime | None = 
     given = Circumstances(
         policy=reconciler.policy,
         now=reconciler.clock(),
-        interval_seconds=reconciler.settings.sweep_interval_seconds,
         next_sweep_at=next_sweep_at,
         withheld=withheld,
         paused=withheld is not None and reconciler.withhold.by_settings(before) is None,

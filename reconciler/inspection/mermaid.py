@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reconciler.inspection.graph import Graph, fold
-from reconciler.inspection.theme import SIGNS, Tone, cut, short_age
+from reconciler.inspection.theme import SIGNS, Tone, cut
 
 _MAX_NODES, _MAX_EDGES = 150, 400
 """Mermaid refuses more than 500 edges or 50,000 characters."""
@@ -29,8 +29,8 @@ def mermaid(graph: Graph) -> str:
     names = {key: f"n{number}" for number, key in enumerate(graph.nodes)}
     lines = ["flowchart TD"]
     for key, node in graph.nodes.items():
-        age = f" {short_age(node.age_seconds)}" if node.age_seconds is not None else ""
-        label = f'"{SIGNS[node.tone].glyph} {_escaped(node.head)}<br/>{_escaped(node.state)}{age}"'
+        head = f"{SIGNS[node.tone].glyph} {_escaped(node.head)}"
+        label = f'"{head}<br/>{_escaped(node.state)}{node.age}"'
         lines.append(f"  {names[key]}[{label}]:::{node.tone.value}")
     for key, before in graph.before.items():
         lines += [f"  {names[name]} --> {names[key]}" for name in before]

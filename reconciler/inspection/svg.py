@@ -14,7 +14,7 @@ from rich.cells import cell_len
 
 from reconciler.domain.graph import dependents_of
 from reconciler.inspection.graph import Graph, Layered, Node, fold, put_in_layers
-from reconciler.inspection.theme import SIGNS, Tone, cut, short_age
+from reconciler.inspection.theme import SIGNS, Tone, cut
 
 _MAX_NODES, _MAX_EDGES = 300, 2_000
 _ORDER_SWEEPS = 4
@@ -120,8 +120,7 @@ def _edges(places: Mapping[str, _Place]) -> Iterator[str]:
 
 
 def _lines(node: Node) -> tuple[str, str]:
-    age = f" {short_age(node.age_seconds)}" if node.age_seconds is not None else ""
-    return f"{SIGNS[node.tone].glyph} {node.head}", f"{node.state}{age}"
+    return f"{SIGNS[node.tone].glyph} {node.head}", f"{node.state}{node.age}"
 
 
 def _box(place: _Place, node: Node) -> Iterator[str]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import pairwise
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
@@ -18,6 +19,7 @@ from reconciler.domain.codes import REPAIRABLE, Code, OrchestrationCode
 from reconciler.domain.model import ChildStatus
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
+_UNITS = ((DAY, "d"), (HOUR, "h"), (MINUTE, "min"), (1, "s"))
 
 
 class Tone(StrEnum):
@@ -122,21 +124,13 @@ def age(seconds: float | None) -> str:
     if seconds is None:
         return "a long time"
     whole = int(seconds)
-    if whole < MINUTE:
-        return f"{whole} s"
-    if whole < HOUR:
-        return (
-            _two(whole, MINUTE, "min", 1, "s") if whole < 10 * MINUTE else f"{whole // MINUTE} min"
-        )
-    if whole < DAY:
-        return _two(whole, HOUR, "h", MINUTE, "min")
-    return _two(whole, DAY, "d", HOUR, "h")
-
-
-def _two(whole: int, big: int, big_name: str, small: int, small_name: str) -> str:
-    rest = whole % big // small
-    head = f"{whole // big} {big_name}"
-    return f"{head} {rest} {small_name}" if rest else head
+    for (size, unit), (part, part_unit) in pairwise(_UNITS):
+        if whole >= size:
+            rest = whole % size // part
+            # From ten minutes on, nobody counts the seconds.
+            counts_rest = rest and not 10 * MINUTE <= whole < HOUR
+            return f"{whole // size} {unit}" + (f" {rest} {part_unit}" if counts_rest else "")
+    return f"{whole} s"
 
 
 def short_age(seconds: float | None) -> str:

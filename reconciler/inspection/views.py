@@ -54,6 +54,30 @@ class ChildView:
 
 
 @dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What an outlook depends on beside the rows: the policy, the time, and the next sweep.
+
+    ``next_sweep_at`` None: nobody could say when; it comes within the policy's interval.
+    ``withheld``: why nothing is changed; ``paused``: a pause is why.
+    """
+
+    policy: Policy
+    now: datetime
+    next_sweep_at: datetime | None = None
+    withheld: str | None = None
+    paused: bool = False
+
+    def with_next_sweep(self, does: str) -> Outlook:
+        """Return the outlook that the next sweep does something."""
+        if self.withheld is not None:
+            return Outlook(f"nothing now ({self.withheld}); else it {does}")
+        if self.next_sweep_at is not None:
+            return Outlook(f"{does} with the next sweep", self.next_sweep_at)
+        within = theme.age(self.policy.interval.total_seconds())
+        return Outlook(f"{does} with the next sweep, within {within}")
+
+
+@dataclass(frozen=True, slots=True)
 class Repair:
     """One ``orchestration_recovered`` event."""
 
@@ -80,14 +104,11 @@ class View:
     """Everything that ``inspect`` shows of an orchestration; ages in seconds.
 
     ``needs_action``: of the orchestration as a whole. ``child_count``: what the meta row says.
-    ``settles``: whether finished tasks may be touched, so that its parent is settled.
-    ``withheld``: why nothing is changed; ``paused``: a pause is why.
     ``slot_holders``: the unfinished tasks of its user, where a child waits for a slot.
     """
 
     orchestration_id: str
-    withheld: str | None
-    next_sweep_at: datetime | None
+    given: Circumstances
     children: tuple[ChildView, ...]
     outlook: Outlook | None
     repo: str | None = None
@@ -98,9 +119,6 @@ class View:
     age_seconds: float | None = None
     child_count: int | None = None
     needs_action: bool = False
-    settles: bool = True
-    paused: bool = False
-    commands: tuple[Command, ...] = ()
     repairs: tuple[Repair, ...] = ()
     repairs_partial: str | None = None
     slot_holders: tuple[str, ...] = ()
@@ -128,31 +146,6 @@ def _oldest_first(children: Iterable[ChildView]) -> tuple[ChildView, ...]:
     endless = float("inf")
     ages = {c: endless if c.age_seconds is None else c.age_seconds for c in children}
     return tuple(sorted(ages, key=lambda child: -ages[child]))
-
-
-@dataclass(frozen=True, slots=True)
-class Circumstances:
-    """What an outlook depends on beside the rows: the policy, the time, and the next sweep.
-
-    ``next_sweep_at`` None: nobody could say when; it comes within ``interval_seconds``.
-    ``withheld``: why nothing is changed; ``paused``: a pause is why.
-    """
-
-    policy: Policy
-    now: datetime
-    interval_seconds: int
-    next_sweep_at: datetime | None = None
-    withheld: str | None = None
-    paused: bool = False
-
-    def with_next_sweep(self, does: str) -> Outlook:
-        """Return the outlook that the next sweep does something."""
-        if self.withheld is not None:
-            return Outlook(f"nothing now ({self.withheld}); else it {does}")
-        if self.next_sweep_at is not None:
-            return Outlook(f"{does} with the next sweep", self.next_sweep_at)
-        within = theme.age(self.interval_seconds)
-        return Outlook(f"{does} with the next sweep, within {within}")
 
 
 def shown(value: T) -> T:

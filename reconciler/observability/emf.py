@@ -18,11 +18,10 @@ from threading import Lock
 from typing import Any, TextIO
 
 from reconciler.observability.metrics import (
-    EXPORTED,
     METRICS,
-    FlushingMetrics,
-    Kind,
     Labels,
+    Metrics,
+    kind_of,
     known_series,
 )
 from reconciler.settings import Settings
@@ -34,8 +33,12 @@ Series = tuple[str, Labels]
 Values = Mapping[str, float | list[float]]
 
 
-class EmfMetrics:
-    """The metrics port, as lines. Call ``flush`` when a unit of work ends."""
+class EmfMetrics(Metrics):
+    """Metrics as lines, which ``flush`` writes.
+
+    A line holds what was added to a counter since the last one, and all observations, so that
+    percentiles can be had.
+    """
 
     def __init__(
         self,
@@ -50,21 +53,15 @@ class EmfMetrics:
         self._single: dict[Series, float] = {}
         self._observed: dict[Series, list[float]] = {}
 
-    def increment(self, name: str, amount: float = 1.0, **labels: str) -> None:
-        """Add to a counter; the line holds what was added since the last one."""
-        key = (name, tuple(sorted(labels.items())))
+    def record(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+        """Keep a value for the next line."""
+        series, kind = (name, tuple(sorted(labels.items()))), kind_of(name)
         with self._lock:
-            self._single[key] = self._single.get(key, 0.0) + amount
-
-    def set_gauge(self, name: str, value: float, **labels: str) -> None:
-        """Set a gauge."""
-        with self._lock:
-            self._single[name, tuple(sorted(labels.items()))] = value
-
-    def observe(self, name: str, value: float, **labels: str) -> None:
-        """Add an observation; the line holds all of them, so that percentiles can be had."""
-        with self._lock:
-            self._observed.setdefault((name, tuple(sorted(labels.items()))), []).append(value)
+            if kind == "histogram":
+                self._observed.setdefault(series, []).append(value)
+            else:
+                before = self._single.get(series, 0.0) if kind == "counter" else 0.0
+                self._single[series] = before + value
 
     def declare(self, settings: Settings) -> None:
         """Count nothing under every label that is known, so that each counter exists at zero."""
@@ -91,13 +88,11 @@ class EmfMetrics:
 
     def _write(self, labels: Labels, values: Values) -> None:
         names = [name for name, _ in labels]
-        gauges = {name: value for name, value in values.items() if kind_of(name) == "gauge"}
-        others = {name: value for name, value in values.items() if name not in gauges}
-        directives = []
-        if others:
-            directives.append(self._directive(others, [names, []] if names else [[]]))
-        if gauges:
-            directives.append(self._directive(gauges, [names]))
+        gauges = [name for name in values if kind_of(name) == "gauge"]
+        others = [name for name in values if name not in gauges]
+        with_total = [names, []] if names else [[]]
+        parts = ((others, with_total), (gauges, [names]))
+        directives = [self._directive(part, dimensions) for part, dimensions in parts if part]
         line: dict[str, Any] = {
             "_aws": {"Timestamp": int(self._now() * 1000), "CloudWatchMetrics": directives},
             **dict(labels),
@@ -108,17 +103,12 @@ class EmfMetrics:
         out.write(json.dumps(line) + "\n")
         out.flush()
 
-    def _directive(self, values: Values, dimensions: list[list[str]]) -> dict[str, Any]:
+    def _directive(self, metrics: list[str], dimensions: list[list[str]]) -> dict[str, Any]:
         return {
             "Namespace": self._namespace,
             "Dimensions": dimensions,
-            "Metrics": [{"Name": name, "Unit": unit_of(name)} for name in values],
+            "Metrics": [{"Name": name, "Unit": unit_of(name)} for name in metrics],
         }
-
-
-def kind_of(name: str) -> Kind:
-    """Return whether a metric is a counter, a gauge or a histogram."""
-    return (METRICS.get(name) or EXPORTED[name]).kind
 
 
 def unit_of(name: str) -> str:
@@ -130,26 +120,16 @@ def unit_of(name: str) -> str:
     return "Seconds" if name.endswith("_seconds") else "None"
 
 
-class CombinedMetrics:
+class CombinedMetrics(Metrics):
     """Counts the same in several places."""
 
-    def __init__(self, *parts: FlushingMetrics) -> None:
+    def __init__(self, *parts: Metrics) -> None:
         self._parts = parts
 
-    def increment(self, name: str, amount: float = 1.0, **labels: str) -> None:
-        """Add to a counter."""
+    def record(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+        """Record it in each."""
         for part in self._parts:
-            part.increment(name, amount, **labels)
-
-    def set_gauge(self, name: str, value: float, **labels: str) -> None:
-        """Set a gauge."""
-        for part in self._parts:
-            part.set_gauge(name, value, **labels)
-
-    def observe(self, name: str, value: float, **labels: str) -> None:
-        """Add an observation to a histogram."""
-        for part in self._parts:
-            part.observe(name, value, **labels)
+            part.record(name, value, labels)
 
     def flush(self) -> bool:
         """Write what was counted; False when a part keeps it for later."""

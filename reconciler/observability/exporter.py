@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -22,6 +23,7 @@ from redis.exceptions import RedisError
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.observability.emf import EmfMetrics
 from reconciler.observability.metrics import EXPORTED, METRICS, QUEUES, Labels
+from reconciler.observability.metrics import Metric as Declared
 from reconciler.observability.redis_metrics import SUM, bound_text, read_series
 from reconciler.observability.scrape_server import ScrapeServer
 from reconciler.settings import Settings
@@ -120,27 +122,26 @@ def _gauge(name: str, values: Mapping[str, float]) -> Metric:
 
 def _family(name: str, series: Series) -> Metric:
     metric = METRICS[name]
-    own = {labels for found, labels, _ in series if found == name}
-    labelled = sorted(own)
+    known = sorted({labels for found, labels, _ in series if found == name})
+    values = {labels: [dict(labels)[label] for label in metric.labels] for labels in known}
     if metric.kind == "histogram":
         histogram = HistogramMetricFamily(name, metric.help, labels=metric.labels)
-        for labels in labelled:
-            total, buckets = 0.0, []
-            for bound in (*metric.buckets, math.inf):
-                total += series.get((name, labels, bound_text(bound)), 0.0)
-                buckets.append((bound_text(bound), total))
-            histogram.add_metric(_values(metric.labels, labels), buckets, series[name, labels, SUM])
+        for labels, said in values.items():
+            buckets = _buckets(metric, labels, series)
+            histogram.add_metric(said, buckets, series[name, labels, SUM])
         return histogram
     make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
     family = make(name.removesuffix("_total"), metric.help, labels=metric.labels)
-    for labels in labelled:
-        family.add_metric(_values(metric.labels, labels), series[name, labels, ""])
+    for labels, said in values.items():
+        family.add_metric(said, series[name, labels, ""])
     return family
 
 
-def _values(names: tuple[str, ...], labels: Labels) -> list[str]:
-    found = dict(labels)
-    return [found[name] for name in names]
+def _buckets(metric: Declared, labels: Labels, series: Series) -> list[tuple[str, float]]:
+    """Return the buckets of a histogram, each with what the smaller ones hold besides."""
+    bounds = [bound_text(bound) for bound in (*metric.buckets, math.inf)]
+    totals = accumulate(series.get((metric.name, labels, bound), 0.0) for bound in bounds)
+    return list(zip(bounds, totals, strict=True))
 
 
 def start_exporter(client: redis.Redis, settings: Settings, host: str, port: int) -> ScrapeServer:

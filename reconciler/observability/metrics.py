@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 from reconciler.domain.codes import ACTIONABLE, STUCK_CODES, Code, OrchestrationCode
 from reconciler.domain.outcomes import RELEASE_OUTCOMES
@@ -91,127 +91,111 @@ class Metric:
         return (*self.known, *self.of_tables)
 
 
-METRICS: Mapping[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric(
-            "reconciler_sweeps_total",
-            "counter",
-            "Sweeps, by how they ended",
-            {"outcome": SWEEP_OUTCOMES},
-        ),
-        Metric(
-            "reconciler_sweep_duration_seconds",
-            "histogram",
-            "How long a sweep took, from its start until its last segment had been read",
-            buckets=DURATION_BUCKETS_SECONDS,
-        ),
-        Metric(
-            "reconciler_covered_as_of_timestamp_seconds",
-            "gauge",
-            "Whatever was overdue by then has been looked at (epoch seconds; 0: unknown)",
-            {"scope": SCOPES},
-        ),
-        Metric(
-            "reconciler_sweep_failures_total",
-            "counter",
-            "Sweeps in which everything that was tried failed, or some of it",
-            {"extent": EXTENTS},
-        ),
-        Metric("reconciler_rows_scanned_total", "counter", "Rows read by segment scans"),
-        Metric(
-            "reconciler_mode",
-            "gauge",
-            "1 for what the last sweep was allowed to do, 0 for the others",
-            {"mode": MODES},
-        ),
-        Metric(
-            "reconciler_paused_since_timestamp_seconds",
-            "gauge",
-            "Since when repairs are paused, as the last sweep found it (epoch seconds; 0: not)",
-        ),
-        Metric(
-            "reconciler_stuck_children",
-            "gauge",
-            "What is known to be stuck, by code",
-            {"code": STUCK_CODES},
-        ),
-        Metric(
-            "reconciler_oldest_stuck_seconds",
-            "gauge",
-            "Age of the oldest of what is known to be stuck, by code",
-            {"code": STUCK_CODES},
-        ),
-        Metric(
-            "reconciler_stuck_work", "gauge", "All that is known to be stuck, over_budget left out"
-        ),
-        Metric(
-            "reconciler_recoveries_total",
-            "counter",
-            "Repairs, by the code of what was repaired",
-            {"code": RECOVERY_CODES},
-        ),
-        Metric(
-            "reconciler_recovery_latency_seconds",
-            "histogram",
-            "From when a child was due until it was repaired",
-            buckets=LATENCY_BUCKETS_SECONDS,
-        ),
-        Metric(
-            "reconciler_releases_total",
-            "counter",
-            "Releases, by how they ended",
-            {"outcome": RELEASE_OUTCOMES},
-        ),
-        Metric(
-            "reconciler_duplicates_dropped_total",
-            "counter",
-            "Tasks that were not enqueued, since the same work was under way",
-            {"task": TASK_NAMES},
-        ),
-        Metric(
-            "reconciler_dynamodb_units_total",
-            "counter",
-            "Capacity units consumed",
-            of_tables=("table", "operation"),
-        ),
-        Metric(
-            "reconciler_dynamodb_throttles_total",
-            "counter",
-            "Requests that were refused, in whole or in part, for want of capacity; each retry too",
-            of_tables=("table",),
-        ),
-        Metric("reconciler_errors_total", "counter", "Errors, by kind", {"kind": ERROR_KINDS}),
-    )
-}
+def _counter(name: str, text: str, **known: tuple[str, ...]) -> Metric:
+    return Metric(name, "counter", text, known)
 
-EXPORTED: Mapping[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric("reconciler_broker_up", "gauge", "Whether the broker could be read"),
-        Metric(
-            "reconciler_queue_messages", "gauge", "Messages that wait in a queue", {"queue": QUEUES}
-        ),
-        Metric(
-            "reconciler_sweep_interval_seconds",
-            "gauge",
-            "How often a sweep should run (SWEEP_INTERVAL_SECONDS)",
-        ),
-        Metric(
-            "reconciler_full_scan_interval_seconds",
-            "gauge",
-            "How often the whole table should be read: FULL_SCAN_INTERVAL_SECONDS with an index, "
-            "else as often as a sweep runs",
-        ),
-        Metric(
-            "reconciler_repair_bound_seconds",
-            "gauge",
-            "How old what is stuck under a code can get while the backstop does its work",
-            {"code": BOUNDED_CODES},
-        ),
-    )
-}
+
+def _gauge(name: str, text: str, **known: tuple[str, ...]) -> Metric:
+    return Metric(name, "gauge", text, known)
+
+
+def _histogram(name: str, text: str, buckets: tuple[float, ...]) -> Metric:
+    return Metric(name, "histogram", text, buckets=buckets)
+
+
+def _by_name(*metrics: Metric) -> Mapping[str, Metric]:
+    return {metric.name: metric for metric in metrics}
+
+
+METRICS = _by_name(
+    _counter("reconciler_sweeps_total", "Sweeps, by how they ended", outcome=SWEEP_OUTCOMES),
+    _histogram(
+        "reconciler_sweep_duration_seconds",
+        "How long a sweep took, from its start until its last segment had been read",
+        DURATION_BUCKETS_SECONDS,
+    ),
+    _gauge(
+        "reconciler_covered_as_of_timestamp_seconds",
+        "Whatever was overdue by then has been looked at (epoch seconds; 0: unknown)",
+        scope=SCOPES,
+    ),
+    _counter(
+        "reconciler_sweep_failures_total",
+        "Sweeps in which everything that was tried failed, or some of it",
+        extent=EXTENTS,
+    ),
+    _counter("reconciler_rows_scanned_total", "Rows read by segment scans"),
+    _gauge(
+        "reconciler_mode",
+        "1 for what the last sweep was allowed to do, 0 for the others",
+        mode=MODES,
+    ),
+    _gauge(
+        "reconciler_paused_since_timestamp_seconds",
+        "Since when repairs are paused, as the last sweep found it (epoch seconds; 0: not)",
+    ),
+    _gauge("reconciler_stuck_children", "What is known to be stuck, by code", code=STUCK_CODES),
+    _gauge(
+        "reconciler_oldest_stuck_seconds",
+        "Age of the oldest of what is known to be stuck, by code",
+        code=STUCK_CODES,
+    ),
+    _gauge("reconciler_stuck_work", "All that is known to be stuck, over_budget left out"),
+    _counter(
+        "reconciler_recoveries_total",
+        "Repairs, by the code of what was repaired",
+        code=RECOVERY_CODES,
+    ),
+    _histogram(
+        "reconciler_recovery_latency_seconds",
+        "From when a child was due until it was repaired",
+        LATENCY_BUCKETS_SECONDS,
+    ),
+    _counter("reconciler_releases_total", "Releases, by how they ended", outcome=RELEASE_OUTCOMES),
+    _counter(
+        "reconciler_duplicates_dropped_total",
+        "Tasks that were not enqueued, since the same work was under way",
+        task=TASK_NAMES,
+    ),
+    Metric(
+        "reconciler_dynamodb_units_total",
+        "counter",
+        "Capacity units consumed",
+        of_tables=("table", "operation"),
+    ),
+    Metric(
+        "reconciler_dynamodb_throttles_total",
+        "counter",
+        "Requests that were refused, in whole or in part, for want of capacity; each retry too",
+        of_tables=("table",),
+    ),
+    _counter("reconciler_errors_total", "Errors, by kind", kind=ERROR_KINDS),
+)
+
+EXPORTED = _by_name(
+    _gauge("reconciler_broker_up", "Whether the broker could be read"),
+    _gauge("reconciler_queue_messages", "Messages that wait in a queue", queue=QUEUES),
+    _gauge(
+        "reconciler_sweep_interval_seconds",
+        "How often a sweep should run (SWEEP_INTERVAL_SECONDS)",
+    ),
+    _gauge(
+        "reconciler_full_scan_interval_seconds",
+        "How often the whole table should be read: FULL_SCAN_INTERVAL_SECONDS with an index, "
+        "else as often as a sweep runs",
+    ),
+    _gauge(
+        "reconciler_repair_bound_seconds",
+        "How old what is stuck under a code can get while the backstop does its work",
+        code=BOUNDED_CODES,
+    ),
+)
 """What only the scrape endpoint gives: facts about the broker, and from the settings."""
+
+
+def kind_of(name: str) -> Kind:
+    """Return whether a metric is a counter, a gauge or a histogram."""
+    return (METRICS.get(name) or EXPORTED[name]).kind
 
 
 def known_series(metric: Metric, settings: Settings) -> Iterator[Labels]:
@@ -219,56 +203,49 @@ def known_series(metric: Metric, settings: Settings) -> Iterator[Labels]:
     if not metric.labels:
         yield ()
     elif metric.of_tables:
-        yield from _of_tables(metric, settings)
+        yield from _series_of_tables(metric, settings)
     else:
         (label,) = metric.labels
         for value in metric.known[label]:
             yield ((label, value),)
 
 
-def _of_tables(metric: Metric, settings: Settings) -> Iterator[Labels]:
-    for name, operations in TABLE_OPERATIONS.items():
-        table = getattr(settings, name)
+def _series_of_tables(metric: Metric, settings: Settings) -> Iterator[Labels]:
+    for setting, operations in TABLE_OPERATIONS.items():
+        table = getattr(settings, setting)
         if table is None:
             continue
-        if "operation" not in metric.of_tables:
+        if "operation" in metric.of_tables:
+            yield from ((("operation", each), ("table", table)) for each in operations)
+        else:
             yield (("table", table),)
-            continue
-        for operation in operations:
-            yield (("operation", operation), ("table", table))
 
 
-class Metrics(Protocol):
-    """Where metrics are counted. ``name`` is one of ``METRICS``; labels are all of its own."""
+class Metrics:
+    """Where metrics are counted; by itself nowhere.
+
+    ``name`` is one of ``METRICS``, and ``labels`` are all of its own. What counts overrides
+    ``record`` and ``flush``.
+    """
 
     def increment(self, name: str, amount: float = 1.0, **labels: str) -> None:
         """Add to a counter."""
+        self.record(name, amount, labels)
 
     def set_gauge(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
+        self.record(name, value, labels)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add an observation to a histogram."""
+        self.record(name, value, labels)
 
-
-class FlushingMetrics(Metrics, Protocol):
-    """Metrics that are written when a unit of work ends."""
+    def record(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+        """Take what is added, set or observed, by the kind of the metric."""
 
     def flush(self) -> bool:
-        """Write what was counted; False when it is kept for later."""
+        """Write what was counted, at the end of a unit of work; False when it is kept for later."""
+        return True
 
 
-class NullMetrics:
-    """Counts nothing."""
-
-    def increment(self, name: str, amount: float = 1.0, **labels: str) -> None:
-        """Do nothing."""
-
-    def set_gauge(self, name: str, value: float, **labels: str) -> None:
-        """Do nothing."""
-
-    def observe(self, name: str, value: float, **labels: str) -> None:
-        """Do nothing."""
-
-
-NULL_METRICS = NullMetrics()
+NULL_METRICS = Metrics()

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from reconciler.observability.metrics import METRICS, Labels, Metric, known_series
+from reconciler.observability.metrics import METRICS, Labels, Metrics, known_series
 from reconciler.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,13 +25,13 @@ PREFIX = "reconciler:metrics:"
 SUM, COUNT = "sum", "count"
 
 
-def field_name(name: str, labels: Labels, part: str = "") -> str:
+def field_name(name: str, labels: Labels, part: str) -> str:
     """Return the hash field of a series; ``part`` is a bucket's bound, ``sum`` or ``count``."""
     return json.dumps([name, dict(labels), part], separators=(",", ":"))
 
 
-class RedisMetrics:
-    """The metrics port, on a hash in the broker. Call ``flush`` when a unit of work ends."""
+class RedisMetrics(Metrics):
+    """Metrics in a hash of the broker, which ``flush`` writes."""
 
     def __init__(self, client: redis.Redis, deployment_id: str) -> None:
         self._client = client
@@ -39,26 +40,29 @@ class RedisMetrics:
         self._added: dict[str, float] = {}
         self._set: dict[str, float] = {}
 
-    def increment(self, name: str, amount: float = 1.0, **labels: str) -> None:
-        """Add to a counter."""
-        self._add(field_name(name, _labels(METRICS[name], labels)), amount)
+    def record(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+        """Keep a value until the next ``flush``.
 
-    def set_gauge(self, name: str, value: float, **labels: str) -> None:
-        """Set a gauge."""
-        field = field_name(name, _labels(METRICS[name], labels))
-        with self._lock:
-            self._set[field] = value
-
-    def observe(self, name: str, value: float, **labels: str) -> None:
-        """Add an observation to a histogram."""
+        Raises:
+            ValueError: the metric has other labels.
+        """
         metric = METRICS[name]
-        sorted_labels = _labels(metric, labels)
-        bound = next((b for b in metric.buckets if value <= b), math.inf)
-        for part, amount in ((bound_text(bound), 1.0), (SUM, value), (COUNT, 1.0)):
-            self._add(field_name(name, sorted_labels, part), amount)
-
-    def _add(self, field: str, amount: float) -> None:
+        if set(labels) != set(metric.labels):
+            raise ValueError(f"{name} has the labels {metric.labels}, not {tuple(labels)}")
+        ordered = tuple(sorted((label, str(said)) for label, said in labels.items()))
+        parts = {"": value}
+        if metric.kind == "histogram":
+            bound = next((b for b in metric.buckets if value <= b), math.inf)
+            parts = {bound_text(bound): 1.0, SUM: value, COUNT: 1.0}
+        fields = {field_name(name, ordered, part): amount for part, amount in parts.items()}
         with self._lock:
+            if metric.kind == "gauge":
+                self._set.update(fields)
+            else:
+                self._add(fields)
+
+    def _add(self, fields: Mapping[str, float]) -> None:
+        for field, amount in fields.items():
             self._added[field] = self._added.get(field, 0.0) + amount
 
     def flush(self) -> bool:
@@ -77,17 +81,10 @@ class RedisMetrics:
                 pipe.execute()
         except RedisError:
             with self._lock:
-                for field, amount in added.items():
-                    self._added[field] = self._added.get(field, 0.0) + amount
+                self._add(added)
                 self._set = {**gauges, **self._set}
             return False
         return True
-
-
-def _labels(metric: Metric, labels: dict[str, str]) -> Labels:
-    if set(labels) != set(metric.labels):
-        raise ValueError(f"{metric.name} has the labels {metric.labels}, not {tuple(labels)}")
-    return tuple(sorted((name, str(value)) for name, value in labels.items()))
 
 
 def bound_text(bound: float) -> str:

@@ -27,7 +27,10 @@ REQUEST_SECONDS = 10.0
 
 
 class ScrapeServer:
-    """Serves what ``render`` returns, in a thread, until ``shutdown``."""
+    """Serves what ``render`` returns, in a thread, until ``shutdown``.
+
+    ``answering``: the connections that are being answered at the moment.
+    """
 
     def __init__(
         self, render: Callable[[], bytes], content_type: str, host: str, port: int
@@ -40,7 +43,11 @@ class ScrapeServer:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
         self._socket.settimeout(0)  # it is the loop that waits
-        self._answer = _Answer(render, content_type)
+        self.content_type = content_type
+        self.answering: set[IOStream] = set()
+        self._render = render
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scrape")
+        self._rendering: asyncio.Future[bytes] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._began = threading.Event()
@@ -55,13 +62,21 @@ class ScrapeServer:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
+    async def body(self) -> bytes:
+        """Return what ``render`` returns; those who ask while it runs share one answer."""
+        if self._rendering is None or self._rendering.done():
+            loop = asyncio.get_running_loop()
+            self._rendering = loop.run_in_executor(self._pool, self._render)
+        # A client that leaves must not take the answer from the others.
+        return await asyncio.shield(self._rendering)
+
     def _run(self) -> None:
         asyncio.run(self._serve())
 
     async def _serve(self) -> None:
         application = Application(
             [("/metrics", _Metrics)],
-            answer=self._answer,
+            scrapes=self,
             # A line for every request would let anybody fill the log.
             log_function=lambda _: None,
         )
@@ -74,7 +89,7 @@ class ScrapeServer:
             idle_connection_timeout=REQUEST_SECONDS,
             body_timeout=REQUEST_SECONDS,
         )
-        server.answering = self._answer.answering
+        server.answering = self.answering
         server.add_socket(self._socket)
         self._loop = asyncio.get_running_loop()
         self._began.set()
@@ -83,50 +98,27 @@ class ScrapeServer:
         await server.close_all_connections()
 
 
-class _Answer:
-    """What is served, and to whom at the moment."""
-
-    def __init__(self, render: Callable[[], bytes], content_type: str) -> None:
-        self.content_type = content_type
-        self.answering: set[IOStream] = set()
-        self._render = render
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scrape")
-        self._rendering: asyncio.Future[bytes] | None = None
-
-    async def body(self) -> bytes:
-        """Return what ``render`` returns; those who ask while it runs share one answer."""
-        if self._rendering is None or self._rendering.done():
-            loop = asyncio.get_running_loop()
-            self._rendering = loop.run_in_executor(self._pool, self._render)
-        # A client that leaves must not take the answer from the others.
-        return await asyncio.shield(self._rendering)
-
-
 class _Metrics(RequestHandler):
     """GET /metrics; tornado refuses every other path and method."""
 
-    @property
-    def _answer(self) -> _Answer:
-        found: _Answer = self.settings["answer"]
-        return found
-
     def prepare(self) -> None:
         """Count the connection among those that are being answered."""
+        self._scrapes: ScrapeServer = self.settings["scrapes"]
         self._stream: IOStream = self.request.connection.stream  # type: ignore[union-attr] # HTTP 1
-        self._answer.answering.add(self._stream)
+        self._scrapes.answering.add(self._stream)
 
     def on_finish(self) -> None:
         """Count it no more."""
-        self._answer.answering.discard(self._stream)
+        self._scrapes.answering.discard(self._stream)
 
     def on_connection_close(self) -> None:
         """Likewise, where the client left before."""
-        self._answer.answering.discard(self._stream)
+        self._scrapes.answering.discard(self._stream)
 
     async def get(self) -> None:
         """Answer with the metrics."""
-        body = await self._answer.body()
-        self.set_header("Content-Type", self._answer.content_type)
+        body = await self._scrapes.body()
+        self.set_header("Content-Type", self._scrapes.content_type)
         self.finish(body)
 
 

@@ -68,8 +68,8 @@ class Claims:
             if known is not None and (known.waiting or known.stuck or known.handed_on):
                 continue
             child = snapshot.orchestrations[orchestration_id].children[key]
-            due = due_since(snapshot, child)
-            if due is not None and due[1] + observer.patience.with_cause(due[0]) < until:
+            due = due_since(snapshot, child, observer.patience)
+            if due is not None and due[0] + due[1] < until:
                 yield orchestration_id, key
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from reconciler.observability.metrics import METRICS
+from reconciler.observability.metrics import METRICS, Metrics
 
 
-class RecordingMetrics:
+class RecordingMetrics(Metrics):
     """The metrics port, in memory."""
 
     def __init__(self) -> None:

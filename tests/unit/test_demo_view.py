@@ -63,7 +63,7 @@ def seen(status: str = "succeeded", *, repaired_after: float = 3.0) -> Observer:
         for child in each.children.values()
     }
     at = NOW - timedelta(seconds=60 - repaired_after)
-    repaired = Recovery((keys[0], "A"), "lost_terminal", at, f"T-{keys[0]}-A")
+    repaired = Recovery((keys[0], "A"), "lost_terminal", at)
     observer = Observer(PATIENCE)
     observer.observe(Snapshot(NOW, found, tasks, (repaired,)))
     return observer

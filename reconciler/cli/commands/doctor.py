@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 import click
@@ -15,6 +15,9 @@ from rich.text import Text
 from reconciler.cli.console import QUIET, console, print_json, progress, show
 from reconciler.cli.main import EXIT_USAGE, EXIT_WRONG
 from reconciler.cli.wiring import settings_for_cli
+from reconciler.clock import utc_now
+from reconciler.composition import aws_session
+from reconciler.doctor.examine import examine
 from reconciler.doctor.findings import Finding, Level, failure
 from reconciler.errors import SettingsError
 from reconciler.inspection.theme import SIGNS, Tone
@@ -25,7 +28,7 @@ _TONES = {Level.OK: Tone.DONE, Level.WARNING: Tone.REPAIR, Level.FAILURE: Tone.F
 @click.command()
 @click.option("--inline", is_flag=True, help="Leave out broker and workers (for cron mode).")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
-def doctor(*, inline: bool, as_json: bool) -> None:
+def doctor(*, inline: bool, as_json: bool) -> int:
     """Check all that a sweep needs: settings, credentials, permissions, tables, broker, clock.
 
     Nothing is written anywhere. Exits with 0 when nothing failed (warnings included), 1 when
@@ -36,15 +39,8 @@ def doctor(*, inline: bool, as_json: bool) -> None:
         settings = settings_for_cli()
     except SettingsError as error:
         wrong = EXIT_USAGE
-        findings = [
-            failure("settings", re.split("[ =]", said)[0], said, "see docs/settings.md")
-            for said in error.problems
-        ]
+        findings = list(_of_settings(error))
     else:
-        from reconciler.clock import utc_now  # noqa: PLC0415 - start-up time
-        from reconciler.composition import aws_session  # noqa: PLC0415
-        from reconciler.doctor.examine import examine  # noqa: PLC0415
-
         session = aws_session()
         with progress("Looking", quiet=as_json):
             findings = list(examine(settings, os.environ, session, utc_now, inline=inline))
@@ -60,7 +56,12 @@ def doctor(*, inline: bool, as_json: bool) -> None:
         )
     else:
         show(console(), _table(findings), _verdict(levels))
-    click.get_current_context().exit(wrong if levels[Level.FAILURE] else 0)
+    return wrong if levels[Level.FAILURE] else 0
+
+
+def _of_settings(error: SettingsError) -> Iterator[Finding]:
+    for said in error.problems:
+        yield failure("settings", re.split("[ =]", said)[0], said, "see docs/settings.md")
 
 
 def _table(findings: Iterable[Finding]) -> Table:

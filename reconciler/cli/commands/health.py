@@ -30,7 +30,7 @@ class _Finding:
     help="Ask only whether the workers and beats of this host or container are alive.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the finding as JSON.")
-def health(*, this_host: bool, as_json: bool) -> None:
+def health(*, this_host: bool, as_json: bool) -> int:
     """Fail, with the reason, unless coverage is recent and all can be reached.
 
     Exits with 1 when coverage is too old, and with 3 when broker or tables cannot be reached.
@@ -44,7 +44,7 @@ def health(*, this_host: bool, as_json: bool) -> None:
         print_json({"healthy": problem is None, "reason": problem, **finding.facts})
     else:
         click.echo(f"healthy: {finding.detail}" if problem is None else f"unhealthy: {problem}")
-    click.get_current_context().exit(0 if problem is None else finding.code)
+    return 0 if problem is None else finding.code
 
 
 def _find_alive() -> _Finding:

@@ -6,13 +6,12 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.text import Text
 
-from reconciler.cli.console import print_json, progress, repeat, show, update
+from reconciler.cli.console import count_rows, print_json, progress, repeat, show
 from reconciler.cli.main import EXIT_WRONG
 from reconciler.cli.options import watch_option
 from reconciler.cli.screens.inspect import render
@@ -23,10 +22,7 @@ from reconciler.inspection.look import look
 from reconciler.inspection.mermaid import mermaid
 from reconciler.inspection.svg import svg_of
 from reconciler.inspection.views import View, shown
-
-if TYPE_CHECKING:
-    from reconciler.repair.reconciler import Reconciler
-    from reconciler.settings import Settings
+from reconciler.settings import Settings
 
 
 @click.command()
@@ -40,7 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, an object each.")
 @watch_option
-def inspect(names: Sequence[str], *, form: str, as_json: bool, watch: bool) -> None:
+def inspect(names: Sequence[str], *, form: str, as_json: bool, watch: bool) -> int:
     """Show an orchestration as a picture, and why it is stuck.
 
     ID is an orchestration id, a sub-issue id, a display id such as ENG-42, a task id, or the
@@ -49,22 +45,22 @@ def inspect(names: Sequence[str], *, form: str, as_json: bool, watch: bool) -> N
     """
     reconciler = reconciler_for_cli(settings_for_cli())
     with progress("Searching", quiet=as_json) as bar:
-        found = _once_each(
-            find(reconciler, name, lambda rows: update(bar, rows, None, f"{rows} rows"))
-            for name in names
-        )
+        found = _once_each(find(reconciler, name, count_rows(bar)) for name in names)
     form = "json" if as_json else form
 
     def draw(out: Console) -> int:
         next_at = next_sweep(reconciler.settings)
-        views = [_looked_at(reconciler, one, next_at, quiet=as_json or watch) for one in found]
+        views = []
+        for one in found:
+            with progress(f"Reading {one.orchestration_id}", quiet=as_json or watch):
+                views.append(look(reconciler, one, next_at))
         for at, view in enumerate(views):
             if at and form == "text":
                 show(out, Text())
             _print(out, view, form, reconciler.clock())
         return EXIT_WRONG if any(view.alarming for view in views) else 0
 
-    click.get_current_context().exit(repeat(draw, watch=watch))
+    return repeat(draw, watch=watch)
 
 
 def _once_each(found: Iterable[Found]) -> list[Found]:
@@ -77,23 +73,15 @@ def _once_each(found: Iterable[Found]) -> list[Found]:
     return list(kept.values())
 
 
-def _looked_at(
-    reconciler: Reconciler, found: Found, next_at: datetime | None, *, quiet: bool
-) -> View:
-    with progress(f"Reading {found.orchestration_id}", quiet=quiet):
-        return look(reconciler, found, next_at)
-
-
 def _print(out: Console, view: View, form: str, now: datetime) -> None:
     if form == "json":
         print_json(to_json(view))
-    elif form == "mermaid":
-        click.echo(mermaid(graph_of(shown(view))), nl=False)
-    elif form == "svg":
-        title = f"Orchestration {view.orchestration_id}"
-        click.echo(svg_of(graph_of(shown(view)), title), nl=False)
-    else:
+    elif form == "text":
         show(out, render(view, out, now))
+    else:
+        graph = graph_of(shown(view))
+        title = f"Orchestration {view.orchestration_id}"
+        click.echo(svg_of(graph, title) if form == "svg" else mermaid(graph), nl=False)
 
 
 def next_sweep(settings: Settings) -> datetime | None:

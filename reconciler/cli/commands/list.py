@@ -15,18 +15,23 @@ from reconciler.cli.main import EXIT_WRONG
 from reconciler.cli.options import Duration, watch_option
 from reconciler.cli.screens import listing as screen
 from reconciler.cli.status import DAY_SECONDS, Status, read_status
-from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli, sweep_state
+from reconciler.cli.wiring import (
+    asking_broker,
+    broker_for_cli,
+    reconciler_for_cli,
+    settings_for_cli,
+    sweep_state,
+)
 from reconciler.domain.codes import STUCK_CODES
 from reconciler.errors import TemporaryError, UsageError
 from reconciler.inspection.theme import age
 from reconciler.observability.printable import printable
+from reconciler.settings import Settings
 from reconciler.sweeping.listing import DEFAULT_LIMIT, Page, Query, select
+from reconciler.sweeping.state import Overview
 
 if TYPE_CHECKING:
     import redis
-
-    from reconciler.settings import Settings
-    from reconciler.sweeping.state import Overview
 
 _FORMS = ("table", "wide", "json", "yaml", "name")
 _EXAMPLES = """\b
@@ -69,7 +74,7 @@ def list_(
     as_json: bool,
     watch: bool,
     **asked: Any,  # noqa: ANN401 - the other fields of `Query`
-) -> None:
+) -> int:
     """List what is stuck, waits for a slot or is backed off, the longest stuck first.
 
     It comes from what sweeps remember and costs no scan. TEXT is looked for in ids, display ids,
@@ -95,7 +100,7 @@ def list_(
         _check_known(status)
         return _show(out, status, query, form)
 
-    click.get_current_context().exit(repeat(draw, watch=watch))
+    return repeat(draw, watch=watch)
 
 
 def _check_together(
@@ -114,14 +119,8 @@ def _check_together(
 
 
 def _reported(settings: Settings, client: redis.Redis, report_id: str) -> Overview:
-    from redis.exceptions import RedisError  # noqa: PLC0415 - start-up time
-
-    from workers.enqueue import BrokerUnavailableError  # noqa: PLC0415
-
-    try:
+    with asking_broker():
         seen = sweep_state(settings, client, report_id).overview()
-    except RedisError as error:
-        raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
     if not seen.sweeps:
         raise UsageError(f"no report {report_id} is kept; each is kept for an hour")
     return seen

@@ -9,6 +9,7 @@ import click
 
 from reconciler.cli.wiring import broker_for_cli, settings_for_cli
 from reconciler.errors import UsageError
+from reconciler.observability.exporter import serve_for_ever
 
 
 @click.command()
@@ -16,8 +17,6 @@ from reconciler.errors import UsageError
 @click.option("--port", default=9464, show_default=True, type=click.IntRange(1, 65_535))
 def metrics(*, host: str, port: int) -> None:
     """Serve the metrics for Prometheus to scrape, at /metrics."""
-    from reconciler.observability.exporter import serve_for_ever  # noqa: PLC0415 - start-up time
-
     settings = settings_for_cli(logs=True)
     client = broker_for_cli(settings)
     # As the first process of a container, nothing ends it that it does not ask for itself.

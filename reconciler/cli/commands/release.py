@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from reconciler.cli.console import print_json, progress, update
+from reconciler.cli.console import count_rows, print_json, progress
 from reconciler.cli.main import EXIT_WRONG
 from reconciler.cli.wiring import reconciler_for_cli, settings_for_cli
 from reconciler.domain.outcomes import REPAIRED, Outcome
@@ -19,7 +19,7 @@ _FINE = REPAIRED | {Outcome.ALREADY_RELEASED}
 @click.argument("child", required=False)
 @click.option("--report", is_flag=True, help="Say what would be done, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
-def release(name: str, child: str | None, *, report: bool, as_json: bool) -> None:
+def release(name: str, child: str | None, *, report: bool, as_json: bool) -> int:
     """Release one child now, if it is due; safe at any time, any number of times.
 
     ID is a sub-issue id, a display id such as ENG-42, or a task id; or any id of the
@@ -27,9 +27,7 @@ def release(name: str, child: str | None, *, report: bool, as_json: bool) -> Non
     """
     reconciler = reconciler_for_cli(settings_for_cli())
     with progress(f"Releasing {printable(child or name)}", quiet=as_json) as bar:
-        orchestration_id, sub_issue_id = find_child(
-            reconciler, name, child, lambda rows: update(bar, rows, None, f"{rows} rows")
-        )
+        orchestration_id, sub_issue_id = find_child(reconciler, name, child, count_rows(bar))
         result = reconciler.release(orchestration_id, sub_issue_id, report=report)
     if as_json:
         print_json(
@@ -45,8 +43,7 @@ def release(name: str, child: str | None, *, report: bool, as_json: bool) -> Non
         )
     else:
         would = "" if result.applied else "nothing was changed: "
-        parts = [f"{would}{result.outcome}"]
-        parts += [f"task {result.task_id}"] if result.task_id else []
-        parts += [result.detail] if result.detail else []
-        click.echo(printable(f"{sub_issue_id}: {', '.join(parts)}"))
-    click.get_current_context().exit(0 if result.outcome in _FINE else EXIT_WRONG)
+        task = result.task_id and f"task {result.task_id}"
+        said = ", ".join(filter(None, (result.outcome, task, result.detail)))
+        click.echo(printable(f"{sub_issue_id}: {would}{said}"))
+    return 0 if result.outcome in _FINE else EXIT_WRONG

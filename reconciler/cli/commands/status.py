@@ -17,6 +17,7 @@ from reconciler.cli.screens.status import render
 from reconciler.cli.status import DAY_SECONDS, HOUR_SECONDS, Status, read_status
 from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli
 from reconciler.sweeping.segments import Scope
+from reconciler.sweeping.state import Overview, Sweep
 
 _MAX_NAMED = 10
 
@@ -24,7 +25,7 @@ _MAX_NAMED = 10
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the state as one JSON object.")
 @watch_option
-def status(*, as_json: bool, watch: bool) -> None:
+def status(*, as_json: bool, watch: bool) -> int:
     """Say whether the backstop is alive, and what is stuck; costs no table scan.
 
     It is healthy while a worker answers, a beat asks for sweeps, and what is active was looked at
@@ -45,14 +46,12 @@ def status(*, as_json: bool, watch: bool) -> None:
             return EXIT_UNREACHABLE
         return EXIT_WRONG if found.problem is not None or found.alarming else 0
 
-    click.get_current_context().exit(repeat(draw, watch=watch))
+    return repeat(draw, watch=watch)
 
 
 def to_json(status: Status) -> dict[str, Any]:
     """Return the state as plain JSON values; times in epoch seconds, ages in seconds."""
-    latencies = status.latencies(DAY_SECONDS)
     entries = status.entries
-    first = entries[:_MAX_NAMED]
     return {
         "healthy": status.problem is None,
         "problem": status.problem,
@@ -62,17 +61,9 @@ def to_json(status: Status) -> dict[str, Any]:
         "interval_seconds": status.interval_seconds,
         "covered_seconds_ago": {scope.value: status.age_of(scope) for scope in Scope},
         "full_scan_interval_seconds": status.full_scan_interval_seconds,
-        "last_complete_sweep": status.last_complete,
-        "last_sweep": status.last,
-        "sweeps_at_work": [
-            {
-                "sweep_id": sweep.sweep_id,
-                "age_seconds": round(max(0.0, status.seen.now - sweep.started_at), 1),
-                "segments": sweep.segments,
-                "segments_left": status.seen.count_unread(sweep),
-            }
-            for sweep in status.seen.at_work()
-        ],
+        "last_complete_sweep": status.seen.last(complete=True),
+        "last_sweep": status.seen.last(),
+        "sweeps_at_work": [_at_work(status.seen, sweep) for sweep in status.seen.at_work()],
         "awaiting_evaluation": status.awaiting_evaluation,
         "beat": {
             "asked_seconds_ago": status.asked_seconds_ago,
@@ -83,11 +74,25 @@ def to_json(status: Status) -> dict[str, Any]:
         "stuck": dict(Counter(entry.code for entry in entries)),
         "needs_action": sum(entry.needs_action for entry in entries),
         "oldest_stuck_seconds": listing.oldest(entries),
-        "oldest": [listing.to_json(entry, status.seen.now) for entry in first],
-        "recoveries": {
-            "last_hour": status.recovered(HOUR_SECONDS),
-            "last_day": status.recovered(DAY_SECONDS),
-            "median_latency_seconds": median(latencies) if latencies else None,
-            "max_latency_seconds": max(latencies, default=None),
-        },
+        "oldest": [listing.to_json(entry, status.seen.now) for entry in entries[:_MAX_NAMED]],
+        "recoveries": _recoveries(status),
+    }
+
+
+def _at_work(seen: Overview, sweep: Sweep) -> dict[str, Any]:
+    return {
+        "sweep_id": sweep.sweep_id,
+        "age_seconds": round(max(0.0, seen.now - sweep.started_at), 1),
+        "segments": sweep.segments,
+        "segments_left": seen.count_unread(sweep),
+    }
+
+
+def _recoveries(status: Status) -> dict[str, Any]:
+    latencies = status.latencies(DAY_SECONDS)
+    return {
+        "last_hour": status.recovered(HOUR_SECONDS),
+        "last_day": status.recovered(DAY_SECONDS),
+        "median_latency_seconds": median(latencies) if latencies else None,
+        "max_latency_seconds": max(latencies, default=None),
     }

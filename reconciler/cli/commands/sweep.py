@@ -7,14 +7,17 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import click
+from rich.progress import Progress
 
 from reconciler.cli.console import console, print_json, progress, show, update
 from reconciler.cli.main import EXIT_WRONG
 from reconciler.cli.screens.sweep import render
 from reconciler.cli.wiring import (
+    asking_broker,
     broker_for_cli,
     operator,
     reconciler_for_cli,
@@ -24,19 +27,15 @@ from reconciler.cli.wiring import (
 from reconciler.domain.codes import count_alarming
 from reconciler.errors import TemporaryError, UsageError
 from reconciler.repair.context import ActionOutcome, Evaluation
+from reconciler.repair.counts import Counts
+from reconciler.repair.reconciler import Reconciler
+from reconciler.settings import Settings
+from reconciler.sweeping.cron import CronSweep, run_cron_sweep
+from reconciler.sweeping.inline import Hooks, SweepProgress, run_inline_sweep
 from reconciler.sweeping.known_stuck import Finding, Known
 from reconciler.sweeping.listing import list_entries
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from reconciler.repair.counts import Counts
-    from reconciler.repair.reconciler import Reconciler
-    from reconciler.settings import Settings
-    from reconciler.sweeping.cron import CronSweep
-    from reconciler.sweeping.inline import Hooks, SweepProgress
-    from reconciler.sweeping.state import SweepState
-    from reconciler.sweeping.summary import SweepSummary
+from reconciler.sweeping.state import Sweep, SweepState
+from reconciler.sweeping.summary import SweepSummary
 
 _POLL_SECONDS = 0.5
 _ASK_AGAIN_SECONDS = 5.0
@@ -69,16 +68,13 @@ class Asked:
 )
 @click.option("--segments", type=click.IntRange(1, 100_000), help="Segments (with --inline).")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
-def sweep(**options: Any) -> None:  # noqa: ANN401 - the options of `Asked`
+def sweep(**options: Any) -> int:  # noqa: ANN401 - the options of `Asked`
     """Find and repair what is stuck, by the workers or in this process."""
     asked = Asked(**options)
     if not asked.inline and (asked.segments or asked.force):
         raise UsageError("--segments and --force go with --inline")
     settings = settings_for_cli(logs=asked.inline)
-    if asked.inline:
-        _inline(settings, asked)
-    else:
-        _by_workers(settings, asked)
+    return _inline(settings, asked) if asked.inline else _by_workers(settings, asked)
 
 
 # -- in this process
@@ -94,15 +90,12 @@ class Witness:
 
     def hooks(self) -> Hooks:
         """Return what the sweep calls."""
-        from reconciler.sweeping.inline import Hooks  # noqa: PLC0415 - start-up time
-
         return Hooks(progress=self._on_progress, on_evaluation=self._on_evaluation)
 
     def print(self, summary: SweepSummary) -> None:
         """Print for a person what was done and found."""
-        out = console()
         entries = list_entries(self.known, time.time())
-        show(out, *render(summary.to_json(), self.acted, entries, is_remembered=False))
+        show(console(), *render(summary.to_json(), self.acted, entries, is_remembered=False))
 
     def _on_evaluation(self, evaluation: Evaluation) -> None:
         name, now = evaluation.orchestration_id, time.time()
@@ -116,7 +109,7 @@ class Witness:
         update(self.bar, so_far.segments_done, total, f"{parts}, {_read(so_far.counts)}")
 
 
-def _inline(settings: Settings, asked: Asked) -> None:
+def _inline(settings: Settings, asked: Asked) -> int:
     reconciler = reconciler_for_cli(settings, logs=True)
     witness = Witness()
     with progress("Sweeping", quiet=asked.as_json) as witness.bar:
@@ -131,17 +124,14 @@ def _inline(settings: Settings, asked: Asked) -> None:
             f"(--force sweeps even so; it does no harm)"
         )
     if swept.lease is not None:
-        return
+        return 0
     if not swept.summary.complete and swept.summary.counts.rows_scanned == 0:
         # Not a finding: what the sweep needs was not there.
         raise TemporaryError("the orchestration table could not be read; see the log")
-    click.get_current_context().exit(EXIT_WRONG if swept.summary.alarming else 0)
+    return EXIT_WRONG if swept.summary.alarming else 0
 
 
 def _swept(reconciler: Reconciler, asked: Asked, hooks: Hooks) -> CronSweep:
-    from reconciler.sweeping.cron import CronSweep, run_cron_sweep  # noqa: PLC0415 - start-up time
-    from reconciler.sweeping.inline import run_inline_sweep  # noqa: PLC0415
-
     if asked.report:  # it writes nothing, not even the lock
         return CronSweep(
             run_inline_sweep(reconciler, report=True, segments=asked.segments, hooks=hooks)
@@ -159,55 +149,44 @@ def _swept(reconciler: Reconciler, asked: Asked, hooks: Hooks) -> CronSweep:
 # -- by the workers
 
 
-def _by_workers(settings: Settings, asked: Asked) -> None:
-    from redis.exceptions import RedisError  # noqa: PLC0415 - start-up time
-
+def _by_workers(settings: Settings, asked: Asked) -> int:
+    # Its import reads the settings, which `sweep --help` does without.
     from workers.application import app  # noqa: PLC0415
-    from workers.enqueue import BrokerUnavailableError, submit_sweep  # noqa: PLC0415
+    from workers.enqueue import submit_sweep  # noqa: PLC0415
 
-    report_by_hand = asked.report and settings.repair_mode != "report"
-    try:
-        sweep_id = submit_sweep(app, report=asked.report, full=asked.full)
-        report_id = sweep_id if report_by_hand else None
-        state = sweep_state(settings, broker_for_cli(settings), report_id)
+    ask = partial(submit_sweep, app, report=asked.report, full=asked.full)
+    with asking_broker():
+        sweep_id = ask()
+        report_id = sweep_id if asked.report and settings.repair_mode != "report" else None
         if not asked.wait:
-            _print_enqueued(sweep_id, asked, report=report_by_hand)
-            return
+            _print_enqueued(sweep_id, report_id, as_json=asked.as_json)
+            return 0
+        state = sweep_state(settings, broker_for_cli(settings), report_id)
         with progress("Waiting for the workers", quiet=asked.as_json) as bar:
-            summary = _wait(
-                state,
-                sweep_id,
-                asked.timeout,
-                bar,
-                lambda: submit_sweep(app, report=asked.report, full=asked.full, sweep_id=sweep_id),
-            )
+            ask_again = partial(ask, sweep_id=sweep_id)
+            summary = _wait(state, sweep_id, asked.timeout, bar, ask_again)
         seen = state.overview()
-    except RedisError as error:
-        raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
-    for name in ("started_at", "ended_at"):
-        summary.pop(name, None)
     if asked.as_json:
         print_json(summary)
     else:
-        out = console()
         entries = list_entries(seen.known, seen.now)
-        show(out, *render(summary, (), entries, is_remembered=True))
+        show(console(), *render(summary, (), entries, is_remembered=True))
         if entries:
-            click.echo(_where_to_list(sweep_id, report=report_by_hand))
+            click.echo(_where_to_list(report_id))
     wrong = not summary["complete"] or summary["errors"] or count_alarming(summary["stuck"])
-    click.get_current_context().exit(EXIT_WRONG if wrong else 0)
+    return EXIT_WRONG if wrong else 0
 
 
-def _print_enqueued(sweep_id: str, asked: Asked, *, report: bool) -> None:
-    if asked.as_json:
+def _print_enqueued(sweep_id: str, report_id: str | None, *, as_json: bool) -> None:
+    if as_json:
         print_json({"sweep_id": sweep_id, "enqueued": True})
     else:
         click.echo(f"enqueued {sweep_id}")
-        click.echo(_where_to_list(sweep_id, report=report))
+        click.echo(_where_to_list(report_id))
 
 
-def _where_to_list(sweep_id: str, *, report: bool) -> str:
-    of_report = f" --report {sweep_id}" if report else ""
+def _where_to_list(report_id: str | None) -> str:
+    of_report = f" --report {report_id}" if report_id is not None else ""
     return f"reconciler list{of_report}  shows all that it found"
 
 
@@ -223,9 +202,10 @@ def _wait(
     while time.monotonic() - started < timeout:
         sweep = state.sweep(sweep_id)
         if sweep is not None and sweep.summary is not None:
-            return dict(sweep.summary)
+            without = ("started_at", "ended_at")
+            return {name: said for name, said in sweep.summary.items() if name not in without}
         if bar is not None:
-            _show_progress(bar, state, sweep_id)
+            _show_progress(bar, state, sweep)
         if sweep is not None and time.monotonic() - asked >= _ASK_AGAIN_SECONDS:
             asked = time.monotonic()
             ask_again()
@@ -235,14 +215,13 @@ def _wait(
     )
 
 
-def _show_progress(bar: Progress, state: SweepState, sweep_id: str) -> None:
-    sweep = state.sweep(sweep_id)
+def _show_progress(bar: Progress, state: SweepState, sweep: Sweep | None) -> None:
     if sweep is None:
         update(bar, 0, None, "no worker has begun it yet")
         return
     read = sweep.segments - state.overview().count_unread(sweep)
     parts = f"{read} of {sweep.segments} segments"
-    update(bar, read, sweep.segments, f"{parts}, {_read(state.counts(sweep_id))}")
+    update(bar, read, sweep.segments, f"{parts}, {_read(state.counts(sweep.sweep_id))}")
 
 
 def _read(counts: Counts) -> str:

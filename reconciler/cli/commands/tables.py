@@ -10,7 +10,10 @@ from urllib.parse import urlsplit
 import click
 
 from reconciler.cli.wiring import settings_for_cli
+from reconciler.composition import dynamodb_client
+from reconciler.demo.sample import strand
 from reconciler.errors import UsageError
+from reconciler.tables import create_tables_of
 
 _KEEP_SECONDS = 5.0
 _LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -28,9 +31,6 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 def tables(*, hosts: tuple[str, ...], sample: bool, keep: bool) -> None:
     """Create the tables on a local DynamoDB endpoint; those that exist stay as they are."""
     settings = settings_for_cli()
-    from reconciler.composition import dynamodb_client  # noqa: PLC0415 - start-up time
-    from reconciler.tables import create_tables_of  # noqa: PLC0415
-
     client = dynamodb_client()
     host = urlsplit(client.meta.endpoint_url).hostname or ""
     if host not in (*_LOCAL, *hosts):
@@ -38,13 +38,8 @@ def tables(*, hosts: tuple[str, ...], sample: bool, keep: bool) -> None:
     create_tables_of(client, settings)
     click.echo(f"the tables exist at {client.meta.endpoint_url}")
     if sample:
-        from reconciler.demo.sample import strand  # noqa: PLC0415 - start-up time
-
-        found = strand(client, settings)
-        for orchestration_id in found:
-            click.echo(f"stranded {orchestration_id}")
-        if not found:
-            click.echo("they are not empty, so nothing was added")
+        said = [f"stranded {orchestration_id}" for orchestration_id in strand(client, settings)]
+        click.echo("\n".join(said or ["they are not empty, so nothing was added"]))
     if keep:
         # As the first process of a container it would ignore SIGTERM. An emulator that does not
         # answer ends it; the container is started again.

@@ -6,12 +6,13 @@ from dataclasses import asdict
 
 import click
 
-from reconciler.cli.console import print_json, progress, update
+from reconciler.cli.console import count_rows, print_json, progress
 from reconciler.cli.main import EXIT_WRONG
 from reconciler.cli.wiring import reconciler_for_cli, settings_for_cli
 from reconciler.domain.outcomes import Outcome
 from reconciler.inspection.find import find_child
 from reconciler.observability.printable import printable
+from reconciler.repair.context import ActionOutcome
 
 
 @click.command()
@@ -19,7 +20,7 @@ from reconciler.observability.printable import printable
 @click.argument("child", required=False)
 @click.option("--report", is_flag=True, help="Say what would be done, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON.")
-def unskip(name: str, child: str | None, *, report: bool, as_json: bool) -> None:
+def unskip(name: str, child: str | None, *, report: bool, as_json: bool) -> int:
     """Set a skipped child back to blocked, with the dependents that were skipped for it.
 
     ID and CHILD are as for `reconciler release`.
@@ -29,15 +30,16 @@ def unskip(name: str, child: str | None, *, report: bool, as_json: bool) -> None
     """
     reconciler = reconciler_for_cli(settings_for_cli())
     with progress(f"Setting back {printable(child or name)}", quiet=as_json) as bar:
-        orchestration_id, sub_issue_id = find_child(
-            reconciler, name, child, lambda rows: update(bar, rows, None, f"{rows} rows")
-        )
+        orchestration_id, sub_issue_id = find_child(reconciler, name, child, count_rows(bar))
         done = reconciler.unskip(orchestration_id, sub_issue_id, report=report)
     if as_json:
         print_json([asdict(action) for action in done])
-    for action in () if as_json else done:
-        said = "blocked" if action.outcome == Outcome.DONE else f"{action.outcome}, {action.detail}"
-        would = "" if action.applied else "nothing was changed: "
-        click.echo(printable(f"{action.sub_issue_id}: {would}{said}"))
-    wrong = any(action.outcome != Outcome.DONE for action in done)
-    click.get_current_context().exit(EXIT_WRONG if wrong else 0)
+    else:
+        click.echo("".join(f"{_said(action)}\n" for action in done), nl=False)
+    return EXIT_WRONG if any(action.outcome != Outcome.DONE for action in done) else 0
+
+
+def _said(action: ActionOutcome) -> str:
+    said = "blocked" if action.outcome == Outcome.DONE else f"{action.outcome}, {action.detail}"
+    would = "" if action.applied else "nothing was changed: "
+    return printable(f"{action.sub_issue_id}: {would}{said}")

@@ -14,7 +14,7 @@ from reconciler.cli.console import QUIET, width_of_picture
 from reconciler.cli.screens.tree import draw
 from reconciler.domain.codes import SURFACED, Code
 from reconciler.inspection import theme
-from reconciler.inspection.advice import fixes_of, parent_fixes_of, runbook_of
+from reconciler.inspection.advice import commands_for, fixes_of, parent_fixes_of, runbook_of
 from reconciler.inspection.explain import graph_of
 from reconciler.inspection.graph import put_in_layers
 from reconciler.inspection.theme import Tone, cut, listed, marked
@@ -38,9 +38,10 @@ def render(view: View, out: Console, now: datetime) -> RenderableType:
     parts += _stuck(view, now)
     parts += _failed(view)
     parts += _repaired(view)
-    if view.commands:
+    commands = commands_for(view)
+    if commands:
         parts.append(Text("You can run", "bold"))
-        parts += _commands(view.commands, 2)
+        parts += _commands(commands, 2)
     parts += [Text(note, QUIET) for note in view.notes]
     return Group(*parts)
 
@@ -66,8 +67,8 @@ def _head(view: View) -> Iterator[Text]:
         yield Text("  ".join(facts), QUIET)
     statuses = ", ".join(f"{count} {name}" for name, count in sorted(view.statuses.items()))
     yield Text(f"{view.reason} ({statuses})" if view.reason else statuses, QUIET)
-    if view.withheld is not None:
-        yield Text(f"Nothing is changed now: {view.withheld}", "bold yellow")
+    if view.given.withheld is not None:
+        yield Text(f"Nothing is changed now: {view.given.withheld}", "bold yellow")
 
 
 def _parent_tone(view: View) -> Tone:

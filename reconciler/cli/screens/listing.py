@@ -61,15 +61,12 @@ def name_of(entry: Entry) -> str:
 
 def id_of(entry: Entry) -> str:
     """Return the id that other commands take: of a child, its orchestration's stands before it."""
-    parts = [entry.orchestration_id, *([entry.sub_issue_id] if entry.sub_issue_id else [])]
-    return printable("/".join(parts))
+    return printable("/".join(filter(None, (entry.orchestration_id, entry.sub_issue_id))))
 
 
 def to_json(entry: Entry, now: float) -> dict[str, Any]:
     """Return an entry as plain values, with what resolves it where it needs manual action."""
-    fix = None
-    if entry.needs_action:
-        fix = fix_of(entry.orchestration_id, entry.sub_issue_id, entry.code)
+    fix = _fix(entry) if entry.needs_action else None
     return {**entry.to_json(now), "fix": fix, "runbook": runbook_of(entry.code)}
 
 
@@ -154,11 +151,14 @@ def _more(entry: Entry) -> tuple[str, ...]:
     return tuple(printable(value or "-") for value in more)
 
 
+def _fix(entry: Entry) -> str:
+    return fix_of(entry.orchestration_id, entry.sub_issue_id, entry.code)
+
+
 def first_step(entry: Entry) -> list[Text]:
     """Return what to do about the first entry that needs manual action."""
-    fix = fix_of(entry.orchestration_id, entry.sub_issue_id, entry.code)
     return [
-        Text(f"begin: {printable(fix)}", no_wrap=True, overflow="ignore"),
+        Text(f"begin: {printable(_fix(entry))}", no_wrap=True, overflow="ignore"),
         Text(f"read:  {runbook_of(entry.code)}", QUIET),
     ]
 
@@ -170,7 +170,6 @@ def to_act_on(entries: Iterable[Entry], most: int = MAX_TO_ACT_ON) -> Iterator[R
     oldest_ = "" if len(found) == len(shown) else f": the {len(shown)} oldest of {len(found)}"
     yield Text(f"To act on{oldest_}", "bold")
     for entry in shown:
-        fix = fix_of(entry.orchestration_id, entry.sub_issue_id, entry.code)
         yield Text.assemble(
             (f"{theme.short_age(entry.age_seconds):>5}  ", "bold"),
             (f"{entry.code}  ", SIGNS[Tone.ALARM].style),
@@ -178,4 +177,4 @@ def to_act_on(entries: Iterable[Entry], most: int = MAX_TO_ACT_ON) -> Iterator[R
             (f"  {runbook_of(entry.code)}", QUIET),
         )
         # Never wrapped by us: it is there to be copied.
-        yield Text(f"       {printable(fix)}", no_wrap=True, overflow="ignore")
+        yield Text(f"       {printable(_fix(entry))}", no_wrap=True, overflow="ignore")

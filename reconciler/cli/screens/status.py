@@ -63,29 +63,30 @@ def _of_cron(status: Status) -> Iterator[tuple[str, Text]]:
         yield "workers", Text("none: there is no broker, and sweeps run by themselves")
     else:
         yield "source", Text("the table, where `sweep --inline` (cron) recorded it", "yellow")
-    if status.last is not None:
-        done = sum(status.last[name] for name in REPAIRS)
+    last = status.seen.last()
+    if last is not None:
+        done = sum(last[name] for name in REPAIRS)
         yield "recovered", Text(f"{done} by the last sweep")
 
 
 def _covered(status: Status) -> Text:
     """Say how far coverage reaches: of active work, and with an index of the whole table."""
-    said = _covered_scope(status, Scope.ACTIVE, status.limit_seconds)
+    said = _covered_scope(status, Scope.ACTIVE)
     if status.full_scan_interval_seconds is not None:
         said.append("; the whole table ")
-        said.append_text(_covered_scope(status, Scope.TABLE, status.table_limit_seconds))
+        said.append_text(_covered_scope(status, Scope.TABLE))
     return said
 
 
-def _covered_scope(status: Status, scope: Scope, limit: float) -> Text:
+def _covered_scope(status: Status, scope: Scope) -> Text:
     age = status.age_of(scope)
     if age is None:
         return Text("unknown: not all of it has been read yet", "bold red")
-    return Text(f"as of {theme.age(age)} ago", "bold red" if age > limit else "")
+    return Text(f"as of {theme.age(age)} ago", "bold red" if age > status.limit_of(scope) else "")
 
 
 def _sweep(status: Status) -> Text:
-    last = status.last
+    last = status.seen.last()
     if last is None:
         return Text(f"none has ended; one every {theme.age(status.interval_seconds)}", "yellow")
     ago = theme.age(max(0.0, status.now - last["ended_at"]))
@@ -115,7 +116,7 @@ def _mode(status: Status) -> Text:
         said = printable(f"PAUSED since {held['since']} by {held['by']}: {held['reason']}")
         return Text(said, "bold yellow").append("; `reconciler resume` ends it", "default")
     # What the workers go by, which this shell's settings need not be.
-    mode = (status.last_complete or {}).get("mode", status.repair_mode)
+    mode = (status.seen.last(complete=True) or {}).get("mode", status.repair_mode)
     if mode == "report":
         return Text("report: the last sweep found and reported, and changed nothing", "yellow")
     return Text(str(mode) if mode != "paused" else "repair, again since the last sweep")
@@ -157,7 +158,7 @@ def _recovered(status: Status) -> Text:
 
 def _stuck(status: Status) -> Iterator[RenderableType]:
     entries = status.entries
-    if status.last is None:
+    if status.seen.last() is None:
         yield Text("Nothing is known of what is stuck.", "yellow")
         if status.unreachable is not None:
             yield Text("`reconciler sweep --inline --report` reads the tables themselves.")

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from reconciler.cli.console import QUIET
 from reconciler.inspection.graph import Graph, Layered, Node, fold, put_in_layers
-from reconciler.inspection.theme import SIGNS, cut, listed, short_age
+from reconciler.inspection.theme import SIGNS, cut, listed
 
 _MIN_COLUMNS = 32
 """Room for a line that is indented as far as the deepest child."""
@@ -50,13 +50,12 @@ def _tree(layered: Layered, columns: int) -> list[Text]:
 
 def _line(node: Node, lead: str, others: list[str], columns: int) -> Text:
     sign = SIGNS[node.tone]
-    age = f" {short_age(node.age_seconds)}" if node.age_seconds is not None else ""
     line = Text.assemble(
         (lead, QUIET),
         (f"{sign.glyph} ", sign.style),
         (cut(node.head, _MAX_LABEL), "bold"),
         (f"  {node.state}", sign.style),
-        age,
+        node.age,
     )
     if others:
         line.append(f"  also after {listed(others, _MAX_OTHERS)}", QUIET)

@@ -105,5 +105,6 @@ def test_a_parent_that_no_touch_can_settle_is_settled_by_hand() -> None:
     assert json.loads(option(words, "--key"))["sub_issue_id"] == {"S": "#meta"}
     condition = option(words, "--condition-expression")
     assert condition == "attribute_not_exists(rollup_posted_at)"
-    (fix,) = parent_fixes_of(replace(found, needs_action=True, settles=False))
+    off = replace(found.given, policy=replace(found.given.policy, settles=False))
+    (fix,) = parent_fixes_of(replace(found, needs_action=True, given=off))
     assert fix.line == f"SETTLE_MODE=nudge reconciler evaluate {NAME}"

@@ -91,5 +91,5 @@ def view_of(
         if child.code not in HEALTHY
     )
     evaluation = Evaluation(NAME, diagnosis, diagnosis, tuple(actions), Counts(), stuck)
-    given = Circumstances(POLICY, NOW, 300, next_sweep_at, withheld, paused)
+    given = Circumstances(POLICY, NOW, next_sweep_at, withheld, paused)
     return build_view(found, evaluation, given)

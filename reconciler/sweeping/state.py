@@ -261,7 +261,7 @@ class SweepState:
             # Done since it was asked for, or under way: a message that came twice does nothing.
             if found.mark >= since or found.token not in {None, token}:
                 return old
-            return found.leased_to(token, now).to_record()
+            return found.taken_by(token, now).to_record()
 
         taken = SegmentState.from_record(self._update(segment, change), self.now())
         return taken if taken.token == token else None

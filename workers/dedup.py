@@ -87,8 +87,9 @@ class DedupKeys:
         # A client that lost the answer asks again, and meets its own token.
         if held is None or held == token.encode():
             return True
-        # A key that expires later than that was set before the broker's clock jumped back.
-        if int(self.client.pttl(self._prefix + key)) <= ttl_seconds * 1000:
+        # A key that expires later than that was set before the broker's clock jumped back, and one
+        # that never expires by nobody of ours.
+        if 0 <= int(self.client.pttl(self._prefix + key)) <= ttl_seconds * 1000:
             return False
         self.give_back(key, held)
         return self._set(self.client, key, token, ttl_seconds) in {None, token.encode()}

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import redis
 import structlog
 from celery import Task, signals
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import Reject, SoftTimeLimitExceeded
 
 from reconciler.errors import (
     CredentialsError,
@@ -147,7 +147,8 @@ def _try_again(task: Task[..., Any], error: TemporaryError) -> None:
     """Raise a retry, unless there have been enough, or the broker does not take it."""
     if task.request.retries < MAX_RETRIES:
         pause = retry_pause(task.request.retries) * random.uniform(0.5, 1.0)  # noqa: S311
-        with contextlib.suppress(*UNREACHABLE):
+        # Celery makes a Reject of what its publish raises, and would drop the message unrecorded.
+        with contextlib.suppress(Reject, *UNREACHABLE):
             task.retry(exc=error, countdown=pause)
 
 

@@ -44,7 +44,7 @@ def state_of(resources: Resources, sweep_id: str | None, *, report: bool) -> Swe
     """Return the state of sweeps; that of a report by hand is its own."""
     settings = resources.settings
     by_hand = report and settings.repair_mode != "report"
-    report_id = sweep_id if by_hand else None
+    report_id = (sweep_id or "by-hand") if by_hand else None
     records = BrokerRecords(resources.client, settings.deployment_id, report_id, resources.outbox)
     return SweepState(records)
 

@@ -14,7 +14,7 @@ from reconciler.clock import after
 from reconciler.domain.model import moment, seconds_since
 from reconciler.domain.outcomes import Outcome
 from reconciler.errors import OUTAGES, ReconcilerError, UnknownOrchestrationError, UsageError
-from reconciler.repair.context import Evaluation, RepairResult
+from reconciler.repair.context import BY_HAND, Evaluation, RepairResult
 from reconciler.sweeping.summary import TOTAL_FAILURE
 from workers import sweeping
 from workers.application import app
@@ -146,7 +146,8 @@ def evaluate_orchestration(
         if isinstance(error, UsageError):
             return
         sweeper = sweeping.sweeper_of(resources, sweep_id, report=report)
-        sweeper.could_not_evaluate(orchestration_id, error, sweep_id or str(task.request.id))
+        asked_for_by = sweep_id or f"{BY_HAND}{task.request.id}"
+        sweeper.could_not_evaluate(orchestration_id, error, asked_for_by)
 
     end = partial(sweeping.end_task, task=task, sweep_id=sweep_id, report=report)
     return run(task, work, gave_up, end, orchestration_id=orchestration_id, sweep_id=sweep_id)

@@ -17,6 +17,9 @@ from reconciler.domain.planning import Action
 from reconciler.errors import ReconcilerError, error_kind
 from reconciler.repair.counts import Counts, counted_as
 
+BY_HAND = "by-hand:"
+"""How the id begins of what a person asked for. It is no sweep's, so nothing is counted for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Context:

@@ -26,6 +26,7 @@ from reconciler.errors import (
 )
 from reconciler.observability.metrics import Metrics
 from reconciler.repair.context import (
+    BY_HAND,
     MAX_PREDECESSORS_AT_ONCE,
     ActionOutcome,
     Context,
@@ -273,7 +274,7 @@ class Reconciler:
         """Return what is done for a sweep; without one, a person asked for it."""
         return Context(
             now=self.clock(),
-            sweep_id=sweep_id or f"by-hand:{ULID()}",
+            sweep_id=sweep_id or f"{BY_HAND}{ULID()}",
             by_hand=by_hand or sweep_id is None,
             apply=not report,
             out_of_time=out_of_time,

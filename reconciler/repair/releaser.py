@@ -30,7 +30,7 @@ from reconciler.domain.model import (
 from reconciler.domain.outcomes import Outcome
 from reconciler.domain.planning import Action, Reinvoke
 from reconciler.domain.task import Refusal, TaskDraft
-from reconciler.errors import TemporaryError
+from reconciler.errors import ReconcilerError, TemporaryError
 from reconciler.repair.audit import recovered
 from reconciler.repair.context import Context, Pacer, RepairResult, name_state
 from reconciler.repair.drafter import Drafter
@@ -256,7 +256,7 @@ class Releaser:
         created = replace(result.task, invoked_at=None)
         try:
             self.invoker.invoke(created, context)
-        except TemporaryError as error:
+        except ReconcilerError as error:
             # Without a record on the task, a later sweep invokes it.
             return replace(result, task=created, detail=str(error), error=error)
         return result

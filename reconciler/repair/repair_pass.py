@@ -298,7 +298,15 @@ class RepairPass:
     def _queue(self, release: Release, dispatch: ReleaseDispatch) -> None:
         child = self.seen.children[release.sub_issue_id]
         request = ReleaseRequest.of(child, release.since, self.context.sweep_id)
-        queued = dispatch(request)
+        try:
+            queued = dispatch(request)
+        except ReconcilerError as error:
+            if not self.outcomes:
+                raise
+            # What was done by now stands, and is told.
+            self.unread.append(error)
+            self._halted = True
+            return
         if queued:
             # It is stuck no longer here: whoever it was handed to says so, if it comes to that.
             self.queued.add(child.sub_issue_id)

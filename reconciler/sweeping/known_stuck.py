@@ -157,8 +157,9 @@ class Known:
 
     @property
     def due_since(self) -> float:
-        """Since when the oldest of what is stuck in it is due (epoch seconds)."""
-        return min((entry["since"] or NEVER for entry in self.stuck), default=NEVER)
+        """Since when the oldest of what is stuck, or was handed on, is due (epoch seconds)."""
+        left = (*self.stuck, *self.handed_on.values())
+        return min((entry["since"] or NEVER for entry in left), default=NEVER)
 
     def is_forgettable(self, now: float) -> bool:
         """Whether nothing is lost with it."""

@@ -94,10 +94,16 @@ class SegmentState:
         """Return it as JSON values."""
         return asdict(self)
 
-    def leased_to(self, token: str, now: float) -> SegmentState:
-        """Return it leased; a read that has no place yet begins now."""
+    def taken_by(self, token: str, now: float) -> SegmentState:
+        """Return it leased to a new reader; a read that has not ended a step yet begins now."""
         place = self.place or Place(now)
-        return replace(self, place=place, token=token, leased_until=now + LEASE_SECONDS)
+        if place.step == 0:
+            place = replace(place, began=now)
+        return replace(self, place=place).leased_to(token, now)
+
+    def leased_to(self, token: str, now: float) -> SegmentState:
+        """Return it leased."""
+        return replace(self, token=token, leased_until=now + LEASE_SECONDS)
 
     def left_at(self, place: Place | None) -> SegmentState:
         """Return it free, to be read on from ``place``."""

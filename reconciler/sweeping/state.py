@@ -19,7 +19,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from reconciler.repair.context import Stuck
+from reconciler.repair.context import BY_HAND, Stuck
 from reconciler.repair.counts import Counts
 from reconciler.sweeping.known_stuck import Finding, Known
 from reconciler.sweeping.records import Change, Record, Records, from_fields
@@ -261,7 +261,7 @@ class SweepState:
             # Done since it was asked for, or under way: a message that came twice does nothing.
             if found.mark >= since or found.token not in {None, token}:
                 return old
-            return found.leased_to(token, now).to_record()
+            return found.taken_by(token, now).to_record()
 
         taken = SegmentState.from_record(self._update(segment, change), self.now())
         return taken if taken.token == token else None
@@ -427,7 +427,7 @@ class SweepState:
 
     def count(self, sweep_id: str | None, counts: Counts) -> None:
         """Add to what is counted for a sweep; of what is stuck, the state itself tells."""
-        if sweep_id is not None:
+        if sweep_id is not None and not sweep_id.startswith(BY_HAND):
             self._records.add(_counts_of(sweep_id), counts.flatten())
 
     def counts(self, sweep_id: str) -> Counts:

@@ -244,3 +244,9 @@ def test_a_key_that_somebody_else_wrote_counts_as_taken_until_it_expires(
     assert keys.take("work", LONG) is None
     own_broker.client.set(f"{PREFIX}here:work", b"\xff\xfe", ex=2 * LONG)
     assert keys.take("work", LONG), "it would outlast every key of ours"
+
+
+def test_a_key_without_an_expiry_holds_nobody_up(own_broker: Broker) -> None:
+    keys = DedupKeys(own_broker.client, "here")
+    own_broker.client.set(f"{PREFIX}here:work", "a token of nobody's")
+    assert keys.take("work", LONG)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 from billiard.exceptions import SoftTimeLimitExceeded
+from celery import Celery
 
 from reconciler.errors import (
     DEFECTS,
@@ -112,6 +113,22 @@ def test_what_is_tried_again_is_not_complete(monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(TriedAgainError):
             given.run(error)
     assert given.completed == []
+
+
+def test_what_the_broker_does_not_take_again_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Given(monkeypatch, 0)
+    app = Celery(broker="redis://127.0.0.1:1/0", set_as_current=False)
+    app.conf.task_publish_retry = False
+
+    @app.task(bind=True, name="evaluate", max_retries=MAX_RETRIES)
+    def evaluate(_: Any) -> None:
+        """Never run."""
+
+    given.task = evaluate
+    given.task.push_request(id="evaluate:x:1", called_directly=False, retries=0)
+    with pytest.raises(ThrottledError):
+        given.run(ThrottledError("x"))
+    assert [type(found) for found in given.completed] == [ThrottledError]
 
 
 def test_a_work_item_that_cannot_be_completed_hides_no_error(

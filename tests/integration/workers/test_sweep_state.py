@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import redis
 
 from reconciler.sweeping import segments
+from reconciler.sweeping.known_stuck import Finding
 from reconciler.sweeping.records import MemoryRecords, Records
 from reconciler.sweeping.segments import NEVER, Scope, Segment
 from reconciler.sweeping.state import SweepState
 from tests.support.schedules import Schedule
 from workers.broker_records import COMPARE_AND_SET, PREFIX, BrokerRecords
+from workers.sweeping import state_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
@@ -49,6 +53,16 @@ def test_only_a_report_by_hand_is_forgotten(scratch: redis.Redis) -> None:
     expires = {key: scratch.ttl(key) > 0 for key in scratch.keys()}  # noqa: SIM118 - not a dict
     assert len(expires) == 4
     assert all(found is (b"report" in key) for key, found in expires.items())
+
+
+def test_a_report_by_hand_of_one_orchestration_replaces_no_finding(scratch: redis.Redis) -> None:
+    settings = SimpleNamespace(repair_mode="repair", deployment_id="here")
+    resources: Any = SimpleNamespace(settings=settings, client=scratch, outbox=None)
+    state = state_of(resources, "sweep:1", report=False)
+    state.nominate("o", Scope.TABLE, NEVER, state.now(), None)
+    report = state_of(resources, None, report=True)
+    report.evaluated("o", Finding(report.now()), 60)
+    assert state.known("o").waiting
 
 
 @pytest.fixture(params=["memory", "broker"])

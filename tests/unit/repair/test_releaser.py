@@ -12,9 +12,10 @@ from botocore.exceptions import ReadTimeoutError
 
 from reconciler.domain.model import Orchestration
 from reconciler.domain.planning import Release
-from reconciler.errors import PipelineUnavailableError, StoreUnavailableError
+from reconciler.errors import CredentialsError, PipelineUnavailableError, StoreUnavailableError
 from reconciler.repair import releaser as release_module
 from reconciler.repair.context import Context, Pacer, RepairResult
+from reconciler.repair.invoker import Invoker
 from reconciler.repair.releaser import Releaser
 from reconciler.stores.budget import HeldSlots
 from reconciler.stores.dynamodb import Cancelled
@@ -143,6 +144,19 @@ def test_an_interrupted_release_is_finished_after_the_grace(world: World) -> Non
     assert result.child is not None
     assert after.child.branch_name == result.child.branch_name
     assert (pipeline.runs, pipeline.asked) == ([result.task_id], 1)
+
+
+def test_a_release_stands_whatever_keeps_its_invocation_from_being_recorded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def expired(*_: Any) -> bool:
+        raise CredentialsError("they have expired")
+
+    monkeypatch.setattr(Invoker, "_record", expired)
+    found, pipeline = world.seed({"b": []}), LambdaClient()
+    result = release(world, found, pipeline=pipeline)
+    assert (result.outcome, result.detail) == ("released", "they have expired")
+    assert world.statuses(found) == {"b": "released"}
 
 
 def test_whoever_finds_its_own_commit_goes_on_at_once(world: World) -> None:

@@ -144,6 +144,20 @@ def test_where_it_cannot_be_asked_what_was_done_stands_and_nothing_more_is_done(
     assert world.statuses(found)["b"] == "blocked"
 
 
+def test_where_nothing_can_be_handed_on_what_was_done_stands_and_is_told(world: World) -> None:
+    found = world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
+
+    def dispatch(_: ReleaseRequest) -> bool:
+        raise ThrottledError("the broker is away")
+
+    evaluation = evaluate(world, found, dispatch)
+    assert outcomes(evaluation) == [("advance", "a", "done")]
+    assert (evaluation.counts.advanced, evaluation.counts.errors) == (1, 1)
+    assert evaluation.counts.stuck == {"lost_release": 1}
+    with pytest.raises(ThrottledError):
+        evaluate(world, found, dispatch)
+
+
 def test_a_pause_comes_between_two_repairs_of_one_kind(world: World) -> None:
     both = dict.fromkeys("ab", "released")
     found = world.seed({"a": [], "b": []}, both, tasks=dict.fromkeys("ab", "COMPLETED"))

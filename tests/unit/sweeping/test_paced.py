@@ -58,6 +58,15 @@ def test_the_oldest_are_asked_for_first_as_many_as_there_is_room_for() -> None:
     assert sent.evaluated == ["o90", "o60"]
 
 
+def test_a_release_that_was_handed_on_and_lost_keeps_its_place_in_the_backlog() -> None:
+    state = SweepState(MemoryRecords(lambda: NOW))
+    for name, age in (("young", 40.0), ("old", 90.0)):
+        stuck = Stuck(name, "a", "lost_release", "it is due", age)
+        handed_on = {"b": NOW - 500} if name == "young" else {}
+        state.evaluated(name, Finding(NOW - 5, (stuck,), "rows", paced=True), 60.0, handed_on)
+    assert state.overview().choose_paced(1) == ["young"]
+
+
 def test_what_an_ask_chose_has_its_turn_and_what_a_scan_found_waits_for_one() -> None:
     state = SweepState(MemoryRecords(lambda: NOW))
     stuck = Stuck("o", "a", "lost_release", "it is due", 40.0)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from reconciler.clock import never
 from reconciler.errors import ThrottledError
-from reconciler.repair.context import Pacer
+from reconciler.repair.context import Pacer, ReleaseRequest
+from reconciler.repair.counts import Counts
 from reconciler.sweeping.inline import new_state
 from reconciler.sweeping.state import SweepState
 from reconciler.sweeping.sweeper import Sweeper
@@ -96,4 +99,18 @@ def test_a_release_by_hand_that_was_withheld_lists_no_healthy_child(world: World
     sweeper.could_not_release(found, "b", ThrottledError("x"), sweep_id=None, due_since=None)
     world.reconciler().pause("a deployment", "me")
     assert sweeper.release(found, "b").outcome == "paused"
+    assert codes(state, found) == []
+
+
+def test_what_follows_from_a_call_by_hand_leaves_no_count_that_nobody_reads(world: World) -> None:
+    """It would never be dropped: it belongs to no sweep."""
+    found = world.seed({"a": []})
+    state = new_state(world.reconciler())
+    asked: list[ReleaseRequest] = []
+    nobody: Any = SimpleNamespace(release=asked.extend)
+    sweeper = Sweeper(world.reconciler(), state, nobody, nobody)
+    sweeper.evaluate(found, None, None, never)
+    (request,) = asked
+    assert sweeper.release(found, "a", sweep_id=request.sweep_id).outcome == "released"
+    assert state.counts(request.sweep_id) == Counts()
     assert codes(state, found) == []

@@ -120,6 +120,22 @@ def test_a_lease_runs_out_and_its_place_stays() -> None:
     assert killed.leased_to("another", 110.0).read_to_its_end().mark == 5.0, "when it began"
 
 
+def test_a_read_that_was_lost_in_its_first_step_begins_anew() -> None:
+    """Nothing of it was kept, so its mark may be when the rows were really read."""
+    now = 1000.0
+    state = SweepState(MemoryRecords(lambda: now))
+    state.set_total(Scope.TABLE, 1)
+    segment = Segment(Scope.TABLE, 0, 1)
+    state.take(segment, "dead", now)
+    now += LEASE_SECONDS + 1
+    assert state.take(segment, "alive", now)
+    assert state.renew(segment, "alive")
+    began, now = now, now + 1
+    assert state.renew(segment, "alive")
+    assert state.finish(segment, "alive")
+    assert state.overview().segments[Scope.TABLE][0].mark == began
+
+
 def test_times_ahead_of_the_clock_count_as_absent() -> None:
     ahead = SegmentState(mark=900.0).leased_to("reader", 900.0)
     assert SegmentState.from_record(ahead.to_record(), 100.0) == SegmentState()

@@ -86,14 +86,12 @@ class BrokerRecords:
             for kind in kinds:
                 pipe.hgetall(self._prefix + kind)
             found: list[Any] = pipe.execute()
-        return [
-            {name.decode(): json.loads(value) for name, value in stored.items()} for stored in found
-        ]
+        return [_records(stored) for stored in found]
 
     def get(self, kind: str, name: str) -> Record | None:
         """Return one record, None where there is none."""
         stored: Any = self._client.hget(self._prefix + kind, name)
-        return None if stored is None else dict(json.loads(stored))
+        return _record(stored)
 
     def update(self, kind: str, name: str, change: Change) -> Record | None:
         """Replace a record atomically and return the new one.
@@ -107,7 +105,7 @@ class BrokerRecords:
             left = None
         while True:
             stored, now = self._read_one(key, name) if left is None else left.aged()
-            old = None if stored is None else dict(json.loads(stored))
+            old = _record(stored)
             new = change(old, now)
             if new is not old:
                 value = "" if new is None else json.dumps(new, separators=(",", ":"))
@@ -154,8 +152,22 @@ class BrokerRecords:
         listed: Any = self._client.lrange(self._prefix + kind, 0, -1)
         total = Counter[str]()
         for amounts in listed:
-            total.update(json.loads(amounts))
+            total.update(_record(amounts) or {})
         return dict(total)
+
+
+def _record(stored: bytes | None) -> Record | None:
+    """Read a record; what is none of ours counts as absent, so that it is written over."""
+    try:
+        found = json.loads(stored or b"null")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _records(stored: Mapping[bytes, bytes]) -> dict[str, Record]:
+    found = {name.decode(errors="replace"): _record(value) for name, value in stored.items()}
+    return {name: record for name, record in found.items() if record is not None}
 
 
 def broker_time(client: redis.Redis) -> float:

@@ -17,7 +17,8 @@ _TAKE = """
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
 local debt, at = string.match(redis.call('GET', KEYS[1]) or '0 0', '^(%S+) (%S+)$')
-local wait = math.max(0, tonumber(debt) - math.max(0, now - tonumber(at)))
+debt, at = tonumber(debt or 0) or 0, tonumber(at or 0) or 0
+local wait = math.max(0, debt - math.max(0, now - at))
 local owed = wait + tonumber(ARGV[1]) / tonumber(ARGV[2])
 redis.call('SET', KEYS[1], string.format('%.6f %.6f', owed, now), 'EX', 3600)
 return string.format('%.6f', wait)

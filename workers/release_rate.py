@@ -16,29 +16,26 @@ from workers.broker import SOCKET_SECONDS
 
 _MAX_WAIT_SECONDS = 3.0
 _LEAST_WAIT_SECONDS = 0.01
+_LONGEST_WINDOW_SECONDS = int(_MAX_WAIT_SECONDS)
+"""Where more than one release goes in a window: each gets its turn within the wait for it."""
 
 
 class ReleaseRate:
     """Lets releases through at a rate over all workers of a deployment.
 
-    It counts in windows of a second, or of as many seconds as one release may take. So a backlog
-    goes at an even pace and not in one burst.
+    It counts in windows of a few seconds, or of as many as one release may take. So a backlog goes
+    at an even pace and not in one burst.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._name = ("reconciler", "releases", settings.deployment_id)
-        per_minute = settings.release_rate_per_minute
         self._storage: Any = storage_from_string(
             settings.celery_broker_url,
             socket_timeout=SOCKET_SECONDS,
             socket_connect_timeout=SOCKET_SECONDS,
         )
         self._limiter = FixedWindowRateLimiter(self._storage)
-        self._window = (
-            RateLimitItemPerSecond(per_minute // 60)
-            if per_minute >= 60  # noqa: PLR2004 - seconds of a minute
-            else RateLimitItemPerSecond(1, math.ceil(60 / per_minute))
-        )
+        self._window = _window(settings.release_rate_per_minute)
 
     def acquire(self) -> bool:
         """Wait for a turn; False when there is none within a few seconds.
@@ -61,11 +58,19 @@ class ReleaseRate:
     def _window_ends_in(self) -> float:
         """Return in how many seconds it does.
 
-        One that ends too late is forgotten: the broker's clock has jumped back since it began.
+        One that ends too late is forgotten, since the broker's clock has jumped back since it
+        began; so is one that never ends, since nobody of ours began it.
         """
         key = self._storage.prefixed_key(self._window.key_for(*self._name))
         ends_in = self._storage.storage.pttl(key) / 1000
-        if ends_in > self._window.get_expiry():
+        if not 0 <= ends_in <= self._window.get_expiry():
             self._limiter.clear(self._window, *self._name)
             return _LEAST_WAIT_SECONDS
         return max(_LEAST_WAIT_SECONDS, float(ends_in))
+
+
+def _window(per_minute: int) -> RateLimitItemPerSecond:
+    """Return the shortest window that comes nearest to a rate, and not above it."""
+    longest = max(_LONGEST_WINDOW_SECONDS, math.ceil(60 / per_minute))
+    seconds = max(range(1, longest + 1), key=lambda length: (per_minute * length // 60) / length)
+    return RateLimitItemPerSecond(per_minute * seconds // 60, seconds)

@@ -49,6 +49,14 @@ def test_a_clock_that_jumped_back_makes_nobody_wait_for_it(client: redis.Redis) 
     assert BrokerAllowance(client, "here", units_per_second=1.0).take(1.0) <= 6.0
 
 
+@pytest.mark.parametrize("text", ["", "?", "? ?", "1.0", "1.0 ?"])
+def test_what_somebody_else_wrote_is_written_over(client: redis.Redis, text: str) -> None:
+    client.set(f"{PREFIX}here", text)
+    one, other = (BrokerAllowance(client, "here", units_per_second=1.0) for _ in range(2))
+    assert one.take(1000.0) <= 1.0
+    assert other.take(1.0) > 1000.0 - SLACK_SECONDS, "it is shared"
+
+
 def test_without_a_broker_each_keeps_to_a_share_of_its_own() -> None:
     away = redis.Redis(port=free_port())
     allowance = BrokerAllowance(away, "here", units_per_second=8.0)

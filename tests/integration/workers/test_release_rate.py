@@ -50,6 +50,14 @@ def test_a_window_from_before_the_clock_jumped_back_is_forgotten(
     assert rate.acquire()
 
 
+def test_a_window_that_never_ends_is_forgotten(rate: ReleaseRate, client: redis.Redis) -> None:
+    assert rate.acquire()
+    (key,) = client.keys()
+    client.persist(key)
+    assert not rate.acquire()
+    assert rate.acquire()
+
+
 def test_without_a_broker_all_are_let_through() -> None:
     settings = Settings(
         orchestration_table_name="rows",

@@ -65,6 +65,20 @@ def test_a_report_by_hand_of_one_orchestration_replaces_no_finding(scratch: redi
     assert state.known("o").waiting
 
 
+@pytest.mark.parametrize("stored", [b"", b"?", b"\xff\xfe", b"null", b"[]", b"7", b"{"])
+def test_what_is_no_record_is_written_over(scratch: redis.Redis, stored: bytes) -> None:
+    """One field of another's must not end every sweep from now on."""
+    records = BrokerRecords(scratch, "here")
+    scratch.hset(KEY, mapping={"o": stored, b"\xff": stored})
+    scratch.rpush(f"{PREFIX}here:counts:s", stored)
+    records.add("counts:s", {"released": 1})
+    assert records.read("known") == [{}]
+    assert records.get("known", "o") is None
+    assert records.update("known", "o", lambda old, _now: {"a": 1, **(old or {})}) == {"a": 1}
+    assert records.read("known") == [{"o": {"a": 1}}]
+    assert records.numbers("counts:s") == {"released": 1}
+
+
 @pytest.fixture(params=["memory", "broker"])
 def records(request: pytest.FixtureRequest, scratch: redis.Redis) -> Records:
     ticks = iter(range(1000, 10**9))

@@ -33,6 +33,11 @@ class Bound:
                 yield key
 
 
+_KILLED_AT_ITS_START = "Could not start worker processes"
+"""Celery ends a worker whose process is killed while the worker starts. It is started again, as
+after every other kill."""
+
+
 @dataclass(frozen=True)
 class Run:
     """What a run was made of, and what was seen of it.
@@ -78,7 +83,7 @@ class Run:
             "a regression": observer.regressions,
             "released too early": list(observer.early.values()),
             "not recovered within the bound": [" ".join(key) for key in sorted(self.unrecovered)],
-            "ended by itself": self.exits,
+            "ended by itself": [said for said in self.exits if _KILLED_AT_ITS_START not in said],
             "said to be healthy": self.false_healthy,
             "said to be complete": self.false_complete,
             "did not end as it should": [sentence for _, sentence in self._strays()],
@@ -120,7 +125,9 @@ class Run:
         yield f"ever stranded {len(observer.ever_stranded)}, looked at {observer.samples} times"
         yield f"sweeps {self.sweeps}, of them incomplete {self.incomplete_sweeps}"
         yield f"failed by the platform, since both invocations were lost: {len(self.never_started)}"
-        yield f"exits that nobody asked for: {len(self.exits)}"
+        killed = sum(_KILLED_AT_ITS_START in said for said in self.exits)
+        yield f"ended since a process of theirs was killed at its start: {killed}"
+        yield f"ended by themselves: {len(self.exits) - killed}"
         yield ", ".join(f"{name} {count}" for name, count in self.counts().items())
         yield f"(unrecovered: for more than {self.bound_seconds:.0f} s after the last fault)"
         yield f"left to a person, after {MAX_UNHEARD} nudges unheard: {len(self._given_up())}"

@@ -21,7 +21,18 @@ def unheard(*counts: int, task_id: str = "T-a") -> tuple[Task, ...]:
 
 
 def unsettled(lost: tuple[Task, ...], shown: frozenset[str] = SHOWN) -> list[str]:
-    """Return what is wrong with a run in the end of which one parent was not settled."""
+    """Return what is wrong with the parent of a run in the end of which it was not settled."""
+    run = run_of(lost, shown)
+    found = [problem for problem in run.problems() if "not settled" in problem]
+    assert run.settled() is not bool(found)
+    assert f"nudges unheard: {0 if found else 1}" in "\n".join(run.lines())
+    return found
+
+
+def run_of(
+    lost: tuple[Task, ...] = (), shown: frozenset[str] = SHOWN, exits: tuple[str, ...] = ()
+) -> Run:
+    """Return a run in the end of which one parent was not settled."""
     row = {
         "orchestration_id": {"S": ORCHESTRATION_ID},
         "sub_issue_id": {"S": "a"},
@@ -33,7 +44,7 @@ def unsettled(lost: tuple[Task, ...], shown: frozenset[str] = SHOWN) -> list[str
     observer = Observer(Patience(SECOND, SECOND, SECOND))
     tasks = {"T-a": Task("T-a", "COMPLETED", nudge_count=3)}
     observer.observe(Snapshot(NOW, {ORCHESTRATION_ID: whole}, tasks))
-    run = Run(
+    return Run(
         seed=1,
         seconds=1.0,
         observer=observer,
@@ -44,15 +55,11 @@ def unsettled(lost: tuple[Task, ...], shown: frozenset[str] = SHOWN) -> list[str
         lost=lost,
         shown_unsettled=shown,
         never_started=frozenset(),
-        exits=(),
+        exits=exits,
         unrecovered=frozenset(),
         bound_seconds=1.0,
         recovered_in_seconds=1.0,
     )
-    found = [problem for problem in run.problems() if "not settled" in problem]
-    assert run.settled() is not bool(found)
-    assert f"nudges unheard: {0 if found else 1}" in "\n".join(run.lines())
-    return found
 
 
 def test_one_that_was_touched_as_often_as_may_be_unheard_and_is_shown_waits_for_a_person() -> None:
@@ -70,3 +77,12 @@ def test_what_was_lost_of_another_task_excuses_nothing() -> None:
 
 def test_one_that_operators_are_not_shown_is_not_left_to_them() -> None:
     assert unsettled(unheard(1, 2, 3), frozenset())
+
+
+def test_an_exit_is_a_problem_unless_a_process_was_killed_at_its_start() -> None:
+    killed = "worker-a, code 1: WorkerLostError('Could not start worker processes')"
+    run = run_of(exits=("worker-b, code 1: why not", killed))
+    assert [said for said in run.problems() if "ended by itself" in said] == [
+        "ended by itself: worker-b, code 1: why not"
+    ]
+    assert "ended by themselves: 1" in run.lines()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.domain.model import Child
 from reconciler.errors import (
     AccessError,
     GuardrailOutageError,
@@ -22,6 +23,7 @@ from reconciler.repair.audit import concerned_task
 from reconciler.repair.context import Evaluation, ReleaseRequest
 from reconciler.stores.budget import BudgetStore
 from reconciler.stores.orchestrations import OrchestrationStore
+from reconciler.stores.tasks import TaskStore
 from tests.support.world import USER, World
 from tests.unit.repair.test_releaser import context, whole
 
@@ -156,6 +158,27 @@ def test_where_nothing_can_be_handed_on_what_was_done_stands_and_is_told(world: 
     assert evaluation.counts.stuck == {"lost_release": 1}
     with pytest.raises(ThrottledError):
         evaluate(world, found, dispatch)
+
+
+def test_where_the_task_of_a_row_that_moved_cannot_be_read_what_was_done_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = dict.fromkeys("ab", "released")
+    found = world.seed({"a": [], "b": []}, both, tasks=dict.fromkeys("ab", "COMPLETED"))
+    set_outcome = OrchestrationStore.set_outcome
+
+    def retried(store: OrchestrationStore, child: Child, *more: Any) -> Any:
+        if child.sub_issue_id == "b":
+            row = {**child.item, "child_task_id": {"S": world.task(found, "b", "RUNNING")}}
+            world.put(store.table, row)
+        return set_outcome(store, child, *more)
+
+    monkeypatch.setattr(OrchestrationStore, "set_outcome", retried)
+    break_on(monkeypatch, TaskStore, "read", ThrottledError("x"), at=2)
+    evaluation = evaluate(world, found)
+    assert outcomes(evaluation) == [("advance", "a", "done"), ("advance", "b", "lost_race")]
+    assert (evaluation.counts.advanced, evaluation.counts.errors) == (1, 1)
+    assert evaluation.counts.stuck == {"check_failed": 1}
 
 
 def test_a_pause_comes_between_two_repairs_of_one_kind(world: World) -> None:

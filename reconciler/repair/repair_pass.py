@@ -256,7 +256,10 @@ class RepairPass:
                 self._failed(action, error)
             return
         for action, result in zip(actions, results, strict=True):
-            self._done(action, result)
+            if result.error is not None:
+                self._failed(action, result.error)
+            else:
+                self._done(action, result)
 
     def _done(self, action: Action, result: RepairResult) -> None:
         """Take note of what came of an action, and of how things stand now."""

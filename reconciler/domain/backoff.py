@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from reconciler.domain.due import MAX_AHEAD
 from reconciler.domain.model import moment, timestamp
 
 BACK_OFF_FROM = 3
@@ -38,7 +39,9 @@ class Attempts:
     def backed_off(self, now: datetime, fingerprint: str) -> bool:
         """Whether it is to be left alone at ``now``: unchanged since, and its pause not over."""
         until = moment(self.retry_at)
-        return until is not None and now < until and fingerprint == self.fingerprint
+        # Further ahead than any pause lasts, it was written by a clock that is wrong.
+        believable = until is not None and now < until <= now + MAX_PAUSE + MAX_AHEAD
+        return believable and fingerprint == self.fingerprint
 
     @property
     def says(self) -> str:

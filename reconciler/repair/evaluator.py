@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from reconciler.domain.codes import Code
 from reconciler.domain.model import WHOLE, Orchestration, moment, seconds_since
-from reconciler.errors import DEFECTS
+from reconciler.errors import DEFECTS, ReconcilerError
 from reconciler.repair.context import (
     Context,
     Evaluation,
@@ -64,13 +64,19 @@ class Evaluator:
             finally:
                 # However it ended: what failed by then must not be tried again at once.
                 if work.context.apply and (work.outcomes or work.unread):
-                    self.failures.remember(orchestration, work)
+                    self._remember(orchestration, work)
             work.finish()
         evaluation = _evaluation_of(orchestration_id, work, consumed)
         for error in work.unread:
             self.reporter.incomplete(orchestration_id, error, work.context)
         self.reporter.evaluated(evaluation, work.context)
         return evaluation
+
+    def _remember(self, orchestration: Orchestration, work: RepairPass) -> None:
+        try:
+            self.failures.remember(orchestration, work)
+        except ReconcilerError as error:
+            work.unread.append(error)  # what was done stands, and is told
 
     def _pass(
         self, orchestration: Orchestration, context: Context, dispatch: ReleaseDispatch | None

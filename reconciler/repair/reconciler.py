@@ -21,6 +21,7 @@ from reconciler.errors import (
     ReconcilerError,
     UnknownChildError,
     UnknownOrchestrationError,
+    as_own_error,
     concerns_one_child,
     describe_error,
 )
@@ -37,6 +38,7 @@ from reconciler.repair.context import (
     count_outcomes,
     count_stuck,
 )
+from reconciler.repair.counts import Counts
 from reconciler.repair.evaluator import Evaluator
 from reconciler.repair.reporter import Reporter
 from reconciler.repair.unskip import not_unskipped, unskip_with_dependents
@@ -173,12 +175,19 @@ class Reconciler:
         done = ActionOutcome.of(action, result, context)
         self.reporter.acted(orchestration_id, done, context)
         if context.by_hand and context.apply and result.applied:
-            self.evaluator.failures.forgive(orchestration)
+            self._forgive(orchestration, context)
         stuck = _left_stuck(orchestration_id, done)
         result = replace(result, counts=count_outcomes([done]) + count_stuck(stuck), stuck=stuck)
         if not _leads_on(result):
             return result
         return self._lead_on(orchestration_id, sub_issue_id, result, context, dispatch)
+
+    def _forgive(self, orchestration: Orchestration, context: Context) -> None:
+        try:
+            self.evaluator.failures.forgive(orchestration)
+        except ReconcilerError as error:
+            # The release stands all the same.
+            self.reporter.incomplete(orchestration.orchestration_id, error, context)
 
     def _lead_on(
         self,
@@ -189,7 +198,12 @@ class Reconciler:
         dispatch: ReleaseDispatch | None,
     ) -> RepairResult:
         """Repair at once what a release has brought on, and return its result with that."""
-        after = self.evaluator.evaluate(orchestration_id, context, dispatch)
+        try:
+            after = self.evaluator.evaluate(orchestration_id, context, dispatch)
+        except (ReconcilerError, *DEFECTS) as error:
+            # What came of the release stands, and is told; a sweep finds the dependents.
+            self.reporter.incomplete(orchestration_id, as_own_error(error), context)
+            return replace(result, counts=result.counts + Counts(errors=1))
         if after is None:
             return result
         # What it consumed is metered by the release around it already.

@@ -118,8 +118,15 @@ class RepairPass:
 
     def run(self) -> None:
         """Repair until nothing more is due; failures of single repairs are outcomes."""
-        while not self.stopped and self._go_on():
-            pass
+        try:
+            while not self.stopped and self._go_on():
+                pass
+        except ReconcilerError as error:
+            if not self.outcomes:
+                raise
+            # What was done by now stands, and is told; nothing is done on what was not read.
+            self.unread.append(error)
+            self._halted = True
         if self.stopped:
             self.now = self._diagnose()
             self.found = self.found or self.now
@@ -188,16 +195,8 @@ class RepairPass:
     def _halt_if_withheld(self) -> bool:
         """Stop where a pause has come since the pass began; asked before each write."""
         if self.context.apply and not self.stopped:
-            try:
-                self.withheld = self._parts.withhold(self.seen.orchestration)
-            except ReconcilerError as error:
-                if not self.outcomes:
-                    raise
-                # What was done by now stands, and is told; nothing more is known to be allowed.
-                self.unread.append(error)
-                self._halted = True
-            else:
-                self._halted = self.withheld is not None
+            self.withheld = self._parts.withhold(self.seen.orchestration)
+            self._halted = self.withheld is not None
         return self.stopped
 
     @contextmanager
@@ -257,7 +256,10 @@ class RepairPass:
                 self._failed(action, error)
             return
         for action, result in zip(actions, results, strict=True):
-            self._done(action, result)
+            if result.error is not None:
+                self._failed(action, result.error)
+            else:
+                self._done(action, result)
 
     def _done(self, action: Action, result: RepairResult) -> None:
         """Take note of what came of an action, and of how things stand now."""
@@ -298,15 +300,7 @@ class RepairPass:
     def _queue(self, release: Release, dispatch: ReleaseDispatch) -> None:
         child = self.seen.children[release.sub_issue_id]
         request = ReleaseRequest.of(child, release.since, self.context.sweep_id)
-        try:
-            queued = dispatch(request)
-        except ReconcilerError as error:
-            if not self.outcomes:
-                raise
-            # What was done by now stands, and is told.
-            self.unread.append(error)
-            self._halted = True
-            return
+        queued = dispatch(request)
         if queued:
             # It is stuck no longer here: whoever it was handed to says so, if it comes to that.
             self.queued.add(child.sub_issue_id)

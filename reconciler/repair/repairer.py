@@ -30,6 +30,7 @@ from reconciler.domain.planning import (
     Skip,
     Unskip,
 )
+from reconciler.errors import DEFECTS, ReconcilerError, describe_error, lasting
 from reconciler.repair.audit import recovered
 from reconciler.repair.context import Context, RepairResult
 from reconciler.repair.releaser import Releaser
@@ -116,16 +117,40 @@ class Repairer:
     ) -> list[RepairResult]:
         """Skip the dependents of ``cause``, as many at once as a transaction takes.
 
-        One that somebody else has moved is left out, and the others are tried again.
+        One that somebody else has moved is left out, and the others are tried again. What fails is
+        in the results.
         ``concerned`` is the task whose failure they are skipped for.
         """
         results: dict[Child, RepairResult] = {}
         for group in _together(zip(children, actions, strict=True)):
             pending = group
             while pending:
-                results |= self._skip_together(cause, pending, concerned, context)
+                results |= self._try_to_skip(cause, pending, concerned, context)
                 pending = {c: action for c, action in pending.items() if c not in results}
+            error = results[next(reversed(group))].error
+            if error is not None and not lasting(error):
+                # An outage: the rest would fare no better.
+                rest = RepairResult(Outcome.FAILED, detail=describe_error(error), error=error)
+                return [results.get(child, rest) for child in children]
         return [results[child] for child in children]
+
+    def _try_to_skip(
+        self, cause: Child, pending: dict[Child, Skip], concerned: str, context: Context
+    ) -> dict[Child, RepairResult]:
+        """Skip them; a failure is of those that it concerns, and of no others."""
+        try:
+            return self._skip_together(cause, pending, concerned, context)
+        except (ReconcilerError, *DEFECTS) as error:
+            if len(pending) == 1 or not lasting(error):
+                detail = describe_error(error)
+                return {
+                    c: RepairResult(Outcome.FAILED, detail=detail, error=error) for c in pending
+                }
+        # One of the rows is at fault: alone, the others go.
+        results: dict[Child, RepairResult] = {}
+        for child, action in pending.items():
+            results |= self._try_to_skip(cause, {child: action}, concerned, context)
+        return results
 
     def _skip_together(
         self, cause: Child, pending: dict[Child, Skip], concerned: str, context: Context

@@ -150,6 +150,8 @@ class Snapshot:
         waiting: dict[str, datetime] = {}
         granted: set[str] = set()
         for key, found in diagnosis.children.items():
+            if key in self.orchestration.attempts:
+                continue  # it failed lately, so it goes before nobody
             name = self.children[key].idempotency_key
             if found.code is Code.OVER_BUDGET:
                 waiting[name] = found.since or LONG_AGO

@@ -42,6 +42,8 @@ from reconciler.stores.rows import (
 
 _SCANNED = (*SCAN_ATTRIBUTES, PAUSED_AT)
 _ATTEMPTS_TTL_SECONDS = 30 * 86_400
+_MAX_SORT_KEY_BYTES = 1024
+"""DynamoDB's limit: no row has a longer ``sub_issue_id``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,10 @@ class OrchestrationStore:
         Only what a diagnosis of their dependents needs of them. Absent: what does not exist, and
         all of them where some could not be read for want of capacity.
         """
-        wanted = [row_key(*key) for key in keys]
+        # A row may name any text: one that is too long for a key would have all of them refused.
+        wanted = [row_key(*key) for key in keys if len(key[1].encode()) <= _MAX_SORT_KEY_BYTES]
+        if not wanted:
+            return {}
         items = self._dynamodb.batch_get(
             self.table, wanted, consistent=False, attributes=PREDECESSOR_ATTRIBUTES
         )

@@ -22,6 +22,8 @@ INTERVAL = timedelta(minutes=5)
         (ago(-1), "g", False),  # its rows have changed
         (None, "f", False),
         ("soon", "f", False),
+        (ago(-6 * 3600 - 300), "f", True),  # as long as a pause can be, by a clock a little ahead
+        (ago(-6 * 3600 - 301), "f", False),  # only a clock that is wrong writes that
     ],
 )
 def test_it_is_left_alone_while_its_pause_lasts(

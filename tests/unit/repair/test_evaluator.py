@@ -22,8 +22,10 @@ from reconciler.repair import drafter as drafting
 from reconciler.repair import snapshot as snapshot_module
 from reconciler.repair.context import Context, ReleaseRequest
 from reconciler.stores.budget import BudgetStore
+from reconciler.stores.orchestrations import OrchestrationStore
 from tests.support.world import World
 from tests.unit.repair.test_releaser import context, whole
+from tests.unit.repair.test_repair_pass import break_on
 
 MakeWorld = Callable[..., World]
 
@@ -272,6 +274,16 @@ def test_each_failure_is_on_record_of_the_child_that_it_concerns(
         "a": "ValueError: a broke",
         "b": "ValueError: b broke",
     }
+
+
+def test_what_was_done_is_told_though_what_failed_cannot_be_recorded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = world.seed({"a": [], "b": []}, {"a": "released"}, tasks={"a": "COMPLETED"})
+    break_on(monkeypatch, drafting, "draft_task", InvalidRequestError("too large"))
+    break_on(monkeypatch, OrchestrationStore, "record_attempts", ThrottledError("x"))
+    evaluation = evaluate(world, found)
+    assert (evaluation.counts.advanced, evaluation.counts.errors) == (1, 2)
 
 
 def test_what_could_not_be_read_is_told_and_held_against_nobody(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from reconciler.errors import (
 from reconciler.repair import drafter as drafting
 from reconciler.repair.context import ReleaseRequest
 from reconciler.stores.tasks import TaskStore
-from tests.support.world import World
+from tests.support.world import USER, World
 from tests.unit.repair.test_releaser import context, whole
 from tests.unit.repair.test_repair_pass import evaluate, outcomes
 
@@ -28,6 +29,54 @@ def one_slot(make_world: MakeWorld) -> World:
     return make_world(
         USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", MAX_CONCURRENT_TASKS_PER_USER="1"
     )
+
+
+@pytest.mark.parametrize("handed_on", [False, True])
+def test_what_failed_lately_holds_up_no_other_orchestration_of_its_user(
+    make_world: MakeWorld,
+    monkeypatch: pytest.MonkeyPatch,
+    handed_on: bool,  # noqa: FBT001
+) -> None:
+    """Its siblings gave way to the others, and the others to it: nobody took the free slot."""
+    world = make_world(
+        USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", MAX_CONCURRENT_TASKS_PER_USER="2"
+    )
+    ages = {key: {"updated_at": {"S": world.ago(age)}} for key, age in AGES.items()}
+    first = world.seed({"young": [], "refused": []}, rows=ages, age=4 * HOUR)
+    second = world.seed({"middle": []}, rows=ages, age=4 * HOUR)
+    refuse(monkeypatch, TEXT, "refused")
+
+    def sweep() -> None:
+        for found in (first, second):
+            requests: list[ReleaseRequest] = []
+
+            def hand_on(request: ReleaseRequest, to: list[ReleaseRequest] = requests) -> bool:
+                to.append(request)
+                return True
+
+            evaluate(world, found, hand_on if handed_on else None)
+            for request in requests:
+                with suppress(GuardrailUnavailableError):
+                    world.reconciler().release(found, request.sub_issue_id, sweep_id="sweep-1")
+
+    busy(world, 2)
+    with pytest.raises(GuardrailUnavailableError):
+        world.reconciler().release(first, "refused", sweep_id="sweep-1")
+    sweep()
+    busy(world, 1)
+    world.clock.forward(300)
+    sweep()
+    assert world.statuses(second) == {"middle": "released"}
+
+
+HOUR = 3600.0
+AGES = {"young": HOUR, "middle": 2 * HOUR, "refused": 3 * HOUR}
+
+
+def busy(world: World, active: int) -> None:
+    """Let so many tasks of the user be admitted and running."""
+    counted = {"user_id": {"S": USER}, "active_count": {"N": str(active)}}
+    world.put(str(world.settings.user_concurrency_table_name), counted)
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, error: Exception, *keys: str) -> None:

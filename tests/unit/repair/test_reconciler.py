@@ -188,6 +188,17 @@ def test_a_release_that_a_person_makes_forgives_what_failed_before(
     assert failures(world, found) == left
 
 
+def test_a_release_stands_where_what_failed_before_cannot_be_forgiven(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = world.seed({"a": []})
+    reconciler = world.reconciler()
+    reconciler.evaluator.failures.hold_against(found, {"a": ValueError("x")}, context(world))
+    break_on(monkeypatch, OrchestrationStore, "clear_attempts", ThrottledError("x"))
+    assert reconciler.release(found, "a").outcome == "released"
+    assert world.metrics.count("reconciler_errors_total", kind="throttled") == 1
+
+
 def test_where_nothing_had_failed_nothing_is_forgiven(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,6 +323,17 @@ def test_a_release_or_a_task_that_had_finished_before_leads_to_nothing_more(
     seen = evaluated(monkeypatch)
     outcomes = [world.reconciler().release(found, key, **SWEEP).outcome for key in "ab"]
     assert (outcomes, seen) == (["released", "already_released"], [])
+
+
+@pytest.mark.parametrize("error", [ThrottledError("x"), ValueError("x")])
+def test_a_refusal_is_told_though_nothing_else_can_be_read_behind_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    found = world.seed({"a": [], "b": ["a"]}, rows={"a": {"repo": {"S": "nonsense"}}})
+    break_on(monkeypatch, Evaluator, "evaluate", error)
+    result = world.reconciler().release(found, "a", **SWEEP)
+    assert (result.outcome, result.counts.refused, result.counts.errors) == ("refused", 1, 1)
+    assert whole(world, found).attempts == {}
 
 
 def test_one_whose_rows_go_behind_its_refusal_is_refused_all_the_same(

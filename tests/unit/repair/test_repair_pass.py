@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from reconciler.domain.model import Child
 from reconciler.errors import (
     AccessError,
     GuardrailOutageError,
+    InvalidRequestError,
     ReconcilerError,
     StoreUnavailableError,
     TableMissingError,
@@ -20,8 +22,11 @@ from reconciler.errors import (
 from reconciler.repair import drafter as drafting
 from reconciler.repair.audit import concerned_task
 from reconciler.repair.context import Evaluation, ReleaseRequest
+from reconciler.repair.repairer import Repairer
 from reconciler.stores.budget import BudgetStore
+from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.orchestrations import OrchestrationStore
+from reconciler.stores.tasks import TaskStore
 from tests.support.world import USER, World
 from tests.unit.repair.test_releaser import context, whole
 
@@ -158,6 +163,27 @@ def test_where_nothing_can_be_handed_on_what_was_done_stands_and_is_told(world: 
         evaluate(world, found, dispatch)
 
 
+def test_where_the_task_of_a_row_that_moved_cannot_be_read_what_was_done_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = dict.fromkeys("ab", "released")
+    found = world.seed({"a": [], "b": []}, both, tasks=dict.fromkeys("ab", "COMPLETED"))
+    set_outcome = OrchestrationStore.set_outcome
+
+    def retried(store: OrchestrationStore, child: Child, *more: Any) -> Any:
+        if child.sub_issue_id == "b":
+            row = {**child.item, "child_task_id": {"S": world.task(found, "b", "RUNNING")}}
+            world.put(store.table, row)
+        return set_outcome(store, child, *more)
+
+    monkeypatch.setattr(OrchestrationStore, "set_outcome", retried)
+    break_on(monkeypatch, TaskStore, "read", ThrottledError("x"), at=2)
+    evaluation = evaluate(world, found)
+    assert outcomes(evaluation) == [("advance", "a", "done"), ("advance", "b", "lost_race")]
+    assert (evaluation.counts.advanced, evaluation.counts.errors) == (1, 1)
+    assert evaluation.counts.stuck == {"check_failed": 1}
+
+
 def test_a_pause_comes_between_two_repairs_of_one_kind(world: World) -> None:
     both = dict.fromkeys("ab", "released")
     found = world.seed({"a": [], "b": []}, both, tasks=dict.fromkeys("ab", "COMPLETED"))
@@ -170,6 +196,46 @@ def test_a_report_asks_nobody_whether_it_may(world: World) -> None:
     found = world.seed(CHAIN, {"a": "released"}, tasks={"a": "COMPLETED"})
     evaluation = evaluate(world, found, apply=False, withhold=answers(ValueError("asked")))
     assert (len(evaluation.actions), evaluation.withheld) == (3, None)
+
+
+def test_what_was_skipped_before_an_outage_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph: dict[str, list[str]] = {"a": [], **{f"c{n:03}": ["a"] for n in range(200)}}
+    found = world.seed(graph, {"a": "failed"})
+    tried: list[int] = []
+    skip_together = Repairer._skip_together
+
+    def counted(repairer: Repairer, cause: Child, pending: Any, *more: Any) -> Any:
+        tried.append(len(pending))
+        return skip_together(repairer, cause, pending, *more)
+
+    monkeypatch.setattr(Repairer, "_skip_together", counted)
+    break_on(monkeypatch, DynamoDB, "transact", ThrottledError("x"), at=2)
+    evaluation = evaluate(world, found)
+    assert tried == [98, 98]
+    assert (evaluation.counts.skipped, evaluation.counts.errors) == (98, 102)
+    assert evaluation.counts.stuck == {"lost_skip": 102}
+    assert list(world.statuses(found).values()).count("skipped") == 98
+
+
+@pytest.mark.parametrize("error", [InvalidRequestError("the item is too large"), ValueError("x")])
+def test_a_row_that_cannot_be_skipped_keeps_no_other_from_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    found = world.seed({"a": [], "b": ["a"], "c": ["a"], "d": ["a"]}, {"a": "failed"})
+    transact = DynamoDB.transact
+
+    def refuse(dynamodb: DynamoDB, writes: dict[str, Any]) -> Any:
+        if "dependent c" in writes:
+            raise error
+        return transact(dynamodb, writes)
+
+    monkeypatch.setattr(DynamoDB, "transact", refuse)
+    evaluation = evaluate(world, found)
+    assert [outcome for _, _, outcome in outcomes(evaluation)] == ["done", "failed", "done"]
+    assert world.statuses(found) == {"a": "failed", "b": "skipped", "c": "blocked", "d": "skipped"}
+    assert list(whole(world, found).attempts) == ["c"]
 
 
 def test_a_pause_comes_before_a_skip_too(world: World) -> None:

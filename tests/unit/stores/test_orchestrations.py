@@ -266,3 +266,20 @@ def test_a_claim_is_adopted_only_as_it_was_read(status: str, adopted: bool) -> N
     action = store(database).set_adopted(whole.children["b"], "T1", None, "later")
     dynamodb = DynamoDB(database)  # type: ignore[arg-type]
     assert (dynamodb.transact({"write": action}) is None) is adopted
+
+
+def test_what_no_row_can_be_called_keeps_no_other_from_being_read() -> None:
+    """DynamoDB refuses the whole batch for one key that is too long."""
+    asked: list[Any] = []
+
+    class Asked(DynamoDB):
+        def batch_get(self, _table: str, keys: Any, **_: Any) -> list[Any]:
+            asked.extend(keys)
+            return []
+
+    children = OrchestrationStore(Asked(MemoryDynamoDB()), TABLE)  # type: ignore[arg-type]
+    longest, too_long = "é" * 512, "é" * 512 + "x"
+    assert children.read_children([("orch_1", too_long), ("orch_1", longest)]) == {}
+    assert asked == [key(longest)]
+    assert children.read_children([("orch_1", too_long)]) == {}
+    assert len(asked) == 1

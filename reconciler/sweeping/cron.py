@@ -96,9 +96,15 @@ def recorded_state(sweeps: SweepStore, now: Callable[[], float]) -> MemoryRecord
     """Return the state that the last sweep without a broker recorded; empty where there is none."""
     records = MemoryRecords(now)
     dumped = sweeps.recorded()
-    if dumped is not None:
-        with suppress(ValueError, TypeError):  # another version's: it will be written anew
-            records.load(dumped)
+    if dumped is None:
+        return records
+    try:
+        records.load(dumped)
+        # Read once as a whole: a part in another form would end every sweep from now on.
+        seen = SweepState(records).overview()
+        seen.list_stuck(), seen.last()
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return MemoryRecords(now)  # another version's: it will be written anew
     return records
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from reconciler.clock import never_back
 from reconciler.errors import ReconcilerError, TemporaryError
 from reconciler.repair.reconciler import Reconciler
 from reconciler.stores.sweeps import LEASE_SECONDS, Lease, SweepStore
@@ -86,10 +87,10 @@ def run_cron_sweep(
 
 def _recorded(reconciler: Reconciler) -> MemoryRecords:
     try:
-        return recorded_state(reconciler.sweeps, lambda: reconciler.clock().timestamp())
+        return recorded_state(reconciler.sweeps, never_back(reconciler.clock))
     except TemporaryError as error:
         log.debug("read the whole table: the recorded state is not to be had", detail=str(error))
-        return MemoryRecords(lambda: reconciler.clock().timestamp())
+        return MemoryRecords(never_back(reconciler.clock))
 
 
 def recorded_state(sweeps: SweepStore, now: Callable[[], float]) -> MemoryRecords:

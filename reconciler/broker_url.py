@@ -7,6 +7,7 @@ accept, and rejects an invalid URL before anybody connects.
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
@@ -19,6 +20,7 @@ _VERIFY = {
     "optional": ssl.CERT_OPTIONAL,
     "none": ssl.CERT_NONE,
 }
+_IN_QUERY = re.compile(r"(?<=[?&]password=)[^&#]*")
 _TLS_PARAMETERS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
@@ -94,9 +96,12 @@ def login_of(url: str) -> tuple[str | None, str | None]:
 
 def shown(url: str) -> str:
     """Return ``url`` for people and logs, with its password masked."""
-    scheme, separator, rest = url.partition("://")
-    if not separator or "@" not in rest:
-        return url
     # Not parsed as a URL: this also shows URLs that cannot be parsed.
-    login, _, address = rest.rpartition("@")
+    url = _IN_QUERY.sub(MASK, url)
+    scheme, separator, rest = url.partition("://")
+    login, at, address = (rest if separator else url).rpartition("@")
+    if not at:
+        return url
+    if not separator:  # where the login begins, nobody can tell
+        return f"{MASK}@{address}"
     return f"{scheme}://{login.partition(':')[0]}:{MASK}@{address}"

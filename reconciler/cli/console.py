@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 import click
@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
-from reconciler.observability.printable import printable_json
+from reconciler.observability.printable import printable, printable_json
 
 WIDTH_IN_A_PIPE = 100
 """Columns of a picture where no terminal tells its width."""
@@ -83,6 +83,14 @@ def show(target: Console, *parts: RenderableType) -> None:
     target.file.write("".join(f"{line.rstrip()}\n" for line in lines))
 
 
+class _Drawing(io.StringIO):
+    """What a terminal is about to show, whoever writes it."""
+
+    def isatty(self) -> bool:
+        """As of the terminal."""
+        return True
+
+
 def repeat(draw: Callable[[Console], int], *, watch: bool) -> int:
     """Have ``draw`` print something; with ``watch`` again and again. Returns its exit code."""
     out = console()
@@ -91,9 +99,9 @@ def repeat(draw: Callable[[Console], int], *, watch: bool) -> int:
     while True:
         if out.is_terminal:
             # Drawn before the screen is cleared, so that it does not flicker.
-            with out.capture() as captured:
-                draw(out)
-            out.file.write(f"\x1b[H\x1b[2J\x1b[3J{captured.get()}")
+            with redirect_stdout(_Drawing()) as drawn:
+                draw(console())
+            out.file.write(f"\x1b[H\x1b[2J\x1b[3J{drawn.getvalue()}")
             out.file.flush()
         else:
             draw(out)
@@ -137,14 +145,14 @@ def progress(what: str, *, quiet: bool = False) -> Iterator[Progress | None]:
         return
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         TextColumn("{task.fields[said]}", style=QUIET),
         TimeElapsedColumn(),
     )
     shown = Progress(*columns, console=Console(file=err), transient=True)
     with shown:
-        shown.add_task(what, total=None, said="")
+        shown.add_task(printable(what), total=None, said="")
         yield shown
 
 

@@ -82,6 +82,17 @@ class Status:
         return list_entries(self.seen.known, self.seen.now)
 
     @property
+    def knows_stuck(self) -> bool:
+        """Whether it is known what is stuck: a sweep has ended, and what it left was kept.
+
+        More than fits in a row of the table is not.
+        """
+        last = self.seen.last()
+        if last is None:
+            return False
+        return not self.in_table or bool(self.entries) or not last.get("stuck")
+
+    @property
     def alarming(self) -> bool:
         """Whether anything is stuck that is not only waiting for a slot."""
         return any(entry.alarming for entry in self.entries)

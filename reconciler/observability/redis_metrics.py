@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
-from reconciler.observability.metrics import METRICS, Labels, Metrics, known_series
+from reconciler.observability.metrics import METRICS, Labels, Metric, Metrics, known_series
 from reconciler.settings import Settings
 
 if TYPE_CHECKING:
@@ -78,13 +79,27 @@ class RedisMetrics(Metrics):
                     pipe.hincrbyfloat(self._key, field, amount)
                 if gauges:
                     pipe.hset(self._key, mapping={f: repr(v) for f, v in gauges.items()})
-                pipe.execute()
+                answers = pipe.execute(raise_on_error=False)
         except RedisError:
-            with self._lock:
-                self._add(added)
-                self._set = {**gauges, **self._set}
+            self._keep(added, gauges)
             return False
-        return True
+        refused = {
+            field: amount
+            for (field, amount), answer in zip(added.items(), answers, strict=False)
+            if isinstance(answer, ResponseError)
+        }
+        if refused:
+            # No number stands there, so nobody of ours wrote it. All else was added, and is not to
+            # be added again.
+            self._keep(refused, {})
+            with suppress(RedisError):
+                self._client.hdel(self._key, *refused)
+        return not refused
+
+    def _keep(self, added: Mapping[str, float], gauges: Mapping[str, float]) -> None:
+        with self._lock:
+            self._add(added)
+            self._set = {**gauges, **self._set}
 
 
 def bound_text(bound: float) -> str:
@@ -96,15 +111,33 @@ def read_series(client: redis.Redis, settings: Settings) -> dict[tuple[str, Labe
     """Return every series that was ever counted, and at zero those that are known beforehand."""
     series: dict[tuple[str, Labels, str], float] = {}
     for metric in METRICS.values():
-        parts = [""]
-        if metric.kind == "histogram":
-            parts = [*(bound_text(b) for b in (*metric.buckets, math.inf)), SUM, COUNT]
         for labels in known_series(metric, settings):
-            series.update({(metric.name, labels, part): 0.0 for part in parts})
+            series.update({(metric.name, labels, part): 0.0 for part in _parts(metric)})
     stored: dict[bytes, bytes] = client.hgetall(PREFIX + settings.deployment_id)  # type: ignore[assignment]
     for field, value in stored.items():
-        name, labels, part = json.loads(field)
-        if name not in METRICS:
-            continue  # of another version, which shares the broker
-        series[name, tuple(sorted(labels.items())), part] = float(value)
+        found = _series_of(field)
+        if found is not None:
+            with suppress(ValueError):  # likewise
+                series[found] = float(value)
     return series
+
+
+def _parts(metric: Metric) -> list[str]:
+    if metric.kind != "histogram":
+        return [""]
+    return [*(bound_text(b) for b in (*metric.buckets, math.inf)), SUM, COUNT]
+
+
+def _series_of(field: bytes) -> tuple[str, Labels, str] | None:
+    """Read a hash field; None where it is none of ours.
+
+    Another version, which shares the broker, may count other metrics, or with other labels.
+    """
+    try:
+        name, labels, part = json.loads(field)
+        metric, ordered = METRICS[name], tuple(sorted(labels.items()))
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return None
+    texts = all(isinstance(said, str) for said in labels.values())
+    known = texts and set(labels) == set(metric.labels) and part in _parts(metric)
+    return (name, ordered, part) if known else None

@@ -69,17 +69,16 @@ class SweepStore:
         }
         build = Expression()
         free = build.absent("sweep_owner")
-        expires = build.name("expires_at")
-        over = f"{expires} <= {build.value({'N': str(at)})}"
-        # A writer whose clock is ahead must not hold the lock for longer than a lease.
-        too_late = f"{expires} > {build.value({'N': str(at + LEASE_SECONDS + _SKEW_SECONDS)})}"
+        # A writer whose clock is ahead must not hold the lock for longer than a lease, nor a row
+        # without a time, of which no comparison is true, for ever.
+        soonest = build.value({"N": str(at + 1)})
+        latest = build.value({"N": str(at + LEASE_SECONDS + _SKEW_SECONDS)})
+        holds = f"{build.name('expires_at')} BETWEEN {soonest} AND {latest}"
         if force:
             # Whoever had it finds out when it renews.
             self._dynamodb.call("put_item", TableName=self._table, Item=item)
             return None
-        held = self._dynamodb.write(
-            put(self._table, item, f"{free} OR {over} OR {too_late}", build)
-        )
+        held = self._dynamodb.write(put(self._table, item, f"{free} OR NOT {holds}", build))
         # An answer that was lost on its way has the client try again, and meet its own lock.
         ours = held is None or text(held, "sweep_owner") == owner
         return None if held is None or ours else self._lease(held)

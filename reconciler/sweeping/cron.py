@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from reconciler.clock import never_back
 from reconciler.errors import ReconcilerError, TemporaryError
 from reconciler.repair.reconciler import Reconciler
 from reconciler.stores.sweeps import LEASE_SECONDS, Lease, SweepStore
@@ -86,19 +87,25 @@ def run_cron_sweep(
 
 def _recorded(reconciler: Reconciler) -> MemoryRecords:
     try:
-        return recorded_state(reconciler.sweeps, lambda: reconciler.clock().timestamp())
+        return recorded_state(reconciler.sweeps, never_back(reconciler.clock))
     except TemporaryError as error:
         log.debug("read the whole table: the recorded state is not to be had", detail=str(error))
-        return MemoryRecords(lambda: reconciler.clock().timestamp())
+        return MemoryRecords(never_back(reconciler.clock))
 
 
 def recorded_state(sweeps: SweepStore, now: Callable[[], float]) -> MemoryRecords:
     """Return the state that the last sweep without a broker recorded; empty where there is none."""
     records = MemoryRecords(now)
     dumped = sweeps.recorded()
-    if dumped is not None:
-        with suppress(ValueError, TypeError):  # another version's: it will be written anew
-            records.load(dumped)
+    if dumped is None:
+        return records
+    try:
+        records.load(dumped)
+        # Read once as a whole: a part in another form would end every sweep from now on.
+        seen = SweepState(records).overview()
+        seen.list_stuck(), seen.last()
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return MemoryRecords(now)  # another version's: it will be written anew
     return records
 
 

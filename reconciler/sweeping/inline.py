@@ -13,7 +13,7 @@ from threading import Lock
 
 from ulid import ULID
 
-from reconciler.clock import OutOfTime, never
+from reconciler.clock import OutOfTime, never, never_back
 from reconciler.errors import UnknownOrchestrationError, as_own_error
 from reconciler.repair.context import Evaluation
 from reconciler.repair.counts import Counts
@@ -223,7 +223,7 @@ def new_sweep_id() -> str:
 
 def new_state(reconciler: Reconciler) -> SweepState:
     """Return a state in which nothing is known."""
-    return SweepState(MemoryRecords(lambda: reconciler.clock().timestamp()))
+    return SweepState(MemoryRecords(never_back(reconciler.clock)))
 
 
 def evaluate_inline(

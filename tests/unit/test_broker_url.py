@@ -95,6 +95,9 @@ def test_a_login_in_the_address_goes_first() -> None:
             "CELERY_BROKER_URL",
             "ssl_check_hostname",
         ),
+        ({"CELERY_BROKER_URL": "redis:/u:secret@broker/0"}, "CELERY_BROKER_URL", "no host"),
+        ({"CELERY_BROKER_URL": "u:secret@broker:6379"}, "CELERY_BROKER_URL", "rediss://"),
+        ({"CELERY_BROKER_URL": "http://b/0?password=secret"}, "CELERY_BROKER_URL", "rediss://"),
         ({"BROKER_USERNAME": "name"}, "BROKER_PASSWORD", "unset"),
         ({"BROKER_PASSWORD": "secret", "CELERY_BROKER_URL": "broker"}, "CELERY_BROKER_URL", ""),
     ],
@@ -125,6 +128,8 @@ def test_settings_in_a_log_or_a_traceback_show_no_password() -> None:
         ("redis://broker/0", "redis://broker/0"),
         ("rediss://u:p@ss@broker/0", "rediss://u:**@broker/0"),
         ("redis://:secret@broker", "redis://:**@broker"),
+        ("redis:/u:secret@broker", "**@broker"),
+        ("redis://broker/0?password=secret&db=1", "redis://broker/0?password=**&db=1"),
         ("nonsense", "nonsense"),
     ],
 )

@@ -10,6 +10,7 @@ import click
 from reconciler.cli.console import print_json
 from reconciler.cli.main import EXIT_UNREACHABLE, EXIT_WRONG
 from reconciler.observability import heartbeat
+from reconciler.observability.printable import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ def health(*, this_host: bool, as_json: bool) -> int:
     if as_json:
         print_json({"healthy": problem is None, "reason": problem, **finding.facts})
     else:
-        click.echo(f"healthy: {finding.detail}" if problem is None else f"unhealthy: {problem}")
+        said = f"healthy: {finding.detail}" if problem is None else f"unhealthy: {problem}"
+        click.echo(printable(said))
     return 0 if problem is None else finding.code
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from reconciler.cli.console import QUIET, print_json, repeat, show
-from reconciler.cli.main import EXIT_WRONG
+from reconciler.cli.main import EXIT_UNREACHABLE, EXIT_WRONG
 from reconciler.cli.options import Duration, watch_option
 from reconciler.cli.screens import listing as screen
 from reconciler.cli.status import DAY_SECONDS, Status, read_status
@@ -123,16 +123,23 @@ def _reported(settings: Settings, client: redis.Redis, report_id: str) -> Overvi
         seen = sweep_state(settings, client, report_id).overview()
     if not seen.sweeps:
         raise UsageError(f"no report {report_id} is kept; each is kept for an hour")
+    if seen.last() is None and not seen.list_stuck():
+        raise UsageError(f"the report {report_id} has not ended yet, so nothing is known")
     return seen
 
 
 def _check_known(status: Status) -> None:
     """Fail where nobody could tell what is stuck; say what to run."""
-    if status.seen.sweeps:
+    if status.knows_stuck or status.entries:
         return
     if status.unreachable is not None:
         raise TemporaryError(
             f"{status.unreachable}; `reconciler sweep --inline --report` reads the tables"
+        )
+    if status.seen.last() is not None:
+        raise UsageError(
+            "more is stuck than the table keeps of a sweep, so nothing is known of it; "
+            "`reconciler sweep --inline --report` reads the tables"
         )
     raise UsageError(
         "no sweep has ended yet, so nothing is known; `reconciler sweep --wait` makes one, or "
@@ -154,7 +161,10 @@ def _show(out: Console, status: Status, query: Query, form: str) -> int:
             show(out, screen.table(page, wide=form == "wide"), Text())
         summary = [screen.summed_up(wanted)] if wanted else []
         show(out, *summary, *_footer(page), *_caution(status))
-    return EXIT_WRONG if any(entry.alarming for entry in wanted) else 0
+    if any(entry.alarming for entry in wanted):
+        return EXIT_WRONG
+    # Beside a broker that is away, the table tells only of the last sweep without one.
+    return EXIT_UNREACHABLE if status.in_table and status.unreachable is not None else 0
 
 
 def _print_data(

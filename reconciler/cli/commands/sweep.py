@@ -26,6 +26,7 @@ from reconciler.cli.wiring import (
 )
 from reconciler.domain.codes import count_alarming
 from reconciler.errors import TemporaryError, UsageError
+from reconciler.observability.printable import printable
 from reconciler.repair.context import ActionOutcome, Evaluation
 from reconciler.repair.counts import Counts
 from reconciler.repair.reconciler import Reconciler
@@ -119,10 +120,8 @@ def _inline(settings: Settings, asked: Asked) -> int:
     elif swept.lease is None:
         witness.print(swept.summary)
     else:
-        click.echo(
-            f"nothing done: {swept.lease.holder} has been sweeping since {swept.lease.since} "
-            f"(--force sweeps even so; it does no harm)"
-        )
+        held = printable(f"{swept.lease.holder} has been sweeping since {swept.lease.since}")
+        click.echo(f"nothing done: {held} (--force sweeps even so; it does no harm)")
     if swept.lease is not None:
         return 0
     if not swept.summary.complete and swept.summary.counts.rows_scanned == 0:

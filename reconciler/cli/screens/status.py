@@ -158,9 +158,9 @@ def _recovered(status: Status) -> Text:
 
 def _stuck(status: Status) -> Iterator[RenderableType]:
     entries = status.entries
-    if status.seen.last() is None:
+    if not status.knows_stuck:
         yield Text("Nothing is known of what is stuck.", "yellow")
-        if status.unreachable is not None:
+        if status.unreachable is not None or status.in_table:
             yield Text("`reconciler sweep --inline --report` reads the tables themselves.")
         return
     if not entries:

@@ -1,9 +1,22 @@
-"""What is printed where an encoding lacks our signs."""
+"""What is printed: where an encoding lacks our signs, on a terminal, and of what others wrote."""
 
 from __future__ import annotations
 
-from reconciler.cli.console import STAND_IN
+import io
+import sys
+from datetime import UTC, datetime
+
+import pytest
+from rich.console import Console
+from rich.progress import TextColumn
+
+from reconciler.cli.commands import health, sweep
+from reconciler.cli.console import STAND_IN, print_json, progress, repeat, show
+from reconciler.cli.main import root
 from reconciler.inspection.theme import SIGNS, Tone
+from reconciler.stores.sweeps import Lease
+from reconciler.sweeping.cron import CronSweep
+from reconciler.sweeping.summary import SweepSummary
 
 
 def test_every_tone_has_a_sign_of_its_own_in_ascii() -> None:
@@ -16,3 +29,87 @@ def test_every_tone_has_a_sign_of_its_own_in_ascii() -> None:
 def test_what_has_no_stand_in_is_a_question_mark() -> None:
     assert "├ ✓ a → 日…".encode("ascii", STAND_IN) == b"+ + a > ?~"
     assert "é →".encode("latin-1", STAND_IN) == "é >".encode("latin-1")
+
+
+# -- a terminal
+
+
+HOSTILE = "a[/b]\x1b]0;c\x07[red]"
+SHOWN = "a[/b]\u241b]0;c\u2407[red]"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    found = Terminal()
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys, "stdout", found)
+    monkeypatch.setattr(sys, "stderr", found)
+    return found
+
+
+def test_what_is_being_done_is_shown_and_not_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_terminal(monkeypatch)
+    with progress(f"Reading {HOSTILE}") as shown:
+        assert shown is not None
+        (task,) = shown.tasks
+        texts = [column for column in shown.columns if isinstance(column, TextColumn)]
+        said = [str(column.render(task)) for column in texts]
+    assert f"Reading {SHOWN}" in said
+
+
+def test_what_is_shown_again_and_again_stays_until_the_next_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Data for a program too, which does not go through the console."""
+    terminal = on_a_terminal(monkeypatch)
+
+    def enough(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", enough)
+
+    def draw(out: Console) -> int:
+        show(out, "first")
+        print_json({"second": 2})
+        return 0
+
+    with pytest.raises(KeyboardInterrupt):
+        repeat(draw, watch=True)
+    before, _, after = terminal.getvalue().rpartition("\x1b[3J")
+    assert before == "\x1b[H\x1b[2J"
+    assert [line.strip() for line in after.splitlines()] == ["first", "{", '"second": 2', "}"]
+
+
+# -- what others wrote
+
+
+def run(*arguments: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        root.main(list(arguments))
+    assert ended.value.code == 0
+
+
+def test_health_shows_what_a_row_says_and_does_not_obey_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = health._Finding(None, f"repairs are paused since {HOSTILE}", {})
+    monkeypatch.setattr(health, "_find_covered", lambda: found)
+    run("health")
+    assert capsys.readouterr().out == f"healthy: repairs are paused since {SHOWN}\n"
+
+
+def test_a_sweep_shows_who_holds_the_lock_and_does_not_obey_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lease = Lease(HOSTILE, HOSTILE, datetime.now(UTC))
+    aside = CronSweep(SweepSummary("inline:x", "repair", False, 0, 0.0), lease)  # noqa: FBT003
+    monkeypatch.setattr(sweep, "settings_for_cli", lambda **_: None)
+    monkeypatch.setattr(sweep, "reconciler_for_cli", lambda *_, **__: None)
+    monkeypatch.setattr(sweep, "_swept", lambda *_: aside)
+    run("sweep", "--inline")
+    said = f"nothing done: {SHOWN} has been sweeping since {SHOWN} ("
+    assert capsys.readouterr().out.startswith(said)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import threading
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from rich.console import Console
 
 from reconciler.cli import status as status_module
 from reconciler.cli.commands.status import to_json
+from reconciler.cli.main import root
 from reconciler.cli.screens.status import render
 from reconciler.cli.status import (
     DAY_SECONDS,
@@ -30,6 +33,7 @@ from reconciler.sweeping.known_stuck import Finding, Known
 from reconciler.sweeping.segments import Scope, SegmentState
 from reconciler.sweeping.state import Overview, Sweep
 
+list_module = import_module("reconciler.cli.commands.list")
 ROOT = Path(__file__).parents[3]
 NOW = 1_780_000_000.0
 SETTINGS = load_settings(
@@ -376,3 +380,73 @@ def test_every_code_of_something_stuck_has_a_meaning_and_a_sign() -> None:
 def test_ages_as_a_person_says_them(seconds: float | None, long: str, short: str) -> None:
     assert theme.age(seconds) == long
     assert theme.short_age(seconds) == short
+
+
+# -- whether it is known what is stuck
+
+
+UNDER_WAY = Sweep("sweep:5985244", "repair", NOW - 5)
+
+
+@pytest.mark.parametrize(
+    ("found", "known"),
+    [
+        (state(), True),
+        (state(seen=overview(sweeps=())), False),
+        (state(seen=overview(sweeps=(UNDER_WAY,))), False),
+        (state(seen=overview(sweeps=(sweep(), UNDER_WAY))), True),
+        (state(in_table=True), True),
+        (state(in_table=True, seen=overview(sweeps=(sweep(stuck={"missing_task": 2}),))), False),
+        # By the workers it may have been resolved since.
+        (state(seen=overview(sweeps=(sweep(stuck={"missing_task": 2}),))), True),
+    ],
+)
+def test_nothing_is_said_not_to_be_stuck_where_nobody_knows(
+    found: Status,
+    *,
+    known: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A first sweep may be under way; and what is too much for a row of the table is not kept."""
+    assert ("Nothing is stuck." in text_of(found)) is known
+    assert ("Nothing is known of what is stuck." in text_of(found)) is not known
+    code = listed(found, monkeypatch)
+    assert code == (0 if known else 2)
+    assert ("Nothing is stuck." in capsys.readouterr().out) is known
+
+
+def test_a_list_beside_a_broker_that_is_away_is_not_known_to_be_empty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert listed(state(in_table=True, broker_problem="refused"), monkeypatch) == 3
+    left = overview(stuck("missing_task"))
+    found = state(in_table=True, broker_problem="refused", seen=left)
+    assert listed(found, monkeypatch) == 1
+
+
+@pytest.mark.parametrize(
+    ("seen", "code"),
+    [
+        (overview(sweeps=(UNDER_WAY,)), 2),
+        (overview(stuck("missing_task"), sweeps=(UNDER_WAY,)), 1),
+        (overview(), 0),
+    ],
+)
+def test_a_report_that_is_under_way_is_not_known_to_have_found_nothing(
+    seen: Overview, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = SimpleNamespace(overview=lambda: seen)
+    monkeypatch.setattr(list_module, "sweep_state", lambda *_: reports)
+    assert listed(state(), monkeypatch, "--report", "sweep:by-hand-1") == code
+
+
+def listed(found: Status, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Return the exit code of ``list``."""
+    for name in ("settings_for_cli", "broker_for_cli", "reconciler_for_cli"):
+        monkeypatch.setattr(list_module, name, lambda *_: SETTINGS)
+    monkeypatch.setattr(list_module, "read_status", lambda *_, **__: found)
+    with pytest.raises(SystemExit) as ended:
+        root.main(["list", *arguments])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code

@@ -77,16 +77,29 @@ def test_a_lock_that_nobody_takes_again_goes_with_the_old_rows_a_day_later() -> 
     assert int(found["ttl"]["N"]) == int(NOW.timestamp()) + 90 + 86_400
 
 
+def locked(**attributes: dict[str, Any]) -> MemoryDynamoDB:
+    database = MemoryDynamoDB()
+    key = {"orchestration_id": {"S": "reconciler#control"}, "sub_issue_id": {"S": LOCK_ROW}}
+    database.put_item(TableName=TABLE, Item={**key, "sweep_owner": {"S": "x"}, **attributes})
+    return database
+
+
 @pytest.mark.parametrize("attributes", [{}, {"holder": {"N": "1"}, "taken_at": {"NULL": True}}])
 def test_a_lock_that_does_not_say_whose_it_is_is_held_by_somebody(
     attributes: dict[str, Any],
 ) -> None:
-    database = MemoryDynamoDB()
-    key = {"orchestration_id": {"S": "reconciler#control"}, "sub_issue_id": {"S": LOCK_ROW}}
-    database.put_item(TableName=TABLE, Item={**key, "sweep_owner": {"S": "x"}, **attributes})
-    held = sweeps(database).take("a", "host A", NOW)
-    assert held is not None
-    assert (held.holder, held.since, held.expires.timestamp()) == ("unknown", "unknown", 0)
+    expires = {"N": str(int(after(60).timestamp()))}
+    held = sweeps(locked(expires_at=expires, **attributes)).take("a", "host A", NOW)
+    assert held == Lease("unknown", "unknown", after(60))
+
+
+@pytest.mark.parametrize(
+    "attributes", [{}, {"expires_at": {"S": "soon"}}, {"expires_at": {"N": "1E+30"}}]
+)
+def test_a_lock_without_an_end_is_nobodys(attributes: dict[str, Any]) -> None:
+    store = sweeps(locked(**attributes))
+    assert store.take("a", "host A", NOW) is None
+    assert store.take("b", "host B", NOW) is not None
 
 
 def test_the_state_is_kept_as_it_was() -> None:

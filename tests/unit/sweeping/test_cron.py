@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 from reconciler.errors import StoreUnavailableError, ThrottledError
 from reconciler.stores.sweeps import LEASE_SECONDS, Lease, SweepStore
 from reconciler.sweeping import cron
-from reconciler.sweeping.cron import CronSweep, run_cron_sweep
+from reconciler.sweeping.cron import CronSweep, recorded_state, run_cron_sweep
+from reconciler.sweeping.state import SweepState
 from tests.support.world import World
 
 
@@ -107,3 +109,27 @@ def test_one_that_cannot_be_recorded_was_made_all_the_same_and_the_error_is_coun
     monkeypatch.setattr(SweepStore, "record", throttled)
     assert sweep(world).summary.complete
     assert world.metrics.count("reconciler_errors_total", kind="throttled") == 1
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"known": 5},
+        {"known": {"orch_x": {"waiting": 5}}},
+        {"known": {"orch_x": {"stuck": [{}]}}},
+        {"layout": {"table": {}}},
+        {"layout": {"table": {"total": 1}}, "segments:table:1": {"0": {"mark": "x"}}},
+        {"covered": {"table": {}}},
+        {"sweeps": {"inline:x": {"sweep_id": "inline:x"}}},
+    ],
+)
+def test_a_record_in_another_form_counts_as_none_and_is_written_anew(
+    world: World, state: dict[str, Any]
+) -> None:
+    store = world.reconciler().sweeps
+    store.record(json.dumps(state))
+    assert sweep(world).summary.complete
+    now = world.clock().timestamp()
+    seen = SweepState(recorded_state(store, lambda: now)).overview()
+    assert [found.complete for found in seen.sweeps] == [True]
+    assert seen.known == {}

@@ -17,6 +17,7 @@ from reconciler.repair.reconciler import Reconciler
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.sweeping import inline as module
 from reconciler.sweeping import sweeper as sweeper_module
+from reconciler.sweeping.cron import run_cron_sweep
 from reconciler.sweeping.inline import Hooks, SweepProgress, evaluate_inline, run_inline_sweep
 from reconciler.sweeping.scan_step import SegmentResult
 from reconciler.sweeping.segments import Segment
@@ -250,3 +251,30 @@ def test_no_more_than_four_segments_are_read_at_once(
     _, given = executed
     assert sweep(world, segments=segments).complete
     assert given == [threads]
+
+
+# -- a clock that is set back
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_sweep_ends_whole_though_the_clock_is_set_back_under_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, recorded: bool
+) -> None:
+    """Its own start, and its nominations, would lie ahead."""
+    found = world.seed({"a": []})
+    whole = Reconciler.evaluate
+    evaluated: list[str] = []
+
+    def late(self: Reconciler, orchestration_id: str, **how: Any) -> Any:
+        world.clock.forward(0.05 if evaluated else -60)
+        evaluated.append(orchestration_id)
+        return whole(self, orchestration_id, **how)
+
+    monkeypatch.setattr(Reconciler, "evaluate", late)
+    reconciler = world.reconciler()
+    if recorded:
+        summary = run_cron_sweep(reconciler, holder="A", segments=1).summary
+    else:
+        summary = run_inline_sweep(reconciler, segments=1)
+    assert (summary.complete, summary.counts.released) == (True, 1)
+    assert evaluated == [found]

@@ -42,14 +42,15 @@ def _reconciler() -> tuple[Reconciler, EmfMetrics | None]:
     return build_reconciler(settings, metrics=metrics), metrics
 
 
-def handler(event: Mapping[str, Any] | None, context: LambdaContext) -> dict[str, Any]:
+def handler(event: object, context: LambdaContext) -> dict[str, Any]:
     """Sweep, and return the summary.
 
     Raises:
         SettingsError, AccessError, TableMissingError: an operator's mistake; the invocation fails.
     """
     reconciler, metrics = _reconciler()
-    asked = event or {}
+    # Whatever else an event is, it asks for nothing in particular.
+    asked = event if isinstance(event, Mapping) else {}
     hooks = Hooks(out_of_time=_deadline(context))
     try:
         if asked.get("report") is True:

@@ -33,9 +33,13 @@ _MAX_SHOWN_CHARACTERS = 120
 
 def _split(value: object) -> object:
     """Turn ``a, b`` into a set; the environment has no lists."""
-    if isinstance(value, str):
-        return frozenset(part.strip() for part in value.split(",") if part.strip())
-    return value
+    if not isinstance(value, str):
+        return value
+    found = frozenset(part.strip() for part in value.split(",") if part.strip())
+    if value.strip() and not found:
+        # An empty set means all of them, which is not what somebody has written here.
+        raise ValueError("it names none; unset it for all of them")
+    return found
 
 
 def _segments(value: object) -> object:

@@ -309,7 +309,8 @@ def test_lambda_sweeps_and_returns_the_summary(deployed: World) -> None:
     said = aws_lambda.handler(schedule, Context(900_000))
     assert (said["complete"], said["released"]) == (True, 1)
     assert deployed.statuses(found) == {"a": "released"}
-    assert aws_lambda.handler(None, Context(900_000))["complete"] is True
+    for event in (None, ["report"]):
+        assert aws_lambda.handler(event, Context(900_000))["complete"] is True
 
 
 @LIGHTER

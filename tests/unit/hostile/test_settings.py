@@ -54,6 +54,13 @@ def test_each_problem_is_told_as_it_is_whatever_stands_in_a_value() -> None:
     assert str(refused.value) == "; ".join(refused.value.problems)
 
 
+@pytest.mark.parametrize("text", [",", " , ", ",,"])
+def test_a_list_of_nothing_is_not_taken_for_everything(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"REPAIR_ONLY_REPOS=.*names none"):
+        load_settings({**REQUIRED, "REPAIR_ONLY_REPOS": text})
+    assert load_settings({**REQUIRED, "REPAIR_ONLY_REPOS": " "}).repair_only_repos == frozenset()
+
+
 def test_monthly_budgets_need_the_user_pool() -> None:
     with pytest.raises(SettingsError, match="USER_POOL_ID is unset, but BUDGET_TABLE_NAME is"):
         load_settings({**REQUIRED, "BUDGET_TABLE_NAME": "budgets"})

@@ -273,7 +273,7 @@ def test_what_no_row_can_be_called_keeps_no_other_from_being_read() -> None:
     asked: list[Any] = []
 
     class Asked(DynamoDB):
-        def batch_get(self, _table: str, keys: Any, **_: Any) -> list[Any]:
+        def batch_get(self, _table: str, keys: Any, **_: Any) -> list[Any]:  # type: ignore[override]
             asked.extend(keys)
             return []
 

@@ -103,7 +103,8 @@ def recorded_state(sweeps: SweepStore, now: Callable[[], float]) -> MemoryRecord
         records.load(dumped)
         # Read once as a whole: a part in another form would end every sweep from now on.
         seen = SweepState(records).overview()
-        seen.list_stuck(), seen.last()
+        seen.list_stuck()
+        seen.last()
     except (ValueError, TypeError, LookupError, AttributeError):
         return MemoryRecords(now)  # another version's: it will be written anew
     return records

@@ -80,8 +80,8 @@ def list_(
     It comes from what sweeps remember and costs no scan. TEXT is looked for in ids, display ids,
     repositories and users. `-o name` prints ids that `reconciler inspect` takes. What was repaired
     is narrowed by the same options; it is kept for a day. Exits with 1 if anything that matches is
-    stuck, on whatever page; what only waits for a slot does not count. Exits with 2 while nothing is
-    known yet, and with 3 when the broker cannot be reached.
+    stuck, on whatever page; what only waits for a slot does not count. Exits with 2 while nothing
+    is known yet, and with 3 when the broker cannot be reached.
     """
     for code in codes:
         if code not in STUCK_CODES:

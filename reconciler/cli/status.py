@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -221,10 +222,15 @@ def read_status(
         "broker_problem": _in_a_thread(lambda: _read_broker(settings, client, details=details)),
         "table_problem": _in_a_thread(lambda: _read_tables(reconciler)),
     }
+    workers = _in_a_thread(lambda: {"workers": _workers()}) if details else None
     known: dict[str, Any] = {}
     deadline = time.monotonic() + PATIENCE_SECONDS
     for problem, part in parts.items():
         known.update(_result(part, problem, deadline - time.monotonic()))
+    if workers is not None and "broker_problem" not in known:
+        # On their own: silent workers, or a host that is slow to ask them, are no broker away.
+        with suppress(FutureTimeoutError):
+            known.update(workers.result(max(0.0, deadline - time.monotonic())))
     _take_from_table(known, asked_for="celery_broker_url" in settings.model_fields_set)
     # Ages go by the clock of what is remembered, and not by this host's.
     seen: Overview | None = known.get("seen")
@@ -301,7 +307,6 @@ def _read_broker(settings: Settings, client: redis.Redis, *, details: bool) -> d
     if details:
         known["recoveries"] = Recoveries(client, settings.deployment_id).list_last(DAY_SECONDS)
         known["queues"] = {queue: client.llen(queue) for queue in QUEUES}
-        known["workers"] = _workers()
     return known
 
 

@@ -29,6 +29,7 @@ from reconciler.observability.printable import printable
 from reconciler.settings import Settings
 from reconciler.sweeping.listing import DEFAULT_LIMIT, Page, Query, select
 from reconciler.sweeping.state import Overview
+from workers.recoveries import Recoveries
 
 if TYPE_CHECKING:
     import redis
@@ -93,8 +94,12 @@ def list_(
     client, reconciler = broker_for_cli(settings), reconciler_for_cli(settings)
 
     def draw(out: Console) -> int:
-        status = read_status(settings, client, reconciler, details=recovered)
+        status = read_status(settings, client, reconciler, details=False)
         if recovered:
+            _check_recoveries_known(status)
+            with asking_broker():
+                found = Recoveries(client, settings.deployment_id).list_last(DAY_SECONDS)
+            status = replace(status, recoveries=found)
             return _show_recoveries(out, status, since or DAY_SECONDS, query, form)
         if report_id is not None:
             status = replace(status, seen=_reported(settings, client, report_id))
@@ -217,7 +222,6 @@ def _caution(status: Status) -> list[Text]:
 
 
 def _show_recoveries(out: Console, status: Status, since: float, query: Query, form: str) -> int:
-    _check_recoveries_known(status)
     found = [entry for entry in reversed(status.recoveries) if entry["at"] >= status.now - since]
     wanted = [entry for entry in found if query.accepts(screen.as_entry(entry))]
     shown = wanted[query.offset :][: query.limit]

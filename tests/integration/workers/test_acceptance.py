@@ -51,6 +51,7 @@ def test_by_hand_from_a_shell(celery: Celery) -> None:
     def recovered(*narrowed: str) -> list[str]:
         options = ("list", "--recovered", *narrowed, "--json")
         done = run_reconciler(*options, environment=celery.environment)
+        assert done.returncode == 0, done.stderr
         entries = json.loads(done.stdout)["entries"]
         assert all(entry["orchestration_id"] == found for entry in entries)
         return [entry["sub_issue_id"] for entry in entries]

@@ -204,6 +204,21 @@ def test_what_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch)
     assert found.broker_problem == found.table_problem == "no answer within 0 s"
 
 
+def test_workers_that_do_not_answer_in_time_are_no_broker_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A host may be too slow to ask them; what has been read by then is told."""
+    never_set = threading.Event()
+    monkeypatch.setattr(status_module, "_workers", never_set.wait)
+    monkeypatch.setattr(status_module, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(status_module, "_read_broker", lambda *_, **__: {"queues": {"sweep": 3}})
+    monkeypatch.setattr(status_module, "_read_tables", lambda _: {})
+    nobody: Any = None
+    read = read_status(SETTINGS, nobody, nobody, details=True)
+    assert read.unreachable is None
+    assert (read.workers, read.queues) == (None, {"sweep": 3})
+
+
 def test_recoveries_within_a_time_and_how_long_they_waited() -> None:
     recoveries = [
         {"at": NOW - 60, "latency": 130.0, "code": "lost_release"},

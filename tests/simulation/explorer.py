@@ -29,8 +29,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
-from typing import NamedTuple
 
 from tests.simulation.cast import Cast
 from tests.simulation.scheduler import DO, Choice, Execution, Snapshot, Turn, joint
@@ -71,29 +71,30 @@ class Explored:
         )
 
 
-class State(NamedTuple):
-    """Where an execution stands: numbers of the tables and of each actor; faults that are left."""
+@dataclass(slots=True)
+class _Moves:
+    """What one actor, standing somewhere, can do next, and what each choice adds to the state.
 
-    tables: int
-    faults: int
-    actors: tuple[int, ...]
+    None: not known yet. What no schedule comes to is not carried out.
+    """
 
-    def packed(self) -> int:
-        """Return it as one number: of states there are many."""
-        number = self.tables
-        for part in (self.faults, *self.actors):
-            number = number << _BITS | part
-        return number
+    turn: Turn
+    plain: Sequence[int] | None = None
+    faulty: Sequence[int] | None = None
 
 
-_BITS = 24
+_BITS, _FAULT_BITS = 24, 4
+_MASK = (1 << _BITS) - 1
+_FAULT_MASK = (1 << _FAULT_BITS) - 1
 _ON_THE_PATH = -1
 
 
 class _Explorer:
     """One exploration at work, depth first.
 
-    ``schedules``: how many there are from each state that has been gone into.
+    A state is one number, since there are many: from the left the number of what stands in the
+    tables, the faults that are left, and where each actor stands. ``schedules``: how many there are
+    from each state that has been gone into.
     """
 
     def __init__(self, start: Start, judge: Judge, most_states: int, *, forget: bool) -> None:
@@ -102,105 +103,150 @@ class _Explorer:
         self.most_states = most_states
         self.world = start()
         self.cast = Cast(self.world.actors, forget=forget)
+        actors = len(self.world.actors)
+        self.shifts = [_BITS * (actors - 1 - i) for i in range(actors)]
+        self.fault = 1 << _BITS * actors
         self.snapshots: list[Snapshot] = []
         self.tables: dict[Hashable, int] = {}
-        self.turns: dict[tuple[int, int], Turn] = {}
+        self.moves: dict[int, _Moves] = {}
         self.steps: dict[tuple[int, int, str, int], tuple[int, int]] = {}
         self.schedules: dict[int, int] = {}
-        self.path: list[_Visit] = []
+        self.path: list[int] = []
         self.ends = 0
         self.judged: set[int] = set()
 
     def run(self) -> Explored:
-        first = State(self._note_tables(), self.world.faults, self.cast.first)
-        self.path.append(self._visit(first))
+        first = self._note_tables() << _FAULT_BITS | self.world.faults
+        for number in self.cast.first:
+            first = first << _BITS | number
         try:
-            while True:
-                visit = self.path[-1]
-                if visit.left:
-                    self._go_on(visit)
-                    continue
-                self._leave(self.path.pop())
-                if not self.path:
-                    break
+            self._explore(first)
         finally:
             self.cast.end()
         return Explored(
             states=len(self.schedules),
             steps=len(self.steps),
             ends=self.ends,
-            schedules=self.schedules[first.packed()],
+            schedules=self.schedules[first],
         )
 
-    def _visit(self, state: State) -> _Visit:
-        turns = [self._turn(state, i) for i in range(len(state.actors))]
-        choices = joint(turns, faulty=state.faults > 0)
-        if not choices:
-            self.ends += 1
-            self._judge(state)
-        self.schedules[state.packed()] = _ON_THE_PATH
-        return _Visit(state, choices[::-1], schedules=0 if choices else 1)
+    def _explore(self, first: int) -> None:
+        """Go into all that follows; what takes the time, so nothing is called for a known state."""
+        schedules, path = self.schedules, self.path
+        following: list[list[int]] = []
+        counts: list[int] = []
+        there: int | None = first
+        while True:
+            if there is not None:
+                path.append(there)
+                schedules[there] = _ON_THE_PATH
+                following.append(self._following(there))
+                counts.append(0 if following[-1] else self._end(there))
+            there = None
+            left = following[-1]
+            while left:
+                state = left.pop()
+                known = schedules.get(state)
+                if known is None:
+                    there = state
+                    break
+                if known == _ON_THE_PATH:
+                    msg = f"{self._choices()} lead back to a state before: a schedule has no end"
+                    raise RuntimeError(msg)
+                counts[-1] += known
+            if there is not None:
+                continue
+            if len(schedules) > self.most_states:
+                msg = f"more than {self.most_states} states"
+                raise RuntimeError(msg)
+            following.pop()
+            schedules[path.pop()] = count = counts.pop()
+            if not path:
+                return
+            counts[-1] += count
 
-    def _go_on(self, visit: _Visit) -> None:
-        """Take the next choice of a state; go into what it leads to unless that is done with."""
-        visit.taken = visit.left.pop()
-        there = self._follow(visit.state, visit.taken)
-        known = self.schedules.get(there.packed())
-        if known is None:
-            self.path.append(self._visit(there))
-        elif known == _ON_THE_PATH:
-            msg = f"{visit.taken} leads back to a state before it: a schedule has no end"
-            raise RuntimeError(msg)
-        else:
-            visit.schedules += known
-
-    def _leave(self, visit: _Visit) -> None:
-        if len(self.schedules) >= self.most_states:
-            msg = f"more than {self.most_states} states"
-            raise RuntimeError(msg)
-        self.schedules[visit.state.packed()] = visit.schedules
-        if self.path:
-            self.path[-1].schedules += visit.schedules
+    def _end(self, state: int) -> int:
+        """Judge what stands there once all have ended; it is the end of one schedule."""
+        self.ends += 1
+        self._judge(self._tables_of(state))
+        return 1
 
     # -- what follows from a state, learnt once for all in which it is the same
 
-    def _turn(self, state: State, i: int) -> Turn:
-        key = state.tables, state.actors[i]
-        if key not in self.turns:
-            self.world.restore(self.snapshots[state.tables])
-            self.turns[key] = self.world.turn_with(i, self.cast.standings[state.actors[i]].call)
-        return self.turns[key]
+    def _following(self, state: int) -> list[int]:
+        """Return the states that each choice leads to, that of the plainest last."""
+        tables = self._tables_of(state)
+        faulty = state // self.fault & _FAULT_MASK > 0
+        every: list[_Moves] = []
+        for shift in self.shifts:
+            key = tables << _BITS | state >> shift & _MASK
+            moves = self.moves.get(key)
+            if moves is None:
+                moves = self.moves[key] = self._learn(tables, len(every), state >> shift & _MASK)
+            if moves.turn.alone:
+                # Nobody else can notice when it happens; how it ends is all that matters.
+                every = [moves]
+                break
+            every.append(moves)
+        found: list[int] = []
+        for moves in every:
+            if moves.plain is None:
+                moves.plain = self._added(state, moves.turn.plain)
+            found += moves.plain
+            if faulty:
+                if moves.faulty is None:
+                    moves.faulty = self._added(state, moves.turn.faulty)
+                found += moves.faulty
+        return [state + added for added in reversed(found)]
 
-    def _follow(self, state: State, choice: Choice) -> State:
-        actors = list(state.actors)
-        key = state.tables, actors[choice.actor], choice.how, choice.answer
+    def _learn(self, tables: int, i: int, number: int) -> _Moves:
+        self.world.restore(self.snapshots[tables])
+        return _Moves(self.world.turn_with(i, self.cast.standings[number].call))
+
+    def _added(self, state: int, choices: Sequence[Choice]) -> list[int]:
+        return [self._follow(state, choice) - state for choice in choices]
+
+    def _follow(self, state: int, choice: Choice) -> int:
+        tables, number = self._tables_of(state), self._standing(state, choice.actor)
+        key = tables, number, choice.how, choice.answer
         if key not in self.steps:
-            self.steps[key] = self._carry_out(state, choice)
-        tables, actors[choice.actor] = self.steps[key]
-        return State(tables, state.faults - (choice.how != DO), tuple(actors))
+            self.steps[key] = self._carry_out(tables, number, choice)
+        other_tables, other_number = self.steps[key]
+        if max(other_number, len(self.snapshots)) > _MASK:
+            msg = "more different tables, or answers to an actor, than a state has room for"
+            raise RuntimeError(msg)
+        added = (other_tables - tables) * (self.fault << _FAULT_BITS)
+        added += other_number - number << self.shifts[choice.actor]
+        return state + added - (self.fault if choice.how != DO else 0)
 
-    def _carry_out(self, state: State, choice: Choice) -> tuple[int, int]:
-        number = state.actors[choice.actor]
+    def _tables_of(self, state: int) -> int:
+        return state // (self.fault << _FAULT_BITS)
+
+    def _standing(self, state: int, i: int) -> int:
+        return state >> self.shifts[i] & _MASK
+
+    def _carry_out(self, tables: int, number: int, choice: Choice) -> tuple[int, int]:
         asked = self.cast.standings[number].asked
         if asked is None:
             msg = f"{choice} is none: it has ended"
             raise LookupError(msg)
-        self.world.restore(self.snapshots[state.tables])
+        self.world.restore(self.snapshots[tables])
         before = self.world.contents()
         try:
             answer = self.world.perform(asked, choice)
         except AssertionError as error:
-            raise self._violation() from error
+            raise self._violation(choice) from error
         after = self.world.contents()
         same = all(after[name] is items for name, items in before.items())
-        same = same and self.world.clock.now == self.snapshots[state.tables].now
-        tables = state.tables if same else self._note_tables()
+        same = same and self.world.clock.now == self.snapshots[tables].now
+        left_as = tables if same else self._note_tables()
         if choice.dies:
-            return tables, self.cast.ended(choice.actor)
+            return left_as, self.cast.ended(choice.actor)
         try:
-            return tables, self.cast.told(choice.actor, number, answer, self.world.clock.now)
+            return left_as, self.cast.told(choice.actor, number, answer, self.world.clock.now)
         except Exception as error:
-            error.add_note(f"an actor let it through, by the choices {self._choices()}")
+            choices = [*self._choices(), choice]
+            error.add_note(f"an actor let it through, by the choices {choices}")
             raise
 
     def _note_tables(self) -> int:
@@ -211,13 +257,13 @@ class _Explorer:
 
     # -- ends, and what is found
 
-    def _judge(self, state: State) -> None:
-        if state.tables in self.judged:
+    def _judge(self, tables: int) -> None:
+        if tables in self.judged:
             return
-        self.judged.add(state.tables)
+        self.judged.add(tables)
         execution = self.start()
         try:
-            execution.restore(self.snapshots[state.tables])
+            execution.restore(self.snapshots[tables])
             self.judge(execution)
         except AssertionError as error:
             raise self._violation() from error
@@ -225,11 +271,21 @@ class _Explorer:
             execution.end()
 
     def _choices(self) -> list[Choice]:
-        return [visit.taken for visit in self.path if visit.taken is not None]
+        """Return how the path has come from one of its states to the next."""
+        return [self._between(*states) for states in pairwise(self.path)]
 
-    def _violation(self) -> Violation:
+    def _between(self, state: int, there: int) -> Choice:
+        turns = [
+            self.moves[self._tables_of(state) << _BITS | self._standing(state, i)].turn
+            for i in range(len(self.shifts))
+        ]
+        faulty = state // self.fault & _FAULT_MASK > 0
+        every = joint(turns, faulty=faulty)
+        return next(choice for choice in every if self._follow(state, choice) == there)
+
+    def _violation(self, *last: Choice) -> Violation:
         """Carry out, from the start and in one go, the path that has led to a violation."""
-        choices = self._choices()
+        choices = [*self._choices(), *last]
         execution = self.start()
         try:
             for choice in choices:
@@ -241,16 +297,6 @@ class _Explorer:
             execution.end()
         msg = f"what was found does not come about again by {choices}"
         raise RuntimeError(msg)
-
-
-@dataclass(slots=True)
-class _Visit:
-    """A state on the path: the choices that are ``left``, and the one that was ``taken`` last."""
-
-    state: State
-    left: list[Choice]
-    schedules: int
-    taken: Choice | None = None
 
 
 def explore(

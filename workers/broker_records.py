@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from reconciler.sweeping.records import Change, Record
+from pydantic import FiniteFloat
+
+from reconciler.sweeping.records import Change, Record, read_as
 
 if TYPE_CHECKING:
     import redis
@@ -152,7 +154,7 @@ class BrokerRecords:
         listed: Any = self._client.lrange(self._prefix + kind, 0, -1)
         total = Counter[str]()
         for amounts in listed:
-            total.update(_record(amounts) or {})
+            total.update(read_as(dict[str, FiniteFloat], _record(amounts)) or {})
         return dict(total)
 
 

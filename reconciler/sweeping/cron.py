@@ -99,14 +99,8 @@ def recorded_state(sweeps: SweepStore, now: Callable[[], float]) -> MemoryRecord
     dumped = sweeps.recorded()
     if dumped is None:
         return records
-    try:
+    with suppress(ValueError):  # another version's: it will be written anew
         records.load(dumped)
-        # Read once as a whole: a part in another form would end every sweep from now on.
-        seen = SweepState(records).overview()
-        seen.list_stuck()
-        seen.last()
-    except (ValueError, TypeError, LookupError, AttributeError):
-        return MemoryRecords(now)  # another version's: it will be written anew
     return records
 
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
 
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.due import MAX_AHEAD
 from reconciler.domain.model import Orchestration
 from reconciler.domain.outcomes import Outcome
 from reconciler.repair.context import Evaluation, Stuck
-from reconciler.sweeping.records import from_fields
+from reconciler.sweeping.records import read_as
 from reconciler.sweeping.segments import NEVER, Scope
 
 KEEP_CLEAN_SECONDS = 300.0
@@ -84,6 +86,24 @@ class Finding:
         )
 
 
+class StuckEntry(TypedDict):
+    """What is stuck of an orchestration, as it is remembered; ``since``: epoch seconds."""
+
+    sub_issue_id: str | None
+    code: str
+    reason: str
+    since: float | None
+    task_id: NotRequired[str | None]
+    needs_action: NotRequired[bool]
+
+
+class HandedOn(TypedDict):
+    """A release that was handed on: when, and since when it is due (epoch seconds)."""
+
+    at: float
+    since: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """What is known of an orchestration.
@@ -103,8 +123,8 @@ class Known:
     nominated_at: float = NEVER
     scanned: Mapping[str, str | None] = field(default_factory=dict)
     read_at: float = NEVER
-    stuck: tuple[Mapping[str, Any], ...] = ()
-    handed_on: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    stuck: tuple[StuckEntry, ...] = ()
+    handed_on: Mapping[str, HandedOn] = field(default_factory=dict)
     fingerprint: str | None = None
     unchanged: int = 0
     evaluate_at: float = NEVER
@@ -116,12 +136,11 @@ class Known:
     @classmethod
     def from_record(cls, record: Mapping[str, Any] | None, now: float) -> Known:
         """Read a record; a time that lies ahead of ``now`` counts as absent."""
-        if record is None:
+        found = read_as(cls, record)
+        if found is None:
             return cls()
-        found = from_fields(cls, record)
         return replace(
             found,
-            stuck=tuple(found.stuck),
             waiting={scope: _past(mark, now) for scope, mark in found.waiting.items()},
             # If the clock has jumped back a little, an evaluation from before it may be under way.
             nominated_at=min(_past(found.nominated_at, now + MAX_AHEAD_SECONDS), now),
@@ -172,7 +191,7 @@ class Known:
     def list_stuck(self, orchestration_id: str, now: float) -> tuple[Stuck, ...]:
         """Return what is stuck in it, with ages as of ``now``."""
         left = {entry["sub_issue_id"]: entry for entry in self.stuck}
-        handed_on = [
+        handed_on: list[StuckEntry] = [
             {
                 "sub_issue_id": child,
                 "code": Code.LOST_RELEASE.value,
@@ -262,7 +281,7 @@ class Known:
         """Return it with releases handed on: child → since when it is due."""
         if not releases:
             return self
-        entries = {child: {"at": now, "since": since} for child, since in releases.items()}
+        entries = {child: HandedOn(at=now, since=since) for child, since in releases.items()}
         return replace(self, handed_on={**self.handed_on, **entries})
 
     def released(self, child: str, stuck: Iterable[Stuck], now: float, *, settled: bool) -> Known:
@@ -284,7 +303,7 @@ class Known:
             handed_on={name: entry for name, entry in self.handed_on.items() if name != child},
         )
 
-    def _entries(self, stuck: Iterable[Stuck], now: float) -> tuple[dict[str, Any], ...]:
+    def _entries(self, stuck: Iterable[Stuck], now: float) -> tuple[StuckEntry, ...]:
         """Return what is stuck, each with since when.
 
         Without an age of its own it is as old as what was remembered of it before, so that it ages

@@ -9,25 +9,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from pydantic import TypeAdapter, ValidationError
 
 Record = dict[str, Any]
 Change = Callable[[Record | None, float], Record | None]
 """Given a record (None: there is none) and the time, returns what is to replace it."""
 
 
-T = TypeVar("T", bound="DataclassInstance")
+T = TypeVar("T")
 
 
-def from_fields(kind: type[T], record: Mapping[str, Any]) -> T:
-    """Read a record into a dataclass; fields that only another version knows are ignored."""
-    names = {field.name for field in fields(kind)}
-    return kind(**{name: value for name, value in record.items() if name in names})
+def read_as(kind: type[T], record: object) -> T | None:
+    """Read a record as a dataclass or a typed dict; None where it has another form.
+
+    Such a record counts as absent, so that it is written over: another version's, or somebody
+    else's, must not end every sweep from then on. Fields that only another version knows are
+    ignored.
+    """
+    reader: TypeAdapter[T] | None = _READERS.get(kind)
+    if reader is None:
+        reader = _READERS[kind] = TypeAdapter(kind)
+    try:
+        return reader.validate_python(record)
+    except ValidationError:
+        return None
+
+
+_READERS: dict[Any, TypeAdapter[Any]] = {}
+"""Making one takes long."""
 
 
 class Records(Protocol):
@@ -124,8 +136,9 @@ class MemoryRecords:
         Raises:
             ValueError: it is not what ``dump`` returns.
         """
-        records = json.loads(dumped)
-        if not isinstance(records, dict):
-            raise ValueError("the recorded state is not an object")  # noqa: TRY004 - as json does
+        records = _DUMPED.validate_json(dumped)
         with self._lock:
             self._records = records
+
+
+_DUMPED = TypeAdapter(dict[str, dict[str, Record]])

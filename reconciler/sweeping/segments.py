@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
-from reconciler.sweeping.records import from_fields
+from reconciler.sweeping.records import read_as
 
 
 class Scope(StrEnum):
@@ -77,8 +77,8 @@ class SegmentState:
     @classmethod
     def from_record(cls, record: Mapping[str, Any] | None, now: float) -> SegmentState:
         """Read a record; what lies ahead of ``now`` is left out."""
-        found = from_fields(cls, record) if record is not None else cls()
-        place = Place(**found.place) if isinstance(found.place, dict) else found.place
+        found = read_as(cls, record) or cls()
+        place = found.place
         if place is not None and place.began > now:
             place = None
         # One that would last longer was given before the clock jumped back.

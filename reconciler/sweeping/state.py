@@ -14,15 +14,19 @@ sweep waits for another.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
 
 from reconciler.repair.context import BY_HAND, Stuck
 from reconciler.repair.counts import Counts
+from reconciler.settings import MAX_SEGMENTS
 from reconciler.sweeping.known_stuck import Finding, Known
-from reconciler.sweeping.records import Change, Record, Records, from_fields
+from reconciler.sweeping.records import Change, Record, Records, read_as
 from reconciler.sweeping.segments import NEVER, Place, Scope, Segment, SegmentState
 
 _NONE: Mapping[str, float | None] = MappingProxyType({})
@@ -31,6 +35,26 @@ KEEP_SWEEPS_SECONDS = 3600.0
 MAX_SWEEPS_KEPT = 200
 
 _LAYOUT, _KNOWN, _COVERED, SWEEPS = "layout", "known", "covered", "sweeps"
+
+
+@with_config(ConfigDict(extra="allow"))
+class Summary(TypedDict):
+    """Of a sweep that has ended: what is judged by; beside it stands all of ``SweepSummary``."""
+
+    sweep_id: str
+    complete: bool
+    started_at: float
+    ended_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    total: Annotated[int, Field(ge=1, le=MAX_SEGMENTS)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Covered:
+    as_of: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +71,7 @@ class Sweep:
     owed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     totals: Mapping[str, int] = field(default_factory=dict)
     ended_at: float | None = None
-    summary: Mapping[str, Any] | None = None
+    summary: Summary | None = None
 
     @property
     def segments(self) -> int:
@@ -60,10 +84,13 @@ class Sweep:
         return self.summary is not None and bool(self.summary["complete"])
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Sweep:
-        """Read a record."""
-        found = from_fields(cls, record)
-        return replace(found, owed={scope: tuple(owed) for scope, owed in found.owed.items()})
+    def from_record(cls, record: Record | None, now: float) -> Sweep | None:
+        """Read a record; None where there is none, or the clock has jumped back since then."""
+        found = read_as(cls, record)
+        if found is None:
+            return None
+        last = found.started_at if found.summary is None else found.summary["ended_at"]
+        return found if max(found.started_at, last) <= now else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +250,15 @@ class SweepState:
             segments=segments,
             known={name: Known.from_record(record, now) for name, record in known.items()},
             floors={
-                scope: record["as_of"]
+                scope: found.as_of
                 for scope, record in covered.items()
-                if record["as_of"] <= now
+                if (found := read_as(_Covered, record)) is not None and found.as_of <= now
             },
-            sweeps=_begun(sweeps.values(), now),
+            sweeps=tuple(
+                sweep
+                for record in sweeps.values()
+                if (sweep := Sweep.from_record(record, now)) is not None
+            ),
         )
 
     # -- segments
@@ -235,7 +266,8 @@ class SweepState:
     def totals(self) -> dict[Scope, int]:
         """Return how many segments each scope has, as far as it is known."""
         (layout,) = self._records.read(_LAYOUT)
-        return {scope: layout[scope]["total"] for scope in Scope if scope in layout}
+        found = {scope: read_as(_Layout, layout.get(scope)) for scope in Scope}
+        return {scope: kept.total for scope, kept in found.items() if kept is not None}
 
     def set_total(self, scope: Scope, total: int) -> None:
         """Set the number of a scope's segments.
@@ -414,16 +446,14 @@ class SweepState:
 
         def change(old: Record | None, now: float) -> Record:
             # Two that ask at once thus agree on what the sweep owes.
-            return old if old is not None and _begun([old], now) else asdict(sweep)
+            return old if old is not None and Sweep.from_record(old, now) else asdict(sweep)
 
         record = self._records.update(SWEEPS, sweep.sweep_id, change)
-        return sweep if record is None else Sweep.from_record(record)
+        return read_as(Sweep, record) or sweep
 
     def sweep(self, sweep_id: str) -> Sweep | None:
         """Return a sweep; None where it is not remembered."""
-        record = self._records.get(SWEEPS, sweep_id)
-        begun = _begun([record] if record is not None else [], self.now())
-        return begun[0] if begun else None
+        return Sweep.from_record(self._records.get(SWEEPS, sweep_id), self.now())
 
     def count(self, sweep_id: str | None, counts: Counts) -> None:
         """Add to what is counted for a sweep; of what is stuck, the state itself tells."""
@@ -440,23 +470,15 @@ class SweepState:
 
         def change(old: Record | None, now: float) -> Record | None:
             nonlocal ours
-            ours = old is not None and old["summary"] is None
-            if old is None or not ours:
+            begun = read_as(Sweep, old)
+            ours = begun is not None and begun.summary is None
+            if begun is None or not ours:
                 return old
-            return {
-                **old,
-                "ended_at": now,
-                "summary": {**summary, "started_at": old["started_at"], "ended_at": now},
-            }
+            times = {"started_at": begun.started_at, "ended_at": now}
+            return asdict(begun) | {"ended_at": now, "summary": {**summary, **times}}
 
         self._records.update(SWEEPS, sweep.sweep_id, change)
         return ours
-
-
-def _begun(records: Iterable[Record], now: float) -> tuple[Sweep, ...]:
-    """Return the sweeps but those that begin later: the clock has jumped back since they began."""
-    sweeps = (Sweep.from_record(record) for record in records)
-    return tuple(sweep for sweep in sweeps if sweep.started_at <= now)
 
 
 def _unless_left(old: Record | None, now: float) -> Record | None:
@@ -464,10 +486,9 @@ def _unless_left(old: Record | None, now: float) -> Record | None:
 
 
 def _later(as_of: float, old: Record | None, now: float) -> Record | None:
-    before = old["as_of"] if old is not None and old["as_of"] <= now else NEVER
-    if old is not None and before >= as_of:
-        return old if before == old["as_of"] else {"as_of": before}
-    return {"as_of": as_of}
+    covered = read_as(_Covered, old)
+    before = covered.as_of if covered is not None and covered.as_of <= now else NEVER
+    return old if before >= as_of else {"as_of": as_of}
 
 
 def _segments_of(scope: Scope, total: int) -> str:

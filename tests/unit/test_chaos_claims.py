@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from reconciler.demo.observer import Observer, Patience, Snapshot
 from reconciler.domain.model import Meta, Orchestration
 from reconciler.settings import load_settings
 from reconciler.stores.rows import parse_child
-from reconciler.sweeping.known_stuck import Known
+from reconciler.sweeping.known_stuck import Known, StuckEntry
 from reconciler.sweeping.segments import Scope, SegmentState
 from reconciler.sweeping.state import Overview, Sweep
 from tests.chaos.claims import Claims
@@ -22,6 +23,12 @@ from tests.chaos.summary import Run
 from tests.support.strategies import NOW, ORCHESTRATION_ID, ago
 
 SECOND = timedelta(seconds=1)
+STUCK: StuckEntry = {
+    "sub_issue_id": "a",
+    "code": "over_budget",
+    "reason": "no slot",
+    "since": None,
+}
 OVERDUE = NOW.timestamp() - 60
 """When the child was overdue: due for 70 s, with a grace of 10 s."""
 
@@ -73,8 +80,8 @@ def test_healthy_is_false_when_what_it_covers_was_not_looked_at(
     ("known", "false"),
     [
         (Known(waiting={"table": OVERDUE}), 0),
-        (Known(stuck=({"code": "over_budget"},)), 0),
-        (Known(handed_on={"a": {}}), 0),
+        (Known(stuck=(STUCK,)), 0),
+        (Known(handed_on={"a": {"at": OVERDUE, "since": None}}), 0),
         (Known(read_at=OVERDUE), 1),
     ],
     ids=["awaits evaluation", "stuck", "handed on", "clean"],
@@ -101,7 +108,7 @@ def test_complete_is_false_when_its_sweep_did_not_look(
     false: int,
 ) -> None:
     ended = OVERDUE + began + 3
-    summary = {"ended_at": ended, "duration_seconds": 3, "complete": complete}
+    summary: Any = {"ended_at": ended, "duration_seconds": 3, "complete": complete}
     sweep = Sweep("sweep:1", "repair", OVERDUE + began, summary=summary)
     found = claims()
     found.check(replace(overview(0.0), sweeps=(sweep,)), stranded())

@@ -70,7 +70,7 @@ def test_what_is_no_record_is_written_over(scratch: redis.Redis, stored: bytes) 
     """One field of another's must not end every sweep from now on."""
     records = BrokerRecords(scratch, "here")
     scratch.hset(KEY, mapping={"o": stored, b"\xff": stored})
-    scratch.rpush(f"{PREFIX}here:counts:s", stored)
+    scratch.rpush(f"{PREFIX}here:counts:s", stored, b'{"released": "?"}', b'{"released": 1e999}')
     records.add("counts:s", {"released": 1})
     assert records.read("known") == [{}]
     assert records.get("known", "o") is None

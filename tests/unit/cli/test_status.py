@@ -46,7 +46,7 @@ SETTINGS = load_settings(
 
 
 def sweep(age: float = 10, name: str = "sweep:5985243", **changes: Any) -> Sweep:
-    summary = {
+    summary: Any = {
         "sweep_id": name,
         "mode": "repair",
         "complete": True,

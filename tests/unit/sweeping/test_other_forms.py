@@ -1,0 +1,101 @@
+"""A record that is none of ours, wherever it differs, ends no sweep: it counts as absent."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from reconciler.repair.context import Stuck
+from reconciler.repair.counts import Counts
+from reconciler.sweeping.known_stuck import Finding
+from reconciler.sweeping.records import MemoryRecords
+from reconciler.sweeping.segments import Place, Scope, Segment
+from reconciler.sweeping.state import Sweep, SweepState
+from reconciler.sweeping.summary import SweepSummary
+
+NOW = 5000.0
+SEGMENT = Segment(Scope.TABLE, 0, 2)
+OTHERS: tuple[Any, ...] = (None, True, -1, 1e300, "other", [], {}, [1], {"other": 1}, [{}])
+
+
+def exercise(state: SweepState, sweep_id: str) -> None:
+    """Do all that sweeps do to their state."""
+    state.set_total(Scope.TABLE, 2)
+    sweep = state.begin(Sweep(sweep_id, "repair", state.now(), {"table": (0, 1)}, {"table": 2}))
+    taken = state.take(SEGMENT, "reader", sweep.started_at)
+    state.renew(SEGMENT, "reader")
+    state.nominate("orch_a", Scope.TABLE, 0.0, state.now(), "rows")
+    state.watched(Scope.TABLE)
+    if taken is not None:
+        state.leave(SEGMENT, "reader", Place(state.now(), 1, {"orchestration_id": "orch_a"}))
+    for number in (0, 1):
+        segment = Segment(Scope.TABLE, number, 2)
+        state.take(segment, "another", state.now())
+        state.finish(segment, "another")
+    known, read_at = state.look_up("orch_a")
+    assert known.needs_evaluation
+    entry = Stuck("orch_a", "b", "over_budget", "no slot", 60.0)
+    finding = Finding(read_at, (entry,), "rows", needs_person=True, display_ids={"b": "ENG-1"})
+    state.evaluated("orch_a", finding, 300.0, {"c": 4000.0})
+    state.released("orch_b", "c", (entry,), {"d": None}, settled=False)
+    state.count(sweep_id, Counts(released=1))
+    seen = state.overview()
+    seen.list_stuck()
+    seen.choose_paced(10)
+    seen.is_finished(sweep)
+    state.advance_coverage()
+    state.counts(sweep_id)
+    state.end(sweep, SweepSummary(sweep_id, "repair", True, 2, 1.0).to_json())  # noqa: FBT003 - a field
+    state.sweep(sweep_id)
+    state.forget(state.overview())
+
+
+def dumped() -> dict[str, Any]:
+    """Return the state after a sweep, and in the middle of another."""
+    records = MemoryRecords(lambda: NOW)
+    state = SweepState(records)
+    exercise(state, "sweep:1")
+    state.begin(Sweep("sweep:2", "repair", NOW, {"table": (0, 1)}, {"table": 2}))
+    state.nominate("orch_c", Scope.TABLE, 0.0, NOW, "rows")
+    state.take(SEGMENT, "reader", NOW + 1)
+    found: dict[str, Any] = json.loads(records.dump())
+    return found
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of every value within the records."""
+    if len(path) > 1:  # the records themselves, and all that is in them
+        yield path
+    if isinstance(value, dict | list):
+        for name, within in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places(within, (*path, name))
+
+
+def replaced(state: dict[str, Any], path: tuple[Any, ...], other: Any) -> str:
+    changed = at = copy.deepcopy(state)
+    for name in path[:-1]:
+        at = at[name]
+    at[path[-1]] = other
+    return json.dumps(changed)
+
+
+DUMPED = dumped()
+
+
+@pytest.mark.parametrize("path", list(places(DUMPED)), ids=lambda path: "/".join(map(str, path)))
+def test_the_next_sweep_goes_on(path: tuple[Any, ...]) -> None:
+    for other in OTHERS:
+        records = MemoryRecords(lambda: NOW + 60)
+        try:
+            records.load(replaced(DUMPED, path, other))
+        except ValueError:
+            continue  # none of it is taken over: `test_cron.py`
+        state = SweepState(records)
+        exercise(state, "sweep:3")
+        last = state.overview().last()
+        assert last is not None, other
+        assert last["sweep_id"] == "sweep:3", other

@@ -22,6 +22,8 @@ _VERIFY = {
 }
 _IN_QUERY = re.compile(r"(?<=[?&]password=)[^&#]*")
 _TLS_PARAMETERS = ("ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_PARAMETERS = (*_TLS_PARAMETERS, "password")
+_DATABASE = re.compile(r"/?\d*")
 
 
 def normalised(url: str, username: str | None = None, password: str | None = None) -> str:
@@ -42,6 +44,8 @@ def normalised(url: str, username: str | None = None, password: str | None = Non
         raise ValueError("it must begin with redis:// or, with TLS, with rediss://")
     if not host:
         raise ValueError("it names no host")
+    if not _DATABASE.fullmatch(parts.path):
+        raise ValueError("what follows the host is the number of the database, such as /0")
     return urlunsplit(
         parts._replace(
             netloc=_netloc(parts.netloc, username, password),
@@ -62,9 +66,10 @@ def _netloc(netloc: str, username: str | None, password: str | None) -> str:
 
 def _query(query: str, *, tls: bool) -> str:
     given = dict(parse_qsl(query, keep_blank_values=True))
-    foreign = [name for name in given if name.startswith("ssl_") and name not in _TLS_PARAMETERS]
-    if foreign:
-        raise ValueError(f"{foreign[0]} is not one of {', '.join(_TLS_PARAMETERS)}")
+    foreign = next((name for name in given if name not in _PARAMETERS), None)
+    if foreign is not None:
+        # redis-py knows others, and takes them for those of a connection; kombu fails on them.
+        raise ValueError(f"{foreign} is not one of {', '.join(_PARAMETERS)}")
     if not tls:
         if any(name in _TLS_PARAMETERS for name in given):
             raise ValueError("it has settings of TLS, which need rediss://")

@@ -84,6 +84,12 @@ def test_a_login_in_the_address_goes_first() -> None:
         ({"CELERY_BROKER_URL": "redis://u:sec/secret@broker"}, "CELERY_BROKER_URL", "percents"),
         ({"CELERY_BROKER_URL": "redis://u:secret@[broker"}, "CELERY_BROKER_URL", "percents"),
         ({"CELERY_BROKER_URL": "redis://u:secret@"}, "CELERY_BROKER_URL", "no host"),
+        ({"CELERY_BROKER_URL": "redis://u:secret@b/jobs"}, "CELERY_BROKER_URL", "such as /0"),
+        (
+            {"CELERY_BROKER_URL": "redis://u:secret@b?socket_timeout=x"},
+            "CELERY_BROKER_URL",
+            "socket_timeout is not one of",
+        ),
         (
             {"CELERY_RESULT_BACKEND": "redis://u:secret@b/0?ssl_cert_reqs=none"},
             "CELERY_RESULT_BACKEND",

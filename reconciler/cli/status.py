@@ -45,6 +45,15 @@ _CLOCK_SKEW_SECONDS = 5.0
 _SCOPES = {Scope.ACTIVE: "active work", Scope.TABLE: "the whole table"}
 _NOTHING = Overview(0.0, {}, {}, {}, ())
 
+_NEITHER = {
+    "repair": " CELERY_BROKER_URL is not set, and no sweep without a broker is recorded either",
+    "report": (
+        " CELERY_BROKER_URL is not set, and with REPAIR_MODE=report a sweep without a broker "
+        "records nothing: go by its exit code"
+    ),
+}
+"""What is said of a broker that was never asked for, where the table knows of no sweep."""
+
 _PROBE_TASK = "00000000000000000000000000"
 """A task that does not exist; asking for it shows whether TaskTable answers."""
 
@@ -231,7 +240,7 @@ def read_status(
         # On their own: silent workers, or a host that is slow to ask them, are no broker away.
         with suppress(FutureTimeoutError):
             known.update(workers.result(max(0.0, deadline - time.monotonic())))
-    _take_from_table(known, asked_for="celery_broker_url" in settings.model_fields_set)
+    _take_from_table(known, settings)
     # Ages go by the clock of what is remembered, and not by this host's.
     seen: Overview | None = known.get("seen")
     return status_of(settings, time.time() if seen is None else seen.now, **known)
@@ -249,13 +258,18 @@ def status_of(settings: Settings, now: float, **known: Any) -> Status:  # noqa: 
     )
 
 
-def _take_from_table(known: dict[str, Any], *, asked_for: bool) -> None:
+def _take_from_table(known: dict[str, Any], settings: Settings) -> None:
     """Take what cron mode recorded, where the broker is away or knows of no sweep.
 
     A broker that was never asked for is no problem when it is not there.
     """
+    asked_for = "celery_broker_url" in settings.model_fields_set
     recorded: Overview = known.pop("recorded", _NOTHING)
-    if recorded.last() is None or known.get("seen", _NOTHING).last() is not None:
+    if known.get("seen", _NOTHING).last() is not None:
+        return
+    if recorded.last() is None:
+        if not asked_for and "broker_problem" in known and "table_problem" not in known:
+            known["broker_problem"] += _NEITHER[settings.repair_mode]
         return
     if not asked_for:
         known.pop("broker_problem", None)

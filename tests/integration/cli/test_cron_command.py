@@ -25,6 +25,8 @@ pytestmark = pytest.mark.integration
 def test_status_and_health_without_a_broker(world: World, run: Run) -> None:
     before = run("health")
     assert (before.returncode, len(before.stdout.splitlines())) == (3, 1)
+    assert "no sweep without a broker is recorded either" in before.stdout
+    assert "go by its exit code" in run("health", REPAIR_MODE="report").stdout
     stuck = world.seed({"a": ["gone"]})
     world.seed({"a": []})
     assert run("sweep", "--inline").returncode == 1

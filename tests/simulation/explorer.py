@@ -33,7 +33,7 @@ from itertools import pairwise
 from random import Random
 
 from tests.simulation.cast import Cast
-from tests.simulation.scheduler import DO, Choice, Execution, Snapshot, Turn, joint
+from tests.simulation.scheduler import DO, Choice, Execution, Snapshot, Turn
 
 Start = Callable[[], Execution]
 Judge = Callable[[Execution], None]
@@ -175,21 +175,9 @@ class _Explorer:
 
     def _following(self, state: int) -> list[int]:
         """Return the states that each choice leads to, that of the plainest last."""
-        tables = self._tables_of(state)
-        faulty = state // self.fault & _FAULT_MASK > 0
-        every: list[_Moves] = []
-        for shift in self.shifts:
-            key = tables << _BITS | state >> shift & _MASK
-            moves = self.moves.get(key)
-            if moves is None:
-                moves = self.moves[key] = self._learn(tables, len(every), state >> shift & _MASK)
-            if moves.turn.alone:
-                # Nobody else can notice when it happens; how it ends is all that matters.
-                every = [moves]
-                break
-            every.append(moves)
+        faulty = self._faults_of(state) > 0
         found: list[int] = []
-        for moves in every:
+        for moves in self._moves(state):
             if moves.plain is None:
                 moves.plain = self._added(state, moves.turn.plain)
             found += moves.plain
@@ -198,6 +186,20 @@ class _Explorer:
                     moves.faulty = self._added(state, moves.turn.faulty)
                 found += moves.faulty
         return [state + added for added in reversed(found)]
+
+    def _moves(self, state: int) -> list[_Moves]:
+        """Return what each actor can do; one alone where nobody else can notice when it does."""
+        tables = self._tables_of(state)
+        every: list[_Moves] = []
+        for shift in self.shifts:
+            key = tables << _BITS | state >> shift & _MASK
+            moves = self.moves.get(key)
+            if moves is None:
+                moves = self.moves[key] = self._learn(tables, len(every), state >> shift & _MASK)
+            if moves.turn.alone:
+                return [moves]
+            every.append(moves)
+        return every
 
     def _learn(self, tables: int, i: int, number: int) -> _Moves:
         self.world.restore(self.snapshots[tables])
@@ -221,6 +223,9 @@ class _Explorer:
 
     def _tables_of(self, state: int) -> int:
         return state // (self.fault << _FAULT_BITS)
+
+    def _faults_of(self, state: int) -> int:
+        return state // self.fault & _FAULT_MASK
 
     def _standing(self, state: int, i: int) -> int:
         return state >> self.shifts[i] & _MASK
@@ -275,12 +280,8 @@ class _Explorer:
         return [self._between(*states) for states in pairwise(self.path)]
 
     def _between(self, state: int, there: int) -> Choice:
-        turns = [
-            self.moves[self._tables_of(state) << _BITS | self._standing(state, i)].turn
-            for i in range(len(self.shifts))
-        ]
-        faulty = state // self.fault & _FAULT_MASK > 0
-        every = joint(turns, faulty=faulty)
+        faulty = self._faults_of(state) > 0
+        every = (c for moves in self._moves(state) for c in moves.turn.choices(faulty=faulty))
         return next(choice for choice in every if self._follow(state, choice) == there)
 
     def _violation(self, *last: Choice) -> Violation:

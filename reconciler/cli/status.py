@@ -46,9 +46,9 @@ _SCOPES = {Scope.ACTIVE: "active work", Scope.TABLE: "the whole table"}
 _NOTHING = Overview(0.0, {}, {}, {}, ())
 
 _NEITHER = {
-    "repair": " CELERY_BROKER_URL is not set, and no sweep without a broker is recorded either",
+    "repair": "CELERY_BROKER_URL is not set, and no sweep without a broker is recorded either",
     "report": (
-        " CELERY_BROKER_URL is not set, and with REPAIR_MODE=report a sweep without a broker "
+        "CELERY_BROKER_URL is not set, and with REPAIR_MODE=report a sweep without a broker "
         "records nothing: go by its exit code"
     ),
 }
@@ -269,7 +269,8 @@ def _take_from_table(known: dict[str, Any], settings: Settings) -> None:
         return
     if recorded.last() is None:
         if not asked_for and "broker_problem" in known and "table_problem" not in known:
-            known["broker_problem"] += _NEITHER[settings.repair_mode]
+            said = known["broker_problem"].rstrip(".")
+            known["broker_problem"] = f"{said}; {_NEITHER[settings.repair_mode]}"
         return
     if not asked_for:
         known.pop("broker_problem", None)

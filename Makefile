@@ -90,7 +90,7 @@ coverage: $(VENV)/dev.stamp  ## Lines and branches that unit and integration tes
 	$(PYTEST) tests/unit tests/integration -m "not chaos and not browser" -n 2 --dist loadfile --cov --cov-report=term
 
 workers: $(VENV)/dev.stamp  ## Real worker processes on a real broker
-	$(PYTEST) tests/integration -m "workers and not chaos" -n 4 --dist loadfile
+	$(PYTEST) tests/integration -m "workers and not chaos" -n 4 --dist loadfile --no-loadscope-reorder
 
 browser: $(VENV)/dev.stamp  ## Flower in a headless browser (Debian: chromium, chromium-driver)
 	$(PYTEST) tests/integration -m browser

@@ -113,7 +113,7 @@ losses: $(VENV)/dev.stamp  ## One kind of loss again and again, while many child
 faults: $(VENV)/dev.stamp  ## Make each fault on real processes, measured into docs/faults.md (ARGS="--only …")
 	$(BIN)/python -m tests.chaos.faults $(ARGS)
 
-simulation-counts: $(VENV)/dev.stamp  ## Count the schedules of the matrix, into docs/testing.md
+simulation-counts: $(VENV)/dev.stamp  ## Count all schedules, into docs/testing.md (half an hour of two cores, 12 GB)
 	$(BIN)/python -m tests.simulation.count --write
 
 seeded-bugs: $(VENV)/dev.stamp  ## Bugs put into the real code one by one; which test catches each

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from reconciler.domain.model import Child, ChildStatus, Meta, Orchestration
@@ -217,3 +219,39 @@ def test_what_there_was_no_room_for_waits_for_its_turn() -> None:
     assert not known.was_evaluated(120.0)
     assert known.due_since == 81.0
     assert not evaluated(known, Finding(150.0), now=151.0).paced
+
+
+@pytest.mark.parametrize(("outcome", "paced"), [(Outcome.PACED, True), (Outcome.QUEUED, False)])
+def test_a_finding_knows_whether_there_was_room(outcome: Outcome, paced: bool) -> None:  # noqa: FBT001 - a parameter of the cases
+    action = ActionOutcome("release", "b", "lost_release", outcome, applied=True)
+    assert Finding.of(Evaluation("o", None, None, (action,), Counts()), 1.0).paced == paced
+
+
+def test_what_is_due_to_a_sweep() -> None:
+    """What awaits evaluation is, whatever else holds; what is left is once, and after its pause."""
+    left = replace(evaluated(Known(), Finding(100.0, (CYCLE,)), now=101.0), evaluate_at=200.0)
+    assert left.is_due(since=150.0, now=200.0)
+    assert not left.is_due(since=150.0, now=199.0), "its pause goes on"
+    assert not left.is_due(since=100.0, now=200.0), "it was evaluated as that sweep began"
+    assert nominated(left, began=105.0, now=201.0).is_due(since=100.0, now=120.0)
+    assert not evaluated(Known(), Finding(100.0), now=101.0).is_due(since=150.0, now=200.0)
+
+
+def test_what_was_evaluated_for_a_sweep() -> None:
+    known = evaluated(nominated(), Finding(130.0), now=131.0)
+    assert known.was_evaluated(130.0)
+    assert not known.was_evaluated(131.0), "that began later"
+    assert not nominated(known, began=131.0, now=140.0).was_evaluated(130.0)
+
+
+def test_a_pause_is_believed_for_as_long_as_one_can_be() -> None:
+    record = Known(evaluate_at=200.0 + MAX_PAUSE_SECONDS).to_record()
+    assert Known.from_record(record, 200.0).evaluate_at == 200.0 + MAX_PAUSE_SECONDS
+    assert Known.from_record(record, 199.0).evaluate_at == NEVER
+
+
+def test_the_first_time_that_a_person_is_needed_is_the_first() -> None:
+    """Where no rows are left there is no fingerprint, before as after."""
+    missing = Stuck("o", None, "rows_missing", "no rows", None)
+    known = evaluated(Known(), Finding(100.0, (missing,), needs_person=True), now=101.0)
+    assert (known.unchanged, known.evaluate_at) == (1, NEVER)

@@ -255,3 +255,34 @@ def test_the_first_time_that_a_person_is_needed_is_the_first() -> None:
     missing = Stuck("o", None, "rows_missing", "no rows", None)
     known = evaluated(Known(), Finding(100.0, (missing,), needs_person=True), now=101.0)
     assert (known.unchanged, known.evaluate_at) == (1, NEVER)
+
+
+def test_what_happens_at_one_moment() -> None:
+    """Times of the broker's clock may be equal; then nothing is lost, and nothing done twice."""
+    known = evaluated(nominated(), Finding(130.0, (CYCLE,)), now=131.0)
+    assert nominated(known, began=130.0, now=132.0) is known, "that read saw what was evaluated"
+    assert not evaluated(known, Finding(130.0), now=133.0).stuck
+    released = known.with_releases({"b": 60.0}, now=140.0)
+    assert evaluated(released, Finding(140.0), now=141.0).handed_on, "it may have come after"
+
+
+def test_a_nomination_survives_every_evaluation_that_read_before_it() -> None:
+    known = nominated(began=120.0, now=123.0)
+    for read_at in (121.0, 122.0):
+        known = evaluated(known, Finding(read_at), now=124.0)
+        assert known.waiting
+    assert evaluated(known, Finding(124.0), now=125.0).nominated_at == NEVER
+
+
+def test_a_pause_is_over_when_its_time_has_come_and_holds_only_for_rows_that_were_seen() -> None:
+    known = replace(nominated(), waiting={}, stuck=(), read_at=115.0, evaluate_at=200.0)
+    assert nominated(known, began=199.0, now=199.0) is known
+    assert nominated(known, began=199.0, now=200.0).waiting
+    unseen = replace(known, scanned={})
+    assert unseen.nominated(Scope.TABLE, 100.0, 199.0, None, 199.0).waiting
+
+
+def test_what_is_stuck_is_never_forgotten_and_what_needs_nobody_is_not_counted() -> None:
+    known = evaluated(Known(unchanged=3), Finding(100.0, (CYCLE,)), now=101.0)
+    assert not known.is_forgettable(101.0 + 2 * KEEP_CLEAN_SECONDS)
+    assert known.unchanged == 0

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from reconciler.domain.codes import Code, OrchestrationCode
+from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
 from reconciler.domain.model import Child, ChildStatus, Meta, Orchestration
 from reconciler.domain.outcomes import Outcome
 from reconciler.repair.context import ActionOutcome, Evaluation, Stuck
@@ -22,6 +24,7 @@ from reconciler.sweeping.segments import NEVER, Scope
 INTERVAL = 60.0
 NOTHING = Known()
 CYCLE = Stuck("o", "a", "dependency_cycle", "on a cycle", 50.0)
+QUEUED = ActionOutcome("release", "b", "lost_release", Outcome.QUEUED, applied=True)
 
 
 def nominated(
@@ -201,9 +204,8 @@ def test_a_finding_names_what_is_left() -> None:
         for key in "abc"
     }
     meta = Meta("o", 3, "ada", "acme/web", None, None, settled=False)
-    queued = ActionOutcome("release", "b", "lost_release", Outcome.QUEUED, applied=True)
     evaluation = Evaluation(
-        "o", None, None, (queued,), Counts(), (CYCLE,), orchestration=Orchestration("o", meta, rows)
+        "o", None, None, (QUEUED,), Counts(), (CYCLE,), orchestration=Orchestration("o", meta, rows)
     )
     finding = Finding.of(evaluation, 1.0)
     assert (finding.repo, finding.user_id) == ("acme/web", "ada")
@@ -286,3 +288,25 @@ def test_what_is_stuck_is_never_forgotten_and_what_needs_nobody_is_not_counted()
     known = evaluated(Known(unchanged=3), Finding(100.0, (CYCLE,)), now=101.0)
     assert not known.is_forgettable(101.0 + 2 * KEEP_CLEAN_SECONDS)
     assert known.unchanged == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "stuck", "actions", "needed"),
+    [
+        (Code.DEPENDENCY_CYCLE, (CYCLE,), (), True),
+        (Code.LOST_RELEASE, (CYCLE,), (), False),
+        (Code.DEPENDENCY_CYCLE, (), (), False),
+        (Code.DEPENDENCY_CYCLE, (CYCLE,), (QUEUED,), False),
+    ],
+    ids=["a cycle", "beside what time changes", "nothing is stuck", "something was done"],
+)
+def test_whether_nothing_changes_until_a_person_does(
+    code: Code,
+    stuck: tuple[Stuck, ...],
+    actions: tuple[ActionOutcome, ...],
+    needed: bool,  # noqa: FBT001 - a parameter of the cases
+) -> None:
+    children = {"a": ChildDiagnosis("a", code, "")}
+    now = Diagnosis("o", OrchestrationCode.IN_PROGRESS, "", None, children)
+    found = Finding.of(Evaluation("o", now, now, actions, Counts(), stuck), 1.0)
+    assert found.needs_person == needed

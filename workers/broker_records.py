@@ -93,7 +93,7 @@ class BrokerRecords:
     def get(self, kind: str, name: str) -> Record | None:
         """Return one record, None where there is none."""
         stored: Any = self._client.hget(self._prefix + kind, name)
-        return _record(stored)
+        return record_of(stored)
 
     def update(self, kind: str, name: str, change: Change) -> Record | None:
         """Replace a record atomically and return the new one.
@@ -107,7 +107,7 @@ class BrokerRecords:
             left = None
         while True:
             stored, now = self._read_one(key, name) if left is None else left.aged()
-            old = _record(stored)
+            old = record_of(stored)
             new = change(old, now)
             if new is not old:
                 value = "" if new is None else json.dumps(new, separators=(",", ":"))
@@ -154,11 +154,11 @@ class BrokerRecords:
         listed: Any = self._client.lrange(self._prefix + kind, 0, -1)
         total = Counter[str]()
         for amounts in listed:
-            total.update(read_as(dict[str, FiniteFloat], _record(amounts)) or {})
+            total.update(read_as(dict[str, FiniteFloat], record_of(amounts)) or {})
         return dict(total)
 
 
-def _record(stored: bytes | None) -> Record | None:
+def record_of(stored: bytes | None) -> Record | None:
     """Read a record; what is none of ours counts as absent, so that it is written over."""
     try:
         found = json.loads(stored or b"null")
@@ -168,7 +168,7 @@ def _record(stored: bytes | None) -> Record | None:
 
 
 def _records(stored: Mapping[bytes, bytes]) -> dict[str, Record]:
-    found = {name.decode(errors="replace"): _record(value) for name, value in stored.items()}
+    found = {name.decode(errors="replace"): record_of(value) for name, value in stored.items()}
     return {name: record for name, record in found.items() if record is not None}
 
 

@@ -7,9 +7,13 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ConfigDict, FiniteFloat, with_config
+from typing_extensions import TypedDict
+
 from reconciler.domain.model import Child
 from reconciler.stores.items import text
-from workers.broker_records import broker_time
+from reconciler.sweeping.records import read_as
+from workers.broker_records import broker_time, record_of
 
 if TYPE_CHECKING:
     import redis
@@ -19,6 +23,17 @@ PREFIX = "reconciler:recoveries:"
 DAY_SECONDS = 86_400
 MAX_RECOVERIES = 20_000
 _MINUTE_SECONDS = 60.0
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Entry(TypedDict):
+    """What every recovery has; its other names stand beside."""
+
+    orchestration_id: str
+    sub_issue_id: str
+    code: str
+    latency: FiniteFloat | None
+    at: float
 
 
 class Recoveries:
@@ -59,7 +74,8 @@ class Recoveries:
         """Return the recoveries of the last ``seconds`` by the broker's clock, the newest last."""
         now = broker_time(self._client)
         found: Any = self._client.zrangebyscore(self._key, now - seconds, now)
-        return [json.loads(entry) for entry in found]
+        read = (read_as(_Entry, record_of(entry)) for entry in found)
+        return [dict(entry) for entry in read if entry is not None]
 
 
 def named(

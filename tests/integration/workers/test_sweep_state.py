@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -17,6 +18,8 @@ from reconciler.sweeping.segments import NEVER, Scope, Segment
 from reconciler.sweeping.state import SweepState
 from tests.support.schedules import Schedule
 from workers.broker_records import COMPARE_AND_SET, PREFIX, BrokerRecords
+from workers.recoveries import PREFIX as RECOVERIES
+from workers.recoveries import Recoveries
 from workers.sweeping import state_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
@@ -77,6 +80,18 @@ def test_what_is_no_record_is_written_over(scratch: redis.Redis, stored: bytes) 
     assert records.update("known", "o", lambda old, _now: {"a": 1, **(old or {})}) == {"a": 1}
     assert records.read("known") == [{"o": {"a": 1}}]
     assert records.numbers("counts:s") == {"released": 1}
+
+
+def test_a_recovery_that_is_none_of_ours_is_passed_over(scratch: redis.Redis) -> None:
+    """Else ``status``, ``list --recovered`` and Flower's tab would show nothing for a day."""
+    recoveries = Recoveries(scratch, "here")
+    ids = {"orchestration_id": "o", "sub_issue_id": "a"}
+    recoveries.add("lost_release", ids, 1.0)
+    (ours,) = recoveries.list_last(60)
+    assert (ours["code"], ours["orchestration_id"]) == ("lost_release", "o")
+    others = [b"?", b"\xff", b"7", b"{}", json.dumps({**ours, "at": "?"}).encode()]
+    scratch.zadd(f"{RECOVERIES}here", dict.fromkeys(others, ours["at"]))
+    assert recoveries.list_last(60) == [ours]
 
 
 @pytest.fixture(params=["memory", "broker"])

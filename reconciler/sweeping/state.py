@@ -19,8 +19,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, with_config
-from typing_extensions import TypedDict
+from pydantic import Field
 
 from reconciler.repair.context import BY_HAND, Stuck
 from reconciler.repair.counts import Counts
@@ -28,6 +27,7 @@ from reconciler.settings import MAX_SEGMENTS
 from reconciler.sweeping.known_stuck import Finding, Known
 from reconciler.sweeping.records import Change, Record, Records, read_as
 from reconciler.sweeping.segments import NEVER, Place, Scope, Segment, SegmentState
+from reconciler.sweeping.summary import EndedSweep
 
 _NONE: Mapping[str, float | None] = MappingProxyType({})
 
@@ -35,16 +35,6 @@ KEEP_SWEEPS_SECONDS = 3600.0
 MAX_SWEEPS_KEPT = 200
 
 _LAYOUT, _KNOWN, _COVERED, SWEEPS = "layout", "known", "covered", "sweeps"
-
-
-@with_config(ConfigDict(extra="allow"))
-class Summary(TypedDict):
-    """Of a sweep that has ended: what is judged by; beside it stands all of ``SweepSummary``."""
-
-    sweep_id: str
-    complete: bool
-    started_at: float
-    ended_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +61,7 @@ class Sweep:
     owed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     totals: Mapping[str, int] = field(default_factory=dict)
     ended_at: float | None = None
-    summary: Summary | None = None
+    summary: EndedSweep | None = None
 
     @property
     def segments(self) -> int:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
 
 from reconciler.domain.codes import STUCK_CODES, count_alarming
 from reconciler.observability.metrics import MODES, Metrics
@@ -17,6 +19,16 @@ log = structlog.get_logger("reconciler")
 
 TOTAL_FAILURE = "RECONCILER_TOTAL_FAILURE"
 PARTIAL_FAILURE = "RECONCILER_PARTIAL_FAILURE"
+
+
+@with_config(ConfigDict(extra="allow"))
+class EndedSweep(TypedDict):
+    """What is judged by of a summary that is remembered; the rest of it stands beside."""
+
+    sweep_id: str
+    complete: bool
+    started_at: float
+    ended_at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,10 +144,7 @@ class Known:
             waiting={scope: _past(mark, now) for scope, mark in found.waiting.items()},
             # If the clock has jumped back a little, an evaluation from before it may be under way.
             nominated_at=min(_past(found.nominated_at, now + MAX_AHEAD_SECONDS), now),
-            handed_on={
-                child: {**entry, "at": _past(entry["at"], now)}
-                for child, entry in found.handed_on.items()
-            },
+            handed_on=_none_ahead(found.handed_on, now),
             read_at=_past(found.read_at, now),
             evaluate_at=_past(found.evaluate_at, now + MAX_PAUSE_SECONDS),
         )
@@ -346,6 +343,13 @@ def _needs_person(evaluation: Evaluation) -> bool:
 
 def _past(time: float, now: float) -> float:
     return time if time <= now else NEVER
+
+
+def _none_ahead(handed_on: Mapping[str, HandedOn], now: float) -> Mapping[str, HandedOn]:
+    # Hardly ever is one, and a copy of hundreds for each of their releases takes long.
+    if all(entry["at"] <= now for entry in handed_on.values()):
+        return handed_on
+    return {child: {**entry, "at": _past(entry["at"], now)} for child, entry in handed_on.items()}
 
 
 def age_at(since: float | None, now: float) -> float | None:

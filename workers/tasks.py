@@ -161,7 +161,7 @@ def _remember(resources: Resources, evaluation: Evaluation) -> None:
                 evaluation.orchestration_id,
                 action.sub_issue_id,
                 child=rows.children.get(action.sub_issue_id) if rows is not None else None,
-                user_id=rows.meta.user_id if rows is not None and rows.meta is not None else None,
+                user_id=rows.user_id if rows is not None else None,
                 task_id=action.task_id,
             )
             resources.recoveries.add(action.code, names, action.stranded_seconds)

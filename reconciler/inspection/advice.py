@@ -76,7 +76,7 @@ def commands_for(view: View) -> Sequence[Command]:
     """Return what would help with the orchestration as a whole, the most useful first."""
     commands: list[Command] = []
     if view.given.paused:
-        commands.append(Command("reconciler resume", "let repairs go on, everywhere"))
+        commands.append(Command("reconciler resume", "end the pause, everywhere"))
     settles = view.code == OrchestrationCode.UNSETTLED_PARENT and not view.needs_action
     if settles or any(not child.needs_action for child in view.stuck):
         line = _line("evaluate", view.orchestration_id)

@@ -13,7 +13,7 @@ from typing import Any
 
 from reconciler.domain.codes import SURFACED, Code, OrchestrationCode
 from reconciler.domain.diagnosis import ChildDiagnosis
-from reconciler.domain.model import Child, Meta, Orchestration, moment
+from reconciler.domain.model import Child, Meta, Orchestration, moment, seconds_since
 from reconciler.domain.outcomes import Outcome
 from reconciler.inspection import theme
 from reconciler.inspection.advice import commands_for, fixes_of, parent_fixes_of, runbook_of
@@ -69,12 +69,8 @@ def _said_of_parent(evaluation: Evaluation, now: datetime) -> dict[str, Any]:
     return {
         "code": str(found.code),
         "reason": next(of_parent, found.reason),
-        "age_seconds": _age(found.since, now),
+        "age_seconds": seconds_since(found.since, now),
     }
-
-
-def _age(since: datetime | None, now: datetime) -> float | None:
-    return None if since is None else max(0.0, (now - since).total_seconds())
 
 
 def _child_view(
@@ -93,7 +89,7 @@ def _child_view(
         code=None,
         reason=text(child.item, "failure_reason") or "",
         tone=theme.tone_of_status(child.status),
-        age_seconds=_age(moment(child.updated_at), given.now),
+        age_seconds=seconds_since(moment(child.updated_at), given.now),
         depends_on=child.depends_on,
         task_id=child.task_id,
         branch=child.branch_name,

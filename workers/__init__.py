@@ -1,7 +1,7 @@
-"""What is scheduled: the Celery application, and thin tasks over ``reconciler.repair``.
+"""The Celery application, with thin tasks over ``reconciler.sweeping``.
 
-``celery -A workers`` asks this package for ``app``. It is made only then: reading what a sweep
-left in the broker needs no settings of a worker.
+``celery -A workers`` looks for ``app`` here. It is created only on access, because other modules of
+this package need no worker settings.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's attribute
 
 
 def _see_project_root() -> None:
-    """Let `celery`, run in the project's root, import what stands there.
+    """Make the project's root importable for `celery`.
 
-    A script's path begins beside the script, and Celery adds the working directory only while it
-    looks for this package.
+    A script's path begins at the script's folder, and Celery adds the working directory only while
+    it looks for this package.
     """
     root = str(Path(__file__).parents[1])
     if root not in sys.path:

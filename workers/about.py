@@ -1,4 +1,4 @@
-"""What a worker says of itself when it is asked: version, queues, processes, and where it works."""
+"""A remote-control command that asks workers for version, queues, processes and tables."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def reconciler_about(state: Any) -> dict[str, Any]:  # noqa: ANN401 - Celery's
 
 
 def whereabouts(settings: Settings) -> dict[str, Any]:
-    """Return which tables are worked on, and where AWS is asked for them."""
+    """Return the tables, and the region and endpoint used for them."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_DYNAMODB") or os.environ.get("AWS_ENDPOINT_URL")
     region = boto3.Session().region_name
     return {"tables": settings.main_tables, "region": region, "endpoint": endpoint}
 
 
 def ask_workers(app: Any, timeout_seconds: float) -> dict[str, dict[str, Any]]:  # noqa: ANN401
-    """Ask every worker; name → its answer (``error`` from one that does not know the question).
+    """Ask every worker; worker name → answer (with ``error`` if it does not know the command).
 
     Raises whatever the transport raises.
     """
@@ -44,7 +44,7 @@ def ask_workers(app: Any, timeout_seconds: float) -> dict[str, dict[str, Any]]: 
 
 
 def count_processes(app: Any, tables: list[str], timeout_seconds: float) -> int:  # noqa: ANN401
-    """Return how many processes sweep these tables, of the workers that answer in time."""
+    """Return how many processes sweep these tables; only workers that answer in time count."""
     try:
         answers = ask_workers(app, timeout_seconds)
         sweeping = [
@@ -53,5 +53,5 @@ def count_processes(app: Any, tables: list[str], timeout_seconds: float) -> int:
             if SWEEP_QUEUE in answer.get("queues", ()) and answer.get("tables", tables) == tables
         ]
         return sum(int(answer.get("processes", 1)) for answer in sweeping)
-    except Exception:  # noqa: BLE001 - the transport's, or an answer's; it is only a hint
+    except Exception:  # noqa: BLE001 - of the transport or an answer; the number is only a hint
         return 0

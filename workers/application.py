@@ -29,35 +29,35 @@ def _in_a_pipe() -> bool:
 
 
 class QuietBeat(Beat):
-    """Celery's beat, without its banner where nobody looks at it, and one that can be stopped."""
+    """Celery's beat, without its banner in a pipe, and stoppable at any time."""
 
     def __init__(self, *, quiet: bool = False, **options: Any) -> None:  # noqa: ANN401 - Celery's
         super().__init__(quiet=quiet or _in_a_pipe(), **options)
 
     def install_sync_handler(self, service: Service) -> None:
-        """Have the scheduler made before it can be told to stop.
+        """Create the scheduler before beat can be told to stop.
 
-        Celery's handler closes the scheduler, and makes it for that where there is none: in the
-        middle of its being made, of a module that is half imported (5.7.0: a traceback, code 1).
+        Celery's handler closes the scheduler, and creates it if there is none. During its creation
+        that fails on a half-imported module (5.7.0: a traceback, code 1).
         """
         _ = service.scheduler
         super().install_sync_handler(service)
 
 
 class Application(Celery):
-    """The application. In a pipe every line of its processes is a log line (JSON)."""
+    """The application. In a pipe, every output line of its processes is a log line (JSON)."""
 
     @property
-    def Beat(self) -> Any:  # noqa: ANN401, N802 - Celery's name for it, and its own make of class
-        """What `celery beat` runs."""
+    def Beat(self) -> Any:  # noqa: ANN401, N802 - Celery's name
+        """The class that `celery beat` runs."""
         return self.subclass_with_self(QuietBeat)
 
     def send_task(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - Celery's
-        """Publish a task. For `celery call`, a broker that is away is one line and code 2."""
+        """Publish a task. In `celery call`, an unreachable broker gives one line and code 2."""
         command = click.get_current_context(silent=True)
         if command is None or command.info_name != "call":
             return super().send_task(*args, **options)
-        # It prints the id and ends: to subscribe to the result, it would wait for the backend.
+        # It only prints the id: subscribing to the result would wait for the backend.
         options["ignore_result"] = True
         try:
             return super().send_task(*args, **options)
@@ -69,7 +69,7 @@ class Application(Celery):
 try:
     settings = load_settings()
 except SettingsError as error:
-    # An operator's mistake: one line that names it, and no traceback.
+    # An operator's mistake: print one line, not a traceback.
     sys.stderr.write(f"reconciler: {error}\n")
     raise SystemExit(2) from None
 
@@ -79,23 +79,23 @@ app = Application(
     include=["workers.tasks", "workers.about", "workers.describe"],
 )
 
-# A broker that answers READONLY, NOREPLICAS, OOM and so on is an outage like any other. To kombu it
-# is a mistake in the call, at which a worker exits with code 1 and a publish raises what is no
-# OperationalError. To be removed once kombu counts these among the connection's errors.
+# A broker that answers READONLY, NOREPLICAS, OOM and so on is an outage like any other. Kombu takes
+# that for a bug of the caller: a worker exits with code 1, and a publish does not raise an
+# OperationalError. Remove this once kombu counts these among the connection errors.
 _errors = redis_transport.Transport.connection_errors
 if ResponseError not in _errors:
     redis_transport.Transport.connection_errors = (*_errors, ResponseError)
 
 
 class _PassiveQoS(redis_transport.QoS):
-    """What was delivered and not acknowledged, in a process that is no worker.
+    """Unacknowledged messages in a process that is not a worker.
 
-    Kombu has whoever waits for any message give these back to their queues. That is the workers'
-    business (``workers.consumer``): Flower and the command line have no right to fill queues.
+    With kombu, every process that waits for a message also restores these to their queues. Only
+    workers should (``workers.consumer``): Flower and the command line have no right to fill queues.
     """
 
     def restore_visible(self, *_: object, **__: object) -> None:
-        """Leave them to the workers."""
+        """Leave it to the workers."""
 
 
 redis_transport.Channel.QoS = _PassiveQoS
@@ -109,15 +109,15 @@ def _configure_logging(**_: Any) -> None:  # noqa: ANN401 - Celery's
 
 @signals.celeryd_init.connect
 def _first_word(instance: Any = None, **_: Any) -> None:  # noqa: ANN401 - Celery's
-    """Before a worker says anything: what it warns of as it starts is a line like any other."""
+    """Configure logging early, so that warnings at startup are log lines too."""
     configure_logging(settings)
     if _in_a_pipe():
         instance.quiet = True
-        # What a signal's handler says goes past the logging, and past the banner's switch.
+        # Signal handlers bypass the logging and ``quiet``.
         celery_worker.safe_say = _say_in_one_line  # type: ignore[attr-defined] # not in its stub
 
 
 def _say_in_one_line(said: str, _stream: object = None) -> None:
-    """Write a log line by one system call: a handler of a signal may do no more."""
+    """Write a log line in one system call, which is safe in a signal handler."""
     line = json.dumps({"event": said.strip(), "level": "info", "timestamp": timestamp(utc_now())})
     os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{line}\n".encode())

@@ -1,4 +1,4 @@
-"""Arguments of messages: whatever stands on the broker, read into values or refused."""
+"""Parses the arguments of messages, which may be anything."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from reconciler.sweeping.sender import SegmentTask
 from workers.running import MalformedMessageError
 
 MAX_SEGMENTS = 1_000_000
-"""As many as DynamoDB lets a scan have."""
+"""DynamoDB's limit for a scan."""
 
 
 def segment_task_from(place: object, sweep_id: object, since: object) -> SegmentTask | None:
-    """Return the segment that a message names; None when it names none.
+    """Return the segment that a message names; None if it is malformed.
 
-    What a newer version says of it besides is passed over.
+    Unknown fields, which a newer version may send, are ignored.
     """
     if not isinstance(place, dict) or not isinstance(sweep_id, str):
         return None
     number, total, step = (place.get(name) for name in ("number", "total", "step"))
-    # A bool is an int, and no number of a segment.
+    # Not isinstance, because a bool is an int too.
     if not (type(number) is type(total) is type(step) is int) or type(since) is not float:
         return None
     if place.get("scope") not in list(Scope) or not 0 <= number < total <= MAX_SEGMENTS or step < 0:
@@ -27,10 +27,10 @@ def segment_task_from(place: object, sweep_id: object, since: object) -> Segment
 
 
 def predecessors(depends_on: object) -> tuple[str, ...] | None:
-    """Return the sub-issue ids that a message names as predecessors; None when it names none.
+    """Return the sub-issue ids that a message names as predecessors; None if it names none.
 
     Raises:
-        MalformedMessageError: they are no list of ids.
+        MalformedMessageError: it is not a list of ids.
     """
     if depends_on is None:
         return None

@@ -1,14 +1,13 @@
-"""Beat: any number of them, and one sweep for each interval, asked for three times.
+"""Beat: any number of beats ask for one sweep in each interval, three times.
 
-Each beat asks for the interval's own sweep, and the dedup key of that ask lets one beat through.
-There is no leader to lose, and no file to share.
+Each beat asks for the interval's sweep, and the dedup key of each ask lets only one beat through.
+So there is no leader to lose and no file to share.
 
-Beats ask at fixed points of the interval by the broker's clock, and wait for them by the monotonic
-clock. So a beat whose wall clock is wrong, or jumps, asks at the same points as the others. A beat
-that is restarted late in an interval asks at once, and then at those points.
+Beats ask at fixed points of the interval, by the broker's clock, and wait by the monotonic clock.
+So all beats ask at the same points, even if a wall clock is wrong or jumps. A restarted beat asks
+at once, and then at those points.
 
-Every other entry of ``beat_schedule`` is sent as Celery sends it: by the wall clock, and once by
-each beat.
+Celery sends every other entry of ``beat_schedule``: by the wall clock, and once for each beat.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from workers.outage import LOST, Outage, check_broker
 
 
 class AskPoints(schedule):
-    """When to ask for a sweep: at once, and then whenever ``wait`` says.
+    """When to ask for a sweep: at once, and then after each ``wait``.
 
-    ``every_seconds``: until the next ask, where the last one could not be made.
+    ``every_seconds``: the time until the next ask if the last one failed.
     """
 
     def __init__(self, every_seconds: float) -> None:
@@ -37,20 +36,20 @@ class AskPoints(schedule):
         self._next = time.monotonic()
 
     def wait(self, seconds: float) -> None:
-        """Be due in so many seconds."""
+        """Become due in so many seconds."""
         self._next = time.monotonic() + seconds
 
     def is_due(self, last_run_at: object) -> schedstate:  # noqa: ARG002 - of the wall clock
-        """Return whether to ask now, and in how many seconds to look again."""
+        """Return whether to ask now, and in how many seconds to check again."""
         left = self._next - time.monotonic()
         return schedstate(left <= 0, left if left > 0 else self.seconds)
 
 
 class SweepScheduler(Scheduler):
-    """Celery's own scheduler, which asks for sweeps in our way."""
+    """Celery's scheduler, except that it asks for sweeps as described above."""
 
     def setup_schedule(self) -> None:
-        """Take the schedule over.
+        """Set up the schedule and check the broker.
 
         Raises:
             SystemExit: the broker is in cluster mode.
@@ -64,10 +63,10 @@ class SweepScheduler(Scheduler):
         super().setup_schedule()
 
     def tick(self, *args: Any, **options: Any) -> float:  # noqa: ANN401 - Celery's
-        """Send what is due; returns in how many seconds to look again.
+        """Send what is due; returns in how many seconds to check again.
 
-        Celery keeps its entries in a heap by wall-clock time, and looks at the first one only.
-        After the clock was set back, the first would hold up all others. So the heap is made anew.
+        Celery keeps its entries in a heap by wall-clock time and checks only the first. If the
+        clock was set back, that one would hold up all others, so the heap is rebuilt.
         """
         self._pulse.beat()
         now = self.app.now()
@@ -84,10 +83,10 @@ class SweepScheduler(Scheduler):
         advance: bool = True,  # noqa: FBT001, FBT002 - Celery's
         **options: Any,  # noqa: ANN401 - Celery's
     ) -> Any:  # noqa: ANN401 - Celery's
-        """Send an entry; one that the broker does not take is sent when it is due again."""
+        """Send an entry; if the broker does not take it, it is sent when it is due again."""
         try:
             if isinstance(entry.schedule, AskPoints):
-                # First for the case that the ask fails: Celery would come back at once.
+                # First, in case the ask fails: otherwise Celery would retry at once.
                 entry.schedule.wait(entry.schedule.seconds)
                 entry.schedule.wait(ask_for_sweep(self.app))
                 sent = None
@@ -98,7 +97,7 @@ class SweepScheduler(Scheduler):
             return None
         except SchedulingError as error:
             if not isinstance(error.__context__, UNREACHABLE):
-                raise  # the entry itself is wrong, and Celery says so
+                raise  # the entry itself is wrong
             self._outage.began(error.__context__)
             return None
         self._outage.ended()

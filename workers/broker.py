@@ -1,4 +1,4 @@
-"""Clients of the broker, and the metrics that are counted there."""
+"""Clients of the broker, and the metrics that are stored there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SOCKET_SECONDS = 5.0
 
 
 def broker_client(settings: Settings) -> redis.Redis:
-    """Return a client of the broker with bounded waits."""
+    """Return a client of the broker with timeouts."""
     return redis.Redis.from_url(
         settings.celery_broker_url,
         socket_timeout=SOCKET_SECONDS,
@@ -23,7 +23,7 @@ def broker_client(settings: Settings) -> redis.Redis:
 
 
 def metrics_for(settings: Settings, client: redis.Redis) -> Metrics:
-    """Return where a process counts: in the broker and, by setting, in its output too."""
+    """Return the metrics of a process: in the broker and, if configured, in its output too."""
     metrics = RedisMetrics(client, settings.deployment_id)
     if not settings.metrics_emf:
         return metrics

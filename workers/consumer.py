@@ -1,10 +1,9 @@
-"""Celery's consumer, which no message can end or send into reconnecting for ever.
+"""Celery's consumer, hardened: no message can end it or make it reconnect for ever.
 
-What is read off the broker is a reply of the broker first, and a message second. Kombu does not
-tell the two apart: an exception that a message caused looks like a lost connection (KeyError is
-one, to kombu), and the message is given back and read again, by each worker in turn. So reading
-is kombu's here, and only what fails while reading is about the connection. Whatever fails after
-that is about the message, which is dropped and counted (``workers.messages`` has the schema).
+Kombu does not separate reading from handling. An exception caused by a message looks like a lost
+connection (to kombu, KeyError is one), so the message is restored and read again by the next
+worker. Here, only failures of reading concern the connection. Whatever fails after that concerns
+the message, which is dropped and counted (``workers.messages`` has the schema).
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from workers.messages import (
 from workers.outage import LOST, Outage, check_broker
 from workers.refusals import Refusals
 
-# Their stubs know less than half of them.
+# The stubs are incomplete.
 _Channel: Any = redis_transport.Channel
 _QoS: Any = redis_transport.QoS
 _Consumer: Any = Consumer
@@ -47,7 +46,7 @@ _REPLIES = ".reply.celery.pidbox"
 _EXCHANGES = ("celery.pidbox", "reply.celery.pidbox")
 _POLL_SECONDS = 1.0
 EVENT_SECONDS = 0.5
-"""For how long events of tasks are collected. Flower shows them so much later."""
+"""How long task events are collected before they are sent, so Flower shows them later."""
 
 
 @cache
@@ -59,10 +58,10 @@ _refusals = Refusals(_own_deployment)
 
 
 def drop_foreign_keys(app: Celery) -> None:
-    """Delete what is of the wrong type under a key of Celery's.
+    """Delete Celery's keys that have a wrong type.
 
-    Each command on it fails, so a worker would reconnect for ever. Of what is unacknowledged, one
-    key is of no use without the other; the sweep finds again what was in them.
+    Every command on such a key fails, so a worker would reconnect for ever. The two keys of
+    unacknowledged messages need each other, so both go; sweeps find the lost work again.
     """
     channel = redis_transport.Channel
     unacked = {channel.unacked_key: b"hash", channel.unacked_index_key: b"zset"}
@@ -76,21 +75,21 @@ def drop_foreign_keys(app: Celery) -> None:
         for key, kind in expected.items():
             if client.type(key) not in {kind, b"none"}:
                 client.delete(*(unacked if key in unacked else (key,)))
-                wrong = MessageRefusedError(f"the key {key} was no {kind.decode()}")
+                wrong = MessageRefusedError(f"the key {key} was not a {kind.decode()}")
                 _refusals.add(client, wrong)
     finally:
         client.close()
 
 
 class GuardedQoS(_QoS):  # type: ignore[misc] # it is Any
-    """What was delivered and not acknowledged, with room for entries that make no sense."""
+    """Unacknowledged messages; tolerates malformed entries."""
 
     @contextmanager
     def pipe_or_acquire(self, pipe: Any = None, client: Any = None) -> Iterator[Any]:  # noqa: ANN401
         """Send two commands together, as kombu does, but not as a transaction.
 
-        Both come in one packet, and neither half of an entry does any harm: what is restored needs
-        both. MULTI and EXEC would be four commands more for each message.
+        Both arrive in one packet, and half an entry is harmless, since restoring needs both halves.
+        MULTI and EXEC would cost four more commands per message.
         """
         if pipe is not None:
             yield pipe
@@ -99,11 +98,11 @@ class GuardedQoS(_QoS):  # type: ignore[misc] # it is Any
             yield connection.pipeline(transaction=False)
 
     def ack(self, delivery_tag: Any) -> None:  # noqa: ANN401 - kombu's
-        """Acknowledge a message; free its place here also where the broker refuses.
+        """Acknowledge a message; free its place even if the broker refuses.
 
-        Celery logs a refused acknowledgement and goes on. Kombu would count the message as under
-        way for ever, and with a prefetch of one the worker would never take another. The broker
-        still has it as unacknowledged, and delivers it again later.
+        Celery logs a refused acknowledgement and goes on. But kombu would count the message as
+        under way for ever, and with a prefetch of one the worker would never take another. The
+        broker still has the message as unacknowledged, and delivers it again later.
         """
         try:
             super().ack(delivery_tag)
@@ -111,37 +110,37 @@ class GuardedQoS(_QoS):  # type: ignore[misc] # it is Any
             self._quick_ack(delivery_tag)
 
     def reject(self, delivery_tag: Any, requeue: bool = False) -> None:  # noqa: ANN401, FBT001, FBT002 - kombu's
-        """Reject a message, with the same care."""
+        """Reject a message; likewise."""
         try:
             super().reject(delivery_tag, requeue=requeue)
         finally:
             self._quick_ack(delivery_tag)
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: ANN401, FBT001, FBT002 - kombu's
-        """Give a message back to its queue; drop it if it is none.
+        """Restore a message to its queue; drop it if it is malformed.
 
-        Kombu would meet it again in each round, and never come to the ones behind it.
+        Kombu would fail on it in every round, and never reach the messages behind it.
         """
         try:
             super().restore_by_tag(tag, client=client, leftmost=leftmost)
         except LOST:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is about this entry
+        except Exception as error:  # noqa: BLE001 - it concerns only this entry
             self._remove_from_indices(tag).execute()
             with self.channel.conn_or_acquire(client) as connection:
                 _refusals.add(connection, error)
 
 
 class GuardedChannel(_Channel):  # type: ignore[misc] # it is Any
-    """Celery's channel, with a schema between the broker and everything else."""
+    """Celery's channel, which checks every message against the schema."""
 
     QoS = GuardedQoS
     _kept: redis.Redis | None = None
 
     def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002 - kombu's
-        """Return a client, the same for as long as its connections last.
+        """Return the client, which is kept as long as its connections.
 
-        Kombu makes one for each command: a fourteenth of what a worker's main process does.
+        Kombu creates one for each command, which takes 7 % of the main process's time.
         """
         if asynchronous:
             return super()._create_client(asynchronous)
@@ -150,7 +149,7 @@ class GuardedChannel(_Channel):  # type: ignore[misc] # it is Any
         return self._kept
 
     def _brpop_read(self, **options: Any) -> bool:  # noqa: ANN401 - kombu's
-        """Read what BRPOP answered: as kombu's own does, up to where the message begins."""
+        """Read the answer of BRPOP as kombu does, but handle the message separately."""
         try:
             answer = self.client.parse_response(self.client.connection, "BRPOP", **options)
         except self.connection_errors:
@@ -168,7 +167,7 @@ class GuardedChannel(_Channel):  # type: ignore[misc] # it is Any
         return True
 
     def _receive_one(self, c: Any) -> bool | None:  # noqa: ANN401 - kombu's
-        """Read what was broadcast: likewise."""
+        """Read a broadcast; likewise."""
         try:
             answer = c.parse_response()
         except self.connection_errors:
@@ -184,7 +183,7 @@ class GuardedChannel(_Channel):  # type: ignore[misc] # it is Any
         return True
 
     def _deliver(self, kind: Kind[Any, Any], raw: bytes, queue: str | None) -> None:
-        """Hand a message over if it is sound; drop and count it if it is not, or if it fails."""
+        """Deliver a valid message; drop and count one that is invalid or fails."""
         tag = None
         try:
             message = kind.read(raw, queue or "")
@@ -193,7 +192,7 @@ class GuardedChannel(_Channel):  # type: ignore[misc] # it is Any
             self.connection._deliver(message, queue)  # noqa: SLF001 - there is no other way
         except LOST:
             raise
-        except Exception as error:  # noqa: BLE001 - the connection is sound, so it is the message
+        except Exception as error:  # noqa: BLE001 - the connection works, so it is the message
             if tag is not None:
                 self.qos.reject(tag)
             with self.conn_or_acquire() as client:
@@ -207,18 +206,18 @@ class GuardedChannel(_Channel):  # type: ignore[misc] # it is Any
         pipe: Any,  # noqa: ANN401 - kombu's
         leftmost: bool = False,  # noqa: FBT001, FBT002 - kombu's
     ) -> None:
-        """Put a message back on one of our queues; what stands in ``unacked`` is data too."""
+        """Restore a message to one of our queues; the contents of ``unacked`` are untrusted too."""
         if routing_key not in {queue.name for queue in current_app.conf.task_queues}:
             raise MessageRefusedError("it belongs to no queue of ours")
         sound = TASK.read(dumps(payload).encode(), str(routing_key))
         super()._do_restore_message(sound, "", routing_key, pipe, leftmost)
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002
-        """Return how to connect, as kombu does.
+        """Return the connection parameters, as kombu does.
 
-        A channel that was closed has no connection to ask. Kombu 5.7.0 runs into an AttributeError
-        there, at which the worker exits: when the broker goes away while a task is unacknowledged.
-        To be removed once a release mends it (tests/integration/workers/test_broker_outage.py).
+        If the broker goes away while a task is unacknowledged, kombu 5.7.0 asks a closed channel,
+        which has no connection: an AttributeError ends the worker. Remove this once a release fixes
+        it (tests/integration/workers/test_broker_outage.py).
         """
         if getattr(self.connection, "client", None) is None:
             raise redis.ConnectionError("the channel is closed")
@@ -230,10 +229,10 @@ redis_transport.Transport.Channel = GuardedChannel
 
 
 class GuardedConsumer(_Consumer):  # type: ignore[misc] # it is Any
-    """Celery's consumer, behind that channel, and patient with a broker that refuses."""
+    """Celery's consumer with that channel, and patient with a broker that refuses."""
 
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - Celery's
-        # Workers need not hear of each other, and what they hear could come from anybody.
+        # Workers need not know each other, and such messages could come from anybody.
         apart = {"without_gossip": True, "without_mingle": True}
         self._outage = Outage()
         self._events_leave_at = 0.0
@@ -243,8 +242,8 @@ class GuardedConsumer(_Consumer):  # type: ignore[misc] # it is Any
     def connect(self) -> Any:  # noqa: ANN401 - Celery's
         """Connect once the broker takes writes.
 
-        Celery reconnects at once to a broker that refuses, fails in its first write, and begins
-        anew, with a handful of lines each time.
+        Celery would reconnect at once to a broker that refuses writes, fail, and start again, with
+        several log lines each time.
         """
         while True:
             self._pulse.beat()  # the event loop is not running here
@@ -261,11 +260,11 @@ class GuardedConsumer(_Consumer):  # type: ignore[misc] # it is Any
         return super().connect()
 
     def on_send_event_buffered(self) -> None:
-        """Publish events of tasks together.
+        """Publish task events in batches.
 
-        Celery publishes each as soon as it is back in its loop, three for a task: with many small
-        tasks, that is half of what a worker's main process does. A plan that was lost with a
-        connection is made anew by the next event.
+        Celery publishes each of three events per task at once, which with many small tasks takes
+        half of the main process's time. If a scheduled flush is lost with a connection, the next
+        event schedules another.
         """
         now = time.monotonic()
         if self.hub and now >= self._events_leave_at:
@@ -273,22 +272,22 @@ class GuardedConsumer(_Consumer):  # type: ignore[misc] # it is Any
             self.hub.call_later(EVENT_SECONDS, self._flush_events)
 
     def shutdown(self) -> None:
-        """Publish what is left of them: the loop does not run any more."""
+        """Publish the remaining events, since the event loop has ended."""
         self._flush_events()
         super().shutdown()
 
     def update_strategies(self) -> None:
-        """Take our own tasks, and none of Celery's (``celery.chord``, ``celery.map``, …)."""
+        """Accept our own tasks, but none of Celery's (``celery.chord``, ``celery.map``, …)."""
         super().update_strategies()
         for name in [name for name in self.strategies if name.startswith("celery.")]:
             del self.strategies[name]
 
     def _refuse(self, *about: Any) -> None:  # noqa: ANN401 - Celery's
-        """Leave it to the channel; Celery would log all of the message, and count nothing."""
+        """Leave it to the channel; Celery would log the whole message and count nothing."""
         raise about[-1]
 
     on_decode_error = on_invalid_task = _refuse
 
     def on_unknown_task(self, *_: object) -> None:
-        """Likewise."""
+        """Refuse the message; likewise."""
         raise MessageRefusedError("there is no such task")

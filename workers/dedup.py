@@ -1,14 +1,13 @@
-"""The dedup key before every enqueue: the same work is not put on the queue twice.
+"""Dedup keys, which keep the same work from being enqueued twice.
 
-Celery does not dedupe by task id. The key names the work itself, and its value is a token that
-travels with the message. Whoever ends the work deletes its own key and no other's.
+Celery does not dedupe by task id. A key identifies the work, and its value is a token that travels
+with the message. Whoever ends the work deletes the key only if it has that token.
 
     enqueue ── SET key token NX EX ttl ── publish ── run ── end: delete, if the token is ours
                   │ taken: dropped, counted    └── failed: delete, if the token is ours
 
-The expiry covers a lost worker, a lost message and a revoked task. So the key only saves work; it
-is no mutex. Two runs at once are normal, and the condition on the write keeps two tasks from
-existing.
+The expiry covers lost workers, lost messages and revoked tasks. A key only saves work; it is not a
+mutex. Two runs at once are normal, and conditional writes prevent a second task.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ return 0
 
 
 class DedupKeys:
-    """One key for each piece of work of a deployment that is queued or under way."""
+    """A deployment's keys, one for each piece of work that is queued or under way."""
 
     def __init__(self, client: redis.Redis, deployment_id: str) -> None:
         self.client = client
@@ -45,7 +44,7 @@ class DedupKeys:
         self._doubtful: dict[str, str] = {}
 
     def take(self, key: str, ttl_seconds: int) -> str | None:
-        """Take a key; returns the token to give it back with, None where it is taken.
+        """Take a key; returns the token to give it back with, or None if it is taken.
 
         Raises:
             redis.exceptions.RedisError: the broker cannot be reached.
@@ -53,12 +52,12 @@ class DedupKeys:
         return self.take_all([key], ttl_seconds).get(key)
 
     def take_all(self, keys: Iterable[str], ttl_seconds: int) -> dict[str, str]:
-        """Take keys; returns key → token for those that nobody has taken.
+        """Take keys; returns key → token for those that were free.
 
         Raises:
-            redis.exceptions.RedisError: the broker cannot be reached; none is taken.
+            redis.exceptions.RedisError: the broker cannot be reached; no key is taken.
         """
-        # Whether one was taken last time is not known, if the answer was lost: then it is ours.
+        # If the last answer was lost, the key may be ours already: use the same token again.
         tokens = {key: self._doubtful.get(key) or secrets.token_hex(8) for key in keys}
         try:
             with self.client.pipeline(transaction=False) as pipe:
@@ -71,7 +70,7 @@ class DedupKeys:
                 if self._is_ours(key, token, held, ttl_seconds)
             }
         except redis.RedisError:
-            # Given back when the broker answers again.
+            # Give them back once the broker answers again.
             self._doubtful.update(tokens)
             self._give_back_doubtful()
             raise
@@ -80,29 +79,29 @@ class DedupKeys:
         self._give_back_doubtful()
         return taken
 
-    def _set(self, client: redis.Redis, key: str, token: str, ttl_seconds: int) -> Any:  # noqa: ANN401 - what stood there, in a pipeline later
+    def _set(self, client: redis.Redis, key: str, token: str, ttl_seconds: int) -> Any:  # noqa: ANN401 - the previous value, or a pipeline
         return client.set(self._prefix + key, token, nx=True, ex=ttl_seconds, get=True)
 
     def _is_ours(self, key: str, token: str, held: bytes | None, ttl_seconds: int) -> bool:
-        # A client that lost the answer asks again, and meets its own token.
+        # A client that lost the answer retries, and finds its own token.
         if held is None or held == token.encode():
             return True
-        # A key that expires later than that was set before the broker's clock jumped back, and one
-        # that never expires by nobody of ours.
+        # A key that expires too late was set before the broker's clock jumped back; one that never
+        # expires was not set by us.
         if 0 <= int(self.client.pttl(self._prefix + key)) <= ttl_seconds * 1000:
             return False
         self.give_back(key, held)
         return self._set(self.client, key, token, ttl_seconds) in {None, token.encode()}
 
     def _give_back_doubtful(self) -> None:
-        """Give back what may have been taken by requests whose answer was lost."""
+        """Give back keys that may have been taken by requests whose answers were lost."""
         with suppress(redis.RedisError):
             for key, token in list(self._doubtful.items()):
                 self.give_back(key, token)
                 del self._doubtful[key]
 
     def give_back(self, key: str, token: str | bytes) -> bool:
-        """Delete the key, if it is still ours; False where it was not.
+        """Delete the key if it is still ours; returns whether it was.
 
         Raises:
             redis.exceptions.RedisError: the broker cannot be reached.
@@ -110,7 +109,7 @@ class DedupKeys:
         return bool(self.client.eval(_DELETE_IF_OURS, 1, self._prefix + key, token))
 
     def give_back_with(self, outbox: Pipeline, key: str, token: str) -> None:
-        """Have the key deleted with what else is in the outbox."""
+        """Delete the key when the outbox is sent."""
         outbox.eval(_DELETE_IF_OURS, 1, self._prefix + key, token)
 
 
@@ -120,7 +119,7 @@ def header_of(key: str, token: str) -> dict[str, Any]:
 
 
 def from_headers(headers: Any) -> tuple[str, str] | None:  # noqa: ANN401 - from a message
-    """Return (key, token) of a message's headers; None where there is no valid one."""
+    """Return (key, token) from a message's headers; None if there is no valid one."""
     if not isinstance(headers, dict):
         return None
     found = headers.get(HEADER)

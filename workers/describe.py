@@ -1,7 +1,7 @@
-"""The task behind an orchestration's page in Flower, which has no rights on the tables.
+"""The task behind an orchestration's page in Flower, which has no access to the tables.
 
-A worker reads the orchestration and answers with what ``reconciler inspect --json`` prints, and
-with the picture.
+A worker reads the orchestration and answers with the output of ``reconciler inspect --json`` and
+the picture.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from workers.sweeping import state_of
 
 
 class _Silent(Reporter):
-    """Logs and counts nothing: whoever looks at a page finds nothing that sweeps do not."""
+    """Logs and counts nothing, because sweeps report the same."""
 
     def evaluated(self, evaluation: Evaluation, context: Context) -> None:
-        """Say nothing."""
+        """Report nothing."""
 
 
 @app.task(name=DESCRIBE, base=ReconcilerTask, **OPTIONS)
 def describe_orchestration(
     task: Task[..., Any], orchestration_id: str, reply_to: str
 ) -> dict[str, Any]:
-    """Read one orchestration, change nothing, and answer under the key that ``reply_to`` names.
+    """Read one orchestration and answer under the key that ``reply_to`` names; change nothing.
 
     The answer has ``view`` and ``svg``, or ``error`` and its ``kind``.
     """
@@ -52,7 +52,7 @@ def describe_orchestration(
         try:
             found = _describe(resources, name)
         except (ReconcilerError, *DEFECTS) as raised:
-            # Told at once rather than tried again: somebody is waiting.
+            # Answer at once instead of retrying, because somebody is waiting.
             error = {"error": describe_error(raised), "kind": getattr(raised, "kind", "unexpected")}
         answer(resources.client, token, error or found)
         return {"outcome": "answered", **error}

@@ -1,4 +1,4 @@
-"""Writing what a process has counted, once in two seconds at most."""
+"""Writes the metrics of a process, at most once every two seconds."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Callable
 from threading import Lock, Timer
 
 FLUSH_SECONDS = 2.0
-"""How late what was counted is seen, and how much of it a process loses that is killed."""
+"""The delay of metrics, and how much of them a killed process loses."""
 
 
 class Flusher:
-    """Flushes a while after it was asked to, from a thread of its own.
+    """Flushes with a delay, in a thread of its own, so that metrics never wait for the next task.
 
-    A release counts a dozen things, and a process ends some dozens of releases in a second. The
-    thread lives until then only, so that nothing waits for the next task.
+    A release increments a dozen metrics, and a process completes dozens of releases per second.
     """
 
     def __init__(self, flush: Callable[[], object], seconds: float = FLUSH_SECONDS) -> None:

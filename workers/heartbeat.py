@@ -1,4 +1,4 @@
-"""A worker's heartbeat: written by its event loop, so that it ends when the loop hangs."""
+"""A worker's heartbeat, written by its event loop, so that it stops if the loop hangs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = structlog.get_logger("reconciler")
 
 
 class Pulse:
-    """Beats, and says once if it cannot: what hangs on that is the probe, and not the work."""
+    """Beats, and logs once if it cannot: that breaks only the probe, not the work."""
 
     def __init__(self) -> None:
         self._failed = False
@@ -39,11 +39,11 @@ class HeartbeatStep(bootsteps.StartStopStep):
         self._entry: Any = None
 
     def start(self, worker: Any) -> None:  # noqa: ANN401 - Celery's
-        """Begin with the event loop."""
+        """Start with the event loop."""
         self._pulse.beat()
         self._entry = worker.timer.call_repeatedly(BEAT_SECONDS, self._pulse.beat)
 
     def stop(self, worker: Any) -> None:  # noqa: ANN401, ARG002 - Celery's
-        """End; the process removes its file as it exits."""
+        """Stop; the process removes its file when it exits."""
         if self._entry is not None:
             self._entry.cancel()

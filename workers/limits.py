@@ -1,28 +1,28 @@
-"""How long anything of a task may take, in seconds: what is below what, and why."""
+"""Time limits of tasks in seconds, and why they are in this order."""
 
 from __future__ import annotations
 
 VISIBILITY_TIMEOUT_SECONDS = 180
-"""A message that is not acknowledged for so long is delivered again. Longer than a task and than
-every wait of a message, or work would be done twice."""
+"""An unacknowledged message is delivered again after this. Longer than any task and any wait of a
+message, or work would be done twice."""
 
 TIME_LIMIT_SECONDS = 60
-"""A task is killed after this. Below the stop timeout of a deployment (90 s), too."""
+"""A task is killed after this. Shorter than the stop timeout of a deployment (90 s)."""
 
 SOFT_TIME_LIMIT_SECONDS = 50
-"""A task is interrupted after this, to record that it used up its time."""
+"""A task is interrupted after this, so that it can record that."""
 
 WORK_SECONDS = 30
-"""After this a task begins nothing else. The rest of its time is for the request that is under way
-and for recording what was done. So the soft limit, whose exception botocore may swallow while it
-retries, is met only by a task that is stuck."""
+"""After this a task begins nothing new. The rest of its time is for the current request and for
+recording what was done. So only a task that hangs reaches the soft limit, whose exception botocore
+may swallow while it retries."""
 
 MAX_WAIT_SECONDS = 120
 """How far ahead a message's ``eta`` may be."""
 
 MAX_COUNTDOWN_SECONDS = 20.0
-"""How long our own messages wait at most before another try."""
+"""The longest wait of our own messages before a retry."""
 
 WORKER_LOST_COUNTDOWN_SECONDS = 2
-"""How long work of a lost worker waits. Celery's default of three minutes is the visibility
-timeout: the message would be delivered twice, and the work would wait."""
+"""How long the work of a lost worker waits. Celery's default equals the visibility timeout, so the
+message would be delivered twice, and late."""

@@ -1,12 +1,11 @@
-"""What a message may look like: one strict schema, checked before kombu or Celery see the message.
+"""A strict schema for messages, checked before kombu or Celery see them.
 
-Anybody who can reach the broker can put anything on it. Kombu and Celery trust what they read: one
-wrong type in a header is enough to end a worker, and the message then ends the next one. So the
-raw bytes are checked here, and Celery gets an envelope that is built anew from the checked values.
-A field that the schema does not name goes no further.
+Anybody who can reach the broker can put anything on it, and kombu and Celery trust what they read:
+one wrong type in a header ends a worker, and then the next one. So the raw bytes are checked here,
+and Celery gets an envelope rebuilt from the checked values. Unknown fields are dropped.
 
-These never get through: calls of Celery's own tasks, callbacks, chords, chains and groups, limits
-that the sender chose, and remote-control commands that change or stop a worker.
+These never get through: calls of Celery's own tasks, callbacks, chords, chains and groups, time
+limits chosen by the sender, and remote-control commands that change or stop a worker.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from workers.names import DEPLOYMENT_HEADER
 
 MAX_RETRIES = 3
 MAX_BYTES = 1024 * 1024
-"""More than a release with the most predecessors that fit in a row of DynamoDB."""
+"""More than a release takes with as many predecessors as fit into a row of DynamoDB."""
 
 OWN_HEADERS = "reconciler_"
 _MAX_DETAIL = 200
@@ -49,7 +48,7 @@ _QUERIES = frozenset(
         "active_queues",
         "clock",
         "conf",
-        "enable_events",  # which Flower sends every few seconds
+        "enable_events",  # Flower sends it every few seconds
         "ping",
         "query_task",
         "registered",
@@ -64,13 +63,13 @@ _QUERIES = frozenset(
 
 
 class MessageRefusedError(ValueError):
-    """A message that no worker acts on. Its text quotes nothing of what is in the message."""
+    """A message that workers refuse. The error text never quotes the message."""
 
     kind = "malformed_message"
 
 
 class OtherDeploymentError(MessageRefusedError):
-    """A message of another deployment, whose tables are not ours."""
+    """A message of another deployment, which has other tables."""
 
     kind = "other_deployment"
 
@@ -104,7 +103,7 @@ def _not_expired(expires: datetime) -> datetime:
 
 
 class _NoCanvas(_Strict):
-    """What would make Celery call something else, before or after the task."""
+    """Forbids everything that makes Celery call something else before or after the task."""
 
     callbacks: tuple[()] | None = None
     errbacks: tuple[()] | None = None
@@ -113,7 +112,7 @@ class _NoCanvas(_Strict):
 
 
 class TaskHeaders(_NoCanvas):
-    """Of Celery's protocol 2; and our own, whose names begin with ``reconciler_``."""
+    """Headers of Celery's protocol 2, and our own, whose names begin with ``reconciler_``."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, JsonValue]
@@ -122,15 +121,15 @@ class TaskHeaders(_NoCanvas):
     id: Id
     root_id: Id | None = None
     parent_id: Id | None = None
-    # Below zero a task would be tried again for ever.
+    # With a negative number a task would be retried for ever.
     retries: Annotated[int, Field(ge=0, le=MAX_RETRIES)] = 0
     eta: Annotated[datetime, AfterValidator(_briefly_ahead)] | None = None
-    # Celery remembers an expired id and throws it away when it is sent again. Ours are
-    # deterministic, so an expired message is refused here, and Celery is not told of any expiry.
+    # Celery remembers the id of an expired message and drops later messages with the same id.
+    # Our ids are deterministic, so expiry is checked here and hidden from Celery.
     expires: Annotated[
         Annotated[datetime, AfterValidator(_not_expired)] | None, Field(exclude=True)
     ] = None
-    # A task has its own limits, whatever a message says.
+    # A message cannot change the limits of a task.
     timelimit: Annotated[tuple[Limit, Limit] | None, Field(exclude=True)] = None
     group: None = None
     group_index: None = None
@@ -150,14 +149,14 @@ class TaskHeaders(_NoCanvas):
 
 
 class BroadcastHeaders(_Strict):
-    """Of a remote-control command."""
+    """Headers of a remote-control command."""
 
     clock: Clock = 0
     expires: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 
 class ReplyHeaders(BroadcastHeaders):
-    """Of what a worker answers."""
+    """Headers of a worker's answer."""
 
     ticket: Name
 
@@ -182,13 +181,13 @@ class _Envelope(_Strict, Generic[H]):
 
 
 class _ReplyTo(_Strict):
-    # Any other address would have the worker write to a key of the sender's choice.
+    # With any other address, the sender could choose the key that a worker writes.
     exchange: Literal["reply.celery.pidbox"]
     routing_key: Annotated[str, StringConstraints(pattern=r"^[0-9a-f-]{36}$")]
 
 
 class Command(_Strict):
-    """A remote-control command; by name only: a pattern can take for ever to match."""
+    """A remote-control command, without patterns, since one can take for ever to match."""
 
     method: Name
     arguments: dict[Name, bool | list[Name] | None] | None = None
@@ -203,7 +202,7 @@ class Command(_Strict):
         known = self.method in _QUERIES or self.method.startswith(OWN_HEADERS)
         handler = Panel.data.get(self.method) if known else None
         if handler is None:
-            raise ValueError("it is no command that only asks")
+            raise ValueError("it is not a read-only command")
         try:
             signature(handler).bind(None, **(self.arguments or {}))
         except TypeError:
@@ -213,18 +212,18 @@ class Command(_Strict):
 
 @dataclass(frozen=True)
 class Kind(Generic[H, B]):
-    """One kind of message: the schema of its envelope, and that of its body."""
+    """A kind of message: the schemas of its envelope and its body."""
 
     envelope: type[_Envelope[H]]
     body: TypeAdapter[B]
 
     def read(self, raw: bytes, routing_key: str) -> dict[str, Any]:
-        """Return the envelope that Celery may have, as if it had just come from ``routing_key``.
+        """Return the envelope for Celery, as if it had just come from ``routing_key``.
 
-        Where a message goes back to when its worker is lost is thus never the sender's choice.
+        So the sender cannot choose the queue to which a lost worker's message is restored.
 
         Raises:
-            MessageRefusedError: it is not of this kind.
+            MessageRefusedError: it does not match the schema.
         """
         if len(raw) > MAX_BYTES:
             raise MessageRefusedError(f"it is longer than {MAX_BYTES} bytes")
@@ -260,10 +259,10 @@ REPLY = Kind(_Envelope[ReplyHeaders], TypeAdapter(dict[Name, dict[str, JsonValue
 
 
 def check_deployment(message: dict[str, Any], ours: str) -> None:
-    """Pass what is our own work, and what somebody sent by hand.
+    """Accept messages of our own deployment, and those sent by hand.
 
     Raises:
-        OtherDeploymentError: it is for workers of other tables.
+        OtherDeploymentError: it is for workers of another deployment.
     """
     if message["headers"].get(DEPLOYMENT_HEADER, ours) != ours:
         raise OtherDeploymentError(
@@ -272,14 +271,14 @@ def check_deployment(message: dict[str, Any], ours: str) -> None:
 
 
 def _what_is_wrong(error: ValidationError) -> str:
-    """Say which field is wrong, and not what is in it."""
+    """Say which field is wrong, without its value."""
     first = error.errors(include_input=False, include_context=False, include_url=False)[0]
     place = ".".join(str(part)[:40] for part in first["loc"][:4])
     return f"{place}: {first['msg']}"[:_MAX_DETAIL] if place else first["msg"][:_MAX_DETAIL]
 
 
 def describe(raw: object) -> dict[str, str]:
-    """Return what can be read of a refused message for a log: its task and id, if it has them."""
+    """Return the task and the id of a refused message for the log, if it has them."""
     try:
         headers = from_json(raw)["headers"] if isinstance(raw, bytes) else {}
         named = {"task": headers.get("task"), "message_id": headers.get("id")}

@@ -1,4 +1,4 @@
-"""Names of tasks and queues: fixed by the contract, or read by those who deploy."""
+"""Names of tasks, queues and headers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ DESCRIBE = "reconciler.describe_orchestration"
 SWEEP_QUEUE = "sweep"
 RELEASE_QUEUE = "release"
 BY_HAND_QUEUE = "reconciler:by-hand"
-"""What a person waits for: it must not stand behind what a sweep has queued."""
+"""For work that a person waits for, which must not queue behind a sweep's."""
 
 ASKS_PER_INTERVAL = 3
-"""How often a sweep is asked for in its interval: what was lost of it is then asked for again."""
+"""How often a sweep is asked for in its interval. Each ask replaces what was lost."""
 
 MESSAGE_HEADER = "reconciler_message"
-"""Stands on every message that this program sends; see ``workers.enqueue`` for what it means."""
+"""On every message that this program sends; see ``workers.enqueue``."""
 
 MESSAGE_VERSION = 1
 
 DEPLOYMENT_HEADER = "reconciler_deployment"
-"""Whose work a message is: its ``Settings.deployment_id``. A worker refuses that of others."""
+"""The sender's ``Settings.deployment_id``. Workers refuse messages of other deployments."""

@@ -1,7 +1,4 @@
-"""A broker that is away or refuses: what counts as that, and saying so once.
-
-Workers and beats stay. They say when it begins, why, and when it is over.
-"""
+"""Broker outages: workers and beats keep running, and log once when one begins and ends."""
 
 from __future__ import annotations
 
@@ -23,21 +20,21 @@ LOST = (
     redis.ResponseError,
     OSError,
 )
-"""What a broker that is away, or that refuses, raises while it is spoken to."""
+"""Errors of a broker that is unreachable or refuses commands."""
 
 WRONG_SETTINGS = 2
 """The exit code for settings that cannot work."""
 
 
 class Outage:
-    """Whether the broker can be used; each change is logged once."""
+    """Tracks whether the broker can be used, and logs each change once."""
 
     def __init__(self) -> None:
         self._codes: list[str] = []
         self._since = 0.0
 
     def began(self, error: BaseException) -> None:
-        """Say why the broker cannot be used, unless that has been said."""
+        """Log why the broker cannot be used, unless that was logged already."""
         refusal = refusal_of(error)
         if refusal.code in self._codes:
             return
@@ -53,7 +50,7 @@ class Outage:
         )
 
     def ended(self) -> None:
-        """Say that the broker can be used again, if it could not."""
+        """Log that the broker can be used again, if it could not."""
         if self._codes:
             seconds = round(time.monotonic() - self._since, 1)
             log.info("orch.broker.restored", refusals=self._codes, after_seconds=seconds)
@@ -61,10 +58,10 @@ class Outage:
 
 
 def check_broker() -> None:
-    """See whether the broker can be used; a few seconds at most.
+    """Check that the broker can be used; takes a few seconds at most.
 
     Raises:
-        SystemExit: it is in cluster mode, and no waiting helps; one line says so.
+        SystemExit: it is in cluster mode, which waiting cannot change.
         redis.exceptions.RedisError: it cannot be reached, or refuses.
     """
     client = broker_client(load_settings())

@@ -1,4 +1,4 @@
-"""The ceiling on what scans read (``SCAN_READ_UNITS_PER_SECOND``), shared through the broker."""
+"""The ceiling on reads of scans (``SCAN_READ_UNITS_PER_SECOND``), shared through the broker."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ return string.format('%.6f', wait)
 
 
 class BrokerAllowance:
-    """An allowance of read units that all workers of a deployment share, by the broker's clock."""
+    """An allowance of read units for all workers of a deployment, by the broker's clock."""
 
     def __init__(self, client: redis.Redis, deployment_id: str, units_per_second: float) -> None:
         self._key = PREFIX + deployment_id
         self._units_per_second = units_per_second
         self._take = client.register_script(_TAKE)
-        # While the broker is away, each process keeps to a cautious share.
+        # While the broker is away, each process uses a cautious share.
         self._own = LocalAllowance(units_per_second / _PROCESSES_UNLESS_KNOWN)
 
     def take(self, units: float) -> float:
-        """Take ``units`` and return in how many seconds they may be consumed."""
+        """Take ``units`` and return after how many seconds they may be used."""
         try:
             wait_seconds: Any = self._take(keys=[self._key], args=[units, self._units_per_second])
         except redis.RedisError:

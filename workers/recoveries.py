@@ -27,7 +27,7 @@ _MINUTE_SECONDS = 60.0
 
 @with_config(ConfigDict(extra="allow"))
 class _Entry(TypedDict):
-    """What every recovery has; its other names stand beside."""
+    """The fields that every recovery has; ``named`` adds more."""
 
     orchestration_id: str
     sub_issue_id: str
@@ -37,9 +37,9 @@ class _Entry(TypedDict):
 
 
 class Recoveries:
-    """A sorted set in the broker for each deployment, by time.
+    """A deployment's recoveries: a sorted set in the broker, by time.
 
-    ``outbox``: takes what is added; whoever gives it sends it when a task ends.
+    ``outbox``: collects additions; its owner sends it.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class Recoveries:
         self._client = client
         self._key = PREFIX + deployment_id
         self._outbox = outbox
-        self._clock: tuple[float, float] | None = None  # the broker's time, and our own then
+        self._clock: tuple[float, float] | None = None  # the broker's time and the monotonic time
 
     def add(self, code: str, ids: Mapping[str, str], latency: float | None) -> None:
-        """Remember a recovery for a day; once a minute, drop what is older.
+        """Record a recovery for a day; once a minute, drop older ones.
 
-        ``ids``: what it concerns, as ``named`` has it.
+        ``ids``: what it concerns, see ``named``.
         """
         pipe = self._outbox if self._outbox is not None else self._client.pipeline()
         at, since = self._clock or (0.0, -_MINUTE_SECONDS)
@@ -71,7 +71,7 @@ class Recoveries:
             pipe.execute()
 
     def list_last(self, seconds: float) -> list[dict[str, Any]]:
-        """Return the recoveries of the last ``seconds`` by the broker's clock, the newest last."""
+        """Return the recoveries of the last ``seconds``, by the broker's clock, newest last."""
         now = broker_time(self._client)
         found: Any = self._client.zrangebyscore(self._key, now - seconds, now)
         read = (read_as(_Entry, record_of(entry)) for entry in found)
@@ -86,7 +86,7 @@ def named(
     user_id: str | None,
     task_id: str | None,
 ) -> dict[str, str]:
-    """Return what a recovery concerns, by all names that are known: a person looks for any."""
+    """Return all known names of what a recovery concerns, since a person may search for any."""
     names = {
         "orchestration_id": orchestration_id,
         "sub_issue_id": sub_issue_id,

@@ -1,4 +1,4 @@
-"""Messages that a worker drops: each is counted, and what can be said of it is logged."""
+"""Counts and logs the messages that a worker drops."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from workers.messages import MessageRefusedError, OtherDeploymentError, describe
 from workers.running import say_refused
 
 QUIET_SECONDS = 600.0
-"""Messages of another deployment are over when none has come for so long: longer than sweeps are
-apart, or each of its sweeps would be a line."""
+"""A flood of messages of another deployment ends when none has come for so long. Longer than the
+interval, or each of its sweeps would log a line."""
 
 
 class Refusals:
-    """The messages that one worker drops; ``own_deployment``: under whose metrics they count."""
+    """The messages that one worker drops, counted in the metrics of ``own_deployment``."""
 
     def __init__(
         self, own_deployment: Callable[[], str], monotonic: Callable[[], float] = time.monotonic
@@ -27,13 +27,13 @@ class Refusals:
         self._foreign_at = -QUIET_SECONDS
 
     def add(self, client: redis.Redis, error: Exception, raw: object = None) -> None:
-        """Count a message; of another deployment's, only the first is said while they come.
+        """Count and log a message; of another deployment's, log only the first of a flood.
 
-        ``client``: one that is connected already; to connect for each would be slow in a flood.
+        ``client``: a connected one, because connecting for each message would be slow in a flood.
         """
         if isinstance(error, MessageRefusedError):
             kind, detail = error.kind, str(error)
-        else:  # whose text may quote the message
+        else:  # its text may quote the message
             kind, detail = MessageRefusedError.kind, type(error).__name__
         metrics = RedisMetrics(client, self._own_deployment())
         metrics.increment("reconciler_errors_total", kind=kind)

@@ -17,14 +17,14 @@ from workers.broker import SOCKET_SECONDS
 _MAX_WAIT_SECONDS = 3.0
 _LEAST_WAIT_SECONDS = 0.01
 _LONGEST_WINDOW_SECONDS = int(_MAX_WAIT_SECONDS)
-"""Where more than one release goes in a window: each gets its turn within the wait for it."""
+"""So that each release gets its turn within the wait, unless a window holds only one."""
 
 
 class ReleaseRate:
-    """Lets releases through at a rate over all workers of a deployment.
+    """Limits the rate of releases over all workers of a deployment.
 
-    It counts in windows of a few seconds, or of as many as one release may take. So a backlog goes
-    at an even pace and not in one burst.
+    Windows are a few seconds long, or as long as one release takes at that rate. So a backlog is
+    released at an even pace, not in one burst.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -38,9 +38,9 @@ class ReleaseRate:
         self._window = _window(settings.release_rate_per_minute)
 
     def acquire(self) -> bool:
-        """Wait for a turn; False when there is none within a few seconds.
+        """Wait for a turn; False if there is none within a few seconds.
 
-        A broker that is away lets releases through. They are safe, and it delivers no more work.
+        True if the broker is away: releases are safe, and no more work arrives.
         """
         deadline = time.monotonic() + _MAX_WAIT_SECONDS
         while True:
@@ -56,10 +56,10 @@ class ReleaseRate:
             time.sleep(min(ends_in, left))
 
     def _window_ends_in(self) -> float:
-        """Return in how many seconds it does.
+        """Return in how many seconds the window ends.
 
-        One that ends too late is forgotten, since the broker's clock has jumped back since it
-        began; so is one that never ends, since nobody of ours began it.
+        Clear a window that ends too late, because the broker's clock has jumped back, or never,
+        because we did not begin it.
         """
         key = self._storage.prefixed_key(self._window.key_for(*self._name))
         ends_in = self._storage.storage.pttl(key) / 1000
@@ -70,7 +70,7 @@ class ReleaseRate:
 
 
 def _window(per_minute: int) -> RateLimitItemPerSecond:
-    """Return the shortest window that comes nearest to a rate, and not above it."""
+    """Return the shortest window that comes nearest to a rate without exceeding it."""
     longest = max(_LONGEST_WINDOW_SECONDS, math.ceil(60 / per_minute))
     seconds = max(range(1, longest + 1), key=lambda length: (per_minute * length // 60) / length)
     return RateLimitItemPerSecond(per_minute * seconds // 60, seconds)

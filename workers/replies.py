@@ -1,7 +1,7 @@
-"""Answers to a question that was sent as a task: one short-lived key in the broker for each.
+"""Answers to questions that were sent as tasks: one short-lived key in the broker for each.
 
-Celery's result backend would do, but it stores and subscribes for every task or for none, and it
-may be another server than the broker.
+Celery's result backend does not fit: it stores and subscribes for every task or for none, and it
+may be on another server than the broker.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 PREFIX = "reconciler:reply:"
 KEEP_SECONDS = 60
-"""How long an answer is kept. Whoever asked has given up before."""
+"""How long an answer is kept; longer than anybody waits for it."""
 
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 
 
 def new_token() -> str:
-    """Return the name of a new answer; nobody can guess it."""
+    """Return an unguessable name for a new answer."""
     return secrets.token_hex(16)
 
 
 def checked_token(value: object) -> str:
-    """Return ``value`` if it can name an answer: no message chooses which key a worker writes.
+    """Return ``value`` if it can name an answer, so that no message chooses arbitrary keys.
 
     Raises:
         MalformedMessageError: it cannot.
@@ -41,7 +41,7 @@ def checked_token(value: object) -> str:
 
 
 def answer(client: redis.Redis, token: str, value: Mapping[str, Any]) -> None:
-    """Leave an answer, as JSON values, for whoever asked.
+    """Store an answer as JSON.
 
     Raises:
         redis.exceptions.RedisError: the broker is away.
@@ -50,7 +50,7 @@ def answer(client: redis.Redis, token: str, value: Mapping[str, Any]) -> None:
 
 
 def take(client: redis.Redis, token: str) -> dict[str, Any] | None:
-    """Take an answer away with its key; None while there is none.
+    """Return an answer and delete its key; None while there is none.
 
     Raises:
         redis.exceptions.RedisError: the broker is away.

@@ -1,4 +1,4 @@
-"""What each worker process holds: made once in it, after the fork, and used by all its tasks."""
+"""The resources of a worker process, created once, after the fork, and shared by its tasks."""
 
 from __future__ import annotations
 
@@ -33,10 +33,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Resources:
-    """The reconciler and the broker's parts of one process.
+    """The reconciler of one process, and what it uses of the broker.
 
-    ``outbox``: commands to the broker whose answers nobody waits for; they are sent together when a
-    task ends.
+    ``outbox``: commands whose answers nobody needs; they are sent together when a task ends.
     """
 
     settings: Settings
@@ -50,10 +49,10 @@ class Resources:
 
     @cached_property
     def reconciler(self) -> Reconciler:
-        """The reconciler, made when it is first asked for.
+        """The reconciler, created on first use.
 
         Raises:
-            SettingsError, CredentialsError: no client of AWS can be made.
+            SettingsError, CredentialsError: no AWS client can be created.
         """
         deployment_id = self.settings.deployment_id
         ceiling = self.settings.scan_read_units_per_second
@@ -71,7 +70,7 @@ class Resources:
         )
 
     def forget_clients(self) -> None:
-        """Have the reconciler, and its clients of AWS, made anew."""
+        """Drop the reconciler and its AWS clients; the next use creates new ones."""
         self.__dict__.pop("reconciler", None)
 
 
@@ -79,14 +78,14 @@ _made: dict[int, Resources] = {}
 
 
 def process_resources() -> Resources:
-    """Return this process's resources, made when they are first asked for.
+    """Return this process's resources, created on first use.
 
     Raises:
         SettingsError: a setting is invalid.
     """
     found = _made.get(os.getpid())
     if found is None:
-        # A client that a parent made breaks when it is used on both sides of the fork.
+        # A client must not be used on both sides of a fork.
         _made.clear()
         found = _made[os.getpid()] = _make(load_settings())
     return found
@@ -109,13 +108,13 @@ def _make(settings: Settings) -> Resources:
 
 @signals.worker_process_init.connect
 def _in_each_process(**_signal: Any) -> None:  # noqa: ANN401 - Celery's
-    with suppress(ReconcilerError):  # the first task says it
+    with suppress(ReconcilerError):  # the first task reports it
         _ = process_resources().reconciler
 
 
 @signals.worker_ready.connect
 def _declare(**_: Any) -> None:  # noqa: ANN401 - Celery's
-    """Declare the metrics once for each worker, and not in each of its processes."""
+    """Declare the metrics once per worker, not in each of its processes."""
     settings = load_settings()
     if settings.metrics_emf:
         metrics = EmfMetrics(namespace=settings.metrics_namespace)

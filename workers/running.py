@@ -1,7 +1,7 @@
-"""What surrounds each task: its context in the logs, its limits, its tries, and its end.
+"""What surrounds each task: log context, limits, retries, and cleanup.
 
-A task that fails is shown as failed, with an error that says why. Work that is merely not to be
-done (a lost race, a pause, a budget) is an outcome in the result of the task.
+A failed task is shown as failed, with an error that says why. If there is merely nothing to do (a
+lost race, a pause, a used-up budget), that is an outcome in the task's result.
 """
 
 from __future__ import annotations
@@ -46,26 +46,26 @@ MAX_ID_LENGTH = 255
 
 OPTIONS: dict[str, Any] = {
     "bind": True,
-    # Acknowledged at its end: work that a lost worker had begun is done again, up to three times.
+    # Acknowledge at the end, so that work of a lost worker is done again, up to three times.
     "acks_late": True,
     "max_retries": MAX_RETRIES,
     "default_retry_delay": WORKER_LOST_COUNTDOWN_SECONDS,
     "ignore_result": True,
     "time_limit": TIME_LIMIT_SECONDS,
     "soft_time_limit": SOFT_TIME_LIMIT_SECONDS,
-    # Logged in one line: they are about the tables or the call, and not about our code.
+    # Logged in one line, without a traceback, since they are not bugs.
     "throws": (ReconcilerError, SoftTimeLimitExceeded),
 }
 
 
 class MalformedMessageError(UsageError):
-    """A message with invalid arguments; whoever put it on the broker should look."""
+    """A message with invalid arguments, which its sender has to fix."""
 
     kind = "malformed_message"
 
 
 class OutOfTimeError(PermanentError):
-    """A task used up its time; the next sweep comes by again."""
+    """A task used up its time; the next sweep tries again."""
 
     kind = "time_limit"
 
@@ -74,14 +74,14 @@ _signature = cache(inspect.signature)
 
 
 class ReconcilerTask(Task):  # type: ignore[type-arg]  # it takes none when it runs
-    """A task that refuses wrong arguments with a clear message."""
+    """A task that refuses invalid arguments with a clear message."""
 
     abstract = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - Celery's
-        """Run, unless the arguments are not those of the task.
+        """Run, if the arguments are valid.
 
-        Fields that a newer version of ours adds are ignored (``workers.enqueue`` has the rule).
+        Fields added by a newer version are ignored (``workers.enqueue`` has the rule).
         """
         signature = _signature(self.run)
         if MESSAGE_HEADER in (self.request.headers or {}):
@@ -106,11 +106,11 @@ def run(
 ) -> T:
     """Do a task's work, with ``ids`` bound for the logs.
 
-    A temporary failure is tried again, three times at most. ``gave_up`` is called once, when the
-    task has failed for good, and completes its work item. ``end``: what comes after either.
+    A temporary failure is retried at most three times. ``gave_up`` is called once the task has
+    failed for good, and completes its work item. ``end`` is called after success or ``gave_up``.
 
     Raises:
-        Retry: it is tried again.
+        Retry: it will be retried.
         Exception: it failed for good, and its work item is complete.
     """
     structlog.contextvars.clear_contextvars()
@@ -132,7 +132,7 @@ def run(
         if isinstance(error, TemporaryError):
             _try_again(task, error)
         if isinstance(error, CredentialsError):
-            # A client keeps the credentials that it was made with. The next task makes others.
+            # A client keeps its credentials for ever, so the next task creates a new one.
             resources.forget_clients()
         _give_up(resources, as_own_error(error), gave_up, end)
         raise
@@ -144,16 +144,16 @@ def run(
 
 
 def _try_again(task: Task[..., Any], error: TemporaryError) -> None:
-    """Raise a retry, unless there have been enough, or the broker does not take it."""
+    """Raise a retry, unless there were enough or the broker does not take it."""
     if task.request.retries < MAX_RETRIES:
         pause = retry_pause(task.request.retries) * random.uniform(0.5, 1.0)  # noqa: S311
-        # Celery makes a Reject of what its publish raises, and would drop the message unrecorded.
+        # If publishing fails, Celery raises Reject, which would drop the message unrecorded.
         with contextlib.suppress(Reject, *UNREACHABLE):
             task.retry(exc=error, countdown=pause)
 
 
 def retry_pause(retries: int) -> float:
-    """Return the longest pause after so many tries, in seconds."""
+    """Return the longest pause in seconds after so many retries."""
     return min(2.0**retries * 2, MAX_COUNTDOWN_SECONDS)
 
 
@@ -170,7 +170,7 @@ def _give_up(
         gave_up(resources, error)
         end(resources)
     except (redis.RedisError, ReconcilerError) as another:
-        # The state of sweeps cannot be written, or no clients can be made. The next sweep has it.
+        # The state cannot be written, or no clients can be created. The next sweep does it.
         log.debug("work item left to the next sweep", detail=describe_error(another))
 
 
@@ -188,7 +188,7 @@ def checked(name: str, value: object) -> str:
 
 
 def checked_sweep(value: object) -> str | None:
-    """Return a sweep's id if it can be one, or None for work that a person asked for.
+    """Return ``value`` if it can be a sweep's id, or None for work by hand.
 
     Raises:
         MalformedMessageError: it cannot.
@@ -197,13 +197,13 @@ def checked_sweep(value: object) -> str | None:
 
 
 def say_refused(detail: str, kind: str = MalformedMessageError.kind, **about: str | None) -> None:
-    """Log a message that was dropped."""
+    """Log a dropped message."""
     known = {name: value for name, value in about.items() if value is not None}
     log.warning("orch.message.refused", error_kind=kind, detail=detail[:MAX_ID_LENGTH], **known)
 
 
 def take_key(task: Task[..., Any]) -> tuple[str, str] | None:
-    """Return the dedup key that a task bears, with its token; whoever asks gives it back."""
+    """Remove a task's dedup key from its headers; the caller must give the key back."""
     headers: Any = getattr(task.request, "headers", None)
     found = from_headers(headers)
     if found is not None:
@@ -213,7 +213,7 @@ def take_key(task: Task[..., Any]) -> tuple[str, str] | None:
 
 @signals.task_postrun.connect
 def _give_back_key(task: Task[..., Any], state: str | None = None, **_: object) -> None:
-    """Give back the key of the work when it has ended, in any way but to be tried again."""
+    """Give back the dedup key of ended work, unless it will be retried."""
     found = take_key(task) if state != "RETRY" else None
     if found is not None:
         try:

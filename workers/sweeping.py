@@ -1,4 +1,4 @@
-"""Sweeps on Celery workers: what ``reconciler.sweeping`` asks for becomes messages."""
+"""Runs sweeps on Celery workers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from workers.resources import Resources
 from workers.running import take_key
 
 STEP_SECONDS = 5.0
-"""A worker that is killed loses at most this much reading of a segment."""
+"""The length of a step: a killed worker loses at most this much reading."""
 
 _MIN_PROCESSES = 8
-"""For how many processes a table is split at least: some may not have answered in time."""
+"""Split a table for at least so many processes, since some may not answer in time."""
 
 _ANSWER_SECONDS = 1.0
 
@@ -41,7 +41,7 @@ def _enqueuer(resources: Resources, *, report: bool) -> Enqueuer:
 
 
 def state_of(resources: Resources, sweep_id: str | None, *, report: bool) -> SweepState:
-    """Return the state of sweeps; that of a report by hand is its own."""
+    """Return the state of sweeps; a report by hand has its own."""
     settings = resources.settings
     by_hand = report and settings.repair_mode != "report"
     report_id = (sweep_id or "by-hand") if by_hand else None
@@ -50,14 +50,14 @@ def state_of(resources: Resources, sweep_id: str | None, *, report: bool) -> Swe
 
 
 def sweeper_of(resources: Resources, sweep_id: str | None, *, report: bool) -> Sweeper:
-    """Return what sweeps for this process."""
+    """Return the sweeper of this process."""
     state = state_of(resources, sweep_id, report=report)
     enqueuer = _enqueuer(resources, report=report)
     return Sweeper(resources.reconciler, state, enqueuer, enqueuer, report=report)
 
 
 def count_sweeping_processes(resources: Resources) -> int:
-    """Return for how many processes a table should be split."""
+    """Return for how many processes to split a table."""
     tables = resources.settings.main_tables
     return max(_MIN_PROCESSES, count_processes(app, tables, _ANSWER_SECONDS))
 
@@ -65,16 +65,15 @@ def count_sweeping_processes(resources: Resources) -> int:
 def end_task(
     resources: Resources, task: Task[..., Any], sweep_id: str | None, *, report: bool
 ) -> None:
-    """Give a task's key back and send the outbox; end what is done, where nothing is queued.
+    """Give a task's key back and send the outbox; if the queues are empty, end finished sweeps.
 
-    Most tasks have others behind them. If the broker cannot be reached, the key expires, and the
-    next ask ends what is done.
+    If the broker cannot be reached, the key expires, and the next ask ends them.
     """
     key = take_key(task)
     if key is not None:
         resources.dedup.give_back_with(resources.outbox, *key)
     with suppress(TemporaryError, redis.RedisError):
-        # An empty list is no key.
+        # An empty list does not exist.
         resources.outbox.exists(SWEEP_QUEUE, RELEASE_QUEUE)
         if not resources.outbox.execute()[-1]:
             sweeper_of(resources, sweep_id, report=report).end_what_is_done()

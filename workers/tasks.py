@@ -1,4 +1,4 @@
-"""The tasks: thin shells over ``reconciler.sweeping``, around which ``workers.running`` is."""
+"""The Celery tasks: thin shells over ``reconciler.sweeping``, run by ``workers.running``."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def sweep(
     sweep_id: str | None = None,
     by_hand: bool = True,  # noqa: FBT001, FBT002 - a message's
 ) -> dict[str, Any]:
-    """Ask for what a sweep still lacks: segments to read, orchestrations to evaluate."""
+    """Begin a sweep, or ask again for the segments and evaluations that it still lacks."""
 
     def gave_up(resources: Resources, error: ReconcilerError) -> None:
         metrics = resources.metrics
@@ -88,7 +88,7 @@ def sweep_segment(
     since: float,
     report: bool = False,  # noqa: FBT001, FBT002 - a message's
 ) -> dict[str, Any]:
-    """Read a step of a segment, nominate, and hand the rest of it on."""
+    """Read one step of a segment, nominate, and hand the rest on."""
     asked = segment_task_from(segment, sweep_id, since)
 
     def gave_up(resources: Resources, error: ReconcilerError) -> None:
@@ -125,7 +125,7 @@ def evaluate_orchestration(
     since: float | None = None,
     report: bool = False,  # noqa: FBT001, FBT002 - a message's
 ) -> dict[str, Any]:
-    """Evaluate one orchestration, and repair it. By hand: any time, any number of times."""
+    """Evaluate and repair one orchestration. Safe to call by hand, at any time."""
 
     def work(resources: Resources) -> dict[str, Any]:
         out_of_time = after(WORK_SECONDS)
@@ -161,14 +161,14 @@ def _remember(resources: Resources, evaluation: Evaluation) -> None:
                 evaluation.orchestration_id,
                 action.sub_issue_id,
                 child=rows.children.get(action.sub_issue_id) if rows is not None else None,
-                user_id=rows.meta.user_id if rows is not None and rows.meta is not None else None,
+                user_id=rows.user_id if rows is not None else None,
                 task_id=action.task_id,
             )
             resources.recoveries.add(action.code, names, action.stranded_seconds)
 
 
 def _shown(evaluation: Evaluation) -> dict[str, Any]:
-    """Return an evaluation as Flower should show it."""
+    """Return an evaluation for display in Flower."""
     done: dict[str, int] = {}
     for action in evaluation.actions:
         name = f"{action.verb}: {action.outcome}"
@@ -194,7 +194,7 @@ def release_child(
     due_since: str | None = None,
     alone: bool = False,  # noqa: FBT001, FBT002 - a message's
 ) -> dict[str, Any]:
-    """Release one child, if it is due. By hand: at any time, any number of times."""
+    """Release one child if it is due. Safe to call by hand, at any time."""
     ids = {"orchestration_id": orchestration_id, "sub_issue_id": sub_issue_id}
 
     def work(resources: Resources) -> dict[str, Any]:

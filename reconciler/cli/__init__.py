@@ -1,5 +1,5 @@
-"""What an operator types: commands over everything below, and what they print.
+"""The command line.
 
-Nothing heavy is imported before a command needs it: ``reconciler --help`` and ``reconciler health``
-are run by people in a hurry and by container health checks.
+Heavy modules are imported only when a command needs them: people in a hurry and container health
+checks run ``reconciler --help`` and ``reconciler health``.
 """

@@ -1,4 +1,4 @@
-"""Where things are printed: standard output for what was asked, standard error for the rest."""
+"""Printing: results go to standard output, everything else to standard error."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from rich.text import Text
 from reconciler.observability.printable import printable, printable_json
 
 WIDTH_IN_A_PIPE = 100
-"""Columns of a picture where no terminal tells its width."""
+"""Columns of a picture in a pipe."""
 
 _WATCH_SECONDS = 2.0
 
 QUIET = "bright_black"
-"""The style of what is of less weight."""
+"""The style of less important text."""
 
 _ENDLESS = 100_000
-"""Columns of text in a pipe: it is for whoever reads it there to wrap lines."""
+"""Columns of text in a pipe, where lines are not wrapped."""
 
 
 STAND_IN = "stand-in"
-"""Name of the error handler that writes what a terminal's encoding lacks in other signs."""
+"""Name of the error handler that replaces characters that the terminal's encoding lacks."""
 
 _STAND_INS = dict(zip("✓✗⊘●○◌▲■◆│├└→…\u00d7", "+x-o.:!#*|++>~x", strict=True))
 
 
 def _stand_in(error: UnicodeError) -> tuple[str, int]:
-    """Put in place of each sign that an encoding lacks one that it has, else a question mark."""
+    """Replace each character that the encoding lacks by a similar one, or a question mark."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
@@ -70,10 +70,10 @@ def width_of_picture(target: Console) -> int:
 
 
 def show(target: Console, *parts: RenderableType) -> None:
-    """Print, one under the other; in a pipe without the blanks that a terminal's width leaves."""
+    """Print parts one below the other; in a pipe, without trailing blanks."""
     if target.is_terminal:
         for part in parts:
-            # A command that is wider than the terminal goes on below, and can still be copied.
+            # Do not crop, so that a long command can still be copied.
             target.print(part, crop=False)
         return
     with target.capture() as captured:
@@ -84,21 +84,21 @@ def show(target: Console, *parts: RenderableType) -> None:
 
 
 class _Drawing(io.StringIO):
-    """What a terminal is about to show, whoever writes it."""
+    """Buffers output for a terminal."""
 
     def isatty(self) -> bool:
-        """As of the terminal."""
+        """Return True, like the terminal's."""
         return True
 
 
 def repeat(draw: Callable[[Console], int], *, watch: bool) -> int:
-    """Have ``draw`` print something; with ``watch`` again and again. Returns its exit code."""
+    """Call ``draw``, repeatedly with ``watch``, and return its exit code."""
     out = console()
     if not watch:
         return draw(out)
     while True:
         if out.is_terminal:
-            # Drawn before the screen is cleared, so that it does not flicker.
+            # Draw before clearing the screen, so that it does not flicker.
             with redirect_stdout(_Drawing()) as drawn:
                 draw(console())
             out.file.write(f"\x1b[H\x1b[2J\x1b[3J{drawn.getvalue()}")
@@ -109,7 +109,7 @@ def repeat(draw: Callable[[Console], int], *, watch: bool) -> int:
 
 
 def table_of(*columns: str, right: Collection[str] = ()) -> Table:
-    """Return an empty table without lines; the columns in ``right`` hold numbers."""
+    """Return an empty table without lines; the columns in ``right`` are right-aligned."""
     table = Table(box=None, pad_edge=False, header_style=QUIET, padding=(0, 2, 0, 0))
     for name in columns:
         table.add_column(name, no_wrap=True, justify="right" if name in right else "left")
@@ -117,7 +117,7 @@ def table_of(*columns: str, right: Collection[str] = ()) -> Table:
 
 
 def facts(lines: Iterable[tuple[str, Text]]) -> Table:
-    """Return names with what is said of each beside it."""
+    """Return a table of names and texts."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style=QUIET, no_wrap=True)
     grid.add_column(overflow="fold")
@@ -127,7 +127,7 @@ def facts(lines: Iterable[tuple[str, Text]]) -> Table:
 
 
 def print_json(value: Mapping[str, Any] | list[Any]) -> None:
-    """Print one JSON object (or array), indented on a terminal and on one line in a pipe."""
+    """Print a JSON object or array, indented on a terminal, on one line in a pipe."""
     out = sys.stdout
     indent = 2 if out.isatty() else None
     click.echo(printable_json(json.dumps(value, indent=indent, ensure_ascii=False)))
@@ -135,9 +135,9 @@ def print_json(value: Mapping[str, Any] | list[Any]) -> None:
 
 @contextmanager
 def progress(what: str, *, quiet: bool = False) -> Iterator[Progress | None]:
-    """Show what is being done and how far it is, on standard error, where that is a terminal.
+    """Show progress during the block, on standard error, if that is a terminal.
 
-    Yields None where nothing is to be shown. The display goes when the block ends.
+    Yields None if nothing is shown.
     """
     err = sys.stderr
     if quiet or not err.isatty():
@@ -157,11 +157,11 @@ def progress(what: str, *, quiet: bool = False) -> Iterator[Progress | None]:
 
 
 def count_rows(shown: Progress | None) -> Callable[[int], None]:
-    """Return what shows how many rows have been searched."""
+    """Return a callback that shows how many rows have been searched."""
     return lambda rows: update(shown, rows, None, f"{rows} rows")
 
 
 def update(shown: Progress | None, done: float, total: float | None, said: str) -> None:
-    """Say how far it is; nothing where nothing is shown."""
+    """Update the progress, if it is shown."""
     if shown is not None:
         shown.update(shown.task_ids[0], completed=done, total=total, said=said)

@@ -1,8 +1,8 @@
-"""``reconciler``: the group of sub-commands, and how each run ends.
+"""``reconciler``: the group of sub-commands, and its exit codes.
 
-Exit codes: 0 done; 1 something is wrong with what was looked at (stuck work, unhealthy); 2 the
-call or the settings are wrong; 3 something that is needed cannot be reached or refuses us; 130
-interrupted. Whatever goes wrong is one line on standard error.
+Exit codes: 0 done; 1 something is wrong with what was checked (stuck work, unhealthy); 2 the call
+or the settings are wrong; 3 something needed cannot be reached or refuses access; 130 interrupted.
+Every error is one line on standard error.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ COMMANDS = {
     "sweep": "Find and repair what is stuck, by the workers or in this process.",
     "evaluate": "Repair one orchestration now, as the next sweep would.",
     "release": "Release one child now, if it is due.",
-    "unskip": "Set a child that was skipped for nothing back to blocked.",
-    "pause": "Stop all repairs at once; sweeps go on reporting.",
-    "resume": "Let repairs go on.",
+    "unskip": "Set a skipped child back to blocked.",
+    "pause": "Stop all repairs at once; sweeps continue to report.",
+    "resume": "End the pause.",
     "health": "Fail, with the reason, unless sweeps complete in time.",
     "doctor": "Check settings, permissions, tables and broker, without writing.",
     "metrics": "Serve the metrics for Prometheus to scrape.",
     "tables": "Create the tables on a local DynamoDB endpoint.",
     "demo": "Watch it work: a whole platform on this machine.",
 }
-"""Name → its line in the help (kept here so that the help imports nothing)."""
+"""Name → help line, here so that the help needs no imports."""
 
 _MODULES = {"pause": "control", "resume": "control"}
-"""Below ``reconciler.cli.commands``, of commands that are in no module of their own name."""
+"""Modules of ``reconciler.cli.commands`` whose names differ from the command's."""
 
 
 class LazyGroup(click.Group):
-    """Imports a sub-command when it is called, and turns errors into one line and a code."""
+    """Imports sub-commands when they are called, and turns errors into one line and a code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Return the names in the order in which an operator needs them."""
+        """Return the names, the most useful ones first."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
@@ -70,7 +70,7 @@ class LazyGroup(click.Group):
         """Run a command line and exit with its code."""
         extra["standalone_mode"] = False
         try:
-            # A command returns its exit code; one that ends early (``ctx.exit``) comes back as it.
+            # The result is the command's exit code, also after ``ctx.exit``.
             code = super().main(args, prog_name or "reconciler", **extra)
         except click.ClickException as error:
             error.show()
@@ -84,7 +84,7 @@ class LazyGroup(click.Group):
 
             fail(explain(error), EXIT_UNREACHABLE)
         except BrokenPipeError:
-            # The reader (``| head``) has gone; the flush at exit must not complain either.
+            # The reader (``| head``) has gone, and the flush at exit must not fail either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
         except Exception as error:
@@ -96,7 +96,7 @@ class LazyGroup(click.Group):
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Say what is wrong in one line on standard error, and exit."""
+    """Print one line on standard error, and exit."""
     from reconciler.observability.printable import printable  # noqa: PLC0415 - start-up time
     from reconciler.observability.secrets import Redactor  # noqa: PLC0415
 
@@ -137,7 +137,7 @@ def root() -> None:
 
 
 def main() -> NoReturn:
-    """Run the command line of this process (the entry point ``reconciler``)."""
+    """Run the command line; the entry point ``reconciler``."""
     root.main()
 
 

@@ -1,4 +1,4 @@
-"""Options and values that several commands take."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DURATION = re.compile(r"(\d{1,9})([smhd]?)")
 
 
 class Duration(click.ParamType[float]):
-    """A time as people type it, such as ``90s``, ``15m``, ``2h`` or ``1d``; in seconds."""
+    """A duration such as ``90s``, ``15m``, ``2h`` or ``1d``, converted to seconds."""
 
     name = "duration"
 
@@ -23,10 +23,10 @@ class Duration(click.ParamType[float]):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> float:
-        """Return seconds; fails, naming the value, where it is no time."""
+        """Return seconds; fails, naming the value, if it is not a duration."""
         found = _DURATION.fullmatch(str(value))
         if found is None:
-            self.fail(f"{value!r} is no time such as 90s, 15m, 2h or 1d", param, ctx)
+            self.fail(f"{value!r} is not a duration such as 90s, 15m, 2h or 1d", param, ctx)
         return float(found[1]) * _UNITS[found[2] or "s"]
 
 

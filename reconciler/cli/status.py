@@ -1,7 +1,7 @@
-"""The state of the backstop: what ``status``, ``health`` and ``list`` go by. Costs no scan.
+"""The state of the backstop, for ``status``, ``health`` and ``list``.
 
-It is read from the broker and from four rows by their keys. Where there is no broker, or it is
-away, what sweeps in one process (cron mode) recorded in the table takes its place.
+It is read from the broker and from four rows by their keys, without a scan. Without a broker, it is
+what sweeps in one process (cron mode) have recorded in the table.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 HOUR_SECONDS, DAY_SECONDS = 3600, 86_400
 PATIENCE_SECONDS = 6.0
-"""How long tables and broker are waited for, together: a container's health check does not wait."""
+"""How long to wait for tables and broker together; a container's health check is impatient."""
 
 _ANSWER_SECONDS = (1.0, 3.0)
-"""How long workers are waited for; the second time only where none has answered."""
+"""How long to wait for workers; the second time only if none has answered."""
 
 _MIN_SWEEP_SECONDS = 30
-"""Time that a sweep may take, however short the interval is."""
+"""How long a sweep may take even if the interval is shorter."""
 
 _CLOCK_SKEW_SECONDS = 5.0
 _SCOPES = {Scope.ACTIVE: "active work", Scope.TABLE: "the whole table"}
@@ -52,19 +52,19 @@ _NEITHER = {
         "records nothing: go by its exit code"
     ),
 }
-"""What is said of a broker that was never asked for, where the table knows of no sweep."""
+"""The problem if no broker is set and the table records no sweep."""
 
 _PROBE_TASK = "00000000000000000000000000"
-"""A task that does not exist; asking for it shows whether TaskTable answers."""
+"""The id of a task that does not exist, to test whether TaskTable answers."""
 
 
 @dataclass(frozen=True)
 class Status:
     """The state of the backstop; times in epoch seconds, ages in seconds.
 
-    ``seen``: what sweeps remember, and ``in_table``: whether it was read from the table.
-    ``full_scan_interval_seconds``: None where every sweep reads the whole table.
-    ``workers``: None where nobody could be asked.
+    ``seen``: what sweeps remember. ``in_table``: it was read from the table.
+    ``full_scan_interval_seconds``: None if every sweep reads the whole table.
+    ``workers``: None if they could not be asked.
     """
 
     now: float
@@ -83,19 +83,19 @@ class Status:
 
     @property
     def without_broker(self) -> bool:
-        """Whether sweeps run in one process at a time, and their state is in the table."""
+        """Whether sweeps run without a broker (cron mode)."""
         return self.in_table and self.broker_problem is None
 
     @cached_property
     def entries(self) -> list[Entry]:
-        """Everything that is stuck, the oldest first."""
+        """Everything that is stuck, oldest first."""
         return list_entries(self.seen.known, self.seen.now)
 
     @property
     def knows_stuck(self) -> bool:
-        """Whether it is known what is stuck: a sweep has ended, and what it left was kept.
+        """Whether it is known what is stuck: a sweep has ended, and its findings were recorded.
 
-        More than fits in a row of the table is not.
+        In cron mode, they are not recorded if they do not fit into a row.
         """
         last = self.seen.last()
         if last is None:
@@ -104,26 +104,23 @@ class Status:
 
     @property
     def alarming(self) -> bool:
-        """Whether anything is stuck that is not only waiting for a slot."""
+        """Whether anything is stuck, apart from what only waits for a slot."""
         return any(entry.alarming for entry in self.entries)
 
     @property
     def awaiting_evaluation(self) -> int:
-        """How many orchestrations were nominated and not evaluated yet."""
+        """How many orchestrations were nominated but not evaluated yet."""
         return sum(bool(known.waiting) for known in self.seen.known.values())
 
-    # -- is it alive
+    # -- health
 
     def age_of(self, scope: Scope) -> float | None:
-        """Return how long ago a scope was covered last; None while that is unknown.
-
-        A time in the future is never fresh.
-        """
+        """Return the age of a scope's coverage; None if it is unknown or in the future."""
         as_of = self.seen.covered_as_of(scope)
         return self.now - as_of if NEVER < as_of <= self.now + _CLOCK_SKEW_SECONDS else None
 
     def limit_of(self, scope: Scope) -> float:
-        """Return how old the coverage of a scope may get: an interval, and the time of a sweep."""
+        """Return the highest healthy age of a scope's coverage: an interval plus a sweep."""
         every = self.full_scan_interval_seconds
         if scope is Scope.TABLE and every is not None:
             return 2 * every + self.interval_seconds
@@ -131,7 +128,7 @@ class Status:
 
     @property
     def unreachable(self) -> str | None:
-        """What cannot be reached, in one line; None where everything answers."""
+        """What cannot be reached, in one line; None if everything answers."""
         if self.broker_problem is not None:
             return f"the broker cannot be reached: {self.broker_problem}"
         if self.table_problem is not None:
@@ -140,9 +137,9 @@ class Status:
 
     @property
     def problem(self) -> str | None:
-        """Why the backstop is not healthy, in one line; None when it is.
+        """Why the backstop is unhealthy, in one line, or None.
 
-        Workers and beat are judged only where they were asked for (``details``).
+        Workers and beat count only if they were read (``details``).
         """
         if self.unreachable is not None:
             return self.unreachable
@@ -161,7 +158,7 @@ class Status:
         return next((said for said in stale if said is not None), None)
 
     def _stale(self, scope: Scope, name: str) -> str | None:
-        """Say how far the coverage of a scope lags; None while it is recent enough."""
+        """Return how far the coverage of a scope lags; None if it is recent enough."""
         age, limit = self.age_of(scope), self.limit_of(scope)
         if age is None:
             return f"the coverage of {name} is unknown: it was never read to its end"
@@ -171,7 +168,7 @@ class Status:
 
     @property
     def runbook(self) -> str:
-        """Where the runbook says what to do about ``problem``."""
+        """The runbook's section for ``problem``."""
         section = "sweep-stale"
         if self.broker_problem is not None or self.eviction_policy is not None:
             section = "broker-unreachable"
@@ -181,7 +178,7 @@ class Status:
 
     @property
     def asked_seconds_ago(self) -> float | None:
-        """How long ago the last sweep that a beat asked for began; None where none is known."""
+        """How long ago the last sweep of a beat began; None if none is known."""
         asked = (sweep for sweep in self.seen.sweeps if "by-hand" not in sweep.sweep_id)
         began = max((sweep.started_at for sweep in asked), default=None)
         return None if began is None else max(0.0, self.now - began)
@@ -190,8 +187,8 @@ class Status:
     def beat_is_late(self) -> bool:
         """Whether no beat has asked for a sweep for too long.
 
-        Where none ever did, it has as long from the first sweep that is known: one that was asked
-        for by hand may have come just before the beat.
+        If none ever has, this counts from the first known sweep, because one by hand may have begun
+        just before the first of a beat.
         """
         ago = self.asked_seconds_ago
         if ago is None:
@@ -200,18 +197,18 @@ class Status:
 
     @property
     def beat_is_silent(self) -> bool:
-        """Whether the beat is late, though workers wait for work with empty queues."""
+        """Whether the beat is late although workers are idle."""
         has_workers = bool(self.workers) and not self.in_table
         return has_workers and not self.queues.get("sweep", 0) and self.beat_is_late
 
-    # -- of the recoveries
+    # -- recoveries
 
     def recovered(self, within_seconds: float) -> int:
-        """Return how many recoveries there were within a time."""
+        """Return the number of recoveries within the last ``within_seconds``."""
         return sum(entry["at"] >= self.now - within_seconds for entry in self.recoveries)
 
     def latencies(self, within_seconds: float) -> list[float]:
-        """Return the latencies of the recoveries within a time, in seconds."""
+        """Return the latencies of recoveries within the last ``within_seconds``, in seconds."""
         return [
             float(entry["latency"])
             for entry in self.recoveries
@@ -222,10 +219,9 @@ class Status:
 def read_status(
     settings: Settings, client: redis.Redis, reconciler: Reconciler, *, details: bool
 ) -> Status:
-    """Read the status; ``details`` also the workers, queues and recoveries.
+    """Read the status; with ``details``, also workers, queues and recoveries.
 
-    What cannot be reached is part of the status: nothing is raised for it, and nothing waited for
-    long.
+    Raises nothing and does not wait long if something cannot be reached: the status says so.
     """
     parts = {
         "broker_problem": _in_a_thread(lambda: _read_broker(settings, client, details=details)),
@@ -237,17 +233,17 @@ def read_status(
     for problem, part in parts.items():
         known.update(_result(part, problem, deadline - time.monotonic()))
     if workers is not None and "broker_problem" not in known:
-        # On their own: silent workers, or a host that is slow to ask them, are no broker away.
+        # Separately, because slow workers do not mean that the broker is away.
         with suppress(FutureTimeoutError):
             known.update(workers.result(max(0.0, deadline - time.monotonic())))
     _take_from_table(known, settings)
-    # Ages go by the clock of what is remembered, and not by this host's.
+    # Compute ages by the clock of the sweep state, not by this host's.
     seen: Overview | None = known.get("seen")
     return status_of(settings, time.time() if seen is None else seen.now, **known)
 
 
 def status_of(settings: Settings, now: float, **known: Any) -> Status:  # noqa: ANN401 - its fields
-    """Return the status, from what is set and what is known."""
+    """Return the status from the settings and what is known."""
     full = settings.full_scan_interval_seconds if settings.active_index_name else None
     return Status(
         now=now,
@@ -259,9 +255,9 @@ def status_of(settings: Settings, now: float, **known: Any) -> Status:  # noqa: 
 
 
 def _take_from_table(known: dict[str, Any], settings: Settings) -> None:
-    """Take what cron mode recorded, where the broker is away or knows of no sweep.
+    """Use what cron mode recorded if the broker is away or knows of no sweep.
 
-    A broker that was never asked for is no problem when it is not there.
+    A missing broker is no problem unless one is set.
     """
     asked_for = "celery_broker_url" in settings.model_fields_set
     recorded: Overview = known.pop("recorded", _NOTHING)
@@ -278,7 +274,7 @@ def _take_from_table(known: dict[str, Any], settings: Settings) -> None:
 
 
 def _in_a_thread(read: Callable[[], dict[str, Any]]) -> Future[dict[str, Any]]:
-    """Read something in a thread, so that nothing waits for what does not answer."""
+    """Read something in a thread, so that the caller can stop waiting."""
     part: Future[dict[str, Any]] = Future()
 
     def run() -> None:
@@ -287,7 +283,7 @@ def _in_a_thread(read: Callable[[], dict[str, Any]]) -> Future[dict[str, Any]]:
         except BaseException as error:  # noqa: BLE001 - raised again by `result`
             part.set_exception(error)
 
-    # A daemon, unlike an executor's: one that still waits must not keep the process from ending.
+    # A daemon thread, unlike an executor's, does not keep the process from ending.
     threading.Thread(target=run, daemon=True).start()
     return part
 
@@ -306,7 +302,7 @@ def _result(part: Future[dict[str, Any]], problem: str, seconds: float) -> dict[
 def _read_tables(reconciler: Reconciler) -> dict[str, Any]:
     pause = reconciler.paused()
     if _PROBE_TASK not in reconciler.tasks.read([_PROBE_TASK], consistent=False):
-        raise StoreUnavailableError("the task table gave no answer for want of capacity")
+        raise StoreUnavailableError("the task table gave no answer, because it is throttled")
     recorded = recorded_state(reconciler.sweeps, lambda: reconciler.clock().timestamp())
     known: dict[str, Any] = {"recorded": SweepState(recorded).overview()}
     if pause is not None:
@@ -326,9 +322,9 @@ def _read_broker(settings: Settings, client: redis.Redis, *, details: bool) -> d
 
 
 def eviction_policy(client: redis.Redis) -> str | None:
-    """Return the broker's ``maxmemory-policy`` if it can lose anything that we put there.
+    """Return the broker's ``maxmemory-policy`` if it can evict our keys.
 
-    None where it cannot, and where nobody may ask (``INFO`` can be forbidden to a user).
+    None if it cannot, or if this user must not call ``INFO``.
     """
     from redis.exceptions import ResponseError  # noqa: PLC0415 - start-up time
 
@@ -338,12 +334,12 @@ def eviction_policy(client: redis.Redis) -> str | None:
         return None
     policy = str(found.get("maxmemory_policy", ""))
     evicts = policy.startswith(("allkeys-", "volatile-"))
-    # Without a limit nothing is ever evicted.
+    # Without a memory limit nothing is evicted.
     return policy if evicts and int(found.get("maxmemory", 0)) > 0 else None
 
 
 def _workers() -> tuple[str, ...] | None:
-    """Return the names of the workers that answer; where none does at once, it waits a little."""
+    """Return the names of the workers that answer; if none does at once, wait longer."""
     from workers.application import app  # noqa: PLC0415 - start-up time
 
     for seconds in _ANSWER_SECONDS:

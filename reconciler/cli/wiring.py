@@ -1,4 +1,4 @@
-"""What the sub-commands share: settings, a reconciler, and the broker."""
+"""Makes what the sub-commands share: settings, a reconciler and a broker client."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 _BROKER_SECONDS = 3.0
 _NOTHING = "CRITICAL"
-"""The level at which nothing of ours is logged."""
+"""The level at which we log nothing."""
 
 
 def settings_for_cli(*, logs: bool = False) -> Settings:
-    """Read the settings, and send what is to be logged to standard error.
+    """Read the settings, and configure logging to standard error.
 
-    A command prints what its operator should know, so it logs nothing, unless ``LOG_LEVEL`` asks
-    for it. With ``logs`` (a sweep from cron, a service) everything is logged; at a terminal, where
-    somebody reads the command's own output, only errors are.
+    Commands print what their operator should know, so they log nothing unless ``LOG_LEVEL`` is set.
+    With ``logs`` (a sweep from cron, a service) everything is logged, but at a terminal, where
+    somebody reads the command's output, only errors.
 
     Raises:
         SettingsError: a setting is invalid.
@@ -50,23 +50,23 @@ def settings_for_cli(*, logs: bool = False) -> Settings:
 def reconciler_for_cli(settings: Settings, *, logs: bool = False) -> Reconciler:
     """Return a reconciler for this process.
 
-    ``logs``: as for ``settings_for_cli``; with ``METRICS_EMF`` metrics are lines of the log too.
+    ``logs``: as for ``settings_for_cli``; with ``METRICS_EMF`` it also logs metrics.
 
     Raises:
-        SettingsError, AccessError: no region or profile, or credentials in part.
+        SettingsError, AccessError: no region or profile, or incomplete credentials.
     """
     from reconciler.composition import build_reconciler  # noqa: PLC0415 - start-up time
 
     if not (logs and settings.metrics_emf):
         return build_reconciler(settings)
-    # To standard error: standard output is for what was asked.
+    # Standard output is for results.
     metrics = EmfMetrics(sys.stderr, namespace=settings.metrics_namespace)
     atexit.register(metrics.flush)
     return build_reconciler(settings, metrics=metrics)
 
 
 def broker_for_cli(settings: Settings) -> redis.Redis:
-    """Return a client of the broker that gives up soon."""
+    """Return a client of the broker with short timeouts."""
     import redis  # noqa: PLC0415 - start-up time
 
     return redis.Redis.from_url(
@@ -79,13 +79,13 @@ def broker_for_cli(settings: Settings) -> redis.Redis:
 def sweep_state(
     settings: Settings, client: redis.Redis, report_id: str | None = None
 ) -> SweepState:
-    """Return the state of the workers' sweeps, or of one report of theirs."""
+    """Return the state of the workers' sweeps, or of one of their reports."""
     return SweepState(BrokerRecords(client, settings.deployment_id, report_id))
 
 
 @contextmanager
 def asking_broker() -> Iterator[None]:
-    """Make an error of ours of what redis-py raises in the block.
+    """Translate the errors of redis-py in the block.
 
     Raises:
         BrokerUnavailableError: the broker is away, or refuses.
@@ -101,7 +101,7 @@ def asking_broker() -> Iterator[None]:
 
 
 def operator() -> str:
-    """Return who is at the keyboard, for what is kept of a pause."""
+    """Return the name of the user, to be recorded in a pause."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

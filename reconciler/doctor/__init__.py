@@ -1,1 +1,1 @@
-"""The doctor: whether everything that a sweep needs is there, asked without writing anything."""
+"""The doctor: checks, without writing, everything that a sweep needs."""

@@ -1,7 +1,4 @@
-"""One question to an AWS service, and what kind of answer came back.
-
-Elsewhere a fault is an error; here it is what was asked for, and nothing is raised for it.
-"""
+"""Calls AWS and returns faults as answers instead of raising them."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ _POLICY = "as deploy/iam/policy.json has it"
 class Answer:
     """An answer.
 
-    ``kind``: ``ANSWERED``, ``CONDITION_FAILED``, or the kind of error (``reconciler.errors``).
+    ``kind``: ``ANSWERED``, ``CONDITION_FAILED``, or the kind of an error (``reconciler.errors``).
     ``said``: the error in one line.
     """
 
@@ -32,29 +29,29 @@ class Answer:
 
     @property
     def date(self) -> str | None:
-        """The service's time, which comes with every answer, refusals included."""
+        """The service's time, which every answer has, even a refusal."""
         headers = self.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         found = headers.get("date")
         return str(found) if found is not None else None
 
     @property
     def explained(self) -> str:
-        """What the error means in plain words, and the error itself."""
+        """What the error means, and the error itself."""
         return f"{EXPLANATIONS[self.kind].meaning} ({self.said})"
 
     def advice(self, setting: str, permission: str) -> str:
-        """Say what to do; ``setting`` names what was asked, ``permission`` allows the question."""
+        """Return what to do; ``setting`` names the resource, ``permission`` the needed right."""
         if self.kind == TableMissingError.kind:
             return f"correct {setting}, or the region"
         if self.kind == AccessError.kind:
             return f"allow {permission}, {_POLICY}"
         if self.kind == UnknownRefusalError.kind:
-            return f"see that {setting} is right, and what the documentation says of the code"
+            return f"check {setting}, and look up the code in the documentation"
         return EXPLANATIONS[self.kind].advice
 
 
 def ask(client: Any, operation: str, **request: Any) -> Answer:  # noqa: ANN401 - any client
-    """Call ``operation``, and say how it was answered; nothing is raised for a fault."""
+    """Call ``operation`` and return the answer, which may be a fault."""
     try:
         return Answer(ANSWERED, "", getattr(client, operation)(**request))
     except RAISED as error:

@@ -1,4 +1,4 @@
-"""What is asked of AWS: credentials, clock, tables, task pipeline, guardrail and user pool."""
+"""Checks of AWS: credentials, clock, tables, task pipeline, guardrail and user pool."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 HARMLESS_TEXT = "Please add a unit test for the date parser."
-_ATTACH = "attach deploy/iam/doctor-policy.json while you look; a sweep does without it"
+_ATTACH = "attach deploy/iam/doctor-policy.json meanwhile; a sweep does not need it"
 _SMALL_SKEW_SECONDS = 5.0
 _ATTEMPTS = 2
 _NOTHING_ANSWERS = frozenset(
@@ -48,7 +48,7 @@ _NOTHING_ANSWERS = frozenset(
 
 
 def examine_aws(settings: Settings, session: boto3.Session, clock: Clock) -> Iterator[Finding]:
-    """Ask everything that is asked of AWS; stops where nothing further could be answered."""
+    """Run the checks of AWS; stop if no further call could succeed."""
     config = client_config(_ATTEMPTS)
     try:
         client = session.client("dynamodb", config=config)
@@ -89,7 +89,7 @@ def _credentials(session: boto3.Session, client: DynamoDBClient, first: Answer) 
 
 
 def check_clock(settings: Settings, whose: str, theirs: datetime, ours: datetime) -> Finding:
-    """Compare our clock with another; what is given time by us must not be cut short by it."""
+    """Compare our clock with another; the skew must not use up the time that children are given."""
     skew = (ours - theirs).total_seconds()
     least = min(
         settings.stranded_grace_seconds,
@@ -126,7 +126,7 @@ def _examine_table(client: DynamoDBClient, wanted: Wanted, described: Answer) ->
             yield warning(TABLES, wanted.title, said, _ATTACH)
     yield from check_shape(wanted, table, ttl)
     yield from mention_an_index(wanted, table)
-    # Under another key every probe would only be called malformed.
+    # With another key, every probe would be rejected as malformed.
     if keys_fit(wanted, table):
         yield from check_permissions(client, wanted)
 
@@ -134,7 +134,7 @@ def _examine_table(client: DynamoDBClient, wanted: Wanted, described: Answer) ->
 def _not_described(wanted: Wanted, described: Answer) -> Finding:
     said = f"{wanted.name} cannot be described: {described.explained}"
     if wanted.title == ORCHESTRATIONS or described.kind != AccessError.kind:
-        # Its size is what a sweep is cut up by.
+        # Sweeps need its size to choose the number of segments.
         advice = described.advice(wanted.setting, "dynamodb:DescribeTable on it")
         return failure(TABLES, wanted.title, said, advice)
     return warning(TABLES, wanted.title, said, _ATTACH)
@@ -155,7 +155,7 @@ def _pipeline(settings: Settings, session: boto3.Session, config: Config) -> Fin
 
 
 def _names(function: str, configuration: Answer) -> Finding:
-    """Say whether a pipeline that may be invoked takes names, which keep a task from two runs."""
+    """Check that the pipeline takes execution names, which prevent two runs of a task."""
     said = f"may invoke {function} (a dry run)"
     unnamed = "takes no names, so a task whose invocation is lost is not invoked again"
     if ":" not in function:
@@ -188,12 +188,12 @@ def _guardrail(settings: Settings, session: boto3.Session, config: Config) -> Fi
         return failure("guardrail", "Bedrock", said, advice)
     if answer.response.get("action") == "NONE":
         return ok("guardrail", "Bedrock", f"{name}: lets a harmless text through")
-    advice = "look at its rules: most children would be refused for good"
+    advice = "check its rules: most children would be refused for good"
     return warning("guardrail", "Bedrock", f"{name}: blocks a harmless text", advice)
 
 
 def _teams(settings: Settings, session: boto3.Session, config: Config) -> Finding:
-    """Ask for the groups of a user that does not exist: Cognito checks the permission first."""
+    """List the groups of a user that does not exist, since Cognito checks the permission first."""
     pool = settings.user_pool_id
     client = session.client("cognito-idp", config=config)
     answer = ask(client, "admin_list_groups_for_user", UserPoolId=pool, Username=PROBE_KEY, Limit=1)

@@ -1,4 +1,4 @@
-"""The broker: whether it can be reached, keeps what it is given, and is kept from others."""
+"""Checks of the broker: whether it is reachable, takes writes, keeps them, and is secured."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NEARLY_FULL = 0.8
 
 
 def examine_broker(settings: Settings, clock: Clock) -> Iterator[Finding]:
-    """Ask the broker about itself; the last finding is a failure where it cannot be used."""
+    """Check the broker; if it cannot be used, the last finding is a failure."""
     url = settings.celery_broker_url
     shown = broker_url.shown(url)
     try:
@@ -46,7 +46,7 @@ def examine_broker(settings: Settings, clock: Clock) -> Iterator[Finding]:
     yield _writes(client, shown, facts or {})
     if facts is None:
         advice = "allow INFO to its user, as deploy/valkey/users.acl does"
-        yield warning(CHECK, "eviction", "INFO may not be asked", advice)
+        yield warning(CHECK, "eviction", "INFO is not allowed", advice)
     else:
         yield from _keeps(client, facts)
     yield from _transport(url)
@@ -64,7 +64,7 @@ def _connect(url: str) -> redis.Redis:
 
 
 def _asked(question: Callable[[], Any]) -> Any:  # noqa: ANN401 - redis-py's
-    """Ask what the broker's user may be forbidden to ask; None where it is."""
+    """Run a command that the broker's user may lack the right to; then return None."""
     try:
         return question()
     except NoPermissionError:
@@ -93,7 +93,7 @@ def _server(shown: str, facts: Mapping[str, Any]) -> Finding:
 
 
 def _writes(client: redis.Redis, shown: str, facts: Mapping[str, Any]) -> Finding:
-    """Whether the broker takes writes; tried with one that changes nothing."""
+    """Check that the broker takes writes, with one that changes nothing."""
     try:
         probe(client)
     except (redis.RedisError, ClusterModeError) as error:
@@ -117,8 +117,8 @@ def _keeps(client: redis.Redis, facts: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _eviction(policy: str | None) -> Finding:
     if policy is None:
-        advice = "see its parameter group: it must be noeviction"
-        return warning(CHECK, "eviction", "maxmemory-policy may not be asked", advice)
+        advice = "check its parameter group: it must be noeviction"
+        return warning(CHECK, "eviction", "maxmemory-policy cannot be read", advice)
     if policy != "noeviction":
         said = f"maxmemory-policy is {policy}: queued messages can be dropped"
         return failure(CHECK, "eviction", said, "set maxmemory-policy to noeviction")
@@ -167,7 +167,7 @@ def _result_backend(settings: Settings) -> Iterator[Finding]:
     url = settings.celery_result_backend
     shown = broker_url.shown(url)
     if urlsplit(url).scheme not in _SCHEMES:
-        yield ok(CHECK, "results", f"{shown} (not looked at: it is no Redis)")
+        yield ok(CHECK, "results", f"{shown} (not checked: it is not Redis)")
         return
     try:
         _connect(url)

@@ -1,4 +1,4 @@
-"""Everything that the doctor looks at, in the order in which one thing rests on another."""
+"""All checks of the doctor, in the order of their dependencies."""
 
 from __future__ import annotations
 
@@ -30,10 +30,7 @@ def examine(
     *,
     inline: bool,
 ) -> Iterator[Finding]:
-    """Look at everything; ``inline`` leaves out what ``sweep --inline`` does without.
-
-    Nothing is written anywhere.
-    """
+    """Run all checks, without writing; ``inline`` skips those that cron mode does not need."""
     yield from examine_settings(settings, environ)
     reached = False
     for finding in _whatever_comes("credentials", "AWS", examine_aws(settings, session, clock)):
@@ -64,10 +61,10 @@ def _examine_tables_content(
 
 
 def _whatever_comes(check: str, subject: str, findings: Iterator[Finding]) -> Iterator[Finding]:
-    """Yield the findings; what fails while they are looked for is one of them."""
+    """Yield the findings; turn an exception into a finding."""
     try:
         yield from findings
-    except Exception as error:  # noqa: BLE001 - a doctor must not die of what it looks for
+    except Exception as error:  # noqa: BLE001 - the doctor must survive what it diagnoses
         fault = error if isinstance(error, ReconcilerError) else translate(error, "looking")
         known = EXPLANATIONS.get(fault.kind)
         advice = known.advice if known is not None else "see what the other findings say"

@@ -1,4 +1,4 @@
-"""What the doctor finds: one line each, and what to do about it."""
+"""The doctor's findings: one line each, and what to do about it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How much a finding matters."""
+    """The severity of a finding."""
 
     OK = "ok"
     WARNING = "warning"
@@ -16,7 +16,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check of one thing. ``advice`` says what to do; it is empty only where all is well."""
+    """The result of one check. ``advice`` says what to do; it is empty only if all is well."""
 
     check: str
     subject: str
@@ -26,15 +26,15 @@ class Finding:
 
 
 def ok(check: str, subject: str, found: str) -> Finding:
-    """All is well."""
+    """Return a finding that all is well."""
     return Finding(check, subject, Level.OK, found)
 
 
 def warning(check: str, subject: str, found: str, advice: str) -> Finding:
-    """It works, and not as it should; or it could not be looked at."""
+    """Return a finding about something that works badly or could not be checked."""
     return Finding(check, subject, Level.WARNING, found, advice)
 
 
 def failure(check: str, subject: str, found: str, advice: str) -> Finding:
-    """It does not work."""
+    """Return a finding about something that does not work."""
     return Finding(check, subject, Level.FAILURE, found, advice)

@@ -1,12 +1,12 @@
-"""Permissions, one by one, by calls that change nothing.
+"""Checks permissions one by one, with calls that change nothing.
 
-A read is of a key that does not exist. A write carries a condition that no item can meet (the key
-exists, and it does not), so that DynamoDB must refuse it; and since it looks at the permission
-first, the refusal says which of the two it was. Should it all the same be carried out, the key is
-that of a marker row of ours, which the platform passes over.
+Reads use a key that does not exist. Writes have a condition that is always false (the key exists
+and does not exist). DynamoDB checks the permission before the condition, so its refusal shows which
+of the two failed. If such a write did happen, it would make a marker row, which the platform
+ignores.
 
-What cannot be seen this way: permissions that depend on the partition (``dynamodb:LeadingKeys``),
-and that the pipeline's function does what it should.
+This cannot check permissions that depend on the partition (``dynamodb:LeadingKeys``), or that the
+pipeline's function does what it should.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "RepoTable": ("GetItem",),
     "BudgetTable": ("BatchGetItem",),
 }
-"""Title of a table → what is done to it; a test holds it to the policy."""
+"""Title of a table → needed actions; a test compares it with the policy."""
 
 
 Call = tuple[str, dict[str, Any]]
@@ -50,7 +50,7 @@ Call = tuple[str, dict[str, Any]]
 
 
 def _calls(wanted: Wanted) -> dict[str, Call]:
-    """Return action → the call that proves that it is allowed on a table."""
+    """Return action → the call that shows whether it is allowed on a table."""
     name, first = wanted.name, wanted.table.keys[0]
     key = {attribute: {"S": PROBE_KEY} for attribute in wanted.table.keys}
     conditional = {
@@ -92,7 +92,7 @@ def _query(table: str, key: str, **index: str) -> Call:
 def check_permissions(client: Any, wanted: Wanted) -> Iterator[Finding]:  # noqa: ANN401 - DynamoDB's
     """Try every permission on a table and on the indexes that we query.
 
-    Those that are there make one finding; every other makes one of its own.
+    All granted permissions give one finding; every missing one gives its own.
     """
     calls = _calls(wanted)
     tried = {action: calls[action] for action in NEEDED[wanted.title]}
@@ -112,7 +112,7 @@ def check_permissions(client: Any, wanted: Wanted) -> Iterator[Finding]:  # noqa
 
 
 def _action(name: str) -> str:
-    """Return the action of what was tried: a query of an index is one as well."""
+    """Return the action of a permission, without its index."""
     return name.split(maxsplit=1)[0]
 
 

@@ -1,4 +1,4 @@
-"""The settings: what is set, what looks like a slip, and how far repairs may go at present."""
+"""Checks of the settings: what is set, likely typos, and what repairs are allowed to do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REPO = re.compile(r"[^/\s]+/[^/\s]+")
 
 
 def examine_settings(settings: Settings, names: Iterable[str]) -> Iterator[Finding]:
-    """Say what is set; ``names`` are those of the environment, of which some may be misspelt."""
+    """Check the settings; ``names``: of environment variables, some of which may be misspelt."""
     known = {field.upper() for field in Settings.model_fields}
     given = len(settings.model_fields_set)
     yield ok("settings", "environment", f"{given} set, {len(known) - given} by default; all sound")
@@ -34,7 +34,7 @@ def examine_settings(settings: Settings, names: Iterable[str]) -> Iterator[Findi
         yield warning("settings", "ORCHESTRATOR_FUNCTION_ARN", said, advice)
     for repo in sorted(settings.repair_only_repos):
         if not _REPO.fullmatch(repo):
-            said = f"REPAIR_ONLY_REPOS names {repo!r}, which no repo can be"
+            said = f"REPAIR_ONLY_REPOS names {repo!r}, which cannot be a repo"
             yield warning("settings", "REPAIR_ONLY_REPOS", said, "write it as owner/name")
 
 
@@ -49,13 +49,13 @@ def _slips(others: set[str], known: set[str]) -> Iterator[Finding]:
 def examine_roll_out(
     settings: Settings, control: ControlStore, repos: RepoStore
 ) -> Iterator[Finding]:
-    """Say how far repairs may go; reads the pause and the named repos, no more."""
+    """Report what repairs are allowed to do; reads only the pause and the named repos."""
     yield ok("roll-out", "repairs", _extent(settings))
     try:
         pause = control.paused()
         problems = {repo: _problem(repos, repo) for repo in sorted(settings.repair_only_repos)}
     except ReconcilerError:
-        return  # the findings about the tables say so already
+        return  # the findings about the tables report it
     for repo, problem in problems.items():
         if problem is not None:
             yield warning("roll-out", repo, problem, "see its row in the RepoTable")
@@ -89,7 +89,7 @@ def _extent(settings: Settings) -> str:
 
 
 def examine_cron(settings: Settings, sweeps: SweepStore) -> Iterator[Finding]:
-    """Say when a sweep without a broker last completed; reads a row."""
+    """Report when a sweep without a broker last completed; reads one row."""
     try:
         records = recorded_state(sweeps, time.time)
     except ReconcilerError:

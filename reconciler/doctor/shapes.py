@@ -1,8 +1,8 @@
-"""Tables by their shape: keys, indexes, time to live and stream, against ``reconciler.tables``.
+"""Compares tables (keys, indexes, time to live, stream) with ``reconciler.tables``.
 
-What we ourselves query must be there; what only the platform uses is worth a warning, since the
-names may have been mixed up. The index that ``ACTIVE_INDEX_NAME`` names an operator has made; all
-that is wrong with it is said at once.
+Missing parts that only the platform uses give a warning, because table names may have been mixed
+up. All problems of the index in ``ACTIVE_INDEX_NAME`` are reported at once, because an operator
+created it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ _WITH_NEW_IMAGE = frozenset({"NEW_IMAGE", "NEW_AND_OLD_IMAGES"})
 _ON = frozenset({"ENABLED", "ENABLING"})
 ORCHESTRATIONS = "OrchestrationTable"
 MANY_ROWS = 5_000_000
-"""From how many rows on an index is worth being mentioned to whoever has none."""
+"""From this many rows on, mention that an index may help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A table that the settings name.
 
-    ``queried``: the indexes that we ask ourselves. ``active``: that of them which
-    ``ACTIVE_INDEX_NAME`` names.
+    ``queried``: the indexes that we query. ``active``: the one in ``ACTIVE_INDEX_NAME``.
     """
 
     title: str
@@ -39,7 +38,7 @@ class Wanted:
     active: str | None
 
 
-_MAKE_IT = "correct ACTIVE_INDEX_NAME, or make it (docs/deploying.md); until then, unset it"
+_MAKE_IT = "correct ACTIVE_INDEX_NAME, or create it (docs/deploying.md); until then, unset it"
 _ANOTHER = (
     "an index cannot be changed: make another (docs/deploying.md), name that in "
     "ACTIVE_INDEX_NAME, and unset it until then"
@@ -72,9 +71,9 @@ def _wanted(use: str, name: str, settings: Settings) -> Wanted:
 def check_shape(
     wanted: Wanted, described: Mapping[str, Any], ttl: Mapping[str, Any] | None
 ) -> Iterator[Finding]:
-    """Compare a table with what it should be; one finding if all is well.
+    """Compare a table with its expected shape; one finding if all is well.
 
-    ``described``: of DescribeTable. ``ttl``: of DescribeTimeToLive, None where it is not known.
+    ``described``: from DescribeTable. ``ttl``: from DescribeTimeToLive; None if unknown.
     """
     found = [
         *_keys(wanted, described),
@@ -98,20 +97,20 @@ def check_shape(
 
 
 def keys_fit(wanted: Wanted, described: Mapping[str, Any]) -> bool:
-    """Whether the table's own key is the one that we write under."""
+    """Whether the table has the expected key."""
     return not list(_keys(wanted, described))
 
 
 def mention_an_index(wanted: Wanted, described: Mapping[str, Any]) -> Iterator[Finding]:
-    """Say of a large OrchestrationTable without an index of what is active that there can be one.
+    """Mention the index of active children if a large OrchestrationTable has none.
 
-    No warning: whether it pays is a matter of how much is history, and of money.
+    Not a warning, because whether it pays off depends on the share of history and on costs.
     """
     rows = int(described.get("ItemCount", 0))
     if wanted.title == ORCHESTRATIONS and wanted.active is None and rows > MANY_ROWS:
         said = (
-            f"each sweep reads all of its {rows:,} rows; an index lets most read what is active "
-            "alone (ACTIVE_INDEX_NAME, docs/scaling.md)"
+            f"each sweep reads all of its {rows:,} rows; with an index, most sweeps read only what "
+            "is active (ACTIVE_INDEX_NAME, docs/scaling.md)"
         )
         yield ok(CHECK, wanted.title, said)
 
@@ -147,14 +146,14 @@ def _indexes(wanted: Wanted, described: Mapping[str, Any]) -> Iterator[Finding]:
             elif index.name in wanted.queried:
                 yield failure(CHECK, wanted.title, said, f"the table needs it: {right}")
             else:
-                spared = f"the reconciler does without it, the platform may not: {right}"
+                spared = f"the reconciler does not need it, but the platform may: {right}"
                 yield warning(CHECK, wanted.title, said, spared)
 
 
 def _index_problems(
     table: Table, index: Index, found: Mapping[str, Any] | None, types: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
-    """Yield all that is wrong with an index, and what to do if ``ACTIVE_INDEX_NAME`` names it."""
+    """Yield the problems of an index, each with advice if ``ACTIVE_INDEX_NAME`` names it."""
     if found is None:
         yield "is missing", _MAKE_IT
         return
@@ -168,7 +167,7 @@ def _index_problems(
     missing = _not_projected(table, index, found)
     if missing:
         yield f"does not project {', '.join(missing)}", _ANOTHER
-    # Emulators leave the status out.
+    # Emulators omit the status.
     status = found.get("IndexStatus", "ACTIVE")
     if found.get("Backfilling") or status not in {"ACTIVE", "UPDATING"}:
         filled = ", and is still being filled" if found.get("Backfilling") else ""
@@ -181,7 +180,7 @@ def _not_projected(table: Table, index: Index, found: Mapping[str, Any]) -> list
         return []
     if index.projection == "ALL":
         return ["all attributes"]
-    # Keys are always there: the index's own, and the table's.
+    # An index always projects its own keys and the table's.
     there = {*table.keys, *_key_names(found["KeySchema"]), *projection.get("NonKeyAttributes", ())}
     return [name for name in (*index.keys, *index.include) if name not in there]
 
@@ -192,11 +191,11 @@ def _time_to_live(wanted: Wanted, ttl: Mapping[str, Any] | None) -> Iterator[Fin
     if ttl.get("TimeToLiveStatus") not in _ON:
         said, advice = "time to live is off", "switch it on, with the attribute `ttl`"
     elif ttl.get("AttributeName") != "ttl":
-        said = f"time to live goes by the attribute {ttl.get('AttributeName')}"
-        advice = "it must go by `ttl`"
+        said = f"time to live uses the attribute {ttl.get('AttributeName')}"
+        advice = "it must use `ttl`"
     else:
         return
-    why = "or what is written here is never removed"
+    why = "or our rows are never deleted"
     yield warning(CHECK, wanted.title, said, f"{advice}, {why}")
 
 

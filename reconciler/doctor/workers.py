@@ -1,6 +1,6 @@
-"""The workers: whether any answers, all are of one version, every queue is served, and they sweep.
+"""Checks of the workers: answers, versions, queues, and whether they sweep.
 
-On a first hour there are none yet, so their absence is a warning.
+If no worker answers, that is only a warning, since a new deployment has none yet.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _ASK_BEAT = "start a beat: celery -A workers beat; or ask for one: reconciler sw
 
 
 def examine_workers(settings: Settings) -> Iterator[Finding]:
-    """Ask the workers, over a broker that has answered already."""
+    """Check the workers, through a broker that has answered already."""
     from workers.about import ask_workers, whereabouts  # noqa: PLC0415 - start-up time
     from workers.application import app  # noqa: PLC0415
 
     try:
         said = ask_workers(app, _ANSWER_SECONDS)
     except Exception as error:  # noqa: BLE001 - whatever the transport raises
-        advice = "see what the broker's findings say"
+        advice = "see the findings about the broker"
         yield failure(CHECK, "alive", f"they could not be asked: {error}", advice)
         return
     queues = tuple(str(queue.name) for queue in app.conf.task_queues)
@@ -45,10 +45,10 @@ def examine_workers(settings: Settings) -> Iterator[Finding]:
 def judge_deployments(
     said: Mapping[str, Mapping[str, Any]], here: Mapping[str, Any]
 ) -> Iterator[Finding]:
-    """Name the workers of another deployment: they drop what is ours, and ours what is theirs.
+    """Report workers of other deployments: they drop our messages, and we drop theirs.
 
-    A worker of an older version does not say where it works. Tables of the same names in another
-    region are told apart by nobody but this.
+    Only this check notices tables of the same names in another region. Workers of older versions
+    do not say where they work.
     """
     for name, answer in sorted(said.items()):
         if _elsewhere(answer, here, "tables"):
@@ -77,7 +77,7 @@ def _elsewhere(answer: Mapping[str, Any], here: Mapping[str, Any], where: str) -
 def judge_workers(
     said: Mapping[str, Mapping[str, Any]], queues: tuple[str, ...], ours: str
 ) -> Iterator[Finding]:
-    """Judge what the workers answered; ``ours`` is the version that asks."""
+    """Judge the workers' answers; ``ours``: our own version."""
     if not said:
         advice = "start one: celery -A workers worker"
         yield warning(CHECK, "alive", "none answers", advice)
@@ -112,7 +112,7 @@ def _of_other_versions(said: Mapping[str, Mapping[str, Any]], ours: str) -> Mapp
 
 
 def judge_coverage(settings: Settings, records: Records, advice: str) -> Finding:
-    """Judge how far coverage reaches; ``advice`` is for where no sweep has ever covered all."""
+    """Judge the coverage; ``advice``: what to do if no sweep has ever completed."""
     seen = SweepState(records).overview()
     as_of = seen.covered_as_of(Scope.ACTIVE)
     if as_of == NEVER:

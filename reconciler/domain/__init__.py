@@ -1,1 +1,1 @@
-"""What is decided: pure functions over rows, with no clock, network, Celery or boto3 in them."""
+"""The decisions: pure functions over rows, without clock, network, Celery or boto3."""

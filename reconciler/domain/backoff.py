@@ -1,7 +1,7 @@
-"""Backing off: what keeps failing is left alone for a growing time.
+"""Backoff: what keeps failing is left alone for a growing time.
 
-A failure is held against the child that it concerns, never against its siblings: those go on. Only
-what fails before a single child can be told apart is held against the orchestration as a whole.
+A failure counts only for the child it concerns, not for its siblings. It counts for the whole
+orchestration only if it cannot be assigned to a child.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from reconciler.domain.due import MAX_AHEAD
 from reconciler.domain.model import moment, timestamp
 
 BACK_OFF_FROM = 3
-"""From this many failures on it is left alone for a while."""
+"""The number of failures from which on it is left alone for a while."""
 
 MAX_PAUSE = timedelta(hours=6)
 _MAX_DOUBLINGS = 15
-"""Takes a second past the longest pause; one that fails for weeks must not overflow a time."""
+"""Enough to get from a second to the longest pause, and few enough not to overflow a time."""
 
 _MAX_ERROR_CHARACTERS = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """Our own record of what failed (a marker row); ISO 8601 times.
+    """A failure record (a marker row); times are ISO 8601.
 
-    ``failures``: those that count; with none of them it only lets its siblings go first.
-    ``fingerprint``: of the rows that it concerns; once they change, the record says nothing more.
+    ``failures``: number of failures that count; with 0, siblings only take precedence.
+    ``fingerprint``: of the rows concerned; once they change, the record no longer applies.
     """
 
     failures: int
@@ -37,15 +37,15 @@ class Attempts:
     fingerprint: str
 
     def backed_off(self, now: datetime, fingerprint: str) -> bool:
-        """Whether it is to be left alone at ``now``: unchanged since, and its pause not over."""
+        """Whether to leave it alone at ``now``: its rows are unchanged, its pause is not over."""
         until = moment(self.retry_at)
-        # Further ahead than any pause lasts, it was written by a clock that is wrong.
+        # A time further ahead than the longest pause comes from a wrong clock.
         believable = until is not None and now < until <= now + MAX_PAUSE + MAX_AHEAD
         return believable and fingerprint == self.fingerprint
 
     @property
     def says(self) -> str:
-        """Until when it is left alone, and why, for a person."""
+        """Until when it is left alone, and why, as text."""
         return (
             f"left alone until {self.retry_at} after {self.failures} failures, "
             f"the last: {self.last_error}"
@@ -61,13 +61,13 @@ def after_failure(
     *,
     counts: bool,
 ) -> Attempts:
-    """Return the record after one more failure; the pause doubles with each that ``counts``.
+    """Return the record after one more failure; the pause doubles with each one that ``counts``.
 
-    ``interval``: between two sweeps: the first pause.
+    ``interval``: the first pause, which is the time between two sweeps.
     """
     failures = (earlier.failures if earlier is not None else 0) + counts
     retry_at = None
-    # Up to then it may be chance, and the next sweep tries again.
+    # The first failures may be chance: the next sweep tries again.
     if counts and failures >= BACK_OFF_FROM:
         doublings = min(failures - BACK_OFF_FROM, _MAX_DOUBLINGS)
         retry_at = timestamp(now + min(interval * 2**doublings, MAX_PAUSE))

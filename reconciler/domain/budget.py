@@ -1,4 +1,4 @@
-"""The budget per user: who may be released when fewer slots are free than children are due."""
+"""The budget per user: whom to release if there are fewer free slots than due children."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Free slots of one user, and those who wait for them elsewhere.
+    """A user's free slots, and the children in other orchestrations that wait for them.
 
-    ``room`` is cap - active - on their way, never below 0. ``ahead`` holds, for every child of
-    another orchestration of this user that waits, since when it is due. ``problem`` says why the
-    budget could not be read: then nothing is left. ``taken`` says in words who has the slots.
+    ``room``: cap - active - on their way to admission, never below 0. ``ahead``: since when each of
+    those children is due. ``problem``: why the budget could not be read; then there is no room.
+    ``taken``: what takes up the slots, as text.
     """
 
     room: int
@@ -22,7 +22,7 @@ class Budget:
     taken: str = ""
 
     def refusal(self, since: datetime) -> str:
-        """Say why a child that is due since ``since`` has no slot yet."""
+        """Return why a child that is due since ``since`` has no slot yet."""
         if self.problem is not None:
             return f"it is due, and its user's slots cannot be read ({self.problem})"
         parts = [f"it is due, and its user has no free slot{self.taken and ': '}{self.taken}"]
@@ -35,22 +35,20 @@ class Budget:
 def grant(
     budget: Budget | None, due: Mapping[str, datetime], last: Container[str] = ()
 ) -> tuple[str, ...]:
-    """Return which of ``due`` (key → due since) may go now, oldest due first.
+    """Return which of ``due`` (key → due since) may go now, oldest first.
 
-    Those in ``last`` come behind the others: their last try failed, and the next one may as well.
-
-    None as budget means that there is none to keep. A child that has been due for longer goes
-    first, wherever it belongs, so that a young orchestration never starves an old one.
+    Those in ``last`` come after the others, because their last try failed. Without a budget, all
+    may go. Older children of other orchestrations take precedence, so that a young orchestration
+    never starves an old one.
     """
     ours: Iterable[str] = sorted(due, key=lambda key: (key in last, due[key], key))
     if budget is None:
         return tuple(ours)
     granted: list[str] = []
     for key in ours:
-        # A slot is left for each that has waited longer elsewhere: its own evaluation takes it.
+        # Leave a slot for each older child elsewhere; its own evaluation will take it.
         older = sum(1 for since in budget.ahead if since < due[key])
         if older + len(granted) >= budget.room:
-            # Whoever comes behind has waited for less.
             break
         granted.append(key)
     return tuple(granted)

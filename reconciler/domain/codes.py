@@ -1,6 +1,6 @@
-"""The diagnosis codes: every non-terminal child has exactly one, and so has the orchestration.
+"""The diagnosis codes. Every unfinished child has exactly one, and so has every orchestration.
 
-A terminal child has one only if the platform's work on it was lost halfway.
+A terminal child has one only if the platform lost an event about it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Code(StrEnum):
-    """Why a child is where it is (a section each in ``docs/operating.md``)."""
+    """The state of a child (each has a section in ``docs/operating.md``)."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -39,7 +39,7 @@ class Code(StrEnum):
 
 
 class OrchestrationCode(StrEnum):
-    """How an orchestration as a whole stands."""
+    """The state of an orchestration as a whole."""
 
     IN_PROGRESS = "in_progress"
     SETTLED = "settled"
@@ -48,14 +48,14 @@ class OrchestrationCode(StrEnum):
 
 
 HEALTHY = frozenset({Code.WAITING, Code.RUNNING, Code.WITHIN_GRACE, Code.CLAIM_IN_PROGRESS})
-"""Codes of children that need nothing from anybody."""
+"""Codes of children for which nothing has to be done."""
 
 BENIGN = HEALTHY | {Code.OVER_BUDGET}
-"""Codes that are nobody's fault: reported, and no reason to wake a person."""
+"""Codes that are no reason for an alarm."""
 
 
 def count_alarming(stuck_by_code: Mapping[str, int]) -> int:
-    """Return how much of what is stuck is a reason for a person to look."""
+    """Return how many stuck entries are a reason for an alarm."""
     return sum(count for code, count in stuck_by_code.items() if code not in BENIGN)
 
 
@@ -68,16 +68,16 @@ ACTIONABLE = (
     Code.MISSING_TASK_ID,
     Code.LOST_RECOVERY,
 )
-"""Codes of children that the reconciler acts on by itself."""
+"""Codes of children that the reconciler repairs."""
 
 SURFACED = (OrchestrationCode.UNSETTLED_PARENT, OrchestrationCode.ROWS_MISSING)
-"""How an orchestration as a whole can be stuck."""
+"""Codes of orchestrations that are stuck as a whole."""
 
 STUCK_CODES: tuple[str, ...] = (
     *(code.value for code in Code if code not in HEALTHY),
     *(code.value for code in SURFACED),
 )
-"""Everything that a summary's ``stuck`` and the metric ``reconciler_stuck_children`` count by."""
+"""The codes in a summary's ``stuck`` and in the metric ``reconciler_stuck_children``."""
 
 REPAIRABLE = frozenset({*ACTIONABLE, Code.CHECK_FAILED, OrchestrationCode.UNSETTLED_PARENT})
 """Stuck codes that the reconciler resolves by itself, unless something prevents that."""

@@ -1,12 +1,11 @@
-"""Diagnosis: what is the matter with each child, and with the orchestration as a whole.
+"""Diagnosis: gives each unfinished child, and the orchestration as a whole, exactly one code.
 
-A pure, total function of the orchestration's rows, the tasks of its released children, the time
-and the policy. Nothing in here reads a clock or a table, and every non-terminal
-child comes out with exactly one code.
+It is a pure, total function of the orchestration's rows, the tasks of its released children, the
+time and the policy.
 
-A child's *effective* state is its row's, save that a terminal task whose event was lost already
-counts (``lost_terminal``), and that whatever must be skipped in consequence is. Thus the whole
-consequence of one lost event is seen, and repaired, in one pass.
+A child's *effective* state is that of its row, with two exceptions: a terminal task counts even if
+its event was lost (``lost_terminal``), and so do the skips that follow from it. So one pass sees,
+and repairs, all consequences of one lost event.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _NOT_AGAIN = "it is not invoked again, because a second run would fail the task"
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The settings that a diagnosis, and what is done about it, depend on.
+    """The settings that diagnosis and planning depend on.
 
     ``interval``: between two sweeps. ``settles``: whether finished tasks may be touched.
     """
@@ -57,14 +56,13 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was read beside the rows.
+    """What was read besides the rows.
 
-    ``tasks``: by task id; None where the row does not exist; absent where it could not be read.
-    ``found``: by idempotency key, the task that stands under it or None; absent where nobody has
-    looked. ``budget``: the free slots of the orchestration's user; None: nothing limits them.
-    ``iterations``: by sub-issue id, the latest iteration task that succeeded; empty where nobody
-    has looked. ``passed_over``: the children whose repair has just failed: what they would need of
-    their user's slots, their siblings may have.
+    ``tasks``: by task id; None if a task does not exist, absent if it could not be read. ``found``:
+    by idempotency key, the task with that key or None; absent if it was not looked up. ``budget``:
+    the free slots of the orchestration's user; None: unlimited. ``iterations``: by sub-issue id,
+    the latest successful iteration task; empty if they were not looked up. ``passed_over``:
+    children whose repair has just failed or lost a race; their siblings may use their slots.
     """
 
     tasks: Mapping[str, Task | None] = field(default_factory=dict)
@@ -76,9 +74,9 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class ChildDiagnosis:
-    """One child's code, one sentence of why, and since when (None: for a long time).
+    """A child's code, one sentence of why, and since when (None: unknown).
 
-    ``invoked_again``: the pipeline of its task was, so it is not invoked any more.
+    ``invoked_again``: the last invocation of its task's pipeline has been made.
     """
 
     sub_issue_id: str
@@ -90,7 +88,7 @@ class ChildDiagnosis:
     invoked_again: bool = False
 
     def age_seconds(self, now: datetime) -> float | None:
-        """How long it has been so, in seconds; None where no time is known."""
+        """For how many seconds it has had this code; None if unknown."""
         return seconds_since(self.since, now)
 
 
@@ -98,7 +96,7 @@ class ChildDiagnosis:
 class Diagnosis:
     """The codes of an orchestration.
 
-    ``children``, sorted by id, has the non-terminal ones, and the terminal ones that are stuck.
+    ``children``: sorted by id; those that are unfinished or stuck.
     """
 
     orchestration_id: str
@@ -109,7 +107,7 @@ class Diagnosis:
 
     @property
     def has_due(self) -> bool:
-        """Whether a child is due to be released, or was, and is backed off by now."""
+        """Whether a child is due to be released, or may be but is backed off."""
         due = {Code.LOST_RELEASE, Code.QUARANTINED}
         return any(child.code in due for child in self.children.values())
 
@@ -124,33 +122,33 @@ class Diagnosis:
 def diagnose(
     orchestration: Orchestration, evidence: Evidence, policy: Policy, now: datetime
 ) -> Diagnosis:
-    """Give every non-terminal child, and the orchestration, its code at ``now`` (aware, UTC)."""
+    """Give every unfinished child, and the orchestration, its code at ``now`` (aware, UTC)."""
     return _Diagnoser(orchestration, evidence, policy, now).run()
 
 
 def status_since(task: Task) -> datetime | None:
-    """Return since when a task has had its status; None where its row does not tell."""
+    """Return since when a task has had its status; None if its row does not tell."""
     return moment(task.status_since) or moment(task.updated_at) or moment(task.created_at)
 
 
 def invocation_due(task: Task, policy: Policy, now: datetime, *, made_it: bool = False) -> bool:
-    """Whether the pipeline of a task, as it was read, may be invoked at ``now``, or once more.
+    """Whether the pipeline of a task, as read, may be invoked (again) at ``now``.
 
-    The grace is enough only where nobody can have invoked it: a task of ours without a record.
-    Who made it (``made_it``) need not even wait for that. Another's may be on its way to the
-    pipeline until the start timeout.
+    Nobody can have invoked a task that the reconciler created and has no record for: it takes only
+    the grace, or no wait at all for its creator (``made_it``). Any other task may still be on its
+    way to the pipeline until the start timeout.
     """
     if task.status != "SUBMITTED" or task.invoke_count or not policy.can_invoke:
         return False
     since, invoked = status_since(task), moment(task.invoked_at)
     if task.unrecorded:
         return made_it or past(since, policy.grace, now)
-    # Both count: it may have been invoked long after it was made.
+    # Both count, because a task may be invoked long after its creation.
     return all(past(t, policy.start_timeout, now) for t in (since, invoked))
 
 
 class _Diagnoser:
-    """One diagnosis at work; each step settles some of the children."""
+    """One diagnosis in progress; each step gives some of the children their codes."""
 
     def __init__(
         self, orchestration: Orchestration, evidence: Evidence, policy: Policy, now: datetime
@@ -162,17 +160,17 @@ class _Diagnoser:
         self.now = now
         self.backed_off = orchestration.backed_off(now)
         self.codes: dict[str, ChildDiagnosis] = {}
-        # Effective outcomes, each with the moment at which it came about.
+        # Effective outcomes, each with its time.
         self.succeeded: dict[str, datetime] = {}
         self.failed: dict[str, datetime] = {}
 
     def run(self) -> Diagnosis:
         old = self._past(self._newest, self.policy.grace)
         if self.orchestration.meta is None:
-            # The meta row is written last. Without it nobody knows whose the children are.
+            # The meta row is written last. Without it the user is unknown.
             self._settle_orphans(old=old)
         else:
-            # Each step goes by the outcomes that those before it have found.
+            # Each step uses the outcomes found by the steps before it.
             self._settle_released()
             self._settle_reopened()
             unreleased = {
@@ -183,14 +181,14 @@ class _Diagnoser:
             self._settle_doomed(unreleased)
             self._settle_due(unreleased)
             self._settle_blocked(unreleased)
-        # A terminal child has a code only if the platform's work on it was lost halfway.
+        # A terminal child has a code only if the platform lost an event about it.
         unfinished = sum(1 for key in self.codes if not self.children[key].terminal)
         code, reason = orchestration_code(self.orchestration, unfinished, self.now, old=old)
         children = {key: self.codes[key] for key in sorted(self.codes)}
         name = self.orchestration.orchestration_id
         return Diagnosis(name, code, reason, self._newest, children)
 
-    # -- small tools
+    # -- helpers
 
     def _set(
         self,
@@ -204,7 +202,7 @@ class _Diagnoser:
         invoked_again: bool = False,
     ) -> None:
         attempts = self._back_off(child.sub_issue_id)
-        # What nobody would repair in any case is told as what it is.
+        # Other codes would not be repaired anyway, so they stay as they are.
         if attempts is not None and code in ACTIONABLE:
             reason, since = f"{code.value}; {attempts.says}", moment(attempts.last_failed_at)
             code = Code.QUARANTINED
@@ -216,7 +214,7 @@ class _Diagnoser:
         return self.backed_off.get(key) or self.backed_off.get(WHOLE)
 
     def _is_left_alone(self, key: str) -> bool:
-        """Whether nothing more is tried on a child now, so that nothing may build on it."""
+        """Whether no repair of a child is tried now, so that nothing may depend on one."""
         return key in self.evidence.passed_over or self._back_off(key) is not None
 
     def _past(self, since: datetime | None, wait: timedelta) -> bool:
@@ -230,7 +228,7 @@ class _Diagnoser:
 
     @cached_property
     def _newest(self) -> datetime | None:
-        # Asked by each of what may be thousands of children: reckoned once.
+        # Cached, because each of thousands of children may ask.
         times = [moment(child.since or child.created_at) for child in self.children.values()]
         meta = self.orchestration.meta
         if meta is not None:
@@ -251,7 +249,7 @@ class _Diagnoser:
             if not child.terminal:
                 self._set(child, code, reason, self._newest)
 
-    # -- children that carry their own evidence
+    # -- children whose own row or task decides
 
     def _settle_released(self) -> None:
         for key, child in self.children.items():
@@ -263,7 +261,7 @@ class _Diagnoser:
             elif child.problem is not None:
                 self._set(child, Code.MALFORMED_ROW, child.problem, moment(child.updated_at))
             elif child.status is None:
-                # Never guessed at: a later version of the platform may mean anything by it.
+                # Do not guess: a later version of the platform may mean anything by it.
                 reason = f"child_status {child.raw_status!r} is not known to this version"
                 self._set(child, Code.UNKNOWN_STATUS, reason, moment(child.updated_at))
             elif child.status is ChildStatus.RELEASING:
@@ -272,7 +270,7 @@ class _Diagnoser:
                 self._released(child)
 
     def _settle_reopened(self) -> None:
-        """Find terminal children that the platform meant to reopen, and did not."""
+        """Find terminal children that the platform should have reopened."""
         for key, child in self.children.items():
             if child.status is ChildStatus.SKIPPED:
                 self._skipped(child)
@@ -281,7 +279,7 @@ class _Diagnoser:
 
     def _skipped(self, child: Child) -> None:
         before = [row for _, row in self.orchestration.predecessors_of(child) if row is not None]
-        # Rows that are missing may still come, and an expired child gets no new work.
+        # Missing rows may still be written, and an expired child gets no new work.
         missing = len(before) < len(child.depends_on)
         if missing or self._expired(child) or any(p.sub_issue_id in self.failed for p in before):
             return
@@ -293,7 +291,7 @@ class _Diagnoser:
     def _failed(self, child: Child, iteration: Task) -> None:
         finished = moment(iteration.finished_at)
         failed = moment(child.updated_at)
-        # A fix that ended before the failure says nothing of it.
+        # A fix that ended before the failure cannot have fixed it.
         if finished is None or failed is None or finished <= failed:
             return
         if self._past(self._due_since(child, finished), self.policy.grace):
@@ -302,7 +300,7 @@ class _Diagnoser:
 
     def _claim(self, child: Child) -> None:
         since = moment(child.updated_at)
-        # A live claim is never taken away: whoever holds it may be about to write.
+        # Never take away a live claim: its holder may be about to write.
         if not self._past(since, self.policy.claim_timeout):
             self._set(child, Code.CLAIM_IN_PROGRESS, "a releaser is at work on it", since)
         elif not self._foreign(child):
@@ -310,11 +308,11 @@ class _Diagnoser:
             self._set(child, Code.ABANDONED_CLAIM, reason, since)
 
     def _foreign(self, child: Child) -> bool:
-        """Whether another user's task stands under the key; if so, that is its diagnosis."""
+        """Whether another user's task has the child's key; if so, diagnose that."""
         found = self.evidence.found.get(child.idempotency_key)
         if found is None or found.user_id == self.orchestration.user_id:
             return False
-        # To adopt it would put one user's work under another's name.
+        # Adopting it would show one user's work to another.
         reason = f"task {found.task_id} of another user holds its idempotency key"
         self._set(child, Code.IDEMPOTENCY_CONFLICT, reason, moment(child.updated_at))
         return True
@@ -328,7 +326,7 @@ class _Diagnoser:
                 reason = "it is released, and its row names no task"
                 self._set(child, Code.MISSING_TASK_ID, reason, since)
         elif child.task_id not in self.evidence.tasks:
-            # Not read is not the same as missing: nothing is repaired on what nobody has seen.
+            # Not read does not mean missing: repair nothing without having seen the task.
             self._set(child, Code.CHECK_FAILED, f"task {child.task_id} could not be read", since)
         elif (task := self.evidence.tasks[child.task_id]) is None:
             reason = f"its task {child.task_id} does not exist"
@@ -349,8 +347,8 @@ class _Diagnoser:
     def _ended(self, child: Child, task: Task) -> None:
         since = moment(task.finished_at)
         meta = self.orchestration.meta
-        # A retry resets the rows one by one, the meta row first: those that still name their old
-        # tasks have lost no event.
+        # A retry resets the rows one by one, the meta row first: a row that still names its old
+        # task has lost no event.
         reopened = moment(meta.updated_at) if meta is not None else None
         if not self._past(latest((since, reopened), self.now), self.policy.grace):
             reason = f"its task has just become {task.status}"
@@ -358,7 +356,7 @@ class _Diagnoser:
             return
         reason = f"its task is {task.status}, and the event was lost"
         self._set(child, Code.LOST_TERMINAL, reason, since)
-        # Its dependents wait where the advance itself is not tried now.
+        # If the advance itself is not tried now, its dependents have to wait.
         if not self._is_left_alone(child.sub_issue_id):
             into = self.succeeded if task.outcome is ChildStatus.SUCCEEDED else self.failed
             into[child.sub_issue_id] = since or LONG_AGO
@@ -376,11 +374,11 @@ class _Diagnoser:
             self._set(child, Code.RUNNING, f"its task is {task.status}", since)
 
     def _why_unstarted(self, task: Task) -> str | None:
-        """Say why a task counts as never started; None where it has, or may do so yet."""
+        """Return why a task counts as never started; None if it has started, or still may."""
         if task.status != "SUBMITTED":
             return None
         since = status_since(task)
-        # Only its maker could have invoked it, so that the grace is wait enough.
+        # Only its creator could have invoked it, so the grace is long enough.
         if task.unrecorded and self.policy.can_invoke and self._past(since, self.policy.grace):
             return "its task was created, and its pipeline was never invoked"
         if not self._past(since, self.policy.start_timeout):
@@ -391,13 +389,13 @@ class _Diagnoser:
     # -- children that are not released yet
 
     def _settle_doomed(self, unreleased: dict[str, Child]) -> None:
-        """Failure closure: from the earliest failure on, so that each gets its earliest cause."""
+        """Find the children that must be skipped, each with its earliest cause."""
         dependents = dependents_of({key: child.depends_on for key, child in unreleased.items()})
         for source in sorted(self.failed, key=lambda key: (self.failed[key], key)):
             queue = deque([(source, self.failed[source])])
             while queue:
                 cause, since = queue.popleft()
-                # In order: what is reached by two ways names the same cause however rows come.
+                # Sorted, so that the cause does not depend on the order of rows.
                 for key in sorted(dependents.get(cause, ())):
                     child = unreleased.get(key)
                     if child is None:
@@ -413,7 +411,6 @@ class _Diagnoser:
             reason = f"its predecessor {self._name(cause)} did not succeed, so it never runs"
             self._set(child, Code.LOST_SKIP, reason, since, (cause,))
         else:
-            # The live reconciler skips it, if it has heard of the failure.
             reason = f"its predecessor {self._name(cause)} has just failed"
             self._set(child, Code.WITHIN_GRACE, reason, since, (cause,))
 
@@ -429,7 +426,7 @@ class _Diagnoser:
             if not self._past(since, self.policy.grace):
                 self._set(child, Code.WITHIN_GRACE, "it has just become due", since)
             elif self._expired(child):
-                # DynamoDB may remove the row at any moment: nobody would see the end of its task.
+                # DynamoDB may delete the row at any moment, and then the end of its task is lost.
                 self._set(child, Code.WAITING, EXPIRED, since)
             elif problem is not None:
                 self._set(child, Code.MALFORMED_ROW, problem, since)
@@ -438,9 +435,9 @@ class _Diagnoser:
         self._allot(due)
 
     def _allot(self, due: dict[str, datetime]) -> None:
-        """Give the user's free slots to those that have been due for longest."""
+        """Give the user's free slots to the children that have been due for longest."""
         budget = self.evidence.budget
-        # What nothing is tried on takes no slot; what failed lately lets the others go first.
+        # Children that are left alone take no slot; those that failed lately come last.
         able = {key: since for key, since in due.items() if not self._is_left_alone(key)}
         granted = frozenset(grant(budget, able, last=self.orchestration.attempts))
         for key, since in due.items():
@@ -453,13 +450,13 @@ class _Diagnoser:
                 self._set(child, Code.OVER_BUDGET, reason, since)
 
     def _settle_blocked(self, unreleased: dict[str, Child]) -> None:
-        """Tell those that wait for what can still happen from those that wait for ever."""
+        """Separate children that wait for something possible from those that wait for ever."""
         pending = {
             key: tuple(p for p in child.depends_on if p not in self.succeeded)
             for key, child in unreleased.items()
         }
         dependents = dependents_of({key: child.depends_on for key, child in unreleased.items()})
-        # Whatever has a code by now can still go on, and so can whoever waits for it.
+        # Children that have a code by now can still go on, and so can their dependents.
         dead_ends = find_dead_ends(pending, dependents, rows=self.children, going=self.codes)
         for key, child in unreleased.items():
             self._block(child, pending[key], dead_ends)
@@ -486,7 +483,7 @@ class _Diagnoser:
         return f"waits for {', '.join(names)}{more}"
 
     def _dangling(self, child: Child, missing: str | None, since: datetime | None) -> None:
-        # Rows of an extension are written one after the other, before child_count is raised.
+        # An extension writes its rows one by one, and raises child_count after that.
         newest = self._due_since(child) if self.orchestration.complete else self._newest
         if not self._past(newest, self.policy.grace):
             self._set(child, Code.WITHIN_GRACE, "not all rows of it are there yet", newest)

@@ -1,4 +1,4 @@
-"""Who waits for whom: passes over the dependency graph, each linear in nodes and edges."""
+"""Passes over the dependency graph, each linear in nodes and edges."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class DeadEnds:
-    """Of those that wait, who can still go on and who never will.
+    """Which waiting children can still go on and which never will.
 
-    ``missing``: key → a predecessor that has no row. ``behind_cycles`` holds ``on_cycles`` too.
+    ``missing``: key → a predecessor without a row. ``behind_cycles`` includes ``on_cycles``.
     """
 
     alive: Collection[str]
@@ -20,7 +20,7 @@ class DeadEnds:
     behind_cycles: Collection[str]
 
     def waits_for_cycle(self, key: str) -> bool:
-        """Whether a cycle is why it never goes on; a missing row of its own explains it better."""
+        """Whether a cycle blocks it, unless one of its own predecessors has no row."""
         return key in self.on_cycles or (key in self.behind_cycles and key not in self.missing)
 
 
@@ -31,9 +31,9 @@ def find_dead_ends(
     rows: Container[str],
     going: Iterable[str],
 ) -> DeadEnds:
-    """Tell those that wait for what can still happen from those that wait for ever.
+    """Separate children that wait for something possible from those that wait for ever.
 
-    ``pending``: what each still waits for. ``going``: what can still come to an end by itself.
+    ``pending``: what each still waits for. ``going``: what can still finish by itself.
     """
     missing = {
         key: gone
@@ -46,7 +46,7 @@ def find_dead_ends(
 
 
 def dependents_of(waits: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    """Turn the edges round: from what each waits for to who waits for each."""
+    """Invert the edges: from the predecessors of each to the dependents of each."""
     dependents: dict[str, list[str]] = {}
     for key, predecessors in waits.items():
         for predecessor in predecessors:
@@ -59,7 +59,7 @@ def reachable(
     dependents: Mapping[str, Iterable[str]],
     without: Container[str] = frozenset(),
 ) -> set[str]:
-    """Return the sources and everything behind them; nothing in or behind ``without``."""
+    """Return the sources and everything behind them, except through ``without``."""
     seen = set(sources)
     queue = deque(seen)
     while queue:
@@ -71,18 +71,17 @@ def reachable(
 
 
 def on_cycles(pending: Mapping[str, Iterable[str]]) -> set[str]:
-    """Return the keys that are on a cycle, or between two of them.
+    """Return the keys that are on a cycle, or between two cycles.
 
-    Peels off what has no predecessor left, then, with the edges turned round, what has no dependent
-    left: what remains has both a cycle before it and one behind it. Linear in nodes and edges, and
-    never recursive: graphs of thousands of children are met.
+    Repeatedly removes nodes without predecessors, then those without dependents. What remains has
+    a cycle on both sides. Not recursive, since graphs have thousands of children.
     """
     behind_cycles = _peel(pending)
     return set(_peel(dependents_of(behind_cycles)))
 
 
 def _peel(waits: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    """Remove, again and again, what waits for nothing; return what is left, and its edges."""
+    """Repeatedly remove what waits for nothing; return the rest and its edges."""
     left = _within(waits)
     dependents = dependents_of(left)
     counts = {key: len(names) for key, names in left.items()}
@@ -98,5 +97,5 @@ def _peel(waits: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
 
 
 def _within(waits: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    """Leave out the edges to what does not wait itself."""
+    """Drop the edges to nodes that do not wait themselves."""
     return {key: [name for name in names if name in waits] for key, names in waits.items()}

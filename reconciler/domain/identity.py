@@ -1,4 +1,4 @@
-"""Names that must come out the same however often they are made."""
+"""Deterministic names and ids."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ulid import ULID
 from reconciler.domain.model import moment
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
-# Neither part may be dots alone: it would be a path.
+# Neither part may consist of dots only: that would be a path.
 _REPO = re.compile(r"(?!\.+/)[A-Za-z0-9._-]+/(?!\.+$)[A-Za-z0-9._-]+")
 _NOT_SLUG = re.compile(r"[^a-z0-9]+")
 _SLUG_LENGTH = 50
@@ -24,15 +24,15 @@ def valid_idempotency_key(key: str) -> bool:
 
 
 def valid_repo(repo: str) -> bool:
-    """Whether the platform takes ``repo`` for the name of a repository, ``owner/name``."""
+    """Whether the platform accepts ``repo`` as a repository name, ``owner/name``."""
     return _REPO.fullmatch(repo) is not None
 
 
 def derived_ulid(seed: str, at: datetime | None) -> str:
-    """Return the ULID that ``seed`` always has at ``at``: 26 characters of Crockford base 32.
+    """Return a deterministic ULID: 26 characters of Crockford base 32.
 
-    The time part is ``at``, so that ids sort as the platform's do; the random part is a hash of
-    the seed. A time before the epoch counts as the epoch; the calendar's last one fits.
+    The time part is ``at`` (at least the epoch), so that ids sort as the platform's do. The random
+    part is a hash of ``seed``.
     """
     milliseconds = max(0, int(((at or _EPOCH) - _EPOCH).total_seconds() * 1000))
     random = hashlib.sha256(seed.encode()).digest()[:10]
@@ -40,21 +40,20 @@ def derived_ulid(seed: str, at: datetime | None) -> str:
 
 
 def task_id_for(idempotency_key: str, child_created_at: str | None) -> str:
-    """Return the task id that every releaser of ours makes for this release attempt.
+    """Return the task id of a release attempt, the same for every releaser.
 
-    Two releasers thus collide on the task's own key, which the store refuses, even before the
-    index by idempotency key shows either. The child's ``created_at`` never changes; the attempt
-    is in the key.
+    So two releasers collide on the task's primary key, even before the index by idempotency key
+    shows either task. The key identifies the attempt; ``created_at`` never changes.
     """
     return derived_ulid(idempotency_key, moment(child_created_at))
 
 
 def event_id_for(task_id: str, event_type: str, at: datetime) -> str:
-    """Return the id of an event of ``task_id`` at ``at``; sorts by time within the task."""
+    """Return the id of an event; ids sort by time within a task."""
     return derived_ulid(f"{task_id}/{event_type}/{at.isoformat()}", at)
 
 
 def slug(first_line: str) -> str:
-    """Return the last part of a branch name: a to z, 0 to 9 and ``-``, 1 to 50 characters."""
+    """Return the last part of a branch name: 1 to 50 characters of a-z, 0-9 and ``-``."""
     cut = _NOT_SLUG.sub("-", first_line.lower()).strip("-")[:_SLUG_LENGTH]
     return cut or "task"

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from reconciler.domain.backoff import Attempts
 
 Item = Mapping[str, Mapping[str, Any]]
-"""A row as the store has it. Nothing that is decided looks into one: ``reconciler.stores.rows``
-reads it, and the conditions of writes compare with it."""
+"""A row as stored. Decisions never look into it: ``reconciler.stores.rows`` parses it, and the
+conditions of writes compare with it."""
 
 META = "#meta"
 WHOLE = ""
-"""Stands for the orchestration itself where others name one of its children."""
+"""Used as a sub-issue id, means the orchestration as a whole."""
 
 INTEGRATION_SUFFIX = "__integration"
 DEFAULT_CHANNEL = "linear"
@@ -56,7 +56,7 @@ ACTIVE_TASK = frozenset(
 
 
 def moment(text: str | None) -> datetime | None:
-    """Read any ISO 8601 time as an aware UTC time; None for what is missing or unreadable."""
+    """Parse an ISO 8601 time as an aware UTC time; None if it is missing or unreadable."""
     if not text:
         return None
     try:
@@ -67,21 +67,21 @@ def moment(text: str | None) -> datetime | None:
 
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
-"""Stands for a time that is missing or unreadable: the write conditions protect anyway."""
+"""Used for a time that is missing or unreadable, which is safe because writes are conditional."""
 
 
 def timestamp(at: datetime) -> str:
-    """Write a time as the platform does: ISO 8601 UTC, milliseconds, ``Z``."""
+    """Format a time as the platform does: ISO 8601 UTC, milliseconds, ``Z``."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def known_timestamp(since: datetime | None) -> str | None:
-    """Return a moment as rows have it; None where it is not known."""
+    """Format a time as in rows; None if it is unknown."""
     return None if since is None or since == LONG_AGO else timestamp(since)
 
 
 def seconds_since(since: datetime | None, now: datetime) -> float | None:
-    """Return how long ago a moment was, never negative; None where it is not known."""
+    """Return how long ago a time was, never negative; None if it is unknown."""
     if since is None or since == LONG_AGO:
         return None
     return max(0.0, (now - since).total_seconds())
@@ -91,10 +91,10 @@ def seconds_since(since: datetime | None, now: datetime) -> float | None:
 class Child:
     """A child row.
 
-    ``status`` is None for a status that is not known; ``problem`` says what is malformed.
-    ``effective_at``: when the state that our last write recorded had really come about, as long as
-    nobody has written to the row since. ``ttl``: epoch seconds. ``item`` is the row as it was read:
-    whole, or only the attributes of the scan.
+    ``status`` is None if it is unknown to this version; ``problem`` says what is malformed.
+    ``effective_at``: when the status of the reconciler's last write took effect, if nobody has
+    written to the row since. ``ttl``: epoch seconds. ``item``: the row as read, complete or with
+    the attributes of a scan.
     """
 
     orchestration_id: str
@@ -114,12 +114,12 @@ class Child:
 
     @property
     def since(self) -> str | None:
-        """Since when it has been in its status: our own repair must not restart a grace."""
+        """Since when it has had its status; a repair does not restart the grace."""
         return self.effective_at or self.updated_at
 
     @property
     def terminal(self) -> bool:
-        """Whether nothing more can happen to it."""
+        """Whether its status is final."""
         return self.status in TERMINAL_CHILD
 
     @property
@@ -129,7 +129,7 @@ class Child:
 
     @property
     def idempotency_key(self) -> str:
-        """The key of its next task: a retry's key names the earlier task."""
+        """The key of its next task; a retry's key includes the earlier task id."""
         base = f"{self.orchestration_id}_{self.sub_issue_id}"
         return f"{base}_{self.task_id}" if self.task_id else base
 
@@ -140,7 +140,7 @@ class Child:
         task_id: str | None = None,
         branch_name: str | None = None,
     ) -> Child:
-        """Return the row as it is after a write of ours: in ``status``, in effect since ``at``."""
+        """Return the row after a write of ours, with ``status`` in effect since ``at``."""
         return replace(
             self,
             status=status,
@@ -154,7 +154,7 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """The meta row. ``problem`` says why no task can be made from it, if so."""
+    """The meta row. ``problem`` says why no task can be created from it."""
 
     orchestration_id: str
     child_count: int | None = None
@@ -169,7 +169,7 @@ class Meta:
 
     @property
     def problem(self) -> str | None:
-        """What is missing or malformed on it, if anything."""
+        """What is missing or malformed, if anything."""
         if self.child_count is None:
             return "meta row: child_count is missing or is not a whole number"
         for name, value in (("platform_user_id", self.user_id), ("repo", self.repo)):
@@ -180,11 +180,11 @@ class Meta:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task row, as far as a diagnosis needs it. What begins with ``invo``/``nudg`` is ours.
+    """A task row, with what a diagnosis needs. The reconciler writes ``invo…`` and ``nudg…``.
 
-    ``orchestration_id`` and ``sub_issue_id``: the child that it works for, whether or not the
-    child's row names it. ``iteration``: a person's fix, made by a comment on a finished child.
-    ``sweep_id``: of the sweep of ours that made it; None: others did.
+    ``orchestration_id`` and ``sub_issue_id``: the child it works for, whether or not the child's
+    row names it. ``iteration``: a fix, requested by a comment on a finished child. ``sweep_id``:
+    the sweep that created it; None if others did.
     """
 
     task_id: str
@@ -214,34 +214,34 @@ class Task:
 
     @property
     def ours(self) -> bool:
-        """Whether we made it."""
+        """Whether the reconciler created it."""
         return self.sweep_id is not None
 
     @property
     def unrecorded(self) -> bool:
-        """Whether we made it, and no invocation of its pipeline is recorded."""
+        """Whether the reconciler created it without recording an invocation of its pipeline."""
         return self.ours and self.invoked_at is None
 
     @property
     def outcome(self) -> ChildStatus:
-        """What a terminal task makes of its child: a completed task with a broken build failed."""
-        # Without a verdict on the build, the platform takes a completed task for a success.
+        """The status that a terminal task gives its child; with a broken build, ``failed``."""
+        # Like the platform, count a completed task without a verdict on the build as a success.
         if self.status == "COMPLETED" and self.build_passed is not False:
             return ChildStatus.SUCCEEDED
         return ChildStatus.FAILED
 
     @property
     def finished_at(self) -> str | None:
-        """When it became terminal, as far as the row tells."""
-        # In this order: the agent's last write leaves `updated_at` as it was.
+        """When it became terminal, if the row tells."""
+        # In this order, because the agent's last write does not change `updated_at`.
         return self.completed_at or self.status_since or self.updated_at
 
 
 @dataclass(frozen=True, slots=True)
 class Orchestration:
-    """One partition of OrchestrationTable: ``children`` by ``sub_issue_id``, markers left out.
+    """One partition of OrchestrationTable: ``children`` by ``sub_issue_id``, without markers.
 
-    ``attempts``: our record of failures, by ``sub_issue_id``, or ``WHOLE``.
+    ``attempts``: the failure records, by ``sub_issue_id`` or ``WHOLE``.
     """
 
     orchestration_id: str
@@ -250,7 +250,7 @@ class Orchestration:
     attempts: Mapping[str, Attempts] = field(default_factory=dict)
 
     def predecessors_of(self, child: Child) -> list[tuple[str, Child | None]]:
-        """Return what a child waits for, each with its row; None where it has none."""
+        """Return the predecessors of a child, each with its row, or None if it has none."""
         return [(key, self.children.get(key)) for key in child.depends_on]
 
     def with_child(self, child: Child) -> Orchestration:
@@ -259,12 +259,12 @@ class Orchestration:
 
     @property
     def user_id(self) -> str | None:
-        """Whose it is, as far as its rows tell."""
+        """The user it belongs to, if there is a meta row."""
         return self.meta.user_id if self.meta is not None else None
 
     @property
     def repo(self) -> str | None:
-        """The repository that it is about, as far as its rows tell."""
+        """Its repository, if there is a meta row."""
         return self.meta.repo if self.meta is not None else None
 
     @property
@@ -274,28 +274,28 @@ class Orchestration:
 
     @property
     def complete(self) -> bool:
-        """Whether every row that the meta row counts is there."""
-        # There may be more: an extension writes its rows first, and raises the count after that.
+        """Whether all rows exist that the meta row counts."""
+        # There may be more: an extension raises the count after it has written its rows.
         return self.meta is not None and (self.meta.child_count or 0) <= len(self.children)
 
     @property
     def fingerprint(self) -> str:
         """A short text that changes when any row of the orchestration changes.
 
-        Made of what every write of the platform touches, so that a person's repair by hand
-        brings back at once what is backed off. Order of rows does not matter.
+        It covers what every write of the platform changes, so that a manual repair ends a backoff
+        at once. The order of rows does not matter.
         """
         return self._fingerprint(self.children.values())
 
     def fingerprint_of(self, sub_issue_id: str) -> str:
-        """A short text that changes when the child or the meta row changes; of ``WHOLE``: any."""
+        """A fingerprint of the child and the meta row; for ``WHOLE``, of all rows."""
         if sub_issue_id == WHOLE:
             return self.fingerprint
         child = self.children.get(sub_issue_id)
         return self._fingerprint(() if child is None else (child,))
 
     def _fingerprint(self, children: Collection[Child]) -> str:
-        # A sum, since rows come in any order.
+        # A sum does not depend on the order of rows.
         total = 0
         for child in children:
             parts = (child.sub_issue_id, child.raw_status, child.task_id, child.updated_at)
@@ -305,7 +305,7 @@ class Orchestration:
         return f"{len(children)}-{total & 0xFFFFFFFFFFFFFFFF:016x}"
 
     def backed_off(self, now: datetime) -> dict[str, Attempts]:
-        """Return the records of what is to be left alone at ``now``."""
+        """Return the failure records because of which something is left alone at ``now``."""
         return {
             key: attempts
             for key, attempts in self.attempts.items()

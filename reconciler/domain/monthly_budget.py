@@ -24,7 +24,7 @@ class MonthlyBudget:
 
     @property
     def exhausted(self) -> bool:
-        """Whether it lets no further task be created."""
+        """Whether it forbids new tasks."""
         return self.hard_stop and self.spend >= self.limit
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ def month_of(now: datetime) -> str:
 
 
 def scope_keys(user_id: str, team_ids: Iterable[str]) -> tuple[str, ...]:
-    """Return the partition keys under which the budgets of a user and their teams stand."""
+    """Return the partition keys of the budgets of a user and their teams."""
     return (f"{USER_PREFIX}{user_id}", *(f"{TEAM_PREFIX}{team}" for team in team_ids))
 
 

@@ -1,13 +1,13 @@
-"""Nomination: which orchestrations a scan's rows cast suspicion on.
+"""Nomination: which orchestrations look suspicious in a scan.
 
-A scan is eventually consistent and cut by pages; it only ever nominates. Whatever the authority
-would find wrong must be nominated, and nothing that is healthy need be: so a scan asks the same
-diagnosis, after ``reconciler.stores.rows`` has set the plainest case aside at the least cost.
+A scan is eventually consistent and cut into pages, so it only nominates. It must nominate whatever
+an evaluation would find wrong, and should nominate nothing else. So it runs the same diagnosis,
+after ``reconciler.stores.rows`` has cheaply sorted out what is plainly settled.
 
-An index of active children shows less: neither the meta row nor whatever is finished. A predecessor
-that it does not show has finished, or does not exist. Where that is so of all of a child's, it is
-due, to be skipped or stuck, and nominated; of a child that waits for others besides, those that are
-not shown are read, since one of them may have failed. Then the same diagnosis is asked again.
+The index of active children shows neither meta rows nor finished children. A predecessor that is
+not in it has finished or does not exist. If that is true of all predecessors, the child is due, has
+to be skipped or is stuck, so it is nominated. If only some are missing, they are read, because one
+of them may have failed, and then the diagnosis decides.
 """
 
 from __future__ import annotations
@@ -23,37 +23,33 @@ _ASSUMED_META = Meta("")
 
 
 def active_part(children: Orchestration) -> Orchestration:
-    """Return the active children of an orchestration as a part that can be judged.
-
-    Whether there is a meta row, and what it says, only a full scan sees.
-    """
+    """Return the active children with an assumed meta row; only a full scan sees the real one."""
     return replace(children, meta=_ASSUMED_META)
 
 
 def unseen_predecessors(part: Orchestration) -> Sequence[str] | None:
-    """Return the predecessors that have to be read before an active part can be judged.
+    """Return the predecessors to read before an active part can be judged.
 
-    None when that is not worth it: a child has predecessors, and nothing of them is active.
+    None if it is to be nominated anyway, because no predecessor of some child is active.
     """
     unseen: dict[str, None] = {}
     for child in part.children.values():
         if child.status in UNRELEASED and child.depends_on:
             missing = [key for key in child.depends_on if key not in part.children]
             if len(missing) == len(child.depends_on):
-                # It is due, to be skipped, or stuck. The authority reads all rows for that in any
-                # case.
+                # It is due, has to be skipped or is stuck: the evaluation reads all rows anyway.
                 return None
             unseen.update(dict.fromkeys(missing))
     return tuple(unseen)
 
 
 def with_predecessors(part: Orchestration, read: Iterable[Child]) -> Orchestration:
-    """Return an active part and those of its predecessors that were not in it."""
+    """Return an active part completed by predecessors that were not in it."""
     return replace(part, children={**part.children, **{c.sub_issue_id: c for c in read}})
 
 
 def running_tasks(orchestration: Orchestration) -> list[str]:
-    """Return the ids of the tasks without which it cannot be judged."""
+    """Return the ids of the tasks that are needed to judge it."""
     return [
         child.task_id
         for child in orchestration.children.values()
@@ -67,11 +63,9 @@ def suspicious(
     policy: Policy,
     now: datetime,
 ) -> bool:
-    """Whether the authority should look at it; ``orchestration`` may be a part of one.
-
-    Fewer rows than ``child_count`` may be a page's doing; only a consistent read can tell.
-    """
+    """Whether to nominate an orchestration, of which ``orchestration`` may be only a part."""
     meta = orchestration.meta
+    # Rows may be missing only because of a page boundary; an evaluation will tell.
     if meta is not None and (meta.child_count or 0) > len(orchestration.children):
         return True
     return not diagnose(orchestration, Evidence(tasks=tasks), policy, now).healthy

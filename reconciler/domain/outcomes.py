@@ -1,7 +1,4 @@
-"""Outcomes: what can come of one repair.
-
-Losing a race is not an error: it is an outcome with a name.
-"""
+"""The outcomes of repairs. Losing a race is a normal outcome, not an error."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """What came of one planned action, in logs, metrics and ``--json``."""
+    """How one action ended, in logs, metrics and ``--json``."""
 
     RELEASED = "released"
     ADOPTED = "adopted"
@@ -34,7 +31,7 @@ RELEASE_OUTCOMES = tuple(
     for outcome in Outcome
     if outcome not in {Outcome.QUEUED, Outcome.DONE, Outcome.LOST_RACE}
 )
-"""How a release can end: the label values of ``reconciler_releases_total{outcome}``."""
+"""The outcomes of releases: the label values of ``reconciler_releases_total{outcome}``."""
 
 LOST_TO_OTHERS = frozenset(
     {
@@ -44,7 +41,7 @@ LOST_TO_OTHERS = frozenset(
         Outcome.LOST_RACE,
     }
 )
-"""Somebody else was faster, so what was read is stale."""
+"""Outcomes in which somebody else was faster, so what was read is stale."""
 
 REPAIRED = frozenset({Outcome.DONE, Outcome.RELEASED, Outcome.ADOPTED, Outcome.REINVOKED})
-"""Something was changed, by us, that brings a child on."""
+"""Outcomes in which the reconciler has made progress on a child."""

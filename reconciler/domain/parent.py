@@ -9,7 +9,7 @@ from reconciler.domain.due import is_expired
 from reconciler.domain.model import Meta, Orchestration
 
 _UNSETTLED_CHANNEL = "api"
-"""Nobody waits for a roll-up there, so the platform posts none."""
+"""The platform posts no roll-up for this channel."""
 
 
 def orchestration_code(
@@ -17,13 +17,13 @@ def orchestration_code(
 ) -> tuple[OrchestrationCode, str]:
     """Return the code of an orchestration, and one sentence of why.
 
-    ``unfinished``: how many children are not terminal. ``old``: whether the grace is over since
-    any of its rows changed.
+    ``unfinished``: number of children that are not terminal. ``old``: whether the grace has passed
+    since the last change of any row.
     """
     meta, rows = orchestration.meta, len(orchestration.children)
     if meta is None:
         return _without_meta(unfinished, old=old)
-    # The platform's own word goes before a count of rows, some of which may have expired.
+    # The platform's mark takes precedence over the number of rows: some may have expired.
     if not unfinished and meta.settled:
         return OrchestrationCode.SETTLED, "the parent has been settled"
     if not orchestration.complete:
@@ -43,14 +43,14 @@ def orchestration_code(
 def _without_meta(unfinished: int, *, old: bool) -> tuple[OrchestrationCode, str]:
     if not unfinished:
         return OrchestrationCode.SETTLED, "all children are terminal; no meta row"
-    # The meta row is written last, so a young orchestration has none yet.
+    # The meta row is written last, so a new orchestration has none yet.
     if old:
         return OrchestrationCode.ROWS_MISSING, "the meta row is missing"
     return OrchestrationCode.IN_PROGRESS, "still being seeded"
 
 
 def _never_settled(meta: Meta, rows: int, now: datetime) -> str | None:
-    """Say why the platform settles no such parent, or None if it does."""
+    """Return why the platform never settles this parent, or None if it does."""
     if not rows:
         return "it has no children, so there is nothing to settle"
     if meta.channel == _UNSETTLED_CHANNEL:

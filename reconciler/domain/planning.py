@@ -1,6 +1,6 @@
-"""Planning: from a diagnosis to the writes that are due, in the order in which they must come.
+"""Planning: from a diagnosis to the actions that are due, in order.
 
-What is planned here is what ``--report`` prints and what a repair does: there is no other path.
+``--report`` prints, and a repair carries out, exactly what is planned here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from reconciler.domain.model import LONG_AGO, Orchestration, Task
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """Something to be done for one child; ``code`` is the diagnosis that asks for it."""
+    """Something to do for one child; ``code`` is the diagnosis that calls for it."""
 
     sub_issue_id: str
     code: str
@@ -36,21 +36,21 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Advance(Action):
-    """Set a released child to what its terminal task says."""
+    """Set a released child to the outcome of its task."""
 
     task: Task
 
 
 @dataclass(frozen=True, slots=True)
 class Skip(Action):
-    """Skip a child, since the predecessor ``because`` did not succeed."""
+    """Skip a child because its predecessor ``because`` did not succeed."""
 
     because: str
 
 
 @dataclass(frozen=True, slots=True)
 class Adopt(Action):
-    """Make the task that an interrupted releaser left the child's own."""
+    """Record the task that an interrupted releaser left behind as the child's own."""
 
     task: Task
 
@@ -67,7 +67,7 @@ class ResetClaim(Action):
 
 @dataclass(frozen=True, slots=True)
 class Unskip(Action):
-    """Set a child that was skipped for nothing back to ``blocked``; asked for by a person."""
+    """Set a skipped child back to ``blocked``, by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +84,16 @@ class Reinvoke(Action):
 
 @dataclass(frozen=True, slots=True)
 class Nudge(Action):
-    """Touch a finished task, so that its terminal record is streamed once more."""
+    """Touch a finished task, so that its record is streamed again."""
 
     task: Task
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is due, in the order in which it must come.
+    """What is due, in order: ``lookups``, then ``actions``, then ``releases``.
 
-    ``lookups`` are idempotency keys to look up before anything else is planned for their children;
-    ``actions`` come before ``releases``.
+    ``lookups``: idempotency keys; their children get no actions before they are looked up.
     """
 
     lookups: tuple[str, ...]
@@ -109,10 +108,10 @@ def plan(
     policy: Policy,
     now: datetime,
 ) -> Plan:
-    """Return what a diagnosis asks for at ``now``.
+    """Return what a diagnosis calls for at ``now``.
 
-    Advances come first, then skips, each behind its cause, then adoptions and claims; releases
-    come last, oldest due first, since their conditions ask for what the others write.
+    Advances come first, then skips, each after its cause, then the other actions. Releases come
+    last, oldest due first, because their conditions depend on what the others write.
     """
     lookups: list[str] = []
     actions: list[Action] = []
@@ -137,7 +136,7 @@ def _in_order(lookups: Iterable[str], actions: Sequence[Action]) -> Plan:
 
 
 _LOOKED_UP = frozenset({Code.ABANDONED_CLAIM, Code.MISSING_TASK_ID})
-"""What is done about these depends on whether a task stands under the child's key."""
+"""The action for these codes depends on whether there is a task with the child's key."""
 
 
 def _actions_for(
@@ -159,7 +158,7 @@ def _actions_for(
 
 
 def _adopt_or_reset(found: ChildDiagnosis, task: Task | None) -> list[Action]:
-    """Adopt the task that stands under the child's key; without one, a claim is set back."""
+    """Adopt the task with the child's key; without one, reset the claim."""
     if task is not None:
         return [Adopt(found.sub_issue_id, found.code, found.since, task)]
     if found.code is Code.ABANDONED_CLAIM:
@@ -168,12 +167,12 @@ def _adopt_or_reset(found: ChildDiagnosis, task: Task | None) -> list[Action]:
 
 
 def _behind_causes(skips: list[Skip]) -> list[Skip]:
-    """Order skips so that each comes behind the skip that causes it."""
+    """Order skips so that each comes after the skip that causes it."""
     by_cause: dict[str, list[Skip]] = {}
     for skip in skips:
         by_cause.setdefault(skip.because, []).append(skip)
     skipped = {skip.sub_issue_id for skip in skips}
-    # Level by level, and not by recursion: chains of thousands are met.
+    # Not recursive, because there are chains of thousands.
     level = [skip for skip in skips if skip.because not in skipped]
     ordered: list[Skip] = []
     while level:
@@ -185,7 +184,7 @@ def _behind_causes(skips: list[Skip]) -> list[Skip]:
 def child_needs_action(code: Code, policy: Policy) -> bool:
     """Whether a child for which nothing is planned stays stuck until somebody acts.
 
-    No task stands under the key of one that names none, or it would be adopted.
+    ``missing_task_id`` is one: if there was a task with the child's key, it would be adopted.
     """
     if code is Code.UNSTARTED_TASK:
         return not policy.can_invoke

@@ -1,7 +1,7 @@
-"""What a released task carries: told exactly what the live reconciler would have told it.
+"""Drafts tasks with exactly the content that the live reconciler would give them.
 
-Pure: it works on text and numbers. ``reconciler.stores.rows`` reads them out of rows, and
-``reconciler.stores.tasks`` writes the task's own row.
+``reconciler.stores.rows`` extracts the source from rows, and ``reconciler.stores.tasks`` writes the
+task.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_ATTACHMENTS = 10
 MAX_ATTACHMENT_BYTES = 50 * 1024 * 1024
 DEFAULT_APPROVAL_GATE_CAP = 50
 MAX_ROW_BYTES = 384 * 1024
-"""DynamoDB takes 400 KB. The rest is for the user's teams and for the platform's updates."""
+"""DynamoDB takes 400 KB; the rest is reserved for team ids and the platform's updates."""
 
 INTEGRATION_INSTRUCTIONS = """\
 Integration of all finished sub-issues of the parent issue.
@@ -34,16 +34,16 @@ with the result."""
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A task that can never be made; ``reason`` says what a person should do next."""
+    """The reason why a task can never be created, and what to do about it."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """The record of an attachment; ``stored`` is all of it, as the row holds it.
+    """An attachment record; ``stored`` is the whole record as in the row.
 
-    ``passed``: it was screened, and may be passed on.
+    ``passed``: it passed the screening.
     """
 
     attachment_id: str | None
@@ -54,11 +54,11 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class TaskSource:
-    """What the rows say of a task to be made, besides what the model has of them.
+    """What the rows hold for a new task, besides the attributes of the model.
 
-    ``own`` and ``parent``: the texts of the child's row and of the meta row, by name.
-    ``metadata``: the child's own channel metadata. ``attachments``: the child's, then the parent's;
-    ``warnings``: about those that cannot be read.
+    ``own`` and ``parent``: the string attributes of the child's row and of the meta row.
+    ``metadata``: the child's channel metadata. ``attachments``: the child's, then the parent's.
+    ``warnings``: about attachments that cannot be read.
     """
 
     own: Mapping[str, str] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class TaskSource:
 class TaskDraft:
     """A task ready to be created. ``warnings`` are for the log.
 
-    ``issue``: the key attributes of the index that the task's issue is found by, if any.
+    ``issue``: key attributes of the index by issue, if any.
     """
 
     task_id: str
@@ -94,9 +94,9 @@ class TaskDraft:
 def draft_task(
     orchestration: Orchestration, child: Child, *, source: TaskSource, now: datetime
 ) -> TaskDraft | Refusal:
-    """Build the task of ``child``, whose predecessors all succeeded; its meta row must be sound.
+    """Build the task of ``child``, whose predecessors all succeeded.
 
-    What only a table or a service knows (the repo, the budget, the guardrail) is asked elsewhere.
+    ``reconciler.repair.drafter`` checks the repo, the budget and the guardrail.
     """
     meta = orchestration.meta
     if meta is None or meta.user_id is None or meta.repo is None:
@@ -124,7 +124,7 @@ def draft_task(
 
 def _refuse_invalid(draft: TaskDraft) -> Refusal | None:
     """Return why the platform would never create a task like this one, or None."""
-    # Of what is wrong only the beginning is repeated: it may be as long as a row.
+    # Quote only the beginning of an invalid value: it may be as long as a row.
     if not valid_idempotency_key(draft.idempotency_key):
         return Refusal(
             f"The idempotency key {draft.idempotency_key[:160]!r} is not of the form "
@@ -164,7 +164,7 @@ def refuse_large_row(row_bytes: int) -> Refusal | None:
 
 
 def _indexed_by_issue(channel: str, metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return the key attributes of the index that the task's issue is found by, if any."""
+    """Return the key attributes of the index by issue, if any."""
     if channel == "linear" and metadata.get("linear_issue_id"):
         return {"linear_issue_id": metadata["linear_issue_id"]}
     cloud, issue = metadata.get("jira_cloud_id"), metadata.get("jira_issue_key")
@@ -174,11 +174,11 @@ def _indexed_by_issue(channel: str, metadata: Mapping[str, str]) -> dict[str, st
 
 
 def own_text(child: Child, own: Mapping[str, str]) -> str:
-    """Return what the child itself says: ``display_id: title``, then its description."""
+    """Return the child's own text: ``display_id: title``, then its description."""
     if child.is_integration:
         return INTEGRATION_INSTRUCTIONS
     title, body = own.get("title", ""), own.get("description", "")
-    # Many issues say nothing but their title there.
+    # Many descriptions only repeat the title.
     if body.strip() == title.strip():
         body = ""
     heading = _join(": ", child.display_id or "", title)
@@ -190,9 +190,9 @@ def _join(separator: str, *parts: str) -> str:
 
 
 def describe(parent: Mapping[str, str], own: str) -> str:
-    """Return the whole description: the parent's context as a statement, then the child's own.
+    """Return the whole description: the parent's context, then the child's own text.
 
-    Orders in the context would trip content filters; so it only says what it is.
+    The context is only labelled, not introduced by instructions, which trip content filters.
     """
     title = parent.get("parent_context_title", "")
     body = parent.get("parent_context_description", "")
@@ -210,7 +210,7 @@ def describe(parent: Mapping[str, str], own: str) -> str:
 def channel_metadata(
     orchestration: Orchestration, child: Child, source: TaskSource
 ) -> dict[str, str]:
-    """Return the task's metadata: the row's own map first, then ours on top."""
+    """Return the task's metadata: the row's own map, overridden by ours."""
     ours: dict[str, str | None] = {
         "orchestration_id": orchestration.orchestration_id,
         "orchestration_sub_issue_id": child.sub_issue_id,
@@ -224,7 +224,7 @@ def channel_metadata(
 def _linear_metadata(child: Child, source: TaskSource) -> dict[str, str | None]:
     rows = (source.own, source.parent)
     return {
-        # Rows of earlier versions of the platform have the second name of each pair.
+        # Earlier versions of the platform wrote the second name of each pair.
         "linear_workspace_id": _first(rows, "credentials_ref", "linear_workspace_id"),
         "parent_linear_issue_id": _first(rows, "parent_issue_ref", "parent_linear_issue_id"),
         "linear_issue_id": None if child.is_integration else child.sub_issue_id,
@@ -246,13 +246,13 @@ def _base_branch(orchestration: Orchestration, child: Child) -> dict[str, str]:
         return {}
     if len(branches) == 1:
         return {"orchestration_base_branch": branches[0]}
-    # The agent merges them onto main before it begins.
+    # The agent merges them into main before it begins.
     merge = json.dumps(branches, separators=(",", ":"), ensure_ascii=False)
     return {"orchestration_base_branch": "main", "orchestration_merge_branches": merge}
 
 
 def choose_attachments(source: TaskSource) -> tuple[list[Attachment], list[str]]:
-    """Return the attachments to pass on, each once, and warnings about what is left out."""
+    """Return the attachments to pass on, without duplicates, and warnings about the others."""
     warnings = list(source.warnings)
     chosen: dict[str, Attachment] = {}
     for attachment in source.attachments:

@@ -1,7 +1,7 @@
 """Touches: which finished task to write to, so that the live reconciler hears of its end again.
 
-The live reconciler settles parents and recovers children, and it can do so again: a touch has the
-stream emit the task's terminal record once more.
+The live reconciler settles parents and recovers children when the stream delivers the record of a
+finished task. A touch makes the stream deliver it once more.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from reconciler.domain.model import LONG_AGO, Child, ChildStatus, Orchestration,
 from reconciler.domain.planning import Nudge
 
 RECOVERY_HORIZON = timedelta(days=2)
-"""How far back a recovery that was lost is looked for: eight full rotations of the table."""
+"""How far back to look for lost recoveries: eight full rotations of the table."""
 
 MAX_NUDGE_PAUSE = timedelta(days=1)
-"""The pause between two touches of a task doubles up to here, and goes on: the live reconciler may
-have been down each time."""
+"""The pause between two touches of a task doubles up to this. Touches never end, because the live
+reconciler may have been down each time."""
 
 _MAX_DOUBLINGS = 17
-"""A second, doubled so often, is longer than the longest pause; no count can overflow a time."""
+"""Enough to get from a second to the longest pause, and few enough not to overflow a time."""
 
 
 def recoveries_since(children: Iterable[Child], now: datetime) -> datetime | None:
-    """Return since when a recovery may have been lost; None where no child is failed."""
+    """Return since when a recovery may have been lost; None if no child is failed."""
     failed = [
         moment(child.updated_at) or LONG_AGO
         for child in children
         if child.status is ChildStatus.FAILED
     ]
-    # No fix can have mended a child before it failed.
+    # A fix must have ended after the failure.
     return max(min(failed), now - RECOVERY_HORIZON) if failed else None
 
 
@@ -46,8 +46,8 @@ def plan_nudges(
 ) -> tuple[tuple[Nudge, ...], str]:
     """Return the tasks to touch now, and one sentence that says why, or why none.
 
-    A lost recovery comes first: it reopens the orchestration, and settles the parent in the end.
-    ``evidence.tasks`` must hold the tasks of its children.
+    Lost recoveries take precedence, because a recovery also settles the parent in the end.
+    ``evidence.tasks`` must hold the tasks of the children.
     """
     wanted = _wanted_nudges(orchestration, diagnosis, evidence)
     if not wanted and diagnosis.code is OrchestrationCode.UNSETTLED_PARENT:
@@ -76,11 +76,11 @@ def _wanted_nudges(
 def _tells_the_end(
     orchestration: Orchestration, tasks: Mapping[str, Task | None]
 ) -> tuple[str, Task] | None:
-    """Return the child, and its task, whose terminal record changes no row if it comes again.
+    """Return a child and its task whose record, if streamed again, changes no row.
 
-    The live reconciler writes the verdict of the record over the row. So the task's verdict must
-    be the row's own; a mended child is succeeded, and names the task that failed. A success is the
-    best choice: no retry will ever reset its row while the record is on its way.
+    The live reconciler sets the row to the outcome of the task. So the outcome must equal the row's
+    status; a child that was fixed has succeeded, but names the task that failed. A success is the
+    best choice, because no retry can reset its row while the record is on its way.
     """
     finished = [
         (task.outcome is ChildStatus.SUCCEEDED, moment(task.finished_at) or LONG_AGO, key, task)
@@ -97,7 +97,7 @@ def _tells_the_end(
 
 def _may_be_touched(task: Task, policy: Policy, now: datetime) -> bool:
     last = moment(task.nudged_at)
-    # A time that nobody can believe holds nothing up: one touch too many does no harm.
+    # Ignore an unbelievable time: one touch too many does no harm.
     if not task.nudge_count or last is None or last - now > MAX_AHEAD:
         return True
     doubled: timedelta = policy.interval * 2 ** min(task.nudge_count, _MAX_DOUBLINGS)
@@ -110,9 +110,9 @@ def parent_needs_action(
     tasks: Mapping[str, Task | None],
     policy: Policy,
 ) -> bool:
-    """Whether a stuck parent stays so until somebody acts: no touch of ours can settle it.
+    """Whether no touch can settle a stuck parent, so that somebody has to act.
 
-    False also while not all tasks of its children have been read.
+    False while not all tasks of its children have been read.
     """
     if diagnosis.code is OrchestrationCode.ROWS_MISSING or not policy.settles:
         return True

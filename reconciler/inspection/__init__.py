@@ -1,5 +1,5 @@
-"""What is shown of one orchestration, as values: each child, why it is stuck, what comes next.
+"""Explains one orchestration as values, which the command line and Flower's pages render.
 
-The command line and Flower's pages render it. ``find`` turns any id into an orchestration, ``look``
-reads it, ``explain`` says how it stands, and ``graph`` is what its pictures are drawn from.
+``find`` turns any id into an orchestration, ``look`` reads it, ``explain`` describes its state, and
+pictures are drawn from ``graph``.
 """

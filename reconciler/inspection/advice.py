@@ -1,7 +1,6 @@
-"""What a person could run about what is stuck: each command whole, and what it is for.
+"""Commands that a person can run about what is stuck, each with its purpose.
 
-Ids come from a table, and a command is there to be pasted: whatever a shell could take for more
-than a word is quoted.
+Commands are meant to be pasted, and ids come from a table, so ids are quoted for the shell.
 """
 
 from __future__ import annotations
@@ -17,19 +16,16 @@ from reconciler.inspection.views import ChildView, Command, View
 _RUNBOOK = "docs/operating.md"
 _ORCHESTRATIONS, _TASKS = '"$ORCHESTRATION_TABLE_NAME"', '"$TASK_TABLE_NAME"'
 _NOW = "'$(date -u +%FT%T.000Z)'"
-"""Leaves the single quotes that it stands in: the shell writes the time when it is run."""
+"""Closes and reopens the single quotes around it, so that the shell inserts the current time."""
 
 
 def runbook_of(section: str) -> str:
-    """Return where the runbook says what something means and what to do.
-
-    ``section``: a code, or the anchor of another section.
-    """
+    """Return the runbook's section for a code, or for another anchor."""
     return f"{_RUNBOOK}#{section}"
 
 
 def fix_of(orchestration_id: str, sub_issue_id: str | None, code: str) -> str:
-    """Return the command that resolves something stuck, or else the one that shows how."""
+    """Return the command that resolves a stuck entry, or else one that shows how."""
     if code == Code.LOST_UNSKIP and sub_issue_id is not None:
         return _line("unskip", orchestration_id, sub_issue_id)
     if code == Code.QUARANTINED:
@@ -40,13 +36,13 @@ def fix_of(orchestration_id: str, sub_issue_id: str | None, code: str) -> str:
 
 
 def fixes_of(view: View, child: ChildView) -> Sequence[Command]:
-    """Return the commands that resolve a stuck child, in their order."""
+    """Return the commands that resolve a stuck child, in order."""
     make = _FIXES.get(child.code or "")
     return tuple(make(view, child)) if make is not None else ()
 
 
 def parent_fixes_of(view: View) -> Sequence[Command]:
-    """Return the commands that resolve what is stuck of an orchestration as a whole."""
+    """Return the commands that resolve an orchestration that is stuck as a whole."""
     if view.code == OrchestrationCode.ROWS_MISSING and view.child_count is not None:
         count, was = len(view.children), view.child_count
         change = _update(
@@ -73,10 +69,10 @@ def parent_fixes_of(view: View) -> Sequence[Command]:
 
 
 def commands_for(view: View) -> Sequence[Command]:
-    """Return what would help with the orchestration as a whole, the most useful first."""
+    """Return commands for the orchestration as a whole, the most useful first."""
     commands: list[Command] = []
     if view.given.paused:
-        commands.append(Command("reconciler resume", "let repairs go on, everywhere"))
+        commands.append(Command("reconciler resume", "end the pause, everywhere"))
     settles = view.code == OrchestrationCode.UNSETTLED_PARENT and not view.needs_action
     if settles or any(not child.needs_action for child in view.stuck):
         line = _line("evaluate", view.orchestration_id)
@@ -86,7 +82,7 @@ def commands_for(view: View) -> Sequence[Command]:
 
 def _unskip(view: View, child: ChildView) -> Iterator[Command]:
     line = _line("unskip", view.orchestration_id, child.sub_issue_id)
-    yield Command(line, f"set {child.label} back to blocked, with what was skipped for it")
+    yield Command(line, f"set {child.label}, and what was skipped because of it, back to blocked")
 
 
 def _release(view: View, child: ChildView) -> Iterator[Command]:
@@ -118,7 +114,7 @@ def _put_back(view: View, child: ChildView) -> Iterator[Command]:
 
 
 def _stop_waiting(view: View, child: ChildView) -> Iterator[Command]:
-    """Take one predecessor out of ``depends_on``: one without a row, or one that waits for it."""
+    """Remove one predecessor from ``depends_on`` that has no row or is on the same cycle."""
     rows = {other.sub_issue_id for other in view.children}
     cyclic = {c.sub_issue_id for c in view.children if c.code == Code.DEPENDENCY_CYCLE}
     unwanted = cyclic if child.code == Code.DEPENDENCY_CYCLE else set(child.depends_on) - rows
@@ -183,12 +179,12 @@ def _line(command: str, *ids: str) -> str:
 
 
 def _key(**attributes: str) -> str:
-    """Return the key of an item as one word of a shell."""
+    """Return the key of an item, quoted for the shell."""
     return shlex.quote(json.dumps({name: {"S": value} for name, value in attributes.items()}))
 
 
 def _update(view: View, row: str, change: str, condition: str, **values: Mapping[str, str]) -> str:
-    """Return the update of a row; ``values``: what it names, and the time is ``:now`` to it."""
+    """Return the command that updates a row; ``values`` are its placeholders besides ``:now``."""
     named = {f":{name}": value for name, value in values.items()}
     quoted = shlex.quote(json.dumps({**named, ":now": {"S": "\x00"}})).replace("\\u0000", _NOW)
     return (

@@ -1,6 +1,6 @@
-"""What ``inspect`` says, as values: how each child stands, why, what will be done, and when.
+"""The content of ``inspect``: each child's state, why, what happens next, and when.
 
-Pure: made of rows, an evaluation that changed nothing, and the settings.
+Pure: it uses rows, an evaluation in report mode, and the settings.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from reconciler.domain.codes import SURFACED, Code, OrchestrationCode
 from reconciler.domain.diagnosis import ChildDiagnosis
-from reconciler.domain.model import Child, Meta, Orchestration, moment
+from reconciler.domain.model import Child, Meta, Orchestration, moment, seconds_since
 from reconciler.domain.outcomes import Outcome
 from reconciler.inspection import theme
 from reconciler.inspection.advice import commands_for, fixes_of, parent_fixes_of, runbook_of
@@ -27,11 +27,8 @@ _SHORT_ID = 8
 
 
 def build_view(orchestration: Orchestration, evaluation: Evaluation, given: Circumstances) -> View:
-    """Put together what is shown of an orchestration.
-
-    ``orchestration`` is as it was read; ``evaluation`` is one that changed nothing.
-    """
-    # The first action on a child says what is done about it; hence the reversed order.
+    """Build the view of an orchestration; ``evaluation``: in report mode."""
+    # Reversed, because the first action on a child counts.
     actions = {action.sub_issue_id: action for action in reversed(evaluation.actions)}
     diagnoses = evaluation.found.children if evaluation.found is not None else {}
     needing = {entry.sub_issue_id for entry in evaluation.stuck if entry.needs_action}
@@ -72,12 +69,8 @@ def _said_of_parent(evaluation: Evaluation, now: datetime) -> dict[str, Any]:
     return {
         "code": str(found.code),
         "reason": next(of_parent, found.reason),
-        "age_seconds": _age(found.since, now),
+        "age_seconds": seconds_since(found.since, now),
     }
-
-
-def _age(since: datetime | None, now: datetime) -> float | None:
-    return None if since is None else max(0.0, (now - since).total_seconds())
 
 
 def _child_view(
@@ -96,7 +89,7 @@ def _child_view(
         code=None,
         reason=text(child.item, "failure_reason") or "",
         tone=theme.tone_of_status(child.status),
-        age_seconds=_age(moment(child.updated_at), given.now),
+        age_seconds=seconds_since(moment(child.updated_at), given.now),
         depends_on=child.depends_on,
         task_id=child.task_id,
         branch=child.branch_name,
@@ -116,7 +109,7 @@ def _child_view(
 
 
 def label_of(child: Child) -> str:
-    """Return what a person calls a child: its display id, else the beginning of its id."""
+    """Return a child's display id, or else the beginning of its id."""
     if child.display_id:
         return child.display_id
     return "integration" if child.is_integration else short_id(child.sub_issue_id)
@@ -127,7 +120,7 @@ def short_id(sub_issue_id: str) -> str:
     return sub_issue_id if len(sub_issue_id) <= 2 * _SHORT_ID else f"{sub_issue_id[:_SHORT_ID]}…"
 
 
-# -- what will be done, and when
+# -- what happens next, and when
 
 
 _RELEASES = {
@@ -160,7 +153,7 @@ def _action_in_words(action: ActionOutcome) -> str:
 def _outlook(
     diagnosis: ChildDiagnosis, action: ActionOutcome | None, given: Circumstances
 ) -> Outlook:
-    """Return what the reconciler will do about a child, and when."""
+    """Return what the reconciler does next about a child, and when."""
     if action is not None:
         return given.with_next_sweep(_action_in_words(action))
     since, policy, code = diagnosis.since, given.policy, diagnosis.code
@@ -213,7 +206,7 @@ def _parent_outlook(evaluation: Evaluation, given: Circumstances) -> Outlook | N
 
 
 def graph_of(view: View) -> Graph:
-    """Return the orchestration as a graph; a predecessor that has no row is a ghost."""
+    """Return the orchestration as a graph; predecessors without a row are ghosts."""
     nodes = {
         child.sub_issue_id: Node(
             key=child.sub_issue_id,
@@ -235,7 +228,7 @@ def graph_of(view: View) -> Graph:
 
 
 def to_json(view: View) -> dict[str, Any]:
-    """Return the view as plain JSON values; times are ISO 8601 UTC, ages seconds."""
+    """Return the view as JSON values; times are ISO 8601 UTC, ages are in seconds."""
     return {
         "orchestration_id": view.orchestration_id,
         "repo": view.repo,

@@ -1,4 +1,4 @@
-"""From what a person has at hand (an id of any sort, or its beginning) to an orchestration."""
+"""Finds an orchestration by any id that a person has, or by its beginning."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OnRows = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An orchestration, the child that was meant (if one was), and how it was found."""
+    """An orchestration, the child that was meant, if any, and how it was found."""
 
     orchestration_id: str
     sub_issue_id: str | None = None
@@ -28,15 +28,15 @@ class Found:
 
 
 def find(reconciler: Reconciler, name: str, on_rows: OnRows = lambda _: None) -> Found:
-    """Find what ``name`` means; the cheap ways first, and the scan of the table last.
+    """Find what ``name`` means; scan the table only if cheaper ways fail.
 
-    ``name``: an orchestration id, a sub-issue id, a display id, a task id, or the beginning of one
-    of these but a display id; or ``orchestration/child``, as ``list -o name`` prints it.
-    ``on_rows`` is called with how many rows have been searched.
+    ``name``: an orchestration id, a sub-issue id, a task id, the beginning of one of these, a
+    display id, or ``orchestration/child`` as printed by ``list -o name``.
+    ``on_rows`` is called with the number of rows searched so far.
 
     Raises:
-        UsageError: it means several things; the message names them.
-        UnknownOrchestrationError: it means nothing.
+        UsageError: it is ambiguous; the message names the matches.
+        UnknownOrchestrationError: nothing matches.
         TemporaryError, PermanentError: the tables cannot be read.
     """
     if not name.strip():
@@ -54,12 +54,12 @@ def find(reconciler: Reconciler, name: str, on_rows: OnRows = lambda _: None) ->
 def find_child(
     reconciler: Reconciler, name: str, child: str | None, on_rows: OnRows = lambda _: None
 ) -> tuple[str, str]:
-    """Return the (orchestration id, sub-issue id) that ``name`` means, alone or with ``child``.
+    """Return the (orchestration id, sub-issue id) that ``name`` means.
 
-    ``child`` is looked for in the orchestration of ``name``.
+    With ``child``, it is ``child`` within the orchestration of ``name``.
 
     Raises:
-        UsageError: no child, or one of several, is meant; the message names them.
+        UsageError: it means no child, or several; the message names candidates.
         UnknownOrchestrationError, UnknownChildError: there is no such row.
         TemporaryError, PermanentError: the tables cannot be read.
     """
@@ -90,7 +90,7 @@ def _child_of(orchestration: Orchestration, name: str) -> str:
 
 
 def _of_task(reconciler: Reconciler, task_id: str) -> Found:
-    """Find whose task it is: a row names it, or, as of a person's fix, only the task tells."""
+    """Find the child of a task: by the row that names it, or else by the task's metadata."""
     child = reconciler.orchestrations.children_by_task(task_id)
     if child is not None:
         return Found(*child)
@@ -118,7 +118,7 @@ def _search(reconciler: Reconciler, name: str, on_rows: OnRows) -> Found:
     found = exact or begun
     if not found:
         raise UnknownOrchestrationError(
-            f"{name} is no orchestration id, sub-issue id, display id or task id that is known, "
+            f"{name} is not a known orchestration id, sub-issue id, display id or task id, "
             "nor the beginning of one"
         )
     if len(found) > 1:

@@ -1,6 +1,6 @@
-"""Graphs in layers: safe on cycles, and folded when there is more than anyone could look at.
+"""Graphs in layers: safe with cycles, and folded if they are too large to look at.
 
-Nothing here is recursive: chains of thousands of children are met.
+Nothing here is recursive, because there are chains of thousands of children.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from reconciler.domain.graph import dependents_of
 from reconciler.inspection.theme import Tone, short_age
 
 FOLD_AT_LEAST = 3
-"""As many nodes as this stand in one box; two are shown as they are."""
+"""The smallest number of nodes that are put into one box."""
 
 _STEPS = (24, 12, 6)
-"""Into how many steps a graph is cut at last, when it has too many layers to be drawn."""
+"""As a last resort, a graph with too many layers is cut into so many steps."""
 
 _ENDLESS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One box: a child, or several of the same kind (``members`` > 1)."""
+    """One box: a child, or several similar ones (``members`` > 1)."""
 
     key: str
     label: str
@@ -36,18 +36,18 @@ class Node:
 
     @property
     def head(self) -> str:
-        """The first line of its box: the label, and of several the names of the first and last."""
+        """The first line of its box: the label, and for several the first and last names."""
         return f"{self.label} {self.title}" if self.members > 1 else self.label
 
     @property
     def age(self) -> str:
-        """What follows its state: its age, where there is one, after a blank."""
+        """Its age with a leading blank, or an empty string."""
         return "" if self.age_seconds is None else f" {short_age(self.age_seconds)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Nodes by key, each with its predecessors, in an order that is kept wherever it can be."""
+    """Nodes by key, each with its predecessors. Layouts keep their order if possible."""
 
     nodes: Mapping[str, Node]
     before: Mapping[str, tuple[str, ...]]
@@ -57,8 +57,7 @@ class Graph:
 class Layered:
     """A graph's layers, from the roots on.
 
-    ``back`` has the edges (from, to) that close a cycle: they are left out of the layers, and told
-    in words.
+    ``back``: the edges (from, to) that close a cycle, which are described but not drawn.
     """
 
     graph: Graph
@@ -68,7 +67,7 @@ class Layered:
 
 
 def put_in_layers(graph: Graph) -> Layered:
-    """Give each node the layer behind its deepest predecessor (longest path from a root)."""
+    """Put each node into the layer after its deepest predecessor."""
     back = _closing_edges(graph)
     left_out = set(back)
     before = {
@@ -84,7 +83,7 @@ def put_in_layers(graph: Graph) -> Layered:
     sorter.prepare()
     layers: list[tuple[str, ...]] = []
     while sorter.is_active():
-        # What is ready at the same time is a layer.
+        # All nodes that are ready at the same time form a layer.
         ready = sorter.get_ready()
         layers.append(tuple(sorted(ready, key=position.__getitem__)))
         sorter.done(*ready)
@@ -93,7 +92,7 @@ def put_in_layers(graph: Graph) -> Layered:
 
 
 def _closing_edges(graph: Graph) -> tuple[tuple[str, str], ...]:
-    """Return the edges (predecessor, node) whose removal leaves no cycle, by depth-first search."""
+    """Return edges (predecessor, node) whose removal breaks all cycles, by depth-first search."""
     closing: list[tuple[str, str]] = []
     state: dict[str, int] = {}  # absent: not seen; 1: on the path; 2: done
     for root in graph.nodes:
@@ -119,11 +118,11 @@ def _closing_edges(graph: Graph) -> tuple[tuple[str, str], ...]:
 
 
 def fold(graph: Graph, max_nodes: int, max_edges: int, max_layers: int = _ENDLESS) -> Graph:
-    """Return the graph in as few boxes as are wanted, folded no further than that needs.
+    """Return the graph, folded only as far as the limits require.
 
-    First siblings of the same state come together, then everything of one state in one layer, in
-    layers that follow each other and have the same states, and at last in one of a few steps of
-    several layers. Where even that is too much, it is the smallest there is.
+    Fold siblings of the same state first. Then fold all nodes of one state in a layer, then in
+    successive layers with the same states, and finally in a few steps of several layers. If even
+    that exceeds the limits, return the smallest.
     """
     folded = graph
     for folded in _foldings(graph):
@@ -136,7 +135,7 @@ def fold(graph: Graph, max_nodes: int, max_edges: int, max_layers: int = _ENDLES
 
 
 def _foldings(graph: Graph) -> Iterator[Graph]:
-    """Yield the graph, then ever more folded ones."""
+    """Yield the graph, then more and more folded ones."""
     yield graph
     siblings = _fold(graph, _sibling_key(graph))
     yield siblings
@@ -154,13 +153,13 @@ def _state(node: Node) -> tuple[Tone, str]:
 
 
 def _fold_steps(layered: Layered, steps: Sequence[int]) -> Graph:
-    """Put everything of one state in a step together; ``steps``: the step of each layer.
+    """Fold all nodes of one state in a step; ``steps``: the step of each layer.
 
-    Edges within a step are left out: they may run both ways between two boxes.
+    Drop edges within a step, which may run both ways between two boxes.
     """
     step = {key: steps[layer] for key, layer in layered.layer_of.items()}
     merged = _fold(layered.graph, lambda node: (step[node.key], _state(node)), at_least=2)
-    # A box bears the key of its first node, and so stands in that one's step.
+    # A box has the key, and so the step, of its first node.
     before = {
         key: tuple(name for name in names if step[name] < step[key])
         for key, names in merged.before.items()
@@ -178,7 +177,7 @@ def _sibling_key(graph: Graph) -> Callable[[Node], Hashable]:
 
 
 def _fold(graph: Graph, kind: Callable[[Node], Hashable], at_least: int = FOLD_AT_LEAST) -> Graph:
-    """Put nodes of one kind into one box, where there are enough of them."""
+    """Put nodes of one kind into one box, if there are enough of them."""
     groups: dict[Hashable, list[Node]] = {}
     for node in graph.nodes.values():
         groups.setdefault(kind(node), []).append(node)

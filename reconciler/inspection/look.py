@@ -1,4 +1,4 @@
-"""Reads one orchestration for a person, and changes nothing."""
+"""Reads one orchestration without changing anything."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _MAX_HOLDERS = 10
 
 
 def look(reconciler: Reconciler, found: Found, next_sweep_at: datetime | None = None) -> View:
-    """Read an orchestration, and say what a repair would do.
+    """Read an orchestration, and find out what a repair would do.
 
-    ``next_sweep_at``: None where nobody knows.
+    ``next_sweep_at``: None if unknown.
 
     Raises:
         UnknownOrchestrationError: it has no rows.
@@ -54,7 +54,7 @@ def look(reconciler: Reconciler, found: Found, next_sweep_at: datetime | None = 
 
 
 def _slot_holders(reconciler: Reconciler, view: View) -> tuple[str, ...]:
-    """Say which tasks of the user are not finished, the longest in their status first."""
+    """Describe the user's unfinished tasks, the longest in their status first."""
     if view.user_id is None or not view.waiting_for_slot:
         return ()
     tasks = sorted(reconciler.tasks.unfinished(view.user_id), key=lambda t: t.status_since or "")
@@ -77,14 +77,14 @@ def _repairs(
         for event in reconciler.tasks.events(task_id, RECOVERED)
     ]
     left = len(tasks) - _MAX_TASKS_ASKED
-    partial = f"the repairs of {left} more tasks were not asked for" if left > 0 else None
+    partial = f"the repairs of {left} more tasks were not read" if left > 0 else None
     return tuple(sorted(repairs, key=lambda repair: repair.at)), partial
 
 
 def _tasks_of(reconciler: Reconciler, orchestration: Orchestration) -> Iterator[str]:
-    """Yield the tasks that a repair may be recorded on: a fix that was touched is named by no row.
+    """Yield the tasks whose events may record repairs.
 
-    The fixes come first, since they are few.
+    Fixes, which no row names, come first, because they are few.
     """
     meta = orchestration.meta
     if meta is not None and meta.user_id is not None:

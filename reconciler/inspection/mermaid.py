@@ -20,11 +20,11 @@ _LOOKALIKES = str.maketrans(
         "\\": "\u29f5",
     }
 )
-"""What could be markup, to Mermaid or to the page: its own entities come out wrong in places."""
+"""Replaces characters that could be markup, since Mermaid renders its entities unreliably."""
 
 
 def mermaid(graph: Graph) -> str:
-    """Return the graph as a Mermaid flowchart, folded as far as Mermaid needs it to be."""
+    """Return the graph as a Mermaid flowchart, folded to Mermaid's limits."""
     graph = fold(graph, _MAX_NODES, _MAX_EDGES)
     names = {key: f"n{number}" for number, key in enumerate(graph.nodes)}
     lines = ["flowchart TD"]

@@ -1,4 +1,4 @@
-"""The picture as SVG: the graph in layers, each box below all that it waits for.
+"""The picture as SVG: the graph in layers, each box below its predecessors.
 
 An edge that passes a layer gets a place of its own there, so that it runs between boxes.
 """
@@ -26,7 +26,7 @@ _FONT = "ui-monospace, Menlo, Consolas, monospace"
 
 @dataclass(slots=True)
 class _Place:
-    """A box, or with ``node`` None a point that an edge passes; ``x`` is its middle."""
+    """A box, or a point that an edge passes if ``node`` is None; ``x`` is its middle."""
 
     node: Node | None
     up: tuple[str, ...]
@@ -36,9 +36,9 @@ class _Place:
 
 
 def svg_of(graph: Graph, title: str) -> str:
-    """Return a graph as a whole SVG document, which needs nothing from anywhere else.
+    """Return a graph as a self-contained SVG document without a background.
 
-    A graph too large to look at is folded. The background is left to the page.
+    A graph that is too large is folded.
     """
     layered = put_in_layers(fold(graph, _MAX_NODES, _MAX_EDGES))
     rows, places = _places(layered)
@@ -62,7 +62,7 @@ def svg_of(graph: Graph, title: str) -> str:
 
 
 def _places(layered: Layered) -> tuple[list[list[str]], dict[str, _Place]]:
-    """Return the rows, and in each a point for the edges into one box that pass it, together."""
+    """Return the rows, with one point in each row for all edges into a box that pass the row."""
     rows = [list(layer) for layer in layered.layers]
     places: dict[str, _Place] = {}
     for key, node in layered.graph.nodes.items():
@@ -83,7 +83,7 @@ def _places(layered: Layered) -> tuple[list[list[str]], dict[str, _Place]]:
 
 
 def _order(rows: list[list[str]], places: Mapping[str, _Place]) -> None:
-    """Order each row by the mean place of its neighbours, down and up again, against crossings."""
+    """Order rows by the mean place of neighbours, down and up again, to reduce crossings."""
     up = {key: place.up for key, place in places.items()}
     down = dependents_of(up)
     for sweep in range(_ORDER_SWEEPS):
@@ -97,7 +97,7 @@ def _order(rows: list[list[str]], places: Mapping[str, _Place]) -> None:
 
 
 def _arrange(rows: list[list[str]], places: Mapping[str, _Place]) -> float:
-    """Give each place its coordinates, each row in the middle; returns the width of it all."""
+    """Set the coordinates of all places, with centred rows; returns the total width."""
     lengths = [sum(places[key].width + _GAP for key in row) - _GAP for row in rows]
     widest = max(lengths, default=0.0)
     for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):

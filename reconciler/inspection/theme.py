@@ -1,7 +1,7 @@
-"""Tones, glyphs and ages: the few signs that every screen shares.
+"""Tones, glyphs and ages that all screens share.
 
-Colour only ever repeats what a glyph and a word already say, so nothing is lost in a pipe, on a
-monochrome terminal, or to a colour-blind reader.
+Colour only repeats what a glyph and a word say, so nothing is lost in a pipe, on a monochrome
+terminal, or to a colour-blind reader.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _UNITS = ((DAY, "d"), (HOUR, "h"), (MINUTE, "min"), (1, "s"))
 
 
 class Tone(StrEnum):
-    """What a thing means to the person who looks at it."""
+    """How urgent something is, or how far along."""
 
     DONE = "done"
     FAILED = "failed"
@@ -38,7 +38,7 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """How a tone looks: a glyph one cell wide, and colours."""
+    """The look of a tone: a glyph one cell wide, and colours."""
 
     glyph: str
     style: str
@@ -76,14 +76,14 @@ _HEALTHY_TONES: Mapping[str, Tone] = {
 
 
 def tone_of_code(code: Code | OrchestrationCode | str) -> Tone:
-    """Return the tone of a code, of a child or of an orchestration, by the code alone."""
+    """Return the tone of a child's or an orchestration's code."""
     if code in _HEALTHY_TONES:
         return _HEALTHY_TONES[code]
     return Tone.REPAIR if code in REPAIRABLE else Tone.ALARM
 
 
 def tone_of_status(status: ChildStatus | None) -> Tone:
-    """Return the tone of a child without a diagnosis: a terminal one."""
+    """Return the tone of a terminal child, which has no diagnosis."""
     return Tone.ALARM if status is None else _BY_STATUS.get(status, Tone.WAITING)
 
 
@@ -111,23 +111,23 @@ MEANINGS: dict[str, str] = {
     OrchestrationCode.UNSETTLED_PARENT: "all done, and its roll-up was never posted",
     OrchestrationCode.ROWS_MISSING: "fewer rows than there should be",
 }
-"""What each code of something stuck means, in a few words."""
+"""A short meaning of each code of stuck entries."""
 
 
 def marked(tone: Tone, said: str) -> Text:
-    """Return what is said with the tone's glyph before it, in its colour."""
+    """Return a text with the tone's glyph, in its colour."""
     return Text(f"{SIGNS[tone].glyph} {said}", SIGNS[tone].style)
 
 
 def age(seconds: float | None) -> str:
-    """Return a duration for a sentence: two units at most; ``a long time`` where none is known."""
+    """Return a duration in words, with at most two units; ``a long time`` if it is unknown."""
     if seconds is None:
         return "a long time"
     whole = int(seconds)
     for (size, unit), (part, part_unit) in pairwise(_UNITS):
         if whole >= size:
             rest = whole % size // part
-            # From ten minutes on, nobody counts the seconds.
+            # From ten minutes on, omit the seconds.
             counts_rest = rest and not 10 * MINUTE <= whole < HOUR
             return f"{whole // size} {unit}" + (f" {rest} {part_unit}" if counts_rest else "")
     return f"{whole} s"
@@ -145,7 +145,7 @@ def short_age(seconds: float | None) -> str:
 
 
 def clock_time(at: datetime, now: datetime) -> str:
-    """Return a moment as a person reads it, in UTC: the time, with its date when not today."""
+    """Return a time in UTC for people, with the date unless it is today."""
     there = at.astimezone(UTC)
     if there.date() == now.astimezone(UTC).date():
         return f"{there:%H:%M:%S} UTC"
@@ -153,19 +153,19 @@ def clock_time(at: datetime, now: datetime) -> str:
 
 
 def until(at: datetime, now: datetime) -> str:
-    """Return when something is to happen: ``in 4 min (12:05:00 UTC)``, or ``now``."""
+    """Return when something will happen: ``in 4 min (12:05:00 UTC)``, or ``now``."""
     seconds = (at - now).total_seconds()
     return "now" if seconds <= 0 else f"in {age(seconds)} ({clock_time(at, now)})"
 
 
 def listed(names: Sequence[str], most: int) -> str:
-    """Return names in a row: the first ``most``, and how many more there are."""
+    """Return the first ``most`` names, and how many more there are."""
     left = len(names) - most
     return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
 
 
 def cut(text: str, cells: int) -> str:
-    """Return ``text`` in at most so many cells, with an ellipsis where it was longer."""
+    """Return ``text`` in at most ``cells`` cells, with an ellipsis if it was longer."""
     if cell_len(text) <= cells:
         return text
     return set_cell_size(text, max(0, cells - 1)).rstrip(" …") + "…" if cells > 0 else ""

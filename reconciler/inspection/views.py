@@ -1,4 +1,4 @@
-"""What ``inspect`` shows, as values: an orchestration, its children, and what is said of each."""
+"""The values that ``inspect`` shows: an orchestration and its children."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What the reconciler will do about a child, and when; ``at`` None: no moment can be named."""
+    """What the reconciler does next, and when; ``at`` is None if that is unknown."""
 
     does: str
     at: datetime | None = None
@@ -26,7 +26,7 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class ChildView:
-    """A child as a person sees it. ``code`` is None for a terminal child."""
+    """A child for display. ``code`` is None for a terminal child."""
 
     sub_issue_id: str
     label: str
@@ -44,21 +44,21 @@ class ChildView:
 
     @property
     def stuck(self) -> bool:
-        """Whether something is wrong with it: neither finished, nor healthy, nor over budget."""
+        """Whether it is neither finished, nor healthy, nor over budget."""
         return self.code is not None and self.code not in BENIGN
 
     @property
     def state(self) -> str:
-        """The one word for a picture: its diagnosis, else its status."""
+        """Its diagnosis, or else its status, in one word."""
         return self.code or self.status
 
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What an outlook depends on beside the rows: the policy, the time, and the next sweep.
+    """What an outlook depends on besides the rows.
 
-    ``next_sweep_at`` None: nobody could say when; it comes within the policy's interval.
-    ``withheld``: why nothing is changed; ``paused``: a pause is why.
+    ``next_sweep_at``: None if unknown; then it comes within the policy's interval. ``withheld``:
+    why nothing is changed. ``paused``: whether that is because of a pause.
     """
 
     policy: Policy
@@ -68,7 +68,7 @@ class Circumstances:
     paused: bool = False
 
     def with_next_sweep(self, does: str) -> Outlook:
-        """Return the outlook that the next sweep does something."""
+        """Return the outlook for what the next sweep does."""
         if self.withheld is not None:
             return Outlook(f"nothing now ({self.withheld}); else it {does}")
         if self.next_sweep_at is not None:
@@ -93,7 +93,7 @@ class Repair:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Something that a person could run, and what for."""
+    """A command that a person can run, and its purpose."""
 
     line: str
     purpose: str
@@ -103,8 +103,8 @@ class Command:
 class View:
     """Everything that ``inspect`` shows of an orchestration; ages in seconds.
 
-    ``needs_action``: of the orchestration as a whole. ``child_count``: what the meta row says.
-    ``slot_holders``: the unfinished tasks of its user, where a child waits for a slot.
+    ``needs_action``: for the orchestration as a whole. ``child_count``: from the meta row.
+    ``slot_holders``: the unfinished tasks of its user, if a child waits for a slot.
     """
 
     orchestration_id: str
@@ -128,17 +128,17 @@ class View:
 
     @property
     def stuck(self) -> tuple[ChildView, ...]:
-        """The stuck children, the oldest first; an unknown age counts as the oldest."""
+        """The stuck children, oldest first; an unknown age counts as the oldest."""
         return _oldest_first(child for child in self.children if child.stuck)
 
     @property
     def waiting_for_slot(self) -> tuple[ChildView, ...]:
-        """The children that only wait for a slot of their user, the oldest first."""
+        """The children that only wait for a slot of their user, oldest first."""
         return _oldest_first(child for child in self.children if child.code == Code.OVER_BUDGET)
 
     @property
     def alarming(self) -> bool:
-        """Whether a person should look."""
+        """Whether it needs attention."""
         return bool(self.stuck) or self.code in SURFACED
 
 
@@ -149,9 +149,9 @@ def _oldest_first(children: Iterable[ChildView]) -> tuple[ChildView, ...]:
 
 
 def shown(value: T) -> T:
-    """Return a view, or a part of one, with every text in it safe to be shown."""
+    """Return a view, or a part of one, with all its texts made printable."""
     found: Any = value
-    if type(value) is str:  # not a code or a tone, which is one too
+    if type(value) is str:  # not a StrEnum
         found = printable(str(value))
     elif isinstance(value, tuple):
         found = tuple(shown(part) for part in value)

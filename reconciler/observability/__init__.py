@@ -1,1 +1,1 @@
-"""What is shown: logs and metrics."""
+"""Logs and metrics."""

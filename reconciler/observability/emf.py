@@ -1,8 +1,8 @@
-"""CloudWatch embedded metric format: metrics as log lines, for deployments on AWS alone.
+"""CloudWatch embedded metric format: metrics as log lines, for deployments on AWS.
 
-Each unit of work writes one line to standard output for each set of labels that it counted under;
-CloudWatch makes metrics of them. A counter also gets an empty dimension set, because an alarm
-cannot search over labels. A gauge does not, because CloudWatch would add up its values.
+Each unit of work writes one line to standard output for each set of labels, and CloudWatch makes
+metrics of them. A counter also gets an empty dimension set, because an alarm cannot search over
+labels. A gauge does not, because CloudWatch would add up its values.
 
 Specification: *CloudWatch embedded metric format*, Amazon CloudWatch user guide.
 """
@@ -27,7 +27,7 @@ from reconciler.observability.metrics import (
 from reconciler.settings import Settings
 
 _MAX_VALUES = 100
-"""How many values of one metric a line may hold."""
+"""CloudWatch's limit on values of one metric in a line."""
 
 Series = tuple[str, Labels]
 Values = Mapping[str, float | list[float]]
@@ -36,8 +36,7 @@ Values = Mapping[str, float | list[float]]
 class EmfMetrics(Metrics):
     """Metrics as lines, which ``flush`` writes.
 
-    A line holds what was added to a counter since the last one, and all observations, so that
-    percentiles can be had.
+    A line holds the increments since the last one, and all observations, for percentiles.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class EmfMetrics(Metrics):
         self._observed: dict[Series, list[float]] = {}
 
     def record(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        """Keep a value for the next line."""
+        """Buffer a value for the next line."""
         series, kind = (name, tuple(sorted(labels.items()))), kind_of(name)
         with self._lock:
             if kind == "histogram":
@@ -64,7 +63,7 @@ class EmfMetrics(Metrics):
                 self._single[series] = before + value
 
     def declare(self, settings: Settings) -> None:
-        """Count nothing under every label that is known, so that each counter exists at zero."""
+        """Add zero to every known series, so that each counter exists from the start."""
         for metric in METRICS.values():
             if metric.kind == "counter":
                 for labels in known_series(metric, settings):
@@ -99,7 +98,7 @@ class EmfMetrics(Metrics):
             **values,
         }
         out = self._stream or sys.stdout
-        # In one piece: other processes write to the same pipe.
+        # In one write, because other processes use the same pipe.
         out.write(json.dumps(line) + "\n")
         out.flush()
 
@@ -121,17 +120,17 @@ def unit_of(name: str) -> str:
 
 
 class CombinedMetrics(Metrics):
-    """Counts the same in several places."""
+    """Records everything in several places."""
 
     def __init__(self, *parts: Metrics) -> None:
         self._parts = parts
 
     def record(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        """Record it in each."""
+        """Record a value in each part."""
         for part in self._parts:
             part.record(name, value, labels)
 
     def flush(self) -> bool:
-        """Write what was counted; False when a part keeps it for later."""
+        """Write all parts; False if one of them keeps its values for later."""
         written = [part.flush() for part in self._parts]
         return all(written)

@@ -1,4 +1,4 @@
-"""The scrape endpoint: what the workers counted in the broker, for Prometheus."""
+"""The scrape endpoint: serves the workers' metrics in the broker to Prometheus."""
 
 from __future__ import annotations
 
@@ -38,10 +38,9 @@ Series = dict[tuple[str, Labels, str], float]
 
 
 class BrokerCollector(Collector):
-    """Reads the hash on each scrape.
+    """Reads the broker on each scrape.
 
-    ``reconciler_broker_up`` says whether it could; when it could not, everything that stands in
-    the broker is missing, and nothing is made up.
+    If that fails, ``reconciler_broker_up`` is 0 and all metrics stored in the broker are missing.
     """
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
@@ -49,7 +48,7 @@ class BrokerCollector(Collector):
         self._settings = settings
 
     def collect(self) -> Iterator[Metric]:
-        """Give every family, each of its series at zero or above."""
+        """Yield every metric, with all known series."""
         interval = float(self._settings.sweep_interval_seconds)
         yield _gauge("reconciler_sweep_interval_seconds", {"": interval})
         if self._settings.active_index_name is not None:
@@ -69,29 +68,28 @@ class BrokerCollector(Collector):
 
 
 def queue_depths(client: redis.Redis) -> dict[str, float]:
-    """Return queue → how many messages wait in it.
+    """Return queue → number of waiting messages.
 
     Raises:
-        RedisError: the broker cannot be asked.
+        RedisError: the broker cannot be reached.
     """
     return {queue: float(client.llen(queue)) for queue in QUEUES}
 
 
 _TOUCHES = 3
-"""After so many touches of a task that nobody acted on, a person should look at the receiver."""
+"""If so many touches of a task have no effect, a person should check the live reconciler."""
 
 
 def repair_bounds(settings: Settings) -> dict[str, float]:
-    """Return code → how old what is stuck under it can get while the backstop does its work.
+    """Return code → highest age in seconds of a stuck entry while the backstop works.
 
-    From when it is first acted on, and for as long as it is tried again, two intervals more: the
-    sweep that finds it, and one for the time that this takes. What is older has not been mended.
-    A parent that nobody settled is found by a full scan alone, which with an index
-    is not each sweep.
+    This is the wait before the first repair, plus further tries, plus two intervals: for the
+    sweep that finds it, and for the time that this takes. Unsettled parents are found only by a
+    scan of the table, which takes longer with an index.
     """
     interval = settings.sweep_interval_seconds
     grace = settings.stranded_grace_seconds
-    # Tried at once, then after pauses of two, four, … times the first wait.
+    # The first try is at once, the next ones after 2, 4, … intervals.
     waits = sum(2**attempt for attempt in range(1, _TOUCHES))
     nudged = settings.settle_mode == "nudge"
     start = settings.task_start_timeout_seconds
@@ -112,7 +110,7 @@ def repair_bounds(settings: Settings) -> dict[str, float]:
 
 
 def _gauge(name: str, values: Mapping[str, float]) -> Metric:
-    """Make a gauge of ``EXPORTED``; ``values`` by its one label, or by "" where it has none."""
+    """Make a gauge of ``EXPORTED``; ``values``: by its only label, or by "" if it has none."""
     declared = EXPORTED[name]
     family = GaugeMetricFamily(name, declared.help, labels=declared.labels)
     for label, value in values.items():
@@ -138,7 +136,7 @@ def _family(name: str, series: Series) -> Metric:
 
 
 def _buckets(metric: Declared, labels: Labels, series: Series) -> list[tuple[str, float]]:
-    """Return the buckets of a histogram, each with what the smaller ones hold besides."""
+    """Return the cumulative buckets of a histogram."""
     bounds = [bound_text(bound) for bound in (*metric.buckets, math.inf)]
     totals = accumulate(series.get((metric.name, labels, bound), 0.0) for bound in bounds)
     return list(zip(bounds, totals, strict=True))
@@ -156,7 +154,7 @@ def start_exporter(client: redis.Redis, settings: Settings, host: str, port: int
 
 
 def serve_for_ever(client: redis.Redis, settings: Settings, host: str, port: int) -> None:
-    """Serve until the process is ended; with ``METRICS_EMF``, write the queues' depth each minute.
+    """Serve for ever; with ``METRICS_EMF``, write the depth of the queues each minute.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -170,7 +168,7 @@ def serve_for_ever(client: redis.Redis, settings: Settings, host: str, port: int
 
 
 def write_depths(client: redis.Redis, emf: EmfMetrics) -> None:
-    """Write how many messages wait, for autoscaling; nothing while the broker is away."""
+    """Write the depth of the queues, for autoscaling; nothing while the broker is away."""
     with suppress(RedisError):
         for queue, depth in queue_depths(client).items():
             emf.set_gauge("reconciler_queue_messages", depth, queue=queue)

@@ -1,11 +1,11 @@
-"""Whether a worker or a beat is alive: each writes a file now and then, and a probe reads it.
+"""Heartbeats: each worker and beat writes a file regularly, and a probe reads it.
 
-The file is written by what would stop in a process that hangs: a worker's event loop, a beat's
-tick. It says nothing about the broker or the tables, since no restart would help against those.
-The time in it is that of the monotonic clock, which all processes of a host share and nobody sets.
+A worker's event loop or a beat's tick writes the file, so it stops if the process hangs. It says
+nothing about the broker or the tables, because a restart would not help there. It holds the time of
+the monotonic clock, which all processes of a host share.
 
-A process holds a lock on its file, which ends with it. A process id alone would not tell: that of
-a worker that was killed may be another program's by now, which would look like a worker that hangs.
+A process holds a lock on its file until it ends. Its process id alone would not show whether it
+runs: after a kill, another program may get the same id, and would look like a hanging worker.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 BEAT_SECONDS = 5.0
 MAX_SILENCE_SECONDS = 60.0
-"""A few times as long as anything that a sound process waits for: a broker's time-outs, say."""
+"""Several times longer than anything a healthy process waits for, such as a broker's timeout."""
 
 
 def _directory() -> Path:
@@ -27,11 +27,11 @@ def _directory() -> Path:
 
 
 _files: dict[int, int] = {}
-"""This process's id → the descriptor of its file. One only, since closing any ends the lock."""
+"""Own process id → file descriptor. Only one, because closing any descriptor ends the lock."""
 
 
 def beat() -> None:
-    """Write that this process is alive.
+    """Write the heartbeat of this process.
 
     Raises:
         OSError: the directory for temporary files cannot be written.
@@ -40,23 +40,23 @@ def beat() -> None:
     path = _directory() / str(pid)
     if pid not in _files or not path.exists():
         _files[pid] = _open(path)
-    # Of one length each time, and so replaced in one step.
+    # Always the same length, so that it is replaced in one step.
     os.pwrite(_files[pid], f"{time.monotonic():020.6f}".encode(), 0)
 
 
 def _open(path: Path) -> int:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    # Of this process alone: the children of a worker's pool do not inherit such a lock.
+    # The children of a worker's pool do not inherit this lock.
     fcntl.lockf(file, fcntl.LOCK_EX)
     atexit.register(path.unlink, missing_ok=True)
     return file
 
 
 def read_silences() -> dict[int, float | None]:
-    """Return the workers and beats of this user on this host: process id → seconds since its beat.
+    """Return process id → seconds since its beat, for this user's workers and beats on this host.
 
-    None: its file cannot be read, or is from before the host was started.
+    None: the file cannot be read, or is from before the host's start.
     """
     paths = _directory().glob("*") if _directory().is_dir() else ()
     found = {int(path.name): path for path in paths if path.name.isdecimal()}
@@ -73,7 +73,7 @@ def _silence(path: Path) -> float | None:
 
 
 def _is_held(path: Path) -> bool:
-    """Tell whether the process that wrote it still runs."""
+    """Whether the process that wrote it still runs."""
     try:
         with path.open("rb") as file:
             fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -85,7 +85,7 @@ def _is_held(path: Path) -> bool:
 
 
 def problem_of(silences: dict[int, float | None]) -> str | None:
-    """Say why a host's processes are not well; None when each was at work lately."""
+    """Return why a host's processes are unhealthy; None if each has beaten recently."""
     if not silences:
         return "no worker or beat runs here"
     for pid, seconds in silences.items():

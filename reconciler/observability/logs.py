@@ -1,11 +1,11 @@
-"""Logs: one JSON object a line, or readable lines on a terminal; Celery's own lines included.
+"""Logs: one JSON object per line, or readable lines on a terminal, including Celery's own lines.
 
-An event is a constant name and the facts are fields. Context (sweep, task,
-orchestration) is bound with ``structlog.contextvars`` when a piece of work starts; Celery's own
-lines, which are written outside of it, get theirs from the task's readable id.
+An event is a constant name, and the facts are fields. Context (sweep, task, orchestration) is bound
+with ``structlog.contextvars`` when work starts. Celery's own lines are written outside of that, and
+get theirs from the message.
 
-No log line contains a secret or a task's description. Neither is ever a field, a traceback has no
-values in it, long text is cut, and secrets of this process are redacted from every line.
+No log line contains a secret or a task's description. Neither is ever a field, tracebacks contain
+no values, long text is cut, and the secrets of this process are redacted from every line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from reconciler.observability.secrets import Redactor
 from reconciler.settings import Settings
 
 MAX_TEXT_CHARACTERS = 1_000
-"""Characters of one field; whatever is longer is not a fact, but somebody's text."""
+"""Per field; anything longer is somebody's text, not a fact."""
 
 _ORCHESTRATION = re.compile(r"orch_[0-9a-f]{32}")
 _OF_CELERY = ("eta", "runtime", "args", "kwargs", "return_value", "exc")
@@ -33,9 +33,9 @@ _OF_CELERY = ("eta", "runtime", "args", "kwargs", "return_value", "exc")
 def configure_logging(
     settings: Settings, stream: TextIO | None = None, *, level: str | None = None
 ) -> None:
-    """Send every log line of this process to ``stream`` (standard error when None).
+    """Send every log line of this process to ``stream`` (default: standard error).
 
-    ``level``: the least severe that is logged, in place of the setting.
+    ``level`` overrides the setting.
     """
     out = sys.stderr if stream is None else stream
     console = settings.log_format == "console" or (settings.log_format == "auto" and out.isatty())
@@ -65,9 +65,8 @@ def configure_logging(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level or settings.log_level)
-    # Warnings are lines like any other.
     logging.captureWarnings(capture=True)
-    # They tell at each client where its credentials came from.
+    # They log for each client where its credentials come from.
     for chatty in ("boto3", "botocore", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
@@ -81,14 +80,14 @@ def _for_a_person(out: TextIO) -> list[structlog.typing.Processor]:
 
 def _for_a_program() -> list[structlog.typing.Processor]:
     return [
-        # Without the values of local variables: rows and settings are among them.
+        # Without the values of local variables, which include rows and settings.
         structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
         structlog.processors.JSONRenderer(_dumps),
     ]
 
 
 class _Blotting(structlog.stdlib.ProcessorFormatter):
-    """Blots out secrets in the finished line, wherever in it they stand."""
+    """Redacts secrets from the finished line."""
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - the formatter's
         super().__init__(**kwargs)
@@ -105,7 +104,7 @@ def _dumps(value: Any, **options: Any) -> str:  # noqa: ANN401 - json's
 def _tell_of_celery(
     _logger: object, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Give a line of Celery's about a task the fields that ours have."""
+    """Add our fields to Celery's own lines about a task."""
     facts = event.pop("data", None)
     if not isinstance(facts, dict) or "id" not in facts:
         return event
@@ -135,7 +134,7 @@ def _cut(
 def _neutralise(
     _logger: object, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """What is logged may hold what others wrote, and a terminal obeys escape sequences."""
+    """Make values printable, because others wrote some, and terminals obey escape sequences."""
     return {
         name: printable(value) if isinstance(value, str) and name not in {"exception", "stack"}
         else value

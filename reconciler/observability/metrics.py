@@ -1,8 +1,8 @@
-"""The metrics, declared once, and the port through which they are counted.
+"""The declarations of all metrics, and the port through which they are recorded.
 
-Every metric stands in ``METRICS`` with all the label values that are known
-beforehand, so that each series exists, at zero, from the start. What the scrape endpoint adds of
-its own stands in ``EXPORTED``. Alert rules and dashboards are held to these declarations.
+``METRICS`` holds every metric with its known label values, so that each series exists, at zero,
+from the start. ``EXPORTED`` holds those that only the scrape endpoint adds. Tests compare alert
+rules and dashboards with these declarations.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Kind = Literal["counter", "gauge", "histogram"]
 Labels = tuple[tuple[str, str], ...]
 
 SWEEP_OUTCOMES = ("complete", "incomplete", "overlapped", "failed")
-"""How a sweep can end: the label values of ``reconciler_sweeps_total{outcome}``."""
+"""The label values of ``reconciler_sweeps_total{outcome}``."""
 
 SCOPES = ("active", "table")
-"""What coverage is of: active work, and the whole table. Without an index they are the same."""
+"""The scopes of coverage. Without an index they are the same."""
 
 TASK_NAMES = (
     "reconciler.sweep",
@@ -33,16 +33,16 @@ TASK_NAMES = (
 )
 
 BOUNDED_CODES = tuple(code.value for code in (*ACTIONABLE, OrchestrationCode.UNSETTLED_PARENT))
-"""The codes that the reconciler repairs by itself: those of ``reconciler_repair_bound_seconds``."""
+"""The codes that the reconciler repairs: label values of ``reconciler_repair_bound_seconds``."""
 
 RECOVERY_CODES = (*BOUNDED_CODES, Code.LOST_UNSKIP.value)
-"""The codes that can be recovered from: those of ``reconciler_recoveries_total{code}``."""
+"""The codes of recoveries: label values of ``reconciler_recoveries_total{code}``."""
 
 MODES = ("repair", "report", "paused")
-"""What it may do at the moment: one of these is 1 in ``reconciler_mode{mode}``."""
+"""The modes: one of these is 1 in ``reconciler_mode{mode}``."""
 
 EXTENTS = ("total", "partial")
-"""How much of a sweep failed: as ``RECONCILER_TOTAL_FAILURE`` and ``…_PARTIAL_FAILURE`` say it."""
+"""How much of a sweep failed: ``RECONCILER_TOTAL_FAILURE`` or ``…_PARTIAL_FAILURE``."""
 
 QUEUES = ("sweep", "release", "reconciler:by-hand")
 """The queues of Celery (``celeryconfig.py``)."""
@@ -64,7 +64,7 @@ TABLE_OPERATIONS: Mapping[str, tuple[str, ...]] = {
     "repo_table_name": ("get_item",),
     "budget_table_name": ("batch_get_item",),
 }
-"""Setting → what is called on the table that it names: labels of ``…_dynamodb_units_total``."""
+"""Setting of a table → operations called on it: labels of ``…_dynamodb_units_total``."""
 
 LATENCY_BUCKETS_SECONDS = (30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400)
 DURATION_BUCKETS_SECONDS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
@@ -74,8 +74,8 @@ DURATION_BUCKETS_SECONDS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 class Metric:
     """One metric.
 
-    ``known``: the label values that exist from the start, by label. ``of_tables``: labels whose
-    values follow from the settings (``TABLE_OPERATIONS``).
+    ``known``: label → the values that exist from the start. ``of_tables``: labels whose values
+    depend on the settings (``TABLE_OPERATIONS``).
     """
 
     name: str
@@ -116,12 +116,12 @@ METRICS = _by_name(
     ),
     _gauge(
         "reconciler_covered_as_of_timestamp_seconds",
-        "Whatever was overdue by then has been looked at (epoch seconds; 0: unknown)",
+        "Everything that was overdue then has been checked (epoch seconds; 0: unknown)",
         scope=SCOPES,
     ),
     _counter(
         "reconciler_sweep_failures_total",
-        "Sweeps in which everything that was tried failed, or some of it",
+        "Sweeps in which all or some of the work failed",
         extent=EXTENTS,
     ),
     _counter("reconciler_rows_scanned_total", "Rows read by segment scans"),
@@ -137,10 +137,10 @@ METRICS = _by_name(
     _gauge("reconciler_stuck_children", "What is known to be stuck, by code", code=STUCK_CODES),
     _gauge(
         "reconciler_oldest_stuck_seconds",
-        "Age of the oldest of what is known to be stuck, by code",
+        "Age of the oldest that is known to be stuck, by code",
         code=STUCK_CODES,
     ),
-    _gauge("reconciler_stuck_work", "All that is known to be stuck, over_budget left out"),
+    _gauge("reconciler_stuck_work", "All that is known to be stuck, except over_budget"),
     _counter(
         "reconciler_recoveries_total",
         "Repairs, by the code of what was repaired",
@@ -154,7 +154,7 @@ METRICS = _by_name(
     _counter("reconciler_releases_total", "Releases, by how they ended", outcome=RELEASE_OUTCOMES),
     _counter(
         "reconciler_duplicates_dropped_total",
-        "Tasks that were not enqueued, since the same work was under way",
+        "Tasks that were not enqueued because the same work was under way",
         task=TASK_NAMES,
     ),
     Metric(
@@ -166,7 +166,7 @@ METRICS = _by_name(
     Metric(
         "reconciler_dynamodb_throttles_total",
         "counter",
-        "Requests that were refused, in whole or in part, for want of capacity; each retry too",
+        "Requests that were throttled, completely or in part, including retries",
         of_tables=("table",),
     ),
     _counter("reconciler_errors_total", "Errors, by kind", kind=ERROR_KINDS),
@@ -186,11 +186,11 @@ EXPORTED = _by_name(
     ),
     _gauge(
         "reconciler_repair_bound_seconds",
-        "How old what is stuck under a code can get while the backstop does its work",
+        "Highest age of something stuck, by code, while the backstop works",
         code=BOUNDED_CODES,
     ),
 )
-"""What only the scrape endpoint gives: facts about the broker, and from the settings."""
+"""Metrics that only the scrape endpoint adds, about the broker and the settings."""
 
 
 def kind_of(name: str) -> Kind:
@@ -222,9 +222,9 @@ def _series_of_tables(metric: Metric, settings: Settings) -> Iterator[Labels]:
 
 
 class Metrics:
-    """Where metrics are counted; by itself nowhere.
+    """The port for metrics; this implementation drops them.
 
-    ``name`` is one of ``METRICS``, and ``labels`` are all of its own. What counts overrides
+    ``name`` is one of ``METRICS``, and ``labels`` are all of its labels. Subclasses override
     ``record`` and ``flush``.
     """
 
@@ -241,10 +241,10 @@ class Metrics:
         self.record(name, value, labels)
 
     def record(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        """Take what is added, set or observed, by the kind of the metric."""
+        """Add, set or observe a value, depending on the kind of the metric."""
 
     def flush(self) -> bool:
-        """Write what was counted, at the end of a unit of work; False when it is kept for later."""
+        """Write the recorded values; False if they are kept for later."""
         return True
 
 

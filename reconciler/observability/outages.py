@@ -1,4 +1,4 @@
-"""Outages of AWS: each is logged when it begins and when it is over, and not for each failure."""
+"""Outages of AWS: logged when one begins and ends, not for each failure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from reconciler.errors import OUTAGES, ReconcilerError
 log = structlog.get_logger("reconciler")
 
 QUIET_SECONDS = 30.0
-"""An outage is over when what had failed succeeds, and nothing has failed for so long: one that
-comes and goes is one outage."""
+"""An outage is over when the failed operation succeeds and nothing has failed for so long. So one
+that comes and goes counts as one."""
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class _Outage:
 
 
 class Outages:
-    """The outages that this process sees, one of each kind of error. Safe in threads."""
+    """The outages that this process sees, one for each kind of error. Thread-safe."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -36,7 +36,7 @@ class Outages:
         self._known: dict[str, _Outage] = {}
 
     def failed(self, operation: str, error: ReconcilerError) -> None:
-        """Note that ``operation`` failed; the first failure of a kind is logged."""
+        """Record a failure; log the first of its kind."""
         if error.kind not in OUTAGES:
             return
         now = self._monotonic()
@@ -56,7 +56,7 @@ class Outages:
             )
 
     def succeeded(self, operation: str) -> None:
-        """Note that ``operation`` succeeded; an outage that this ends is logged."""
+        """Record a success; log the outages that it ends."""
         if not self._known:
             return
         now = self._monotonic()

@@ -1,7 +1,7 @@
 """Makes text from a table safe to show.
 
-Others write titles and ids. A terminal would obey an escape sequence in one of them, and a change
-of writing direction would make one text look like another.
+Others write titles and ids. A terminal would obey escape sequences in them, and characters that
+change the writing direction would make one text look like another.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ _PICTURES = {code: chr(0x2400 + code) for code in range(0x20)} | {0x7F: "\u2421"
 _SHOWN = {**_PICTURES, **_SPACES}
 _UNSEEN = "\N{REPLACEMENT CHARACTER}"
 _JOINERS = "\u200c\u200d"
-"""Zero-width joiners, which emoji and several scripts are written with."""
+"""Zero-width joiners, which emoji and several scripts need."""
 
 
 def printable(text: str) -> str:
-    """Return ``text`` on one line, with each control character shown as a sign of its own."""
+    """Return ``text`` on one line, with control characters replaced by visible ones."""
     if text.isprintable():
         return text
     return "".join(_visible(sign) for sign in text)
@@ -33,7 +33,7 @@ def _visible(sign: str) -> str:
 
 
 def printable_json(text: str) -> str:
-    """Return JSON with invisible characters as escapes; the value stays the same."""
+    """Return JSON of the same value, with invisible characters escaped."""
     if text.isprintable():
         return text
     return "".join(

@@ -1,8 +1,8 @@
-"""Metrics counted in the broker, so that they add up over prefork workers and hosts.
+"""Metrics in the broker, which add up over prefork workers and hosts.
 
-Metrics inside prefork processes undercount, and files of dead processes stay behind. Counters in
-one hash are incremented atomically and need no shared file. Each unit of work buffers its counts
-and writes them in one round trip. While the broker is away the buffer is kept.
+Metrics inside prefork processes undercount, and shared files of dead processes stay behind. So the
+counters are in one hash, where increments are atomic. Each unit of work buffers its values and
+writes them in one round trip; while the broker is away the buffer is kept.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ SUM, COUNT = "sum", "count"
 
 
 def field_name(name: str, labels: Labels, part: str) -> str:
-    """Return the hash field of a series; ``part`` is a bucket's bound, ``sum`` or ``count``."""
+    """Return the hash field of a series; ``part``: a bucket's bound, ``sum``, ``count`` or ""."""
     return json.dumps([name, dict(labels), part], separators=(",", ":"))
 
 
 class RedisMetrics(Metrics):
-    """Metrics in a hash of the broker, which ``flush`` writes."""
+    """Metrics in a hash in the broker, which ``flush`` writes."""
 
     def __init__(self, client: redis.Redis, deployment_id: str) -> None:
         self._client = client
@@ -42,7 +42,7 @@ class RedisMetrics(Metrics):
         self._set: dict[str, float] = {}
 
     def record(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        """Keep a value until the next ``flush``.
+        """Buffer a value until the next ``flush``.
 
         Raises:
             ValueError: the metric has other labels.
@@ -67,7 +67,7 @@ class RedisMetrics(Metrics):
             self._added[field] = self._added.get(field, 0.0) + amount
 
     def flush(self) -> bool:
-        """Write what was counted; False when the broker is away, and it is kept for later."""
+        """Write the buffer; False if something is kept for later, because the broker is away."""
         with self._lock:
             added, self._added = self._added, {}
             gauges, self._set = self._set, {}
@@ -89,8 +89,7 @@ class RedisMetrics(Metrics):
             if isinstance(answer, ResponseError)
         }
         if refused:
-            # No number stands there, so nobody of ours wrote it. All else was added, and is not to
-            # be added again.
+            # These fields hold no number, so we did not write them. Delete them and retry only these.
             self._keep(refused, {})
             with suppress(RedisError):
                 self._client.hdel(self._key, *refused)
@@ -103,12 +102,12 @@ class RedisMetrics(Metrics):
 
 
 def bound_text(bound: float) -> str:
-    """Return a bucket's upper bound as Prometheus writes it."""
+    """Return a bucket's upper bound in Prometheus's format."""
     return "+Inf" if math.isinf(bound) else repr(float(bound))
 
 
 def read_series(client: redis.Redis, settings: Settings) -> dict[tuple[str, Labels, str], float]:
-    """Return every series that was ever counted, and at zero those that are known beforehand."""
+    """Return all stored series, and all known ones, at zero by default."""
     series: dict[tuple[str, Labels, str], float] = {}
     for metric in METRICS.values():
         for labels in known_series(metric, settings):
@@ -117,7 +116,7 @@ def read_series(client: redis.Redis, settings: Settings) -> dict[tuple[str, Labe
     for field, value in stored.items():
         found = _series_of(field)
         if found is not None:
-            with suppress(ValueError):  # likewise
+            with suppress(ValueError):  # not written by us
                 series[found] = float(value)
     return series
 
@@ -129,10 +128,7 @@ def _parts(metric: Metric) -> list[str]:
 
 
 def _series_of(field: bytes) -> tuple[str, Labels, str] | None:
-    """Read a hash field; None where it is none of ours.
-
-    Another version, which shares the broker, may count other metrics, or with other labels.
-    """
+    """Parse a hash field; None if it is unknown, since another version may have other metrics."""
     try:
         name, labels, part = json.loads(field)
         metric, ordered = METRICS[name], tuple(sorted(labels.items()))

@@ -1,11 +1,11 @@
-"""The server of the scrape endpoint: ``/metrics`` and nothing else, within bounds.
+"""The server of the scrape endpoint: only ``/metrics``, with limits.
 
-Whoever reaches its port can be slow, greedy or many, and a scrape must be answered all the same:
+Scrapes must be answered even if clients are slow, greedy or many:
 
-- One thread serves all connections, and one reads the broker, once for all who ask meanwhile.
-- At most ``MAX_CONNECTIONS`` are open. When one more comes, the oldest that is not being answered
-  is closed, so clients that keep silent make room for one that asks.
-- A request has ``MAX_REQUEST_BYTES`` and no body, and arrives within ``REQUEST_SECONDS``.
+- One thread serves all connections. Another reads the broker, once for all concurrent requests.
+- At most ``MAX_CONNECTIONS`` are open. For another one, the oldest that is not being answered is
+  closed, so silent clients make room.
+- A request has at most ``MAX_REQUEST_BYTES`` and no body, and arrives within ``REQUEST_SECONDS``.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ REQUEST_SECONDS = 10.0
 
 
 class ScrapeServer:
-    """Serves what ``render`` returns, in a thread, until ``shutdown``.
+    """Serves the output of ``render``, in a thread, until ``shutdown``.
 
-    ``answering``: the connections that are being answered at the moment.
+    ``answering``: the connections that are currently being answered.
     """
 
     def __init__(
         self, render: Callable[[], bytes], content_type: str, host: str, port: int
     ) -> None:
-        """Listen.
+        """Start to listen.
 
         Raises:
             OSError: the address cannot be listened on.
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
-        self._socket.settimeout(0)  # it is the loop that waits
+        self._socket.settimeout(0)  # the event loop waits
         self.content_type = content_type
         self.answering: set[IOStream] = set()
         self._render = render
@@ -51,23 +51,23 @@ class ScrapeServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._began = threading.Event()
-        # A daemon: whoever serves for ever ends with the process.
+        # A daemon thread, so that it ends with the process.
         self._thread = threading.Thread(target=self._run, name="scrapes", daemon=True)
         self._thread.start()
         self._began.wait()
 
     def shutdown(self) -> None:
-        """Close every connection and end."""
+        """Close all connections and stop."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
     async def body(self) -> bytes:
-        """Return what ``render`` returns; those who ask while it runs share one answer."""
+        """Return the output of ``render``; concurrent requests share one call."""
         if self._rendering is None or self._rendering.done():
             loop = asyncio.get_running_loop()
             self._rendering = loop.run_in_executor(self._pool, self._render)
-        # A client that leaves must not take the answer from the others.
+        # A client that leaves must not cancel the call for the others.
         return await asyncio.shield(self._rendering)
 
     def _run(self) -> None:
@@ -77,7 +77,7 @@ class ScrapeServer:
         application = Application(
             [("/metrics", _Metrics)],
             scrapes=self,
-            # A line for every request would let anybody fill the log.
+            # Do not log requests, or anybody could fill the log.
             log_function=lambda _: None,
         )
         server = _BoundedServer(
@@ -102,17 +102,17 @@ class _Metrics(RequestHandler):
     """GET /metrics; tornado refuses every other path and method."""
 
     def prepare(self) -> None:
-        """Count the connection among those that are being answered."""
+        """Mark the connection as being answered."""
         self._scrapes: ScrapeServer = self.settings["scrapes"]
         self._stream: IOStream = self.request.connection.stream  # type: ignore[union-attr] # HTTP 1
         self._scrapes.answering.add(self._stream)
 
     def on_finish(self) -> None:
-        """Count it no more."""
+        """Unmark the connection."""
         self._scrapes.answering.discard(self._stream)
 
     def on_connection_close(self) -> None:
-        """Likewise, where the client left before."""
+        """Unmark the connection of a client that left early."""
         self._scrapes.answering.discard(self._stream)
 
     async def get(self) -> None:
@@ -123,17 +123,17 @@ class _Metrics(RequestHandler):
 
 
 class _BoundedServer(HTTPServer):
-    """An HTTP server with a bound on its connections."""
+    """An HTTP server with a limited number of connections."""
 
     answering: set[IOStream]
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - tornado's
         super().initialize(*args, **kwargs)
-        # In the order in which they came.
+        # Ordered, oldest first.
         self._streams: dict[IOStream, None] = {}
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        """Take a connection; the oldest that is not being answered makes room for it."""
+        """Accept a connection; if needed, close the oldest that is not being answered."""
         self._streams = {open_: None for open_ in self._streams if not open_.closed()}
         if len(self._streams) >= MAX_CONNECTIONS:
             silent = (found for found in self._streams if found not in self.answering)

@@ -1,4 +1,4 @@
-"""Redacts the secrets that this process was given from everything that it shows."""
+"""Redacts the secrets of this process from everything that it shows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ REDACTED = "**"
 
 _SECRET_NAME = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|BASIC_AUTH|PRIVATE_KEY|API_KEY")
 _POINTS_TO_ONE = re.compile(r"(_ARN|_FILE|_URI|_NAME)$")
-"""Endings of names whose value is the address of a secret and not the secret itself."""
+"""Endings of names whose value is the address of a secret, not the secret itself."""
 
 _MIN_CHARACTERS = 6
-"""Shorter secrets are parts of ordinary words: redacting them would make lines unreadable."""
+"""Redacting shorter secrets would also hit ordinary words and make lines unreadable."""
 
 _IN_URL = re.compile(
     r"(?P<before>[a-z][a-z0-9+.-]*://[^\s/:@\"']*:)[^\s/@\"']+(?=@)", re.IGNORECASE
@@ -32,7 +32,7 @@ class Redactor:
 
     @classmethod
     def of_environment(cls, environ: Mapping[str, str] | None = None) -> Redactor:
-        """Return one that knows the secrets of the environment, by their names and in URLs."""
+        """Return a redactor of the secrets in environment variables, by their names and in URLs."""
         return cls(_secrets(os.environ if environ is None else environ))
 
     def redact(self, text: str) -> str:

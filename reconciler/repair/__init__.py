@@ -1,1 +1,1 @@
-"""Repairing: takes an orchestration by its key, reads it again, decides, and writes."""
+"""Repairs orchestrations: reads one again by its key, decides, and writes."""

@@ -1,4 +1,4 @@
-"""The event that every repair leaves on the task that it concerns: what was done, and why."""
+"""The audit event that every repair writes to a task: what was done, and why."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ RECOVERED = "orchestration_recovered"
 
 
 def concerned_task(child: Child) -> str:
-    """Return the task that a repair of ``child`` concerns: its own, else the one it would get.
+    """Return the task whose event log records a repair of ``child``.
 
-    A child that was never released has none; what happened to it is told under the id that every
-    releaser of ours would give its task, and does give it when it is released after all.
+    A child that was never released has no task. Its events go under the deterministic id that its
+    task gets if the reconciler releases it later.
     """
     return child.task_id or task_id_for(child.idempotency_key, child.created_at)
 
@@ -35,10 +35,10 @@ def recovered(
     task_id: str | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> Write:
-    """Return the write of the event that ``action`` took ``child`` from ``before`` to ``after``.
+    """Return the write of an event: ``action`` took ``child`` from ``before`` to ``after``.
 
-    ``before``: None for its status. ``task_id``: None for the task that the child concerns.
-    ``more``: further metadata.
+    ``before`` defaults to the child's status, ``task_id`` to ``concerned_task``. ``more`` is
+    further metadata.
     """
     metadata: dict[str, Any] = {
         "orchestration_id": child.orchestration_id,
@@ -56,20 +56,20 @@ def recovered(
 
 
 class FirstFailures:
-    """Finds the task that failed first: a skipped child is skipped for another's failure."""
+    """Traces skipped children back to the task whose failure caused the skips."""
 
     def __init__(self) -> None:
         self._roots: dict[str, str] = {}
 
     def root_of(self, cause: Child, children: Mapping[str, Child]) -> str:
-        """Return the task of the failure that ``cause``, which did not succeed, comes from."""
+        """Return the id of the task whose failure led to ``cause``, a failed or skipped child."""
         passed: set[str] = set()
         current = cause
         while self._is_without_failure(current):
             passed.add(current.sub_issue_id)
             before = [children[key] for key in current.depends_on if key in children]
             fell = (row for row in before if row.status in FAILURE)
-            # On a cycle of skips nothing failed first; then the cause itself has to do.
+            # In a cycle of skips nothing failed first: fall back to the cause itself.
             current = next((row for row in fell if row.sub_issue_id not in passed), cause)
             if current is cause:
                 break
@@ -78,6 +78,6 @@ class FirstFailures:
         return root
 
     def _is_without_failure(self, child: Child) -> bool:
-        """Whether what failed first is further back: a child that was skipped before it ran."""
+        """Whether the child was skipped before it ran, so the failure is further back."""
         skipped = child.task_id is None and child.status is ChildStatus.SKIPPED
         return skipped and child.sub_issue_id not in self._roots

@@ -1,4 +1,4 @@
-"""What a piece of work is done for, and what comes of it."""
+"""The context of a piece of work, and its results."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from reconciler.errors import ReconcilerError, error_kind
 from reconciler.repair.counts import Counts, counted_as
 
 BY_HAND = "by-hand:"
-"""How the id begins of what a person asked for. It is no sweep's, so nothing is counted for it."""
+"""Prefix of the sweep id for work that a person asked for. No sweep counts such work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a piece of work is done for.
+    """On whose behalf work is done, and within which limits.
 
-    ``apply``: False plans only, and writes nothing. ``by_hand``: a person asked for it, so no
-    quarantine holds it up. ``alone``: no other child of the orchestration is released beside it.
-    ``out_of_time``: asked between actions; the rest is left for the next evaluation.
+    ``apply``: False only plans and writes nothing. ``by_hand``: a person asked for it, so backoff
+    does not apply. ``alone``: no sibling of the child is being released at the same time.
+    ``out_of_time``: asked between actions; the rest is left to the next evaluation.
     """
 
     now: datetime
@@ -39,16 +39,16 @@ class Context:
 
 
 MAX_PREDECESSORS_AT_ONCE = 98
-"""How many can be read with their child and the meta row in one request."""
+"""One request reads 100 rows: these, the child and the meta row."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRequest:
-    """A release to be made elsewhere.
+    """A release to be made by another task.
 
-    ``depends_on`` is a hint that saves reading the rest; None where there are so many that all of
-    it is read anyway, and the message would only be large. ``alone``: no other child of the
-    orchestration is released beside it, as far as is known.
+    ``depends_on`` is a hint that saves reading the whole orchestration. It is None if there are too
+    many predecessors for one request. ``alone``: as far as is known, no sibling is being released
+    at the same time.
     """
 
     orchestration_id: str
@@ -74,11 +74,11 @@ class ReleaseRequest:
 
 
 ReleaseDispatch = Callable[[ReleaseRequest], bool]
-"""Hands a release on; False when there is no room for it now, and a later sweep finds it again."""
+"""Hands a release on; False if there is no room now, and a later sweep finds it again."""
 
 
 def name_state(key: str, predecessor: Child | None) -> str:
-    """Say what state a predecessor is in, where that stands in the way of its dependent."""
+    """Return the state of a predecessor as text: why its dependent cannot go ahead."""
     return f"predecessor {key} is {'missing' if predecessor is None else predecessor.raw_status}"
 
 
@@ -86,12 +86,11 @@ def name_state(key: str, predecessor: Child | None) -> str:
 class RepairResult:
     """How a repair ended.
 
-    ``child``: its row as it stands now, as far as the write told; None where the row is gone.
-    ``task``: the one that it is about. ``applied`` is False where it was only planned.
-    ``warnings``: what was left out of the task, for the log. ``error``: what failed: the repair
-    itself, or after a release the invocation of its pipeline. ``counts``: what a release by its
-    key adds to a sweep, with everything that it brought on. ``stuck``: how such a release leaves
-    its child, if it does not bring it on.
+    ``child``: its row after the repair; None if the row is gone. ``task``: the task concerned.
+    ``applied``: False if it was only planned. ``warnings``: what was left out of the task.
+    ``error``: what failed, either the repair or the pipeline invocation after a release.
+    ``counts`` and ``stuck`` are set for a single release: what it adds to the sweep's counts, with
+    the repairs that followed from it, and whether it leaves the child stuck.
     """
 
     outcome: Outcome
@@ -106,25 +105,25 @@ class RepairResult:
 
     @property
     def task_id(self) -> str | None:
-        """The task that it is about, or else the one that the child's row names."""
+        """The id of the task concerned; by default the one that the child's row names."""
         if self.task is not None:
             return self.task.task_id
         return self.child.task_id if self.child is not None else None
 
     @property
     def repaired(self) -> bool:
-        """Whether the child was brought on, by us."""
+        """Whether this repair made progress on the child."""
         return self.applied and self.outcome in REPAIRED
 
     @property
     def settled(self) -> bool:
-        """Whether it was brought on or refused for good, so that no earlier finding holds."""
+        """Whether the child was repaired or refused, so that no earlier finding holds."""
         return self.repaired or (self.applied and self.outcome is Outcome.REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
 class ActionOutcome:
-    """What came of one planned action; ``applied`` is False where it was only planned."""
+    """How one action ended; ``applied`` is False if it was only planned."""
 
     verb: str
     sub_issue_id: str
@@ -139,7 +138,7 @@ class ActionOutcome:
 
     @classmethod
     def of(cls, action: Action, result: RepairResult, context: Context) -> ActionOutcome:
-        """Return what came of ``action``, as it is told and counted."""
+        """Combine ``action`` and its ``result`` for logs and counts."""
         made_up_for = result.outcome is Outcome.REINVOKED
         return cls(
             verb=action.verb,
@@ -156,15 +155,15 @@ class ActionOutcome:
 
     @property
     def repaired(self) -> bool:
-        """Whether something was changed, by us, that brings the child on."""
+        """Whether this action made progress on the child."""
         return self.applied and self.outcome in REPAIRED
 
 
 @dataclass(frozen=True, slots=True)
 class Stuck:
-    """A child, or with ``sub_issue_id`` None an orchestration, that is stuck and not repaired.
+    """A stuck child, or a stuck orchestration if ``sub_issue_id`` is None.
 
-    ``needs_action``: the reconciler does nothing that could resolve it.
+    ``needs_action``: the reconciler cannot resolve it.
     """
 
     orchestration_id: str
@@ -177,7 +176,7 @@ class Stuck:
 
 
 def count_outcomes(outcomes: Iterable[ActionOutcome]) -> Counts:
-    """Count what was done, or would have been, and what failed."""
+    """Count what was done, planned or failed."""
     done: Counter[str] = Counter()
     planned: Counter[str] = Counter()
     for action in outcomes:
@@ -186,13 +185,13 @@ def count_outcomes(outcomes: Iterable[ActionOutcome]) -> Counts:
             into = done if action.applied or name == "errors" else planned
             into[name] += 1
         if action.error_kind is not None and name != "errors":
-            # The release stands; what failed is the invocation after it.
+            # The release succeeded, but the pipeline invocation after it failed.
             done["errors"] += 1
     return Counts.from_flat(done) + Counts(planned=planned)
 
 
 def count_stuck(stuck: Iterable[Stuck]) -> Counts:
-    """Count what is stuck by code, with the age of the oldest of each."""
+    """Count stuck entries by code, with the age of the oldest of each."""
     counts: Counter[str] = Counter()
     oldest: dict[str, float] = {}
     for entry in stuck:
@@ -203,9 +202,9 @@ def count_stuck(stuck: Iterable[Stuck]) -> Counts:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """An orchestration as it was found (``found``), what was done, and how it stands now.
+    """The diagnosis before (``found``) and after (``now``), and what was done in between.
 
-    ``mistake``: an error that only an operator can mend, which holds for all orchestrations.
+    ``mistake``: an error that affects all orchestrations and that only an operator can fix.
     """
 
     orchestration_id: str
@@ -220,29 +219,29 @@ class Evaluation:
 
     @classmethod
     def without_diagnosis(cls, stuck: Stuck, errors: int = 0) -> Evaluation:
-        """Return how an orchestration stands of which not even a diagnosis can be had."""
+        """Return the evaluation of an orchestration that could not be diagnosed."""
         counts = Counts(orchestrations_evaluated=1, errors=errors) + count_stuck([stuck])
         return cls(stuck.orchestration_id, None, None, (), counts, (stuck,))
 
     @property
     def code(self) -> OrchestrationCode | None:
-        """The orchestration's code as it stands now; None when it has no rows."""
+        """The orchestration's current code; None if there is no diagnosis."""
         return self.now.code if self.now is not None else None
 
     @property
     def children(self) -> tuple[ChildDiagnosis, ...]:
-        """The non-terminal children as they stand now."""
+        """The current diagnoses of the unfinished children."""
         return tuple(self.now.children.values()) if self.now is not None else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Pacer:
-    """How releases are slowed down; without arguments, not at all.
+    """Slows down releases; by default, not at all.
 
-    ``acquire``: waits a little for a turn, and returns False when it would take too long.
-    ``lock``: keeps others from releasing what shares a row (of an orchestration, or of a user) for
-    as long as the block lasts. DynamoDB refuses transactions that meet on a row, so each would be
-    sent several times. Correctness never depends on it: who has waited for long goes ahead.
+    ``acquire`` waits briefly for permission to release and returns False if it would take too long.
+    ``lock`` serialises releases that share a row (of an orchestration, or of a user). DynamoDB
+    rejects concurrent transactions on one row, so they would all have to be retried. Correctness
+    never depends on the lock: whoever has waited too long goes ahead.
     """
 
     acquire: Callable[[], bool] = lambda: True

@@ -1,4 +1,4 @@
-"""What a sweep counts, in a form that adds up over pages, segments, orchestrations and hosts."""
+"""Counts of a sweep, which add up over pages, segments, orchestrations and hosts."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _BY_VERB = {
     "reinvoke": "reinvoked",
     "nudge": "nudged",
 }
-"""Of what is simply done."""
+"""The field that each verb counts in if its outcome is ``done``."""
 
 
 def counted_as(verb: str, outcome: Outcome) -> str | None:
-    """Return the integer field that what came of an action belongs to; None: to none."""
+    """Return the field of ``Counts`` that an outcome is counted in, if any."""
     return _BY_VERB.get(verb) if outcome is Outcome.DONE else _BY_OUTCOME.get(outcome)
 
 
@@ -35,8 +35,8 @@ def counted_as(verb: str, outcome: Outcome) -> str | None:
 class Counts:
     """Counts of a sweep, or of a part of one.
 
-    ``stuck``: code → how many are stuck. ``oldest_stuck_seconds``: code → the oldest of them.
-    ``planned``: integer field → how many of it a report says that a repair would do.
+    ``stuck``: code → number of stuck entries. ``oldest_stuck_seconds``: code → age of the oldest.
+    ``planned``: field name → number of repairs that report mode would have made.
     """
 
     rows_scanned: int = 0
@@ -59,7 +59,7 @@ class Counts:
     requests: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        """Add up; of ages, the oldest counts."""
+        """Add all counts; keep the greater of two ages."""
         stuck = _sum(self.stuck, other.stuck)
         oldest = dict(self.oldest_stuck_seconds)
         for code, seconds in other.oldest_stuck_seconds.items():
@@ -73,7 +73,7 @@ class Counts:
         )
 
     def with_consumed(self, consumed: Consumed) -> Counts:
-        """Return these counts with what was consumed for them added."""
+        """Return these counts plus the capacity consumed."""
         return self + Counts(
             read_units=consumed.read_units,
             write_units=consumed.write_units,
@@ -82,17 +82,17 @@ class Counts:
 
     @property
     def repairs(self) -> int:
-        """How many repairs were made."""
+        """The number of repairs made."""
         return sum(getattr(self, name) for name in REPAIRS)
 
     def flatten(self) -> dict[str, float]:
-        """Return what can be added up number by number: all but what is stuck."""
+        """Return the numbers that can be summed one by one: all except the stuck ones."""
         flat = {name: value for name in _FLAT if (value := getattr(self, name))}
         return flat | {f"{_PLANNED}{name}": count for name, count in self.planned.items()}
 
     @classmethod
     def from_flat(cls, numbers: Mapping[str, float]) -> Self:
-        """Read sums of what ``flatten`` returned; names of a later version are ignored."""
+        """Build counts from sums of flattened ones; unknown names are ignored."""
         units = {name: numbers[name] for name in _UNITS if name in numbers}
         counts = {name: int(numbers[name]) for name in (*INTEGERS, "requests") if name in numbers}
         planned = {
@@ -105,14 +105,14 @@ class Counts:
 
 _PLANNED = "planned:"
 _UNITS = ("read_units", "write_units")
-# The annotations of this module are text.
+# Annotations are strings here (``from __future__ import annotations``).
 _FLAT = tuple(each.name for each in fields(Counts) if each.type in {"int", "float"})
 
 INTEGERS = tuple(name for name in _FLAT if name not in {*_UNITS, "requests"})
 """The integer fields of a sweep's summary, in its order."""
 
 REPAIRS = INTEGERS[3:-1]
-"""Those of them that count repairs."""
+"""The integer fields that count repairs."""
 
 
 def _sum(left: Mapping[str, int], right: Mapping[str, int]) -> dict[str, int]:

@@ -1,7 +1,7 @@
-"""Drafting: the task that a release would create, or why it may not be created.
+"""Drafts the task that a release would create, or says why it must not be created.
 
-Whatever cannot be asked is an error, and the release waits: unscreened text never reaches an agent,
-and no budget is exceeded because it could not be read.
+If a check is unavailable, that is an error and the release waits: unscreened text never reaches an
+agent, and no budget is exceeded because it could not be read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from reconciler.stores.tasks import task_item
 
 @dataclass(frozen=True, slots=True)
 class Drafter:
-    """Builds tasks and asks everything that may refuse one."""
+    """Drafts tasks and runs every check that may refuse one."""
 
     repos: RepoStore
     monthly_budgets: MonthlyBudgetStore | None
@@ -31,11 +31,11 @@ class Drafter:
     def draft(
         self, orchestration: Orchestration, child: Child, now: datetime
     ) -> TaskDraft | Refusal:
-        """Build the task of ``child``; reads only, and asks what costs most last.
+        """Draft the task of ``child``. Only reads; the most expensive check comes last.
 
         Raises:
-            TemporaryError: the repo, the monthly budget or the guardrail cannot tell now.
-            PermanentError: a table is missing or may not be read.
+            TemporaryError: the repo, the monthly budget or the guardrail is unavailable.
+            PermanentError: a table is missing or access to it is denied.
         """
         draft = draft_task(orchestration, child, source=parse_source(orchestration, child), now=now)
         if isinstance(draft, Refusal):

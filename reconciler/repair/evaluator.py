@@ -1,4 +1,4 @@
-"""Evaluation: takes a key, reads everything again, repairs, and says how it stands."""
+"""Evaluation: reads an orchestration again, repairs it, and reports its state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from reconciler.stores.dynamodb import Consumed, measured
 
 @dataclass(frozen=True, slots=True)
 class Evaluator:
-    """Evaluates orchestrations."""
+    """Reads, diagnoses and repairs orchestrations."""
 
     parts: Parts
     failures: FailureRecords
@@ -36,10 +36,10 @@ class Evaluator:
         context: Context,
         dispatch: ReleaseDispatch | None = None,
     ) -> Evaluation | None:
-        """Read, diagnose and repair one orchestration; None when it has no rows.
+        """Read, diagnose and repair one orchestration; None if it has no rows.
 
-        ``dispatch`` is given each child to release, oldest due first; without it they are
-        released here. Nothing is changed where ``context.apply`` is False.
+        Due children are handed to ``dispatch``, oldest first, or released here without it.
+        Nothing is changed if ``context.apply`` is False.
 
         Raises:
             TemporaryError, PermanentError: it could not be read; nothing was changed.
@@ -49,7 +49,7 @@ class Evaluator:
             if orchestration is None:
                 return None
             if context.by_hand:
-                # A person's word ends the backing off.
+                # Asking by hand ends the backoff.
                 orchestration = replace(orchestration, attempts={})
             work = self._pass(orchestration, context, dispatch)
             try:
@@ -62,7 +62,7 @@ class Evaluator:
                 self.reporter.evaluated(evaluation, context)
                 return evaluation
             finally:
-                # However it ended: what failed by then must not be tried again at once.
+                # Even after an error: what has failed so far must not be retried at once.
                 if work.context.apply and (work.outcomes or work.unread):
                     self._remember(orchestration, work)
             work.finish()
@@ -76,7 +76,7 @@ class Evaluator:
         try:
             self.failures.remember(orchestration, work)
         except ReconcilerError as error:
-            work.unread.append(error)  # what was done stands, and is told
+            work.unread.append(error)  # the repairs are done and still have to be reported
 
     def _pass(
         self, orchestration: Orchestration, context: Context, dispatch: ReleaseDispatch | None
@@ -102,7 +102,7 @@ def _evaluation_of(orchestration_id: str, work: RepairPass, consumed: Consumed) 
 
 
 def _left_alone(orchestration: Orchestration, context: Context) -> Stuck | None:
-    """What is said of an orchestration that is quarantined as a whole; None when it is not."""
+    """Return the stuck entry of an orchestration that is backed off as a whole, else None."""
     attempts = orchestration.backed_off(context.now).get(WHOLE)
     if attempts is None or not context.apply:
         return None

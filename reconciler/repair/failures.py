@@ -1,7 +1,4 @@
-"""Failures that do not go away: kept on record, so that what keeps failing is backed off.
-
-``reconciler.domain.backoff`` says for how long.
-"""
+"""Records of repeated failures, from which ``reconciler.domain.backoff`` derives the backoff."""
 
 from __future__ import annotations
 
@@ -18,20 +15,20 @@ from reconciler.repair.repair_pass import RepairPass
 from reconciler.stores.orchestrations import OrchestrationStore
 
 _FORGIVES_NOTHING = frozenset({Outcome.FAILED, Outcome.QUEUED, Outcome.PACED, Outcome.OVER_BUDGET})
-"""After these, nobody knows whether it would fail again."""
+"""Outcomes that do not show whether the repair would fail again."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailureRecords:
-    """Our records of failures. ``interval``: between two sweeps."""
+    """Records failures and clears them. ``interval``: the time between two sweeps."""
 
     orchestrations: OrchestrationStore
     interval: timedelta
 
     def remember(self, orchestration: Orchestration, work: RepairPass) -> None:
-        """Hold each failure of a pass against the child that it concerns, and forgive the rest.
+        """Record the failures of a pass, each for its child, and clear those that are over.
 
-        ``orchestration``: as it was read before the pass.
+        ``orchestration``: as read before the pass.
         """
         concerned = {k: error for k, error in work.failures.items() if concerns_one_child(error)}
         self.hold_against(orchestration.orchestration_id, concerned, work.context)
@@ -44,15 +41,15 @@ class FailureRecords:
     def hold_against(
         self, orchestration_id: str, errors: Mapping[str, BaseException], context: Context
     ) -> None:
-        """Record failures: sub-issue id, or ``WHOLE`` → what failed.
+        """Record failures, by sub-issue id or ``WHOLE``.
 
-        The rows are read once more: what brings a child back is a change after this moment.
+        The rows are read again, because only a change after this moment ends the backoff.
         """
         for key, error in errors.items():
             try:
                 orchestration = self.orchestrations.read_failing(orchestration_id, key)
             except DEFECTS:
-                continue  # its rows cannot even be read by our code: it fails anew in each sweep
+                continue  # the rows cannot be parsed, so every sweep fails anew
             if orchestration is None:
                 continue
             attempts = after_failure(
@@ -68,14 +65,14 @@ class FailureRecords:
             )
 
     def forgive(self, orchestration: Orchestration) -> None:
-        """Forget the failures that are on record of an orchestration."""
+        """Clear all recorded failures of an orchestration."""
         for key in orchestration.attempts:
             self.orchestrations.clear_attempts(orchestration.orchestration_id, key)
 
 
 def _is_over(key: str, work: RepairPass, acted: Collection[str], *, moved: bool) -> bool:
-    """Whether a failure on record is over; ``moved``: the rows that it concerns have changed."""
-    # What was handed on may fail there; rows that have changed say that it does not.
+    """Whether a recorded failure is over; ``moved``: the rows that it concerns have changed."""
+    # Releases that were handed on may still fail, unless the rows have changed since.
     if key == WHOLE:
         return work.went_well and (moved or not work.queued)
     return key not in work.failures and (moved or key in acted)

@@ -1,4 +1,4 @@
-"""Invoking the pipelines of tasks: one run for each task (I7).
+"""Invokes task pipelines, once for each task (I7).
 
 A second run would fail the task. Who may invoke it, and when, while its row says SUBMITTED:
 
@@ -8,11 +8,10 @@ A second run would fail the task. Who may invoke it, and when, while its row say
                    that others created
     1,200 s                              nobody: the platform fails it
 
-The first invocation bears the task's name. Lambda starts one execution under it, so it may be made
-twice, and is recorded once it has been accepted. Every other invocation is recorded before it is
-made, and only one writer succeeds in that. A writer that dies in between leaves a task that nobody
-invokes again. Where Lambda answers that it does not take a named one, the record is withdrawn, and
-a later sweep invokes the task.
+The first invocation carries the task's name. Lambda starts only one execution per name, so it is
+safe to repeat, and it is recorded after it has been accepted. Every other invocation is recorded
+first, and only one writer can do so; if that writer dies before invoking, nobody invokes the task
+again. If Lambda rejects a named invocation, the record is withdrawn and a later sweep tries again.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from reconciler.stores.tasks import TaskStore
 
 @dataclass(frozen=True, slots=True)
 class Invoker:
-    """Invokes pipelines, and records it on their tasks."""
+    """Invokes pipelines and records the invocations on the tasks."""
 
     dynamodb: DynamoDB
     tasks: TaskStore
@@ -41,17 +40,17 @@ class Invoker:
     policy: Policy
 
     def due(self, task: Task, now: datetime, *, made_it: bool = False) -> bool:
-        """Whether a task that others may have invoked may be invoked at ``now``."""
+        """Whether a task that others may have invoked can be invoked at ``now``."""
         return invocation_due(task, self.policy, now, made_it=made_it)
 
     def invoke(self, task: Task, context: Context, audit: Write | None = None) -> Task | None:
-        """Invoke the pipeline of ``task``, which was just created, or was just read and is due.
+        """Invoke the pipeline of a task that was just created, or that was just read and is due.
 
-        ``audit``: the event to leave, when the invocation is a repair of its own.
-        Returns the task as it stands now; None where it has started, or somebody else invoked it.
+        ``audit``: the event to write if the invocation is itself a repair.
+        Returns the updated task; None if it has started or somebody else invoked it.
 
         Raises:
-            PipelineUnavailableError: it was not accepted, or nobody knows whether it was.
+            PipelineUnavailableError: it was not accepted, or it is unknown whether it was.
         """
         invoked = replace(task, invoked_at=timestamp(context.now))
         if task.unrecorded and self._invoke_by_name(task.task_id):
@@ -63,8 +62,8 @@ class Invoker:
         try:
             named = self._invoke_by_name(task.task_id)
         except InvocationRefusedError:
-            # Without the record a later sweep tries again. The name keeps that from being a second
-            # run, should Lambda have started one all the same.
+            # Without the record a later sweep tries again. If Lambda did start a run after all, the
+            # name prevents a second one.
             self._withdraw_last(task, context)
             raise
         if not named:
@@ -82,11 +81,11 @@ class Invoker:
         return True
 
     def _withdraw_last(self, task: Task, context: Context) -> None:
-        with suppress(ReconcilerError):  # then it counts as made
+        with suppress(ReconcilerError):  # on failure the invocation counts as made
             self.dynamodb.write(self.tasks.unset_last_invocation(task, context.now))
 
     def _record(self, record: Write, audit: Write | None) -> bool:
-        """Write a record, with its event where there is one; False: its condition is lost."""
+        """Write a record, with its event if there is one; False if its condition failed."""
         if audit is None:
             return self.dynamodb.write(record) is None
         return self.dynamodb.transact({"record": record, "event": audit}) is None

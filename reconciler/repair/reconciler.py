@@ -1,4 +1,4 @@
-"""The reconciler: everything that it can do, behind one object, made once for each process."""
+"""The facade of the reconciler; each process makes one."""
 
 from __future__ import annotations
 
@@ -81,14 +81,14 @@ class Reconciler:
         release: ReleaseDispatch | None = None,
         out_of_time: OutOfTime = never,
     ) -> Evaluation:
-        """Read an orchestration again, repair it, and say how it stands.
+        """Read an orchestration again, repair it, and report its state.
 
-        Without ``release`` its children are released here; with it, each is handed on instead.
-        ``report`` changes nothing. When ``out_of_time`` says so, the rest is left as it is.
+        Due children are handed to ``release``, or released here without it. ``report`` changes
+        nothing. Once ``out_of_time`` returns True, the rest is left undone.
 
         Raises:
             UnknownOrchestrationError: it has no rows.
-            DefectError: our own code failed on it; that is held against it.
+            DefectError: a bug in the reconciler; the failure is recorded on the orchestration.
             TemporaryError, PermanentError: it could not be read.
         """
         context = self._context(sweep_id, by_hand=by_hand, report=report, out_of_time=out_of_time)
@@ -105,11 +105,11 @@ class Reconciler:
     def could_not_check(
         self, orchestration_id: str, error: ReconcilerError, sweep_id: str
     ) -> Evaluation:
-        """Say that an orchestration could not be evaluated, and return that as its evaluation."""
+        """Report that an orchestration could not be evaluated, and return an evaluation of that."""
         context = self._context(sweep_id, report=False)
         self.reporter.failed(orchestration_id, error, context)
         stuck = Stuck(orchestration_id, None, Code.CHECK_FAILED.value, str(error), None)
-        # An outage is logged where it begins, and not for each orchestration.
+        # An outage is logged once, when it begins, not for each orchestration.
         if error.kind not in OUTAGES:
             self.reporter.stuck(stuck, context)
         return Evaluation.without_diagnosis(stuck, errors=1)
@@ -129,17 +129,16 @@ class Reconciler:
         dispatch: ReleaseDispatch | None = None,
         out_of_time: OutOfTime = never,
     ) -> RepairResult:
-        """Release a child, if it is due; safe at any time, any number of times.
+        """Release a child if it is due. Safe to call at any time, any number of times.
 
-        ``depends_on``, ``due_since`` and ``alone`` are what an evaluation knew: the first saves
-        reading the rest of the orchestration, the second is what latency is reckoned from, and the
-        third saves a lock. All are hints.
-        Should this bring others on (a refusal, the adoption of a finished task), they are released
-        here, or handed to ``dispatch``.
+        Three hints from an evaluation: ``depends_on`` saves reading the whole orchestration,
+        latency is measured from ``due_since``, and ``alone`` saves taking a lock.
+        If the release makes dependents due (by a refusal, or by adopting a finished task), they are
+        released here, or handed to ``dispatch``.
 
         Raises:
             UnknownOrchestrationError, UnknownChildError: there is no such row.
-            DefectError: our own code failed on it; that is held against the orchestration.
+            DefectError: a bug in the reconciler; the failure is recorded on the child.
             TemporaryError, PermanentError: nothing was changed.
         """
         context = self._context(sweep_id, report=report, out_of_time=out_of_time)
@@ -186,7 +185,7 @@ class Reconciler:
         try:
             self.evaluator.failures.forgive(orchestration)
         except ReconcilerError as error:
-            # The release stands all the same.
+            # The release itself has succeeded.
             self.reporter.incomplete(orchestration.orchestration_id, error, context)
 
     def _lead_on(
@@ -197,16 +196,16 @@ class Reconciler:
         context: Context,
         dispatch: ReleaseDispatch | None,
     ) -> RepairResult:
-        """Repair at once what a release has brought on, and return its result with that."""
+        """Evaluate the dependents that a release has made due, and add that to its result."""
         try:
             after = self.evaluator.evaluate(orchestration_id, context, dispatch)
         except (ReconcilerError, *DEFECTS) as error:
-            # What came of the release stands, and is told; a sweep finds the dependents.
+            # The release is done and still has to be reported; a sweep finds the dependents.
             self.reporter.incomplete(orchestration_id, as_own_error(error), context)
             return replace(result, counts=result.counts + Counts(errors=1))
         if after is None:
             return result
-        # What it consumed is metered by the release around it already.
+        # The caller already measures the consumed capacity.
         counts = result.counts + replace(after.counts, read_units=0.0, write_units=0.0, requests=0)
         stuck = tuple(left for left in after.stuck if left.sub_issue_id == sub_issue_id)
         return replace(result, counts=counts, stuck=stuck)
@@ -222,8 +221,8 @@ class Reconciler:
     def _read(
         self, orchestration_id: str, sub_issue_id: str, depends_on: tuple[str, ...] | None
     ) -> tuple[Orchestration, Child]:
-        """Read a child with what its release depends on; all of it where the hint is no good."""
-        # The hint was written a while ago: the child may depend on others by now.
+        """Read a child and its predecessors, or the whole orchestration if the hint is useless."""
+        # The hint may be outdated: the child can have other predecessors by now.
         if depends_on is not None and len(depends_on) <= MAX_PREDECESSORS_AT_ONCE:
             part = self.orchestrations.read_around(orchestration_id, sub_issue_id, depends_on)
             if part is not None and sub_issue_id in part.children:
@@ -241,10 +240,10 @@ class Reconciler:
     def unskip(
         self, orchestration_id: str, sub_issue_id: str, *, report: bool = False
     ) -> list[ActionOutcome]:
-        """Set a skipped child back to ``blocked``, and the dependents that were skipped for it.
+        """Set a skipped child, and the dependents skipped because of it, back to ``blocked``.
 
-        A child is left alone where a predecessor is failed, skipped or missing. What is due then is
-        released when its grace is over.
+        A child stays skipped while a predecessor is failed, skipped or missing. Children that
+        become due are released after their grace.
 
         Raises:
             UnknownOrchestrationError, UnknownChildError: there is no such row.
@@ -264,18 +263,18 @@ class Reconciler:
     # -- control
 
     def pause(self, reason: str, by: str) -> Pause:
-        """Pause all repairs, on all workers; returns the pause that holds."""
+        """Pause all repairs on all workers; returns the pause in effect."""
         return self.control.pause(reason, by, self.clock())
 
     def resume(self) -> None:
-        """Let repairs go on."""
+        """End the pause."""
         self.control.resume()
 
     def paused(self) -> Pause | None:
-        """Return the pause that holds, if any."""
+        """Return the pause in effect, if any."""
         return self.control.paused()
 
-    # -- small tools
+    # -- helpers
 
     def _context(
         self,
@@ -285,7 +284,7 @@ class Reconciler:
         by_hand: bool = False,
         out_of_time: OutOfTime = never,
     ) -> Context:
-        """Return what is done for a sweep; without one, a person asked for it."""
+        """Return the context for work of a sweep, or by hand if there is no sweep id."""
         return Context(
             now=self.clock(),
             sweep_id=sweep_id or f"{BY_HAND}{ULID()}",
@@ -300,13 +299,13 @@ class Reconciler:
 
 
 def due_moment(orchestration: Orchestration, child: Child, now: datetime) -> datetime:
-    """Return since when a child has been due, as far as its predecessors' rows tell."""
+    """Return since when a child has been due, judging by its predecessors' rows."""
     rows = [row for _, row in orchestration.predecessors_of(child) if row is not None]
     return due_since(child, orchestration.meta, (moment(row.since) for row in rows), now)
 
 
 def _leads_on(result: RepairResult) -> bool:
-    """Whether dependents are due by it: those of a refused child, or of one that has finished."""
+    """Whether it may make dependents due: the child was refused, or its task has finished."""
     if not result.applied or result.outcome not in {Outcome.REFUSED, Outcome.ADOPTED}:
         return False
     return result.outcome is Outcome.REFUSED or (result.task is not None and result.task.terminal)
@@ -322,7 +321,6 @@ _LEFT_STUCK = {
 
 
 def _left_stuck(orchestration_id: str, action: ActionOutcome) -> tuple[Stuck, ...]:
-    """Return what a release leaves stuck, if it does."""
     code = _LEFT_STUCK.get(action.outcome)
     if code is None:
         return ()

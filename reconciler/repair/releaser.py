@@ -1,9 +1,9 @@
 """Release: one child, one atomic transaction, one task.
 
-A claim followed by a create has a crash window between the two, and a create followed by a flip
-makes duplicates. Here the row, the task and its events are written together or not at all, under
-conditions on the row, on its predecessors and on the task; so whoever comes second, from wherever,
-finds a named outcome and not a second task.
+Claiming first and creating the task later leaves a crash window between the two. Creating first and
+updating the row later makes duplicates. So the row, the task and its events are written together,
+conditional on the row, its predecessors and the task. Whoever comes second gets a named outcome,
+never a second task.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ from reconciler.stores.orchestrations import OrchestrationStore
 from reconciler.stores.rows import parse_child, parse_task
 from reconciler.stores.tasks import TaskStore
 
-# The labels of what a transaction of ours can lose to.
+# Labels of the writes whose conditions can fail.
 _ROW, _TASK, _SLOT = "row", "task", "slot"
 
 
 @dataclass(frozen=True, slots=True)
 class Releaser:
-    """Releases children; every collaborator is injected."""
+    """Releases children."""
 
     dynamodb: DynamoDB
     orchestrations: OrchestrationStore
@@ -66,29 +66,29 @@ class Releaser:
         context: Context,
         held: HeldSlots | None = None,
     ) -> RepairResult:
-        """Release ``child``, as it was read, if it is due; adopt its task if there is one already.
+        """Release ``child`` if it is due, or adopt its task if there is one already.
 
         ``orchestration`` must hold the meta row and the child's predecessors, read consistently.
-        ``held``: the user's slots, where several children are released one after the other.
+        ``held``: the user's slots, if several children are released in a row.
         """
         if child.status is ChildStatus.RELEASED:
             return self._finish_invoking(child, context)
         not_due = _not_due(orchestration, child, context)
         if not_due is not None:
             return not_due
-        # A task that an interrupted releaser left behind must not get a twin.
+        # An interrupted releaser may have left a task behind: never create a second one.
         existing = self.tasks.find(child.idempotency_key)
         if existing is not None:
             return self.adopt(orchestration, child, existing, action, context)
         draft = self.drafter.draft(orchestration, child, context.now)
         if isinstance(draft, Refusal):
             return self._refuse(child, draft.reason, action, context)
-        # Last of all, so that a refusal takes nobody's turn.
+        # Last, so that a refused child does not use up a permit.
         if context.apply and not self.pacer.acquire():
             detail = "the rate of releases is used up for now"
             return RepairResult(Outcome.PACED, child, detail=detail)
         result = self._commit_in_turn(orchestration, child, draft, action, context, held)
-        # Outside of the lock: others wait for it, and the invocation is as long as the transaction.
+        # Outside the lock: others wait for it, and invoking takes as long as the transaction.
         return self._invoke(result, context) if result.repaired else result
 
     def _commit_in_turn(
@@ -100,14 +100,14 @@ class Releaser:
         context: Context,
         held: HeldSlots | None,
     ) -> RepairResult:
-        """Commit while nobody else releases what shares a row with it."""
+        """Commit under the lock of the row that the release shares with others."""
 
         def commit(reservation: Write | None) -> RepairResult:
             return self._commit(orchestration, child, draft, reservation, action, context)
 
         held = held or (HeldSlots(self.budget) if self.budget is not None else None)
         if held is None:
-            # With no sibling beside it nobody shares a row with it.
+            # Only siblings share a row with it.
             lock = nullcontext() if context.alone else self.pacer.lock(child.orchestration_id)
             with lock:
                 return commit(None)
@@ -115,10 +115,10 @@ class Releaser:
             return _within_budget(held, draft, child, commit, context)
 
     def _finish_invoking(self, child: Child, context: Context) -> RepairResult:
-        """Finish a release of ours that was interrupted between its commit and the invocation.
+        """Invoke the pipeline if a release was interrupted between its commit and the invocation.
 
-        Whoever finds its own commit, made under the same sweep, does so at once; to anybody else
-        the task may still be on its way to the pipeline.
+        The sweep that made the commit does so at once. Everybody else waits, because the invocation
+        may be just under way.
         """
         task = None
         if child.task_id is not None:
@@ -147,7 +147,7 @@ class Releaser:
         lost = self._transact(writes, context)
         if lost is not None:
             return _lost(child, lost)
-        # Its dependents have waited for as long as it has, so they are skipped at once.
+        # With its old time: the dependents have waited as long, so they are skipped at once.
         failed = child.moved(ChildStatus.FAILED, known_timestamp(action.since))
         return RepairResult(Outcome.REFUSED, failed, detail=reason, applied=context.apply)
 
@@ -159,7 +159,7 @@ class Releaser:
         action: Action,
         context: Context,
     ) -> RepairResult:
-        """Make ``task``, found under the child's key, its own; never another user's."""
+        """Record ``task``, found under the child's key, as the child's own."""
         if task.user_id != orchestration.user_id:
             detail = f"task {task.task_id} of another user holds the idempotency key"
             return RepairResult(Outcome.IDEMPOTENCY_CONFLICT, child, task, detail)
@@ -189,9 +189,9 @@ class Releaser:
         writes = self._writes(child, draft, action, context)
         if reservation is not None:
             writes[_SLOT] = reservation
-        # Each is a condition: a retry may reset one between our read and our write.
+        # Check them in the transaction: a retry may reset one between our read and our write.
         predecessors = [orchestration.children[key] for key in child.depends_on]
-        # The youngest successes first: of too many, those are the likeliest to move.
+        # Latest successes first: if not all fit, those are the likeliest to change.
         predecessors.sort(key=lambda row: row.updated_at or "", reverse=True)
         for row in predecessors[: MAX_WRITES - len(writes)]:
             label = f"predecessor {row.sub_issue_id}"
@@ -199,7 +199,7 @@ class Releaser:
         lost = self._create(writes, draft, context)
         if lost is not None:
             return _lost(child, lost)
-        # With its old time: our own release restarts nobody's grace in the same pass.
+        # With its old time, so that our own release does not restart any grace in this pass.
         released = child.moved(
             ChildStatus.RELEASED, child.updated_at, draft.task_id, draft.branch_name
         )
@@ -226,15 +226,14 @@ class Releaser:
         }
 
     def _transact(self, writes: Mapping[str, Write], context: Context) -> Cancelled | None:
-        """Commit, or only plan to."""
         return self.dynamodb.transact(writes) if context.apply else None
 
     def _create(
         self, writes: Mapping[str, Write], draft: TaskDraft, context: Context
     ) -> Cancelled | None:
-        """Commit a release; a try of this very release whose answer was lost is our own commit.
+        """Commit a release. If an earlier try of this release was committed, that is a success.
 
-        Every releaser of ours derives the same task id; the sweep and the time tell them apart.
+        All releasers derive the same task id; sweep id and time show who created the task.
         """
         try:
             lost = self._transact(writes, context)
@@ -250,7 +249,7 @@ class Releaser:
         return lost
 
     def _invoke(self, result: RepairResult, context: Context) -> RepairResult:
-        """Invoke the pipeline of a task that was just created; the release stands in any case."""
+        """Invoke the pipeline of a new task; a failure does not undo the release."""
         if self.invoker is None or result.task is None:
             return result
         created = replace(result.task, invoked_at=None)
@@ -269,7 +268,7 @@ def _within_budget(
     commit: Callable[[Write], RepairResult],
     context: Context,
 ) -> RepairResult:
-    """Commit with a reservation; slots that were read a while ago get a second chance."""
+    """Commit with a reserved slot; if the slots were not read just now, read them and try again."""
     while True:
         slots = held.open(draft.user_id, prune=context.apply)
         if slots.room <= 0:
@@ -318,7 +317,7 @@ def _made_by(task: Task, context: Context) -> bool:
 
 
 def _created(draft: TaskDraft, context: Context) -> Task:
-    """The task as it stands once it has been created and invoked."""
+    """Return the task as it is after creation and invocation."""
     at = timestamp(context.now)
     return Task(
         task_id=draft.task_id,
@@ -333,13 +332,13 @@ def _created(draft: TaskDraft, context: Context) -> Task:
 
 
 def _lost(child: Child, lost: Cancelled) -> RepairResult:
-    """Say who was faster, by what stood there."""
+    """Return the outcome of a transaction that lost a race, by what it found."""
     if _ROW in lost.failed:
         return _moved(child, lost.failed[_ROW])
     if _TASK in lost.failed:
         item = lost.failed[_TASK]
         there = parse_task(item) if item else None
-        detail = "its task exists already; it is adopted when its index shows it"
+        detail = "its task exists already; it is adopted once the index shows it"
         return RepairResult(Outcome.ALREADY_RELEASED, child, there, detail)
     if _SLOT in lost.failed:
         return RepairResult(Outcome.OVER_BUDGET, child, detail=_FULL)

@@ -1,7 +1,7 @@
-"""One pass over one orchestration: diagnosed, and repaired until nothing more is due.
+"""One pass over one orchestration: diagnose and repair until nothing more is due.
 
-Takes a key, reads everything again, and acts on state, never on the event that led here. What a
-report says would be done goes through the same code as what is done: only the writes are left out.
+A pass acts on the state that it reads, never on the event that led to it. Report mode runs the same
+code and only omits the writes.
 
     read ── diagnose ── plan ─┬─ look-ups ─────────┐
               ▲               ├─ advances, skips, …┤   until nothing is left to do
@@ -59,15 +59,15 @@ from reconciler.stores.tasks import TaskStore
 OPERATORS_MISTAKES = (AccessError, SettingsError, TableMissingError)
 
 _STOPPING = (AccessError, StoreUnavailableError, TableMissingError)
-"""After these, nothing else of the orchestration would succeed either."""
+"""After these errors no other repair of the orchestration would succeed either."""
 
 Withhold = Callable[[Orchestration], str | None]
-"""Says why nothing is to be changed on an orchestration, or None."""
+"""Returns why an orchestration must not be changed, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What every pass works with; made once for each process."""
+    """What every pass works with; each process makes one."""
 
     orchestrations: OrchestrationStore
     tasks: TaskStore
@@ -78,15 +78,15 @@ class Parts:
     clock: Clock
 
     def snapshot(self, orchestration: Orchestration) -> Snapshot:
-        """Return an orchestration as a pass sees it at its beginning."""
+        """Return a new snapshot of ``orchestration``."""
         return Snapshot(orchestration, self.orchestrations, self.tasks, self.budget, self.policy)
 
 
 class RepairPass:
-    """One evaluation at work on its own snapshot of an orchestration.
+    """Works on one snapshot of an orchestration.
 
-    ``found`` is the diagnosis before anything was done; ``outcomes`` is what was done;
-    ``stale`` says that a race was lost, so that the snapshot is not what stands in the tables.
+    ``found`` is the diagnosis before any repair, ``outcomes`` is what was done. ``stale`` means
+    that a race was lost, so the snapshot differs from the tables.
     """
 
     def __init__(
@@ -117,14 +117,14 @@ class RepairPass:
     # -- the loop
 
     def run(self) -> None:
-        """Repair until nothing more is due; failures of single repairs are outcomes."""
+        """Repair until nothing more is due; a failed repair is an outcome, not an error."""
         try:
             while not self.stopped and self._go_on():
                 pass
         except ReconcilerError as error:
             if not self.outcomes:
                 raise
-            # What was done by now stands, and is told; nothing is done on what was not read.
+            # Report what was done so far, but do nothing on data that could not be read.
             self.unread.append(error)
             self._halted = True
         if self.stopped:
@@ -134,15 +134,15 @@ class RepairPass:
             self._touch_finished()
 
     def _go_on(self) -> bool:
-        """Do what is due next; False when nothing is."""
+        """Do what is due next; False if nothing is."""
         planned = self._plan()
         if self.seen.look_up(planned.lookups, self.context.out_of_time):
             return True
-        # Before anything is changed, and after everything has been asked.
+        # All look-ups are done and nothing has been changed yet.
         self.found = self.found or self.now
         actions = [action for action in planned.actions if self._begin(action)]
         if actions:
-            # What they make due is released only after the next look.
+            # Children that become due are released after the next diagnosis.
             self._act(actions)
             return True
         releases = [release for release in planned.releases if self._begin(release)]
@@ -156,12 +156,12 @@ class RepairPass:
 
     @property
     def went_well(self) -> bool:
-        """Whether everything could be read, nothing failed, and nothing was left undone."""
+        """Whether everything was read, nothing failed and nothing was left undone."""
         return not (self.failures or self.unread or self.stopped)
 
     def _diagnose(self) -> Diagnosis:
-        # A time ahead of now counts as long ago. By an older clock, a claim that was made while
-        # this pass was held up would lie ahead, and be taken away.
+        # Use the current time: future timestamps count as long ago, so with an older ``now`` a
+        # claim made during this pass would look abandoned.
         self.context = replace(self.context, now=self._parts.clock())
         return self.seen.diagnose(self.context.now)
 
@@ -185,7 +185,7 @@ class RepairPass:
         return planned
 
     def _ask_whether_to_apply(self) -> None:
-        """Ask only once there is something to do: in the steady state it costs nothing."""
+        """Check for a pause, but only once there is something to do, to save the request."""
         if self.context.apply and not self._allowed:
             self._allowed = True
             self.withheld = self._parts.withhold(self.seen.orchestration)
@@ -193,7 +193,7 @@ class RepairPass:
                 self.context = replace(self.context, apply=False)
 
     def _halt_if_withheld(self) -> bool:
-        """Stop where a pause has come since the pass began; asked before each write."""
+        """Stop if repairs have been paused since the pass began; checked before each write."""
         if self.context.apply and not self.stopped:
             self.withheld = self._parts.withhold(self.seen.orchestration)
             self._halted = self.withheld is not None
@@ -201,7 +201,7 @@ class RepairPass:
 
     @contextmanager
     def _going_on(self) -> Iterator[None]:
-        """Go on without what cannot be read; what was done by now stands, and is told."""
+        """Carry on if something cannot be read, so that what was done is still reported."""
         try:
             yield
         except ReconcilerError as error:
@@ -217,7 +217,7 @@ class RepairPass:
     # -- repairs
 
     def _act(self, actions: list[Action]) -> None:
-        """Carry out ``actions`` in their order; skips of one cause go together."""
+        """Carry out ``actions`` in order; skips with the same cause go together."""
         for cause, together in groupby(
             actions, key=lambda a: a.because if isinstance(a, Skip) else None
         ):
@@ -244,7 +244,7 @@ class RepairPass:
             return
         source = self.seen.children.get(cause)
         if source is None or source.status not in FAILURE:
-            # Its cause has moved while this pass was at work: the next one sees how.
+            # The cause has changed during this pass; leave it to the next one.
             self.stale = True
             return
         children = [self.seen.children[a.sub_issue_id] for a in actions]
@@ -262,7 +262,7 @@ class RepairPass:
                 self._done(action, result)
 
     def _done(self, action: Action, result: RepairResult) -> None:
-        """Take note of what came of an action, and of how things stand now."""
+        """Record the outcome of an action and update the snapshot."""
         if result.outcome is Outcome.IDEMPOTENCY_CONFLICT:
             key = self.seen.children[action.sub_issue_id].idempotency_key
             self.seen.learn_conflict(key, result.task)
@@ -281,7 +281,7 @@ class RepairPass:
         self._halted = self._halted or isinstance(error, _STOPPING)
         own = concerns_one_child(error) or isinstance(error, ConflictError)
         if own or not isinstance(action, Release):
-            # Its slot goes to the next; in an outage that would only be the next to fail.
+            # Its slot goes to the next child. Not in an outage: the next would fail as well.
             self.seen.pass_over(action.sub_issue_id)
         result = RepairResult(Outcome.FAILED, detail=describe_error(error), error=error)
         self.outcomes.append(ActionOutcome.of(action, result, self.context))
@@ -302,15 +302,15 @@ class RepairPass:
         request = ReleaseRequest.of(child, release.since, self.context.sweep_id)
         queued = dispatch(request)
         if queued:
-            # It is stuck no longer here: whoever it was handed to says so, if it comes to that.
+            # Whoever releases it reports it if it stays stuck.
             self.queued.add(child.sub_issue_id)
         result = RepairResult(Outcome.QUEUED if queued else Outcome.PACED)
         self.outcomes.append(ActionOutcome.of(release, result, self.context))
 
-    # -- what the live reconciler did not hear of
+    # -- events that the live reconciler missed
 
     def _touch_finished(self) -> None:
-        """Touch a finished task for a recovery that was lost, or a parent that nobody settled."""
+        """Touch a finished task if a recovery was lost or the parent was not settled."""
         user_id = self.seen.orchestration.user_id
         if user_id is None:
             return
@@ -337,29 +337,28 @@ class RepairPass:
         )
         if not nudges:
             return ()
-        # Asked last, since most of the time there is nothing to touch.
+        # Last, because usually there is nothing to touch.
         name = self.seen.orchestration.orchestration_id
         since = self.context.now - self._parts.policy.grace
         running = self._parts.tasks.unfinished_of(user_id, name, since)
         if running:
-            at_work = f"task {running[0]} works for it, or did a moment ago"
-            self._parent_note = f"{at_work}, so nothing is touched yet"
+            self._parent_note = f"task {running[0]} runs or just ran, so nothing is touched yet"
             return ()
         self._ask_whether_to_apply()
         return nudges
 
-    # -- how it stands
+    # -- results
 
     @property
     def mistake(self) -> ReconcilerError | None:
-        """What only an operator can mend: a table or a permission that is missing, if any is."""
+        """The first error that only an operator can fix: a missing table or permission."""
         errors = [*self.failures.values(), *self.unread]
         return next((error for error in errors if isinstance(error, OPERATORS_MISTAKES)), None)
 
     def finish(self) -> None:
-        """Leave word of who waits for a slot; after a lost race, read once more what stands there.
+        """Record who waits for a slot, and read again after a lost race.
 
-        What was done stands whatever comes of this, and is told.
+        Errors are only noted, so that what was done is still reported.
         """
         if not self.context.apply or self.now is None:
             return
@@ -371,9 +370,9 @@ class RepairPass:
                 self.now = self._diagnose()
 
     def stuck(self) -> Iterator[Stuck]:
-        """Yield what is stuck now, without what has been handed on to be released.
+        """Yield what is stuck now, except children whose release has been handed on.
 
-        Where nothing may be changed, that is how it was found.
+        If nothing may be changed, yield what was stuck at the beginning.
         """
         shown = self.now if self.context.apply else self.found
         if shown is None:

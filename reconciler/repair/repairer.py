@@ -1,7 +1,6 @@
-"""Repairs other than releases: each one write under the condition that made it right.
+"""Repairs other than releases. Every write is conditional on the state that justified it.
 
-What comes back is how it ended and how the row stands now, so that the same pass can go on with
-what the repair has made due.
+A result holds the outcome and the updated row, so that the same pass can go on from there.
 """
 
 from __future__ import annotations
@@ -45,15 +44,15 @@ from reconciler.stores.tasks import TaskStore
 _ROW, _CAUSE = "row", "cause"
 
 _SKIPS_PER_TRANSACTION = MAX_WRITES - 2
-"""Room for the condition on the cause and for the audit event."""
+"""The other two are the condition on the cause and the audit event."""
 
 _SKIPPED_BYTES = 1_500_000
-"""Of rows: a transaction holds 4 MB, and each row's dependencies stand in its condition too."""
+"""A transaction holds 4 MB, and a row's dependencies are repeated in its condition."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repairer:
-    """Carries out what was planned; with ``context.apply`` False, only says what would come."""
+    """Carries out planned actions; with ``context.apply`` False, only returns what would happen."""
 
     dynamodb: DynamoDB
     orchestrations: OrchestrationStore
@@ -67,9 +66,9 @@ class Repairer:
         context: Context,
         held: HeldSlots | None = None,
     ) -> RepairResult:
-        """Carry out any action but a skip on its child, as ``orchestration`` has it.
+        """Carry out any action except a skip.
 
-        ``held``: the user's slots, where several children are released one after the other.
+        ``held``: the user's slots, if several children are released in a row.
         """
         child = orchestration.children[action.sub_issue_id]
         match action:
@@ -88,14 +87,12 @@ class Repairer:
         raise TypeError(f"no repair is known for {action.verb}")
 
     def _transact(self, writes: Mapping[str, Write], context: Context) -> Cancelled | None:
-        """Commit, or only plan to."""
         return self.dynamodb.transact(writes) if context.apply else None
 
     def advance(self, child: Child, action: Advance, context: Context) -> RepairResult:
-        """Set a released child to what its terminal task says (I4: only if it still runs it).
+        """Set a released child to the outcome of its task (I4: only if the row still names it).
 
-        The row as returned bears the moment at which the task finished: from then on its
-        dependents are due.
+        The returned row has the time at which the task finished: its dependents are due since then.
         """
         task = action.task
         writes = {
@@ -115,11 +112,10 @@ class Repairer:
         concerned: str,
         context: Context,
     ) -> list[RepairResult]:
-        """Skip the dependents of ``cause``, as many at once as a transaction takes.
+        """Skip the dependents of ``cause``, as many in one transaction as fit.
 
-        One that somebody else has moved is left out, and the others are tried again. What fails is
-        in the results.
-        ``concerned`` is the task whose failure they are skipped for.
+        If somebody else has changed a child, the others are tried again without it. Failures are
+        returned as results. ``concerned``: id of the task whose failure is the reason.
         """
         results: dict[Child, RepairResult] = {}
         for group in _together(zip(children, actions, strict=True)):
@@ -129,7 +125,7 @@ class Repairer:
                 pending = {c: action for c, action in pending.items() if c not in results}
             error = results[next(reversed(group))].error
             if error is not None and not lasting(error):
-                # An outage: the rest would fare no better.
+                # In an outage the rest would fail as well.
                 rest = RepairResult(Outcome.FAILED, detail=describe_error(error), error=error)
                 return [results.get(child, rest) for child in children]
         return [results[child] for child in children]
@@ -137,7 +133,7 @@ class Repairer:
     def _try_to_skip(
         self, cause: Child, pending: dict[Child, Skip], concerned: str, context: Context
     ) -> dict[Child, RepairResult]:
-        """Skip them; a failure is of those that it concerns, and of no others."""
+        """Skip them together; if a row is at fault, skip them one by one."""
         try:
             return self._skip_together(cause, pending, concerned, context)
         except (ReconcilerError, *DEFECTS) as error:
@@ -146,7 +142,7 @@ class Repairer:
                 return {
                     c: RepairResult(Outcome.FAILED, detail=detail, error=error) for c in pending
                 }
-        # One of the rows is at fault: alone, the others go.
+        # One of the rows is at fault: try each alone.
         results: dict[Child, RepairResult] = {}
         for child, action in pending.items():
             results |= self._try_to_skip(cause, {child: action}, concerned, context)
@@ -155,7 +151,7 @@ class Repairer:
     def _skip_together(
         self, cause: Child, pending: dict[Child, Skip], concerned: str, context: Context
     ) -> dict[Child, RepairResult]:
-        """Return what came of all of them, or only of those that kept the others from it."""
+        """Return the results of all, or only of those that made the transaction fail."""
         lost = self._transact(self._skips(cause, pending, concerned, context), context)
         if lost is None:
             return {
@@ -179,7 +175,7 @@ class Repairer:
             for child, action in pending.items()
         }
         writes[_CAUSE] = self.orchestrations.expect_failure(cause)
-        # One event for all of them: one each would double what a large closure costs.
+        # One event for all: one each would double the cost of a large closure.
         first, action = next(iter(pending.items()))
         skipped = {child.sub_issue_id: child.raw_status for child in pending}
         writes["event"] = recovered(
@@ -196,7 +192,7 @@ class Repairer:
     def reset_claim(self, child: Child, action: ResetClaim, context: Context) -> RepairResult:
         """Set an abandoned claim back to ``ready``.
 
-        The row as returned bears the time of the claim: it has been due since before that.
+        The returned row has the time of the claim: it was due even before that.
         """
         at = timestamp(context.now)
         writes = {
@@ -206,21 +202,21 @@ class Repairer:
         lost = self._transact(writes, context)
         if lost is not None:
             return _lost(lost.failed[_ROW])
-        # Its next write asks for the row as it is now, not as it was claimed.
+        # The condition of the next write must match the row as just written.
         child = with_written(child, child_status=ChildStatus.READY, updated_at=at)
         return RepairResult(Outcome.DONE, child.moved(ChildStatus.READY, child.updated_at))
 
     def reinvoke(self, child: Child, action: Reinvoke, context: Context) -> RepairResult:
-        """Invoke the pipeline of a task that has not started, if a fresh read says so.
+        """Read the task again, and invoke its pipeline if it has not started.
 
         Raises:
-            PipelineUnavailableError: it was not accepted, or nobody knows whether it was.
+            PipelineUnavailableError: it was not accepted, or it is unknown whether it was.
         """
         if not context.apply:
             return RepairResult(Outcome.DONE, child, action.task)
         task_id = action.task.task_id
         invoker = self.releaser.invoker
-        # Read again: what this pass saw of it may be some seconds old.
+        # What this pass has read may be some seconds old.
         task = self.tasks.read_all([task_id])[task_id]
         invoked = None
         if task is not None and invoker is not None and invoker.due(task, context.now):
@@ -234,9 +230,9 @@ class Repairer:
     def unskip(
         self, orchestration: Orchestration, action: Unskip, context: Context
     ) -> RepairResult:
-        """Set a skipped child back to ``blocked``, while no predecessor is failed or skipped.
+        """Set a skipped child back to ``blocked``, if no predecessor is failed or skipped.
 
-        The orchestration is open again with it, as after a recovery by the platform.
+        This also reopens the orchestration, as a recovery by the platform does.
         """
         child = orchestration.children[action.sub_issue_id]
         at = timestamp(context.now)
@@ -249,17 +245,17 @@ class Repairer:
             row = orchestration.children[key]
             writes[f"predecessor {key}"] = self.orchestrations.expect_no_failure(row)
         if self._transact(writes, context) is not None:
-            detail = "it, or what it depends on, has just changed"
+            detail = "it or one of its predecessors has just changed"
             return RepairResult(Outcome.LOST_RACE, child, detail=detail, applied=False)
         return RepairResult(Outcome.DONE, child.moved(ChildStatus.BLOCKED, at))
 
     def nudge(
         self, orchestration: Orchestration, child: Child, action: Nudge, context: Context
     ) -> RepairResult:
-        """Touch a finished task, so that the live reconciler sees its end once more.
+        """Touch a finished task, so that the live reconciler processes its end again.
 
-        Only while the child and the orchestration are as they were read: a person's fix or a retry
-        in between would be undone by the task's verdict.
+        Only if the child and the meta row have not changed since they were read: the live
+        reconciler would undo a manual fix or a retry made in between.
         """
         task_id = action.task.task_id
         writes = {
@@ -275,7 +271,7 @@ class Repairer:
 
 
 def _together(skips: Iterable[tuple[Child, Skip]]) -> Iterator[dict[Child, Skip]]:
-    """Cut up what is to be skipped, by what a transaction takes: of writes, and of bytes."""
+    """Split skips into groups that fit into one transaction."""
     group: dict[Child, Skip] = {}
     size = 0
     for child, action in skips:
@@ -294,7 +290,7 @@ def _dependent(child: Child) -> str:
 
 
 def _lost(item: Item) -> RepairResult:
-    """Somebody else was faster; ``item`` is what stood there, empty when nothing did."""
+    """Return the result of a lost race; ``item`` is the row found, empty if there is none."""
     if not item:
         return RepairResult(Outcome.LOST_RACE, None, detail="its row is gone")
     row = parse_child(item)

@@ -1,4 +1,4 @@
-"""What is said of what was done: log lines by the contract's names, and metrics."""
+"""Reports repairs as log events and metrics."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ log = structlog.get_logger("reconciler")
 class Reporter:
     """Logs and counts; decides nothing.
 
-    An outage is counted here, and logged where it begins (``reconciler.observability.outages``).
+    Errors of an outage are counted here; ``reconciler.observability.outages`` logs its begin.
     """
 
     metrics: Metrics
 
     def evaluated(self, evaluation: Evaluation, context: Context) -> None:
-        """Say what was repaired in an orchestration, and what is stuck in it."""
+        """Report what an evaluation repaired and what is stuck."""
         for action in evaluation.actions:
             self.acted(evaluation.orchestration_id, action, context)
         for entry in evaluation.stuck:
@@ -40,8 +40,8 @@ class Reporter:
             )
 
     def acted(self, orchestration_id: str, action: ActionOutcome, context: Context) -> None:
-        """Say what came of one action."""
-        # What is handed on is counted where it ends.
+        """Report the outcome of one action."""
+        # A release that was handed on is counted where it ends.
         if action.verb == "release" and action.outcome is not Outcome.QUEUED:
             self.metrics.increment("reconciler_releases_total", outcome=action.outcome)
         if action.error_kind is not None:
@@ -73,11 +73,11 @@ class Reporter:
         log.info("orch.sweep.recovered", **fields)
 
     def stuck(self, entry: Stuck, context: Context) -> None:
-        """Say what is stuck and not repaired: once in each sweep."""
+        """Report one stuck entry: once in each sweep."""
         log.warning("orch.sweep.stuck", **asdict(entry), sweep_id=context.sweep_id)
 
     def recoveries_unread(self, error: ReconcilerError, sweep_id: str) -> None:
-        """Say that nobody could look for recoveries that were lost."""
+        """Report that lost recoveries could not be looked for."""
         self.metrics.increment("reconciler_errors_total", kind=error.kind)
         if error.kind not in OUTAGES:
             log.warning(
@@ -88,13 +88,13 @@ class Reporter:
             )
 
     def failed(self, orchestration_id: str, error: ReconcilerError, context: Context) -> None:
-        """Say that an orchestration could not be evaluated."""
+        """Report that an orchestration could not be evaluated."""
         fields = self._count(orchestration_id, error, context)
         if error.kind not in OUTAGES:
             log.warning("orch.evaluation.failed", **fields)
 
     def incomplete(self, orchestration_id: str, error: ReconcilerError, context: Context) -> None:
-        """Say that an orchestration was evaluated without something that could not be read."""
+        """Report that an evaluation lacked something that could not be read."""
         fields = self._count(orchestration_id, error, context)
         if error.kind not in OUTAGES:
             log.warning("orch.evaluation.incomplete", **fields)
@@ -112,7 +112,7 @@ class Reporter:
 
 
 def _needs_a_warning(action: ActionOutcome) -> bool:
-    """Whether what came of an action is news; an outage is told where it begins."""
+    """Whether to log a warning; an outage is logged once, when it begins."""
     failed = action.outcome is Outcome.FAILED
     refused = action.outcome is Outcome.REFUSED and action.applied
     return (failed or refused) and action.error_kind not in OUTAGES

@@ -1,7 +1,7 @@
 """What a pass knows of an orchestration: its rows, their tasks, its user's slots.
 
-Read when it is needed, each thing once, and kept in step with the pass's own repairs. What others
-do meanwhile shows only in the conditions of the writes, and when the rows are read again.
+Everything is read once, when it is needed, and updated with the pass's own repairs. Changes by
+others show only when a write's condition fails, or when the rows are read again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from reconciler.stores.tasks import TaskStore
 
 
 class Snapshot:
-    """An orchestration as one pass sees it; ``policy``: what its diagnosis depends on."""
+    """An orchestration as one pass sees it."""
 
     def __init__(
         self,
@@ -47,18 +47,18 @@ class Snapshot:
         self._take(orchestration)
 
     def _take(self, orchestration: Orchestration) -> None:
-        # Its own mapping: each repair changes it in place, since copying it for every one of
-        # thousands of children would be quadratic.
+        # A copy, because repairs change it in place: a new mapping for each of thousands of
+        # children would take quadratic time.
         self.children = dict(orchestration.children)
         self.orchestration = replace(orchestration, children=self.children)
 
     @property
     def evidence(self) -> Evidence:
-        """What was read beside the rows."""
+        """What was read besides the rows."""
         return Evidence(self._tasks, self._found, self._budget, self._iterations, self._passed_over)
 
     def diagnose(self, now: datetime) -> Diagnosis:
-        """Give each child its code, after reading the tasks that this takes."""
+        """Read the tasks that are needed, and give each child its code."""
         self.read_tasks(
             child for child in self.children.values() if child.status is ChildStatus.RELEASED
         )
@@ -67,7 +67,7 @@ class Snapshot:
     # -- reading
 
     def read_tasks(self, children: Iterable[Child]) -> None:
-        """Read the tasks of ``children`` that have not been asked for yet."""
+        """Read those tasks of ``children`` that have not been read yet."""
         named = dict.fromkeys(child.task_id for child in children if child.task_id is not None)
         wanted = [task_id for task_id in named if task_id not in self._asked]
         if wanted:
@@ -75,7 +75,7 @@ class Snapshot:
             self._tasks.update(self._task_store.read(wanted, consistent=True))
 
     def look_up(self, keys: Iterable[str], out_of_time: OutOfTime) -> bool:
-        """Look for the tasks under idempotency keys; False where all were looked for before."""
+        """Look up tasks by idempotency key; False if all keys were looked up before."""
         new = [key for key in keys if key not in self._found]
         for key in new:
             if out_of_time():
@@ -84,47 +84,47 @@ class Snapshot:
         return bool(new)
 
     def look_for_iterations(self, user_id: str, since: datetime) -> bool:
-        """Look for iteration tasks that succeeded after ``since``; whether there are any."""
+        """Read the iteration tasks that succeeded after ``since``; False if there are none."""
         name = self.orchestration.orchestration_id
         self._iterations = self._task_store.iterations_of(user_id, name, since)
         return bool(self._iterations)
 
     def reread(self) -> None:
-        """Read the rows once more, if there still are any."""
+        """Read the rows again, if there still are any."""
         again = self._orchestrations.read(self.orchestration.orchestration_id)
         if again is not None:
             self._take(again)
 
-    # -- what our own repairs have changed
+    # -- changes by our own repairs
 
     def put(self, sub_issue_id: str, child: Child | None) -> None:
-        """Take note of how a row stands now; None: it is gone."""
+        """Replace a row; None: it is gone."""
         if child is None:
             self.children.pop(sub_issue_id, None)
         else:
             self.children[sub_issue_id] = child
 
     def learn(self, task: Task) -> None:
-        """Take note of how a task stands now."""
+        """Replace a task."""
         self._asked.add(task.task_id)
         self._tasks[task.task_id] = task
 
     def pass_over(self, sub_issue_id: str) -> None:
-        """Take note that nothing more is tried on a child in this pass."""
+        """Leave a child alone for the rest of this pass."""
         self._passed_over.add(sub_issue_id)
 
     def learn_conflict(self, idempotency_key: str, task: Task | None) -> None:
-        """Take note that another user's task holds a key."""
+        """Record that another user's task holds a key."""
         self._found[idempotency_key] = task
 
     # -- the slots of the user
 
     def open_budget(self, now: datetime) -> None:
-        """Read the user's slots, the first time that it is asked.
+        """Read the user's slots, unless they have been read.
 
         Raises:
-            TemporaryError, PermanentError: they cannot be read; then none is left, and what needs
-                no slot is repaired all the same.
+            TemporaryError, PermanentError: they cannot be read. Then no slot counts as free, and
+                only what needs no slot is repaired.
         """
         store, held, user_id = self._budget_store, self.held, self.orchestration.user_id
         if store is None or held is None or user_id is None or self._budget is not None:
@@ -139,26 +139,26 @@ class Snapshot:
         self._budget = self._slots.budget(name, now, 3 * self._policy.interval)
 
     def use_slot(self) -> None:
-        """Take note of a slot that a release has taken."""
+        """Count a slot that a release has taken."""
         if self._budget is not None:
             self._budget = replace(self._budget, room=self._budget.room - 1)
 
     def note_waiting(self, diagnosis: Diagnosis, now: datetime) -> None:
-        """Leave word of who waits for a slot, so that the oldest of the user goes first."""
+        """Record which children wait for a slot, so that the user's oldest goes first."""
         if self._slots is None or self._budget_store is None:
             return
         waiting: dict[str, datetime] = {}
         granted: set[str] = set()
         for key, found in diagnosis.children.items():
             if key in self.orchestration.attempts:
-                continue  # it failed lately, so it goes before nobody
+                continue  # it failed lately, so it takes precedence over nobody
             name = self.children[key].idempotency_key
             if found.code is Code.OVER_BUDGET:
                 waiting[name] = found.since or LONG_AGO
             elif found.code is Code.LOST_RELEASE and key not in self._passed_over:
-                granted.add(name)  # it waits until its release has taken the slot
+                granted.add(name)  # keep its record until its release has taken the slot
         prefix = f"{self.orchestration.orchestration_id}_"
         gone = [name for name in self._slots.waiting(prefix) if name not in {*waiting, *granted}]
-        # Whoever has not been heard of for three sweeps does not wait any more.
+        # A record that was not renewed for three sweeps no longer counts.
         fresh_for = 3 * self._policy.interval
         self._budget_store.note_waiting(self._slots, waiting, gone, now, fresh_for)

@@ -1,4 +1,4 @@
-"""Un-skipping: a child that was skipped for nothing, and what was skipped for it, by hand."""
+"""Un-skips a child, and the dependents skipped because of it, by hand."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from reconciler.repair.repairer import Repairer
 def unskip_with_dependents(
     orchestration: Orchestration, child: Child, repairer: Repairer, context: Context
 ) -> list[ActionOutcome]:
-    """Set ``child`` back to ``blocked``, and then the dependents that were skipped for it.
+    """Set ``child`` back to ``blocked``, and then the dependents skipped because of it.
 
-    A child stays as it is where it is not skipped, or a predecessor is failed, skipped or missing.
+    Leaves a child alone if it is not skipped, or a predecessor is failed, skipped or missing.
     """
     wrong = _why_not(orchestration, child)
     if wrong is not None:
@@ -25,7 +25,7 @@ def unskip_with_dependents(
     done: list[ActionOutcome] = []
     waiting = [child]
     while waiting:
-        # In the order in which they were reached: each asks whether all before it are mended.
+        # Breadth first: a child can follow once all its predecessors have been un-skipped.
         child = waiting.pop(0)
         result = repairer.unskip(orchestration, _action(child), context)
         done.append(_told(child, result, context))
@@ -42,7 +42,7 @@ def unskip_with_dependents(
 
 
 def not_unskipped(child: Child, outcome: Outcome, why: str, context: Context) -> ActionOutcome:
-    """Return what is said of a child that is left as it is."""
+    """Return the outcome for a child that is left alone."""
     return _told(child, RepairResult(outcome, child, detail=why, applied=False), context)
 
 
@@ -51,12 +51,12 @@ def _action(child: Child) -> Unskip:
 
 
 def _told(child: Child, result: RepairResult, context: Context) -> ActionOutcome:
-    # How long it took a person to see it is no latency of the sweep's.
+    # The time until a person noticed is not a latency of the sweep.
     return replace(ActionOutcome.of(_action(child), result, context), stranded_seconds=None)
 
 
 def _why_not(orchestration: Orchestration, child: Child) -> str | None:
-    """Say why a child is to stay as it is, or None if it is skipped for nothing."""
+    """Return why a child must stay as it is, or None if it can be un-skipped."""
     if child.status is not ChildStatus.SKIPPED:
         return f"it is {child.raw_status}, not skipped"
     for key, row in orchestration.predecessors_of(child):

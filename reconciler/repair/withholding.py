@@ -1,4 +1,4 @@
-"""Withholding: why nothing is to be changed on an orchestration now, though it is due."""
+"""Withholding: reasons not to repair an orchestration now."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from reconciler.stores.control import ControlStore
 
 @dataclass(frozen=True, slots=True)
 class Withholding:
-    """What operators have ruled out: by the settings, or with a pause."""
+    """Knows what operators have ruled out, by settings or with a pause."""
 
     settings: Settings
     control: ControlStore
 
     def __call__(self, orchestration: Orchestration) -> str | None:
-        """Say why nothing is to be changed on ``orchestration``, or None; asks for a pause last."""
+        """Return why ``orchestration`` must not be changed, or None."""
         by_settings = self.by_settings(orchestration)
         if by_settings is not None:
             return by_settings
@@ -28,7 +28,7 @@ class Withholding:
         return None
 
     def by_settings(self, orchestration: Orchestration) -> str | None:
-        """Say which setting rules out that ``orchestration`` is changed, if one does."""
+        """Return which setting forbids changing ``orchestration``, if any."""
         settings, repo, user = self.settings, orchestration.repo, orchestration.user_id
         if settings.repair_mode == "report":
             return "REPAIR_MODE is report"
@@ -39,5 +39,5 @@ class Withholding:
         return None
 
     def outcome(self) -> Outcome:
-        """Return what comes of an action that is withheld: by a pause, or by the settings."""
+        """Return the outcome of a withheld action: by a pause, or by the settings."""
         return Outcome.REPORT_ONLY if self.control.paused() is None else Outcome.PAUSED

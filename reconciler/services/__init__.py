@@ -1,1 +1,1 @@
-"""What else a release asks: the guardrail, Cognito, and the pipeline that it invokes."""
+"""Other services that a release uses: the guardrail, Cognito, and the task pipeline."""

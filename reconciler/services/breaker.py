@@ -1,4 +1,4 @@
-"""A breaker: a service that has just failed to answer is left alone for a few seconds."""
+"""A circuit breaker: a service that did not answer is left alone for a few seconds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PAUSE_SECONDS = 5.0
 
 
 class Breaker:
-    """Open after a failure: thousands of children may be due, and each would wait in vain."""
+    """Opens after a failure, because otherwise each of thousands of due children would wait."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -17,9 +17,9 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether the service is not to be asked now."""
+        """Whether the service must not be called now."""
         return self._monotonic() < self._closes_at
 
     def open(self) -> None:
-        """Leave the service alone from now on for ``PAUSE_SECONDS``."""
+        """Leave the service alone for ``PAUSE_SECONDS``."""
         self._closes_at = self._monotonic() + PAUSE_SECONDS

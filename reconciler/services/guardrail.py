@@ -1,4 +1,4 @@
-"""The guardrail: what an agent is to be told is screened first, and unscreened it never goes."""
+"""The guardrail, which screens every task description before an agent gets it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from mypy_boto3_bedrock_runtime import BedrockRuntimeClient
 
 _ABOUT_THIS_TEXT = frozenset({"ValidationException", "ServiceQuotaExceededException"})
-"""Of the second it cannot be told whether the text is too long or the account's quota is used up.
-Neither is held against anybody."""
+"""The second does not tell whether the text is too long or the account's quota is used up. Neither
+counts as a failure of the child."""
 
 
 class Guardrail:
@@ -37,12 +37,12 @@ class Guardrail:
         self._breaker = Breaker(monotonic)
 
     def blocks(self, text: str) -> bool:
-        """Return whether the guardrail blocks ``text``: for good.
+        """Return whether the guardrail blocks ``text``, which is final.
 
         Raises:
             GuardrailOutageError: it does not answer, or did not a moment ago.
             TextRefusedError: it does not take this text.
-            GuardrailUnavailableError: it answered in no known form.
+            GuardrailUnavailableError: its answer is unknown.
         """
         if self._breaker.is_open:
             raise GuardrailOutageError("the guardrail did not answer a moment ago")

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 log = structlog.get_logger("reconciler")
 
 _STARTED_BEFORE = "DurableExecutionAlreadyStartedException"
-"""The name is taken, by an execution under another version of the function."""
+"""The name is taken by an execution of another version of the function."""
 
 
 class Pipeline:
-    """Invokes the pipeline of a task. A second run of a task fails it.
+    """Invokes the pipeline of a task. A second run would fail the task.
 
-    Under the name of the task Lambda starts one execution, however often it is invoked. Only a
-    durable function with a qualified ARN takes a name. Whether this one does is found out once.
+    With the task's name, Lambda starts one execution however often it is invoked. Only durable
+    functions with a qualified ARN take names; the first invocation shows whether this one does.
 
-    ``client`` must not retry: without a name, each try would start a run of its own.
+    ``client`` must not retry: without a name, each try would start another run.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class Pipeline:
         self._takes_names = True
 
     def invoke(self, task_id: str, *, named: bool = True) -> None:
-        """Invoke the pipeline of a task; without its name only where nobody else may have done so.
+        """Invoke the pipeline of a task; without a name only if nobody else can have done so.
 
         Raises:
             NameRefusedError: it takes no names; nothing was started.
             InvocationRefusedError: it was not accepted; nothing was started.
-            PipelineUnavailableError: nobody knows whether it was accepted.
+            PipelineUnavailableError: it is unknown whether it was accepted.
         """
         if named and not self._takes_names:
             msg = f"the pipeline of task {task_id} takes no names"
@@ -68,7 +68,7 @@ class Pipeline:
         self._outages.succeeded("invoke")
 
     def _failed(self, task_id: str, error: Exception, *, named: bool) -> PipelineUnavailableError:
-        """Take note of what an error says of the pipeline; return what it says of the task."""
+        """Record what an error says about the pipeline, and return the error to raise."""
         fault = translate(error, f"invoke of {self._function_arn}")
         if named and _refuses_names(error):
             self._takes_names = False
@@ -82,6 +82,6 @@ class Pipeline:
 
 
 def _refuses_names(error: BaseException) -> bool:
-    """Whether Lambda refused the name; it has no error code for that alone."""
+    """Whether Lambda refused the name, for which it has no separate error code."""
     invalid = code_of(error) == "InvalidParameterValueException"
     return invalid and "durable" in str(error).lower()

@@ -1,4 +1,4 @@
-"""Cognito: the groups that a user is in. The platform takes each for a team."""
+"""Cognito: the groups of a user, which are the platform's teams."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from botocore.client import BaseClient
 
 MAX_TEAMS = 98
-"""The platform's limit: it reads no more budgets than those of so many teams."""
+"""The platform's limit on teams whose budgets it reads."""
 
 _PAGE_SIZE = 60
 _ABOUT_THIS_USER = frozenset({"UserNotFoundException", "InvalidParameterException"})
@@ -39,8 +39,8 @@ class UserGroups:
     def of(self, user_id: str) -> tuple[str, ...]:
         """Return the distinct names of a user's groups, sorted.
 
-        A user whom the pool does not know may be in any team whose budget is exhausted, so that
-        is an error and not an empty list.
+        An unknown user may be in a team whose budget is exhausted, so this raises an error instead
+        of returning an empty list.
 
         Raises:
             BudgetUnavailableError: Cognito does not answer, or did not a moment ago.

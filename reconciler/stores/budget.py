@@ -1,10 +1,9 @@
-"""The budget per user: reservations for releases that are on their way to admission.
+"""The budget per user: reservations for tasks on their way to admission.
 
-UserConcurrencyTable counts what the platform has admitted; between our release and that admission
-a task is in neither count. So each release adds its task to a set of reservations in the same
-transaction, under a condition on the size of that set, and whoever looks next takes those out that
-have been admitted. The row is ours (a marker row in a partition of its own), so the platform's
-counter is only ever read.
+UserConcurrencyTable counts the tasks that the platform has admitted. Between a release and its
+admission, nothing would count the task. So each release adds its task to a set of reservations, in
+the same transaction, conditional on the size of that set. The next reader prunes the tasks that
+have been admitted. The set is a marker row of ours; the platform's counter is only read.
 
     releaser A            releaser B                     platform
     prune, version 7
@@ -14,8 +13,8 @@ counter is only ever read.
                           +1 if v=7, size<2  → refused: the set holds A's already
     A admitted            prune, version 8 → reads active = 9 → one slot
 
-Reading ``active_count`` only after pruning, and bumping the version with each pruning, is what
-keeps a task from being in neither count for anybody who decides on them.
+``active_count`` is read only after pruning, and each pruning increments the version. So nobody can
+decide on counts that both lack a task.
 """
 
 from __future__ import annotations
@@ -39,16 +38,16 @@ _WAITING = "waiting:"
 _PRUNE_ROUNDS = 8
 
 MAX_WAITING = 100
-"""As many as are remembered: an expression holds 4 KB and 300 operators, an item 400 KB."""
+"""The limits are 4 KB and 300 operators for an expression, and 400 KB for an item."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """A user's free slots as read, with what the release's condition must still find.
+    """A user's free slots as read, and the values for the condition of a reservation.
 
-    ``limit``: how large the set of reservations may grow; ``version``: of its last pruning;
-    ``pruned``: nothing in the set has been admitted, so that its size is of use.
-    ``taken``: who has the slots, in words.
+    ``limit``: how large the set of reservations may grow. ``version``: of its last pruning.
+    ``pruned``: the set holds no admitted tasks, so its size can be used. ``taken``: says what
+    takes up the slots.
     """
 
     user_id: str
@@ -60,14 +59,14 @@ class Slots:
     taken: str = ""
 
     def budget(self, own_prefix: str, now: datetime, fresh_for: timedelta) -> Budget:
-        """Return the budget as the diagnosis of the orchestration ``own_prefix`` sees it."""
+        """Return the budget for the diagnosis of the orchestration with id ``own_prefix``."""
         own = f"{_WAITING}{own_prefix}_"
         waiting = _fresh(self.row, now, fresh_for)
         ahead = sorted(since for name, since in waiting.items() if not name.startswith(own))
         return Budget(room=max(0, self.room), ahead=tuple(ahead), taken=self.taken)
 
     def waiting(self, prefix: str) -> list[str]:
-        """Return the idempotency keys that begin with ``prefix`` among those who wait."""
+        """Return the waiting idempotency keys that begin with ``prefix``."""
         own = f"{_WAITING}{prefix}"
         return [n.removeprefix(_WAITING) for n in self.row if n.startswith(own)]
 
@@ -77,9 +76,9 @@ def _key(user_id: str) -> Item:
 
 
 def _fresh(row: Item, now: datetime, fresh_for: timedelta) -> dict[str, datetime]:
-    """Return who waits, attribute → due since, as far as that was noted lately.
+    """Return the recent waiting records, attribute → due since.
 
-    A note from the future is none: whoever wrote it by a wrong clock may wait no longer.
+    A record from the future is ignored: its writer's clock was wrong, so it may be outdated.
     """
     found: dict[str, datetime] = {}
     for name, value in row.items():
@@ -92,7 +91,7 @@ def _fresh(row: Item, now: datetime, fresh_for: timedelta) -> dict[str, datetime
 
 
 def _oldest(waiting: Mapping[str, datetime], most: int) -> set[str]:
-    """Return who has waited for longest; by name where two have waited equally long."""
+    """Return the longest waiting; equal times are ordered by name."""
     return set(sorted(waiting, key=lambda name: (waiting[name], name))[:most])
 
 
@@ -109,12 +108,12 @@ class BudgetStore:
         self._cap = cap
 
     def open(self, user_id: str, *, prune: bool = True) -> Slots:
-        """Read a user's slots, after taking out the reservations that have been admitted.
+        """Read a user's slots, after pruning the reservations of admitted tasks.
 
-        ``prune`` False only reads: for a report, on which nothing may be reserved.
+        With ``prune`` False it only reads; the result must not be used for reservations.
 
         Raises:
-            TemporaryError, PermanentError: it cannot be read; then there is no slot to give.
+            ConflictError: others kept changing the row.
         """
         for _ in range(_PRUNE_ROUNDS):
             row = self._dynamodb.get(self._table, _key(user_id)) or {}
@@ -126,7 +125,7 @@ class BudgetStore:
                 if not self._prune(user_id, row, admitted):
                     continue
                 version += 1
-            # Only now: what has just been taken out is in this count.
+            # After pruning, because this counts the tasks that were just removed.
             active = self._active(user_id)
             room = self._cap - active - len(on_the_way)
             return Slots(
@@ -145,17 +144,17 @@ class BudgetStore:
         raise ConflictError(msg)
 
     def _find_on_the_way(self, user_id: str, reserved: set[str]) -> set[str]:
-        """Return the tasks of a user that wait for admission: ours, and those of others."""
+        """Return all tasks of a user that wait for admission, whoever created them."""
         waiting = reserved | set(self._tasks.not_admitted(user_id))
-        # What could not be read may wait still: then the budget is not known.
+        # An unread task may still be waiting, so this fails unless all are read.
         tasks = self._tasks.read_existing(waiting)
         return {task.task_id for task in tasks if task.status in NOT_ADMITTED}
 
     def reserve(self, slots: Slots, task_id: str, waiting_key: str) -> Write:
-        """One reservation, if a slot is still free and nobody has pruned since ``slots``."""
+        """Return the write of a reservation: a slot is still free, and nobody has pruned since."""
         build = Expression()
         if slots.limit <= 0:
-            # An absent set has no size, and 0 slots must refuse it too.
+            # An absent set has no size, so it takes another condition to refuse.
             free = build.exists("never")
         else:
             size = f"size({build.name('reservations')}) < {build.value({'N': str(slots.limit)})}"
@@ -173,12 +172,11 @@ class BudgetStore:
         now: datetime,
         fresh_for: timedelta,
     ) -> None:
-        """Remember who waits, so that the oldest goes first; at most as many as could matter.
+        """Record which children wait for a slot, so that the oldest goes first.
 
-        ``due``: idempotency key → due since. Refreshed by each evaluation; what is not, for
-        ``fresh_for``, is forgotten. ``gone``: idempotency keys of those who wait no longer. Of the
-        user's, the oldest are kept, over all orchestrations: the row has its limit, and so has what
-        one write may say.
+        ``due``: idempotency key → due since. Each evaluation refreshes its records; others expire
+        after ``fresh_for``. ``gone``: keys that no longer wait. Only the user's oldest records are
+        kept, over all orchestrations, because rows and writes have size limits.
         """
         ours = {f"{_WAITING}{key}": since for key, since in due.items()}
         waiting = {**_fresh(slots.row, now, fresh_for), **ours}
@@ -224,7 +222,7 @@ class BudgetStore:
         if item is None or "active_count" not in item:
             return 0
         active = number(item, "active_count")
-        # A count that cannot be read counts as none left; a leaked negative one as nobody active.
+        # A malformed count means no free slot; a negative one, after a leak, nothing active.
         if active is None:
             raw = str(item["active_count"].get("N", ""))
             return 0 if raw.startswith("-") else self._cap
@@ -232,11 +230,11 @@ class BudgetStore:
 
 
 class HeldSlots:
-    """A user's slots over one pass: read once, and used up as releases are made.
+    """A user's slots during one pass: read once, and used up as releases are made.
 
-    They stay good for the conditions of later reservations: the size of the set counts our own,
-    and whoever prunes it changes its version. In time they can only become too cautious, so they
-    are read again when they are used up, and when a reservation is refused.
+    They remain valid for later reservations: the set includes our own, and pruning changes the
+    version. Over time they can only become too cautious, so they are read again when they are
+    used up or a reservation is refused.
     """
 
     def __init__(self, store: BudgetStore) -> None:
@@ -245,23 +243,23 @@ class HeldSlots:
         self.fresh = False
 
     def hold(self, slots: Slots) -> None:
-        """Go on from what was read already, if it is of use."""
+        """Use slots that were read already, if they can be reserved."""
         if slots.pruned:
             self._slots = slots
 
     def open(self, user_id: str, *, prune: bool) -> Slots:
-        """Return the slots; ``fresh`` says whether they have been read just now."""
+        """Return the slots; ``fresh`` tells whether this call has read them."""
         self.fresh = self._slots is None or self._slots.room <= 0
         if self._slots is None or self.fresh:
             self._slots = self._store.open(user_id, prune=prune)
         return self._slots
 
     def reserve(self, slots: Slots, task_id: str, waiting_key: str) -> Write:
-        """One reservation; see ``BudgetStore.reserve``."""
+        """See ``BudgetStore.reserve``."""
         return self._store.reserve(slots, task_id, waiting_key)
 
     def use(self) -> None:
-        """Take note of a reservation that was made."""
+        """Count a reservation that was made."""
         if self._slots is not None:
             self._slots = replace(self._slots, room=self._slots.room - 1)
 
@@ -271,5 +269,5 @@ class HeldSlots:
 
 
 def unreadable(error: ReconcilerError) -> Budget:
-    """The budget when it cannot be read: nothing is left, and it says why."""
+    """Return a budget without room, for one that could not be read."""
     return Budget(room=0, problem=str(error))

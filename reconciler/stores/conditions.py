@@ -1,7 +1,7 @@
 """Condition and update expressions, built from named parts.
 
-A write is one action of ``TransactWriteItems``: ``{"Update": {…}}`` and the like.
-``DynamoDB.write`` takes one alone.
+A write is one action of ``TransactWriteItems``, such as ``{"Update": {…}}``.
+``DynamoDB.write`` carries out a single one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_WRITES = 100
 
 
 class Expression:
-    """Collects names and values under placeholders while an expression is written down."""
+    """Collects the names and values of an expression, and hands out their placeholders."""
 
     def __init__(self) -> None:
         self.names: dict[str, str] = {}
@@ -26,7 +26,7 @@ class Expression:
 
     def name(self, attribute: str) -> str:
         """Return the placeholder of an attribute's name."""
-        # It holds letters, digits and underscores only.
+        # DynamoDB allows only letters, digits and underscores.
         placeholder = f"#{attribute}" if attribute.isidentifier() else f"#n{len(self.names)}"
         self.names[placeholder] = attribute
         return placeholder
@@ -53,22 +53,22 @@ class Expression:
         return f"{self.name(attribute)} = {self.text(value)}"
 
     def exists(self, attribute: str) -> str:
-        """The attribute is there; of a part of the key: the row is."""
+        """The attribute exists; for a part of the key, the row exists."""
         return f"attribute_exists({self.name(attribute)})"
 
     def absent(self, attribute: str) -> str:
-        """The attribute is not there; of a part of the key: the row is not."""
+        """The attribute does not exist; for a part of the key, the row does not."""
         return f"attribute_not_exists({self.name(attribute)})"
 
     def unchanged(self, attribute: str, as_read: Item) -> str:
-        """The attribute still stands as it was read: the same value, or still absent."""
+        """The attribute is as it was read: the same value, or still absent."""
         value = as_read.get(attribute)
         if value is None:
             return self.absent(attribute)
         return f"{self.name(attribute)} = {self.value(value)}"
 
     def count_is(self, attribute: str, count: int) -> str:
-        """The attribute is this count; 0 is never written, so then it is absent."""
+        """The attribute is this count; for 0 it is absent, since 0 is never written."""
         return self.unchanged(attribute, {attribute: {"N": str(count)}} if count else {})
 
     # -- updates
@@ -80,7 +80,7 @@ class Expression:
         )
 
     def arguments(self) -> dict[str, Any]:
-        """The request's parameters for what was collected."""
+        """Return the request parameters with the collected names and values."""
         arguments: dict[str, Any] = {}
         if self.names:
             arguments["ExpressionAttributeNames"] = self.names
@@ -95,7 +95,7 @@ def all_of(*conditions: str) -> str:
 
 
 def projection(attributes: Iterable[str]) -> dict[str, Any]:
-    """Return the parameters of a request that asks for these attributes only."""
+    """Return the request parameters to read only these attributes."""
     names = {f"#{name}": name for name in attributes}
     return {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names}
 
@@ -122,7 +122,7 @@ def put(table: str, item: Item, condition: str, expression: Expression) -> Write
 
 
 def put_new(table: str, item: Item, attribute: str) -> Write:
-    """A Put of an item, unless one stands there that has ``attribute``."""
+    """A Put of an item, unless there is one that has ``attribute``."""
     build = Expression()
     return put(table, item, build.absent(attribute), build)
 

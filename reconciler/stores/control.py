@@ -1,7 +1,6 @@
-"""Our own switch: whether releases and repairs are paused, for all workers at once.
+"""The pause switch, which stops releases and repairs of all workers.
 
-A marker row in a partition of its own in OrchestrationTable, so that cron mode, which has no
-broker, knows it too.
+It is a marker row in OrchestrationTable, not in the broker, so that it works in cron mode too.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _KEY = row_key(PARTITION, PAUSE_ROW)
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Since when, why and by whom everything is paused."""
+    """Since when, why and by whom repairs are paused."""
 
     since: str
     reason: str
@@ -47,29 +46,29 @@ class ControlStore:
         self._cached: tuple[float, Pause | None] | None = None
 
     def pause(self, reason: str, by: str, now: datetime) -> Pause:
-        """Pause all repairs; returns the pause that holds, which may be an earlier one."""
+        """Pause all repairs; returns the pause in effect, which may be an earlier one."""
         item = {
             **_KEY,
             PAUSED_AT: {"S": timestamp(now)},
             "reason": {"S": reason or "no reason given"},
             "paused_by": {"S": by or "unknown"},
         }
-        # A second pause must not hide since when nothing has been repaired, and why.
+        # A second pause must not overwrite the time and the reason of the first.
         lost = self._dynamodb.write(put_new(self._table, item, PAUSED_AT))
         self._cached = None
         return self._parse(lost) if lost else self._parse(item)
 
     def resume(self) -> None:
-        """Let repairs go on; harmless when nothing is paused."""
+        """End the pause, if there is one."""
         self._dynamodb.call("delete_item", TableName=self._table, Key=_KEY)
         self._cached = None
 
     def paused(self) -> Pause | None:
-        """Return the pause that holds, if any; at most one second old."""
+        """Return the pause in effect, if any; the answer is at most one second old."""
         now = self._monotonic()
         if self._cached is None or now - self._cached[0] >= CACHE_SECONDS:
             item = self._dynamodb.get(self._table, _KEY)
-            # That there is none is kept too: a pass asks before each of its writes.
+            # Cached even if there is none, because a pass asks before each write.
             self._cached = (now, self._parse(item) if item else None)
         return self._cached[1]
 

@@ -1,7 +1,7 @@
-"""DynamoDB, metered: every call is counted, and every fault becomes an error of our own.
+"""The DynamoDB client: counts every call, and translates faults into the errors of this package.
 
-``ClientError`` is caught here and nowhere else. A lost condition is not an error: it comes back
-as a value, with what stood in the table.
+``ClientError`` is caught only here. A failed condition is not an error: it is returned as a value,
+with the item found.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _CANCELLED = "TransactionCanceledException"
 _CONDITION_LOST = frozenset({f"{CONDITION_FAILED}Exception", _CANCELLED})
 _HELD_BY_ANSWERS = {
     "batch_get_item": "Responses",
-    # An item that does not exist is left out, so what it cost has to do.
+    # ``Item`` is missing if the item does not exist.
     "get_item": "ConsumedCapacity",
     "query": "Items",
     "scan": "Items",
@@ -61,7 +61,7 @@ _LONGEST_PAUSE_SECONDS = 2.0
 
 @dataclass(slots=True)
 class Consumed:
-    """What was consumed: capacity units and requests (each retry is a request too)."""
+    """Consumed capacity units and requests, including retries."""
 
     read_units: float = 0.0
     write_units: float = 0.0
@@ -70,11 +70,11 @@ class Consumed:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """A transaction that lost.
+    """A transaction whose conditions failed.
 
-    ``failed``: the label of each write whose own condition failed, and what stood there
-    (``ALL_OLD``); an empty item where nothing did. ``repeated``: it was sent more than once, so an
-    earlier try may have been committed.
+    ``failed``: label of each write whose condition failed → the item found (``ALL_OLD``), empty if
+    there was none. ``repeated``: it was sent more than once, so an earlier try may have been
+    committed.
     """
 
     failed: Mapping[str, Item]
@@ -86,7 +86,7 @@ _measured: ContextVar[tuple[Consumed, ...]] = ContextVar("consumed", default=())
 
 @contextmanager
 def measured() -> Iterator[Consumed]:
-    """Count what is consumed within the block, in this thread or task; blocks may be nested."""
+    """Measure what the block consumes, in this thread or task; blocks can be nested."""
     consumed = Consumed()
     token = _measured.set((*_measured.get(), consumed))
     try:
@@ -96,7 +96,7 @@ def measured() -> Iterator[Consumed]:
 
 
 class DynamoDB:
-    """The low-level client, metered and with its faults translated."""
+    """Wraps the low-level client: measures consumption and translates faults."""
 
     def __init__(
         self,
@@ -114,11 +114,11 @@ class DynamoDB:
         """Call ``operation`` of the low-level client.
 
         Raises:
-            TemporaryError: the store could not be reached, was throttled, or was in conflict.
-            PermanentError: a missing table, missing permissions, or a request it rejects.
-            ClientError: a lost condition; for the callers in this module only.
+            TemporaryError: DynamoDB could not be reached, or throttling, or a conflict.
+            PermanentError: a missing table, missing permissions, or a rejected request.
+            ClientError: a failed condition; only for callers in this module.
         """
-        # The one operation that consumes nothing.
+        # Every other operation consumes capacity.
         if operation != "describe_table":
             request["ReturnConsumedCapacity"] = "TOTAL"
         what = _shown(operation, request)
@@ -128,7 +128,7 @@ class DynamoDB:
         except RAISED as error:
             if isinstance(error, ClientError):
                 self._count(operation, error.response)
-                # A lost condition is an answer: whoever wrote knows what it means.
+                # A failed condition is an answer, which the caller interprets.
                 if code_of(error) in _CONDITION_LOST:
                     self._outages.succeeded(what)
                     raise
@@ -160,7 +160,7 @@ class DynamoDB:
         consistent: bool,
         attributes: Sequence[str] = (),
     ) -> list[Item] | None:
-        """Read up to 100 items by key; None when some could not be read for want of capacity.
+        """Read up to 100 items by key; None if some could not be read because of throttling.
 
         Raises as ``call``.
         """
@@ -177,7 +177,7 @@ class DynamoDB:
             if table not in unprocessed:
                 return items
             pending = unprocessed[table]
-            # The rest of a full answer is asked for at once. It is less each time.
+            # If the answer was full, ask for the rest at once. It gets smaller each time.
             if found and _may_be_full(response, table):
                 continue
             refused += 1
@@ -186,19 +186,19 @@ class DynamoDB:
             self._stand_back(refused)
 
     def _stand_back(self, attempt: int) -> None:
-        """Wait before the ``attempt``-th repetition of a request that was not served whole."""
+        """Wait before the ``attempt``-th retry of a request that was served only in part."""
         most = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
         self._sleep(random.uniform(0, most))  # noqa: S311 - spreads load, keeps no secret
 
     def get(self, table: str, key: Item) -> Item | None:
-        """Read one item, strongly consistent; None where there is none. Raises as ``call``."""
+        """Read one item, strongly consistent; None if it does not exist. Raises as ``call``."""
         got = self.call("get_item", TableName=table, Key=key, ConsistentRead=True)
         return got.get("Item")
 
     def write(self, write: Write) -> Item | None:
         """Write one item under its condition.
 
-        Returns None when it was written, and what stood there when the condition was lost.
+        Returns None if it was written, or the item found if the condition failed.
         """
         ((kind, request),) = write.items()
         try:
@@ -209,14 +209,11 @@ class DynamoDB:
         return None
 
     def transact(self, writes: Mapping[str, Write]) -> Cancelled | None:
-        """Write all of ``writes`` (1 to 100, each under a label of the caller's choice) or none.
+        """Write all of ``writes`` (1 to 100, each with a label of the caller's choice) or none.
 
-        Conflicts and throttles are retried with jittered backoff; what is still in conflict then
-        is an error. Returns None when it was committed. All tries bear one client token: if the
-        answer to an earlier one was lost, DynamoDB reports its commit instead of a lost condition.
-
-        Raises:
-            ConflictError, ThrottledError, StoreUnavailableError, PermanentError: as ``call``.
+        Conflicts and throttling are retried with jittered backoff, and raised if they persist.
+        Returns None after a commit. All tries share one client token: if the answer to an earlier
+        one was lost, DynamoDB reports its commit instead of a failed condition.
         """
         retrying = Retrying(
             retry=retry_if_exception_type((ConflictError, ThrottledError)),
@@ -239,7 +236,7 @@ class DynamoDB:
             )
         except ClientError as error:
             reasons: list[dict[str, Any]] = error.response.get("CancellationReasons", [])  # type: ignore[assignment]
-            # The service gives one reason for each write, in their order.
+            # There is one reason for each write, in order.
             failed: dict[str, Item] = {
                 label: reason.get("Item") or {}
                 for label, reason in zip(writes, reasons, strict=False)
@@ -258,7 +255,7 @@ class DynamoDB:
         return None
 
     def _count(self, operation: str, response: Mapping[str, Any]) -> None:
-        # What the client tries again by itself is a request too.
+        # The client's own retries are requests too.
         attempts = 1 + response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
         consumed = response.get("ConsumedCapacity") or []
         entries = consumed if isinstance(consumed, list) else [consumed]
@@ -283,7 +280,7 @@ class DynamoDB:
     def _refused(
         self, reasons: Iterable[Mapping[str, Any]], said: str, writes: Iterable[Write]
     ) -> ReconcilerError:
-        """Return why a transaction was cancelled for another reason than a condition."""
+        """Return the error for a transaction that was cancelled, but not by a condition."""
         what = _shown("transact_write_items", {"TransactItems": writes})
         known = ((r.get("Code") or "None", r.get("Message") or said) for r in reasons)
         code, message = next((one for one in known if one[0] != "None"), (_CANCELLED, said))
@@ -293,16 +290,16 @@ class DynamoDB:
 
 
 def _shown(operation: str, request: Mapping[str, Any]) -> str:
-    """Return what a request does, for a person: its operation, and on what."""
+    """Describe a request: its operation and its tables."""
     index = f"/{request['IndexName']}" if "IndexName" in request else ""
     return f"{operation} on {', '.join(sorted(set(_tables_of(request))))}{index}"
 
 
 def _check(operation: str, response: Mapping[str, Any]) -> None:
-    """See that an answer is one of DynamoDB's, and not of something that stands before it.
+    """Check that an answer comes from DynamoDB, not from something in between.
 
     Raises:
-        ResponseParserError: what every such answer holds is missing.
+        ResponseParserError: it lacks what every such answer contains.
     """
     expected = _HELD_BY_ANSWERS.get(operation)
     if expected is not None and expected not in response:
@@ -310,10 +307,9 @@ def _check(operation: str, response: Mapping[str, Any]) -> None:
 
 
 def count_throttles(client: DynamoDBClient, metrics: Metrics) -> None:
-    """Count from now on what ``client`` is refused for want of capacity, each retry of it too.
+    """Count from now on every throttled request of ``client``, including retries.
 
-    The client tries again by itself, and says nothing when that helps: a table can be throttled
-    for hours before anything fails.
+    The client retries silently, so a table can be throttled for hours before anything fails.
     """
 
     def sent(params: Mapping[str, Any], context: dict[str, Any], **_: object) -> None:
@@ -331,7 +327,7 @@ def count_throttles(client: DynamoDBClient, metrics: Metrics) -> None:
 
 
 def _tables_of(params: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the tables of a request; of a transaction, that of each action in order."""
+    """Return the tables of a request; for a transaction, one per action, in order."""
     if "TransactItems" in params:
         return tuple(next(iter(action.values()))["TableName"] for action in params["TransactItems"])
     if "RequestItems" in params:
@@ -340,7 +336,7 @@ def _tables_of(params: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _throttled(response: Mapping[str, Any], tables: tuple[str, ...]) -> set[str]:
-    """Return the tables that refused a request, or a part of it, for want of capacity."""
+    """Return the tables that throttled a request or a part of it."""
     if response.get("Error", {}).get("Code") in THROTTLES:
         return set(tables)
     reasons = response.get("CancellationReasons") or []
@@ -349,16 +345,16 @@ def _throttled(response: Mapping[str, Any], tables: tuple[str, ...]) -> set[str]
         for table, reason in zip(tables, reasons, strict=False)
         if reason.get("Code") in THROTTLES
     }
-    # A batch is served as far as the capacity goes, and the rest of it is given back.
+    # A throttled batch is served in part, and the other keys are given back.
     given_back = set(response.get("UnprocessedKeys") or ())
     return refused | {table for table in given_back if not _may_be_full(response, table)}
 
 
 def _may_be_full(response: Mapping[str, Any], table: str) -> bool:
-    """Return whether a batch may have given keys of ``table`` back because its answer was full.
+    """Whether a batch may have given keys of ``table`` back because its answer was full.
 
-    It is full at 16 MB, or with 1 MB of one partition; the next item, which did not fit, has 400 KB
-    at most. What was read is told by what it cost, since an answer holds only what was projected.
+    It is full at 16 MB, or 1 MB from one partition, and the next item, which did not fit, has at
+    most 400 KB. The consumed units show how much was read, since an answer holds only projections.
     """
     consumed = response.get("ConsumedCapacity") or []
     name = table.rpartition("/")[2]
@@ -367,5 +363,5 @@ def _may_be_full(response: Mapping[str, Any], table: str) -> bool:
         for entry in consumed
         if entry.get("TableName", "").rpartition("/")[2] == name
     )
-    # Of 4 KB each if the read was strongly consistent, and of 8 KB if not: the larger is assumed.
+    # A unit is 4 KB if the read was strongly consistent, else 8 KB: assume the larger.
     return units * _MAX_BYTES_PER_UNIT >= _MIN_FULL_BYTES

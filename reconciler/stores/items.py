@@ -1,7 +1,7 @@
-"""DynamoDB's typed JSON: plain values out of an item, and into one.
+"""Converts between DynamoDB's typed JSON and plain values.
 
-boto3's serializer would not do. It refuses numbers that DynamoDB takes (1E+60, written out), takes
-some that DynamoDB refuses (1E+126), and nests without a limit.
+boto3's serializer does not fit: it refuses numbers that DynamoDB takes (1E+60, written out), takes
+some that DynamoDB refuses (1E+126), and nests without limit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from reconciler.domain.model import Item
 
 MAX_LEVELS = 32
-"""How deep DynamoDB nests."""
+"""DynamoDB's limit on nesting."""
 
 _MAX_DIGITS = 38
 _MIN_EXPONENT, _MAX_EXPONENT = -130, 125
@@ -62,7 +62,7 @@ def decimal(item: Item, name: str) -> Decimal | None:
 
 
 def plain(value: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any JSON-like value may stand there
-    """Turn one typed value into plain Python; numbers stay text, since none is reckoned with."""
+    """Turn one typed value into plain Python; numbers stay text."""
     for kind, inner in value.items():
         if kind == "M":
             return {name: plain(part) for name, part in inner.items()}
@@ -75,10 +75,10 @@ def plain(value: Mapping[str, Any]) -> Any:  # noqa: ANN401 - any JSON-like valu
 
 
 def typed(value: object, levels: int = MAX_LEVELS) -> dict[str, Any]:
-    """Turn a JSON value into DynamoDB's typed JSON, nested ``levels`` deep at most.
+    """Turn a JSON value into DynamoDB's typed JSON, nested at most ``levels`` deep.
 
     Raises:
-        ValueError: DynamoDB has no place for it.
+        ValueError: an item cannot hold it.
     """
     if levels == 0:
         raise ValueError("it is nested too deep")
@@ -98,21 +98,21 @@ def _typed_scalar(value: object) -> dict[str, Any]:
         return {"N": _number(value)}
     if isinstance(value, str):
         return {"S": _sound(value)}
-    raise ValueError(f"{type(value).__name__} has no place in an item")
+    raise ValueError(f"an item cannot hold a {type(value).__name__}")
 
 
 def _sound(value: str) -> str:
-    """Return a string; half a character has no encoding, so no item can hold it.
+    """Return a string unchanged.
 
     Raises:
-        ValueError: there is one in it.
+        ValueError: it holds a lone surrogate, which cannot be encoded.
     """
     value.encode()
     return value
 
 
 def _number(value: float) -> str:
-    """Return a number as an item holds it: 38 digits, from 1E-130 to below 1E+126."""
+    """Return a number as text: up to 38 digits, from 1E-130 to below 1E+126."""
     exact = Decimal(str(value))
     if exact.is_zero():
         return "0"
@@ -124,7 +124,7 @@ def _number(value: float) -> str:
 
 
 def size_of(item: Item) -> int:
-    """Return what an item takes of DynamoDB's 400 KB, rather more than less."""
+    """Return how many bytes of DynamoDB's 400 KB an item takes, at most."""
     return sum(len(name.encode()) + _size_of_value(value) for name, value in item.items())
 
 

@@ -1,6 +1,6 @@
 """BudgetTable: the monthly budgets of a user and of the user's teams. Read only.
 
-A budget that cannot be understood is an error, never a budget with room in it.
+A malformed budget is an error, never a budget with room.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from reconciler.stores.dynamodb import MAX_KEYS_PER_BATCH, DynamoDB
 from reconciler.stores.items import decimal
 
 CACHE_SECONDS = 5.0
-"""Enough for one pass over a user's children, and too short for a raised budget to go unseen."""
+"""Covers one pass over a user's children, and is short enough for a raised budget to be noticed."""
 
 
 class MonthlyBudgetStore:
@@ -48,10 +48,8 @@ class MonthlyBudgetStore:
         """Return the user's teams and every budget that applies in the month of ``now``.
 
         Raises:
-            BudgetUnavailableError: Cognito does not answer, or rows could not be read for want of
-                capacity.
+            BudgetUnavailableError: Cognito does not answer, or reads were throttled.
             BudgetUnusableError: a row is malformed, or Cognito does not know the user.
-            TemporaryError, PermanentError: as ``DynamoDB.call``.
         """
         at = self._monotonic()
         fresh = {key: kept for key, kept in self._cached.items() if at - kept[0] < CACHE_SECONDS}
@@ -77,13 +75,12 @@ class MonthlyBudgetStore:
         return MonthlyBudgets(period, team_ids, budgets)
 
     def _rows(self, keys: list[dict[str, Any]]) -> Iterator[Item]:
-        # An even number, so that the two rows of a scope are never read in different requests.
+        # An even number, so that both rows of a scope are read in one request.
         for start in range(0, len(keys), MAX_KEYS_PER_BATCH):
             chunk = keys[start : start + MAX_KEYS_PER_BATCH]
             rows = self._dynamodb.batch_get(self._table, chunk, consistent=True)
             if rows is None:
-                msg = "the monthly budget could not be read for want of capacity"
-                raise BudgetUnavailableError(msg)
+                raise BudgetUnavailableError("the monthly budget could not be read: throttled")
             yield from rows
 
 
@@ -97,7 +94,7 @@ def _budgets(
 
 
 def parse_budget(scope_key: str, config: Item, month: Item) -> MonthlyBudget:
-    """Read a budget from its ``CONFIG`` row and the month's row, which may be empty.
+    """Parse a budget from its ``CONFIG`` row and the month's row, which may be empty.
 
     Raises:
         ValueError: a value is not what the platform writes; the message names row and attribute.

@@ -1,7 +1,7 @@
 """OrchestrationTable: reading orchestrations, and the writes on their child rows.
 
-Every write says in its condition what must still be true of the row, so that it is safe beside the
-live reconciler, a user's retry, a cancellation, and other copies of ourselves.
+The condition of every write states what must still be true of the row, so writes are safe alongside
+the live reconciler, retries and cancellations by users, and other workers.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ _MAX_SORT_KEY_BYTES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of rows: the attributes that were asked for, and where the next page starts.
+    """One page of rows, with the requested attributes.
 
-    ``next_key``: None behind the last. ``retries``: how often it was refused before it was read.
-    ``rows_read``: where that is another number than it has.
+    ``next_key``: where the next page starts; None on the last one. ``retries``: how often the
+    request was retried. ``rows_read``: number of rows read, if it differs from ``len(items)``.
     """
 
     items: Sequence[Item]
@@ -62,12 +62,12 @@ class Page:
 
     @property
     def last(self) -> bool:
-        """Whether there is nothing behind it."""
+        """Whether this is the last page."""
         return self.next_key is None
 
     @property
     def rows(self) -> int:
-        """How many rows were read for it."""
+        """How many rows were read."""
         return len(self.items) if self.rows_read is None else self.rows_read
 
 
@@ -81,7 +81,7 @@ class OrchestrationStore:
     # -- reading
 
     def read(self, orchestration_id: str) -> Orchestration | None:
-        """Read all rows of an orchestration, strongly consistent; None when it has none."""
+        """Read all rows of an orchestration, strongly consistent; None if it has none."""
         items = self._dynamodb.query(
             TableName=self.table,
             ConsistentRead=True,
@@ -95,19 +95,18 @@ class OrchestrationStore:
     ) -> Orchestration | None:
         """Read one child, its predecessors and the meta row in one request, strongly consistent.
 
-        For an orchestration of thousands of children this is what keeps releasing all of them
-        linear. At most 98 predecessors.
+        So releasing thousands of children takes linear time. At most 98 predecessors.
         """
         wanted = dict.fromkeys((META, sub_issue_id, *predecessors))
         keys = [row_key(orchestration_id, name) for name in wanted]
         items = self._dynamodb.batch_get(self.table, keys, consistent=True)
         if items is None:
-            msg = f"orchestration {orchestration_id} could not be read whole"
+            msg = f"orchestration {orchestration_id} could not be read completely"
             raise StoreUnavailableError(msg)
         return parse_orchestration(orchestration_id, items)
 
     def read_failing(self, orchestration_id: str, sub_issue_id: str) -> Orchestration | None:
-        """Read a child, the meta row and our record of the child's failures; of ``WHOLE``: all."""
+        """Read a child, its failure record and the meta row; for ``WHOLE``, everything."""
         if sub_issue_id == WHOLE:
             return self.read(orchestration_id)
         return self.read_around(orchestration_id, sub_issue_id, (attempts_marker(sub_issue_id),))
@@ -115,7 +114,7 @@ class OrchestrationStore:
     def scan_page(
         self, segment: int, total: int, start_key: dict[str, Any] | None, limit: int | None = None
     ) -> Page:
-        """Scan one page of a segment, eventually consistent, with what a diagnosis needs."""
+        """Scan one page of a segment, eventually consistent."""
         return self._page(
             "scan",
             start_key,
@@ -133,9 +132,9 @@ class OrchestrationStore:
         start_key: dict[str, Any] | None,
         limit: int | None = None,
     ) -> Page:
-        """Query one page of the children of a status from an index, by orchestration id.
+        """Query an index for one page of the children of a status, by orchestration id.
 
-        ``between``: the least and the greatest orchestration id, both included; None: no bound.
+        ``between``: lowest and highest orchestration id, both inclusive; None: no bound.
 
         Raises:
             PermanentError: there is no such index, or its sort key is not orchestration_id.
@@ -177,12 +176,12 @@ class OrchestrationStore:
         return Page(answer["Items"], answer.get("LastEvaluatedKey"), units, retries)
 
     def read_children(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Child]:
-        """Read up to 100 children, (orchestration id, sub-issue id), eventually consistent.
+        """Read up to 100 children by (orchestration id, sub-issue id), eventually consistent.
 
-        Only what a diagnosis of their dependents needs of them. Absent: what does not exist, and
-        all of them where some could not be read for want of capacity.
+        Only with the attributes that the diagnosis of their dependents needs. Children that do not
+        exist are absent; if reads were throttled, all are.
         """
-        # A row may name any text: one that is too long for a key would have all of them refused.
+        # Dependencies are arbitrary text, and one that is too long would fail the whole batch.
         wanted = [row_key(*key) for key in keys if len(key[1].encode()) <= _MAX_SORT_KEY_BYTES]
         if not wanted:
             return {}
@@ -193,12 +192,12 @@ class OrchestrationStore:
         return {(child.orchestration_id, child.sub_issue_id): child for child in children}
 
     def size_bytes(self) -> int:
-        """Return the table's size as DynamoDB last reckoned it (every six hours or so)."""
+        """Return the table's size, which DynamoDB updates about every six hours."""
         described = self._dynamodb.call("describe_table", TableName=self.table)
         return int(described["Table"].get("TableSizeBytes", 0))
 
     def children_by_task(self, task_id: str) -> tuple[str, str] | None:
-        """Return (orchestration id, sub-issue id) of the child that carries ``task_id``."""
+        """Return (orchestration id, sub-issue id) of the child with the task ``task_id``."""
         page = self._dynamodb.call(
             "query",
             TableName=self.table,
@@ -212,10 +211,10 @@ class OrchestrationStore:
         return None
 
     def search(self, name: str) -> Iterator[tuple[list[Child], int]]:
-        """Scan for the children of which ``name`` is the display id, or begins another id.
+        """Scan for children whose display id is ``name``, or whose other ids begin with it.
 
-        Yields the children that match, and how many rows a page had. There is no index for this:
-        it costs what reading the table costs.
+        Yields the matches of each page and how many rows it had. There is no index for this, so it
+        reads the whole table.
         """
         ids = ("sub_issue_id", "orchestration_id", "child_task_id")
         names = ("display_id", "linear_identifier")
@@ -241,10 +240,10 @@ class OrchestrationStore:
         *conditions: str,
         since: datetime | None = None,
     ) -> Write:
-        """Set ``values`` of a child row; ``since``: when the new status had really come about."""
+        """Set ``values`` of a child row; ``since``: when the new status took effect."""
         typed = {name: {"S": value} for name, value in values.items()}
         if since is not None:
-            # Should we die before its dependents are repaired, their grace does not start anew.
+            # If we die before repairing its dependents, their grace does not start anew.
             typed["reconciler_written_at"] = typed["updated_at"]
             typed["reconciler_effective_at"] = {"S": timestamp(since)}
         key = row_key(child.orchestration_id, child.sub_issue_id)
@@ -260,7 +259,7 @@ class OrchestrationStore:
         return self._check(predecessor, build.equals("child_status", ChildStatus.SUCCEEDED), build)
 
     def expect_row(self, child: Child) -> Write:
-        """Condition: the child is in the status, and names the task, that we know of."""
+        """Condition: the child has the same status and task as ``child``."""
         build = Expression()
         named = {} if child.task_id is None else {"child_task_id": {"S": child.task_id}}
         condition = all_of(
@@ -280,7 +279,7 @@ class OrchestrationStore:
         return check(self.table, key, condition, build)
 
     def expect_failure(self, predecessor: Child) -> Write:
-        """Condition: the predecessor is still ``failed`` or ``skipped``; a retry undoes that."""
+        """Condition: the predecessor is still ``failed`` or ``skipped``, not retried."""
         build = Expression()
         return self._check(predecessor, build.one_of("child_status", FAILURE), build)
 
@@ -289,7 +288,7 @@ class OrchestrationStore:
     ) -> Write:
         """Change a ``blocked`` or ``ready`` row, if it is still the attempt that was read."""
         build = Expression()
-        # The prior task id tells one attempt from the next; the dependencies are what was checked.
+        # The prior task id identifies the attempt; the dependencies are those that were checked.
         conditions = (
             build.one_of("child_status", UNRELEASED),
             build.unchanged("child_task_id", child.item),
@@ -308,9 +307,9 @@ class OrchestrationStore:
         return self._change_unreleased(child, values)
 
     def set_adopted(self, child: Child, task_id: str, branch: str | None, at: str) -> Write:
-        """Whatever state it was read in → ``released`` with the task that already exists.
+        """The status as read → ``released``, with the task that already exists.
 
-        A claim is adopted only as it was read: one that has moved belongs to somebody.
+        A claim must not have changed, since a changed one is in use.
         """
         build = Expression()
         values = {
@@ -329,7 +328,7 @@ class OrchestrationStore:
         return self._change(child, values, build, *conditions)
 
     def set_outcome(self, child: Child, task: Task, at: str) -> Write:
-        """``released`` → what its terminal task says, if it still runs that task (I4)."""
+        """``released`` → the outcome of its task, if it still has that task (I4)."""
         build = Expression()
         return self._change(
             child,
@@ -346,7 +345,7 @@ class OrchestrationStore:
         return self._change_unreleased(child, values, since)
 
     def set_refused(self, child: Child, reason: str, at: str, since: datetime) -> Write:
-        """``blocked``/``ready`` → ``failed`` with the reason, if it is still what was read."""
+        """``blocked``/``ready`` → ``failed`` with the reason, if it is still the same attempt."""
         values = {
             "child_status": ChildStatus.FAILED.value,
             "failure_reason": reason,
@@ -388,19 +387,19 @@ class OrchestrationStore:
         return self._check(predecessor, condition, build)
 
     def set_reopened(self, orchestration_id: str, at: str) -> Write:
-        """Take the mark off that says that the parent was settled; the meta row must exist."""
+        """Remove the mark that the parent was settled; the meta row must exist."""
         build = Expression()
         change = build.assign({"updated_at": {"S": at}})
         change += f" REMOVE {build.name('rollup_posted_at')}"
         exists = build.exists("child_count")
         return update(self.table, row_key(orchestration_id, META), change, exists, build)
 
-    # -- our own record of failed attempts
+    # -- records of failures
 
     def record_attempts(
         self, orchestration_id: str, sub_issue_id: str, attempts: Attempts, now_epoch: int
     ) -> None:
-        """Write our record of a child that keeps failing, or of ``WHOLE`` (a marker row)."""
+        """Write the failure record of a child or of ``WHOLE`` (a marker row)."""
         build = Expression()
         values: dict[str, Any] = {
             "failures": {"N": str(attempts.failures)},
@@ -423,7 +422,7 @@ class OrchestrationStore:
         )
 
     def clear_attempts(self, orchestration_id: str, sub_issue_id: str) -> None:
-        """Forget the failures of a child, or of ``WHOLE``; harmless when there are none."""
+        """Delete the failure record of a child or of ``WHOLE``, if there is one."""
         self._dynamodb.call(
             "delete_item",
             TableName=self.table,

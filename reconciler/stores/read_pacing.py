@@ -1,12 +1,11 @@
-"""Pacing of a scan: it shares the table's capacity with production, and gives way to it.
+"""Pacing of scans, which share the table's capacity with production and give way to it.
 
-Two things hold a page up. A ceiling, which an operator sets: what may be read in a second, over
-all segments and, where a broker is shared, over all workers. And the table itself: when it refuses
-a page, or lets one through only at the second attempt, pages stand further apart, and come closer
-again slowly, so that they find out what is left and do not run into it again and again.
+Two things slow down reads. An operator can set a ceiling on the units read per second, over all
+segments and, with a broker, all workers. And when the table throttles a page, or serves it only
+after a retry, pages move further apart and come closer again slowly:
 
-    refused ──▶ the pause between pages doubles (0.5 s … 8 s)
-    read    ──▶ it shrinks by a tenth
+    throttled ──▶ the pause between pages doubles (0.5 s … 8 s)
+    read      ──▶ it shrinks by a tenth
 """
 
 from __future__ import annotations
@@ -28,21 +27,21 @@ _LEAST_PAUSE_SECONDS = 0.01
 _EASING = 0.9
 _SLICE_SECONDS = 1.0
 _ROWS_PER_UNIT = 8.0
-"""Of rows of 1 KB; what it really is, the first page tells."""
+"""An estimate for rows of 1 KB; the first page corrects it."""
 
 
 class Allowance(Protocol):
-    """Read units that may be consumed in a second, shared by whoever takes from it."""
+    """A shared allowance of read units per second."""
 
     def take(self, units: float) -> float:
-        """Take ``units`` and return in how many seconds they may be consumed.
+        """Take ``units`` and return after how many seconds they may be used.
 
         Negative units are given back.
         """
 
 
 class LocalAllowance:
-    """An allowance of the threads of one process."""
+    """An allowance for the threads of one process."""
 
     def __init__(
         self, units_per_second: float, monotonic: Callable[[], float] = time.monotonic
@@ -53,7 +52,7 @@ class LocalAllowance:
         self._paid_off_at = monotonic()
 
     def take(self, units: float) -> float:
-        """Take ``units``; those who came before are served first."""
+        """Take ``units``; earlier callers are served first."""
         with self._lock:
             now = self._monotonic()
             starts = max(now, self._paid_off_at)
@@ -63,7 +62,7 @@ class LocalAllowance:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Leave to read one page: since when, what was set aside for it, and of how many rows."""
+    """Permission to read one page: granted at a time, for some units and at most so many rows."""
 
     at: float
     units: float
@@ -71,7 +70,7 @@ class Turn:
 
 
 class PagePacer:
-    """Spaces the pages that one process reads, over all of its segments."""
+    """Paces the pages of one process, over all its segments."""
 
     def __init__(
         self,
@@ -92,8 +91,8 @@ class PagePacer:
         self._rows_per_unit = _ROWS_PER_UNIT
 
     def wait(self, out_of_time: OutOfTime) -> Turn | None:
-        """Wait until the next page may be read; None when the time is over before that."""
-        # Less than a second's worth at a time: a low ceiling must not be kept in bursts.
+        """Wait until the next page may be read; None if the time is up before that."""
+        # At most a second's worth at a time, so that a low ceiling does not cause bursts.
         limited = self._ceiling is not None and self._ceiling < PAGE_UNITS
         units = min(PAGE_UNITS, self._ceiling or PAGE_UNITS)
         with self._lock:
@@ -112,21 +111,18 @@ class PagePacer:
         return Turn(self._monotonic(), units, limit)
 
     def _give_back(self, pause: float, backed_off_at: float) -> None:
-        """Let others have a turn that was not used.
+        """Give an unused turn back.
 
-        Or where a step is shorter than the pause, each would put the next page off further, and
+        Otherwise, if steps are shorter than the pause, each would delay the next page further and
         none would ever be read.
         """
         with self._lock:
-            # A refusal since then has put the next page where it belongs.
+            # If a page was throttled since then, the time of the next page is right already.
             if self._backed_off_at == backed_off_at:
                 self._not_before -= pause
 
     def read(self, turn: Turn, units: float, rows: int, *, strained: bool = False) -> None:
-        """Take note of a page of ``rows`` that was read for ``units``.
-
-        ``strained``: it did not go through at once.
-        """
+        """Record a page of ``rows`` read for ``units``; ``strained``: it took a retry."""
         self._take(units - turn.units)
         with self._lock:
             if units and rows:
@@ -138,13 +134,13 @@ class PagePacer:
                 self._pause = eased if eased >= _LEAST_PAUSE_SECONDS else 0.0
 
     def throttled(self, turn: Turn) -> None:
-        """Take note of a page that was refused for want of capacity."""
+        """Record a page that was throttled."""
         self._take(-turn.units)
         with self._lock:
             self._back_off(turn)
 
     def spend(self, units: float) -> None:
-        """Take note of what the scan has read beside its pages."""
+        """Record units that the scan has read besides its pages."""
         self._take(units)
 
     def _take(self, units: float) -> None:
@@ -153,7 +149,7 @@ class PagePacer:
 
     def _back_off(self, turn: Turn) -> None:
         if turn.at < self._backed_off_at:
-            return  # several were under way at once: one refusal, told several times
+            return  # it was under way already when another page was throttled
         self._pause = min(max(self._pause * 2, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
         self._backed_off_at = self._monotonic()
         self._not_before = self._backed_off_at + self._pause

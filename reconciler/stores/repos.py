@@ -1,4 +1,4 @@
-"""RepoTable: whether a repo is onboarded, and the cap on approvals of its tasks."""
+"""RepoTable: whether a repo is onboarded, and its cap on approvals. Read only."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Repo:
 
 
 ANY_REPO = Repo(onboarded=True, status="active", approval_gate_cap=DEFAULT_APPROVAL_GATE_CAP)
-"""Where no RepoTable is configured, every repo counts as onboarded."""
+"""Without a RepoTable, every repo counts as onboarded."""
 
 
 class RepoStore:
-    """RepoTable, each repo read at most once in ``CACHE_SECONDS``: a backlog names few repos."""
+    """RepoTable, each repo read at most once in ``CACHE_SECONDS``."""
 
     def __init__(
         self,
@@ -44,12 +44,11 @@ class RepoStore:
         self._cached: dict[str, tuple[float, Repo]] = {}
 
     def read(self, repo: str) -> Repo:
-        """Return the repo; one that has no row is not onboarded.
+        """Return the repo; without a row it is not onboarded.
 
         Raises:
-            RepoUnusableError: it is onboarded, and its ``approval_gate_cap`` is not a whole
-                number from 1 to 500.
-            TemporaryError, PermanentError: as ``DynamoDB.call``.
+            RepoUnusableError: it is onboarded, but its ``approval_gate_cap`` is not a whole number
+                from 1 to 500.
         """
         if self._table is None:
             return ANY_REPO
@@ -57,7 +56,6 @@ class RepoStore:
         cached = self._cached.get(repo)
         if cached is None or now - cached[0] >= CACHE_SECONDS:
             cached = (now, self._fetch(self._table, repo))
-            # A read that failed is not kept: the next child asks again.
             self._cached[repo] = cached
         return cached[1]
 

@@ -1,6 +1,6 @@
-"""Reading rows: DynamoDB's typed JSON into the model, total over whatever stands in a table.
+"""Parses rows into the model.
 
-Nothing here raises on a row: what is not understood is kept, with the reason, and surfaced.
+Nothing here raises on a malformed row: the problem is recorded in the result and surfaced.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ATTEMPTS = "reconciler#attempts"
 
 
 def attempts_marker(sub_issue_id: str) -> str:
-    """Return the ``sub_issue_id`` of our record of a child's failures, or of those of ``WHOLE``."""
+    """Return the ``sub_issue_id`` of the failure record of a child or of ``WHOLE``."""
     return f"{_ATTEMPTS}#{sub_issue_id}" if sub_issue_id != WHOLE else _ATTEMPTS
 
 
@@ -39,7 +39,7 @@ _STATUS = {status.value: status for status in ChildStatus}
 _FINISHED = frozenset({ChildStatus.SUCCEEDED.value, ChildStatus.FAILED.value})
 _NULL: Mapping[str, bool] = {"NULL": True}
 _ATTACHMENT_LEVELS = MAX_LEVELS - 2
-"""The list of attachments, and the record itself, are two of them."""
+"""The list of attachments and the record itself take two levels."""
 
 SCAN_ATTRIBUTES = (
     "orchestration_id",
@@ -63,7 +63,7 @@ SCAN_ATTRIBUTES = (
     "retry_at",
     "fingerprint",
 )
-"""What a diagnosis of an orchestration needs of its rows; a scan asks for no more."""
+"""The attributes that a diagnosis needs; a scan reads no others."""
 
 ACTIVE_ATTRIBUTES = (
     "orchestration_id",
@@ -73,10 +73,10 @@ ACTIVE_ATTRIBUTES = (
     "depends_on",
     "updated_at",
 )
-"""What an index of active children has to project, its keys and the table's among them."""
+"""What an index of active children has to project, including its keys and the table's."""
 
 PREDECESSOR_ATTRIBUTES = (*ACTIVE_ATTRIBUTES, "reconciler_written_at", "reconciler_effective_at")
-"""What has to be read of a predecessor that an index of active children does not show."""
+"""The attributes to read of a predecessor that is not in the index of active children."""
 
 TASK_ATTRIBUTES = (
     "task_id",
@@ -96,19 +96,19 @@ TASK_ATTRIBUTES = (
     "reconcile_nudged_at",
     "reconcile_nudge_count",
 )
-"""What a diagnosis needs of a task."""
+"""The attributes of a task that a diagnosis needs."""
 
 
 def is_marker(sub_issue_id: str) -> bool:
-    """Whether a row is a marker: never a child, never touched."""
+    """Whether a row is a marker row, not a child."""
     return "#" in sub_issue_id and sub_issue_id != META
 
 
 def plainly_settled(rows: Sequence[Item]) -> bool:
-    """Whether these rows are a whole orchestration with nothing left to do, its parent settled.
+    """Whether these rows are a complete, finished orchestration whose parent is settled.
 
-    Most of a table is history, and this is what it costs: so the rows are not even parsed. A
-    skipped child is looked at more closely: a retry may have stopped before it got there.
+    Most of a table is history, so this must be fast and does not parse the rows. Skipped children
+    need a closer look, since a retry may have stopped before it reached them.
     """
     meta: Item | None = None
     children = 0
@@ -129,7 +129,7 @@ def plainly_settled(rows: Sequence[Item]) -> bool:
 
 
 def parse_child(item: Item) -> Child:
-    """Read a child row; ``problem`` says what is malformed about it."""
+    """Parse a child row; ``problem`` says what is malformed."""
     raw_status = text(item, "child_status") or ""
     depends_on, not_understood = _parse_depends_on(item)
     problem = not_understood or _problem_of_task_id(item)
@@ -154,7 +154,7 @@ def parse_child(item: Item) -> Child:
 
 
 def _parse_depends_on(item: Item) -> tuple[tuple[str, ...], str | None]:
-    """Return the predecessors, each once, and what is malformed about the list."""
+    """Return the predecessors without duplicates, and what is malformed about the list."""
     entries = item.get("depends_on", {}).get("L")
     if entries is None:
         return (), "depends_on is missing or is not a list"
@@ -170,7 +170,7 @@ def _problem_of_task_id(item: Item) -> str | None:
 
 
 def _effective_at(item: Item) -> str | None:
-    """Return what our last write of a child row recorded, if it is still the last write."""
+    """Return the effective time of the reconciler's last write, if nobody has written since."""
     written = text(item, "reconciler_written_at")
     if written is None or written != text(item, "updated_at"):
         return None
@@ -178,7 +178,7 @@ def _effective_at(item: Item) -> str | None:
 
 
 def parse_meta(item: Item) -> Meta:
-    """Read a meta row."""
+    """Parse a meta row."""
     return Meta(
         orchestration_id=item["orchestration_id"]["S"],
         child_count=number(item, "child_count"),
@@ -194,7 +194,7 @@ def parse_meta(item: Item) -> Meta:
 
 
 def parse_attempts(item: Item) -> Attempts:
-    """Read our own record of failed attempts."""
+    """Parse a failure record."""
     return Attempts(
         failures=number(item, "failures") or 0,
         last_error=text(item, "last_error") or "",
@@ -205,7 +205,7 @@ def parse_attempts(item: Item) -> Attempts:
 
 
 def parse_orchestration(orchestration_id: str, items: Iterable[Item]) -> Orchestration | None:
-    """Read the rows of one partition, in any order; None when it holds nothing but markers."""
+    """Parse the rows of one partition, in any order; None if all of them are markers."""
     meta: Meta | None = None
     attempts: dict[str, Attempts] = {}
     children: dict[str, Child] = {}
@@ -223,7 +223,7 @@ def parse_orchestration(orchestration_id: str, items: Iterable[Item]) -> Orchest
 
 
 def parse_task(item: Item) -> Task:
-    """Read a task row; ``problem`` says what is malformed about it."""
+    """Parse a task row; ``problem`` says what is malformed."""
     status = text(item, "status") or ""
     metadata = item.get("channel_metadata", {}).get("M") or {}
     return Task(
@@ -250,9 +250,9 @@ def parse_task(item: Item) -> Task:
 
 
 def _status_since(item: Item, status: str) -> str | None:
-    """Return since when a task has had its status, by the index key that holds both."""
+    """Return since when a task has had its status, from the index key that holds both."""
     entered, _, since = (text(item, "status_created_at") or "").partition("#")
-    # With another status in it, it says since when the task was in that one.
+    # If the key holds another status, its time is of that one.
     return since if since and entered == status else None
 
 
@@ -268,16 +268,16 @@ def _problem_of_task(item: Item, status: str) -> str | None:
 
 
 def with_written(child: Child, **texts: str) -> Child:
-    """Return a child whose row as read is the one that a write of ours has left."""
+    """Return ``child`` with its row updated by what was just written."""
     written = {name: {"S": value} for name, value in texts.items()}
     return replace(child, item={**child.item, **written})
 
 
-# -- what a task is made of
+# -- the source of a task
 
 
 def parse_source(orchestration: Orchestration, child: Child) -> TaskSource:
-    """Read what the rows say of the task of ``child``."""
+    """Collect from the rows what the task of ``child`` is made of."""
     meta: Item = orchestration.meta.item if orchestration.meta is not None else {}
     warnings: list[str] = []
     metadata = child.item.get("channel_metadata", {}).get("M")
@@ -308,7 +308,7 @@ def _parse_attachments(records: Iterable[Item], warnings: list[str]) -> Iterator
 
 
 def _parents_records(meta: Item, warnings: list[str]) -> Iterator[Item]:
-    """Yield the records of the parent's attachments, which its row has as JSON text."""
+    """Yield the parent's attachments, which its row holds as JSON text."""
     raw = text(meta, "pre_screened_attachments_json")
     if raw is None:
         return

@@ -1,12 +1,12 @@
-"""What sweeps without a broker leave in the table: a lock against overlap, and their state.
+"""What sweeps without a broker keep in the table: a lock against overlap, and their state.
 
-Marker rows beside the pause. Nothing that is written to a child rests on the lock: two sweeps at
-once share the work, and each write's own condition holds. It saves reading the table twice.
+Both are marker rows, like the pause. The lock only saves reading the table twice: if two sweeps
+overlap, they share the work, and every write is still conditional.
 
     cron, machine A          cron, machine B
-    take ─ renew ─ renew …   take → held by A: steps aside
+    take ─ renew ─ renew …   take → held by A: does nothing
     killed                   …
-                             take → the lease has run out: ours
+                             take → the lease has expired: held by B
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STATE_ROW = "reconciler#sweep-state"
 _LOCK, _STATE = row_key(PARTITION, LOCK_ROW), row_key(PARTITION, STATE_ROW)
 LEASE_SECONDS = 90
 _SKEW_SECONDS = 5
-"""By how much clocks may differ without anybody losing the lock."""
+"""How much clocks may differ."""
 
 _KEEP_SECONDS = 86_400
 _MAX_STATE_BYTES = 350_000
@@ -37,7 +37,7 @@ _MAX_STATE_BYTES = 350_000
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who sweeps, since when, and until when that holds unless it is renewed."""
+    """Who sweeps, since when, and when the lease expires unless it is renewed."""
 
     holder: str
     since: str
@@ -54,10 +54,10 @@ class SweepStore:
     # -- the lock
 
     def take(self, owner: str, holder: str, now: datetime, *, force: bool = False) -> Lease | None:
-        """Take the lock; returns None when it is ours, and the lease of who has it when not.
+        """Take the lock; returns None on success, or the lease of another sweep.
 
-        ``owner`` is a token of this sweep, ``holder`` what a person is shown. ``force`` takes it
-        from whoever has it.
+        ``owner`` is a token of this sweep, ``holder`` is shown to people. ``force`` takes the lock
+        even if another sweep holds it.
         """
         at = int(now.timestamp())
         item = {
@@ -69,29 +69,29 @@ class SweepStore:
         }
         build = Expression()
         free = build.absent("sweep_owner")
-        # A writer whose clock is ahead must not hold the lock for longer than a lease, nor a row
-        # without a time, of which no comparison is true, for ever.
+        # NOT BETWEEN, so that a writer whose clock is ahead does not hold the lock for longer than
+        # a lease, and a row without a time does not hold it for ever.
         soonest = build.value({"N": str(at + 1)})
         latest = build.value({"N": str(at + LEASE_SECONDS + _SKEW_SECONDS)})
         holds = f"{build.name('expires_at')} BETWEEN {soonest} AND {latest}"
         if force:
-            # Whoever had it finds out when it renews.
+            # The previous holder notices when it renews.
             self._dynamodb.call("put_item", TableName=self._table, Item=item)
             return None
         held = self._dynamodb.write(put(self._table, item, f"{free} OR NOT {holds}", build))
-        # An answer that was lost on its way has the client try again, and meet its own lock.
+        # If an answer is lost, the client retries and finds its own lock.
         ours = held is None or text(held, "sweep_owner") == owner
         return None if held is None or ours else self._lease(held)
 
     def renew(self, owner: str, now: datetime) -> bool:
-        """Hold the lock for longer; False when it is somebody else's by now."""
+        """Renew the lease; False if another sweep has taken the lock."""
         build = Expression()
         change = build.assign(self._until(int(now.timestamp())))
         ours = build.equals("sweep_owner", owner)
         return self._dynamodb.write(update(self._table, _LOCK, change, ours, build)) is None
 
     def give_back(self, owner: str) -> None:
-        """Give the lock back, if it is still ours."""
+        """Release the lock, if it is still ours."""
         build = Expression()
         ours = build.equals("sweep_owner", owner)
         self._dynamodb.write(delete(self._table, _LOCK, ours, build))
@@ -99,8 +99,8 @@ class SweepStore:
     # -- the state
 
     def record(self, state: str) -> bool:
-        """Keep the state of sweeps; False where it is too large for a row."""
-        # As text: a binary value would slow down every scan that comes by it.
+        """Save the state of sweeps; False if it is too large for a row."""
+        # As text, because a binary value would slow down every scan that reads it.
         packed = b64encode(zlib.compress(state.encode())).decode()
         if len(packed) > _MAX_STATE_BYTES:
             return False
@@ -109,7 +109,7 @@ class SweepStore:
         return True
 
     def recorded(self) -> str | None:
-        """Return the state that was kept; None where there is none that can be read."""
+        """Return the saved state; None if there is none or it is unreadable."""
         packed = text(self._dynamodb.get(self._table, _STATE) or {}, "state")
         if packed is None:
             return None
@@ -123,7 +123,7 @@ class SweepStore:
     @staticmethod
     def _until(at: int) -> dict[str, Any]:
         expires = at + LEASE_SECONDS
-        # A lock that nobody ever takes again goes with the table's other old rows.
+        # The table's TTL deletes a lock that is no longer used.
         return {"expires_at": {"N": str(expires)}, "ttl": {"N": str(expires + _KEEP_SECONDS)}}
 
     @staticmethod

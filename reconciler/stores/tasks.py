@@ -1,4 +1,4 @@
-"""TaskTable and TaskEventsTable: tasks read in batches, created once, and told about."""
+"""TaskTable and TaskEventsTable: reads tasks in batches, creates tasks and events."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ WORKFLOW_VERSION = "1.0.0"
 _EVENT_TTL_SECONDS = 90 * 86_400
 
 _UNFINISHED = (("AWAITING_APPROVAL", "AWAITING_APPROVAL"), ("FINALIZING", "SUBMITTED"))
-"""First and last of the unfinished statuses, in the order of an index: no finished one is between
-them, and a new one is more likely to be."""
+"""Ranges of unfinished statuses, in the order of an index. No finished status lies within them; a
+status added later would probably be an unfinished one."""
 
 NOT_ADMITTED = frozenset({"PENDING_UPLOADS", "QUEUED", "SUBMITTED"})
-"""Statuses of a task that its user's ``active_count`` does not hold yet."""
+"""Statuses of tasks that the user's ``active_count`` does not include yet."""
 
 
 def _only_iterations() -> dict[str, Any]:
@@ -49,7 +49,7 @@ class TaskStore:
     # -- reading
 
     def read(self, task_ids: Iterable[str], *, consistent: bool) -> dict[str, Task | None]:
-        """Read tasks in batches of 100: None for what does not exist, absent what was not read."""
+        """Read tasks in batches of 100; None if one does not exist, absent if it was not read."""
         tasks: dict[str, Task | None] = {}
         wanted = list(dict.fromkeys(task_ids))
         for start in range(0, len(wanted), MAX_KEYS_PER_BATCH):
@@ -65,10 +65,10 @@ class TaskStore:
         return tasks
 
     def read_all(self, task_ids: Iterable[str]) -> dict[str, Task | None]:
-        """Read tasks, strongly consistent: every one of them, or it is an error.
+        """Read all of these tasks, strongly consistent; None if one does not exist.
 
         Raises:
-            ThrottledError: some were not read for want of capacity.
+            ThrottledError: some could not be read.
         """
         wanted = set(task_ids)
         tasks = self.read(wanted, consistent=True)
@@ -78,17 +78,17 @@ class TaskStore:
         return tasks
 
     def read_existing(self, task_ids: Iterable[str]) -> list[Task]:
-        """Read tasks as ``read_all`` does, and leave out those that do not exist."""
+        """As ``read_all``, without the tasks that do not exist."""
         return [task for task in self.read_all(task_ids).values() if task is not None]
 
     def find(self, idempotency_key: str) -> Task | None:
-        """Look a task up by its idempotency key; the oldest, should there be several.
+        """Look up a task by its idempotency key; the oldest if there are several.
 
-        The index is eventually consistent: None means that none was there a moment ago.
+        The index is eventually consistent: None means that there was none a moment ago.
 
         Raises:
-            TemporaryError, PermanentError: it cannot be said whether there is one. To take that
-                for none would make a second task.
+            TemporaryError, PermanentError: it is unknown whether there is one. Treating that as
+                None would create a second task.
         """
         page = self._dynamodb.call(
             "query",
@@ -98,14 +98,14 @@ class TaskStore:
             ExpressionAttributeValues={":key": {"S": idempotency_key}},
         )
         tasks = self.read_existing(item["task_id"]["S"] for item in page["Items"])
-        # The oldest is the one that may have run for longest.
+        # The oldest has probably run for longest.
         return min(tasks, key=lambda task: (task.created_at or "", task.task_id), default=None)
 
     def not_admitted(self, user_id: str) -> list[str]:
         """Return the ids of a user's tasks that are on their way to admission.
 
-        The index is eventually consistent. One query serves all their statuses: by its order only
-        RUNNING lies between them, and the cap keeps the running tasks of a user few.
+        The index is eventually consistent. One query covers all these statuses: only RUNNING sorts
+        between them, and the cap limits a user's running tasks.
         """
         items = self._of_user(user_id, f"{min(NOT_ADMITTED)}#", f"{max(NOT_ADMITTED)}#~")
         return [
@@ -115,10 +115,7 @@ class TaskStore:
         ]
 
     def unfinished(self, user_id: str) -> list[Task]:
-        """Return a user's unfinished tasks.
-
-        The index is eventually consistent; what it names is read again.
-        """
+        """Return a user's unfinished tasks: found by an index, then read again."""
         ids = [
             task_id
             for first, last in _UNFINISHED
@@ -127,10 +124,10 @@ class TaskStore:
         return [task for task in self.read_existing(ids) if not task.terminal]
 
     def unfinished_of(self, user_id: str, orchestration_id: str, since: datetime) -> list[str]:
-        """Return the ids of a user's tasks that work for an orchestration, or did after ``since``.
+        """Return the ids of tasks that run for an orchestration, or that ended after ``since``.
 
-        Iteration and restack tasks are named by no row, so they are found by their user. In a
-        cascade nothing runs for a moment between two levels, so one that has just ended counts.
+        No row names iteration and restack tasks, so they are looked up by user. Tasks that have
+        just ended count, because in a cascade nothing runs for a moment between two levels.
         """
         ended = [
             task_id
@@ -143,7 +140,7 @@ class TaskStore:
     def iterations_of(
         self, user_id: str, orchestration_id: str, since: datetime
     ) -> dict[str, Task]:
-        """Return, by sub-issue id, the last successful iteration that ended after ``since``."""
+        """Return the last successful iteration that ended after ``since``, by sub-issue id."""
         first, last = f"COMPLETED#{timestamp(since)}", "COMPLETED#~"
         ids = self._ids_of_user(user_id, first, last, _only_iterations())
         found: dict[str, Task] = {}
@@ -153,9 +150,9 @@ class TaskStore:
         return found
 
     def orchestrations_iterated(self, since: datetime) -> list[str]:
-        """Return the orchestrations of which an iteration task made after ``since`` succeeded.
+        """Return the orchestrations with a successful iteration task created after ``since``.
 
-        Reads what StatusIndex holds of completed tasks since then.
+        Reads all completed tasks since then from StatusIndex.
         """
         request = _only_iterations()
         request["ExpressionAttributeNames"]["#status"] = "status"
@@ -183,7 +180,6 @@ class TaskStore:
     def _ids_of_user(
         self, user_id: str, first: str, last: str, only: Mapping[str, Any] | None = None
     ) -> list[str]:
-        """Return the ids of what ``_of_user`` finds."""
         return [item["task_id"]["S"] for item in self._of_user(user_id, first, last, only)]
 
     def _of_user(
@@ -191,12 +187,12 @@ class TaskStore:
     ) -> list[Item]:
         """Return the keys of a user's tasks between two values of ``status_created_at``.
 
-        ``only``: a filter, with its names and values.
+        ``only``: request parameters of a filter.
         """
         request = dict(only or {})
         values = {":user": {"S": user_id}, ":first": {"S": first}, ":last": {"S": last}}
         request["ExpressionAttributeValues"] = request.get("ExpressionAttributeValues", {}) | values
-        # The index has whole tasks, and three large ones fill a page of 1 MB: so there may be many.
+        # All pages: the index holds whole tasks, and three large ones fill a page of 1 MB.
         return self._dynamodb.query(
             TableName=self.table,
             IndexName="UserStatusIndex",
@@ -208,12 +204,12 @@ class TaskStore:
     # -- actions of a transaction
 
     def create(self, draft: TaskDraft, sweep_id: str) -> Write:
-        """The task, which must not exist yet; it bears the sweep that made it."""
+        """The task, which must not exist yet, with the id of the sweep that creates it."""
         item = {**task_item(draft), "reconciler_sweep_id": {"S": sweep_id}}
         return put_new(self.table, item, "task_id")
 
     def expect_task(self, task: Task) -> Write:
-        """Condition: the task exists, with the key and the user that were read."""
+        """Condition: the task exists with the same key and user."""
         build = Expression()
         conditions = [
             build.equals("idempotency_key", task.idempotency_key or ""),
@@ -224,7 +220,7 @@ class TaskStore:
     def event(
         self, task_id: str, event_type: str, metadata: Mapping[str, Any], now: datetime
     ) -> Write:
-        """An event of ``task_id``; ``metadata``: texts and numbers."""
+        """An event of a task; ``metadata``: strings, numbers, and mappings of them."""
         item: Item = {
             "task_id": {"S": task_id},
             "event_id": {"S": event_id_for(task_id, f"{event_type}{dict(metadata)}", now)},
@@ -236,15 +232,15 @@ class TaskStore:
         return {"Put": {"TableName": self.events_table, "Item": item}}
 
     def set_invoked(self, task_id: str, now: datetime) -> Write:
-        """Record that the pipeline of a task was invoked under the task's name."""
+        """Record that the pipeline was invoked under the task's name."""
         build = Expression()
         values = {"reconciler_invoked_at": {"S": timestamp(now)}}
         return self._touch(task_id, build.assign(values), build.exists("task_id"), build)
 
     def set_last_invocation(self, task_id: str, now: datetime) -> Write:
-        """Record the last invocation of a task that has not started yet, before it is made.
+        """Record, in advance, the last invocation of a task that has not started.
 
-        Only one writer ever succeeds for a task, so nobody else invokes it after that.
+        Only one writer ever succeeds, so nobody else invokes the task after that.
         """
         build = Expression()
         values = {
@@ -258,7 +254,7 @@ class TaskStore:
         return self._touch(task_id, build.assign(values), condition, build)
 
     def unset_last_invocation(self, task: Task, now: datetime) -> Write:
-        """Take back what ``set_last_invocation`` recorded at ``now``; ``task``: as read before."""
+        """Undo the ``set_last_invocation`` of ``now``; ``task``: as read before it."""
         build = Expression()
         condition = build.equals("reconciler_invoked_at", timestamp(now))
         change = f"REMOVE {build.name('reconciler_invoke_count')}"
@@ -269,7 +265,7 @@ class TaskStore:
         return self._touch(task.task_id, change, condition, build)
 
     def set_nudged(self, task: Task, now: datetime) -> Write:
-        """Touch a finished task, so that its record is streamed again, if it is as it was read."""
+        """Touch a finished task, so that its record is streamed again, if it is unchanged."""
         build = Expression()
         values = {
             "reconcile_nudged_at": {"S": timestamp(now)},
@@ -284,11 +280,11 @@ class TaskStore:
     def _touch(self, task_id: str, change: str, condition: str, build: Expression) -> Write:
         return update(self.table, {"task_id": {"S": task_id}}, change, condition, build)
 
-    # -- for people
+    # -- events
 
     def events(self, task_id: str, event_type: str) -> list[Item]:
         """Return a task's events of one type, oldest first."""
-        # An agent leaves many, and what a filter leaves out fills a page all the same.
+        # All pages: an agent writes many events, and those filtered out count towards a page.
         return self._dynamodb.query(
             TableName=self.events_table,
             KeyConditionExpression="task_id = :id",
@@ -306,7 +302,7 @@ _AS_EVERY_TASK: Item = {
 
 
 def task_item(draft: TaskDraft) -> Item:
-    """Return the row of a task that is ready to be created."""
+    """Return the row of a new task."""
     texts = {
         "task_id": draft.task_id,
         "user_id": draft.user_id,
@@ -326,7 +322,7 @@ def task_item(draft: TaskDraft) -> Item:
         "channel_metadata": {"M": {name: {"S": v} for name, v in draft.metadata.items()}},
         "approval_gate_cap": {"N": str(draft.approval_gate_cap)},
     }
-    # The platform writes neither list where it would be empty.
+    # Like the platform, omit empty lists.
     if draft.attachments:
         item["attachments"] = {"L": [attachment.stored for attachment in draft.attachments]}
     if draft.team_ids:

@@ -1,10 +1,9 @@
-"""Answers of many items, read as they come over the wire.
+"""Passes the items of large answers through as they come over the wire.
 
-botocore walks every value of every item through its model, which is most of what a sweep costs on
-the client's side; for DynamoDB's typed JSON it changes nothing but binary values, from base 64 to
-bytes. So items are taken out of an answer before it is parsed, unless there is a binary value in
-it, and botocore reads the rest: signing, retries, checksums and errors stay its own. Should it
-cease to ask beforehand, everything is as it was, only slower.
+botocore walks every value of every item through its model, which takes most of a sweep's CPU time.
+For DynamoDB's typed JSON that changes only binary values, from base 64 to bytes. So items are taken
+out of an answer before it is parsed, unless it holds a binary value. botocore does the rest
+(signing, retries, checksums, errors). If it ever drops the hook, everything still works, slower.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _BINARY = (b'"B"', b'"BS"')
 
 
 def read_plainly(client: DynamoDBClient) -> DynamoDBClient:
-    """Have ``client`` hand items on as they came over the wire; returns it."""
+    """Make ``client`` return items as they come over the wire, and return it."""
     for operation in _ITEMS:
         client.meta.events.register(f"before-parse.dynamodb.{operation}", take_items)
     return client
@@ -31,9 +30,9 @@ def take_items(
     operation_model: Any,  # noqa: ANN401 - botocore's
     response_dict: dict[str, Any],
     customized_response_dict: dict[str, Any],
-    **_: Any,  # noqa: ANN401 - whatever else botocore tells
+    **_: Any,  # noqa: ANN401 - botocore's
 ) -> None:
-    """Move the items from the answer's body to what botocore adds to its own reading of it."""
+    """Move the items from the answer's body to what botocore adds to its parsed answer."""
     body: bytes = response_dict["body"]
     if response_dict["status_code"] != HTTPStatus.OK or any(mark in body for mark in _BINARY):
         return
@@ -42,6 +41,6 @@ def take_items(
         answer = json.loads(body)
         items = answer.pop(name)
     except (ValueError, AttributeError, KeyError, TypeError):
-        return  # botocore has the words for what is wrong with it
+        return  # botocore raises the right error for it
     customized_response_dict[name] = items
     response_dict["body"] = json.dumps(answer).encode()

@@ -1,1 +1,1 @@
-"""Sweeping: what a sweep reads, what is remembered between sweeps, and how far coverage reaches."""
+"""Sweeps: what they read, what is remembered between them, and how far coverage reaches."""

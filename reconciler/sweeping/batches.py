@@ -1,4 +1,4 @@
-"""Reading 100 at a time for many who each want a few: what keeps a healthy sweep at its floor."""
+"""Batched reads: 100 keys per request for many consumers that each need a few."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Value = TypeVar("Value")
 
 
 class Batches(Generic[Waiting, Key, Value]):
-    """Holds whoever waits for values until they have been read, in the order in which they came.
+    """Queues consumers, in order, until the values that they need have been read.
 
-    ``read`` is given up to 100 keys; what it leaves out could not be read. ``ready`` is given who
-    has waited and the values, those of others among them perhaps.
+    ``read`` gets up to 100 keys and omits those that it could not read. ``ready`` gets a consumer
+    and the values, possibly with those of others among them.
     """
 
     def __init__(
@@ -29,11 +29,11 @@ class Batches(Generic[Waiting, Key, Value]):
         self._ready = ready
         self._waiting: deque[tuple[Waiting, Sequence[Key]]] = deque()
         self._wanted: deque[Key] = deque()
-        self._asked = 0  # keys that have been read for those who wait
+        self._asked = 0  # keys read so far for queued consumers
         self._values: dict[Key, Value] = {}
 
     def add(self, waiting: Waiting, keys: Sequence[Key]) -> None:
-        """Have ``waiting`` wait for its keys; whoever wants none is ready at once."""
+        """Queue a consumer; without keys it is ready at once."""
         if not keys:
             self._ready(waiting, self._values)
             return
@@ -43,7 +43,7 @@ class Batches(Generic[Waiting, Key, Value]):
             self._read_batch([self._wanted.popleft() for _ in range(MAX_KEYS_PER_BATCH)])
 
     def finish(self) -> None:
-        """Read for all who still wait."""
+        """Read what is left."""
         rest = list(self._wanted)
         self._wanted.clear()
         if rest:
@@ -52,7 +52,7 @@ class Batches(Generic[Waiting, Key, Value]):
     def _read_batch(self, keys: Sequence[Key]) -> None:
         self._values.update(self._read(keys))
         self._asked += len(keys)
-        # Keys are read in the order of those who want them, so the first of them are complete.
+        # Keys are read in the order of their consumers, so the first consumers are complete.
         while self._waiting and self._asked >= len(self._waiting[0][1]):
             waiting, wanted = self._waiting.popleft()
             self._asked -= len(wanted)

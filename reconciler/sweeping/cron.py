@@ -1,8 +1,8 @@
 """Sweeps without a broker, one after the other: for cron, a scheduled container, and Lambda.
 
-What a sweep leaves for the next is kept in the table, and so is a lock that keeps two from reading
-the table at once. Correctness does not depend on either. Each write is conditional on the state
-that justified it; and where the recorded state is missing, a sweep reads the whole table.
+A sweep keeps its state for the next one in the table, and takes a lock so that two do not read the
+table at once. Correctness depends on neither: every write is conditional on the state that
+justified it, and without recorded state a sweep reads the whole table.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class CronSweep:
     lease: Lease | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the summary's object, and beside it who held the lock."""
+        """Return the summary, and who held the lock if another sweep did."""
         summary = self.summary.to_json()
         if self.lease is not None:
             summary["stepped_aside"] = {
@@ -63,8 +63,8 @@ def run_cron_sweep(
     With ``REPAIR_MODE=report`` nothing is written, neither lock nor state, so each such sweep reads
     the whole table.
 
-    ``holder``: who sweeps, as a person should be shown. ``force``: sweep even if another sweep
-    holds the lock. ``full``: read the whole table, although an index would do.
+    ``holder``: who sweeps, to be shown to people. ``force``: sweep even if another sweep holds
+    the lock. ``full``: read the whole table even if there is an index.
 
     Raises:
         AccessError, TableMissingError, SettingsError: an operator's mistake.
@@ -89,17 +89,17 @@ def _recorded(reconciler: Reconciler) -> MemoryRecords:
     try:
         return recorded_state(reconciler.sweeps, never_back(reconciler.clock))
     except TemporaryError as error:
-        log.debug("read the whole table: the recorded state is not to be had", detail=str(error))
+        log.debug("recorded state unavailable, reading the whole table", detail=str(error))
         return MemoryRecords(never_back(reconciler.clock))
 
 
 def recorded_state(sweeps: SweepStore, now: Callable[[], float]) -> MemoryRecords:
-    """Return the state that the last sweep without a broker recorded; empty where there is none."""
+    """Return the state that the last sweep without a broker recorded; empty if there is none."""
     records = MemoryRecords(now)
     dumped = sweeps.recorded()
     if dumped is None:
         return records
-    with suppress(ValueError):  # another version's: it will be written anew
+    with suppress(ValueError):  # written by another version; this sweep overwrites it
         records.load(dumped)
     return records
 
@@ -107,23 +107,23 @@ def recorded_state(sweeps: SweepStore, now: Callable[[], float]) -> MemoryRecord
 def _record(reconciler: Reconciler, records: MemoryRecords) -> None:
     try:
         if not reconciler.sweeps.record(records.dump()):
-            # Too much is known for one row. Without it, the next sweep reads the whole table.
+            # Too large for one row. Without it the next sweep reads the whole table.
             reconciler.sweeps.record(records.dump(only=(SWEEPS,)))
     except TemporaryError as error:
-        # The sweep was made; only the next one, and `status`, will not know of it.
+        # The sweep itself succeeded; only the next one and `status` will not know of it.
         reconciler.metrics.increment("reconciler_errors_total", kind=error.kind)
         log.debug("sweep not recorded", detail=str(error))
 
 
 @contextmanager
 def _lock(reconciler: Reconciler, holder: str, *, force: bool) -> Iterator[Lease | None]:
-    """Hold the lock for as long as the block lasts; yields who has it, None where we do."""
+    """Hold the lock during the block; yields None, or the lease if another sweep holds it."""
     owner = secrets.token_hex(8)
     sweeps, clock = reconciler.sweeps, reconciler.clock
     try:
         held = sweeps.take(owner, holder, clock(), force=force)
     except TemporaryError as error:
-        # Correctness does not depend on it: better twice than not at all.
+        # Correctness does not depend on the lock: better two sweeps than none.
         log.debug("sweep without its lock", detail=str(error))
         held = None
     if held is not None:

@@ -1,4 +1,4 @@
-"""Releases that one evaluation hands on to be made elsewhere."""
+"""Releases that an evaluation hands on to other tasks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from reconciler.sweeping.sender import ReleaseSender
 
 
 class HandedOn:
-    """The releases that one piece of work hands on, as many as there is room for.
+    """Collects releases to hand on, as many as there is room for.
 
-    They are sent once they are remembered: the result of one may come at once. ``in_turn``: they
-    were chosen by their age.
+    They are sent only after they have been recorded, since a result may come at once.
+    ``in_turn``: they were chosen by age.
     """
 
     def __init__(self, sender: ReleaseSender, *, limited: bool, in_turn: bool) -> None:
@@ -25,9 +25,9 @@ class HandedOn:
         self._requests: list[ReleaseRequest] = []
 
     def take(self, request: ReleaseRequest) -> bool:
-        """Take a release; False where there is no room for it."""
+        """Take a release; False if there is no room for it."""
         if self._limited:
-            # Asked once: for each of thousands it would be a round trip.
+            # Ask once, not for each of thousands: it is a round trip.
             if self._room is None:
                 self._room = self._sender.room_for_releases(in_turn=self._in_turn)
             if len(self._requests) >= self._room:
@@ -37,11 +37,11 @@ class HandedOn:
 
     @property
     def due(self) -> dict[str, float | None]:
-        """Child → since when it is due (epoch seconds), for each that was taken."""
+        """Child → since when it is due (epoch seconds), for each release taken."""
         return {request.sub_issue_id: epoch_of(request.due_since) for request in self._requests}
 
     def send(self) -> None:
-        """Have them made."""
+        """Send the releases."""
         if len(self._requests) == 1:
             self._requests = [replace(self._requests[0], alone=True)]
         if self._requests:
@@ -49,5 +49,5 @@ class HandedOn:
 
 
 def epoch_of(at: datetime | None) -> float | None:
-    """Return a moment in epoch seconds; None where it is not known."""
+    """Return a moment in epoch seconds; None if it is unknown."""
     return None if at is None or at == LONG_AGO else at.timestamp()

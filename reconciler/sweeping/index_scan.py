@@ -1,16 +1,16 @@
-"""A step through what is active: four queries of an index on ``child_status``, merged.
+"""A step through the active children: four queries of an index on ``child_status``, merged.
 
-The index's partition key is ``child_status`` and its sort key ``orchestration_id``, so the children
-of an orchestration come together although each status is a query of its own, and a segment is a
-range of orchestration ids. What a query has read ahead of the others is held back:
+The index's partition key is ``child_status``, its sort key ``orchestration_id``. Each status is a
+query of its own, and a segment is a range of orchestration ids. Merging by id brings the children
+of an orchestration together; rows that one query has read ahead of the others are held back:
 
     blocked    a a b · · d │        read up to d
     ready      · · b · · · │ e      read up to e
     releasing  ─────────── │        read to its end
     released   a · · c c · │ d d    read up to d
-                 a, b and c are whole; of d there may be more
+                 a, b and c are complete; d may have more rows
 
-Its reads are eventually consistent, as all reads of an index are; like the scan it only nominates.
+Reads of an index are always eventually consistent, so this scan, too, only nominates.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from reconciler.sweeping.scan_step import Step, key_of
 from reconciler.sweeping.segments import Segment
 
 Bounds = tuple[str | None, str | None]
-"""The least and the greatest orchestration id of a range; None: no bound."""
+"""The lowest and the highest orchestration id of a range; None: no bound."""
 
 ReadPage = Callable[[ChildStatus, dict[str, Any] | None, int | None], Page]
-"""Reads a page of the children of a status, behind a key, of so many rows."""
+"""Reads a page of the children of a status: after a key, with at most so many rows."""
 
 _PREFIX = "orch_"
 _DIGITS = 8
@@ -41,9 +41,9 @@ RowKey = tuple[str, str]
 
 
 def bounds_of(segment: int, total: int) -> Bounds:
-    """Return the range of ids that is segment ``segment`` of ``total``.
+    """Return the range of ids of segment ``segment`` of ``total``.
 
-    An id is ``orch_`` and 32 hex digits; one of another form falls to the first or the last.
+    An id is ``orch_`` and 32 hex digits; any other belongs to the first or the last segment.
     """
 
     def edge(number: int) -> str:
@@ -54,7 +54,7 @@ def bounds_of(segment: int, total: int) -> Bounds:
 
 @dataclass(slots=True)
 class _Stream:
-    """What has been read of one status, and not been handed on yet."""
+    """The rows of one status that have been read but not handed on."""
 
     status: ChildStatus
     rows: deque[Item] = field(default_factory=deque)
@@ -71,11 +71,11 @@ class ActiveRows:
         self._streams = [_Stream(status) for status in ACTIVE_CHILD]
 
     def page(self, limit: int | None) -> Page:
-        """Read one page of one status; return the orchestrations that are whole by that.
+        """Read one page of one status; return the orchestrations that are now complete.
 
-        ``next_key`` is empty where none is: the next page begins where this one did.
+        ``next_key`` is empty if there are none: the next page begins where this one did.
         """
-        # What holds the others back; of those that have read nothing yet, the first.
+        # The stream that holds the others back, or the first that has read nothing yet.
         behind = min(
             (stream for stream in self._streams if not stream.ended),
             key=lambda stream: stream.read_up_to or "",
@@ -104,16 +104,16 @@ class ActiveRows:
 
     @property
     def advanced(self) -> bool:
-        """Whether all have been read so far that it is known which orchestration is first."""
+        """Whether every status has been read far enough to know which orchestration is first."""
         return all(stream.read_up_to is not None or stream.ended for stream in self._streams)
 
     def first_held_back(self) -> Item | None:
-        """Return a row of the first orchestration that is not whole, if there is any."""
+        """Return a row of the first incomplete orchestration, if there is any."""
         return min((s.rows[0] for s in self._streams if s.rows), key=_name, default=None)
 
 
 class IndexScan(Step):
-    """A step through a range of an index of active children."""
+    """A step through a range of the index of active children."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class IndexScan(Step):
         self._active: ActiveRows | None = None
         self._until_rows = Batches(self._read_rows, self._judge_with_rows)
 
-    # -- how it reads
+    # -- reading
 
     def _next_page(self, start: dict[str, Any] | None, limit: int | None) -> Page:
         if self._active is None:
@@ -137,12 +137,12 @@ class IndexScan(Step):
     def _reading(self, start: dict[str, Any] | None) -> ReadPage:
         low, high = bounds_of(self._segment.number, self._segment.total)
         if start is not None:
-            # The least that is greater: the orchestration that it names has been looked at.
+            # The lowest greater id: the named orchestration has been evaluated.
             low = start["orchestration_id"]["S"] + "\0"
 
         def read(status: ChildStatus, key: dict[str, Any] | None, limit: int | None) -> Page:
             if low is not None and high is not None and low > high:
-                # The last of the range was looked at, so there is none to ask for.
+                # The last orchestration of the range is done, so nothing is left to read.
                 return Page((), None, 0.0)
             return self._orchestrations.active_page(self._index, status, (low, high), key, limit)
 
@@ -153,24 +153,24 @@ class IndexScan(Step):
 
     def _passed_by(self, start: dict[str, Any] | None) -> dict[str, Any] | None:
         if self._rows:
-            self._finish()  # they are handed on whole
+            self._finish()  # these rows are complete
             return start
         first = self._active.first_held_back() if self._active is not None else None
         if first is None:
             return start
-        # So large a one that a step does not come to its end: the authority has all of it to read.
+        # It is too large for one step: nominate it, and let the evaluation read all of it.
         self._nominate(_name(first), None)
         self._scanned += 1
         return key_of(first)
 
-    # -- what casts suspicion
+    # -- judging
 
     def _understood(self, name: str, rows: Sequence[Item]) -> Orchestration | None:
         children = parse_orchestration(name, rows)
         return None if children is None else active_part(children)
 
     def _fingerprint(self, orchestration: Orchestration) -> str:
-        # Predecessors that the index does not show are read for some, and not for others.
+        # Without predecessors that are not in the index: they are read only for some.
         active = {
             key: child
             for key, child in orchestration.children.items()

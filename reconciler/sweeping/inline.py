@@ -1,4 +1,4 @@
-"""A sweep in this process, with no broker: for cron, Lambda, and a person's shell."""
+"""A sweep within this process, without a broker: for cron, Lambda and the shell."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from reconciler.sweeping.summary import SweepSummary
 from reconciler.sweeping.sweeper import Sweeper
 
 _MAX_THREADS = 4
-"""The network is what is waited for."""
+"""Threads mostly wait for the network."""
 
 _MAX_WAITING = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class SweepProgress:
-    """How far a sweep is: segments read to their end, of how many; what was counted so far."""
+    """How far a sweep is: segments completed, of how many, and the counts so far."""
 
     segments_done: int
     segments: int
@@ -44,10 +44,10 @@ class SweepProgress:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Who is asked or told while a sweep runs; one call at a time, from any thread.
+    """Callbacks of a sweep; one call at a time, from any thread.
 
-    ``out_of_time``: asked between pages, and between the actions of an evaluation; the rest is left
-    for the next sweep.
+    ``out_of_time``: asked between pages, and between the actions of an evaluation. Once it returns
+    True, the rest is left to the next sweep.
     """
 
     out_of_time: OutOfTime = never
@@ -56,9 +56,9 @@ class Hooks:
 
 
 class _Threads:
-    """Does the work of a sweep on a few threads; the sender of ``Sweeper``.
+    """Does the work of a sweep on a few threads; serves as the ``Sender`` of its ``Sweeper``.
 
-    Children are released where they are found due, so nothing is sent for that.
+    Evaluations release children themselves, so releases are not sent.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class _Threads:
         self._evaluating: set[str] = set()
         self.segments = self._done = self._pages = 0
 
-    # -- what the sweeper asks for
+    # -- the sender
 
     def room(self) -> int:
         return _MAX_WAITING
@@ -86,28 +86,28 @@ class _Threads:
 
     def evaluate(self, orchestration_id: str, sweep_id: str, since: float) -> None:
         with self._lock:
-            # Two at once would be refused each other's writes; the second would find nothing to do.
+            # Two evaluations at once would conflict, and the second would find nothing to do.
             if orchestration_id in self._evaluating:
                 return
             self._evaluating.add(orchestration_id)
         self._submit(partial(self._evaluate, orchestration_id, sweep_id, since))
 
-    # -- doing it
+    # -- the work
 
     def run(self) -> None:
-        """Do all that was asked for, and all that this leads to."""
+        """Do all the work, and all that follows from it."""
         threads = min(max(1, self.segments), _MAX_THREADS)
         with ThreadPoolExecutor(threads, thread_name_prefix="sweep") as self._pool:
             for work in self._asked:
                 self._submit(work)
             try:
-                # As they end, and not in their order: a mistake stops the others at once.
+                # In the order of their ends, so that a mistake stops the others at once.
                 while self._open:
                     self._ended.get().result()
                     with self._lock:
                         self._open -= 1
             except BaseException:
-                # Ctrl-C, or an operator's mistake: whoever is at work ends where it can.
+                # Ctrl-C or an operator's mistake: running work stops at its next check.
                 self._stopped = True
                 self._pool.shutdown(cancel_futures=True)
                 raise
@@ -132,7 +132,7 @@ class _Threads:
         try:
             result = self.sweeper.read(task, token, partial(self._after_a_page, task.sweep_id))
         except Exception as error:
-            # Of an index that is gone or forbidden, the whole table takes the place.
+            # If the index is missing or forbidden, the whole table is read instead.
             if isinstance(error, OPERATORS_MISTAKES) and task.segment.scope is Scope.TABLE:
                 raise
             self.sweeper.could_not_read(task, as_own_error(error))
@@ -140,7 +140,7 @@ class _Threads:
         with self._lock:
             read = result is not None and not result.handed_on
             self._done += read
-            self._pages += read  # its last page, after which nobody asks for the time
+            self._pages += read  # the last page is not followed by a call of _after_a_page
             self._tell(task.sweep_id)
 
     def _after_a_page(self, sweep_id: str) -> bool:
@@ -162,11 +162,11 @@ class _Threads:
         try:
             evaluation = self.sweeper.evaluate(orchestration_id, sweep_id, since, self._out_of_time)
         except UnknownOrchestrationError:
-            return  # it is gone since it was scanned
+            return  # deleted since it was scanned
         except OPERATORS_MISTAKES:
             raise
         except Exception as error:  # noqa: BLE001 - as above
-            # One that cannot be evaluated never stops the others.
+            # An orchestration that cannot be evaluated never stops the others.
             self.sweeper.could_not_evaluate(orchestration_id, as_own_error(error), sweep_id)
             return
         if evaluation is None:
@@ -193,9 +193,9 @@ def run_inline_sweep(
 ) -> SweepSummary:
     """Sweep once and return the summary.
 
-    ``state``: what earlier sweeps left; without it, the whole table is read. ``report`` changes
-    nothing. ``full``: read the whole table, although an index would do. ``segments``: of the table,
-    in place of the setting.
+    ``state``: the state of earlier sweeps; without it, the whole table is read. ``report`` changes
+    nothing. ``full``: read the whole table even if there is an index. ``segments``: number of
+    segments of the table, instead of the setting.
 
     Raises:
         AccessError, TableMissingError, SettingsError: an operator's mistake.
@@ -217,19 +217,19 @@ def run_inline_sweep(
 
 
 def new_sweep_id() -> str:
-    """Return an id for a sweep in this process."""
+    """Return a new id for a sweep in this process."""
     return f"inline:{ULID()}"
 
 
 def new_state(reconciler: Reconciler) -> SweepState:
-    """Return a state in which nothing is known."""
+    """Return an empty state."""
     return SweepState(MemoryRecords(never_back(reconciler.clock)))
 
 
 def evaluate_inline(
     reconciler: Reconciler, orchestration_id: str, *, report: bool = False, hooks: Hooks
 ) -> SweepSummary:
-    """Evaluate one orchestration for a person, and return what it came to as a summary.
+    """Evaluate one orchestration by hand, and return a summary.
 
     Raises:
         AccessError, TableMissingError, SettingsError: an operator's mistake.

@@ -1,4 +1,4 @@
-"""The lease under which one worker reads a segment, and no other does."""
+"""The lease that lets one worker read a segment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _RENEW_SECONDS = 1.0
 
 
 class LeaseHolder:
-    """Keeps a segment's lease while it is read; ends the step when its time is over."""
+    """Renews a segment's lease while it is read, and tells when the step should end."""
 
     def __init__(self, state: SweepState, segment: Segment, token: str, over: OutOfTime) -> None:
         self._state, self._segment, self._token, self._over = state, segment, token, over
@@ -26,6 +26,6 @@ class LeaseHolder:
             self.lost = not self._state.renew(self._segment, self._token)
 
     def is_over(self) -> bool:
-        """Whether the step should end here: out of time, or somebody else reads on."""
+        """Whether the step should end: it is out of time or has lost its lease."""
         self.renew()
         return self.lost or self._over()

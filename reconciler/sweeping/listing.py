@@ -1,6 +1,6 @@
-"""The list of what is remembered: stuck, waiting for a slot, or backed off; filtered and in pages.
+"""The list of what is stuck, waits for a slot or is backed off, filtered and in pages.
 
-Pure: ``reconciler list``, ``status`` and Flower's tab all list from here, so they agree.
+``reconciler list``, ``status`` and Flower's tab all use it, so they agree.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ DEFAULT_LIMIT = 50
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that is stuck: a child, or with ``sub_issue_id`` None an orchestration.
+    """A stuck child, or a stuck orchestration if ``sub_issue_id`` is None.
 
-    ``age_seconds``: how long it has been stuck; None: unknown, and taken for the longest.
-    ``needs_action``: the reconciler does nothing that could resolve it.
-    ``look_at``: when it is looked at again (epoch seconds), if sweeps pass it over until then.
+    ``age_seconds``: how long it has been stuck; None if unknown, which counts as oldest.
+    ``needs_action``: the reconciler cannot resolve it.
+    ``look_at``: when it is evaluated again (epoch seconds), if sweeps skip it until then.
     """
 
     orchestration_id: str
@@ -40,7 +40,7 @@ class Entry:
 
     @property
     def alarming(self) -> bool:
-        """Whether a person should look: it does not only wait until its user has a free slot."""
+        """Whether it needs attention: it does more than wait for a free slot of its user."""
         return self.code not in BENIGN
 
     def to_json(self, now: float) -> dict[str, Any]:
@@ -56,11 +56,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which entries are wanted; what is empty does not restrict.
+    """Filters and a page; an empty filter accepts everything.
 
-    ``repo`` and ``user_id`` ask for the whole value. ``text`` is looked for in all ids, the repo
-    and the user. Upper and lower case are the same to ``repo`` and ``text``. ``offset`` and
-    ``limit`` (None: no limit) choose a page of what is left.
+    ``repo`` and ``user_id`` match whole values. ``text`` matches any part of the ids, the repo and
+    the user. ``repo`` and ``text`` ignore case. ``offset`` and ``limit`` (None: no limit) choose
+    the page.
     """
 
     codes: frozenset[str] = field(default_factory=frozenset)
@@ -73,11 +73,10 @@ class Query:
     limit: int | None = DEFAULT_LIMIT
 
     def accepts(self, entry: Entry) -> bool:
-        """Whether an entry is wanted, on whatever page."""
+        """Whether an entry passes the filters."""
         return self._names(entry) and self._is_old_enough(entry) and self._text_is_in(entry)
 
     def _names(self, entry: Entry) -> bool:
-        """Whether the entry has every value that is asked for as a whole."""
         return (
             (not self.codes or entry.code in self.codes)
             and (not self.repo or self.repo.casefold() == (entry.repo or "").casefold())
@@ -86,7 +85,6 @@ class Query:
         )
 
     def _is_old_enough(self, entry: Entry) -> bool:
-        # An unknown age is taken for the longest, so no limit hides it.
         return entry.age_seconds is None or entry.age_seconds >= self.older_than_seconds
 
     def _text_is_in(self, entry: Entry) -> bool:
@@ -104,7 +102,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of entries. ``total``: how many are wanted; ``remembered``: how many there are."""
+    """A page of entries. ``total``: how many pass the filters; ``remembered``: how many exist."""
 
     entries: tuple[Entry, ...]
     offset: int
@@ -119,9 +117,9 @@ class Page:
 
 
 def list_entries(known: Mapping[str, Known], now: float) -> list[Entry]:
-    """Return everything that is stuck, the oldest first, as of ``now`` (epoch seconds).
+    """Return all stuck entries, oldest first, as of ``now`` (epoch seconds).
 
-    ``known``: by orchestration, as ``Overview.known`` has it.
+    ``known``: by orchestration id, as in ``Overview.known``.
     """
     entries = [
         Entry(
@@ -138,7 +136,7 @@ def list_entries(known: Mapping[str, Known], now: float) -> list[Entry]:
 
 
 def select(entries: Iterable[Entry], query: Query) -> Page:
-    """Return the page of entries that a query asks for; their order stays."""
+    """Return the page of entries that a query asks for, in the given order."""
     everything = list(entries)
     wanted = [entry for entry in everything if query.accepts(entry)]
     end = None if query.limit is None else query.offset + query.limit
@@ -147,7 +145,7 @@ def select(entries: Iterable[Entry], query: Query) -> Page:
 
 
 def _oldest_first(entry: Entry) -> tuple[float, str, str]:
-    # What has no known age is taken for the oldest, so that it cannot be overlooked.
+    # An unknown age counts as the oldest, so that it cannot be overlooked.
     age = float("inf") if entry.age_seconds is None else entry.age_seconds
     return (-age, entry.orchestration_id, entry.sub_issue_id or "")
 

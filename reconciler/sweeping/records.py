@@ -1,8 +1,8 @@
 """Records: small JSON objects by kind and name, each updated in one atomic step.
 
-Sweeps share all their state through this port. ``MemoryRecords`` serves one process (cron, Lambda,
-a person's shell); ``workers.broker_records`` keeps the same records in the broker. The rules stand
-in ``reconciler.sweeping.state``, once for both.
+Sweeps share all their state through this port. ``MemoryRecords`` serves a single process (cron,
+Lambda, a shell); ``workers.broker_records`` keeps the same records in the broker. The rules for
+both are in ``reconciler.sweeping.state``.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ from pydantic import TypeAdapter, ValidationError
 
 Record = dict[str, Any]
 Change = Callable[[Record | None, float], Record | None]
-"""Given a record (None: there is none) and the time, returns what is to replace it."""
+"""Gets a record (None: there is none) and the time, and returns the new record."""
 
 
 T = TypeVar("T")
 
 
 def read_as(kind: type[T], record: object) -> T | None:
-    """Read a record as a dataclass or a typed dict; None where it has another form.
+    """Read a record as a dataclass or a typed dict; None if it has another form.
 
-    Such a record counts as absent, so that it is written over: another version's, or somebody
-    else's, must not end every sweep from then on. Fields that only another version knows are
-    ignored.
+    Such a record counts as absent and gets overwritten: a record of another version must not make
+    every later sweep fail. Unknown fields are ignored.
     """
     reader: TypeAdapter[T] | None = _READERS.get(kind)
     if reader is None:
@@ -39,26 +38,26 @@ def read_as(kind: type[T], record: object) -> T | None:
 
 
 _READERS: dict[Any, TypeAdapter[Any]] = {}
-"""Making one takes long."""
+"""A cache, because creating one is slow."""
 
 
 class Records(Protocol):
-    """Where the state of sweeps is kept. Every time comes from one clock: that of the store."""
+    """A store for the state of sweeps. All times come from the store's clock."""
 
     def now(self) -> float:
         """Return the store's time in epoch seconds."""
 
     def read(self, *kinds: str) -> list[dict[str, Record]]:
-        """Return all records of these kinds by name, as they were at one moment."""
+        """Return all records of each kind, by name, from one consistent snapshot."""
 
     def get(self, kind: str, name: str) -> Record | None:
-        """Return one record, None where there is none."""
+        """Return one record; None if there is none."""
 
     def update(self, kind: str, name: str, change: Change) -> Record | None:
         """Replace a record atomically and return the new one.
 
-        ``change`` may be called several times, if others change the record meanwhile. It must not
-        modify what it is given; None deletes the record.
+        ``change`` may be called several times if others change the record meanwhile. It must not
+        modify its argument. If it returns None, the record is deleted.
         """
 
     def drop(self, kind: str, names: Iterable[str] | None = None) -> None:
@@ -68,7 +67,7 @@ class Records(Protocol):
         """Add to numbers by name."""
 
     def numbers(self, kind: str) -> dict[str, float]:
-        """Return what has been added up by name."""
+        """Return the sums by name."""
 
 
 class MemoryRecords:
@@ -119,22 +118,22 @@ class MemoryRecords:
                 numbers[name] = numbers.get(name, 0.0) + amount
 
     def numbers(self, kind: str) -> dict[str, float]:
-        """Return what has been added up by name."""
+        """Return the sums by name."""
         with self._lock:
             return dict(self._numbers.get(kind, {}))
 
     def dump(self, *, only: Iterable[str] = ()) -> str:
-        """Return the records as JSON: all, or those of some kinds."""
+        """Return the records as JSON: all, or those of the given kinds."""
         with self._lock:
             kinds = set(only) or self._records.keys()
             kept = {kind: held for kind, held in self._records.items() if kind in kinds}
             return json.dumps(kept, separators=(",", ":"))
 
     def load(self, dumped: str) -> None:
-        """Take over what ``dump`` returned.
+        """Replace all records with those that ``dump`` returned.
 
         Raises:
-            ValueError: it is not what ``dump`` returns.
+            ValueError: ``dumped`` is not valid.
         """
         records = _DUMPED.validate_json(dumped)
         with self._lock:

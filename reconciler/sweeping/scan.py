@@ -1,4 +1,4 @@
-"""Scanning one step of a segment: of the whole table, or of an index of what is active."""
+"""Scans one step of a segment, of the table or of the index of active children."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def scan_segment(
     nominate: Nominate,
     watched: Mapping[str, str] | None = None,
 ) -> SegmentResult:
-    """Read one step of a segment from ``place`` on, and nominate what is suspicious.
+    """Read one step of a segment, starting at ``place``, and nominate what is suspicious.
 
-    ``watched``: as ``Step`` has it.
+    ``watched``: see ``Step``.
 
     Raises:
-        SettingsError: it should read an index, and the settings name none.
+        SettingsError: the segment is one of an index, but the settings name none.
         TemporaryError, PermanentError: the table cannot be read.
     """
     index = reconciler.settings.active_index_name
@@ -37,16 +37,19 @@ def scan_segment(
     elif index is not None:
         step = IndexScan(reconciler, segment, index, watched)
     else:
-        raise SettingsError("ACTIVE_INDEX_NAME is not set here, but is where this was sent")
+        raise SettingsError("ACTIVE_INDEX_NAME is not set here, but it is set at the sender")
     return step.run(place, out_of_time, nominate)
 
 
 def nominate_recoveries(reconciler: Reconciler, nominate: Nominate, sweep_id: str) -> None:
-    """Nominate what an iteration has mended lately; no row tells whether it was recovered."""
+    """Nominate orchestrations that an iteration task may have fixed lately.
+
+    No orchestration row tells whether the live reconciler has processed such a fix.
+    """
     try:
-        # By our own clock: it is compared with what the platform's functions wrote by theirs.
+        # Use the local clock, because the platform's own functions wrote these times.
         for name in reconciler.tasks.orchestrations_iterated(reconciler.clock() - RECOVERY_HORIZON):
             nominate(name, None)
     except ReconcilerError as error:
-        # The rest of the sweep does not need it; the next rotation looks as far back.
+        # The sweep goes on without it; the next rotation looks as far back.
         reconciler.reporter.recoveries_unread(error, sweep_id)

@@ -1,11 +1,11 @@
-"""A step through a part of the table: reads it, cheaply, and nominates.
+"""A step through a part of the table: reads it cheaply and nominates.
 
-An orchestration's rows stand together in what is read, but a page, a step or a segment boundary may
-cut through them. Rows are carried from page to page; a step ends at the last orchestration that was
-read whole, and its continuation begins there. Tasks of running children are read 100 at a time
-over all orchestrations, so a sweep in which nothing is wrong costs its pages and those reads.
+An orchestration's rows come together, but a page, step or segment boundary may cut through them.
+Rows are carried over from page to page. A step ends after the last orchestration that was read
+completely, and the next step goes on there. Tasks of running children are read 100 at a time across
+orchestrations, so a sweep that finds nothing wrong costs only its pages and those reads.
 
-``SegmentScan`` reads all of a segment; ``reconciler.sweeping.index_scan`` what is active.
+``SegmentScan`` reads a segment of the table, ``reconciler.sweeping.index_scan`` one of the index.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from reconciler.sweeping.batches import Batches
 from reconciler.sweeping.segments import Place, Segment
 
 Nominate = Callable[[str, str | None], None]
-"""Is given each orchestration that should be evaluated: its id, and a fingerprint of its rows as
-the scan saw them (None where it did not see them all)."""
+"""Called for each orchestration that should be evaluated, with its id and a fingerprint of its rows
+(None if the scan did not see all of them)."""
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentResult:
-    """What a step read; ``next`` is where the rest begins, None when the segment is read."""
+    """What a step read; ``next`` is where the rest begins, None at the end of the segment."""
 
     counts: Counts
     next: Place | None
 
 
 class Step(ABC):
-    """One step: pages, carried rows, tasks, and what casts suspicion. How it reads is left open.
+    """One step: handles pages, carried rows and tasks. Subclasses say how to read.
 
-    ``watched``: orchestration → a fingerprint; also nominated where its rows differ from that.
+    ``watched``: orchestration id → fingerprint; nominated as well if its rows differ from that.
     """
 
     def __init__(
@@ -66,32 +66,33 @@ class Step(ABC):
         self._broken: list[str] = []
         self._nominate: Nominate = lambda *_: None
 
-    # -- how it reads
+    # -- reading
 
     @abstractmethod
     def _next_page(self, start: dict[str, Any] | None, limit: int | None) -> Page:
-        """Read one page behind ``start``."""
+        """Read the page after ``start``."""
 
     @abstractmethod
     def _understood(self, name: str, rows: Sequence[Item]) -> Orchestration | None:
-        """Return an orchestration, whose rows these are; None if there is nothing to look at."""
+        """Parse an orchestration's rows; None if it needs no judging."""
 
     def _look_at(self, orchestration: Orchestration) -> None:
-        """Judge an orchestration, when what that takes has been read."""
+        """Judge an orchestration once the tasks that it needs have been read."""
         self._until_tasks.add(orchestration, running_tasks(orchestration))
 
     def _may_end(self) -> bool:
-        """Whether the next step would begin further on than this one did."""
+        """Whether this step has made progress, so that the next one begins further on."""
         return True
 
     def _unread(self) -> None:
-        """Read what else is waited for before tasks are, if anything; a step is at its end."""
+        """Read what is still missing, except tasks, at the end of a step."""
         return
 
     def _passed_by(self, start: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Return where a step goes on that saw the end of no orchestration."""
+        """Return where to go on after a step that completed no orchestration."""
         if self._rows:
-            # A single one fills the whole step; its later part is nominated for its own gap.
+            # One orchestration fills the whole step. The next step will see only a part of it,
+            # and nominate it for what is missing.
             self._nominate(self._rows[0]["orchestration_id"]["S"], None)
             self._scanned += 1
         return start
@@ -99,11 +100,11 @@ class Step(ABC):
     # -- pages
 
     def run(self, place: Place, out_of_time: OutOfTime, nominate: Nominate) -> SegmentResult:
-        """Read pages from ``place`` until the segment ends or ``out_of_time`` says so after one.
+        """Read pages from ``place`` until the segment ends or ``out_of_time`` returns True.
 
         Raises:
-            TemporaryError, PermanentError: the table cannot be read; nothing is lost, since the
-                step can be done again from its place.
+            TemporaryError, PermanentError: the table cannot be read. Nothing is lost, since the
+                step can be repeated from its place.
         """
         self._nominate = nominate
         start = _typed(place.start_key)
@@ -115,7 +116,7 @@ class Step(ABC):
         while True:
             page = self._page(start, over, out_of_time)
             if page is None:
-                # Held up until the step's time was over: go on from here in the next one.
+                # Reads were paced until the time was up: the next step goes on from here.
                 return self._handed_on(place, resume, start)
             for row in page.items:
                 if self._rows and row["orchestration_id"] != self._rows[-1]["orchestration_id"]:
@@ -136,7 +137,7 @@ class Step(ABC):
         over: Callable[[], bool],
         out_of_time: OutOfTime,
     ) -> Page | None:
-        """Read the next page; None when the step is over before it could be read."""
+        """Read the next page; None if the time is up before it could be read."""
         while True:
             turn = self._pacer.wait(over)
             if turn is None:
@@ -160,9 +161,9 @@ class Step(ABC):
     def _handed_on(
         self, place: Place, resume: dict[str, Any] | None, start: dict[str, Any] | None
     ) -> SegmentResult:
-        """End a step between two orchestrations, if it saw the end of any."""
+        """End a step, between two orchestrations if it completed any."""
         if resume is not None:
-            # What was read of the next one is read again, and counted then.
+            # Rows of the incomplete orchestration are read again, and counted then.
             self._seen -= len(self._rows)
             start = resume
         else:
@@ -184,7 +185,7 @@ class Step(ABC):
         try:
             orchestration = self._understood(name, rows)
         except DEFECTS:
-            # Where our code fails on one, the authority fails on it alone, and says why.
+            # The evaluation will fail on this one alone, and say why.
             self._broken.append(name)
             self._scanned += 1
             return
@@ -199,7 +200,7 @@ class Step(ABC):
             self._look_at(orchestration)
 
     def _fingerprint(self, orchestration: Orchestration) -> str:
-        """Return what changes when its rows do, as far as this scan sees them."""
+        """Return a fingerprint of the rows that this kind of scan sees."""
         return orchestration.fingerprint
 
     def _judge_all(self) -> None:
@@ -214,7 +215,7 @@ class Step(ABC):
 
     @contextmanager
     def _paying(self) -> Iterator[None]:
-        """Count what is read beside the pages within the block."""
+        """Count what the block reads, which is not a page."""
         with measured() as consumed:
             yield
         self._counts = self._counts.with_consumed(consumed)
@@ -246,7 +247,7 @@ class SegmentScan(Step):
 
 
 def key_of(row: Item) -> dict[str, Any]:
-    """Return a row's key, as DynamoDB takes it."""
+    """Return a row's key in DynamoDB's format."""
     return {name: row[name] for name in ("orchestration_id", "sub_issue_id")}
 
 

@@ -1,11 +1,11 @@
-"""Segments: how many there are, who reads one, how far that read has come, and when one is due.
+"""Segments: how many there are, who reads one, how far that read is, and when one is due.
 
-A segment's *mark* is when its last complete read began. Whatever was overdue by then has been seen.
+A segment's *mark* is when its last complete read began. Whatever was overdue then has been seen.
 While a segment is read it has a *lease* of a few seconds. The lease only saves work: two readers of
 one segment do no harm.
 
-A time that lies ahead of the clock counts as absent: the clock must have jumped back, for example
-when the broker failed over.
+A time in the future counts as absent: the clock must have jumped back, for example when the broker
+failed over.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from reconciler.sweeping.records import read_as
 
 
 class Scope(StrEnum):
-    """What a scan covers: all that is active, by an index, or the whole table."""
+    """What a scan covers: the active children (by the index), or the whole table."""
 
     ACTIVE = "active"
     TABLE = "table"
 
 
 NEVER = 0.0
-"""The time of what has not happened, or is not known."""
+"""The time of what has not happened or is unknown."""
 
 LEASE_SECONDS = 6.0
-"""A killed reader's segment is read again after this. Longer than any one page should take."""
+"""When a reader was killed, its segment is read again after this. No page should take longer."""
 
 _BYTES_PER_SEGMENT = 32 * 1024 * 1024
 _MIN_BYTES_PER_SEGMENT = 4 * 1024 * 1024
@@ -40,7 +40,7 @@ _MAX_ACTIVE_SEGMENTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One of ``total`` parts of what a scope covers, numbered from 0."""
+    """One of ``total`` parts of a scope, numbered from 0."""
 
     scope: Scope
     number: int
@@ -48,16 +48,16 @@ class Segment:
 
     @property
     def label(self) -> str:
-        """Return it as task ids show it."""
+        """The segment as shown in task ids."""
         suffix = "-active" if self.scope is Scope.ACTIVE else ""
         return f"{self.number + 1}of{self.total}{suffix}"
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an unfinished read goes on. ``began``: when that read began, at the first row.
+    """Where an unfinished read goes on. ``began``: when it began, at the first row.
 
-    ``start_key``: orchestration and sub-issue id of the row before the first one to read.
+    ``start_key``: orchestration and sub-issue id of the last row before it.
     """
 
     began: float
@@ -67,7 +67,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class SegmentState:
-    """What is remembered of a segment."""
+    """The recorded state of a segment."""
 
     mark: float = NEVER
     place: Place | None = None
@@ -76,12 +76,12 @@ class SegmentState:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any] | None, now: float) -> SegmentState:
-        """Read a record; what lies ahead of ``now`` is left out."""
+        """Parse a record; times after ``now`` count as absent."""
         found = read_as(cls, record) or cls()
         place = found.place
         if place is not None and place.began > now:
             place = None
-        # One that would last longer was given before the clock jumped back.
+        # A lease that would last longer was taken before the clock jumped back.
         leased = now < found.leased_until <= now + LEASE_SECONDS
         return cls(
             mark=found.mark if found.mark <= now else NEVER,
@@ -91,35 +91,35 @@ class SegmentState:
         )
 
     def to_record(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return the state as JSON values."""
         return asdict(self)
 
     def taken_by(self, token: str, now: float) -> SegmentState:
-        """Return it leased to a new reader; a read that has not ended a step yet begins now."""
+        """Lease it to a new reader; a read that has not completed a step begins anew."""
         place = self.place or Place(now)
         if place.step == 0:
             place = replace(place, began=now)
         return replace(self, place=place).leased_to(token, now)
 
     def leased_to(self, token: str, now: float) -> SegmentState:
-        """Return it leased."""
+        """Lease it, or renew the lease."""
         return replace(self, token=token, leased_until=now + LEASE_SECONDS)
 
     def left_at(self, place: Place | None) -> SegmentState:
-        """Return it free, to be read on from ``place``."""
+        """Free it; the next reader goes on from ``place``."""
         return replace(self, place=place, token=None, leased_until=NEVER)
 
     def read_to_its_end(self) -> SegmentState:
-        """Return it free, with its read complete."""
+        """Free it and set its mark, since the read is complete."""
         began = self.place.began if self.place is not None else NEVER
         return SegmentState(mark=max(self.mark, began))
 
 
 def choose_by_rotation(marks: Mapping[int, float], now: float, every_seconds: float) -> list[int]:
-    """Return which segments of the table one sweep reads beside an index, longest unread first.
+    """Return which segments of the table a sweep reads besides the index, oldest mark first.
 
-    Each has its own time within ``every_seconds``, evenly spread, and is due if it was not read
-    since then. One that was never read is due at once.
+    Each segment has its own time within ``every_seconds``, evenly spread, and is due if it was not
+    read since then. One that was never read is due at once.
     """
     apart = every_seconds / max(1, len(marks))
 
@@ -137,13 +137,12 @@ def choose_totals(
     workers: Callable[[], int],
     current: Mapping[Scope, int],
 ) -> dict[Scope, int]:
-    """Return how many segments the table and the index should be read in (``SWEEP_SEGMENTS``).
+    """Return the number of segments of the table and of the index (``SWEEP_SEGMENTS``).
 
-    ``auto``: one for each 32 MiB of the table, and enough to keep ``workers`` busy where each still
-    has 4 MiB to read. What is not needed for that is not asked. The index is read in at most as
-    many segments as there are workers by default, since each costs a request for each status.
-    Numbers are powers of two and change reluctantly, since the marks of another number of segments
-    are of no use.
+    ``auto``: one for each 32 MiB of the table, but enough to keep all ``workers`` busy as long as
+    each has 4 MiB to read. The index gets at most one per worker, since each segment costs one
+    request per status. Numbers are powers of two and rarely change, because marks are lost when
+    the number changes.
     """
     if setting != "auto":
         return {Scope.TABLE: setting, Scope.ACTIVE: min(setting, _MAX_ACTIVE_SEGMENTS)}
@@ -156,7 +155,7 @@ def choose_totals(
 
 
 def _settled(wanted: int, current: int | None) -> int:
-    """Return a power of two; the current one while it is at most four times too large."""
+    """Return a power of two; keep the current one while it is less than four times too large."""
     if current is not None and wanted <= current < 4 * wanted:
         return current
     return 1 << max(0, wanted - 1).bit_length()

@@ -1,6 +1,6 @@
-"""What a sweep asks others to do: read segments, evaluate orchestrations, release children.
+"""The ports through which a sweep sends work to others.
 
-Celery workers do it (``workers.enqueue``), or threads of this process (``sweeping.inline``).
+Celery workers do the work (``workers.enqueue``), or threads of this process (``sweeping.inline``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from reconciler.sweeping.segments import Segment
 
 @dataclass(frozen=True, slots=True)
 class SegmentTask:
-    """A segment to be read for a sweep, unless it was read since ``since`` (epoch seconds)."""
+    """A segment to read for a sweep, unless it was read after ``since`` (epoch seconds)."""
 
     segment: Segment
     sweep_id: str
@@ -24,26 +24,26 @@ class SegmentTask:
 
 
 class Sender(Protocol):
-    """Has segments and orchestrations looked at: by another process, or another thread."""
+    """Sends segments to read and orchestrations to evaluate."""
 
     def room(self) -> int:
-        """Return how many more segments and evaluations may be asked for at present."""
+        """Return how many more segments and evaluations may be sent now."""
 
     def segment(self, task: SegmentTask) -> object:
-        """Have a segment read on from where its last reader left it."""
+        """Send a segment, to be read from where its last reader stopped."""
 
     def evaluate(self, orchestration_id: str, sweep_id: str, since: float) -> object:
-        """Have an orchestration evaluated, unless it was since ``since`` and has no news."""
+        """Send an orchestration to evaluate, unless it was since ``since`` and there is no news."""
 
 
 class ReleaseSender(Protocol):
-    """Has children released elsewhere."""
+    """Sends children to release."""
 
     def room_for_releases(self, *, in_turn: bool) -> int:
-        """Return how many more can be made soon; a later ask comes back to the others.
+        """Return how many more releases can be made soon; a later ask covers the others.
 
-        ``in_turn``: they were chosen by their age, and not found just now.
+        ``in_turn``: they were chosen by age, not just found.
         """
 
     def release(self, requests: Sequence[ReleaseRequest]) -> object:
-        """Hand releases on."""
+        """Send releases."""

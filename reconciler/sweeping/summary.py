@@ -1,4 +1,4 @@
-"""A sweep's summary: one object, the same from Celery and from ``sweep --inline``."""
+"""A sweep's summary, the same for Celery and for ``sweep --inline``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PARTIAL_FAILURE = "RECONCILER_PARTIAL_FAILURE"
 
 @with_config(ConfigDict(extra="allow"))
 class EndedSweep(TypedDict):
-    """What is judged by of a summary that is remembered; the rest of it stands beside."""
+    """The fields of a recorded summary that later decisions need; it holds the others as well."""
 
     sweep_id: str
     complete: bool
@@ -33,12 +33,11 @@ class EndedSweep(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class SweepSummary:
-    """What a sweep came to.
+    """The result of a sweep.
 
-    ``complete``: every segment that it owed was read to its end (I6), and what was nominated there
-    was evaluated.
-    ``counts.stuck``: all that was known to be stuck when it ended.
-    ``paused_since``: the time on the pause switch (epoch seconds) when it ended; None: no pause.
+    ``complete``: every segment it owed was read completely (I6), and what was nominated there was
+    evaluated. ``counts.stuck``: everything known to be stuck when it ended.
+    ``paused_since``: since when repairs were paused at its end (epoch seconds); None: no pause.
     """
 
     sweep_id: str
@@ -50,7 +49,7 @@ class SweepSummary:
     paused_since: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values; a report adds what a repair would do."""
+        """Return plain values; a report adds what a repair would have done."""
         counts = self.counts
         summary: dict[str, Any] = {
             "sweep_id": self.sweep_id,
@@ -72,21 +71,21 @@ class SweepSummary:
 
     @property
     def alarming(self) -> bool:
-        """Whether a person should look: something is stuck, failed, or was not looked at."""
+        """Whether it needs attention: something is stuck, failed, or was not read."""
         stuck = count_alarming(self.counts.stuck) > 0
         return stuck or not self.complete or self.counts.errors > 0
 
     @property
     def outcome(self) -> str:
-        """The label of ``reconciler_sweeps_total``."""
+        """The ``outcome`` label of ``reconciler_sweeps_total``."""
         return "complete" if self.complete else "incomplete"
 
 
 def record_sweep(summary: SweepSummary, metrics: Metrics, repair_mode: str | None) -> None:
-    """Log a finished sweep, and set the metrics that are about whole sweeps.
+    """Log a finished sweep and set the metrics of whole sweeps.
 
-    ``repair_mode``: the setting; None where the sweep does not tell the mode: for a report by hand,
-    and where the pause switch could not be read.
+    ``repair_mode``: the setting; None if the mode is unknown, because this is a report by hand or
+    the pause could not be read.
     """
     counts = summary.counts
     metrics.increment("reconciler_sweeps_total", outcome=summary.outcome)
@@ -106,9 +105,9 @@ def record_sweep(summary: SweepSummary, metrics: Metrics, repair_mode: str | Non
 
 
 def set_gauges(metrics: Metrics, covered_as_of: Mapping[Scope, float], counts: Counts) -> None:
-    """Set the gauges of coverage (epoch seconds), where it has moved, and of all that is stuck.
+    """Set the gauges of coverage (epoch seconds), where it has advanced, and of what is stuck.
 
-    An alarm that cannot compute an age goes by whether coverage is still told.
+    Alarms that cannot compute an age check that the coverage gauge is still being set.
     """
     for scope, as_of in covered_as_of.items():
         metrics.set_gauge(

@@ -1,7 +1,7 @@
-"""A sweep, written once: ask for what is due, read it, nominate, evaluate, release, record.
+"""The logic of sweeps: ask for what is due, read it, nominate, evaluate, release, record.
 
-``Sweeper`` decides what is to be done and does it. Where it is done is left to a ``Sender``: Celery
-workers (``workers.sweeping``) or threads of this process (``reconciler.sweeping.inline``).
+A ``Sender`` decides where the work is done: by Celery workers (``workers.sweeping``) or by threads
+of this process (``reconciler.sweeping.inline``).
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ log = structlog.get_logger("reconciler")
 
 _JUST_BEGUN = 0.25
 _ALMOST_AN_INTERVAL = 0.75
-"""Sweeps begin a little later or earlier in theirs."""
+"""Fractions of an interval: sweeps begin a little earlier or later in theirs."""
 
 _GIVEN_UP_AFTER = 3
-"""Intervals. While workers are busy, a sweep may take longer than one."""
+"""Intervals. A sweep may take longer than one while workers are busy."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one step read. ``handed_on``: the segment goes on from there."""
+    """What one step read. ``handed_on``: another step of the segment follows."""
 
     counts: Counts
     nominated: int = 0
@@ -68,10 +68,9 @@ class StepResult:
 
 
 class Sweeper:
-    """Sweeps. ``report`` changes nothing in the tables.
+    """Carries out sweeps; with ``report``, changes nothing in the tables.
 
-    ``releases``: where children are sent to be released; without it, each is released while its
-    orchestration is evaluated.
+    ``releases`` sends children to be released; without it, evaluations release them.
     """
 
     def __init__(
@@ -103,15 +102,14 @@ class Sweeper:
         segments: int | None = None,
         workers: Callable[[], int] = lambda: 1,
     ) -> Sweep | None:
-        """Ask for what a sweep still lacks; the first time it begins with that.
+        """Begin a sweep, or ask again for what it still lacks. Asking again is harmless.
 
-        Asking again is harmless: what was done since the sweep began is not done again. None where
-        another sweep has just begun, unless this one is asked for ``by_hand``: after an outage the
-        sweeps of many intervals may have been asked for.
-        ``full``: read the whole table, although an index would do. ``segments``: of the table, in
-        place of the setting.
+        Returns None if another sweep has just begun, unless this one is asked for ``by_hand``:
+        after an outage, the messages of many intervals may be waiting.
+        ``full``: read the whole table even if there is an index. ``segments``: number of segments
+        of the table, instead of the setting.
         """
-        # Before this one begins, so that a later sweep never waits for one that died.
+        # First, so that a sweep never waits for one that died.
         self._end_overtaken(sweep_id)
         sweep = self._state.sweep(sweep_id)
         if sweep is None:
@@ -154,11 +152,11 @@ class Sweeper:
             self._state.set_total(scope, total)
 
     def _owed(self, seen: Overview, *, full: bool) -> dict[str, tuple[int, ...]]:
-        """Return what a sweep must read: all; with an index, that and part of the table."""
+        """Return what a sweep must read: the whole table, or the index and part of the table."""
         table = tuple(seen.segments[Scope.TABLE])
         if self._settings.active_index_name is None:
             return {Scope.TABLE.value: table}
-        # The index may be gone, or forbidden. The whole table then takes its place.
+        # If the index was not read, it may be missing or forbidden: read the whole table.
         limit = seen.now - _ALMOST_AN_INTERVAL * self._settings.sweep_interval_seconds
         before = (s.started_at for s in seen.sweeps if s.summary or s.started_at <= limit)
         unread = seen.oldest_mark(Scope.ACTIVE) < max(before, default=NEVER)
@@ -169,7 +167,7 @@ class Sweeper:
         return {Scope.ACTIVE.value: tuple(seen.segments[Scope.ACTIVE]), Scope.TABLE.value: table}
 
     def _ask_for_segments(self, sweep: Sweep, seen: Overview) -> None:
-        """Ask for the segments that it lacks and nobody is reading, the longest unread first."""
+        """Send the owed segments that nobody is reading, oldest mark first."""
         lacking: list[tuple[float, Segment, SegmentState]] = []
         for scope, owed in sweep.owed.items():
             states = seen.segments.get(scope, {})
@@ -179,7 +177,7 @@ class Sweeper:
                 state = states[number]
                 if state.mark < sweep.started_at and state.token is None:
                     lacking.append((state.mark, Segment(Scope(scope), number, len(states)), state))
-        # The oldest mark is what holds the watermark back.
+        # The oldest mark holds the watermark back.
         lacking.sort(key=lambda found: found[0])
         for _, segment, state in lacking[: max(0, self._sender.room())]:
             step = state.place.step if state.place is not None else 0
@@ -200,14 +198,14 @@ class Sweeper:
     # -- reading
 
     def read(self, task: SegmentTask, token: str, out_of_time: OutOfTime) -> StepResult | None:
-        """Read one step of a segment; None where that is done already, or somebody is at it.
+        """Read one step of a segment; None if it has been read or somebody else is reading it.
 
-        ``token`` names this reader. ``out_of_time`` is asked between pages. A message that asks for
-        a read after a moment still to come was sent before the clock jumped back: it could never be
+        ``token`` identifies this reader. ``out_of_time`` is asked between pages. A task whose
+        ``since`` is in the future was sent before the clock jumped back. It could never be
         satisfied, so it is dropped, and the next ask sends another.
 
         Raises:
-            TemporaryError, PermanentError: it cannot be read; it is free to be read again.
+            TemporaryError, PermanentError: it cannot be read; others may try again.
         """
         if not task.since <= self._state.now():
             return None
@@ -218,7 +216,7 @@ class Sweeper:
         try:
             return self._read_step(task, taken, taken.place, token, lease)
         except BaseException:
-            # Free at once, or it would be read again only after the lease has run out.
+            # Free it at once; otherwise nobody could read it until the lease expires.
             self._state.leave(task.segment, token, taken.place)
             raise
 
@@ -253,11 +251,10 @@ class Sweeper:
         return StepResult(result.counts, nominated, handed_on)
 
     def _looks_for_recoveries(self, task: SegmentTask, place: Place) -> bool:
-        """Whether this is the step that does so for the whole rotation.
+        """Whether this is the first step of the first sweep in a ``FULL_SCAN_INTERVAL_SECONDS``.
 
-        It is the first step of the first sweep in each ``FULL_SCAN_INTERVAL_SECONDS``. The sweep's
-        start tells, by the clock of the state: all workers mean the same sweep by that, whatever
-        their own clocks say, and however late this segment is read.
+        The sweep's start decides, by the store's clock, so all workers agree on the sweep
+        whatever their own clocks say and however late the segment is read.
         """
         main = Scope.ACTIVE if self._settings.active_index_name is not None else Scope.TABLE
         begins = task.segment.scope is main and task.segment.number == 0 and place.step == 0
@@ -265,9 +262,9 @@ class Sweeper:
         return begins and into_rotation < self._settings.sweep_interval_seconds
 
     def _leave(self, task: SegmentTask, place: Place, token: str, following: Place | None) -> bool:
-        """Record how far a segment was read, and have the rest read; returns whether there is any.
+        """Record how far a segment was read, send the rest, and return whether there is any.
 
-        A read that was begun before the sweep is followed by another one.
+        If the read began before the sweep, the segment is read once more.
         """
         if following is not None:
             if not self._state.leave(task.segment, token, following):
@@ -300,20 +297,20 @@ class Sweeper:
         since: float | None,
         out_of_time: OutOfTime,
     ) -> Evaluation | None:
-        """Evaluate an orchestration; None where it was since ``since`` and has no news.
+        """Evaluate an orchestration; None if it was since ``since`` and not nominated again.
 
-        Without a sweep, a person asked for it. ``out_of_time`` is asked between actions; what is
-        left then stays known, and the next sweep goes on with it.
+        Without a sweep id, a person asked for it. ``out_of_time`` is asked between actions; the
+        next sweep does what is left undone.
 
         Raises:
             UnknownOrchestrationError: it has no rows.
             TemporaryError, PermanentError: it could not be read; see ``could_not_evaluate``.
         """
-        # Taken before anything is read: a nomination after this moment survives the evaluation.
+        # Before anything is read: nominations after this moment survive the evaluation.
         known, read_at = self._state.look_up(orchestration_id)
         if since is not None and known.was_evaluated(since):
             return None
-        # What there was no room for is evaluated again when an ask has chosen it.
+        # Releases for which there was no room are evaluated again when an ask chooses them.
         handed_on = self._hand_on(sweep_id, in_turn=known.paced and not known.waiting)
         try:
             evaluation = self._reconciler.evaluate(
@@ -327,7 +324,7 @@ class Sweeper:
             self._record(orchestration_id, Finding(read_at))
             self._state.count(sweep_id, Counts(orchestrations_evaluated=1))
             raise
-        # Should it end here, or the broker be lost, the next sweep evaluates it again.
+        # Recorded first: if this process dies before sending, the next sweep evaluates it again.
         self._record(orchestration_id, Finding.of(evaluation, read_at), handed_on)
         self._state.count(sweep_id, evaluation.counts)
         if handed_on is not None:
@@ -337,7 +334,7 @@ class Sweeper:
     def could_not_evaluate(
         self, orchestration_id: str, error: ReconcilerError, sweep_id: str
     ) -> None:
-        """Record that an orchestration could not be evaluated: it is stuck, and awaits nothing."""
+        """Record as stuck an orchestration that could not be evaluated."""
         evaluation = self._reconciler.could_not_check(orchestration_id, error, sweep_id)
         self._record(orchestration_id, Finding.of(evaluation, self._state.now()))
         self._state.count(sweep_id, evaluation.counts)
@@ -365,7 +362,7 @@ class Sweeper:
         alone: bool = False,
         out_of_time: OutOfTime = never,
     ) -> RepairResult:
-        """Release a child, if it is due, and record what came of it; ``Reconciler.release``.
+        """Release a child if it is due, and record the result; see ``Reconciler.release``.
 
         Raises:
             UnknownOrchestrationError, UnknownChildError: there is no such row.
@@ -386,7 +383,7 @@ class Sweeper:
         except (UnknownOrchestrationError, UnknownChildError):
             self._state.released(orchestration_id, sub_issue_id, settled=True)
             raise
-        # By hand, one that is withheld does not say whether the child is due.
+        # A release by hand that is withheld does not show whether the child is due.
         if result.applied or sweep_id is not None:
             due = handed_on.due if handed_on is not None else {}
             self._state.released(
@@ -406,9 +403,9 @@ class Sweeper:
         sweep_id: str | None,
         due_since: datetime | None,
     ) -> None:
-        """Record that a release failed: its child is stuck for as long as it is due.
+        """Record as stuck a child whose release failed.
 
-        By hand it was perhaps never due, so what is known of it stays as it is.
+        A release by hand records nothing, since the child may never have been due.
         """
         if sweep_id is None:
             return
@@ -421,7 +418,7 @@ class Sweeper:
     # -- ending
 
     def end_what_is_done(self) -> list[SweepSummary]:
-        """End each sweep that is complete and of which nothing is under way."""
+        """End each sweep that is complete and has nothing under way."""
         seen = self._state.overview()
         done = [s for s in seen.at_work() if seen.is_read(s) and seen.is_finished(s)]
         ended = [summary for sweep in done if (summary := self._end(sweep, seen)) is not None]
@@ -430,7 +427,7 @@ class Sweeper:
         return ended
 
     def _end_overtaken(self, sweep_id: str) -> None:
-        """End sweeps that are several intervals old: what they lack, later ones look at."""
+        """End sweeps that are several intervals old; later ones cover what they lack."""
         self.end_what_is_done()
         seen = self._state.overview()
         limit = seen.now - _GIVEN_UP_AFTER * self._settings.sweep_interval_seconds
@@ -439,7 +436,7 @@ class Sweeper:
                 self._end(sweep, seen)
 
     def end(self, sweep_id: str) -> SweepSummary | None:
-        """End a sweep however far it is; None where it has ended."""
+        """End a sweep, complete or not; None if it has ended already."""
         sweep = self._state.sweep(sweep_id)
         return None if sweep is None else self._end(sweep, self._state.overview())
 
@@ -462,9 +459,9 @@ class Sweeper:
         return summary
 
     def _read_pause(self) -> tuple[Pause | None, bool]:
-        """Return the pause, and whether it is known how things stand.
+        """Return the pause, if any, and whether that is known.
 
-        A report by hand does not ask, since it would change nothing in any case.
+        A report by hand does not ask, since it changes nothing anyway.
         """
         if self._by_hand:
             return None, False
@@ -477,11 +474,11 @@ class Sweeper:
         """Set the gauges of coverage and of what is stuck."""
         covered = self._state.advance_coverage()
         if self._by_hand:
-            return  # what a person's report found is not how things stand
+            return  # a report by hand repaired nothing, so its findings are not the current state
         set_gauges(self._metrics, covered, count_stuck(self._state.overview().list_stuck()))
 
 
 def _paused_since(pause: Pause, now: float) -> float:
-    """Return since when; a time that cannot be read or believed is as good as very long ago."""
+    """Return since when (epoch seconds); an unusable time counts as very long ago."""
     since = epoch_of(moment(pause.since))
     return 1.0 if age_at(since, now) is None else since or 1.0

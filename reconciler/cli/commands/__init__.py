@@ -1,1 +1,1 @@
-"""The sub-commands, one module each, imported when they are called."""
+"""The sub-commands, imported when they are called."""

@@ -1,4 +1,4 @@
-"""``reconciler pause`` and ``resume``: one switch for all workers, and for cron too."""
+"""``reconciler pause`` and ``resume``: one switch for all workers and for cron mode."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from reconciler.stores.control import CACHE_SECONDS
 
 
 @click.command()
-@click.option("--reason", default="", help="Shown to everybody for as long as it lasts.")
+@click.option("--reason", default="", help="Shown to everybody during the pause.")
 @click.option("--json", "as_json", is_flag=True, help="Print the pause as JSON.")
 def pause(*, reason: str, as_json: bool) -> None:
-    """Stop all repairs: when this returns, none is begun any more. Sweeps go on reporting."""
+    """Stop all repairs: none begins after this returns. Sweeps continue to report."""
     held = reconciler_for_cli(settings_for_cli()).pause(reason, operator())
-    # For so long a worker may act on what it read of the switch before.
+    # Workers may use what they read before for so long.
     time.sleep(CACHE_SECONDS)
     if as_json:
         print_json({"paused": True, "since": held.since, "by": held.by, "reason": held.reason})
     else:
         click.echo(printable(f"paused since {held.since} by {held.by}: {held.reason}"))
-        click.echo("`reconciler resume` lets repairs go on")
+        click.echo("`reconciler resume` ends the pause")
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the state as JSON.")
 def resume(*, as_json: bool) -> None:
-    """Let repairs go on."""
+    """End the pause."""
     reconciler = reconciler_for_cli(settings_for_cli())
     held = reconciler.paused()
     reconciler.resume()

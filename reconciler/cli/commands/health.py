@@ -1,4 +1,4 @@
-"""``reconciler health``: for alarms, and with ``--self`` for containers; fast, and no scan."""
+"""``reconciler health``: for alarms and, with ``--self``, for containers. Fast, without a scan."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reconciler.observability.printable import printable
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """``problem``: why it is not well; None when it is. ``detail``: what it says when it is."""
+    """``problem``: why it is unhealthy, or None. ``detail``: the message if it is healthy."""
 
     problem: str | None
     detail: str
@@ -28,16 +28,16 @@ class _Finding:
     "--self",
     "this_host",
     is_flag=True,
-    help="Ask only whether the workers and beats of this host or container are alive.",
+    help="Check only that the workers and beats of this host or container are alive.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the finding as JSON.")
 def health(*, this_host: bool, as_json: bool) -> int:
-    """Fail, with the reason, unless coverage is recent and all can be reached.
+    """Fail, with the reason, unless coverage is recent and everything can be reached.
 
-    Exits with 1 when coverage is too old, and with 3 when broker or tables cannot be reached.
+    Exits with 1 if coverage is too old, and with 3 if broker or tables cannot be reached.
 
-    With --self, neither broker nor tables are asked: a probe must not restart every worker because
-    the broker is away.
+    With --self, neither broker nor tables are checked: a probe must not restart every worker
+    because the broker is away.
     """
     finding = _find_alive() if this_host else _find_covered()
     problem = finding.problem

@@ -34,14 +34,14 @@ from reconciler.settings import Settings
     default="text",
     help="`svg` and `mermaid` print the picture alone.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, an object each.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per orchestration.")
 @watch_option
 def inspect(names: Sequence[str], *, form: str, as_json: bool, watch: bool) -> int:
     """Show an orchestration as a picture, and why it is stuck.
 
     ID is an orchestration id, a sub-issue id, a display id such as ENG-42, a task id, or the
-    beginning of an id. A display id has no index: it is searched for in the whole table, and so
-    is the beginning of an id. Exits with 1 if anything in it is stuck.
+    beginning of an id. There is no index for display ids and beginnings of ids, so finding one
+    scans the whole table. Exits with 1 if anything in it is stuck.
     """
     reconciler = reconciler_for_cli(settings_for_cli())
     with progress("Searching", quiet=as_json) as bar:
@@ -64,7 +64,7 @@ def inspect(names: Sequence[str], *, form: str, as_json: bool, watch: bool) -> i
 
 
 def _once_each(found: Iterable[Found]) -> list[Found]:
-    """Keep each orchestration once; a child is pointed out only where it is the only one meant."""
+    """Keep each orchestration once; drop the child to point out unless only one was named."""
     kept: dict[str, Found] = {}
     for one in found:
         before = kept.get(one.orchestration_id)
@@ -85,9 +85,9 @@ def _print(out: Console, view: View, form: str, now: datetime) -> None:
 
 
 def next_sweep(settings: Settings) -> datetime | None:
-    """Return when the next sweep is to start, from when the last one did; None if unknown.
+    """Return when the next sweep should start, judging by the last one; None if unknown.
 
-    Asked of the broker, and only where one is set: there is none in cron mode.
+    Asks the broker only if one is set, because cron mode has none.
     """
     if not os.environ.get("CELERY_BROKER_URL"):
         return None

@@ -1,4 +1,4 @@
-"""``reconciler list``: what is stuck, from what sweeps remember, or what was repaired."""
+"""``reconciler list``: what is stuck, or what was repaired, from the state of sweeps."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ Examples:
 @click.option("--since", type=Duration(), help="How far back, with --recovered (1d).")
 @click.option("--report", "report_id", metavar="SWEEP", help="List what this report found.")
 @click.option("--limit", type=click.IntRange(1), default=DEFAULT_LIMIT, show_default=True)
-@click.option("--offset", type=click.IntRange(0), default=0, help="Leave out the first ones.")
+@click.option("--offset", type=click.IntRange(0), default=0, help="Skip the first entries.")
 @click.option("-o", "--output", "form", type=click.Choice(_FORMS), default="table")
 @click.option("--json", "as_json", is_flag=True, help="The same as `-o json`.")
 @watch_option
@@ -76,17 +76,17 @@ def list_(
     watch: bool,
     **asked: Any,  # noqa: ANN401 - the other fields of `Query`
 ) -> int:
-    """List what is stuck, waits for a slot or is backed off, the longest stuck first.
+    """List what is stuck, waits for a slot or is backed off, oldest first.
 
-    It comes from what sweeps remember and costs no scan. TEXT is looked for in ids, display ids,
-    repositories and users. `-o name` prints ids that `reconciler inspect` takes. What was repaired
-    is narrowed by the same options; it is kept for a day. Exits with 1 if anything that matches is
-    stuck, on whatever page; what only waits for a slot does not count. Exits with 2 while nothing
-    is known yet, and with 3 when the broker cannot be reached.
+    It comes from what sweeps remember, without a scan. TEXT is searched for in ids, display ids,
+    repositories and users. `-o name` prints ids that `reconciler inspect` takes. Recoveries take
+    the same options, and are kept for a day. Exits with 1 if anything that matches is stuck, on
+    any page; what only waits for a slot does not count. Exits with 2 while nothing is known yet,
+    and with 3 if the broker cannot be reached.
     """
     for code in codes:
         if code not in STUCK_CODES:
-            raise UsageError(f"no such code: {code}; known are {', '.join(STUCK_CODES)}")
+            raise UsageError(f"no such code: {code}; the codes are {', '.join(STUCK_CODES)}")
     query = Query(codes=frozenset(codes), **asked)
     _check_together(query, recovered=recovered, since=since, report_id=report_id)
     form = "json" if as_json else form
@@ -135,7 +135,7 @@ def _reported(settings: Settings, client: redis.Redis, report_id: str) -> Overvi
 
 
 def _check_known(status: Status) -> None:
-    """Fail where nobody could tell what is stuck; say what to run."""
+    """Fail if it is unknown what is stuck, and say what to run."""
     if status.knows_stuck or status.entries:
         return
     if status.unreachable is not None:
@@ -144,7 +144,7 @@ def _check_known(status: Status) -> None:
         )
     if status.seen.last() is not None:
         raise UsageError(
-            "more is stuck than the table keeps of a sweep, so nothing is known of it; "
+            "more is stuck than the table can record, so it cannot be listed; "
             "`reconciler sweep --inline --report` reads the tables"
         )
     raise UsageError(
@@ -169,7 +169,7 @@ def _show(out: Console, status: Status, query: Query, form: str) -> int:
         show(out, *summary, *_footer(page), *_caution(status))
     if any(entry.alarming for entry in wanted):
         return EXIT_WRONG
-    # Beside a broker that is away, the table tells only of the last sweep without one.
+    # If the broker is away, the table shows only the last sweep without one.
     return EXIT_UNREACHABLE if status.in_table and status.unreachable is not None else 0
 
 
@@ -179,7 +179,7 @@ def _print_data(
     entries: Sequence[Mapping[str, Any]],
     names: Iterable[str],
 ) -> bool:
-    """Print for a program; False where a person is to read it."""
+    """Print in a format for programs; False if the format is for people."""
     match form:
         case "json":
             print_json({**about, "entries": entries})
@@ -204,7 +204,7 @@ def _footer(page: Page) -> Iterator[Text]:
 
 
 def _which(page: Page) -> Iterator[Text]:
-    """Say which are shown, where it is not all of them."""
+    """Say which entries are shown, unless all are."""
     if page.total and not page.entries:
         yield Text(f"There are {page.total}: --offset leaves out all of them.")
     elif len(page.entries) < page.total:
@@ -214,7 +214,7 @@ def _which(page: Page) -> Iterator[Text]:
 
 
 def _caution(status: Status) -> list[Text]:
-    """Say how far the list can be relied on, where it is not all of the present."""
+    """Warn if the list may be outdated or incomplete."""
     if status.problem is None:
         return []
     when = f" It is as of {age(status.now - status.seen.now)} ago." if status.in_table else ""

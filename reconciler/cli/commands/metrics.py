@@ -1,4 +1,4 @@
-"""``reconciler metrics``: what the workers counted, for Prometheus to scrape."""
+"""``reconciler metrics``: the metrics of the workers, for Prometheus to scrape."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def metrics(*, host: str, port: int) -> None:
     """Serve the metrics for Prometheus to scrape, at /metrics."""
     settings = settings_for_cli(logs=True)
     client = broker_for_cli(settings)
-    # As the first process of a container, nothing ends it that it does not ask for itself.
+    # The first process of a container ignores SIGTERM unless it handles it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     click.echo(f"serving http://{host}:{port}/metrics", err=True)
     try:

@@ -17,13 +17,13 @@ _FINE = REPAIRED | {Outcome.ALREADY_RELEASED}
 @click.command()
 @click.argument("name", metavar="ID")
 @click.argument("child", required=False)
-@click.option("--report", is_flag=True, help="Say what would be done, and change nothing.")
+@click.option("--report", is_flag=True, help="Say what would be done; change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def release(name: str, child: str | None, *, report: bool, as_json: bool) -> int:
-    """Release one child now, if it is due; safe at any time, any number of times.
+    """Release one child now, if it is due. Safe at any time, any number of times.
 
-    ID is a sub-issue id, a display id such as ENG-42, or a task id; or any id of the
-    orchestration, and then CHILD is one of these in it. The beginning of an id will do.
+    ID is a sub-issue id, a display id such as ENG-42, or a task id. If ID is any id of the
+    orchestration, CHILD is one of these in it. The beginning of an id is enough.
     """
     reconciler = reconciler_for_cli(settings_for_cli())
     with progress(f"Releasing {printable(child or name)}", quiet=as_json) as bar:

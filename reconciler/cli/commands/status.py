@@ -1,4 +1,4 @@
-"""``reconciler status``: is it alive, what is stuck, since when, and what was repaired."""
+"""``reconciler status``: whether it is alive, what is stuck, and what was repaired."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _MAX_NAMED = 10
 @click.option("--json", "as_json", is_flag=True, help="Print the state as one JSON object.")
 @watch_option
 def status(*, as_json: bool, watch: bool) -> int:
-    """Say whether the backstop is alive, and what is stuck; costs no table scan.
+    """Say whether the backstop is alive, and what is stuck. Does not scan the table.
 
-    It is healthy while a worker answers, a beat asks for sweeps, and what is active was looked at
-    lately. Exits with 1 when it is not, or when anything is stuck; with 3 when broker or tables
+    It is healthy while a worker answers, a beat asks for sweeps, and the coverage of active work is
+    recent. Exits with 1 if it is unhealthy or anything is stuck, and with 3 if broker or tables
     cannot be reached.
     """
     settings = settings_for_cli()
@@ -50,7 +50,7 @@ def status(*, as_json: bool, watch: bool) -> int:
 
 
 def to_json(status: Status) -> dict[str, Any]:
-    """Return the state as plain JSON values; times in epoch seconds, ages in seconds."""
+    """Return the status as JSON values; times in epoch seconds, ages in seconds."""
     entries = status.entries
     return {
         "healthy": status.problem is None,

@@ -1,4 +1,4 @@
-"""``reconciler sweep``: by the workers, or in this process."""
+"""``reconciler sweep``: a sweep by the workers, or in this process."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _ASK_AGAIN_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked for, by the options of the same names."""
+    """The options of the command."""
 
     inline: bool
     report: bool
@@ -58,12 +58,12 @@ class Asked:
 
 @click.command()
 @click.option("--inline", is_flag=True, help="Sweep in this process; needs no broker.")
-@click.option("--report", is_flag=True, help="Say what would be done, and change nothing.")
+@click.option("--report", is_flag=True, help="Say what would be done; change nothing.")
 @click.option("--wait", is_flag=True, help="Wait for the workers' summary.")
 @click.option(
     "--timeout", default=600, show_default=True, help="Longest wait, in seconds, with --wait."
 )
-@click.option("--full", is_flag=True, help="Read the whole table, although an index would do.")
+@click.option("--full", is_flag=True, help="Read the whole table even if there is an index.")
 @click.option(
     "--force", is_flag=True, help="Sweep even if another sweep holds the lock (with --inline)."
 )
@@ -83,18 +83,18 @@ def sweep(**options: Any) -> int:  # noqa: ANN401 - the options of `Asked`
 
 @dataclass(slots=True)
 class Witness:
-    """Keeps what a sweep in this process does and finds, and shows how far it is."""
+    """Collects what a sweep in this process does and finds, and shows its progress."""
 
     bar: Progress | None = None
     acted: list[tuple[str, ActionOutcome]] = field(default_factory=list)
     known: dict[str, Known] = field(default_factory=dict)
 
     def hooks(self) -> Hooks:
-        """Return what the sweep calls."""
+        """Return the callbacks for the sweep."""
         return Hooks(progress=self._on_progress, on_evaluation=self._on_evaluation)
 
     def print(self, summary: SweepSummary) -> None:
-        """Print for a person what was done and found."""
+        """Print what was done and found."""
         entries = list_entries(self.known, time.time())
         show(console(), *render(summary.to_json(), self.acted, entries, is_remembered=False))
 
@@ -105,7 +105,7 @@ class Witness:
 
     def _on_progress(self, so_far: SweepProgress) -> None:
         parts = f"{so_far.segments_done} of {so_far.segments} segments, {so_far.pages} pages"
-        # One segment has no middle: the bar only says that something moves.
+        # With one segment the bar can only show activity.
         total = so_far.segments if so_far.segments > 1 else None
         update(self.bar, so_far.segments_done, total, f"{parts}, {_read(so_far.counts)}")
 
@@ -121,11 +121,11 @@ def _inline(settings: Settings, asked: Asked) -> int:
         witness.print(swept.summary)
     else:
         held = printable(f"{swept.lease.holder} has been sweeping since {swept.lease.since}")
-        click.echo(f"nothing done: {held} (--force sweeps even so; it does no harm)")
+        click.echo(f"nothing done: {held} (--force sweeps anyway, which is safe)")
     if swept.lease is not None:
         return 0
     if not swept.summary.complete and swept.summary.counts.rows_scanned == 0:
-        # Not a finding: what the sweep needs was not there.
+        # Not a finding: the sweep could not read anything.
         raise TemporaryError("the orchestration table could not be read; see the log")
     return EXIT_WRONG if swept.summary.alarming else 0
 
@@ -149,7 +149,7 @@ def _swept(reconciler: Reconciler, asked: Asked, hooks: Hooks) -> CronSweep:
 
 
 def _by_workers(settings: Settings, asked: Asked) -> int:
-    # Its import reads the settings, which `sweep --help` does without.
+    # Importing it reads the settings, which `sweep --help` does not need.
     from workers.application import app  # noqa: PLC0415
     from workers.enqueue import submit_sweep  # noqa: PLC0415
 
@@ -196,7 +196,7 @@ def _wait(
     bar: Progress | None,
     ask_again: Callable[[], object],
 ) -> dict[str, Any]:
-    """Wait for a sweep's summary; asks again for what others were reading, or what got lost."""
+    """Wait for a sweep's summary; ask again for what others were reading or what got lost."""
     started = asked = time.monotonic()
     while time.monotonic() - started < timeout:
         sweep = state.sweep(sweep_id)

@@ -1,4 +1,4 @@
-"""``reconciler tables``: the platform's tables on an endpoint of this machine."""
+"""``reconciler tables``: create the platform's tables on a local endpoint."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
     "--host",
     "hosts",
     multiple=True,
-    help="A further host that is no production (as in a compose file).",
+    help="Accept this host too, which must not be production (as in a compose file).",
 )
-@click.option("--sample", is_flag=True, help="And strand two orchestrations, to try things on.")
-@click.option("--keep", is_flag=True, help="Stay, and create again what goes missing.")
+@click.option("--sample", is_flag=True, help="Also strand two orchestrations, to try things on.")
+@click.option("--keep", is_flag=True, help="Keep running, and recreate tables that go missing.")
 def tables(*, hosts: tuple[str, ...], sample: bool, keep: bool) -> None:
-    """Create the tables on a local DynamoDB endpoint; those that exist stay as they are."""
+    """Create the tables on a local DynamoDB endpoint; existing ones are left alone."""
     settings = settings_for_cli()
     client = dynamodb_client()
     host = urlsplit(client.meta.endpoint_url).hostname or ""
     if host not in (*_LOCAL, *hosts):
-        raise UsageError(f"tables are created on a local endpoint only, and {host} is none")
+        raise UsageError(f"tables are created only on a local endpoint, and {host} is not one")
     create_tables_of(client, settings)
     click.echo(f"the tables exist at {client.meta.endpoint_url}")
     if sample:
         said = [f"stranded {orchestration_id}" for orchestration_id in strand(client, settings)]
         click.echo("\n".join(said or ["they are not empty, so nothing was added"]))
     if keep:
-        # As the first process of a container it would ignore SIGTERM. An emulator that does not
-        # answer ends it; the container is started again.
+        # The first process of a container ignores SIGTERM unless it handles it. If the emulator
+        # does not answer, this process fails, and its container is restarted.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         while True:
             time.sleep(_KEEP_SECONDS)

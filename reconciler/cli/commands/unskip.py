@@ -1,4 +1,4 @@
-"""``reconciler unskip``: a child that was skipped for nothing, back to ``blocked``."""
+"""``reconciler unskip``: set a skipped child back to ``blocked``."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from reconciler.repair.context import ActionOutcome
 @click.command()
 @click.argument("name", metavar="ID")
 @click.argument("child", required=False)
-@click.option("--report", is_flag=True, help="Say what would be done, and change nothing.")
+@click.option("--report", is_flag=True, help="Say what would be done; change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON.")
 def unskip(name: str, child: str | None, *, report: bool, as_json: bool) -> int:
-    """Set a skipped child back to blocked, with the dependents that were skipped for it.
+    """Set a skipped child, and the dependents skipped because of it, back to blocked.
 
     ID and CHILD are as for `reconciler release`.
 
-    Only while none of its predecessors is failed or skipped. The child is released like any other
-    once it is due and STRANDED_GRACE_SECONDS have passed.
+    Works only if none of its predecessors is failed or skipped. The child is released like any
+    other once it has been due for STRANDED_GRACE_SECONDS.
     """
     reconciler = reconciler_for_cli(settings_for_cli())
     with progress(f"Setting back {printable(child or name)}", quiet=as_json) as bar:

@@ -1,1 +1,1 @@
-"""What a person reads on a terminal: one module for each command that has more than a line."""
+"""Output for people, one module for each command that prints more than a line."""

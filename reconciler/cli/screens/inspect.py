@@ -1,4 +1,4 @@
-"""What a person reads of an orchestration, top to bottom in the order of urgency."""
+"""The screen of ``inspect``, the most urgent first."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MAX_LABEL = 24
 
 
 def render(view: View, out: Console, now: datetime) -> RenderableType:
-    """Return everything that a person reads of an orchestration."""
+    """Return the screen of an orchestration."""
     view = shown(view)
     parts: list[RenderableType] = [*_head(view), Text()]
     parts += [*_picture(view, width_of_picture(out) - 2), Text()]
@@ -49,7 +49,7 @@ def render(view: View, out: Console, now: datetime) -> RenderableType:
 def _commands(commands: Sequence[Command], indent: int) -> Iterator[Text]:
     for command in commands:
         yield Text(f"{' ' * indent}# {command.purpose}", QUIET)
-        # Never wrapped by us: it is there to be copied.
+        # Not wrapped, so that it can be copied.
         yield Text(f"{' ' * indent}{command.line}", no_wrap=True, overflow="ignore")
 
 
@@ -138,7 +138,7 @@ def _group(view: View, group: Sequence[ChildView], now: datetime) -> Iterator[Re
 
 
 def _alike(children: Sequence[ChildView]) -> list[list[ChildView]]:
-    """Put those together of which the very same is to be said; the order is that of the first."""
+    """Group children with the same code, reason and outlook, in order of the first of each."""
     groups: dict[Hashable, list[ChildView]] = {}
     for child in children:
         groups.setdefault((child.code, child.reason, child.outlook), []).append(child)
@@ -165,7 +165,7 @@ def _why(reason: str, outlook: Outlook | None, now: datetime) -> Iterator[Render
 
 
 def _fix(commands: Sequence[Command], code: str, *, needs_action: bool) -> Iterator[RenderableType]:
-    """What a person could do, and where the runbook says more."""
+    """Yield what a person can do, and the runbook's section."""
     if needs_action:
         yield from _commands(commands, 10)
         yield _line("read", runbook_of(code))
@@ -174,7 +174,7 @@ def _fix(commands: Sequence[Command], code: str, *, needs_action: bool) -> Itera
 
 
 def _line(name: str, said: str) -> RenderableType:
-    """A name and what is said under it; what is long goes on below its own beginning."""
+    """Return a name and a text; a long text is indented as a block."""
     grid = Table.grid()
     grid.add_column(style=QUIET, width=6)
     grid.add_column(overflow="fold")
@@ -183,7 +183,7 @@ def _line(name: str, said: str) -> RenderableType:
 
 
 def _failed(view: View) -> Iterator[RenderableType]:
-    """Tell of failures that say what to do next: of refusals, above all."""
+    """Yield failures with a reason, above all refusals."""
     told = [child for child in view.children if child.tone is Tone.FAILED and child.reason]
     for child in told[:_MAX_FAILED]:
         yield _named([child])
@@ -206,7 +206,7 @@ def _repaired(view: View) -> Iterator[RenderableType]:
     grid.add_column(style=QUIET, no_wrap=True)
     grid.add_column(style="bold", no_wrap=True, overflow="ellipsis", max_width=_MAX_LABEL)
     grid.add_column(no_wrap=True, overflow="ellipsis")
-    # One word: where there is little room, it is what is cut.
+    # On a narrow terminal, this column is cut.
     grid.add_column(style=QUIET, overflow="ellipsis")
     for repair in view.repairs[-_MAX_REPAIRS:]:
         stranded = ""

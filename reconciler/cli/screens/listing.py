@@ -1,4 +1,4 @@
-"""What ``list`` shows: a table for people, and the same for programs."""
+"""The output of ``list``: a table for people, and formats for programs."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ GROUPS = (
     (Tone.REPAIR, "being repaired"),
     (Tone.HELD, "waiting for a slot"),
 )
-"""How what is stuck is summed up, the most urgent first."""
+"""The groups in a summary of stuck entries, the most urgent first."""
 
 MAX_TO_ACT_ON = 5
-"""As many are named: ``list`` has all of them."""
+"""How many entries are named; ``list`` shows all."""
 
 
 def tone_of(entry: Entry) -> Tone:
-    """Return what an entry means to a person."""
+    """Return how urgent an entry is."""
     if entry.needs_action:
         return Tone.ALARM
     return Tone.REPAIR if entry.alarming else Tone.HELD
 
 
 def summed_up(entries: Iterable[Entry]) -> Text:
-    """Return how much is stuck, by what it asks of a person."""
+    """Return how many entries are stuck, by urgency."""
     counts = Counter(map(tone_of, entries))
     found = ((tone, f"{counts[tone]} {said}") for tone, said in GROUPS if counts[tone])
     return Text("   ").join(marked(tone, said) for tone, said in found)
 
 
 def oldest(entries: Iterable[Entry]) -> dict[str, float]:
-    """Return the age of the oldest by code, in seconds; 0 where no age is known."""
+    """Return the age of the oldest by code, in seconds; 0 if no age is known."""
     ages: dict[str, float] = {}
     for entry in entries:
         ages[entry.code] = max(ages.get(entry.code, 0.0), entry.age_seconds or 0.0)
@@ -53,32 +53,32 @@ def oldest(entries: Iterable[Entry]) -> dict[str, float]:
 
 
 def name_of(entry: Entry) -> str:
-    """Return what a person calls it: a display id, else the beginning of an id."""
+    """Return the display id, or else the beginning of the id."""
     if entry.sub_issue_id is None:
         return "(the parent)"
     return printable(entry.display_id or short_id(entry.sub_issue_id))
 
 
 def id_of(entry: Entry) -> str:
-    """Return the id that other commands take: of a child, its orchestration's stands before it."""
+    """Return the id for other commands; a child's is preceded by its orchestration's."""
     return printable("/".join(filter(None, (entry.orchestration_id, entry.sub_issue_id))))
 
 
 def to_json(entry: Entry, now: float) -> dict[str, Any]:
-    """Return an entry as plain values, with what resolves it where it needs manual action."""
+    """Return an entry as plain values, with its fix if it needs manual action."""
     fix = _fix(entry) if entry.needs_action else None
     return {**entry.to_json(now), "fix": fix, "runbook": runbook_of(entry.code)}
 
 
 def names(entries: Iterable[Entry]) -> Iterator[str]:
-    """Yield the ids, one a line, for ``xargs``."""
+    """Yield the ids, quoted for ``xargs``."""
     return (shlex.quote(id_of(entry)) for entry in entries)
 
 
 def yaml(values: Sequence[Mapping[str, Any]]) -> str:
-    """Return a list of flat mappings as YAML: a JSON value is one of YAML's too.
+    """Return a list of flat mappings as YAML, of which JSON values are a part.
 
-    What cannot be seen is written as an escape of YAML's; JSON's own stands for half a character.
+    Unprintable characters become YAML escapes, because JSON's are surrogates.
     """
     if not values:
         return "[]\n"
@@ -96,7 +96,7 @@ _WIDE = ("repo", "user", "sub-issue", "task")
 
 
 def table(page: Page, *, wide: bool) -> RenderableType:
-    """Return the table: everything on one line, in 80 columns unless it is ``wide``."""
+    """Return the table, one line per entry, in 80 columns unless it is ``wide``."""
     columns = ("age", "  code", "child", "orchestration", *((*_WIDE, "why") if wide else ()))
     grid = table_of(*columns, right=("age",))
     for entry in page.entries:
@@ -109,7 +109,7 @@ def table(page: Page, *, wide: bool) -> RenderableType:
 
 
 def as_entry(recovery: Mapping[str, Any]) -> Entry:
-    """Return a recovery as what it was while it was stuck, so that the same query narrows it."""
+    """Return a recovery as the stuck entry that it was, so that the same query can filter it."""
     return Entry(
         orchestration_id=recovery["orchestration_id"],
         sub_issue_id=recovery["sub_issue_id"],
@@ -164,7 +164,7 @@ def first_step(entry: Entry) -> list[Text]:
 
 
 def to_act_on(entries: Iterable[Entry], most: int = MAX_TO_ACT_ON) -> Iterator[RenderableType]:
-    """Yield what needs manual action, the oldest first, each with its fix and the runbook."""
+    """Yield what needs manual action, oldest first, each with its fix and the runbook."""
     found = [entry for entry in entries if entry.needs_action]
     shown = found[:most]
     oldest_ = "" if len(found) == len(shown) else f": the {len(shown)} oldest of {len(found)}"
@@ -176,5 +176,5 @@ def to_act_on(entries: Iterable[Entry], most: int = MAX_TO_ACT_ON) -> Iterator[R
             (name_of(entry), "bold"),
             (f"  {runbook_of(entry.code)}", QUIET),
         )
-        # Never wrapped by us: it is there to be copied.
+        # Not wrapped, so that it can be copied.
         yield Text(f"       {printable(_fix(entry))}", no_wrap=True, overflow="ignore")

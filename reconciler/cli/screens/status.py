@@ -1,4 +1,4 @@
-"""What a person reads of the backstop as a whole: is it alive, what is stuck, what to do."""
+"""The screen of ``status``: whether the backstop is alive, what is stuck, what to do."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAX_WORKERS = 4
 
 
 def render(status: Status) -> RenderableType:
-    """Return everything that a person reads, the most urgent first."""
+    """Return the screen, the most urgent first."""
     return Group(_headline(status), facts(_lines(status)), Text(), *_stuck(status))
 
 
@@ -37,7 +37,7 @@ def _headline(status: Status) -> Text:
     return Text.assemble(name, said, (f"\n  see {status.runbook}", QUIET))
 
 
-# -- how it does
+# -- health
 
 
 def _lines(status: Status) -> Iterator[tuple[str, Text]]:
@@ -70,7 +70,7 @@ def _of_cron(status: Status) -> Iterator[tuple[str, Text]]:
 
 
 def _covered(status: Status) -> Text:
-    """Say how far coverage reaches: of active work, and with an index of the whole table."""
+    """Return the coverage of active work and, with an index, of the whole table."""
     said = _covered_scope(status, Scope.ACTIVE)
     if status.full_scan_interval_seconds is not None:
         said.append("; the whole table ")
@@ -96,7 +96,7 @@ def _sweep(status: Status) -> Text:
         said.append("; it did NOT complete", "bold red")
     errors = last.get("errors", 0)
     if errors:
-        # Whatever is listed as being repaired may be what fails.
+        # What is listed as being repaired may be what fails.
         said.append(f"; {errors} {'error' if errors == 1 else 'errors'}", "bold red")
         said.append("; see `reconciler doctor` and the log")
     return said
@@ -115,7 +115,7 @@ def _mode(status: Status) -> Text:
         held = status.paused
         said = printable(f"PAUSED since {held['since']} by {held['by']}: {held['reason']}")
         return Text(said, "bold yellow").append("; `reconciler resume` ends it", "default")
-    # What the workers go by, which this shell's settings need not be.
+    # The mode of the workers, which may differ from this shell's settings.
     mode = (status.seen.last(complete=True) or {}).get("mode", status.repair_mode)
     if mode == "report":
         return Text("report: the last sweep found and reported, and changed nothing", "yellow")

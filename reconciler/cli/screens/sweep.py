@@ -1,4 +1,4 @@
-"""What a person reads of a sweep: what was done, what needs manual action, and the summary."""
+"""The screen of ``sweep``: what was done, what needs manual action, and the summary."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def render(
     *,
     is_remembered: bool,
 ) -> Iterator[RenderableType]:
-    """Yield what a person reads; ``acted``: orchestration id and action, in their order.
+    """Yield the screen of a sweep; ``acted``: orchestration ids and actions, in order.
 
-    ``is_remembered``: ``list`` shows all of ``entries``, so that the oldest are enough here.
+    ``is_remembered``: ``list`` shows all ``entries``, so only the oldest are shown here.
     """
     for orchestration_id, action in acted[:_MAX_ACTIONS]:
         yield from _action(orchestration_id, action)

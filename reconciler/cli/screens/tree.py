@@ -1,7 +1,7 @@
-"""The picture for a terminal: a tree, each child on a line below what it waits for.
+"""The picture for a terminal: a tree, with each child on a line below its predecessor.
 
-A child that waits for several stands below the one that is furthest behind, and names the others.
-What is too large for that is folded.
+A child with several predecessors is below the deepest one, and names the others. Large graphs are
+folded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from reconciler.inspection.graph import Graph, Layered, Node, fold, put_in_layer
 from reconciler.inspection.theme import SIGNS, cut, listed
 
 _MIN_COLUMNS = 32
-"""Room for a line that is indented as far as the deepest child."""
+"""Room for the text of the deepest child."""
 
 _MAX_OTHERS = 4
 _MAX_LABEL = 36
@@ -21,7 +21,7 @@ _MAX_EDGES = 100
 
 
 def draw(graph: Graph, columns: int, rows: int) -> list[Text]:
-    """Return the graph in lines of at most ``columns`` cells; about ``rows`` of them."""
+    """Return the graph as about ``rows`` lines of at most ``columns`` cells."""
     most = (max(columns, 2 * _MIN_COLUMNS) - _MIN_COLUMNS) // 2
     return _tree(put_in_layers(fold(graph, rows, _MAX_EDGES, most)), columns)
 

@@ -181,7 +181,7 @@ def test_pause_and_resume(world: World, run: Run) -> None:
         (["sweep", "--inline"], {"SWEEP_SEGMENTS": "many"}, "SWEEP_SEGMENTS"),
         (["evaluate", "orch_x"], {}, "orch_x"),
         (["sweep", "--segments", "2"], {}, "--inline"),
-        (["list", "--code", "stuck"], {}, "no such code: stuck; known are over_budget"),
+        (["list", "--code", "stuck"], {}, "no such code: stuck; the codes are over_budget"),
         (["inspect", " "], {}, "an empty id"),
         (["inspect", "orch_" + "0" * 32], {}, "orch_0000"),
         (["inspect", "ENG-404"], {}, "ENG-404"),

@@ -111,5 +111,5 @@ def test_times_as_people_type_them(typed: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("typed", ["", "soon", "-1h", "1w", "1.5h", "1h30m", "9" * 10])
 def test_what_is_no_time_is_named(typed: str) -> None:
-    with pytest.raises(click.BadParameter, match="is no time such as"):
+    with pytest.raises(click.BadParameter, match="is not a duration such as"):
         Duration().convert(typed, None, None)

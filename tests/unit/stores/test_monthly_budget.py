@@ -100,7 +100,7 @@ def test_rows_that_stay_unread_are_no_budget() -> None:
         "UnprocessedKeys": {"BudgetTable": {"Keys": [{"scope_key": {"S": "USER#u"}}]}},
     }
     store = MonthlyBudgetStore(Scripted(unserved).dynamodb, "BudgetTable", Groups(), Hand())  # type: ignore[arg-type]
-    with pytest.raises(BudgetUnavailableError, match="want of capacity"):
+    with pytest.raises(BudgetUnavailableError, match="throttled"):
         store.read("u", JUNE)
 
 

@@ -57,7 +57,7 @@ def test_a_partition_of_many_pages_is_read_to_its_end() -> None:
 def test_what_is_left_of_a_batch_is_asked_for_five_times_with_pauses_and_then_given_up() -> None:
     left = {TABLE: {"Keys": [key("b")]}}
     client = Scripted({"Responses": {TABLE: [key("#meta")]}, "UnprocessedKeys": left})
-    with pytest.raises(StoreUnavailableError, match="orch_1 could not be read whole"):
+    with pytest.raises(StoreUnavailableError, match="orch_1 could not be read completely"):
         OrchestrationStore(client.dynamodb, TABLE).read_around("orch_1", "b", [])
     assert [len(r["RequestItems"][TABLE]["Keys"]) for _, r in client.requests] == [2, 1, 1, 1, 1]
     assert len(client.pauses) == 4

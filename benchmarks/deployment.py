@@ -19,7 +19,8 @@ from reconciler.demo.processes import Supervisor
 from reconciler.demo.task_pipeline import pipeline_endpoint
 from reconciler.embedded.valkey import valkey_server
 from reconciler.settings import load_settings
-from reconciler.sweeping.state import Sweep, SweepState
+from reconciler.sweeping.overview import Sweep
+from reconciler.sweeping.state import SweepState
 from workers.broker_records import BrokerRecords
 
 _READY = "ready."

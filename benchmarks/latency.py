@@ -46,7 +46,7 @@ from benchmarks.seeding import BatchWriter
 from reconciler.domain.identity import derived_ulid
 from reconciler.domain.model import Task, moment, timestamp
 from reconciler.stores.rows import parse_task
-from reconciler.sweeping.state import Sweep
+from reconciler.sweeping.overview import Sweep
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -24,8 +24,9 @@ from reconciler.repair.reconciler import Reconciler
 from reconciler.settings import Settings
 from reconciler.sweeping.cron import recorded_state
 from reconciler.sweeping.listing import Entry, list_entries
+from reconciler.sweeping.overview import Overview
 from reconciler.sweeping.segments import NEVER, Scope
-from reconciler.sweeping.state import Overview, SweepState
+from reconciler.sweeping.state import SweepState
 from workers.recoveries import Recoveries
 
 if TYPE_CHECKING:

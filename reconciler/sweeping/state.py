@@ -14,7 +14,7 @@ sweep waits for another.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -25,14 +25,11 @@ from reconciler.repair.context import BY_HAND, Stuck
 from reconciler.repair.counts import Counts
 from reconciler.settings import MAX_SEGMENTS
 from reconciler.sweeping.known_stuck import Finding, Known
+from reconciler.sweeping.overview import Overview, Sweep
 from reconciler.sweeping.records import Change, Record, Records, read_as
 from reconciler.sweeping.segments import NEVER, Place, Scope, Segment, SegmentState
-from reconciler.sweeping.summary import EndedSweep
 
 _NONE: Mapping[str, float | None] = MappingProxyType({})
-
-KEEP_SWEEPS_SECONDS = 3600.0
-MAX_SWEEPS_KEPT = 200
 
 _LAYOUT, _KNOWN, _COVERED, SWEEPS = "layout", "known", "covered", "sweeps"
 
@@ -45,171 +42,6 @@ class _Layout:
 @dataclass(frozen=True, slots=True)
 class _Covered:
     as_of: float
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """A sweep as it is remembered; times in epoch seconds.
-
-    ``owed``: scope → the numbers of the segments that it must read; ``totals``: of how many.
-    ``summary``: present once it has ended.
-    """
-
-    sweep_id: str
-    mode: str
-    started_at: float
-    owed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    totals: Mapping[str, int] = field(default_factory=dict)
-    ended_at: float | None = None
-    summary: EndedSweep | None = None
-
-    @property
-    def segments(self) -> int:
-        """Return how many segments it must read."""
-        return sum(map(len, self.owed.values()))
-
-    @property
-    def complete(self) -> bool:
-        """Whether it has ended, and read all that it owed."""
-        return self.summary is not None and bool(self.summary["complete"])
-
-    @classmethod
-    def from_record(cls, record: Record | None, now: float) -> Sweep | None:
-        """Read a record; None where there is none, or the clock has jumped back since then."""
-        found = read_as(cls, record)
-        if found is None:
-            return None
-        last = found.started_at if found.summary is None else found.summary["ended_at"]
-        return found if max(found.started_at, last) <= now else None
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """Everything that is remembered, as of one moment (``now``, epoch seconds)."""
-
-    now: float
-    segments: Mapping[str, Mapping[int, SegmentState]]
-    known: Mapping[str, Known]
-    floors: Mapping[str, float]
-    sweeps: tuple[Sweep, ...]
-
-    def covered_as_of(self, scope: Scope) -> float:
-        """Return the watermark of a scope; ``NEVER`` while it is unknown.
-
-        Whatever was overdue by then has been looked at. It is the earliest of the marks of the
-        segments and, for each nomination that still awaits evaluation, the mark before it. A scan
-        of the whole table covers active work too.
-        """
-        reached = max(self.floors.get(scope.value, NEVER), self._computed(scope))
-        if scope is Scope.ACTIVE:
-            return max(reached, self.covered_as_of(Scope.TABLE))
-        return reached
-
-    def _computed(self, scope: Scope) -> float:
-        waiting = [known.waiting[scope] for known in self.known.values() if scope in known.waiting]
-        return min([self.oldest_mark(scope), *waiting])
-
-    def oldest_mark(self, scope: Scope) -> float:
-        """Return the oldest mark of a scope's segments; ``NEVER`` where it has none."""
-        states = self.segments.get(scope.value, {}).values()
-        return min((state.mark for state in states), default=NEVER)
-
-    def is_read(self, sweep: Sweep) -> bool:
-        """Whether a sweep is complete: all that it owed was read since it began, and evaluated."""
-        return all(self._is_scope_read(sweep, scope, owed) for scope, owed in sweep.owed.items())
-
-    def _is_scope_read(self, sweep: Sweep, scope: str, owed: Iterable[int]) -> bool:
-        states = self.segments.get(scope, {})
-        if len(states) != sweep.totals.get(scope):
-            return False
-        waiting = (known.waiting.get(scope, self.now) for known in self.known.values())
-        marks = (states[number].mark for number in owed)
-        return min([*marks, *waiting], default=self.now) >= sweep.started_at
-
-    def count_unread(self, sweep: Sweep) -> int:
-        """Return how many of its segments a sweep still lacks."""
-        return sum(
-            state.mark < sweep.started_at
-            for scope, owed in sweep.owed.items()
-            for number, state in self.segments.get(scope, {}).items()
-            if number in owed
-        )
-
-    def is_finished(self, sweep: Sweep) -> bool:
-        """Whether nothing of a sweep is still under way; only then is its summary whole."""
-        since = sweep.started_at
-        return not any(
-            known.was_released_after(since) or known.is_due(since, self.now)
-            for known in self.known.values()
-        )
-
-    @property
-    def has_paced(self) -> bool:
-        """Whether there was no room for some releases."""
-        return any(known.paced for known in self.known.values())
-
-    def choose_paced(self, room: int) -> list[str]:
-        """Return what there was no room for and is by now, the oldest due first.
-
-        At each ask: so the queue of releases never runs dry while a backlog is let go.
-        """
-        paced = [
-            (known.due_since, name)
-            for name, known in self.known.items()
-            if known.paced and not known.waiting
-        ]
-        chosen = []
-        for _, name in sorted(paced):
-            if room <= 0:
-                break
-            room -= len(self.known[name].stuck)
-            chosen.append(name)
-        return chosen
-
-    def list_stuck(self) -> list[Stuck]:
-        """Return all that is stuck, the oldest first; what has no known age counts as oldest."""
-        found = [
-            entry
-            for name, known in self.known.items()
-            for entry in known.list_stuck(name, self.now)
-        ]
-        return sorted(found, key=_youth)
-
-    def last(self, *, complete: bool = False) -> Mapping[str, Any] | None:
-        """Return the summary of the last sweep, or of the last complete one."""
-        ended = self.list_ended()
-        return next((found for found in reversed(ended) if found["complete"] or not complete), None)
-
-    def next_start(self, interval_seconds: float) -> float | None:
-        """Return when the next sweep is to start, in epoch seconds; None where nobody can say."""
-        last = self.last()
-        if last is None or "by-hand" in last["sweep_id"]:
-            return None
-        at = float(last["started_at"]) + interval_seconds
-        return at if at >= self.now else None
-
-    def list_ended(self) -> list[Mapping[str, Any]]:
-        """Return the summaries that are remembered, the oldest first."""
-        ended = (sweep.summary for sweep in self.sweeps if sweep.summary is not None)
-        return sorted(ended, key=lambda summary: float(summary["ended_at"]))
-
-    def list_old(self) -> list[Sweep]:
-        """Return the sweeps that ended long ago; the last one and the last complete one are kept.
-
-        ``status`` and ``health`` show those two, however long ago they were.
-        """
-        ended = sorted((sweep for sweep in self.sweeps if sweep.summary), key=_ended_at)
-        complete = [sweep for sweep in ended if sweep.complete]
-        kept = {sweep.sweep_id for sweep in (*complete[-1:], *ended[-1:])}
-        limit = self.now - KEEP_SWEEPS_SECONDS
-        young = [sweep for sweep in ended if _ended_at(sweep) >= limit]
-        kept |= {sweep.sweep_id for sweep in young[-MAX_SWEEPS_KEPT:]}
-        return [sweep for sweep in ended if sweep.sweep_id not in kept]
-
-    def at_work(self) -> tuple[Sweep, ...]:
-        """Return the sweeps that have not ended, the oldest first."""
-        open_ = (sweep for sweep in self.sweeps if sweep.summary is None)
-        return tuple(sorted(open_, key=lambda sweep: sweep.started_at))
 
 
 class SweepState:
@@ -487,11 +319,3 @@ def _segments_of(scope: Scope, total: int) -> str:
 
 def _counts_of(sweep_id: str) -> str:
     return f"tally:{sweep_id}"
-
-
-def _ended_at(sweep: Sweep) -> float:
-    return sweep.ended_at or NEVER
-
-
-def _youth(entry: Stuck) -> float:
-    return float("-inf") if entry.age_seconds is None else -entry.age_seconds

@@ -34,6 +34,7 @@ from reconciler.stores.dynamodb import measured
 from reconciler.sweeping.handed_on import HandedOn, epoch_of
 from reconciler.sweeping.known_stuck import Finding, age_at
 from reconciler.sweeping.lease import LeaseHolder
+from reconciler.sweeping.overview import Overview, Sweep
 from reconciler.sweeping.scan import nominate_recoveries, scan_segment
 from reconciler.sweeping.segments import (
     NEVER,
@@ -45,7 +46,7 @@ from reconciler.sweeping.segments import (
     choose_totals,
 )
 from reconciler.sweeping.sender import ReleaseSender, SegmentTask, Sender
-from reconciler.sweeping.state import Overview, Sweep, SweepState
+from reconciler.sweeping.state import SweepState
 from reconciler.sweeping.summary import SweepSummary, record_sweep, set_gauges
 
 log = structlog.get_logger("reconciler")

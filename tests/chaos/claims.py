@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from reconciler.cli.status import Status
 from reconciler.demo.observer import ChildKey, Observer, due_since
 from reconciler.settings import Settings
+from reconciler.sweeping.overview import Overview
 from reconciler.sweeping.segments import Scope
-from reconciler.sweeping.state import Overview
 
 
 @dataclass

@@ -27,7 +27,8 @@ from reconciler.demo.task_pipeline import FUNCTION_ARN, Pace, pipeline_endpoint
 from reconciler.domain.codes import OrchestrationCode
 from reconciler.domain.model import moment
 from reconciler.settings import Settings, load_settings
-from reconciler.sweeping.state import Overview, SweepState
+from reconciler.sweeping.overview import Overview
+from reconciler.sweeping.state import SweepState
 from reconciler.tables import create_tables_of
 from tests.chaos.claims import Claims
 from tests.support.broker import Broker, broker_of_its_own

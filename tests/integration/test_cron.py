@@ -25,9 +25,10 @@ from reconciler.sweeping import cron
 from reconciler.sweeping import sweeper as sweeper_module
 from reconciler.sweeping.cron import CronSweep, recorded_state, run_cron_sweep
 from reconciler.sweeping.inline import Hooks, new_state, run_inline_sweep
+from reconciler.sweeping.overview import Overview
 from reconciler.sweeping.scan_step import SegmentResult
 from reconciler.sweeping.segments import Scope, Segment
-from reconciler.sweeping.state import Overview, SweepState
+from reconciler.sweeping.state import SweepState
 from tests.support.emf import emf_lines, values
 from tests.support.processes import PATIENCE_SECONDS, ROOT, until
 from tests.support.world import World

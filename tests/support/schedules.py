@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from random import Random
 
 from reconciler.sweeping.known_stuck import Finding
+from reconciler.sweeping.overview import Sweep
 from reconciler.sweeping.segments import NEVER, Place, Scope, Segment, SegmentState
-from reconciler.sweeping.state import Sweep, SweepState
+from reconciler.sweeping.state import SweepState
 
 SEGMENTS = 3
 ORCHESTRATIONS = 9

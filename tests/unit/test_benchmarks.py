@@ -12,7 +12,7 @@ from benchmarks.drain import Order, Outcome, Release, order_of
 from benchmarks.latency import GRACE_SECONDS, PARTS, Spread, parts_of
 from benchmarks.message_times import MessageTimes
 from reconciler.domain.model import Task, timestamp
-from reconciler.sweeping.state import Sweep
+from reconciler.sweeping.overview import Sweep
 
 DUE = 1_800_000_000.0
 

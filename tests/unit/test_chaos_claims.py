@@ -14,8 +14,8 @@ from reconciler.domain.model import Meta, Orchestration
 from reconciler.settings import load_settings
 from reconciler.stores.rows import parse_child
 from reconciler.sweeping.known_stuck import Known, StuckEntry
+from reconciler.sweeping.overview import Overview, Sweep
 from reconciler.sweeping.segments import Scope, SegmentState
-from reconciler.sweeping.state import Overview, Sweep
 from tests.chaos.claims import Claims
 from tests.chaos.faults import DRILLS, Measured, failures, page, plain
 from tests.chaos.record import write_record

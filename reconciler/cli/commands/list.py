@@ -28,7 +28,7 @@ from reconciler.inspection.theme import age
 from reconciler.observability.printable import printable
 from reconciler.settings import Settings
 from reconciler.sweeping.listing import DEFAULT_LIMIT, Page, Query, select
-from reconciler.sweeping.state import Overview
+from reconciler.sweeping.overview import Overview
 from workers.recoveries import Recoveries
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from reconciler.cli.screens import listing
 from reconciler.cli.screens.status import render
 from reconciler.cli.status import DAY_SECONDS, HOUR_SECONDS, Status, read_status
 from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli
+from reconciler.sweeping.overview import Overview, Sweep
 from reconciler.sweeping.segments import Scope
-from reconciler.sweeping.state import Overview, Sweep
 
 _MAX_NAMED = 10
 

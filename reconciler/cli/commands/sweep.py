@@ -35,7 +35,8 @@ from reconciler.sweeping.cron import CronSweep, run_cron_sweep
 from reconciler.sweeping.inline import Hooks, SweepProgress, run_inline_sweep
 from reconciler.sweeping.known_stuck import Finding, Known
 from reconciler.sweeping.listing import list_entries
-from reconciler.sweeping.state import Sweep, SweepState
+from reconciler.sweeping.overview import Sweep
+from reconciler.sweeping.state import SweepState
 from reconciler.sweeping.summary import SweepSummary
 
 _POLL_SECONDS = 0.5

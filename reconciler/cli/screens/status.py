@@ -17,8 +17,8 @@ from reconciler.inspection.theme import SIGNS, Tone, marked
 from reconciler.observability.printable import printable
 from reconciler.repair.counts import REPAIRS
 from reconciler.sweeping.listing import Entry
+from reconciler.sweeping.overview import Sweep
 from reconciler.sweeping.segments import Scope
-from reconciler.sweeping.state import Sweep
 
 _STALE = runbook_of("sweep-stale")
 _MAX_WORKERS = 4

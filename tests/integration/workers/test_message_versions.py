@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from reconciler.observability.redis_metrics import read_series
+from reconciler.sweeping.overview import Sweep
 from reconciler.sweeping.segments import Scope
-from reconciler.sweeping.state import Sweep
 from tests.conftest import Servers
 from tests.support.broker import Broker
 from tests.support.hosts import Fleet

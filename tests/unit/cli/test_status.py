@@ -30,8 +30,8 @@ from reconciler.inspection import theme
 from reconciler.repair.context import Stuck
 from reconciler.settings import load_settings
 from reconciler.sweeping.known_stuck import Finding, Known
+from reconciler.sweeping.overview import Overview, Sweep
 from reconciler.sweeping.segments import Scope, SegmentState
-from reconciler.sweeping.state import Overview, Sweep
 
 list_module = import_module("reconciler.cli.commands.list")
 ROOT = Path(__file__).parents[3]

@@ -12,9 +12,10 @@ import pytest
 from reconciler.repair.context import Stuck
 from reconciler.repair.counts import Counts
 from reconciler.sweeping.known_stuck import Finding
+from reconciler.sweeping.overview import Sweep
 from reconciler.sweeping.records import MemoryRecords
 from reconciler.sweeping.segments import Place, Scope, Segment
-from reconciler.sweeping.state import Sweep, SweepState
+from reconciler.sweeping.state import SweepState
 from reconciler.sweeping.summary import SweepSummary
 
 NOW = 5000.0

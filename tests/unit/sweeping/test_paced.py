@@ -11,10 +11,11 @@ from reconciler.clock import never
 from reconciler.repair.context import Evaluation, ReleaseRequest, Stuck
 from reconciler.repair.counts import Counts
 from reconciler.sweeping.known_stuck import Finding
+from reconciler.sweeping.overview import Sweep
 from reconciler.sweeping.records import MemoryRecords
 from reconciler.sweeping.segments import Scope
 from reconciler.sweeping.sender import SegmentTask
-from reconciler.sweeping.state import Sweep, SweepState
+from reconciler.sweeping.state import SweepState
 from reconciler.sweeping.sweeper import Sweeper
 
 NOW = 1_000_000.0

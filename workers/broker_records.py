@@ -1,7 +1,7 @@
 """The state of sweeps in the broker: a hash for each kind of record, and the broker's own clock.
 
-One script is all that needs to be atomic: it replaces a field of a hash unless somebody else has
-changed it meanwhile. What a record becomes is decided in ``reconciler.sweeping``.
+Only one step needs a script: it replaces a field of a hash unless somebody else has changed it
+meanwhile. ``reconciler.sweeping`` decides what a record becomes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class _Left:
-    """A record as it was read and left, the broker's time then, and our own."""
+    """A record that was read and not changed; ``now``: the broker's time then, ``at``: our own."""
 
     place: tuple[str, str]
     stored: bytes | None
@@ -52,15 +52,15 @@ class _Left:
     at: float
 
     def aged(self) -> tuple[bytes | None, float]:
-        """Return the record, and what the broker's time is by now."""
+        """Return the record, and the broker's time by now."""
         return self.stored, self.now + time.monotonic() - self.at
 
 
 class BrokerRecords:
     """Records of a deployment in the broker.
 
-    ``report_id``: of one report by hand; its records are forgotten after an hour.
-    ``outbox``: takes what is only counted; whoever gives it sends it when a task ends.
+    ``report_id``: of a report by hand, whose records expire after an hour.
+    ``outbox``: collects counts; the caller sends it when a task ends.
     """
 
     def __init__(
@@ -91,15 +91,15 @@ class BrokerRecords:
         return [_records(stored) for stored in found]
 
     def get(self, kind: str, name: str) -> Record | None:
-        """Return one record, None where there is none."""
+        """Return one record, None if there is none."""
         stored: Any = self._client.hget(self._prefix + kind, name)
         return record_of(stored)
 
     def update(self, kind: str, name: str, change: Change) -> Record | None:
         """Replace a record atomically and return the new one.
 
-        The one that was read last and left as it was is not read again for its next change: should
-        it have changed meanwhile, it is not replaced, and then it is read.
+        If the last call read this record and did not change it, it is not read again. If somebody
+        else has changed it meanwhile, the compare-and-set fails, and then it is read.
         """
         key = self._prefix + kind
         left, self._left = self._left, None
@@ -136,8 +136,7 @@ class BrokerRecords:
     def add(self, kind: str, amounts: Mapping[str, float]) -> None:
         """Add to numbers by name.
 
-        They are listed and added up when they are read: that is one command for each task, and
-        they are read by few.
+        Each call appends to a list, and reading adds up. So each task sends one command.
         """
         if not amounts:
             return
@@ -150,7 +149,7 @@ class BrokerRecords:
             pipe.execute()
 
     def numbers(self, kind: str) -> dict[str, float]:
-        """Return what has been added up by name."""
+        """Return the sums by name."""
         listed: Any = self._client.lrange(self._prefix + kind, 0, -1)
         total = Counter[str]()
         for amounts in listed:
@@ -159,7 +158,7 @@ class BrokerRecords:
 
 
 def record_of(stored: bytes | None) -> Record | None:
-    """Read a record; what is none of ours counts as absent, so that it is written over."""
+    """Read a record; anything else counts as absent, so that it is overwritten."""
     try:
         found = json.loads(stored or b"null")
     except ValueError:

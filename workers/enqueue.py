@@ -1,20 +1,20 @@
-"""Putting work on the queues: under a readable, deterministic id, once.
+"""Puts work on the queues once, under a readable, deterministic task id.
 
-The id names the attempt (it ends in the interval number) and the dedup key names the work. Celery
-throws away an id that was revoked before, and shows it with its old result.
+The dedup key names the work. The task id names the attempt and ends in the interval number, because
+Celery discards an id that was revoked before.
 
-While a deployment replaces workers, old ones get messages of the next version, and new ones those
-of the version before. So the arguments of a message change by these rules only:
+During a rolling deployment, old workers get messages of the new version and new workers those of
+the old one. So the arguments of a message change only by these rules:
 
-- A field that is added is optional, and leaving it out is safe: an older worker passes it over
-  where the message bears our header, and a newer one gets messages without it.
-- A field that must not be passed over (as ``report``, which keeps a sweep from writing) goes with
-  a new name of the task. An older worker drops what it does not know, and counts it; the work is
-  found again by the next sweep of a newer one.
-- A field is taken away one version after the last one that reads it.
+- A new field is optional, and safe to leave out: older workers ignore it if the message has our
+  header, and newer workers get messages without it.
+- A field that must not be ignored (such as ``report``, which keeps a sweep from writing) comes with
+  a new task name. Older workers drop and count unknown tasks; the next sweep of a newer worker
+  finds the work again.
+- A field is removed one version after the last one that reads it.
 
-A message without our header was put there by hand. What is not understood in it is refused: a
-misspelt ``report`` must not repair anything. ``tests/data/messages`` holds what versions sent.
+A message without our header was sent by hand. Unknown arguments in it are refused: a misspelt
+``report`` must not repair anything. ``tests/data/messages`` has the messages of each version.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ from workers.names import (
 _MIN_ROOM = 10
 _MAX_WORK = 400
 _MAX_QUEUED = 1000
-"""Messages. What is not asked for now is asked for later, the longest unread first."""
+"""Messages. Later asks send the rest, the longest unread first."""
 
 UNREACHABLE = (OperationalError, RuntimeError, OSError, redis.RedisError)
-"""What a publish raises when the broker is away or stalls."""
+"""Raised by a publish when the broker is away or stalls."""
 
 
 class BrokerUnavailableError(TemporaryError):
@@ -72,10 +72,10 @@ def interval_number(interval_seconds: float, at: float | None = None) -> int:
 
 
 def ask_at(interval_seconds: float, at: float) -> tuple[str, int, float]:
-    """Return a sweep's id, which of its asks is due, and when the next one is (epoch seconds).
+    """Return the id of the sweep at ``at``, the number of its ask, and when the next ask is due.
 
-    It is the sweep of the interval that ``at`` lies in.
-    One ask for each interval would be too few: two lost messages would cost three intervals.
+    Times are epoch seconds. A sweep is asked for several times in its interval: with one ask, two
+    lost messages would cost three intervals.
     """
     number = interval_number(interval_seconds, at)
     began, apart = number * interval_seconds, interval_seconds / ASKS_PER_INTERVAL
@@ -84,14 +84,14 @@ def ask_at(interval_seconds: float, at: float) -> tuple[str, int, float]:
 
 
 def releases_between_asks(per_minute: int, interval_seconds: int) -> int:
-    """Return how many releases a rate lets go between two asks; a few for the slowest one."""
+    """Return how many releases a rate allows between two asks, at least a few."""
     return max(_MIN_ROOM, per_minute * interval_seconds // (60 * ASKS_PER_INTERVAL))
 
 
 class Enqueuer:
-    """Publishes tasks of one application; the sender of ``Sweeper``.
+    """Publishes tasks; the sender of ``Sweeper``.
 
-    ``report``: what is sent changes nothing.
+    ``report``: the tasks change nothing in the tables.
     """
 
     def __init__(
@@ -122,12 +122,12 @@ class Enqueuer:
         ttl_seconds: float,
         given_back: bool = True,
     ) -> bool:
-        """Publish, unless the same work is queued or under way; returns whether it was.
+        """Publish, unless the same work is queued or under way; returns whether it did.
 
-        ``given_back``: the key goes when the task ends; otherwise only by its expiry.
+        ``given_back``: the task gives the dedup key back when it ends; otherwise the key expires.
 
         Raises:
-            BrokerUnavailableError: and the key has been given back.
+            BrokerUnavailableError: nothing was published, and the key has been given back.
         """
         try:
             token = self._dedup.take(work, max(1, int(ttl_seconds)))
@@ -164,8 +164,8 @@ class Enqueuer:
                 kwargs=dict(kwargs),
                 task_id=attempt,
                 headers={**_headers(self._dedup.deployment_id), **key},
-                # Nobody waits for the result; else each publish would subscribe to it, and fail
-                # when only the result backend is away.
+                # Nobody waits for the result. Otherwise each publish would subscribe to it, and
+                # fail if only the result backend is away.
                 ignore_result=True,
             )
         except UNREACHABLE as error:
@@ -176,10 +176,10 @@ class Enqueuer:
             self._dedup.give_back(work, token)
 
     def sweep(self) -> float:
-        """Ask for what this interval's sweep still lacks, unless another beat has just asked.
+        """Ask for the rest of this interval's sweep, unless another beat has just asked.
 
-        Returns in how many seconds the next ask is due. The interval is that of the broker's
-        clock, so all beats mean the same one, whatever their own clocks say.
+        Returns in how many seconds the next ask is due. The broker's clock defines the interval, so
+        all beats agree on it, whatever their own clocks say.
 
         Raises:
             BrokerUnavailableError: the broker cannot be reached.
@@ -197,7 +197,7 @@ class Enqueuer:
             attempt,
             (),
             {"sweep_id": sweep_id, "by_hand": False},
-            # Kept until the interval is over for every beat, however late its clock is.
+            # Kept until the interval is over for every beat.
             given_back=False,
             ttl_seconds=2 * interval,
         )
@@ -228,7 +228,7 @@ class Enqueuer:
 
     @property
     def _ask_seconds(self) -> float:
-        """Should a message be lost, the next ask of the same interval sends another."""
+        """Shorter than the time between asks: the next ask replaces a lost message."""
         return 0.9 * self._interval_seconds / ASKS_PER_INTERVAL
 
     def room(self) -> int:
@@ -249,9 +249,9 @@ class Enqueuer:
     def room_for_releases(self, *, in_turn: bool) -> int:
         """Return how many more releases can be queued.
 
-        As many as the rate lets go until the next ask, and as many again: that ask then finds the
-        queue half full. What was found just now gets room up to that half only. So the queue never
-        runs dry, and while there is a backlog the asks alone fill it, the oldest first.
+        The queue holds twice as many releases as the rate allows between two asks, so that the next
+        ask finds it half full. Releases that were found just now may fill only the first half. So
+        the queue never runs dry, and with a backlog only the asks fill it, the oldest first.
 
         Raises:
             BrokerUnavailableError: the broker cannot be reached.
@@ -261,13 +261,13 @@ class Enqueuer:
         return 2 * half - queued if in_turn or queued < half else 0
 
     def release(self, requests: Sequence[ReleaseRequest]) -> None:
-        """Send children to be released, but for those that are queued or under way.
+        """Send children to be released, except those that are queued or under way.
 
         Raises:
             BrokerUnavailableError: some were not sent; their keys have been given back.
         """
         works = {f"release:{request.idempotency_key}": request for request in requests}
-        # Shorter than an interval: should a message be lost, the next sweep sends another.
+        # Shorter than an interval, so that the next sweep replaces a lost message.
         ttl = max(1, int(0.75 * self._interval_seconds))
         try:
             tokens = self._dedup.take_all(works, ttl)
@@ -304,7 +304,7 @@ def _release_arguments(request: ReleaseRequest) -> tuple[tuple[str, str], dict[s
 
 
 def ask_for_sweep(app: Celery) -> float:
-    """Ask for this interval's sweep, from a process that is not a worker.
+    """Ask for this interval's sweep from a process other than a worker.
 
     Returns in how many seconds the next ask is due.
 
@@ -325,9 +325,9 @@ def ask_for_sweep(app: Celery) -> float:
 def submit_sweep(
     app: Celery, *, report: bool = False, full: bool = False, sweep_id: str | None = None
 ) -> str:
-    """Ask for a sweep now, by hand, whatever the interval; returns its id.
+    """Ask for a sweep now, by hand; returns its id.
 
-    ``full``: of the whole table. ``sweep_id``: ask again for what that sweep still lacks.
+    ``full``: of the whole table. ``sweep_id``: ask for the rest of that sweep.
 
     Raises:
         BrokerUnavailableError: the broker cannot be reached.
@@ -342,14 +342,14 @@ def submit_sweep(
 
 
 def submit(app: Celery, name: str, work: str, *args: str) -> str:
-    """Send a task that a person waits for, ahead of what sweeps have queued; returns its id.
+    """Send a task that a person waits for, ahead of the sweeps' tasks; returns its id.
 
-    ``work``: what the task is about, as its id shows it, such as ``evaluate:<orchestration>``.
+    ``work``: names the work in the id, such as ``evaluate:<orchestration>``.
 
     Raises:
         BrokerUnavailableError: the broker cannot be reached.
     """
-    # Ids of our own are far shorter. A message with a longer id would be refused.
+    # Workers refuse longer ids; those of real orchestrations are far shorter.
     attempt = f"{work[:_MAX_WORK]}:by-hand-{int(time.time() * 1000)}"
     _send_by_hand(app, name, attempt, args=args, queue=BY_HAND_QUEUE)
     return attempt

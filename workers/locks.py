@@ -1,8 +1,8 @@
 """Locks in the broker: releases that share a row go one after the other.
 
 Siblings check the same predecessor, and a user's releases change the same row of reservations.
-DynamoDB refuses transactions that meet on a row, and each would be sent several times. The lock
-only saves those retries: correctness never depends on it.
+DynamoDB refuses a transaction that meets another on a row, so each would be sent several times. The
+lock only saves those retries: correctness never depends on it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import redis
 
 PREFIX = "reconciler:lock:"
 _EXPIRY_SECONDS = 2.0
-"""Frees the lock of a lost worker. A transaction takes less."""
+"""Frees the lock of a lost worker. Longer than a transaction takes."""
 
 _MAX_WAIT_SECONDS = 3.0
 _POLL_SECONDS = 0.02
@@ -44,6 +44,6 @@ class Locks:
             yield
         finally:
             if taken:
-                # If it has expired, or the broker is gone, there is nothing to give back.
+                # If it has expired, or the broker is away, there is nothing to release.
                 with suppress(redis.RedisError):
                     lock.release()

@@ -1,8 +1,8 @@
-"""What is known of one orchestration between sweeps, and what changes it.
+"""The record of one orchestration between sweeps, and the rules that change it.
 
-A scan *nominates* an orchestration: it then awaits evaluation. An evaluation clears that and leaves
-what is still stuck. Every sweep evaluates again what is left, until an evaluation finds nothing.
-So a lost message costs an interval at most, and no list has to be carried from sweep to sweep.
+A scan *nominates* an orchestration, which then awaits evaluation. An evaluation clears the
+nomination and records what is still stuck. Every sweep evaluates that again, until nothing is left.
+So a lost message costs one interval at most.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from reconciler.sweeping.records import read_as
 from reconciler.sweeping.segments import NEVER, Scope
 
 KEEP_CLEAN_SECONDS = 300.0
-"""How long the time of a clean evaluation is kept, so that an older, slower one changes nothing."""
+"""For how long a clean evaluation is remembered, so that an older, slower one cannot undo it."""
 
 MAX_PAUSE_SECONDS = 3600.0
 MAX_AHEAD_SECONDS = MAX_AHEAD.total_seconds()
@@ -42,19 +42,19 @@ _UNCHANGED_BY_TIME = frozenset(
         OrchestrationCode.ROWS_MISSING,
     }
 )
-"""Codes that stay until somebody changes a row: neither time nor the end of a task changes them."""
+"""Codes that change only when somebody changes a row, not with time or the end of a task."""
 
 _DUE = frozenset({Code.LOST_RELEASE, Code.OVER_BUDGET})
-"""Codes of a child that is due and not released: what a release by its key finds out anew."""
+"""Codes of a child that is due and not released: each release of it finds them anew."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What an evaluation left. ``read_at``: when it began to read.
+    """The result of an evaluation. ``read_at``: when it began to read.
 
     ``fingerprint``: of the rows that it read. ``needs_person``: nothing changes until somebody
-    changes those rows. ``repo``, ``user_id`` and ``display_ids`` (child → display id) are shown
-    where it is listed.
+    changes those rows. ``paced``: some releases found no room in the queue. ``repo``, ``user_id``
+    and ``display_ids`` (child → display id) are for lists.
     """
 
     read_at: float
@@ -68,7 +68,7 @@ class Finding:
 
     @classmethod
     def of(cls, evaluation: Evaluation, read_at: float) -> Finding:
-        """Return what an evaluation left."""
+        """Return the finding of an evaluation."""
         orchestration, needs_person = evaluation.orchestration, _needs_person(evaluation)
         paced = any(action.outcome == Outcome.PACED for action in evaluation.actions)
         if orchestration is None:
@@ -87,7 +87,7 @@ class Finding:
 
 
 class StuckEntry(TypedDict):
-    """What is stuck of an orchestration, as it is remembered; ``since``: epoch seconds."""
+    """One stuck child or parent; ``since``: epoch seconds."""
 
     sub_issue_id: str | None
     code: str
@@ -98,7 +98,7 @@ class StuckEntry(TypedDict):
 
 
 class HandedOn(TypedDict):
-    """A release that was handed on: when, and since when it is due (epoch seconds)."""
+    """A release that was handed on at ``at`` and has been due since ``since`` (epoch seconds)."""
 
     at: float
     since: float | None
@@ -106,17 +106,17 @@ class HandedOn(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of an orchestration.
+    """The record of an orchestration.
 
-    ``waiting``: scope → the mark, before the nomination, of the segment that nominated it.
-    ``scanned``: scope → the fingerprint of the rows as that scan saw them.
-    ``stuck``: what the last evaluation left, each with when it came to be stuck (None: unknown).
-    ``handed_on``: child → when its release was handed on, and since when it is due.
+    ``waiting``: scope → the mark that the nominating segment had before the nomination.
+    ``scanned``: scope → the fingerprint of the rows in the scan that nominated it.
+    ``stuck``: what the last evaluation found stuck, and since when (None: unknown).
+    ``handed_on``: child → its release, if that was handed on and has not ended.
     ``fingerprint``: of the rows that the last evaluation read.
-    ``unchanged``: how many evaluations found these rows, and nothing but work for a person.
-    ``evaluate_at``: not to be evaluated again before, unless its rows change.
-    ``repo``, ``user_id``, ``display_ids``: of the last evaluation that read its rows.
-    ``paced``: there was no room for all of its releases.
+    ``unchanged``: how many evaluations in a row found these rows and only work for a person.
+    ``evaluate_at``: the earliest time of the next evaluation, unless the rows change.
+    ``repo``, ``user_id``, ``display_ids``: from the last evaluation that read the rows.
+    ``paced``: some of its releases found no room in the queue.
     """
 
     waiting: Mapping[str, float] = field(default_factory=dict)
@@ -135,14 +135,14 @@ class Known:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any] | None, now: float) -> Known:
-        """Read a record; a time that lies ahead of ``now`` counts as absent."""
+        """Read a record; times ahead of ``now`` count as absent."""
         found = read_as(cls, record)
         if found is None:
             return cls()
         return replace(
             found,
             waiting={scope: _past(mark, now) for scope, mark in found.waiting.items()},
-            # If the clock has jumped back a little, an evaluation from before it may be under way.
+            # After a small jump back of the clock, an older evaluation may still be under way.
             nominated_at=min(_past(found.nominated_at, now + MAX_AHEAD_SECONDS), now),
             handed_on=_none_ahead(found.handed_on, now),
             read_at=_past(found.read_at, now),
@@ -151,14 +151,14 @@ class Known:
 
     def to_record(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        # Not a copy of all that is in it: it may be hundreds of releases, for each of them.
+        # Not asdict: it would copy hundreds of entries for each of as many releases.
         return {name: getattr(self, name) for name in self.__slots__}
 
     # -- what it asks for
 
     @property
     def needs_evaluation(self) -> bool:
-        """Whether anything is left of it for a sweep to look at."""
+        """Whether sweeps still have to evaluate it."""
         return bool(self.waiting or self.stuck or self.handed_on)
 
     def is_due(self, since: float, now: float) -> bool:
@@ -168,25 +168,25 @@ class Known:
         return self.needs_evaluation and self.read_at < since and self.evaluate_at <= now
 
     def was_evaluated(self, since: float) -> bool:
-        """Whether it was evaluated since ``since``, and nothing has called for it after that."""
+        """Whether it was evaluated since ``since``, and neither nominated since then nor paced."""
         return self.read_at >= since and not self.waiting and not self.paced
 
     @property
     def due_since(self) -> float:
-        """Since when the oldest of what is stuck, or was handed on, is due (epoch seconds)."""
+        """Since when its oldest stuck or handed-on child is due (epoch seconds)."""
         left = (*self.stuck, *self.handed_on.values())
         return min((entry["since"] or NEVER for entry in left), default=NEVER)
 
     def is_forgettable(self, now: float) -> bool:
-        """Whether nothing is lost with it."""
+        """Whether the record has become useless."""
         return not self.needs_evaluation and now - self.read_at > KEEP_CLEAN_SECONDS
 
     def was_released_after(self, moment_: float) -> bool:
-        """Whether a release of it, handed on since, has not reported its result."""
+        """Whether a release that was handed on since then has not ended."""
         return any(entry["at"] >= moment_ for entry in self.handed_on.values())
 
     def list_stuck(self, orchestration_id: str, now: float) -> tuple[Stuck, ...]:
-        """Return what is stuck in it, with ages as of ``now``."""
+        """Return its stuck work, with ages as of ``now``."""
         left = {entry["sub_issue_id"]: entry for entry in self.stuck}
         handed_on: list[StuckEntry] = [
             {
@@ -216,12 +216,12 @@ class Known:
     def nominated(
         self, scope: Scope, mark: float, began: float, rows: str | None, now: float
     ) -> Known:
-        """Return it as awaiting evaluation, or as it is where a scan's word is no news.
+        """Return it as awaiting evaluation, or unchanged if no evaluation is needed.
 
-        ``mark``: of the segment before this read, which began at ``began``. An evaluation that read
-        since then has seen all that was overdue when the read began. What needs a person waits
-        for its pause to end, or for the scan to see other rows; what there was no room for waits
-        for its turn.
+        ``mark``: the segment's, before this read, which began at ``began``. An evaluation that read
+        later has seen everything that was overdue at ``began``. If only a person can help, the
+        orchestration waits until its pause ends or a scan sees other rows; if its releases found no
+        room, it waits for its turn.
         """
         if self.read_at >= began:
             return self
@@ -237,11 +237,10 @@ class Known:
         )
 
     def evaluated(self, finding: Finding, interval_seconds: float, now: float) -> Known:
-        """Return it with a finding in the place of the last one, unless that one read later.
+        """Return it with ``finding`` in place of the last one, unless the last one read later.
 
-        While the clock jumps back nobody can tell which one read later, so the finding is dropped.
-        A nomination that came after the evaluation had begun to read survives it; so does a release
-        that was handed on since.
+        If the clock has jumped back, nobody can tell which one read later, so ``finding`` is
+        dropped. Nominations and handed-on releases from after the evaluation's read stay.
         """
         if finding.read_at < self.read_at or finding.read_at > now:
             return self
@@ -261,7 +260,7 @@ class Known:
             },
             fingerprint=finding.fingerprint,
             unchanged=unchanged,
-            # The first pause is of one sweep only: it may be one that was asked for by hand.
+            # No pause after the first time: that evaluation may have been asked for by hand.
             evaluate_at=now + pause if unchanged > 1 else NEVER,
             paced=finding.paced,
             repo=finding.repo or self.repo,
@@ -275,18 +274,18 @@ class Known:
         return self.unchanged + 1 if finding.fingerprint == self.fingerprint else 1
 
     def with_releases(self, releases: Mapping[str, float | None], now: float) -> Known:
-        """Return it with releases handed on: child → since when it is due."""
+        """Return it with more handed-on releases: child → since when it is due."""
         if not releases:
             return self
         entries = {child: HandedOn(at=now, since=since) for child, since in releases.items()}
         return replace(self, handed_on={**self.handed_on, **entries})
 
     def released(self, child: str, stuck: Iterable[Stuck], now: float, *, settled: bool) -> Known:
-        """Return it with the result of a child's release: what is stuck of the child, if anything.
+        """Return it with the result of a child's release. ``stuck``: what is still stuck of it.
 
-        Where several evaluations handed it on, the result ends them all. ``settled``: it brought
-        the child on, or refused it for good. One that did neither knows only whether the child is
-        due. If the last evaluation left the child for another reason, that stays until the next.
+        The result ends all handed-on releases of the child. ``settled``: the child was released, or
+        refused for good. A release that did neither only knows whether the child is due: if the
+        last evaluation recorded another reason for the child, that reason stays.
         """
         others = [entry for entry in self.stuck if entry["sub_issue_id"] != child]
         kept = [
@@ -301,10 +300,10 @@ class Known:
         )
 
     def _entries(self, stuck: Iterable[Stuck], now: float) -> tuple[StuckEntry, ...]:
-        """Return what is stuck, each with since when.
+        """Return entries for ``stuck``.
 
-        Without an age of its own it is as old as what was remembered of it before, so that it ages
-        and the alert on the oldest can ring.
+        Without an age of its own, an entry takes the time of the entry before it, so that it ages
+        and the alert on the oldest can fire.
         """
         before = {(entry["sub_issue_id"], entry["code"]): entry["since"] for entry in self.stuck}
         return tuple(
@@ -325,7 +324,7 @@ class Known:
 
 
 def _display_ids(evaluation: Evaluation, orchestration: Orchestration) -> dict[str, str]:
-    """Return what the children are called that an evaluation leaves to be listed."""
+    """Return the display ids of the children that ``list`` may show."""
     left = {entry.sub_issue_id for entry in evaluation.stuck}
     left |= {action.sub_issue_id for action in evaluation.actions if not action.repaired}
     return {
@@ -336,7 +335,7 @@ def _display_ids(evaluation: Evaluation, orchestration: Orchestration) -> dict[s
 
 
 def _needs_person(evaluation: Evaluation) -> bool:
-    """Whether nothing changes until a person changes a row: its pause may grow."""
+    """Whether nothing changes until a person changes a row, so that its pause may grow."""
     codes = {child.code for child in evaluation.children} | {evaluation.code}
     return bool(evaluation.stuck) and not evaluation.actions and codes <= _UNCHANGED_BY_TIME
 
@@ -346,14 +345,14 @@ def _past(time: float, now: float) -> float:
 
 
 def _none_ahead(handed_on: Mapping[str, HandedOn], now: float) -> Mapping[str, HandedOn]:
-    # Hardly ever is one, and a copy of hundreds for each of their releases takes long.
+    # Copy only if needed: each of hundreds of releases reads all entries.
     if all(entry["at"] <= now for entry in handed_on.values()):
         return handed_on
     return {child: {**entry, "at": _past(entry["at"], now)} for child, entry in handed_on.items()}
 
 
 def age_at(since: float | None, now: float) -> float | None:
-    """Return an age in seconds; None where it is unknown, or lies too far ahead to be believed."""
+    """Return an age in seconds; None if ``since`` is unknown, or too far ahead to be believed."""
     if since is None or since > now + MAX_AHEAD_SECONDS:
         return None
     return max(0.0, now - since)

@@ -21,10 +21,10 @@ MAX_SWEEPS_KEPT = 200
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A sweep as it is remembered; times in epoch seconds.
+    """The record of a sweep; times in epoch seconds.
 
-    ``owed``: scope → the numbers of the segments that it must read; ``totals``: of how many.
-    ``summary``: present once it has ended.
+    ``owed``: scope → the numbers of the segments that it must read. ``totals``: scope → the number
+    of segments. ``summary``: set when it has ended.
     """
 
     sweep_id: str
@@ -42,12 +42,12 @@ class Sweep:
 
     @property
     def complete(self) -> bool:
-        """Whether it has ended, and read all that it owed."""
+        """Whether it has ended, and read everything that it had to."""
         return self.summary is not None and bool(self.summary["complete"])
 
     @classmethod
     def from_record(cls, record: Record | None, now: float) -> Sweep | None:
-        """Read a record; None where there is none, or the clock has jumped back since then."""
+        """Read a record; None if there is none, or the clock has jumped back since then."""
         found = read_as(cls, record)
         if found is None:
             return None
@@ -57,7 +57,7 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Everything that is remembered, as of one moment (``now``, epoch seconds)."""
+    """The whole state as of one moment (``now``, epoch seconds)."""
 
     now: float
     segments: Mapping[str, Mapping[int, SegmentState]]
@@ -68,9 +68,9 @@ class Overview:
     def covered_as_of(self, scope: Scope) -> float:
         """Return the watermark of a scope; ``NEVER`` while it is unknown.
 
-        Whatever was overdue by then has been looked at. It is the earliest of the marks of the
-        segments and, for each nomination that still awaits evaluation, the mark before it. A scan
-        of the whole table covers active work too.
+        Everything that was overdue by then has been evaluated. The watermark is the earliest of the
+        segments' marks and, for each nomination that awaits evaluation, its segment's mark before
+        the nomination. A scan of the whole table covers active work too.
         """
         reached = max(self.floors.get(scope.value, NEVER), self._computed(scope))
         if scope is Scope.ACTIVE:
@@ -82,12 +82,12 @@ class Overview:
         return min([self.oldest_mark(scope), *waiting])
 
     def oldest_mark(self, scope: Scope) -> float:
-        """Return the oldest mark of a scope's segments; ``NEVER`` where it has none."""
+        """Return the oldest mark of a scope's segments; ``NEVER`` if it has none."""
         states = self.segments.get(scope.value, {}).values()
         return min((state.mark for state in states), default=NEVER)
 
     def is_read(self, sweep: Sweep) -> bool:
-        """Whether a sweep is complete: all that it owed was read since it began, and evaluated."""
+        """Whether its segments were read since it began, and all nominations there evaluated."""
         return all(self._is_scope_read(sweep, scope, owed) for scope, owed in sweep.owed.items())
 
     def _is_scope_read(self, sweep: Sweep, scope: str, owed: Iterable[int]) -> bool:
@@ -99,7 +99,7 @@ class Overview:
         return min([*marks, *waiting], default=self.now) >= sweep.started_at
 
     def count_unread(self, sweep: Sweep) -> int:
-        """Return how many of its segments a sweep still lacks."""
+        """Return how many of a sweep's segments were not read since it began."""
         return sum(
             state.mark < sweep.started_at
             for scope, owed in sweep.owed.items()
@@ -108,7 +108,7 @@ class Overview:
         )
 
     def is_finished(self, sweep: Sweep) -> bool:
-        """Whether nothing of a sweep is still under way; only then is its summary whole."""
+        """Whether no evaluation or release of a sweep is under way; then its counts are final."""
         since = sweep.started_at
         return not any(
             known.was_released_after(since) or known.is_due(since, self.now)
@@ -117,13 +117,13 @@ class Overview:
 
     @property
     def has_paced(self) -> bool:
-        """Whether there was no room for some releases."""
+        """Whether some releases found no room in the queue."""
         return any(known.paced for known in self.known.values())
 
     def choose_paced(self, room: int) -> list[str]:
-        """Return what there was no room for and is by now, the oldest due first.
+        """Return orchestrations whose releases found no room, up to ``room``, the oldest due first.
 
-        At each ask: so the queue of releases never runs dry while a backlog is let go.
+        Called at each ask, so that the queue of releases never runs dry while there is a backlog.
         """
         paced = [
             (known.due_since, name)
@@ -139,7 +139,7 @@ class Overview:
         return chosen
 
     def list_stuck(self) -> list[Stuck]:
-        """Return all that is stuck, the oldest first; what has no known age counts as oldest."""
+        """Return all stuck work, the oldest first; an unknown age counts as oldest."""
         found = [
             entry
             for name, known in self.known.items()
@@ -153,7 +153,7 @@ class Overview:
         return next((found for found in reversed(ended) if found["complete"] or not complete), None)
 
     def next_start(self, interval_seconds: float) -> float | None:
-        """Return when the next sweep is to start, in epoch seconds; None where nobody can say."""
+        """Return when the next sweep is to start, in epoch seconds; None if that is unknown."""
         last = self.last()
         if last is None or "by-hand" in last["sweep_id"]:
             return None
@@ -161,14 +161,14 @@ class Overview:
         return at if at >= self.now else None
 
     def list_ended(self) -> list[Mapping[str, Any]]:
-        """Return the summaries that are remembered, the oldest first."""
+        """Return the summaries of ended sweeps, the oldest first."""
         ended = (sweep.summary for sweep in self.sweeps if sweep.summary is not None)
         return sorted(ended, key=lambda summary: float(summary["ended_at"]))
 
     def list_old(self) -> list[Sweep]:
-        """Return the sweeps that ended long ago; the last one and the last complete one are kept.
+        """Return the sweeps to forget: those that ended long ago, and those beyond the maximum.
 
-        ``status`` and ``health`` show those two, however long ago they were.
+        The last sweep and the last complete one stay, because ``status`` and ``health`` show them.
         """
         ended = sorted((sweep for sweep in self.sweeps if sweep.summary), key=_ended_at)
         complete = [sweep for sweep in ended if sweep.complete]

@@ -1,14 +1,13 @@
 """The state of sweeps: segments, what is known of orchestrations, coverage, and summaries.
 
-All of it is kept by key, and each key is updated in one atomic step. Nothing is merged, and no
-sweep waits for another.
+Each key is updated in one atomic step. Nothing is merged, and no sweep waits for another.
 
     layout         scope → how many segments it has
     segments:…     by scope and total: number → mark, place, lease (``….segments``)
-    known          orchestration → what awaits evaluation, and what is stuck (``….known``)
-    covered        scope → how far coverage is known to reach
-    sweeps         sweep → when it began, what it must read, and in the end its summary
-    tally:…        what was counted for a sweep
+    known          orchestration → nominations, and what is stuck (``….known_stuck``)
+    covered        scope → up to when everything is covered
+    sweeps         sweep → when it began, what it must read, and its summary once it has ended
+    tally:…        counts of a sweep
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class _Covered:
 
 
 class SweepState:
-    """Reads and changes the state; every rule is applied here and kept where it is named."""
+    """Reads and changes the state. The rules are in the classes of the records."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
@@ -55,7 +54,7 @@ class SweepState:
         return self._records.now()
 
     def overview(self) -> Overview:
-        """Return everything, as of one moment."""
+        """Return the whole state, as of one moment."""
         totals = self.totals()
         kinds = (_segments_of(scope, total) for scope, total in totals.items())
         known, covered, sweeps, *states = self._records.read(_KNOWN, _COVERED, SWEEPS, *kinds)
@@ -86,7 +85,7 @@ class SweepState:
     # -- segments
 
     def totals(self) -> dict[Scope, int]:
-        """Return how many segments each scope has, as far as it is known."""
+        """Return the number of segments of each scope that has one."""
         (layout,) = self._records.read(_LAYOUT)
         found = {scope: read_as(_Layout, layout.get(scope)) for scope in Scope}
         return {scope: kept.total for scope, kept in found.items() if kept is not None}
@@ -94,25 +93,25 @@ class SweepState:
     def set_total(self, scope: Scope, total: int) -> None:
         """Set the number of a scope's segments.
 
-        What was covered until then stays as a floor, since the marks of before are dropped.
+        The marks of the old segments are dropped. The coverage they amount to is kept as a floor.
         """
         before = self.totals().get(scope)
         if before == total:
             return
-        # First, while the marks of the old segments still say how far it reaches.
+        # Before the marks of the old segments are dropped.
         self.advance_coverage()
         self._records.update(_LAYOUT, scope, lambda _old, _now: {"total": total})
         if before is not None:
             self._records.drop(_segments_of(scope, before))
 
     def take(self, segment: Segment, token: str, since: float) -> SegmentState | None:
-        """Lease a segment; None where it was read since ``since``, or somebody is reading it."""
+        """Lease a segment; None if it was read since ``since``, or somebody is reading it."""
         if self.totals().get(segment.scope) != segment.total:
             return None
 
         def change(old: Record | None, now: float) -> Record | None:
             found = SegmentState.from_record(old, now)
-            # Done since it was asked for, or under way: a message that came twice does nothing.
+            # Already read, or being read: a message that was delivered twice does nothing.
             if found.mark >= since or found.token not in {None, token}:
                 return old
             return found.taken_by(token, now).to_record()
@@ -121,15 +120,15 @@ class SweepState:
         return taken if taken.token == token else None
 
     def renew(self, segment: Segment, token: str) -> bool:
-        """Hold a lease for longer; False when somebody else has taken it."""
+        """Extend a lease; False if somebody else has taken it."""
         return self._change_leased(segment, token, lambda found, now: found.leased_to(token, now))
 
     def leave(self, segment: Segment, token: str, place: Place | None) -> bool:
-        """Give a segment up at ``place``; False when the lease was lost."""
+        """Give up a segment at ``place``; False if the lease was lost."""
         return self._change_leased(segment, token, lambda found, _: found.left_at(place))
 
     def finish(self, segment: Segment, token: str) -> bool:
-        """Mark a segment as read to its end; False when the lease was lost."""
+        """Mark a segment as read to its end; False if the lease was lost."""
         return self._change_leased(segment, token, lambda found, _: found.read_to_its_end())
 
     def _change_leased(
@@ -139,8 +138,8 @@ class SweepState:
 
         def change(old: Record | None, now: float) -> Record | None:
             nonlocal done
-            # It may have run out. Nobody has read on since, for that would have changed the token;
-            # and if a page took longer than a lease, what was read must not be read for ever.
+            # The lease may have expired. As long as the token is ours, nobody else has read on. If
+            # we gave up the page here, a page slower than the lease would be read again for ever.
             done = old is not None and old.get("token") == token
             return to(SegmentState.from_record(old, now), now).to_record() if done else old
 
@@ -170,7 +169,7 @@ class SweepState:
         return known, read_at
 
     def watched(self, scope: Scope) -> dict[str, str]:
-        """Return orchestrations that wait for their rows to change → the rows as last scanned."""
+        """Return orchestrations that wait for changed rows → the last scan's fingerprint."""
         (records,) = self._records.read(_KNOWN)
         now = self.now()
         known = {name: Known.from_record(record, now) for name, record in records.items()}
@@ -183,7 +182,7 @@ class SweepState:
     def nominate(
         self, orchestration_id: str, scope: Scope, mark: float, began: float, rows: str | None
     ) -> bool:
-        """Have an orchestration await evaluation; False where that is no news."""
+        """Have an orchestration await evaluation; False if its last evaluation still counts."""
         known = self._change_known(
             orchestration_id, lambda old, now: old.nominated(scope, mark, began, rows, now)
         )
@@ -198,7 +197,7 @@ class SweepState:
     ) -> None:
         """Replace what is known of an orchestration by an evaluation's finding.
 
-        ``handed_on``: children whose releases are handed on → since when they are due.
+        ``handed_on``: child → since when it is due, for each release that is handed on.
         """
         self._change_known(
             orchestration_id,
@@ -216,7 +215,7 @@ class SweepState:
         *,
         settled: bool,
     ) -> None:
-        """Remember the result of a child's release, and what it has handed on."""
+        """Record the result of a child's release, and the releases that it hands on."""
         left = tuple(stuck)
 
         def change(old: Known, now: float) -> Known:
@@ -240,7 +239,7 @@ class SweepState:
         """Forget clean orchestrations and ended sweeps after a while."""
         for name, known in seen.known.items():
             if known.is_forgettable(seen.now):
-                # Asked once more in that step: it may have been nominated meanwhile.
+                # It may have been nominated meanwhile, so the atomic step checks again.
                 self._records.update(_KNOWN, name, _unless_left)
         old = [sweep.sweep_id for sweep in seen.list_old()]
         self._records.drop(SWEEPS, old)
@@ -250,7 +249,7 @@ class SweepState:
     # -- coverage
 
     def advance_coverage(self) -> dict[Scope, float]:
-        """Remember how far coverage reaches; it only moves forward. Return what has moved."""
+        """Record how far coverage reaches; it only moves forward. Return the scopes that moved."""
         seen = self.overview()
         moved = {
             scope: as_of
@@ -264,30 +263,30 @@ class SweepState:
     # -- sweeps
 
     def begin(self, sweep: Sweep) -> Sweep:
-        """Remember a sweep, unless it has begun; returns it as it is remembered."""
+        """Record a sweep, unless it has begun; returns the recorded one."""
 
         def change(old: Record | None, now: float) -> Record:
-            # Two that ask at once thus agree on what the sweep owes.
+            # So two that ask at once agree on what the sweep must read.
             return old if old is not None and Sweep.from_record(old, now) else asdict(sweep)
 
         record = self._records.update(SWEEPS, sweep.sweep_id, change)
         return read_as(Sweep, record) or sweep
 
     def sweep(self, sweep_id: str) -> Sweep | None:
-        """Return a sweep; None where it is not remembered."""
+        """Return a sweep; None if there is no record of it."""
         return Sweep.from_record(self._records.get(SWEEPS, sweep_id), self.now())
 
     def count(self, sweep_id: str | None, counts: Counts) -> None:
-        """Add to what is counted for a sweep; of what is stuck, the state itself tells."""
+        """Add to the counts of a sweep. Stuck work is not counted: the state has it."""
         if sweep_id is not None and not sweep_id.startswith(BY_HAND):
             self._records.add(_counts_of(sweep_id), counts.flatten())
 
     def counts(self, sweep_id: str) -> Counts:
-        """Return what was counted for a sweep so far."""
+        """Return the counts of a sweep so far."""
         return Counts.from_flat(self._records.numbers(_counts_of(sweep_id)))
 
     def end(self, sweep: Sweep, summary: Mapping[str, Any]) -> bool:
-        """Store a sweep's summary; False when it had ended already."""
+        """Store a sweep's summary; False if the sweep had already ended."""
         ours = False
 
         def change(old: Record | None, now: float) -> Record | None:

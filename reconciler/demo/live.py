@@ -239,7 +239,6 @@ class LiveReconciler:
         return self._set_child(child, values, *expected)
 
     def _set_child(self, child: Child, values: Mapping[str, str], *expected: str) -> bool:
-        """Set attributes of a child's row if its status is one of the ``expected``."""
         given = {f"from{i}": status for i, status in enumerate(expected)}
         condition = f"#child_status IN ({', '.join(f':{name}' for name in given)})"
         return self._set(child.orchestration_id, child.sub_issue_id, values, condition, **given)

@@ -266,7 +266,6 @@ class TaskPipeline:
         return self._outcomes.get((orchestration, child), Outcome.COMPLETED)
 
     def _seconds(self, item: Mapping[str, Any], status: str) -> timedelta:
-        """Return how long a task has a status."""
         stage = status.lower()
         key = text(item, "idempotency_key") or text(item, "task_id") or ""
         drawn = Random(f"{self._seed}/{key}/{stage}")

@@ -70,7 +70,7 @@ def _check_parts() -> None:
 def _run(plan: Plan, directory: Path, screen: _Screen, *, keep: bool) -> int:
     """Run the demo; returns the exit code once all its processes have ended."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    screen.say("Ctrl-C ends the demo and everything that it has started.")
+    screen.say("Ctrl-C ends the demo, and everything that it has started.")
     try:
         with staged(plan, directory, screen.say) as stage, _ending(screen):
             with screen.showing():

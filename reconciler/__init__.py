@@ -1,1 +1,1 @@
-"""The backstop of the orchestration platform: finds stranded work and releases it, exactly once."""
+"""The backstop of the orchestration platform: finds stranded work and releases it exactly once."""

@@ -1,9 +1,8 @@
-"""Errors of AWS as errors of ours: the one place that knows its error codes and exceptions.
+"""Translates errors of AWS into ours; only this module knows AWS's error codes and exceptions.
 
-Whose fault an error is, is decided here. An orchestration answers for two things: an item that
-DynamoDB rejects for its size or one of its values (``is_own_fault``), and a defect of our code on
-its rows. Everything else is an outage, whatever it is called: codes that nobody has heard of,
-missing or backfilling indexes, denied keys, limits of the account, credentials.
+It also decides which errors count against an orchestration: if DynamoDB rejects an item for its
+size or a value (``is_own_fault``), or if our code fails on its rows. Everything else is an outage:
+unknown codes, missing or backfilling indexes, denied keys, account limits, credentials.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from reconciler.errors import (
 )
 
 RAISED = (ClientError, BotoCoreError, ResponseParserError, OSError, *DEFECTS)
-"""What a call of an AWS client raises. Not ``Exception``: a worker's time limit must get past."""
+"""What a call of an AWS client raises. Not ``Exception``, which includes a worker's time limit."""
 
 THROTTLES = frozenset(
     {
@@ -53,7 +52,7 @@ CONFLICTS = frozenset(
     {"TransactionConflictException", "TransactionConflict", "TransactionInProgressException"}
 )
 CONDITION_FAILED = "ConditionalCheckFailed"
-"""Why an action of a transaction failed; as a write's error it ends in ``Exception``."""
+"""The code in a transaction's reasons; as the error of a single write it ends in ``Exception``."""
 
 _KINDS: dict[type[ReconcilerError], frozenset[str]] = {
     ThrottledError: THROTTLES,
@@ -109,7 +108,7 @@ _ABOUT_AN_ITEM = re.compile(
     "|multiple operations on one item",
     re.IGNORECASE,
 )
-"""In the message of a rejection: it is about the item, and not about the table or the request."""
+"""Matches rejections because of the item, not because of the table or the request."""
 
 _ABOUT_AN_INDEX = re.compile("specified index|backfilling|global secondary index", re.IGNORECASE)
 _ABOUT_A_KEY = re.compile(r"\bkms\b", re.IGNORECASE)
@@ -141,7 +140,7 @@ _MIN_SERVERS_FAULT = 500
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What a kind of error means, and what to do about it."""
+    """The meaning of a kind of error, and what to do about it."""
 
     meaning: str
     advice: str
@@ -210,25 +209,25 @@ EXPLANATIONS = {
         "look its code up in the documentation of AWS",
     ),
 }
-"""Kind of error → what it means in plain words; for ``doctor`` and for the logs."""
+"""Kind of error → explanation, for ``doctor`` and the logs."""
 
 
 def explain(error: ReconcilerError) -> str:
-    """Return an error in one line; of an outage of AWS also what it means, and what to do."""
+    """Return an error in one line, with its meaning and advice if it is an outage of AWS."""
     known = EXPLANATIONS.get(error.kind) if not isinstance(error, SettingsError) else None
     return str(error) if known is None else f"{error}: {known.meaning}; {known.advice}"
 
 
 def is_own_fault(code: str, message: str) -> bool:
-    """Return whether a refusal concerns the item that was sent: its size, or a value in it."""
+    """Whether a refusal is because of the item that was sent: its size, or a value."""
     rejected = code in _REJECTED and _ABOUT_AN_ITEM.search(message) is not None
     return rejected or code in _TOO_LARGE
 
 
 def translate(error: BaseException, what: str) -> ReconcilerError:
-    """Turn what a client raised into an error of ours; ``what`` was being done.
+    """Translate an exception of a client; ``what``: the failed operation.
 
-    ``error``: one of ``RAISED``; to be raised ``from`` it.
+    ``error``: one of ``RAISED``. Raise the result ``from`` it.
     """
     if isinstance(error, _NO_CREDENTIALS) or _raised_while_obtaining_credentials(error):
         return CredentialsError(f"no usable AWS credentials: {_in_one_line(error)}")
@@ -243,17 +242,14 @@ def translate(error: BaseException, what: str) -> ReconcilerError:
 
 
 def code_of(error: BaseException) -> str:
-    """Return the code that a service answered with; empty where it did not answer."""
+    """Return the error code of a service's answer; empty if it did not answer."""
     if not isinstance(error, ClientError):
         return ""
     return error.response.get("Error", {}).get("Code") or "Unknown"
 
 
 def translate_refusal(code: str, message: str, what: str, status: int = 400) -> ReconcilerError:
-    """Turn the code and the message of a refusal into an error of ours.
-
-    ``status``: of HTTP; from 500 on the service says that the fault is its own.
-    """
+    """Translate the code and the message of a refusal; ``status``: the HTTP status."""
     text = f"{what}: {code}: {message or code}"
     if _ABOUT_A_KEY.search(message) or code.startswith("KMS"):
         return EncryptionKeyError(text)
@@ -275,7 +271,7 @@ def _translate_answer(error: ClientError, what: str) -> ReconcilerError:
 
 
 def _raised_while_obtaining_credentials(error: BaseException) -> bool:
-    """Return whether it came from there: nearly any exception can, of a file, a process or STS."""
+    """Whether obtaining credentials failed; the traceback shows it, whatever the exception."""
     frames = traceback.walk_tb(error.__traceback__)
     return any(frame.f_globals.get("__name__") in _OBTAINING for frame, _ in frames)
 

@@ -21,21 +21,20 @@ from reconciler.sweeping.cron import run_cron_sweep
 from reconciler.sweeping.inline import Hooks, run_inline_sweep
 
 RESERVE_MILLISECONDS = 20_000
-"""Reserved for what is under way: a repair, its retries, and the record of the sweep."""
+"""Reserved for the current repair, its retries, and recording the sweep."""
 
 
 class LambdaContext(Protocol):
-    """The parts of Lambda's context that are used."""
+    """The parts of Lambda's context that we use."""
 
     aws_request_id: str
 
     def get_remaining_time_in_millis(self) -> int:
-        """Return how long the function may still run."""
+        """Return how long the function may still run, in milliseconds."""
 
 
 @cache
 def _reconciler() -> tuple[Reconciler, EmfMetrics | None]:
-    """Return the reconciler of this process, made for its first event."""
     settings = load_settings()
     configure_logging(settings)
     metrics = EmfMetrics(namespace=settings.metrics_namespace) if settings.metrics_emf else None
@@ -49,7 +48,7 @@ def handler(event: object, context: LambdaContext) -> dict[str, Any]:
         SettingsError, AccessError, TableMissingError: an operator's mistake; the invocation fails.
     """
     reconciler, metrics = _reconciler()
-    # Whatever else an event is, it asks for nothing in particular.
+    # Any other event has no options.
     asked = event if isinstance(event, Mapping) else {}
     hooks = Hooks(out_of_time=_deadline(context))
     try:
@@ -69,6 +68,6 @@ def handler(event: object, context: LambdaContext) -> dict[str, Any]:
 
 
 def _deadline(context: LambdaContext) -> Callable[[], bool]:
-    """Return the check of the time that is left, less a reserve of at most a third of it."""
+    """Return a check of the remaining time, with a reserve of at most a third of it."""
     reserve = min(RESERVE_MILLISECONDS, context.get_remaining_time_in_millis() / 3)
     return lambda: context.get_remaining_time_in_millis() < reserve

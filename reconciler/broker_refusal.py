@@ -71,7 +71,7 @@ REFUSALS = {
 }
 _OF_A_CLUSTER = frozenset({"MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN"})
 _DENIED_IN_SCRIPT = "ACL failure in script"
-"""What a denied command of a script is called; its code is a plain ERR."""
+"""The text if a command of a script is denied; its code is only ERR."""
 
 _CODE = re.compile(r"\b[A-Z]{3,}\b")
 
@@ -81,7 +81,7 @@ class ClusterModeError(Exception):
 
 
 def refusal_of(error: BaseException) -> Refusal:
-    """Return what an error of redis-py means; causes of the error are searched too."""
+    """Return the meaning of an error of redis-py, or of its cause."""
     if isinstance(error, ClusterModeError):
         return CLUSTER_MODE
     # redis-py removes the code from the text of errors that it has a class for.
@@ -97,7 +97,7 @@ def refusal_of(error: BaseException) -> Refusal:
 
 
 def probe(client: redis.Redis) -> None:
-    """Check that the broker accepts writes, by one that changes nothing.
+    """Check that the broker accepts writes, with one that changes nothing.
 
     Raises:
         ClusterModeError: it is in cluster mode.
@@ -111,6 +111,6 @@ def probe(client: redis.Redis) -> None:
         cluster = None
     if cluster:
         raise ClusterModeError
-    # It writes only if the key exists, and nobody creates it. A broker that refuses writes refuses
-    # this one too.
+    # It writes only if the key exists, and nobody creates it. A broker that refuses writes
+    # refuses this one too.
     client.set(_PROBE_KEY, "", xx=True)

@@ -38,14 +38,14 @@ def normalised(url: str, username: str | None = None, password: str | None = Non
     except ValueError:
         # The original message quotes the URL, and with it the password.
         raise ValueError(
-            "it cannot be read; /, ?, #, @ and : of a password are written in percents"
+            "it cannot be parsed; /, ?, #, @ and : in a password must be percent-encoded"
         ) from None
     if parts.scheme not in SCHEMES:
         raise ValueError("it must begin with redis:// or, with TLS, with rediss://")
     if not host:
-        raise ValueError("it names no host")
+        raise ValueError("it has no host")
     if not _DATABASE.fullmatch(parts.path):
-        raise ValueError("what follows the host is the number of the database, such as /0")
+        raise ValueError("the path must be the number of a database, such as /0")
     return urlunsplit(
         parts._replace(
             netloc=_netloc(parts.netloc, username, password),
@@ -68,17 +68,17 @@ def _query(query: str, *, tls: bool) -> str:
     given = dict(parse_qsl(query, keep_blank_values=True))
     foreign = next((name for name in given if name not in _PARAMETERS), None)
     if foreign is not None:
-        # redis-py knows others, and takes them for those of a connection; kombu fails on them.
+        # redis-py would take others as arguments of a connection; kombu fails on them.
         raise ValueError(f"{foreign} is not one of {', '.join(_PARAMETERS)}")
     if not tls:
         if any(name in _TLS_PARAMETERS for name in given):
-            raise ValueError("it has settings of TLS, which need rediss://")
+            raise ValueError("TLS options need rediss://")
         return query
     # Celery spells it CERT_REQUIRED and redis-py required; both accept the latter. It is always
     # set, because kombu does not verify if it is missing.
     verify = given.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
     if verify not in _VERIFY:
-        raise ValueError(f"ssl_cert_reqs is one of {', '.join(_VERIFY)}")
+        raise ValueError(f"ssl_cert_reqs must be one of {', '.join(_VERIFY)}")
     return urlencode({**given, "ssl_cert_reqs": verify})
 
 
@@ -93,7 +93,7 @@ def tls_options(url: str) -> dict[str, Any] | None:
 
 
 def login_of(url: str) -> tuple[str | None, str | None]:
-    """Return the user name and the password in ``url``, each None where there is none."""
+    """Return the user name and the password in ``url``, each None if it is missing."""
     parts = urlsplit(url)
     name, password = parts.username, parts.password
     return unquote(name) if name else None, unquote(password) if password else None
@@ -107,6 +107,6 @@ def shown(url: str) -> str:
     login, at, address = (rest if separator else url).rpartition("@")
     if not at:
         return url
-    if not separator:  # where the login begins, nobody can tell
+    if not separator:  # the beginning of the login is unknown
         return f"{MASK}@{address}"
     return f"{scheme}://{login.partition(':')[0]}:{MASK}@{address}"

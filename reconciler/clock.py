@@ -1,4 +1,4 @@
-"""The clock: injected wherever time matters, so that what is decided has none of its own."""
+"""The clock, which is injected wherever time matters."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from datetime import UTC, datetime
 from threading import Lock
 
 Clock = Callable[[], datetime]
-"""Returns the present moment, aware, in UTC."""
+"""Returns the current time, aware, in UTC."""
 
 _TICK_SECONDS = 1e-5
 
 OutOfTime = Callable[[], bool]
-"""Says whether no time is left to begin anything else. Asked between requests, since an exception
-that is raised in the middle of one may be swallowed by the client's retries."""
+"""Returns whether no time is left to begin anything new. Asked between requests, because the
+client's retries may swallow an exception raised during one."""
 
 
 def never() -> bool:
-    """Return False: there is always time left."""
+    """Return False: time never runs out."""
     return False
 
 
 def after(seconds: float) -> OutOfTime:
-    """Return what says so once ``seconds`` have passed, by the monotonic clock."""
+    """Return an ``OutOfTime`` that is True after ``seconds``, by the monotonic clock."""
     ends = time.monotonic() + seconds
     return lambda: time.monotonic() >= ends
 
 
 def never_back(clock: Clock) -> Callable[[], float]:
-    """Return what tells epoch seconds by ``clock``, and goes on slowly where that is set back."""
+    """Return a function that gives epoch seconds; if ``clock`` is set back, it advances slowly."""
     lock, latest = Lock(), float("-inf")
 
     def now() -> float:
@@ -43,5 +43,5 @@ def never_back(clock: Clock) -> Callable[[], float]:
 
 
 def utc_now() -> datetime:
-    """Return the present moment, aware, in UTC."""
+    """Return the current time, aware, in UTC."""
     return datetime.now(UTC)

@@ -1,7 +1,6 @@
-"""Wiring: from the settings to a reconciler, its clients included.
+"""Wiring: builds a reconciler and its clients from the settings.
 
-Call it once in each process and never before a fork: a client that is used on both sides of one
-breaks.
+Call it once in each process, after any fork: a client must not be used on both sides of one.
 """
 
 from __future__ import annotations
@@ -52,11 +51,11 @@ _CONNECT_SECONDS, _READ_SECONDS = 3, 10
 _ATTEMPTS = 4
 _USER_AGENT = f"orchestration-reconciler Boto3/{boto3.__version__} Botocore/{botocore.__version__}"
 _ATTEMPTS_ELSEWHERE = 2
-"""Of the guardrail: a release asks it, invokes the pipeline, and has 50 seconds for all of it."""
+"""For the guardrail and Cognito, because a release has 50 seconds for all its calls."""
 
 
 def policy_of(settings: Settings) -> Policy:
-    """Return what a diagnosis depends on."""
+    """Return the policy of these settings."""
     return Policy(
         grace=timedelta(seconds=settings.stranded_grace_seconds),
         claim_timeout=timedelta(seconds=settings.claim_timeout_seconds),
@@ -69,27 +68,27 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def client_config(attempts: int | None = None) -> Config:
-    """Return the configuration of a client: bounded waits, and retries that stand back."""
+    """Return the configuration of a client: timeouts, and retries with backoff."""
     return Config(
         connect_timeout=_CONNECT_SECONDS,
         read_timeout=_READ_SECONDS,
         retries={"mode": "standard", "total_max_attempts": attempts or _ATTEMPTS},
         max_pool_connections=16,
-        # DynamoDB checks what it is sent; a second check here is a seventh of a repair's CPU time.
+        # DynamoDB validates requests; doing it here too takes a seventh of a repair's CPU time.
         parameter_validation=False,
-        # Otherwise it is put together anew, twice for each request.
+        # Otherwise it is built twice for each request.
         user_agent=_USER_AGENT,
     )
 
 
 def aws_session() -> boto3.Session:
-    """Return a session as the environment has it.
+    """Return a session for this environment.
 
-    boto3 itself reads only ``AWS_DEFAULT_REGION``; every other SDK, and the platform's own
-    functions, go by ``AWS_REGION``.
+    boto3 itself reads only ``AWS_DEFAULT_REGION``, but every other SDK and the platform's own
+    functions use ``AWS_REGION``.
 
     Raises:
-        SettingsError: a profile that does not exist.
+        SettingsError: the profile does not exist.
     """
     try:
         return boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
@@ -98,10 +97,10 @@ def aws_session() -> boto3.Session:
 
 
 def dynamodb_client() -> DynamoDBClient:
-    """Return a plain client, as a person's shell would have one.
+    """Return a plain DynamoDB client.
 
     Raises:
-        SettingsError, AccessError: no region or profile, or credentials in part.
+        SettingsError, AccessError: no region or profile, or incomplete credentials.
     """
     try:
         return aws_session().client("dynamodb", config=client_config())
@@ -119,14 +118,14 @@ def build_reconciler(
     allowance: Allowance | None = None,
     outages: Outages | None = None,
 ) -> Reconciler:
-    """Make the clients and put everything together.
+    """Create the clients and assemble a reconciler.
 
-    ``allowance``: of read units, where other processes share it. ``outages``: those that are
-    logged already, where this process made clients before.
+    ``allowance``: read units shared with other processes. ``outages``: pass the same object if
+    this process creates clients again, so that a known outage is not logged again.
 
     Raises:
-        SettingsError: no region, or a profile that does not exist.
-        AccessError: the credentials are set only in part.
+        SettingsError: there is no region, or the profile does not exist.
+        AccessError: the credentials are incomplete.
     """
     counted = metrics if metrics is not None else NULL_METRICS
     outages = outages or Outages()
@@ -157,7 +156,7 @@ def _connect_pipeline(
 ) -> Pipeline | None:
     if settings.orchestrator_function_arn is None:
         return None
-    # Without a name, each try would start a run of its own.
+    # No retries: without a name, each try would start another run.
     client = session.client("lambda", config=client_config(1))
     return Pipeline(client, settings.orchestrator_function_arn, outages)
 
@@ -192,7 +191,7 @@ def assemble(
     pacer: Pacer,
     allowance: Allowance | None = None,
 ) -> Reconciler:
-    """Put the parts together around clients that exist already."""
+    """Assemble a reconciler from existing clients."""
     table = settings.orchestration_table_name
     orchestrations = OrchestrationStore(dynamodb, table)
     tasks = TaskStore(dynamodb, settings.task_table_name, settings.task_events_table_name)

@@ -1,6 +1,6 @@
-"""Errors in two families: temporary (tried again) and permanent (shown to a person).
+"""Errors in two families: temporary (retried) and permanent (shown to a person).
 
-Losing a race is not an error; it is an outcome with a name (``reconciler.domain.outcomes``).
+Losing a race is not an error but an outcome (``reconciler.domain.outcomes``).
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from collections.abc import Iterator
 
 
 class ReconcilerError(Exception):
-    """Root of everything this package raises on purpose; ``str()`` is one line for a person.
+    """Base of all errors that this package raises on purpose; ``str()`` is one line for people.
 
-    ``kind``: the value of the metric label ``reconciler_errors_total{kind}`` and of the log field.
-    ``is_outage``: it concerns no single orchestration.
+    ``kind``: the label of ``reconciler_errors_total{kind}`` and the log field. ``is_outage``: it
+    does not concern a single orchestration.
     """
 
     kind = "error"
     is_outage = False
 
     def __init_subclass__(cls, *, kind: str | None = None, is_outage: bool | None = None) -> None:
-        """Take both from the class statement; what is not given there is the parent's."""
+        """Set both from the class statement; the parent's are the default."""
         super().__init_subclass__()
         if kind is not None:
             cls.kind = kind
@@ -44,11 +44,11 @@ class UnknownOrchestrationError(UsageError, kind="unknown_orchestration"):
 
 
 class UnknownChildError(UsageError, kind="unknown_child"):
-    """The orchestration exists, and this child does not."""
+    """The orchestration exists, but this child does not."""
 
 
 class TemporaryError(ReconcilerError):
-    """May go away by itself: nothing was changed, and it is tried again."""
+    """May go away by itself. Nothing was changed, and it is retried."""
 
 
 class StoreUnavailableError(TemporaryError, kind="store_unavailable", is_outage=True):
@@ -56,11 +56,11 @@ class StoreUnavailableError(TemporaryError, kind="store_unavailable", is_outage=
 
 
 class ThrottledError(TemporaryError, kind="throttled"):
-    """A table refused for want of capacity."""
+    """A table throttled a request."""
 
 
 class ConflictError(TemporaryError, kind="transaction_conflict"):
-    """Another transaction holds one of the items, and went on holding it through our retries."""
+    """Another transaction held one of the items throughout our retries."""
 
 
 class GuardrailUnavailableError(TemporaryError, kind="guardrail_unavailable", is_outage=True):
@@ -68,7 +68,7 @@ class GuardrailUnavailableError(TemporaryError, kind="guardrail_unavailable", is
 
 
 class GuardrailOutageError(GuardrailUnavailableError):
-    """The guardrail answers nobody at present."""
+    """The guardrail does not answer at all."""
 
 
 class TextRefusedError(GuardrailUnavailableError, kind="text_refused", is_outage=False):
@@ -76,31 +76,31 @@ class TextRefusedError(GuardrailUnavailableError, kind="text_refused", is_outage
 
 
 class BudgetUnavailableError(TemporaryError, kind="budget_unavailable", is_outage=True):
-    """The monthly budgets of a user cannot be told, so nothing of theirs is released."""
+    """A user's monthly budgets cannot be read, so none of the user's children are released."""
 
 
 class BudgetUnusableError(BudgetUnavailableError, kind="budget_unusable", is_outage=False):
-    """The monthly budgets of one user cannot be told: a row is malformed, or nobody knows them."""
+    """One user's monthly budgets are unusable: a row is malformed, or the user is unknown."""
 
 
 class RepoUnusableError(TemporaryError, kind="repo_unusable"):
-    """The row of a repo in RepoTable holds a value that no task can be created with."""
+    """The row of a repo in RepoTable holds an invalid value."""
 
 
 class PipelineUnavailableError(TemporaryError, kind="pipeline_unavailable", is_outage=True):
-    """The task exists, and its pipeline could not be invoked; a later sweep invokes it."""
+    """The task exists, but its pipeline could not be invoked; a later sweep invokes it."""
 
 
 class InvocationRefusedError(PipelineUnavailableError):
-    """Lambda answered that it does not take the invocation: nothing was started."""
+    """Lambda refused the invocation, so nothing was started."""
 
 
 class NameRefusedError(PipelineUnavailableError):
-    """The pipeline takes no execution names: it is no durable function, or its ARN no alias."""
+    """The pipeline takes no execution names: it is not durable, or its ARN has no alias."""
 
 
 class PermanentError(ReconcilerError):
-    """Will not go away by itself."""
+    """Does not go away by itself."""
 
 
 class TableMissingError(PermanentError, kind="table_missing", is_outage=True):
@@ -128,7 +128,7 @@ class AccountLimitError(PermanentError, kind="account_limit", is_outage=True):
 
 
 class UnknownRefusalError(TemporaryError, kind="unknown_refusal", is_outage=True):
-    """AWS failed in a way that is not known here; that is nobody's fault until somebody knows."""
+    """AWS failed in an unknown way, which does not count against an orchestration."""
 
 
 class InvalidRequestError(PermanentError, kind="invalid_request"):
@@ -136,11 +136,11 @@ class InvalidRequestError(PermanentError, kind="invalid_request"):
 
 
 class DefectError(PermanentError, kind="unexpected"):
-    """Our own code failed on an orchestration; the others go on."""
+    """A bug of ours on one orchestration; the others go on."""
 
 
 DEFECTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What a defect of ours raises. Not ``Exception``: a worker's time limit must go through."""
+"""What a bug of ours raises. Not ``Exception``, which includes a worker's time limit."""
 
 
 def _all(error: type[ReconcilerError]) -> Iterator[type[ReconcilerError]]:
@@ -156,42 +156,42 @@ ERROR_KINDS = (
     "malformed_message",
     "other_deployment",
 )
-"""Every value of the label ``reconciler_errors_total{kind}``; the last ones are of the workers."""
+"""Every value of the label ``reconciler_errors_total{kind}``; the last ones are the workers'."""
 
 
 OUTAGES = frozenset(error.kind for error in _all(ReconcilerError) if error.is_outage)
-"""Kinds that concern no single orchestration. ``reconciler.observability.outages`` logs each when
-it begins and when it is over, so nothing else logs them for each orchestration."""
+"""Kinds that do not concern a single orchestration. ``reconciler.observability.outages`` logs when
+one begins and ends, so they are not logged for each orchestration."""
 
 
 def error_kind(error: BaseException) -> str:
-    """Return the metric label of an error; a defect of ours is ``unexpected``."""
+    """Return the metric label of an error; a bug is ``unexpected``."""
     return error.kind if isinstance(error, ReconcilerError) else "unexpected"
 
 
 def as_own_error(error: Exception) -> ReconcilerError:
-    """Return an error as one of ours; what nobody expected is a defect."""
+    """Return an error as one of ours; an unexpected one becomes a ``DefectError``."""
     return error if isinstance(error, ReconcilerError) else DefectError(describe_error(error))
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error in one line for a person."""
+    """Return an error in one line for people."""
     if isinstance(error, ReconcilerError):
         return str(error)
     return f"{type(error).__name__}: {error}"
 
 
 def concerns_one_child(error: BaseException) -> bool:
-    """Whether an error is about one child, so that its siblings may fare better."""
+    """Whether an error is about one child, so that its siblings may succeed."""
     if isinstance(error, GuardrailUnavailableError):
         return not isinstance(error, GuardrailOutageError)
     return lasting(error) or isinstance(error, RepoUnusableError)
 
 
 def lasting(error: BaseException) -> bool:
-    """Return whether an error is held against its orchestration; an outage never is.
+    """Whether an error counts against its orchestration.
 
-    Only two are: DynamoDB rejects an item of it (``reconciler.aws_errors`` has the codes), or our
-    code fails on its rows.
+    Only two do: DynamoDB rejects an item (``reconciler.aws_errors`` has the codes), or our code
+    fails on its rows. Outages never do.
     """
     return isinstance(error, (InvalidRequestError, DefectError, *DEFECTS))

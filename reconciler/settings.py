@@ -1,7 +1,7 @@
-"""Settings: the environment, read in one place and checked once.
+"""Settings: the only place that reads and checks the environment.
 
-The names are the platform's own, so that one task definition serves both. The docstring of a
-setting is its description, from which ``docs/settings.md`` is generated.
+The names are the platform's own, so that one task definition serves both. ``docs/settings.md`` is
+generated from the docstrings of the settings.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _MAX_SHOWN_CHARACTERS = 120
 
 
 def _split(value: object) -> object:
-    """Turn ``a, b`` into a set; the environment has no lists."""
+    """Turn ``a, b`` into a set."""
     if not isinstance(value, str):
         return value
     found = frozenset(part.strip() for part in value.split(",") if part.strip())
     if value.strip() and not found:
-        # An empty set means all of them, which is not what somebody has written here.
-        raise ValueError("it names none; unset it for all of them")
+        # An empty set means all, which is not what was meant here.
+        raise ValueError("it is empty; unset it for all")
     return found
 
 
@@ -48,7 +48,7 @@ def _segments(value: object) -> object:
         return said
     if said.isdecimal() and 1 <= int(said) <= MAX_SEGMENTS:
         return int(said)
-    raise ValueError(f"it is `auto` or a number from 1 to {MAX_SEGMENTS}")
+    raise ValueError(f"it must be `auto` or a number from 1 to {MAX_SEGMENTS}")
 
 
 NameSet = Annotated[frozenset[str], BeforeValidator(_split)]
@@ -60,7 +60,7 @@ _NEEDS = (
     ("guardrail_id", "guardrail_version", "a guardrail needs both"),
     ("guardrail_version", "guardrail_id", "a guardrail needs both"),
 )
-"""A setting, another that it makes no sense without, and why."""
+"""A setting, another one that it needs, and why."""
 
 
 class Settings(BaseModel):
@@ -94,11 +94,11 @@ class Settings(BaseModel):
     guardrail_version: str | None = None
     """Version of the guardrail; goes with GUARDRAIL_ID"""
 
-    # Celery. The login stands before the addresses: it is put into them.
+    # Celery. The login comes first, because it is put into the URLs.
     broker_username: str | None = None
-    """User of broker and result backend, where their URLs name none"""
+    """User of broker and result backend, if their URLs name none"""
     broker_password: SecretStr | None = None
-    """Password of both, where their URLs hold none: as it is, without percents"""
+    """Password of both, if their URLs hold none: raw, not percent-encoded"""
     celery_broker_url: str = Field(
         default="redis://localhost:6379/0", validate_default=True, repr=False
     )
@@ -106,7 +106,7 @@ class Settings(BaseModel):
     celery_result_backend: str = Field(
         default="redis://localhost:6379/1", validate_default=True, repr=False
     )
-    """Result backend, likewise"""
+    """Result backend, a redis:// or rediss:// URL"""
 
     # When
     sweep_interval_seconds: int = Field(default=300, ge=1, le=DAY_SECONDS)
@@ -123,8 +123,8 @@ class Settings(BaseModel):
         default=6 * 3600,
         ge=1,
         le=7 * DAY_SECONDS,
-        description="How often lost recoveries are looked for; with ACTIVE_INDEX_NAME also in how "
-        "much time the whole table is read once",
+        description="How often to look for lost recoveries; with ACTIVE_INDEX_NAME also the time "
+        "in which the whole table is read once",
     )
     stranded_grace_seconds: int = Field(default=120, ge=0, le=DAY_SECONDS)
     """How long a child must have been due before it counts as stranded"""
@@ -145,13 +145,13 @@ class Settings(BaseModel):
     repair_only_users: NameSet = frozenset()
     """Comma-separated platform user ids: repair only theirs (empty: all)"""
     release_rate_per_minute: int = Field(default=600, ge=1, le=1_000_000)
-    """Releases per minute, over all workers: how fast a backlog is let go"""
+    """Releases per minute, over all workers: how fast a backlog is released"""
     scan_read_units_per_second: float | None = Field(
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="Ceiling on what the scan reads, in read units per second over all segments "
-        "and workers; it gives way to throttling in any case",
+        description="Ceiling on reads of scans, in read units per second over all segments and "
+        "workers; scans give way to throttling in any case",
     )
 
     # What it says
@@ -160,7 +160,7 @@ class Settings(BaseModel):
     metrics_namespace: str = Field(
         default="OrchestrationReconciler", pattern=r"^[A-Za-z0-9._/#:-]{1,255}$"
     )
-    """CloudWatch namespace of those lines; one of its own for each deployment"""
+    """CloudWatch namespace of those lines; each deployment needs its own"""
     log_format: Literal["auto", "json", "console"] = "auto"
     """`auto`: readable on a terminal, JSON lines elsewhere"""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -185,23 +185,21 @@ class Settings(BaseModel):
 
     @property
     def main_tables(self) -> list[str]:
-        """The tables that tell one deployment from another."""
+        """The tables that identify a deployment."""
         return [self.orchestration_table_name, self.task_table_name, self.task_events_table_name]
 
     @property
     def deployment_id(self) -> str:
-        """Marks what is this deployment's in the broker: its keys, and its messages.
+        """Identifies this deployment's keys and messages in the broker.
 
-        Region and endpoint are no part of it. Beat and Flower need neither, and a shell often has
-        another region: with them, each would be shut out of its own deployment.
+        It does not depend on region and endpoint, because Beat and Flower need neither, and a shell
+        often has another region.
         """
         return hashlib.sha256("\n".join(self.main_tables).encode()).hexdigest()[:12]
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
-    """Read and check the settings.
-
-    ``environ`` stands in for the process's environment when it is given.
+    """Read and check the settings, by default from the process's environment.
 
     Raises:
         SettingsError: a setting is missing or invalid; one line names all of them.
@@ -211,7 +209,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     values = {field: source[name] for name, field in names.items() if source.get(name)}
     unreadable = [name for name, field in names.items() if not _is_unicode(values.get(field, ""))]
     if unreadable:
-        # Bytes that are no UTF-8; what they are for could not be sent anywhere, nor be shown.
+        # Such values could not be sent or shown anywhere.
         raise SettingsError(*(f"{name} is not UTF-8" for name in unreadable))
     try:
         return Settings.model_validate(values)
@@ -236,7 +234,7 @@ def _problems_of(error: ValidationError) -> list[str]:
             continue
         name = str(location[0]).upper()
         if problem["type"] == "missing":
-            parts[name] = f"{name} is required, and it is not set"
+            parts[name] = f"{name} is required, but it is not set"
         else:
             said = problem["msg"].removeprefix("Value error, ")
             said = said[0].lower() + said[1:]
@@ -245,7 +243,7 @@ def _problems_of(error: ValidationError) -> list[str]:
 
 
 def _shown(name: str, given: object) -> str:
-    """Return a value as a message may show it: in short, and without the broker's password."""
+    """Return a value for a message: shortened, and without the broker's password."""
     if name == "BROKER_PASSWORD":
         return repr(broker_url.MASK)
     if isinstance(given, str) and name.startswith("CELERY_"):

@@ -1,6 +1,6 @@
-"""The platform's tables, as it has them: for the demo, the tests and the benchmark.
+"""The shapes of the platform's tables, for the demo, the tests, the benchmark and the doctor.
 
-In production they exist already, and the reconciler never creates one.
+The reconciler never creates tables in production.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Index:
     """A global secondary index: one or two key attributes, and what it projects.
 
-    ``include``: the attributes besides its keys and the table's, where it projects some only.
+    ``include``: the projected attributes besides the keys, if it does not project all.
     """
 
     name: str
@@ -50,7 +50,7 @@ ORCHESTRATION = Table(
 
 
 def with_active_index(table: Table, name: str | None) -> Table:
-    """Return OrchestrationTable with the index that ``ACTIVE_INDEX_NAME`` names, if it does."""
+    """Return OrchestrationTable with the index in ``ACTIVE_INDEX_NAME``, if set."""
     if name is None:
         return table
     keys = ("child_status", "orchestration_id")
@@ -78,22 +78,22 @@ TABLES = {
     "repo": Table(keys=("repo",)),
     "budget": Table(keys=("scope_key", "period")),
 }
-"""What a table is for → its shape; the setting of its name is called after it."""
+"""Use of a table → its shape; the setting of its name is ``<use>_table_name``."""
 
 
 def table_names(settings: Settings) -> dict[str, str]:
-    """Return the names of the tables that the settings name, by what they are for."""
+    """Return the names of the tables in the settings, by use."""
     names = {use: getattr(settings, f"{use}_table_name") for use in TABLES}
     return {use: name for use, name in names.items() if name is not None}
 
 
 def create_tables(client: DynamoDBClient, *, active_index: str | None = None, **names: str) -> None:
-    """Create the tables under these names; those that exist are left as they are.
+    """Create the tables with these names; existing ones are left alone.
 
     Args:
-        client: of the endpoint to create them at.
-        active_index: name of an index of active children on OrchestrationTable; None: without.
-        names: by what each is for (``TABLES``).
+        client: a client of the endpoint.
+        active_index: name of the index of active children on OrchestrationTable; None: no index.
+        names: by use (``TABLES``).
     """
     for use, name in names.items():
         index = active_index if use == "orchestration" else None
@@ -106,7 +106,7 @@ def create_tables_of(client: DynamoDBClient, settings: Settings) -> None:
 
 
 def _create(client: DynamoDBClient, name: str, table: Table) -> None:
-    # In use: it is there, or another is creating it. What follows holds for both.
+    # It exists, or somebody else is creating it.
     with suppress(client.exceptions.ResourceInUseException):
         client.create_table(**_definition(name, table))
     client.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1})
@@ -115,7 +115,7 @@ def _create(client: DynamoDBClient, name: str, table: Table) -> None:
 
 
 def _expire(client: DynamoDBClient, name: str) -> None:
-    """Switch TTL on; that it is on already is an error of DynamoDB's, and none of ours."""
+    """Switch TTL on; ignore DynamoDB's error if it is on already."""
     try:
         client.update_time_to_live(
             TableName=name, TimeToLiveSpecification={"Enabled": True, "AttributeName": "ttl"}

@@ -1,4 +1,4 @@
-"""What ``reconciler --version`` says: version, commit and build date."""
+"""The output of ``reconciler --version``: version, commit and build date."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 
 def describe() -> str:
-    """Return one line; an image carries commit and date in ``RECONCILER_COMMIT``/``…_BUILT``.
+    """Return one line, without what is unknown.
 
-    A checkout is asked itself; what is not known is left out.
+    Commit and date come from ``RECONCILER_COMMIT`` and ``…_BUILT`` in an image, or from git.
     """
     commit = os.environ.get("RECONCILER_COMMIT") or _git("rev-parse", "--short=12", "HEAD")
     built = os.environ.get("RECONCILER_BUILT") or _git("show", "-s", "--format=%cI", "HEAD")
@@ -28,7 +28,7 @@ def describe() -> str:
 
 
 def _version() -> str:
-    """Return what stands beside the code, in a checkout or an image; else what its package says."""
+    """Return the version in pyproject.toml, in a checkout or an image, or the package's."""
     project = _ROOT / "pyproject.toml"
     if project.exists():
         return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])

@@ -14,7 +14,7 @@ BY_HAND_QUEUE = "reconciler:by-hand"
 """For work that a person waits for, which must not queue behind a sweep's."""
 
 ASKS_PER_INTERVAL = 3
-"""How often a sweep is asked for in its interval. Each ask replaces what was lost."""
+"""How often a sweep is asked for in its interval, to make up for lost messages."""
 
 MESSAGE_HEADER = "reconciler_message"
 """On every message that this program sends; see ``workers.enqueue``."""

@@ -15,8 +15,8 @@ from reconciler.settings import Settings
 from workers.broker import SOCKET_SECONDS
 
 _MAX_WAIT_SECONDS = 3.0
-_LEAST_WAIT_SECONDS = 0.01
-_LONGEST_WINDOW_SECONDS = int(_MAX_WAIT_SECONDS)
+_MIN_WAIT_SECONDS = 0.01
+_MAX_WINDOW_SECONDS = int(_MAX_WAIT_SECONDS)
 """So that each release gets its turn within the wait, unless a window holds only one."""
 
 
@@ -65,12 +65,12 @@ class ReleaseRate:
         ends_in = self._storage.storage.pttl(key) / 1000
         if not 0 <= ends_in <= self._window.get_expiry():
             self._limiter.clear(self._window, *self._name)
-            return _LEAST_WAIT_SECONDS
-        return max(_LEAST_WAIT_SECONDS, float(ends_in))
+            return _MIN_WAIT_SECONDS
+        return max(_MIN_WAIT_SECONDS, float(ends_in))
 
 
 def _window(per_minute: int) -> RateLimitItemPerSecond:
     """Return the shortest window that comes nearest to a rate without exceeding it."""
-    longest = max(_LONGEST_WINDOW_SECONDS, math.ceil(60 / per_minute))
+    longest = max(_MAX_WINDOW_SECONDS, math.ceil(60 / per_minute))
     seconds = max(range(1, longest + 1), key=lambda length: (per_minute * length // 60) / length)
     return RateLimitItemPerSecond(per_minute * seconds // 60, seconds)

@@ -28,18 +28,6 @@ _MIN_PROCESSES = 8
 _ANSWER_SECONDS = 1.0
 
 
-def _enqueuer(resources: Resources, *, report: bool) -> Enqueuer:
-    settings = resources.settings
-    return Enqueuer(
-        app,
-        resources.dedup,
-        resources.metrics,
-        settings.sweep_interval_seconds,
-        releases_per_minute=settings.release_rate_per_minute,
-        report=report,
-    )
-
-
 def state_of(resources: Resources, sweep_id: str | None, *, report: bool) -> SweepState:
     """Return the state of sweeps; a report by hand has its own."""
     settings = resources.settings
@@ -52,7 +40,15 @@ def state_of(resources: Resources, sweep_id: str | None, *, report: bool) -> Swe
 def sweeper_of(resources: Resources, sweep_id: str | None, *, report: bool) -> Sweeper:
     """Return the sweeper of this process."""
     state = state_of(resources, sweep_id, report=report)
-    enqueuer = _enqueuer(resources, report=report)
+    settings = resources.settings
+    enqueuer = Enqueuer(
+        app,
+        resources.dedup,
+        resources.metrics,
+        settings.sweep_interval_seconds,
+        releases_per_minute=settings.release_rate_per_minute,
+        report=report,
+    )
     return Sweeper(resources.reconciler, state, enqueuer, enqueuer, report=report)
 
 

@@ -87,7 +87,6 @@ class _Drawing(io.StringIO):
     """Buffers output for a terminal."""
 
     def isatty(self) -> bool:
-        """Return True, like the terminal's."""
         return True
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -30,7 +30,7 @@ class Duration(click.ParamType[float]):
         return float(found[1]) * _UNITS[found[2] or "s"]
 
 
-def watch_option(command: Callable[..., int]) -> Callable[..., int]:
-    """Add ``--watch``."""
-    option = click.option("--watch", is_flag=True, help="Show it again every 2 s, until Ctrl-C.")
-    return option(command)
+watch_option = click.option("--watch", is_flag=True, help="Show it again every 2 s, until Ctrl-C.")
+report_option = click.option(
+    "--report", is_flag=True, help="Say what would be done; change nothing."
+)

@@ -1,1 +1,1 @@
-"""The demonstration: the platform simulated, the real backstop beside it, and a verdict."""
+"""The demo: a simulated platform, the real backstop, and a verdict."""

@@ -1,8 +1,7 @@
 """The platform's live reconciler, simulated.
 
-It reacts to one stream record per finished task: marks the child, releases what that unblocks,
-skips what it dooms, and settles the parent. What it is not told of, it never looks for; that is
-the gap which the backstop closes.
+It reacts to the stream record of a finished task: marks the child, releases or skips its
+dependents, and settles the parent. It never looks for lost events; that is the backstop's work.
 """
 
 from __future__ import annotations
@@ -42,16 +41,16 @@ _EVENT_TTL = timedelta(days=90)
 
 
 class LiveReconcilerCrashError(Exception):
-    """Raised by a hook: the live reconciler dies there, with whatever it has written."""
+    """Raised by a hook: the live reconciler dies there, and what it has written stays."""
 
 
 class LiveReconciler:
-    """Reacts to what ends: claims the row, creates the task, flips the row to ``released``.
+    """Reacts to finished tasks. A release claims the row, creates the task, sets ``released``.
 
     A crash after the claim leaves ``releasing``, with or without a task. ``invoke`` starts a task's
-    pipeline; ``hook`` is called before each step of a release, and may crash it. While it is not
-    ``up``, what arrives is lost. ``lost`` collects the tasks whose terminal record was, and
-    ``crashed`` the children at whose release it died.
+    pipeline; ``hook`` is called before each step of a release, and may crash it. While ``up`` is
+    False, records are lost. ``lost`` collects the tasks of lost records, ``crashed`` the children
+    whose release crashed.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class LiveReconciler:
     # -- events
 
     def receive(self, record: Item) -> None:
-        """Take one NEW_IMAGE of TaskTable; while down, a terminal one is lost for good."""
+        """Take one NEW_IMAGE of TaskTable; while down, terminal ones are lost."""
         task = parse_task(record)
         if task.status not in TERMINAL_TASK:
             return
@@ -90,7 +89,7 @@ class LiveReconciler:
             self.lost.append(task)
 
     def handle(self, record: Item) -> None:
-        """React to a terminal task, as the platform's stream handler does.
+        """React to a terminal task like the platform's stream handler.
 
         Raises:
             LiveReconcilerCrashError: the hook asked for it.
@@ -109,7 +108,7 @@ class LiveReconciler:
         self.react(task.orchestration_id)
 
     def react(self, orchestration_id: str) -> None:
-        """Skip what is doomed, release what is due, settle what is finished.
+        """Skip, release and settle what is due.
 
         Raises:
             LiveReconcilerCrashError: the hook asked for it.
@@ -143,7 +142,7 @@ class LiveReconciler:
     # -- what follows from an event
 
     def _skip_doomed(self, orchestration: Orchestration) -> list[Child]:
-        """Skip, transitively, everything behind a failure; return the rows as they stand then."""
+        """Skip, transitively, everything behind a failure; return the updated rows."""
         rows = dict(orchestration.children)
         moved = True
         while moved:
@@ -168,7 +167,7 @@ class LiveReconciler:
             raise
 
     def release(self, orchestration: Orchestration, child: Child) -> None:
-        """Release ``child``, which was read as due; whoever loses the claim leaves it alone."""
+        """Release ``child``, which was read as due, unless another one has claimed it."""
         self.hook()
         claim = {"child_status": ChildStatus.RELEASING}
         if not self._set_child(child, claim, child.raw_status):
@@ -240,7 +239,6 @@ class LiveReconciler:
         return self._set_child(child, values, *expected)
 
     def _set_child(self, child: Child, values: Mapping[str, str], *expected: str) -> bool:
-        """Set attributes of a child's row if its status is one of the ``expected``."""
         given = {f"from{i}": status for i, status in enumerate(expected)}
         condition = f"#child_status IN ({', '.join(f':{name}' for name in given)})"
         return self._set(child.orchestration_id, child.sub_issue_id, values, condition, **given)

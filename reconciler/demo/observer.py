@@ -1,7 +1,7 @@
-"""The observer: looks at the tables from outside, and remembers what should never be seen.
+"""The observer: reads the tables and records violations.
 
-It asks no reconciler: what is stranded, and since when, is worked out here a second time, from the
-rows and tasks alone, by rules that are as plain as possible. Pure, over snapshots.
+It does not use the reconciler's logic: it determines what is stranded, and since when, by plain
+rules of its own. Pure, over snapshots.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _RANK = {
     ChildStatus.FAILED: 2,
     ChildStatus.SKIPPED: 2,
 }
-"""How far a child has come. A claim counts for nothing yet: an abandoned one may be taken back."""
+"""The progress of a child. A claim counts for nothing, because an abandoned one may be reset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the tables held at ``at``; the rows of one moment, the tasks read just after them."""
+    """The contents of the tables at ``at``; the tasks were read just after the rows."""
 
     at: datetime
     orchestrations: Mapping[str, Orchestration]
@@ -75,8 +75,8 @@ class Snapshot:
 class Patience:
     """How long something may be due before it counts as stranded.
 
-    ``grace``: for what an event should bring about; ``claim_timeout``: for a release that is
-    claimed; ``start_timeout``: for the start of a task.
+    ``grace``: for reactions to events. ``claim_timeout``: for claimed releases. ``start_timeout``:
+    for the start of a task.
     """
 
     grace: timedelta
@@ -85,7 +85,7 @@ class Patience:
 
     @classmethod
     def of(cls, settings: Settings) -> Patience:
-        """As long as the settings allow."""
+        """Return the limits of these settings."""
         return cls(
             grace=timedelta(seconds=settings.stranded_grace_seconds),
             claim_timeout=timedelta(seconds=settings.claim_timeout_seconds),
@@ -95,10 +95,10 @@ class Patience:
 
 @dataclass(slots=True)
 class Observer:
-    """Fed one snapshot after the other; see the attributes for what it remembers.
+    """Observes one snapshot after the other.
 
-    ``stranded`` is what is stranded in the latest snapshot, and ``ever_stranded`` what ever was.
-    ``regressions`` and ``early`` hold one sentence for each violation that was seen.
+    ``stranded``: what is stranded in the latest snapshot; ``ever_stranded``: what ever was.
+    ``regressions`` and ``early``: one sentence for each violation.
     """
 
     patience: Patience
@@ -133,12 +133,10 @@ class Observer:
 def due_since(
     snapshot: Snapshot, child: Child, patience: Patience
 ) -> tuple[datetime, timedelta] | None:
-    """Return since when something is due of ``child``, and how long it may be.
+    """Return since when something is due for ``child``, and how long it may be, or None.
 
-    None: nothing is due, or it is not known.
-
-    A released child is due when its task has ended, or should have been started; one that waits,
-    when its predecessors have settled whether it runs; a claimed one, when it was claimed.
+    A released child is due when its task has ended or should have started, a claimed one when it
+    was claimed, and a waiting one when its predecessors determine whether it runs.
     """
     allowed, since = patience.grace, None
     task = snapshot.tasks.get(child.task_id or "")
@@ -155,16 +153,16 @@ def due_since(
 
 
 def turn_came_at(snapshot: Snapshot, child: Child) -> datetime | None:
-    """Return when it was settled, by its predecessors, that a child runs or is skipped.
+    """Return when its predecessors determined that a child runs or is skipped.
 
-    None while that is open. A root's turn comes when it is seeded.
+    None while that is open. For a root it is the time of seeding.
     """
     turn = _turn(snapshot, child)
     return turn[1] if turn is not None else None
 
 
 def _turn(snapshot: Snapshot, child: Child) -> tuple[bool, datetime] | None:
-    """Return whether a child is doomed, and when that was settled; None while it is open."""
+    """Return whether a child must be skipped, and when that was determined; None while open."""
     rows = snapshot.orchestrations[child.orchestration_id].children
     ends = [_end(snapshot, rows.get(key)) for key in child.depends_on]
     known = [end for end in ends if end is not None]
@@ -178,7 +176,7 @@ def _turn(snapshot: Snapshot, child: Child) -> tuple[bool, datetime] | None:
 
 
 def _end(snapshot: Snapshot, child: Child | None) -> tuple[ChildStatus, datetime] | None:
-    """Return how and when a child came to its end, whether its row tells it or not."""
+    """Return how and when a child ended, even if its row does not show it."""
     if child is None:
         return None
     task = snapshot.tasks.get(child.task_id or "")
@@ -232,6 +230,6 @@ def _early_releases(snapshot: Snapshot) -> Iterator[tuple[ChildKey, str]]:
 
 
 def duplicates(tasks: Mapping[str, Task]) -> list[str]:
-    """Return the idempotency keys under which there is more than one task, sorted."""
+    """Return the idempotency keys with more than one task, sorted."""
     counts = Counter(task.idempotency_key for task in tasks.values())
     return sorted(key for key, count in counts.items() if key is not None and count > 1)

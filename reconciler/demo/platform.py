@@ -1,7 +1,7 @@
-"""The platform, simulated: it seeds orchestrations, runs their tasks, and reacts to what ends.
+"""The platform, simulated: it seeds orchestrations, runs their tasks, and reacts when they end.
 
-Faithful to the platform in what it writes and in the order of its writes. Clients, clock and
-randomness are injected, and nothing moves but by ``step``.
+It writes what the platform writes, in the same order. Clients, clock and randomness are injected,
+and only ``step`` moves anything.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Seeded:
-    """An orchestration that was seeded; ``ids``: a blueprint's key → its ``sub_issue_id``."""
+    """A seeded orchestration; ``ids``: key in the blueprint → ``sub_issue_id``."""
 
     orchestration_id: str
     blueprint: Blueprint
@@ -35,14 +35,14 @@ class Seeded:
     ids: Mapping[str, str]
 
     def expected(self) -> dict[str, ChildStatus]:
-        """How every child has to end, by ``sub_issue_id``."""
+        """Return how every child has to end, by ``sub_issue_id``."""
         return {self.ids[key]: status for key, status in self.blueprint.expected().items()}
 
 
 class Platform:
-    """One platform on one set of tables. ``streams``: None for one whose live reconciler is deaf.
+    """A platform on one set of tables.
 
-    ``up`` of the live reconciler: False while it is down, when what arrives is lost.
+    ``streams``: None if its live reconciler gets no records. ``live.up``: False for an outage.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Platform:
         self._stream = streams and TaskStream(client, streams, settings.task_table_name)
 
     def step(self) -> int:
-        """One turn: tasks move, and the live reconciler gets its records; return how many moved."""
+        """Move tasks, and deliver records to the live reconciler; returns how many tasks moved."""
         moved = self.pipeline.step()
         for record in self._stream.read() if self._stream else ():
             self.live.receive(record)
@@ -105,7 +105,6 @@ class Platform:
         return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
 
     def _common(self, orchestration_id: str, repo: str) -> dict[str, Any]:
-        """Return the attributes that all rows of an orchestration have."""
         at = timestamp(self._clock())
         return {
             "orchestration_id": {"S": orchestration_id},

@@ -1,4 +1,4 @@
-"""Child processes under supervision: started, restarted when they exit, ended by their ids."""
+"""Supervised child processes: started, restarted when they exit, and ended by their ids."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _TAIL_LINES = 8
 
 
 class DemoFailedError(ReconcilerError, kind="demo"):
-    """The demo could not be run to its end; says why."""
+    """The demo failed; the message says why."""
 
 
 @dataclass(slots=True)
 class Child:
     """One supervised process.
 
-    ``asked``: its exit was asked for. ``restarts`` counts the others, and ``last_words`` has the
-    last lines that were written before each.
+    ``asked``: its exit was requested. ``restarts`` counts the other exits, and ``last_words`` holds
+    the last output before each.
     """
 
     name: str
@@ -42,19 +42,19 @@ class Child:
     last_words: list[str] = field(default_factory=list)
 
     def start(self, directory: Path) -> None:
-        """Start it; what it writes is added to its log."""
+        """Start it; its output is appended to its log."""
         with self.log.open("ab") as log:
             self.process = spawn(self.argv, log, env=self.env, cwd=directory)
 
     def tail(self) -> str:
-        """Return the last lines that it wrote."""
+        """Return the last lines of its output."""
         written = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(written.splitlines()[-_TAIL_LINES:])
 
 
 @dataclass(slots=True)
 class Supervisor:
-    """Keeps processes running until ``stop``; logs and working files are in ``directory``."""
+    """Keeps processes running until ``stop``; logs and working files go to ``directory``."""
 
     directory: Path
     children: dict[str, Child] = field(default_factory=dict)
@@ -63,10 +63,10 @@ class Supervisor:
     _thread: threading.Thread | None = None
 
     def start(self, name: str, argv: Sequence[str], env: Mapping[str, str]) -> None:
-        """Have a process started and watched over; what it writes goes to ``<name>.log``.
+        """Start and supervise a process; its output goes to ``<name>.log``.
 
-        The watching thread starts it: Ctrl-C comes to the main thread alone, and cannot come
-        between the start of a process and the note of its id.
+        A thread starts it, because Ctrl-C interrupts only the main thread, and so cannot come
+        between the start of a process and the record of its id.
         """
         with self._lock:
             self.children[name] = Child(name, argv, env, self.directory / f"{name}.log")
@@ -76,11 +76,11 @@ class Supervisor:
 
     @property
     def restarts(self) -> int:
-        """How many exits there were that nobody asked for."""
+        """The number of exits that nobody requested."""
         return sum(child.restarts for child in self.children.values())
 
     def check(self) -> None:
-        """Raise if something does not stay up.
+        """Check that all processes stay up.
 
         Raises:
             DemoFailedError: a process exited more than a few times.
@@ -92,7 +92,7 @@ class Supervisor:
                 )
 
     def kill(self, name: str) -> None:
-        """End a process and what it has forked, at once; it is started again like any other."""
+        """Kill a process and its children; it is restarted like any other."""
         with self._lock:
             child = self.children[name]
             if child.process is not None and child.process.poll() is None:
@@ -101,7 +101,7 @@ class Supervisor:
                 child.asked = True
 
     def stop(self) -> None:
-        """End every process, the youngest first: ask, wait, then insist. Safe to call twice."""
+        """End all processes, newest first: terminate, wait, then kill. Safe to call twice."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
@@ -118,7 +118,7 @@ class Supervisor:
         for process in running:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, deadline - time.monotonic()))
-            # What it has forked may have outlived it.
+            # Its children may have outlived it.
             signal_group(process.pid, signal.SIGKILL)
             process.wait()
 
@@ -134,7 +134,7 @@ class Supervisor:
         if process is None:
             child.start(self.directory)
         elif process.poll() is not None and child.restarts <= MAX_RESTARTS:
-            # What it has forked may have outlived it.
+            # Its children may have outlived it.
             signal_group(process.pid, signal.SIGKILL)
             if not child.asked:
                 child.restarts += 1

@@ -1,8 +1,8 @@
 """The demo: a whole platform on one machine, an outage, and the backstop.
 
-Broker, DynamoDB endpoint, workers, two beats and Flower are processes of their own; the platform
-and the eyes on it are this one. A phase ends when what it shows has happened, however long that
-takes: a slow machine makes it longer, and nothing else.
+Broker, DynamoDB endpoint, workers, two beats and Flower are separate processes; the platform and
+the observer run in this one. A phase ends when what it shows has happened, so a slow machine only
+makes it longer.
 """
 
 from __future__ import annotations
@@ -42,35 +42,35 @@ TURN_SECONDS = 0.25
 MAX_START_SECONDS = 300.0
 
 MAX_IDLE_SWEEPS = 10
-"""How many sweeps may end in a row without anything having moved, before the run is given up."""
+"""How many sweeps in a row may end without any progress before the demo gives up."""
 
 MAX_IDLE_SECONDS = 300.0
-"""The same where no sweep ends either."""
+"""The same, if no sweep ends either."""
 
 CAP = 50
-"""How many tasks of a user the platform of the demo runs at once."""
+"""How many tasks of a user the simulated platform runs at once."""
 
 ORCHESTRATIONS_PER_USER = 6
-"""Of each shape one: even all at their widest stay well below the cap."""
+"""One of each shape: even at their widest, all together stay below the cap."""
 
 KEPT_VARIABLES = (
     "COLORTERM", "COLUMNS", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "LINES", "NO_COLOR", "PATH",
     "SYSTEMROOT", "TERM", "TMPDIR", "TZ",
 )  # fmt: skip
-"""All that is taken from the caller's environment: where programs are, and what can be shown."""
+"""The variables kept from the caller's environment: for finding programs, and for the terminal."""
 
 Show = Callable[[Board], None]
 
 
 class OutOfTimeError(Exception):
-    """Nothing has moved for too long; says for how long."""
+    """Nothing has moved for too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the demo goes: ``interval`` and ``grace`` in seconds.
+    """The parameters of the demo; ``interval`` and ``grace`` in seconds.
 
-    The outage lasts for ``outage`` sweeps, and until as many events are lost as orchestrations.
+    The outage lasts for ``outage`` sweeps, and until one event per orchestration is lost.
     """
 
     orchestrations: int = 24
@@ -85,9 +85,9 @@ QUICK = Plan(orchestrations=10, outage=2, interval=3, grace=1)
 
 @dataclass(slots=True)
 class Stage:
-    """Everything that runs, once it runs; ``flower`` and ``login``: its address, and who may look.
+    """Everything that runs. ``flower`` and ``login``: Flower's address and login.
 
-    ``sweeps``: those that have ended since the beginning, by id.
+    ``sweeps``: the sweeps that have ended, by id.
     """
 
     plan: Plan
@@ -106,10 +106,10 @@ class Stage:
 
 
 def seeds(plan: Plan) -> Iterator[tuple[str, Blueprint]]:
-    """Yield whose an orchestration is, and its blueprint.
+    """Yield the user and the blueprint of each orchestration.
 
-    The live reconciler heeds no cap: what it starts beyond one the platform fails on admission, and
-    no backstop can make up for that. So no user has as many as could ever run into it.
+    The live reconciler ignores the cap, the platform fails whatever exceeds it, and no backstop can
+    make up for that. So no user has enough orchestrations to reach it.
     """
     for number, blueprint in enumerate(mix(plan.orchestrations, Random(plan.seed))):
         yield f"user-{number // ORCHESTRATIONS_PER_USER + 1}", blueprint
@@ -117,10 +117,7 @@ def seeds(plan: Plan) -> Iterator[tuple[str, Blueprint]]:
 
 @contextmanager
 def environment_of_its_own(directory: Path) -> Iterator[None]:
-    """Hide the caller's environment from this process and all that it starts.
-
-    What AWS, Celery, Flower, Python or the product would read there is the caller's own affair.
-    """
+    """Hide the caller's settings of AWS, Celery, Flower, Python and the reconciler in the block."""
     before = dict(os.environ)
     kept = {name: before[name] for name in KEPT_VARIABLES if name in before}
     nowhere = {
@@ -140,10 +137,10 @@ def environment_of_its_own(directory: Path) -> Iterator[None]:
 
 
 def _settings(endpoint: str, broker: str, plan: Plan) -> dict[str, str]:
-    """Return the settings of every process of the demo.
+    """Return the settings of all processes of the demo.
 
-    The time-outs of claims and starts stay what they are: on a slow machine the platform of the
-    demo needs seconds for what has to be done within them.
+    The timeouts of claims and starts keep their defaults, because the simulated platform takes
+    seconds on a slow machine.
     """
     return {
         "AWS_ACCESS_KEY_ID": "demo",
@@ -167,10 +164,10 @@ def _settings(endpoint: str, broker: str, plan: Plan) -> dict[str, str]:
 
 @contextmanager
 def staged(plan: Plan, directory: Path, say: Callable[[str], None]) -> Iterator[Stage]:
-    """Start everything, and end everything when the block does. Logs go into ``directory``.
+    """Run everything during the block. Logs go to ``directory``.
 
     Raises:
-        DemoFailedError: something does not come up.
+        DemoFailedError: something does not start.
     """
     with ExitStack() as stack:
         stack.enter_context(environment_of_its_own(directory))
@@ -211,7 +208,7 @@ def _state(settings: Settings) -> SweepState:
 
 
 def _start(supervisor: Supervisor, environment: dict[str, str]) -> tuple[str, str]:
-    """Start workers, beats and Flower; returns Flower's address and its login."""
+    """Start workers, beats and Flower; returns Flower's address and login."""
     shared = {**os.environ, **environment, "LOG_FORMAT": "json"}
     login = f"demo:{secrets.token_urlsafe(9)}"
     port = free_port()
@@ -240,7 +237,7 @@ def _await_first_sweep(stage: Stage) -> None:
 
 
 def play(stage: Stage, show: Show) -> Verdict:
-    """Play the demo to its end, and judge it."""
+    """Run all phases and return the verdict."""
     gave_up = None
     try:
         _play(stage, show)
@@ -283,7 +280,7 @@ def _play(stage: Stage, show: Show) -> None:
 
 
 def play_phase(stage: Stage, phase: str, show: Show, over: Callable[[Snapshot], bool]) -> None:
-    """Take turns until a phase is over.
+    """Run one phase.
 
     Raises:
         OutOfTimeError: nothing has moved for too long.
@@ -307,7 +304,7 @@ def _ended_tasks(snapshot: Snapshot) -> int:
 
 
 def turn(stage: Stage, show: Show) -> Snapshot:
-    """One turn: the platform moves, everything is looked at, and shown; then a pause."""
+    """Move the platform, observe it, show a frame, and pause."""
     began = time.monotonic()
     stage.platform.step()
     snapshot = stage.look()
@@ -316,13 +313,13 @@ def turn(stage: Stage, show: Show) -> Snapshot:
         stage.sweeps.setdefault(summary["sweep_id"], summary)
     stage.supervisor.check()
     show(board_of(stage))
-    # Where a look takes long, the workers must get their turns at the endpoint.
+    # If a snapshot takes long, leave the endpoint to the workers for as long.
     time.sleep(max(TURN_SECONDS, time.monotonic() - began))
     return snapshot
 
 
 def board_of(stage: Stage) -> Board:
-    """Return what one frame shows."""
+    """Return the content of one frame."""
     now = time.monotonic()
     return Board(
         elapsed=now - stage.started,

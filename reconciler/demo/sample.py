@@ -1,4 +1,4 @@
-"""An outage in small, to try things on: orchestrations that lost events have left stranded."""
+"""A sample to try things on: two orchestrations that are stranded because of lost events."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 AGO = timedelta(hours=1)
-"""When it happened: long past every grace."""
+"""The age of the sample: long past every grace."""
 
 _SAMPLES = (("acme/sandbox", chain(3)), ("acme/widgets", diamond()))
 
 
 def strand(client: DynamoDBClient, settings: Settings) -> list[str]:
-    """Seed two orchestrations, of two repos, whose first tasks ended while nobody listened.
+    """Seed two orchestrations of two repos whose first tasks' events were lost.
 
-    Returns their ids; none, and nothing is written, where the table is not empty.
+    Returns their ids. If the table is not empty, writes nothing and returns none.
     """
     if client.scan(TableName=settings.orchestration_table_name, Limit=1)["Items"]:
         return []

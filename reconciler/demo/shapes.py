@@ -1,7 +1,7 @@
-"""Shapes of orchestrations: what depends on what, and how each task is going to end.
+"""Shapes of orchestrations: their dependencies, and how each task will end.
 
-Pure. A blueprint knows how every one of its children has to end, from its shape and the tasks'
-outcomes alone; so a run can be judged without asking any reconciler.
+Pure. From that, a blueprint derives how each of its children has to end, so a run can be judged
+without any reconciler.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ class Outcome(StrEnum):
 
     @property
     def task_status(self) -> str:
-        """The task's terminal status: a broken build is a completed task with a bad result."""
+        """The task's terminal status; a broken build is a completed task."""
         return "COMPLETED" if self is Outcome.BROKEN_BUILD else self.value.upper()
 
     @property
     def child_status(self) -> ChildStatus:
-        """What it makes of the child."""
+        """The resulting status of the child."""
         return ChildStatus.SUCCEEDED if self is Outcome.COMPLETED else ChildStatus.FAILED
 
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """One child: a key that is unique in its blueprint, its predecessors' keys, its outcome."""
+    """A child: its key, unique in the blueprint, its predecessors' keys, and its outcome."""
 
     key: str
     depends_on: tuple[str, ...] = ()
@@ -48,13 +48,13 @@ class ChildSpec:
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """An orchestration to be seeded; ``children`` stand in topological order."""
+    """An orchestration to seed; ``children`` are in topological order."""
 
     shape: str
     children: tuple[ChildSpec, ...]
 
     def expected(self) -> Mapping[str, ChildStatus]:
-        """How every child has to end: it runs only when all its predecessors succeeded (I1, I5)."""
+        """Return how every child has to end: it runs only if all predecessors succeed (I1, I5)."""
         ends: dict[str, ChildStatus] = {}
         for child in self.children:
             doomed = any(ends[key] in FAILURE for key in child.depends_on)
@@ -89,7 +89,7 @@ def integration(leaves: int) -> Blueprint:
 
 
 def failing_leg(outcome: Outcome = Outcome.FAILED) -> Blueprint:
-    """Two legs of which one fails: what stands behind it is skipped, the other leg runs on."""
+    """Two legs, of which one fails: what is behind it is skipped, the other leg goes on."""
     return _of_letters("failing leg", outcome, A="", B="A", C="A", D="B", E="C", F="DE")
 
 
@@ -108,7 +108,7 @@ def _of_letters(shape: str, of_b: Outcome = Outcome.COMPLETED, **before: str) ->
 
 
 def mix(count: int, rng: Random) -> list[Blueprint]:
-    """Return ``count`` blueprints, every shape among them as soon as there are six."""
+    """Return ``count`` blueprints; six or more contain every shape."""
     shapes = _endless(rng)
     return [next(shapes) for _ in range(count)]
 
@@ -125,6 +125,6 @@ def _endless(rng: Random) -> Iterator[Blueprint]:
 
 
 def _names(count: int) -> list[str]:
-    """Name them A to Z, then A1 to Z1, and so on."""
+    """Return A to Z, then A1 to Z1, and so on."""
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     return [letters[i % 26] + (str(i // 26) if i >= 26 else "") for i in range(count)]  # noqa: PLR2004 - the alphabet

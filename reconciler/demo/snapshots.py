@@ -1,4 +1,4 @@
-"""Snapshots: the tables read whole, for the observer and for the view."""
+"""Snapshots: complete reads of the tables, for the observer and the view."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def take_snapshot(client: DynamoDBClient, settings: Settings, clock: Clock) -> Snapshot:
-    """Read everything, strongly consistent: small tables only.
+    """Read everything, strongly consistent; for small tables only.
 
-    Rows come before tasks, so that no row names a task that is not yet in the snapshot.
+    Rows are read before tasks, so that the snapshot has every task that a row names.
     """
     at = clock()
     rows: dict[str, list[Item]] = {}

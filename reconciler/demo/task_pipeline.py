@@ -1,8 +1,8 @@
 """The platform's task pipeline, simulated: tasks are admitted, hydrated, run, and end.
 
-``invoke`` is what the orchestrator function is; ``step`` moves every invoked task whose time has
-come. Nothing here starts a task that was never invoked, as in the platform. A second run of a task
-fails it while the first is at work, as there; under one name there is one run.
+``invoke`` stands for the orchestrator function; ``step`` moves every invoked task that is due. As
+on the platform, nothing starts a task that was never invoked, a second run fails the task, and
+there is only one run for each name.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 FUNCTION_ARN = "arn:aws:lambda:us-east-1:000000000000:function:demo-orchestrator:live"
 
 Invoke = Callable[[str, str | None], None]
-"""Takes a task's id, and the name of its execution where it was given one."""
+"""Takes a task's id, and the name of its execution, if any."""
 
 
 def pipeline_endpoint(invoke: Invoke) -> AbstractContextManager[str]:
-    """Serve Lambda's Invoke on loopback for as long as the block lasts; gives the endpoint URL."""
+    """Serve Lambda's Invoke on loopback during the block; yields the endpoint URL."""
 
     def answer(request: Request) -> Answer:
         if request.headers.get("X-Amz-Invocation-Type") == "DryRun":
@@ -54,7 +54,7 @@ def pipeline_endpoint(invoke: Invoke) -> AbstractContextManager[str]:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long a task takes, each a range in seconds that is drawn from evenly."""
+    """How long a task has each status: uniform ranges in seconds."""
 
     submitted: tuple[float, float] = (0.2, 0.6)
     hydrating: tuple[float, float] = (0.3, 0.8)
@@ -63,12 +63,12 @@ class Pace:
 
 _AT_ONCE = (0.0, 0.0)
 INSTANT = Pace(_AT_ONCE, _AT_ONCE, _AT_ONCE)
-"""Every step takes no time: for tests that move the clock themselves."""
+"""No step takes any time, for tests that move the clock themselves."""
 
 
 @dataclass(slots=True)
 class _Run:
-    """A task under way: the status it has, and when it leaves it."""
+    """A running task: its status, and when it leaves it."""
 
     task_id: str
     status: str
@@ -78,9 +78,9 @@ class _Run:
 class TaskPipeline:
     """Moves invoked tasks through their statuses in TaskTable.
 
-    ``outcomes`` says how the task of (orchestration id, sub-issue id) ends, unless it completes.
-    Durations are drawn per idempotency key, so they do not depend on the order of events.
-    Safe to be invoked from several threads; ``step`` is for one thread.
+    ``outcomes``: (orchestration id, sub-issue id) → how its task ends; the default is COMPLETED.
+    Durations depend on the idempotency key, not on the order of events. ``invoke`` is thread-safe,
+    ``step`` is for one thread.
     """
 
     def __init__(
@@ -114,12 +114,12 @@ class TaskPipeline:
 
     @property
     def idle(self) -> bool:
-        """Whether no invoked task is on its way."""
+        """Whether no task is running or invoked."""
         with self._lock:
             return not self._invoked and not self._runs
 
     def step(self) -> int:
-        """Move every task whose time has come by one status; return how many moved."""
+        """Move every due task by one status; return how many moved."""
         with self._lock:
             invoked, self._invoked = self._invoked, []
         for task_id in invoked:
@@ -131,7 +131,7 @@ class TaskPipeline:
         return len(due)
 
     def fail_unstarted(self, task_id: str) -> bool:
-        """Fail a task that no run was started for, as the platform does after 1,200 s."""
+        """Fail a task without a run, as the platform does after 1,200 s."""
         with self._lock:
             started = task_id in self._runs or task_id in self._invoked
         said = {"error_message": {"S": "it was never started"}}
@@ -140,7 +140,7 @@ class TaskPipeline:
     # -- steps
 
     def _start(self, task_id: str) -> None:
-        """Begin a run; a second one finds the task at work, and fails it."""
+        """Begin a run; a second one fails the task."""
         item = self._read(task_id)
         status = text(item, "status") if item is not None else None
         if item is None or status is None or status in TERMINAL_TASK:
@@ -154,7 +154,7 @@ class TaskPipeline:
     def _advance(self, run: _Run, now: datetime) -> None:
         item = self._read(run.task_id)
         if item is None or text(item, "status") != run.status:
-            # Somebody else ended it (a cancellation by a user).
+            # Somebody else ended it, for example a user's cancellation.
             self._runs.pop(run.task_id, None)
             return
         if run.status == "SUBMITTED":
@@ -166,7 +166,7 @@ class TaskPipeline:
             self._end(run.task_id, item, self._outcome(item), run.status, now)
 
     def _admit(self, run: _Run, item: Mapping[str, Any], now: datetime) -> None:
-        """Take one of the user's slots; with none left the platform fails the task."""
+        """Take one of the user's slots; without one, fail the task."""
         user = text(item, "user_id") or ""
         cap = self._settings.max_concurrent_tasks_per_user
         below = {
@@ -214,7 +214,7 @@ class TaskPipeline:
             self._count_running(text(item, "user_id") or "", ExpressionAttributeValues=less)
 
     def _count_running(self, user: str, **request: Any) -> None:  # noqa: ANN401 - boto3's
-        """Add ``:by`` to how many tasks of a user run, where that is counted."""
+        """Add ``:by`` to the number of a user's running tasks, if there is a table for it."""
         table = self._settings.user_concurrency_table_name
         if table is not None:
             self._client.update_item(
@@ -224,7 +224,7 @@ class TaskPipeline:
                 **request,
             )
 
-    # -- small tools
+    # -- helpers
 
     def _write(
         self,
@@ -234,7 +234,7 @@ class TaskPipeline:
         now: datetime,
         extra: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Set the status if it still is ``before``; False when it is not."""
+        """Set the status if it still is ``before``; returns whether it was."""
         at = timestamp(now)
         values = {
             "status": status,
@@ -266,7 +266,6 @@ class TaskPipeline:
         return self._outcomes.get((orchestration, child), Outcome.COMPLETED)
 
     def _seconds(self, item: Mapping[str, Any], status: str) -> timedelta:
-        """Draw how long a task has a status."""
         stage = status.lower()
         key = text(item, "idempotency_key") or text(item, "task_id") or ""
         drawn = Random(f"{self._seed}/{key}/{stage}")

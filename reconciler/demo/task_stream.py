@@ -1,4 +1,4 @@
-"""TaskTable's stream, read as the platform's live reconciler gets it: records in order."""
+"""Reads TaskTable's stream in order, as the platform's live reconciler gets it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 StreamsClient = Any
-"""``boto3.client("dynamodbstreams")``, for which there are no types."""
+"""``boto3.client("dynamodbstreams")``, which has no type stubs."""
 
 
 class TaskStream:
-    """Reads every shard from the moment it is first seen.
+    """Reads every shard from its beginning.
 
-    An iterator is asked for anew at each reading: an embedded endpoint may replace the table's
-    shard when it rolls a transaction back, and an old iterator would go on reading the old one.
+    Each read gets a new iterator, because an embedded endpoint may replace the shard when it rolls
+    back a transaction, and an old iterator would go on with the old shard.
     """
 
     def __init__(self, client: DynamoDBClient, streams: StreamsClient, table: str) -> None:

@@ -1,4 +1,4 @@
-"""The verdict: one pure judgement over what was seen, and why it is what it is."""
+"""The verdict on a run, as a pure function of what was observed."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from reconciler.domain.codes import Code
 from reconciler.domain.model import ChildStatus, moment
 
 MAX_SHOWN = 5
-"""How many problems of one sort are listed one by one."""
+"""How many problems of one sort are listed."""
 
 Expected = Mapping[str, Mapping[str, ChildStatus]]
-"""Orchestration id → sub-issue id → the end that its blueprint asks for."""
+"""Orchestration id → sub-issue id → expected end."""
 
 
 Sweep = Mapping[str, Any]
-"""The summary of a sweep that has ended, as workers keep it."""
+"""The recorded summary of an ended sweep."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of a run. It is ``ok`` when nothing stands in ``problems``.
+    """The result of a run; ``ok`` if there are no ``problems``.
 
     A latency is the time from when a child became due until it was repaired. ``bound_seconds`` is
-    the grace, the longest time between the beginnings of two sweeps, and the longest sweep, as
-    measured in this run: on a slow machine all three are longer. ``over_bound`` counts what took
-    longer. ``out_of_time``: the run was given up before everything had come to its end.
+    the sum of the grace, the longest time between the starts of two sweeps, and the longest sweep,
+    as measured in this run. ``over_bound`` counts latencies above it. ``out_of_time``: the run was
+    given up before everything had ended.
     """
 
     orchestrations: int
@@ -56,7 +56,7 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Whether everything that was promised held."""
+        """Whether there are no problems."""
         return not self.problems
 
     def to_json(self) -> dict[str, Any]:
@@ -72,13 +72,13 @@ def judge(
     events_lost: int,
     gave_up: str | None = None,
 ) -> Verdict:
-    """Judge a run by its last snapshot and what the observer remembers.
+    """Judge a run by its last snapshot and the observer's records.
 
-    ``gave_up``: why the run was given up, or None if it came to its end. What had not happened by
-    then is no problem of its own.
+    ``gave_up``: why the run was given up, or None. If it was, unfinished work is not an additional
+    problem.
 
     Raises:
-        ValueError: the observer has seen nothing.
+        ValueError: nothing was observed.
     """
     snapshot = observer.latest
     if snapshot is None:
@@ -125,7 +125,7 @@ def judge(
 
 
 def _longest_wait(sweeps: Sequence[Sweep]) -> float:
-    """Return how long what a scan had just passed can have waited for the next sweep to begin."""
+    """Return the longest time between the starts of two sweeps, in seconds."""
     began = sorted(sweep["ended_at"] - sweep["duration_seconds"] for sweep in sweeps)
     return max((later - earlier for earlier, later in pairwise(began)), default=0.0)
 
@@ -139,7 +139,7 @@ def _count_by_code(snapshot: Snapshot) -> dict[str, int]:
 
 
 def _waits(snapshot: Snapshot) -> Iterator[tuple[str, float]]:
-    """Yield what each repair of a child concerned, and how many seconds it had been due."""
+    """Yield the subject of each repair of a child, and for how many seconds it had been due."""
     for recovery in snapshot.recoveries:
         orchestration_id, sub_issue_id = recovery.child
         orchestration = snapshot.orchestrations.get(orchestration_id)
@@ -167,7 +167,7 @@ def _astray(snapshot: Snapshot, expected: Expected) -> Iterator[tuple[tuple[str,
 
 
 def _nothing_shown(observer: Observer, sweeps: Sequence[Sweep], events_lost: int) -> Iterator[str]:
-    """A run in which nothing went wrong on the platform's side shows nothing."""
+    """Yield why a run has demonstrated nothing, if so."""
     if not events_lost:
         yield "no event was lost, so nothing was shown"
     elif not observer.ever_stranded:
@@ -177,7 +177,7 @@ def _nothing_shown(observer: Observer, sweeps: Sequence[Sweep], events_lost: int
 
 
 def _listed(cases: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Yield each case of each sort of problem, as far as so many are shown."""
+    """Yield the problems, at most ``MAX_SHOWN`` of each sort."""
     for what, found in cases.items():
         for case in found[:MAX_SHOWN]:
             yield f"{what}: {case}"

@@ -1,6 +1,6 @@
-"""What the demo shows: a board that is redrawn in place, and the verdict under it; in 80 columns.
+"""The screen of the demo: a board that is redrawn in place, then the verdict, in 80 columns.
 
-Colour carries meaning and never stands alone: every state has a glyph of its own as well.
+Colours only repeat what glyphs say.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _LABEL = "grey62"
 _QUIET = "grey50"
 _WIDE = 96
 _OTHER_LINES = 9
-"""Of a frame, beside those of orchestrations."""
+"""Lines of a frame besides those of orchestrations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A state of a child as it is shown: a glyph, a style, and a word."""
+    """The look of a child's state: a glyph, a style, and a word."""
 
     glyph: str
     style: str
@@ -39,7 +39,7 @@ class Mark:
 
     @classmethod
     def of(cls, tone: Tone, word: str) -> Mark:
-        """Return the mark of a state that every other screen shows as well."""
+        """Return the mark of a state that other screens show too."""
         sign = SIGNS[tone]
         return cls(sign.glyph, sign.style, word)
 
@@ -66,12 +66,12 @@ _REPAIRS = {
     "lost_skip": "skipped",
     "unsettled_parent": "settled",
 }
-"""Code → what a repair of it did, in a word."""
+"""Code → what its repair does, in one word."""
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """Everything that one frame shows; times are seconds."""
+    """The content of one frame; times in seconds."""
 
     elapsed: float
     phase: str
@@ -86,19 +86,19 @@ class Board:
 
     @property
     def settled(self) -> int:
-        """How many orchestrations have come to their end."""
+        """The number of settled orchestrations."""
         latest = self.latest
         return sum(latest.is_settled(s.orchestration_id) for s in self.seeded) if latest else 0
 
     @property
     def repairs(self) -> int:
-        """How many repairs there were."""
+        """The number of repairs."""
         return len(self.latest.recoveries) if self.latest else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One orchestration of the board; the lower its ``urgency``, the sooner it may be hidden."""
+    """One orchestration of the board; those with the lowest ``urgency`` are hidden first."""
 
     orchestration_id: str
     marks: tuple[Mark, ...]
@@ -154,7 +154,7 @@ def _mark(row: Child | None, repaired: set[str]) -> Mark:
 
 
 def told(repairs: Sequence[Recovery], *, words: bool) -> str:
-    """Say what was repaired: how many, and with ``words`` ``released 2, advanced 3``."""
+    """Return the number of repairs, or with ``words`` such as ``released 2, advanced 3``."""
     counts = Counter(_REPAIRS.get(recovery.code, recovery.code) for recovery in repairs)
     if not words:
         return str(len(repairs) or "")
@@ -162,7 +162,7 @@ def told(repairs: Sequence[Recovery], *, words: bool) -> str:
 
 
 def one_line(board: Board) -> str:
-    """Return what a pipe is shown of a board."""
+    """Return a board in one line, for a pipe."""
     return (
         f"{board.elapsed:5.0f} s  {board.phase}: {board.settled} of {len(board.seeded)} settled, "
         f"{board.events_lost} events lost, {len(board.stranded)} stranded, "
@@ -174,7 +174,7 @@ def one_line(board: Board) -> str:
 
 
 def draw(board: Board, console: Console) -> RenderableType:
-    """Return one frame that fits the console: what is settled is hidden first."""
+    """Return one frame that fits the console; settled orchestrations are hidden first."""
     every = lines(board)
     room = max(3, console.height - _OTHER_LINES)
     first = sorted(range(len(every)), key=lambda index: (-every[index].urgency, index))
@@ -256,7 +256,7 @@ def _legend() -> Text:
 
 
 def draw_verdict(verdict: Verdict) -> RenderableType:
-    """Return the verdict: one headline, then the counts that it rests on."""
+    """Return the verdict: one headline, then the counts."""
     if verdict.ok:
         headline = Text(f"{DONE.glyph} every orchestration came to its end", style="bold green")
     else:
@@ -275,7 +275,7 @@ def draw_verdict(verdict: Verdict) -> RenderableType:
 
 
 def verdict_rows(verdict: Verdict) -> list[tuple[str, str, str, bool]]:
-    """Return (name, value, note, whether it is wrong) for every count of the verdict."""
+    """Return (name, value, note, whether it is wrong) for every count."""
     v = verdict
     by = ", ".join(f"{code} {count}" for code, count in v.recovered_by.items())
     bound = f"bound {v.bound_seconds:.1f} s: grace + wait + sweep"

@@ -1,4 +1,4 @@
-"""The one kind of update that the simulated platform makes: some attributes, under a condition."""
+"""Conditional updates by the simulated platform."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def conditional_set(
 ) -> bool:
     """Set the attributes ``values`` of an item; False if ``condition`` does not hold.
 
-    ``values``: name → string, or typed value. A condition names an attribute that is set ``#name``;
-    ``given``: what else it compares with, by name without the colon.
+    ``values``: name → string, or typed value. A condition can use ``#name`` and ``:name`` of these.
+    ``given``: further values for it, by name without the colon.
     """
     typed = {n: {"S": value} if isinstance(value, str) else value for n, value in values.items()}
     compared = {f":{name}": {"S": value} for name, value in given.items()}
@@ -43,5 +43,5 @@ def conditional_set(
 
 
 def lost_condition(error: ClientError) -> bool:
-    """Whether a write was refused by its own condition."""
+    """Whether a write's condition failed."""
     return error.response["Error"]["Code"] == "ConditionalCheckFailedException"

@@ -21,7 +21,7 @@ from reconciler.settings import Settings
 CHECK = "broker"
 _SECONDS = 3.0
 _SCHEMES = frozenset({"redis", "rediss", "redis+socket", "unix"})
-_OLDEST_MAJOR = 6
+_MIN_MAJOR = 6
 _NEARLY_FULL = 0.8
 
 
@@ -86,8 +86,8 @@ def _unreachable(settings: Settings, shown: str, error: redis.RedisError) -> Fin
 def _server(shown: str, facts: Mapping[str, Any]) -> Finding:
     version = str(facts.get("valkey_version") or facts.get("redis_version") or "")
     name = "Valkey" if facts.get("valkey_version") else "Redis"
-    if version and int(version.partition(".")[0]) < _OLDEST_MAJOR:
-        advice = f"use Valkey, or Redis {_OLDEST_MAJOR} or later"
+    if version and int(version.partition(".")[0]) < _MIN_MAJOR:
+        advice = f"use Valkey, or Redis {_MIN_MAJOR} or later"
         return failure(CHECK, "server", f"{name} {version} is too old", advice)
     return ok(CHECK, "server", f"{name} {version}".rstrip() + f" at {shown}")
 

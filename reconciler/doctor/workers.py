@@ -30,7 +30,7 @@ def examine_workers(settings: Settings) -> Iterator[Finding]:
     try:
         said = ask_workers(app, _ANSWER_SECONDS)
     except Exception as error:  # noqa: BLE001 - whatever the transport raises
-        advice = "see the findings about the broker"
+        advice = "see what the broker's findings say"
         yield failure(CHECK, "alive", f"they could not be asked: {error}", advice)
         return
     queues = tuple(str(queue.name) for queue in app.conf.task_queues)

@@ -164,7 +164,6 @@ def refuse_large_row(row_bytes: int) -> Refusal | None:
 
 
 def _indexed_by_issue(channel: str, metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return the key attributes of the index by issue, if any."""
     if channel == "linear" and metadata.get("linear_issue_id"):
         return {"linear_issue_id": metadata["linear_issue_id"]}
     cloud, issue = metadata.get("jira_cloud_id"), metadata.get("jira_issue_key")

@@ -1,1 +1,1 @@
-"""Servers that run on this machine, with nothing installed before: for demo and tests."""
+"""Servers for demo and tests that run locally without prior installation."""

@@ -1,7 +1,7 @@
 """A DynamoDB and a broker to try things on: ``make local``, until Ctrl-C.
 
-DynamoDB Local and Valkey on free ports of loopback, with nothing in them; the settings that point
-at them are written to a file, for a shell to read. What is in them goes when they end.
+Runs an empty DynamoDB Local and an empty Valkey on free ports of loopback, and writes their
+settings to a file for a shell to read. Their data is lost when they end.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TABLES = {
 
 
 def settings_for(endpoint: str, broker: str) -> dict[str, str]:
-    """Return the environment that points at both; the credentials are those of nobody."""
+    """Return the environment for both, with dummy credentials."""
     return {
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
@@ -42,10 +42,10 @@ def settings_for(endpoint: str, broker: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def playground(exports: Path) -> Iterator[None]:
-    """Run both for as long as the block lasts, with their settings in ``exports``.
+    """Run both during the block, with their settings in ``exports``.
 
     Raises:
-        EmbeddedServerError: one of them cannot be had here.
+        EmbeddedServerError: one of them is unavailable here.
     """
     with (
         tempfile.TemporaryDirectory(prefix="reconciler-local-") as scratch,
@@ -64,7 +64,7 @@ def playground(exports: Path) -> Iterator[None]:
 
 
 def main() -> None:
-    """Run them, from a shell."""
+    """Run both servers; the entry point."""
     parser = argparse.ArgumentParser(description="DynamoDB Local and Valkey, to try things on")
     parser.add_argument("--exports", type=Path, default=Path(".cache/local.env"))
     exports: Path = parser.parse_args().exports
@@ -74,7 +74,7 @@ def main() -> None:
         with playground(exports), contextlib.suppress(KeyboardInterrupt):
             sys.stdout.write(
                 f"DynamoDB Local and Valkey run. In another shell: `. {exports}`\n"
-                "Ctrl-C ends both, and what is in them goes\n"
+                "Ctrl-C ends both and deletes their data\n"
             )
             sys.stdout.flush()
             over.wait()

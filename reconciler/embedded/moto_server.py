@@ -1,7 +1,7 @@
-"""DynamoDB as moto imitates it, served over HTTP by a process of its own.
+"""DynamoDB as simulated by moto, served over HTTP by a separate process.
 
-By hand: ``python -m reconciler.embedded.moto_server --port 5000``. moto has a server of its own,
-which needs Flask and more; two services are reached without any of that.
+By hand: ``python -m reconciler.embedded.moto_server --port 5000``. moto's own server would need
+Flask and more.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ HOST = "127.0.0.1"
 
 
 class Service:
-    """Answers DynamoDB and its streams, one request after the other.
+    """Answers requests to DynamoDB and its streams, one after the other.
 
-    moto rolls a lost transaction back by restoring a copy of all its tables, which would undo what
-    any other request wrote meanwhile.
+    moto rolls back a transaction by restoring a copy of all tables, which would undo concurrent
+    writes.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Service:
         self._lock = threading.Lock()
 
     def answer(self, asked: Request) -> Answer:
-        """Answer one request; 404 for what neither service is asked."""
+        """Answer one request; 404 if it is for another service."""
         handler = self._handlers.get(asked.headers.get("X-Amz-Target", "").partition(".")[0])
         if handler is None:
             return Answer(HTTPStatus.NOT_FOUND)
@@ -55,7 +55,7 @@ class Service:
 
 @contextmanager
 def moto_server(directory: Path) -> Iterator[str]:
-    """Run it for as long as the block lasts; gives its endpoint URL. Logs into ``directory``."""
+    """Run it during the block; yields its endpoint URL. Logs go to ``directory``."""
     port = free_port()
     endpoint = f"http://{HOST}:{port}"
     command = [sys.executable, "-m", "reconciler.embedded.moto_server", "--port", str(port)]
@@ -64,7 +64,7 @@ def moto_server(directory: Path) -> Iterator[str]:
 
 
 def main() -> None:
-    """Serve, from a shell, until the process is ended."""
+    """Serve until the process is ended; the entry point."""
     parser = argparse.ArgumentParser(description="DynamoDB as moto imitates it, on loopback")
     parser.add_argument("--port", type=int, required=True)
     with answering(Service().answer, parser.parse_args().port):

@@ -1,4 +1,4 @@
-"""A server in a process of its own: started, waited for, and ended by its pid."""
+"""Servers in separate processes: starts them, waits until they are ready, and ends them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _POLL_SECONDS = 0.05
 
 
 class EmbeddedServerError(ReconcilerError, kind="embedded_server"):
-    """An embedded server cannot be had, or did not come up."""
+    """An embedded server is unavailable or did not start."""
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nobody listened on a moment ago."""
+    """Return a port on loopback that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -33,7 +33,7 @@ def free_port() -> int:
 def spawn(
     command: Sequence[str], output: BinaryIO, *, env: Mapping[str, str], cwd: Path | None
 ) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own: Ctrl-C at a terminal is for us to pass on."""
+    """Start a process in a new session, so that Ctrl-C at a terminal does not reach it."""
     return subprocess.Popen(
         command,
         env=env,
@@ -46,7 +46,7 @@ def spawn(
 
 
 def signal_group(pid: int, number: int) -> bool:
-    """Signal a process that was spawned and what it has forked; False when none of it is left."""
+    """Signal a spawned process and its children; False if none is left."""
     try:
         os.killpg(pid, number)
     except (ProcessLookupError, PermissionError):
@@ -64,10 +64,10 @@ def running(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server for as long as the block lasts; ``ready`` says when it answers.
+    """Run a server during the block; ``ready``: whether it answers yet.
 
     Raises:
-        EmbeddedServerError: it ended, or did not answer in time; with the end of its ``log``.
+        EmbeddedServerError: it ended, or did not answer in time; the message ends with its log.
     """
     with log.open("wb") as output:
         process = spawn(command, output, env={**os.environ, **(env or {})}, cwd=cwd)
@@ -91,7 +91,7 @@ def _wait(
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a process: asked first, then made to."""
+    """End a process: terminate, wait, then kill."""
     if process.poll() is not None:
         return
     process.send_signal(signal.SIGTERM)
@@ -103,13 +103,13 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def answers_http(url: str) -> bool:
-    """Whether anything that speaks HTTP answers at ``url`` (``http://127.0.0.1:<port>``)."""
+    """Whether an HTTP server answers at ``url`` (``http://127.0.0.1:<port>``)."""
     host, _, port = url.removeprefix("http://").partition(":")
     return answers(host, int(port), b"GET / HTTP/1.0\r\n\r\n", b"HTTP/")
 
 
 def answers(host: str, port: int, question: bytes, beginning: bytes) -> bool:
-    """Whether what listens there answers a question, and its answer begins so."""
+    """Whether a server answers ``question`` with an answer that begins with ``beginning``."""
     try:
         with socket.create_connection((host, port), timeout=1) as connection:
             connection.sendall(question)

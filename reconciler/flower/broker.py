@@ -1,4 +1,4 @@
-"""What the broker holds of orchestrations and sweeps, for the tab."""
+"""Reads the state of sweeps from the broker for the tab."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from workers.recoveries import Recoveries
 
 @cache
 def client() -> Any:  # noqa: ANN401 - redis.Redis: its stubs do not fit a cache
-    """Return this process's client of the broker; it gives up after a few seconds."""
+    """Return this process's client of the broker, with short timeouts."""
     return broker_client(load_settings())
 
 
 def read() -> Status:
-    """Return what ``reconciler status`` goes by, as far as the broker knows it.
+    """Return the status, as far as the broker knows it.
 
     Raises:
         redis.exceptions.RedisError: the broker is away, or refuses.

@@ -1,4 +1,4 @@
-"""The pages: they ask in threads, and wait without blocking Flower's loop."""
+"""The pages. They call the broker in threads, and wait without blocking Flower's loop."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from workers.replies import new_token, take
 T = TypeVar("T")
 
 ANSWER_SECONDS = 10.0
-"""How long a worker is waited for."""
+"""How long to wait for a worker."""
 
 _POLL_SECONDS = 0.1
 _MAX_CHILDREN = 300
@@ -48,7 +48,7 @@ _MAX_REPAIRS = 20
 _RELEASABLE = frozenset(
     {Code.LOST_RELEASE, Code.ABANDONED_CLAIM, Code.OVER_BUDGET, Code.QUARANTINED}
 )
-"""Codes of a child that a release may bring on."""
+"""Codes of children for which a release may help."""
 
 _BROKER_AWAY = (redis.RedisError, BrokerUnavailableError)
 
@@ -56,15 +56,15 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-"""No script and no style but Flower's files and ours; a picture may be part of the page."""
+"""Only Flower's and our own scripts and styles; pictures may be inline."""
 
-# Few: each is busy for milliseconds, or for a broker that is away. Flower has its own.
 _BaseHandler: Any = BaseHandler  # Flower has no types
+# Few, because a call takes milliseconds unless the broker is away. Flower has its own threads.
 _threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="orchestrations")
 
 
 class PageError(Exception):
-    """What a person is told instead of a page: HTTP status, heading, text."""
+    """An error to show instead of a page: HTTP status, heading, text."""
 
     def __init__(self, status: int, heading: str, text: str) -> None:
         super().__init__(text)
@@ -72,31 +72,31 @@ class PageError(Exception):
 
 
 class Page(_BaseHandler):  # type: ignore[misc] # it is Any
-    """What our pages share: a content security policy, and plain pages for what went wrong."""
+    """Base of our pages: a content security policy, and plain error pages."""
 
     def set_default_headers(self) -> None:
-        """Add to Flower's headers."""
+        """Add our headers to Flower's."""
         super().set_default_headers()
         self.set_header("Content-Security-Policy", POLICY)
         self.set_header("Cache-Control", "no-store")
 
     def check_xsrf_cookie(self) -> None:
-        """Ask for the token in the form too: Flower asks for it only with some logins."""
+        """Always check the token in the form; Flower does so only with some logins."""
         super().check_xsrf_cookie()
         RequestHandler.check_xsrf_cookie(self)
 
     def get_template_namespace(self) -> dict[str, Any]:
-        """Add what our templates call. ``text`` escapes, and shows what could not be seen."""
+        """Add the functions that our templates call."""
         namespace: dict[str, Any] = super().get_template_namespace()
         return {**namespace, "text": text, "theme": theme, "tone": tone, "when": when}
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:  # noqa: ANN401 - Tornado's
-        """Log what is not told on the page."""
+        """Log errors that are not shown on the page."""
         if not isinstance(value, (PageError, *_BROKER_AWAY)):
             super().log_exception(typ, value, tb)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:  # noqa: ANN401 - Tornado's
-        """Say plainly what is wrong."""
+        """Show what is wrong."""
         error = kwargs.get("exc_info", (None, None))[1]
         if isinstance(error, _BROKER_AWAY):
             refusal = refusal_of(error)
@@ -110,12 +110,12 @@ class Page(_BaseHandler):  # type: ignore[misc] # it is Any
 
     @staticmethod
     async def in_thread(call: Callable[..., T], *args: object) -> T:
-        """Make a call that blocks without blocking Flower."""
+        """Make a blocking call without blocking Flower."""
         return await asyncio.get_running_loop().run_in_executor(_threads, call, *args)
 
     @staticmethod
     async def wait_for(find: Callable[[], Awaitable[T | None]]) -> T | None:
-        """Return what ``find`` finds within ``ANSWER_SECONDS``, else None."""
+        """Call ``find`` until it returns something, at most for ``ANSWER_SECONDS``."""
         deadline = time.monotonic() + ANSWER_SECONDS
         while time.monotonic() < deadline:
             found = await find()
@@ -126,16 +126,16 @@ class Page(_BaseHandler):  # type: ignore[misc] # it is Any
 
     @property
     def read_only(self) -> bool:
-        """Whether Flower changes nothing."""
+        """Whether Flower must not change anything."""
         return bool(self.application.options.read_only)
 
 
 class Orchestrations(Page):
-    """The tab: what is stuck, how far coverage reaches, the last sweeps, and recent repairs."""
+    """The tab: what is stuck, the coverage, the last sweeps, and recent repairs."""
 
     @authenticated
     async def get(self) -> None:
-        """Show it, as the query narrows it."""
+        """Show the entries that match the query."""
         code = self.get_argument("code", "", escape=False)
         query = Query(
             codes=frozenset({code} if code else ()),
@@ -166,7 +166,7 @@ class OrchestrationPage(Page):
 
     @authenticated
     async def get(self, orchestration_id: str) -> None:
-        """Ask a worker, and show what it says."""
+        """Ask a worker, and show its answer."""
         token = new_token()
         work = f"describe:{orchestration_id}"
         await self.in_thread(submit, app, DESCRIBE, work, orchestration_id, token)
@@ -201,7 +201,7 @@ class OrchestrationPage(Page):
         )
 
     def _tasks(self, orchestration_id: str) -> list[Any]:
-        """Return the Celery tasks about it that Flower has heard of, the newest first."""
+        """Return the Celery tasks about it that Flower knows, newest first."""
         found = [
             task
             for uuid, task in self.application.events.state.tasks.items()
@@ -211,7 +211,7 @@ class OrchestrationPage(Page):
 
 
 class _Act(Page):
-    """A button: sends a task, waits a little for its end, and goes back to the page."""
+    """A button: sends a task, waits a little for its end, and returns to the page."""
 
     async def act(self, orchestration_id: str, name: str, work: str, *args: str) -> None:
         """Send a task about an orchestration.
@@ -234,34 +234,34 @@ class _Act(Page):
 
 
 class EvaluateNow(_Act):
-    """What the next sweep would do with an orchestration, now."""
+    """The button that evaluates an orchestration."""
 
     @authenticated
     async def post(self, orchestration_id: str) -> None:
-        """Do it."""
+        """Evaluate it."""
         await self.act(orchestration_id, EVALUATE, f"evaluate:{orchestration_id}")
 
 
 class ReleaseNow(_Act):
-    """The release of one child, if it is due."""
+    """The button that releases a child, if it is due."""
 
     @authenticated
     async def post(self, orchestration_id: str, child: str) -> None:
-        """Do it."""
+        """Release it."""
         await self.act(orchestration_id, RELEASE, f"release:{orchestration_id}_{child}", child)
 
 
-# -- small tools of the templates
+# -- functions for the templates
 
 
 def text(value: object) -> str:
-    """Return a value as text for a page: escaped, on one line, and with nothing unseen in it."""
+    """Return a value as text for a page: escaped, on one line, and printable."""
     said = value.decode() if isinstance(value, bytes) else str(value)
     return xhtml_escape(printable(said))
 
 
 def tone(child: dict[str, Any]) -> theme.Tone:
-    """Return the tone of a child: of its code, else of its status."""
+    """Return the tone of a child's code, or else of its status."""
     if child["needs_action"]:
         return theme.Tone.ALARM
     if child["code"]:
@@ -271,7 +271,7 @@ def tone(child: dict[str, Any]) -> theme.Tone:
 
 
 def when(at: str | None) -> str:
-    """Return when something is to happen, for a sentence; empty where nobody knows."""
+    """Return when something will happen, for a sentence; empty if unknown."""
     known = moment(at)
     return "" if known is None else theme.until(known, datetime.now(UTC))
 
@@ -282,7 +282,7 @@ def _stuck_first(child: dict[str, Any]) -> tuple[bool, float]:
 
 
 def _result(task: Any) -> str:  # noqa: ANN401 - Celery's
-    """Return what came of a Celery task in words; Flower hears of it as Python's notation."""
+    """Return the result of a Celery task in words; Flower knows it in Python's notation."""
     said = task.exception or task.result or ""
     try:
         value = ast.literal_eval(said)

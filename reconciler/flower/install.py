@@ -1,4 +1,4 @@
-"""Our pages and our tab, put into Flower before its application is made."""
+"""Adds our pages and our tab to Flower before its application is created."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reconciler.flower.handlers import EvaluateNow, OrchestrationPage, Orchestra
 _HERE = Path(__file__).parent
 _TAB = (_HERE / "templates" / "tab.html").read_text(encoding="utf-8")
 
-# `url`, and not a plain tuple, so that Flower keeps names and arguments behind a path prefix.
+# `url` instead of a tuple, so that Flower keeps names and arguments with a path prefix.
 _HANDLERS = [
     url(r"/orchestrations", Orchestrations, name="orchestrations"),
     url(r"/orchestrations/([^/]+)", OrchestrationPage, name="orchestration"),
@@ -29,7 +29,7 @@ _HANDLERS = [
 
 
 class Templates(Loader):
-    """Our templates, else Flower's; its navigation gets our tab after its own."""
+    """Our templates, or else Flower's; adds our tab to its navigation."""
 
     def _create_template(self, name: str) -> Template:
         own = _HERE / "templates" / name
@@ -42,7 +42,7 @@ class Templates(Loader):
 
 
 def install() -> None:
-    """Add the pages to Flower's, before the one that says "not found"; once, if called twice."""
+    """Add our pages to Flower's, before its "not found" page. Safe to call twice."""
     if "template_loader" in urls.settings:
         return
     urls.settings["template_loader"] = Templates(urls.settings["template_path"])

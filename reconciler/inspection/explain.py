@@ -153,7 +153,6 @@ def _action_in_words(action: ActionOutcome) -> str:
 def _outlook(
     diagnosis: ChildDiagnosis, action: ActionOutcome | None, given: Circumstances
 ) -> Outlook:
-    """Return what the reconciler does next about a child, and when."""
     if action is not None:
         return given.with_next_sweep(_action_in_words(action))
     since, policy, code = diagnosis.since, given.policy, diagnosis.code

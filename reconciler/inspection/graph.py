@@ -135,7 +135,6 @@ def fold(graph: Graph, max_nodes: int, max_edges: int, max_layers: int = _ENDLES
 
 
 def _foldings(graph: Graph) -> Iterator[Graph]:
-    """Yield the graph, then more and more folded ones."""
     yield graph
     siblings = _fold(graph, _sibling_key(graph))
     yield siblings

@@ -89,7 +89,7 @@ class RedisMetrics(Metrics):
             if isinstance(answer, ResponseError)
         }
         if refused:
-            # These fields hold no number, so we did not write them. Delete them and retry only these.
+            # These fields hold no number, so we did not write them. Delete and retry only these.
             self._keep(refused, {})
             with suppress(RedisError):
                 self._client.hdel(self._key, *refused)

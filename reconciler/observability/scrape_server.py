@@ -108,7 +108,6 @@ class _Metrics(RequestHandler):
         self._scrapes.answering.add(self._stream)
 
     def on_finish(self) -> None:
-        """Unmark the connection."""
         self._scrapes.answering.discard(self._stream)
 
     def on_connection_close(self) -> None:
@@ -116,7 +115,6 @@ class _Metrics(RequestHandler):
         self._scrapes.answering.discard(self._stream)
 
     async def get(self) -> None:
-        """Answer with the metrics."""
         body = await self._scrapes.body()
         self.set_header("Content-Type", self._scrapes.content_type)
         self.finish(body)

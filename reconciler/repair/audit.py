@@ -16,7 +16,7 @@ RECOVERED = "orchestration_recovered"
 
 
 def concerned_task(child: Child) -> str:
-    """Return the task whose event log records a repair of ``child``.
+    """Return the id of the task whose events record a repair of ``child``.
 
     A child that was never released has no task. Its events go under the deterministic id that its
     task gets if the reconciler releases it later.

@@ -18,7 +18,7 @@ log = structlog.get_logger("reconciler")
 class Reporter:
     """Logs and counts; decides nothing.
 
-    Errors of an outage are counted here; ``reconciler.observability.outages`` logs its begin.
+    Errors of an outage are counted here; ``reconciler.observability.outages`` logs when one begins.
     """
 
     metrics: Metrics

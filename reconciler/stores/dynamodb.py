@@ -55,8 +55,8 @@ _MIN_FULL_BYTES = (1024 - 400) * 1024
 MAX_KEYS_PER_BATCH = 100
 _BATCH_ROUNDS = 5
 _ATTEMPTS = 6
-_FIRST_PAUSE_SECONDS = 0.05
-_LONGEST_PAUSE_SECONDS = 2.0
+_BASE_PAUSE_SECONDS = 0.05
+_MAX_PAUSE_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -187,7 +187,7 @@ class DynamoDB:
 
     def _stand_back(self, attempt: int) -> None:
         """Wait before the ``attempt``-th retry of a request that was served only in part."""
-        most = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
+        most = min(_BASE_PAUSE_SECONDS * 2**attempt, _MAX_PAUSE_SECONDS)
         self._sleep(random.uniform(0, most))  # noqa: S311 - spreads load, keeps no secret
 
     def get(self, table: str, key: Item) -> Item | None:
@@ -217,7 +217,7 @@ class DynamoDB:
         """
         retrying = Retrying(
             retry=retry_if_exception_type((ConflictError, ThrottledError)),
-            wait=wait_random_exponential(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS),
+            wait=wait_random_exponential(_BASE_PAUSE_SECONDS, _MAX_PAUSE_SECONDS),
             stop=stop_after_attempt(_ATTEMPTS),
             sleep=self._sleep,
             reraise=True,

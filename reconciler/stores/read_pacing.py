@@ -21,9 +21,9 @@ from reconciler.clock import OutOfTime
 PAGE_UNITS = 128.0
 """What a full page costs: 1 MB, eventually consistent."""
 
-_FIRST_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 8.0
-_LEAST_PAUSE_SECONDS = 0.01
+_BASE_PAUSE_SECONDS = 0.5
+_MAX_PAUSE_SECONDS = 8.0
+_MIN_PAUSE_SECONDS = 0.01
 _EASING = 0.9
 _SLICE_SECONDS = 1.0
 _ROWS_PER_UNIT = 8.0
@@ -131,7 +131,7 @@ class PagePacer:
                 self._back_off(turn)
             else:
                 eased = self._pause * _EASING
-                self._pause = eased if eased >= _LEAST_PAUSE_SECONDS else 0.0
+                self._pause = eased if eased >= _MIN_PAUSE_SECONDS else 0.0
 
     def throttled(self, turn: Turn) -> None:
         """Record a page that was throttled."""
@@ -150,6 +150,6 @@ class PagePacer:
     def _back_off(self, turn: Turn) -> None:
         if turn.at < self._backed_off_at:
             return  # it was under way already when another page was throttled
-        self._pause = min(max(self._pause * 2, _FIRST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+        self._pause = min(max(self._pause * 2, _BASE_PAUSE_SECONDS), _MAX_PAUSE_SECONDS)
         self._backed_off_at = self._monotonic()
         self._not_before = self._backed_off_at + self._pause

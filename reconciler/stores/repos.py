@@ -60,13 +60,11 @@ class RepoStore:
         return cached[1]
 
     def _fetch(self, table: str, repo: str) -> Repo:
-        item = self._dynamodb.get(table, {"repo": {"S": repo}})
-        if item is None:
-            return Repo(False, "absent", DEFAULT_APPROVAL_GATE_CAP)  # noqa: FBT003 - a field
+        item = self._dynamodb.get(table, {"repo": {"S": repo}}) or {}
         status = text(item, "status") or "absent"
-        if status != "active":
-            return Repo(False, status, DEFAULT_APPROVAL_GATE_CAP)  # noqa: FBT003 - a field
-        return Repo(True, status, _approval_gate_cap(repo, item))  # noqa: FBT003 - a field
+        onboarded = status == "active"
+        cap = _approval_gate_cap(repo, item) if onboarded else DEFAULT_APPROVAL_GATE_CAP
+        return Repo(onboarded, status, cap)
 
 
 def _approval_gate_cap(repo: str, item: Item) -> int:

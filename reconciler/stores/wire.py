@@ -20,7 +20,7 @@ _BINARY = (b'"B"', b'"BS"')
 
 
 def read_plainly(client: DynamoDBClient) -> DynamoDBClient:
-    """Make ``client`` return items as they come over the wire, and return it."""
+    """Make ``client`` return items as they come over the wire; returns the client."""
     for operation in _ITEMS:
         client.meta.events.register(f"before-parse.dynamodb.{operation}", take_items)
     return client

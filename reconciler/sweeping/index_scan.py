@@ -137,7 +137,7 @@ class IndexScan(Step):
     def _reading(self, start: dict[str, Any] | None) -> ReadPage:
         low, high = bounds_of(self._segment.number, self._segment.total)
         if start is not None:
-            # The lowest greater id: the named orchestration has been evaluated.
+            # The lowest greater id: the named orchestration is done.
             low = start["orchestration_id"]["S"] + "\0"
 
         def read(status: ChildStatus, key: dict[str, Any] | None, limit: int | None) -> Page:

@@ -47,7 +47,7 @@ def nominate_recoveries(reconciler: Reconciler, nominate: Nominate, sweep_id: st
     No orchestration row tells whether the live reconciler has processed such a fix.
     """
     try:
-        # Use the local clock, because the platform's own functions wrote these times.
+        # By this host's clock, not the store's: the platform's functions wrote these times.
         for name in reconciler.tasks.orchestrations_iterated(reconciler.clock() - RECOVERY_HORIZON):
             nominate(name, None)
     except ReconcilerError as error:

@@ -24,7 +24,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask what is away once, and never wait for it."""
     monkeypatch.setattr(wiring, "_ATTEMPTS", 1)
     monkeypatch.setattr(wiring, "_ATTEMPTS_ELSEWHERE", 1)
-    monkeypatch.setattr("reconciler.stores.dynamodb._LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("reconciler.stores.dynamodb._MAX_PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture

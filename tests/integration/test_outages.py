@@ -35,7 +35,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less, and less often, for what does not answer here."""
     monkeypatch.setattr("reconciler.composition._ATTEMPTS", 1)
     monkeypatch.setattr("reconciler.composition._ATTEMPTS_ELSEWHERE", 1)
-    monkeypatch.setattr("reconciler.stores.dynamodb._LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("reconciler.stores.dynamodb._MAX_PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture

@@ -81,8 +81,12 @@ def test_a_login_in_the_address_goes_first() -> None:
     ("changes", "named", "why"),
     [
         ({"CELERY_BROKER_URL": "amqp://u:secret@broker//"}, "CELERY_BROKER_URL", "rediss://"),
-        ({"CELERY_BROKER_URL": "redis://u:sec/secret@broker"}, "CELERY_BROKER_URL", "percents"),
-        ({"CELERY_BROKER_URL": "redis://u:secret@[broker"}, "CELERY_BROKER_URL", "percents"),
+        (
+            {"CELERY_BROKER_URL": "redis://u:sec/secret@broker"},
+            "CELERY_BROKER_URL",
+            "percent-encoded",
+        ),
+        ({"CELERY_BROKER_URL": "redis://u:secret@[broker"}, "CELERY_BROKER_URL", "percent-encoded"),
         ({"CELERY_BROKER_URL": "redis://u:secret@"}, "CELERY_BROKER_URL", "no host"),
         ({"CELERY_BROKER_URL": "redis://u:secret@b/jobs"}, "CELERY_BROKER_URL", "such as /0"),
         (

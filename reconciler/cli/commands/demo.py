@@ -70,7 +70,7 @@ def _check_parts() -> None:
 def _run(plan: Plan, directory: Path, screen: _Screen, *, keep: bool) -> int:
     """Run the demo; returns the exit code once all its processes have ended."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    screen.say("Ctrl-C ends the demo and everything that it has started.")
+    screen.say("Ctrl-C ends the demo, and everything that it has started.")
     try:
         with staged(plan, directory, screen.say) as stage, _ending(screen):
             with screen.showing():
@@ -126,7 +126,6 @@ class _Screen:
         self._phase = ""
 
     def say(self, line: str) -> None:
-        """Print one line."""
         if not self._json:
             self._console.print(line, soft_wrap=True)
 
@@ -140,7 +139,6 @@ class _Screen:
             yield
 
     def show(self, board: Board) -> None:
-        """Show one frame."""
         if self._live is not None:
             self._live.update(draw(board, self._console))
         elif board.elapsed - self._said_at >= _LINE_EVERY_SECONDS or board.phase != self._phase:
@@ -148,7 +146,6 @@ class _Screen:
             self.say(one_line(board))
 
     def verdict(self, verdict: Verdict) -> None:
-        """Show the verdict."""
         if self._json:
             print_json(verdict.to_json())
         else:

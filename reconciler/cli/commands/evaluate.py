@@ -7,6 +7,7 @@ import click
 from reconciler.cli.commands.sweep import Witness
 from reconciler.cli.console import count_rows, print_json, progress
 from reconciler.cli.main import EXIT_WRONG
+from reconciler.cli.options import report_option
 from reconciler.cli.wiring import reconciler_for_cli, settings_for_cli
 from reconciler.inspection.find import find
 from reconciler.sweeping.inline import evaluate_inline
@@ -14,7 +15,7 @@ from reconciler.sweeping.inline import evaluate_inline
 
 @click.command()
 @click.argument("name", metavar="ID")
-@click.option("--report", is_flag=True, help="Say what would be done; change nothing.")
+@report_option
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object.")
 def evaluate(name: str, *, report: bool, as_json: bool) -> int:
     """Evaluate one orchestration and repair what is due in it. Safe at any time.

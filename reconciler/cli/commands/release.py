@@ -6,6 +6,7 @@ import click
 
 from reconciler.cli.console import count_rows, print_json, progress
 from reconciler.cli.main import EXIT_WRONG
+from reconciler.cli.options import report_option
 from reconciler.cli.wiring import reconciler_for_cli, settings_for_cli
 from reconciler.domain.outcomes import REPAIRED, Outcome
 from reconciler.inspection.find import find_child
@@ -17,7 +18,7 @@ _FINE = REPAIRED | {Outcome.ALREADY_RELEASED}
 @click.command()
 @click.argument("name", metavar="ID")
 @click.argument("child", required=False)
-@click.option("--report", is_flag=True, help="Say what would be done; change nothing.")
+@report_option
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def release(name: str, child: str | None, *, report: bool, as_json: bool) -> int:
     """Release one child now, if it is due. Safe at any time, any number of times.

@@ -15,6 +15,7 @@ from rich.progress import Progress
 
 from reconciler.cli.console import console, print_json, progress, show, update
 from reconciler.cli.main import EXIT_WRONG
+from reconciler.cli.options import report_option
 from reconciler.cli.screens.sweep import render
 from reconciler.cli.wiring import (
     asking_broker,
@@ -59,7 +60,7 @@ class Asked:
 
 @click.command()
 @click.option("--inline", is_flag=True, help="Sweep in this process; needs no broker.")
-@click.option("--report", is_flag=True, help="Say what would be done; change nothing.")
+@report_option
 @click.option("--wait", is_flag=True, help="Wait for the workers' summary.")
 @click.option(
     "--timeout", default=600, show_default=True, help="Longest wait, in seconds, with --wait."

@@ -8,6 +8,7 @@ import click
 
 from reconciler.cli.console import count_rows, print_json, progress
 from reconciler.cli.main import EXIT_WRONG
+from reconciler.cli.options import report_option
 from reconciler.cli.wiring import reconciler_for_cli, settings_for_cli
 from reconciler.domain.outcomes import Outcome
 from reconciler.inspection.find import find_child
@@ -18,7 +19,7 @@ from reconciler.repair.context import ActionOutcome
 @click.command()
 @click.argument("name", metavar="ID")
 @click.argument("child", required=False)
-@click.option("--report", is_flag=True, help="Say what would be done; change nothing.")
+@report_option
 @click.option("--json", "as_json", is_flag=True, help="Print the outcomes as JSON.")
 def unskip(name: str, child: str | None, *, report: bool, as_json: bool) -> int:
     """Set a skipped child, and the dependents skipped because of it, back to blocked.

@@ -70,7 +70,6 @@ def _of_cron(status: Status) -> Iterator[tuple[str, Text]]:
 
 
 def _covered(status: Status) -> Text:
-    """Return the coverage of active work and, with an index, of the whole table."""
     said = _covered_scope(status, Scope.ACTIVE)
     if status.full_scan_interval_seconds is not None:
         said.append("; the whole table ")

@@ -81,6 +81,7 @@ def test_event_ids_are_unique_and_sort_by_time() -> None:
     ("line", "expected"),
     [
         ("ENG-42: Fix the Door!", "eng-42-fix-the-door"),
+        ("ENG-1: Fix “it” — Ünïcode!", "eng-1-fix-it-n-code"),
         ("  --  ", "task"),
         ("", "task"),
         ("ÄÖÜ", "task"),

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from reconciler.domain.identity import derived_ulid, slug, task_id_for
 from reconciler.domain.task import (
     Refusal,
     TaskDraft,
@@ -157,23 +156,3 @@ def test_unreadable_parent_attachments_are_only_a_warning(raw: str) -> None:
     made = draft(orchestration(child("b"), **meta))
     assert attachments(made) == []
     assert made.warnings
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("ENG-1: Fix “it” — Ünïcode!", "eng-1-fix-it-n-code"),
-        ("", "task"),
-        ("日本語", "task"),
-        ("a" * 80, "a" * 50),
-        ("-- x --", "x"),
-    ],
-)
-def test_a_slug_is_short_and_plain_ascii(line: str, expected: str) -> None:
-    assert slug(line) == expected
-
-
-def test_each_attempt_has_its_own_task_id() -> None:
-    at = "2026-06-09T10:00:00.000Z"
-    assert task_id_for("k", at) == task_id_for("k", at) != task_id_for("k_T1", at)
-    assert len(derived_ulid("x", None)) == 26

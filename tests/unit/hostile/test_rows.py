@@ -182,7 +182,7 @@ NEARLY_400_KB = "x" * 390_000
     ids=["title", "description", "metadata", "branch", "attachment", "nested", "nested more"],
 )
 def test_a_huge_row_is_released_or_refused(row: Item) -> None:
-    """So is a deeply nested one. A refusal has a short reason."""
+    """So is a deeply nested row; a refusal has a short reason."""
     world = Alone([row, meta(1)], [])
     world.database._size = MemoryDynamoDB()._size
     evaluation = world.reconciler.evaluate(ORCH, sweep_id="s")

@@ -55,7 +55,7 @@ def test_all_pages_of_a_partition_are_read() -> None:
 
 
 def test_a_batch_is_tried_five_times() -> None:
-    """Each try asks only for the unprocessed keys; after the last one the read fails."""
+    """Each retry asks only for the unprocessed keys; after the last one the read fails."""
     left = {TABLE: {"Keys": [key("b")]}}
     client = Scripted({"Responses": {TABLE: [key("#meta")]}, "UnprocessedKeys": left})
     with pytest.raises(StoreUnavailableError, match="orch_1 could not be read completely"):

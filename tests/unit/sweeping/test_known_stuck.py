@@ -51,7 +51,7 @@ def test_a_nomination_during_an_evaluation_survives_it() -> None:
 
 
 def test_an_older_evaluation_changes_nothing() -> None:
-    """Neither if a later one found something nor if it found nothing."""
+    """It does not matter whether the later one found something or nothing."""
     stuck = evaluated(Known(), Finding(200.0, (CYCLE,)), now=201.0)
     assert evaluated(stuck, Finding(150.0), now=202.0) is stuck
     clean = evaluated(Known(), Finding(200.0), now=201.0)

@@ -67,11 +67,11 @@ def test_an_invalid_part_makes_no_segment(odd: dict[str, Any]) -> None:
 
 @given(JSON)
 def test_an_id_is_valid_or_briefly_refused(value: Any) -> None:
-    """A valid id has 1 to 255 characters."""
+    """A valid id has 1 to 2,048 characters."""
     for check in (lambda: checked("orchestration_id", value), lambda: checked_sweep(value)):
         found, said = _outcome(check)
         assert len(said) < 500
-        assert said or found is None or 0 < len(found) <= 255
+        assert said or found is None or 0 < len(found) <= 2048
 
 
 @given(JSON)

@@ -1,4 +1,4 @@
-"""Run the tools that `make deploy-checks` installs; without its tool, a test is skipped."""
+"""Run the tools of `make deploy-checks`; without its tool a test is skipped, or fails in CI."""
 
 from __future__ import annotations
 

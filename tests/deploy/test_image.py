@@ -1,4 +1,4 @@
-"""The image contains only what the lock installs, and reports its version."""
+"""The image is built from the lock alone, stays small, and reports its version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manual steps of the runbook do what it says."""
+"""The manual steps of the runbook work as it says."""
 
 from __future__ import annotations
 

@@ -272,7 +272,7 @@ def test_a_silent_guardrail_is_asked_only_once(screened: World, aws: AwsStub) ->
 
 
 def test_an_unscreenable_text_blocks_no_other_child(screened: World, aws: AwsStub) -> None:
-    """Its own child is not released either, and it is no outage."""
+    """Its own child is not released either; this is no outage."""
     aws.refuses = "odd"
     found = screened.seed({"a": [], "b": []}, rows={"a": {"title": {"S": "odd"}}})
     summary = sweep(screened)

@@ -81,7 +81,7 @@ def test_a_parent_hidden_from_operators_is_not_excused() -> None:
 
 
 def test_an_unexpected_exit_is_a_problem() -> None:
-    """Unless the worker exited because a process of it was killed at its start."""
+    """An exit is expected if a process was killed while its worker started."""
     killed = "worker-a, code 1: WorkerLostError('Could not start worker processes')"
     run = run_of(exits=("worker-b, code 1: why not", killed))
     assert [said for said in run.problems() if "ended by itself" in said] == [

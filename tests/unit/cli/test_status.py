@@ -453,7 +453,7 @@ def test_list_exits_3_without_the_broker(
 def test_list_exits_2_while_a_report_runs(
     seen: Overview, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It exits 1 once the report has found something, and 0 if it ends without."""
+    """It exits 1 once the report has found something, and 0 if it ends without a finding."""
     reports = SimpleNamespace(overview=lambda: seen)
     monkeypatch.setattr(list_module, "sweep_state", lambda *_: reports)
     assert listed(state(), monkeypatch, "--report", "sweep:by-hand-1") == code

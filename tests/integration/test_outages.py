@@ -209,7 +209,7 @@ def test_a_missing_table_stops_the_sweep(make_world: MakeWorld, aws: AwsStub, ta
     world.put(str(world.settings.repo_table_name), {"repo": {"S": REPO}, "status": {"S": "active"}})
     world.seed({"a": []})
     before = world.everything()
-    with pytest.raises(TableMissingError):
+    with pytest.raises(TableMissingError, match="nowhere"):
         sweep(world, **{f"{table.lower()}_table_name": "nowhere"})
     assert world.everything() == before
 

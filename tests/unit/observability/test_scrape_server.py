@@ -99,13 +99,13 @@ def test_an_oversized_request_is_refused() -> None:
 
 
 def test_scrapes_read_the_broker_one_by_one() -> None:
-    running, most, count = 0, 0, 0
+    running, most = 0, 0
     go_on, lock = threading.Event(), threading.Lock()
 
     def render() -> bytes:
-        nonlocal running, most, count
+        nonlocal running, most
         with lock:
-            running, count = running + 1, count + 1
+            running += 1
             most = max(most, running)
         go_on.wait(60)
         with lock:

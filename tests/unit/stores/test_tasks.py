@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -155,10 +156,12 @@ def test_each_nudge_is_counted_once() -> None:
         assert read(database).nudge_count == count + 1
 
 
-def test_only_events_of_the_kind_are_returned() -> None:
+def test_events_of_a_kind_come_oldest_first() -> None:
     database = MemoryDynamoDB()
-    for kind in ("b", "a", "b"):
-        action = store(database).event("T1", kind, {"n": {"N": str(len(kind))}}, NOW)
+    for number, (kind, ago) in enumerate([("b", 4), ("a", 1), ("a", 3), ("b", 2)]):
+        at = NOW - timedelta(seconds=ago)
+        action = store(database).event("T1", kind, {"n": number}, at)
         database.put_item(**action["Put"])
-    assert [event["event_type"]["S"] for event in store(database).events("T1", "a")] == ["a"]
+    found = store(database).events("T1", "a")
+    assert [event["metadata"]["M"]["n"]["N"] for event in found] == ["2", "1"]
     assert store(database).events("T2", "a") == []

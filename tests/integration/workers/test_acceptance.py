@@ -13,7 +13,7 @@ from workers.recoveries import DAY_SECONDS, Recoveries
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
 
-def test_a_child_that_completes_during_an_outage_is_released_exactly_once(celery: Celery) -> None:
+def test_sweeps_release_a_stranded_dependent_once(celery: Celery) -> None:
     world = celery.world
     found = world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "RUNNING"})
     (running,) = world.tasks(found, "a")
@@ -36,7 +36,7 @@ def test_a_child_that_completes_during_an_outage_is_released_exactly_once(celery
     assert {entry["code"] for entry in latency} == {"lost_terminal", "lost_release"}
 
 
-def test_by_hand_from_a_shell(celery: Celery) -> None:
+def test_an_evaluation_by_hand_shows_in_list_recovered(celery: Celery) -> None:
     world = celery.world
     rows = {"b": {"display_id": {"S": "ENG-42"}}}
     found = world.seed(

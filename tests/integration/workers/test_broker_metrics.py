@@ -41,9 +41,7 @@ def client(broker: str) -> redis.Redis:
         (field_name(*COMPLETE), "?"),
     ],
 )
-def test_what_is_none_of_ours_does_not_end_a_scrape(
-    client: redis.Redis, field: str, value: str
-) -> None:
+def test_a_scrape_ignores_foreign_fields(client: redis.Redis, field: str, value: str) -> None:
     """Another version may count with other labels, and what it counted stays in the broker."""
     client.hset(KEY, field, value)
     registry = CollectorRegistry(auto_describe=False)
@@ -53,7 +51,7 @@ def test_what_is_none_of_ours_does_not_end_a_scrape(
     assert not [line for line in said if "reconciler_sweeps_total{" in line and "1.0" in line]
 
 
-def test_a_value_that_is_no_number_is_written_over_and_nothing_is_counted_twice(
+def test_a_flush_replaces_a_non_numeric_value(
     client: redis.Redis,
 ) -> None:
     client.hset(KEY, field_name(*COMPLETE), "?")

@@ -44,7 +44,7 @@ def outage_with_a_task_in_flight(
 
 
 @pytest.mark.parametrize("slots", [1, 2], ids=["all slots busy", "a slot free"])
-def test_a_worker_outlives_an_outage_with_a_task_in_flight(
+def test_a_worker_survives_an_outage_during_a_task(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy, slots: int
 ) -> None:
     """Traps 4 and 5, with the guard: it stays, and what it could not acknowledge is done again."""
@@ -60,7 +60,7 @@ def test_a_worker_outlives_an_outage_with_a_task_in_flight(
     assert len(world.tasks(found, "b")) == 1
 
 
-def test_without_the_guard_the_worker_exits_and_a_supervisor_is_needed(
+def test_an_unguarded_worker_exits_during_an_outage(
     held_world: World, own_broker: Broker, proxy: FaultProxy, tmp_path: Path
 ) -> None:
     """Trap 4, without the guard: an exit with code 1. When this fails, the guard can go."""
@@ -77,7 +77,7 @@ def test_without_the_guard_the_worker_exits_and_a_supervisor_is_needed(
     assert len(held_world.tasks(found, "b")) == 1
 
 
-def test_a_half_open_connection_recovers_and_the_sweep_makes_up_for_what_it_lost(
+def test_a_worker_survives_a_half_open_connection(
     held_world: World, own_broker: Broker, tmp_path: Path
 ) -> None:
     """Trap 6: popped by a connection that nobody hears any more, a message is nowhere."""
@@ -118,7 +118,7 @@ print(json.dumps({{"error": said, "seconds": time.monotonic() - began}}))
 
 
 @pytest.mark.parametrize("stalled", [False, True], ids=["down", "stalled"])
-def test_a_publish_that_cannot_be_made_fails_soon_and_gives_its_key_back(
+def test_a_failed_publish_returns_its_dedup_key(
     fleet: Fleet, broker: str, tmp_path: Path, *, stalled: bool
 ) -> None:
     """Trap 10, with the real settings. Without them a stalled broker held a publish for ever."""
@@ -141,9 +141,7 @@ def test_a_publish_that_cannot_be_made_fails_soon_and_gives_its_key_back(
     assert keys.keys("reconciler:dedup:*") == [b"reconciler:dedup:here:evaluate:orch_1"]
 
 
-def test_beats_go_on_and_an_emptied_broker_is_filled_by_the_next_sweep(
-    fleet: Fleet, own_broker: Broker
-) -> None:
+def test_sweeps_resume_after_the_broker_is_emptied(fleet: Fleet, own_broker: Broker) -> None:
     """Traps 12 and 13: one beat is killed, the other goes through an outage that loses all."""
     world, celery = fleet.celery.world, fleet.celery
     worker, killed, left = fleet.worker(), fleet.beat("beat-1"), fleet.beat("beat-2")

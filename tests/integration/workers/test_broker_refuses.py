@@ -93,7 +93,7 @@ class Quiet:
 
 
 @pytest.mark.parametrize("code", REFUSALS)
-def test_both_stay_say_it_once_and_recover(
+def test_worker_and_beat_report_a_refusal_once(
     patient: Fleet, refusing: Broker, code: str, measured: Measured
 ) -> None:
     hosts = patient.hosts
@@ -129,7 +129,7 @@ def test_both_stay_say_it_once_and_recover(
 
 
 @pytest.mark.parametrize("code", ["READONLY", "NOREPLICAS"])
-def test_a_refused_acknowledgement_leaves_the_worker_free(
+def test_a_refused_acknowledgement_does_not_block_the_worker(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy, code: str
 ) -> None:
     """The refusal begins while a task is at work; it took the one place of its worker for good."""
@@ -156,7 +156,7 @@ def cluster(tmp_path: Path) -> Iterator[Broker]:
 
 
 @pytest.mark.parametrize("arguments", [a_worker("w1", 1), A_BEAT], ids=["worker", "beat"])
-def test_cluster_mode_ends_it_with_one_line(
+def test_worker_and_beat_refuse_cluster_mode(
     patient: Fleet, cluster: Broker, arguments: tuple[str, ...]
 ) -> None:
     celery = replace(patient.celery, broker=cluster.url)

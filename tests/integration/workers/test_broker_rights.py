@@ -136,7 +136,7 @@ ASKED_ANYWAY = {"config|get"}
 """`doctor` and `status` ask whether the broker evicts. They do without where it does not say."""
 
 
-def test_each_role_has_what_it_uses_and_no_more(site: Site) -> None:
+def test_each_role_has_exactly_the_rights_it_uses(site: Site) -> None:
     execute(site.admin, "ACL LOG", "RESET")
     with recording(site.admin, site.port) as recorded:
         use_everything(site, Roles(site, recorded.ports))
@@ -184,7 +184,7 @@ DENIED = {
 
 @pytest.mark.parametrize("role", DENIED)
 @pytest.mark.skipif(WRITES, reason="those that record may do everything")
-def test_a_role_is_denied_everything_else(site: Site, role: str) -> None:
+def test_a_role_is_denied_what_it_never_needs(site: Site, role: str) -> None:
     client = site.login(user_of(role))
     for command in (*DENIED_TO_ALL, *DENIED[role]):
         with pytest.raises(redis.exceptions.NoPermissionError):
@@ -197,7 +197,7 @@ def test_nobody_gets_in_without_a_login(site: Site) -> None:
         redis.Redis(port=site.port).ping()
 
 
-def test_the_scaler_can_ask_for_the_length_of_a_queue(site: Site) -> None:
+def test_the_scaler_can_read_queue_lengths(site: Site) -> None:
     """As KEDA does, in a script that looks at the type first."""
     client = site.login(user_of("scaler"))
     site.admin.lpush("release", "a message")

@@ -22,7 +22,7 @@ print("shared")
 """
 
 
-def test_the_commands_of_a_channel_share_a_client_until_its_connections_are_dropped(
+def test_commands_of_a_channel_share_a_client(
     celery: Celery,
 ) -> None:
     assert Fleet(celery).run(SHARES) == "shared"

@@ -196,7 +196,7 @@ def _strand(machine: Machine) -> None:
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
 
-def test_the_aws_profile_works_by_a_named_profile(
+def test_the_aws_profile_works_with_a_named_profile(
     tmp_path: Path, stack: ExitStack, servers: Servers
 ) -> None:
     """Its endpoint is the one thing that the profile's file has beside what a user's has."""
@@ -214,7 +214,7 @@ def test_the_aws_profile_works_by_a_named_profile(
         redis.Redis(port=machine.ports["broker"]).ping()
 
 
-def test_the_broker_asks_for_all_passwords_or_none(tmp_path: Path) -> None:
+def test_one_missing_password_stops_the_broker(tmp_path: Path) -> None:
     shell = {**PASSWORDS, "BROKER_BEAT_PASSWORD": ""}
     with (
         pytest.raises(EmbeddedServerError, match="not set: BROKER_BEAT_PASSWORD"),
@@ -270,7 +270,7 @@ def _asked(home: Path, **shell: str) -> list[str | None]:
     return found
 
 
-def test_nothing_set_gives_no_credentials(tmp_path: Path) -> None:
+def test_an_empty_environment_gives_no_credentials(tmp_path: Path) -> None:
     # Without a role of the machine: the test has no business to ask for one.
     machine = Machine("aws", tmp_path, {})
     machine.services["worker"]["environment"]["AWS_EC2_METADATA_DISABLED"] = "true"
@@ -283,7 +283,7 @@ def test_a_session_token_is_passed_on(tmp_path: Path) -> None:
     assert asked == ["env", "AKIDTEMPORARY", "token", "eu-west-1"]
 
 
-def test_a_profile_is_read_from_its_directory(tmp_path: Path) -> None:
+def test_a_named_profile_gives_its_credentials(tmp_path: Path) -> None:
     write_config(tmp_path, KEYS)
     assert _asked(tmp_path, AWS_PROFILE="backstop") == [
         "config-file", "AKIDPROFILE", None, "eu-central-1",
@@ -302,7 +302,7 @@ def test_a_role_is_assumed(tmp_path: Path) -> None:
     assert asked == ["assume-role", "AKIDROLE", "of the role", "eu-central-1"]
 
 
-def test_a_login_by_sso_is_used(tmp_path: Path) -> None:
+def test_an_sso_login_is_used(tmp_path: Path) -> None:
     with serving(_Aws) as url:
         write_config(
             tmp_path,

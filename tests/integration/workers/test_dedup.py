@@ -51,7 +51,7 @@ def stranded(world: World) -> str:
     return world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
 
 
-def test_a_key_expires_and_only_its_owner_gives_it_back(own_broker: Broker) -> None:
+def test_only_the_owner_gives_a_key_back(own_broker: Broker) -> None:
     dedup, client = DedupKeys(own_broker.client, "here"), own_broker.client
     first = dedup.take("work", 1)
     assert first is not None
@@ -109,9 +109,7 @@ def torn(own_broker: Broker, request: pytest.FixtureRequest) -> Iterator[DedupKe
 
 
 @pytest.mark.parametrize("torn", [2], indirect=True)
-def test_an_answer_lost_once_is_no_key_taken_by_another(
-    torn: DedupKeys, own_broker: Broker
-) -> None:
+def test_a_retried_take_recognises_its_own_token(torn: DedupKeys, own_broker: Broker) -> None:
     """The client asks again by itself, and meets its own token."""
     Torn.lost = 1
     token = torn.take("work", LONG)
@@ -120,16 +118,14 @@ def test_an_answer_lost_once_is_no_key_taken_by_another(
     assert torn.take("work", LONG) is None
 
 
-def test_a_key_whose_answer_is_lost_is_given_back(torn: DedupKeys, own_broker: Broker) -> None:
+def test_a_lost_answer_gives_the_key_back(torn: DedupKeys, own_broker: Broker) -> None:
     Torn.lost = 1
     with pytest.raises(redis.ConnectionError):
         torn.take("work", LONG)
     assert not own_broker.client.exists(f"{PREFIX}here:work")
 
 
-def test_a_key_is_given_back_once_the_broker_is_there_again(
-    torn: DedupKeys, own_broker: Broker
-) -> None:
+def test_a_key_is_given_back_after_an_outage(torn: DedupKeys, own_broker: Broker) -> None:
     Torn.lost, Torn.deaf = 1, True
     with pytest.raises(redis.ConnectionError):
         torn.take("work", LONG)
@@ -139,9 +135,7 @@ def test_a_key_is_given_back_once_the_broker_is_there_again(
     assert not own_broker.client.exists(f"{PREFIX}here:work")
 
 
-def test_the_same_work_can_be_asked_for_again_after_its_answer_was_lost(
-    torn: DedupKeys, own_broker: Broker
-) -> None:
+def test_work_can_be_taken_after_a_lost_answer(torn: DedupKeys, own_broker: Broker) -> None:
     Torn.lost, Torn.deaf = 1, True
     with pytest.raises(redis.ConnectionError):
         torn.take("work", LONG)
@@ -151,7 +145,7 @@ def test_the_same_work_can_be_asked_for_again_after_its_answer_was_lost(
     assert own_broker.client.get(f"{PREFIX}here:work") == token.encode()
 
 
-def test_a_key_from_before_the_clock_jumped_back_holds_nobody_up(own_broker: Broker) -> None:
+def test_a_key_that_lives_too_long_is_replaced(own_broker: Broker) -> None:
     """The broker's clock is an hour earlier now, so the key would live an hour longer."""
     dedup, client = DedupKeys(own_broker.client, "here"), own_broker.client
     client.set(f"{PREFIX}here:work", "somebody", ex=60 + 3600)
@@ -160,7 +154,7 @@ def test_a_key_from_before_the_clock_jumped_back_holds_nobody_up(own_broker: Bro
     assert 0 < client.ttl(f"{PREFIX}here:work") <= 60
 
 
-def test_the_same_work_is_queued_once_and_again_when_it_has_ended(
+def test_the_same_work_is_queued_once(
     fleet: Fleet,
     own_broker: Broker,
     enqueuer: Enqueuer,
@@ -180,7 +174,7 @@ def test_the_same_work_is_queued_once_and_again_when_it_has_ended(
     until("the key to be given back again", lambda: not client.exists(key))
 
 
-def test_a_task_that_is_tried_again_keeps_its_key(
+def test_a_retried_task_keeps_its_key(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy, enqueuer: Enqueuer, deployment_id: str
 ) -> None:
     world, client = fleet.celery.world, own_broker.client
@@ -198,7 +192,7 @@ def test_a_task_that_is_tried_again_keeps_its_key(
     )
 
 
-def test_the_key_of_a_lost_worker_is_given_back_by_whoever_does_its_work(
+def test_a_redelivered_task_gives_the_key_back(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy, enqueuer: Enqueuer, deployment_id: str
 ) -> None:
     world, client = fleet.celery.world, own_broker.client
@@ -218,7 +212,7 @@ def test_the_key_of_a_lost_worker_is_given_back_by_whoever_does_its_work(
     until("the key to be given back", lambda: not client.exists(key))
 
 
-def test_a_key_whose_message_was_lost_holds_nobody_up_for_longer_than_an_interval(
+def test_the_key_of_a_lost_message_expires_soon(
     fleet: Fleet, own_broker: Broker, deployment_id: str
 ) -> None:
     world = fleet.celery.world
@@ -236,7 +230,7 @@ def test_a_key_whose_message_was_lost_holds_nobody_up_for_longer_than_an_interva
     until("a sweep to repair it", lambda: world.statuses(found)["b"] == "released")
 
 
-def test_a_key_that_somebody_else_wrote_counts_as_taken_until_it_expires(
+def test_a_foreign_key_counts_as_taken(
     own_broker: Broker,
 ) -> None:
     keys = DedupKeys(own_broker.client, "here")
@@ -246,7 +240,7 @@ def test_a_key_that_somebody_else_wrote_counts_as_taken_until_it_expires(
     assert keys.take("work", LONG), "it would outlast every key of ours"
 
 
-def test_a_key_without_an_expiry_holds_nobody_up(own_broker: Broker) -> None:
+def test_a_key_without_an_expiry_is_replaced(own_broker: Broker) -> None:
     keys = DedupKeys(own_broker.client, "here")
     own_broker.client.set(f"{PREFIX}here:work", "a token of nobody's")
     assert keys.take("work", LONG)

@@ -80,7 +80,7 @@ def test_an_expired_or_revoked_id_stays_usable(fleet: Fleet, own_broker: Broker)
     until("the same id to be taken", lambda: released(world, found))
 
 
-def test_a_stored_success_makes_nobody_drop_work_or_show_it_as_done(
+def test_a_stored_success_drops_no_work(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy
 ) -> None:
     """Traps 2 and 3: so results are kept of sweeps alone, and the id of a sweep is used once.
@@ -120,7 +120,7 @@ def test_a_stored_success_makes_nobody_drop_work_or_show_it_as_done(
 # -- lost workers
 
 
-def test_the_work_of_a_killed_child_is_tried_again_within_seconds(
+def test_the_task_of_a_killed_process_is_retried(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy
 ) -> None:
     """Trap 7: long before the visibility timeout, which is two minutes here."""
@@ -140,7 +140,7 @@ def test_the_work_of_a_killed_child_is_tried_again_within_seconds(
     assert len(world.tasks(found, "b")) == 1
 
 
-def test_the_work_of_a_killed_worker_is_delivered_again_after_the_visibility_timeout(
+def test_the_task_of_a_killed_worker_is_redelivered(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy
 ) -> None:
     """Trap 7: at once when that is over. With the default intervals it was 91 to 101 s later."""
@@ -158,7 +158,7 @@ def test_the_work_of_a_killed_worker_is_delivered_again_after_the_visibility_tim
     assert len(world.tasks(found, "b")) == 1
 
 
-def test_a_task_that_kills_its_worker_stops_at_its_limit_and_the_others_go_on(
+def test_a_poison_task_stops_at_the_retry_limit(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy
 ) -> None:
     """Trap 9: rejected, it would be delivered for ever; tried again, it is counted."""
@@ -181,7 +181,7 @@ def test_a_task_that_kills_its_worker_stops_at_its_limit_and_the_others_go_on(
 # -- twice at once
 
 
-def test_the_same_release_twice_at_once_makes_one_task(
+def test_simultaneous_releases_make_one_task(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy
 ) -> None:
     """Trap 8: Celery dedupes nothing, and a lost connection makes two of one. The write does."""

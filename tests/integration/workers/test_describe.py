@@ -31,7 +31,7 @@ submit(app, {DESCRIBE!r}, "describe:x", {orchestration_id!r}, {reply_to!r})
     Fleet(celery).run(script)
 
 
-def test_it_answers_what_inspect_prints_and_changes_nothing(celery: Celery) -> None:
+def test_a_worker_describes_what_inspect_prints(celery: Celery) -> None:
     """And it does not wait behind a sweep's backlog, which nobody works off here."""
     world = celery.world
     found = due(world)
@@ -63,7 +63,7 @@ def test_it_answers_what_inspect_prints_and_changes_nothing(celery: Celery) -> N
     assert not any(value for (name, *_), value in series.items() if "releases" in name)
 
 
-def test_what_cannot_be_read_is_an_answer_too(celery: Celery) -> None:
+def test_an_unknown_orchestration_is_answered_with_an_error(celery: Celery) -> None:
     token = new_token()
     ask(celery, "orch_nowhere", token)
     with celery.worker():
@@ -72,7 +72,7 @@ def test_what_cannot_be_read_is_an_answer_too(celery: Celery) -> None:
     assert take(celery.redis, token) == said
 
 
-def test_no_message_chooses_where_a_worker_writes(celery: Celery) -> None:
+def test_a_worker_refuses_an_invalid_reply_token(celery: Celery) -> None:
     found = due(celery.world)
     wrong = ["sweep", f"{'0' * 31}g", "../../sweep", ""]
     for reply_to in wrong:

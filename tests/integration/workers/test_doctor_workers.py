@@ -23,7 +23,7 @@ def endpoint(servers: Servers) -> str:
     return servers.endpoint("moto")
 
 
-def test_it_finds_a_worker_and_its_version(celery: Celery) -> None:
+def test_the_doctor_finds_a_worker_and_its_version(celery: Celery) -> None:
     tables = celery.world.settings.main_tables
     with celery.worker():
         done = run_reconciler("doctor", "--json", environment=celery.environment)
@@ -43,7 +43,7 @@ def test_it_finds_a_worker_and_its_version(celery: Celery) -> None:
     assert checks["sweeps"]["level"] == "warning"
 
 
-def test_workers_of_other_tables_are_named() -> None:
+def test_the_doctor_names_workers_of_other_tables() -> None:
     """Two deployments on one broker, or a roll-out that changes table names."""
     here = {"tables": ["o", "t", "e"], "region": "eu-west-1", "endpoint": None}
     said = {
@@ -59,7 +59,7 @@ def test_workers_of_other_tables_are_named() -> None:
     assert "CELERY_BROKER_URL" in theirs.advice
 
 
-def test_what_workers_say_is_judged() -> None:
+def test_the_doctor_judges_the_workers_answers() -> None:
     queues = ("sweep", "release")
     all_of_them = {"version": "2", "queues": ["sweep", "release"]}
     part = {"version": "2", "queues": ["sweep"]}

@@ -33,7 +33,7 @@ def problem() -> str | None:
     return problem_of(read_silences())
 
 
-def test_a_process_that_hangs_is_told_from_one_that_works(alone: Fleet) -> None:
+def test_the_heartbeat_shows_a_hanging_process(alone: Fleet) -> None:
     worker, beat = alone.worker(), alone.beat()
     until("both to be at work", lambda: len(read_silences()) == 2 and problem() is None)
     for host in (worker, beat):
@@ -47,9 +47,7 @@ def test_a_process_that_hangs_is_told_from_one_that_works(alone: Fleet) -> None:
     assert read_silences() == {}
 
 
-def test_a_broker_that_is_away_is_no_reason_to_restart_anybody(
-    alone: Fleet, own_broker: Broker
-) -> None:
+def test_heartbeats_go_on_without_the_broker(alone: Fleet, own_broker: Broker) -> None:
     worker, beat = alone.worker(), alone.beat()
     until("both to be at work", lambda: len(read_silences()) == 2 and problem() is None)
     before = {pid: (heartbeat._directory() / str(pid)).read_text() for pid in read_silences()}

@@ -93,7 +93,7 @@ def shape(message: Message) -> Any:
     return message["headers"]["task"], places, sorted(kwargs), own
 
 
-def test_what_this_version_sends_is_recorded(fleet: Fleet) -> None:
+def test_the_messages_of_this_version_are_recorded(fleet: Fleet) -> None:
     """Changed without a new recording, the next version would not be held to it."""
     messages = recorded(RECORDED / f"{version()}.json")
     assert sorted(messages) == sorted([SWEEP, SEGMENT, EVALUATE, RELEASE])
@@ -153,7 +153,7 @@ def refused(fleet: Fleet) -> float:
     return series["reconciler_errors_total", (("kind", "malformed_message"),), ""]
 
 
-def test_a_field_that_is_not_ours_is_refused_and_nothing_is_changed(fleet: Fleet) -> None:
+def test_a_misspelt_argument_is_refused(fleet: Fleet) -> None:
     """By hand, ``report`` misspelt: passed over, it would repair what was only to be looked at."""
     world = fleet.celery.world
     found = stranded(world)
@@ -164,9 +164,7 @@ def test_a_field_that_is_not_ours_is_refused_and_nothing_is_changed(fleet: Fleet
     assert world.everything() == before
 
 
-def test_a_task_of_the_next_version_is_dropped_and_its_work_is_found_again(
-    fleet: Fleet, own_broker: Broker
-) -> None:
+def test_an_unknown_task_is_dropped(fleet: Fleet, own_broker: Broker) -> None:
     """What must not be passed over has a new name, which an older worker does not know."""
     world = fleet.celery.world
     found = due(world)

@@ -158,7 +158,7 @@ def _inspected(celery: Celery, names: set[str]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_each_code_once_everywhere_with_the_same_numbers(run: Run, code: str) -> None:
+def test_logs_metrics_and_commands_agree_on_each_code(run: Run, code: str) -> None:
     (line,) = [x for x in run.of("orch.sweep.stuck", run.report["sweep_id"]) if x["code"] == code]
     assert run.report["stuck"][code] == 1
     assert run.status["stuck"][code] == 1
@@ -187,7 +187,7 @@ def test_each_code_once_everywhere_with_the_same_numbers(run: Run, code: str) ->
         assert child["will"]["do"]
 
 
-def test_and_nothing_else(run: Run) -> None:
+def test_nothing_else_is_stuck(run: Run) -> None:
     assert run.report["stuck"] == dict.fromkeys(sorted(CODES), 1)
     assert run.status["stuck"] == run.report["stuck"]
     lines = run.of("orch.sweep.stuck", run.report["sweep_id"])
@@ -198,7 +198,7 @@ def test_and_nothing_else(run: Run) -> None:
     assert sum(run.report[name] for name in ("released", "advanced", "skipped", "errors")) == 0
 
 
-def test_the_ten_oldest_are_the_ten_oldest(run: Run) -> None:
+def test_status_shows_the_ten_oldest(run: Run) -> None:
     lines = run.of("orch.sweep.stuck", run.report["sweep_id"])
     ages = sorted((line["age_seconds"] for line in lines), reverse=True)
     told = [entry["age_seconds"] for entry in run.status["oldest"]]
@@ -207,12 +207,12 @@ def test_the_ten_oldest_are_the_ten_oldest(run: Run) -> None:
     assert run.status["oldest"][0]["orchestration_id"] == run.one.where["long_running"]
 
 
-def test_status_costs_three_reads_by_key_and_no_scan(run: Run) -> None:
+def test_status_reads_three_times_by_key(run: Run) -> None:
     """The pause, the record of sweeps without a broker, and a task, to see that it can be read."""
     assert Counter(run.status_calls) == {"GetItem": 2, "BatchGetItem": 1}
 
 
-def test_health_goes_by_coverage_and_a_beat_has_time_for_its_first_ask(run: Run) -> None:
+def test_health_follows_coverage_without_a_beat(run: Run) -> None:
     """Every sweep was asked for by hand, a moment ago: all is looked at."""
     assert run.health["healthy"]
     assert run.status["problem"] is None
@@ -234,7 +234,7 @@ WITHOUT_TASK = {"lost_skip"}
 """Repairs whose event is on no task of the orchestration: the failure has none here."""
 
 
-def test_each_recovery_once_everywhere_with_the_same_numbers(run: Run) -> None:
+def test_logs_metrics_and_commands_agree_on_each_recovery(run: Run) -> None:
     lines = run.of("orch.sweep.recovered", run.repair["sweep_id"])
     assert Counter(line["code"] for line in lines) == REPAIRED
     for code, count in REPAIRED.items():
@@ -247,7 +247,7 @@ def test_each_recovery_once_everywhere_with_the_same_numbers(run: Run) -> None:
     assert told == {code: n for code, n in REPAIRED.items() if code not in WITHOUT_TASK}
 
 
-def test_a_refusal_is_shown_as_what_it_is(run: Run) -> None:
+def test_log_metric_and_inspect_show_a_refusal(run: Run) -> None:
     assert run.repair["refused"] == 1
     assert run.counters["reconciler_releases_total", "refused"] == 1
     (line,) = run.of("orch.child.release_failed", run.repair["sweep_id"])
@@ -260,7 +260,7 @@ def test_a_refusal_is_shown_as_what_it_is(run: Run) -> None:
 # -- what is said of it
 
 
-def test_every_line_of_the_worker_is_one_object_with_its_context(run: Run) -> None:
+def test_every_log_line_carries_its_context(run: Run) -> None:
     assert len(run.lines) > len(CODES)
     for line in run.lines:
         assert {"event", "level", "timestamp"} <= line.keys()
@@ -276,7 +276,7 @@ def test_every_line_of_the_worker_is_one_object_with_its_context(run: Run) -> No
     assert all(x["orchestration_id"].startswith("orch_") for x in about)
 
 
-def test_no_secret_and_no_description_in_any_line(run: Run) -> None:
+def test_no_output_contains_secrets_or_descriptions(run: Run) -> None:
     assert run.status_after["problem"] == run.status["problem"]
     for text in (run.log, run.printed):
         assert PASSWORD not in text

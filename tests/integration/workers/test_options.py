@@ -40,7 +40,7 @@ def known(fleet: Fleet) -> dict[str, Any]:
     return found
 
 
-def test_every_wait_is_shorter_than_what_it_must_not_outlast(known: dict[str, Any]) -> None:
+def test_every_wait_fits_the_visibility_timeout(known: dict[str, Any]) -> None:
     """Trap 14: beyond the visibility timeout, what waits or runs would be delivered twice."""
     conf, tasks = known["conf"], known["tasks"]
     visible = conf["broker_transport_options"]["visibility_timeout"]
@@ -56,7 +56,7 @@ def test_every_wait_is_shorter_than_what_it_must_not_outlast(known: dict[str, An
         assert options["soft_time_limit"] < options["time_limit"] <= limit, name
 
 
-def test_every_task_has_the_options_that_were_meant(known: dict[str, Any]) -> None:
+def test_every_task_has_its_intended_options(known: dict[str, Any]) -> None:
     assert set(known["tasks"]) == {SWEEP, SEGMENT, EVALUATE, RELEASE}
     for name, options in known["tasks"].items():
         assert options["acks_late"] is True, name

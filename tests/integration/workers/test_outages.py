@@ -45,9 +45,7 @@ def errors(celery: Celery, kind: str) -> float:
 
 
 @pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
-def test_an_outage_is_counted_and_said_once_and_nothing_waits(
-    endpoint: str, broker: str, tmp_path: Path
-) -> None:
+def test_a_worker_logs_each_outage_once(endpoint: str, broker: str, tmp_path: Path) -> None:
     """Each kind in turn, while the orchestrations are read; then everything is recovered."""
     world = build_world(
         endpoint, SWEEP_INTERVAL_SECONDS="300", STRANDED_GRACE_SECONDS="1", SWEEP_SEGMENTS="1"
@@ -99,7 +97,7 @@ cat {answer}
 
 
 @pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
-def test_credentials_of_a_provider_that_have_run_out(
+def test_a_worker_recovers_from_expired_provider_credentials(
     endpoint: str, broker: str, tmp_path: Path
 ) -> None:
     """A RuntimeError in botocore; once the provider has others, the worker goes on by itself."""

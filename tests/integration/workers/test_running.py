@@ -97,7 +97,7 @@ RAISED: list[tuple[Exception, type[ReconcilerError]]] = [
 @pytest.mark.parametrize(
     ("error", "kind"), RAISED, ids=lambda value: getattr(value, "__name__", "")
 )
-def test_whatever_a_task_raises_completes_its_work_item(
+def test_any_exception_completes_the_work_item(
     monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[ReconcilerError]
 ) -> None:
     given = Given(monkeypatch, MAX_RETRIES)
@@ -107,7 +107,7 @@ def test_whatever_a_task_raises_completes_its_work_item(
     assert given.forgotten == isinstance(error, CredentialsError)
 
 
-def test_what_is_tried_again_is_not_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retry_leaves_the_work_item_open(monkeypatch: pytest.MonkeyPatch) -> None:
     given = Given(monkeypatch, 0)
     for error in (ThrottledError("x"), UnknownRefusalError("x"), redis.ConnectionError("x")):
         with pytest.raises(TriedAgainError):
@@ -115,7 +115,7 @@ def test_what_is_tried_again_is_not_complete(monkeypatch: pytest.MonkeyPatch) ->
     assert given.completed == []
 
 
-def test_what_the_broker_does_not_take_again_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsent_retry_completes_the_work_item(monkeypatch: pytest.MonkeyPatch) -> None:
     given = Given(monkeypatch, 0)
     app = Celery(broker="redis://127.0.0.1:1/0", set_as_current=False)
     app.conf.task_publish_retry = False
@@ -131,7 +131,7 @@ def test_what_the_broker_does_not_take_again_is_complete(monkeypatch: pytest.Mon
     assert [type(found) for found in given.completed] == [ThrottledError]
 
 
-def test_a_work_item_that_cannot_be_completed_hides_no_error(
+def test_a_failed_completion_hides_no_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given = Given(monkeypatch, MAX_RETRIES)
@@ -146,7 +146,7 @@ def test_a_work_item_that_cannot_be_completed_hides_no_error(
         run(given.task, work, gave_up)
 
 
-def test_a_release_whose_child_is_gone_is_not_handed_on_any_more(world: World) -> None:
+def test_a_release_of_a_missing_child_is_forgotten(world: World) -> None:
     reconciler = world.reconciler()
     state = new_state(reconciler)
     nobody: Any = None

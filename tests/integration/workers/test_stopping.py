@@ -28,7 +28,7 @@ def released(world: World, found: str) -> bool:
     return world.statuses(found)["b"] == "released"
 
 
-def test_a_worker_that_is_told_to_stop_ends_what_it_has_begun_and_gives_the_rest_back(
+def test_a_stopping_worker_finishes_its_current_task(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy, measured: Measured
 ) -> None:
     """What waits for its time (a retry) goes back at once, and not after the visibility timeout."""
@@ -58,7 +58,7 @@ def test_a_worker_that_is_told_to_stop_ends_what_it_has_begun_and_gives_the_rest
     assert all(len(world.tasks(found, "b")) == 1 for found in (begun, waiting, queued))
 
 
-def test_a_worker_that_is_stopped_for_good_in_the_midst_of_a_task_loses_nothing(
+def test_a_worker_killed_while_stopping_loses_nothing(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy
 ) -> None:
     """TERM, and KILL when the stop timeout is over: it comes back with the visibility timeout."""
@@ -78,7 +78,7 @@ def test_a_worker_that_is_stopped_for_good_in_the_midst_of_a_task_loses_nothing(
     assert len(world.tasks(found, "b")) == 1
 
 
-def test_all_workers_and_beats_are_replaced_under_load_and_nothing_is_lost_or_doubled(
+def test_a_rolling_restart_loses_and_doubles_nothing(
     fleet: Fleet, own_broker: Broker, measured: Measured
 ) -> None:
     """A rolling restart: one at a time, while the backlog of an outage is being repaired."""

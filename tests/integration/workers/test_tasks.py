@@ -19,7 +19,7 @@ from workers.names import RELEASE_QUEUE, SWEEP, SWEEP_QUEUE
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
 
-def test_no_more_releases_are_queued_than_can_be_made(
+def test_the_release_rate_limits_queued_releases(
     endpoint: str, broker: str, tmp_path: Path
 ) -> None:
     """The rest is stuck, as it says, and found by the next sweep."""
@@ -45,7 +45,7 @@ def test_no_more_releases_are_queued_than_can_be_made(
     assert len(world.tasks(found)) == 20
 
 
-def test_a_sweep_by_hand_waits_for_who_is_reading(celery: Celery) -> None:
+def test_a_sweep_by_hand_waits_for_other_readers(celery: Celery) -> None:
     """Half of the table is being read by somebody; a report by hand does not mind."""
     state, half = celery.state, Segment(Scope.TABLE, 0, 2)
     state.set_total(Scope.TABLE, 2)
@@ -80,9 +80,7 @@ def one_left(celery: Celery) -> bool:
     return [seen.count_unread(sweep) for sweep in seen.at_work()] == [1]
 
 
-def test_what_an_index_does_not_show_stays_known(
-    endpoint: str, broker: str, tmp_path: Path
-) -> None:
+def test_known_stuck_survives_a_sweep_by_index(endpoint: str, broker: str, tmp_path: Path) -> None:
     """First everything is read; then what is active, and what was known to be stuck."""
     world = build_world(
         endpoint,
@@ -120,7 +118,7 @@ def test_what_an_index_does_not_show_stays_known(
         assert entry.orchestration_id == unseen
 
 
-def test_without_its_index_a_sweep_reads_the_table(
+def test_a_sweep_without_its_index_reads_the_table(
     endpoint: str, broker: str, tmp_path: Path
 ) -> None:
     """It is named in the settings, and does not exist, or may not be read."""

@@ -66,7 +66,7 @@ def covered(fleet: Fleet) -> bool:
     return fleet.celery.state.overview().covered_as_of(Scope.ACTIVE) != NEVER
 
 
-def test_neither_does_the_work_of_the_other_or_counts_it_as_done(two: tuple[Fleet, Fleet]) -> None:
+def test_deployments_ignore_each_others_work(two: tuple[Fleet, Fleet]) -> None:
     stranded = [strand(fleet.celery.world) for fleet in two]
     one, other = two
     one.beat("beat1")
@@ -96,7 +96,7 @@ def test_neither_does_the_work_of_the_other_or_counts_it_as_done(two: tuple[Flee
     assert "w2@" in finding["found"]
 
 
-def test_what_an_earlier_deployment_left_is_dropped_after_its_tables_were_renamed(
+def test_messages_for_renamed_tables_are_dropped(
     two: tuple[Fleet, Fleet],
 ) -> None:
     """A roll-out that changes table names; the old workers are gone, their messages are not."""

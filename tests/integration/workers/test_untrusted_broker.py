@@ -148,9 +148,7 @@ class Flower:
             connection.close()
 
 
-def test_everything_works_through_it_and_nobody_says_the_password(
-    celery: Celery, guarded: Guarded
-) -> None:
+def test_everything_works_without_revealing_the_password(celery: Celery, guarded: Guarded) -> None:
     world = celery.world
     found = world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
     said: dict[str, str] = {}
@@ -248,7 +246,7 @@ def test_every_client_verifies_the_certificate_by_default(
         assert "Hostname mismatch" in said, client
 
 
-def test_a_wrong_password_is_said_without_it(celery: Celery) -> None:
+def test_the_error_does_not_repeat_a_wrong_password(celery: Celery) -> None:
     wrong = {"BROKER_PASSWORD": "wr0ng-one"}
     with ThreadPoolExecutor() as pool:
         clients = pool.submit(fare, celery, **wrong)
@@ -345,7 +343,7 @@ def count_of_malformed(admin: redis.Redis, settings: Settings) -> float:
     return series["reconciler_errors_total", (("kind", "malformed_message"),), ""]
 
 
-def test_malformed_messages_are_refused_and_counted_and_the_worker_lives(
+def test_a_worker_counts_and_survives_malformed_messages(
     celery: Celery, guarded: Guarded, tmp_path: Path
 ) -> None:
     world = celery.world

@@ -65,7 +65,7 @@ def recover(fleet: Fleet, measured: Measured, what: str) -> float:
     return took
 
 
-def test_a_stopped_reader_holds_up_nobody(
+def test_another_worker_takes_over_from_a_stopped_reader(
     fleet: Fleet, proxy: FaultProxy, measured: Measured
 ) -> None:
     """SIGSTOP in the middle of a page; another worker reads the segment when the lease is over."""
@@ -86,7 +86,7 @@ def test_a_stopped_reader_holds_up_nobody(
     recover(fleet, measured, "the reader goes on")
 
 
-def test_a_killed_worker_costs_an_interval_at_most(
+def test_health_reports_that_all_workers_were_killed(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy, measured: Measured
 ) -> None:
     """All workers at once, in the middle of their pages, and their messages with them."""
@@ -121,7 +121,7 @@ def unhealthy(fleet: Fleet) -> subprocess.CompletedProcess[str] | None:
 
 
 @pytest.mark.parametrize("what", ["queue purged", "broker flushed", "messages revoked"])
-def test_lost_messages_cost_an_interval_at_most(
+def test_sweeps_recover_from_lost_messages(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy, measured: Measured, what: str
 ) -> None:
     worker = fleet.worker("w1", concurrency=1)

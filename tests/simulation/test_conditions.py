@@ -212,7 +212,7 @@ def _built() -> frozenset[Mutant]:
     return frozenset(seen)
 
 
-def test_every_part_is_accounted_for() -> None:
+def test_every_part_of_a_condition_is_listed() -> None:
     """All that is there stands in one of the lists, and nothing else does."""
     assert {str(mutant) for mutant in _built()} == NEEDED_BY.keys() | SECOND_LINE.keys()
     assert {mutant.site for mutant in _built()} == sites(), "a condition that no schedule meets"
@@ -220,7 +220,7 @@ def test_every_part_is_accounted_for() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(NEEDED_BY))
-def test_without_it_an_invariant_breaks(name: str) -> None:
+def test_leaving_out_a_part_breaks_an_invariant(name: str) -> None:
     site, _, change = name.partition(": ")
     mutant = Mutant(site, change)
     with watching(mutant) as seen, pytest.raises((Violation, AssertionError)):

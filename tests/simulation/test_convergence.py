@@ -64,7 +64,7 @@ def test_sweeps_reach_the_end_that_the_outcomes_dictate(seed: int, data: st.Data
     assert {key[1]: end for key, end in by_rows.items()} == expected, "the two oracles agree"
 
 
-def test_a_chain_of_ten_lost_terminals_takes_one_sweep() -> None:
+def test_one_sweep_repairs_ten_lost_terminals() -> None:
     names = "abcdefghij"
     nodes = {
         name: Node("released", names[index - 1] if index else "", task="COMPLETED")

@@ -104,7 +104,7 @@ class Alone:
 # -- runs twice, or goes backwards
 
 
-def test_01_a_stale_snapshot_never_overwrites_what_has_moved_on(show: Show) -> None:
+def test_01_a_stale_read_overwrites_nothing_newer(show: Show) -> None:
     _explore("a row is seeded again", show)
     _explore("a skip races a retry's release", show)
 
@@ -114,29 +114,29 @@ def test_02_a_live_claim_is_never_taken_away(show: Show) -> None:
     _explore("a claim is made anew", show)
 
 
-def test_03_a_verdict_never_lands_on_a_row_that_runs_its_retry(show: Show) -> None:
+def test_03_a_verdict_never_hits_a_retried_row(show: Show) -> None:
     _explore("a verdict on a row that runs its retry", show)
 
 
-def test_04_a_crash_between_create_and_acknowledge_runs_nothing_twice(show: Show) -> None:
+def test_04_a_crash_during_release_runs_nothing_twice(show: Show) -> None:
     _explore("3 redelivery during a release", show)
 
 
-def test_05_a_second_sweep_does_not_reset_what_the_first_has_adopted(show: Show) -> None:
+def test_05_a_second_sweep_resets_no_adopted_claim(show: Show) -> None:
     _explore("an abandoned claim with its task, two sweeps", show)
 
 
-def test_06_one_declared_dead_that_lives_makes_no_second_task_of_ours(show: Show) -> None:
+def test_06_a_late_rival_never_doubles_our_task(show: Show) -> None:
     _explore("a live reconciler that wakes up too late", show)
 
 
-def test_07_a_row_that_moved_in_the_middle_of_a_batch_is_left_out(show: Show) -> None:
+def test_07_a_batch_leaves_out_a_changed_row(show: Show) -> None:
     nodes = {"a": FELL, "b": Node("blocked", "a"), "c": Node("blocked", "a")}
     scenario = Scenario("a batch of skips", nodes, [sweep(1), claims_again("b")], faults=1)
     show(scenario.name, explore(watched(scenario), Convergence(scenario)))
 
 
-def test_08_nothing_is_finished_and_failed() -> None:
+def test_08_terminal_rows_are_left_alone() -> None:
     nodes = {
         "a": Node("succeeded", task="FAILED"),
         "b": Node("failed", task="COMPLETED"),
@@ -200,7 +200,7 @@ def _copies(database: MemoryDynamoDB, count: int) -> list[str]:
     return names
 
 
-def test_09_a_lost_race_is_not_parked() -> None:
+def test_09_a_lost_race_is_retried_at_once() -> None:
     world = Alone(pair(DONE))
     row = world.rows()["b"]
     table = world.database.tables["OrchestrationTable"]
@@ -220,7 +220,7 @@ def test_09_a_lost_race_is_not_parked() -> None:
     assert world.status("b") == "released", "the very next look repairs it"
 
 
-def test_09_a_lost_race_is_not_said_to_be_a_repair() -> None:
+def test_09_a_lost_race_counts_as_no_repair() -> None:
     """Somebody else has advanced the row; nothing of ours was done, and nothing is counted."""
     world = Alone(pair(ENDED))
     row = world.rows()["a"]
@@ -237,7 +237,7 @@ def test_09_a_lost_race_is_not_said_to_be_a_repair() -> None:
     assert world.status("a") == "succeeded"
 
 
-def test_10_an_error_at_one_item_drops_neither_it_nor_the_others() -> None:
+def test_10_one_failed_read_stops_no_other_repair() -> None:
     database = _Failing()
     world = _with(database, pair(DONE))
     (other,) = _copies(database, 1)
@@ -254,7 +254,7 @@ def test_10_an_error_at_one_item_drops_neither_it_nor_the_others() -> None:
     assert world.status("b") == "released"
 
 
-def test_11_the_task_of_a_claim_is_looked_for_before_the_claim_is_given_up() -> None:
+def test_11_a_claim_with_a_task_is_adopted() -> None:
     nodes = pair(DONE) | {"b": Node("releasing", "a", left_task="RUNNING")}
     world = Alone(nodes)
     counts = world.evaluate().counts
@@ -262,7 +262,7 @@ def test_11_the_task_of_a_claim_is_looked_for_before_the_claim_is_given_up() -> 
     assert world.rows()["b"]["child_task_id"] == {"S": task_id("b", 2)}
 
 
-def test_12_what_was_repaired_can_be_repaired_again() -> None:
+def test_12_a_child_can_be_repaired_again() -> None:
     world = Alone({"a": ENDED, "b": Node("blocked", "a"), "c": Node("blocked", "b")})
     world.evaluate()
     assert world.status("b") == "released"
@@ -273,7 +273,7 @@ def test_12_what_was_repaired_can_be_repaired_again() -> None:
     assert len(world.tasks()) == 3
 
 
-def test_13_two_predecessors_that_finish_at_once_strand_nobody(show: Show) -> None:
+def test_13_simultaneous_predecessors_strand_nobody(show: Show) -> None:
     _explore("1 two predecessors finish at once and neither sees the other", show)
     _explore("2 both see it and both release", show)
 
@@ -291,7 +291,7 @@ def test_14_our_record_of_failures_always_expires() -> None:
 # -- too slow, or starved
 
 
-def test_15_what_cannot_be_repaired_hides_nothing() -> None:
+def test_15_unrepairable_children_hide_no_due_child() -> None:
     world = Alone({"a": DONE, "b": Node("blocked", "z")})
     names = _copies(world.database, 60)
     table = world.database.tables["OrchestrationTable"]
@@ -304,7 +304,7 @@ def test_15_what_cannot_be_repaired_hides_nothing() -> None:
     assert summary.counts.stuck["dangling_dependency"] == 59
 
 
-def test_16_a_step_that_runs_out_of_time_hands_the_rest_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_16_a_scan_out_of_time_continues_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_dynamodb, "PAGE_BYTES", 1500)
     world = Alone(pair(DONE))
     names = {ORCH, *_copies(world.database, 20)}
@@ -326,7 +326,7 @@ def test_16_a_step_that_runs_out_of_time_hands_the_rest_on(monkeypatch: pytest.M
     assert rows >= 3 * len(names)
 
 
-def test_17_a_sweep_keeps_up_with_whatever_was_stranded() -> None:
+def test_17_one_sweep_repairs_a_whole_outage() -> None:
     """One sweep repairs a whole outage, at a cost for each that does not grow with their number."""
     requests: list[float] = []
     for count in (10, 80):
@@ -339,7 +339,7 @@ def test_17_a_sweep_keeps_up_with_whatever_was_stranded() -> None:
     assert requests[1] < 12
 
 
-def test_18_all_that_is_due_in_an_orchestration_goes_at_once() -> None:
+def test_18_one_evaluation_releases_every_due_child() -> None:
     world = Alone({"a": DONE, **{name: Node("blocked", "a") for name in "bcdefg"}})
     assert world.evaluate().counts.released == 6
 
@@ -365,7 +365,7 @@ def test_19_healthy_slow_work_is_left_alone() -> None:
     assert just_due.status("a") == "ready"
 
 
-def test_20_a_kind_that_is_not_known_is_kept_and_surfaced() -> None:
+def test_20_an_unknown_status_is_kept_and_reported() -> None:
     world = Alone(
         {"a": Node("paused"), "b": Node("released", task="DREAMING"), "c": Node("blocked", "ab")}
     )
@@ -376,7 +376,7 @@ def test_20_a_kind_that_is_not_known_is_kept_and_surfaced() -> None:
     assert world.evaluate().counts.stuck["unknown_status"] == 2, "a person is told"
 
 
-def test_21_a_repair_uses_up_no_retry_of_the_users() -> None:
+def test_21_a_repair_uses_no_user_retry() -> None:
     """Its key is the one that the platform's own first attempt would have had."""
     world = Alone(pair(DONE))
     world.evaluate()
@@ -395,7 +395,7 @@ def _capped(cap: int) -> Settings:
     )
 
 
-def test_22_no_more_are_released_than_the_user_has_slots(show: Show) -> None:
+def test_22_a_full_budget_stops_the_release(show: Show) -> None:
     world = Alone({name: Node("ready") for name in "abcdefghijk"}, _capped(4))
     evaluation = world.evaluate()
     assert evaluation.counts.released == 4
@@ -414,7 +414,7 @@ def test_23_repeating_a_sweep_writes_nothing_more() -> None:
     assert world.database.write_units == written
 
 
-def test_24_a_reservation_does_not_outlive_its_task() -> None:
+def test_24_a_finished_task_frees_its_slot() -> None:
     world = Alone({name: Node("ready") for name in "abc"}, _capped(1))
     for number in range(1, 4):
         world.evaluate()
@@ -430,7 +430,7 @@ def test_24_a_reservation_does_not_outlive_its_task() -> None:
 # -- dead in silence
 
 
-def test_25_a_segment_that_could_not_be_read_is_not_reported_as_read() -> None:
+def test_25_an_unread_segment_leaves_the_sweep_incomplete() -> None:
     database = _Failing()
     world = _with(database, pair(DONE))
     database.failing["segment 0"] = "InternalServerError"
@@ -440,7 +440,7 @@ def test_25_a_segment_that_could_not_be_read_is_not_reported_as_read() -> None:
     assert run_inline_sweep(world.reconciler, segments=2).complete
 
 
-def test_i6_what_could_not_be_checked_is_said_and_not_repaired() -> None:
+def test_i6_an_unreadable_task_is_reported_not_repaired() -> None:
     database = _Failing()
     world = _with(database, {"a": ENDED, "b": Node("blocked", "a")})
     before = world.rows()

@@ -32,7 +32,7 @@ GIVE_UP_SECONDS = 240.0
 
 
 @pytest.mark.timeout(24 * 3600)
-def test_whatever_breaks_all_comes_right_and_nothing_is_done_twice(
+def test_the_system_recovers_and_releases_nothing_twice(
     servers: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seed = int(os.environ.get("CHAOS_SEED") or 1)

@@ -135,7 +135,7 @@ class Seen:
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", CASES)
-def test_an_interval_at_most_is_lost(
+def test_a_loss_costs_at_most_one_interval(
     name: str, servers: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     case, seed = CASES[name], int(os.environ.get("CHAOS_SEED") or 1)

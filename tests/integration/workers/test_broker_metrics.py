@@ -1,4 +1,4 @@
-"""The metrics that workers count in the broker, beside what is none of ours."""
+"""Metrics that workers count in the broker, among entries that somebody else wrote."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def client(broker: str) -> redis.Redis:
     ],
 )
 def test_a_scrape_ignores_foreign_fields(client: redis.Redis, field: str, value: str) -> None:
-    """Another version may count with other labels, and what it counted stays in the broker."""
+    """Another version may count with other labels, and its counts stay in the broker."""
     client.hset(KEY, field, value)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(BrokerCollector(client, SETTINGS))
@@ -54,6 +54,7 @@ def test_a_scrape_ignores_foreign_fields(client: redis.Redis, field: str, value:
 def test_a_flush_replaces_a_non_numeric_value(
     client: redis.Redis,
 ) -> None:
+    """The first flush fails, and no later one counts anything twice."""
     client.hset(KEY, field_name(*COMPLETE), "?")
     metrics = RedisMetrics(client, SETTINGS.deployment_id)
     metrics.increment("reconciler_rows_scanned_total", 10)

@@ -1,4 +1,4 @@
-"""The channel between Celery and the broker, as far as no message is needed for it."""
+"""The channel between Celery and the broker, without any message."""
 
 from __future__ import annotations
 
@@ -25,4 +25,5 @@ print("shared")
 def test_commands_of_a_channel_share_a_client(
     celery: Celery,
 ) -> None:
+    """Dropping the channel's connections gives it a new client."""
     assert Fleet(celery).run(SHARES) == "shared"

@@ -1,4 +1,4 @@
-"""Dedup keys on a real broker: who takes one, who gives it back, and what expires. Trap 11."""
+"""Dedup keys on a real broker: who takes them, who gives them back, and what expires. Trap 11."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from workers.names import EVALUATE, SWEEP_QUEUE
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
 LONG = 3600
-"""An interval in which nothing expires while a test runs."""
+"""An interval so long that nothing expires during a test."""
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def deployment_id(fleet: Fleet) -> str:
 def enqueuer(
     own_broker: Broker, metrics: RecordingMetrics, deployment_id: str
 ) -> Iterator[Enqueuer]:
-    """What puts messages on the queue, from a process that is not a worker."""
+    """An enqueuer in a process that is not a worker."""
     with celery.Celery(broker=f"{own_broker.url}/0", set_as_current=False) as app:
         app.conf.task_default_queue = SWEEP_QUEUE
         yield Enqueuer(app, DedupKeys(own_broker.client, deployment_id), metrics, LONG)
@@ -52,21 +52,22 @@ def stranded(world: World) -> str:
 
 
 def test_only_the_owner_gives_a_key_back(own_broker: Broker) -> None:
+    """Once a key has expired, somebody else can take it, and the earlier token is worthless."""
     dedup, client = DedupKeys(own_broker.client, "here"), own_broker.client
     first = dedup.take("work", 1)
     assert first is not None
     assert dedup.take("work", LONG) is None
-    until("its expiry", lambda: not client.exists(f"{PREFIX}here:work"))
+    until("the key to expire", lambda: not client.exists(f"{PREFIX}here:work"))
     second = dedup.take("work", LONG)
     assert second is not None
-    assert not dedup.give_back("work", first), "it is somebody else's by now"
+    assert not dedup.give_back("work", first), "the key belongs to somebody else by now"
     assert dedup.take("work", LONG) is None
     assert dedup.give_back("work", second)
     assert dedup.take("work", LONG) is not None
 
 
 class Torn(redis.Connection):
-    """Carries a command out, and loses its answer: as often as ``lost`` says.
+    """Sends commands and loses as many answers as ``lost`` says.
 
     ``deaf``: after that it cannot even send.
     """
@@ -93,7 +94,7 @@ class Torn(redis.Connection):
 
 @pytest.fixture(params=[0])
 def torn(own_broker: Broker, request: pytest.FixtureRequest) -> Iterator[DedupKeys]:
-    """Dedup keys over such a connection, with the scripts loaded; a client with so many retries."""
+    """Dedup keys over such a connection, scripts loaded; the parameter is the number of retries."""
     Torn.lost, Torn.deaf = 0, False
     options: dict[str, Any] = {
         "connection_class": Torn,
@@ -110,7 +111,7 @@ def torn(own_broker: Broker, request: pytest.FixtureRequest) -> Iterator[DedupKe
 
 @pytest.mark.parametrize("torn", [2], indirect=True)
 def test_a_retried_take_recognises_its_own_token(torn: DedupKeys, own_broker: Broker) -> None:
-    """The client asks again by itself, and meets its own token."""
+    """The client lost the first answer and asks again by itself."""
     Torn.lost = 1
     token = torn.take("work", LONG)
     assert token is not None
@@ -126,6 +127,7 @@ def test_a_lost_answer_gives_the_key_back(torn: DedupKeys, own_broker: Broker) -
 
 
 def test_a_key_is_given_back_after_an_outage(torn: DedupKeys, own_broker: Broker) -> None:
+    """The next request to the broker gives back the key whose answer was lost."""
     Torn.lost, Torn.deaf = 1, True
     with pytest.raises(redis.ConnectionError):
         torn.take("work", LONG)
@@ -146,7 +148,7 @@ def test_work_can_be_taken_after_a_lost_answer(torn: DedupKeys, own_broker: Brok
 
 
 def test_a_key_that_lives_too_long_is_replaced(own_broker: Broker) -> None:
-    """The broker's clock is an hour earlier now, so the key would live an hour longer."""
+    """The broker's clock was set back by an hour, so the key would live an hour longer."""
     dedup, client = DedupKeys(own_broker.client, "here"), own_broker.client
     client.set(f"{PREFIX}here:work", "somebody", ex=60 + 3600)
     assert dedup.take("work", 60) is not None
@@ -161,6 +163,7 @@ def test_the_same_work_is_queued_once(
     metrics: RecordingMetrics,
     deployment_id: str,
 ) -> None:
+    """It can be queued again after it has ended."""
     world, client = fleet.celery.world, own_broker.client
     found = stranded(world)
     assert enqueuer.evaluate(found, "sweep:1", 1.5)
@@ -182,8 +185,8 @@ def test_a_retried_task_keeps_its_key(
     worker = fleet.worker()
     proxy.weather = {Fault.UNAVAILABLE: 1.0}
     assert enqueuer.evaluate(found, "sweep:1", 1.5)
-    until("it to be tried again", lambda: "Retry in" in worker.log)
-    assert not enqueuer.evaluate(found, "sweep:1", 1.5), "it is still under way"
+    until("the task to be retried", lambda: "Retry in" in worker.log)
+    assert not enqueuer.evaluate(found, "sweep:1", 1.5), "the task is still under way"
     proxy.weather = {}
     until("the work to be done", lambda: world.statuses(found)["a"] == "succeeded")
     until(
@@ -195,6 +198,7 @@ def test_a_retried_task_keeps_its_key(
 def test_a_redelivered_task_gives_the_key_back(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy, enqueuer: Enqueuer, deployment_id: str
 ) -> None:
+    """The worker that ran the task first was killed."""
     world, client = fleet.celery.world, own_broker.client
     found = stranded(world)
     key = f"{PREFIX}{deployment_id}:evaluate:{found}"
@@ -215,6 +219,7 @@ def test_a_redelivered_task_gives_the_key_back(
 def test_the_key_of_a_lost_message_expires_soon(
     fleet: Fleet, own_broker: Broker, deployment_id: str
 ) -> None:
+    """It lives for an interval at most, and a sweep repairs the orchestration."""
     world = fleet.celery.world
     found = stranded(world)
     with celery.Celery(broker=f"{own_broker.url}/0", set_as_current=False) as app:
@@ -233,11 +238,12 @@ def test_the_key_of_a_lost_message_expires_soon(
 def test_a_foreign_key_counts_as_taken(
     own_broker: Broker,
 ) -> None:
+    """A foreign key that would outlive every key of ours is replaced."""
     keys = DedupKeys(own_broker.client, "here")
     own_broker.client.set(f"{PREFIX}here:work", b"\xff\xfe", ex=5)
     assert keys.take("work", LONG) is None
     own_broker.client.set(f"{PREFIX}here:work", b"\xff\xfe", ex=2 * LONG)
-    assert keys.take("work", LONG), "it would outlast every key of ours"
+    assert keys.take("work", LONG), "the foreign key would outlive every key of ours"
 
 
 def test_a_key_without_an_expiry_is_replaced(own_broker: Broker) -> None:

@@ -1,4 +1,4 @@
-"""Locks: releases that share a row go one after the other, and nobody waits for ever."""
+"""Locks: releases that share a row run one after the other, and nobody waits for ever."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def locks_on(broker: str) -> Locks:
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow the machine, nobody goes ahead for having waited, or held it, too long."""
+    """However slow the machine is, no lock expires and no waiter gives up."""
     monkeypatch.setattr(locks, "_MAX_WAIT_SECONDS", LONG)
     monkeypatch.setattr(locks, "_EXPIRY_SECONDS", LONG)
 
@@ -55,13 +55,14 @@ def test_different_locks_do_not_block_each_other(broker: str) -> None:
 def test_a_waiter_proceeds_after_the_maximum_wait(
     broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It leaves the holder's lock alone."""
     monkeypatch.setattr(locks, "_EXPIRY_SECONDS", LONG)
     monkeypatch.setattr(locks, "_MAX_WAIT_SECONDS", 0.1)
     first = locks_on(broker)
     with first.lock("orch_1"):
         with locks_on(broker).lock("orch_1"):
             pass
-        assert first._client.exists(f"{PREFIX}here:orch_1"), "still the first one's"
+        assert first._client.exists(f"{PREFIX}here:orch_1"), "the first holder still has it"
     assert not first._client.exists(f"{PREFIX}here:orch_1")
 
 
@@ -81,7 +82,7 @@ def test_the_lock_of_a_lost_worker_expires(broker: str, monkeypatch: pytest.Monk
         with locks_on(broker).lock("orch_1"):
             pass
         over.set()
-        held.result()  # that its lock was taken meanwhile is no error of its own
+        held.result()  # losing the lock meanwhile is no error
 
 
 def test_a_lock_is_granted_without_a_broker(broker: str) -> None:
@@ -103,7 +104,7 @@ print(json.dumps(contention.run(24, 6, locked=True).to_json()))
 
 
 def test_simultaneous_releases_of_siblings_do_not_conflict() -> None:
-    """Where those of the service itself would, on the predecessor that all of them check."""
+    """Without locks they would conflict on the predecessor, which all of them check."""
     done = run_python("-c", RELEASE_SIBLINGS, environment={})
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

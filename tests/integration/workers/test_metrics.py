@@ -1,4 +1,4 @@
-"""Metrics counted in the broker, and served for Prometheus."""
+"""Metrics that are counted in the broker and served to Prometheus."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_every_metric_exists_at_zero_from_the_start(client: redis.Redis) -> None
 
 
 def test_the_full_scan_interval_depends_on_the_index(client: redis.Redis) -> None:
-    """Without an index every sweep is one, whatever FULL_SCAN_INTERVAL_SECONDS is."""
+    """Without an index every sweep is a full scan, whatever FULL_SCAN_INTERVAL_SECONDS says."""
     name = "reconciler_full_scan_interval_seconds"
     every = {"FULL_SCAN_INTERVAL_SECONDS": "7200"}
     assert scraped(client, load_settings({**TABLES, **every}))[name, ()] == 300
@@ -86,14 +86,14 @@ def test_the_full_scan_interval_depends_on_the_index(client: redis.Redis) -> Non
 
 
 def test_the_exporter_leaves_out_unknown_metrics(client: redis.Redis) -> None:
-    """A version that shares the broker may count what this one does not know."""
+    """Another version that shares the broker may count metrics that this version does not know."""
     client.hset(PREFIX + SETTINGS.deployment_id, '["reconciler_of_tomorrow_total",{},""]', "1")
     assert "reconciler_of_tomorrow_total" not in {name for name, _ in scraped(client)}
 
 
 @contextmanager
 def mute() -> Iterator[int]:
-    """A port that takes connections and never says a word: a broker that stalls."""
+    """A port that accepts connections and never answers: a broker that stalls."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(8)
@@ -102,6 +102,7 @@ def mute() -> Iterator[int]:
 
 @pytest.mark.parametrize("how", ["refuses", "stalls"])
 def test_the_exporter_reports_an_unreachable_broker(how: str) -> None:
+    """Beside that it serves only what follows from the settings."""
     with mute() as port:
         url = f"redis://127.0.0.1:{free_port() if how == 'refuses' else port}/0"
         away = redis.Redis.from_url(url, socket_timeout=0.2, socket_connect_timeout=0.2)

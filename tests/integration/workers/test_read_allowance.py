@@ -1,4 +1,4 @@
-"""The ceiling on what a scan reads, shared by all workers through the broker."""
+"""The ceiling on the reads of scans, shared by all workers through the broker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from workers.read_allowance import PREFIX, BrokerAllowance
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
 SLACK_SECONDS = 60.0
-"""What may pass between two calls on a loaded machine: nothing beside the waits asked for."""
+"""More than may pass between two calls on a loaded machine, and far less than the waits."""
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_the_allowance_key_expires(client: redis.Redis) -> None:
 
 
 def test_a_clock_set_back_adds_no_wait(client: redis.Redis) -> None:
-    """What is owed stays owed; the hour is not."""
+    """The debt remains, but the hour is not waited for."""
     client.set(f"{PREFIX}here", f"5.0 {broker_time(client) + 3600:.6f}")
     assert BrokerAllowance(client, "here", units_per_second=1.0).take(1.0) == 5.0
     assert BrokerAllowance(client, "here", units_per_second=1.0).take(1.0) <= 6.0
@@ -54,10 +54,11 @@ def test_a_foreign_value_is_replaced(client: redis.Redis, text: str) -> None:
     client.set(f"{PREFIX}here", text)
     one, other = (BrokerAllowance(client, "here", units_per_second=1.0) for _ in range(2))
     assert one.take(1000.0) <= 1.0
-    assert other.take(1.0) > 1000.0 - SLACK_SECONDS, "it is shared"
+    assert other.take(1.0) > 1000.0 - SLACK_SECONDS, "the allowance is shared"
 
 
 def test_a_worker_paces_itself_without_the_broker() -> None:
+    """It keeps to its own cautious share of the ceiling."""
     away = redis.Redis(port=free_port())
     allowance = BrokerAllowance(away, "here", units_per_second=8.0)
     assert allowance.take(1000.0) == 0.0

@@ -21,7 +21,7 @@ def client(broker: str) -> redis.Redis:
 
 @pytest.fixture
 def rate(broker: str, monkeypatch: pytest.MonkeyPatch, client: redis.Redis) -> ReleaseRate:
-    """One release a minute, and nobody waits for a turn."""
+    """One release per minute, and nobody waits for a turn."""
     assert client.ping()
     monkeypatch.setattr(release_rate, "_MAX_WAIT_SECONDS", 0.0)
     settings = Settings(
@@ -40,7 +40,7 @@ def test_the_rate_limits_releases(rate: ReleaseRate) -> None:
 
 
 def test_a_window_that_lasts_too_long_is_forgotten(rate: ReleaseRate, client: redis.Redis) -> None:
-    """The broker's clock is an hour earlier now, so the window would last an hour longer."""
+    """The broker's clock was set back by an hour, so the window would last an hour longer."""
     assert rate.acquire()
     (key,) = client.keys()
     client.expire(key, 60 + 3600)

@@ -1,4 +1,4 @@
-"""What surrounds a task: whatever it raises, its work item is completed, once."""
+"""Whatever a task raises, its work item is completed once."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
 
 class TriedAgainError(Exception):
-    """As Celery's, which ends the task for now."""
+    """Stands for Celery's ``Retry``, which ends the task for now."""
 
 
 class Given:
-    """A task, its process's resources, and what came of it."""
+    """A task, the resources of its process, and its outcome."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, retries: int) -> None:
         self.completed: list[ReconcilerError] = []
@@ -100,6 +100,7 @@ RAISED: list[tuple[Exception, type[ReconcilerError]]] = [
 def test_any_exception_completes_the_work_item(
     monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[ReconcilerError]
 ) -> None:
+    """It is completed once, with the kind of the error, when no retry is left."""
     given = Given(monkeypatch, MAX_RETRIES)
     with pytest.raises((type(error), kind)):
         given.run(error)
@@ -116,6 +117,7 @@ def test_a_retry_leaves_the_work_item_open(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_unsent_retry_completes_the_work_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker is away, so no retry can be queued."""
     given = Given(monkeypatch, 0)
     app = Celery(broker="redis://127.0.0.1:1/0", set_as_current=False)
     app.conf.task_publish_retry = False
@@ -147,6 +149,7 @@ def test_a_failed_completion_hides_no_error(
 
 
 def test_a_release_of_a_missing_child_is_forgotten(world: World) -> None:
+    """The state no longer shows it as handed on."""
     reconciler = world.reconciler()
     state = new_state(reconciler)
     nobody: Any = None

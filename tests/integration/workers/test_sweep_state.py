@@ -1,4 +1,4 @@
-"""The state of sweeps on a real broker: its one script, and what it claims whatever happens."""
+"""The state of sweeps on a real broker: its script, and what it claims whatever happens."""
 
 from __future__ import annotations
 
@@ -59,6 +59,7 @@ def test_only_reports_by_hand_expire(scratch: redis.Redis) -> None:
 
 
 def test_a_report_by_hand_replaces_no_finding(scratch: redis.Redis) -> None:
+    """This holds for a report on a single orchestration."""
     settings = SimpleNamespace(repair_mode="repair", deployment_id="here")
     resources: Any = SimpleNamespace(settings=settings, client=scratch, outbox=None)
     state = state_of(resources, "sweep:1", report=False)
@@ -70,7 +71,7 @@ def test_a_report_by_hand_replaces_no_finding(scratch: redis.Redis) -> None:
 
 @pytest.mark.parametrize("stored", [b"", b"?", b"\xff\xfe", b"null", b"[]", b"7", b"{"])
 def test_an_invalid_record_is_overwritten(scratch: redis.Redis, stored: bytes) -> None:
-    """One field of another's must not end every sweep from now on."""
+    """A foreign value in one field must not end every later sweep."""
     records = BrokerRecords(scratch, "here")
     scratch.hset(KEY, mapping={"o": stored, b"\xff": stored})
     scratch.rpush(f"{PREFIX}here:counts:s", stored, b'{"released": "?"}', b'{"released": 1e999}')
@@ -83,7 +84,7 @@ def test_an_invalid_record_is_overwritten(scratch: redis.Redis, stored: bytes) -
 
 
 def test_foreign_entries_among_recoveries_are_skipped(scratch: redis.Redis) -> None:
-    """Else ``status``, ``list --recovered`` and Flower's tab would show nothing for a day."""
+    """They would hide all recoveries of a day from ``status``, ``list --recovered`` and Flower."""
     recoveries = Recoveries(scratch, "here")
     ids = {"orchestration_id": "o", "sub_issue_id": "a"}
     recoveries.add("lost_release", ids, 1.0)
@@ -120,7 +121,9 @@ def test_simultaneous_updates_lose_nothing(records: Records) -> None:
 
 def test_a_segment_has_one_reader_at_a_time(records: Records) -> None:
     state, segment = SweepState(records), Segment(Scope.TABLE, 0, 1)
-    assert state.take(segment, "a", state.now()) is None, "of another number of segments"
+    assert state.take(segment, "a", state.now()) is None, (
+        "the segment belongs to another number of segments"
+    )
     state.set_total(Scope.TABLE, 1)
     since = state.now()
     assert state.take(segment, "a", since) is not None
@@ -130,7 +133,7 @@ def test_a_segment_has_one_reader_at_a_time(records: Records) -> None:
     assert state.renew(segment, "a")
     assert state.finish(segment, "a")
     assert state.overview().covered_as_of(Scope.ACTIVE) >= since
-    assert state.take(segment, "b", since) is None, "it was read since then"
+    assert state.take(segment, "b", since) is None, "the segment has been read since then"
     assert state.take(segment, "b", state.now()) is not None
 
 
@@ -154,13 +157,13 @@ def test_changing_the_segment_count_keeps_the_watermark(records: Records) -> Non
 
 @pytest.fixture
 def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leases that often run out while a segment is read."""
+    """Leases that often expire while a segment is read."""
     monkeypatch.setattr(segments, "LEASE_SECONDS", 0.15)
 
 
 @pytest.mark.usefixtures("short_leases")
 def test_claims_cover_only_what_was_looked_at(scratch: redis.Redis) -> None:
-    """As ``tests/unit/sweeping/test_claims.py``, on the broker and by its clock."""
+    """Like ``tests/unit/sweeping/test_claims.py``, but on the broker and with its clock."""
     covered = 0
     for seed in range(6):
         scratch.flushdb()

@@ -1,7 +1,7 @@
 # ruff: noqa: E501 - a table
-"""The traps of Celery on Redis, each measured before a line was written; and what holds each.
+"""The traps of Celery on Redis, each of them measured, and the tests that guard against them.
 
-| trap | held by |
+| trap | guarded by |
 |---|---|
 | 1 an expired or revoked id sent again | `test_delivery.py::test_an_expired_or_revoked_id_stays_usable` |
 | 2 a reused id with a stored SUCCESS and a lost worker | `test_delivery.py::test_a_stored_success_drops_no_work` |

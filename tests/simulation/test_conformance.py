@@ -1,4 +1,4 @@
-"""One suite on the memory backend, on moto and on DynamoDB Local: what we rely on, all three do."""
+"""One suite on the in-memory DynamoDB, moto and DynamoDB Local: what we rely on, all three do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.simulation.conformance import ROWS, TASKS, get, key, put, refused, up
 
 pytestmark = [
     pytest.mark.simulation,
-    # Its servers are started once, in whichever process runs all of this.
+    # One process runs all of this group, and starts its servers once.
     pytest.mark.xdist_group("conformance"),
 ]
 

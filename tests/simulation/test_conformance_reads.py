@@ -1,4 +1,4 @@
-"""Reading: as DynamoDB answers queries, scans and batches, so does the in-memory one."""
+"""The in-memory DynamoDB answers queries, scans and batch reads as the real one does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.simulation.conformance import EVENTS, ROWS, TASKS, get, key, put, ref
 
 pytestmark = [
     pytest.mark.simulation,
-    # Its servers are started once, in whichever process runs all of this.
+    # One process runs all of this group, and starts its servers once.
     pytest.mark.xdist_group("conformance"),
 ]
 
@@ -38,6 +38,7 @@ def test_a_query_pages_through_a_partition_in_order(db: Any) -> None:
 
 
 def test_a_sparse_index_leaves_out_keyless_items(db: Any) -> None:
+    """It shows only the keys of an item."""
     db.put_item(
         TableName=TASKS,
         Item={"task_id": {"S": "t1"}, "idempotency_key": {"S": "k"}, "x": {"S": "1"}},
@@ -113,6 +114,7 @@ def test_an_index_cannot_be_read_consistently(db: Any, request: pytest.FixtureRe
 
 @pytest.mark.parametrize("total", [1, 3])
 def test_segments_read_every_row_once(db: Any, total: int) -> None:
+    """This holds with a projection and a limit, and an orchestration's rows stay together."""
     wanted = set()
     for number in range(6):
         for name in ("#meta", "a"):
@@ -144,7 +146,7 @@ def test_segments_read_every_row_once(db: Any, total: int) -> None:
     assert len(found) == len(wanted)
     assert set(found) == wanted
     at = [orchestration for orchestration, _ in found]
-    assert sum(a != b for a, b in pairwise(at)) == 5, "rows of one stand together"
+    assert sum(a != b for a, b in pairwise(at)) == 5, "the rows of an orchestration stay together"
 
 
 def test_a_batch_read_projects_existing_items(db: Any) -> None:

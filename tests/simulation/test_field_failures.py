@@ -1,14 +1,14 @@
-"""What users of other sweepers reported, number by number; the numbers are those of that list.
+"""Failures that users of other sweepers reported, with a test for each number of that list.
 
-Held elsewhere, or not applicable, and why:
+Some are tested elsewhere in part:
 
-14  an expiry that is unset near a time-out: ours has two. Our record of failures is written with
-    its ``ttl`` in the same update (below); the dedup key's is part of its one ``SET … NX EX``
+14  an expiry that is lost near a time-out: we have two expiries. Our record of failures gets its
+    ``ttl`` in the same update (below). The dedup key gets its expiry in one ``SET … NX EX``
     (``tests/integration/workers/test_dedup.py``).
-17  the sweeper is slower than what it sweeps: below, by requests and not by the clock; that sweeps
-    do not overlap is held in ``tests/integration/workers``, their cost measured in ``benchmarks``.
-25  never started, a stalled job, a dead scheduler: ``reconciler health`` and the worker tests; an
-    enumeration that fails and is reported as complete: below.
+17  a sweeper that is slower than the failures: below, counted in requests instead of seconds.
+    ``tests/integration/workers`` tests that sweeps do not overlap; ``benchmarks`` measures cost.
+25  never started, a stalled job, a dead scheduler: ``reconciler health`` and the worker tests. A
+    failed enumeration that is reported as complete: below.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _explore(name: str, show: Show) -> None:
 
 
 class Alone:
-    """One database, and a reconciler that has it for itself."""
+    """A database, and a reconciler that has it for itself."""
 
     def __init__(self, nodes: Mapping[str, Node], settings: Settings | None = None) -> None:
         self.settings = settings or sim_settings()
@@ -79,7 +79,7 @@ class Alone:
         return self.reconciler.evaluate(ORCH, sweep_id="sweep:1")
 
     def rows(self) -> dict[str, Any]:
-        """Return what stands there, by sub-issue."""
+        """Return the rows by sub-issue."""
         rows = self.database.tables["OrchestrationTable"].items
         return {key[1]: row for key, row in rows.items() if key[0] == ORCH}
 
@@ -97,7 +97,7 @@ class Alone:
         return sum(event["event_type"]["S"] == "orchestration_recovered" for event in events)
 
     def codes(self, evaluation: Evaluation) -> dict[str, str]:
-        """Return the codes that children have now."""
+        """Return child → code."""
         return {child.sub_issue_id: child.code.value for child in evaluation.children}
 
 
@@ -119,6 +119,7 @@ def test_03_a_verdict_never_hits_a_retried_row(show: Show) -> None:
 
 
 def test_04_a_crash_during_release_runs_nothing_twice(show: Show) -> None:
+    """The crash comes between creating the task and acknowledging the message."""
     _explore("3 redelivery during a release", show)
 
 
@@ -127,6 +128,7 @@ def test_05_a_second_sweep_resets_no_adopted_claim(show: Show) -> None:
 
 
 def test_06_a_late_rival_never_doubles_our_task(show: Show) -> None:
+    """A live reconciler wakes up after its claim was given up."""
     _explore("a live reconciler that wakes up too late", show)
 
 
@@ -137,6 +139,7 @@ def test_07_a_batch_leaves_out_a_changed_row(show: Show) -> None:
 
 
 def test_08_terminal_rows_are_left_alone() -> None:
+    """This holds even if the row and its task contradict each other."""
     nodes = {
         "a": Node("succeeded", task="FAILED"),
         "b": Node("failed", task="COMPLETED"),
@@ -152,7 +155,7 @@ def test_08_terminal_rows_are_left_alone() -> None:
 
 
 class _Failing(MemoryDynamoDB):
-    """Fails calls on purpose: ``failing`` says which, and with what."""
+    """Fails calls on purpose: ``failing`` says which ones, and with what code."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -201,6 +204,7 @@ def _copies(database: MemoryDynamoDB, count: int) -> list[str]:
 
 
 def test_09_a_lost_race_is_retried_at_once() -> None:
+    """The next evaluation repairs the child."""
     world = Alone(pair(DONE))
     row = world.rows()["b"]
     table = world.database.tables["OrchestrationTable"]
@@ -217,11 +221,11 @@ def test_09_a_lost_race_is_retried_at_once() -> None:
     world.evaluate()
     assert world.status("b") == "blocked", "the race was lost"
     world.evaluate()
-    assert world.status("b") == "released", "the very next look repairs it"
+    assert world.status("b") == "released", "the very next evaluation repairs it"
 
 
 def test_09_a_lost_race_counts_as_no_repair() -> None:
-    """Somebody else has advanced the row; nothing of ours was done, and nothing is counted."""
+    """Somebody else has advanced the row, so we did nothing and count nothing."""
     world = Alone(pair(ENDED))
     row = world.rows()["a"]
     table = world.database.tables["OrchestrationTable"]
@@ -238,6 +242,7 @@ def test_09_a_lost_race_counts_as_no_repair() -> None:
 
 
 def test_10_one_failed_read_stops_no_other_repair() -> None:
+    """The next sweep repairs the orchestration that could not be read."""
     database = _Failing()
     world = _with(database, pair(DONE))
     (other,) = _copies(database, 1)
@@ -255,6 +260,7 @@ def test_10_one_failed_read_stops_no_other_repair() -> None:
 
 
 def test_11_a_claim_with_a_task_is_adopted() -> None:
+    """We look for the task of an abandoned claim before we reset the claim."""
     nodes = pair(DONE) | {"b": Node("releasing", "a", left_task="RUNNING")}
     world = Alone(nodes)
     counts = world.evaluate().counts
@@ -267,7 +273,7 @@ def test_12_a_child_can_be_repaired_again() -> None:
     world.evaluate()
     assert world.status("b") == "released"
     for name in ("b", "c"):
-        assert end_tasks(world.database) == 1, f"{name} runs, and its event is lost"
+        assert end_tasks(world.database) == 1, f"{name} ends, and its event is lost"
         world.evaluate()
         assert world.status(name) == "succeeded"
     assert len(world.tasks()) == 3
@@ -305,6 +311,7 @@ def test_15_unrepairable_children_hide_no_due_child() -> None:
 
 
 def test_16_a_scan_out_of_time_continues_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step reads a page and hands on the place where the next one starts."""
     monkeypatch.setattr(memory_dynamodb, "PAGE_BYTES", 1500)
     world = Alone(pair(DONE))
     names = {ORCH, *_copies(world.database, 20)}
@@ -327,7 +334,7 @@ def test_16_a_scan_out_of_time_continues_later(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_17_one_sweep_repairs_a_whole_outage() -> None:
-    """One sweep repairs a whole outage, at a cost for each that does not grow with their number."""
+    """The cost per orchestration does not grow with their number."""
     requests: list[float] = []
     for count in (10, 80):
         world = Alone(pair(ENDED))
@@ -373,11 +380,11 @@ def test_20_an_unknown_status_is_kept_and_reported() -> None:
     codes = world.codes(world.evaluate())
     assert (world.rows(), world.tasks()) == (before, tasks)
     assert (codes["a"], codes["b"]) == ("unknown_status", "unknown_status")
-    assert world.evaluate().counts.stuck["unknown_status"] == 2, "a person is told"
+    assert world.evaluate().counts.stuck["unknown_status"] == 2, "an operator can see both"
 
 
 def test_21_a_repair_uses_no_user_retry() -> None:
-    """Its key is the one that the platform's own first attempt would have had."""
+    """The task has the key that the platform's own first attempt would have had."""
     world = Alone(pair(DONE))
     world.evaluate()
     (task,) = [t for t in world.tasks() if "reconciler_sweep_id" in t]
@@ -424,7 +431,9 @@ def test_24_a_finished_task_frees_its_slot() -> None:
     assert {world.status(name) for name in "abc"} == {"succeeded"}
     partition = f"reconciler#budget#{USER}"
     row = world.database.tables["OrchestrationTable"].items[partition, "reconciler#budget"]
-    assert len(row.get("reservations", {}).get("SS", [])) <= 1, "the last is pruned by the next"
+    assert len(row.get("reservations", {}).get("SS", [])) <= 1, (
+        "the next release prunes the last reservation"
+    )
 
 
 # -- dead in silence

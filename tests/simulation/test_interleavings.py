@@ -1,4 +1,4 @@
-"""Every interleaving of the real code with everybody who writes beside it, on small graphs."""
+"""Every interleaving of the real code with all other writers, on small graphs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.simulation.world import Scenario, start, task_id
 pytestmark = pytest.mark.simulation
 
 MOST_STATES = 200_000_000
-"""What the largest may come to: each takes about 150 bytes."""
+"""The limit for the largest scenarios; a state takes about 150 bytes."""
 
 
 def _explore(scenario: Scenario, show: Show, most_states: int = 4_000_000) -> None:
@@ -60,11 +60,11 @@ def test_the_largest_scenarios_keep_the_invariants(scenario: Scenario, show: Sho
     _explore(scenario, show, most_states=MOST_STATES)
 
 
-# -- the explorer itself, held to what is plainer than it
+# -- the explorer itself, compared with something plainer
 
 
 def _plainly(scenario: Scenario) -> int:
-    """Count schedules by carrying out each of them from its start; nothing is learnt of actors."""
+    """Count schedules by running each one from the start, with nothing learnt about actors."""
     ways: dict[tuple[object, ...], int] = {}
 
     def ways_from(path: list[Choice]) -> int:
@@ -88,7 +88,7 @@ def _plainly(scenario: Scenario) -> int:
     ids=lambda scenario: scenario.name,
 )
 def test_learnt_calls_give_the_same_schedules(scenario: Scenario) -> None:
-    """To carry out every call of every schedule comes to the same as to learn each of them once."""
+    """Running every call of every schedule finds as many as learning each call once."""
     assert explore(watched(scenario), Convergence(scenario)).schedules == _plainly(scenario)
 
 
@@ -99,7 +99,7 @@ def test_learnt_calls_give_the_same_schedules(scenario: Scenario) -> None:
     ids=lambda scenario: scenario.name,
 )
 def test_forgetting_keeps_the_number_of_schedules(scenario: Scenario) -> None:
-    """Taken at their word or not, the actors have the same schedules."""
+    """Actors have the same schedules whether or not they forget what they no longer need."""
     begin = watched(scenario)
     brief = explore(begin, Convergence(scenario))
     whole = explore(begin, Convergence(scenario), forget=False)
@@ -108,7 +108,7 @@ def test_forgetting_keeps_the_number_of_schedules(scenario: Scenario) -> None:
 
 
 def test_the_explorer_notices_undeclared_knowledge() -> None:
-    """One that keeps its answers for itself does otherwise than another that has said the same."""
+    """Such an actor acts differently from another that has declared the same knowledge."""
 
     def body(port: Port) -> None:
         key = {"task_id": {"S": task_id("a")}}
@@ -123,7 +123,7 @@ def test_the_explorer_notices_undeclared_knowledge() -> None:
 
 
 def test_an_actors_exception_comes_with_its_schedule() -> None:
-    """A crash that nobody meant is a finding as well, and has to be found again."""
+    """An unexpected crash is a finding too, and must be found again."""
 
     def body(port: Port) -> None:
         key = {"task_id": {"S": task_id("a")}}

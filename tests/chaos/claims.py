@@ -1,7 +1,7 @@
 """Compare what the backstop claims with what the observer sees.
 
-If a stranded child was overdue before the time that a claim covers, and is not known stuck, nobody
-has looked at it. Then *healthy* or *complete* claims too much.
+If a stranded child was overdue before the time that a claim covers, and is neither known stuck nor
+waiting, then nobody has looked at it, and *healthy* or *complete* claims too much.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Claims:
     def _unknown(
         self, overview: Overview, observer: Observer, covered: float
     ) -> Iterator[ChildKey]:
-        """Yield stranded children that were overdue before ``covered`` and are not known stuck."""
+        """Yield stranded children that were overdue before ``covered``, but are not remembered."""
         snapshot = observer.latest
         if snapshot is None or covered <= 0:
             return

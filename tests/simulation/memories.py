@@ -50,7 +50,7 @@ class RememberingPass(RepairPass):
 
     @classmethod
     def of(cls, work: RepairPass, port: Port) -> RememberingPass:
-        """Return a pass that has not begun yet as one that says what it knows."""
+        """Return a new pass as one that declares its knowledge."""
         failed_before = work.seen.orchestration.attempts is not None
         remembering = cls.__new__(cls)
         vars(remembering).update(vars(work))
@@ -110,7 +110,7 @@ class RememberingEvaluator(Evaluator):
 
     @classmethod
     def of(cls, evaluator: Evaluator, port: Port) -> RememberingEvaluator:
-        """Return an evaluator as one whose passes say what they know."""
+        """Return an evaluator as one whose passes declare their knowledge."""
         return cls(**{f.name: getattr(evaluator, f.name) for f in fields(evaluator)}, port=port)
 
     def _pass(

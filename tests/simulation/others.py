@@ -53,7 +53,7 @@ def live(
 
 
 def older_live(child: str | None = None, *, ends: str | None = None, number: int = 1) -> ActorSpec:
-    """The older live reconciler, which creates the task before it flips the row."""
+    """The older live reconciler, which creates the task before it updates the row."""
     spec = live(child, generation=OlderLive, ends=ends, number=number)
     return replace(spec, name=f"older live {number}")
 

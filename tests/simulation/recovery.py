@@ -118,10 +118,10 @@ class Convergence:
         self._judged: set[tuple[int, ...]] = set()
 
     def __call__(self, execution: Execution) -> None:
-        """Recover, and compare with what the outcomes dictate.
+        """Recover, and compare the end with the end that the outcomes dictate.
 
         Raises:
-            AssertionError: it does not come to that, or an invariant broke on the way.
+            AssertionError: the ends differ, or an invariant was broken on the way.
         """
         if not self._scenario.converges:
             return

@@ -191,7 +191,7 @@ def _with(database: MemoryDynamoDB, nodes: Mapping[str, Node]) -> Alone:
 
 
 def _copies(database: MemoryDynamoDB, count: int) -> list[str]:
-    """Copy the orchestration under other ids, each with tasks of its own."""
+    """Copy the rows of the orchestration under other ids; returns these ids."""
     names = [f"orch_{number:032x}" for number in range(2, count + 2)]
     table = database.tables["OrchestrationTable"]
     own = [dict(row) for key, row in table.items.items() if key[0] == ORCH]

@@ -147,7 +147,10 @@ def test_sweeps_resume_after_the_broker_is_emptied(fleet: Fleet, own_broker: Bro
     worker, killed, left = fleet.worker(), fleet.beat("beat-1"), fleet.beat("beat-2")
     first = until("a complete sweep", lambda: celery.last(complete=True))
     killed.kill()
-    until("another", lambda: (celery.last(complete=True) or first)["ended_at"] > first["ended_at"])
+    until(
+        "another complete sweep",
+        lambda: (celery.last(complete=True) or first)["ended_at"] > first["ended_at"],
+    )
     worker.stop()
     found = stranded(world)
     fleet.send(EVALUATE, found)

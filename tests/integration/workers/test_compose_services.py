@@ -160,7 +160,7 @@ def _watched(machine: Machine, stack: ExitStack, worker: str, beat: str) -> None
     stack.enter_context(machine.run("flower", "Visit me at"))
     stack.enter_context(machine.run("metrics", "serving"))
     for name in (worker, beat, "flower", "metrics"):
-        until(f"{name} is healthy", lambda name=name: machine.is_healthy(name))  # type: ignore[misc]
+        until(f"{name} to be healthy", lambda name=name: machine.is_healthy(name))  # type: ignore[misc]
     with urllib.request.urlopen(f"http://127.0.0.1:{machine.ports['metrics']}/metrics") as answer:
         assert "reconciler_broker_up 1.0" in answer.read().decode()
 
@@ -173,12 +173,13 @@ def test_the_local_profile_repairs_and_keeps_data(tmp_path: Path, stack: ExitSta
     with machine.emulator(), machine.run("tables", "the tables exist"):
         assert machine.is_healthy("tables")
         client.delete_table(TableName="TaskTable")
-        until("the table is back", lambda: "TaskTable" in client.list_tables()["TableNames"])
+        until("the table to be back", lambda: "TaskTable" in client.list_tables()["TableNames"])
         _strand(machine)
         with ExitStack() as ours:
             _watched(machine, ours, "worker-local", "beat-local")
             until(
-                "what was stranded is released", lambda: client.scan(TableName="TaskTable")["Count"]
+                "the stranded child to be released",
+                lambda: client.scan(TableName="TaskTable")["Count"],
             )
         log = (tmp_path / "flower.log").read_text()
         assert "log in as operator with the password" in log

@@ -232,7 +232,7 @@ def test_the_key_of_a_lost_message_expires_soon(
     own_broker.client.delete(SWEEP_QUEUE)
     fleet.worker()
     fleet.beat()
-    until("a sweep to repair it", lambda: world.statuses(found)["b"] == "released")
+    until("a sweep to repair the orchestration", lambda: world.statuses(found)["b"] == "released")
 
 
 def test_a_foreign_key_counts_as_taken(

@@ -143,7 +143,10 @@ def test_the_task_of_a_killed_process_is_retried(
 def test_the_task_of_a_killed_worker_is_redelivered(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy
 ) -> None:
-    """Trap 7: At the visibility timeout. With Celery's default intervals it took 91 to 101 s."""
+    """Trap 7: The redelivery comes right after the visibility timeout.
+
+    With Celery's default intervals it took 91 to 101 s.
+    """
     world = fleet.celery.world
     found = due(world)
     lost = fleet.worker("lost", environment=SOON)

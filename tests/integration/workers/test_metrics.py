@@ -102,7 +102,7 @@ def mute() -> Iterator[int]:
 
 @pytest.mark.parametrize("how", ["refuses", "stalls"])
 def test_the_exporter_reports_an_unreachable_broker(how: str) -> None:
-    """Beside that it serves only what follows from the settings."""
+    """Apart from that it serves only what follows from the settings."""
     with mute() as port:
         url = f"redis://127.0.0.1:{free_port() if how == 'refuses' else port}/0"
         away = redis.Redis.from_url(url, socket_timeout=0.2, socket_connect_timeout=0.2)

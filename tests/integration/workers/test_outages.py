@@ -88,7 +88,7 @@ def test_a_worker_logs_each_outage_once(endpoint: str, broker: str, tmp_path: Pa
     for name in found:
         whole = reconciler.orchestrations.read(name)
         assert whole is not None
-        assert not whole.attempts, "an outage was held against it"
+        assert not whole.attempts, "an outage was held against the orchestration"
 
 
 PROVIDER = """#!/bin/sh

@@ -1,4 +1,4 @@
-"""The state of sweeps on a real broker: its script, and what it claims whatever happens."""
+"""The state of sweeps on a real broker: its script, its records and its claims."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_a_sweep_by_hand_waits_for_other_readers(celery: Celery) -> None:
         assert json.loads(report.stdout)["complete"]
         assert json.loads(report.stdout)["mode"] == "report"
         assert state.renew(half, "somebody"), "a report takes no lease"
-        assert one_left(celery), "and moves no mark"
+        assert one_left(celery), "a report moves no mark"
         assert celery.last() is None
         # The other reader goes silent, so the sweep asks for its half again.
         said, _ = by_hand.communicate(timeout=60)
@@ -131,5 +131,8 @@ def test_a_sweep_without_its_index_reads_the_table(
         until("the table to be read", lambda: celery.state.overview().covered_as_of(Scope.ACTIVE))
         stranded = world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
         until("the release", lambda: world.statuses(stranded)["b"] == "released")
-        last = until("a sweep to tell", lambda: (said := celery.last()) and said["errors"] and said)
+        last = until(
+            "a sweep to report the error",
+            lambda: (said := celery.last()) and said["errors"] and said,
+        )
     assert not last["complete"]

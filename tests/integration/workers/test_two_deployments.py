@@ -111,7 +111,7 @@ def test_messages_for_renamed_tables_are_dropped(
     )
     before.beat("old-beat").stop()
     after.worker("new")
-    until("its messages to be dropped", lambda: refused(after) >= 1)
+    until("the old messages to be dropped", lambda: refused(after) >= 1)
     assert after.celery.world.statuses(new)["b"] == "blocked", (
         "nobody has asked for a sweep of the new tables"
     )

@@ -20,7 +20,7 @@ class DeadEnds:
     behind_cycles: Collection[str]
 
     def waits_for_cycle(self, key: str) -> bool:
-        """Whether a cycle blocks it, unless one of its own predecessors has no row."""
+        """Whether to blame a cycle: it is on one, or behind one without a missing predecessor."""
         return key in self.on_cycles or (key in self.behind_cycles and key not in self.missing)
 
 

@@ -368,7 +368,8 @@ class _Diagnoser:
             again = bool(task.invoke_count)
             self._set(child, Code.UNSTARTED_TASK, unstarted, since, invoked_again=again)
         elif self._past(since, self.policy.long_running):
-            reason = f"its task has been {task.status} for very long"
+            limit = f"{self.policy.long_running.total_seconds():,.0f} s (LONG_RUNNING_SECONDS)"
+            reason = f"its task has been {task.status} for longer than {limit}"
             self._set(child, Code.LONG_RUNNING, reason, since)
         else:
             self._set(child, Code.RUNNING, f"its task is {task.status}", since)

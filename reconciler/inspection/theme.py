@@ -97,7 +97,7 @@ MEANINGS: dict[str, str] = {
     Code.LOST_RECOVERY: "a fix succeeded, and it was not recovered",
     Code.LOST_UNSKIP: "skipped, though no predecessor failed",
     Code.REFUSED: "its task was refused for good",
-    Code.LONG_RUNNING: "its task has been running for very long",
+    Code.LONG_RUNNING: "its task has been running longer than the limit",
     Code.MISSING_TASK: "its task does not exist",
     Code.MISSING_TASK_ID: "released, and its row names no task",
     Code.DANGLING_DEPENDENCY: "waits for a row that does not exist",

@@ -251,7 +251,7 @@ def test_stuck_codes_needing_action_come_first() -> None:
         text.index(code) for code in ("long_running", "missing_task", "lost_release", "over_budget")
     ]
     assert order == sorted(order)
-    assert "its task has been running for very long" in text
+    assert "its task has been running longer than the limit" in text
     assert "reconciler list  shows all 15" in text
 
 

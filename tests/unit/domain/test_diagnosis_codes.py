@@ -159,6 +159,8 @@ def test_an_uninvoked_task_is_unstarted_after_the_grace() -> None:
 def test_a_day_in_one_status_is_long_running() -> None:
     old = look(running("b"), tasks=[task("b", "RUNNING", age=86_400)])
     assert code_of(old) is Code.LONG_RUNNING
+    limit = "its task has been RUNNING for longer than 86,400 s (LONG_RUNNING_SECONDS)"
+    assert old.children["b"].reason == limit
 
 
 def test_an_unread_task_is_not_a_missing_task() -> None:

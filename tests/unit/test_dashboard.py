@@ -91,8 +91,8 @@ def test_the_first_row_says_whether_it_is_alive_and_what_is_stuck() -> None:
     assert titles == [
         "Alive?",
         "Is it alive?",
-        "Active work covered, ago",
-        "Whole table covered, ago",
+        "Age of active coverage",
+        "Age of table coverage",
         "Stuck now",
         "Oldest stuck",
         "Mode",

@@ -22,7 +22,9 @@ _QUICK = 600
 @click.option("--children", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--in-flight", type=click.FloatRange(0, 1), default=0.2, show_default=True)
 @click.option("--stranded", type=click.FloatRange(0, 1), default=0.1, show_default=True)
-@click.option("--segments", type=click.IntRange(1), help="Of the scan.  [default: chosen]")
+@click.option(
+    "--segments", type=click.IntRange(1), help="Segments of the scan.  [default: the sweep chooses]"
+)
 @click.option("--latency-ms", type=float, default=0.0, help="Delay added to each request.")
 @click.option("--repeat", type=click.IntRange(1), default=1, help="Number of runs; shows medians.")
 @click.option("--share", is_flag=True, help="Use one DynamoDB Local for a sweep and its floor.")

@@ -6,7 +6,7 @@ EXIT_CODES = {
     0: "done",
     1: "work is stuck, the backstop is unhealthy, or a check failed",
     2: "the arguments or the settings are wrong",
-    3: "the broker or AWS cannot be reached, or denies access",
+    3: "the broker or AWS cannot be reached or denies access, or credentials are missing",
     130: "interrupted from the keyboard",
 }
 
@@ -62,7 +62,7 @@ EVENTS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("orchestration_id", *_ERROR, "sweep_id"),
     ),
     "orch.evaluation.incomplete": (
-        "An evaluation could not read everything. It did the repairs that did not need the rest.",
+        "An evaluation could not read all that it needs. It made the repairs that this allows.",
         ("orchestration_id", *_ERROR, "sweep_id"),
     ),
     "orch.heartbeat.unwritten": (
@@ -74,7 +74,7 @@ EVENTS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("task", "message_id"),
     ),
     "orch.pipeline.name_refused": (
-        "The pipeline rejects execution names. Without them, no invocation is repeated.",
+        "The pipeline rejects execution names, so no invocation is repeated.",
         (),
     ),
     "orch.recoveries.unread": ("The search for lost recoveries failed.", ()),

@@ -84,7 +84,7 @@ def _alive() -> list[Panel]:
         number(
             "Age of table coverage",
             "How long ago the whole table was last covered. With ACTIVE_INDEX_NAME, sweeps read "
-            "it once every FULL_SCAN_INTERVAL_SECONDS; without it, every sweep does.",
+            "the table once every FULL_SCAN_INTERVAL_SECONDS; otherwise every sweep reads it.",
             TABLE_AGE,
             unit="s",
             steps=[(None, BLUE)],

@@ -19,6 +19,7 @@ A message without our header was sent by hand. Unknown arguments in it are refus
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -53,6 +54,8 @@ from workers.names import (
 
 _MIN_ROOM = 10
 _MAX_WORK = 400
+"""Characters of what a task is about in its id: a worker refuses an id of more than 510."""
+
 _MAX_QUEUED = 1000
 """Messages. Later asks send the rest, the longest unread first."""
 
@@ -162,7 +165,7 @@ class Enqueuer:
                 name,
                 args=args,
                 kwargs=dict(kwargs),
-                task_id=attempt,
+                task_id=_task_id(attempt),
                 headers={**_headers(self._dedup.deployment_id), **key},
                 # Nobody waits for the result. Otherwise each publish would subscribe to it, and
                 # fail if only the result backend is away.
@@ -288,6 +291,13 @@ class Enqueuer:
             del tokens[work]
 
 
+def _task_id(attempt: str) -> str:
+    """Return the id of an attempt, which may be about rows with the longest keys of a table."""
+    if len(attempt) <= _MAX_WORK:
+        return attempt
+    return f"{attempt[:_MAX_WORK]}:{hashlib.sha256(attempt.encode()).hexdigest()}"
+
+
 def _headers(deployment_id: str) -> dict[str, Any]:
     return {MESSAGE_HEADER: MESSAGE_VERSION, DEPLOYMENT_HEADER: deployment_id}
 
@@ -349,7 +359,6 @@ def submit(app: Celery, name: str, work: str, *args: str) -> str:
     Raises:
         BrokerUnavailableError: the broker cannot be reached.
     """
-    # Workers refuse longer ids; those of real orchestrations are far shorter.
     attempt = f"{work[:_MAX_WORK]}:by-hand-{int(time.time() * 1000)}"
     _send_by_hand(app, name, attempt, args=args, queue=BY_HAND_QUEUE)
     return attempt

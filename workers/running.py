@@ -42,7 +42,10 @@ from workers.resources import Resources, process_resources
 T = TypeVar("T")
 log = structlog.get_logger("reconciler")
 
-MAX_ID_LENGTH = 255
+MAX_ID_LENGTH = 2048
+"""As long as a key of a table can be: an id that is refused would await its evaluation for ever."""
+
+_MAX_LOGGED = 255
 
 OPTIONS: dict[str, Any] = {
     "bind": True,
@@ -114,7 +117,7 @@ def run(
         Exception: it failed for good, and its work item is complete.
     """
     structlog.contextvars.clear_contextvars()
-    known = {name: str(value)[:MAX_ID_LENGTH] for name, value in ids.items() if value is not None}
+    known = {name: str(value)[:_MAX_LOGGED] for name, value in ids.items() if value is not None}
     structlog.contextvars.bind_contextvars(celery_task_id=task.request.id, **known)
     resources = process_resources()
     try:
@@ -199,7 +202,7 @@ def checked_sweep(value: object) -> str | None:
 def say_refused(detail: str, kind: str = MalformedMessageError.kind, **about: str | None) -> None:
     """Log a dropped message."""
     known = {name: value for name, value in about.items() if value is not None}
-    log.warning("orch.message.refused", error_kind=kind, detail=detail[:MAX_ID_LENGTH], **known)
+    log.warning("orch.message.refused", error_kind=kind, detail=detail[:_MAX_LOGGED], **known)
 
 
 def take_key(task: Task[..., Any]) -> tuple[str, str] | None:

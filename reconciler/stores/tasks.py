@@ -18,6 +18,7 @@ from reconciler.stores.rows import TASK_ATTRIBUTES, parse_task
 WORKFLOW_ID = "coding/new-task-v1"
 WORKFLOW_VERSION = "1.0.0"
 _EVENT_TTL_SECONDS = 90 * 86_400
+_MAX_KEY_BYTES = 2048
 
 _UNFINISHED = (("AWAITING_APPROVAL", "AWAITING_APPROVAL"), ("FINALIZING", "SUBMITTED"))
 """Ranges of unfinished statuses, in the order of an index. No finished status lies within them; a
@@ -90,6 +91,8 @@ class TaskStore:
             TemporaryError, PermanentError: it is unknown whether there is one. Treating that as
                 None would create a second task.
         """
+        if len(idempotency_key.encode()) > _MAX_KEY_BYTES:
+            return None  # no row of the index has it, and DynamoDB refuses the query
         page = self._dynamodb.call(
             "query",
             TableName=self.table,

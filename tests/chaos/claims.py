@@ -1,7 +1,7 @@
-"""Claims of the backstop, held against what the observer sees: was it looked at, as is claimed?
+"""Compare what the backstop claims with what the observer sees.
 
-A child that is stranded, that was overdue before the time which a claim covers, and of which
-nothing is known, was not looked at. So whoever says *healthy* or *complete* says too much.
+If a stranded child was overdue before the time that a claim covers, and is neither known stuck nor
+waiting, then nobody has looked at it, and *healthy* or *complete* claims too much.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from reconciler.sweeping.segments import Scope
 
 @dataclass
 class Claims:
-    """``false_healthy`` and ``false_complete``: child → what was claimed of it, and when.
+    """``false_healthy`` and ``false_complete``: child → the false claim about it.
 
-    ``margin``: by how much the clocks of hosts may differ, and more.
+    ``margin``: more than the difference between the clocks of any two hosts.
     """
 
     settings: Settings
@@ -31,7 +31,7 @@ class Claims:
     false_complete: dict[ChildKey, str] = field(default_factory=dict)
 
     def check(self, overview: Overview, observer: Observer) -> None:
-        """Check what is claimed in ``overview``, which was read before the latest snapshot."""
+        """Check the claims in ``overview``, which was read before the latest snapshot."""
         self.checked += 1
         covered = overview.covered_as_of(Scope.ACTIVE)
         if self._status(overview).problem is None:
@@ -58,7 +58,7 @@ class Claims:
     def _unknown(
         self, overview: Overview, observer: Observer, covered: float
     ) -> Iterator[ChildKey]:
-        """Yield what was overdue before ``covered``, is stranded, and known to nobody."""
+        """Yield stranded children that were overdue before ``covered``, but are not remembered."""
         snapshot = observer.latest
         if snapshot is None or covered <= 0:
             return

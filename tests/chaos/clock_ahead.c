@@ -1,6 +1,6 @@
-/* A clock that is wrong: the time of day as one process sees it, CLOCK_AHEAD_SECONDS from the true
- * one. What waits are measured with (the monotonic clock) is left alone, as on a host whose clock
- * is wrong. libfaketime 0.9.10 does not do that: with it, sleeps fail or never end.
+/* A wrong clock for one process: its time of day is CLOCK_AHEAD_SECONDS ahead of the true time. The
+ * monotonic clock, which measures waits, stays right, as on a host whose clock is wrong.
+ * libfaketime 0.9.10 cannot do that: with it, sleeps fail or never end.
  *
  *   cc -shared -fPIC -o clock_ahead.so clock_ahead.c -ldl;  LD_PRELOAD=./clock_ahead.so …
  */

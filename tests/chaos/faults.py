@@ -1,9 +1,9 @@
 """The table of faults, measured on real processes: ``make faults`` writes docs/faults.md.
 
-Two workers and two beats work on DynamoDB Local and a broker of their own. One fault after the
-other is made, and a child is stranded while it lasts. What the operator's commands say is taken
-down meanwhile. A fault is over when the child is released, and everything that was due when the
-fault ended has been looked at.
+Two workers and two beats run on DynamoDB Local and their own broker. For each fault in turn, a
+child is stranded while it lasts, and the output of the operator's commands is recorded. The system
+has recovered when the child is released and everything that was due when the fault ended has been
+looked at.
 """
 
 from __future__ import annotations
@@ -60,21 +60,21 @@ GRACE = 1
 LASTS_SECONDS = 2.0 * INTERVAL
 SKEW_SECONDS = 3600.0
 GIVE_UP_SECONDS = 300.0
-"""However slow the machine is, a fault is over by then."""
+"""Even a slow machine recovers within this time."""
 
 MAX_WORDS = 160
 INTRODUCTION = """
-What happens when something breaks, how long it takes to get well again, and what an operator sees
-meanwhile. `make faults` measures it on two workers, two beats, a broker and DynamoDB Local, at an
-interval of {interval} s, and writes this page. A fault that lasts is ended after two intervals.
-*Well again* is the time from its end until a child that was stranded meanwhile is released, and all
-that was due has been looked at, in sweep intervals. After each fault the child has one task.
+What happens when something breaks, how long recovery takes, and what an operator sees meanwhile.
+`make faults` measures it on two workers, two beats, a broker and DynamoDB Local, at an interval of
+{interval} s, and writes this page. A lasting fault is ended after two intervals. *Recovered after*
+counts sweep intervals from the end of the fault until everything that was due has been looked at,
+and a child that was stranded during the fault is released. After each fault the child has one task.
 """
 
 
 @dataclass
 class Place:
-    """What faults are made on. ``baseline``: what ``doctor`` says while all is well."""
+    """The processes and servers to break. ``baseline``: what ``doctor`` reports if all is well."""
 
     fleet: Fleet
     broker: Broker
@@ -90,7 +90,7 @@ class Place:
         return [host for name, host in self.fleet.hosts.items() if name.startswith(kind)]
 
     def covered_since(self, at: float) -> bool:
-        """Whether all that was due by then has been looked at; False while nobody can say."""
+        """Whether everything due by then has been looked at; False while nobody can say."""
         try:
             return self.fleet.celery.state.overview().covered_as_of(Scope.ACTIVE) > at
         except redis.RedisError:
@@ -102,7 +102,7 @@ Maker = Callable[[Place], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Drill:
-    """A fault, what happens, and how it is made; ``lasts``: until it is ended."""
+    """A fault, its effect, and how to make it; ``lasts``: it continues until it is ended."""
 
     name: str
     happens: str
@@ -200,12 +200,12 @@ def beats_killed(place: Place, *, count: int) -> Iterator[None]:
 
 @contextmanager
 def wrong_clock(place: Place, *, seconds: float) -> Iterator[None]:
-    """In the place of both beats runs one whose clock is wrong."""
+    """Replace both beats by one whose clock is wrong."""
     directory = place.fleet.celery.directory
     with beats_killed(place, count=2):
         clock = clock_ahead(seconds, directory)
         if not clock:
-            raise SystemExit("a C compiler is needed, to set the clock of a beat")
+            raise SystemExit("a C compiler is needed to set the clock of a beat")
         name = f"clock-{seconds:+.0f}"
         host = place.fleet._start(name, A_BEAT, BEAT_READY, clock)
         try:
@@ -236,13 +236,13 @@ def poison(place: Place) -> None:
         place.broker.client.lpush(SWEEP_QUEUE, raw)
 
 
-_STAY = "Workers and beats stay, say so once, and connect again."
+_STAY = "Workers and beats keep running, log it once, and reconnect."
 _HELD = "Nothing is held against an orchestration; the next sweep finds the work again."
 
 DRILLS = (
     *(Drill(f"the broker answers {code}", _STAY, refuses(code)) for code in REFUSALS),
     Drill("the broker is gone", _STAY, broker_gone),
-    Drill("the broker hangs", "Requests time out; workers and beats connect again.", broker_frozen),
+    Drill("the broker hangs", "Requests time out; workers and beats reconnect.", broker_frozen),
     Drill(
         "the broker is wiped",
         "Coverage is unknown until everything has been read again.",
@@ -251,7 +251,7 @@ DRILLS = (
     ),
     Drill(
         "the queues are purged",
-        "The sweep is asked for again within the interval.",
+        "The sweep is requested again within the interval.",
         at_once(purge),
         lasts=False,
     ),
@@ -263,7 +263,7 @@ DRILLS = (
     ),
     Drill(
         "a worker of another deployment",
-        "It drops what it takes, counts it, and does none of it; what it took is asked for again.",
+        "It counts and drops the messages that it takes; their work is requested again.",
         another_deployment,
     ),
     Drill("DynamoDB is away", _HELD, weather({Fault.TORN: 1.0})),
@@ -272,40 +272,40 @@ DRILLS = (
     Drill("the credentials have expired", _HELD, answers(EXPIRED_CREDENTIALS)),
     Drill(
         "answers are torn off",
-        "What was carried out is recognised as our own, and nothing is done twice.",
+        "The reconciler recognises its own completed writes, and does nothing twice.",
         weather({Fault.TORN_AFTER: 0.4, Fault.TORN_MIDWAY: 0.2}),
     ),
     Drill(
         "all workers are killed",
-        "They are started again; leases run out, and the sweep is asked for again.",
+        "They are started again; leases expire, and the sweep is requested again.",
         at_once(kill_workers),
         lasts=False,
     ),
     Drill("a worker is stopped", "The other one does the work.", partial(stopped, count=1)),
     Drill(
-        "all workers are stopped", "Nothing is done until they go on.", partial(stopped, count=2)
+        "all workers are stopped", "No work is done until they resume.", partial(stopped, count=2)
     ),
     Drill("a beat is killed", "The other one goes on.", partial(beats_killed, count=1)),
-    Drill("all beats are killed", "No sweep is asked for.", partial(beats_killed, count=2)),
+    Drill("all beats are killed", "No sweep is requested.", partial(beats_killed, count=2)),
     Drill(
         "the clock of the beat is an hour ahead",
-        "Sweeps go by the broker's clock.",
+        "Sweeps use the broker's clock.",
         partial(wrong_clock, seconds=SKEW_SECONDS),
     ),
     Drill(
         "the clock of the beat is an hour back",
-        "Sweeps go by the broker's clock.",
+        "Sweeps use the broker's clock.",
         partial(wrong_clock, seconds=-SKEW_SECONDS),
     ),
 )
 
 
-# -- what is measured
+# -- measuring
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of a drill; ``events``: what was logged as a warning or an error, and how often."""
+    """The result of a drill; ``events``: warnings and errors in the logs, and how often."""
 
     drill: Drill
     intervals: float
@@ -316,13 +316,13 @@ class Measured:
 
 
 def measure(place: Place, drill: Drill) -> Measured:
-    """Make a fault, and measure what comes of it.
+    """Make a fault, and measure its effect.
 
     Raises:
-        AssertionError: it does not get well again.
+        AssertionError: the system does not recover.
     """
     world, asked = place.world, time.time()
-    until("all to be well", lambda: place.covered_since(asked))
+    until("everything to be looked at", lambda: place.covered_since(asked))
     logs = {name: len(host.log) for name, host in place.fleet.hosts.items()}
     with ThreadPoolExecutor(2) as pool:
         with drill.make(place):
@@ -336,7 +336,7 @@ def measure(place: Place, drill: Drill) -> Measured:
         if drill.lasts:
             ended = time.time()
         until(
-            f"all to be well after {drill.name}",
+            f"recovery after {drill.name}",
             lambda: world.statuses(found)["b"] == "released" and place.covered_since(ended),
             timeout_seconds=GIVE_UP_SECONDS,
         )
@@ -357,13 +357,13 @@ def measure(place: Place, drill: Drill) -> Measured:
 
 
 def say(place: Place, command: str) -> str:
-    """Return what a command says."""
+    """Return the output of a command."""
     done = run_reconciler(command, environment=place.fleet.celery.environment)
     return (done.stdout + done.stderr).strip()
 
 
 def failures(doctor: str) -> list[str]:
-    """Return what ``doctor`` says is wrong, a line each."""
+    """Return the problems that ``doctor`` reports, one per line."""
     return [plain(line[2:]) for line in doctor.splitlines() if line.startswith(("✗", "X ", "! "))]
 
 
@@ -376,7 +376,7 @@ def complaints(log: str) -> Iterator[str]:
 
 
 def plain(line: str) -> str:
-    """Leave out what differs from run to run: ports, times, names of the run."""
+    """Remove what differs between runs: ports, times, names of the run."""
     line = " ".join(line.split()).replace("|", "\\|")
     line = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", line)
     line = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", line)
@@ -394,7 +394,7 @@ def page(measured: list[Measured]) -> str:
         "",
         *textwrap.wrap(INTRODUCTION.format(interval=INTERVAL).strip(), 100),
         "",
-        "| fault | what happens | well again after | what the operator sees |",
+        "| fault | what happens | recovered after | what the operator sees |",
         "|---|---|---|---|",
     ]
     for one in measured:
@@ -410,7 +410,7 @@ def page(measured: list[Measured]) -> str:
 
 @contextmanager
 def placed(directory: Path) -> Iterator[Place]:
-    """Start everything, and end everything when the block does."""
+    """Start everything, and end it with the block."""
     with ExitStack() as stack:
         endpoint = stack.enter_context(dynamodb_local(directory))
         tables = stack.enter_context(faulty_endpoint(endpoint))
@@ -437,7 +437,7 @@ def placed(directory: Path) -> Iterator[Place]:
 
 
 def main() -> None:
-    """Measure every fault, or those that are named, and write the page if it was every one."""
+    """Measure every fault, or those named; write the page if every fault was measured."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", default="", help="the faults whose name contains this")
     only: str = parser.parse_args().only

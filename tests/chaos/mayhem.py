@@ -1,6 +1,6 @@
-"""What is broken, and when: a deck of faults, shuffled by the seed and dealt one after the other.
+"""Which faults happen when: a deck of faults, shuffled by the seed and dealt one by one.
 
-Each is dealt once before any is dealt again, so that a short run meets them all.
+Every fault is dealt once before any is dealt again, so a short run meets them all.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PIPELINE: Weather = {
 
 @dataclass(frozen=True)
 class Fate:
-    """A fault that lasts for a while: how long, and what ends it."""
+    """A fault that lasts for a while: for how long, and how it ends."""
 
     seconds: float
     end: Callable[[], object]
@@ -53,7 +53,7 @@ class Fate:
 
 @dataclass(frozen=True)
 class Card:
-    """One fault; two on the same thing do not overlap."""
+    """One fault; two faults on the same thing do not overlap."""
 
     name: str
     on: str
@@ -194,7 +194,7 @@ DECK = (
 
 @dataclass
 class Mayhem:
-    """Deals faults; ``turn`` is called with the seconds since the beginning."""
+    """Deals faults; call ``turn`` with the seconds since the start."""
 
     stage: Stage
     injected: Counter[str] = field(default_factory=Counter)
@@ -205,7 +205,6 @@ class Mayhem:
     _lasting: dict[str, tuple[float, Fate]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Shuffle, and let the drizzle begin."""
         self._rng = Random(f"{self.stage.seed}/mayhem")
         self._deck = self._dealt()
         self._next = next(self._deck)
@@ -220,11 +219,11 @@ class Mayhem:
 
     @property
     def all_dealt(self) -> bool:
-        """Whether every card has been dealt, and what lasted has ended."""
+        """Whether every card has been dealt and every lasting fault has ended."""
         return sum(self.injected.values()) >= len(DECK) and not self._lasting
 
     def turn(self, elapsed: float) -> None:
-        """End what has lasted long enough, and deal the next fault when it is time."""
+        """End the faults that have lasted long enough, and deal the next one when it is time."""
         for on, (ends_at, fate) in list(self._lasting.items()):
             if ends_at <= elapsed:
                 del self._lasting[on]
@@ -239,7 +238,7 @@ class Mayhem:
         self._next, self._next_at = next(self._deck), elapsed + self._rng.uniform(1.0, 3.0)
 
     def calm(self) -> None:
-        """End everything: all that was broken works again."""
+        """End all faults, so that everything works again."""
         for _, fate in self._lasting.values():
             fate.end()
         self._lasting.clear()

@@ -1,4 +1,4 @@
-"""The record of a run in both modes: Markdown, or JSON where the file's name ends so."""
+"""The record of a run in both modes, as Markdown, or as JSON if the file's name ends in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.chaos.summary import Run
 
 
 def write_record(path: Path, runs: Mapping[str, Run], at: datetime, command: str) -> None:
-    """Write what came of each run, by its mode."""
+    """Write the result of each run, by its mode."""
     facts = {mode: facts_of(run) for mode, run in runs.items()}
     if path.suffix == ".json":
         whole = {"at": f"{at:%Y-%m-%d}", "command": command, "runs": facts}
@@ -22,7 +22,7 @@ def write_record(path: Path, runs: Mapping[str, Run], at: datetime, command: str
 
 
 def facts_of(run: Run) -> dict[str, Any]:
-    """Return what is recorded of a run, as plain values."""
+    """Return the recorded facts of a run as plain values."""
     last = run.last
     return {
         "seed": run.seed,
@@ -38,14 +38,14 @@ def facts_of(run: Run) -> dict[str, Any]:
         "sweeps": run.sweeps,
         "incomplete sweeps": run.incomplete_sweeps,
         "claims checked": run.claims_checked,
-        "all came right after, seconds": round(run.recovered_in_seconds),
+        "recovered after, seconds": round(run.recovered_in_seconds),
         "verdict": run.counts(),
         "problems": run.problems(),
     }
 
 
 def page(facts: Mapping[str, Mapping[str, Any]], at: datetime, command: str) -> str:
-    """Return the record as a page: what must be zero first, then what the run was made of."""
+    """Return the record as a page: first what must be zero, then the facts of the run."""
     modes = list(facts)
     lines = [
         "# Record of a long chaos run",

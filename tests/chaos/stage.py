@@ -1,4 +1,4 @@
-"""Everything that runs: servers, proxies, hosts, and the platform beside them."""
+"""Everything that runs: servers, proxies, hosts and the platform."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from workers.broker_records import BrokerRecords
 INTERVAL_SECONDS = 2
 TURN_SECONDS = 0.1
 SKEW_SECONDS = 3.0
-"""How far the clock of one host is ahead: more than the interval, and less than any claim."""
+"""How wrong some clocks are: more than the interval, and less than any claim timeout."""
 
 SETTINGS = {
     "ORCHESTRATION_TABLE_NAME": "Orchestration",
@@ -55,7 +55,7 @@ SETTINGS = {
     "SWEEP_INTERVAL_SECONDS": str(INTERVAL_SECONDS),
     "SWEEP_SEGMENTS": "2",
     "STRANDED_GRACE_SECONDS": "1",
-    # More than the platform of this process needs between two steps, on a slow machine.
+    # Longer than the platform needs between two steps on a slow machine.
     "CLAIM_TIMEOUT_SECONDS": "20",
     "TASK_START_TIMEOUT_SECONDS": "20",
     "RELEASE_RATE_PER_MINUTE": "3000",
@@ -63,7 +63,7 @@ SETTINGS = {
 }
 MODES: Mapping[str, Mapping[str, str]] = {
     "scan": {},
-    # What waits for the rotation of the table is parents alone, never a child.
+    # Only parents ever wait for the rotation of the table, never a child.
     "index": {"ACTIVE_INDEX_NAME": "ChildStatusIndex", "FULL_SCAN_INTERVAL_SECONDS": "20"},
 }
 _CRASH_PROBABILITY = 0.03
@@ -75,12 +75,12 @@ WORKERS: Hosts = {
 }
 BEATS: Hosts = {"beat-a": A_BEAT, "beat-b": A_BEAT, "beat-c": A_BEAT}
 CLOCKS = {"worker-b": SKEW_SECONDS, "beat-b": SKEW_SECONDS, "beat-c": -SKEW_SECONDS}
-"""Host → how far its clock is ahead."""
+"""Host → seconds by which its clock is ahead."""
 
 
 @dataclass
 class Stage:
-    """What a run plays on."""
+    """Everything that a run breaks or watches."""
 
     seed: int
     settings: Settings
@@ -103,21 +103,22 @@ class Stage:
         return SweepState(BrokerRecords(self.broker.client, self.settings.deployment_id))
 
     def overview(self) -> Overview | None:
-        """Return what the backstop remembers, or None while the broker does not answer."""
+        """Return the state of the sweeps, or None while the broker does not answer."""
         try:
             return self.state.overview()
         except redis.RedisError:
             return None
 
     def note_sweeps(self, overview: Overview) -> None:
-        """Keep the summaries of the sweeps that have ended."""
+        """Keep the summaries of all ended sweeps."""
         for summary in overview.list_ended():
             self.sweeps.setdefault(summary["sweep_id"], dict(summary))
 
     def fail_unstarted(self, snapshot: Snapshot) -> None:
-        """Fail what is SUBMITTED for a third longer than our start timeout, as the platform does.
+        """Fail tasks that are SUBMITTED for a third longer than our start timeout.
 
-        A task is invoked twice at most, and faults may swallow both invocations.
+        The platform does the same. A task is invoked twice at most, and faults may swallow both
+        invocations.
         """
         patience = timedelta(seconds=self.settings.task_start_timeout_seconds * 4 / 3)
         for task in snapshot.tasks.values():
@@ -129,7 +130,7 @@ class Stage:
                     self.never_started.add(task.task_id)
 
     def shown_unsettled(self) -> frozenset[str]:
-        """Return what operators are shown as unsettled; nothing while the broker is away."""
+        """Return the orchestrations that operators see as unsettled; none without the broker."""
         overview = self.overview()
         stuck = overview.list_stuck() if overview is not None else ()
         unsettled = OrchestrationCode.UNSETTLED_PARENT.value
@@ -138,9 +139,9 @@ class Stage:
 
 @dataclass
 class Turns:
-    """Lets the platform take its turns in a thread of its own, whatever else is waited for.
+    """Runs the platform in its own thread, so that it goes on while a test waits.
 
-    What a test does with the platform, it does under ``lock``.
+    A test that uses the platform must hold ``lock``.
     """
 
     platform: Platform
@@ -150,7 +151,7 @@ class Turns:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Take turns until the block ends."""
+        """Let the platform take its turns until the block ends."""
         thread = threading.Thread(target=self._take, name="platform", daemon=True)
         thread.start()
         try:
@@ -168,14 +169,14 @@ class Turns:
             self._failed = error
 
     def check(self) -> None:
-        """Raise what has ended the platform's thread."""
+        """Raise the error that ended the platform's thread, if any."""
         if self._failed is not None:
             raise self._failed
 
 
 @contextmanager
 def staged(seed: int, endpoint: str, directory: Path, mode: str) -> Iterator[Stage]:
-    """Start everything, and end everything when the block does; ``mode`` is one of ``MODES``."""
+    """Start everything, and end it with the block; ``mode`` is one of ``MODES``."""
     with ExitStack() as stack:
         broker = stack.enter_context(broker_of_its_own(directory / "broker", *WITH_ACCOUNT))
         refusing = stack.enter_context(faulty_endpoint(endpoint))
@@ -238,7 +239,7 @@ def _swept(stage: Stage) -> bool:
 
 
 def _crashes(rng: Random) -> Callable[[], None]:
-    """Let the live reconciler die now and then, just before any step of a release."""
+    """Make the live reconciler crash now and then, just before any step of a release."""
 
     def hook() -> None:
         if rng.random() < _CRASH_PROBABILITY:
@@ -248,7 +249,7 @@ def _crashes(rng: Random) -> Callable[[], None]:
 
 
 def _start(supervisor: Supervisor, environment: Mapping[str, str]) -> bool:
-    """Start all hosts; returns whether the clocks of some could be set ahead and back."""
+    """Start all hosts; returns whether the clocks of some could be set wrong."""
     celery = (sys.executable, "-m", "celery", "-A", "workers")
     clocks = {name: clock_ahead(ahead, supervisor.directory) for name, ahead in CLOCKS.items()}
     for name, arguments in {**WORKERS, **BEATS}.items():

@@ -1,4 +1,4 @@
-"""The summary of a run, and what in it must not be; pure, over what was observed."""
+"""The summary of a run, and the problems in it, computed from what was observed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from reconciler.domain.model import ChildStatus, Task
 _SHOWN = 5
 
 MAX_UNHEARD = 3
-"""Touches of a parent that nobody heard: the pause before the next is longer than chaos waits."""
+"""Touches of a parent that nobody heard; chaos does not wait long enough for another one."""
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What is allowed from the moment at which all works again (``calm_at``)."""
+    """The time allowed for recovery after all faults have ended (``calm_at``)."""
 
     calm_at: datetime
     allowed: timedelta
 
     def over(self, observer: Observer) -> Iterator[ChildKey]:
-        """Yield what has been stranded for longer in the latest snapshot."""
+        """Yield the children that are stranded for longer than that in the latest snapshot."""
         if observer.latest is None:
             return
         for key, since in observer.stranded.items():
@@ -34,19 +34,19 @@ class Bound:
 
 
 _KILLED_AT_ITS_START = "Could not start worker processes"
-"""Celery ends a worker whose process is killed while the worker starts. It is started again, as
+"""Celery ends a worker if one of its processes is killed while it starts. It is started again, as
 after every other kill."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run was made of, and what was seen of it.
+    """The parameters of a run, and what was observed.
 
     ``lost``: the terminal records that the live reconciler did not get. ``shown_unsettled``: the
-    orchestrations of which operators are told that nobody has settled the parent.
-    ``never_started``: the tasks that the platform failed, since no invocation of them arrived.
-    ``exits``: the last words of processes that ended by themselves.
-    ``false_healthy``, ``false_complete``: what was said to be looked at, and was not.
+    orchestrations that operators see as unsettled. ``never_started``: the tasks that the platform
+    failed because no invocation of them arrived. ``exits``: the last words of processes that ended
+    by themselves. ``false_healthy``, ``false_complete``: claims that something had been looked at,
+    although it had not.
     """
 
     seed: int
@@ -69,12 +69,12 @@ class Run:
 
     @property
     def last(self) -> Snapshot:
-        """The tables in the end."""
+        """The tables at the end."""
         assert self.observer.latest is not None
         return self.observer.latest
 
     def problems(self) -> list[str]:
-        """Return a sentence for everything that must not be."""
+        """Return a sentence for each thing that must not happen."""
         observer = self.observer
         found: list[str] = []
         for what, cases in {
@@ -97,7 +97,7 @@ class Run:
         return found
 
     def counts(self) -> dict[str, int]:
-        """Return how often each thing came about that must never."""
+        """Return how often each thing happened that must never happen."""
         return {
             "duplicates": len(duplicates(self.last.tasks)),
             "regressions": len(self.observer.regressions),
@@ -124,17 +124,17 @@ class Run:
         )
         yield f"ever stranded {len(observer.ever_stranded)}, looked at {observer.samples} times"
         yield f"sweeps {self.sweeps}, of them incomplete {self.incomplete_sweeps}"
-        yield f"failed by the platform, since both invocations were lost: {len(self.never_started)}"
+        yield f"failed by the platform, both invocations lost: {len(self.never_started)}"
         killed = sum(_KILLED_AT_ITS_START in said for said in self.exits)
-        yield f"ended since a process of theirs was killed at its start: {killed}"
+        yield f"workers that ended because a process was killed at its start: {killed}"
         yield f"ended by themselves: {len(self.exits) - killed}"
         yield ", ".join(f"{name} {count}" for name, count in self.counts().items())
         yield f"(unrecovered: for more than {self.bound_seconds:.0f} s after the last fault)"
-        yield f"left to a person, after {MAX_UNHEARD} nudges unheard: {len(self._given_up())}"
-        yield f"all came right {self.recovered_in_seconds:.0f} s after the last fault"
+        yield f"need manual action, {MAX_UNHEARD} nudges unheard: {len(self._given_up())}"
+        yield f"everything had recovered {self.recovered_in_seconds:.0f} s after the last fault"
 
     def settled(self) -> bool:
-        """Whether everything has come to its end."""
+        """Whether everything has reached its end."""
         return not any(self._strays()) and not any(self._unsettled())
 
     def _unknown_tasks(self) -> list[str]:
@@ -162,9 +162,9 @@ class Run:
                 yield orchestration_id
 
     def _given_up(self) -> frozenset[str]:
-        """Return what waits for longer than chaos does: touched thrice, unheard, and shown.
+        """Return the orchestrations that may stay unsettled: touched three times, unheard, shown.
 
-        Faults may take the live reconciler away at each of the times that a task is touched.
+        Faults may take the live reconciler away every time that a task is touched.
         """
         unheard = {(task.task_id, task.nudge_count) for task in self.lost}
         return frozenset(

@@ -1,4 +1,4 @@
-"""The run: faults for a while, then calm, and all must have come right. ``make chaos``."""
+"""Faults for a while, then calm, in which everything must recover. ``make chaos``."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ from tests.conftest import Servers
 pytestmark = pytest.mark.chaos
 
 SHARE = 0.75
-"""Of the minutes: the rest is for coming right."""
+"""The share of the minutes with faults; the rest is for recovery."""
 
 SEED_EVERY_SECONDS = 1.5
 GIVE_UP_SECONDS = 240.0
-"""How long it may take in the end, on however slow a machine, before the run is over."""
+"""The limit on recovery, on however slow a machine, after which the run ends."""
 
 
 @pytest.mark.timeout(24 * 3600)
-def test_whatever_breaks_all_comes_right_and_nothing_is_done_twice(
+def test_the_system_recovers_and_releases_nothing_twice(
     servers: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """After the faults every child has ended as it should, and no claim of health was false."""
     seed = int(os.environ.get("CHAOS_SEED") or 1)
     minutes = float(os.environ.get("CHAOS_MINUTES") or 1)
     record = os.environ.get("CHAOS_RECORD")
@@ -60,12 +61,12 @@ def test_whatever_breaks_all_comes_right_and_nothing_is_done_twice(
 
 
 def play(stage: Stage, seconds: float) -> Run:
-    """Break things for so long, then watch all come right."""
+    """Break things for ``seconds``, then wait until everything has recovered."""
     mayhem = Mayhem(stage)
     blueprints = shapes(Random(stage.seed))
     began = time.monotonic()
     next_seed, next_look = 0.0, 0.0
-    # However slow the machine, every fault is met once.
+    # However slow the machine is, every fault happens at least once.
     while (elapsed := time.monotonic() - began) < seconds or not mayhem.all_dealt:
         mayhem.turn(elapsed)
         if elapsed >= next_seed:
@@ -86,7 +87,7 @@ def shapes(rng: Random) -> Iterator[Blueprint]:
 
 
 def look(stage: Stage) -> float:
-    """Look at everything; returns after how many seconds to look again."""
+    """Observe everything; returns after how many seconds to look again."""
     began = time.monotonic()
     overview = stage.overview()
     snapshot = take_snapshot(stage.client, stage.settings, utc_now)
@@ -97,7 +98,7 @@ def look(stage: Stage) -> float:
     stage.fail_unstarted(snapshot)
     stage.supervisor.check()
     stage.turns.check()
-    # A large table takes long to read: the platform must get its turns.
+    # Leave the platform time for its turns: reading a large table takes long.
     return max(0.3, 3 * (time.monotonic() - began))
 
 

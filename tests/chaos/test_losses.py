@@ -1,7 +1,7 @@
-"""One kind of loss, again and again, while many children wait: an interval at most is lost.
+"""One kind of loss, repeated while many children wait, costs at most one interval.
 
 Two workers, two beats, an interval of ten seconds, and 40 ms for each request to the tables, so
-that what is lost hits work. The dice of ``CHAOS_SEED`` say when, and which worker.
+that losses hit work in progress. ``CHAOS_SEED`` decides when they come, and which worker they hit.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.chaos
 INTERVAL = 10
 DELAY_SECONDS = 0.04
 WAVE = 68
-"""Orchestrations that are seeded at once, each with three children that are due."""
+"""The number of orchestrations seeded at once, each with three due children."""
 
 GRAPH = {"root": [], **{f"c{number}": ["root"] for number in range(3)}}
 MIN_LOSSES = 4
@@ -46,7 +46,7 @@ GIVE_UP_SECONDS = 600.0
 
 @dataclass
 class Scene:
-    """What is played on; ``workers``: those of which some may be lost."""
+    """What a case breaks; ``workers``: those that may be lost."""
 
     fleet: Fleet
     broker: Broker
@@ -64,7 +64,7 @@ class Scene:
 
 
 def kill(scene: Scene) -> None:
-    """SIGKILL a worker and its pool, and start it again; the next one when it is ready."""
+    """SIGKILL a worker and its pool, and start it again; returns when it is ready."""
     host = scene.any_worker()
     host.kill()
     host.start()
@@ -75,7 +75,7 @@ def delete_queues(scene: Scene) -> None:
 
 
 def wipe(scene: Scene) -> None:
-    """Everything in the broker goes, in the middle of a sweep."""
+    """Delete everything in the broker, in the middle of a sweep."""
     scene.broker.client.flushall()
 
 
@@ -85,7 +85,7 @@ def revoke(scene: Scene) -> None:
 
 
 def stop_for(seconds: float) -> Callable[[Scene], None]:
-    """SIGSTOP a worker and its pool for a while: it holds what it has read, and says nothing."""
+    """SIGSTOP a worker and its pool for a while: in silence it keeps its lease and its messages."""
 
     def stop(scene: Scene) -> None:
         host = scene.any_worker()
@@ -98,7 +98,7 @@ def stop_for(seconds: float) -> Callable[[Scene], None]:
 
 @dataclass(frozen=True)
 class Case:
-    """A kind of loss; ``every``: seconds between two, by the dice."""
+    """A kind of loss; ``every``: the range of seconds between two losses."""
 
     lose: Callable[[Scene], None]
     grace: int = 2
@@ -118,7 +118,7 @@ CASES = {
 
 @dataclass
 class Seen:
-    """What came of a case; times in seconds."""
+    """The results of a case; times in seconds."""
 
     losses: int = 0
     due: dict[str, datetime] = field(default_factory=dict)
@@ -129,15 +129,16 @@ class Seen:
 
     @property
     def intervals_without(self) -> int:
-        """How many intervals there were in which no sweep began."""
+        """The number of intervals in which no sweep began."""
         return sum(later - earlier - 1 for earlier, later in pairwise(self.sweeps))
 
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", CASES)
-def test_an_interval_at_most_is_lost(
+def test_a_loss_costs_at_most_one_interval(
     name: str, servers: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Every child is released once, within two intervals and the time of a sweep."""
     case, seed = CASES[name], int(os.environ.get("CHAOS_SEED") or 1)
     with (
         fault_proxy(servers.endpoint("dynamodb_local"), seed) as proxy,

@@ -1,1 +1,1 @@
-"""The files of ``deploy/`` and the image: held to their schemas, and to the program."""
+"""Check the files of ``deploy/`` and the image against their schemas and the program."""

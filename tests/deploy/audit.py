@@ -1,7 +1,8 @@
-"""Known vulnerabilities of what the image installs; says plainly when nobody could be asked.
+"""Audit the packages of the image for known vulnerabilities.
 
-A service that knows nothing answers like one that finds nothing. So an old release whose holes are
-well known is asked about first: only if those come back does the answer about ours count.
+A service that knows nothing answers like one that finds nothing. So the audit first asks about an
+old release with well-known vulnerabilities, the canary. Only a service that reports those can vouch
+for the image. Otherwise the result is "not audited".
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ CANARY = "jinja2==2.10"
 _SECONDS = 120
 
 Answer = dict[str, Any] | None
-"""What pip-audit printed; None where it printed nothing that can be read."""
+"""What pip-audit printed; None if its output could not be parsed."""
 
 
 def verdict(canary: Answer, ours: Answer) -> tuple[int, str]:
-    """Return the exit code, and one line that says what is known."""
+    """Return the exit code and a verdict of one line."""
     if not _holes(canary):
         return 0, "NOT AUDITED: no vulnerability service can be reached from here"
     if ours is None:

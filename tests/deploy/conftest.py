@@ -1,4 +1,4 @@
-"""Tools with a lock of their own (`make deploy-checks`): where they are missing, tests skip."""
+"""Run the tools of `make deploy-checks`; without its tool a test is skipped, or fails in CI."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Tool = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def tool() -> Tool:
-    """Run a tool of the environment, and return what it said."""
+    """Run a tool of the environment and return its output."""
 
     def start(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         program = Path(sys.executable).parent / name
@@ -36,6 +36,6 @@ def tool() -> Tool:
 
 @pytest.fixture(params=["least", "everything"])
 def template(request: pytest.FixtureRequest) -> Template:
-    """The template with what must be given, and with all that can be."""
+    """The template with only its required parameters, and with all of them."""
     more = ALL if request.param == "everything" else {"FlowerLoginSecretArn": LOGIN}
     return load_template(PATH, **LEAST, **more)

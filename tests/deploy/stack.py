@@ -1,4 +1,4 @@
-"""The CloudFormation stack: what it is tried with, and how to look into it."""
+"""Parameters for the CloudFormation template, and helpers that read the result."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def environment(template: Template, name: str) -> dict[str, Any]:
 
 
 def settings_of(template: Template, name: str) -> dict[str, Any]:
-    """Return a container's environment, with what it logs in as left out of the addresses."""
+    """Return a container's environment, without the user in its broker addresses."""
     found = environment(template, name)
     login = f"{user_of(name.lower())}@"
     return {key: value.replace(login, "") if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""The CloudFormation template: valid, least in its rights, and of one mind with the program."""
+"""The linter accepts the CloudFormation template."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def test_cfn_lint_finds_nothing(tool: Tool) -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_cfn_lint_would_find_something(tool: Tool, tmp_path: Path) -> None:
+def test_cfn_lint_finds_a_misspelled_property(tool: Tool, tmp_path: Path) -> None:
     broken = tmp_path / "broken.yaml"
     broken.write_text(PATH.read_text().replace("TransitEncryptionEnabled", "TransitEncryption"))
     done = tool("cfn-lint", "--format", "parseable", "--", str(broken))

@@ -1,4 +1,4 @@
-"""The broker and the network of the CloudFormation template: closed, and encrypted."""
+"""The CloudFormation template closes the network and encrypts the broker."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def test_the_broker_speaks_tls_only_and_never_evicts(template: Template) -> None
             )
 
 
-def test_users_have_the_rights_that_are_recorded(template: Template) -> None:
-    """Those of deploy/valkey/users.acl; `make broker-users` writes both."""
+def test_broker_users_have_the_recorded_rights(template: Template) -> None:
+    """The record is deploy/valkey/users.acl; `make broker-users` writes both."""
     users = read_users(USERS.read_text())
     for name in SERVICES:
         found = template.resource(f"{name}BrokerUser")
@@ -52,7 +52,7 @@ def test_users_have_the_rights_that_are_recorded(template: Template) -> None:
     assert set(template.resource("BrokerUsers")["UserIds"]) == set(made)
 
 
-def test_each_role_has_a_password_of_its_own(template: Template) -> None:
+def test_each_role_has_its_own_password(template: Template) -> None:
     for name in SERVICES:
         secrets = {s["Name"]: s["ValueFrom"] for s in container(template, name)["Secrets"]}
         assert secrets.pop("BROKER_PASSWORD") == f"{name}BrokerSecret:password::"
@@ -74,10 +74,11 @@ def test_each_role_has_a_password_of_its_own(template: Template) -> None:
 # -- the network
 
 
-def test_nothing_is_open_to_everybody(template: Template) -> None:
+def test_no_service_accepts_connections_from_the_internet(template: Template) -> None:
+    """Outgoing connections end within the stack or use HTTPS."""
     groups = template.of_type("AWS::EC2::SecurityGroup")
     for group in groups.values():
-        # Without one there would be one for everything.
+        # Without an egress rule, AWS adds one that allows everything.
         assert group["SecurityGroupEgress"]
         for rule in group.get("SecurityGroupIngress", ()):
             assert "CidrIp" not in rule
@@ -95,7 +96,7 @@ def test_nothing_is_open_to_everybody(template: Template) -> None:
 
 
 def test_gateway_endpoints_are_reached_by_prefix_list() -> None:
-    """Their addresses are public ones, which a narrow range leaves out."""
+    """Their addresses are public, so a narrow range does not contain them."""
     template = load_template(PATH, **LEAST, **NARROW)
     (https,) = template.resource("TaskSecurityGroup")["SecurityGroupEgress"]
     assert https["CidrIp"] == NARROW["HttpsEgressCidr"]
@@ -137,7 +138,7 @@ def test_the_load_balancer_is_internal_and_speaks_tls() -> None:
         ({"RunExporter": "false", **WATCHER, **WATCHED}, {"Worker", "Beat", "Flower"}),
     ],
 )
-def test_what_is_switched_off_leaves_nothing(
+def test_a_disabled_service_leaves_no_resources(
     parameters: dict[str, str], services: set[str]
 ) -> None:
     template = load_template(PATH, **LEAST, **parameters)
@@ -146,7 +147,7 @@ def test_what_is_switched_off_leaves_nothing(
     assert {name.removesuffix("Service") for name in made if name.endswith("Service")} == services
     for name in set(SERVICES) - services:
         assert {other for other in made if other.startswith(name)} == set()
-    # What is left refers to nothing that is switched off.
+    # No remaining resource refers to one that was left out.
     text = str([template.resource(name) for name in made])
     gone = set(template.raw["Resources"]) - made
     assert {name for name in gone if f"'{name}'" in text or f"<{name}." in text} == set()

@@ -1,4 +1,4 @@
-"""What each role of the CloudFormation template may do."""
+"""The rights of each role in the CloudFormation template."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tests.support.containers import (
 )
 
 
-def test_workers_may_do_what_the_policy_says_and_nothing_else() -> None:
+def test_workers_have_exactly_the_rights_of_the_policy() -> None:
     assert statements(everything(), "WorkerRole") == policy("policy.json")
 
 
-def test_what_is_not_there_is_not_granted() -> None:
+def test_unconfigured_resources_are_not_granted() -> None:
     granted = {entry["Sid"] for entry in statements(load_template(PATH, **LEAST), "WorkerRole")}
     assert granted == {"Orchestrations", "Tasks", "Indexes", "TaskEvents"}
     repo_only = load_template(PATH, **LEAST, RepoTableName="repos")
@@ -38,7 +38,8 @@ def test_what_is_not_there_is_not_granted() -> None:
     assert [arn.rpartition("/")[2] for arn in entry["Resource"]] == ["repos"]
 
 
-def test_the_index_is_granted_by_its_name() -> None:
+def test_workers_may_query_the_configured_index() -> None:
+    """Only workers and one-off commands may query it."""
     named = load_template(PATH, **LEAST, ActiveIndexName="ChildStatusIndex")
     (entry,) = [s for s in statements(named, "WorkerRole") if s["Sid"] == "ActiveIndex"]
     assert entry["Action"] == "dynamodb:Query"
@@ -47,7 +48,8 @@ def test_the_index_is_granted_by_its_name() -> None:
         assert "ChildStatusIndex" not in str(statements(named, role))
 
 
-def test_beats_read_two_rows_the_rest_none(template: Template) -> None:
+def test_beats_have_exactly_the_health_policy(template: Template) -> None:
+    """Flower and the exporter have no role in their tasks."""
     assert statements(template, "BeatRole") == policy("health-policy.json")
     roles = {name: template.resource(f"{name}Task").get("TaskRoleArn") for name in SERVICES}
     assert roles == {
@@ -55,7 +57,8 @@ def test_beats_read_two_rows_the_rest_none(template: Template) -> None:
     }  # fmt: skip
 
 
-def test_a_one_off_may_what_workers_and_doctor_may() -> None:
+def test_one_off_commands_have_worker_and_doctor_rights() -> None:
+    """The commands in the stack's outputs run with that role, in the network of the tasks."""
     template = everything()
     granted = statements(template, "OneOffRole")
     assert {str(entry) for entry in granted} == {
@@ -81,7 +84,7 @@ def check_one_off(template: Template, command: str, ran: list[str]) -> None:
     assert "securityGroups=[TaskSecurityGroup]" in network
 
 
-def test_company_rules_reach_every_resource() -> None:
+def test_boundary_and_keys_apply_to_every_resource() -> None:
     template = load_template(PATH, **LEAST, **ALL, **COMPANY)
     for role in template.of_type("AWS::IAM::Role"):
         assert template.resource(role)["PermissionsBoundary"] == BOUNDARY
@@ -104,7 +107,7 @@ def test_company_rules_reach_every_resource() -> None:
     }
 
 
-def test_nothing_is_granted_on_everything(template: Template) -> None:
+def test_no_role_has_a_wildcard_right(template: Template) -> None:
     for role in template.of_type("AWS::IAM::Role"):
         (trust,) = template.resource(role)["AssumeRolePolicyDocument"]["Statement"]
         assert trust["Principal"] == {"Service": "ecs-tasks.amazonaws.com"}
@@ -113,11 +116,11 @@ def test_nothing_is_granted_on_everything(template: Template) -> None:
         assert managed == (["ReconcilePolicy"] if role in {"WorkerRole", "OneOffRole"} else [])
         for entry in statements(template, role):
             assert "*" not in str(entry["Action"])
-            # ECR's login token is of no resource.
+            # ECR's login token belongs to no resource.
             assert "*" not in str(entry["Resource"]) or entry["Sid"] == "Login"
 
 
-def test_only_flower_can_be_given_flowers_login(template: Template) -> None:
+def test_only_flower_can_read_its_login(template: Template) -> None:
     may = {role for role in template.of_type("AWS::IAM::Role") if LOGIN in str(
         statements(template, role))}  # fmt: skip
     assert may == {"FlowerExecutionRole"}

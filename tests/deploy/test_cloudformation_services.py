@@ -1,4 +1,4 @@
-"""What the CloudFormation template runs, of one mind with the program."""
+"""The services of the CloudFormation template agree with the program."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.emf import emf_lines, values
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_containers_are_of_one_mind_with_the_program(template: Template, name: str) -> None:
+def test_settings_and_commands_exist(template: Template, name: str) -> None:
     found = container(template, name)
     check_environment(environment(template, name))
     check_command(found["Command"])
@@ -47,7 +47,7 @@ def test_containers_are_of_one_mind_with_the_program(template: Template, name: s
 
 
 def test_every_setting_is_a_parameter() -> None:
-    """Save those of the broker, which the stack makes itself, and the form of logs."""
+    """Except the settings of the broker, which the stack creates, and the log format."""
     raw = everything().raw
     of_the_stack = {"CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "BROKER_USERNAME",
                     "BROKER_PASSWORD", "LOG_FORMAT"}  # fmt: skip
@@ -62,7 +62,7 @@ def test_every_setting_is_a_parameter() -> None:
         )
 
 
-def test_defaults_are_the_program_s() -> None:
+def test_only_five_defaults_differ_from_the_program() -> None:
     loaded = check_environment(environment(load_template(PATH, **LEAST), "Worker")).model_dump()
     bare = load_settings({name: name for name in TABLES.values()}).model_dump()
     assert {name for name in loaded if loaded[name] != bare[name]} == {
@@ -74,13 +74,14 @@ def test_exporter_and_workers_have_the_same_settings(template: Template) -> None
     assert settings_of(template, "Exporter") == settings_of(template, "Worker")
 
 
-def test_an_update_leaves_the_number_of_workers_alone(template: Template) -> None:
+def test_an_update_keeps_the_number_of_workers(template: Template) -> None:
     assert "DesiredCount" not in template.resource("WorkerService")
     target = template.resource("WorkerScaling")
     assert (target["MinCapacity"], target["MaxCapacity"]) == (2, 6)
 
 
-def test_workers_follow_the_queues_that_are_measured(template: Template) -> None:
+def test_workers_scale_by_the_exporters_queue_metrics(template: Template) -> None:
+    """Without EMF metrics there is nothing to scale by."""
     target = template.resource("WorkerQueuePolicy")["TargetTrackingScalingPolicyConfiguration"]
     metrics = target["CustomizedMetricSpecification"]["Metrics"]
     asked = [metric["MetricStat"]["Metric"] for metric in metrics if "MetricStat" in metric]
@@ -97,8 +98,8 @@ def test_workers_follow_the_queues_that_are_measured(template: Template) -> None
     assert not off.holds("KnowsQueues")
 
 
-def test_another_try_finds_no_name_taken(template: Template) -> None:
-    """A stack that could not be created leaves nothing that the next one would run into."""
+def test_a_second_creation_finds_no_name_taken(template: Template) -> None:
+    """A stack that could not be created leaves no name behind that the next one needs."""
     for kind, name in (
         ("AWS::Logs::LogGroup", "LogGroupName"),
         ("AWS::SecretsManager::Secret", "Name"),
@@ -117,7 +118,7 @@ def test_another_try_finds_no_name_taken(template: Template) -> None:
         assert template.raw["Resources"][logs]["DeletionPolicy"] == "RetainExceptOnCreate"
 
 
-def test_all_agree_on_broker_tables_and_interval(template: Template) -> None:
+def test_services_agree_on_broker_tables_and_interval(template: Template) -> None:
     worker = settings_of(template, "Worker")
     for name in SERVICES:
         found = settings_of(template, name)
@@ -125,8 +126,8 @@ def test_all_agree_on_broker_tables_and_interval(template: Template) -> None:
 
 
 @pytest.mark.parametrize("name", ["Worker", "Beat", "Exporter"])
-def test_everyone_who_needs_the_index_knows_it(name: str) -> None:
-    """Workers sweep by it; health and the alerts go by how old a full scan may get."""
+def test_index_settings_reach_worker_beat_and_exporter(name: str) -> None:
+    """Workers read the index; health and the alerts need the maximum age of a full scan."""
     named = environment(
         load_template(PATH, **LEAST, ActiveIndexName="ByStatus", FullScanIntervalSeconds=7200), name
     )
@@ -138,9 +139,10 @@ def test_everyone_who_needs_the_index_knows_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_stop_fits_between_task_and_redelivery(
+def test_the_stop_timeout_outlasts_the_longest_task(
     template: Template, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It ends before the broker delivers the message again."""
     celery = celery_settings(monkeypatch, environment(template, name))
     stop = container(template, name)["StopTimeout"]
     assert stop >= 90
@@ -149,7 +151,7 @@ def test_a_stop_fits_between_task_and_redelivery(
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_containers_may_not_change_anything(template: Template, name: str) -> None:
+def test_containers_run_unprivileged_and_read_only(template: Template, name: str) -> None:
     found = container(template, name)
     assert found["User"] == "10001"
     assert found["ReadonlyRootFilesystem"] is True

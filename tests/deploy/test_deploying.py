@@ -1,4 +1,4 @@
-"""docs/deploying.md: what it names exists."""
+"""Everything that docs/deploying.md names exists."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ TEXT = PAGE.read_text()
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", TEXT))))
-def test_links_lead_somewhere(target: str) -> None:
+def test_link_targets_exist(target: str) -> None:
     assert (PAGE.parent / target).resolve().exists()
 
 
-def test_headings_that_are_linked_to_exist() -> None:
+def test_linked_headings_exist() -> None:
     headings = {
         re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
         for line in TEXT.splitlines()
@@ -27,7 +27,8 @@ def test_headings_that_are_linked_to_exist() -> None:
     assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) <= headings
 
 
-def test_the_stack_is_given_what_it_must_be_given() -> None:
+def test_the_page_passes_every_required_parameter() -> None:
+    """It names no parameter that the template does not have."""
     given = set(re.findall(r"\b([A-Z][A-Za-z]+)=", TEXT[TEXT.index("--parameter-overrides") :]))
     parameters = everything().raw["Parameters"]
     required = {name for name, found in parameters.items() if "Default" not in found}
@@ -44,6 +45,6 @@ def test_commands_exist(command: str) -> None:
     check_command(command.split())
 
 
-def test_make_has_the_targets() -> None:
+def test_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"(?:`|^)make ([a-z-]+)", TEXT, re.MULTILINE)) <= targets

@@ -1,4 +1,4 @@
-"""The image: built from the lock alone, as small as it can be, and it says what it is."""
+"""The image is built from the lock alone, stays small, and reports its version."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def test_hadolint_finds_nothing(tool: Tool) -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_hadolint_would_find_something(tool: Tool, tmp_path: Path) -> None:
+def test_hadolint_finds_a_bad_instruction(tool: Tool, tmp_path: Path) -> None:
     broken = tmp_path / "Dockerfile"
     broken.write_text(TEXT + "RUN apt-get install curl\n")
     assert tool("hadolint", str(broken)).returncode != 0
 
 
-def test_the_last_stage_installs_nothing_and_is_not_root() -> None:
+def test_the_last_stage_installs_nothing_and_drops_root() -> None:
     last = TEXT[TEXT.rindex("\nFROM ") :]
     assert not re.search(r"\b(pip|apt-get|curl|gcc)\b", last)
     assert re.findall(r"^USER (\S+)", last, re.MULTILINE) == ["10001"]
@@ -48,7 +48,7 @@ def test_the_last_stage_installs_nothing_and_is_not_root() -> None:
         assert f"org.opencontainers.image.{label}=" in last
 
 
-def test_the_lock_of_the_image_carries_no_demo_and_no_tools() -> None:
+def test_the_lock_has_no_demo_or_tool_packages() -> None:
     names = set(re.findall(r"^([a-z0-9._-]+)==", LOCK, re.MULTILINE))
     assert {"celery", "boto3", "flower", "redis"} <= names
     assert not names & set(NOT_IN_IT)
@@ -58,7 +58,7 @@ BLOCKED = """
 import importlib, pkgutil, sys
 sys.modules.update(dict.fromkeys(sys.argv[1].split(",")))
 """
-"""Nothing but what the lock installs: the rest is as good as not there."""
+"""Makes every module that the lock does not install fail to import."""
 
 EVERYTHING = f"""{BLOCKED}
 import reconciler, workers, flower.command, flower.app
@@ -89,7 +89,7 @@ def _not_locked() -> str:
     return ",".join(sorted(found - ours - set(sys.stdlib_module_names)))
 
 
-def test_what_runs_in_it_needs_only_what_the_lock_installs() -> None:
+def test_the_program_needs_only_the_locked_packages() -> None:
     tables = {
         f"{name}_TABLE_NAME": name.lower() for name in ("ORCHESTRATION", "TASK", "TASK_EVENTS")
     }
@@ -97,7 +97,7 @@ def test_what_runs_in_it_needs_only_what_the_lock_installs() -> None:
     assert done.stdout.endswith("all of it\n"), done.stderr
 
 
-def test_the_demo_says_what_it_lacks_there() -> None:
+def test_without_its_packages_the_demo_suggests_make_demo() -> None:
     done = run(DEMO, _not_locked())
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
@@ -111,7 +111,7 @@ def _kept() -> set[str]:
     return set(re.findall(r"! -name ([a-z-]+)", TEXT))
 
 
-def test_services_that_are_called_are_kept() -> None:
+def test_the_image_keeps_every_called_service() -> None:
     sources = [
         path
         for path in (ROOT / "reconciler").rglob("*.py")
@@ -123,11 +123,11 @@ def test_services_that_are_called_are_kept() -> None:
         for name in re.findall(r"client\(\s*\"([a-z-]+)\"", path.read_text())
     }
     assert called == {"dynamodb", "lambda", "bedrock-runtime", "cognito-idp"}
-    # And those through which credentials are had: a role by a token (Kubernetes), and profiles.
+    # The others provide credentials: from a role's token (Kubernetes) and from profiles.
     assert _kept() == called | {"sts", "sso", "sso-oidc", "signin"}
 
 
-def test_clients_can_be_made_of_what_is_kept(tmp_path: Path) -> None:
+def test_clients_can_be_made_from_kept_descriptions(tmp_path: Path) -> None:
     data = Path(loaders.Loader.BUILTIN_DATA_PATH)
     for path in data.iterdir():
         if path.is_file():
@@ -151,10 +151,10 @@ except Exception as error:
     assert (done.returncode, done.stdout) == (0, "UnknownServiceError\n"), done.stderr
 
 
-# -- what it says of itself
+# -- the version
 
 
-def test_the_version_is_the_project_s_with_commit_and_date() -> None:
+def test_the_version_names_commit_and_build_date() -> None:
     code = "from reconciler.version import describe; print(describe())"
     baked = run(code, RECONCILER_COMMIT="0123456789ab", RECONCILER_BUILT="2026-06-09T12:00:00Z")
     assert re.fullmatch(
@@ -176,7 +176,7 @@ def test_every_licence_is_allowed() -> None:
     assert refused(packages) == {}
 
 
-def test_a_licence_that_is_not_allowed_is_refused() -> None:
+def test_a_forbidden_licence_is_refused() -> None:
     packages = {"a": ("1", "GPL-3.0-only"), "b": ("1", "MIT OR GPL-3.0-only"),
                 "c": ("1", "MIT AND GPL-3.0-only"), "d": ("1", "unknown"),
                 "e": ("1", "Apache-2.0 AND MIT")}  # fmt: skip
@@ -201,9 +201,10 @@ UNKNOWN = {"dependencies": [{"name": "celery", "skip_reason": "not found"}]}
         (OLD, None, 1, "failed"),
     ],
 )
-def test_an_audit_counts_only_if_the_service_knows_what_is_known(
+def test_an_audit_counts_only_with_a_vulnerable_canary(
     canary: dict[str, Any] | None, ours: dict[str, Any] | None, code: int, said: str
 ) -> None:
+    """A service that finds nothing in the canary knows nothing."""
     found, line = verdict(canary, ours)
     assert found == code
     assert said in line

@@ -1,4 +1,4 @@
-"""The Kubernetes overlays as kubectl renders them: valid, locked down, at one with the program."""
+"""The rendered Kubernetes overlays are valid, locked down, and agree with the program."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from tests.support.containers import (
 DIRECTORY = ROOT / "deploy" / "kubernetes"
 OVERLAYS = ("development", "production")
 VERSIONS = ("1.30", "1.37")
-"""Of Kubernetes: the oldest and the newest that the manifests are held to."""
+"""The oldest and the newest version of Kubernetes that the manifests are checked against."""
 OF_OPERATORS = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor"}
-"""Kinds that Kubernetes itself has no schema of."""
+"""Kinds for which Kubernetes itself has no schema."""
 NAMES = ("worker", "beat", "flower", "exporter")
 KUBECTL = Path(sys.executable).parent / "kubectl"
 
@@ -44,13 +44,13 @@ def rendered(directory: Path) -> str:
         [str(KUBECTL), "kustomize", str(directory)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    # kustomize says so when something that it reads is on its way out.
+    # kustomize warns here about deprecated fields.
     assert done.stderr == ""
     return done.stdout
 
 
 class Cluster:
-    """What an overlay puts into a cluster."""
+    """The objects that an overlay creates in a cluster."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -78,7 +78,7 @@ class Cluster:
         return data
 
     def containers(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """Give each pod's specification with each of its containers."""
+        """Yield each pod's specification with each of its containers."""
         for deployment in self.of_kind("Deployment").values():
             spec = deployment["spec"]["template"]["spec"]
             for container in spec["containers"]:
@@ -100,7 +100,7 @@ def production() -> Cluster:
 
 
 def with_components(directory: Path, *names: str) -> Cluster:
-    """Render production with components beside those that it has."""
+    """Render production with additional components."""
     there = os.path.relpath(DIRECTORY, directory.resolve())
     text = {"resources": [f"{there}/overlays/production"],
             "components": [f"{there}/components/{name}" for name in names]}  # fmt: skip
@@ -108,7 +108,7 @@ def with_components(directory: Path, *names: str) -> Cluster:
     return Cluster(rendered(directory))
 
 
-def test_every_file_is_rendered_somewhere() -> None:
+def test_every_file_is_used_by_a_kustomization() -> None:
     named = {"kustomization.yaml"}
     for path in DIRECTORY.rglob("kustomization.yaml"):
         found = yaml.safe_load(path.read_text())
@@ -119,7 +119,7 @@ def test_every_file_is_rendered_somewhere() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_they_hold_to_the_published_schemas(
+def test_manifests_match_the_published_schemas(
     tool: Tool, tmp_path: Path, either: Cluster, version: str
 ) -> None:
     manifests = tmp_path / "rendered.yaml"
@@ -130,7 +130,9 @@ def test_they_hold_to_the_published_schemas(
     assert len([line for line in said if line.startswith("INFO")]) == len(either.objects)
 
 
-def test_the_schemas_would_find_something(tool: Tool, tmp_path: Path, production: Cluster) -> None:
+def test_the_schemas_reject_a_misspelled_field(
+    tool: Tool, tmp_path: Path, production: Cluster
+) -> None:
     broken = tmp_path / "broken.yaml"
     text = production.text.replace("terminationGracePeriodSeconds", "terminationGraceSeconds")
     broken.write_text(text, encoding="utf-8")
@@ -140,7 +142,7 @@ def test_the_schemas_would_find_something(tool: Tool, tmp_path: Path, production
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_settings_and_commands_are_known(either: Cluster, name: str) -> None:
+def test_settings_and_commands_exist(either: Cluster, name: str) -> None:
     found = either.container(name)
     own = {entry["name"]: entry.get("value", "u:p") for entry in found.get("env", ())}
     check_environment({**either.settings, **own})
@@ -151,14 +153,14 @@ def test_settings_and_commands_are_known(either: Cluster, name: str) -> None:
 
 
 def test_a_changed_setting_replaces_pods(either: Cluster) -> None:
-    """The name holds a hash of what is set, and every pod goes by that name."""
+    """The name of the ConfigMap contains a hash of the settings, and every pod refers to it."""
     (name,) = either.of_kind("ConfigMap")
     assert name.startswith("reconciler-")
     for container in (either.container(each) for each in NAMES):
         assert {"configMapRef": {"name": name}} in container["envFrom"]
 
 
-def test_no_secret_is_in_production(production: Cluster) -> None:
+def test_production_contains_no_secret(production: Cluster) -> None:
     assert not production.of_kind("Secret")
     secret = ("PASSWORD", "AUTH", "SECRET", "KEY")
     assert not [name for name in production.settings if any(part in name for part in secret)]
@@ -176,7 +178,7 @@ def test_no_secret_is_in_production(production: Cluster) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_role_logs_in_as_itself(production: Cluster, name: str) -> None:
-    """As its user of deploy/valkey/users.acl, and with no other's password."""
+    """It has its own user of deploy/valkey/users.acl and no other role's password."""
     env = {entry["name"]: entry for entry in production.container(name)["env"]}
     user = env["BROKER_USERNAME"]["value"]
     assert user == user_of(name)
@@ -194,18 +196,18 @@ def test_production_reaches_the_broker_by_tls(production: Cluster, name: str) ->
     assert "none" not in production.settings[name]
 
 
-def test_production_starts_by_reporting(production: Cluster) -> None:
+def test_production_starts_in_report_mode(production: Cluster) -> None:
     assert check_environment(production.settings).repair_mode == "report"
 
 
-def test_images_are_named_in_one_place(either: Cluster) -> None:
+def test_all_roles_share_one_image(either: Cluster) -> None:
     images = {either.container(name)["image"] for name in NAMES}
     assert len(images) == 1
     assert not any(container["image"].endswith((":latest", "reconciler"))
                    for _, container in either.containers())  # fmt: skip
 
 
-def test_no_pod_may_change_anything(either: Cluster) -> None:
+def test_pods_run_unprivileged_and_read_only(either: Cluster) -> None:
     for spec, container in either.containers():
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -252,7 +254,7 @@ def test_flower_keeps_its_tasks_in_production(production: Cluster) -> None:
     (volume,) = [v for v in production.pod("flower")["spec"]["volumes"] if v["name"] == "state"]
     claim = volume["persistentVolumeClaim"]["claimName"]
     assert claim in production.of_kind("PersistentVolumeClaim")
-    # A volume of one node: the old pod has to go before the new one comes.
+    # Only one node can mount the volume: the old pod must end before the new one starts.
     assert production.of_kind("Deployment")["reconciler-flower"]["spec"]["strategy"] == {
         "type": "Recreate"
     }
@@ -272,7 +274,7 @@ def test_pods_are_spread_over_zones_and_nodes(production: Cluster, name: str) ->
     assert keys == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}
 
 
-def test_one_is_always_left(production: Cluster) -> None:
+def test_a_disruption_always_leaves_one_pod(production: Cluster) -> None:
     budgets = production.of_kind("PodDisruptionBudget")
     assert set(budgets) == {"reconciler-worker", "reconciler-beat"}
     for name, budget in budgets.items():
@@ -282,7 +284,7 @@ def test_one_is_always_left(production: Cluster) -> None:
 
 
 def test_development_can_be_drained() -> None:
-    """A budget of one for one replica would stop every drain."""
+    """A disruption budget for a single replica would block every drain."""
     development = cluster("development")
     assert not development.of_kind("PodDisruptionBudget")
     for name in NAMES:
@@ -310,7 +312,7 @@ def test_selectors_find_their_pods(either: Cluster) -> None:
 def test_the_network_is_closed(production: Cluster) -> None:
     policies = {name: found["spec"] for name, found in production.of_kind("NetworkPolicy").items()}
     everything = policies["reconciler"]
-    # An empty selector, but for the label that every pod has.
+    # The selector is empty, or it is the label that every pod has.
     assert everything["podSelector"] in (
         {},
         {"matchLabels": {"app.kubernetes.io/name": "reconciler"}},
@@ -336,7 +338,7 @@ def roles_of(found: Cluster) -> dict[str, str | None]:
     }
 
 
-def test_each_service_account_has_its_pods(production: Cluster) -> None:
+def test_each_pod_uses_its_service_account(production: Cluster) -> None:
     used = {name: production.pod(name)["spec"]["serviceAccountName"] for name in NAMES}
     assert used == {
         "worker": "reconciler-worker",
@@ -347,7 +349,7 @@ def test_each_service_account_has_its_pods(production: Cluster) -> None:
     assert set(used.values()) == set(production.of_kind("ServiceAccount"))
 
 
-def test_pod_identity_reaches_its_agent_and_no_more(production: Cluster) -> None:
+def test_pod_identity_reaches_only_its_agent(production: Cluster) -> None:
     assert set(roles_of(production).values()) == {None}
     spec = production.of_kind("NetworkPolicy")["reconciler-pod-identity"]["spec"]
     (selected,) = spec["podSelector"]["matchExpressions"]
@@ -392,11 +394,11 @@ def test_the_service_monitor_finds_the_exporter(tmp_path: Path) -> None:
     (endpoint,) = spec["endpoints"]
     (port,) = service["spec"]["ports"]
     assert endpoint["port"] == port["name"]
-    # A Prometheus that goes by annotations as well would scrape it twice.
+    # With annotations, a Prometheus that follows them would scrape the exporter twice.
     assert "annotations" not in found.pod("exporter")["metadata"]
 
 
-def test_all_components_go_together(tmp_path: Path) -> None:
+def test_all_components_can_be_combined(tmp_path: Path) -> None:
     others = {path.name for path in (DIRECTORY / "components").iterdir()} - {"pod-identity"}
     found = with_components(tmp_path, *others)
     assert {kind for kind, _ in found.objects} >= {"Deployment", *OF_OPERATORS}

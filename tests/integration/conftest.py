@@ -8,10 +8,10 @@ import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files of few tests.
+    """Run the files with few tests first.
 
-    They take the longest, and a file is played by one process: at the end of a run the others would
-    wait for it.
+    They take the longest, and one process runs a whole file. If such a file came last, the other
+    processes would wait for it.
     """
     sizes = Counter(item.path for item in items)
     items.sort(key=lambda item: (sizes[item.path], item.path))

@@ -1,4 +1,4 @@
-"""Asking the doctor about a world, and sorting what it finds."""
+"""Run the doctor on a world, and sort its findings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reconciler.tables import Table, _create
 from tests.support.world import EmulatorSession, World
 
 LIGHTER = pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
-"""For what is refused before it is sent, or asked of something else."""
+"""For requests that are refused before they are sent, or that go to another service."""
 
 INDEX = "ChildStatusIndex"
 
@@ -71,7 +71,7 @@ def look(
     environ: Mapping[str, str] | None = None,
     **changes: Any,
 ) -> list[Finding]:
-    """Look at everything but the broker, and see that nothing was written."""
+    """Examine everything but the broker, and check that nothing was written."""
     settings = world.settings.model_copy(update=changes)
     before = world.everything()
     found = list(
@@ -93,7 +93,7 @@ def of(level: Level, findings: Iterable[Finding]) -> list[tuple[str, str]]:
 
 
 def rebuilt(world: World, which: str, table: Table, number: int = 0) -> dict[str, Any]:
-    """Make a table of another shape; returns the setting that names it."""
+    """Create a table of another shape, and return the setting that names it."""
     name = f"{getattr(world.settings, which)}-other{number}"
     _create(world.client, name, table)
     return {which: name}

@@ -1,4 +1,4 @@
-"""Every kind of repair leaves its event on the task concerned: what was, and what was done."""
+"""Every kind of repair records an event on its task: the state before, and the state after."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def aws() -> Iterator[AwsStub]:
 
 @pytest.fixture
 def invoking(make_world: Callable[..., World], aws: AwsStub) -> World:
-    """Tables with a pipeline."""
+    """A world with a task pipeline."""
     world = make_world(ORCHESTRATOR_FUNCTION_ARN=ARN)
     world.others = {"lambda": aws.url}
     return world
 
 
 def repairs(world: World) -> list[dict[str, Any]]:
-    """Sweep once, hold every event to its form, and return what each says, oldest task first."""
+    """Sweep once, check the form of every event, and return their contents by child and code."""
     reconciler = world.reconciler()
     summary = run_inline_sweep(reconciler, segments=1)
     assert summary.counts.errors == 0
@@ -76,11 +76,11 @@ def own_task(world: World, found: str, key: str) -> str:
 
 
 def future_task(world: World, found: str, key: str) -> str:
-    """The id that every releaser of ours gives a child that has no task yet."""
+    """Return the id that our releases give a child that has no task yet."""
     return task_id_for(f"{found}_{key}", world.rows(found)[key]["created_at"]["S"])
 
 
-def test_a_release_and_an_advance(world: World) -> None:
+def test_releases_and_advances_are_recorded(world: World) -> None:
     graph = {"a": [], "b": ["a"], "f": []}
     found = world.seed(
         graph, {"a": "released", "f": "released"}, tasks={"a": "COMPLETED", "f": "TIMED_OUT"}
@@ -94,7 +94,8 @@ def test_a_release_and_an_advance(world: World) -> None:
     ]
 
 
-def test_skips_tell_of_all_that_were_skipped_on_the_task_that_failed(world: World) -> None:
+def test_skips_are_recorded_on_the_failed_task(world: World) -> None:
+    """Together the events name every child that was skipped."""
     graph = {"a": [], "b": ["a"], "c": ["a"], "d": ["b"], "e": ["d", "c"]}
     found = world.seed(graph, {"a": "released", "c": "ready"}, tasks={"a": "FAILED"})
     said = [entry for entry in repairs(world) if entry["code"] == "lost_skip"]
@@ -109,8 +110,8 @@ def test_skips_tell_of_all_that_were_skipped_on_the_task_that_failed(world: Worl
     assert {entry["stranded_seconds"] for entry in said} == {HOUR}
 
 
-def test_a_refusal_and_the_skips_behind_it(world: World) -> None:
-    """Its task was never made: what is told stands under the id that it would have."""
+def test_a_refusal_and_its_skips_are_recorded(world: World) -> None:
+    """The refused task does not exist; the events have the id that it would have had."""
     too_long = {"description": {"S": "x" * 10_001}}
     found = world.seed({"a": [], "b": ["a"], "c": ["b"]}, rows={"a": too_long})
     future = future_task(world, found, "a")
@@ -123,7 +124,7 @@ def test_a_refusal_and_the_skips_behind_it(world: World) -> None:
     ]  # fmt: skip
 
 
-def test_a_refused_retry_tells_it_on_its_earlier_task(world: World) -> None:
+def test_refused_retries_are_recorded_on_the_earlier_task(world: World) -> None:
     too_long = {"description": {"S": "x" * 10_001}}
     found = world.seed({"a": []}, {"a": "ready"}, tasks={"a": "FAILED"}, rows={"a": too_long})
     refused, nudge = repairs(world)
@@ -133,7 +134,7 @@ def test_a_refused_retry_tells_it_on_its_earlier_task(world: World) -> None:
 
 
 @pytest.mark.parametrize("status", ["blocked", "ready", "releasing", "released"])
-def test_an_adoption(world: World, status: str) -> None:
+def test_an_adoption_is_recorded(world: World, status: str) -> None:
     found = world.seed({"a": []}, {"a": status})
     task_id = world.task(found, "a", "RUNNING")
     code = {"releasing": "abandoned_claim", "released": "missing_task_id"}.get(
@@ -142,7 +143,7 @@ def test_an_adoption(world: World, status: str) -> None:
     assert repairs(world) == [event(found, "a", task_id, f"{status} → released", code)]
 
 
-def test_an_abandoned_claim_is_set_back_and_released(world: World) -> None:
+def test_an_abandoned_claim_records_reset_and_release(world: World) -> None:
     found = world.seed({"a": []}, {"a": "releasing"})
     said = repairs(world)
     task_id = own_task(world, found, "a")
@@ -152,7 +153,7 @@ def test_an_abandoned_claim_is_set_back_and_released(world: World) -> None:
     ]
 
 
-def test_an_invocation_that_is_made_again(invoking: World) -> None:
+def test_a_repeated_invocation_is_recorded(invoking: World) -> None:
     found = invoking.seed({"a": []}, {"a": "released"}, tasks={"a": "SUBMITTED"})
     task_id = own_task(invoking, found, "a")
     assert repairs(invoking) == [
@@ -160,7 +161,7 @@ def test_an_invocation_that_is_made_again(invoking: World) -> None:
     ]
 
 
-def test_a_first_invocation_by_the_next_sweep(invoking: World, aws: AwsStub) -> None:
+def test_a_delayed_first_invocation_is_recorded(invoking: World, aws: AwsStub) -> None:
     found = invoking.seed({"a": []})
     aws.invoke_status = 500
     invoking.reconciler().release(found, "a", sweep_id="s")
@@ -176,20 +177,20 @@ def test_a_first_invocation_by_the_next_sweep(invoking: World, aws: AwsStub) -> 
     ]
 
 
-def test_a_nudge(world: World) -> None:
+def test_a_nudge_is_recorded(world: World) -> None:
     found = world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"})
     task_id = own_task(world, found, "a")
     assert repairs(world) == [event(found, "a", task_id, "succeeded → nudged", "unsettled_parent")]
 
 
-def test_a_release_by_hand_names_no_sweep_but_says_that_it_was_by_hand(world: World) -> None:
+def test_a_release_by_hand_is_recorded_as_such(world: World) -> None:
     found = world.seed({"a": []})
     world.reconciler().release(found, "a")
     (said,) = world.events("orchestration_recovered")
     assert said["metadata"]["M"]["sweep_id"]["S"].startswith("by-hand:")
 
 
-def test_a_created_task_has_its_two_events_and_no_more(world: World) -> None:
+def test_a_created_task_has_exactly_two_events(world: World) -> None:
     found = world.seed({"a": []})
     repairs(world)
     task_id = {"S": own_task(world, found, "a")}

@@ -1,7 +1,7 @@
-"""The benchmarks run, and their ratios and counts are kept.
+"""The benchmarks run and keep their ratios and counts.
 
-Units and requests are exact. CPU time is a ratio of two runs of one machine, and has a margin of
-five: a loaded machine does not make it fail, and botocore's parser back in the scan does.
+Units and requests are exact. CPU time is a ratio of two runs on one machine, with a margin of five:
+a loaded machine does not make it fail, but botocore's parser in the scan would.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tests.support.processes import ROOT
 pytestmark = pytest.mark.integration
 
 
-def test_a_healthy_sweep_keeps_to_the_floor(servers: Servers) -> None:
-    servers.endpoint("dynamodb_local")  # skips where it cannot be had
+def test_a_healthy_sweep_keeps_its_costs(servers: Servers) -> None:
+    servers.endpoint("dynamodb_local")  # skips if it is not available
     said = benchmark(
         *("--check", "--share", "--orchestrations", "1500", "--stranded", "0", "--segments", "1")
     )
@@ -28,14 +28,14 @@ def test_a_healthy_sweep_keeps_to_the_floor(servers: Servers) -> None:
 
 @pytest.mark.workers
 def test_a_release_through_celery_keeps_its_counts(servers: Servers) -> None:
-    """Requests, messages and broker commands for each release, with its evaluation."""
-    servers.endpoint("dynamodb_local")  # skips where it cannot be had
+    """It counts requests, messages and broker commands of a release with its evaluation."""
+    servers.endpoint("dynamodb_local")  # skips if it is not available
     said = benchmark("storm", "--check-counts", "--children", "60", "1")
     assert "a storm through Celery" in said
 
 
 def benchmark(*arguments: str) -> str:
-    """Run a benchmark, and return what it prints."""
+    """Run a benchmark and return its output."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *arguments],
         cwd=ROOT,

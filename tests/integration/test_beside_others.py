@@ -1,4 +1,4 @@
-"""One task for each child: beside a live reconciler that claims, then creates, and in a crowd."""
+"""Each child gets one task, whoever else releases it at the same time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHILDREN = 12
 
 
 class LiveReconciler:
-    """What the platform runs: claims a child, creates its task, and marks it released."""
+    """What the platform runs: it claims a child, creates its task, and marks it released."""
 
     def __init__(self, world: World, orchestration_id: str) -> None:
         self._world = world
@@ -101,7 +101,7 @@ def one_task_each(world: World, found: str, keys: list[str]) -> None:
             )
 
 
-def test_a_sweep_that_comes_while_the_live_reconciler_is_at_it(world: World) -> None:
+def test_a_sweep_leaves_a_claimed_child_alone(world: World) -> None:
     found = world.seed({"a": []})
     live = LiveReconciler(world, found)
     assert live.claim("a")
@@ -113,7 +113,7 @@ def test_a_sweep_that_comes_while_the_live_reconciler_is_at_it(world: World) -> 
     one_task_each(world, found, ["a"])
 
 
-def test_a_live_reconciler_that_comes_after_the_sweep(world: World) -> None:
+def test_a_late_live_reconciler_loses_to_the_sweep(world: World) -> None:
     found = world.seed({"a": []})
     assert sweep(world) == {"released": 1}
     assert LiveReconciler(world, found).release("a") == "lost"
@@ -121,22 +121,22 @@ def test_a_live_reconciler_that_comes_after_the_sweep(world: World) -> None:
 
 
 @pytest.mark.parametrize("created", [True, False])
-def test_a_live_reconciler_that_died_in_between(world: World, *, created: bool) -> None:
+def test_a_sweep_completes_an_interrupted_live_release(world: World, *, created: bool) -> None:
     found = world.seed({"a": []})
     live = LiveReconciler(world, found)
     live.claim("a")
     task_id = live.create("a") if created else None
     world.clock.forward(901)
-    adopted = {"adopted": 1, "unstarted_task": 1}  # it has no pipeline to be invoked by here
+    adopted = {"adopted": 1, "unstarted_task": 1}  # no pipeline is configured that could be invoked
     assert sweep(world) == (adopted if created else {"released": 1})
     if task_id is not None:
-        assert not live.mark("a", task_id)  # should it wake up after all
+        assert not live.mark("a", task_id)  # if it wakes up after all
         assert world.rows(found)["a"]["child_task_id"] == {"S": task_id}
     one_task_each(world, found, ["a"])
 
 
-def test_both_at_once(world: World) -> None:
-    """Twelve children, a live reconciler and two sweeps at the same moment."""
+def test_concurrent_releases_create_one_task_each(world: World) -> None:
+    """Two live reconcilers and two sweeps release twelve children at the same moment."""
     keys = [f"c{number:02}" for number in range(CHILDREN)]
     found = world.seed({key: [] for key in keys})
     barrier = threading.Barrier(4)
@@ -172,7 +172,7 @@ def test_both_at_once(world: World) -> None:
 def release_in_a_process(
     world_of: tuple[str, dict[str, str]], found: str, key: str, barrier: Any
 ) -> str:
-    """Run in a process of its own; what it needs is handed over, nothing is shared."""
+    """Release in a separate process, which gets everything as arguments and shares nothing."""
     from reconciler.settings import load_settings  # noqa: PLC0415 - in the child
 
     endpoint, environ = world_of
@@ -182,7 +182,7 @@ def release_in_a_process(
     return reconciler.release(found, key).outcome
 
 
-def test_eight_processes_that_release_one_child_at_once_make_one_task(world: World) -> None:
+def test_eight_concurrent_processes_create_one_task(world: World) -> None:
     found = world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.support.world"])
@@ -202,10 +202,10 @@ def test_eight_processes_that_release_one_child_at_once_make_one_task(world: Wor
     assert len(world.events("orchestration_recovered")) == 1
 
 
-def test_a_pause_ends_a_pass_at_its_next_write(
+def test_a_pause_stops_a_running_sweep(
     make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Paused at the third of twelve: what has been released stands, and the rest waits."""
+    """The pause comes at the third of twelve releases; the other nine wait until it ends."""
     monkeypatch.setattr("reconciler.stores.control.CACHE_SECONDS", 0.0)
     world = make_world()
     found = world.seed({f"c{number:02}": [] for number in range(CHILDREN)})

@@ -28,7 +28,7 @@ def sweep(world: World, **changes: Any) -> Any:
     return run_inline_sweep(reconciler, segments=1)
 
 
-def test_a_pause_stops_all_repairs_at_once_and_sweeps_go_on_reporting(world: World) -> None:
+def test_a_pause_stops_repairs_but_not_reports(world: World) -> None:
     found = world.seed({"a": []})
     operator, worker = world.reconciler(), world.reconciler()
     operator.pause("migration", "ann")
@@ -45,7 +45,7 @@ def test_a_pause_stops_all_repairs_at_once_and_sweeps_go_on_reporting(world: Wor
     assert sweep(world).counts.released == 1
 
 
-def test_a_pause_is_seen_where_nothing_is_wrong(world: World) -> None:
+def test_a_healthy_sweep_reports_a_pause(world: World) -> None:
     world.seed({"a": []}, {"a": "succeeded"}, meta={"rollup_posted_at": {"S": world.ago(0)}})
     without = sweep(world)
     world.reconciler().pause("migration", "ann")
@@ -64,7 +64,7 @@ def test_a_pause_is_seen_where_nothing_is_wrong(world: World) -> None:
         {"repair_only_users": frozenset({"someone"})},
     ],
 )
-def test_a_careful_roll_out_leaves_the_others_alone(
+def test_withheld_repairs_are_planned_and_not_made(
     world: World, changes: Mapping[str, Any]
 ) -> None:
     found = world.seed({"a": []})
@@ -76,14 +76,14 @@ def test_a_careful_roll_out_leaves_the_others_alone(
     assert world.reconciler(**changes).release(found, "a").outcome == "report_only"
 
 
-def test_a_pacer_that_gives_no_turn_leaves_it_for_the_next_sweep(world: World) -> None:
+def test_a_paced_release_changes_nothing(world: World) -> None:
     found = world.seed({"a": []})
     assert world.reconciler(pacer=Pacer(lambda: False)).release(found, "a").outcome == "paced"
     assert world.statuses(found) == {"a": "blocked"}
 
 
-def test_an_unsettled_parent_is_touched_at_doubling_pauses(world: World) -> None:
-    """It never ends: the live reconciler may have been down each time."""
+def test_an_unsettled_parent_is_touched_at_doubling_intervals(world: World) -> None:
+    """The touches never end: the live reconciler may have been down each time."""
     found = world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"})
     nudged = [0.0]
     assert sweep(world).counts.nudged == 1
@@ -98,15 +98,14 @@ def test_an_unsettled_parent_is_touched_at_doubling_pauses(world: World) -> None
     assert task["reconcile_nudge_count"] == {"N": str(len(nudged))}
 
 
-def test_an_unsettled_parent_without_a_task_is_surfaced(world: World) -> None:
+def test_an_unsettled_parent_without_a_task_is_reported(world: World) -> None:
     world.seed({"a": []}, {"a": "failed"})
     summary = sweep(world)
     assert (summary.counts.nudged, summary.counts.stuck) == (0, {"unsettled_parent": 1})
 
 
-def test_what_keeps_failing_is_left_alone_for_a_growing_time(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_release_is_backed_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other orchestrations are repaired meanwhile, and an evaluation by hand repairs this one."""
     broken = world.seed({"a": []})
     sound = world.seed({"a": []})
     whole = draft_task
@@ -132,13 +131,13 @@ def test_what_keeps_failing_is_left_alone_for_a_growing_time(
     with pytest.raises(DefectError):
         world.reconciler().release(broken, "a")
     monkeypatch.undo()
-    assert sweep(world).counts.released == 0  # still left alone
+    assert sweep(world).counts.released == 0  # still backed off
     assert world.reconciler().evaluate(broken).counts.released == 1  # by hand, at once
     assert not any("attempts" in row for row in world.rows(broken))
 
 
 def hand_on(to: list[ReleaseRequest]) -> ReleaseDispatch:
-    """Return what hands releases on, and has room for all of them."""
+    """Return a dispatch that accepts every release and appends it to a list."""
 
     def dispatch(request: ReleaseRequest) -> bool:
         to.append(request)
@@ -147,10 +146,10 @@ def hand_on(to: list[ReleaseRequest]) -> ReleaseDispatch:
     return dispatch
 
 
-def test_releases_that_keep_failing_where_they_were_handed_to_are_counted_too(
+def test_failures_of_dispatched_releases_count_too(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By Celery an evaluation only hands them on: that this went well says nothing of them."""
+    """With Celery an evaluation only dispatches releases; its success says nothing of theirs."""
     found = world.seed({"a": [], "b": []})
     whole = draft_task
 
@@ -171,15 +170,15 @@ def test_releases_that_keep_failing_where_they_were_handed_to_are_counted_too(
             if request.sub_issue_id == "a":
                 tried.append((world.clock() - start).total_seconds() / 300)
         world.clock.forward(300)
-    # The release of the other child forgives this one nothing.
+    # The release of the other child does not reset the failures of this one.
     assert tried == [0, 1, 2, 3, 5, 9]
     assert world.statuses(found)["b"] == "released"
 
 
-def test_what_has_failed_for_weeks_still_stops_nothing(
+def test_the_backoff_grows_to_six_hours_at_most(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pause doubles up to six hours, and not until no time can hold it."""
+    """Sixty failures do not overflow it, and other orchestrations are still repaired."""
     broken = world.seed({"a": []})
     break_on(monkeypatch, broken, "diagnosing it")
     sweep(world)
@@ -199,7 +198,7 @@ def test_what_has_failed_for_weeks_still_stops_nothing(
     assert sweep(world).counts.errors == 1
 
 
-def test_a_change_of_its_rows_brings_it_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_row_ends_the_backoff(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     found = world.seed({"a": []})
 
     def breaks(*_: Any, **__: Any) -> Any:
@@ -215,7 +214,7 @@ def test_a_change_of_its_rows_brings_it_back(world: World, monkeypatch: pytest.M
     assert sweep(world).counts.released == 1
 
 
-def test_a_missing_table_is_said_and_nothing_is_written(world: World) -> None:
+def test_a_missing_table_fails_without_a_write(world: World) -> None:
     world.seed({"a": []})
     before = world.everything()
     with pytest.raises(TableMissingError, match="nowhere"):
@@ -223,7 +222,7 @@ def test_a_missing_table_is_said_and_nothing_is_written(world: World) -> None:
     assert world.everything() == before
 
 
-def test_an_endpoint_that_does_not_answer_is_an_incomplete_sweep(
+def test_an_unreachable_endpoint_makes_the_sweep_incomplete(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reconciler.composition._ATTEMPTS", 1)
@@ -235,7 +234,9 @@ def test_an_endpoint_that_does_not_answer_is_an_incomplete_sweep(
         world.reconciler().evaluate("orch_x")
 
 
-def test_no_credentials_is_an_access_error(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+def test_missing_credentials_are_an_access_error(
+    monkeypatch: pytest.MonkeyPatch, world: World
+) -> None:
     def refused(*_: Any, **__: Any) -> Any:
         raise AccessError("no usable AWS credentials")
 
@@ -245,11 +246,11 @@ def test_no_credentials_is_an_access_error(monkeypatch: pytest.MonkeyPatch, worl
         world.reconciler().release(found, "a")
 
 
-# -- one that our own code fails on
+# -- an orchestration on which our own code fails
 
 
 def breaks_on(broken: str, whole: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``whole``, broken for one orchestration, which its first argument is or names."""
+    """Return ``whole``, but let it fail if its first argument is or names one orchestration."""
 
     def breaks(first: Any, *args: Any, **kwargs: Any) -> Any:
         if broken in (first, getattr(first, "orchestration_id", None)):
@@ -260,7 +261,7 @@ def breaks_on(broken: str, whole: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def break_on(monkeypatch: pytest.MonkeyPatch, broken: str, step: str) -> None:
-    """Break what is read, or what is diagnosed, of one orchestration, wherever it is called."""
+    """Make the reading or the diagnosis of one orchestration fail, wherever it is called."""
     modules, name = {
         "reading its rows": ((scan_module, orchestrations_module), "parse_orchestration"),
         "diagnosing it": ((nomination_module, snapshot_module), "diagnose"),
@@ -270,7 +271,7 @@ def break_on(monkeypatch: pytest.MonkeyPatch, broken: str, step: str) -> None:
 
 
 @pytest.mark.parametrize("step", ["reading its rows", "diagnosing it"])
-def test_one_that_cannot_be_evaluated_never_stops_the_others(
+def test_a_failed_evaluation_stops_no_other(
     world: World, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     broken, sound = world.seed({"a": []}), [world.seed({"a": []}) for _ in range(3)]
@@ -283,9 +284,7 @@ def test_one_that_cannot_be_evaluated_never_stops_the_others(
     assert world.statuses(broken) == {"a": "blocked"}
 
 
-def test_one_whose_evaluation_keeps_failing_is_backed_off_and_shown(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_evaluation_is_backed_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = world.seed({"a": []})
     break_on(monkeypatch, broken, "diagnosing it")
     start, tried = world.clock(), []

@@ -1,8 +1,8 @@
-"""What each situation costs, exactly: it fails when somebody adds a request, or a unit.
+"""The exact cost of each situation: an added request or unit makes a case fail.
 
-A sweep over one situation at a time, on DynamoDB Local, counted from outside on the client itself.
-Units are as DynamoDB Local reckons them, which takes more for transactions than the service does.
-Whoever changes a number here on purpose says in the commit what the request is for.
+Each case is a sweep over one situation on DynamoDB Local, counted from outside on the client.
+Units are those of DynamoDB Local, which charges more for transactions than the service does.
+If you change a number here on purpose, say in the commit what the request is for.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Case:
     report: bool = False
     group_requests: int = 0
     table_was_read: bool = False
-    """Just now, so that only the index is due."""
+    """Whether the table has just been read, so that only the index is due."""
 
     def state(self, reconciler: Reconciler) -> SweepState:
         state = new_state(reconciler)
@@ -169,7 +169,7 @@ def half_of_them_have_a_slot(world: World) -> None:
 
 
 def a_join_waits(world: World) -> None:
-    """Of its hundred and fifty predecessors all but one have ended, well."""
+    """All but one of its hundred and fifty predecessors have succeeded."""
     keys = numbered(150)
     statuses = {**dict.fromkeys(keys, "succeeded"), keys[0]: "released"}
     world.seed({**{key: [] for key in keys}, "z": keys}, statuses, tasks={keys[0]: "RUNNING"})
@@ -400,7 +400,7 @@ def metered(world: World, meter: Meter) -> Reconciler:
     made = build_reconciler(
         world.settings, clock=world.clock, metrics=world.metrics, session=session
     )
-    # A pass asks for a pause once in a second: on a slow machine, that is more than once.
+    # A sweep checks for a pause once a second: on a slow machine, more than once.
     made.control._monotonic = lambda: 0.0
     monthly_budgets = made.evaluator.parts.repairer.releaser.drafter.monthly_budgets
     if monthly_budgets is not None:
@@ -409,7 +409,7 @@ def metered(world: World, meter: Meter) -> Reconciler:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
-def test_what_it_costs(servers: Servers, case: Case) -> None:
+def test_each_case_has_its_exact_cost(servers: Servers, case: Case) -> None:
     world = build_world(servers.endpoint("dynamodb_local"), **case.settings)
     case.seed(world)
     meter = Meter()
@@ -433,7 +433,7 @@ def test_what_it_costs(servers: Servers, case: Case) -> None:
         "write_units": case.write_units,
         "repairs": case.repairs,
     }
-    # What the sweep says of itself is what was counted from outside.
+    # The sweep's own account matches the count from outside.
     consumed = summary.to_json()["consumed"]
     assert consumed == {
         "requests": meter.requests,
@@ -442,7 +442,7 @@ def test_what_it_costs(servers: Servers, case: Case) -> None:
     }
 
 
-def test_one_orchestration_by_hand_asks_for_nothing_of_the_whole_table(servers: Servers) -> None:
+def test_evaluating_one_orchestration_takes_two_requests(servers: Servers) -> None:
     world = build_world(servers.endpoint("dynamodb_local"))
     found = world.seed(
         {"a": [], "b": ["a"]}, {"a": "succeeded", "b": "released"}, tasks={"b": "RUNNING"}

@@ -1,4 +1,4 @@
-"""A task that a release creates, attribute by attribute: nothing more, and of no other type."""
+"""Every attribute of a task that a release creates, with its type."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ULID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")
 
 
 def release(world: World, found: str, key: str) -> dict[str, Any]:
-    """Release a child, and return its task; the row must name it."""
+    """Release a child and return its task; the row must name the task."""
     result = world.reconciler().release(found, key, sweep_id="sweep:7")
     assert result.outcome == "released"
     (task,) = (t for t in world.tasks(found, key) if t["task_id"]["S"] == result.task_id)
@@ -41,7 +41,7 @@ def typed_passed(name: str) -> dict[str, Any]:
     return {"M": {"attachment_id": {"S": name}, "screening": screening}}
 
 
-def test_every_attribute_of_a_task_for_linear(world: World) -> None:
+def test_a_linear_task_has_exactly_these_attributes(world: World) -> None:
     issue = "3f1c0b52-6c1e-4a5c-9d6e-0c1f4bb5a001"
     found = world.seed(
         {"p1": [], "p2": [], issue: ["p1", "p2"]},
@@ -117,7 +117,7 @@ def test_every_attribute_of_a_task_for_linear(world: World) -> None:
                 },
             ]
         },
-        # Ours alone: what tells our tasks, and that the pipeline has not been invoked.
+        # Only our tasks have it; it also says that the pipeline has not been invoked.
         "reconciler_sweep_id": {"S": "sweep:7"},
     }
     head, _, own = description.partition("----- End of context -----\n\n")
@@ -134,7 +134,7 @@ LEAST = {
 
 
 @pytest.mark.parametrize("channel", ["slack", "github", "jira"])
-def test_another_channel_has_no_attribute_of_linear(world: World, channel: str) -> None:
+def test_other_channels_have_no_linear_attributes(world: World, channel: str) -> None:
     found = world.seed(
         {"a": []},
         meta=strings(channel_source=channel, linear_project_id="project-1"),
@@ -157,7 +157,7 @@ def test_another_channel_has_no_attribute_of_linear(world: World, channel: str) 
         ({"jira_cloud_id": "", "jira_issue_key": "ENG-1"}, None),
     ],
 )
-def test_jira_has_its_identity_where_it_is_whole(
+def test_jira_identity_needs_both_of_its_parts(
     world: World, metadata: dict[str, str], identity: str | None
 ) -> None:
     found = world.seed(
@@ -171,8 +171,8 @@ def test_jira_has_its_identity_where_it_is_whole(
     assert {**strings(**metadata)}.items() <= task["channel_metadata"]["M"].items()
 
 
-def test_the_integration_node_is_told_to_merge_all_leaves(world: World) -> None:
-    """No issue of its own, no attachments; the branches of its predecessors."""
+def test_the_integration_node_must_merge_all_leaves(world: World) -> None:
+    """It has the branches of its predecessors, but no issue and no attachments."""
     leaves: dict[str, list[str]] = {f"leaf{number}": [] for number in range(3)}
     key = "__integration"
     found = world.seed(
@@ -206,7 +206,7 @@ def test_the_integration_node_is_told_to_merge_all_leaves(world: World) -> None:
     assert len(json.loads(metadata["orchestration_merge_branches"])) == 3
 
 
-def test_a_retry_has_a_key_and_an_id_of_its_own(world: World) -> None:
+def test_a_retry_has_its_own_key_and_id(world: World) -> None:
     found = world.seed({"a": []}, {"a": "ready"}, tasks={"a": "FAILED"})
     earlier = world.rows(found)["a"]["child_task_id"]["S"]
     task = release(world, found, "a")
@@ -219,10 +219,10 @@ def test_a_retry_has_a_key_and_an_id_of_its_own(world: World) -> None:
 
 
 @pytest.mark.parametrize(("over", "outcome"), [(0, "released"), (1, "refused")])
-def test_a_description_of_ten_thousand_characters_fits_and_one_more_does_not(
+def test_a_description_has_at_most_ten_thousand_characters(
     world: World, over: int, outcome: str
 ) -> None:
-    """Of all of it: the context block counts as well. Characters, not bytes."""
+    """The context block counts as well, and the limit is in characters, not bytes."""
     context = strings(parent_context_title="Trip", parent_context_description="Ü" * 4000)
     heading = len("Do a\n\n")
     probe = world.seed({"a": []}, meta=context)
@@ -238,7 +238,7 @@ def test_a_description_of_ten_thousand_characters_fits_and_one_more_does_not(
         assert len(task["task_description"]["S"]) == 10_000
 
 
-# -- what is refused for good
+# -- refusals
 
 
 @pytest.mark.parametrize(
@@ -252,9 +252,7 @@ def test_a_description_of_ten_thousand_characters_fits_and_one_more_does_not(
         ),
     ],
 )  # fmt: skip
-def test_what_no_platform_would_create_is_refused(
-    world: World, row: dict[str, Any], said: str
-) -> None:
+def test_an_invalid_task_is_refused(world: World, row: dict[str, Any], said: str) -> None:
     found = world.seed({"a": [], "b": ["a"]}, rows={"a": row})
     result = world.reconciler().release(found, "a")
     assert result.outcome == "refused"
@@ -263,7 +261,7 @@ def test_what_no_platform_would_create_is_refused(
     assert not world.tasks(found)
 
 
-def test_a_child_without_any_text_is_named_by_its_id(world: World) -> None:
+def test_a_child_without_text_is_named_by_id(world: World) -> None:
     found = world.seed(
         {"a": []}, meta=strings(parent_context_title=" "), rows={"a": strings(title=" ")}
     )
@@ -280,9 +278,8 @@ def test_a_child_without_any_text_is_named_by_its_id(world: World) -> None:
     ["1e400", "1" * 50, "1e-200", '"\\ud800"', "[" * 40 + "]" * 40, "NaN"],
     ids=["too large", "too long", "too small", "half a character", "too deep", "not JSON"],
 )
-def test_an_attachment_that_dynamodb_cannot_hold_is_left_out_and_never_a_stop(
-    world: World, value: str
-) -> None:
+def test_an_invalid_attachment_is_left_out(world: World, value: str) -> None:
+    """DynamoDB could not hold it; the child is released without it."""
     odd = '{"attachment_id": "odd", "screening": {"status": "passed"}, "x": ' + value + "}"
     raw = f"[{json.dumps(passed('p-1'))}, {odd}]"
     found = world.seed({"a": []}, meta=strings(pre_screened_attachments_json=raw))
@@ -294,8 +291,8 @@ def test_an_attachment_that_dynamodb_cannot_hold_is_left_out_and_never_a_stop(
     assert kept == ([] if value == "NaN" else ["p-1"])
 
 
-def test_a_task_that_no_item_can_hold_is_refused_with_what_to_do(world: World) -> None:
-    """400 KB at most: for good, and not again and again."""
+def test_a_task_above_the_item_size_is_refused(world: World) -> None:
+    """An item has at most 400 KB, so that another attempt would fail as well."""
     large = [passed(f"p-{number}", text="x" * 45_000) for number in range(8)]
     own = {"L": [{"M": {**typed_passed("own")["M"], "text": {"S": "x" * 100_000}}}]}
     found = world.seed(

@@ -1,4 +1,4 @@
-"""Sweeps without a broker: one at a time, a lock that no death holds for long, and a record."""
+"""Cron mode: one sweep at a time, a lock that expires, and a record for the next sweep."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.support.world import World
 pytestmark = pytest.mark.integration
 
 LIGHTER = pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
-"""For what has been seen on both endpoints in other tests, or needs none."""
+"""For behaviour that other tests check on both endpoints, or that needs no endpoint."""
 
 HOLDER = """
 import sys
@@ -64,7 +64,7 @@ def sweep(world: World, holder: str = "B", **rest: Any) -> CronSweep:
 
 
 def recorded(world: World) -> Overview:
-    """Return the state that sweeps without a broker have left."""
+    """Return the state that sweeps in cron mode have recorded."""
     records = recorded_state(world.reconciler().sweeps, lambda: now(world))
     return SweepState(records).overview()
 
@@ -75,8 +75,8 @@ def lock(world: World) -> dict[str, Any] | None:
 
 
 @LIGHTER
-def test_a_lock_whose_taking_was_not_heard_of_is_ours(world: World) -> None:
-    """The client tries again by itself, and finds the lock that it has just taken."""
+def test_a_repeated_attempt_finds_its_own_lock(world: World) -> None:
+    """The client retries by itself if it misses the answer to its first attempt."""
     sweeps, now = world.reconciler().sweeps, world.clock()
     assert sweeps.take("token", "A", now) is None
     assert sweeps.take("token", "A", now) is None
@@ -84,7 +84,8 @@ def test_a_lock_whose_taking_was_not_heard_of_is_ours(world: World) -> None:
 
 
 @LIGHTER
-def test_a_clock_that_is_ahead_holds_the_lock_no_longer_than_a_lease(world: World) -> None:
+def test_a_lock_from_the_future_is_taken_over(world: World) -> None:
+    """The clock of its holder is ahead; a few seconds are tolerated."""
     sweeps, now = world.reconciler().sweeps, world.clock()
     assert sweeps.take("ahead", "A", now + timedelta(hours=1)) is None
     assert sweeps.take("right", "B", now) is None
@@ -93,7 +94,7 @@ def test_a_clock_that_is_ahead_holds_the_lock_no_longer_than_a_lease(world: Worl
 
 
 class Staying:
-    """A sweep in a thread that stays where it is until it is let go."""
+    """A sweep in a thread that waits in an evaluation until ``end`` is called."""
 
     def __init__(self, world: World, holder: str, threads: ThreadPoolExecutor) -> None:
         self.there, self.go = Event(), Event()
@@ -109,7 +110,7 @@ class Staying:
         return self.swept.result()
 
 
-def test_of_two_at_once_the_second_steps_aside_and_the_first_does_the_work(world: World) -> None:
+def test_a_second_sweep_leaves_work_to_the_first(world: World) -> None:
     found = world.seed({"a": [], "b": []})
     with ThreadPoolExecutor() as threads:
         first = Staying(world, "A", threads)
@@ -126,9 +127,7 @@ def test_of_two_at_once_the_second_steps_aside_and_the_first_does_the_work(world
     assert sweep(world).lease is None
 
 
-def test_a_lock_is_renewed_for_as_long_as_its_sweep_lasts(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_sweep_renews_its_lock(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cron, "RENEW_SECONDS", 0.01)
     world.seed({"a": []})
     with ThreadPoolExecutor() as threads:
@@ -143,7 +142,7 @@ def now(world: World) -> float:
     return world.clock().timestamp()
 
 
-def test_with_force_both_sweep_and_nothing_is_done_twice(world: World) -> None:
+def test_a_forced_sweep_repeats_no_release(world: World) -> None:
     found = world.seed({"a": []})
     with ThreadPoolExecutor() as threads:
         first = Staying(world, "A", threads)
@@ -155,7 +154,7 @@ def test_with_force_both_sweep_and_nothing_is_done_twice(world: World) -> None:
     assert [len(world.tasks(each)) for each in (found, other)] == [1, 1]
 
 
-def test_a_lock_that_was_taken_over_is_not_given_back_by_who_lost_it(world: World) -> None:
+def test_only_its_holder_gives_back_a_lock(world: World) -> None:
     store = SweepStore(DynamoDB(world.client), world.settings.orchestration_table_name)
     assert store.take("a", "A", world.clock()) is None
     held = store.take("b", "B", world.clock())
@@ -184,7 +183,7 @@ def test_the_lock_of_a_killed_process_expires(world: World) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "holding\n"
         process.kill()
-    # Its clock is the real one.
+    # The killed process used the real clock.
     world.clock.forward((utc_now() - world.clock()).total_seconds())
     assert sweep(world).lease is not None
     world.clock.forward(LEASE_SECONDS - 60)
@@ -197,7 +196,7 @@ def test_the_lock_of_a_killed_process_expires(world: World) -> None:
 
 
 @LIGHTER
-def test_a_report_takes_no_lock_and_leaves_no_record(world: World) -> None:
+def test_a_report_writes_neither_lock_nor_record(world: World) -> None:
     world.seed({"a": []})
     before = world.everything()
     reconciler = world.reconciler(repair_mode="report")
@@ -207,9 +206,9 @@ def test_a_report_takes_no_lock_and_leaves_no_record(world: World) -> None:
 
 
 @LIGHTER
-def test_a_table_that_cannot_be_locked_is_swept_all_the_same(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sweep_works_without_its_lock(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every write of the lock and the record is throttled."""
+
     def throttled(*_: object, **__: object) -> None:
         raise ThrottledError("not now")
 
@@ -242,7 +241,8 @@ def test_the_state_is_kept_for_the_next_sweep(world: World) -> None:
 
 
 @LIGHTER
-def test_a_sweep_that_runs_out_of_time_says_so_and_the_next_goes_on(world: World) -> None:
+def test_a_sweep_out_of_time_is_incomplete(world: World) -> None:
+    """The next sweep repairs the rest."""
     found = [world.seed({"a": []}) for _ in range(6)]
     reconciler = world.reconciler()
     done: list[str] = []
@@ -261,7 +261,7 @@ def test_a_sweep_that_runs_out_of_time_says_so_and_the_next_goes_on(world: World
 
 
 @LIGHTER
-def test_the_next_sweep_begins_with_what_the_last_one_left(
+def test_the_next_sweep_continues_where_one_stopped(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scanned: list[int] = []
@@ -281,7 +281,7 @@ def test_the_next_sweep_begins_with_what_the_last_one_left(
 
 
 class Context:
-    """Lambda's, with a time that goes by as it is asked for."""
+    """The context of Lambda; each question for the remaining time takes up some of it."""
 
     aws_request_id = "8f1c"
 
@@ -295,7 +295,7 @@ class Context:
 
 @pytest.fixture
 def deployed(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A function that was deployed for this world."""
+    """A world for which the Lambda function is deployed."""
     monkeypatch.setattr(aws_lambda, "_reconciler", lambda: (world.reconciler(), None))
     return world
 
@@ -315,20 +315,22 @@ def test_lambda_sweeps_and_returns_the_summary(deployed: World) -> None:
 
 
 @LIGHTER
-def test_lambda_stops_in_time_and_says_so(deployed: World) -> None:
+def test_lambda_stops_when_time_runs_out(deployed: World) -> None:
+    """It records its state and gives back the lock."""
     for _ in range(5):
         deployed.seed({"a": []})
     context = Context(60_000, step=10_000)
     said = aws_lambda.handler({}, context)
     assert said["complete"] is False
-    # Each evaluation asks once or twice more before it ends.
+    # Each evaluation asks for the time once or twice more before it ends.
     assert context.get_remaining_time_in_millis() > -120_000
     assert deployed.reconciler().sweeps.recorded() is not None
     assert lock(deployed) is None
 
 
 @LIGHTER
-def test_lambda_steps_aside_too(deployed: World) -> None:
+def test_lambda_leaves_work_to_a_running_sweep(deployed: World) -> None:
+    """With ``force`` it sweeps anyway."""
     deployed.seed({"a": []})
     with ThreadPoolExecutor() as threads:
         first = Staying(deployed, "A", threads)
@@ -339,7 +341,7 @@ def test_lambda_steps_aside_too(deployed: World) -> None:
 
 
 @LIGHTER
-def test_lambda_makes_its_clients_once_and_writes_its_metrics(
+def test_lambda_reuses_its_clients_and_writes_metrics(
     make_world: Callable[..., World],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -364,11 +366,11 @@ def test_lambda_makes_its_clients_once_and_writes_its_metrics(
 # -- by an index
 
 
-def test_beside_an_index_the_table_is_read_in_its_own_time(
+def test_with_an_index_full_scans_are_rarer(
     make_world: Callable[..., World],
 ) -> None:
     world = make_world(ACTIVE_INDEX_NAME="Active", FULL_SCAN_INTERVAL_SECONDS="600")
-    world.clock.forward(600 - now(world) % 600)  # a segment's time comes by the clock on the wall
+    world.clock.forward(600 - now(world) % 600)  # full scans follow the wall clock
     two = {"a": [], "b": ["a"]}
     gap = world.seed(two, {"a": "succeeded", "b": "succeeded"}, meta={"child_count": {"N": "3"}})
 
@@ -390,13 +392,13 @@ def test_beside_an_index_the_table_is_read_in_its_own_time(
     world.clock.forward(1)
     assert swept(full=True)[:2] == (2, {"rows_missing": 2, "orphan_row": 1})
     world.clock.forward(601)
-    assert swept()[0] == 2, "it is due"
+    assert swept()[0] == 2, "the full scan is due"
     world.clock.forward(10)
     assert swept()[0] == 1
 
 
 @LIGHTER
-def test_a_state_too_large_for_its_row_has_all_read_again(
+def test_a_state_too_large_forces_a_full_read(
     make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweeps_module, "_MAX_STATE_BYTES", 800)
@@ -415,10 +417,10 @@ def denied(*_: Any, **__: Any) -> None:
 
 
 @LIGHTER
-def test_without_its_index_the_table_is_read_by_the_next_sweep(
+def test_without_its_index_the_next_sweep_scans(
     make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is gone, or forbidden; nobody has to notice for what is stranded to be released."""
+    """If the index is gone or forbidden, stranded children are still released."""
     world = make_world(ACTIVE_INDEX_NAME="Active")
     world.seed({"a": ["gone"]})
     assert sweep(world).summary.complete
@@ -429,7 +431,7 @@ def test_without_its_index_the_table_is_read_by_the_next_sweep(
         summary = sweep(world).summary
         assert (summary.complete, summary.counts.stuck) == (False, {"dangling_dependency": 1})
         assert world.statuses(found)["b"] == released
-    assert recorded(world).covered_as_of(Scope.ACTIVE) == now(world), "as the table is"
+    assert recorded(world).covered_as_of(Scope.ACTIVE) == now(world), "covered as far as the table"
     monkeypatch.setattr(OrchestrationStore, "scan_page", denied)
     world.clock.forward(10)
     with pytest.raises(AccessError):

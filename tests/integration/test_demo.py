@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
 
 def running_under(directory: str) -> list[str]:
-    """Return the command lines of all processes whose working directory or log is in there."""
+    """Return the command lines of all processes whose output goes to a file in there."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -30,7 +30,7 @@ def running_under(directory: str) -> list[str]:
 
 @pytest.fixture
 def heeds_ctrl_c() -> Iterator[None]:
-    """Undo what a shell does to whatever it starts in the background, and so to all that starts."""
+    """Restore Ctrl-C, which a shell disables for whatever it starts in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""The doctor: each thing that can be wrong is found, named, and nothing is written on the way."""
+"""The doctor finds and names each problem, and writes nothing."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.mark.parametrize("more", [{}, BY_INDEX], ids=["by scan", "by index"])
-def test_where_all_is_well_nothing_fails(
+def test_a_healthy_world_passes_every_check(
     make_world: Callable[..., World], more: dict[str, str]
 ) -> None:
     with aws_stub() as aws:
         world = make_world(**EVERYTHING, **more)
         world.others = dict.fromkeys(OTHER_SERVICES, aws.url)
         world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
-        # The world's clock is ahead at some moments of the day; the doctor goes by the real one.
+        # The world's clock may be ahead of the real one, which the doctor uses.
         world.clock.now = utc_now()
         reconciler = world.reconciler()
         run_cron_sweep(reconciler, holder="cron", segments=1)
@@ -47,7 +47,7 @@ def test_where_all_is_well_nothing_fails(
 
 
 @LIGHTER
-def test_a_table_that_is_missing(world: World) -> None:
+def test_a_missing_table_is_a_failure(world: World) -> None:
     found = look(world, task_table_name="nowhere")
     assert of(Level.FAILURE, found) == [("tables", "TaskTable")]
     (failed,) = (f for f in found if f.level is Level.FAILURE)
@@ -56,7 +56,7 @@ def test_a_table_that_is_missing(world: World) -> None:
 
 
 @LIGHTER
-def test_tables_that_were_mixed_up(world: World) -> None:
+def test_swapped_tables_are_a_failure(world: World) -> None:
     s = world.settings
     found = look(world, task_table_name=s.task_events_table_name)
     assert ("tables", "TaskTable") in of(Level.FAILURE, found)
@@ -104,10 +104,10 @@ SHAPES: list[tuple[str, Table, Level, str]] = [
 ]
 
 
-def test_a_table_of_another_shape(world: World) -> None:
+def test_a_table_of_another_shape_is_reported(world: World) -> None:
     for number, (which, table, level, said) in enumerate(SHAPES):
         found = look(world, **rebuilt(world, which, table, number))
         assert any(f.level is level and said in f.found for f in found), (said, found)
-        # Its permissions are there all the same, but for an index that is not.
+        # Permissions are missing only on an index that is missing.
         denied = [f for f in found if f.check == "permissions" and f.level is not Level.OK]
         assert all("ndex" in f.found for f in denied)

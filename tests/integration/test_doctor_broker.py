@@ -1,4 +1,4 @@
-"""What `reconciler doctor` says of the broker, and what it needs itself."""
+"""What `reconciler doctor` says of the broker, and the rights that it needs itself."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ask(settings: Settings, seconds_ahead: float = 0.0, **changes: Any) -> dict[
     return {finding.subject: finding for finding in found}
 
 
-def test_a_broker_that_keeps_what_it_is_given(broker: str) -> None:
+def test_a_durable_broker_passes_every_check(broker: str) -> None:
     urls: dict[str, Any] = {
         "celery_broker_url": f"{broker}/0",
         "celery_result_backend": f"{broker}/1",
@@ -47,7 +47,7 @@ def test_a_broker_that_keeps_what_it_is_given(broker: str) -> None:
     assert ask(SETTINGS, 300, **urls)["the broker"].level is Level.FAILURE
 
 
-def test_a_broker_that_evicts_and_forgets_and_wants_a_password(tmp_path: Path) -> None:
+def test_eviction_persistence_and_password_are_checked(tmp_path: Path) -> None:
     with valkey_server(tmp_path, durable=False) as url:
         client = redis.Redis.from_url(url)
         client.config_set("maxmemory-policy", "allkeys-lru")
@@ -70,8 +70,8 @@ def test_a_broker_that_evicts_and_forgets_and_wants_a_password(tmp_path: Path) -
         assert "hunter2" not in repr(wrong)
 
 
-def test_a_broker_that_may_not_be_asked_is_no_failure(tmp_path: Path) -> None:
-    """Its user needs no more than the work does."""
+def test_a_restricted_broker_user_is_no_failure(tmp_path: Path) -> None:
+    """The user needs only the rights that the work takes."""
     with valkey_server(tmp_path) as url:
         rights = ("+@all", "-info", "-time", "-config|get")
         admin: Any = redis.Redis.from_url(url)
@@ -83,13 +83,14 @@ def test_a_broker_that_may_not_be_asked_is_no_failure(tmp_path: Path) -> None:
     assert "word@" not in repr(found)
 
 
-def test_a_broker_that_is_not_there() -> None:
+def test_an_unreachable_broker_is_a_failure() -> None:
+    """It is only a warning if no broker is configured."""
     nowhere = "redis://127.0.0.1:9/0"
     assert ask(SETTINGS, celery_broker_url=nowhere)["reachable"].level is Level.FAILURE
     assert ask(SETTINGS, celery_broker_url="http://x")["URL"].level is Level.FAILURE
     values = {**SETTINGS.model_dump(), "celery_broker_url": nowhere}
     silent = Settings.model_construct({"task_table_name"}, **values)
-    # It was never asked for: that is how cron mode is.
+    # No broker is configured, as in cron mode.
     assert ask(silent)["reachable"].level is Level.WARNING
 
 
@@ -103,9 +104,10 @@ def granted(policy: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> dict
 
 @LIGHTER
 @pytest.mark.parametrize("more", [{}, BY_INDEX], ids=["by scan", "by index"])
-def test_it_asks_for_all_that_is_granted_and_needs_what_its_own_policy_adds(
+def test_the_doctor_needs_exactly_its_two_policies(
     make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, more: dict[str, str]
 ) -> None:
+    """It tries every right of the workers' policy, and needs its own policy besides."""
     with aws_stub() as aws:
         world = make_world(**EVERYTHING, **more)
         world.others = dict.fromkeys(OTHER_SERVICES, aws.url)

@@ -1,4 +1,4 @@
-"""What `reconciler doctor` says of the index that a sweep goes by."""
+"""What `reconciler doctor` says of the index that sweeps use."""
 
 from __future__ import annotations
 
@@ -48,9 +48,7 @@ KEYS = ("child_status", "orchestration_id")
         ),
     ],
 )
-def test_an_index_that_a_sweep_cannot_go_by(
-    world: World, index: Index | None, said: list[str]
-) -> None:
+def test_an_unusable_index_is_a_failure(world: World, index: Index | None, said: list[str]) -> None:
     more = () if index is None else (index,)
     table = replace(ORCHESTRATION, indexes=(*ORCHESTRATION.indexes, *more))
     found = look(
@@ -62,7 +60,7 @@ def test_an_index_that_a_sweep_cannot_go_by(
         assert words in finding.found
         assert "docs/deploying.md" in finding.advice
         assert "ACTIVE_INDEX_NAME" in finding.advice
-    # A query of one that is not there fails, whoever may query it: that advice is of the index too.
+    # A query of a missing index fails with any rights: that advice is about the index too.
     tried = [f for f in found if f.check == "permissions" and f.level is Level.FAILURE]
     assert all(INDEX in f.found and "ACTIVE_INDEX_NAME" in f.advice for f in tried)
     assert tried or index is not None
@@ -71,7 +69,7 @@ def test_an_index_that_a_sweep_cannot_go_by(
 @pytest.mark.parametrize(
     "index", [Index(INDEX, KEYS), Index(INDEX, KEYS, "INCLUDE", (*ACTIVE_ATTRIBUTES[3:], "title"))]
 )
-def test_an_index_that_projects_more_does_as_well(world: World, index: Index) -> None:
+def test_an_index_may_project_more_than_needed(world: World, index: Index) -> None:
     table = replace(ORCHESTRATION, indexes=(*ORCHESTRATION.indexes, index))
     found = look(
         world, **rebuilt(world, "orchestration_table_name", table), active_index_name=INDEX
@@ -90,10 +88,10 @@ def test_an_index_that_projects_more_does_as_well(world: World, index: Index) ->
         ({"IndexStatus": "ACTIVE", "Backfilling": False}, None),
     ],
 )
-def test_an_index_that_does_not_answer_yet(
+def test_an_inactive_index_is_reported(
     make_world: Callable[..., World], changes: dict[str, Any], said: str | None
 ) -> None:
-    """As DynamoDB describes it; an emulator's index is ready at once."""
+    """The description is DynamoDB's; an emulator's index is ready at once."""
     wanted, described = by_index(make_world)
     *others, index = described["GlobalSecondaryIndexes"]
     described["GlobalSecondaryIndexes"] = [*others, {**index, **changes}]
@@ -103,7 +101,7 @@ def test_an_index_that_does_not_answer_yet(
 
 
 @LIGHTER
-def test_an_index_whose_key_is_not_a_string(make_world: Callable[..., World]) -> None:
+def test_an_index_key_must_be_a_string(make_world: Callable[..., World]) -> None:
     wanted, described = by_index(make_world)
     for attribute in described["AttributeDefinitions"]:
         if attribute["AttributeName"] == "child_status":
@@ -120,7 +118,7 @@ def by_index(make_world: Callable[..., World]) -> tuple[Wanted, dict[str, Any]]:
     return wanted, table
 
 
-def test_a_large_table_without_an_index_is_told_that_there_can_be_one() -> None:
+def test_the_doctor_suggests_an_index_for_large_tables() -> None:
     without, tasks, *_ = wanted_tables(SETTINGS)
     with_one = wanted_tables(SETTINGS.model_copy(update={"active_index_name": INDEX}))[0]
     many = {"ItemCount": MANY_ROWS + 1}
@@ -132,7 +130,7 @@ def test_a_large_table_without_an_index_is_told_that_there_can_be_one() -> None:
         assert list(mention_an_index(wanted, described)) == []
 
 
-def test_a_time_to_live_that_goes_by_another_attribute(world: World) -> None:
+def test_time_to_live_on_another_attribute_is_reported(world: World) -> None:
     changed = rebuilt(world, "orchestration_table_name", replace(ORCHESTRATION, ttl=False))
     world.client.update_time_to_live(
         TableName=changed["orchestration_table_name"],
@@ -141,7 +139,7 @@ def test_a_time_to_live_that_goes_by_another_attribute(world: World) -> None:
     assert any("expires" in f.found for f in look(world, **changed) if f.level is Level.WARNING)
 
 
-def test_a_stream_without_new_images(world: World) -> None:
+def test_a_stream_without_new_images_is_a_failure(world: World) -> None:
     changed = rebuilt(world, "task_table_name", replace(TASK, stream=False))
     world.client.update_table(
         TableName=changed["task_table_name"],

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.integration
 
 
 @LIGHTER
-def test_every_permission_is_tried_by_itself(make_world: Callable[..., World]) -> None:
+def test_every_missing_permission_is_named(make_world: Callable[..., World]) -> None:
     world = make_world(**EVERYTHING, **BY_INDEX)
     refused: dict[tuple[str, str], str] = {}
     client = RefusingSession(world, refused).client("dynamodb")
@@ -47,7 +47,7 @@ def test_every_permission_is_tried_by_itself(make_world: Callable[..., World]) -
 
 
 @LIGHTER
-def test_what_only_the_doctor_may_not_do_is_no_failure(world: World) -> None:
+def test_rights_that_only_the_doctor_needs_are_optional(world: World) -> None:
     denied = "AccessDeniedException"
     name = world.settings.task_table_name
     found = look(world, {("DescribeTable", name): denied, ("DescribeTimeToLive", "*"): denied})
@@ -57,10 +57,8 @@ def test_what_only_the_doctor_may_not_do_is_no_failure(world: World) -> None:
     assert ("permissions", "TaskTable") in of(Level.OK, found)
 
 
-def test_a_write_that_should_never_happen_is_told(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on an endpoint that does not keep conditions: the row is the probe's own."""
+def test_a_probe_that_writes_is_a_failure(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endpoint may ignore conditions; the row that is written is the probe's own."""
     monkeypatch.setattr(permissions, "_NEVER", "attribute_not_exists(#k)")
     monkeypatch.setattr(permissions, "NEEDED", {"TaskTable": ("DeleteItem",)})
     wanted = wanted_tables(world.settings)[1]
@@ -70,7 +68,8 @@ def test_a_write_that_should_never_happen_is_told(
 
 
 @LIGHTER
-def test_credentials_that_are_refused_and_an_endpoint_that_does_not_answer(world: World) -> None:
+def test_refused_credentials_are_the_only_failure(world: World) -> None:
+    """So is an endpoint that does not answer."""
     for code in (
         "UnrecognizedClientException", "InvalidSignatureException", "ExpiredTokenException"
     ):  # fmt: skip
@@ -83,8 +82,8 @@ def test_credentials_that_are_refused_and_an_endpoint_that_does_not_answer(world
 
 
 @LIGHTER
-def test_each_outage_is_explained_and_the_rest_is_looked_at(world: World) -> None:
-    """Tables can be described, and nothing in them can be read or written."""
+def test_an_outage_is_explained_and_examination_continues(world: World) -> None:
+    """The tables can be described, but no row can be read or written."""
     rejected = (400, "ValidationException")
     index = "The table does not have the specified index: IdempotencyIndex"
     for kind, answer, message in (
@@ -108,7 +107,7 @@ def test_each_outage_is_explained_and_the_rest_is_looked_at(world: World) -> Non
 
 @LIGHTER
 @pytest.mark.parametrize("error", [RuntimeError("odd"), KeyError("odd"), CredentialsError("gone")])
-def test_whatever_fails_while_it_looks_is_a_finding(
+def test_a_failing_check_is_a_finding(
     world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fails(*_: object, **__: object) -> None:
@@ -121,8 +120,8 @@ def test_whatever_fails_while_it_looks_is_a_finding(
 
 
 @LIGHTER
-def test_a_clock_that_is_wrong(world: World) -> None:
-    """Asked of the service by its ``Date``, which a refusal has too."""
+def test_a_wrong_clock_is_reported(world: World) -> None:
+    """The time of the service is in its ``Date`` header, which a refusal has too."""
     for ahead, level, said in (
         (20, Level.WARNING, "ahead of"),
         (-20, Level.WARNING, "behind"),
@@ -134,7 +133,9 @@ def test_a_clock_that_is_wrong(world: World) -> None:
 
 
 @LIGHTER
-def test_pipeline_and_guardrail(make_world: Callable[..., World]) -> None:
+def test_pipeline_and_guardrail_are_checked_without_an_invocation(
+    make_world: Callable[..., World],
+) -> None:
     with aws_stub() as aws:
         world = make_world(**EVERYTHING)
         world.others = dict.fromkeys(OTHER_SERVICES, aws.url)
@@ -156,7 +157,7 @@ def test_pipeline_and_guardrail(make_world: Callable[..., World]) -> None:
         ("InternalErrorException", "InternalError", "or wait"),
     ],
 )
-def test_a_user_pool_that_does_not_answer(
+def test_a_failing_user_pool_is_explained(
     make_world: Callable[..., World], error: str, said: str, advice: str
 ) -> None:
     with aws_stub() as aws:
@@ -172,7 +173,7 @@ def test_a_user_pool_that_does_not_answer(
 
 
 @LIGHTER
-def test_a_budget_table_of_another_shape(make_world: Callable[..., World]) -> None:
+def test_a_budget_table_of_another_shape_fails(make_world: Callable[..., World]) -> None:
     with aws_stub() as aws:
         world = make_world(BUDGET_TABLE_NAME="{prefix}-Budget", USER_POOL_ID="us-east-1_pool")
         world.others = {"cognito-idp": aws.url}
@@ -192,7 +193,7 @@ def test_a_budget_table_of_another_shape(make_world: Callable[..., World]) -> No
         (True, 403, "f:live", "whether it is a durable function cannot be looked at"),
     ],
 )
-def test_whether_the_pipeline_takes_names(
+def test_the_doctor_says_if_the_pipeline_takes_names(
     make_world: Callable[..., World], *, durable: bool, status: int, arn: str, said: str
 ) -> None:
     with aws_stub() as aws:
@@ -208,7 +209,7 @@ def test_whether_the_pipeline_takes_names(
 
 
 @LIGHTER
-def test_slips_and_the_roll_out(make_world: Callable[..., World]) -> None:
+def test_misspelled_settings_and_repos_are_reported(make_world: Callable[..., World]) -> None:
     named = "acme/shop, acme/odd, acme"
     world = make_world(REPAIR_ONLY_REPOS=named, REPO_TABLE_NAME="{prefix}-Repo")
     repos, active = str(world.settings.repo_table_name), {"status": {"S": "active"}}

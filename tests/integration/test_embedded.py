@@ -1,4 +1,4 @@
-"""The embedded servers and the tables on them: what every other suite stands on."""
+"""The embedded servers and the tables on them, which every other suite uses."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _keys(schema: Sequence[KeySchemaElementTypeDef]) -> list[str]:
         ("Repos", ["repo"]),
     ],
 )
-def test_tables_have_the_contract_s_keys(endpoint: str, table: str, keys: list[str]) -> None:
+def test_tables_have_the_keys_of_the_contract(endpoint: str, table: str, keys: list[str]) -> None:
     client = make_client(endpoint)
     _create(client, "keys")
     described = client.describe_table(TableName=f"keys-{table}")["Table"]
@@ -79,7 +79,7 @@ def test_tables_have_the_contract_s_keys(endpoint: str, table: str, keys: list[s
         ),
     ],
 )
-def test_tables_have_the_contract_s_indexes(
+def test_tables_have_the_indexes_of_the_contract(
     endpoint: str, table: str, indexes: dict[str, tuple[list[str], str]]
 ) -> None:
     client = make_client(endpoint)
@@ -95,7 +95,8 @@ def test_tables_have_the_contract_s_indexes(
     assert found == indexes
 
 
-def test_only_the_task_table_has_a_stream_and_it_carries_new_images(endpoint: str) -> None:
+def test_only_the_task_table_has_a_stream(endpoint: str) -> None:
+    """The stream carries new images."""
     client = make_client(endpoint)
     _create(client, "stream")
     streams = {
@@ -107,7 +108,8 @@ def test_only_the_task_table_has_a_stream_and_it_carries_new_images(endpoint: st
     assert not streams["Events"]
 
 
-def test_tables_can_be_created_again_and_at_once_and_keep_what_they_hold(endpoint: str) -> None:
+def test_creating_tables_again_keeps_their_rows(endpoint: str) -> None:
+    """Several callers may create the tables at the same time."""
     client = make_client(endpoint)
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(_create, client, "again") for _ in range(4)]:
@@ -123,7 +125,7 @@ def test_tables_can_be_created_again_and_at_once_and_keep_what_they_hold(endpoin
         }
 
 
-def test_a_table_that_was_left_without_ttl_gets_it(endpoint: str) -> None:
+def test_a_table_without_ttl_gets_one(endpoint: str) -> None:
     client = make_client(endpoint)
     client.create_table(
         TableName="half-Events",
@@ -142,7 +144,8 @@ def test_a_table_that_was_left_without_ttl_gets_it(endpoint: str) -> None:
     assert described["TimeToLiveStatus"] == "ENABLED"
 
 
-def test_a_cancelled_transaction_says_which_item_failed_and_what_stood_there(world: World) -> None:
+def test_a_cancelled_transaction_names_the_failed_item(world: World) -> None:
+    """It also returns the row that failed the condition."""
     table = world.settings.task_table_name
     world.put(table, {"task_id": {"S": "there"}, "status": {"S": "RUNNING"}})
     with pytest.raises(world.client.exceptions.TransactionCanceledException) as raised:
@@ -164,7 +167,7 @@ def test_a_cancelled_transaction_says_which_item_failed_and_what_stood_there(wor
     assert reasons[1]["Item"] == {"task_id": {"S": "there"}, "status": {"S": "RUNNING"}}
 
 
-def test_transactions_that_are_cancelled_undo_no_write_of_others(world: World) -> None:
+def test_cancelled_transactions_undo_no_other_write(world: World) -> None:
     table = world.settings.task_table_name
     world.put(table, {"task_id": {"S": "there"}})
     barrier = threading.Barrier(4)
@@ -190,7 +193,7 @@ def test_transactions_that_are_cancelled_undo_no_write_of_others(world: World) -
     assert len(world.scan(table)) == 1 + 2 * per_thread
 
 
-def test_a_durable_broker_keeps_its_queue_over_a_kill(tmp_path: Path) -> None:
+def test_a_durable_broker_keeps_its_queue_when_killed(tmp_path: Path) -> None:
     port = free_port()
     with valkey_server(tmp_path, port) as url, redis.Redis.from_url(url) as client:
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}

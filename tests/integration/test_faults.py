@@ -1,4 +1,4 @@
-"""The proxy that breaks things does what it says; and each fault is a temporary error of ours."""
+"""The fault proxy does what it is told to, and each fault becomes a temporary error."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def proxy(tables: World) -> Iterator[FaultProxy]:
 
 
 def impatient(proxy: FaultProxy, read_seconds: float) -> DynamoDB:
-    """Return a client that gives up at once: each fault is seen for itself."""
+    """Return a client that does not retry, so that each fault is seen."""
     config = Config(read_timeout=read_seconds, retries={"total_max_attempts": 1})
     client = make_session(proxy.url).client("dynamodb", config=config)
     return DynamoDB(client, sleep=lambda _: None)
@@ -72,10 +72,12 @@ def test_each_fault_is_temporary(tables: World, proxy: FaultProxy, fault: Fault)
     assert proxy.injected[fault] >= 1
     carried_out = fault in CARRIED_OUT
     assert [stands(tables, f"{fault} {n}") for n in (1, 2)] == [carried_out, carried_out]
-    assert impatient(proxy, 60.0).write({"Put": two}) is None, "it is over when it is over"
+    assert impatient(proxy, 60.0).write({"Put": two}) is None, (
+        "requests succeed once the fault has ended"
+    )
 
 
-def test_a_slow_answer_is_an_answer(tables: World, proxy: FaultProxy) -> None:
+def test_a_slow_answer_still_arrives(tables: World, proxy: FaultProxy) -> None:
     proxy.weather = {Fault.SLOW: 1.0}
     client = make_session(proxy.url).client("dynamodb")
     name = tables.settings.task_table_name
@@ -84,13 +86,11 @@ def test_a_slow_answer_is_an_answer(tables: World, proxy: FaultProxy) -> None:
     assert proxy.injected[Fault.SLOW] == 1
 
 
-def test_what_is_held_is_carried_out_and_answered_when_it_is_let_go(
-    tables: World, proxy: FaultProxy
-) -> None:
+def test_a_held_request_is_carried_out_unanswered(tables: World, proxy: FaultProxy) -> None:
     name = tables.settings.task_table_name
     put = {"TableName": name, "Item": {"task_id": {"S": "held"}}}
     with proxy.holding("PutItem", "held", after=True) as held:
         with pytest.raises(StoreUnavailableError):
             impatient(proxy, 1.0).write({"Put": put})
         held.wait()
-        assert stands(tables, "held"), "carried out, and not answered"
+        assert stands(tables, "held"), "carried out but not answered"

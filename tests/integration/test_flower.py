@@ -1,4 +1,4 @@
-"""Flower as an operator uses it: a real browser, real workers, a login; and at a path prefix."""
+"""Flower in a real browser, with real workers and a login, also at a path prefix."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DESCRIPTION = "Rotate the keys; they are lin_api_0123456789abcdef"
 
 @dataclass
 class Seen:
-    """Two Flowers that have heard of the same: a release, a refusal, and a release that failed."""
+    """Two Flowers with the same tasks: a release, a refusal, and a release that failed."""
 
     flower: Flower
     prefixed: Flower
@@ -40,7 +40,7 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def seen(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
-    """A worker that has done a sweep, before the eyes of both."""
+    """Both Flowers, after a worker has carried out a sweep."""
     directory = tmp_path_factory.mktemp("flower")
     with ExitStack() as stack:
         world = build_world(servers.endpoint("moto"), **SETTINGS)
@@ -88,7 +88,7 @@ def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 
 def search(chrome: Chrome, found: Flower, text: str) -> list[str]:
-    """Open the list of tasks and search it; returns its rows."""
+    """Open the list of tasks, search it, and return its rows."""
     chrome.get(f"{found.address}/tasks")
     element(chrome, "#tasks-table_info", "tasks")
     box = element(chrome, ".dataTables_filter input, input[type=search]")
@@ -96,7 +96,7 @@ def search(chrome: Chrome, found: Flower, text: str) -> list[str]:
     box.send_keys(text)
 
     def rows() -> list[str] | None:
-        # The list is asked for with every key that is typed: the last answer is what counts.
+        # Every key that is typed loads the list again: only the last answer counts.
         info = chrome.find_element(By.CSS_SELECTOR, "#tasks-table_info").text
         shown = [row.text for row in chrome.find_elements(By.CSS_SELECTOR, "#tasks-table tbody tr")]
         return shown if "filtered from" in info and all(text in row for row in shown) else None
@@ -105,7 +105,7 @@ def search(chrome: Chrome, found: Flower, text: str) -> list[str]:
 
 
 def until_steady(what: str, found: Callable[[], list[str] | None]) -> list[str]:
-    """Wait for something that comes out the same twice; the page may be at work on it."""
+    """Wait for the same result twice in a row, since the page may still be changing."""
     last: list[list[str]] = []
 
     def look() -> list[str] | None:
@@ -122,7 +122,7 @@ def until_steady(what: str, found: Callable[[], list[str] | None]) -> list[str]:
 
 
 def details(chrome: Chrome) -> dict[str, str]:
-    """Return what the page of a task says, by name."""
+    """Return what the page of a task shows, by name."""
     element(chrome, ".detail-list")
     names = chrome.find_elements(By.CSS_SELECTOR, ".detail-row dt")
     values = chrome.find_elements(By.CSS_SELECTOR, ".detail-row dd")
@@ -167,7 +167,7 @@ def test_nobody_gets_in_without_the_login(seen: Seen, chrome: Chrome) -> None:
 @pytest.mark.parametrize(
     "path", ["/", "/workers", "/tasks", "/broker", "/api/workers", "/api/tasks", "/metrics"]
 )
-def test_every_address_but_the_health_check_asks_for_it(seen: Seen, path: str) -> None:
+def test_only_the_health_check_needs_no_login(seen: Seen, path: str) -> None:
     for found in (seen.flower, seen.prefixed):
         assert found.get(path, login=None)[0] == 401
         assert found.get(path, login="eva:wrong")[0] == 401
@@ -175,17 +175,15 @@ def test_every_address_but_the_health_check_asks_for_it(seen: Seen, path: str) -
         assert found.get("/healthcheck", login=None) == (200, "OK")
 
 
-def test_it_sees_the_workers(at: Flower, chrome: Chrome) -> None:
+def test_flower_shows_the_workers(at: Flower, chrome: Chrome) -> None:
     chrome.get(f"{at.address}/workers")
     row = element(chrome, "#workers-table tbody tr, table tbody tr", "w1@")
     assert "Online" in row.text
 
 
-def test_a_release_is_found_by_its_orchestration_and_read(
-    at: Flower, chrome: Chrome, seen: Seen
-) -> None:
+def test_a_release_is_found_by_its_orchestration(at: Flower, chrome: Chrome, seen: Seen) -> None:
     rows = search(chrome, at, seen.released)
-    # The evaluation, the release, and the release that failed; and nothing of the others.
+    # The evaluation, the release, and the release that failed; no other orchestration's.
     assert len(rows) == 3
     assert all(seen.released in row for row in rows)
     assert any("'outcome': 'released'" in row for row in rows)
@@ -198,9 +196,7 @@ def test_a_release_is_found_by_its_orchestration_and_read(
     assert "'outcome': 'released'" in shown["Result"]
 
 
-def test_a_refused_release_says_that_it_was_refused_and_why(
-    at: Flower, chrome: Chrome, seen: Seen
-) -> None:
+def test_a_refused_release_shows_its_reason(at: Flower, chrome: Chrome, seen: Seen) -> None:
     rows = search(chrome, at, seen.refused)
     assert any("'outcome': 'refused'" in row for row in rows)
     shown = open_task(chrome, at, seen.refused, "release")
@@ -208,7 +204,7 @@ def test_a_refused_release_says_that_it_was_refused_and_why(
     assert f"Repository {UNKNOWN_REPO} is not onboarded" in shown["Result"]
 
 
-def test_a_failed_release_is_a_failure_and_says_why(at: Flower, chrome: Chrome, seen: Seen) -> None:
+def test_a_failed_release_shows_its_exception(at: Flower, chrome: Chrome, seen: Seen) -> None:
     chrome.get(f"{at.address}/tasks")
     element(chrome, "#tasks-table_info", "tasks")
     element(chrome, ".task-state-filter[data-task-state=FAILURE]").click()
@@ -221,8 +217,8 @@ def test_a_failed_release_is_a_failure_and_says_why(at: Flower, chrome: Chrome, 
     assert "has no child nobody" in shown["Exception"]
 
 
-def test_the_browser_had_nothing_to_complain_about(seen: Seen, chrome: Chrome) -> None:
-    """Styles, scripts and the list's own requests are found at the prefix too."""
+def test_the_browser_reports_no_errors(seen: Seen, chrome: Chrome) -> None:
+    """Styles, scripts and the list's own requests are also found at the prefix."""
     for found in (seen.flower, seen.prefixed):
         chrome.get(found.with_login)
         console_of(chrome)
@@ -244,7 +240,7 @@ def test_no_page_shows_a_secret_or_a_description(seen: Seen) -> None:
             assert secret not in text, page
 
 
-def test_no_process_writes_a_secret_or_a_line_that_is_no_object(seen: Seen) -> None:
+def test_logs_are_json_objects_without_secrets(seen: Seen) -> None:
     with seen.celery.beat():
         pass
     logs = [seen.flower.log, seen.prefixed.log]

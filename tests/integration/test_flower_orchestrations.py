@@ -1,4 +1,4 @@
-"""The tab *Orchestrations* in a real browser: find what is stuck, read why, release it, once."""
+"""The tab *Orchestrations* in a real browser: find a stuck child, read why, release it once."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ ODD_CHILD = '"><b>x/..%2F?&y'
 
 @dataclass
 class Stage:
-    """Three Flowers on one broker, and two orchestrations that wait for a slot or for a person.
+    """Three Flowers on one broker; one orchestration waits for a slot, another needs action.
 
-    ``worker``, ``broker``: to be closed by the tests that do without, which come last.
+    The tests without ``worker`` or ``broker`` close them, and come last.
     """
 
     world: World
@@ -101,7 +101,7 @@ def at(request: pytest.FixtureRequest, stage: Stage, chrome: Chrome) -> Flower:
 
 
 def take_slots(world: World, count: int) -> None:
-    """Have the busy user's tasks take this many slots."""
+    """Let tasks of the busy user take this many slots."""
     row = {"user_id": {"S": BUSY_USER}, "active_count": {"N": str(count)}}
     world.put(str(world.settings.user_concurrency_table_name), row)
 
@@ -112,7 +112,7 @@ def text_of(page: str) -> str:
     return " ".join(re.sub(r"<[^>]*>", " ", f"<{main}").split())
 
 
-# -- who may look
+# -- the login
 
 
 def test_every_page_asks_for_the_login(stage: Stage) -> None:
@@ -136,9 +136,7 @@ def test_the_tab_is_on_every_page(at: Flower, chrome: Chrome, page: str) -> None
     assert tab.get_attribute("aria-current") == ("page" if page == "orchestrations" else None)
 
 
-def test_a_child_is_found_by_its_display_id_and_read(
-    at: Flower, chrome: Chrome, stage: Stage
-) -> None:
+def test_a_child_is_found_by_its_display_id(at: Flower, chrome: Chrome, stage: Stage) -> None:
     chrome.get(f"{at.address}/orchestrations")
     element(chrome, "#q").send_keys("eng-42", Keys.ENTER)
     until("the search", lambda: "q=eng-42" in chrome.current_url)
@@ -156,7 +154,7 @@ def test_a_child_is_found_by_its_display_id_and_read(
     assert str(task.get_attribute("href")).startswith(f"{at.address}/task/evaluate")
 
 
-def test_codes_narrow_the_list(stage: Stage) -> None:
+def test_filters_narrow_the_list(stage: Stage) -> None:
     _, every = stage.flower.get("/orchestrations")
     assert stage.waiting in every
     assert stage.odd in every
@@ -176,7 +174,7 @@ def test_coverage_and_the_last_sweep_are_shown(stage: Stage) -> None:
     assert "sweep:by-hand-" in page.partition('id="sweeps"')[2]
 
 
-def test_what_stands_in_rows_is_shown_as_text(at: Flower, chrome: Chrome, stage: Stage) -> None:
+def test_markup_in_rows_is_shown_as_text(at: Flower, chrome: Chrome, stage: Stage) -> None:
     console_of(chrome)
     for path in ("/orchestrations?code=unknown_status", stage.page(stage.odd)):
         chrome.get(f"{at.address}{path}")
@@ -185,7 +183,7 @@ def test_what_stands_in_rows_is_shown_as_text(at: Flower, chrome: Chrome, stage:
             assert chrome.find_elements(By.CSS_SELECTOR, selector) == []
         assert chrome.title not in {"1", "2"}
     assert SHOWN in element(chrome, "#children-table").text
-    # The link from the list leads to the child, whatever its id is made of.
+    # The link from the list leads to the child, whatever its id contains.
     chrome.get(f"{at.address}/orchestrations?code=unknown_status")
     link = element(chrome, "#stuck-table a")
     link.click()
@@ -194,7 +192,7 @@ def test_what_stands_in_rows_is_shown_as_text(at: Flower, chrome: Chrome, stage:
     assert [line for line in console_of(chrome) if line["level"] == "SEVERE"] == []
 
 
-def test_no_page_allows_a_script_of_its_own(at: Flower, chrome: Chrome, stage: Stage) -> None:
+def test_no_page_runs_an_inline_script(at: Flower, chrome: Chrome, stage: Stage) -> None:
     for path in ("/orchestrations", stage.page(stage.waiting)):
         chrome.get(f"{at.address}{path}")
         element(chrome, "main table")
@@ -205,9 +203,7 @@ def test_no_page_allows_a_script_of_its_own(at: Flower, chrome: Chrome, stage: S
         assert chrome.title != "inline"
 
 
-def test_both_pages_fit_a_phone_and_the_dark_theme(
-    at: Flower, chrome: Chrome, stage: Stage
-) -> None:
+def test_both_pages_fit_phone_and_dark_theme(at: Flower, chrome: Chrome, stage: Stage) -> None:
     phone = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
     chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     seen = set()
@@ -230,8 +226,8 @@ def test_both_pages_fit_a_phone_and_the_dark_theme(
 # -- the buttons
 
 
-def test_a_button_needs_its_token_and_its_own_page(stage: Stage) -> None:
-    """Neither a login that a browser sends by itself, nor another site's form, is enough."""
+def test_a_button_needs_token_and_same_origin(stage: Stage) -> None:
+    """A login that the browser sends by itself is not enough, nor is another site's form."""
     page = stage.page(stage.waiting)
     before = stage.world.everything()
     token = token_of(stage.flower.get(page)[1])
@@ -243,7 +239,7 @@ def test_a_button_needs_its_token_and_its_own_page(stage: Stage) -> None:
     assert stage.world.everything() == before
 
 
-def test_read_only_has_no_buttons_and_takes_no_post(stage: Stage) -> None:
+def test_read_only_flower_shows_and_accepts_no_button(stage: Stage) -> None:
     page = stage.page(stage.waiting)
     token = token_of(stage.flower.get(page)[1])
     status, shown = stage.read_only.get(page)
@@ -255,7 +251,7 @@ def test_read_only_has_no_buttons_and_takes_no_post(stage: Stage) -> None:
         assert "read-only" in said
 
 
-def test_evaluate_now_says_what_came_of_it(at: Flower, chrome: Chrome, stage: Stage) -> None:
+def test_evaluate_now_shows_its_result(at: Flower, chrome: Chrome, stage: Stage) -> None:
     chrome.get(f"{at.address}{stage.page(stage.waiting)}")
     element(chrome, "summary", "Evaluate now").click()
     element(chrome, "form button", "Evaluate").click()
@@ -264,7 +260,8 @@ def test_evaluate_now_says_what_came_of_it(at: Flower, chrome: Chrome, stage: St
     assert "over_budget" in said.text
 
 
-def test_release_is_confirmed_by_keyboard_and_releases_once(stage: Stage, chrome: Chrome) -> None:
+def test_a_confirmed_release_happens_once(stage: Stage, chrome: Chrome) -> None:
+    """The keyboard is enough to confirm it."""
     take_slots(stage.world, 0)
     chrome.get(stage.prefixed.with_login)
     chrome.get(f"{stage.prefixed.address}{stage.page(stage.waiting)}")
@@ -279,21 +276,21 @@ def test_release_is_confirmed_by_keyboard_and_releases_once(stage: Stage, chrome
     (task,) = stage.world.tasks(stage.waiting, "api")
     assert task["task_id"]["S"] in said.text
     assert stage.world.statuses(stage.waiting)["api"] == "released"
-    # Its page was open elsewhere, and the button is pressed there too.
+    # The page was open elsewhere too, and its button is pressed there.
     page = stage.page(stage.waiting)
     token = token_of(stage.flower.get(page)[1])
     status, shown = stage.flower.post(f"{page}/release/api", token=token)
     assert status == 200
     assert "outcome: already_released" in shown
     assert len(stage.world.tasks(stage.waiting, "api")) == 1
-    # The list has forgotten it, and shows the repair.
+    # The list no longer has the child, and shows the repair.
     _, listed = stage.flower.get("/orchestrations")
     assert "over_budget" not in listed
     assert stage.waiting in listed.partition('id="repairs"')[2]
     assert "lost_release: blocked → released" in text_of(shown)
 
 
-def test_an_odd_id_reaches_the_worker_whole(stage: Stage) -> None:
+def test_an_odd_id_reaches_the_worker_unchanged(stage: Stage) -> None:
     page = stage.page(stage.odd)
     token = token_of(stage.flower.get(page)[1])
     status, shown = stage.flower.post(f"{page}/release/{quote(ODD_CHILD, safe='')}", token=token)
@@ -305,7 +302,7 @@ def test_an_odd_id_reaches_the_worker_whole(stage: Stage) -> None:
     assert repr((stage.odd, ODD_CHILD)) in released
 
 
-def test_what_does_not_exist_is_said(stage: Stage) -> None:
+def test_an_unknown_orchestration_is_not_found(stage: Stage) -> None:
     status, page = stage.flower.get("/orchestrations/orch_nowhere")
     assert status == 404
     assert "no orchestration orch_nowhere exists" in page
@@ -314,7 +311,8 @@ def test_what_does_not_exist_is_said(stage: Stage) -> None:
 # -- without a worker, and without a broker: these come last
 
 
-def test_without_a_worker_the_page_says_so_and_holds_nobody_up(stage: Stage) -> None:
+def test_a_missing_worker_blocks_no_other_page(stage: Stage) -> None:
+    """The page that needs one says that none answered."""
     stage.worker.close()
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(stage.flower.get, stage.page(stage.waiting))
@@ -327,7 +325,7 @@ def test_without_a_worker_the_page_says_so_and_holds_nobody_up(stage: Stage) -> 
     assert f"serves the queue {BY_HAND_QUEUE}" in text_of(page)
 
 
-def test_without_a_broker_every_page_says_so(stage: Stage) -> None:
+def test_every_page_reports_a_missing_broker(stage: Stage) -> None:
     stage.worker.close()
     page = stage.page(stage.waiting)
     stage.broker.close()

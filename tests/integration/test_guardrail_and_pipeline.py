@@ -1,4 +1,4 @@
-"""What is screened before a release and invoked after it, over HTTP."""
+"""The guardrail before a release and the pipeline after it, over HTTP."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def aws() -> Iterator[AwsStub]:
 
 @pytest.fixture
 def screened(make_world: Callable[..., World], aws: AwsStub) -> World:
-    """Tables with a guardrail and a pipeline."""
+    """A world with a guardrail and a pipeline."""
     world = make_world(GUARDRAIL_ID="g1", GUARDRAIL_VERSION="1", ORCHESTRATOR_FUNCTION_ARN=ARN)
     world.others = {"lambda": aws.url, "bedrock-runtime": aws.url}
     return world
@@ -36,9 +36,7 @@ def sweep(world: World) -> SweepSummary:
     return run_inline_sweep(reconciler, segments=1)
 
 
-def test_the_description_is_screened_and_the_pipeline_invoked_once(
-    screened: World, aws: AwsStub
-) -> None:
+def test_a_release_screens_and_invokes_once(screened: World, aws: AwsStub) -> None:
     found = screened.seed({"a": []})
     sweep(screened)
     (task,) = screened.tasks(found)
@@ -50,7 +48,7 @@ def test_the_description_is_screened_and_the_pipeline_invoked_once(
     assert len(aws.invoked) == 1
 
 
-def test_a_block_is_for_good(screened: World, aws: AwsStub) -> None:
+def test_a_blocked_description_is_refused(screened: World, aws: AwsStub) -> None:
     aws.guardrail_action = "GUARDRAIL_INTERVENED"
     found = screened.seed({"a": [], "b": ["a"]})
     summary = sweep(screened)
@@ -61,9 +59,7 @@ def test_a_block_is_for_good(screened: World, aws: AwsStub) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 429, 403])
-def test_an_outage_of_the_guardrail_releases_nothing_and_passes(
-    screened: World, aws: AwsStub, status: int
-) -> None:
+def test_a_guardrail_outage_delays_releases(screened: World, aws: AwsStub, status: int) -> None:
     aws.guardrail_status = status
     found = screened.seed({"a": []})
     summary = sweep(screened)
@@ -75,7 +71,7 @@ def test_an_outage_of_the_guardrail_releases_nothing_and_passes(
     assert sweep(screened).counts.released == 1
 
 
-def test_an_answer_that_is_not_known_counts_as_no_answer(screened: World, aws: AwsStub) -> None:
+def test_an_unknown_answer_releases_nothing(screened: World, aws: AwsStub) -> None:
     aws.guardrail_action = "PERHAPS"
     found = screened.seed({"a": []})
     sweep(screened)
@@ -83,9 +79,7 @@ def test_an_answer_that_is_not_known_counts_as_no_answer(screened: World, aws: A
 
 
 @pytest.mark.parametrize("by", ["the next sweep", "a redelivery"])
-def test_a_release_interrupted_before_the_invoke_is_invoked_later(
-    screened: World, aws: AwsStub, by: str
-) -> None:
+def test_an_interrupted_invocation_is_made_later(screened: World, aws: AwsStub, by: str) -> None:
     aws.invoke_status = 500
     found = screened.seed({"a": []})
     assert sweep(screened).counts.released == 1
@@ -93,7 +87,7 @@ def test_a_release_interrupted_before_the_invoke_is_invoked_later(
     aws.invoke_status = 202
     assert screened.reconciler().release(found, "a").outcome == "already_released"
     assert sweep(screened).counts.reinvoked == 0
-    assert aws.invoked == [], "within the grace the call that created it may be at it"
+    assert aws.invoked == [], "within the grace, the call that created the task may still invoke it"
     screened.clock.forward(130)
     if by == "a redelivery":
         assert screened.reconciler().release(found, "a").outcome == "reinvoked"
@@ -105,10 +99,10 @@ def test_a_release_interrupted_before_the_invoke_is_invoked_later(
 
 
 @pytest.mark.parametrize("durable", [True, False], ids=["named", "unnamed"])
-def test_a_task_of_others_is_invoked_once_more(
+def test_a_foreign_task_is_invoked_once_more(
     screened: World, aws: AwsStub, *, durable: bool
 ) -> None:
-    """Past the start timeout, and then it is only surfaced, with the reason."""
+    """This is after the start timeout; from then on the task is only reported."""
     aws.durable = durable
     screened.seed({"a": []}, {"a": "released"}, tasks={"a": "SUBMITTED"}, age=600)
     start = screened.clock()
@@ -123,8 +117,8 @@ def test_a_task_of_others_is_invoked_once_more(
     assert summary.counts.stuck == {"unstarted_task": 1}
 
 
-def test_a_task_of_ours_is_repeated_once(screened: World, aws: AwsStub) -> None:
-    """Under its name: where the first invocation did arrive after all, that starts nothing."""
+def test_our_task_is_invoked_again_once(screened: World, aws: AwsStub) -> None:
+    """The second invocation has the same name: it starts nothing if the first one arrived."""
     screened.seed({"a": []})
     reinvoked = []
     for _ in range(20):
@@ -134,7 +128,7 @@ def test_a_task_of_ours_is_repeated_once(screened: World, aws: AwsStub) -> None:
     assert len(aws.invoked) == 1
 
 
-def test_without_names_a_task_of_ours_is_invoked_once(screened: World, aws: AwsStub) -> None:
+def test_without_names_our_task_is_invoked_once(screened: World, aws: AwsStub) -> None:
     aws.durable = False
     found = screened.seed({"a": []})
     for _ in range(20):
@@ -146,7 +140,7 @@ def test_without_names_a_task_of_ours_is_invoked_once(screened: World, aws: AwsS
     assert (summary.counts.reinvoked, summary.counts.stuck) == (0, {"unstarted_task": 1})
 
 
-def test_workers_at_once_repeat_an_invocation_once(screened: World, aws: AwsStub) -> None:
+def test_concurrent_sweeps_repeat_an_invocation_once(screened: World, aws: AwsStub) -> None:
     aws.durable = False
     screened.seed({"a": []}, {"a": "released"}, tasks={"a": "SUBMITTED"})
     with ThreadPoolExecutor(4) as threads:

@@ -1,4 +1,4 @@
-"""A user's slots over one pass: read once, and again where somebody else has changed them."""
+"""A user's slots during a sweep: read once, and again if somebody else has changed them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MakeWorld = Callable[..., World]
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Whose slots were read, in order."""
+    """The users whose slots were read, in order."""
     calls: list[str] = []
     whole = BudgetStore.open
 
@@ -54,9 +54,7 @@ def prune_elsewhere(world: World, monkeypatch: pytest.MonkeyPatch, *, at: int) -
     monkeypatch.setattr(BudgetStore, "reserve", reserve)
 
 
-def test_slots_are_read_once_for_all_children_of_a_pass(
-    make_world: MakeWorld, opened: list[str]
-) -> None:
+def test_one_read_of_slots_serves_all_children(make_world: MakeWorld, opened: list[str]) -> None:
     world = make_world(USER_CONCURRENCY_TABLE_NAME="{prefix}-Users")
     found = world.seed({key: [] for key in "abcde"})
     reconciler = world.reconciler()
@@ -65,8 +63,8 @@ def test_slots_are_read_once_for_all_children_of_a_pass(
     assert opened == [USER]
 
 
-def test_queued_tasks_go_before_what_is_released(make_world: MakeWorld) -> None:
-    """What waits for admission takes its slots first, one uploading or picked up included."""
+def test_queued_tasks_take_their_slots_first(make_world: MakeWorld) -> None:
+    """So does a task that still waits for its uploads."""
     world = make_world(
         USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", MAX_CONCURRENT_TASKS_PER_USER="5"
     )
@@ -82,9 +80,10 @@ def test_queued_tasks_go_before_what_is_released(make_world: MakeWorld) -> None:
     assert len(world.tasks(found)) == 1
 
 
-def test_a_reservation_refused_after_a_pruning_elsewhere_is_tried_with_fresh_slots(
+def test_a_refused_reservation_is_retried_with_fresh_slots(
     make_world: MakeWorld, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Somebody else has pruned the reservations in between."""
     world = make_world(USER_CONCURRENCY_TABLE_NAME="{prefix}-Users")
     found = world.seed({key: [] for key in "abcde"})
     prune_elsewhere(world, monkeypatch, at=3)
@@ -95,7 +94,7 @@ def test_a_reservation_refused_after_a_pruning_elsewhere_is_tried_with_fresh_slo
     assert opened == [USER, USER]
 
 
-def test_slots_taken_elsewhere_in_the_meantime_are_not_given_twice(
+def test_slots_taken_elsewhere_are_not_given_twice(
     make_world: MakeWorld, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make_world(
@@ -122,10 +121,10 @@ def test_slots_taken_elsewhere_in_the_meantime_are_not_given_twice(
     assert opened.count(USER) >= 3
 
 
-def test_whoever_waits_is_remembered_within_what_a_row_and_a_write_can_hold(
+def test_the_row_remembers_only_the_longest_waiting(
     make_world: MakeWorld,
 ) -> None:
-    """After a long outage thousands of a user wait: noting them must not fail, nor fill the row."""
+    """After a long outage a user can have thousands of waiting children."""
     world = make_world(
         USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", MAX_CONCURRENT_TASKS_PER_USER="1000"
     )
@@ -141,7 +140,7 @@ def test_whoever_waits_is_remembered_within_what_a_row_and_a_write_can_hold(
     row = store.open(USER).row
     noted = {name for name in row if name.startswith("waiting:")}
     assert len(noted) == MAX_WAITING
-    assert all(name.startswith("waiting:orch_3_") for name in noted), "the oldest of all"
+    assert all(name.startswith("waiting:orch_3_") for name in noted), "only the oldest are kept"
     assert store.open(USER).budget("orch_9", now, timedelta(minutes=15)).ahead
     later = now + timedelta(hours=1)
     store.note_waiting(store.open(USER), {"orch_9_a": later}, (), later, timedelta(minutes=15))

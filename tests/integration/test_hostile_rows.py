@@ -1,4 +1,4 @@
-"""Rows that nobody should have written, on real endpoints: kept as they are, and surfaced."""
+"""Malformed rows on real endpoints are left as they are and reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ODD: dict[str, dict[str, Any]] = {
     "a map of predecessors": {"child_status": {"S": "ready"}, "depends_on": {"M": {}}},
     "deep predecessors": {"child_status": {"S": "ready"}, "depends_on": {"L": [nested(30)]}},
     "no predecessors": {"child_status": {"S": "ready"}},
-    # A task id of another type cannot stand there: it is the key of an index.
+    # A task id cannot have another type: it is the key of an index.
     "a released row with odd predecessors": {
         "child_status": {"S": "released"},
         "depends_on": {"L": [{"B": b"a"}]},
@@ -34,7 +34,7 @@ ODD: dict[str, dict[str, Any]] = {
 }
 
 
-def test_what_is_not_understood_is_as_it_was_and_surfaced(world: World) -> None:
+def test_malformed_rows_stay_unchanged_and_are_reported(world: World) -> None:
     found = world.seed({"a": []}, meta={"child_count": {"N": str(1 + len(ODD))}})
     for name, attributes in ODD.items():
         own = {"orchestration_id": {"S": found}, "sub_issue_id": {"S": name}}

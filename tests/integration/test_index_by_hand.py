@@ -1,4 +1,4 @@
-"""The index of what is active, added to a table and taken away as docs/deploying.md has it."""
+"""The index of active children, added and removed with the commands of docs/deploying.md."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def sweep(world: World, index: str | None) -> SweepSummary:
 
 
 def status(world: World) -> str | None:
-    """Return the status of the index, as the command that looks at it shows it."""
+    """Return the status of the index as the documented command shows it."""
     described = typed(world, COMMANDS["look"])["Table"]
     for index in described.get("GlobalSecondaryIndexes", ()):
         if index["IndexName"] == NAME and not index.get("Backfilling"):
@@ -40,7 +40,7 @@ def status(world: World) -> str | None:
     return None
 
 
-def test_an_index_is_added_to_a_table_that_is_in_use_and_taken_away_again(world: World) -> None:
+def test_an_index_is_added_and_removed_in_use(world: World) -> None:
     assert set(COMMANDS) == {"Create", "look", "Delete"}
     done = world.seed({"a": []}, {"a": "succeeded"})
     world.change(done, "#meta", rollup_posted_at=world.ago(0))
@@ -60,7 +60,7 @@ def test_an_index_is_added_to_a_table_that_is_in_use_and_taken_away_again(world:
     assert after.complete
 
 
-def test_the_index_that_is_added_is_the_one_that_is_asked() -> None:
+def test_the_added_index_has_the_expected_shape() -> None:
     words = COMMANDS["Create"]
     ((update,),) = (
         json.loads(words[at + 1]) for at, w in enumerate(words) if w.endswith("-index-updates")

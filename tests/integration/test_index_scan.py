@@ -1,4 +1,4 @@
-"""A sweep by an index of active children: what it costs, what it sees, and what it leaves."""
+"""A scan of the index of active children: what it costs, nominates and leaves out."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def cut_pages(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three rows in a page: each orchestration is cut, in each of the four queries."""
+    """Three rows in a page, so that each of the four queries cuts every orchestration."""
     cut_pages(monkeypatch, 3)
 
 
@@ -80,7 +80,7 @@ def history(world: World, count: int) -> None:
 
 
 def in_flight(world: World, count: int) -> list[str]:
-    """Seed diamonds of which the left leg runs; the right one has ended."""
+    """Seed diamonds whose left side is running and whose right side has ended."""
     return [
         world.seed(
             {"a": [], "l": ["a"], "r": ["a"], "z": ["l", "r"]},
@@ -91,8 +91,8 @@ def in_flight(world: World, count: int) -> list[str]:
     ]
 
 
-def test_it_costs_what_is_active_and_not_what_is_history(world: World) -> None:
-    """A query for each status, and a batch for each 100 tasks and predecessors."""
+def test_the_cost_depends_only_on_active_work(world: World) -> None:
+    """There is a query for each status, and a batch for each 100 tasks and predecessors."""
     in_flight(world, 60)
     costs = []
     for _ in range(2):
@@ -146,9 +146,7 @@ def stuck_world(world: World) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("segments", [1, 3])
-def test_each_way_of_being_stuck_that_it_shows_is_nominated_once(
-    world: World, segments: int
-) -> None:
+def test_every_visible_problem_is_nominated_once(world: World, segments: int) -> None:
     in_flight(world, 5)
     history(world, 5)
     stuck = stuck_world(world)
@@ -160,9 +158,10 @@ def test_each_way_of_being_stuck_that_it_shows_is_nominated_once(
 @pytest.mark.usefixtures("small_pages")
 @pytest.mark.parametrize("stepwise", [False, True])
 @pytest.mark.parametrize("segments", [1, 4])
-def test_pages_and_steps_neither_lose_nor_invent(
+def test_pages_and_steps_lose_no_orchestration(
     world: World, segments: int, *, stepwise: bool
 ) -> None:
+    """Without steps, the scan nominates nothing else either."""
     in_flight(world, 9)
     stuck = stuck_world(world)
     found: list[str] = []
@@ -175,7 +174,8 @@ def test_pages_and_steps_neither_lose_nor_invent(
 
 
 @pytest.mark.usefixtures("small_pages")
-def test_one_that_is_larger_than_a_step_is_nominated_and_passed_by(world: World) -> None:
+def test_an_orchestration_larger_than_a_step_is_nominated(world: World) -> None:
+    """So are those that come after it."""
     keys = [f"c{number:02}" for number in range(40)]
     large = world.seed(
         {"r": [], **{key: ["r"] for key in keys}}, {"r": "released"}, tasks={"r": "RUNNING"}
@@ -185,10 +185,8 @@ def test_one_that_is_larger_than_a_step_is_nominated_and_passed_by(world: World)
     assert {large, *others} <= set(found)
 
 
-def test_ids_of_any_form_are_in_one_range_or_another(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Balance goes by the platform's ids; that none is left out goes by none."""
+def test_every_id_falls_into_a_range(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ranges are balanced for the platform's ids, but contain all others as well."""
     names = ["0", "orch_", "orch_8", "orch_80000000", "orch_zz", "orch_ffffffffffff", "z", "é", "￿"]
     for name in names:
         row = {
@@ -201,12 +199,12 @@ def test_ids_of_any_form_are_in_one_range_or_another(
         world.put(world.settings.orchestration_table_name, row)
     for segments in (1, 2, 7):
         assert set(nominated(world, segments=segments)) == set(names)
-    # A row in a page, and a page in a step: one of them ends at the very edge of a range.
+    # With one row a page and one page a step, one step ends at the very edge of a range.
     cut_pages(monkeypatch, 1)
     assert set(nominated(world, segments=2, out_of_time=lambda: True)) == set(names)
 
 
-def test_ranges_meet_and_leave_nothing_out() -> None:
+def test_ranges_leave_no_gap() -> None:
     assert bounds_of(0, 1) == (None, None)
     assert bounds_of(0, 2) == (None, "orch_80000000")
     assert bounds_of(1, 2) == ("orch_80000000", None)
@@ -216,8 +214,8 @@ def test_ranges_meet_and_leave_nothing_out() -> None:
         assert len(set(ranges)) == total
 
 
-def test_what_only_the_full_scan_sees_is_left_to_it(world: World) -> None:
-    """docs/scaling.md says which: should this list shrink, so does that one."""
+def test_some_problems_need_the_full_scan(world: World) -> None:
+    """docs/scaling.md lists them: change it together with this list."""
     whole = {"a": [], "b": ["a"]}
     left = {
         "unsettled parent": world.seed(whole, dict.fromkeys("ab", "succeeded")),
@@ -238,7 +236,7 @@ def test_what_only_the_full_scan_sees_is_left_to_it(world: World) -> None:
     assert sorted(found) == sorted(left.values())
 
 
-def test_an_index_that_is_not_there_is_named(world: World) -> None:
+def test_a_missing_index_is_named_in_the_error(world: World) -> None:
     reconciler = world.reconciler(active_index_name="NoSuchIndex")
     with pytest.raises(PermanentError, match="NoSuchIndex"):
         scan_segment(

@@ -1,4 +1,4 @@
-"""Monthly budgets: whose budget stops a release, and what an outage leaves as it is."""
+"""Monthly budgets: whose budget stops a release, and what an outage does not change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ask what is away once, and never wait for it."""
+    """Try every request only once, and never wait."""
     monkeypatch.setattr(wiring, "_ATTEMPTS", 1)
     monkeypatch.setattr(wiring, "_ATTEMPTS_ELSEWHERE", 1)
     monkeypatch.setattr("reconciler.stores.dynamodb._MAX_PAUSE_SECONDS", 0.01)
@@ -36,7 +36,7 @@ def aws() -> Iterator[AwsStub]:
 
 @pytest.fixture
 def budgeted(make_world: Callable[..., World], aws: AwsStub) -> World:
-    """Tables with monthly budgets."""
+    """A world with monthly budgets."""
     world = make_world(BUDGET_TABLE_NAME="{prefix}-Budget", USER_POOL_ID="us-east-1_pool")
     world.others = {"cognito-idp": aws.url}
     return world
@@ -71,7 +71,7 @@ def test_without_teams_a_task_names_none(budgeted: World) -> None:
 @pytest.mark.parametrize(
     ("scope_key", "whose"), [(f"USER#{USER}", f"user {USER}"), ("TEAM#growth", "team growth")]
 )
-def test_an_exhausted_budget_refuses_for_good(
+def test_an_exhausted_budget_refuses_the_child(
     budgeted: World, aws: AwsStub, scope_key: str, whose: str
 ) -> None:
     aws.groups[USER] = ["growth", "ops"]
@@ -97,7 +97,7 @@ def test_only_a_hard_stop_of_this_month_counts(budgeted: World, aws: AwsStub) ->
     assert sweep(budgeted).counts.released == 1
 
 
-def test_the_next_month_is_a_new_budget(budgeted: World) -> None:
+def test_the_next_month_has_a_new_budget(budgeted: World) -> None:
     budgeted.budget(f"USER#{USER}", "10", "10")
     first = budgeted.seed({"a": []})
     assert sweep(budgeted).counts.refused == 1
@@ -110,8 +110,8 @@ def test_the_next_month_is_a_new_budget(budgeted: World) -> None:
 
 
 @pytest.mark.parametrize("state", ["exhausted", "away"])
-def test_a_task_that_exists_is_adopted_anyway(budgeted: World, aws: AwsStub, state: str) -> None:
-    """Also behind a sibling that has to wait for the budget."""
+def test_an_existing_task_is_adopted_anyway(budgeted: World, aws: AwsStub, state: str) -> None:
+    """A sibling that has to wait for the budget does not prevent it."""
     if state == "exhausted":
         budgeted.budget(f"USER#{USER}", "10", "10")
     else:
@@ -135,10 +135,8 @@ def test_a_task_that_exists_is_adopted_anyway(budgeted: World, aws: AwsStub, sta
         "UserNotFoundException",
     ],
 )
-def test_what_cognito_does_not_say_releases_nothing(
-    budgeted: World, aws: AwsStub, code: str
-) -> None:
-    """Nothing is changed, nobody is backed off for it, and it is over with the outage."""
+def test_a_cognito_error_releases_nothing(budgeted: World, aws: AwsStub, code: str) -> None:
+    """It changes nothing, backs off nothing, and ends with the outage."""
     aws.groups_error = code
     found = budgeted.seed({"a": [], "b": ["a"]})
     before = budgeted.everything()
@@ -169,7 +167,7 @@ def test_a_malformed_budget_releases_nothing_until_corrected(budgeted: World, aw
 
 
 @pytest.mark.parametrize("answer", [THROTTLED, BROKEN])
-def test_an_outage_of_its_table_releases_nothing(budgeted: World, answer: tuple[int, str]) -> None:
+def test_a_budget_table_outage_releases_nothing(budgeted: World, answer: tuple[int, str]) -> None:
     found = budgeted.seed({"a": []})
     before = budgeted.everything()
     with faulty_endpoint(budgeted.endpoint) as service:
@@ -196,7 +194,7 @@ def test_other_repairs_go_on_during_an_outage(budgeted: World, aws: AwsStub) -> 
     }  # fmt: skip
 
 
-def test_it_is_read_once_for_all_children_of_a_user(
+def test_teams_are_read_once_per_user(
     budgeted: World, aws: AwsStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(monthly_budget, "CACHE_SECONDS", 3600.0)
@@ -204,15 +202,15 @@ def test_it_is_read_once_for_all_children_of_a_user(
         budgeted.seed({f"c{number}": [] for number in range(5)})
     assert sweep(budgeted).counts.released == 10
     assert len(aws.groups_asked) == 1
-    # Nothing is due any more, and so nobody asks.
+    # Nothing is due any more, so nobody asks.
     assert sweep(budgeted).counts.released == 0
     assert len(aws.groups_asked) == 1
 
 
-def test_cognito_has_an_endpoint_of_its_own(
+def test_cognito_can_have_its_own_endpoint(
     budgeted: World, aws: AwsStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The standard way: as a process finds it in its environment."""
+    """A process finds it in its environment, under the standard name."""
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", budgeted.endpoint)

@@ -1,4 +1,4 @@
-"""What the runbook tells a person to do by hand does what it says."""
+"""The manual steps of the runbook work as it says."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def endpoint(servers: Servers) -> str:
-    """One of the two is enough for what a person types."""
+    """One of the two endpoints is enough for commands that are typed."""
     return servers.endpoint("moto")
 
 
 def typed(world: World, command: Sequence[str], **names: str) -> dict[str, Any]:
-    """Do what an ``aws dynamodb …`` command does, with names put in."""
+    """Carry out an ``aws dynamodb …`` command, with its placeholders replaced."""
     _, service, operation, *options = command
     client = boto3.Session("testing", "testing", region_name="us-east-1").client(
         "dynamodb", endpoint_url=world.endpoint
@@ -55,7 +55,8 @@ def by_operation(operation: str) -> list[tuple[str, ...]]:
     return found
 
 
-def test_a_child_whose_task_is_gone_is_put_back_and_released_once(world: World) -> None:
+def test_a_child_without_its_task_is_put_back(world: World) -> None:
+    """It is released once; the command fails if the status has changed."""
     found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "RUNNING"})
     (task,) = world.tasks(found, "a")
     world.client.delete_item(
@@ -75,7 +76,7 @@ def test_a_child_whose_task_is_gone_is_put_back_and_released_once(world: World) 
         typed(world, put_back, ORCHESTRATION=found, CHILD="a")
 
 
-def test_what_is_looked_at_by_hand_can_be(make_world: Any) -> None:
+def test_the_read_commands_of_the_runbook_work(make_world: Any) -> None:
     world: World = make_world(USER_CONCURRENCY_TABLE_NAME="{prefix}-Users")
     found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "RUNNING"})
     (task,) = world.tasks(found, "a")

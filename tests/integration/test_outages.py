@@ -1,4 +1,4 @@
-"""What is temporary changes nothing and is counted; what only an operator can mend is said."""
+"""Temporary errors change nothing and are counted; lasting ones stop the sweep."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ARN = "arn:aws:lambda:us-east-1:123456789012:function:orchestrator:live"
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait less, and less often, for what does not answer here."""
+    """Wait less, and retry less often, when a service does not answer."""
     monkeypatch.setattr("reconciler.composition._ATTEMPTS", 1)
     monkeypatch.setattr("reconciler.composition._ATTEMPTS_ELSEWHERE", 1)
     monkeypatch.setattr("reconciler.stores.dynamodb._MAX_PAUSE_SECONDS", 0.01)
@@ -40,7 +40,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def service(world: World) -> Iterator[FaultyEndpoint]:
-    """The world's endpoint, as its reconcilers see it."""
+    """A proxy before the world's endpoint that can fail; its reconcilers use it."""
     with faulty_endpoint(world.endpoint) as found:
         world.endpoint = found.url
         yield found
@@ -54,9 +54,10 @@ def sweep(world: World, **changes: Any) -> SweepSummary:
 @pytest.mark.parametrize(
     ("answer", "kind"), [(THROTTLED, "throttled"), (BROKEN, "store_unavailable")]
 )
-def test_a_release_that_cannot_be_written_changes_nothing_and_is_tried_again(
+def test_a_failed_release_changes_nothing(
     world: World, service: FaultyEndpoint, answer: tuple[int, str], kind: str
 ) -> None:
+    """The next sweep tries it again."""
     found = world.seed({"a": []})
     before = world.everything()
     service.fail(answer, "TransactWriteItems")
@@ -73,16 +74,14 @@ def test_a_release_that_cannot_be_written_changes_nothing_and_is_tried_again(
     assert len(world.tasks(found)) == 1
 
 
-def test_a_conflict_that_passes_is_no_error(world: World, service: FaultyEndpoint) -> None:
+def test_a_passing_conflict_is_no_error(world: World, service: FaultyEndpoint) -> None:
     world.seed({"a": []})
     service.fail((400, "TransactionConflictException"), "TransactWriteItems", times=3)
     summary = sweep(world)
     assert (summary.counts.released, summary.counts.errors) == (1, 0)
 
 
-def test_one_orchestration_that_cannot_be_read_never_stops_the_others(
-    world: World, service: FaultyEndpoint
-) -> None:
+def test_an_unreadable_orchestration_stops_no_other(world: World, service: FaultyEndpoint) -> None:
     away, *others = (world.seed({"a": []}) for _ in range(4))
     service.fail(BROKEN, "Query", away)
     summary = sweep(world)
@@ -95,10 +94,10 @@ def test_one_orchestration_that_cannot_be_read_never_stops_the_others(
 
 
 @pytest.mark.parametrize("operation", ["Scan", "BatchGetItem"])
-def test_a_segment_that_cannot_be_read_makes_the_sweep_incomplete(
+def test_an_unreadable_segment_makes_the_sweep_incomplete(
     world: World, service: FaultyEndpoint, operation: str
 ) -> None:
-    """I6: nothing is repaired on what could not be checked, and nobody says that all is well."""
+    """I6: what was not checked is not repaired, and the sweep does not claim to be complete."""
     world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
     before = world.everything()
     service.fail(BROKEN, operation)
@@ -112,9 +111,10 @@ def test_a_segment_that_cannot_be_read_makes_the_sweep_incomplete(
 
 
 @pytest.mark.parametrize("answer", [THROTTLED, BROKEN])
-def test_a_budget_that_cannot_be_read_is_counted_and_what_needs_no_slot_goes_on(
+def test_an_unreadable_budget_stops_only_releases(
     make_world: MakeWorld, answer: tuple[int, str]
 ) -> None:
+    """It counts as an error, and repairs that need no slot go on."""
     world = make_world(USER_CONCURRENCY_TABLE_NAME="{prefix}-Users")
     found = world.seed(
         {"a": [], "b": ["a"], "f": [], "g": ["f"]},
@@ -132,10 +132,10 @@ def test_a_budget_that_cannot_be_read_is_counted_and_what_needs_no_slot_goes_on(
     assert summary.alarming
 
 
-def test_what_was_repaired_before_the_tables_went_away_is_told(
+def test_repairs_before_an_outage_are_counted(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The switch is asked for before each write, and may be what does not answer."""
+    """The pause switch is read before each write, and that read can be the one to fail."""
     found = world.seed(
         {"a": [], "b": []},
         {"a": "released", "b": "released"},
@@ -158,7 +158,7 @@ def test_what_was_repaired_before_the_tables_went_away_is_told(
 
 @pytest.fixture
 def unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables that serve no task that is asked for one by one, and give its key back each time."""
+    """Leave every consistent read of tasks unanswered, as if their keys always came back."""
     whole = DynamoDB.batch_get
 
     def not_served(*args: Any, consistent: bool, attributes: Sequence[str] = ()) -> Any:
@@ -171,10 +171,8 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("unread")
 @pytest.mark.parametrize("status", ["releasing", "blocked"])
-def test_a_task_that_is_there_and_cannot_be_read_is_not_taken_for_none(
-    world: World, status: str
-) -> None:
-    """I2: the index names it, so a second one must not be made."""
+def test_an_unreadable_task_counts_as_existing(world: World, status: str) -> None:
+    """I2: the index names it, so that no second task may be created."""
     found = world.seed({"a": []}, {"a": status})
     world.task(found, "a", "RUNNING")
     before = world.everything()
@@ -184,7 +182,7 @@ def test_a_task_that_is_there_and_cannot_be_read_is_not_taken_for_none(
 
 
 @pytest.mark.usefixtures("unread")
-def test_a_task_on_its_way_that_cannot_be_read_leaves_no_budget(make_world: MakeWorld) -> None:
+def test_an_unreadable_submitted_task_leaves_no_budget(make_world: MakeWorld) -> None:
     world = make_world(
         USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", MAX_CONCURRENT_TASKS_PER_USER="1"
     )
@@ -199,9 +197,7 @@ MISSING = ["TASK", "TASK_EVENTS", "USER_CONCURRENCY", "REPO", "BUDGET"]
 
 
 @pytest.mark.parametrize("table", MISSING)
-def test_a_table_that_is_missing_stops_the_sweep_with_its_name(
-    make_world: MakeWorld, aws: AwsStub, table: str
-) -> None:
+def test_a_missing_table_stops_the_sweep(make_world: MakeWorld, aws: AwsStub, table: str) -> None:
     world = make_world(
         USER_CONCURRENCY_TABLE_NAME="{prefix}-Users",
         REPO_TABLE_NAME="{prefix}-Repo",
@@ -213,14 +209,14 @@ def test_a_table_that_is_missing_stops_the_sweep_with_its_name(
     world.put(str(world.settings.repo_table_name), {"repo": {"S": REPO}, "status": {"S": "active"}})
     world.seed({"a": []})
     before = world.everything()
-    with pytest.raises(TableMissingError):
+    with pytest.raises(TableMissingError, match="nowhere"):
         sweep(world, **{f"{table.lower()}_table_name": "nowhere"})
     assert world.everything() == before
 
 
 @pytest.mark.parametrize("operation", ["Scan", "Query", "TransactWriteItems"])
 @pytest.mark.parametrize("answer", [WRONG_CREDENTIALS, EXPIRED_CREDENTIALS, DENIED])
-def test_credentials_that_are_not_taken_stop_the_sweep(
+def test_rejected_credentials_stop_the_sweep(
     world: World, service: FaultyEndpoint, answer: tuple[int, str], operation: str
 ) -> None:
     world.seed({"a": []})
@@ -242,7 +238,7 @@ def aws() -> Iterator[AwsStub]:
 
 @pytest.fixture
 def screened(make_world: MakeWorld, aws: AwsStub) -> World:
-    """Tables with a guardrail and a pipeline."""
+    """A world with a guardrail and a pipeline."""
     world = make_world(GUARDRAIL_ID="g1", GUARDRAIL_VERSION="1", ORCHESTRATOR_FUNCTION_ARN=ARN)
     world.others = {"lambda": aws.url, "bedrock-runtime": aws.url}
     return world
@@ -250,7 +246,7 @@ def screened(make_world: MakeWorld, aws: AwsStub) -> World:
 
 @pytest.fixture
 def slow(aws: AwsStub, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """No answer comes while this event is not set."""
+    """An event: as long as it is not set, no answer comes."""
     monkeypatch.setattr("reconciler.composition._READ_SECONDS", 0.3)
     answers = threading.Event()
     aws.slow = answers
@@ -259,9 +255,8 @@ def slow(aws: AwsStub, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Ev
 
 
 @pytest.mark.usefixtures("slow")
-def test_a_guardrail_that_does_not_answer_in_time_is_asked_once_and_not_for_each_child(
-    screened: World, aws: AwsStub
-) -> None:
+def test_a_silent_guardrail_is_asked_only_once(screened: World, aws: AwsStub) -> None:
+    """It is not asked again for each child."""
     found = [screened.seed({"a": [], "b": [], "c": []}) for _ in range(3)]
     before = screened.everything()
     summary = sweep(screened)
@@ -276,10 +271,8 @@ def test_a_guardrail_that_does_not_answer_in_time_is_asked_once_and_not_for_each
     assert all(len(screened.tasks(one)) == 3 for one in found)
 
 
-def test_a_text_that_the_guardrail_does_not_take_never_holds_up_the_others(
-    screened: World, aws: AwsStub
-) -> None:
-    """Fail closed: it is not released either; and it is no outage."""
+def test_an_unscreenable_text_blocks_no_other_child(screened: World, aws: AwsStub) -> None:
+    """Its own child is not released either; this is no outage."""
     aws.refuses = "odd"
     found = screened.seed({"a": [], "b": []}, rows={"a": {"title": {"S": "odd"}}})
     summary = sweep(screened)
@@ -288,9 +281,10 @@ def test_a_text_that_the_guardrail_does_not_take_never_holds_up_the_others(
 
 
 @pytest.mark.parametrize("how", ["answers 500", "throttles", "denies", "does not answer"])
-def test_an_outage_of_the_pipeline_leaves_the_release_standing_and_is_counted(
+def test_a_pipeline_outage_undoes_no_release(
     make_world: MakeWorld, aws: AwsStub, how: str, request: pytest.FixtureRequest
 ) -> None:
+    """The failed invocation is counted, and made after the outage."""
     world = make_world(ORCHESTRATOR_FUNCTION_ARN=ARN)
     world.others = {"lambda": aws.url}
     if how == "does not answer":
@@ -302,7 +296,7 @@ def test_an_outage_of_the_pipeline_leaves_the_release_standing_and_is_counted(
     assert "reconciler_invoked_at" not in task
     assert (summary.counts.released, summary.counts.errors) == (1, 1)
     assert world.metrics.count("reconciler_errors_total", kind="pipeline_unavailable") == 1
-    # And again, while it lasts: nothing changes, and it is counted.
+    # While the outage lasts, nothing changes, and it is counted again.
     world.clock.forward(130)
     before = world.everything()
     summary = sweep(world)

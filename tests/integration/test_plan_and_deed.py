@@ -1,4 +1,4 @@
-"""What a report says is what a repair then does: action by action, in worlds of every sort."""
+"""A repair carries out exactly the actions that a report planned, in random worlds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Said = tuple[str, str, str, str, str, str | None]
 
 
 def graph_of(dice: Random) -> dict[str, list[str]]:
-    """A random graph of up to six children, a dangling edge or a cycle now and then."""
+    """Return a random graph of up to six children, sometimes with a dangling edge or a cycle."""
     keys = [f"s{number}" for number in range(dice.randint(1, 6))]
     graph = {
         key: dice.sample(keys[:number], dice.randint(0, min(2, number)))
@@ -35,7 +35,7 @@ def graph_of(dice: Random) -> dict[str, list[str]]:
 
 
 def seed_any(world: World, dice: Random) -> None:
-    """One orchestration in some state: some of them no platform could leave behind."""
+    """Seed an orchestration in a random state, even one that no platform would leave behind."""
     graph = graph_of(dice)
     user = f"user-{dice.random()}"
     statuses: dict[str, str] = {}
@@ -70,7 +70,7 @@ def seed_any(world: World, dice: Random) -> None:
 
 
 def sweep(world: World, *, report: bool) -> tuple[SweepSummary, Counter[Said]]:
-    """Sweep, and return what was done, or what would have been."""
+    """Sweep, and return the actions that were carried out or planned."""
     said: Counter[Said] = Counter()
 
     def note(evaluation: Evaluation) -> None:
@@ -104,7 +104,7 @@ def compare(world: World, number: int, orchestrations: int) -> None:
     assert world.everything() == before
     repair, done = sweep(world, report=False)
     assert planned == done
-    assert len({one[2] for one in planned}) >= 4, "worlds in which little is due prove little"
+    assert len({one[2] for one in planned}) >= 4, "these worlds need too few kinds of actions"
     counted = {name: getattr(repair.counts, name) for name in report.counts.planned}
     assert dict(report.counts.planned) == counted
     assert (report.counts.repairs, repair.counts.repairs) == (0, sum(counted.values()))
@@ -112,20 +112,20 @@ def compare(world: World, number: int, orchestrations: int) -> None:
 
 @pytest.fixture
 def orchestrations(request: pytest.FixtureRequest) -> int:
-    """How many; moto takes its time over each."""
+    """The number of orchestrations; moto is slow with each of them."""
     return 12 if request.node.callspec.params["endpoint"] == "moto" else 30
 
 
 @pytest.mark.parametrize("number", range(2))
-def test_the_plan_is_the_deed(world: World, number: int, orchestrations: int) -> None:
+def test_a_repair_does_what_was_planned(world: World, number: int, orchestrations: int) -> None:
     compare(world, number, orchestrations)
 
 
 @pytest.mark.parametrize("number", range(2, 4))
-def test_the_plan_is_the_deed_with_a_budget_onboarding_a_guardrail_and_a_pipeline(
+def test_a_repair_with_every_service_follows_its_plan(
     make_world: Callable[..., World], number: int, orchestrations: int
 ) -> None:
-    """A user for each orchestration: of a shared budget, others may take a slot in between."""
+    """Each orchestration has its own user: others could take slots of a shared budget."""
     world = make_world(
         USER_CONCURRENCY_TABLE_NAME="{prefix}-Users",
         MAX_CONCURRENT_TASKS_PER_USER=str(CAP),

@@ -1,10 +1,10 @@
 """Rows as the platform's own code left them, and what its own sweep made of them.
 
-``tests/data/platform-cases.jsonl.gz``: 150 orchestrations in many states. All of them are loaded,
-swept, and compared attribute by attribute. What is normalised is ours to choose or bound to differ:
-new task ids and times, the slug of a branch, the wording of the context block and of the
-integration node's instructions, attributes that only we write, ``updated_at``; ``README.md`` beside
-the data says so, and which differences are meant.
+``tests/data/platform-cases.jsonl.gz`` has 150 orchestrations in many states. The test loads and
+sweeps all of them, and compares them attribute by attribute. It normalises what may differ: new
+task ids and times, the slug of a branch, the wording of the context block and of the integration
+node's instructions, attributes that only we write, and ``updated_at``. ``README.md`` beside the
+data lists these, and the differences that are intended.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OURS = {
     "reconciler_written_at",
     "reconciler_effective_at",
 }
-"""What only we write."""
+"""Attributes that only we write."""
 
 Item = dict[str, Any]
 
@@ -64,7 +64,7 @@ CONTEXT = re.compile(
 
 
 def plain_description(text: str) -> str:
-    """Put ours into the form that the recorded ones have."""
+    """Convert our description to the form of the recorded ones."""
 
     def shown(found: re.Match[str]) -> str:
         title, body = found.group("title"), found.group("body")
@@ -126,7 +126,7 @@ def compare(what: str, want: Item, got: Item) -> list[str]:
     ]
 
 
-def test_every_case_settles_as_the_platforms_own_sweep_settled_it(
+def test_every_case_ends_as_the_platform_ends_it(
     world: World, request: pytest.FixtureRequest
 ) -> None:
     cases = load()
@@ -158,10 +158,8 @@ def of(orchestration_id: str, task: Item) -> bool:
     return key_of(task).startswith(orchestration_id)
 
 
-def test_a_second_sweep_changes_nothing_at_all(
-    world: World, request: pytest.FixtureRequest
-) -> None:
-    """Not a row of any table; a third does not either."""
+def test_a_second_sweep_changes_nothing(world: World, request: pytest.FixtureRequest) -> None:
+    """Neither does a third."""
     seed(world, load()[: 40 if request.node.callspec.params["endpoint"] != "moto" else 8])
     reconciler = world.reconciler()
     run_inline_sweep(reconciler, segments=3)
@@ -174,7 +172,7 @@ def test_a_second_sweep_changes_nothing_at_all(
 
 
 def test_the_data_has_no_attribute_of_ours() -> None:
-    """Else leaving ours out of a comparison would leave out one of theirs."""
+    """Otherwise the comparison would leave out an attribute of the platform."""
     for case in load():
         for table in ("OrchestrationTable", "TaskTable"):
             for tables in (case["before"], case["after"], case.get("after_second") or {}):

@@ -1,4 +1,4 @@
-"""The IAM policy: just the calls that the code makes, on just the tables it makes them on."""
+"""The IAM policies grant exactly the calls that the code makes, on exactly its tables."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def aws() -> Iterator[AwsStub]:
 
 
 def granted(world: World, policy: Path | None = None) -> Made:
-    """Return resource → actions, as a policy grants them, by the names of this world.
+    """Return resource → actions, as a policy grants them, with the names of this world.
 
-    What is granted on an index of active children is left out where the world has none.
+    Rights on the index of active children are left out if the world has no such index.
     """
     s = world.settings
     names = {
@@ -161,7 +161,7 @@ def use_everything(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("index", [None, "ChildStatusIndex"])
-def test_the_policy_grants_what_is_called_and_nothing_else(
+def test_the_policy_grants_exactly_what_is_called(
     make_world: Callable[..., World],
     monkeypatch: pytest.MonkeyPatch,
     aws: AwsStub,
@@ -177,19 +177,19 @@ def test_the_policy_grants_what_is_called_and_nothing_else(
     if index is not None:
         on_it = f"{world.settings.orchestration_table_name}/index/{index}"
         assert made[on_it] == {"dynamodb:Query"}
-    # The same run meets every series of capacity units, and none that does not exist at zero.
+    # The same run counts every declared series of capacity units, and no other.
     units = METRICS["reconciler_dynamodb_units_total"]
     counted = {labels for name, labels in world.metrics.counters if name == units.name}
     known = set(known_series(units, world.settings))
     assert counted <= known
-    # Of transactions only one of the two endpoints tells what they consumed.
+    # Only one of the two endpoints says what transactions consume.
     assert {dict(labels)["operation"] for labels in known - counted} <= {"transact_write_items"}
 
 
-def test_whoever_only_looks_needs_to_write_nothing(
+def test_inspecting_needs_no_right_to_write(
     make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch, broker: str, aws: AwsStub
 ) -> None:
-    """`status`, `health` and `inspect`, by every name that it takes."""
+    """This covers `status`, `health`, and `inspect` with every kind of name."""
     made = record(monkeypatch)
     world = make_world(**EVERYTHING)
     world.others = dict.fromkeys(OTHER_SERVICES, aws.url)
@@ -206,7 +206,7 @@ def test_whoever_only_looks_needs_to_write_nothing(
     before = world.everything()
     made.clear()
     with monkeypatch.context() as patched:
-        patched.setattr(status, "_workers", lambda: None)  # asks the broker alone
+        patched.setattr(status, "_workers", lambda: None)  # it asks only the broker
         reconciler = world.reconciler()
         for name in (found, "ENG-1", "b", task["task_id"]["S"]):
             look(reconciler, find(reconciler, name, lambda _: None))
@@ -221,7 +221,7 @@ def test_whoever_only_looks_needs_to_write_nothing(
 def test_the_health_check_reads_two_rows(
     world: World, monkeypatch: pytest.MonkeyPatch, broker: str
 ) -> None:
-    """All that a beat needs of a table: the pause switch, and a task that does not exist."""
+    """Beat needs no other rows: the pause switch, and a task that does not exist."""
     made = record(monkeypatch)
     client = redis.Redis.from_url(broker)
     status.read_status(world.settings, client, world.reconciler(), details=False)

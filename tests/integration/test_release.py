@@ -1,4 +1,4 @@
-"""Releases beside others: one child, one task, whoever comes second."""
+"""Concurrent releases: a child gets one task, whoever comes second."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 MakeWorld = Callable[..., World]
 
 
-def test_eight_releasers_of_one_child_at_once_make_one_task(world: World) -> None:
+def test_eight_concurrent_releases_create_one_task(world: World) -> None:
     found = world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
     releasers = [world.reconciler() for _ in range(8)]
     with ThreadPoolExecutor(8) as threads:
@@ -30,7 +30,7 @@ def test_eight_releasers_of_one_child_at_once_make_one_task(world: World) -> Non
     assert len(world.events("task_created")) == 1
 
 
-def test_sweeps_at_once_repair_each_thing_once(world: World) -> None:
+def test_concurrent_sweeps_repair_everything_once(world: World) -> None:
     found = world.seed(
         {"a": [], "b": ["a"], "c": ["a"], "f": [], "g": ["f"]},
         {"a": "released", "f": "released"},
@@ -48,9 +48,9 @@ def test_sweeps_at_once_repair_each_thing_once(world: World) -> None:
 
 
 class InProgress:
-    """A client whose first transaction is said to be in progress; ``first`` says what happens then.
+    """A client that reports a transaction as in progress three times, and then sends it.
 
-    It is said so three times, and then the transaction is sent as it is.
+    It calls ``first`` with the first attempt.
     """
 
     def __init__(self, client: Any, first: Callable[[dict[str, Any]], object]) -> None:
@@ -79,8 +79,8 @@ def in_progress(world: World, first: Callable[[dict[str, Any]], object]) -> tupl
     return reconciler, client
 
 
-def test_a_commit_whose_answer_was_lost_is_ours(world: World) -> None:
-    """Its tries bear one token; where an endpoint ignores that, the task tells whose it is."""
+def test_a_commit_with_a_lost_answer_is_ours(world: World) -> None:
+    """Its attempts share a token; if an endpoint ignores the token, the task says whose it is."""
     found = world.seed({"a": []})
     reconciler, client = in_progress(world, lambda r: world.client.transact_write_items(**r))
     result = reconciler.release(found, "a", sweep_id="sweep:7")
@@ -89,8 +89,8 @@ def test_a_commit_whose_answer_was_lost_is_ours(world: World) -> None:
 
 
 @pytest.mark.parametrize("sweep_id", ["sweep:7", "sweep:8"])
-def test_a_commit_of_another_releaser_is_not_ours(world: World, sweep_id: str) -> None:
-    """Not even one of the same sweep, whose task has the same id."""
+def test_a_rivals_commit_is_not_ours(world: World, sweep_id: str) -> None:
+    """That holds even for one of the same sweep, whose task has the same id."""
     found = world.seed({"a": []})
 
     def rival(_request: dict[str, Any]) -> None:
@@ -103,7 +103,7 @@ def test_a_commit_of_another_releaser_is_not_ours(world: World, sweep_id: str) -
     assert [task["task_id"]["S"] for task in world.tasks(found)] == [result.task_id]
 
 
-def test_a_claim_of_the_live_reconciler_wins_over_a_release(world: World) -> None:
+def test_an_earlier_live_claim_beats_a_release(world: World) -> None:
     found = world.seed({"a": []})
     reconciler = world.reconciler()
     world.change(found, "a", child_status="releasing", updated_at=world.ago(0))
@@ -111,7 +111,7 @@ def test_a_claim_of_the_live_reconciler_wins_over_a_release(world: World) -> Non
     assert not world.tasks(found)
 
 
-def test_a_release_wins_over_a_claim_that_comes_after_it(world: World) -> None:
+def test_a_release_beats_a_later_live_claim(world: World) -> None:
     found = world.seed({"a": []})
     assert world.reconciler().release(found, "a").outcome == "released"
     with pytest.raises(world.client.exceptions.ConditionalCheckFailedException):
@@ -133,12 +133,12 @@ def test_a_release_wins_over_a_claim_that_comes_after_it(world: World) -> None:
     ("status", "outcome"),
     [("succeeded", "released"), ("failed", "no_longer_due"), ("released", "no_longer_due")],
 )
-def test_it_is_never_early(world: World, status: str, outcome: str) -> None:
+def test_a_release_is_never_early(world: World, status: str, outcome: str) -> None:
     found = world.seed({"a": [], "b": ["a"]}, {"a": status})
     assert world.reconciler().release(found, "b").outcome == outcome
 
 
-def test_releasing_again_says_so_and_does_nothing(world: World) -> None:
+def test_releasing_again_changes_nothing(world: World) -> None:
     found = world.seed({"a": []})
     reconciler = world.reconciler()
     assert reconciler.release(found, "a").outcome == "released"
@@ -147,7 +147,7 @@ def test_releasing_again_says_so_and_does_nothing(world: World) -> None:
     assert world.everything() == before
 
 
-def test_unknown_names_are_said(world: World) -> None:
+def test_unknown_ids_are_named_in_the_error(world: World) -> None:
     found = world.seed({"a": []})
     with pytest.raises(UnknownChildError, match="has no child z"):
         world.reconciler().release(found, "z")
@@ -155,7 +155,8 @@ def test_unknown_names_are_said(world: World) -> None:
         world.reconciler().evaluate("orch_nowhere")
 
 
-def test_a_join_over_more_predecessors_than_a_transaction_has_room_for(world: World) -> None:
+def test_a_join_may_exceed_a_transactions_size(world: World) -> None:
+    """It has more predecessors than a transaction has room for."""
     graph: dict[str, list[str]] = {f"p{number}": [] for number in range(130)}
     found = world.seed({**graph, "j": sorted(graph)}, dict.fromkeys(graph, "succeeded"))
     assert world.reconciler().release(found, "j").outcome == "released"
@@ -166,7 +167,7 @@ def test_a_join_over_more_predecessors_than_a_transaction_has_room_for(world: Wo
 
 @pytest.fixture
 def budgeted(make_world: MakeWorld) -> World:
-    """Tables with a budget of ten for each user."""
+    """A world with ten slots for each user."""
     return make_world(USER_CONCURRENCY_TABLE_NAME="{prefix}-Users")
 
 
@@ -181,7 +182,7 @@ def sweep(world: World) -> Counter[str]:
     return +Counter({"released": summary.counts.released, **summary.counts.stuck})
 
 
-def test_a_fan_out_of_fifty_releases_ten_and_the_rest_as_slots_free(budgeted: World) -> None:
+def test_a_fan_out_waits_for_free_slots(budgeted: World) -> None:
     found = budgeted.seed({f"c{number:02}": [] for number in range(50)})
     assert sweep(budgeted) == {"released": 10, "over_budget": 40}
     assert sweep(budgeted) == {"over_budget": 40}
@@ -194,7 +195,7 @@ def test_a_fan_out_of_fifty_releases_ten_and_the_rest_as_slots_free(budgeted: Wo
     assert sweep(budgeted) == {"released": 1, "over_budget": 39}
 
 
-def test_eight_releasers_never_go_over_the_budget(budgeted: World) -> None:
+def test_concurrent_releases_never_exceed_the_budget(budgeted: World) -> None:
     set_active(budgeted, 4)
     found = budgeted.seed({f"c{number:02}": [] for number in range(24)})
     releasers = [budgeted.reconciler() for _ in range(8)]
@@ -206,7 +207,8 @@ def test_eight_releasers_never_go_over_the_budget(budgeted: World) -> None:
     assert outcomes["released"] >= 1
 
 
-def test_the_oldest_due_of_a_user_goes_first_over_all_orchestrations(budgeted: World) -> None:
+def test_the_oldest_due_child_gets_the_next_slot(budgeted: World) -> None:
+    """The children of the user are in four orchestrations."""
     set_active(budgeted, 9)
     young = [budgeted.seed({"a": []}, age=300) for _ in range(3)]
     old = budgeted.seed({"a": []}, age=7200)
@@ -222,7 +224,7 @@ def test_the_oldest_due_of_a_user_goes_first_over_all_orchestrations(budgeted: W
     assert old in later
 
 
-def test_a_budget_that_cannot_be_read_counts_as_none_left(budgeted: World) -> None:
+def test_a_malformed_budget_leaves_no_slot(budgeted: World) -> None:
     name = str(budgeted.settings.user_concurrency_table_name)
     budgeted.put(name, {"user_id": {"S": USER}, "active_count": {"S": "many"}})
     budgeted.seed({"a": []})
@@ -232,7 +234,8 @@ def test_a_budget_that_cannot_be_read_counts_as_none_left(budgeted: World) -> No
 # -- onboarding
 
 
-def test_a_repo_that_is_not_onboarded_is_refused_with_what_to_do(make_world: MakeWorld) -> None:
+def test_a_repo_without_onboarding_is_refused(make_world: MakeWorld) -> None:
+    """The reason says that it must be onboarded."""
     world = make_world(REPO_TABLE_NAME="{prefix}-Repo")
     found = world.seed({"a": [], "b": ["a"]})
     assert world.reconciler().release(found, "a").outcome == "refused"
@@ -260,7 +263,7 @@ def test_the_approval_cap_comes_from_the_repo(
 
 @pytest.mark.parametrize("cap", ["0", "501", "1.5"])
 def test_an_unusable_approval_cap_makes_its_repo_wait(make_world: MakeWorld, cap: str) -> None:
-    """It holds up no other repo, is held against nobody, and is over once it is corrected."""
+    """It delays no other repo, backs off nothing, and ends when the cap is corrected."""
     world = make_world(REPO_TABLE_NAME="{prefix}-Repo")
     onboard(world, cap)
     onboard(world, "3", "acme/other")

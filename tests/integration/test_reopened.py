@@ -1,4 +1,4 @@
-"""What others do to rows that looked finished: a touch harms nothing, and nothing of it is lost."""
+"""Others change rows that looked finished: touches do no harm, and no repair is lost."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def iteration(
 
 
 def touches(world: World) -> dict[str, int]:
-    """Return task id → how often we touched it."""
+    """Return task id → how often we touched the task."""
     return {
         task["task_id"]["S"]: int(task["reconcile_nudge_count"]["N"])
         for task in world.scan(world.settings.task_table_name)
@@ -54,11 +54,11 @@ def task_of(world: World, orchestration_id: str, key: str) -> str:
     return found
 
 
-# -- a touch never turns a row back (I4)
+# -- a touch never reverts a row (I4)
 
 
-def test_a_mended_child_is_never_touched(world: World) -> None:
-    """It is succeeded, and names the task that failed."""
+def test_a_fixed_child_is_never_touched(world: World) -> None:
+    """It has succeeded, but its row names the task that failed."""
     tasks = {"a": "FAILED", "b": "COMPLETED"}
     found = world.seed({"a": [], "b": []}, dict.fromkeys("ab", "succeeded"), tasks=tasks)
     sweep(world)
@@ -69,7 +69,7 @@ def test_a_mended_child_is_never_touched(world: World) -> None:
 
 
 @pytest.mark.parametrize("status", sorted(ACTIVE_TASK))
-def test_nothing_is_touched_while_a_fix_runs(world: World, status: str) -> None:
+def test_nothing_is_touched_while_an_iteration_runs(world: World, status: str) -> None:
     found = world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"})
     running = iteration(world, found, "a", status)
     stuck = sweep(world)
@@ -80,8 +80,7 @@ def test_nothing_is_touched_while_a_fix_runs(world: World, status: str) -> None:
     assert sweep(world).counts.nudged == 1
 
 
-def test_a_restack_and_other_orchestrations(world: World) -> None:
-    """A restack holds a touch up as well; what works for another orchestration does not."""
+def test_a_restack_delays_only_its_own_orchestration(world: World) -> None:
     rows, tasks = {"a": "succeeded"}, {"a": "COMPLETED"}
     held = world.seed({"a": []}, rows, tasks=tasks)
     free = world.seed({"a": []}, rows, tasks=tasks)
@@ -91,8 +90,8 @@ def test_a_restack_and_other_orchestrations(world: World) -> None:
 
 
 @pytest.mark.parametrize("status", sorted(TERMINAL_TASK))
-def test_nothing_is_touched_between_two_levels_of_a_cascade(world: World, status: str) -> None:
-    """One restack has just ended, and the next one is not there yet."""
+def test_nothing_is_touched_between_two_restacks(world: World, status: str) -> None:
+    """One restack of a cascade has just ended, and the next does not exist yet."""
     found = world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"})
     side_task(world, found, "a", status, age=119, restack_predecessor_sub_issue_id="x")
     assert sweep(world).counts.nudged == 0
@@ -101,9 +100,7 @@ def test_nothing_is_touched_between_two_levels_of_a_cascade(world: World, status
 
 
 @pytest.mark.parametrize(("age", "touched"), [(119, 0), (120, 1)])
-def test_a_touch_waits_for_the_grace_of_the_meta_row(
-    world: World, age: float, touched: int
-) -> None:
+def test_a_touch_waits_for_the_meta_rows_grace(world: World, age: float, touched: int) -> None:
     meta = {"updated_at": {"S": world.ago(age)}}
     world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"}, meta=meta)
     assert sweep(world).counts.nudged == touched
@@ -121,7 +118,7 @@ def failed_with_fix(world: World, *, settled: bool = True, **options: Any) -> tu
 
 @pytest.mark.parametrize("settled", [True, False])
 def test_a_lost_recovery_is_touched(world: World, *, settled: bool) -> None:
-    """The fix's own task, at growing pauses; the parent is settled by what comes of it."""
+    """The fix's own task is touched, ever more rarely, until the platform recovers the child."""
     found, fix = failed_with_fix(world, settled=settled)
     # Every sweep of this interval is the first of its rotation.
     often = {"full_scan_interval_seconds": 300}
@@ -133,11 +130,11 @@ def test_a_lost_recovery_is_touched(world: World, *, settled: bool) -> None:
     world.clock.forward(1)
     assert sweep(world, **often).counts.nudged == 1
     assert touches(world) == {fix: 2}
-    assert world.statuses(found) == {"a": "failed", "b": "skipped"}, "the platform recovers it"
+    assert world.statuses(found) == {"a": "failed", "b": "skipped"}, "only the platform recovers it"
     world.change(found, "a", child_status="succeeded", updated_at=world.ago(0))
     world.clock.forward(86_400)
     sweep(world, **often)
-    assert touches(world)[fix] == 2, "its record, emitted late, would restack for nothing"
+    assert touches(world)[fix] == 2, "a late record of it would cause a useless restack"
 
 
 def test_lost_recoveries_are_looked_for_once_a_rotation(world: World) -> None:
@@ -153,10 +150,10 @@ def test_lost_recoveries_are_looked_for_once_a_rotation(world: World) -> None:
 
 
 @pytest.mark.parametrize(("into_rotation", "evaluated"), [(0, 1), (299, 1), (300, 0)])
-def test_a_rotation_goes_by_the_clock_of_the_state(
+def test_a_rotation_follows_the_states_clock(
     world: World, into_rotation: int, evaluated: int
 ) -> None:
-    """Which all workers share: a process's own clock may be wrong."""
+    """All workers share that clock; a process's own clock may be wrong."""
     failed_with_fix(world)
     every = world.settings.full_scan_interval_seconds
     state = SweepState(MemoryRecords(lambda: 1000.0 * every + into_rotation))
@@ -167,14 +164,14 @@ def test_a_rotation_goes_by_the_clock_of_the_state(
 @pytest.mark.parametrize(
     "options", [{"status": "FAILED"}, {"status": "RUNNING"}, {"age": 100}, {"age": 7200}]
 )
-def test_what_is_no_lost_recovery(world: World, options: dict[str, Any]) -> None:
-    """Failed, still at work, within the grace, or ended before the child failed."""
+def test_other_fixes_are_no_lost_recovery(world: World, options: dict[str, Any]) -> None:
+    """The fix failed, still runs, is within the grace, or ended before the child failed."""
     failed_with_fix(world, **options)
     assert sweep(world, full_scan_interval_seconds=300).counts.stuck == {}
     assert touches(world) == {}
 
 
-def test_report_mode_only_tells_of_a_lost_recovery(world: World) -> None:
+def test_report_mode_only_reports_a_lost_recovery(world: World) -> None:
     found, _ = failed_with_fix(world)
     before = world.everything()
     evaluation = world.reconciler().evaluate(found, report=True)
@@ -183,11 +180,11 @@ def test_report_mode_only_tells_of_a_lost_recovery(world: World) -> None:
     assert world.everything() == before
 
 
-# -- a retry that broke off
+# -- an interrupted retry
 
 
-def test_a_child_skipped_for_nothing_is_set_back_by_hand(world: World) -> None:
-    """With what was skipped for it, in turn; then it goes the way of every child."""
+def test_unskip_resets_a_wrongly_skipped_child(world: World) -> None:
+    """It also resets the children skipped because of it; sweeps then release them as usual."""
     graph = {"a": [], "b": ["a"], "c": ["b"], "x": [], "d": ["c", "x"]}
     statuses = {"a": "succeeded", "x": "failed", **dict.fromkeys("bcd", "skipped")}
     settled = {"rollup_posted_at": {"S": world.ago(3000)}}
@@ -203,12 +200,12 @@ def test_a_child_skipped_for_nothing_is_set_back_by_hand(world: World) -> None:
     assert [(a.sub_issue_id, a.outcome) for a in done] == [("b", "done"), ("c", "done")]
     assert world.statuses(found) == {**statuses, "b": "blocked", "c": "blocked"}
     assert "rollup_posted_at" not in world.rows(found)["#meta"]
-    assert sweep(world).counts.released == 0, "the grace counts from now"
+    assert sweep(world).counts.released == 0, "the grace starts now"
     world.clock.forward(120)
     assert sweep(world).counts.released == 1
 
 
-def test_a_pause_holds_unskip_up(world: World) -> None:
+def test_a_pause_stops_unskip(world: World) -> None:
     found = world.seed({"a": []}, {"a": "skipped"})
     world.reconciler().pause("migration", "ann")
     (action,) = world.reconciler().unskip(found, "a")
@@ -219,10 +216,10 @@ def test_a_pause_holds_unskip_up(world: World) -> None:
     assert world.statuses(found) == {"a": "skipped"}
 
 
-# -- what is not stuck, and what gets no new work
+# -- children that are not stuck, or get no new work
 
 
-def test_nobody_settles_a_parent_of_the_api(world: World) -> None:
+def test_a_parent_of_the_api_is_never_touched(world: World) -> None:
     api = {"channel_source": {"S": "api"}}
     world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"}, meta=api)
     world.seed({})
@@ -233,7 +230,7 @@ def test_nobody_settles_a_parent_of_the_api(world: World) -> None:
 
 @pytest.mark.parametrize("of", ["child", "meta"])
 def test_an_expired_row_is_not_released(world: World, of: str) -> None:
-    # DynamoDB Local removes what its own clock holds to be expired: this is ahead of that.
+    # DynamoDB Local removes rows that are expired by its own clock: this is ahead of it.
     expires = {"ttl": {"N": str(int(world.clock().timestamp()) + 300)}}
     rows = {"a": expires} if of == "child" else {}
     found = world.seed({"a": []}, rows=rows, meta=expires if of == "meta" else {})
@@ -245,7 +242,7 @@ def test_an_expired_row_is_not_released(world: World, of: str) -> None:
 
 
 def test_our_own_repair_restarts_no_grace(world: World) -> None:
-    """The rows say since when; a worker that died in between costs no second grace."""
+    """The rows keep the time since when a child is due, even if a worker dies in between."""
     graph = {"a": [], "b": ["a"], "c": [], "d": ["c"]}
     statuses = {"a": "released", "c": "released"}
     found = world.seed(graph, statuses, tasks={"a": "COMPLETED", "c": "FAILED"}, age=3600)

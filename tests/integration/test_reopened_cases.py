@@ -1,7 +1,7 @@
 """Orchestrations in recovery, retry, extension and cascade, as the platform's own code left them.
 
-``tests/data/platform-cases-2.jsonl.gz``; its README says how each was made and how to compare. All
-cases are loaded into one table, with their times moved to the present, and swept.
+The README of ``tests/data/platform-cases-2.jsonl.gz`` says how each was made and how to compare it.
+All cases are loaded into one table, with their times moved to the present, and swept.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def load() -> list[Case]:
 
 
 def moved(item: Item, by: timedelta) -> Item:
-    """Return an item with every time in it, and its ``ttl``, moved."""
+    """Return an item with all of its times, and its ``ttl``, moved."""
 
     def later(found: re.Match[str]) -> str:
         at = moment(found.group())
@@ -51,7 +51,7 @@ def moved(item: Item, by: timedelta) -> Item:
 
 
 def seed(world: World, cases: list[Case]) -> None:
-    """Load the cases so that what was recorded as the present is the world's present."""
+    """Load the cases, moving the time at which each was recorded to the world's present."""
     now = world.clock()
     for name, table in (
         ("OrchestrationTable", world.settings.orchestration_table_name),
@@ -70,7 +70,7 @@ def recorded_at(case: Case) -> datetime:
 
 
 def stored(world: World) -> Tables:
-    """Return rows and tasks by key, without what is only ours."""
+    """Return rows and tasks by key, without rows that only we write."""
     rows = world.scan(world.settings.orchestration_table_name)
     tasks = world.scan(world.settings.task_table_name)
     return {
@@ -123,7 +123,7 @@ def children_that_ended_wrong(case: Case, after: Tables) -> list[str]:
 
 
 def harm(case: Case, before: Tables, after: Tables) -> list[str]:
-    """Return what a sweep did to an orchestration that it must not do."""
+    """Return the changes by a sweep that it must not make to an orchestration."""
     said = []
     was, now = statuses(before), statuses(after)
     for key, status in was.items():
@@ -153,14 +153,14 @@ def harm(case: Case, before: Tables, after: Tables) -> list[str]:
 
 def fell_short(case: Case, before: Tables, after: Tables) -> list[str]:
     if case["age"] == "fresh":
-        return [] if after == before else ["its last change is seconds old, and it was changed"]
+        return [] if after == before else ["its last change was seconds ago, but it was changed"]
     return harm(case, before, after) + children_that_ended_wrong(case, after)
 
 
 def test_reopened_orchestrations_end_as_the_platform_ends_them(
     world: World, request: pytest.FixtureRequest
 ) -> None:
-    """Fresh ones stay as they are; aged ones come to the platform's end, and nothing is harmed."""
+    """Fresh ones stay unchanged; aged ones end as the platform ends them, without harm."""
     cases = load()
     assert len(cases) == 80
     if request.node.callspec.params["endpoint"] == "moto":

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut pages after seven rows: boundaries fall within orchestrations all the time."""
+    """Cut pages after seven rows, so that most boundaries fall within orchestrations."""
     whole = OrchestrationStore.scan_page
 
     def cut(self: OrchestrationStore, *args: Any, **kwargs: Any) -> Page:
@@ -31,7 +31,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 def nominated(
     world: World, *, segments: int = 1, out_of_time: Callable[[], bool] = lambda: False
 ) -> tuple[list[str], int, int, int]:
-    """Scan all segments; returns (nominations, rows, orchestrations, steps)."""
+    """Scan all segments, and return (nominations, rows, orchestrations, steps)."""
     found: list[str] = []
     rows = orchestrations = steps = 0
     for segment in range(segments):
@@ -52,7 +52,7 @@ def nominated(
 
 
 def healthy(world: World, count: int) -> int:
-    """Seed orchestrations that need nothing; returns how many children run."""
+    """Seed orchestrations that need no repair, and return how many children are running."""
     for number in range(count):
         if number % 2:
             world.seed(
@@ -70,9 +70,8 @@ def healthy(world: World, count: int) -> int:
 
 
 @pytest.mark.parametrize("segments", [1, 3])
-def test_a_sweep_in_which_nothing_is_wrong_costs_its_pages_and_a_read_per_hundred_tasks(
-    world: World, segments: int
-) -> None:
+def test_a_healthy_sweep_reads_only_pages_and_tasks(world: World, segments: int) -> None:
+    """It reads a hundred tasks at a time."""
     running = healthy(world, 220)
     reconciler = world.reconciler()
     summary = run_inline_sweep(reconciler, segments=segments)
@@ -88,7 +87,7 @@ def test_a_sweep_in_which_nothing_is_wrong_costs_its_pages_and_a_read_per_hundre
 
 @pytest.mark.usefixtures("small_pages")
 @pytest.mark.parametrize("stepwise", [False, True])
-def test_page_and_step_boundaries_neither_lose_nor_invent(world: World, *, stepwise: bool) -> None:
+def test_page_and_step_boundaries_change_no_nomination(world: World, *, stepwise: bool) -> None:
     healthy(world, 12)
     stuck = [world.seed({"a": [], "b": []}, {"a": "succeeded"}) for _ in range(9)]
     found, rows, orchestrations, steps = nominated(world, out_of_time=lambda: stepwise)
@@ -100,7 +99,7 @@ def test_page_and_step_boundaries_neither_lose_nor_invent(world: World, *, stepw
 
 
 @pytest.mark.usefixtures("small_pages")
-def test_steps_that_a_ceiling_holds_up_go_on_where_they_were(world: World) -> None:
+def test_a_read_limit_delays_steps_without_loss(world: World) -> None:
     healthy(world, 12)
     stuck = [world.seed({"a": [], "b": []}, {"a": "succeeded"}) for _ in range(9)]
     reconciler = world.reconciler(scan_read_units_per_second=200.0)
@@ -124,7 +123,8 @@ def test_steps_that_a_ceiling_holds_up_go_on_where_they_were(world: World) -> No
 
 
 @pytest.mark.usefixtures("small_pages")
-def test_one_larger_than_a_step_is_nominated_and_the_scan_goes_on(world: World) -> None:
+def test_an_orchestration_larger_than_a_step_is_nominated(world: World) -> None:
+    """The scan then goes on after it."""
     large = world.seed({f"c{number}": [] for number in range(40)}, dict.fromkeys(
         (f"c{number}" for number in range(40)), "succeeded"
     ))  # fmt: skip
@@ -134,7 +134,7 @@ def test_one_larger_than_a_step_is_nominated_and_the_scan_goes_on(world: World) 
     assert steps > 5
 
 
-def test_rows_without_a_meta_row_are_found(world: World) -> None:
+def test_rows_without_a_meta_row_are_reported(world: World) -> None:
     orphan = world.seed({"a": []})
     world.client.delete_item(
         TableName=world.settings.orchestration_table_name,
@@ -146,11 +146,10 @@ def test_rows_without_a_meta_row_are_found(world: World) -> None:
     assert world.statuses(orphan) == {"a": "blocked"}
 
 
-def test_an_orchestration_of_three_thousand_children_cut_across_pages(
-    world: World, request: pytest.FixtureRequest
-) -> None:
-    # moto copies the table for each action, 1.5 s a transaction at 300 rows: on a busy machine that
-    # came near the client's time limit, and moto does not know a transaction that is sent again.
+def test_the_cost_of_many_skips_is_linear(world: World, request: pytest.FixtureRequest) -> None:
+    """Pages cut an orchestration of three thousand children."""
+    # moto copies the table for each action, which takes 1.5 s a transaction at 300 rows. A busy
+    # machine came near the client's time limit, and moto does not recognise a retried transaction.
     many = 3000 if request.node.callspec.params["endpoint"] == "dynamodb_local" else 120
     graph: dict[str, list[str]] = {"root": []}
     graph |= {f"c{number:04}": ["root"] for number in range(many)}
@@ -165,10 +164,10 @@ def test_an_orchestration_of_three_thousand_children_cut_across_pages(
 
 
 @pytest.mark.parametrize("scope", Scope)
-def test_what_fails_in_handing_on_is_no_broken_row(
+def test_a_failing_nomination_is_no_malformed_row(
     make_world: Callable[..., World], scope: Scope
 ) -> None:
-    """It is told as what it is; a row that our code fails on would only be nominated once more."""
+    """Its error is raised; an error in reading a row would only nominate the orchestration."""
     world = make_world(ACTIVE_INDEX_NAME="Active")
     world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
 

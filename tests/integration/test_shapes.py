@@ -1,4 +1,4 @@
-"""What may stand in the table: older spellings, rows that are missing, markers, and large ones."""
+"""Unusual tables: older spellings, missing rows, marker rows, and large orchestrations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def remove(world: World, found: str, key: str) -> None:
 
 
 @pytest.mark.parametrize("spelling", ["new", "older", "both", "older in the meta row only"])
-def test_a_row_is_read_by_either_spelling_the_new_one_first(world: World, spelling: str) -> None:
+def test_rows_are_read_in_either_spelling(world: World, spelling: str) -> None:
+    """If a row has both, the new one counts."""
     found = world.seed({"a": []}, rows={"a": {"display_id": {"S": "ENG-42"}}})
     for key in ("a", META):
         row = world.rows(found)[key]
@@ -65,8 +66,8 @@ def test_a_row_is_read_by_either_spelling_the_new_one_first(world: World, spelli
 @pytest.mark.parametrize(
     "marker", ["ack#1", "comment#abc", "#other", "#metadata", "a#meta", "reconciler#of another age"]
 )
-def test_no_marker_is_a_child_or_ever_touched(world: World, marker: str) -> None:
-    """Not even one that looks like a child that is due, or that a child depends on."""
+def test_a_marker_row_is_never_a_child(world: World, marker: str) -> None:
+    """That holds even for one that looks like a due child, or that a child depends on."""
     found = world.seed({"a": [], "b": [marker]}, {"a": "succeeded"})
     row = {**world.rows(found)["a"], "sub_issue_id": {"S": marker}, "child_status": {"S": "ready"}}
     world.put(world.settings.orchestration_table_name, row)
@@ -77,10 +78,8 @@ def test_no_marker_is_a_child_or_ever_touched(world: World, marker: str) -> None
 
 
 @pytest.mark.parametrize(("age", "stuck"), [(60, {}), (180, {"orphan_row": 2, "rows_missing": 1})])
-def test_a_young_orchestration_without_its_meta_row_is_still_being_seeded(
-    world: World, age: float, stuck: dict[str, int]
-) -> None:
-    """The meta row is written last; and none is ever guessed at."""
+def test_a_missing_meta_row_has_a_grace(world: World, age: float, stuck: dict[str, int]) -> None:
+    """The platform writes the meta row last, and we never guess its content."""
     found = world.seed({"a": [], "b": ["a"]}, age=age)
     remove(world, found, META)
     before = world.everything()
@@ -93,7 +92,7 @@ def test_a_young_orchestration_without_its_meta_row_is_still_being_seeded(
 
 
 @pytest.mark.parametrize(("age", "stuck"), [(60, {}), (180, {"rows_missing": 1})])
-def test_missing_rows_are_surfaced_after_the_grace(
+def test_missing_rows_are_reported_after_the_grace(
     world: World, age: float, stuck: dict[str, int]
 ) -> None:
     found = world.seed(
@@ -105,7 +104,7 @@ def test_missing_rows_are_surfaced_after_the_grace(
     assert world.everything() == before
 
 
-def test_rows_that_are_missing_hold_up_nothing_else_of_the_orchestration(world: World) -> None:
+def test_missing_rows_delay_no_other_child(world: World) -> None:
     found = world.seed({"a": [], "b": ["gone"], "gone": []})
     remove(world, found, "gone")
     summary = sweep(world)
@@ -118,7 +117,7 @@ def test_rows_that_are_missing_hold_up_nothing_else_of_the_orchestration(world: 
 
 @pytest.fixture
 def split(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spread the rows of each orchestration over the segments: as a very large one may be."""
+    """Spread each orchestration over the segments, as can happen to a very large one."""
 
     def scan_page(
         self: OrchestrationStore,
@@ -146,7 +145,7 @@ def split(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("split")
-def test_one_that_is_split_across_segments_is_repaired_and_counted_once(world: World) -> None:
+def test_a_split_orchestration_is_repaired_and_counted_once(world: World) -> None:
     graph: dict[str, list[str]] = {f"c{number}": [] for number in range(12)}
     due = world.seed(graph)
     odd = world.seed({**graph, "x": ["nowhere"]}, dict.fromkeys(graph, "succeeded"))
@@ -162,9 +161,7 @@ def test_one_that_is_split_across_segments_is_repaired_and_counted_once(world: W
 
 @pytest.mark.usefixtures("split")
 @pytest.mark.parametrize("settled", [True, False])
-def test_one_that_is_split_and_healthy_is_looked_at_and_left(
-    world: World, *, settled: bool
-) -> None:
+def test_a_healthy_split_orchestration_is_left_alone(world: World, *, settled: bool) -> None:
     graph: dict[str, list[str]] = {f"c{number}": [] for number in range(12)}
     meta = {"rollup_posted_at": {"S": world.ago(60)}} if settled else {}
     if settled:
@@ -177,12 +174,13 @@ def test_one_that_is_split_and_healthy_is_looked_at_and_left(
     assert summary.counts.stuck == {}
 
 
-def test_three_thousand_children_are_nominated_however_pages_and_steps_cut(
+def test_a_very_large_orchestration_is_nominated(
     world: World, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
+    """Pages and steps cut its three thousand children."""
     many, most = 3000, 701
     if request.node.callspec.params["endpoint"] == "moto":
-        many, most = 500, 117  # it takes its time over each row
+        many, most = 500, 117  # it is slow with each row
     graph: dict[str, list[str]] = {f"c{number:04}": [] for number in range(many)}
     graph["last"] = ["c0000"]
     large = world.seed(graph, dict.fromkeys(graph, "succeeded") | {"last": "blocked"})

@@ -16,7 +16,7 @@ def sweep(world: World, *, report: bool = False, segments: int = 2) -> SweepSumm
     return run_inline_sweep(reconciler, report=report, segments=segments)
 
 
-def test_a_child_that_completed_during_an_outage_is_released_exactly_once(world: World) -> None:
+def test_a_lost_completion_releases_its_dependent_once(world: World) -> None:
     found = world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
     summary = sweep(world)
     assert world.statuses(found) == {"a": "succeeded", "b": "released"}
@@ -30,7 +30,7 @@ def test_a_child_that_completed_during_an_outage_is_released_exactly_once(world:
     assert again.counts.repairs == 0
 
 
-def test_a_chain_of_ten_lost_terminals_is_repaired_in_one_pass(world: World) -> None:
+def test_one_sweep_repairs_a_chain_of_lost_terminals(world: World) -> None:
     keys = [f"s{number}" for number in range(11)]
     graph = {key: keys[max(0, number - 1) : number] for number, key in enumerate(keys)}
     done = keys[:-1]
@@ -42,7 +42,7 @@ def test_a_chain_of_ten_lost_terminals_is_repaired_in_one_pass(world: World) -> 
     assert (summary.counts.advanced, summary.counts.released) == (10, 1)
 
 
-def test_a_diamond_is_joined_only_when_both_legs_are_done(world: World) -> None:
+def test_a_join_waits_for_both_predecessors(world: World) -> None:
     graph = {"a": [], "l": ["a"], "r": ["a"], "j": ["l", "r"]}
     half = world.seed(
         graph,
@@ -67,7 +67,7 @@ def test_a_diamond_is_joined_only_when_both_legs_are_done(world: World) -> None:
 @pytest.mark.parametrize(
     "ending", ["FAILED", "CANCELLED", "TIMED_OUT", "COMPLETED with a broken build"]
 )
-def test_failure_closes_over_all_that_depends_on_it(world: World, ending: str) -> None:
+def test_a_failure_skips_all_its_dependents(world: World, ending: str) -> None:
     graph = {"a": [], "b": ["a"], "c": ["b"], "d": [], "e": ["d", "c"]}
     found = world.seed(
         graph, {"a": "released", "d": "succeeded"}, tasks={"a": ending.partition(" ")[0]}
@@ -83,7 +83,7 @@ def test_failure_closes_over_all_that_depends_on_it(world: World, ending: str) -
     assert not world.tasks(found, "b")
 
 
-def test_a_retry_is_released_under_a_key_of_its_own(world: World) -> None:
+def test_a_retry_gets_its_own_key(world: World) -> None:
     found = world.seed({"a": []}, {"a": "ready"}, tasks={"a": "FAILED"})
     (earlier,) = world.tasks(found, "a")
     sweep(world)
@@ -94,7 +94,7 @@ def test_a_retry_is_released_under_a_key_of_its_own(world: World) -> None:
     assert keys == {f"{found}_a", f"{found}_a_{earlier['task_id']['S']}"}
 
 
-def test_marker_rows_are_never_touched(world: World) -> None:
+def test_marker_rows_are_never_changed(world: World) -> None:
     found = world.seed({"a": []})
     marker = {"orchestration_id": {"S": found}, "sub_issue_id": {"S": "ack#1"}, "x": {"S": "y"}}
     world.put(world.settings.orchestration_table_name, marker)
@@ -103,7 +103,8 @@ def test_marker_rows_are_never_touched(world: World) -> None:
     assert world.statuses(found) == {"a": "released"}
 
 
-def test_a_report_changes_nothing_and_says_what_a_repair_would_do(world: World) -> None:
+def test_a_report_plans_what_a_repair_does(world: World) -> None:
+    """The report itself changes nothing."""
     world.seed(
         {"a": [], "b": ["a"], "c": []},
         {"a": "released", "c": "releasing"},
@@ -119,14 +120,14 @@ def test_a_report_changes_nothing_and_says_what_a_repair_would_do(world: World) 
     assert dict(report.counts.planned) == done == {"advanced": 1, "released": 2, "claims_reset": 1}
 
 
-def test_a_live_claim_is_never_touched(world: World) -> None:
+def test_a_live_claim_is_left_alone(world: World) -> None:
     world.seed({"a": []}, {"a": "releasing"}, age=899)
     before = world.everything()
     sweep(world)
     assert world.everything() == before
 
 
-def test_an_interrupted_release_is_adopted_from_whatever_state(world: World) -> None:
+def test_an_interrupted_release_is_adopted_in_any_state(world: World) -> None:
     for status in ("blocked", "ready", "releasing", "released"):
         found = world.seed({"a": []}, {"a": status})
         task_id = world.task(found, "a", "RUNNING")
@@ -136,7 +137,7 @@ def test_an_interrupted_release_is_adopted_from_whatever_state(world: World) -> 
         assert len(world.tasks(found, "a")) == 1
 
 
-def test_every_repair_leaves_its_event_on_the_task_concerned(world: World) -> None:
+def test_every_repair_records_an_event(world: World) -> None:
     found = world.seed(
         {"a": [], "b": ["a"], "f": [], "g": ["f"]},
         {"a": "released", "f": "released"},
@@ -160,7 +161,8 @@ def test_every_repair_leaves_its_event_on_the_task_concerned(world: World) -> No
     assert len(world.events("task_created")) == 1
 
 
-def test_a_refused_child_fails_with_a_reason_and_its_dependents_are_skipped(world: World) -> None:
+def test_a_refused_child_fails_with_a_reason(world: World) -> None:
+    """Its dependents are skipped."""
     found = world.seed({"a": [], "b": ["a"]}, rows={"a": {"description": {"S": "x" * 10_001}}})
     summary = sweep(world)
     assert world.statuses(found) == {"a": "failed", "b": "skipped"}
@@ -177,7 +179,7 @@ def test_a_task_of_another_user_is_never_adopted(world: World) -> None:
     assert summary.counts.stuck == {"idempotency_conflict": 1}
 
 
-def test_what_is_not_understood_is_surfaced_and_never_written(world: World) -> None:
+def test_malformed_rows_are_reported_and_never_written(world: World) -> None:
     broken = {"a": {"child_status": {"S": "paused"}}, "b": {"depends_on": {"S": "a"}}}
     world.seed({"a": [], "b": [], "c": ["nowhere"]}, rows=broken)
     before = world.everything()

@@ -1,4 +1,4 @@
-"""Throttles are counted as they happen, those too that the client gets over by itself."""
+"""Throttles are counted as they happen, even those that the client retries by itself."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WRITES: dict[str, dict[str, Any]] = {
 
 @contextmanager
 def answering(*answers: Answer) -> Iterator[tuple[DynamoDB, RecordingMetrics]]:
-    """Give a store whose table answers so, in order, and the last of it ever after."""
+    """Yield a store whose table gives these answers in order, and repeats the last one."""
     left = list(answers)
 
     def answer(_: loopback.Request) -> loopback.Answer:
@@ -53,19 +53,19 @@ def throttles(metrics: RecordingMetrics) -> dict[str, float]:
     }
 
 
-def test_one_that_the_client_gets_over() -> None:
+def test_a_throttle_that_is_retried_counts() -> None:
     with answering(REFUSED, (200, {"Item": {}, "ConsumedCapacity": {}})) as (dynamodb, metrics):
         dynamodb.call("get_item", TableName="orchestrations", Key={"k": {"S": "a"}})
     assert throttles(metrics) == {"orchestrations": 1}
 
 
-def test_one_that_it_gives_up_on() -> None:
+def test_every_attempt_of_a_failed_request_counts() -> None:
     with answering(REFUSED) as (dynamodb, metrics), pytest.raises(ThrottledError):
         dynamodb.call("scan", TableName="orchestrations")
     assert throttles(metrics) == {"orchestrations": 2}
 
 
-def test_of_a_transaction_only_the_table_that_refused() -> None:
+def test_a_transaction_counts_only_the_throttled_table() -> None:
     cancelled = (
         400,
         {
@@ -78,22 +78,22 @@ def test_of_a_transaction_only_the_table_that_refused() -> None:
     assert throttles(metrics) == {"tasks": 1}
 
 
-def test_what_a_batch_gives_back() -> None:
+def test_unprocessed_keys_of_a_batch_count() -> None:
     keys = {"tasks": {"Keys": [{"k": {"S": "a"}}]}}
     with answering((200, {"Responses": {}, "UnprocessedKeys": keys})) as (dynamodb, metrics):
         dynamodb.call("batch_get_item", RequestItems=keys)
     assert throttles(metrics) == {"tasks": 1}
 
 
-def test_nothing_else_counts() -> None:
+def test_other_errors_are_no_throttles() -> None:
     failed = (500, {"__type": "com.amazonaws#InternalServerError"})
     with answering(failed, (200, {"Item": {}, "ConsumedCapacity": {}})) as (dynamodb, metrics):
         dynamodb.call("get_item", TableName="orchestrations", Key={"k": {"S": "a"}})
     assert throttles(metrics) == {}
 
 
-def test_keys_that_a_full_answer_gives_back_are_no_throttle(world: World) -> None:
-    """Sixty tasks of 300 KB: more than fits in an answer of 16 MB."""
+def test_unprocessed_keys_of_full_answers_are_no_throttle(world: World) -> None:
+    """Sixty tasks of 300 KB are more than fits in an answer of 16 MB."""
     ids = [f"{number:026}" for number in range(60)]
     for task_id in ids:
         large = {"task_id": {"S": task_id}, "task_description": {"S": "x" * 300_000}}

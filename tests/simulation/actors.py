@@ -1,8 +1,8 @@
-"""Actors that run real code: each asks for one thing at a time, and waits until it is answered.
+"""Actors that run real code: each makes one call at a time, and waits for the answer.
 
-An actor is a greenlet around a plain function. Its client is a ``Port``: every call of it hands the
-baton back to the scheduler, with what it is about to ask. Between two calls an actor touches
-nothing but its own memory; so what it does is determined by what it is told.
+An actor is a greenlet around a plain function. Its client is a ``Port``: every call passes the
+request to the scheduler and hands over to it. Between two calls an actor touches nothing but its
+own memory, so the answers that it gets determine what it does.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ WRITES = frozenset({"put_item", "update_item", "delete_item", "transact_write_it
 
 
 class ProcessGoneError(BaseException):
-    """Raised in an actor whose process has died: nothing that it still tries has an effect.
+    """Raised in an actor whose process has died: nothing that it tries has an effect any more.
 
     Not an ``Exception``: the code under test must not be able to survive it.
     """
 
 
 class UnspeakableError(BaseException):
-    """What an actor says that it knows cannot be written down.
+    """The knowledge that an actor declares cannot be pickled.
 
-    Not an ``Exception``, as above: it is a mistake of the test's.
+    Not an ``Exception``, for the same reason: it is a mistake in the test.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What an actor is about to ask of the world."""
+    """A request that an actor is about to make."""
 
     operation: str
     request: Mapping[str, Any] = field(repr=False)
 
     @property
     def writes(self) -> bool:
-        """Whether it may change anything."""
+        """Whether the call may change anything."""
         return self.operation in WRITES
 
     @property
     def tables(self) -> frozenset[str]:
-        """The tables that it touches."""
+        """The tables that the call touches."""
         if "TransactItems" in self.request:
             actions = self.request["TransactItems"]
             return frozenset(next(iter(action.values()))["TableName"] for action in actions)
@@ -60,14 +60,14 @@ class Call:
         return frozenset({self.request["TableName"]} if "TableName" in self.request else ())
 
     def describe(self) -> str:
-        """Return it in a few words."""
+        """Return a short description."""
         name = self.request.get("IndexName") or ", ".join(sorted(self.tables))
         return f"{self.operation} {name}".strip()
 
 
 @dataclass(slots=True)
 class ClockHand:
-    """The time of the world; it moves only when an actor moves it."""
+    """The time of the world, which moves only when an actor moves it."""
 
     now: datetime
 
@@ -81,9 +81,9 @@ Body = Callable[["Port"], None]
 
 @dataclass(frozen=True, slots=True)
 class ActorSpec:
-    """An actor: its name, what it runs, whether its writes are ours, whether it may crash.
+    """An actor: its name, its code, whether its writes are ours, whether it may crash.
 
-    ``unskips``: it is our command that sets a skipped child back, by a person's hand.
+    ``unskips``: it runs our command that sets a skipped child back.
     """
 
     name: str
@@ -106,14 +106,14 @@ class Port:
         return self.clock.now
 
     def remember(self, memory: object) -> None:
-        """Say what this actor knows from here on: what it was told before is of no account.
+        """Declare what this actor still knows; it has forgotten everything else that it was told.
 
-        ``memory`` holds all that what it does next depends on, beside what it will be told.
+        ``memory`` holds everything that its next steps depend on, apart from later answers.
         """
         self._actor.remember(memory)
 
     def call(self, operation: str, **request: Any) -> Any:
-        """Ask for something, and wait until it is this actor's turn."""
+        """Make a call, and wait until it is this actor's turn."""
         return self._actor.ask(Call(operation, request))
 
     def __getattr__(self, operation: str) -> Callable[..., Any]:
@@ -122,14 +122,14 @@ class Port:
             raise AttributeError(operation)
 
         def call(**request: Any) -> Any:
-            # Drawn anew for each transaction: two that differ in it alone are the same call.
+            # The token is random: two calls that differ only in it are the same call.
             request.pop("ClientRequestToken", None)
             return self._actor.ask(Call(operation, request))
 
         return call
 
     def get_paginator(self, operation: str) -> Any:
-        """Return what goes through all pages, each of them a call."""
+        """Return a paginator in which each page is a call."""
         port = self
 
         class Pages:
@@ -145,15 +145,15 @@ class Port:
 
 
 Counts = Callable[[str, frozenset[str]], bool]
-"""Whether a look-up, of a key, that has shown some tasks, is still held against its actor."""
+"""Whether a look-up of a key, which has shown some tasks, still counts against its actor."""
 
 
 class Actor:
-    """A running actor. ``pending`` is what it waits to have done; None once it has ended.
+    """A running actor. ``pending`` is the call that it waits for; None once it has ended.
 
-    ``seen`` is a digest of all that it knows. ``lookups``: by idempotency key, the tasks that it
-    was shown; those are for its judge, as far as a look-up ``counts``. ``forgets`` False: whatever
-    it says that it knows, it knows all that it was told.
+    ``seen`` is a digest of everything that it knows. ``lookups``, for the judge: idempotency key →
+    the tasks that it was shown, as far as a look-up ``counts``. ``forgets`` False: it knows
+    everything that it was told, whatever it declares.
     """
 
     def __init__(self, spec: ActorSpec, clock: ClockHand) -> None:
@@ -181,7 +181,7 @@ class Actor:
     # -- in the actor
 
     def ask(self, call: Call) -> Any:
-        """Hand over the baton; comes back with the answer, or raises it."""
+        """Hand over to the scheduler; returns the answer, or raises it."""
         if self.gone:
             raise ProcessGoneError
         self.pending = call
@@ -194,12 +194,12 @@ class Actor:
         return answer
 
     def observe(self, what: str) -> None:
-        """Add to what the actor knows: its next step is a function of nothing else."""
+        """Add to the actor's knowledge, which alone determines its next step."""
         if not self._again:
             self.seen = _digest(self.seen + what.encode())
 
     def remember(self, memory: object) -> None:
-        """Know this from now on, and nothing else; what its judge remembers of it stays."""
+        """Replace the actor's knowledge by ``memory``; the judge keeps the look-ups that count."""
         if self.forgets and not self._again:
             shown = sorted((k, sorted(t)) for k, t in self.lookups.items() if self.counts(k, t))
             self.seen = _digest(_pickled((memory, shown)))
@@ -207,7 +207,7 @@ class Actor:
     # -- in the scheduler
 
     def tell(self, answer: Any) -> None:
-        """Let it go on with an answer until it asks for the next thing."""
+        """Give the actor an answer, and let it run until its next call."""
         call = self.pending
         if call is not None and call.request.get("IndexName") == "IdempotencyIndex":
             self._note_lookup(call, answer)
@@ -215,9 +215,9 @@ class Actor:
         self._resume(answer)
 
     def tell_again(self, answers: Iterable[tuple[Any, datetime]]) -> None:
-        """Let it go through answers that an actor of its kind has had, each at its time.
+        """Replay answers that another actor of its kind has had, each at its time.
 
-        What it knows after them is not reckoned anew.
+        The digest of its knowledge is not computed again.
         """
         self._again = True
         for answer, now in answers:
@@ -237,12 +237,12 @@ class Actor:
             raise self.error
 
     def crash(self) -> None:
-        """End its process in the middle of what it does."""
+        """End the actor's process in the middle of its work."""
         self.crashed = True
         self.kill()
 
     def kill(self) -> None:
-        """End its process: whatever it still tries has no effect."""
+        """End the actor's process: nothing that it still tries has an effect."""
         if self.gone:
             return
         self.gone = True
@@ -257,7 +257,7 @@ def any_task(_key: str, tasks: frozenset[str]) -> bool:
 
 
 def answer_text(answer: Any) -> str:
-    """Return an answer in a form in which equal ones are equal."""
+    """Return an answer as text; equal answers give equal texts."""
     if isinstance(answer, ClientError):
         return repr(answer.response)
     if isinstance(answer, BaseException):
@@ -272,7 +272,7 @@ def _digest(what: bytes) -> bytes:
 def _pickled(memory: object) -> bytes:
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer)
-    pickler.fast = True  # by value: which parts happen to be one object is of no account
+    pickler.fast = True  # by value: it does not matter which parts are the same object
     try:
         pickler.dump(memory)
     except Exception as error:

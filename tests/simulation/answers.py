@@ -1,4 +1,4 @@
-"""How a client of boto3 answers: by errors that carry what stood there, and page by page."""
+"""Answers in the form of boto3's: errors that carry the present item, and pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Operation = Callable[..., dict[str, Any]]
 
 
 class ConditionFailedError(Exception):
-    """A write's condition does not hold; carries what stands there."""
+    """A write's condition does not hold; carries the present item."""
 
     def __init__(self, old: dict[str, Value] | None) -> None:
         super().__init__("The conditional request failed")
@@ -37,13 +37,13 @@ def fail(operation: str, code: str, message: str, **extra: Any) -> NoReturn:
 
 
 def old_item(request: Request, lost: ConditionFailedError) -> dict[str, Any]:
-    """Return what stood there, where the request asks for it."""
+    """Return the present item if the request asks for it."""
     wanted = request.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD"
     return {"Item": dict(lost.old)} if wanted and lost.old is not None else {}
 
 
 def one_at_a_time(operation: Operation) -> Operation:
-    """Have a client carry out ``operation`` while it does nothing else; it has a ``lock``."""
+    """Let a client carry out only one ``operation`` at a time; the client has a ``lock``."""
 
     @wraps(operation)
     def locked(self: Any, **request: Any) -> dict[str, Any]:

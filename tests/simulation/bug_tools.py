@@ -1,4 +1,4 @@
-"""How a bug is entered into the list, and how it is put into the real code."""
+"""Enter a bug into the list, and put it into the real code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """A bug: its class, what it does, and what it replaces."""
+    """A bug: its name, a description, and the function that puts it in."""
 
     name: str
     says: str
@@ -20,7 +20,7 @@ BUGS: dict[str, Bug] = {}
 
 
 def bug(says: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Enter a bug under its function's name."""
+    """Enter a bug into the list under its function's name."""
 
     def enter(seed: Callable[[], None]) -> Callable[[], None]:
         name = seed.__name__.replace("_", "-")
@@ -31,13 +31,13 @@ def bug(says: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
 
 
 def put(owner: Any, name: str, value: Any) -> None:
-    """Replace what is there; it must be there."""
+    """Replace an attribute, which must exist."""
     assert hasattr(owner, name), f"there is no {name} any more"
     setattr(owner, name, value)
 
 
 def without(owner: Any, method: str, *attributes: str, always: bool = True) -> None:
-    """Make a write leave out its conditions on ``attributes``; SET clauses stay.
+    """Make a write leave out its conditions on ``attributes``, but keep its SET clauses.
 
     ``always`` False: it has them on some rows only.
     """

@@ -1,7 +1,7 @@
 """Bugs of every class, each put into the real code on purpose.
 
-A bug replaces one function with one that differs in a single respect. What its suite should say
-about it is not written down: ``seeded_bugs`` finds out which test catches it.
+A bug replaces one function with one that differs in a single respect. ``seeded_bugs`` finds out
+which test catches it.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ __all__ = ["BUGS"]
 # -- conditions dropped, one by one
 
 
-@bug("release: the row's status is no condition")
+@bug("release: not conditional on the row's status")
 def release_ignores_status() -> None:
     without(OrchestrationStore, "set_released", "child_status")
 
 
-@bug("release: the attempt that was read is no condition")
+@bug("release: not conditional on the attempt that was read")
 def release_ignores_attempt() -> None:
     without(OrchestrationStore, "set_released", "child_status", "child_task_id")
 
 
-@bug("release: the dependencies that were read are no condition")
+@bug("release: not conditional on the dependencies that were read")
 def release_ignores_edited_dependencies() -> None:
     without(OrchestrationStore, "set_released", "depends_on")
 
 
-@bug("release: no condition on the predecessors")
+@bug("release: not conditional on the predecessors")
 def release_drops_predecessor_conditions() -> None:
     original = DynamoDB.transact
 
@@ -72,7 +72,7 @@ def _checks_success(action: Any) -> bool:
     return part is not None and part["ConditionExpression"].startswith("#child_status = ")
 
 
-@bug("release: the task may stand there already")
+@bug("release: overwrites a task that exists")
 def create_overwrites_a_task() -> None:
     original = TaskStore.create
 
@@ -89,22 +89,22 @@ def create_overwrites_a_task() -> None:
     put(TaskStore, "create", create)
 
 
-@bug("advance: which task the row runs is no condition (a wrong-task verdict)")
+@bug("advance: not conditional on the row's task, so another task's verdict is written")
 def verdict_on_another_task() -> None:
     without(OrchestrationStore, "set_outcome", "child_task_id")
 
 
-@bug("advance: that the row still runs is no condition")
+@bug("advance: not conditional on the row still running")
 def verdict_on_any_status() -> None:
     without(OrchestrationStore, "set_outcome", "child_status")
 
 
-@bug("skip: the row's status is no condition")
+@bug("skip: not conditional on the row's status")
 def skip_ignores_status() -> None:
     without(OrchestrationStore, "set_skipped", "child_status")
 
 
-@bug("skip: that the cause still failed is no condition")
+@bug("skip: not conditional on the cause still being failed")
 def skip_ignores_cause() -> None:
     original = DynamoDB.transact
 
@@ -115,30 +115,30 @@ def skip_ignores_cause() -> None:
     put(DynamoDB, "transact", transact)
 
 
-@bug("claim: when it was made is no condition")
+@bug("claim reset: not conditional on the time of the claim")
 def reset_ignores_renewed_claim() -> None:
     without(OrchestrationStore, "set_claim_reset", "updated_at")
 
 
-@bug("claim: that there still is one is no condition")
+@bug("claim reset: not conditional on the claim at all")
 def reset_ignores_status() -> None:
     without(OrchestrationStore, "set_claim_reset", "child_status", "updated_at", "child_task_id")
 
 
-@bug("adopt: when the claim was made is no condition")
+@bug("adopt: not conditional on the time of the claim")
 def adopt_ignores_renewed_claim() -> None:
     without(OrchestrationStore, "set_adopted", "updated_at", always=False)
 
 
-@bug("adopt: the row's state is no condition")
+@bug("adopt: not conditional on the row's state")
 def adopt_ignores_status() -> None:
     without(OrchestrationStore, "set_adopted", "child_status", "child_task_id", "updated_at")
 
 
-# -- decisions that are wrong
+# -- wrong decisions
 
 
-@bug("a due child's predecessors are not looked at, nor are they a condition")
+@bug("a due child's predecessors are neither checked nor a condition")
 def predecessors_skipped() -> None:
     release_drops_predecessor_conditions()
     original = releaser._why_not_due
@@ -186,7 +186,7 @@ def cancelled_never_ends() -> None:
     put(Task, "terminal", property(lambda self: self.status in terminal))
 
 
-@bug("a task that an interrupted releaser left is not looked for")
+@bug("nobody looks for a task that an interrupted release left")
 def no_look_up() -> None:
     put(TaskStore, "find", lambda _self, _key: None)
 
@@ -216,15 +216,15 @@ def retry_key_is_the_first_one() -> None:
     put(Child, "idempotency_key", key)
 
 
-@bug("two releasers give one release two task ids, and the row's state is no condition")
+@bug("task ids are random, and a release is not conditional on the row's state")
 def task_ids_are_random() -> None:
     put(task, "task_id_for", lambda *_: str(ulid.ULID()))
     release_ignores_attempt()
 
 
-@bug("failures do not close over dependents: a skipped predecessor is none that failed")
+@bug("skips do not spread: a skipped predecessor does not count as failed")
 def skips_are_not_transitive() -> None:
-    # A skip that is only planned is not enough: the next look of the same pass would see it.
+    # Changing only the plan is not enough: the next read of the same pass would see the skip.
     put(diagnosis, "FAILURE", frozenset({ChildStatus.FAILED}))
     original = _Diagnoser._doom
 
@@ -242,7 +242,7 @@ def resurrects_a_row() -> None:
     without(OrchestrationStore, "set_released", "child_status", "child_task_id", "depends_on")
 
 
-@bug("what could not be read counts as absent")
+@bug("a task that could not be read counts as absent")
 def unread_counts_as_absent() -> None:
     original = TaskStore.read
 
@@ -277,17 +277,17 @@ def _is_flip(action: Any) -> bool:
     return "Update" in action or "ConditionCheck" in action
 
 
-@bug("the row is flipped before its task is created")
+@bug("the row is set to released before its task is created")
 def flip_before_create() -> None:
     _split(_is_flip)
 
 
-@bug("the task is created before its row is flipped")
+@bug("the task is created before its row is set to released")
 def create_before_flip() -> None:
     _split(lambda action: not _is_flip(action))
 
 
-@bug("the pipeline is invoked, and that is not recorded; nor is it asked after")
+@bug("the pipeline is never invoked")
 def never_invoked() -> None:
     put(Invoker, "invoke", lambda *_, **__: None)
 
@@ -310,12 +310,12 @@ def no_reservation() -> None:
     put(BudgetStore, "reserve", reserve)
 
 
-@bug("a slot is reserved whatever has been pruned meanwhile")
+@bug("a slot is reserved even if slots were pruned meanwhile")
 def reservation_ignores_pruning() -> None:
     without(BudgetStore, "reserve", "version")
 
 
-@bug("an advance is not followed up in the same pass")
+@bug("a pass makes only one repair")
 def one_step_a_pass() -> None:
     original = RepairPass._begin
 
@@ -325,7 +325,7 @@ def one_step_a_pass() -> None:
     put(RepairPass, "_begin", begin)
 
 
-@bug("every failure is swallowed: the repair counts as done")
+@bug("a lost race counts as a repair")
 def lost_race_counts_as_done() -> None:
     def lost(item: Any) -> RepairResult:
         return RepairResult(Outcome.DONE, rows.parse_child(item) if item else None)
@@ -333,10 +333,10 @@ def lost_race_counts_as_done() -> None:
     put(repair, "_lost", lost)
 
 
-# -- what others have reopened, and tasks that are run
+# -- reopened orchestrations, and invocations
 
 
-@bug("a touch: what the task says is not compared with what its row says")
+@bug("touch: the task's verdict is not compared with its row")
 def touches_whatever_has_ended() -> None:
     def tells_the_end(orchestration: Any, tasks: Any) -> Any:
         ended = [
@@ -349,22 +349,22 @@ def touches_whatever_has_ended() -> None:
     put(touches, "_tells_the_end", tells_the_end)
 
 
-@bug("a touch: iterations and restacks that still run are not looked for")
+@bug("touch: iterations and restacks that still run are ignored")
 def touches_while_a_task_runs() -> None:
     put(TaskStore, "unfinished_of", lambda *_: [])
 
 
-@bug("a touch: that nobody has reopened the orchestration is no condition")
+@bug("touch: made even if somebody has reopened the orchestration")
 def touches_a_reopened_orchestration() -> None:
     without(OrchestrationStore, "expect_meta", "rollup_posted_at", "updated_at")
 
 
-@bug("a touch: that the row is as it was read is no condition")
+@bug("touch: made even if the row has changed since it was read")
 def touches_a_row_that_has_moved() -> None:
     without(OrchestrationStore, "expect_row", "child_status", "child_task_id")
 
 
-@bug("due since: when the orchestration was reopened is of no account to its children")
+@bug("due since: ignores the reopening of the orchestration for its children")
 def due_whenever_it_was_reopened() -> None:
     original = due.due_since
 
@@ -374,7 +374,7 @@ def due_whenever_it_was_reopened() -> None:
     put(diagnosis, "due_since", due_since)
 
 
-@bug("due since: when the orchestration was reopened is of no account to its parent")
+@bug("due since: ignores the reopening of the orchestration for its parent")
 def unsettled_whenever_it_was_reopened() -> None:
     original = vars(_Diagnoser)["_newest"].func
 
@@ -388,7 +388,7 @@ def unsettled_whenever_it_was_reopened() -> None:
     put(_Diagnoser, "_newest", property(newest))
 
 
-@bug("due since: when a child was touched itself is of no account")
+@bug("due since: ignores the child's own last change")
 def due_whenever_it_was_touched() -> None:
     original = due.due_since
 
@@ -398,7 +398,7 @@ def due_whenever_it_was_touched() -> None:
     put(diagnosis, "due_since", due_since)
 
 
-@bug("an invocation has no name")
+@bug("invocation: made without a name")
 def invokes_without_a_name() -> None:
     original = Pipeline.invoke
 
@@ -414,7 +414,7 @@ def invokes_without_a_name() -> None:
     put(Pipeline, "invoke", invoke)
 
 
-@bug("an invocation: whether the task has started is not asked")
+@bug("invocation: made even if the task has started")
 def invokes_what_has_started() -> None:
     original = diagnosis.invocation_due
 
@@ -425,7 +425,7 @@ def invokes_what_has_started() -> None:
         put(module, "invocation_due", invocation_due)
 
 
-@bug("an invocation without a name is recorded only once it has been made")
+@bug("invocation without a name: recorded only afterwards")
 def records_a_nameless_invocation_afterwards() -> None:
     original = Invoker.invoke
 

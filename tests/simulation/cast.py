@@ -1,8 +1,8 @@
-"""What each actor does, learnt once: where it stands, what it asks for there, and what follows.
+"""The behaviour of each actor, learnt once: its states, its call in each, and what follows.
 
-An actor is deterministic in what it is told. So where it stands, and what it is answered, say where
-it will stand, whatever stands in the tables; and what it asks for is a function of where it stands.
-An actor cannot be copied: to have one stand where another has been, it is told the same once more.
+An actor is deterministic in its answers. So its state and the next answer determine its next
+state, whatever the tables hold, and its state determines its next call. An actor cannot be copied:
+to bring one into a state that another has been in, the same answers are replayed to it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from tests.simulation.actors import Actor, ActorSpec, Call, ClockHand, answer_te
 from tests.simulation.scheduler import Asked, standing
 
 MOST_ALIVE = 200
-"""Actors that are kept where they stand, to be told what comes next: the latest."""
+"""How many actors are kept in their state for the next answer: the latest ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where an actor stands: who it is, and what it asks for next; None: it has ended.
+    """An actor's state: who it is, and its next call; None if it has ended.
 
-    ``came``: from where, by which answer and at what time it was first seen to come to stand there.
+    ``came``: the state, the answer and the time from which it was first seen to get here.
     """
 
     spec: ActorSpec
@@ -36,22 +36,22 @@ class Standing:
 
     @property
     def asked(self) -> Asked | None:
-        """What it asks for; None once it has ended."""
+        """The next call with its actor; None once the actor has ended."""
         return None if self.call is None else Asked(self.spec, self.call, self.lookups)
 
 
 class Cast:
-    """The actors of a scenario, wherever they have been seen to stand.
+    """The actors of a scenario, in every state that they have been seen in.
 
-    ``standings`` has them by number; no two actors share one. ``forget`` False tells apart all that
-    have been told anything else.
+    ``standings`` has the states by number; no two actors share one. With ``forget`` False, two
+    states differ as soon as the actor was told anything different.
     """
 
     def __init__(self, actors: Sequence[Actor], *, forget: bool = True) -> None:
         self._forget = forget
         self._specs = [actor.spec for actor in actors]
         self._counts = [actor.counts for actor in actors]
-        self._clock = ClockHand(datetime.min.replace(tzinfo=UTC))  # each is told at its own time
+        self._clock = ClockHand(datetime.min.replace(tzinfo=UTC))  # set before each answer
         self._numbers: dict[tuple[int, bytes, bool], int] = {}
         self._next: dict[tuple[int, str, datetime], int] = {}
         self._alive: dict[int, Actor] = {}
@@ -59,14 +59,14 @@ class Cast:
         self.first = tuple(self._note(i, actor, None) for i, actor in enumerate(actors))
 
     def ended(self, i: int) -> int:
-        """Return where the actor ``i`` stands once it has ended."""
+        """Return the number of the state in which the actor ``i`` has ended."""
         return self._number((i, b"", True), Standing(self._specs[i], None, b"", {}))
 
     def told(self, i: int, number: int, answer: Any, now: datetime) -> int:
-        """Return where the actor ``i``, which stands at ``number``, comes to stand by an answer.
+        """Return the state that the actor ``i`` goes to from the state ``number`` with an answer.
 
         Raises:
-            Exception: whatever it let through.
+            Exception: whatever the actor let through.
         """
         key = number, answer_text(answer), now
         if key not in self._next:
@@ -96,7 +96,7 @@ class Cast:
         return number
 
     def _actor(self, i: int, number: int) -> Actor:
-        """Return an actor that stands there; it will not for long, and is not kept."""
+        """Return an actor in that state; it is about to leave the state, so it is not kept."""
         actor = self._alive.pop(number, None)
         if actor is None:
             actor = Actor(self._specs[i], self._clock)
@@ -108,7 +108,7 @@ class Cast:
         return actor
 
     def _answers(self, number: int) -> Iterator[tuple[Any, datetime]]:
-        """Yield what an actor has to be told to stand there."""
+        """Yield the answers that bring an actor into that state."""
         told: list[tuple[Any, datetime]] = []
         came = self.standings[number].came
         while came is not None:
@@ -126,14 +126,14 @@ class Cast:
             self._alive.pop(next(iter(self._alive))).kill()
 
     def end(self) -> None:
-        """Let go of all actors."""
+        """Release all actors."""
         for actor in self._alive.values():
             actor.kill()
         self._alive.clear()
 
 
 def _fresh(answer: Any) -> Any:
-    """Return an answer of which nobody else has a part that may be changed."""
+    """Return an answer that shares no mutable part with anything else."""
     if isinstance(answer, ClientError):
         return ClientError(answer.response, answer.operation_name)
     if isinstance(answer, ReadTimeoutError):

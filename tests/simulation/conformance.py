@@ -1,4 +1,4 @@
-"""The servers that the in-memory DynamoDB is compared with, and short words for their calls."""
+"""The servers that the in-memory DynamoDB is compared with, and short helpers for their calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The counts of what was explored, shown at the end of a run; ``--seed`` for random schedules."""
+"""Shows the number of explored schedules at the end of a run; ``--seed`` for random schedules."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def show(request: pytest.FixtureRequest) -> Show:
-    """Tell what was explored; it goes with the test's report, from whichever process."""
+    """Record what was explored; the test's report carries it between processes."""
 
     def tell(name: str, explored: Explored) -> None:
         request.node.user_properties.append((_PROPERTY, (name, explored.schedules, str(explored))))

@@ -1,8 +1,8 @@
-"""Explores the matrix, and counts its schedules.
+"""Explore the matrix and count its schedules.
 
     python -m tests.simulation.count [--write]
 
-With ``--write`` the table goes into ``docs/testing.md``. Counts are exact and the same each time.
+``--write`` puts the table into ``docs/testing.md``. Counts are exact and the same every time.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ END = "<!-- end of schedules -->"
 
 
 def count(index: int) -> tuple[str, Explored]:
-    """Explore one cell; returns its name, and what was explored."""
+    """Explore one cell; returns its name and what was explored."""
     scenario = _all_cells()[index]
     found = explore(watched(scenario), Convergence(scenario), most_states=200_000_000)
     return scenario.name, found
 
 
 def _all_cells() -> list[Scenario]:
-    """The largest first: they take longer than all others."""
+    """Return all cells, the largest first, since they take the longest."""
     return [*large_cells(), *reopened.large_cells(), *cells(), *reopened.cells()]
 
 
@@ -79,7 +79,7 @@ _RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def _figure(number: int) -> str:
-    """Return a count as it can be read; past twelve digits by its first ones."""
+    """Return a readable count, rounded if it has more than twelve digits."""
     if number < 10**12:
         return f"{number:,}"
     power = str(len(str(number)) - 1)
@@ -88,7 +88,7 @@ def _figure(number: int) -> str:
 
 def main(arguments: list[str]) -> None:
     """Count, and print or write the table."""
-    # Each call logs, and nobody reads it: formatting that takes longer than the exploration.
+    # Nobody reads the logs of the calls, and formatting them takes longer than the exploration.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     found: dict[str, Explored] = {}
     with ProcessPoolExecutor(2) as processes:

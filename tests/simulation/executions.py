@@ -1,9 +1,9 @@
-"""The task pipeline: executions of the platform's durable function, and what a second one does.
+"""The task pipeline: executions of the platform's durable function, and the harm of a second one.
 
-An invocation is asynchronous: it only begins an execution, and the task moves on some time later.
-An execution has the name that it was invoked with. The same name again begins none; without a name
-each invocation begins one. The second execution of a task finds the task past ``SUBMITTED``, and
-marks it ``FAILED`` while the first one runs.
+An invocation is asynchronous: it only begins an execution, and the task changes some time later.
+An execution has the name of its invocation. A second invocation with the same name begins none;
+without a name every invocation begins one. The second execution of a task finds the task past
+``SUBMITTED`` and marks it ``FAILED`` while the first one runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def executions(database: MemoryDynamoDB) -> Table:
 
 
 def invoke(database: MemoryDynamoDB, task_id: str, name: str | None = None) -> None:
-    """Begin an execution for a task, unless one of this ``name`` has begun."""
+    """Begin an execution for a task, unless one with this ``name`` has begun."""
     begun = executions(database)
     stands: dict[str, Any] = begun.items.get((task_id, ""), {"task_id": {"S": task_id}})
     names = stands.get("names", {"SS": []})["SS"]
@@ -43,7 +43,7 @@ def runs(begun: Mapping[str, Any]) -> int:
 
 
 def have_run(database: MemoryDynamoDB, now: datetime) -> None:
-    """Let every execution that has begun do what it does to its task."""
+    """Let every execution that has begun change its task."""
     tasks = database.tables["TaskTable"]
     for key, begun in executions(database).items.items():
         task = tasks.items.get(key)
@@ -58,4 +58,4 @@ def have_run(database: MemoryDynamoDB, now: datetime) -> None:
 
 
 _BEFORE = {"RUNNING": {"SUBMITTED"}, "FAILED": {"SUBMITTED", "RUNNING"}}
-"""From where an execution moves its task: one that has ended stays as it is."""
+"""The statuses from which an execution moves its task; a finished task stays as it is."""

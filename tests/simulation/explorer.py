@@ -1,28 +1,27 @@
-"""Going through schedules: every one of a small scenario, or seeded random ones of a large one.
+"""Explore schedules: every one of a small scenario, or seeded random ones of a large one.
 
 *Exhaustive.* Depth-first over choices. Two prefixes that lead to the same ``Execution.state`` have
-the same future, so a state that has been seen is not gone into again:
+the same future, so the explorer does not enter a state twice:
 
-- an actor is deterministic in what it was told (no clock, no dice, no shared memory of its own),
-  so the digest of its answers stands for all of its memory;
-- the database answers from what stands in its tables and, where an index lags, from what it has
-  held; both are in the state;
-- the invariants are judged on each call, from the tables before and after it, and calls are judged
-  before the state that they lead to is looked up. So cutting there loses no violation.
+- an actor is deterministic in its answers (it has no clock, no random numbers and no shared
+  memory), so the digest of its answers represents all of its memory;
+- the database answers from its tables and, if an index lags, from their earlier contents; both are
+  in the state;
+- each call is judged from the tables before and after it, before the explorer looks up the state
+  that it leads to. So stopping at a known state misses no violation.
 
-By the same token what a call comes to is a function of what is asked and of what stands in the
-tables, and where its actor comes to stand is one of where it stood and of the answer, whatever the
-other actors have been told. So each call is carried out and judged once for all the states in which
-it is the same, and each answer is told to an actor once (``cast.py``). What is found is carried out
-once more, from the start and in one go.
+For the same reason the request and the tables determine the result of a call, and an actor's state
+and the answer determine its next state, whatever the other actors were told. So each call is
+carried out and judged once for all states in which it is the same, and each answer is given to an
+actor once (``cast.py``). A finding is carried out once more, from the start and in one go.
 
-A call that nobody else can notice (the start of an actor, an invocation, an event that no actor
-reads, the pause switch that none turns) commutes with everything that others do, and is carried
-out at once, with all of its endings. A schedule that leads back to a state before it would put the
-others off for ever (the "ignoring problem" of such reductions): it ends the exploration.
+Some calls nobody else can notice: the start of an actor, an invocation, an event that no actor
+reads, the pause switch that none turns. Such a call commutes with everything that others do, and is
+carried out at once, with all its endings. A schedule that returned to an earlier state would put
+the others off for ever (the "ignoring problem" of such reductions), so it ends the exploration.
 
-*Random.* A seed makes the choices; one that fails is shrunk by leaving out parts of it, and what is
-left over is filled with the plainest choices. The seed alone replays it.
+*Random.* A seed makes the choices. A failing schedule is shrunk by leaving out parts of it, and the
+gaps are filled with the plainest choices. The seed alone replays it.
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ from tests.simulation.scheduler import DO, Choice, Execution, Snapshot, Turn
 
 Start = Callable[[], Execution]
 Judge = Callable[[Execution], None]
-"""Looks at what stands in the tables once all actors have ended; raises on what should not be."""
+"""Judges the tables once all actors have ended; raises if something is wrong."""
 
 
-class Violation(AssertionError):  # noqa: N818 - it is what was found, and reads as such
-    """An invariant that does not hold; ``trace`` is the schedule that leads there."""
+class Violation(AssertionError):  # noqa: N818 - a finding, not an error of the program
+    """An invariant that was broken; ``trace`` is the schedule that leads there."""
 
     def __init__(self, message: str, trace: Sequence[str] = ()) -> None:
         lines = "".join(f"\n  {number:3}. {line}" for number, line in enumerate(trace, 1))
@@ -52,10 +51,10 @@ class Violation(AssertionError):  # noqa: N818 - it is what was found, and reads
 
 @dataclass(frozen=True, slots=True)
 class Explored:
-    """What an exploration came to. ``schedules``: how many interleavings the states stand for.
+    """The result of an exploration. ``schedules``: how many interleavings the states stand for.
 
-    ``steps``: the different calls that were carried out and judged: by whom, in which state of the
-    tables, and how they ended.
+    ``steps``: the number of different calls carried out and judged: by whom, in which state of the
+    tables, and with which ending.
     """
 
     states: int
@@ -73,9 +72,9 @@ class Explored:
 
 @dataclass(slots=True)
 class _Moves:
-    """What one actor, standing somewhere, can do next, and what each choice adds to the state.
+    """What an actor in some state can do next, and what each choice adds to the state.
 
-    None: not known yet. What no schedule comes to is not carried out.
+    None: not known yet. Choices that no schedule reaches are never carried out.
     """
 
     turn: Turn
@@ -92,9 +91,9 @@ _ON_THE_PATH = -1
 class _Explorer:
     """One exploration at work, depth first.
 
-    A state is one number, since there are many: from the left the number of what stands in the
-    tables, the faults that are left, and where each actor stands. ``schedules``: how many there are
-    from each state that has been gone into.
+    There are many states, so each is a single number. From the left it holds the number of the
+    tables' contents, the faults left, and the state of each actor. ``schedules``: state → how many
+    schedules start there.
     """
 
     def __init__(self, start: Start, judge: Judge, most_states: int, *, forget: bool) -> None:
@@ -131,7 +130,7 @@ class _Explorer:
         )
 
     def _explore(self, first: int) -> None:
-        """Go into all that follows; what takes the time, so nothing is called for a known state."""
+        """Visit everything that follows; this is the hot loop, so a known state costs no call."""
         schedules, path = self.schedules, self.path
         following: list[list[int]] = []
         counts: list[int] = []
@@ -151,7 +150,7 @@ class _Explorer:
                     there = state
                     break
                 if known == _ON_THE_PATH:
-                    msg = f"{self._choices()} lead back to a state before: a schedule has no end"
+                    msg = f"{self._choices()} lead back to an earlier state: a schedule has no end"
                     raise RuntimeError(msg)
                 counts[-1] += known
             if there is not None:
@@ -166,15 +165,15 @@ class _Explorer:
             counts[-1] += count
 
     def _end(self, state: int) -> int:
-        """Judge what stands there once all have ended; it is the end of one schedule."""
+        """Judge the tables once all actors have ended; this is the end of one schedule."""
         self.ends += 1
         self._judge(self._tables_of(state))
         return 1
 
-    # -- what follows from a state, learnt once for all in which it is the same
+    # -- the consequences of a state, learnt once for all states in which they are the same
 
     def _following(self, state: int) -> list[int]:
-        """Return the states that each choice leads to, that of the plainest last."""
+        """Return the states that the choices lead to, the plainest choice last."""
         faulty = self._faults_of(state) > 0
         found: list[int] = []
         for moves in self._moves(state):
@@ -188,7 +187,7 @@ class _Explorer:
         return [state + added for added in reversed(found)]
 
     def _moves(self, state: int) -> list[_Moves]:
-        """Return what each actor can do; one alone where nobody else can notice when it does."""
+        """Return each actor's moves, or one actor's alone if nobody else can notice them."""
         tables = self._tables_of(state)
         every: list[_Moves] = []
         for shift in self.shifts:
@@ -215,7 +214,7 @@ class _Explorer:
             self.steps[key] = self._carry_out(tables, number, choice)
         other_tables, other_number = self.steps[key]
         if max(other_number, len(self.snapshots)) > _MASK:
-            msg = "more different tables, or answers to an actor, than a state has room for"
+            msg = "more different tables or actor states than a state has room for"
             raise RuntimeError(msg)
         added = (other_tables - tables) * (self.fault << _FAULT_BITS)
         added += other_number - number << self.shifts[choice.actor]
@@ -233,7 +232,7 @@ class _Explorer:
     def _carry_out(self, tables: int, number: int, choice: Choice) -> tuple[int, int]:
         asked = self.cast.standings[number].asked
         if asked is None:
-            msg = f"{choice} is none: it has ended"
+            msg = f"{choice} is impossible: the actor has ended"
             raise LookupError(msg)
         self.world.restore(self.snapshots[tables])
         before = self.world.contents()
@@ -260,7 +259,7 @@ class _Explorer:
             self.snapshots.append(self.world.snapshot())
         return number
 
-    # -- ends, and what is found
+    # -- ends and findings
 
     def _judge(self, tables: int) -> None:
         if tables in self.judged:
@@ -276,7 +275,7 @@ class _Explorer:
             execution.end()
 
     def _choices(self) -> list[Choice]:
-        """Return how the path has come from one of its states to the next."""
+        """Return the choices that lead from each state of the path to the next."""
         return [self._between(*states) for states in pairwise(self.path)]
 
     def _between(self, state: int, there: int) -> Choice:
@@ -285,7 +284,7 @@ class _Explorer:
         return next(choice for choice in every if self._follow(state, choice) == there)
 
     def _violation(self, *last: Choice) -> Violation:
-        """Carry out, from the start and in one go, the path that has led to a violation."""
+        """Run the path to a violation again, from the start and in one go."""
         choices = [*self._choices(), *last]
         execution = self.start()
         try:
@@ -296,7 +295,7 @@ class _Explorer:
             return Violation(str(error), execution.trace)
         finally:
             execution.end()
-        msg = f"what was found does not come about again by {choices}"
+        msg = f"the finding does not recur with {choices}"
         raise RuntimeError(msg)
 
 
@@ -305,13 +304,13 @@ def explore(
 ) -> Explored:
     """Go through every schedule.
 
-    ``forget`` False takes no actor's word for what it knows (``memories.py``): the same schedules,
-    over more states.
+    ``forget`` False ignores what actors declare about their knowledge (``memories.py``): the same
+    schedules, over more states.
 
     Raises:
         Violation: the first that was found, with its schedule.
-        RuntimeError: there are more states than ``most_states``: the scenario is too large. Or
-            what an actor does is not determined by what it knows.
+        RuntimeError: there are more states than ``most_states``, so the scenario is too large; or
+            an actor's knowledge does not determine what it does.
     """
     return _Explorer(start, judge, most_states, forget=forget).run()
 
@@ -320,7 +319,7 @@ def explore(
 
 
 def run_random(start: Start, judge: Judge, seed: int) -> tuple[int, ...]:
-    """Run one schedule of dice seeded with ``seed``; returns the numbers that were thrown.
+    """Run one random schedule from ``seed``; returns the numbers that were drawn.
 
     Raises:
         Violation: shrunk to few choices; its message names the seed.
@@ -329,7 +328,6 @@ def run_random(start: Start, judge: Judge, seed: int) -> tuple[int, ...]:
     thrown: list[int] = []
 
     def throw(count: int) -> int:
-        # Faults are rare among the choices of a step: else hardly anybody would reach an end.
         thrown.append(dice.randrange(count))
         return thrown[-1]
 
@@ -342,7 +340,7 @@ def run_random(start: Start, judge: Judge, seed: int) -> tuple[int, ...]:
 
 
 def replay(start: Start, judge: Judge, numbers: Sequence[int]) -> Violation | None:
-    """Run the schedule of these numbers, then the plainest choices; returns what it breaks."""
+    """Run the schedule of these numbers, then the plainest choices; returns a violation or None."""
     left = list(numbers)
     return _attempt(start, judge, lambda count: left.pop(0) % count if left else 0)
 
@@ -365,7 +363,7 @@ def _attempt(start: Start, judge: Judge, throw: Callable[[int], int]) -> Violati
 def shrink(
     start: Start, judge: Judge, numbers: Sequence[int], found: Violation
 ) -> tuple[list[int], Violation]:
-    """Leave out what is not needed, in ever smaller parts, then make the rest plainer."""
+    """Leave out unneeded numbers, in ever smaller parts, then make the rest plainer."""
     best, violation = list(numbers), found
     size = len(best)
     while size >= 1:

@@ -1,11 +1,11 @@
-"""DynamoDB's expressions: the part of the grammar that this project writes, parsed and evaluated.
+"""Parse and evaluate DynamoDB's expressions: the part of the grammar that this project uses.
 
 Conditions: ``AND``, ``OR``, ``NOT``, parentheses, ``= <> < <= > >=``, ``BETWEEN``, ``IN``,
 ``attribute_exists``, ``attribute_not_exists``, ``begins_with``, ``contains``, ``size``; a path may
 lead into a map, as in ``channel_metadata.orchestration_id``.
 Updates: ``SET`` (with ``+``, ``-``, ``if_not_exists``), ``REMOVE``, ``ADD``, ``DELETE``.
-Whatever else stands in an expression is an error, and so is a placeholder that is missing or
-left over, as in the service.
+Anything else in an expression is an error, and so is a missing or unused placeholder, as in the
+service.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WORDS = frozenset({"AND", "OR", "NOT", "IN", "BETWEEN", "SET", "REMOVE", "ADD",
 _RESERVED = frozenset(
     {"COUNT", "KEY", "NAME", "NAMES", "SIZE", "STATUS", "TIMESTAMP", "TOKEN", "TTL", "USER"}
 )
-"""Those of DynamoDB's 573 reserved words that an attribute here could be called."""
+"""Those of DynamoDB's 573 reserved words that could be the name of an attribute here."""
 
 
 class ExpressionError(Exception):
@@ -36,7 +36,7 @@ class ExpressionError(Exception):
 
 @dataclass(slots=True)
 class Scope:
-    """What an expression is evaluated against; ``used`` collects the placeholders it names."""
+    """The context of an expression; ``used`` collects the placeholders that it names."""
 
     item: Item
     names: Mapping[str, str]
@@ -119,7 +119,7 @@ class Parser:
         return self.tokens[self.position] if self.position < len(self.tokens) else ""
 
     def word(self) -> str:
-        """Return the next token as a keyword, empty when it is none."""
+        """Return the next token if it is a keyword, else an empty string."""
         token = self.peek().upper()
         return token if token in _WORDS else ""
 
@@ -133,7 +133,7 @@ class Parser:
         return token
 
     def end(self) -> None:
-        """Ensure that nothing is left over."""
+        """Check that nothing is left over."""
         if self.peek():
             msg = f"syntax error in {self.text!r}: {self.peek()!r} is left over"
             raise ExpressionError(msg)
@@ -254,7 +254,7 @@ class Parser:
 
 
 def _within(item: Item, names: list[str]) -> Value | None:
-    """Return what a path of ``names`` leads to; None where it leads nowhere."""
+    """Return the value at a path of ``names``; None if there is none."""
     value: Value = {"M": item}
     for name in names:
         if name not in value.get("M", {}):
@@ -288,7 +288,7 @@ def _size(value: Value | None) -> Value | None:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A condition that was parsed, and the placeholders in it."""
+    """A parsed condition, and the placeholders in it."""
 
     test: Condition
     used: frozenset[str]

@@ -1,6 +1,6 @@
-"""The invariants, judged on every step from what stood before it and what stands after it.
+"""The invariants, judged at every step from the tables before and after it.
 
-What a write of *ours* must be is judged without the code that made it: from the rows alone.
+A write of *ours* is judged from the rows alone, without the code that made it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _s(row: Mapping[str, Any] | None, name: str) -> str | None:
 
 
 def verdict(task: Mapping[str, Any] | None) -> str | None:
-    """Return what a task makes of its child: None while it is unfinished or absent."""
+    """Return the end that a task gives its child: None while it is unfinished or absent."""
     status = _s(task, "status")
     if task is None or status not in {"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"}:
         return None
@@ -35,13 +35,13 @@ def verdict(task: Mapping[str, Any] | None) -> str | None:
 
 
 def beside_the_rows(task: Mapping[str, Any]) -> bool:
-    """Whether a task is an iteration or a restack: none that a row ever names."""
+    """Whether a task is an iteration or a restack, which no row ever names."""
     marks = {"orchestration_iteration", "restack_predecessor_sub_issue_id"}
     return not marks.isdisjoint(task.get("channel_metadata", {}).get("M", {}))
 
 
 def says_its_row(task: Mapping[str, Any], rows: Rows) -> bool:
-    """Whether a row names a task and says what the task says: emitted again, it changes none."""
+    """Whether a row names a task and agrees with it, so that touching the task changes no row."""
     named = [row for row in rows.values() if _s(row, "child_task_id") == _s(task, "task_id")]
     return bool(named) and all(_s(row, "child_status") == verdict(task) for row in named)
 
@@ -60,7 +60,7 @@ _COUNTS = ("reconcile_nudge_count", "reconciler_invoke_count")
 
 
 def _counts_one_more(call: Call, before: Rows, after: Rows) -> None:
-    """Each nudge, and each repeated invocation, adds one to what stood there."""
+    """Check that each nudge and each repeated invocation adds one to the previous count."""
     for action in call.request.get("TransactItems", ()):
         part = action.get("Update", {})
         for name in _COUNTS:
@@ -69,7 +69,9 @@ def _counts_one_more(call: Call, before: Rows, after: Rows) -> None:
             key = (part["Key"]["task_id"]["S"], "")
             if after.get(key) is not before.get(key):
                 old, new = (int(rows[key].get(name, {}).get("N", "0")) for rows in (before, after))
-                assert new == old + 1, f"two repairs count as one: {name} was {old}, and is {new}"
+                assert new == old + 1, (
+                    f"two repairs count as one: {name} was {old}, and is now {new}"
+                )
 
 
 class Invariants:
@@ -115,11 +117,11 @@ class Invariants:
                     self._judge_row(key, old, new, before_tasks)
 
     def _leaves_alone(self, before: Contents) -> None:
-        """Nothing that was touched within the grace is repaired."""
+        """Check that within the grace nothing is repaired that was just touched."""
         grace = timedelta(seconds=self._scenario.settings.stranded_grace_seconds)
         if self._execution.clock.now < START + grace:
             same = before["OrchestrationTable"] is self._rows and before["TaskTable"] is self._tasks
-            assert same, "the grace: what somebody has just touched was not left alone"
+            assert same, "the grace: something was repaired that somebody has just touched"
 
     # -- tasks: I1, I2, I4
 
@@ -135,9 +137,9 @@ class Invariants:
             ours = [t for t in same if "reconciler_sweep_id" in t]
             assert len(ours) == 1, f"I2: {len(ours)} tasks of ours under {wanted}"
             shown = sorted(asked.lookups.get(wanted, ()))
-            assert not shown, f"I2: created a task though {shown} was seen under {wanted}"
+            assert not shown, f"I2: created a task although {shown} was seen under {wanted}"
             known = wanted in self._old_keys
-            assert not known, f"I2: created a task though one has long stood under {wanted}"
+            assert not known, f"I2: created a task although one has long existed under {wanted}"
             self._carried(task, rows)
         if asked.spec.ours:
             for key in tasks.keys() & before.keys():
@@ -154,10 +156,11 @@ class Invariants:
         assert "reconciler_sweep_id" not in names, "I2: we created a task over one that exists"
 
     def _touch_turns_nothing_back(self, task: Mapping[str, Any]) -> None:
-        """The live reconciler acts on the record of a touched task as if the task had just ended.
+        """Check that the touched task does no harm when the live reconciler hears of it again.
 
-        It writes its verdict over the row that names it, and settles the parent. The record of an
-        iteration recovers its child; once that has come, it makes restack tasks for nothing.
+        The live reconciler writes the task's verdict over the row that names it, and settles the
+        parent. The record of an iteration recovers its child; after a recovery it would only make
+        needless restack tasks.
         """
         if beside_the_rows(task):
             fixed = task["channel_metadata"]["M"]["orchestration_sub_issue_id"]["S"]
@@ -170,10 +173,10 @@ class Invariants:
         assert not self._works_for_it(), "I4: a touch settles the parent while a task still runs"
 
     def _works_for_it(self) -> bool:
-        """Whether an iteration or a restack runs that a sweep could know of.
+        """Whether an iteration or a restack is running that a sweep could know of.
 
         One that began a moment ago may have begun between our look-up and our touch. Nobody can
-        see that; the platform reopens the parent behind it.
+        see that; the platform reopens the parent after it.
         """
         reopened_at = _s(self._rows.get((ORCH, META)), "updated_at")
         reopened = reopened_at != timestamp(self._scenario.reopened_at)
@@ -187,10 +190,10 @@ class Invariants:
         cap = self._scenario.cap
         if cap is not None:
             unfinished = sum(verdict(task) is None for task in tasks.values())
-            assert unfinished <= cap, f"budget: {unfinished} tasks where {cap} may be"
+            assert unfinished <= cap, f"budget: {unfinished} tasks, and the cap is {cap}"
 
     def _carried(self, task: Mapping[str, Any], rows: Rows) -> None:
-        """A task that we created is the one that exactly one released row carries, and due."""
+        """Check that exactly one row carries the task that we created, released and due."""
         own = _s(task, "task_id")
         carriers = [row for row in rows.values() if _s(row, "child_task_id") == own]
         assert len(carriers) == 1, f"I2: {len(carriers)} rows carry the task {own} that we created"
@@ -252,20 +255,22 @@ class Invariants:
         before: Mapping[str, Any] | None,
         after: Mapping[str, Any] | None,
     ) -> None:
-        """A person may take back a skip that no predecessor is the cause of any more."""
+        """Check that a person takes back a skip only if no predecessor causes it any more."""
         assert before is not None, f"we brought the removed row {key[1]} back"
         assert after is not None, f"we removed the row {key[1]}"
         if key[1] == META:
-            assert "rollup_posted_at" not in after, "the parent of an open child counts as settled"
+            assert "rollup_posted_at" not in after, (
+                "the parent of an open child still counts as settled"
+            )
             return
         moved = _s(before, "child_status"), _s(after, "child_status")
-        assert moved == ("skipped", "blocked"), f"I4: a person moves {key[1]} by {moved}"
+        assert moved == ("skipped", "blocked"), f"I4: a person moved {key[1]} as in {moved}"
         states = [
             _s(self._rows.get((key[0], entry["S"])), "child_status")
             for entry in after["depends_on"]["L"]
         ]
         healthy = not {None, "failed", "skipped"}.intersection(states)
-        assert healthy, f"I5: {key[1]} is not skipped any more, and its predecessors are {states}"
+        assert healthy, f"I5: {key[1]} is no longer skipped, but its predecessors are {states}"
 
     def _claim_was_abandoned(self, name: str, before: Mapping[str, Any]) -> None:
         since: datetime | None = moment(_s(before, "updated_at"))
@@ -281,7 +286,7 @@ class Invariants:
         assert own == _s(after, "child_task_id"), f"I4: the verdict changed the task of {name}"
         dictated = verdict(tasks.get((own or "", "")))
         new = _s(after, "child_status")
-        assert dictated == new, f"I4: {name} is {new}, and its own task says {dictated}"
+        assert dictated == new, f"I4: {name} is {new}, but its own task says {dictated}"
 
     def _skip_fits(self, name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         assert _s(before, "child_status") in _UNRELEASED, f"I4: {name} was skipped while it ran"
@@ -291,11 +296,11 @@ class Invariants:
             for entry in after["depends_on"]["L"]
         ]
         doomed = "failed" in states or "skipped" in states
-        assert doomed, f"I5: {name} was skipped, and its predecessors are {states}"
+        assert doomed, f"I5: {name} was skipped, but its predecessors are {states}"
 
     def _refusal_fits(self, name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         assert _s(before, "child_status") in _UNRELEASED, f"I4: {name} was refused while it ran"
-        assert _s(after, "child_status") == "failed", f"{name} was refused, and has not failed"
+        assert _s(after, "child_status") == "failed", f"{name} was refused, but has not failed"
         self._predecessors_succeeded(after)
 
     def _task_is_its_own(
@@ -311,11 +316,11 @@ class Invariants:
         assert _s(task, "idempotency_key") == wanted, f"I2: {name} carries another release's task"
 
 
-# -- what must come of it in the end: I3, I5
+# -- how it must end: I3, I5
 
 
 def dictated_end(rows: Rows, tasks: Rows) -> dict[tuple[str, str], str]:
-    """Return how each child has to end, from nothing but the graph and the tasks' outcomes."""
+    """Return how each child must end, from the graph and the outcomes of the tasks alone."""
     children = {key: row for key, row in rows.items() if "#" not in key[1]}
     ends: dict[tuple[str, str], str] = {}
 

@@ -1,8 +1,8 @@
-"""The matrix: each small graph, beside each set of two or three actors, every order, every crash.
+"""The matrix: each small graph with each set of two or three actors, in every order, with crashes.
 
-A sweep of ours is always one of them: without it, nothing of ours is under test. What stands at
-the start gives each actor of a set something to do: a retry finds a child that has failed and what
-was skipped behind it, a cancellation a task that runs, everybody a task whose event was lost.
+One of the actors is always a sweep of ours, which is under test. The initial rows give each actor
+something to do: a retry finds a failed child and the children skipped behind it, a cancellation
+finds a running task, and the others find a task whose event was lost.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _chain(beside: frozenset[str]) -> Start:
 
 
 def _first(beside: frozenset[str]) -> Node:
-    """What all depends on: running where it can be cancelled, failed where it can be retried."""
+    """Return the first child: running to be cancelled, failed to be retried, or else ended."""
     if "cancellation" in beside:
         return RUNNING
     return FAILED if "retry" in beside else ENDED
@@ -71,7 +71,7 @@ def _fan_out(beside: frozenset[str]) -> Start:
 
 
 def _legs(beside: frozenset[str]) -> tuple[Node, Node]:
-    """One leg can be retried, and the other be cancelled, or end with its event lost."""
+    """Return two legs: one can be retried; the other can be cancelled or has lost its event."""
     return (
         FAILED if "retry" in beside else ENDED,
         RUNNING if "cancellation" in beside else ENDED,
@@ -100,9 +100,9 @@ GRAPHS: Mapping[str, Callable[[frozenset[str]], Start]] = {
 
 
 def cell(graph: str, *beside: str, faults: int | None = None) -> Scenario:
-    """Return one cell: a graph, with a sweep and those ``beside`` it, and two faults unless said.
+    """Return one cell: a graph with a sweep and the actors ``beside`` it, with two faults.
 
-    The widest graph has one beside two more who release.
+    The widest graph has only one fault if two of these actors release children.
     """
     nodes, actors = GRAPHS[graph](frozenset(beside))
     return Scenario(
@@ -113,24 +113,24 @@ def cell(graph: str, *beside: str, faults: int | None = None) -> Scenario:
         LAGGING,
         one_task="older live" not in beside,
         lookups_count=_shows_theirs_alone if "older live" in beside else _none_counts,
-        # What the time to live has taken away ends nowhere.
+        # A removed child has no end.
         converges="time to live" not in beside,
         retries="retry" in beside,
     )
 
 
 def _none_counts(_key: str, _tasks: frozenset[str]) -> bool:
-    """No task may stand beside another, and none is taken away: a second one is enough."""
+    """No second task may exist and no task is removed, so a second one is always a violation."""
     return False
 
 
 def _shows_theirs_alone(key: str, tasks: frozenset[str]) -> bool:
-    """A second one of ours is enough; one of ours beside one of theirs is not."""
+    """A second task of ours is a violation; one of ours together with one of theirs is not."""
     return bool(tasks) and task_id_for(key, timestamp(LONG_BEFORE)) not in tasks
 
 
 def sets() -> list[tuple[str, ...]]:
-    """Return every set of one or two who act beside a sweep."""
+    """Return every set of one or two actors beside a sweep."""
     return [beside for count in (1, 2) for beside in combinations(OTHERS, count)]
 
 
@@ -138,15 +138,15 @@ _RELEASERS = frozenset({"second sweep", "live", "older live"})
 
 
 def _is_wide(graph: str, beside: tuple[str, ...]) -> bool:
-    """Whether three release children of the widest graph: more states than a build has time for."""
+    """Whether three actors release children of the widest graph: too many states for a build."""
     return graph == "fan-out" and len(_RELEASERS.intersection(beside)) > 1
 
 
 def cells() -> list[Scenario]:
-    """Return the matrix as every build explores it."""
+    """Return the part of the matrix that every build explores."""
     return [cell(graph, *of) for graph in GRAPHS for of in sets() if not _is_wide(graph, of)]
 
 
 def large_cells() -> list[Scenario]:
-    """Return what is left of it."""
+    """Return the rest of the matrix."""
     return [cell(graph, *of) for graph in GRAPHS for of in sets() if _is_wide(graph, of)]

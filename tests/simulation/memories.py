@@ -1,11 +1,12 @@
-"""What the code under test still knows at some points of its course, said outright.
+"""At some points the code under test declares what it still knows.
 
-Where an actor stands is what it was told, all of it. At the points below that is more than it
-knows: what it learnt of one child is of no account to what it does with the next, but for what it
-keeps in its attributes. To say so joins states that have the same future. So the number of
-schedules stays what it was, to the last one; ``test_interleavings.py`` compares the two.
+An actor's state is everything that it was told. At the points below it knows less than that: what
+it learnt about one child does not matter for the next one, except for what its attributes keep.
+Declaring that joins states that have the same future. So the number of schedules stays exactly the
+same; ``test_interleavings.py`` compares the two.
 
-An attribute counts unless it is named here: a new one can make states more, and join none.
+Every attribute counts unless it is named here. So a new attribute can only add states, and never
+joins states that differ.
 """
 
 from __future__ import annotations
@@ -36,20 +37,20 @@ _COLLABORATORS = frozenset(
     }
 )
 _TOLD = frozenset({"found", "now", "outcomes"})
-"""What is only told afterwards: of these nothing is asked but whether there are any."""
+"""Attributes that are only reported at the end; before, it only matters whether they are empty."""
 
 
 class RememberingPass(RepairPass):
-    """A pass that says what it knows before each of its parts."""
+    """A pass that declares its knowledge before each of its parts."""
 
     port: Port
     _left: list[Action]
     _fingerprint: str | None
-    """Of the rows as they were read: a failure that is on record is held against those."""
+    """The fingerprint of the rows as read; a recorded failure counts against these rows."""
 
     @classmethod
     def of(cls, work: RepairPass, port: Port) -> RememberingPass:
-        """Return a pass that has not begun yet as one that says what it knows."""
+        """Return a new pass as one that declares its knowledge."""
         failed_before = work.seen.orchestration.attempts is not None
         remembering = cls.__new__(cls)
         vars(remembering).update(vars(work))
@@ -77,7 +78,7 @@ class RememberingPass(RepairPass):
         super()._release_all(releases)
 
     def finish(self) -> None:
-        """Read once more: nothing is written after that, and which tasks are read is all."""
+        """Read once more. Nothing is written afterwards, so only the tasks that are read matter."""
         if self.stale and self.context.apply:
             seen = self.seen
             self.port.remember((seen.orchestration.orchestration_id, sorted(seen._asked)))
@@ -95,7 +96,7 @@ class RememberingPass(RepairPass):
 
 
 def _in_order(value: object) -> object:
-    """Return the parts of what has none in an order of their own."""
+    """Return the parts of an unordered value in a fixed order."""
     if isinstance(value, dict):
         return sorted(value.items())
     return sorted(value) if isinstance(value, set) else value
@@ -103,13 +104,13 @@ def _in_order(value: object) -> object:
 
 @dataclass(frozen=True, slots=True)
 class RememberingEvaluator(Evaluator):
-    """An evaluator whose passes say what they know."""
+    """An evaluator whose passes declare their knowledge."""
 
     port: Port
 
     @classmethod
     def of(cls, evaluator: Evaluator, port: Port) -> RememberingEvaluator:
-        """Return an evaluator as one whose passes say what they know."""
+        """Return an evaluator as one whose passes declare their knowledge."""
         return cls(**{f.name: getattr(evaluator, f.name) for f in fields(evaluator)}, port=port)
 
     def _pass(
@@ -120,7 +121,7 @@ class RememberingEvaluator(Evaluator):
 
 
 class Live(LiveReconciler):
-    """Today's live reconciler, which says what it knows before each release."""
+    """Today's live reconciler; it declares its knowledge before each release."""
 
     port: Port
     own_seed: int
@@ -132,20 +133,20 @@ class Live(LiveReconciler):
         return rows
 
     def _release(self, orchestration: Orchestration, child: Child) -> None:
-        # Ids that do not depend on how many were made before: so they are not to be remembered.
+        # The ids do not depend on how many came before, so nobody has to remember that number.
         self._rng = Random(f"{self.own_seed}/{child.sub_issue_id}")  # noqa: S311 - a schedule
         self.port.remember((child.sub_issue_id, orchestration, self._rows))
         super()._release(orchestration, child)
 
 
 class OlderLive(Live):
-    """The older one: creates and starts the task, then flips the row.
+    """The older live reconciler: it creates and starts the task, then updates the row.
 
-    A crash in between leaves a task whose row does not know of it; a rival in between makes two.
+    A crash in between leaves a task that its row does not know; a rival in between makes two.
     """
 
     def release(self, orchestration: Orchestration, child: Child) -> None:
-        """Release one child; the task is there before anything says so."""
+        """Release one child; the task exists before any row names it."""
         task = self._find_or_create(orchestration, child)
         if task is None:
             return

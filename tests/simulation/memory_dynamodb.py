@@ -1,12 +1,11 @@
 """A deterministic DynamoDB in memory, behind the interface of boto3's low-level client.
 
 It enforces what the project relies on: every condition, transactions that are written whole or
-not at all, ``ALL_OLD`` and cancellation reasons, pages and segments, capacity. What it adds is
-control: a read that is eventually consistent asks ``lag`` how many states of the table it lags
-behind, so that staleness is a decision of the test and not an accident of timing.
-``metered`` False leaves sizes out of account, which is most of the time that a call takes.
-Requests are carried out one at a time, whatever number of threads sends them.
-``test_conformance*.py`` hold it to the same suite as moto and DynamoDB Local.
+not at all, ``ALL_OLD`` and cancellation reasons, pages and segments, capacity. It adds control: an
+eventually consistent read asks ``lag`` how many states of the table to go back, so the test decides
+how stale an answer is. ``metered`` False ignores sizes, which take most of the time of a call.
+It carries out one request at a time, however many threads send them. ``test_conformance*.py`` run
+the same suite on it, on moto and on DynamoDB Local.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ def _fresh(_table: Table, _index: str, _request: Request) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Write:
-    """A write that was checked: where it goes, and what stands there afterwards."""
+    """A checked write: its place, and the item before and after it."""
 
     table: Table
     key: Key
@@ -179,7 +178,7 @@ class MemoryDynamoDB:
         return {"Table": {**described, "TableSizeBytes": size, "ItemCount": len(table.items)}}
 
     def get_paginator(self, operation: str) -> Paginator:
-        """Return what goes through all pages of a query or a scan."""
+        """Return a paginator for a query or a scan."""
         return Paginator(getattr(self, operation))
 
     # -- writes
@@ -302,7 +301,7 @@ class MemoryDynamoDB:
     def _behind(
         self, operation: str, table: Table, rows: Sequence[tuple[Key, Item]], start: Item
     ) -> Sequence[tuple[Key, Item]]:
-        """Return the rows behind ``start``, which itself may be gone by now."""
+        """Return the rows behind ``start``, which may have been deleted meanwhile."""
         own = {name: start[name] for name in table.spec.key.names}
         after = self._key(operation, table, own)
         for position, (key, _) in enumerate(rows):
@@ -392,7 +391,7 @@ class MemoryDynamoDB:
         key = self._key(operation, table, own)
         old = table.items.get(key)
         scope = self._scope(old or {}, request, set())
-        # The update first: a malformed one is refused even where the condition does not hold.
+        # The update first: a malformed one is refused even if the condition does not hold.
         try:
             new = self._changed(kind, own, old, request, scope)
             condition = request.get("ConditionExpression")

@@ -1,4 +1,4 @@
-"""Everybody else who acts on a world: live reconcilers, pipelines, retries, people, time."""
+"""All other actors in a world: live reconcilers, pipelines, retries, people, time."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def live(
     ends: str | None = None,
     number: int = 1,
 ) -> ActorSpec:
-    """The live reconciler on the event of a child's task; ``ends``: the task ends so just now."""
+    """The live reconciler on the event of a child's task; ``ends``: how the task ends just now."""
 
     def body(port: Port) -> None:
         reconciler = live_on(port, generation, number)
@@ -53,7 +53,7 @@ def live(
 
 
 def older_live(child: str | None = None, *, ends: str | None = None, number: int = 1) -> ActorSpec:
-    """The older live reconciler, which creates the task before it flips the row."""
+    """The older live reconciler, which creates the task before it updates the row."""
     spec = live(child, generation=OlderLive, ends=ends, number=number)
     return replace(spec, name=f"older live {number}")
 
@@ -79,7 +79,7 @@ def end_task(port: Port, own_id: str, status: str, at: datetime = LONG_BEFORE) -
 
 
 def tolerant(body: Body) -> Body:
-    """What the platform's code does about a torn connection is its own affair: it dies."""
+    """Let the platform's code die when its connection breaks; we do not test how it copes."""
 
     def tolerant(port: Port) -> None:
         try:
@@ -91,7 +91,7 @@ def tolerant(body: Body) -> Body:
 
 
 def task_ends(child: str, status: str = "COMPLETED", own_id: str | None = None) -> ActorSpec:
-    """A task ends, and its event is lost; ``own_id``: its id, if the row does not name it."""
+    """A task ends, and its event is lost; ``own_id``: its id if the row does not name it."""
     return ActorSpec(
         f"task {child}",
         tolerant(lambda port: end_task(port, own_id or task_id(child), status)),
@@ -105,7 +105,7 @@ def cancellation(child: str) -> ActorSpec:
 
 
 def admission(child: str) -> ActorSpec:
-    """The platform admits a child's task: counts it, then starts it."""
+    """The platform admits a child's task: it counts the task, then starts it."""
 
     def body(port: Port) -> None:
         port.call(
@@ -137,7 +137,7 @@ def _rewrite_task(port: Port, own_id: str, status: str, expected: str) -> None:
 
 
 def task_removal(own_id: str) -> ActorSpec:
-    """The time to live takes a task away."""
+    """The time to live removes a task."""
 
     def body(port: Port) -> None:
         port.call("delete_item", TableName="TaskTable", Key={"task_id": {"S": own_id}})
@@ -146,7 +146,7 @@ def task_removal(own_id: str) -> ActorSpec:
 
 
 def set_status(port: Port, child: str, status: str, expected: str) -> None:
-    """Set a row's status, if it is the ``expected`` one."""
+    """Set a row's status if it is ``expected``."""
     port.call(
         "update_item",
         TableName="OrchestrationTable",
@@ -162,7 +162,7 @@ def set_status(port: Port, child: str, status: str, expected: str) -> None:
 
 
 def retry(child: str, *behind: str) -> ActorSpec:
-    """A user retries a failed child: ``ready`` again, what was skipped behind it ``blocked``."""
+    """A user retries a failed child: it becomes ``ready``, and the skipped ones ``blocked``."""
 
     def body(port: Port) -> None:
         for name in behind:
@@ -218,26 +218,26 @@ def _rewrite(name: str, child: str, change: str, values: Row) -> ActorSpec:
 
 
 def claims_again(child: str) -> ActorSpec:
-    """A releaser claims a row once more, whoever had it."""
+    """A releaser claims a row again, whoever had the claim."""
     values = {":s": {"S": "releasing"}, ":at": {"S": timestamp(START)}}
     return _rewrite(f"claim {child}", child, "SET child_status = :s, updated_at = :at", values)
 
 
 def rewires(child: str, *after: str) -> ActorSpec:
-    """Somebody edits what a child depends on."""
+    """Somebody edits the dependencies of a child."""
     values = {":d": {"L": [{"S": name} for name in after]}}
     return _rewrite(f"edit {child}", child, "SET depends_on = :d", values)
 
 
 def seeds_again(child: str) -> ActorSpec:
-    """A redelivered webhook writes a child row as it was seeded."""
+    """A redelivered webhook writes a child row again as it was seeded."""
     values = {":s": {"S": "blocked"}}
     change = "SET child_status = :s REMOVE child_task_id, child_branch_name"
     return _rewrite(f"seed {child}", child, change, values)
 
 
 def removal(*names: str) -> ActorSpec:
-    """The time to live takes rows away, one by one, in this order."""
+    """The time to live removes rows one by one, in this order."""
 
     def body(port: Port) -> None:
         for name in names:
@@ -248,12 +248,12 @@ def removal(*names: str) -> ActorSpec:
 
 
 def pipeline_runs() -> ActorSpec:
-    """The executions that have begun by now move their tasks on."""
+    """The executions that have begun change their tasks."""
     return ActorSpec("pipeline", lambda port: port.call("have_run"), crashes=False)
 
 
 def time_passes(seconds: float) -> ActorSpec:
-    """The clock moves on; whatever lags has caught up by then."""
+    """The clock moves on; lagging indexes have caught up by then."""
 
     def body(port: Port) -> None:
         port.call("advance_clock", seconds=seconds)

@@ -1,4 +1,4 @@
-"""Larger worlds, drawn at random: a graph in any state that it can be in, and many actors."""
+"""Larger random worlds: a graph in any possible state, and many actors."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def random_scenario(seed: int) -> Scenario:
         faults=dice.randint(0, 2),
         lagging=LAGGING,
         one_task=not older and not old_claims,
-        # A platform whose retry or release stops half-way may leave what nobody can tell apart.
         converges=True,
+        # A retry that stops half-way may leave a skip that nobody can tell from a right one.
         retries=any(actor.name.startswith(("retry", "fix")) for actor in actors),
     )

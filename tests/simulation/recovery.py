@@ -1,7 +1,7 @@
-"""After the last actor has ended: time passes, tasks end, sweeps look again, and all must be well.
+"""After the last actor has ended, time passes, tasks end, sweeps run, and all must end well.
 
-I3 and I5 are about what comes of it in the end, whatever was interrupted before. The verdict is
-that of ``dictated_end``, which knows nothing of the code under test.
+I3 and I5 are about the end, whatever was interrupted before. ``dictated_end`` decides, which does
+not use the code under test.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _completes(_task: Mapping[str, Any]) -> str:
 
 
 def one_sweep(database: MemoryDynamoDB, clock: ClockHand, scenario: Scenario) -> None:
-    """Run one undisturbed evaluation, watched."""
+    """Run one undisturbed evaluation with the invariants watching."""
     actor = sweep(9, scenario.settings)
     execution = Execution(database, clock, [actor], private=PRIVATE)
     Invariants(execution, scenario)
@@ -44,10 +44,10 @@ def one_sweep(database: MemoryDynamoDB, clock: ClockHand, scenario: Scenario) ->
 
 
 def end_tasks(database: MemoryDynamoDB, outcome: Outcome = _completes) -> int:
-    """End every task that has been started; returns how many.
+    """End every task that has been started; returns how many ended.
 
-    The platform gives up one that was not. For a task that a released row names, a sweep has to
-    come first: it is given up only once its last invocation is on record.
+    The platform gives up a task that was not started. If a released row names the task, a sweep
+    must come first: the platform waits until its last invocation is on record.
     """
     have_run(database, LONG_BEFORE)
     rows, tasks = database.tables["OrchestrationTable"].items, database.tables["TaskTable"]
@@ -75,12 +75,13 @@ def recover(
     scenario: Scenario,
     outcome: Outcome = _completes,
 ) -> int:
-    """Let sweeps and the ends of tasks alternate until every child is terminal.
+    """Alternate sweeps and ends of tasks until every child is terminal.
 
     Returns the number of rounds.
 
     Raises:
-        AssertionError: it is not so after as many rounds as could be needed, or an invariant broke.
+        AssertionError: some child is not terminal after as many rounds as could be needed, or an
+            invariant was broken.
     """
     have_run(database, clock.now)
     clock.now += LONG_AFTER
@@ -110,17 +111,17 @@ def _all_terminal(database: MemoryDynamoDB) -> bool:
 
 
 class Convergence:
-    """Judges an execution's end; one that ends as another did is not judged again."""
+    """Judges the end of an execution; an end that has been seen before is not judged again."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
         self._judged: set[tuple[int, ...]] = set()
 
     def __call__(self, execution: Execution) -> None:
-        """Recover, and compare with what the outcomes dictate.
+        """Recover, and compare the end with the end that the outcomes dictate.
 
         Raises:
-            AssertionError: it does not come to that, or an invariant broke on the way.
+            AssertionError: the ends differ, or an invariant was broken on the way.
         """
         if not self._scenario.converges:
             return
@@ -137,25 +138,25 @@ class Convergence:
         rows, tasks = (database.tables[n].items for n in ("OrchestrationTable", "TaskTable"))
         for at, end in dictated_end(rows, tasks).items():
             found = rows[at]["child_status"]["S"]
-            # A skip that was right when it was made stays, though a retry came just behind it:
+            # A skip that was right when it was written stays even if a retry came right after it:
             # the platform's retry reads and writes in separate steps.
             raced = self._scenario.retries and found == "skipped"
-            assert found == end or raced, f"I3/I5: {at[1]} ends {found}, and {end} was dictated"
+            assert found == end or raced, f"I3/I5: {at[1]} ends {found} instead of {end}"
         if self._scenario.settings.settle_mode == "nudge":
             self._parent_is_told(rows, tasks)
 
     @staticmethod
     def _parent_is_told(rows: Rows, tasks: Rows) -> None:
-        """A parent whose roll-up is missing comes of a touch, where a task may be touched."""
+        """Check that a parent without its roll-up was touched, if any task may be touched."""
         if any("rollup_posted_at" in row for row in rows.values()):
             return
         touched = any("reconcile_nudged_at" in task for task in tasks.values())
         may_be = any(says_its_row(task, rows) for task in tasks.values())
-        assert touched or not may_be, "I3: nobody has been told that all children have ended"
+        assert touched or not may_be, "I3: no task was touched although all children have ended"
 
 
 def watched(scenario: Scenario) -> Callable[[], Execution]:
-    """Return what begins an execution of ``scenario`` with the invariants watching."""
+    """Return a function that begins an execution of ``scenario`` with the invariants watching."""
 
     def begin() -> Execution:
         execution = start(scenario)

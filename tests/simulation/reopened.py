@@ -1,8 +1,8 @@
-"""Cells in which an orchestration that looked finished is reopened: by whom, beside whom.
+"""Cells in which a person or the platform reopens an orchestration that looked finished.
 
-Everything is terminal at the start, and the roll-up has been posted. Each kind of reopening comes
-beside a sweep, alone and with a second one, or with a live reconciler that hears of it as well.
-There is no grace, as in the matrix; the cells with a grace say that within it nothing is done.
+Everything is terminal at the start, and the roll-up has been posted. Each kind of reopening runs
+with one sweep, with two sweeps, and with a sweep and a live reconciler that hears of it too. As in
+the matrix there is no grace; in the cells with a grace, nothing may be done within it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Nodes = Mapping[str, Node]
 
 
 def _graph(after: Mapping[str, str], failed: str = "") -> Nodes:
-    """Return children behind those named; ``failed`` and what is behind it did not succeed."""
+    """Return the children of a graph; ``failed`` failed, and the children behind it are skipped."""
     nodes: dict[str, Node] = {}
     for name, before in after.items():
         behind = any(nodes[other].status != "succeeded" for other in before)
@@ -80,16 +80,16 @@ BESIDE: Sequence[tuple[str, ...]] = ((), ("second sweep",), ("live",))
 _SHAPES: Mapping[str, Sequence[str]] = {
     "fix": tuple(GRAPHS),
     "retry of all": tuple(GRAPHS),
-    "extension": ("pair",),  # what stands before the added children is of no account
+    "extension": ("pair",),  # the graph before the added children does not matter
     "extension by two": ("pair",),
     "cascade": ("pair", "fan-out"),
 }
 
 
 def cell(graph: str, kind: str, *beside: str, settled: bool = True) -> Scenario:
-    """Return one cell: a graph that is reopened beside a sweep, and beside one more if any.
+    """Return one cell: a graph that is reopened beside a sweep, and maybe one more actor.
 
-    ``settled`` False: it has finished, and its roll-up was lost.
+    ``settled`` False: it has finished, but its roll-up was lost.
     """
     nodes, actor = REOPENED[kind](graph)
     others = {"second sweep": sweep(2), "live": live(number=2)}
@@ -106,7 +106,7 @@ def cell(graph: str, kind: str, *beside: str, settled: bool = True) -> Scenario:
 
 
 def graced_cell(graph: str, kind: str) -> Scenario:
-    """Return a cell in which the sweep has to leave everything alone until the grace is over."""
+    """Return a cell in which the sweep must leave everything alone until the grace is over."""
     nodes, actor = REOPENED[kind](graph)
     graced = sim_settings(stranded_grace_seconds=GRACE_SECONDS)
     return Scenario(
@@ -123,7 +123,7 @@ def graced_cell(graph: str, kind: str) -> Scenario:
 
 
 def _is_large(scenario: Scenario) -> bool:
-    """Whether a cell has more states than every build has time for."""
+    """Whether a cell has too many states for every build."""
     return scenario.name.startswith("fan-out: sweep, fix, ")
 
 
@@ -142,5 +142,5 @@ def cells() -> list[Scenario]:
 
 
 def large_cells() -> list[Scenario]:
-    """Return what is left of them."""
+    """Return the other cells."""
     return [scenario for scenario in _all_cells() if _is_large(scenario)]

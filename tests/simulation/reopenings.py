@@ -1,4 +1,4 @@
-"""What others do to an orchestration that looked finished: each write in the platform's order.
+"""How others reopen an orchestration that looked finished, write by write, in the platform's order.
 
 A crash before or after any of these writes leaves the orchestration half reopened.
 """
@@ -19,17 +19,17 @@ from tests.simulation.world import LONG_BEFORE, ORCH, Node, Row, child_row, task
 
 
 def iteration_id(child: str) -> str:
-    """Return the id of the task that carries out a person's comment on a child."""
+    """Return the id of the iteration task of a child."""
     return derived_ulid(f"iteration/{child}", LONG_BEFORE)
 
 
 def restack_id(child: str) -> str:
-    """Return the id of the task that puts a child on top of a changed predecessor."""
+    """Return the id of the restack task of a child."""
     return derived_ulid(f"restack/{child}", LONG_BEFORE)
 
 
 def iteration(child: str, completed_at: datetime | None = None) -> Row:
-    """Return the task that carries out a person's comment on a child: running, or done."""
+    """Return the iteration task of a child, running or completed."""
     status = "RUNNING" if completed_at is None else "COMPLETED"
     row = task_row(child, status, f"iterate_{child}_comment-1", iteration_id(child))
     row["channel_metadata"]["M"]["orchestration_iteration"] = {"S": "true"}
@@ -40,7 +40,7 @@ def iteration(child: str, completed_at: datetime | None = None) -> Row:
 
 
 def restack(child: str, source: str) -> Row:
-    """Return the task that puts a child on top of its predecessor ``source``, which has changed."""
+    """Return the task that rebases a child after its predecessor ``source`` has changed."""
     key = f"restack_{child}_{iteration_id(source)}"
     row = task_row(child, "RUNNING", key, restack_id(child))
     row["channel_metadata"]["M"]["restack_predecessor_sub_issue_id"] = {"S": source}
@@ -48,10 +48,10 @@ def restack(child: str, source: str) -> Row:
 
 
 def fix(child: str, *skipped: str) -> ActorSpec:
-    """A person fixes a failed child, and its iteration task succeeds.
+    """A person fixes a failed child, and the iteration task succeeds.
 
-    The row becomes ``succeeded`` and still names the task that failed; what had been ``skipped``
-    for it is ``blocked`` again; then the parent is reopened, and what is due is released.
+    The row becomes ``succeeded`` and still names the failed task. The rows ``skipped`` because of
+    it become ``blocked`` again. Then the parent is reopened, and due children are released.
     """
 
     def body(port: Port) -> None:
@@ -66,7 +66,7 @@ def fix(child: str, *skipped: str) -> ActorSpec:
 
 
 def whole_retry() -> ActorSpec:
-    """A person retries the orchestration: what failed or was skipped is reset, row by row."""
+    """A person retries the orchestration: every failed or skipped row is reset, one by one."""
 
     def body(port: Port) -> None:
         rows = _children(port)
@@ -83,7 +83,7 @@ def whole_retry() -> ActorSpec:
 
 
 def extension(*added: str, after: str) -> ActorSpec:
-    """Children are added behind ``after``; only then does the meta row count them."""
+    """Children are added behind ``after``; the meta row counts them only afterwards."""
 
     def body(port: Port) -> None:
         count = len(_children(port))
@@ -96,9 +96,9 @@ def extension(*added: str, after: str) -> ActorSpec:
 
 
 def cascade(source: str, *dependents: str) -> ActorSpec:
-    """A person changes a finished child, and a restack task for each dependent follows.
+    """A person changes a finished child, and each dependent gets a restack task.
 
-    No row changes. The parent is reopened until the last of the tasks has ended.
+    No row changes. The parent is reopened until the last of these tasks has ended.
     """
 
     def body(port: Port) -> None:
@@ -117,7 +117,7 @@ def cascade(source: str, *dependents: str) -> ActorSpec:
 
 
 def _iterate(port: Port, child: str) -> None:
-    """Carry out a person's comment on a child: its task is created, and succeeds."""
+    """Create the iteration task of a child, and let it succeed."""
     _put(port, "TaskTable", iteration(child))
     end_task(port, iteration_id(child), "COMPLETED", port.read_clock())
 
@@ -140,7 +140,7 @@ def _children(port: Port) -> dict[str, Any]:
 
 
 def _unless_lost(port: Port, child: str, status: str, expected: str) -> None:
-    """Set a row's status; one that somebody else has moved is left as it is."""
+    """Set a row's status; leave a row alone that somebody else has changed."""
     try:
         set_status(port, child, status, expected)
     except ClientError:
@@ -148,7 +148,7 @@ def _unless_lost(port: Port, child: str, status: str, expected: str) -> None:
 
 
 def _reopen(port: Port, child_count: int | None = None) -> None:
-    """Let the parent's roll-up be posted once more."""
+    """Allow the roll-up of the parent to be posted again."""
     values = {":at": {"S": timestamp(port.read_clock())}}
     change = "SET updated_at = :at"
     if child_count is not None:

@@ -1,4 +1,4 @@
-"""Scenarios beside the matrix: the adversarial schedules, and what a single condition is for."""
+"""Scenarios outside the matrix: the adversarial schedules, and scenarios for single conditions."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _small() -> list[Scenario]:
 
 
 def _narrow() -> list[Scenario]:
-    """One condition each: what would go wrong without it."""
+    """Scenarios for one condition each: they fail without it."""
     capped = sim_settings(
         user_concurrency_table_name="UserConcurrencyTable", max_concurrent_tasks_per_user=1
     )
@@ -227,7 +227,7 @@ def _narrow() -> list[Scenario]:
 
 
 def _counted() -> list[Scenario]:
-    """What is counted: slots of a user, repeated invocations, nudges; and what is refused."""
+    """Scenarios about counts (slots of a user, repeated invocations, nudges) and refusals."""
 
     def capped(cap: int) -> Settings:
         return sim_settings(
@@ -299,7 +299,7 @@ def _counted() -> list[Scenario]:
 
 
 def _reopened() -> list[Scenario]:
-    """What a reopened orchestration looks like a moment later, and a recovery that never came."""
+    """Scenarios of a reopened orchestration a moment later, and of a lost recovery."""
     failed = {"a": FAILED, "b": Node("skipped", "a")}
     mended = [iteration("a", START - timedelta(hours=1))]
     graced = sim_settings(stranded_grace_seconds=120)
@@ -341,7 +341,7 @@ def _reopened() -> list[Scenario]:
 
 
 def _unskipped() -> list[Scenario]:
-    """A person takes back a skip that a half-done retry has left."""
+    """Scenarios in which a person takes back a skip that a half-done retry has left."""
     left = {"a": replace(FAILED, status="ready"), "b": Node("skipped", "a")}
     edited = {**left, "c": FAILED}
     return [
@@ -371,7 +371,7 @@ def _unskipped() -> list[Scenario]:
 
 
 def _run_once() -> list[Scenario]:
-    """A task is run once, however often it is released, delivered or found unstarted."""
+    """Scenarios in which a task runs once, however often it is released, delivered or unstarted."""
     slow = Node("released", task="SUBMITTED")
     nameless = sim_settings(orchestrator_function_arn=UNQUALIFIED)
     return [

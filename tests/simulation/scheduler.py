@@ -1,11 +1,11 @@
-"""Executions: actors beside each other on one database, moved on call by call, by choices.
+"""Executions: several actors on one database, driven call by call by choices.
 
-A call is carried out only when its actor is chosen; so an execution is determined by the sequence
-of choices, and the same sequence gives the same execution.
+A call is carried out only when its actor is chosen. So the sequence of choices determines the
+execution, and the same sequence gives the same execution.
 
-A choice names the actor, and how its call ends: carried out; *crash before* (the process is gone,
-nothing was written); *crash after* (it was written, and nobody heard of it); *torn* (it was
-written, and the actor sees a broken connection and goes on). An eventually consistent read of an
+A choice names the actor and the ending of its call: carried out; *crash before* (the process dies
+before the write); *crash after* (it dies after the write, before the answer); *torn* (the write
+happens, but the actor sees a broken connection and goes on). An eventually consistent read of an
 index has one choice for each different answer that the index may still give.
 """
 
@@ -30,7 +30,7 @@ FAULTS = (CRASH_BEFORE, CRASH_AFTER, TORN)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Choice:
-    """Which actor goes on, how its call ends, and which of an index's answers it gets."""
+    """Which actor goes on, how its call ends, and which possible answer of an index it gets."""
 
     actor: int
     how: str = DO
@@ -38,15 +38,16 @@ class Choice:
 
     @property
     def dies(self) -> bool:
-        """Whether the actor hears no answer any more."""
+        """Whether the actor dies before it hears the answer."""
         return self.how in {CRASH_BEFORE, CRASH_AFTER}
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one actor can do next; nothing when it has ended.
+    """What one actor can do next; empty once it has ended.
 
-    ``faulty``: only while a fault is left. ``alone``: nobody else can notice when it happens.
+    ``faulty``: only possible while a fault is left. ``alone``: nobody else can notice when it
+    happens.
     """
 
     plain: tuple[Choice, ...] = ()
@@ -59,16 +60,16 @@ class Turn:
 
 
 def joint(turns: Sequence[Turn], *, faulty: bool) -> list[Choice]:
-    """Return what can happen next, the plainest first."""
+    """Return everything that can happen next, the plainest first."""
     for turn in turns:
         if turn.alone:
-            # Nobody else can notice when it happens; how it ends is all that matters.
+            # Nobody else can notice when it happens, so only its ending matters.
             return turn.choices(faulty=faulty)
     return [choice for turn in turns for choice in turn.choices(faulty=faulty)]
 
 
 class Asked(NamedTuple):
-    """Who asks for what; ``lookups``: the tasks that it has been shown, by idempotency key."""
+    """A call and its actor; ``lookups``: idempotency key → the tasks that the actor was shown."""
 
     spec: ActorSpec
     call: Call
@@ -76,26 +77,26 @@ class Asked(NamedTuple):
 
 
 Contents = Mapping[str, Mapping[Key, Item]]
-"""What stands in each table."""
+"""The items of each table."""
 
 
 Observer = Callable[[Asked, Contents], None]
-"""Judges a call that has been carried out; is told what stood there until then."""
+"""Judges a call that was carried out, given the contents before it."""
 
 
 class Snapshot(NamedTuple):
-    """All that an execution consists of beside its actors."""
+    """Everything that an execution consists of except its actors."""
 
     tables: Mapping[str, Table]
     now: datetime
 
 
 class Execution:
-    """One execution: a database, a clock and actors, moved on by choices.
+    """One execution: a database, a clock and actors, driven by choices.
 
     ``lagging``: names of indexes whose answers may be old. ``faults``: how many processes may die,
-    or connections tear, over the whole execution. ``private``: tables that no actor reads, so that
-    the order of their writes is of no account.
+    or connections break, over the whole execution. ``private``: tables that no actor reads, so the
+    order of writes to them does not matter.
     """
 
     def __init__(
@@ -128,11 +129,11 @@ class Execution:
         return joint([self.turn(i) for i in range(len(self.actors))], faulty=self.faults > 0)
 
     def turn(self, i: int) -> Turn:
-        """Return what an actor can do next: a function of what it was told and of what stands."""
+        """Return what an actor can do next; its answers and the tables determine it."""
         return self.turn_with(i, self.actors[i].pending)
 
     def turn_with(self, i: int, call: Call | None) -> Turn:
-        """Return what an actor can do whose next call is ``call``; None: it has ended."""
+        """Return what an actor can do if its next call is ``call``; None: it has ended."""
         if call is None:
             return Turn()
         plain = tuple(Choice(i, DO, answer) for answer in range(len(self._answers(call))))
@@ -156,9 +157,9 @@ class Execution:
         return any(a.spec.name.startswith(("time", "pipeline")) for a in self.actors)
 
     def _answers(self, call: Call) -> list[int]:
-        """Return, for each different answer that an index may give, how far back it lies.
+        """Return how far back each different answer of an index lies.
 
-        The present one first, the others in an order that does not depend on when they were given.
+        The present answer comes first; the order of the others does not depend on their age.
         """
         index = call.request.get("IndexName", "")
         if call.operation != "query" or index not in self.lagging:
@@ -179,7 +180,7 @@ class Execution:
         """Carry out one choice.
 
         Raises:
-            Exception: whatever an actor let through, or an invariant that an observer saw broken.
+            Exception: whatever an actor let through, or a broken invariant that an observer saw.
         """
         actor = self.actors[choice.actor]
         call = actor.pending
@@ -196,10 +197,10 @@ class Execution:
             actor.tell(answer)
 
     def perform(self, asked: Asked, choice: Choice) -> Any:
-        """Carry out a call and have it judged; returns what is answered, if anybody hears it.
+        """Carry out a call and judge it; returns the answer, if the actor lives to hear it.
 
         Raises:
-            AssertionError: an observer saw an invariant broken.
+            AssertionError: an observer saw a broken invariant.
         """
         if choice.how == CRASH_BEFORE:
             return None
@@ -232,32 +233,32 @@ class Execution:
             return error
 
     def end(self) -> None:
-        """Let go of all actors."""
+        """Release all actors."""
         for actor in self.actors:
             actor.kill()
 
     # -- state
 
     def contents(self) -> Contents:
-        """Return what stands in the tables; it stays as it is when they are written."""
+        """Return the contents of the tables; later writes do not change them."""
         return {name: table.items for name, table in self.database.tables.items()}
 
     def snapshot(self) -> Snapshot:
-        """Return what the tables hold and have held, and the time."""
+        """Return the contents and history of the tables, and the time."""
         tables = self.database.tables.items()
         return Snapshot({name: table.copy() for name, table in tables}, self.clock.now)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Make it stand so again."""
+        """Go back to a snapshot."""
         self.database.tables = {name: table.copy() for name, table in snapshot.tables.items()}
         self.clock.now = snapshot.now
 
     def state(self) -> tuple[Any, ...]:
-        """Return what the rest of the execution is a function of.
+        """Return everything that determines the rest of the execution.
 
-        The tables that are read, the answers that lagging indexes may still give, the clock, the
-        faults that are left, and what each actor knows: an actor is deterministic, so that is
-        where it stands.
+        That is: the tables that are read, the answers that lagging indexes may still give, the
+        clock, the faults left, and what each actor knows. An actor is deterministic, so its
+        knowledge is its state.
         """
         return (
             self.shared(),
@@ -274,10 +275,10 @@ class Execution:
         )
 
     def _possible_answers(self) -> frozenset[Hashable]:
-        """Return what each partition of each lagging index may still be said to hold.
+        """Return every content that each partition of each lagging index may still show.
 
-        A query asks about one partition, and gets an answer of its own, however old those before
-        it were: which of two partitions changed first is of no account.
+        A query reads one partition, and its answer may be old whatever earlier answers were. So it
+        does not matter which of two partitions changed first.
         """
         return frozenset(
             (name, partition, contents)
@@ -288,9 +289,9 @@ class Execution:
 
 
 def standing(i: int, actor: Actor) -> tuple[int, bytes, bool]:
-    """Return where an actor stands: what it does next is a function of nothing else.
+    """Return the state of an actor, which alone determines what it does next.
 
-    One that has ended does nothing more, whatever it was told.
+    An ended actor does nothing more, whatever it was told.
     """
     ended = actor.pending is None
     return i, b"" if ended else actor.seen, ended

@@ -1,11 +1,11 @@
-"""Puts one bug after the other into the real code, and says which test caught it.
+"""Put one bug after the other into the real code, and report which test catches it.
 
     python -m tests.simulation.seeded_bugs [--write | --check] [NAME …]
 
-Fails when a bug survives. With ``--write``, the list goes into ``docs/testing.md``; with
-``--check``, another list than the one there is a failure too. Each bug has a process of its own,
-and the suite stops at the first test that catches it; one that fails without any bug would prove
-nothing, so that is checked first.
+It fails if a bug survives. ``--write`` puts the list into ``docs/testing.md``; ``--check`` also
+fails if the list there differs. Each bug gets its own process, and the suite stops at the first
+test that catches it. A test that fails without any bug would prove nothing, so the suite first runs
+without bugs.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ SUITES = (
     "tests/simulation/test_random_schedules.py",
 )
 CHOSEN = "not every_small_graph"
-"""Without the matrix: what is narrow finds a bug sooner."""
+"""All but the matrix: narrow scenarios find a bug sooner."""
 VARIABLE = "SEEDED_BUG"
 ROOT = Path(__file__).parents[2]
 SURVIVED = "nothing: it SURVIVED"
 
 
 def pytest_configure(config: pytest.Config) -> None:  # noqa: ARG001 - the hook's signature
-    """As a plugin of pytest: put the bug in, before any test is collected."""
+    """As a plugin of pytest, put the bug in before any test is collected."""
     name = os.environ.get(VARIABLE)
     if name:
         BUGS[name].seed()
 
 
 def run(name: str | None) -> str | None:
-    """Run the suites with one bug; returns the test that caught it, None when none did."""
+    """Run the suites with one bug; returns the test that caught it, or None."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
     command += ["-p", "tests.simulation.seeded_bugs", "-m", "not long", "-k", CHOSEN]
     command += ["--tb=no", *SUITES]
@@ -69,7 +69,7 @@ _END = "<!-- end of seeded bugs -->"
 
 
 def page(caught: Mapping[str, str]) -> str:
-    """Return the test plan with the list in it: each bug with the test that caught it."""
+    """Return the test plan with the list of bugs, each with the test that caught it."""
     lines = [_BEGIN, "", "| bug | caught by |", "|---|---|"]
     for name, test in caught.items():
         short = test.removeprefix("tests/simulation/").partition(" - ")[0]
@@ -80,7 +80,7 @@ def page(caught: Mapping[str, str]) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Seed each bug and report; returns how many survived, or 1 for a list that is out of date."""
+    """Seed each bug and report; returns how many survived, or 1 if the list is out of date."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.seeded_bugs")
     parser.add_argument("names", nargs="*", metavar="NAME", help="of a bug; all of them if none")
     what = parser.add_mutually_exclusive_group()
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
     if unknown := set(given.names) - BUGS.keys():
         parser.error(f"no such bug: {', '.join(sorted(unknown))}")
     if given.names and (given.write or given.check):
-        parser.error("the list is of all bugs: name none")
+        parser.error("the list has all bugs: do not name any")
     if not given.names:
         fails = run(None)
         if fails is not None:
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str]) -> int:
     if given.write:
         PAGE.write_text(page(found))
     if given.check and page(found) != PAGE.read_text():
-        say(f"{PAGE.name} has another list: make seeded-bugs ARGS=--write")
+        say(f"{PAGE.name} has a different list: run make seeded-bugs ARGS=--write")
         return survivors or 1
     return survivors
 

@@ -11,14 +11,14 @@ from typing import Any
 from tests.simulation.expressions import Item, Value
 
 Key = tuple[str, str]
-"""Partition and sort key; the latter is empty where a table has none."""
+"""Partition key and sort key; the sort key is empty if the table has none."""
 
 MAX_ITEM_BYTES = 400 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class KeySchema:
-    """Names of the partition key and, where there is one, of the sort key."""
+    """Names of the partition key and of the sort key, if there is one."""
 
     partition: str
     sort: str | None = None
@@ -29,24 +29,24 @@ class KeySchema:
         return (self.partition,) if self.sort is None else (self.partition, self.sort)
 
     def of(self, item: Item) -> Key:
-        """Return the key of an item that has all of it."""
+        """Return the key of an item that has all its parts."""
         sort = _scalar(item[self.sort]) if self.sort is not None else ""
         return _scalar(item[self.partition]), sort
 
     def covers(self, item: Item) -> bool:
-        """Whether an item has the key: if not, a sparse index leaves it out."""
+        """Whether an item has the whole key; a sparse index leaves out other items."""
         return all(name in item and "S" in item[name] for name in self.names)
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A global secondary index; ``keys_only`` projects nothing but the keys."""
+    """A global secondary index; ``keys_only`` projects the keys alone."""
 
     key: KeySchema
     keys_only: bool = False
 
     def shows(self, item: Item, own: KeySchema) -> dict[str, Value]:
-        """Return what the index has of an item of a table with the key ``own``."""
+        """Return the part of an item that the index shows; ``own`` is the key of the table."""
         if not self.keys_only:
             return dict(item)
         names = {*own.names, *self.key.names}
@@ -64,7 +64,7 @@ class TableSpec:
 
 @dataclass(slots=True)
 class Table:
-    """A table at work: what stands in it, and every state that it has been in."""
+    """A table at work: its items, and every state that it has been in."""
 
     spec: TableSpec
     items: dict[Key, dict[str, Value]] = field(default_factory=dict)
@@ -76,25 +76,25 @@ class Table:
             self.versions.append(self.items)
 
     def copy(self) -> Table:
-        """Return one that stands as this does, and is written apart from it."""
+        """Return an independent copy."""
         return Table(self.spec, self.items, list(self.versions), self.digest)
 
     def replace(self, changes: Mapping[Key, dict[str, Value] | None]) -> None:
-        """Write items, None for those that go; the states before stay readable."""
+        """Write items, or delete those that are None; earlier states stay readable."""
         items = dict(self.items)
         for key, item in changes.items():
             old = items.pop(key, None)
             if old is not None:
                 self.digest ^= digest_of(self.spec.name, old)
             if item is not None:
-                # In one order, whatever wrote them: equal contents are to be told alike.
+                # In one order, whoever wrote them, so that equal contents compare equal.
                 items[key] = {name: item[name] for name in sorted(item)}
                 self.digest ^= digest_of(self.spec.name, item)
         self.items = items
         self.versions.append(items)
 
     def history_of(self, index: str) -> dict[str, frozenset[frozenset[str]]]:
-        """Return, for each partition of an index, all the different contents that it has had."""
+        """Return all the different contents that each partition of an index has had."""
         schema = self.spec.indexes[index]
         had: list[dict[str, set[str]]] = []
         for version in self.versions:
@@ -115,18 +115,18 @@ class Table:
 
 
 def digest_of(salt: str, item: Item) -> int:
-    """Return a number that tells contents apart, whatever the order of attributes."""
+    """Return a number that identifies contents, whatever the order of attributes."""
     text = salt + repr(sorted(item.items(), key=lambda pair: pair[0]))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest())
 
 
 def partition_order(partition: str) -> int:
-    """Return where in the hash space a partition lies: what a scan goes by."""
+    """Return the position of a partition in the hash space, which orders a scan."""
     return int.from_bytes(hashlib.md5(partition.encode(), usedforsecurity=False).digest()[:8])
 
 
 def scan_order(items: Mapping[Key, Item]) -> Iterator[tuple[Key, Item]]:
-    """Go through a table as a scan does: partitions by hash, then by sort key."""
+    """Go through a table in the order of a scan: by the partition's hash, then by sort key."""
     for key in sorted(items, key=lambda key: (partition_order(key[0]), key[0], key[1].encode())):
         yield key, items[key]
 
@@ -166,7 +166,7 @@ def size_of(item: Item) -> int:
 
 
 def contract_tables(prefix: str = "") -> tuple[TableSpec, ...]:
-    """Return the tables of the contract, each name behind ``prefix``."""
+    """Return the tables of the contract; ``prefix`` comes before each name."""
     task = KeySchema("task_id")
     return (
         TableSpec(

@@ -1,7 +1,7 @@
-"""Every part of every condition earns its place: without it, a schedule breaks an invariant.
+"""Every part of every condition is needed: without it, a schedule breaks an invariant.
 
-The parts are not listed: they are what the stores build (``tests/mutation/conditions.py``). A new
-condition fails here until it is said which schedule needs it, or why none can.
+The stores build the parts (``tests/mutation/conditions.py`` collects them). A new condition fails
+here until one of the lists names the schedule that needs it, or the reason why none does.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.simulation.world import (
 pytestmark = pytest.mark.simulation
 
 
-# -- what one actor alone shows
+# -- checks with one actor alone
 
 
 def four_of_six_go_under_a_cap_of_four() -> None:
@@ -65,7 +65,7 @@ def a_second_pause_leaves_the_first_as_it_is() -> None:
 
 
 class _Starting(DirectPort):
-    """A task starts just before anything is recorded on it."""
+    """The task starts just before anything is recorded on it."""
 
     def __getattr__(self, operation: str) -> Any:
         if operation == "transact_write_items":
@@ -84,7 +84,7 @@ def a_task_that_starts_meanwhile_is_not_invoked() -> None:
 
 
 class _Refusing(DirectPort):
-    """The task goes while its pipeline takes nothing."""
+    """The task disappears while its pipeline refuses the invocation."""
 
     def call(self, operation: str, **request: Any) -> Any:
         if operation == "invoke":
@@ -103,7 +103,7 @@ def a_task_that_is_gone_stays_gone() -> None:
 
 
 Needs = str | Callable[[], None]
-"""The name of a scenario, or a check of one actor alone."""
+"""The name of a scenario, or a check with one actor alone."""
 
 NEEDED_BY: Mapping[str, Needs] = {
     "create: without task_id": "a row is seeded again",
@@ -149,51 +149,51 @@ NEEDED_BY: Mapping[str, Needs] = {
     "set_unskipped: without depends_on": "an un-skip, and dependencies are edited",
     "unset_last_invocation: without reconciler_invoked_at": a_task_that_is_gone_stays_gone,
 }
-"""For each part, what goes wrong without it."""
+"""Part of a condition → the scenario or check that fails without it."""
 
 SECOND_LINE: Mapping[str, str] = {
     "_prune: without version": (
-        "two that prune at once take out the same; `reserve` asks for the version of its own "
-        "pruning, so that without this one of them would only be refused instead of reading again"
+        "two that prune at once remove the same entries; `reserve` checks the version after its "
+        "own pruning, so without this part one would be refused instead of reading again"
     ),
     "expect_meta: without rollup_posted_at": (
-        "the touch of a parent that has just been settled leads to nothing; whoever takes the "
-        "roll-up back writes `updated_at`, which is asked for too"
+        "touching a parent that has just been settled has no effect; whoever takes the roll-up "
+        "back writes `updated_at`, which is checked too"
     ),
     "expect_row: without child_task_id": (
-        "once its row names another task, a touch of the earlier one changes no row"
+        "once the row names another task, touching the earlier task changes no row"
     ),
     "expect_task: without idempotency_key": (
-        "the part on the user asks as well that the task exists, and its key never changes"
+        "the part on the user also checks that the task exists, and its key never changes"
     ),
     "expect_task: without user_id": (
-        "the part on the key asks as well that the task exists, and its user never changes"
+        "the part on the key also checks that the task exists, and its user never changes"
     ),
     "set_claim_reset: without child_status": (
-        "whoever takes a row out of `releasing` writes `updated_at`, which is asked for too"
+        "whoever takes a row out of `releasing` writes `updated_at`, which is checked too"
     ),
     "set_claim_reset: without child_task_id": (
-        "whoever gives a row another task writes `updated_at`, which is asked for too"
+        "whoever gives a row another task writes `updated_at`, which is checked too"
     ),
     "set_nudged: without status": (
-        "a finished task stays finished; a touch of one that did not would harm nobody"
+        "a finished task stays finished, and touching an unfinished one would do no harm"
     ),
     "set_refused: without child_task_id": (
-        "the text that refuses one attempt refuses the next: the row fails a moment earlier"
+        "a text that is refused once is refused again, so the row only fails a moment earlier"
     ),
     "set_skipped: without child_task_id": (
-        "a child gets another attempt only once all before it have succeeded, and then "
+        "a child gets another attempt only after all its predecessors have succeeded, and then "
         "`expect_failure` on the cause does not hold"
     ),
     "set_unskipped: without child_status": (
-        "whoever moves a skipped row writes `updated_at`, which is asked for too"
+        "whoever moves a skipped row writes `updated_at`, which is checked too"
     ),
     "set_unskipped: without updated_at": (
-        "a row that was reset, and skipped once more, stands behind a failure, for which "
-        "`expect_no_failure` asks"
+        "a row that was reset and skipped again has a failed predecessor, which "
+        "`expect_no_failure` checks"
     ),
 }
-"""Parts that no schedule needs while the others stand, each with the reason."""
+"""Parts that no schedule needs as long as the others are there, each with the reason."""
 
 
 def _run(needs: Needs) -> None:
@@ -212,17 +212,17 @@ def _built() -> frozenset[Mutant]:
     return frozenset(seen)
 
 
-def test_every_part_is_accounted_for() -> None:
-    """All that is there stands in one of the lists, and nothing else does."""
+def test_every_part_of_a_condition_is_listed() -> None:
+    """Every part is in exactly one of the two lists, and the lists have nothing else."""
     assert {str(mutant) for mutant in _built()} == NEEDED_BY.keys() | SECOND_LINE.keys()
     assert {mutant.site for mutant in _built()} == sites(), "a condition that no schedule meets"
     assert not NEEDED_BY.keys() & SECOND_LINE.keys()
 
 
 @pytest.mark.parametrize("name", sorted(NEEDED_BY))
-def test_without_it_an_invariant_breaks(name: str) -> None:
+def test_leaving_out_a_part_breaks_an_invariant(name: str) -> None:
     site, _, change = name.partition(": ")
     mutant = Mutant(site, change)
     with watching(mutant) as seen, pytest.raises((Violation, AssertionError)):
         _run(NEEDED_BY[name])
-    assert mutant in seen, "its condition was not built at all"
+    assert mutant in seen, "the condition was never built"

@@ -1,4 +1,4 @@
-"""One suite on the memory backend, on moto and on DynamoDB Local: what we rely on, all three do."""
+"""One suite on the in-memory DynamoDB, moto and DynamoDB Local: what we rely on, all three do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.simulation.conformance import ROWS, TASKS, get, key, put, refused, up
 
 pytestmark = [
     pytest.mark.simulation,
-    # Its servers are started once, in whichever process runs all of this.
+    # One process runs all of this group, and starts its servers once.
     pytest.mark.xdist_group("conformance"),
 ]
 
@@ -103,7 +103,7 @@ def test_a_condition_decides_whether_a_write_happens(
         assert "mark" not in get(db, "c")
 
 
-def test_a_lost_condition_tells_what_stood_there(db: Any) -> None:
+def test_a_failed_condition_returns_the_old_item(db: Any) -> None:
     put(db, "c", child_status={"S": "released"})
     response = refused(
         lambda: update(
@@ -128,12 +128,12 @@ def test_a_lost_condition_tells_what_stood_there(db: Any) -> None:
     assert "Item" not in silent
 
 
-def test_an_update_makes_an_item_that_is_not_there(db: Any) -> None:
+def test_an_update_creates_a_missing_item(db: Any) -> None:
     update(db, "n", "SET title = :t", ExpressionAttributeValues={":t": {"S": "x"}})
     assert get(db, "n") == {**key("n"), "title": {"S": "x"}}
 
 
-def test_every_update_clause(db: Any) -> None:
+def test_every_update_clause_works(db: Any) -> None:
     put(db, "c", kept={"S": "k"}, gone={"S": "g"}, tags={"SS": ["a", "b"]}, n={"N": "1"})
     update(
         db,
@@ -155,7 +155,7 @@ def test_every_update_clause(db: Any) -> None:
     }
 
 
-def test_a_set_that_is_emptied_is_gone(db: Any) -> None:
+def test_an_emptied_set_is_removed(db: Any) -> None:
     put(db, "c", tags={"SS": ["a"]})
     update(db, "c", "DELETE tags :s", ExpressionAttributeValues={":s": {"SS": ["a", "z"]}})
     assert "tags" not in get(db, "c")
@@ -189,7 +189,7 @@ def test_a_malformed_write_is_rejected(
     assert get(db, "c") == key("c")
 
 
-def test_put_only_if_absent(db: Any) -> None:
+def test_a_conditional_put_succeeds_once(db: Any) -> None:
     def create() -> None:
         db.put_item(
             TableName=TASKS,
@@ -202,7 +202,7 @@ def test_put_only_if_absent(db: Any) -> None:
     refused(create)
 
 
-def test_delete_with_and_without_something_there(db: Any) -> None:
+def test_a_delete_of_nothing_succeeds_unless_conditional(db: Any) -> None:
     put(db, "c")
     db.delete_item(TableName=ROWS, Key=key("c"))
     db.delete_item(TableName=ROWS, Key=key("c"))

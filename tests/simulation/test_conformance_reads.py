@@ -1,4 +1,4 @@
-"""Reading: as DynamoDB answers queries, scans and batches, so does the in-memory one."""
+"""The in-memory DynamoDB answers queries, scans and batch reads as the real one does."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.simulation.conformance import EVENTS, ROWS, TASKS, get, key, put, ref
 
 pytestmark = [
     pytest.mark.simulation,
-    # Its servers are started once, in whichever process runs all of this.
+    # One process runs all of this group, and starts its servers once.
     pytest.mark.xdist_group("conformance"),
 ]
 
 
-def test_query_by_partition_is_in_key_order_and_in_pages(db: Any) -> None:
+def test_a_query_pages_through_a_partition_in_order(db: Any) -> None:
     for name in ("b", "#meta", "a", "c#mark"):
         put(db, name)
     db.put_item(TableName=ROWS, Item=key("z", "orch_2"))
@@ -37,7 +37,8 @@ def test_query_by_partition_is_in_key_order_and_in_pages(db: Any) -> None:
     assert found == ["#meta", "a", "b", "c#mark"]
 
 
-def test_query_of_a_sparse_index(db: Any) -> None:
+def test_a_sparse_index_leaves_out_keyless_items(db: Any) -> None:
+    """It shows only the keys of an item."""
     db.put_item(
         TableName=TASKS,
         Item={"task_id": {"S": "t1"}, "idempotency_key": {"S": "k"}, "x": {"S": "1"}},
@@ -52,7 +53,7 @@ def test_query_of_a_sparse_index(db: Any) -> None:
     assert page["Items"] == [{"task_id": {"S": "t1"}, "idempotency_key": {"S": "k"}}]
 
 
-def test_query_of_an_index_with_a_sort_key(db: Any) -> None:
+def test_an_index_query_follows_the_sort_key(db: Any) -> None:
     for task, status in (("t1", "SUBMITTED#1"), ("t2", "RUNNING#1"), ("t3", "SUBMITTED#0")):
         item = {"task_id": {"S": task}, "user_id": {"S": "u"}, "status_created_at": {"S": status}}
         db.put_item(TableName=TASKS, Item=item)
@@ -65,7 +66,7 @@ def test_query_of_an_index_with_a_sort_key(db: Any) -> None:
     assert [item["task_id"]["S"] for item in page["Items"]] == ["t3", "t1"]
 
 
-def test_query_of_an_index_by_a_filter_into_a_map(db: Any) -> None:
+def test_an_index_query_filters_by_map_entries(db: Any) -> None:
     for task, status, marks in (
         ("t1", "RUNNING#1", {"iteration": {"S": "true"}}),
         ("t2", "COMPLETED#1", {"iteration": {"S": "true"}}),
@@ -112,7 +113,8 @@ def test_an_index_cannot_be_read_consistently(db: Any, request: pytest.FixtureRe
 
 
 @pytest.mark.parametrize("total", [1, 3])
-def test_segments_cover_the_table_once_with_projection_and_limit(db: Any, total: int) -> None:
+def test_segments_read_every_row_once(db: Any, total: int) -> None:
+    """This holds with a projection and a limit, and an orchestration's rows stay together."""
     wanted = set()
     for number in range(6):
         for name in ("#meta", "a"):
@@ -144,10 +146,10 @@ def test_segments_cover_the_table_once_with_projection_and_limit(db: Any, total:
     assert len(found) == len(wanted)
     assert set(found) == wanted
     at = [orchestration for orchestration, _ in found]
-    assert sum(a != b for a, b in pairwise(at)) == 5, "rows of one stand together"
+    assert sum(a != b for a, b in pairwise(at)) == 5, "the rows of an orchestration stay together"
 
 
-def test_batch_get_gives_what_exists_with_its_projection(db: Any) -> None:
+def test_a_batch_read_projects_existing_items(db: Any) -> None:
     put(db, "a", title={"S": "t"})
     page = db.batch_get_item(
         RequestItems={
@@ -176,7 +178,7 @@ def test_a_filter_is_applied_after_reading(db: Any) -> None:
     assert (page["Count"], page["ScannedCount"]) == (2, 3)
 
 
-def test_a_missing_table_is_said_to_be_missing(db: Any) -> None:
+def test_a_missing_table_is_reported(db: Any) -> None:
     refused(
         lambda: db.get_item(TableName="Nowhere", Key={"task_id": {"S": "t"}}),
         "ResourceNotFoundException",

@@ -1,4 +1,4 @@
-"""Transactions: as DynamoDB carries them out, so does the in-memory one."""
+"""The in-memory DynamoDB carries out transactions as the real one does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.simulation.conformance import ROWS, TASKS, get, key, put, refused, up
 
 pytestmark = [
     pytest.mark.simulation,
-    # Its servers are started once, in whichever process runs all of this.
+    # One process runs all of this group, and starts its servers once.
     pytest.mark.xdist_group("conformance"),
 ]
 
@@ -60,7 +60,7 @@ def test_a_transaction_is_written_whole(db: Any) -> None:
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
-def test_a_transaction_that_loses_one_condition_writes_nothing(db: Any, lost: int) -> None:
+def test_one_failed_condition_cancels_the_whole_transaction(db: Any, lost: int) -> None:
     put(db, "a", child_status={"S": "failed" if lost == 2 else "succeeded"})
     put(db, "b", child_status={"S": "ready" if lost == 0 else "blocked"})
     if lost == 1:
@@ -81,8 +81,8 @@ def test_a_transaction_that_loses_one_condition_writes_nothing(db: Any, lost: in
     assert task == ({"task_id": {"S": "t1"}, "mark": {"S": "old"}} if lost == 1 else None)
 
 
-def test_writes_of_many_threads_are_all_there(db: Any, request: pytest.FixtureRequest) -> None:
-    """An inline sweep has several: a write that was lost in between would look like a defect."""
+def test_writes_of_many_threads_are_kept(db: Any, request: pytest.FixtureRequest) -> None:
+    """An inline sweep has several threads; a lost write would look like a defect of the sweep."""
     values = {":a": {"S": "ready"}, ":b": {"S": "released"}}
 
     def write(thread: int) -> None:
@@ -97,7 +97,7 @@ def test_writes_of_many_threads_are_all_there(db: Any, request: pytest.FixtureRe
                 ExpressionAttributeValues=values,
             )
 
-    # A process that changes threads at every chance shows in one run what else takes hundreds.
+    # Switching threads as often as possible shows in one run what otherwise takes hundreds.
     request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
     sys.setswitchinterval(1e-6)
     with ThreadPoolExecutor(4) as threads:
@@ -106,7 +106,7 @@ def test_writes_of_many_threads_are_all_there(db: Any, request: pytest.FixtureRe
     assert [row["child_status"]["S"] for row in rows] == ["released"] * 40
 
 
-def test_a_transaction_names_each_item_once(db: Any) -> None:
+def test_a_transaction_cannot_write_an_item_twice(db: Any) -> None:
     actions = [_transaction()[1], _transaction()[1]]
     with pytest.raises(ClientError) as caught:
         db.transact_write_items(TransactItems=actions)
@@ -116,7 +116,8 @@ def test_a_transaction_names_each_item_once(db: Any) -> None:
     assert "Item" not in db.get_item(TableName=TASKS, Key={"task_id": {"S": "t1"}})
 
 
-def test_a_check_of_what_is_absent_fails_without_an_item(db: Any) -> None:
+def test_a_check_of_a_missing_row_fails(db: Any) -> None:
+    """The cancellation reason then has no item."""
     put(db, "b", child_status={"S": "blocked"})
     response = refused(
         lambda: db.transact_write_items(TransactItems=_transaction()),

@@ -1,4 +1,4 @@
-"""From any state that a graph can be in, sweeps reach the end that its tasks' outcomes dictate."""
+"""From any state of a graph, sweeps reach the end that the outcomes of its tasks dictate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENDS = ("COMPLETED", "COMPLETED", "COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT
 
 
 def graph_end(nodes: Mapping[str, Node], outcomes: Mapping[str, str]) -> dict[str, str]:
-    """Return how each child ends, from the graph and the outcomes that were drawn, and no rows."""
+    """Return how each child ends, from the graph and the drawn outcomes alone."""
     ends: dict[str, str] = {}
     for name, node in nodes.items():
         if any(ends[before] != "succeeded" for before in node.after):
@@ -40,7 +40,7 @@ def graph_end(nodes: Mapping[str, Node], outcomes: Mapping[str, str]) -> dict[st
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32), data=st.data())
 def test_sweeps_reach_the_end_that_the_outcomes_dictate(seed: int, data: st.DataObject) -> None:
-    """The oracle works on the graph alone; the invariants are watched on every write."""
+    """The oracle uses the graph alone; the invariants are checked at every write."""
     nodes = random_nodes(Random(seed))  # noqa: S311 - a graph
     outcomes = {name: data.draw(st.sampled_from(ENDS), label=name) for name in nodes}
     scenario = Scenario("any state", nodes, [])
@@ -64,7 +64,8 @@ def test_sweeps_reach_the_end_that_the_outcomes_dictate(seed: int, data: st.Data
     assert {key[1]: end for key, end in by_rows.items()} == expected, "the two oracles agree"
 
 
-def test_a_chain_of_ten_lost_terminals_takes_one_sweep() -> None:
+def test_one_sweep_repairs_ten_lost_terminals() -> None:
+    """It also releases the child behind them."""
     names = "abcdefghij"
     nodes = {
         name: Node("released", names[index - 1] if index else "", task="COMPLETED")
@@ -74,7 +75,7 @@ def test_a_chain_of_ten_lost_terminals_takes_one_sweep() -> None:
     database, scenario = MemoryDynamoDB(), Scenario("ten", nodes, [])
     fill(database, scenario)
     rounds = recover(database, ClockHand(START), scenario, lambda _task: "COMPLETED")
-    assert rounds == 2, "all ten, and the release of the last, in the first one"
+    assert rounds == 2, "the first round repairs all ten and releases the last child"
     sweeps = {
         event["metadata"]["M"]["sub_issue_id"]["S"]
         for event in database.tables["TaskEventsTable"].items.values()

@@ -1,14 +1,14 @@
-"""What users of other sweepers reported, number by number; the numbers are those of that list.
+"""Failures that users of other sweepers reported, with a test for each number of that list.
 
-Held elsewhere, or not applicable, and why:
+Some are tested elsewhere in part:
 
-14  an expiry that is unset near a time-out: ours has two. Our record of failures is written with
-    its ``ttl`` in the same update (below); the dedup key's is part of its one ``SET … NX EX``
+14  an expiry that is lost near a time-out: we have two expiries. Our record of failures gets its
+    ``ttl`` in the same update (below). The dedup key gets its expiry in one ``SET … NX EX``
     (``tests/integration/workers/test_dedup.py``).
-17  the sweeper is slower than what it sweeps: below, by requests and not by the clock; that sweeps
-    do not overlap is held in ``tests/integration/workers``, their cost measured in ``benchmarks``.
-25  never started, a stalled job, a dead scheduler: ``reconciler health`` and the worker tests; an
-    enumeration that fails and is reported as complete: below.
+17  a sweeper that is slower than the failures: below, counted in requests instead of seconds.
+    ``tests/integration/workers`` tests that sweeps do not overlap; ``benchmarks`` measures cost.
+25  never started, a stalled job, a dead scheduler: ``reconciler health`` and the worker tests. A
+    failed enumeration that is reported as complete: below.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _explore(name: str, show: Show) -> None:
 
 
 class Alone:
-    """One database, and a reconciler that has it for itself."""
+    """A database, and a reconciler that has it for itself."""
 
     def __init__(self, nodes: Mapping[str, Node], settings: Settings | None = None) -> None:
         self.settings = settings or sim_settings()
@@ -79,7 +79,7 @@ class Alone:
         return self.reconciler.evaluate(ORCH, sweep_id="sweep:1")
 
     def rows(self) -> dict[str, Any]:
-        """Return what stands there, by sub-issue."""
+        """Return the rows by sub-issue."""
         rows = self.database.tables["OrchestrationTable"].items
         return {key[1]: row for key, row in rows.items() if key[0] == ORCH}
 
@@ -97,14 +97,14 @@ class Alone:
         return sum(event["event_type"]["S"] == "orchestration_recovered" for event in events)
 
     def codes(self, evaluation: Evaluation) -> dict[str, str]:
-        """Return the codes that children have now."""
+        """Return child → code."""
         return {child.sub_issue_id: child.code.value for child in evaluation.children}
 
 
 # -- runs twice, or goes backwards
 
 
-def test_01_a_stale_snapshot_never_overwrites_what_has_moved_on(show: Show) -> None:
+def test_01_a_stale_read_overwrites_nothing_newer(show: Show) -> None:
     _explore("a row is seeded again", show)
     _explore("a skip races a retry's release", show)
 
@@ -114,29 +114,32 @@ def test_02_a_live_claim_is_never_taken_away(show: Show) -> None:
     _explore("a claim is made anew", show)
 
 
-def test_03_a_verdict_never_lands_on_a_row_that_runs_its_retry(show: Show) -> None:
+def test_03_a_verdict_never_hits_a_retried_row(show: Show) -> None:
     _explore("a verdict on a row that runs its retry", show)
 
 
-def test_04_a_crash_between_create_and_acknowledge_runs_nothing_twice(show: Show) -> None:
+def test_04_a_crash_during_release_runs_nothing_twice(show: Show) -> None:
+    """The crash comes between creating the task and acknowledging the message."""
     _explore("3 redelivery during a release", show)
 
 
-def test_05_a_second_sweep_does_not_reset_what_the_first_has_adopted(show: Show) -> None:
+def test_05_a_second_sweep_resets_no_adopted_claim(show: Show) -> None:
     _explore("an abandoned claim with its task, two sweeps", show)
 
 
-def test_06_one_declared_dead_that_lives_makes_no_second_task_of_ours(show: Show) -> None:
+def test_06_a_late_rival_never_doubles_our_task(show: Show) -> None:
+    """A live reconciler wakes up after its claim was given up."""
     _explore("a live reconciler that wakes up too late", show)
 
 
-def test_07_a_row_that_moved_in_the_middle_of_a_batch_is_left_out(show: Show) -> None:
+def test_07_a_batch_leaves_out_a_changed_row(show: Show) -> None:
     nodes = {"a": FELL, "b": Node("blocked", "a"), "c": Node("blocked", "a")}
     scenario = Scenario("a batch of skips", nodes, [sweep(1), claims_again("b")], faults=1)
     show(scenario.name, explore(watched(scenario), Convergence(scenario)))
 
 
-def test_08_nothing_is_finished_and_failed() -> None:
+def test_08_terminal_rows_are_left_alone() -> None:
+    """This holds even if the row and its task contradict each other."""
     nodes = {
         "a": Node("succeeded", task="FAILED"),
         "b": Node("failed", task="COMPLETED"),
@@ -152,7 +155,7 @@ def test_08_nothing_is_finished_and_failed() -> None:
 
 
 class _Failing(MemoryDynamoDB):
-    """Fails calls on purpose: ``failing`` says which, and with what."""
+    """Fails calls on purpose: ``failing`` says which ones, and with what code."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,7 +191,7 @@ def _with(database: MemoryDynamoDB, nodes: Mapping[str, Node]) -> Alone:
 
 
 def _copies(database: MemoryDynamoDB, count: int) -> list[str]:
-    """Copy the orchestration under other ids, each with tasks of its own."""
+    """Copy the rows of the orchestration under other ids; returns these ids."""
     names = [f"orch_{number:032x}" for number in range(2, count + 2)]
     table = database.tables["OrchestrationTable"]
     own = [dict(row) for key, row in table.items.items() if key[0] == ORCH]
@@ -200,7 +203,8 @@ def _copies(database: MemoryDynamoDB, count: int) -> list[str]:
     return names
 
 
-def test_09_a_lost_race_is_not_parked() -> None:
+def test_09_a_lost_race_is_retried_at_once() -> None:
+    """The next evaluation repairs the child."""
     world = Alone(pair(DONE))
     row = world.rows()["b"]
     table = world.database.tables["OrchestrationTable"]
@@ -217,11 +221,11 @@ def test_09_a_lost_race_is_not_parked() -> None:
     world.evaluate()
     assert world.status("b") == "blocked", "the race was lost"
     world.evaluate()
-    assert world.status("b") == "released", "the very next look repairs it"
+    assert world.status("b") == "released", "the very next evaluation repairs it"
 
 
-def test_09_a_lost_race_is_not_said_to_be_a_repair() -> None:
-    """Somebody else has advanced the row; nothing of ours was done, and nothing is counted."""
+def test_09_a_lost_race_counts_as_no_repair() -> None:
+    """Somebody else has advanced the row, so we did nothing and count nothing."""
     world = Alone(pair(ENDED))
     row = world.rows()["a"]
     table = world.database.tables["OrchestrationTable"]
@@ -237,7 +241,8 @@ def test_09_a_lost_race_is_not_said_to_be_a_repair() -> None:
     assert world.status("a") == "succeeded"
 
 
-def test_10_an_error_at_one_item_drops_neither_it_nor_the_others() -> None:
+def test_10_one_failed_read_stops_no_other_repair() -> None:
+    """The next sweep repairs the orchestration that could not be read."""
     database = _Failing()
     world = _with(database, pair(DONE))
     (other,) = _copies(database, 1)
@@ -254,7 +259,8 @@ def test_10_an_error_at_one_item_drops_neither_it_nor_the_others() -> None:
     assert world.status("b") == "released"
 
 
-def test_11_the_task_of_a_claim_is_looked_for_before_the_claim_is_given_up() -> None:
+def test_11_a_claim_with_a_task_is_adopted() -> None:
+    """We look for the task of an abandoned claim before we reset the claim."""
     nodes = pair(DONE) | {"b": Node("releasing", "a", left_task="RUNNING")}
     world = Alone(nodes)
     counts = world.evaluate().counts
@@ -262,18 +268,18 @@ def test_11_the_task_of_a_claim_is_looked_for_before_the_claim_is_given_up() -> 
     assert world.rows()["b"]["child_task_id"] == {"S": task_id("b", 2)}
 
 
-def test_12_what_was_repaired_can_be_repaired_again() -> None:
+def test_12_a_child_can_be_repaired_again() -> None:
     world = Alone({"a": ENDED, "b": Node("blocked", "a"), "c": Node("blocked", "b")})
     world.evaluate()
     assert world.status("b") == "released"
     for name in ("b", "c"):
-        assert end_tasks(world.database) == 1, f"{name} runs, and its event is lost"
+        assert end_tasks(world.database) == 1, f"{name} ends, and its event is lost"
         world.evaluate()
         assert world.status(name) == "succeeded"
     assert len(world.tasks()) == 3
 
 
-def test_13_two_predecessors_that_finish_at_once_strand_nobody(show: Show) -> None:
+def test_13_simultaneous_predecessors_strand_nobody(show: Show) -> None:
     _explore("1 two predecessors finish at once and neither sees the other", show)
     _explore("2 both see it and both release", show)
 
@@ -291,7 +297,7 @@ def test_14_our_record_of_failures_always_expires() -> None:
 # -- too slow, or starved
 
 
-def test_15_what_cannot_be_repaired_hides_nothing() -> None:
+def test_15_unrepairable_children_hide_no_due_child() -> None:
     world = Alone({"a": DONE, "b": Node("blocked", "z")})
     names = _copies(world.database, 60)
     table = world.database.tables["OrchestrationTable"]
@@ -304,7 +310,8 @@ def test_15_what_cannot_be_repaired_hides_nothing() -> None:
     assert summary.counts.stuck["dangling_dependency"] == 59
 
 
-def test_16_a_step_that_runs_out_of_time_hands_the_rest_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_16_a_scan_out_of_time_continues_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step reads a page and hands on the place where the next one starts."""
     monkeypatch.setattr(memory_dynamodb, "PAGE_BYTES", 1500)
     world = Alone(pair(DONE))
     names = {ORCH, *_copies(world.database, 20)}
@@ -326,8 +333,8 @@ def test_16_a_step_that_runs_out_of_time_hands_the_rest_on(monkeypatch: pytest.M
     assert rows >= 3 * len(names)
 
 
-def test_17_a_sweep_keeps_up_with_whatever_was_stranded() -> None:
-    """One sweep repairs a whole outage, at a cost for each that does not grow with their number."""
+def test_17_one_sweep_repairs_a_whole_outage() -> None:
+    """The cost per orchestration does not grow with their number."""
     requests: list[float] = []
     for count in (10, 80):
         world = Alone(pair(ENDED))
@@ -339,7 +346,7 @@ def test_17_a_sweep_keeps_up_with_whatever_was_stranded() -> None:
     assert requests[1] < 12
 
 
-def test_18_all_that_is_due_in_an_orchestration_goes_at_once() -> None:
+def test_18_one_evaluation_releases_every_due_child() -> None:
     world = Alone({"a": DONE, **{name: Node("blocked", "a") for name in "bcdefg"}})
     assert world.evaluate().counts.released == 6
 
@@ -365,7 +372,7 @@ def test_19_healthy_slow_work_is_left_alone() -> None:
     assert just_due.status("a") == "ready"
 
 
-def test_20_a_kind_that_is_not_known_is_kept_and_surfaced() -> None:
+def test_20_an_unknown_status_is_kept_and_reported() -> None:
     world = Alone(
         {"a": Node("paused"), "b": Node("released", task="DREAMING"), "c": Node("blocked", "ab")}
     )
@@ -373,11 +380,11 @@ def test_20_a_kind_that_is_not_known_is_kept_and_surfaced() -> None:
     codes = world.codes(world.evaluate())
     assert (world.rows(), world.tasks()) == (before, tasks)
     assert (codes["a"], codes["b"]) == ("unknown_status", "unknown_status")
-    assert world.evaluate().counts.stuck["unknown_status"] == 2, "a person is told"
+    assert world.evaluate().counts.stuck["unknown_status"] == 2, "an operator can see both"
 
 
-def test_21_a_repair_uses_up_no_retry_of_the_users() -> None:
-    """Its key is the one that the platform's own first attempt would have had."""
+def test_21_a_repair_uses_no_user_retry() -> None:
+    """The task has the key that the platform's own first attempt would have had."""
     world = Alone(pair(DONE))
     world.evaluate()
     (task,) = [t for t in world.tasks() if "reconciler_sweep_id" in t]
@@ -395,7 +402,7 @@ def _capped(cap: int) -> Settings:
     )
 
 
-def test_22_no_more_are_released_than_the_user_has_slots(show: Show) -> None:
+def test_22_a_full_budget_stops_the_release(show: Show) -> None:
     world = Alone({name: Node("ready") for name in "abcdefghijk"}, _capped(4))
     evaluation = world.evaluate()
     assert evaluation.counts.released == 4
@@ -414,7 +421,7 @@ def test_23_repeating_a_sweep_writes_nothing_more() -> None:
     assert world.database.write_units == written
 
 
-def test_24_a_reservation_does_not_outlive_its_task() -> None:
+def test_24_a_finished_task_frees_its_slot() -> None:
     world = Alone({name: Node("ready") for name in "abc"}, _capped(1))
     for number in range(1, 4):
         world.evaluate()
@@ -424,13 +431,15 @@ def test_24_a_reservation_does_not_outlive_its_task() -> None:
     assert {world.status(name) for name in "abc"} == {"succeeded"}
     partition = f"reconciler#budget#{USER}"
     row = world.database.tables["OrchestrationTable"].items[partition, "reconciler#budget"]
-    assert len(row.get("reservations", {}).get("SS", [])) <= 1, "the last is pruned by the next"
+    assert len(row.get("reservations", {}).get("SS", [])) <= 1, (
+        "the next release prunes the last reservation"
+    )
 
 
 # -- dead in silence
 
 
-def test_25_a_segment_that_could_not_be_read_is_not_reported_as_read() -> None:
+def test_25_an_unread_segment_leaves_the_sweep_incomplete() -> None:
     database = _Failing()
     world = _with(database, pair(DONE))
     database.failing["segment 0"] = "InternalServerError"
@@ -440,7 +449,7 @@ def test_25_a_segment_that_could_not_be_read_is_not_reported_as_read() -> None:
     assert run_inline_sweep(world.reconciler, segments=2).complete
 
 
-def test_i6_what_could_not_be_checked_is_said_and_not_repaired() -> None:
+def test_i6_an_unreadable_task_is_reported_not_repaired() -> None:
     database = _Failing()
     world = _with(database, {"a": ENDED, "b": Node("blocked", "a")})
     before = world.rows()

@@ -1,4 +1,4 @@
-"""Every interleaving of the real code with everybody who writes beside it, on small graphs."""
+"""Every interleaving of the real code with all other writers, on small graphs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.simulation.world import Scenario, start, task_id
 pytestmark = pytest.mark.simulation
 
 MOST_STATES = 200_000_000
-"""What the largest may come to: each takes about 150 bytes."""
+"""The limit for the largest scenarios; a state takes about 150 bytes."""
 
 
 def _explore(scenario: Scenario, show: Show, most_states: int = 4_000_000) -> None:
@@ -30,7 +30,7 @@ def _explore(scenario: Scenario, show: Show, most_states: int = 4_000_000) -> No
 
 
 @pytest.mark.parametrize("scenario", ADVERSARIAL, ids=lambda scenario: scenario.name)
-def test_the_platforms_own_adversarial_schedules(scenario: Scenario, show: Show) -> None:
+def test_adversarial_schedules_keep_the_invariants(scenario: Scenario, show: Show) -> None:
     _explore(scenario, show)
 
 
@@ -41,13 +41,13 @@ def test_every_interleaving_keeps_the_invariants(scenario: Scenario, show: Show)
 
 @pytest.mark.timeout(1800)  # half a minute of one core, which a loaded machine may not have
 @pytest.mark.parametrize("scenario", cells(), ids=lambda scenario: scenario.name)
-def test_every_small_graph_beside_everybody_who_writes(scenario: Scenario, show: Show) -> None:
+def test_every_small_graph_keeps_the_invariants(scenario: Scenario, show: Show) -> None:
     _explore(scenario, show)
 
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("scenario", reopened.cells(), ids=lambda scenario: scenario.name)
-def test_whatever_is_reopened_keeps_the_invariants(scenario: Scenario, show: Show) -> None:
+def test_reopened_orchestrations_keep_the_invariants(scenario: Scenario, show: Show) -> None:
     _explore(scenario, show)
 
 
@@ -56,15 +56,15 @@ def test_whatever_is_reopened_keeps_the_invariants(scenario: Scenario, show: Sho
 @pytest.mark.parametrize(
     "scenario", [*large_cells(), *reopened.large_cells()], ids=lambda scenario: scenario.name
 )
-def test_every_interleaving_of_the_largest(scenario: Scenario, show: Show) -> None:
+def test_the_largest_scenarios_keep_the_invariants(scenario: Scenario, show: Show) -> None:
     _explore(scenario, show, most_states=MOST_STATES)
 
 
-# -- the explorer itself, held to what is plainer than it
+# -- the explorer itself, compared with something plainer
 
 
 def _plainly(scenario: Scenario) -> int:
-    """Count schedules by carrying out each of them from its start; nothing is learnt of actors."""
+    """Count schedules by running each one from the start, with nothing learnt about actors."""
     ways: dict[tuple[object, ...], int] = {}
 
     def ways_from(path: list[Choice]) -> int:
@@ -87,8 +87,8 @@ def _plainly(scenario: Scenario) -> int:
     [cell("pair", "live", "retry", faults=0), cell("fan-out", "retry", "cancellation")],
     ids=lambda scenario: scenario.name,
 )
-def test_what_is_learnt_of_an_actor_is_what_it_does(scenario: Scenario) -> None:
-    """To carry out every call of every schedule comes to the same as to learn each of them once."""
+def test_learnt_calls_give_the_same_schedules(scenario: Scenario) -> None:
+    """Running every call of every schedule finds as many as learning each call once."""
     assert explore(watched(scenario), Convergence(scenario)).schedules == _plainly(scenario)
 
 
@@ -98,8 +98,8 @@ def test_what_is_learnt_of_an_actor_is_what_it_does(scenario: Scenario) -> None:
     + [cell("diamond", "second sweep"), cell("chain", "retry", "live")],
     ids=lambda scenario: scenario.name,
 )
-def test_what_an_actor_says_it_knows_is_all_that_it_knows(scenario: Scenario) -> None:
-    """Taken at their word or not, the actors have the same schedules."""
+def test_forgetting_keeps_the_number_of_schedules(scenario: Scenario) -> None:
+    """Actors have the same schedules whether or not they forget what they no longer need."""
     begin = watched(scenario)
     brief = explore(begin, Convergence(scenario))
     whole = explore(begin, Convergence(scenario), forget=False)
@@ -107,8 +107,8 @@ def test_what_an_actor_says_it_knows_is_all_that_it_knows(scenario: Scenario) ->
     assert brief.states < whole.states, "nothing was forgotten"
 
 
-def test_an_actor_that_knows_more_than_it_says_is_found_out() -> None:
-    """One that keeps its answers for itself does otherwise than another that has said the same."""
+def test_the_explorer_notices_undeclared_knowledge() -> None:
+    """Such an actor acts differently from another that has declared the same knowledge."""
 
     def body(port: Port) -> None:
         key = {"task_id": {"S": task_id("a")}}
@@ -122,8 +122,8 @@ def test_an_actor_that_knows_more_than_it_says_is_found_out() -> None:
         explore(lambda: start(scenario), lambda _: None)
 
 
-def test_what_an_actor_lets_through_comes_with_its_schedule() -> None:
-    """A crash that nobody meant is a finding as well, and has to be found again."""
+def test_an_actors_exception_comes_with_its_schedule() -> None:
+    """An unexpected crash is a finding too, and must be found again."""
 
     def body(port: Port) -> None:
         key = {"task_id": {"S": task_id("a")}}

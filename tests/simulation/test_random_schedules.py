@@ -1,4 +1,4 @@
-"""Larger worlds by seeded dice; what fails is shrunk, and its seed replays it.
+"""Larger worlds with random schedules; a failing one is shrunk, and its seed replays it.
 
 pytest tests/simulation/test_random_schedules.py --seed 1234
 """
@@ -37,14 +37,14 @@ def test_random_schedules_keep_the_invariants(first: int, request: pytest.Fixtur
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
-def test_many_random_schedules(show: Show) -> None:
+def test_many_random_schedules_keep_the_invariants(show: Show) -> None:
     count = 20 * SEEDS * int(os.environ.get("SIMULATION_MINUTES", "1"))
     choices = sum(_run(seed) for seed in range(SEEDS, SEEDS + count))
     show("random worlds", Explored(states=choices, steps=choices, ends=count, schedules=count))
 
 
-def test_a_failing_schedule_is_shrunk_and_its_seed_replays_it() -> None:
-    """Held to a rule that is not so, that no process may die: the least that breaks it is found."""
+def test_a_failing_schedule_shrinks_and_replays() -> None:
+    """It breaks a made-up rule that no process may die, and shrinks to a single crash."""
     nodes = {"a": Node("succeeded", task="COMPLETED"), "b": Node("blocked", "a")}
     scenario = Scenario("shrinking", nodes, [sweep(1), sweep(2)], faults=2)
     start = watched(scenario)

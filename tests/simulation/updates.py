@@ -10,7 +10,7 @@ from functools import lru_cache
 from tests.simulation.expressions import ExpressionError, Item, Operand, Parser, Scope, Value
 
 Clause = Callable[[Scope, dict[str, Value]], None]
-"""Changes the new item by what the scope's item, the old one, and the values say."""
+"""Changes the new item according to the old item and the values in the scope."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Update:
     used: frozenset[str]
 
     def apply(self, scope: Scope) -> dict[str, Value]:
-        """Return the item as it is after the update.
+        """Return the item after the update.
 
         Raises:
             ExpressionError: two clauses write one attribute, or an operand has the wrong type.
@@ -51,7 +51,7 @@ def parse_update(text: str) -> Update:
     while parser.peek():
         word = parser.take().upper()
         if word not in _PARTS or word in seen:
-            msg = f"syntax error in {text!r}: {word} begins no clause, or stands there twice"
+            msg = f"syntax error in {text!r}: {word} begins no clause, or begins two"
             raise ExpressionError(msg)
         seen.add(word)
         while True:
@@ -159,7 +159,7 @@ _PARTS = {"SET": _set, "REMOVE": _remove, "ADD": _add, "DELETE": _delete}
 
 
 def apply_update(text: str, item: Item, scope: Scope) -> dict[str, Value]:
-    """Parse and apply an update to ``item``, which is the scope's."""
+    """Parse an update and apply it to ``item``, the item of ``scope``."""
     update = parse_update(text)
     scope.used |= update.used
     return update.apply(Scope(item, scope.names, scope.values))

@@ -1,4 +1,4 @@
-"""Scenarios: an orchestration as it stands, who acts on it, and the real code that they run."""
+"""Scenarios: an orchestration, the actors on it, and the real code that they run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Row = dict[str, Any]
 
 
 def sim_settings(**changes: Any) -> Settings:
-    """Return settings with no grace: everything is due at once, which is the hardest case."""
+    """Return settings without a grace: everything is due at once, which is the hardest case."""
     values: dict[str, Any] = {
         "orchestration_table_name": "OrchestrationTable",
         "task_table_name": "TaskTable",
@@ -53,7 +53,7 @@ def sim_settings(**changes: Any) -> Settings:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A child as it stands at the start. ``task``: the status of the task that it names."""
+    """A child at the start. ``task``: the status of the task that it names."""
 
     status: str
     after: str = ""
@@ -62,25 +62,24 @@ class Node:
     updated_at: datetime = LONG_BEFORE
     task_exists: bool = True
     left_task: str | None = None
-    """Status of a task that stands under its next key, though its row does not know of it."""
+    """The status of a task under the child's next key, which its row does not know."""
     left_by: str = "user-1"
-    """Whose that task is."""
+    """The user of that task."""
     description: str = ""
     ours: bool = False
-    """Whether its task is one of ours, of which no invocation is on record."""
+    """Whether its task is one of ours without a recorded invocation."""
     run: bool = False
-    """Whether its task has been run once, by an execution without a name."""
+    """Whether an execution without a name has run its task once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What stands in the tables, who acts, what may go wrong, and what is claimed.
+    """The initial tables, the actors, the possible faults, and what is claimed.
 
-    ``one_task``: at most one task under any key, whoever makes it; where False, at most one of
-    ours, and none where a look-up showed one (what the older live reconciler, or one that wakes
-    up after its claim was given up, makes impossible to promise). By the same token, at most one
-    run of each task. ``converges``: the end state is
-    what the outcomes of the tasks dictate.
+    ``one_task``: there is at most one task under any key, whoever makes it, and at most one run of
+    each task. False: there is at most one task of ours, and none if a look-up showed one. More
+    cannot be promised beside the older live reconciler, or beside one that wakes up after its claim
+    was given up. ``converges``: the outcomes of the tasks dictate the end state.
     """
 
     name: str
@@ -93,7 +92,7 @@ class Scenario:
     retries: bool = False
     settings: Settings = field(default_factory=sim_settings)
     lookups_count: Counts = any_task
-    """Which look-ups are told apart for good, to be held against a task that we create later."""
+    """Which look-ups stay in an actor's state, to be held against a task that it creates later."""
     cap: int | None = None
     settled: bool = False
     """Whether the roll-up has been posted."""
@@ -102,9 +101,9 @@ class Scenario:
     tasks: Sequence[Row] = ()
     """Tasks that no row names: iterations and restacks."""
     left_alone: bool = False
-    """Whether all that could be due has just been touched: within the grace nothing is done."""
+    """Whether every due child was just touched, so that nothing may be done within the grace."""
     reserved: Sequence[str] = ()
-    """Children whose tasks, not admitted yet, hold a slot of the cap each."""
+    """Children whose tasks are not admitted yet and hold one slot of the cap each."""
 
 
 def task_id(name: str, attempt: int = 1) -> str:
@@ -118,7 +117,7 @@ def idempotency_key(name: str, earlier: str | None = None) -> str:
 
 
 def task_row(name: str, status: str, key: str, own_id: str, build: bool | None = None) -> Row:  # noqa: FBT001
-    """Return a task of the platform's making."""
+    """Return a task as the platform makes it."""
     at = timestamp(LONG_BEFORE)
     row: Row = {
         "task_id": {"S": own_id},
@@ -183,7 +182,7 @@ def meta_row(count: int, *, settled: bool = False, updated_at: datetime = LONG_B
 
 
 def fill(database: MemoryDynamoDB, scenario: Scenario) -> None:
-    """Write what stands at the start."""
+    """Write the initial rows and tasks."""
     executions(database)
     for name, node in scenario.nodes.items():
         database.put_item(TableName="OrchestrationTable", Item=child_row(name, node))
@@ -239,23 +238,23 @@ def start(scenario: Scenario) -> Execution:
 
 
 class _Silent(Reporter):
-    """Says nothing: what is judged is what stands in the tables."""
+    """Reports nothing: the tables alone are judged."""
 
     def evaluated(self, evaluation: Evaluation, context: Context) -> None:
-        """Say nothing."""
+        """Report nothing."""
 
     def acted(self, orchestration_id: str, action: ActionOutcome, context: Context) -> None:
-        """Say nothing."""
+        """Report nothing."""
 
     def stuck(self, entry: Stuck, context: Context) -> None:
-        """Say nothing."""
+        """Report nothing."""
 
     def failed(self, orchestration_id: str, error: ReconcilerError, context: Context) -> None:
-        """Say nothing."""
+        """Report nothing."""
 
 
 class DirectPort(Port):
-    """A way into the world in which every call is carried out at once: for one actor alone."""
+    """A port for a single actor, which carries out every call at once."""
 
     def __init__(self, database: MemoryDynamoDB, clock: ClockHand) -> None:
         self._database = database
@@ -263,7 +262,7 @@ class DirectPort(Port):
         self.read_clock = clock
 
     def remember(self, memory: object) -> None:
-        """Say nothing: nobody asks what it knows."""
+        """Do nothing: nobody asks what the actor knows."""
 
     def call(self, operation: str, **request: Any) -> Any:
         """Carry out a call."""
@@ -280,7 +279,7 @@ class DirectPort(Port):
 class _Lambda:
     """The pipeline's client: an invocation is a call like any other.
 
-    Lambda takes a name only with a qualified ARN, and starts nothing where it refuses one.
+    Lambda accepts a name only with a qualified ARN; if it refuses one, it starts nothing.
     """
 
     def __init__(self, port: Port) -> None:
@@ -302,7 +301,7 @@ class _Lambda:
 
 
 def reconciler_on(port: Port, settings: Settings | None = None) -> Reconciler:
-    """Put the real reconciler together, as one process of it would be, on an actor's port."""
+    """Build the real reconciler on an actor's port, as one process would."""
     settings = settings or sim_settings()
     dynamodb = DynamoDB(port, sleep=lambda _: None)  # type: ignore[arg-type]
     pipeline = None
@@ -328,16 +327,16 @@ def reconciler_on(port: Port, settings: Settings | None = None) -> Reconciler:
 
 
 def sweep(number: int = 1, settings: Settings | None = None) -> ActorSpec:
-    """An evaluation as a sweep of ours runs it, releases included.
+    """An evaluation as our sweeps run it, releases included.
 
-    All of them bear one id. Nothing goes by it, and rows that differ in no more are alike.
+    All sweeps have the same id, which decides nothing, so that rows do not differ by it alone.
     """
 
     def body(port: Port) -> None:
         try:
             reconciler_on(port, settings).evaluate(ORCH, sweep_id="sweep:1")
         except (UnknownOrchestrationError, ReconcilerError):
-            return  # gone, or the stores did not answer: the next sweep looks again
+            return  # the rows are gone, or the stores failed: the next sweep looks again
 
     return ActorSpec(f"sweep {number}", body, ours=True)
 

@@ -1,1 +1,1 @@
-"""What the suites share."""
+"""Helpers that the suites share."""

@@ -22,9 +22,9 @@ _ERRORS = {
 
 @dataclass
 class AwsStub:
-    """What was asked of it, and how it shall answer.
+    """The requests that it got, and the answers that it shall give.
 
-    ``invoked``: the tasks whose runs it started, under a name once. ``durable`` False: it refuses
+    ``invoked``: the tasks whose runs it started, once per name. ``durable`` False: it refuses
     names, as a function that is not durable does.
     """
 
@@ -38,11 +38,11 @@ class AwsStub:
     guardrail_status: int = 200
     guardrail_action: str = "NONE"
     slow: threading.Event | None = None
-    """Set: no answer comes before this event."""
+    """If set, no answer comes before this event."""
     refuses: str | None = None
-    """The guardrail takes no text that holds this."""
+    """The guardrail rejects requests with this text."""
     groups: dict[str, list[str]] = field(default_factory=dict)
-    """User → groups of the user pool; it knows no other user."""
+    """User → groups in the user pool, which knows no other user."""
     groups_error: str | None = None
     """The user pool answers with this error code."""
     groups_asked: list[dict[str, Any]] = field(default_factory=list)
@@ -51,7 +51,7 @@ class AwsStub:
     asked: int = 0
 
     def answer(self, request: Request) -> Answer:
-        """Answer one request, and close: a client that is left behind keeps no connection."""
+        """Answer one request and close, so that an abandoned client keeps no connection."""
         headers = {"Connection": "close"}
         dry = request.headers.get("X-Amz-Invocation-Type") == "DryRun"
         if dry and self.invoke_status == 202:
@@ -132,7 +132,7 @@ class AwsStub:
 
 @contextmanager
 def aws_stub() -> Iterator[AwsStub]:
-    """Serve it on loopback for as long as the block lasts."""
+    """Serve it on loopback until the block ends."""
     stub = AwsStub()
     with answering(stub.answer) as stub.url:
         yield stub

@@ -1,4 +1,4 @@
-"""A broker that can be stopped, killed, frozen and emptied; and a way to it that can go deaf."""
+"""A broker that can be stopped, killed, frozen and emptied, and a relay to it that can go deaf."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from reconciler.embedded.process import free_port, running
 
 
 class Broker:
-    """A Valkey server at one port, whatever becomes of its process."""
+    """A Valkey server that keeps its port whatever happens to its process."""
 
     def __init__(self, directory: Path, *options: str) -> None:
         """Keep its data in ``directory``; ``options`` are given at each start."""
@@ -34,11 +34,11 @@ class Broker:
 
     @property
     def client(self) -> redis.Redis:
-        """A client of the database that Celery's queues are in."""
+        """A client of the database with Celery's queues."""
         return redis.Redis.from_url(f"{self.url}/0")
 
     def start(self, *options: str, loaded: bool = True) -> None:
-        """Start it on whatever data there is; ``loaded``: and wait until it has read them."""
+        """Start it on its present data; with ``loaded``, wait until it has read them."""
         process = self._stack.enter_context(
             running(
                 [*valkey.command(self.directory, self.port), *self.options, *options],
@@ -49,14 +49,14 @@ class Broker:
         self._pid = process.pid
 
     def loaded(self) -> bool:
-        """Whether it answers, with all its data read."""
+        """Whether it answers and has read all its data."""
         try:
             return bool(self.client.ping())
         except redis.RedisError:
             return False
 
     def stop(self) -> None:
-        """Stop it as a deployment would; its data stay. Safe to call twice."""
+        """Stop it as a deployment would; it keeps its data. Safe to call twice."""
         self._stack.close()
 
     def kill(self) -> None:
@@ -65,15 +65,15 @@ class Broker:
         self.stop()
 
     def empty(self) -> None:
-        """Forget all data of a broker that is stopped: one without persistence."""
+        """Delete the data of a stopped broker, as if it had no persistence."""
         shutil.rmtree(self.directory / "appendonlydir", ignore_errors=True)
 
     def freeze(self) -> None:
-        """Let it accept connections, and answer nothing."""
+        """Let it accept connections but answer nothing."""
         os.kill(self._pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on where it stopped."""
+        """Let it continue."""
         os.kill(self._pid, signal.SIGCONT)
 
     def drop_clients(self) -> int:
@@ -84,7 +84,7 @@ class Broker:
 
 @contextmanager
 def broker_of_its_own(directory: Path, *options: str) -> Iterator[Broker]:
-    """A broker for one test, running."""
+    """A running broker for one test."""
     directory.mkdir(exist_ok=True)
     found = Broker(directory, *options)
     found.start()
@@ -97,9 +97,9 @@ def broker_of_its_own(directory: Path, *options: str) -> Iterator[Broker]:
 class Relay:
     """Passes bytes to a port and back, until it goes deaf.
 
-    Deaf, it keeps the connections that there are: what the server sends is swallowed, and neither
-    side hears of it. That is a half-open connection, as a lost NAT entry or a failover leaves one.
-    New connections are served as ever.
+    Then it keeps the existing connections but drops what the server sends, and neither side
+    notices: a half-open connection, as a lost NAT entry or a failover leaves it. New connections
+    work.
     """
 
     def __init__(self, port: int) -> None:
@@ -111,10 +111,10 @@ class Relay:
         self._open: list[socket.socket] = []
         self._lock = threading.Lock()
         self.sources: list[tuple[float, int]] = []
-        """The ports that it has spoken to the server from, and since when (epoch seconds)."""
+        """The relay's own ports towards the server, and since when (epoch seconds)."""
 
     def go_deaf(self) -> None:
-        """Turn every connection that there is into a half-open one."""
+        """Turn every existing connection into a half-open one."""
         with self._lock:
             self._deaf.set()
             self._deaf = threading.Event()
@@ -147,7 +147,7 @@ class Relay:
 
     def close(self) -> None:
         """Close everything."""
-        # A thread that waits to accept is only woken by this.
+        # Only a shutdown wakes a thread that waits to accept.
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -160,7 +160,7 @@ class Relay:
 
 @contextlib.contextmanager
 def relay_to(port: int) -> Iterator[Relay]:
-    """Serve on loopback for as long as the block lasts."""
+    """Serve on loopback until the block ends."""
     relay = Relay(port)
     thread = threading.Thread(target=relay.serve, name="relay", daemon=True)
     thread.start()

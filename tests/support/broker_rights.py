@@ -1,8 +1,8 @@
-"""What each role does at the broker, recorded: as the users of ``deploy/valkey/users.acl``.
+"""Record what each role does at the broker, and write the users of ``deploy/valkey/users.acl``.
 
-The server itself says what it was asked (MONITOR) and which keys a command names (COMMAND GETKEYS).
-Each role speaks to it through a relay of its own, so that its commands can be told apart. What a
-script calls counts as its role's.
+The server itself reports its requests (MONITOR) and the keys of a command (COMMAND GETKEYS). Each
+role has its own relay to the server, which tells its commands apart. The commands of a script
+count for the role that calls it.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ TEMPLATE = ROOT / "deploy" / "cloudformation" / "reconciler.yaml"
 ROLES = ("worker", "beat", "flower", "exporter", "operator")
 ADMIN = "admin"
 PASSWORD = "PASSWORD-OF-"
-"""What stands for a role's password in the file, with the role behind it."""
+"""With the role's name after it, stands for the role's password in the file."""
 
 KEYS = (
     "reconciler:dedup:*", "reconciler:lock:*", "reconciler:metrics:*", "reconciler:probe",
     "reconciler:recoveries:*", "reconciler:reply:*", "reconciler:scan-debt:*", "reconciler:state:*",
     # Queues, each with one key for every priority.
     "reconciler:by-hand*", "release*", "sweep*",
-    # Celery's: what is not acknowledged, who listens to what, answers, results; a limiter's counts.
+    # Celery's: unacknowledged messages, bindings, replies, events and results; a limiter's counts.
     "unacked", "unacked_index", "unacked_mutex",
     "_kombu.binding*", "*.reply.celery.pidbox*", "*.celery.pidbox*", "celeryev.*",
     "celery-task-meta-*", "LIMITS:*",
 )  # fmt: skip
-"""Every key that is used, by its pattern; of several that match, the first counts."""
+"""The patterns of all used keys; if several match, the first counts."""
 
 CHANNELS = ("/0.celery.pidbox", "/0.celeryev/*", "celery-task-meta-*")
-"""Those of database 0 for the queues, which is where ``CELERY_BROKER_URL`` has them."""
+"""The channels; the queues' are those of database 0, which ``CELERY_BROKER_URL`` names."""
 
-# KEDA reads the length of a queue in a script. It cannot be run here, so this user is written by
-# hand; a test runs such a script as it.
+# KEDA reads the length of a queue in a script. KEDA cannot run here, so this user is written by
+# hand, and a test runs such a script as this user.
 SCALER = (
     f"user reconciler-scaler on >{PASSWORD}scaler ~release ~sweep resetchannels -@all "
     "+client|setinfo +eval +llen +ping +select +type"
@@ -58,7 +58,7 @@ SCALER = (
 _LINE = re.compile(rb"\+(?P<at>\d+\.\d+) \[\d+ (?:lua|[^ ]*?:(?P<port>\d+))\] (?P<words>.*)\r\n")
 _WORD = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _ACCESS = {"access": "R", "insert": "W", "update": "W", "delete": "W"}
-"""What the server says of a command's key, and the right that it then asks for."""
+"""The server's flag for a command's key → the right that it requires."""
 
 _ON_CHANNELS = {"publish", "subscribe", "psubscribe", "unsubscribe", "punsubscribe"}
 
@@ -70,10 +70,10 @@ def user_of(role: str) -> str:
 
 @dataclass
 class Rights:
-    """What a role uses: commands by their names in an access list, and patterns.
+    """The rights that a role uses: commands by their names in an access list, and patterns.
 
-    ``keys``: pattern → ``R`` for what is read, ``W`` for what is written, both, or neither for what
-    is only asked about (a length, a type).
+    ``keys``: pattern → ``R`` if it is read, ``W`` if it is written, both, or neither if the role
+    only asks for a length or a type.
     """
 
     commands: set[str] = field(default_factory=set)
@@ -81,7 +81,7 @@ class Rights:
     channels: set[str] = field(default_factory=set)
 
     def line(self, role: str) -> str:
-        """Return the role's user, as a line of an access list."""
+        """Return the role's user as a line of an access list."""
         rules = [
             *(_key_rule(key, access) for key, access in sorted(self.keys.items())),
             "resetchannels",
@@ -99,7 +99,7 @@ def _key_rule(key: str, access: set[str]) -> str:
 
 
 def access_list(rights: Mapping[str, Rights]) -> str:
-    """Return the file that grants each role what it uses, and no more."""
+    """Return the file that grants each role exactly what it uses."""
     lines = ["user default off", *(rights[role].line(role) for role in ROLES), SCALER]
     return "\n".join(lines) + "\n"
 
@@ -123,7 +123,7 @@ def read_users(text: str) -> dict[str, list[str]]:
 
 
 def pattern_of(name: str, patterns: Iterable[str]) -> str:
-    """Return the pattern that stands for a key or a channel.
+    """Return the pattern that covers a key or a channel.
 
     Raises:
         LookupError: there is none; add one.
@@ -146,7 +146,7 @@ class Recording:
         self._is_whole = False
 
     def listen(self, monitor: BinaryIO) -> None:
-        """Take down every command, until the one that ends it."""
+        """Record every command until the one that ends the recording."""
         for line in monitor:
             found = _LINE.fullmatch(line)
             assert found is not None, line
@@ -160,14 +160,14 @@ class Recording:
             self._said.append((float(found["at"]), int(port) if port else None, words))
 
     def end(self) -> None:
-        """Say the word that ends it."""
+        """Send the word that ends the recording."""
         self._admin.echo(self._end.decode())
 
     def rights(self) -> dict[str, Rights]:
-        """Return role → what it used.
+        """Return role → the rights that it used.
 
         Raises:
-            LookupError: a key or a channel that has no pattern.
+            LookupError: a key or a channel has no pattern.
         """
         assert self._is_whole, "the connection to the broker was lost"
         roles = self._roles()
@@ -176,7 +176,7 @@ class Recording:
         asked: list[tuple[Rights, list[bytes]]] = []
         role: str | None = None
         for at, port, words in self._said:
-            # What a script calls comes right after the call of the script.
+            # The commands of a script come right after the call of the script.
             if port is not None:
                 role = next((role for since, role in roles.get(port, ()) if since <= at), None)
             if role is None:
@@ -192,12 +192,12 @@ class Recording:
             rights.keys[pattern_of(key, KEYS)] |= access
         for rights in found.values():
             if "evalsha" in rights.commands:
-                # A broker that was started again does not know the script any more.
+                # A restarted broker no longer knows the script.
                 rights.commands.add("script|load")
         return dict(found)
 
     def _roles(self) -> dict[int, list[tuple[float, str]]]:
-        """Return port → who spoke from it since when, the last first: ports are used again."""
+        """Return port → the roles that used it and since when, latest first; ports are reused."""
         found: dict[int, list[tuple[float, str]]] = defaultdict(list)
         for role, relay in self._relays.items():
             for since, port in relay.sources:
@@ -207,14 +207,14 @@ class Recording:
     def _keys(
         self, asked: list[tuple[Rights, list[bytes]]]
     ) -> Iterator[tuple[Rights, str, set[str]]]:
-        """Give each key of these commands, with how the server says that it is used."""
+        """Yield each key of these commands, with the access that the server reports for it."""
         with self._admin.pipeline(transaction=False) as pipe:
             for _, words in asked:
                 pipe.execute_command("COMMAND GETKEYSANDFLAGS", *words)  # type: ignore[no-untyped-call]
             answers = pipe.execute(raise_on_error=False)
         for (rights, _), answer in zip(asked, answers, strict=True):
             if isinstance(answer, redis.RedisError):
-                continue  # it has no keys
+                continue  # the command has no keys
             for key, flags in answer:
                 said = {str_if_bytes(flag).lower() for flag in flags}
                 yield rights, str_if_bytes(key), {_ACCESS[flag] for flag in said & set(_ACCESS)}
@@ -228,7 +228,7 @@ def _name(words: list[bytes], known: set[str]) -> str:
 
 @contextmanager
 def recording(admin: redis.Redis, port: int) -> Iterator[Recording]:
-    """Record what the roles ask of the broker at ``port``, for as long as the block lasts."""
+    """Record what the roles ask of the broker at ``port`` until the block ends."""
     with ExitStack() as stack:
         relays = {role: stack.enter_context(relay_to(port)) for role in ROLES}
         found = Recording(admin, relays)

@@ -1,4 +1,4 @@
-"""A headless browser, and what one does with it."""
+"""A headless browser, and helpers for it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FLAGS = (
 
 
 def _path_of(*names: str) -> str:
-    """Return where a program is; without it a test is skipped, and fails in CI."""
+    """Return the path of a program; without it the test is skipped, or fails in CI."""
     for name in names:
         found = shutil.which(name)
         if found is not None:
@@ -49,7 +49,7 @@ def _path_of(*names: str) -> str:
 
 @contextmanager
 def browser(directory: Path, *, width: int = 1280, height: int = 900) -> Iterator[webdriver.Chrome]:
-    """A browser with a profile of its own, for as long as the block lasts."""
+    """A browser with its own profile, until the block ends."""
     options = webdriver.ChromeOptions()
     options.binary_location = _path_of("chromium", "chromium-browser", "google-chrome")
     for flag in (*_FLAGS, f"--user-data-dir={directory}", f"--window-size={width},{height}"):
@@ -63,7 +63,7 @@ def browser(directory: Path, *, width: int = 1280, height: int = 900) -> Iterato
 
 
 def element(chrome: Chrome, selector: str, containing: str = "") -> WebElement:
-    """Wait for an element that is shown and says something."""
+    """Wait for a visible element with the text ``containing``."""
 
     def look() -> WebElement | None:
         found: list[WebElement] = chrome.find_elements(By.CSS_SELECTOR, selector)
@@ -75,6 +75,6 @@ def element(chrome: Chrome, selector: str, containing: str = "") -> WebElement:
 
 
 def console_of(chrome: Chrome) -> list[dict[str, Any]]:
-    """Return what the browser has complained of since it was last asked."""
+    """Return the browser's messages since the last call."""
     found: list[dict[str, Any]] = chrome.get_log("browser")  # type: ignore[no-untyped-call]
     return found

@@ -43,7 +43,7 @@ _Loader.add_multi_constructor("!", _short_form)
 
 @dataclass
 class Template:
-    """A template with the values of its parameters; a resource's name stands for itself."""
+    """A template with values for its parameters; a reference to a resource resolves to its name."""
 
     raw: dict[str, Any]
     parameters: Mapping[str, Any]
@@ -53,7 +53,7 @@ class Template:
         return self.resolve(self.raw["Resources"][name]["Properties"])
 
     def of_type(self, kind: str) -> dict[str, Any]:
-        """Return name → resolved properties of the resources of a type that are made."""
+        """Return name → resolved properties of the resources of a type that would be created."""
         return {
             name: self.resource(name)
             for name, resource in self.raw["Resources"].items()
@@ -66,7 +66,7 @@ class Template:
         return bool(self.resolve(self.raw["Conditions"][condition]))
 
     def resolve(self, value: Any) -> Any:
-        """Return a value without functions."""
+        """Return a value with all functions resolved."""
         if isinstance(value, list):
             return [found for part in value if (found := self.resolve(part)) is not NOTHING]
         if not isinstance(value, dict):
@@ -134,7 +134,6 @@ class Template:
         if name in self.raw["Parameters"]:
             given = self.raw["Parameters"][name].get("Default")
             return self.parameters.get(name, given)
-        # A resource, or an attribute of one.
         assert name.partition(".")[0] in self.raw["Resources"], name
         return "6379" if name.endswith(".Port") else name.replace(".", "-")
 

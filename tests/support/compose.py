@@ -1,4 +1,4 @@
-"""The compose file as Compose reads it: variables put in, services of a profile chosen."""
+"""The compose file as Compose reads it, with variables resolved and a profile chosen."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ REFERENCE = re.compile(r"\$\{(?P<name>[A-Z][A-Z0-9_]*)(?::(?P<how>[-+])(?P<word>
 PROFILES = ("local", "aws")
 
 _DOLLAR = "\0"
-"""Stands for a dollar sign of a value, which begins no reference."""
+"""Stands for a dollar sign in a value, which does not begin a reference."""
 
 Service = dict[str, Any]
 
 
 def services_of(profile: str, environ: Mapping[str, str] | None = None) -> dict[str, Service]:
-    """Return the services that ``--profile`` starts, where the shell holds ``environ``."""
+    """Return the services that ``--profile`` starts if the shell has the variables ``environ``."""
     given = environ or {}
     found: dict[str, Service] = interpolate(yaml.safe_load(TEXT)["services"], given)
     return {
@@ -33,9 +33,9 @@ def services_of(profile: str, environ: Mapping[str, str] | None = None) -> dict[
 
 
 def interpolate(value: Any, environ: Mapping[str, str]) -> Any:
-    """Put variables into the parsed tree; one that is empty takes its default too."""
+    """Put variables into the parsed tree; an empty variable takes its default too."""
     if isinstance(value, str):
-        # From the inside: a default can hold another reference.
+        # From the inside out: a default can contain another reference.
         while (put_in := REFERENCE.sub(partial(_value_of, environ), value)) != value:
             value = put_in
         return value.replace(_DOLLAR, "$")
@@ -47,7 +47,7 @@ def interpolate(value: Any, environ: Mapping[str, str]) -> Any:
 
 
 def _value_of(environ: Mapping[str, str], found: re.Match[str]) -> str:
-    """Return what a reference stands for: ``${name:-default}``, ``${name:+what there is then}``."""
+    """Return the value of a reference: ``${name:-default}``, or ``${name:+value if it is set}``."""
     given = (environ.get(found["name"]) or "").replace("$", _DOLLAR)
     if found["how"] == "+":
         return found["word"] if given else ""
@@ -55,6 +55,6 @@ def _value_of(environ: Mapping[str, str], found: re.Match[str]) -> str:
 
 
 def _passed_on(environment: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
-    """Resolve names without a value: the shell's is passed on, and nothing where it has none."""
+    """Resolve names without a value: take the shell's value, or leave the name out."""
     resolved = {name: given.get(name) if v is None else str(v) for name, v in environment.items()}
     return {name: value for name, value in resolved.items() if value is not None}

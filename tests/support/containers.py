@@ -1,4 +1,4 @@
-"""What a deployment says of a container, held to what the program knows."""
+"""Compare a deployment's containers with the program."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ NOT_SETTINGS = {
     "FLOWER_BASIC_AUTH",
     "FLOWER_DB",
 }
-"""Names that are read, but not by ``reconciler.settings``."""
+"""Environment variables that something other than ``reconciler.settings`` reads."""
 
 
 def check_environment(environment: Mapping[str, Any]) -> Settings:
-    """Every name is one that is read, and the values make sense together."""
+    """Check that every name is read, and that the values are valid together."""
     known = {field.upper() for field in Settings.model_fields}
     assert set(environment) - known - NOT_SETTINGS == set()
     return load_settings({name: str(value) for name, value in environment.items()})
 
 
 def check_command(command: Sequence[str]) -> None:
-    """The command exists, with the options that it is given."""
+    """Check that the command exists and takes its options."""
     program, *arguments = command
     if program == "reconciler":
         found = root.get_command(click.Context(root), arguments[0])
@@ -52,14 +52,14 @@ def check_command(command: Sequence[str]) -> None:
             name = argument.removeprefix("--").partition("=")[0]
             assert name in tornado.options.options, argument
         return
-    # As click would; an option that does not exist raises.
+    # As click does; an unknown option raises.
     context = click.Context(sub_command)
     _, left, _ = sub_command.make_parser(context).parse_args(list(arguments[3:]))
     assert left == []
 
 
 def celery_settings(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, Any]) -> Any:
-    """Return the names of ``celeryconfig.py`` as they are under an environment."""
+    """Return the settings in ``celeryconfig.py`` under an environment."""
     for name, value in environment.items():
         monkeypatch.setenv(name, str(value))
     return runpy.run_path(str(ROOT / "celeryconfig.py"))

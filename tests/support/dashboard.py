@@ -1,4 +1,4 @@
-"""The dashboard's panels, and what they ask for."""
+"""The dashboard's panels, expressions and links."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ PANELS: list[dict[str, Any]] = json.loads(PATH.read_text())["panels"]
 
 
 def expressions(panel: dict[str, Any]) -> list[str]:
-    """Return the expressions of a panel, with its variables as they stand."""
+    """Return the expressions of a panel, with unresolved variables."""
     return [target["expr"] for target in panel.get("targets", ())]
 
 
 def links(whole: dict[str, Any]) -> list[str]:
-    """Return the addresses of all links: of the dashboard, of its panels, of cells in tables."""
+    """Return the addresses of all links of the dashboard, its panels and its table cells."""
     found = list(whole.get("links", ()))
     for panel in whole["panels"]:
         found += panel.get("links", ())
@@ -27,7 +27,7 @@ def links(whole: dict[str, Any]) -> list[str]:
 
 
 def filled_in(expression: str, *, job: str, instance: str, rate_interval: str) -> str:
-    """Put the variables in, as Grafana does."""
+    """Resolve the variables as Grafana does."""
     return (
         expression.replace("$job", job)
         .replace("$instance", instance)

@@ -1,7 +1,7 @@
-"""The operator's drills: something is broken on real processes, and the commands say what.
+"""The operator's drills: something is broken on real processes, and commands tell what.
 
-For each drill: which command answers *is it alive, what is stuck, why, since when, what now*, and
-the line that does.
+A drill records which command, with which line, answers each question: *is it alive, what is stuck,
+why, since when, what now*.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tests.support.world import RealClock, build_world
 
 QUESTIONS = ("alive?", "stuck?", "why?", "since when?", "what now?")
 HELPED_BY_TIME = frozenset({Code.OVER_BUDGET, Code.UNSTARTED_TASK})
-"""Codes that end without anybody; each other one that stays ends with a command, or a page."""
+"""Codes that need nobody to end; the other lasting codes need a command or a page."""
 
 WRITES = ("TransactWriteItems", "UpdateItem", "PutItem", "DeleteItem")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The line of a command's output that answers a question; empty where none does."""
+    """The line of a command's output that answers a question; empty if there is none."""
 
     question: str
     command: str
@@ -40,7 +40,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Drill:
-    """What was broken, and what was answered. ``commands``: how many had to be run."""
+    """What was broken, and the answers. ``commands``: how many commands had to be run."""
 
     name: str
     answers: list[Answer] = field(default_factory=list)
@@ -67,8 +67,8 @@ class Night:
     def drill(self, name: str, asked: dict[str, tuple[str, str]], *, fresh: bool = True) -> Drill:
         """Ask the questions. ``asked``: question → (command, pattern of the answering line).
 
-        A pattern may ask for lines before the answer, which is then its group ``answer``.
-        ``fresh``: nothing that was printed before is used again.
+        A pattern may match lines before the answer; then its group ``answer`` is the answer.
+        ``fresh``: run every command again.
         """
         if fresh:
             self.printed.clear()
@@ -81,7 +81,7 @@ class Night:
 
 
 def _line_of(found: re.Match[str] | None) -> str:
-    """Return the line that answers: where the pattern, or its group, was found."""
+    """Return the line in which the pattern, or its group ``answer``, was found."""
     if found is None:
         return ""
     at = found.start("answer") if "answer" in found.re.groupindex else found.start()
@@ -91,7 +91,7 @@ def _line_of(found: re.Match[str] | None) -> str:
 
 @contextmanager
 def night(endpoint: str, directory: Path) -> Iterator[Night]:
-    """One thing of each code on real tables, a broker of its own, no process yet."""
+    """One thing of each code on real tables, a broker, and no process yet."""
     with ExitStack() as stack:
         wire = stack.enter_context(faulty_endpoint(endpoint))
         stub = stack.enter_context(aws_stub())
@@ -136,12 +136,12 @@ def play(held: Night) -> Iterator[Drill]:
 
 def _codes(held: Night) -> Iterator[Drill]:
     listed = held.run("reconciler list")
-    # What sweeps repair by themselves may be repaired by now, or before it is inspected.
+    # A sweep may already have repaired some, or may do so before they are inspected.
     lasting = [code for code in CODES if code != Code.QUARANTINED]
     codes = [c for c in lasting if re.search(rf"{c}\b.*{held.cases.where[c]}", listed)]
     for code in codes:
         name = held.cases.where[code]
-        # From the line that names it up to its own answer, and not to that of another one.
+        # From the line that names the code to its own answer, not to the next code's answer.
         told = rf"^. .*\b{code} for .*\n(?:(?!. .* for \d).*\n)*?"
         what_now = "next" if code in HELPED_BY_TIME else "(?:aws|reconciler|read)"
         inspect = f"reconciler inspect {name}"

@@ -1,4 +1,4 @@
-"""Embedded metric format, judged by its specification."""
+"""Check lines in embedded metric format against its specification."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_VALUES = 100
 
 
 def emf_lines(written: str) -> list[dict[str, Any]]:
-    """Return the lines that CloudWatch would make metrics of, each of them judged."""
+    """Return the lines that CloudWatch would read as metrics, after checking each."""
     found = [json.loads(line) for line in written.splitlines() if '"_aws"' in line]
     for line in found:
         judge(line)
@@ -25,7 +25,7 @@ def emf_lines(written: str) -> list[dict[str, Any]]:
 
 
 def judge(line: dict[str, Any]) -> None:
-    """Fail unless a line is valid, by the schema and by what the schema cannot say."""
+    """Fail unless a line is valid by the schema and by the rules that the schema cannot express."""
     jsonschema.validate(line, _SCHEMA)
     assert len(json.dumps(line)) < _MOST_BYTES
     for directive in line["_aws"]["CloudWatchMetrics"]:
@@ -39,14 +39,14 @@ def judge(line: dict[str, Any]) -> None:
             assert 0 < len(values) <= _MAX_VALUES
             assert all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
             assert directive["Dimensions"][0] == sorted(metric.labels)
-            # Only what may be added up is also given without its labels.
+            # Only metrics that may be added up also appear without labels.
             assert ([] in directive["Dimensions"]) is (
                 metric.kind != "gauge" or not metric.labels
             ), definition
 
 
 def values(lines: Iterable[dict[str, Any]], name: str, **labels: str) -> list[float]:
-    """Return what CloudWatch has under a metric with just these dimensions."""
+    """Return the values that CloudWatch has for a metric with exactly these dimensions."""
     found: list[float] = []
     for line in lines:
         for directive in line["_aws"]["CloudWatchMetrics"]:

@@ -1,6 +1,7 @@
-"""Prints, a line each, how every client of the broker fares: run as a process, by settings alone.
+"""A program that tries every client of the broker, configured by the settings alone.
 
-``<client> ok`` or ``<client> <what it said>``, for the five that read the broker's address.
+It prints a line for each client that reads the broker's address: ``<client> ok`` or
+``<client> <error>``.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ if __name__ == "__main__":
     for name, use in CLIENTS.items():
         try:
             use()
-        except Exception as error:  # noqa: BLE001 - whatever it raises is what is asked for
+        except Exception as error:  # noqa: BLE001 - the result is whatever it raises
             said = f"{type(error).__name__}: {error}"
             sys.stdout.write(f"{name} {' '.join(said.split())}\n")
         else:

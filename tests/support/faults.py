@@ -1,8 +1,8 @@
-"""A proxy before a DynamoDB endpoint that breaks what passes through it, on purpose.
+"""A proxy in front of a DynamoDB endpoint that breaks requests on purpose.
 
-Two ways to break: ``weather`` (a probability for each kind of fault, by seeded dice) for a run
-that looks for surprises, and ``holding`` (requests of one kind wait until they are let go) for a
-test that needs one exact moment. Real sockets: a torn connection is torn.
+It has two ways to break them: ``weather`` (a seeded probability for each kind of fault) for runs
+that look for surprises, and ``holding`` (requests of one kind wait until they are let go) for tests
+that need one exact moment. The sockets are real, so a torn connection is really torn.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SLOW_SECONDS = (0.2, 1.5)
 
 
 class Fault(StrEnum):
-    """What can happen to a request. ``after``: it was carried out, and the answer is lost."""
+    """What can happen to a request. ``after``: it was carried out, but the answer is lost."""
 
     THROTTLED = "throttled"
     RATE_LIMITED = "rate limited"
@@ -43,7 +43,7 @@ class Fault(StrEnum):
 
 @dataclass(slots=True)
 class Hold:
-    """Requests that wait: how many have come, and the word to go on."""
+    """Held requests: how many have arrived, and the signal to go on."""
 
     operation: str
     mentions: str
@@ -53,32 +53,32 @@ class Hold:
     _go_on: threading.Event = field(default_factory=threading.Event)
 
     def matches(self, operation: str, body: bytes) -> bool:
-        """Whether a request is one of those."""
+        """Whether a request is to be held."""
         return operation == self.operation and self.mentions.encode() in body
 
     def stop_here(self) -> None:
-        """Wait, in the name of a request."""
+        """Hold the request of the calling thread."""
         with self._changed:
             self.arrived += 1
             self._changed.notify_all()
         self._go_on.wait()
 
     def wait(self, count: int = 1, timeout_seconds: float = 120.0) -> None:
-        """Wait until so many requests have come."""
+        """Wait until ``count`` requests have arrived."""
         with self._changed:
             come = self._changed.wait_for(lambda: self.arrived >= count, timeout_seconds)
         assert come, f"{self.arrived} requests of {self.operation} came, not {count}"
 
     def let_go(self) -> None:
-        """Let those that wait, and all that will come, go on."""
+        """Let the held requests, and all later ones, go on."""
         self._go_on.set()
 
 
 class FaultProxy:
-    """What happens to requests; made by ``fault_proxy``. Safe to change at any time."""
+    """The proxy's behaviour; made by ``fault_proxy``. Safe to change at any time."""
 
     def __init__(self, upstream: str, seed: int = 0) -> None:
-        """Take the endpoint that stands behind."""
+        """Take the endpoint behind the proxy."""
         self.upstream = upstream
         self.url = ""
         self.weather: Mapping[Fault, float] = {}
@@ -92,9 +92,9 @@ class FaultProxy:
 
     @contextmanager
     def holding(self, operation: str, mentions: str = "", *, after: bool = False) -> Iterator[Hold]:
-        """Hold requests of ``operation`` whose body mentions a word, until the block ends.
+        """Hold requests of ``operation`` whose body contains ``mentions``, until the block ends.
 
-        ``after``: they are carried out, and it is the answer that waits.
+        ``after``: they are carried out, and their answer is held.
         """
         hold = Hold(operation, mentions, after)
         with self._lock:
@@ -107,13 +107,13 @@ class FaultProxy:
             hold.let_go()
 
     def held_by(self, operation: str, body: bytes) -> Hold | None:
-        """Return what a request has to wait for."""
+        """Return the hold that a request must wait for, if any."""
         with self._lock:
             self.requests[operation] += 1
             return next((hold for hold in self._holds if hold.matches(operation, body)), None)
 
     def fault_for(self, operation: str) -> tuple[Fault | None, float]:
-        """Cast the dice for a request; returns its fault, and how slow a slow one is."""
+        """Draw a fault for a request; returns it, and the delay of a slow answer."""
         with self._lock:
             drawn, pause = self._rng.random(), self._rng.uniform(*_SLOW_SECONDS)
             for fault, probability in self.weather.items():
@@ -128,7 +128,7 @@ class FaultProxy:
 
 @contextmanager
 def fault_proxy(upstream: str, seed: int = 0) -> Iterator[FaultProxy]:
-    """Serve on loopback for as long as the block lasts."""
+    """Serve on loopback until the block ends."""
     proxy = FaultProxy(upstream, seed)
     handler = type("FaultHandler", (_FaultHandler,), {"proxy": proxy})
     with serving(handler) as proxy.url:
@@ -177,7 +177,7 @@ class _FaultHandler(Handler):
     do_GET = do_POST = _post  # noqa: N815 - the server's names
 
     def _break(self, fault: Fault) -> None:
-        """Never answer: in silence until the client has gone, or with a reset."""
+        """Never answer: stay silent until the client has gone, or reset the connection."""
         self.close_connection = True
         if fault in {Fault.TIMEOUT, Fault.TIMEOUT_AFTER}:
             self.connection.settimeout(60.0)
@@ -196,7 +196,7 @@ class _FaultHandler(Handler):
 
 
 def _refusal(fault: Fault | None, operation: str, body: bytes) -> Answer | None:
-    """Return what DynamoDB answers when it refuses, without having carried anything out."""
+    """Return DynamoDB's answer if it refuses the request without carrying it out."""
     transaction = operation == "TransactWriteItems"
     if fault is Fault.CONFLICT:
         return _cancelled(body, "TransactionConflict", "Transaction is ongoing for the item")
@@ -211,7 +211,7 @@ def _refusal(fault: Fault | None, operation: str, body: bytes) -> Answer | None:
     if fault is Fault.INTERNAL_ERROR:
         return refusal(500, "InternalServerError", "The request processing has failed")
     if fault is Fault.UNAVAILABLE:
-        # What stands before the service may answer in its place, and not in its language.
+        # A proxy in front of the service may answer instead of it, in another format.
         return Answer(503, b"<html><body>Service Unavailable</body></html>", {"Content-Type": JSON})
     return None
 

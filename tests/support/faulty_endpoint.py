@@ -1,6 +1,6 @@
-"""A DynamoDB endpoint that can be made to fail: passes requests on, but for those that it is told.
+"""A DynamoDB endpoint that can be made to fail; it passes all other requests on.
 
-What fails is the service, seen over HTTP: no function of ours is patched.
+The service itself fails, seen over HTTP: none of our functions is patched.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EXPIRED_CREDENTIALS = (400, "ExpiredTokenException")
 
 @dataclass
 class Fault:
-    """An answer in the service's place. ``times``: how often, None for always."""
+    """An answer instead of the service's. ``times``: how often, None for always."""
 
     operation: str | None
     table: str | None
@@ -53,10 +53,10 @@ class Fault:
 
 @dataclass
 class FaultyEndpoint:
-    """What it was asked, and how it shall fail.
+    """The requests that it got, and how it shall fail.
 
-    ``calls``: each operation that was asked for, in order. ``unreadable``: keys that a batch read
-    gives back unprocessed, as DynamoDB does for want of capacity.
+    ``calls``: each requested operation, in order. ``unreadable``: keys that a batch read returns
+    unprocessed, as DynamoDB does without capacity.
     """
 
     behind: str
@@ -82,7 +82,7 @@ class FaultyEndpoint:
         self.faults.clear()
 
     def answer(self, request: Request) -> Answer:
-        """Answer one request: by a fault, else by what stands behind."""
+        """Answer one request, by a fault or from the endpoint behind."""
         operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
         with self._lock:
             self.calls.append(operation)
@@ -119,12 +119,12 @@ def refusal(status: int, code: str, message: str, **more: Any) -> Answer:
 
 
 def connect(upstream: str) -> http.client.HTTPConnection:
-    """Return a connection to what stands behind, to be opened by the first request."""
+    """Return a connection to the endpoint behind; the first request opens it."""
     return http.client.HTTPConnection(urlsplit(upstream).netloc, timeout=60)
 
 
 def passed_on(connection: http.client.HTTPConnection, method: str, request: Request) -> Answer:
-    """Ask what stands behind, and return its answer: its checksum is among the headers."""
+    """Pass a request on, and return the answer with its headers, the checksum among them."""
     sent = {k: v for k, v in request.headers.items() if k.lower() not in _OF_A_CONNECTION}
     connection.request(method, request.path, request.body, sent)
     got = connection.getresponse()
@@ -137,7 +137,7 @@ def passed_on(connection: http.client.HTTPConnection, method: str, request: Requ
 
 @contextmanager
 def faulty_endpoint(behind: str) -> Iterator[FaultyEndpoint]:
-    """Serve it on loopback, before the endpoint ``behind``, for as long as the block lasts."""
+    """Serve it on loopback, in front of the endpoint ``behind``, until the block ends."""
     found = FaultyEndpoint(behind)
     with answering(found.answer) as found.url:
         yield found

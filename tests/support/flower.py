@@ -1,4 +1,4 @@
-"""Flower on a real broker, asked as a program asks it."""
+"""Flower on a real broker, and a client for it."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from typing import Any
 from reconciler.embedded.process import answers_http, free_port, running
 from tests.support.processes import ROOT, Celery
 
-LOGIN = "eva:correct-horse-battery"  # of a Flower that lives for one test
+LOGIN = "eva:correct-horse-battery"  # for a Flower that runs for one test
 
 
 @dataclass(frozen=True)
 class Flower:
-    """Where it is. ``address``: without a login; ``log``: what it has written."""
+    """A running Flower. ``address``: without a login; ``log``: its log."""
 
     address: str
     log: Path
 
     @property
     def with_login(self) -> str:
-        """The first page; at a prefix its address ends in a slash."""
+        """The address of the first page; with a prefix it ends in a slash."""
         return self.address.replace("://", f"://{LOGIN}@") + "/"
 
     def get(self, path: str, *, login: str | None = LOGIN) -> tuple[int, str]:
-        """Return status and body of what stands at a path."""
+        """Return the status and the body of a path."""
         return self._ask(urllib.request.Request(f"{self.address}{path}"), login)  # noqa: S310 - loopback
 
     def post(
         self, path: str, *, token: str = "", login: str | None = LOGIN, **headers: str
     ) -> tuple[int, str]:
-        """Press a button, with a token of a form and of a cookie; returns status and body."""
+        """Press a button, with the token of the form and of the cookie; returns status and body."""
         request = urllib.request.Request(  # noqa: S310 - loopback
             f"{self.address}{path}", f"_xsrf={token}".encode(), headers
         )
@@ -73,7 +73,7 @@ class Flower:
 def flower(
     celery: Celery, name: str = "flower", *, prefix: str = "", read_only: bool = False
 ) -> Iterator[Flower]:
-    """Run one, as ``flowerconfig.py`` has it, for as long as the block lasts."""
+    """Run one with ``flowerconfig.py`` until the block ends."""
     port = free_port()
     options = [f"--port={port}", "--address=127.0.0.1"]
     log = celery.directory / f"{name}.log"

@@ -1,4 +1,4 @@
-"""A broker that asks for a password."""
+"""A broker that requires a password."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PASSWORD = "s3cret-of-the-broker"
 
 @contextmanager
 def guarded_broker(directory: Path) -> Iterator[str]:
-    """Run one for as long as the block lasts; gives its URL, with the password in it."""
+    """Run one until the block ends; gives its URL with the password in it."""
     with valkey_server(directory, durable=False) as url:
         with redis.Redis.from_url(f"{url}/0") as client:
             client.config_set("requirepass", PASSWORD)

@@ -1,6 +1,6 @@
-"""Workers and beats as processes that a test does things to: kills, stops, starts again.
+"""Workers and beats as processes that a test kills, stops and starts again.
 
-Each is a session of its own, as on a host of its own, and is told its settings by environment.
+Each has its own session, as if it ran on its own host, and gets its settings from the environment.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from workers.names import RELEASE, RELEASE_QUEUE, SWEEP_QUEUE
 
 QUICK = Path(__file__).parent / "quick"
 UNGUARDED = Path(__file__).parent / "unguarded"
-"""Where a ``celeryconfig`` is found before the real one: with short waits; and see there."""
+"""Directories whose ``celeryconfig`` replaces the real one; see the files there."""
 
 SOON = {"QUICK_VISIBILITY_SECONDS": "5"}
-"""For hosts whose unacknowledged messages are to be delivered again after a short while."""
+"""For hosts whose unacknowledged messages shall be redelivered soon."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Host:
 
     @property
     def log(self) -> str:
-        """What it has written, over all its starts."""
+        """What it has written since its first start."""
         return self.child.log.read_text(errors="replace") if self.child.log.exists() else ""
 
     @property
@@ -85,12 +85,12 @@ class Host:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End all of it at once, as when a host is lost."""
+        """End all of its processes at once, as when a host is lost."""
         signal_group(self.pid, signal.SIGKILL)
         self.process.wait()
 
     def stop(self, timeout_seconds: float = 120.0) -> float:
-        """Ask it to end, wait until it has, and return how many seconds that took."""
+        """Ask it to end, wait until it has ended, and return the seconds that it took."""
         began = time.monotonic()
         self.signal(signal.SIGTERM)
         self.process.wait(timeout_seconds)
@@ -107,7 +107,7 @@ def forked(pid: int) -> list[int]:
 
 @dataclass
 class Fleet:
-    """Hosts around one broker; those that still run at the end are killed."""
+    """Hosts around one broker; the running ones are killed at the end."""
 
     celery: Celery
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -140,7 +140,7 @@ class Fleet:
         return host
 
     def environment_of(self) -> dict[str, str]:
-        """Return what each host finds in its environment."""
+        """Return the environment of every host."""
         path = os.pathsep.join((str(self.settings), str(ROOT)))
         return {**self.celery.environment, "PYTHONPATH": path, **self.environment}
 
@@ -152,7 +152,7 @@ class Fleet:
         broker: str | None = None,
         **options: Any,
     ) -> str:
-        """Put a message on the broker, without a dedup key, as anybody could; returns its id."""
+        """Put a message on the broker without a dedup key, as anybody could; returns its id."""
         url = f"{broker or self.celery.broker}/0"
         with celery.Celery(broker=url, set_as_current=False) as sender:
             queue = RELEASE_QUEUE if name == RELEASE else SWEEP_QUEUE
@@ -160,7 +160,7 @@ class Fleet:
             return str(sent.id)
 
     def run(self, script: str, **environment: str) -> str:
-        """Run a few lines of Python as a host would, with the real settings; what they print."""
+        """Run Python code as a host would, with the real settings; returns its output."""
         done = subprocess.run(
             [sys.executable, "-c", script],
             env={**os.environ, **self.celery.environment, **environment},
@@ -173,7 +173,7 @@ class Fleet:
         return done.stdout.strip()
 
     def end(self) -> None:
-        """Kill what still runs."""
+        """Kill the hosts that still run."""
         for host in self.hosts.values():
             if host.child.process is not None:
                 host.kill()
@@ -181,7 +181,7 @@ class Fleet:
 
 @contextmanager
 def fleet_of(celery: Celery, settings: Path = QUICK, **environment: str) -> Iterator[Fleet]:
-    """Hosts for as long as the block lasts; ``environment`` is told to all of them."""
+    """Hosts until the block ends; each has ``environment``."""
     fleet = Fleet(celery, environment, settings)
     try:
         yield fleet

@@ -1,7 +1,7 @@
-"""The in-memory DynamoDB as an endpoint: what is asked of a world can be asked of it as well.
+"""The in-memory DynamoDB as an endpoint for a world.
 
-It starts no process, and a suite takes seconds that takes minutes over HTTP: mutants are judged on
-it (``IN_MEMORY=1``). What botocore does is left out.
+It starts no process, so a suite that takes minutes over HTTP takes seconds on it. Mutants are
+judged on it (``IN_MEMORY=1``). It leaves botocore out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MEMORY = "memory://"
 
 @contextmanager
 def memory_server(_directory: Path) -> Iterator[str]:
-    """Give the endpoint; there is nothing to be started."""
+    """Give the endpoint; there is no server to start."""
     yield MEMORY
 
 
@@ -34,7 +34,7 @@ class _Exceptions:
 
 
 class MemoryClient(MemoryDynamoDB):
-    """What makes and removes tables, beside what reads and writes them."""
+    """The in-memory DynamoDB, with operations to create and delete tables."""
 
     exceptions = _Exceptions()
     meta = SimpleNamespace(events=SimpleNamespace(register=lambda *_: None))
@@ -66,14 +66,14 @@ class MemoryClient(MemoryDynamoDB):
         return {}
 
     def batch_write_item(self, **request: Any) -> dict[str, Any]:
-        """BatchWriteItem, of items that are put; everything is always processed."""
+        """BatchWriteItem for puts; everything is always processed."""
         for name, writes in request["RequestItems"].items():
             for write in writes:
                 self.put_item(TableName=name, Item=write["PutRequest"]["Item"])
         return {"UnprocessedItems": {}}
 
     def get_waiter(self, _name: str) -> Any:
-        """Return what waits for a table: it is there at once."""
+        """Return a waiter that returns at once."""
         return SimpleNamespace(wait=lambda **_: None)
 
 

@@ -1,4 +1,4 @@
-"""Metrics that remember what was counted, and refuse what is not declared."""
+"""Metrics that remember their counts and refuse undeclared names."""
 
 from __future__ import annotations
 

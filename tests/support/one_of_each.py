@@ -1,4 +1,4 @@
-"""A table in which one thing of each kind is stuck, and nothing else."""
+"""A table in which exactly one thing of each kind is stuck."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SETTINGS = {
     "USER_CONCURRENCY_TABLE_NAME": "{prefix}-Users",
     "MAX_CONCURRENT_TASKS_PER_USER": str(CAP),
     "STRANDED_GRACE_SECONDS": "60",
-    # Nothing of this runs by itself while it is looked at.
+    # So long that no sweep starts by itself while the test looks.
     "SWEEP_INTERVAL_SECONDS": "300",
-    # So each sweep looks for lost recoveries.
+    # So that each sweep looks for lost recoveries.
     "FULL_SCAN_INTERVAL_SECONDS": "300",
 }
 
@@ -42,14 +42,14 @@ WITHOUT_CHILD = frozenset({"unsettled_parent", "rows_missing"})
 
 @dataclass(slots=True)
 class OneOfEach:
-    """Where each code stands: code → orchestration id; ``unreadable``: a task id (for the wire)."""
+    """Where each code is: code → orchestration id; ``unreadable``: a task id for the endpoint."""
 
     world: World
     where: dict[str, str] = field(default_factory=dict)
     unreadable: str = ""
 
     def seed(self) -> OneOfEach:
-        """Write it all."""
+        """Write everything."""
         repo = {"repo": {"S": REPO}, "status": {"S": "active"}}
         self.world.put(str(self.world.settings.repo_table_name), repo)
         self._lost()
@@ -64,7 +64,7 @@ class OneOfEach:
         return self
 
     def seed_refused(self) -> str:
-        """Write a child that is due, and whose repository is not onboarded."""
+        """Write a due child whose repository is not onboarded."""
         rows = {"a": {"repo": {"S": UNKNOWN_REPO}}}
         return self.world.seed({"a": []}, age=600.0, rows=rows)
 
@@ -126,7 +126,7 @@ class OneOfEach:
             rows={"a": {"child_task_id": {"S": "01ARZ3NDEKTSV4RRFFQ69G5FAV"}}},
             age=7 * 3600.0,
         )
-        # Of another user: nothing is touched while a task of its user cannot be read.
+        # Another user: no task is touched while a task of the same user cannot be read.
         unread = self.where["check_failed"] = seed(
             {"a": []}, {"a": "released"}, tasks={"a": "RUNNING"}, age=1000.0, user="unreadable"
         )
@@ -146,7 +146,7 @@ class OneOfEach:
         )
 
     def _orphan(self) -> None:
-        """An orchestration without its meta row: its child is an orphan, and a row is missing."""
+        """Write an orchestration without its meta row, so its child is an orphan."""
         world = self.world
         found = world.seed({"a": []}, age=12 * 3600.0)
         world.client.delete_item(

@@ -1,4 +1,4 @@
-"""Pacing in tests: a clock that only sleeping moves, and how far apart a pacer keeps its pages."""
+"""Pacing in tests: a clock that only sleeping moves, and the pause between a pacer's pages."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ class SleepingClock:
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        """Let time go by."""
+        """Let time pass."""
         self.now += seconds
 
 
 def turn(pacer: PagePacer) -> Turn:
-    """Wait for leave to read a page, however long that takes."""
+    """Wait for permission to read a page, however long that takes."""
     found = pacer.wait(lambda: False)
     assert found is not None
     return found
 
 
 def pause_of(pacer: PagePacer) -> float:
-    """Return how many seconds apart the table keeps pages at present."""
+    """Return the present pause between the pages of the table, in seconds."""
     first, second = turn(pacer), turn(pacer)
     return round(second.at - first.at, 6)

@@ -1,4 +1,4 @@
-"""A pipeline in this process: Lambda as it takes, dedupes and refuses invocations."""
+"""A pipeline in this process: like Lambda it accepts, deduplicates and refuses invocations."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ARN = "arn:aws:lambda:us-east-1:123456789012:function:orchestrator:live"
 
 @dataclass
 class LambdaClient:
-    """What runs were started. ``durable`` False: it refuses names. ``down``: it takes nothing.
+    """The runs that were started. ``durable`` False: it refuses names. ``down``: it refuses all.
 
-    ``silent``: it starts a run, and its answer is lost.
+    ``silent``: it starts a run, but its answer is lost.
     """
 
     runs: list[str] = field(default_factory=list)
@@ -58,7 +58,7 @@ def _refusal(code: str, said: str) -> ClientError:
 
 
 def invoker_on(world: World, client: LambdaClient) -> Invoker:
-    """Return what a process of its own invokes ``client`` with."""
+    """Return the invoker of a separate process, which invokes through ``client``."""
     made = world.reconciler()
     policy = replace(made.policy, can_invoke=True)
     pipeline: Any = Pipeline(client, ARN)  # type: ignore[arg-type]

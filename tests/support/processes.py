@@ -1,4 +1,4 @@
-"""Real worker processes, and waiting for what they do."""
+"""Real worker processes, and waiting for their effects."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from workers.broker_records import BrokerRecords
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 120.0
-"""How long anything is waited for before a test fails: generous, and never asserted on."""
+"""How long a test waits for anything before it fails: generous, and never asserted on."""
 
 A_BEAT = ("beat", "--pidfile=")
 WORKER_READY, BEAT_READY = "ready.", "beat: Starting"
-"""What they write when they are."""
+"""What they log when they are ready."""
 
 
 def a_worker(name: str, concurrency: int) -> tuple[str, ...]:
-    """Return the arguments of a worker; it waits for no other."""
+    """Return the arguments of a worker that does not wait for others."""
     return ("worker", "-c", str(concurrency), "-n", f"{name}@%h", "--without-mingle")
 
 
 def until(what: str, found: Callable[[], T | None], timeout_seconds: float = PATIENCE_SECONDS) -> T:
-    """Wait for something to come true, and return it."""
+    """Wait until ``found`` returns something true, and return it."""
     deadline = time.monotonic() + timeout_seconds
     while True:
         value = found()
@@ -48,7 +48,7 @@ def until(what: str, found: Callable[[], T | None], timeout_seconds: float = PAT
 
 
 def run_python(*arguments: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run ``python …`` from the project's root, with this environment and the path alone."""
+    """Run ``python …`` from the project's root, with only this environment and the path."""
     return subprocess.run(
         [sys.executable, *arguments],
         env={"PATH": os.environ["PATH"], **environment},
@@ -117,7 +117,7 @@ class Celery:
     def worker(
         self, name: str = "w1", *, concurrency: int = 2, queues: str | None = None
     ) -> Iterator[int]:
-        """A prefork worker for as long as the block lasts; gives its pid."""
+        """A prefork worker until the block ends; gives its pid."""
         command = [
             *self.command(*a_worker(name, concurrency)),
             *(["-Q", queues] if queues is not None else []),
@@ -134,7 +134,7 @@ class Celery:
 
     @contextmanager
     def beat(self, name: str = "beat") -> Iterator[int]:
-        """A beat for as long as the block lasts; gives its pid."""
+        """A beat until the block ends; gives its pid."""
         log = self.directory / f"{name}.log"
         with running(
             self.command(*A_BEAT),

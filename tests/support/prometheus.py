@@ -1,4 +1,4 @@
-"""A real Prometheus on loopback, and its promtool: those of Debian's package, or of the path."""
+"""A real Prometheus on loopback, and its promtool, both from the path."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RULES = Path(__file__).parents[2] / "deploy" / "prometheus"
 
 
 def tool(name: str) -> str:
-    """Return the path of a program; where there is none, skip, or fail in CI."""
+    """Return the path of a program; if there is none, skip the test, or fail it in CI."""
     found = shutil.which(name)
     if found is None:
         said = f"{name} is not on the path (Debian's package `prometheus` has it)"
@@ -34,12 +34,12 @@ def tool(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Prometheus:
-    """One that runs."""
+    """A running Prometheus."""
 
     port: int
 
     def ask(self, path: str, **parameters: str) -> Any:
-        """Return the ``data`` of an answer of its API."""
+        """Return the ``data`` of an answer from its API."""
         query = urllib.parse.urlencode(parameters)
         with urllib.request.urlopen(
             f"http://127.0.0.1:{self.port}/api/v1/{path}?{query}"
@@ -49,19 +49,19 @@ class Prometheus:
         return said["data"]
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """Return what an expression gives now."""
+        """Return the present result of an expression."""
         found: list[dict[str, Any]] = self.ask("query", query=expression)["result"]
         return found
 
     def value(self, expression: str) -> float | None:
-        """Return the one value of an expression; None where it has none yet."""
+        """Return the single value of an expression; None if it has none yet."""
         found = self.query(expression)
         return float(found[0]["value"][1]) if found else None
 
     def query_range(
         self, expression: str, start: float, end: float, step: float
     ) -> list[dict[str, Any]]:
-        """Return what an expression gave between two times, in seconds."""
+        """Return the results of an expression between two times, in seconds."""
         found: list[dict[str, Any]] = self.ask(
             "query_range", query=expression, start=f"{start}", end=f"{end}", step=f"{step}"
         )["result"]
@@ -70,7 +70,7 @@ class Prometheus:
 
 @contextmanager
 def prometheus(target: str, directory: Path) -> Iterator[Prometheus]:
-    """Scrape ``target`` (host:port) often, with our rules, for as long as the block lasts."""
+    """Scrape ``target`` (host:port) often, with our rules, until the block ends."""
     program, port = tool("prometheus"), free_port()
     config = directory / "prometheus.yml"
     every = {"scrape_interval": "250ms", "scrape_timeout": "250ms", "evaluation_interval": "1s"}

@@ -1,4 +1,4 @@
-"""PromQL held to the declarations: no expression asks for what nobody gives."""
+"""Check that PromQL expressions use only declared metrics and labels."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ import promql_parser
 from reconciler.observability.metrics import EXPORTED, METRICS, Metric
 
 OF_THE_SCRAPE = {"job", "instance"}
-"""Labels that Prometheus itself puts on what it has scraped."""
+"""Labels that Prometheus itself adds when it scrapes."""
 
 _EXACT = (promql_parser.MatchOp.Equal, promql_parser.MatchOp.NotEqual)
 
 
 def metric_of(series: str) -> tuple[Metric, set[str]]:
-    """Return the metric that a series belongs to, and the labels that it may have."""
+    """Return the metric that a series belongs to, and the labels that the series may have."""
     for part in ("_bucket", "_sum", "_count"):
         histogram = METRICS.get(series.removesuffix(part))
         if series.endswith(part) and histogram is not None and histogram.kind == "histogram":
             return histogram, {*histogram.labels, *({"le"} if part == "_bucket" else ())}
     declared = {**METRICS, **EXPORTED}
     assert series in declared, f"no metric {series} is declared"
-    assert declared[series].kind != "histogram", f"{series} is given as buckets, sum and count"
+    assert declared[series].kind != "histogram", (
+        f"{series} is a histogram: use its buckets, sum or count"
+    )
     return declared[series], set(declared[series].labels)
 
 
 def check_declared(expression: str, given: frozenset[str] = frozenset()) -> set[str]:
-    """Fail unless all that an expression names is declared; return the metrics that it names.
+    """Fail unless everything that an expression names is declared; return its metrics.
 
-    ``given``: values of labels that are variables, and stand for any.
+    ``given``: label values that are variables and stand for any value.
     """
     named: set[str] = set()
     labels = set(OF_THE_SCRAPE)

@@ -2,8 +2,8 @@
 
     python -m tests.support.record_messages
 
-writes ``tests/data/messages/<version>.json``, anew where it exists. What earlier versions sent
-stays as it was recorded: ``test_message_versions.py`` holds the present code to it.
+This writes or replaces ``tests/data/messages/<version>.json``. The recordings of earlier versions
+stay as they are: ``test_message_versions.py`` checks that the present code understands them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ sender.release([ReleaseRequest(
 
 
 def sent_by(fleet: Fleet) -> dict[str, dict[str, Any]]:
-    """Return what the code that stands here sends: task → the message as it lies in the queue."""
+    """Return the messages that the present code sends: task → the message in the queue."""
     broker = fleet.celery.redis
     fleet.run(PUBLISH)
     found: dict[str, dict[str, Any]] = {}
@@ -65,13 +65,13 @@ def sent_by(fleet: Fleet) -> dict[str, dict[str, Any]]:
 
 
 def version() -> str:
-    """Return the version that the project's file names."""
+    """Return the version in the project file."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     return str(project["project"]["version"])
 
 
 def main() -> None:
-    """Record them."""
+    """Record the messages."""
     tables = {
         "ORCHESTRATION_TABLE_NAME": "Orchestration",
         "TASK_TABLE_NAME": "Task",

@@ -1,6 +1,6 @@
-"""A broker that answers, and refuses: each refusal that a real Valkey knows, for a while.
+"""Make a real broker refuse requests for a while, with each refusal that Valkey knows.
 
-The account ``worker`` is the one that workers and beats log in with; it is changed under them.
+Workers and beats log in with the account ``worker``, which is changed while they use it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.support.processes import until
 LOGIN = "worker:first-password"
 ACCOUNT = ("on", ">first-password", "~*", "&*", "+@all")
 WITH_ACCOUNT = ("--user", "worker", *ACCOUNT)
-"""Options of a broker that has the account: the access list is not among the data."""
+"""Options of a broker with that account; the access list is not part of the data."""
 
 
 def execute(broker: Broker, *command: str) -> Any:
@@ -36,7 +36,7 @@ def configured(broker: Broker, name: str, value: str) -> Iterator[None]:
 
 @contextmanager
 def replica(broker: Broker) -> Iterator[None]:
-    """The primary is demoted, and the one that was promoted is elsewhere."""
+    """The primary is demoted, and another server was promoted."""
     execute(broker, "REPLICAOF", "127.0.0.1", "1")
     try:
         yield
@@ -60,7 +60,7 @@ def save(broker: Broker, status: str) -> None:
 
 @contextmanager
 def unsaved(broker: Broker) -> Iterator[None]:
-    """A snapshot could not be written: something is in its place."""
+    """A snapshot cannot be written, because a directory has its name."""
     (broker.directory / "dump.rdb").unlink(missing_ok=True)
     (broker.directory / "dump.rdb").mkdir()
     with configured(broker, "save", "3600 1"):
@@ -74,7 +74,7 @@ def unsaved(broker: Broker) -> Iterator[None]:
 
 @contextmanager
 def account(broker: Broker, *rules: str) -> Iterator[None]:
-    """The account of the worker and the beat is changed under them."""
+    """Change the account of the worker and the beat while they use it."""
     execute(broker, "ACL", "SETUSER", "worker", *rules)
     broker.drop_clients()
     try:
@@ -97,14 +97,15 @@ def allow(broker: Broker) -> None:
 
 @contextmanager
 def loading(broker: Broker) -> Iterator[None]:
-    """It was restarted, and reads its data: at a snail's pace, until it is told to hurry."""
+    """The broker was restarted and reads its data, very slowly, until it is told to hurry."""
     with broker.client.pipeline() as pipe:
         for number in range(10_000):
             pipe.set(f"ballast:{number}", number)
         pipe.execute()
     broker.client.bgrewriteaof()
     until(
-        "it to be on disk", lambda: not broker.client.info("persistence")["aof_rewrite_in_progress"]
+        "the data to be on disk",
+        lambda: not broker.client.info("persistence")["aof_rewrite_in_progress"],
     )
     broker.stop()
     slowly = ("--key-load-delay", "3000", "--loading-process-events-interval-bytes", "1024")
@@ -113,7 +114,7 @@ def loading(broker: Broker) -> Iterator[None]:
         yield
     finally:
         broker.client.config_set("key-load-delay", "0")
-        until("it to be loaded", broker.loaded)
+        until("the broker to be loaded", broker.loaded)
 
 
 REFUSALS: dict[str, Callable[[Broker], Any]] = {

@@ -1,9 +1,9 @@
 """Random schedules of readers and evaluators over the real state of sweeps.
 
-Orchestrations become overdue at random. Readers read segments row by row and nominate what they
-see overdue; evaluators read an orchestration and record what they found a while later. Any of them
-may be lost between two steps, and everything that was remembered may be wiped. After each step
-nothing may claim what was not looked at.
+Orchestrations become overdue at random. Readers read segments row by row and nominate overdue
+orchestrations. Evaluators read an orchestration and record the result a while later. Any of them
+may be lost between two steps, and the whole state may be wiped. After each step no claim may cover
+something that was not looked at.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class Reader:
 
 @dataclass
 class Evaluator:
-    """Has read an orchestration, and not recorded it yet."""
+    """Has read an orchestration but not recorded it yet."""
 
     orchestration: int
     read_at: float
 
 
 class Schedule:
-    """One random schedule; ``step`` does one thing, ``check`` says whether a claim is false."""
+    """One random schedule; ``step`` does one thing, ``check`` fails if a claim is false."""
 
     def __init__(self, state: SweepState, seed: int, wipe: Callable[[], object]) -> None:
         self.dice = Random(seed)  # noqa: S311 - a schedule
@@ -74,7 +74,7 @@ class Schedule:
         do()
 
     def check(self) -> None:
-        """Fail if the watermark, or a complete sweep, claims what was not looked at."""
+        """Fail if the watermark or a complete sweep claims something that was not looked at."""
         seen = self.state.overview()
         as_of = seen.covered_as_of(Scope.TABLE)
         missed = {name: due for name, due in self.overdue.items() if due < as_of}
@@ -86,7 +86,7 @@ class Schedule:
                 late = {n: due for n, due in self.overdue.items() if due < sweep.started_at}
                 assert not late, f"{sweep} is complete, but these are overdue: {late}"
 
-    # -- what happens
+    # -- the steps
 
     def _become_overdue(self) -> None:
         self.overdue.setdefault(self.dice.randrange(ORCHESTRATIONS), self.state.now())

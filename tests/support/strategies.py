@@ -35,7 +35,7 @@ POLICY = Policy(
 
 
 def ago(seconds: float) -> str:
-    """Return the time so many seconds before ``NOW``, as the platform writes it."""
+    """Return the time ``seconds`` before ``NOW`` in the platform's format."""
     return timestamp(NOW - timedelta(seconds=seconds))
 
 
@@ -48,7 +48,7 @@ times = st.one_of(
 
 @dataclass(frozen=True)
 class Case:
-    """An orchestration and what was read beside it."""
+    """An orchestration and the evidence read with it."""
 
     orchestration: Orchestration
     evidence: Evidence
@@ -56,7 +56,7 @@ class Case:
 
 @st.composite
 def tasks(draw: st.DrawFn, task_id: str) -> Task:
-    """A task in any state, malformed ones among them."""
+    """A task in any state, sometimes malformed."""
     status = draw(st.sampled_from([*sorted(TERMINAL_TASK), *sorted(ACTIVE_TASK), "ODD", ""]))
     return Task(
         task_id=task_id,
@@ -123,7 +123,7 @@ def metas(draw: st.DrawFn, rows: int) -> Meta | None:
 
 
 def budgets() -> st.SearchStrategy[Budget | None]:
-    """A budget with some room and some who wait elsewhere, or none."""
+    """A budget with some room and some children that wait elsewhere, or none."""
     moments = st.sampled_from([NOW - timedelta(hours=hours) for hours in range(4)])
     return st.one_of(
         st.none(),

@@ -1,6 +1,6 @@
-"""A broker that is not trusted: TLS before a plain server, with a certificate of our own making.
+"""A TLS front for a plain server, with a certificate that we make.
 
-The embedded Valkey is built without TLS, so that ends here; what it answers it answers itself.
+The embedded Valkey is built without TLS, so the front ends the TLS and passes the bytes on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CHUNK_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class TlsFront:
-    """Where it listens, and the authority that has signed for it."""
+    """Its port, and the authority that signed its certificate."""
 
     port: int
     authority: Path
@@ -57,7 +57,7 @@ async def _serve(
 
 @contextmanager
 def tls_front(directory: Path, behind: int, *, name: str = "localhost") -> Iterator[TlsFront]:
-    """Serve TLS before the plain port ``behind``, under a certificate for ``name``."""
+    """Serve TLS in front of the plain port ``behind``, with a certificate for ``name``."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(name).configure_cert(context)
@@ -71,7 +71,7 @@ def tls_front(directory: Path, behind: int, *, name: str = "localhost") -> Itera
 
     def run() -> None:
         loop.run_until_complete(_serve(context, behind, started, ended))
-        # Connections of clients that are still there.
+        # End the connections of the remaining clients.
         for task in asyncio.all_tasks(loop):
             task.cancel()
         loop.run_until_complete(asyncio.sleep(0))

@@ -1,4 +1,4 @@
-"""A world to test in: the platform's tables at a real endpoint, a clock, and what stands there."""
+"""A world to test in: the platform's tables at a real endpoint, their items, and a clock."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ CREDENTIALS = {
 
 
 def _present() -> datetime:
-    """Return the time, a little later where a sweep would look for lost recoveries by default.
+    """Return the present time, moved out of the minutes in which a sweep looks for lost recoveries.
 
-    That costs a request, at four moments of the day: no test's counts may depend on the hour.
+    That look costs a request, four times a day; no test's counts may depend on the hour.
     """
     now = datetime.now(UTC).replace(microsecond=0)
     every, lasts = 6 * 3600, 300
@@ -53,9 +53,10 @@ def _present() -> datetime:
 
 @dataclass
 class Clock:
-    """A clock that moves when it is told to.
+    """A clock that moves only when it is told to.
 
-    It starts at the present: DynamoDB Local removes what its own clock holds to be expired.
+    It starts at the present time, because DynamoDB Local removes items that have expired by its own
+    clock.
     """
 
     now: datetime = field(default_factory=_present)
@@ -68,16 +69,16 @@ class Clock:
 
 
 class RealClock(Clock):
-    """The time of day: worker processes have no other."""
+    """The real time, which worker processes use."""
 
     def __call__(self) -> datetime:
         return utc_now()
 
 
 class EmulatorSession(boto3.Session):
-    """A session whose clients go to emulators, with credentials that only those take.
+    """A session whose clients go to emulators, with credentials that only those accept.
 
-    ``others``: service → endpoint, where it is not that of the tables.
+    ``others``: service → endpoint, if it differs from the endpoint of the tables.
     """
 
     def __init__(self, endpoint: str, others: Mapping[str, str] | None = None) -> None:
@@ -95,7 +96,7 @@ class EmulatorSession(boto3.Session):
 
 @cache
 def _session(endpoint: str, others: frozenset[tuple[str, str]]) -> EmulatorSession:
-    """One session for all worlds at an endpoint: each reads botocore's models anew."""
+    """Share one session among all worlds at an endpoint: each would read botocore's models anew."""
     return EmulatorSession(endpoint, dict(others))
 
 
@@ -105,7 +106,7 @@ def make_session(endpoint: str, others: Mapping[str, str] | None = None) -> boto
 
 
 def make_client(endpoint: str) -> DynamoDBClient:
-    """Return a plain client, for looking at tables from outside."""
+    """Return a plain client that looks at tables from outside."""
     client: DynamoDBClient = make_session(endpoint).client(
         "dynamodb", config=Config(max_pool_connections=32)
     )
@@ -123,7 +124,7 @@ class World:
     metrics: RecordingMetrics = field(default_factory=RecordingMetrics)
     others: dict[str, str] = field(default_factory=dict)
 
-    # -- what is under test
+    # -- the code under test
 
     def reconciler(self, pacer: Pacer | None = None, **changes: Any) -> Reconciler:
         """Return a reconciler on these tables; ``changes`` are settings."""
@@ -135,7 +136,7 @@ class World:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process must find in its environment to work on these tables."""
+        """The environment that a process needs to work on these tables."""
         names = {
             name.upper(): ",".join(sorted(value)) if isinstance(value, frozenset) else str(value)
             for name, value in self.settings.model_dump(exclude_defaults=True).items()
@@ -145,7 +146,7 @@ class World:
     # -- what the platform does
 
     def ago(self, seconds: float) -> str:
-        """Return the time so many seconds ago, as the platform writes it."""
+        """Return the time ``seconds`` ago in the platform's format."""
         return timestamp(self.clock() - timedelta(seconds=seconds))
 
     def seed(
@@ -162,8 +163,8 @@ class World:
         """Write an orchestration, its meta row last, and return its id.
 
         ``graph``: child → predecessors. ``statuses``: child → status, ``blocked`` by default.
-        ``tasks``: child → status of the task that it is given. ``meta`` and ``rows`` are
-        attributes on top.
+        ``tasks``: child → status of its task, if it has one. ``meta`` and ``rows`` are additional
+        attributes.
         """
         orchestration_id = f"orch_{uuid.uuid5(uuid.NAMESPACE_OID, str(next(_numbers))).hex}"
         at = {"S": self.ago(age)}
@@ -204,7 +205,7 @@ class World:
         user: str = USER,
         **attributes: Any,
     ) -> str:
-        """Write the task of a child, as the live reconciler would have made it."""
+        """Write the task of a child as the live reconciler would create it."""
         idempotency_key = f"{orchestration_id}_{key}"
         task_id = derived_ulid(f"platform {idempotency_key} {next(_numbers)}", self.clock())
         item = {
@@ -242,7 +243,7 @@ class World:
             self.put(table, {**key, "period": month, "spend_usd": {"N": spend}})
 
     def finish(self, task_id: str, status: str = "COMPLETED", *, age: float = 3600) -> None:
-        """End a task, as its pipeline would."""
+        """End a task as its pipeline would."""
         at = self.ago(age)
         self.client.update_item(
             TableName=self.settings.task_table_name,
@@ -281,7 +282,7 @@ class World:
             ExpressionAttributeValues={f":{name}": {"S": value} for name, value in values.items()},
         )
 
-    # -- what stands there
+    # -- the contents of the tables
 
     def scan(self, table: str | None) -> list[dict[str, Any]]:
         """Return every item of a table."""
@@ -289,7 +290,7 @@ class World:
         return [item for page in pages for item in page["Items"]]
 
     def rows(self, orchestration_id: str) -> dict[str, dict[str, Any]]:
-        """Return an orchestration's rows by sub-issue id, our own markers left out."""
+        """Return an orchestration's rows by sub-issue id, without our own markers."""
         return {
             row["sub_issue_id"]["S"]: row
             for row in self.scan(self.settings.orchestration_table_name)
@@ -321,27 +322,27 @@ class World:
 
     @property
     def tables(self) -> list[str]:
-        """The names of the tables that there are."""
+        """The names of the existing tables."""
         s = self.settings
         names = (s.orchestration_table_name, s.task_table_name, s.task_events_table_name)
         others = (s.user_concurrency_table_name, s.repo_table_name, s.budget_table_name)
         return [*names, *(name for name in others if name is not None)]
 
     def everything(self) -> dict[str, list[str]]:
-        """Return all tables in a form that compares: what has not changed is equal."""
+        """Return all tables in a comparable form: unchanged tables are equal."""
         return {
             name: sorted(repr(sorted(item.items())) for item in self.scan(name))
             for name in self.tables
         }
 
     def remove(self) -> None:
-        """Delete the tables: moto copies all that it has for each transaction."""
+        """Delete the tables: moto copies all its tables for each transaction."""
         for name in self.tables:
             self.client.delete_table(TableName=name)
 
 
 def build_world(endpoint: str, **settings: str) -> World:
-    """Make fresh tables at ``endpoint``; ``settings`` go by their names in the environment."""
+    """Create new tables at ``endpoint``; ``settings`` are environment variables."""
     prefix = f"t{os.getpid()}x{next(_numbers)}"
     environ = {
         "ORCHESTRATION_TABLE_NAME": f"{prefix}-Orchestration",

@@ -1,4 +1,4 @@
-"""Operations on tables in memory: as in the integration tests, without any server."""
+"""The fixtures of the integration tests, on tables in memory instead of a server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def world(make_world: Callable[..., World]) -> World:
 
 @pytest.fixture
 def tasks_read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], bool]]:
-    """Which tasks are read, request by request, and whether as they stand."""
+    """The ids of each read of tasks, and whether the read was strongly consistent."""
     read = TaskStore.read
     asked: list[tuple[list[str], bool]] = []
 

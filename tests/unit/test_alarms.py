@@ -1,4 +1,4 @@
-"""The CloudWatch alarms: valid, on metrics that are really written, and the set of the alerts."""
+"""The CloudWatch alarms are valid, use metrics that are written, and match the alerts."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ ALARMS: dict[str, dict[str, Any]] = {
     name: resource["Properties"] for name, resource in DECODED["Resources"].items()
 }
 ONLY_A_SCRAPE_KNOWS = {"NeverSwept", "Absent", "BrokerUnreachable"}
-"""What they tell ends in ``SweepStale``, to which missing data is breaching."""
+"""Each of these problems leads to ``SweepStale``, which treats missing data as breaching."""
 OF_SILENCE = {"SweepStale", "TableStale"}
-"""Those to which missing data is breaching: what they wait for has not come."""
+"""Alarms that treat missing data as breaching: they fire if no data comes."""
 ONLY_HERE = {"ClaimsOverBound", "RowsMissing"}
-"""Parts of ``StuckOverBound`` and ``NeedsAPerson``: an alarm has one bound, and ten metrics."""
+"""Parts of ``StuckOverBound`` and ``NeedsAPerson``: an alarm can have one bound and ten metrics."""
 
 
 def metrics_of(alarm: dict[str, Any]) -> Iterator[tuple[str, dict[str, str], Any]]:
-    """Give the name, the dimensions and the period of each metric of an alarm."""
+    """Yield the name, the dimensions and the period of each metric of an alarm."""
     if "MetricName" in alarm:
         dimensions = {d["Name"]: d["Value"] for d in alarm.get("Dimensions", ())}
         yield alarm["MetricName"], dimensions, alarm["Period"]
@@ -62,7 +62,7 @@ def written() -> list[dict[str, Any]]:
     return emf_lines(stream.getvalue())
 
 
-def test_it_holds_to_the_specification_of_cloudformation() -> None:
+def test_cfn_lint_accepts_the_alarms() -> None:
     done = subprocess.run(
         [Path(sys.executable).parent / "cfn-lint", "--info", str(TEMPLATE)],
         capture_output=True,
@@ -72,7 +72,7 @@ def test_it_holds_to_the_specification_of_cloudformation() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_metric_is_written_with_just_these_dimensions() -> None:
+def test_every_metric_is_written_with_its_dimensions() -> None:
     lines = written()
     for name, alarm in ALARMS.items():
         found = list(metrics_of(alarm))
@@ -82,7 +82,7 @@ def test_every_metric_is_written_with_just_these_dimensions() -> None:
 
 
 @pytest.mark.parametrize("name", ALARMS)
-def test_an_alarm_can_be_evaluated_and_leads_to_the_runbook(name: str) -> None:
+def test_an_alarm_is_valid_and_links_its_runbook(name: str) -> None:
     alarm = ALARMS[name]
     text = alarm["AlarmDescription"]["Fn::Sub"]
     severity, _, _ = text.partition(":")
@@ -100,7 +100,7 @@ def test_an_alarm_can_be_evaluated_and_leads_to_the_runbook(name: str) -> None:
     assert alarm["TreatMissingData"] == expected
 
 
-def test_they_are_the_set_of_the_alerts() -> None:
+def test_the_alarms_match_the_alerts() -> None:
     alerts = {name.removeprefix("Reconciler") for name in ALERTS}
     assert set(ALARMS) - ONLY_HERE == alerts - ONLY_A_SCRAPE_KNOWS
     for name, alarm in ALARMS.items():
@@ -109,7 +109,7 @@ def test_they_are_the_set_of_the_alerts() -> None:
             assert alarm["AlarmDescription"]["Fn::Sub"].startswith(f"{severity}:")
 
 
-def test_an_expression_names_its_metrics() -> None:
+def test_an_expression_uses_all_its_metrics() -> None:
     for name, alarm in ALARMS.items():
         parts = {part["Id"]: part for part in alarm.get("Metrics", ())}
         if not parts:

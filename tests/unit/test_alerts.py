@@ -1,4 +1,4 @@
-"""The alert rules: what they ask for exists, what they link to exists, and each fires and rests."""
+"""The alert rules use declared metrics, link to existing sections, and fire as they should."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ RUNBOOK = "{{ $externalLabels.reconciler_docs }}docs/operating.md#"
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_what_an_alert_asks_for_is_declared(name: str) -> None:
+def test_an_alert_uses_only_declared_metrics(name: str) -> None:
     assert check_declared(ALERTS[name]["expr"])
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_an_alert_says_what_how_bad_and_where_to_read_on(name: str) -> None:
+def test_an_alert_has_severity_summary_and_runbook_link(name: str) -> None:
     rule = ALERTS[name]
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
     said = rule["annotations"]
@@ -43,7 +43,7 @@ def test_an_alert_says_what_how_bad_and_where_to_read_on(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALERTS)
-def test_an_alert_is_seen_to_fire_and_to_rest(name: str) -> None:
+def test_each_alert_fires_and_rests_in_the_cases(name: str) -> None:
     seen = {
         bool(check["exp_alerts"])
         for case in CASES
@@ -53,15 +53,15 @@ def test_an_alert_is_seen_to_fire_and_to_rest(name: str) -> None:
     assert seen == {True, False}
 
 
-def test_whatever_is_stuck_has_an_alert() -> None:
-    """A code is repaired within a bound, or waits for a person, or has an alert of its own."""
+def test_every_stuck_code_has_an_alert() -> None:
+    """A code is repaired within a bound, needs manual action, or has its own alert."""
     text = "".join(rule["expr"] for rule in ALERTS.values())
     of_a_person = set(re.findall(r"\w+", ALERTS["ReconcilerNeedsAPerson"]["expr"]))
     own = {"quarantined", "over_budget", "refused"}
     assert all(f'"{code}"' in text for code in own)
     covered = set(BOUNDED_CODES) | of_a_person | own | {"check_failed"}
     assert set(STUCK_CODES) - covered == set()
-    # A check that failed makes its sweep a failed one.
+    # A failed check makes its sweep count as failed.
     assert "ReconcilerPartialFailure" in ALERTS
 
 
@@ -71,7 +71,7 @@ def test_series_in_the_cases_are_declared() -> None:
             check_declared(series["series"])
 
 
-def test_promtool_takes_the_rules_and_they_do_as_they_should() -> None:
+def test_promtool_accepts_the_rules_and_their_cases() -> None:
     for arguments in (
         ["check", "config", "prometheus.yml"],
         ["check", "rules", "alerts.yml"],
@@ -84,7 +84,7 @@ def test_promtool_takes_the_rules_and_they_do_as_they_should() -> None:
         assert "SUCCESS" in done.stdout
 
 
-def test_the_configuration_scrapes_what_compose_serves() -> None:
+def test_prometheus_scrapes_the_port_that_compose_serves() -> None:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     config = yaml.safe_load((RULES / "prometheus.yml").read_text())
     (target,) = config["scrape_configs"][0]["static_configs"][0]["targets"]
@@ -92,8 +92,7 @@ def test_the_configuration_scrapes_what_compose_serves() -> None:
     assert f"--port={port}" in compose[service]["command"]
 
 
-def test_promtool_would_notice(tmp_path: Path) -> None:
-    """A threshold moved by a little is a failure of the cases."""
+def test_promtool_notices_a_moved_threshold(tmp_path: Path) -> None:
     rules = (RULES / "alerts.yml").read_text()
     moved = rules.replace(
         "> ignoring (scope) 2 * reconciler_sweep", "> ignoring (scope) 4 * reconciler_sweep"
@@ -114,7 +113,7 @@ def test_promtool_would_notice(tmp_path: Path) -> None:
     assert "ReconcilerSweepStale" in done.stdout + done.stderr
 
 
-def test_every_metric_of_trouble_is_watched() -> None:
+def test_every_metric_of_trouble_has_an_alert() -> None:
     watched = set().union(*(check_declared(rule["expr"]) for rule in ALERTS.values()))
     trouble = {
         "reconciler_covered_as_of_timestamp_seconds",

@@ -1,4 +1,4 @@
-"""Errors of AWS: which are held against an orchestration, and what outage each other is."""
+"""Errors of AWS: which count against an orchestration, and which kind of outage the rest are."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def refusal(code: str, message: str = "no", status: int = 400) -> ClientError:
     return ClientError(response, "Op")
 
 
-# -- what is held against an orchestration
+# -- errors that count against an orchestration
 
 OWN_FAULTS = [
     ("ItemCollectionSizeLimitExceededException", "Collection size exceeded."),
@@ -97,11 +97,11 @@ OWN_FAULTS = [
     ),
     (REJECTED, "Transaction request cannot include multiple operations on one item"),
 ]
-"""All there is, in DynamoDB's words."""
+"""All of these errors, in DynamoDB's words."""
 
 
 @pytest.mark.parametrize(("code", "message"), OWN_FAULTS)
-def test_what_dynamodb_rejects_of_an_item_is_held_against_it(code: str, message: str) -> None:
+def test_a_rejected_item_counts_against_its_orchestration(code: str, message: str) -> None:
     assert is_own_fault(code, message)
     found = translate(refusal(code, message), "put_item on T")
     assert type(found) is InvalidRequestError
@@ -111,12 +111,13 @@ def test_what_dynamodb_rejects_of_an_item_is_held_against_it(code: str, message:
 
 @pytest.mark.parametrize("code", ["Odd", "AccessDeniedException", "ThrottlingException"])
 @pytest.mark.parametrize("message", [message for _, message in OWN_FAULTS])
-def test_the_same_words_under_another_code_are_not(code: str, message: str) -> None:
+def test_the_message_alone_does_not_count(code: str, message: str) -> None:
+    """The same message with another code is an outage."""
     assert not is_own_fault(code, message)
     assert not lasting(translate(refusal(code, message), "put_item on T"))
 
 
-def test_a_defect_of_our_code_is_held_against_it_and_no_other_error() -> None:
+def test_only_rejections_and_defects_count_against_an_orchestration() -> None:
     held = {InvalidRequestError, DefectError}
     kinds = {kind for kind in every(ReconcilerError) if kind.__module__ == "reconciler.errors"}
     assert {kind for kind in kinds if lasting(kind("x"))} == held
@@ -128,7 +129,7 @@ def every(root: type[Any]) -> set[type[Any]]:
     return {root}.union(*(every(kind) for kind in root.__subclasses__()))
 
 
-# -- what is an outage
+# -- outages
 
 OUTAGE_CODES: list[tuple[str, str, int, type[ReconcilerError]]] = [
     ("ThrottlingException", "Rate exceeded", 400, ThrottledError),
@@ -164,7 +165,7 @@ OUTAGE_CODES: list[tuple[str, str, int, type[ReconcilerError]]] = [
 
 
 @pytest.mark.parametrize(("code", "message", "status", "kind"), OUTAGE_CODES)
-def test_everything_else_is_an_outage_of_its_own_kind(
+def test_each_other_error_has_its_outage_kind(
     code: str, message: str, status: int, kind: type[ReconcilerError]
 ) -> None:
     found = translate(refusal(code, message, status), "scan on T")
@@ -174,7 +175,7 @@ def test_everything_else_is_an_outage_of_its_own_kind(
     assert EXPLANATIONS[found.kind].advice
 
 
-def test_an_answer_without_code_or_status_is_an_outage() -> None:
+def test_an_answer_without_code_is_an_outage() -> None:
     found = translate(ClientError({}, "Scan"), "scan on T")
     assert type(found) is UnknownRefusalError
 
@@ -191,7 +192,7 @@ def botocore_errors() -> list[Any]:
 
 
 def raised(kind: Any) -> BaseException:
-    """An exception of botocore, whatever its message asks for."""
+    """Return an exception of botocore, with whatever fields its message needs."""
     fields: dict[str, Any] = {}
     while True:
         try:
@@ -203,7 +204,7 @@ def raised(kind: Any) -> BaseException:
 
 
 @pytest.mark.parametrize("kind", botocore_errors(), ids=lambda kind: kind.__name__)
-def test_nothing_that_botocore_raises_is_held_against_anybody(kind: Any) -> None:
+def test_no_botocore_error_counts_against_an_orchestration(kind: Any) -> None:
     error = raised(kind)
     assert isinstance(error, RAISED)
     found = translate(error, "scan on T")
@@ -230,7 +231,7 @@ UNREACHABLE = (
         (UNREACHABLE, StoreUnavailableError),
     ],
 )
-def test_what_botocore_raises_is_told_apart(
+def test_botocore_errors_have_the_right_kind(
     names: tuple[str, ...], kind: type[ReconcilerError]
 ) -> None:
     for name in names:
@@ -247,19 +248,21 @@ def test_what_botocore_raises_is_told_apart(
         (KeyError("odd"), UnknownRefusalError),
     ],
 )
-def test_what_is_no_exception_of_botocore(error: Exception, kind: type[ReconcilerError]) -> None:
+def test_exceptions_from_elsewhere_are_outages(
+    error: Exception, kind: type[ReconcilerError]
+) -> None:
     found = translate(error, "scan on T")
     assert type(found) is kind
     assert str(found).startswith(f"scan on T: {type(error).__name__}: ")
 
 
-# -- credentials that are gone: as they fail in botocore itself
+# -- expired credentials, as they fail in botocore itself
 
 Provide = Callable[[], Any]
 
 
 def nothing_new(**_: Any) -> dict[str, str]:
-    """What a provider answers whose own credentials have run out."""
+    """Return what a provider answers when its own credentials have expired."""
     expired = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     return {"access_key": "a", "secret_key": "b", "token": "c", "expiry_time": expired}
 
@@ -282,8 +285,8 @@ def fails(error: Exception) -> Provide:
         fails(ValueError("Expecting value: line 1 column 1 (char 0)")),
     ],
 )
-def test_credentials_that_cannot_be_renewed_are_told_as_such(refresh: Any) -> None:
-    """Whatever fails while botocore obtains them: it wraps next to nothing."""
+def test_a_failed_refresh_is_a_credentials_error(refresh: Any) -> None:
+    """Botocore wraps almost none of the errors that a refresh can raise."""
     session = botocore.session.Session()
     session._credentials = RefreshableCredentials.create_from_metadata(  # type: ignore[attr-defined]
         nothing_new(), refresh, "test"
@@ -308,7 +311,7 @@ def test_credentials_that_cannot_be_renewed_are_told_as_such(refresh: Any) -> No
         ("this is no configuration", SettingsError),
     ],
 )
-def test_a_profile_that_gives_no_credentials(
+def test_a_broken_profile_has_the_right_kind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, kind: type[ReconcilerError]
 ) -> None:
     config = tmp_path / "config"
@@ -323,7 +326,7 @@ def test_a_profile_that_gives_no_credentials(
     assert type(translate(caught.value, "scan on T")) is kind
 
 
-# -- in words
+# -- explanations
 
 
 def test_every_outage_is_explained() -> None:

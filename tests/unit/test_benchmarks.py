@@ -1,4 +1,4 @@
-"""What the benchmarks reckon from what they saw."""
+"""What the benchmarks calculate from their observations."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def order(*dues: float) -> Order:
     return order_of([Release(at=100.0 + place, due=due) for place, due in enumerate(dues)], 100.0)
 
 
-def test_the_oldest_first_is_in_order() -> None:
+def test_oldest_first_is_in_order() -> None:
     kept = order(1, 1, 2, 3)
     assert kept.most_places_late == 0
     assert order(1, 2, 3).rank_correlation == 1.0
     assert kept.timeline[-1] == (3.0, 4, 4)
 
 
-def test_who_is_overtaken_by_younger_ones_is_late() -> None:
-    """The two that are due for less long go first; those of one age are of one turn."""
+def test_a_child_overtaken_by_younger_ones_is_late() -> None:
+    """Here two younger children go first; children of the same age share a turn."""
     found = order(8, 9, 1, 1)
     assert found.most_places_late == 2
     assert found.rank_correlation < 0
@@ -41,8 +41,8 @@ def drain(*dues: float, queue: int, seconds: float = 1.0) -> Outcome:
     return Outcome(len(dues), 1, 600, 300, seconds, 1, queue, *orders)
 
 
-def test_a_backlog_is_held_to_its_turns_and_to_the_rate() -> None:
-    """Two are found before the asks choose by age; the rate allows a tenth of a second for each."""
+def test_a_backlog_must_keep_order_and_rate() -> None:
+    """The first two are found before age decides; each release may take a tenth of a second."""
     assert drain(5, 6, 1, 2, 3, 4, queue=2, seconds=0.6).broken_bounds() == []
     assert drain(5, 6, 1, 2, 3, 4, queue=2, seconds=0.7).broken_bounds() == ["seconds"]
     assert drain(5, 4, 6, 1, 2, 3, queue=2, seconds=0.6).broken_bounds() == [
@@ -68,7 +68,7 @@ def seen_going_by(*commands: tuple[str, float]) -> MessageTimes:
     return times
 
 
-def test_messages_and_begins_are_told_by_work() -> None:
+def test_the_latest_message_before_a_time_is_found() -> None:
     times = seen_going_by(
         (published("evaluate:orch_1:7"), 10.0),
         (published("evaluate:orch_1:8"), 20.0),
@@ -82,7 +82,7 @@ def test_messages_and_begins_are_told_by_work() -> None:
 
 
 def the_way_of_a_child() -> MessageTimes:
-    """Its sweep starts 20 s after it is due, and all goes well from there."""
+    """Return the messages for a child whose sweep starts 20 s after it is due."""
     return seen_going_by(
         (published("evaluate:orch_1:7"), DUE + 23),
         (begun("evaluate:orch_1:7", DUE + 24), DUE + 24.5),
@@ -103,7 +103,7 @@ def parts(times: MessageTimes) -> dict[str, float] | None:
     return None if found is None else dict(zip(PARTS, found, strict=True))
 
 
-def test_the_parts_of_a_way_add_up() -> None:
+def test_the_parts_of_a_latency_add_up() -> None:
     found = parts(the_way_of_a_child())
     assert found == {
         "grace": GRACE_SECONDS,
@@ -116,10 +116,10 @@ def test_the_parts_of_a_way_add_up() -> None:
     assert sum(found.values()) == 28
 
 
-def test_a_way_with_a_gap_has_no_parts() -> None:
+def test_a_missing_message_gives_no_parts() -> None:
     assert parts(seen_going_by((published("release:orch_1_b:7", "release"), DUE + 26))) is None
 
 
-def test_a_spread_names_the_longest() -> None:
+def test_a_spread_has_mean_percentiles_and_maximum() -> None:
     assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 2.0, 3.0, 3.0)
     assert Spread.of(float(n) for n in range(200)).p99 == pytest.approx(198)

@@ -1,4 +1,4 @@
-"""The broker's address: one form for five clients, verified by default, and never shown whole."""
+"""The broker's address has one form for five clients, and its password is never shown."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load(**changes: str) -> Settings:
     return load_settings({**TABLES, **changes})
 
 
-def test_a_plain_address_stays_as_it_is() -> None:
+def test_a_plain_address_is_unchanged() -> None:
     assert normalised("redis://broker:6379/0") == "redis://broker:6379/0"
     assert tls_options("redis://broker:6379/0") is None
 
@@ -40,12 +40,12 @@ def test_a_plain_address_stays_as_it_is() -> None:
         ("?ssl_ca_certs=/etc/ca.pem", ssl.CERT_REQUIRED),
     ],
 )
-def test_tls_verifies_unless_it_is_told_otherwise(given: str, verify: ssl.VerifyMode) -> None:
+def test_tls_verifies_unless_told_otherwise(given: str, verify: ssl.VerifyMode) -> None:
     url = normalised(f"rediss://broker:6379/0{given}")
     options = tls_options(url)
     assert options is not None
     assert options["ssl_cert_reqs"] is verify
-    # What kombu and redis-py each make of the same address.
+    # kombu and redis-py have to agree on the same address.
     assert parse_url(url)["ssl"]["ssl_cert_reqs"] is verify
     connection = redis.Redis.from_url(url).connection_pool.make_connection()
     assert isinstance(connection, SSLConnection)
@@ -55,7 +55,8 @@ def test_tls_verifies_unless_it_is_told_otherwise(given: str, verify: ssl.Verify
 
 
 @pytest.mark.parametrize("url", ["rediss://broker/0", "rediss://name@broker/0"])
-def test_a_login_that_is_set_apart_goes_in_as_it_is(url: str) -> None:
+def test_separate_login_settings_are_taken_raw(url: str) -> None:
+    """They are not percent-encoded."""
     loaded = load(
         CELERY_BROKER_URL=url,
         CELERY_RESULT_BACKEND=url,
@@ -72,7 +73,7 @@ def test_the_default_address_gets_the_login_too() -> None:
     assert load(BROKER_PASSWORD="s").celery_broker_url == "redis://:s@localhost:6379/0"
 
 
-def test_a_login_in_the_address_goes_first() -> None:
+def test_a_login_in_the_address_wins() -> None:
     loaded = load(CELERY_BROKER_URL="redis://a:b@broker/0", BROKER_PASSWORD="other")
     assert login_of(loaded.celery_broker_url) == ("a", "b")
 
@@ -112,7 +113,7 @@ def test_a_login_in_the_address_goes_first() -> None:
         ({"BROKER_PASSWORD": "secret", "CELERY_BROKER_URL": "broker"}, "CELERY_BROKER_URL", ""),
     ],
 )
-def test_what_cannot_be_meant_is_one_line_without_the_password(
+def test_an_invalid_address_fails_without_showing_the_password(
     changes: dict[str, str], named: str, why: str
 ) -> None:
     with pytest.raises(SettingsError) as raised:
@@ -126,7 +127,7 @@ def test_what_cannot_be_meant_is_one_line_without_the_password(
     assert raised.value.__suppress_context__
 
 
-def test_settings_in_a_log_or_a_traceback_show_no_password() -> None:
+def test_printed_settings_show_no_password() -> None:
     loaded = load(CELERY_BROKER_URL="redis://u:secret@b/0", BROKER_PASSWORD="secret")
     assert "secret" not in repr(loaded)
     assert "secret" not in str(loaded)
@@ -143,5 +144,5 @@ def test_settings_in_a_log_or_a_traceback_show_no_password() -> None:
         ("nonsense", "nonsense"),
     ],
 )
-def test_what_is_shown_of_an_address(url: str, said: str) -> None:
+def test_a_shown_address_hides_its_password(url: str, said: str) -> None:
     assert shown(url) == said

@@ -1,4 +1,4 @@
-"""Chaos notices a claim that says more than was looked at; and the pages that it writes."""
+"""Chaos finds claims that go beyond what was looked at, and writes its pages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STUCK: StuckEntry = {
     "since": None,
 }
 OVERDUE = NOW.timestamp() - 60
-"""When the child was overdue: due for 70 s, with a grace of 10 s."""
+"""When the child became overdue: it has been due for 70 s, with a grace of 10 s."""
 
 
 def claims() -> Claims:
@@ -57,7 +57,7 @@ def stranded() -> Observer:
 
 
 def overview(covered: float, known: dict[str, Known] | None = None) -> Overview:
-    """Return what is remembered when all is covered as of ``covered``, epoch seconds."""
+    """Return an overview in which all is covered as of ``covered``, in epoch seconds."""
     return Overview(
         now=NOW.timestamp(),
         segments={Scope.TABLE.value: {0: SegmentState(mark=covered)}},
@@ -68,9 +68,8 @@ def overview(covered: float, known: dict[str, Known] | None = None) -> Overview:
 
 
 @pytest.mark.parametrize(("since_overdue", "false"), [(30, 1), (6, 1), (4, 0), (-1, 0)], ids=str)
-def test_healthy_is_false_when_what_it_covers_was_not_looked_at(
-    since_overdue: int, false: int
-) -> None:
+def test_a_healthy_status_must_not_miss_a_child(since_overdue: int, false: int) -> None:
+    """It claims that every child overdue before ``covered_as_of`` has been looked at."""
     found = claims()
     found.check(overview(OVERDUE + since_overdue), stranded())
     assert len(found.false_healthy) == false
@@ -86,13 +85,13 @@ def test_healthy_is_false_when_what_it_covers_was_not_looked_at(
     ],
     ids=["awaits evaluation", "stuck", "handed on", "clean"],
 )
-def test_what_is_known_was_looked_at(known: Known, false: int) -> None:
+def test_a_remembered_child_is_not_missed(known: Known, false: int) -> None:
     found = claims()
     found.check(overview(OVERDUE + 30, {ORCHESTRATION_ID: known}), stranded())
     assert len(found.false_healthy) == false
 
 
-def test_unhealthy_claims_nothing() -> None:
+def test_an_unhealthy_status_claims_nothing() -> None:
     found = claims()
     late = replace(overview(OVERDUE + 30), now=NOW.timestamp() + 3600)
     found.check(late, stranded())
@@ -102,7 +101,7 @@ def test_unhealthy_claims_nothing() -> None:
 @pytest.mark.parametrize(
     ("began", "complete", "false"), [(30, True, 1), (30, False, 0), (-1, True, 0)]
 )
-def test_complete_is_false_when_its_sweep_did_not_look(
+def test_a_complete_sweep_must_not_miss_a_child(
     began: int,
     complete: bool,  # noqa: FBT001 - a parameter of the cases
     false: int,
@@ -153,7 +152,7 @@ def test_a_record_can_be_json(tmp_path: Path) -> None:
     assert '"false healthy": 1' in path.read_text()
 
 
-def test_the_table_of_faults_has_a_row_for_each() -> None:
+def test_the_page_of_faults_has_every_drill() -> None:
     measured = [
         Measured(drill, 0.5, 1, "unhealthy: no", ("✗ broker",), {"orch.broker.lost": 1})
         for drill in DRILLS
@@ -163,7 +162,7 @@ def test_the_table_of_faults_has_a_row_for_each() -> None:
     assert all(row.count(" | ") == 3 for row in rows[1:])
 
 
-def test_what_differs_from_run_to_run_is_left_out() -> None:
+def test_the_page_leaves_out_varying_values() -> None:
     assert plain("covered 12.5 s ago at 127.0.0.1:4711 | x") == (
         "covered N s ago at 127.0.0.1:PORT \\| x"
     )

@@ -1,4 +1,4 @@
-"""What a run of chaos is judged by: a parent that nobody settled is excused by one thing alone."""
+"""How a chaos run is judged: only one thing excuses a parent that nobody settled."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def unheard(*counts: int, task_id: str = "T-a") -> tuple[Task, ...]:
 
 
 def unsettled(lost: tuple[Task, ...], shown: frozenset[str] = SHOWN) -> list[str]:
-    """Return what is wrong with the parent of a run in the end of which it was not settled."""
+    """Return the problems with the parent of a run that ended with it unsettled."""
     run = run_of(lost, shown)
     found = [problem for problem in run.problems() if "not settled" in problem]
     assert run.settled() is not bool(found)
@@ -32,7 +32,7 @@ def unsettled(lost: tuple[Task, ...], shown: frozenset[str] = SHOWN) -> list[str
 def run_of(
     lost: tuple[Task, ...] = (), shown: frozenset[str] = SHOWN, exits: tuple[str, ...] = ()
 ) -> Run:
-    """Return a run in the end of which one parent was not settled."""
+    """Return a run that ended with one unsettled parent."""
     row = {
         "orchestration_id": {"S": ORCHESTRATION_ID},
         "sub_issue_id": {"S": "a"},
@@ -62,24 +62,26 @@ def run_of(
     )
 
 
-def test_one_that_was_touched_as_often_as_may_be_unheard_and_is_shown_waits_for_a_person() -> None:
+def test_lost_touches_excuse_an_unsettled_parent() -> None:
+    """Every touch must be lost, and operators must be shown the parent."""
     assert unsettled(unheard(0, 1, 2, 3)) == []
 
 
 @pytest.mark.parametrize("counts", [(), (1, 2), (1, 3), (2, 3), (0, 1, 2), (1, 1, 2)], ids=str)
-def test_one_that_was_heard_of_once_should_have_been_settled(counts: tuple[int, ...]) -> None:
+def test_a_single_heard_touch_must_settle_the_parent(counts: tuple[int, ...]) -> None:
     assert unsettled(unheard(*counts)) == [f"its parent was not settled: {ORCHESTRATION_ID}"]
 
 
-def test_what_was_lost_of_another_task_excuses_nothing() -> None:
+def test_lost_touches_of_another_task_excuse_nothing() -> None:
     assert unsettled(unheard(1, 2, 3, task_id="T-b"))
 
 
-def test_one_that_operators_are_not_shown_is_not_left_to_them() -> None:
+def test_a_parent_hidden_from_operators_is_not_excused() -> None:
     assert unsettled(unheard(1, 2, 3), frozenset())
 
 
-def test_an_exit_is_a_problem_unless_a_process_was_killed_at_its_start() -> None:
+def test_an_unexpected_exit_is_a_problem() -> None:
+    """An exit is expected if a process was killed while its worker started."""
     killed = "worker-a, code 1: WorkerLostError('Could not start worker processes')"
     run = run_of(exits=("worker-b, code 1: why not", killed))
     assert [said for said in run.problems() if "ended by itself" in said] == [

@@ -40,7 +40,7 @@ def service(profile: str, name: str) -> Service:
     return EITHER[profile][name]
 
 
-def test_profiles_differ_in_the_emulator_alone() -> None:
+def test_profiles_differ_only_in_the_emulator() -> None:
     shared = {"broker", "flower", "metrics"}
     assert set(EITHER["aws"]) == shared | {"worker", "beat"}
     assert set(EITHER["local"]) == shared | {"worker-local", "beat-local", "dynamodb", "tables"}
@@ -56,7 +56,7 @@ def test_every_reference_has_a_default() -> None:
 
 
 @pytest.mark.parametrize(("profile", "name"), OURS)
-def test_the_environment_is_settings_and_they_load(service: Service) -> None:
+def test_the_environment_holds_valid_settings(service: Service) -> None:
     check_environment(service["environment"])
 
 
@@ -70,7 +70,7 @@ def test_every_setting_can_be_set(profile: str, name: str) -> None:
 
 @pytest.mark.parametrize(("profile", "name"), OURS)
 def test_each_role_logs_in_as_itself(profile: str, name: str) -> None:
-    """A user of deploy/valkey/users.acl, with a password that no other container is given."""
+    """It has its own user of deploy/valkey/users.acl and no other role's password."""
     if name == "tables":
         pytest.skip("it needs no broker")
     role = {"metrics": "exporter"}.get(name, name.removesuffix("-local"))
@@ -87,7 +87,7 @@ def test_each_role_logs_in_as_itself(profile: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_what_is_not_set_keeps_its_default(profile: str) -> None:
+def test_unset_variables_keep_their_defaults(profile: str) -> None:
     name = "worker" if profile == "aws" else "worker-local"
     loaded = load_settings(EITHER[profile][name]["environment"]).model_dump()
     bare = load_settings(TABLES).model_dump()
@@ -97,21 +97,21 @@ def test_what_is_not_set_keeps_its_default(profile: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["worker", "beat"])
-def test_aws_is_given_nothing_of_our_own(name: str) -> None:
+def test_the_aws_profile_sets_only_the_broker(name: str) -> None:
     passed = services_of("aws")[name]["environment"]
     assert set(passed) - LOGIN == {"CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "HOME"}
     assert {passed[name_] for name_ in LOGIN} == {""}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_no_password_stands_in_the_file(profile: str) -> None:
+def test_flowers_login_comes_from_the_environment(profile: str) -> None:
     assert "FLOWER_BASIC_AUTH" not in services_of(profile)["flower"]["environment"]
     given = {"FLOWER_BASIC_AUTH": "eva:correct-horse"}
     assert given.items() <= services_of(profile, given)["flower"]["environment"].items()
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_all_agree_on_broker_and_interval(profile: str) -> None:
+def test_services_agree_on_broker_and_interval(profile: str) -> None:
     given = {"SWEEP_INTERVAL_SECONDS": "60", "CELERY_BROKER_URL": "rediss://elsewhere/0", **TABLES}
     found = services_of(profile, given)
     for _, name in (pair for pair in OURS if pair[0] == profile):
@@ -119,14 +119,14 @@ def test_all_agree_on_broker_and_interval(profile: str) -> None:
 
 
 @pytest.mark.parametrize(("profile", "name"), EVERY)
-def test_what_is_waited_for_can_come(profile: str, service: Service) -> None:
+def test_each_dependency_has_a_health_check(profile: str, service: Service) -> None:
     for other, how in service.get("depends_on", {}).items():
         assert how == {"condition": "service_healthy"}
         assert EITHER[profile][other]["healthcheck"]["test"][0] == "CMD"
 
 
 @pytest.mark.parametrize(("profile", "name"), EVERY)
-def test_each_restarts_within_limits(service: Service) -> None:
+def test_each_service_restarts_and_has_limits(service: Service) -> None:
     assert service["restart"] == "unless-stopped"
     assert service["healthcheck"]["test"]
     assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
@@ -150,7 +150,7 @@ def test_commands_exist_with_their_options(service: Service) -> None:
         check_command(probe[1:])
 
 
-def test_the_broker_neither_evicts_nor_forgets() -> None:
+def test_the_broker_persists_and_never_evicts() -> None:
     broker = EITHER["aws"]["broker"]
     command = " ".join(broker["command"])
     assert "--maxmemory-policy noeviction" in command
@@ -194,14 +194,14 @@ def test_images_can_be_pinned_by_digest() -> None:
     assert all(re.search(r":\d+\.\d+", image) for image in foreign)
 
 
-def test_the_image_installs_the_lock_and_is_not_root() -> None:
+def test_the_image_installs_the_lock_and_drops_root() -> None:
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     assert any("--require-hashes" in line for line in lines)
     users = [line.split()[1] for line in lines if line.startswith("USER ")]
     assert users == ["10001"]
 
 
-def test_what_the_image_copies_reaches_the_build() -> None:
+def test_the_build_context_has_every_copied_path() -> None:
     allowed = (ROOT / ".dockerignore").read_text().splitlines()
     copied = [
         next(word for word in line.split()[1:] if not word.startswith("--")).removeprefix("./")
@@ -215,8 +215,8 @@ def test_what_the_image_copies_reaches_the_build() -> None:
 
 
 @pytest.mark.parametrize("interpolated", [False, True])
-def test_it_holds_to_the_compose_specification(tmp_path: Path, *, interpolated: bool) -> None:
-    """By the published schema, as it is written and with its defaults in place."""
+def test_the_file_matches_the_compose_specification(tmp_path: Path, *, interpolated: bool) -> None:
+    """The published schema accepts it as written and with its defaults filled in."""
     shown = tmp_path / "docker-compose.yml"
     parsed: Any = interpolate(yaml.safe_load(TEXT), {})
     shown.write_text(yaml.safe_dump(parsed) if interpolated else TEXT)

@@ -1,4 +1,4 @@
-"""The dashboard: as the code has it, in order, explained, and tied to nobody's Grafana."""
+"""The dashboard matches the code, explains its panels, and works in any Grafana."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SHOWN = [panel for panel in PANELS if panel["type"] != "row"]
 KINDS = {"stat", "timeseries", "table"}
 
 
-def test_it_is_what_the_code_says() -> None:
+def test_the_dashboard_is_up_to_date() -> None:
     assert PATH.read_text() == render(), "python -m docs.generate_dashboard"
 
 
 @pytest.mark.parametrize("panel", SHOWN, ids=lambda panel: panel["title"])
-def test_a_panel_asks_for_what_is_given(panel: dict[str, Any]) -> None:
+def test_a_panel_uses_only_declared_metrics(panel: dict[str, Any]) -> None:
     assert panel["type"] in KINDS
     found = expressions(panel)
     assert found
@@ -36,17 +36,17 @@ def test_a_panel_asks_for_what_is_given(panel: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("panel", SHOWN, ids=lambda panel: panel["title"])
-def test_a_panel_is_explained_and_has_a_unit(panel: dict[str, Any]) -> None:
+def test_a_panel_has_a_description_and_unit(panel: dict[str, Any]) -> None:
     assert len(panel["description"]) > 20
     assert panel["fieldConfig"]["defaults"]["unit"] in {"s", "none"}
     assert panel["fieldConfig"]["defaults"]["noValue"]
     if panel["type"] == "stat":
-        # What is gone must not be shown as if it still held.
+        # A value that is gone must not be shown as current.
         assert all(target["instant"] and not target["range"] for target in panel["targets"])
         assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
 
 
-def test_it_is_tied_to_no_grafana() -> None:
+def test_the_dashboard_works_in_any_grafana() -> None:
     assert WHOLE.get("id") is None
     sources = [
         source
@@ -73,7 +73,7 @@ def test_links_lead_to_a_section_of_the_runbook() -> None:
         assert sections.issuperset(STUCK_CODES if of_each_code else {anchor} - {""}), url
 
 
-def test_panels_have_places_of_their_own() -> None:
+def test_panels_do_not_overlap() -> None:
     assert len({panel["id"] for panel in PANELS}) == len(PANELS)
     cells: set[tuple[int, int]] = set()
     for panel in PANELS:
@@ -86,7 +86,7 @@ def test_panels_have_places_of_their_own() -> None:
         cells |= taken
 
 
-def test_the_first_row_says_whether_it_is_alive_and_what_is_stuck() -> None:
+def test_the_first_row_shows_liveness_and_stuck_work() -> None:
     titles = [panel["title"] for panel in PANELS if panel["gridPos"]["y"] <= 1]
     assert titles == [
         "Alive?",

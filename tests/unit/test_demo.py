@@ -1,4 +1,4 @@
-"""The demo sets up a platform that comes to the blueprints' ends if nothing is lost."""
+"""The demo's platform finishes every blueprint if no event is lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.world import World, build_world, make_session
 
 
 def widest(blueprint: Blueprint) -> int:
-    """Return how many of its children can run at once: those as far from a root as each other."""
+    """Return how many children can run at once, that is, are equally far from a root."""
     depth: dict[str, int] = {}
     for child in blueprint.children:
         depth[child.key] = 1 + max((depth[key] for key in child.depends_on), default=0)
@@ -25,8 +25,8 @@ def widest(blueprint: Blueprint) -> int:
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("orchestrations", [3, 24, 200])
-def test_no_user_can_run_into_the_cap(orchestrations: int, seed: int) -> None:
-    """A task beyond it fails on admission, and its child with it: that is no lost event."""
+def test_no_user_can_reach_the_cap(orchestrations: int, seed: int) -> None:
+    """A task beyond the cap fails on admission, although no event was lost."""
     running: dict[str, int] = defaultdict(int)
     for user, blueprint in seeds(Plan(orchestrations=orchestrations, seed=seed)):
         running[user] += widest(blueprint)
@@ -44,7 +44,7 @@ def world() -> Iterator[World]:
 
 
 def test_a_second_run_fails_its_task(world: World) -> None:
-    """As in the platform: it finds the task at work."""
+    """As in the platform, the second run finds the task at work."""
     pipeline = TaskPipeline(world.client, world.settings, world.clock)
     once, twice = (world.task("orch_1", key, "SUBMITTED") for key in "ab")
     for task_id in (once, twice):
@@ -60,7 +60,7 @@ def test_a_second_run_fails_its_task(world: World) -> None:
     }
 
 
-def test_under_one_name_there_is_one_run(world: World) -> None:
+def test_invocations_of_one_name_run_once(world: World) -> None:
     pipeline = TaskPipeline(world.client, world.settings, world.clock)
     task_id = world.task("orch_1", "a", "SUBMITTED")
     for _ in range(3):
@@ -72,7 +72,7 @@ def test_under_one_name_there_is_one_run(world: World) -> None:
     assert task.status == "COMPLETED"
 
 
-def test_a_run_under_another_name_is_a_second_run(world: World) -> None:
+def test_another_name_starts_a_second_run(world: World) -> None:
     pipeline = TaskPipeline(world.client, world.settings, world.clock)
     task_id = world.task("orch_1", "a", "SUBMITTED")
     pipeline.invoke(task_id)

@@ -1,4 +1,4 @@
-"""What the demo shows fits 80 columns, and its verdict is right on a slow machine."""
+"""The demo's output fits 80 columns, and its verdict is right on a slow machine."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_the_board_fits_80_columns_with_whole_ids(status: str, encoding: str) ->
     assert ("stranded 60 s" in whole) is (status == "released")
 
 
-def test_a_wide_board_says_what_was_repaired() -> None:
+def test_a_wide_board_shows_what_was_repaired() -> None:
     assert "advanced 1" in "".join(printed(draw(board_of(seen()), Console(width=120)), width=120))
 
 
@@ -145,8 +145,8 @@ def test_a_repair_past_the_bound_is_a_problem() -> None:
     )
 
 
-def test_giving_up_says_that_it_ran_out_of_time() -> None:
-    """What had not come about by then is no fault of what was shown."""
+def test_giving_up_is_reported_as_out_of_time() -> None:
+    """Work that is unfinished by then is not a second problem."""
     observer = seen("released")
     observer.early.clear()
     verdict = verdict_of(observer, gave_up="nothing moved for 300 s")
@@ -161,9 +161,10 @@ def test_giving_up_hides_no_violation() -> None:
     assert problems[0] == "a regression was seen: a row went back"
 
 
-def test_nothing_is_taken_from_the_callers_environment(
+def test_the_demo_ignores_the_callers_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It keeps only a few variables, such as TERM."""
     theirs = {
         "AWS_PROFILE": "mine",
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
@@ -195,10 +196,10 @@ def test_nothing_is_taken_from_the_callers_environment(
 
 
 @pytest.mark.parametrize("moves", [0, 3])
-def test_a_phase_is_given_up_by_sweeps_without_movement(
+def test_a_phase_ends_after_sweeps_without_progress(
     moves: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long a turn takes: what counts is the sweeps that ended while nothing moved."""
+    """The number of idle sweeps decides, however long a turn takes."""
     stage = SimpleNamespace(phase="", sweeps={}, platform=SimpleNamespace(seeded={}))
     turns = 0
 

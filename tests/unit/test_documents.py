@@ -1,7 +1,7 @@
 """Every command that README and docs show exists, with the options that it is given.
 
-Those of the first hour are run besides (``tests/integration/cli/test_first_hour.py``), and all of
-its steps with workers by ``make transcript``.
+``tests/integration/cli/test_first_hour.py`` also runs the commands of the first hour, and
+``make transcript`` runs its steps with workers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NOT_RUN = {
     "docker": "there is no engine where this runs",
     "kubectl": "it needs a cluster",
 }
-"""Programs that are taken at their word, and why."""
+"""Programs whose commands are not checked, and why."""
 
 OF_THE_SHELL = frozenset({".", "cat", "cd", "curl", "grep", "jq", "kill", "mkdir", "source"})
 OF_COMPOSE = frozenset(found["name"] for found in REFERENCE.finditer(TEXT)) | {"COMPOSE_PROFILES"}
@@ -86,7 +86,7 @@ def check_program(command: Simple, *, whole: bool) -> None:
         case "xargs":  # the rest comes from another command
             check_program(Simple({}, tuple(arguments)), whole=False)
         case other:
-            assert other in OF_THE_SHELL or other in NOT_RUN, f"{other}: what is it?"
+            assert other in OF_THE_SHELL or other in NOT_RUN, f"{other} is an unknown program"
 
 
 def check_reconciler(arguments: Sequence[str], *, whole: bool) -> None:
@@ -103,11 +103,11 @@ def check_reconciler(arguments: Sequence[str], *, whole: bool) -> None:
         return  # --help
     except click.MissingParameter:
         assert not whole, f"{name} lacks an argument"
-        assert not rest, f"{name} lacks an argument beside {rest}"
+        assert not rest, f"{name} lacks an argument after {rest}"
 
 
 def _parse(command: click.Command, arguments: Sequence[str]) -> list[str]:
-    """Parse as click would, and return what is no option; one that does not exist raises."""
+    """Parse as click would and return the arguments that are no options; raise for unknown ones."""
     parser = command.make_parser(click.Context(command))
     given, left, _ = parser.parse_args(list(arguments))
     named = [p.name for p in command.params if isinstance(p, click.Argument)]
@@ -130,7 +130,7 @@ def check_celery(arguments: Sequence[str]) -> None:
             if argument.startswith(("--args=", "--kwargs=")):
                 json.loads(argument.partition("=")[2])
     elif name == "inspect":
-        assert hasattr(Inspect, left[0]), f"celery inspects no {left[0]}"
+        assert hasattr(Inspect, left[0]), f"celery cannot inspect {left[0]}"
     elif name in {"worker", "beat"}:
         assert left == []
 
@@ -159,17 +159,17 @@ def check_args(target: str, arguments: Sequence[str]) -> None:
 
 
 @pytest.mark.parametrize("each", EVERYTHING, ids=lambda each: each.where)
-def test_what_is_shown_exists(each: Shown) -> None:
+def test_every_shown_command_exists(each: Shown) -> None:
     check(each)
 
 
-def test_the_reference_is_what_the_code_says() -> None:
-    """`python -m docs.generate_reference` makes it."""
+def test_the_reference_is_up_to_date() -> None:
+    """`python -m docs.generate_reference` writes it."""
     assert generate_reference.stale() == []
 
 
-def test_the_documents_show_something() -> None:
-    """Or the pattern that finds commands has come to find none."""
+def test_the_documents_show_commands() -> None:
+    """If they do not, the pattern that finds commands is broken."""
     found = {(each.document, each.kind) for each in EVERYTHING}
     assert {("README.md", kind) for kind in ("sh", "cron", "inline")} <= found
     assert ("docs/first-hour.md", "sh") in found
@@ -186,8 +186,8 @@ FILES = sorted(
 )
 
 
-def test_pages_and_sections_that_are_named_or_linked_exist() -> None:
-    """By advice, alerts, manifests and the dashboard as well as by pages."""
+def test_named_and_linked_sections_exist() -> None:
+    """Advice, alerts, manifests and the dashboard name them as well as pages."""
     found = 0
     for path in FILES:
         text = path.read_text(encoding="utf-8")
@@ -231,13 +231,13 @@ def test_pages_and_sections_that_are_named_or_linked_exist() -> None:
         "frobnicate",
     ],
 )
-def test_a_slip_is_found(text: str) -> None:
+def test_a_mistyped_command_is_found(text: str) -> None:
     slips = (AssertionError, click.UsageError, ValueError, SettingsError, ModuleNotFoundError)
     with pytest.raises(slips):
         check(Shown("README.md", 1, "sh", text))
 
 
-def test_lines_are_taken_apart_as_a_shell_would() -> None:
+def test_lines_are_split_as_by_a_shell() -> None:
     def words(text: str, kind: str = "sh") -> list[tuple[str, ...]]:
         return [each.words for each in simple_commands(Shown("x", 1, kind, text))]
 

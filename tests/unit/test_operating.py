@@ -1,6 +1,6 @@
-"""The runbook: its commands can be typed, its names exist, its links lead somewhere.
+"""The commands, names and anchors of the runbook exist.
 
-What it runs of ours and of Celery's is checked with all other documents (``test_documents.py``).
+``test_documents.py`` checks the commands of the reconciler and of Celery in every document.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ OF_COMPOSE = {
     "exec": set(),
     "stop": set(),
 }
-"""What of `docker compose` is used, with its options (Compose 2)."""
+"""The commands of `docker compose` that are used, with their options (Compose 2)."""
 TAKES_A_VALUE = {"--since", "--scale"}
 
 
-def test_commands_are_found() -> None:
+def test_the_runbook_shows_commands() -> None:
     programs = Counter(command[0] for command in commands())
     assert set(programs) == {"reconciler", "celery", "docker", "aws"}
     assert programs["reconciler"] > 20
 
 
-def test_compose_has_these_services() -> None:
+def test_compose_commands_name_existing_services() -> None:
     for _, compose, verb, *arguments in (c for c in commands() if c[0] == "docker"):
         assert compose == "compose"
         options = OF_COMPOSE[verb]
@@ -50,7 +50,7 @@ def test_compose_has_these_services() -> None:
             if not word.startswith("-"):
                 services.append(word)
                 if verb == "exec":
-                    break  # the rest is what is run there
+                    break  # the rest is the command that it runs
                 continue
             assert word in options, (verb, word)
             if word in TAKES_A_VALUE:
@@ -59,7 +59,7 @@ def test_compose_has_these_services() -> None:
         assert set(services) <= set(COMPOSE["services"]), services
 
 
-def test_aws_has_these_operations_and_takes_these_parameters() -> None:
+def test_aws_commands_have_valid_parameters() -> None:
     session = botocore.session.get_session()
     for _, service, operation, *options in (c for c in commands() if c[0] == "aws"):
         model = session.get_service_model(service)
@@ -76,7 +76,7 @@ def test_aws_has_these_operations_and_takes_these_parameters() -> None:
         assert not report.has_errors(), report.generate_report()
 
 
-def test_settings_that_are_named_exist() -> None:
+def test_named_settings_exist() -> None:
     known = {name.upper() for name in Settings.model_fields} | {
         "WORKER_CONCURRENCY",  # of the compose file
         "RECONCILER_TOTAL_FAILURE",
@@ -86,7 +86,8 @@ def test_settings_that_are_named_exist() -> None:
     assert named - known == set()
 
 
-def test_every_alert_says_how_bad_it_is_and_what_to_do_and_not_to_do() -> None:
+def test_every_alert_has_its_five_parts() -> None:
+    """What it means, how bad it is, what to look at, what to do, and what not to do."""
     alerts, _, _ = PAGE.partition("\n# Diagnosis codes\n")
     sections = re.split(r"^## ", alerts, flags=re.MULTILINE)[2:]
     assert len(sections) == 19
@@ -102,7 +103,7 @@ def test_every_code_has_its_section() -> None:
     assert sections == {code.value for code in (*Code, *OrchestrationCode)}
 
 
-def test_kinds_of_errors_that_are_named_exist() -> None:
+def test_named_error_kinds_exist() -> None:
     table = re.findall(r"^\| (`.+?`) \|", PAGE, re.MULTILINE)
     named = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}
     kinds = {name for name in named if name.islower()} - {"error_kind", "refusal"}
@@ -111,5 +112,5 @@ def test_kinds_of_errors_that_are_named_exist() -> None:
     assert {name for name in named if name.isupper()} == set(REFUSALS)
 
 
-def test_each_heading_has_an_anchor_of_its_own() -> None:
+def test_each_heading_has_its_own_anchor() -> None:
     assert [name for name, count in Counter(anchors()).items() if count > 1] == []

@@ -1,4 +1,4 @@
-"""The files that a forge and an editor read: valid, and true of the project."""
+"""The files for the forge and for editors are valid and match the project."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def schema_finds(path: Path, schema: str) -> str:
 
 
 @pytest.mark.parametrize(("name", "schema"), SCHEMAS.items())
-def test_forge_files_hold_to_their_schemas(name: str, schema: str) -> None:
+def test_forge_files_match_their_schemas(name: str, schema: str) -> None:
     assert schema_finds(GITHUB / name, schema) == ""
 
 
@@ -47,14 +47,14 @@ def test_every_forge_file_is_checked() -> None:
     assert {str(path.relative_to(GITHUB)) for path in GITHUB.rglob("*.yml")} == set(SCHEMAS)
 
 
-def test_the_schema_would_find_something(tmp_path: Path) -> None:
+def test_the_schema_rejects_a_misspelled_key(tmp_path: Path) -> None:
     broken = tmp_path / "ci.yml"
     text = (GITHUB / "workflows" / "ci.yml").read_text()
     broken.write_text(text.replace("runs-on", "runs-at"))
     assert "runs-at" in schema_finds(broken, "github-workflows")
 
 
-def test_the_workflow_runs_what_must_pass() -> None:
+def test_the_workflow_runs_ci_on_supported_pythons() -> None:
     jobs = WORKFLOW["jobs"]
     assert {"run": "bash .ci/run"} in jobs["everything"]["steps"]
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
@@ -67,7 +67,7 @@ def test_the_workflow_runs_what_must_pass() -> None:
     assert set(pythons) <= classified
 
 
-def test_tests_run_on_the_server_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_variable_selects_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     from reconciler.embedded import valkey  # noqa: PLC0415 - only here
 
     assert Path(valkey.server_path()).is_file()
@@ -75,7 +75,7 @@ def test_tests_run_on_the_server_that_is_named(monkeypatch: pytest.MonkeyPatch) 
     assert valkey.command(Path("here"), 1)[0] == "/usr/bin/redis-server"
 
 
-def test_code_owners_own_paths_that_exist() -> None:
+def test_code_owners_own_existing_paths() -> None:
     lines = (GITHUB / "CODEOWNERS").read_text().splitlines()
     rules = [line.split() for line in lines if line and not line.startswith("#")]
     for pattern, *owners in rules:
@@ -84,7 +84,7 @@ def test_code_owners_own_paths_that_exist() -> None:
         assert all(owner.startswith("@") for owner in owners)
 
 
-def test_hooks_are_the_tools_of_the_lock() -> None:
+def test_hooks_run_the_locked_tools() -> None:
     (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert local["repo"] == "local"
     lock = (ROOT / "requirements" / "dev.txt").read_text()
@@ -98,7 +98,7 @@ def test_hooks_are_the_tools_of_the_lock() -> None:
 @pytest.mark.parametrize(
     "package", PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 )
-def test_packages_say_that_they_are_typed(package: str) -> None:
+def test_packages_are_marked_as_typed(package: str) -> None:
     assert (ROOT / package / "py.typed").exists()
 
 
@@ -113,7 +113,7 @@ def test_decisions_are_numbered_and_complete() -> None:
         assert parts == ["Context", "Decision", "Consequences"]
 
 
-def test_the_guide_to_a_code_names_what_exists() -> None:
+def test_the_guide_to_codes_names_existing_files() -> None:
     guide = (ROOT / "CONTRIBUTING.md").read_text().partition("## Add a diagnosis code")[2]
     paths = set(re.findall(r"`((?:reconciler|tests|docs|workers)/[\w/]+\.(?:py|md))`", guide))
     assert len(paths) > 10

@@ -1,4 +1,4 @@
-"""Processes that are kept running: an exit that nobody asked for leaves its last words."""
+"""The supervisor keeps processes running and quotes the last words of an unexpected exit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def until(what: Callable[[], bool]) -> None:
         if what():
             return
         Event().wait(0.05)
-    raise AssertionError("it did not come about")
+    raise AssertionError("the condition did not come true in time")
 
 
 def is_running(child: Child) -> bool:
@@ -37,7 +37,7 @@ def pid_of(child: Child) -> int | None:
     return child.process.pid if child.process is not None else None
 
 
-def test_only_an_exit_that_nobody_asked_for_counts_and_is_quoted(tmp_path: Path) -> None:
+def test_only_an_unexpected_exit_is_counted_and_quoted(tmp_path: Path) -> None:
     supervisor = Supervisor(tmp_path)
     try:
         command = [sys.executable, "-c", ONCE, str(tmp_path / "mark")]

@@ -1,4 +1,4 @@
-"""The command line is tested on one endpoint: what it stands on is tested on both."""
+"""The command line is tested on one endpoint; the code beneath it is tested on both."""
 
 from __future__ import annotations
 

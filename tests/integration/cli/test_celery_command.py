@@ -1,4 +1,4 @@
-"""``celery -A workers …`` from the project's root, as it is typed: mistakes are one line."""
+"""``celery -A workers …`` as typed in the project's root: a mistake gives one line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CALL = ["call", "reconciler.evaluate_orchestration", '--args=["orch_x"]']
 def celery(
     *arguments: str, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run the script itself: it must find the project in the directory that it is run in."""
+    """Run the script itself; it must find the project in its working directory."""
     return subprocess.run(
         [CELERY, "-A", "workers", *arguments],
         env={"PATH": os.environ["PATH"], **(environment or {})},
@@ -37,7 +37,7 @@ def celery(
 
 
 @pytest.mark.parametrize("command", [["worker"], ["beat"], ["flower"], CALL], ids=lambda c: c[0])
-def test_without_settings_it_names_each_one_that_is_missing(command: list[str]) -> None:
+def test_celery_names_every_missing_setting(command: list[str]) -> None:
     done = celery(*command)
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
@@ -55,14 +55,14 @@ def test_without_settings_it_names_each_one_that_is_missing(command: list[str]) 
         ("GUARDRAIL_ID", "alone"),
     ],
 )
-def test_a_setting_that_makes_no_sense_stops_it(world: World, setting: str, value: str) -> None:
+def test_celery_stops_at_an_invalid_setting(world: World, setting: str, value: str) -> None:
     done = celery("beat", environment={**world.environment, setting: value})
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert setting in line
 
 
-def test_a_call_while_the_broker_is_away_is_one_line(world: World) -> None:
+def test_calling_without_a_broker_fails_in_one_line(world: World) -> None:
     away = {"CELERY_BROKER_URL": NOWHERE, "CELERY_RESULT_BACKEND": NOWHERE}
     done = celery(*CALL, environment={**world.environment, **away})
     assert done.returncode == 2, done.stderr
@@ -92,8 +92,8 @@ main()
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_a_beat_that_is_stopped_while_it_starts_just_ends(world: World, number: int) -> None:
-    """Once it listens to a signal: at the first import or connection, and at the second."""
+def test_a_beat_stopped_while_starting_exits_cleanly(world: World, number: int) -> None:
+    """The signal comes at the first or second import or connection after beat handles it."""
     done = run_python(
         *("-c", STOPPED, "-A", "workers", "beat", "--pidfile=", str(number)),
         environment={**world.environment, "CELERY_BROKER_URL": NOWHERE},

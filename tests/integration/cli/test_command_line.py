@@ -1,4 +1,4 @@
-"""The command line as an operator runs it: real processes, exit codes, one line a mistake."""
+"""The command line as an operator runs it: real processes, exit codes, one line for a mistake."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def stranded(world: World) -> str:
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the one line of an operator's mistake; only a sweep in this process logs besides."""
+    """Return the one line that reports a mistake; only an inline sweep may log besides."""
     said = done.stderr.splitlines()
     if done.args[3:5] == ["sweep", "--inline"]:
         said = [line for line in said if not line.startswith("{")]
@@ -44,7 +44,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
     return said[0]
 
 
-def test_a_sweep_without_a_broker(world: World, run: Run) -> None:
+def test_an_inline_sweep_repairs_without_a_broker(world: World, run: Run) -> None:
     found = stranded(world)
     done = run("sweep", "--inline", "--json")
     assert done.returncode == 0, done.stderr
@@ -63,7 +63,7 @@ def test_a_sweep_without_a_broker(world: World, run: Run) -> None:
     }  # fmt: skip
 
 
-def test_a_report_writes_nothing_and_says_that_something_is_wrong(world: World, run: Run) -> None:
+def test_a_report_writes_nothing_and_exits_1(world: World, run: Run) -> None:
     stranded(world)
     before = world.everything()
     done = run("sweep", "--inline", "--report")
@@ -73,14 +73,14 @@ def test_a_report_writes_nothing_and_says_that_something_is_wrong(world: World, 
     assert world.everything() == before
 
 
-def test_the_region_comes_from_its_own_name(world: World, run: Run) -> None:
+def test_the_region_comes_from_aws_region(world: World, run: Run) -> None:
     """boto3 by itself knows only ``AWS_DEFAULT_REGION``."""
     world.seed({"a": []})
     done = run("sweep", "--inline", "--json", AWS_DEFAULT_REGION="")
     assert done.returncode == 0, done.stderr
 
 
-def test_one_orchestration_only(world: World, run: Run) -> None:
+def test_evaluate_repairs_only_the_named_orchestration(world: World, run: Run) -> None:
     found, other = stranded(world), stranded(world)
     done = run("evaluate", found, "--json")
     assert done.returncode == 0
@@ -89,7 +89,7 @@ def test_one_orchestration_only(world: World, run: Run) -> None:
 
 
 @pytest.mark.parametrize("by", ["orchestration", "sub-issue", "display id", "task"])
-def test_inspect_takes_whatever_a_person_has_at_hand(world: World, run: Run, by: str) -> None:
+def test_inspect_accepts_any_known_id(world: World, run: Run, by: str) -> None:
     found = stranded(world)
     (task,) = world.tasks(found, "a")
     name = {
@@ -110,11 +110,11 @@ def test_inspect_takes_whatever_a_person_has_at_hand(world: World, run: Run, by:
 
 
 @pytest.mark.parametrize("by", ["child of it", "display id", "task", "beginning", "pair"])
-def test_release_takes_whatever_a_person_has_at_hand(world: World, run: Run, by: str) -> None:
+def test_release_accepts_any_known_id(world: World, run: Run, by: str) -> None:
     rows = {"issue-1": {"display_id": {"S": "ENG-7"}}}
     found = world.seed({"issue-1": [], "issue-2": []}, rows=rows)
     child = "issue-1"
-    if by == "task":  # a retry carries its earlier task
+    if by == "task":  # a retry keeps the id of its earlier task
         child = "issue-2"
         world.client.update_item(
             TableName=world.settings.orchestration_table_name,
@@ -132,7 +132,7 @@ def test_release_takes_whatever_a_person_has_at_hand(world: World, run: Run, by:
     assert world.statuses(found)[child] == "released"
 
 
-def test_what_means_several_names_them(world: World, run: Run) -> None:
+def test_an_ambiguous_id_names_the_candidates(world: World, run: Run) -> None:
     rows = {"issue-2": {"display_id": {"S": "ENG-8"}}}
     found = world.seed({"issue-1": [], "issue-2": []}, rows=rows)
     whole = run("release", found)
@@ -147,11 +147,12 @@ def test_what_means_several_names_them(world: World, run: Run) -> None:
 
 
 @pytest.mark.parametrize(("form", "start"), [("mermaid", "flowchart TD"), ("svg", "<svg ")])
-def test_the_picture_for_a_wiki(world: World, run: Run, form: str, start: str) -> None:
+def test_inspect_draws_mermaid_and_svg(world: World, run: Run, form: str, start: str) -> None:
     assert run("inspect", stranded(world), "--format", form).stdout.startswith(start)
 
 
-def test_release_by_hand(world: World, run: Run) -> None:
+def test_releasing_by_hand_is_idempotent(world: World, run: Run) -> None:
+    """A child that is not due is not released."""
     found = world.seed({"a": [], "b": ["a"]})
     assert run("release", found, "b").returncode == 1
     done = run("release", found, "a", "--json")
@@ -160,7 +161,7 @@ def test_release_by_hand(world: World, run: Run) -> None:
     assert (again.returncode, json.loads(again.stdout)["outcome"]) == (0, "already_released")
 
 
-def test_pause_and_resume(world: World, run: Run) -> None:
+def test_a_pause_stops_releases_until_resume(world: World, run: Run) -> None:
     found = world.seed({"a": []})
     assert "migration" in run("pause", "--reason", "migration").stdout
     done = run("release", found, "a")
@@ -189,7 +190,7 @@ def test_pause_and_resume(world: World, run: Run) -> None:
         (["release", "orch_x", "b"], {"AWS_REGION": "", "AWS_DEFAULT_REGION": ""}, "AWS_REGION"),
     ],
 )
-def test_an_operators_mistake_is_one_line_and_code_2(
+def test_a_mistake_exits_2_with_one_line(
     world: World, run: Run, arguments: list[str], changes: dict[str, str], named: str
 ) -> None:
     world.seed({"a": []})
@@ -217,7 +218,7 @@ def test_an_operators_mistake_is_one_line_and_code_2(
         ),
     ],
 )
-def test_what_cannot_be_reached_is_one_line_and_code_3(
+def test_an_unreachable_service_exits_3_with_one_line(
     world: World, run: Run, arguments: list[str], changes: dict[str, str], named: str
 ) -> None:
     world.seed({"a": []})
@@ -226,7 +227,7 @@ def test_what_cannot_be_reached_is_one_line_and_code_3(
     assert named in one_line(done)
 
 
-def test_health_and_status_say_that_the_broker_is_away(run: Run) -> None:
+def test_health_and_status_report_an_unreachable_broker(run: Run) -> None:
     away = {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}
     done = run("health", **away)
     assert (done.returncode, len(done.stdout.splitlines())) == (3, 1)
@@ -236,7 +237,7 @@ def test_health_and_status_say_that_the_broker_is_away(run: Run) -> None:
     assert json.loads(status.stdout)["healthy"] is False
 
 
-def test_celery_says_a_mistake_in_one_line_too(world: World) -> None:
+def test_celery_reports_a_mistake_in_one_line(world: World) -> None:
     environment = {**world.environment, "REPAIR_MODE": "yolo"}
     done = run_python("-m", "celery", "-A", "workers", "worker", environment=environment)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""Cron mode at the command line: stepping aside, and what ``status`` knows without a broker."""
+"""Cron mode at the command line: the lock, and what ``status`` knows without a broker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["run"]
 pytestmark = pytest.mark.integration
 
 
-def test_status_and_health_without_a_broker(world: World, run: Run) -> None:
+def test_status_and_health_work_without_a_broker(world: World, run: Run) -> None:
     before = run("health")
     assert (before.returncode, len(before.stdout.splitlines())) == (3, 1)
     assert "no sweep without a broker is recorded either" in before.stdout
@@ -42,7 +42,8 @@ def test_status_and_health_without_a_broker(world: World, run: Run) -> None:
     assert "1 by the last sweep" in shown
 
 
-def test_a_second_sweep_steps_aside_with_a_word_and_code_0(world: World, run: Run) -> None:
+def test_a_second_sweep_exits_0_naming_the_holder(world: World, run: Run) -> None:
+    """With ``--force`` it sweeps anyway."""
     found = world.seed({"a": []})
     store = SweepStore(DynamoDB(world.client), world.settings.orchestration_table_name)
     store.take("nonce", "ann at host-1", utc_now())
@@ -59,8 +60,8 @@ def listed(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [entry["sub_issue_id"] for entry in json.loads(done.stdout)["entries"]]
 
 
-def test_what_a_sweep_without_a_broker_left_is_listed(world: World, run: Run) -> None:
-    """Filtered, in pages, and in each form; without any scan."""
+def test_list_shows_stuck_children_without_a_broker(world: World, run: Run) -> None:
+    """It filters them, divides them into pages, and prints each format."""
     unknown = run("list")
     assert unknown.returncode == 3
     assert "`reconciler sweep --inline --report` reads the tables" in unknown.stderr
@@ -89,7 +90,7 @@ def test_what_a_sweep_without_a_broker_left_is_listed(world: World, run: Run) ->
         name.partition("/")[0] for name in names
     ]
     beyond = run("list", "--offset", "2")
-    assert beyond.returncode == 1, "it is about all that match, and not about a page"
+    assert beyond.returncode == 1, "the exit code is about all matches, not about the page"
     assert "There are 2: --offset leaves out all of them." in beyond.stdout
     nothing = run("list", "--repo", "no/where")
     assert (nothing.returncode, nothing.stdout) == (0, "None of the 2 that are stuck match.\n")
@@ -102,14 +103,14 @@ def test_what_a_sweep_without_a_broker_left_is_listed(world: World, run: Run) ->
     assert "`reconciler inspect ID` reads those of one orchestration" in recovered.stderr
 
 
-def test_a_slot_that_is_waited_for_has_its_holders_named(make_world: Callable[..., World]) -> None:
+def test_inspect_names_the_holders_of_slots(make_world: Callable[..., World]) -> None:
     world = make_world(USER_CONCURRENCY_TABLE_NAME="{prefix}-Users")
     users = str(world.settings.user_concurrency_table_name)
     world.put(users, {"user_id": {"S": "eva"}, "active_count": {"N": "10"}})
     busy = world.seed({"a": []}, {"a": "released"}, tasks={"a": "RUNNING"}, user="eva")
     waits = world.seed({"b": []}, user="eva", age=900.0)
     done = run_reconciler("inspect", waits, environment=world.environment)
-    assert done.returncode == 0, "it is nobody's fault"
+    assert done.returncode == 0, "waiting for a slot is no failure"
     text = " ".join(done.stdout.split())
     assert "of 10 slots, 10 are taken by admitted tasks and 0 by tasks on their way" in text
     (task,) = world.tasks(busy, "a")

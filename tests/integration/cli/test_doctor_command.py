@@ -1,4 +1,4 @@
-"""``reconciler doctor`` as an operator runs it: what is printed, and how it exits."""
+"""``reconciler doctor`` as an operator runs it: its output and its exit codes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["run"]
 pytestmark = pytest.mark.integration
 
 
-def test_a_first_look_without_a_broker(world: World, run: Run) -> None:
+def test_an_inline_doctor_passes_and_writes_nothing(world: World, run: Run) -> None:
     before = world.everything()
     done = run("doctor", "--inline")
     assert done.returncode == 0, done.stdout
@@ -25,7 +25,7 @@ def test_a_first_look_without_a_broker(world: World, run: Run) -> None:
     assert world.everything() == before
 
 
-def test_what_failed_is_said_with_what_to_do(run: Run) -> None:
+def test_each_failure_comes_with_advice(run: Run) -> None:
     done = run("doctor", "--json", TASK_TABLE_NAME="nowhere", CELERY_BROKER_URL="redis://[::1]:9/0")
     said = json.loads(done.stdout)
     assert (done.returncode, said["ok"], said["failures"]) == (1, False, 2)
@@ -34,7 +34,7 @@ def test_what_failed_is_said_with_what_to_do(run: Run) -> None:
     assert all(check["advice"] for check in failed)
 
 
-def test_settings_that_make_no_sense_are_code_2_and_a_line_each(run: Run) -> None:
+def test_doctor_exits_2_listing_each_invalid_setting(run: Run) -> None:
     done = run("doctor", REPAIR_MODE="yolo", SWEEP_INTERVAL_SECONDS="-5")
     assert done.returncode == 2
     lines = [line for line in done.stdout.splitlines() if line.startswith("✗")]
@@ -49,7 +49,9 @@ def test_settings_that_make_no_sense_are_code_2_and_a_line_each(run: Run) -> Non
         ({"AWS_REGION": "", "AWS_DEFAULT_REGION": ""}, "AWS_REGION"),
     ],
 )
-def test_credentials_that_are_not_there(run: Run, changes: dict[str, str], named: str) -> None:
+def test_doctor_names_missing_credentials_or_region(
+    run: Run, changes: dict[str, str], named: str
+) -> None:
     done = run("doctor", "--inline", **changes)
     assert done.returncode == 1
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("✗"))

@@ -1,6 +1,6 @@
-"""The first hour is run, command by command, as ``docs/first-hour.md`` shows it.
+"""The commands of ``docs/first-hour.md`` run as the page shows them.
 
-Up to the workers; all of it is run by ``make transcript``.
+These tests stop before the workers; ``make transcript`` runs all of the page.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WORKERS = "### With workers and Flower"
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A directory that looks as the project's root does, with its own ``.venv`` and ``.cache``."""
+    """A directory like the project's root, with its own ``.venv`` and ``.cache``."""
     for name in ("reconciler", "workers", "celeryconfig.py", "flowerconfig.py"):
         (tmp_path / name).symlink_to(ROOT / name)
     programs = tmp_path / ".venv" / "bin"
@@ -38,7 +38,7 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_command_up_to_the_workers_does_what_it_says(clone: Path) -> None:
+def test_the_commands_before_the_workers_succeed(clone: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "HOME": str(clone), "PYTHONPATH": str(ROOT)}
     printed: dict[str, str] = {}
     try:
@@ -62,7 +62,7 @@ def test_every_command_up_to_the_workers_does_what_it_says(clone: Path) -> None:
     assert not (clone / ".cache" / "local.env").exists()
 
 
-def test_a_command_that_fails_ends_the_recording(tmp_path: Path) -> None:
+def test_a_failing_command_ends_the_recording(tmp_path: Path) -> None:
     with shell(tmp_path, {"PATH": os.environ["PATH"]}) as held:
         assert perform(held, "cd /; pwd") == ["/"]
         assert perform(held, "pwd") == ["/"]
@@ -70,8 +70,8 @@ def test_a_command_that_fails_ends_the_recording(tmp_path: Path) -> None:
             perform(held, "(exit 3)")
 
 
-def test_what_was_started_has_ended_when_the_shell_has(tmp_path: Path) -> None:
-    """What takes its time to end is waited for: here a child that first writes a file."""
+def test_the_shell_waits_for_its_children(tmp_path: Path) -> None:
+    """The child here needs a second to end."""
     slow = "import signal, sys, time; signal.signal(15, lambda *_: (time.sleep(1), sys.exit()))"
     waits = f"{slow}; print(1, file=open('there', 'w')); signal.pause()"
     with shell(tmp_path, {"PATH": os.environ["PATH"]}) as held:
@@ -81,7 +81,7 @@ def test_what_was_started_has_ended_when_the_shell_has(tmp_path: Path) -> None:
         os.killpg(stayed.pid, 0)
 
 
-def test_what_differs_from_run_to_run_is_replaced(tmp_path: Path) -> None:
+def test_the_transcript_replaces_varying_ids_and_times(tmp_path: Path) -> None:
     normaliser = Normaliser(tmp_path)
     orchestration = "orch_f0ebb94491760b67da177eced96fee4e"
     said = normaliser.lines(
@@ -97,7 +97,7 @@ def test_what_differs_from_run_to_run_is_replaced(tmp_path: Path) -> None:
     ]
 
 
-def test_the_document_has_the_whole_path() -> None:
+def test_the_page_shows_the_steps_in_order() -> None:
     text = FIRST_HOUR.read_text(encoding="utf-8")
     steps = ["reconciler doctor", "--inline --report", "REPAIR_ONLY_REPOS", "sweep --inline\n"]
     places = [text.index(step) for step in steps]

@@ -32,7 +32,7 @@ ONE = "orch_" + "0" * 32
 
 @pytest.fixture
 def service(world: World) -> Iterator[FaultyEndpoint]:
-    """The world's endpoint, as the commands see it."""
+    """A proxy before the world's endpoint that can fail; the commands use it."""
     world.seed({"a": []})
     with faulty_endpoint(world.endpoint) as found:
         world.endpoint = found.url
@@ -40,7 +40,7 @@ def service(world: World) -> Iterator[FaultyEndpoint]:
 
 
 @pytest.mark.parametrize(("kind", "answer", "message"), FAULTS, ids=IDS)
-def test_a_command_that_cannot_read_says_why_in_one_line(
+def test_an_outage_is_explained_in_one_line(
     service: FaultyEndpoint, run: Run, kind: str, answer: tuple[int, str], message: str
 ) -> None:
     service.fail(answer, message=message)
@@ -73,10 +73,10 @@ def test_a_command_that_cannot_read_says_why_in_one_line(
     ],
     ids=lambda command: command[0],
 )
-def test_an_operators_command_says_it_and_logs_nothing(
+def test_commands_report_outages_and_log_nothing(
     service: FaultyEndpoint, run: Run, command: tuple[str, ...]
 ) -> None:
-    """No line of JSON beside what is said, not even where metrics are lines of the log."""
+    """They print no line of JSON, not even if metrics go to the log."""
     service.fail((400, "AccessDeniedException"))
     done = run(*command, METRICS_EMF="true")
     said = done.stderr.splitlines()

@@ -16,14 +16,14 @@ from tests.support.hosts import Fleet, fleet_of
 from tests.support.processes import Celery
 from tests.support.world import RealClock, World, build_world
 
-# What the workers' module must find named in the environment when it is imported.
+# The environment that the workers' module needs when it is imported.
 for _name in ("ORCHESTRATION_TABLE_NAME", "TASK_TABLE_NAME", "TASK_EVENTS_TABLE_NAME"):
     os.environ.setdefault(_name, _name.lower())
 
 
 @pytest.fixture
 def scratch(broker: str) -> redis.Redis:
-    """An empty database of a broker: no worker's."""
+    """An empty database of a broker that no worker uses."""
     client = redis.Redis.from_url(f"{broker}/5")
     client.flushdb()
     return client
@@ -31,7 +31,7 @@ def scratch(broker: str) -> redis.Redis:
 
 @pytest.fixture
 def live_world(endpoint: str) -> World:
-    """Tables for real processes: a short interval, and the time of day."""
+    """Tables for real processes, with a short interval and the real time."""
     world = build_world(
         endpoint, SWEEP_INTERVAL_SECONDS="2", STRANDED_GRACE_SECONDS="1", SWEEP_SEGMENTS="2"
     )
@@ -46,33 +46,33 @@ def celery(live_world: World, broker: str, tmp_path: Path) -> Celery:
 
 
 def celery_over(world: World, broker: str, directory: Path) -> Celery:
-    """Return Celery over these tables, by the time of day, on a broker that is emptied."""
+    """Return Celery over these tables, with the real time, on a broker emptied for it."""
     world.clock = RealClock()
     found = Celery(world, broker, directory)
     found.redis.flushall()
     return found
 
 
-# -- for tests that break things: a broker, an endpoint and hosts of their own
+# -- for tests that break things: their own broker, endpoint and hosts
 
 
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[Broker]:
-    """A broker that may be stopped."""
+    """A broker that the test may stop."""
     with broker_of_its_own(tmp_path / "broker") as found:
         yield found
 
 
 @pytest.fixture
 def proxy(servers: Servers) -> Iterator[FaultProxy]:
-    """DynamoDB Local, behind a proxy that can hold requests up."""
+    """DynamoDB Local behind a proxy that can hold requests."""
     with fault_proxy(servers.endpoint("dynamodb_local")) as found:
         yield found
 
 
 @pytest.fixture
 def held_world(servers: Servers, proxy: FaultProxy) -> World:
-    """Tables that workers reach through the proxy, and the test directly."""
+    """Tables that workers reach through the proxy and the test reaches directly."""
     world = build_world(
         servers.endpoint("dynamodb_local"),
         SWEEP_INTERVAL_SECONDS="2",
@@ -86,12 +86,12 @@ def held_world(servers: Servers, proxy: FaultProxy) -> World:
 
 @pytest.fixture
 def fleet(held_world: World, own_broker: Broker, tmp_path: Path) -> Iterator[Fleet]:
-    """Hosts to be killed, on that broker and on those tables."""
+    """Hosts that the test may kill, on ``own_broker`` and ``held_world``."""
     with fleet_of(Celery(held_world, own_broker.url, tmp_path)) as found:
         yield found
 
 
-# -- what was measured, shown at the end of the run
+# -- measurements, shown at the end of the run
 
 
 Measured = Callable[[str], None]
@@ -100,7 +100,7 @@ _PROPERTY = "measured"
 
 @pytest.fixture
 def measured(request: pytest.FixtureRequest) -> Measured:
-    """Say what was measured; it goes with the test's report, from whichever process."""
+    """Record a line for the end of the run; the test's report carries it between processes."""
 
     def say(line: str) -> None:
         request.node.user_properties.append((_PROPERTY, line))

@@ -13,14 +13,15 @@ from workers.recoveries import DAY_SECONDS, Recoveries
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
 
-def test_a_child_that_completes_during_an_outage_is_released_exactly_once(celery: Celery) -> None:
+def test_sweeps_release_a_stranded_dependent_once(celery: Celery) -> None:
+    """The live reconciler is down when the predecessor completes."""
     world = celery.world
     found = world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "RUNNING"})
     (running,) = world.tasks(found, "a")
     with celery.worker(), celery.beat("beat-1"), celery.beat("beat-2"):
         until("a first complete sweep", lambda: celery.last(complete=True))
         assert world.statuses(found) == {"a": "released", "b": "blocked"}
-        # The live reconciler is down: nobody hears of this.
+        # No live reconciler runs, so nobody hears of this.
         world.finish(running["task_id"]["S"], age=0)
         until("b to be released", lambda: world.statuses(found)["b"] == "released")
         (task,) = world.tasks(found, "b")
@@ -36,7 +37,8 @@ def test_a_child_that_completes_during_an_outage_is_released_exactly_once(celery
     assert {entry["code"] for entry in latency} == {"lost_terminal", "lost_release"}
 
 
-def test_by_hand_from_a_shell(celery: Celery) -> None:
+def test_an_evaluation_by_hand_shows_in_list_recovered(celery: Celery) -> None:
+    """Asking three times makes one task; the filters of `list` narrow what is shown."""
     world = celery.world
     rows = {"b": {"display_id": {"S": "ENG-42"}}}
     found = world.seed(

@@ -1,4 +1,4 @@
-"""The metrics that workers count in the broker, beside what is none of ours."""
+"""Metrics that workers count in the broker, among entries that somebody else wrote."""
 
 from __future__ import annotations
 
@@ -41,10 +41,8 @@ def client(broker: str) -> redis.Redis:
         (field_name(*COMPLETE), "?"),
     ],
 )
-def test_what_is_none_of_ours_does_not_end_a_scrape(
-    client: redis.Redis, field: str, value: str
-) -> None:
-    """Another version may count with other labels, and what it counted stays in the broker."""
+def test_a_scrape_ignores_foreign_fields(client: redis.Redis, field: str, value: str) -> None:
+    """Another version may count with other labels, and its counts stay in the broker."""
     client.hset(KEY, field, value)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(BrokerCollector(client, SETTINGS))
@@ -53,9 +51,10 @@ def test_what_is_none_of_ours_does_not_end_a_scrape(
     assert not [line for line in said if "reconciler_sweeps_total{" in line and "1.0" in line]
 
 
-def test_a_value_that_is_no_number_is_written_over_and_nothing_is_counted_twice(
+def test_a_flush_replaces_a_non_numeric_value(
     client: redis.Redis,
 ) -> None:
+    """The first flush fails, and no later one counts anything twice."""
     client.hset(KEY, field_name(*COMPLETE), "?")
     metrics = RedisMetrics(client, SETTINGS.deployment_id)
     metrics.increment("reconciler_rows_scanned_total", 10)

@@ -1,6 +1,6 @@
-"""The broker goes away, answers no more, or comes back empty: traps 4, 5, 6, 10, 12 and 13.
+"""The broker goes away, stops answering, or comes back empty: traps 4, 5, 6, 10, 12 and 13.
 
-What each test holds up is a real request of a real task, at a proxy before the tables.
+A proxy in front of the tables holds a real request of a real task.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def repaired(world: World, found: str) -> bool:
 def outage_with_a_task_in_flight(
     fleet: Fleet, broker: Broker, proxy: FaultProxy, *, slots: int
 ) -> str:
-    """Stop the broker while a task waits for a table; returns what that task is about."""
+    """Stop the broker while a task waits for a table; returns the task's orchestration."""
     found = stranded(fleet.celery.world)
     fleet.worker(concurrency=slots, environment=SOON)
     with proxy.holding("Query", found) as held:
@@ -44,26 +44,26 @@ def outage_with_a_task_in_flight(
 
 
 @pytest.mark.parametrize("slots", [1, 2], ids=["all slots busy", "a slot free"])
-def test_a_worker_outlives_an_outage_with_a_task_in_flight(
+def test_a_worker_survives_an_outage_during_a_task(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy, slots: int
 ) -> None:
-    """Traps 4 and 5, with the guard: it stays, and what it could not acknowledge is done again."""
+    """Traps 4 and 5, with the guard: the worker stays, and the unacknowledged task runs again."""
     world, before = fleet.celery.world, proxy.requests["Query"]
     found = outage_with_a_task_in_flight(fleet, own_broker, proxy, slots=slots)
     worker = fleet.hosts["w1"]
     own_broker.start()
     until("the work to be done", lambda: repaired(world, found))
-    until("it to be acknowledged", lambda: not own_broker.client.exists("unacked"))
+    until("the task to be acknowledged", lambda: not own_broker.client.exists("unacked"))
     assert worker.alive
-    assert worker.log.count(worker.ready) == 1, "the same process, all along"
+    assert worker.log.count(worker.ready) == 1, "it is still the same process"
     assert proxy.requests["Query"] > before + 1
     assert len(world.tasks(found, "b")) == 1
 
 
-def test_without_the_guard_the_worker_exits_and_a_supervisor_is_needed(
+def test_an_unguarded_worker_exits_during_an_outage(
     held_world: World, own_broker: Broker, proxy: FaultProxy, tmp_path: Path
 ) -> None:
-    """Trap 4, without the guard: an exit with code 1. When this fails, the guard can go."""
+    """Trap 4: The exit code is 1. When this test fails, the guard is no longer needed."""
     celery = Celery(held_world, own_broker.url, tmp_path)
     with fleet_of(celery, UNGUARDED) as fleet:
         found = outage_with_a_task_in_flight(fleet, own_broker, proxy, slots=2)
@@ -77,10 +77,10 @@ def test_without_the_guard_the_worker_exits_and_a_supervisor_is_needed(
     assert len(held_world.tasks(found, "b")) == 1
 
 
-def test_a_half_open_connection_recovers_and_the_sweep_makes_up_for_what_it_lost(
+def test_a_worker_survives_a_half_open_connection(
     held_world: World, own_broker: Broker, tmp_path: Path
 ) -> None:
-    """Trap 6: popped by a connection that nobody hears any more, a message is nowhere."""
+    """Trap 6: The connection loses a message, and the next sweep does the lost work."""
     found = stranded(held_world)
     broker = own_broker.client
     with relay_to(own_broker.port) as relay:
@@ -90,15 +90,15 @@ def test_a_half_open_connection_recovers_and_the_sweep_makes_up_for_what_it_lost
             relay.go_deaf()
             fleet.send(EVALUATE, found, broker=own_broker.url)
             until("the message to be popped", lambda: not broker.llen("sweep"))
-            assert not broker.exists("unacked"), "it is in no queue, and nobody has it"
+            assert not broker.exists("unacked"), "the message is in no queue, and nobody holds it"
             assert held_world.statuses(found)["b"] == "blocked"
             fleet.send(SWEEP, task_id="sweep:1", broker=own_broker.url)
-            until("the sweep to repair it", lambda: repaired(held_world, found))
+            until("the sweep to repair the orchestration", lambda: repaired(held_world, found))
             assert worker.alive
 
 
 PUBLISH_SECONDS = 30.0
-"""Two attempts of two waits of five seconds, and a pause; on a machine that is busy."""
+"""Two attempts with two waits of five seconds each, and a pause, on a busy machine."""
 
 PUBLISH = """
 import json, time
@@ -118,10 +118,10 @@ print(json.dumps({{"error": said, "seconds": time.monotonic() - began}}))
 
 
 @pytest.mark.parametrize("stalled", [False, True], ids=["down", "stalled"])
-def test_a_publish_that_cannot_be_made_fails_soon_and_gives_its_key_back(
+def test_a_failed_publish_returns_its_dedup_key(
     fleet: Fleet, broker: str, tmp_path: Path, *, stalled: bool
 ) -> None:
-    """Trap 10, with the real settings. Without them a stalled broker held a publish for ever."""
+    """Trap 10: It fails soon. Without our settings a stalled broker blocks a publish for ever."""
     keys = redis.Redis.from_url(f"{broker}/5")
     keys.flushdb()
     script = PUBLISH.format(dedup=f"{broker}/5")
@@ -136,20 +136,21 @@ def test_a_publish_that_cannot_be_made_fails_soon_and_gives_its_key_back(
     assert said["error"] == "broker_unavailable"
     assert said["seconds"] < PUBLISH_SECONDS
     assert keys.keys("reconciler:dedup:*") == []
-    # The same, with a broker that is there: the key is taken, so it was not merely never tried.
+    # With a broker that answers, the same script takes the key: so the first run tried to.
     assert json.loads(fleet.run(script))["error"] == ""
     assert keys.keys("reconciler:dedup:*") == [b"reconciler:dedup:here:evaluate:orch_1"]
 
 
-def test_beats_go_on_and_an_emptied_broker_is_filled_by_the_next_sweep(
-    fleet: Fleet, own_broker: Broker
-) -> None:
-    """Traps 12 and 13: one beat is killed, the other goes through an outage that loses all."""
+def test_sweeps_resume_after_the_broker_is_emptied(fleet: Fleet, own_broker: Broker) -> None:
+    """Traps 12 and 13: One beat is killed; the other survives an outage that loses all data."""
     world, celery = fleet.celery.world, fleet.celery
     worker, killed, left = fleet.worker(), fleet.beat("beat-1"), fleet.beat("beat-2")
     first = until("a complete sweep", lambda: celery.last(complete=True))
     killed.kill()
-    until("another", lambda: (celery.last(complete=True) or first)["ended_at"] > first["ended_at"])
+    until(
+        "another complete sweep",
+        lambda: (celery.last(complete=True) or first)["ended_at"] > first["ended_at"],
+    )
     worker.stop()
     found = stranded(world)
     fleet.send(EVALUATE, found)
@@ -158,8 +159,8 @@ def test_beats_go_on_and_an_emptied_broker_is_filled_by_the_next_sweep(
     until("the beat to notice", lambda: "broker" in left.log)
     own_broker.empty()
     own_broker.start()
-    assert own_broker.client.dbsize() <= 3, "at most what the beat has put there since"
+    assert own_broker.client.dbsize() <= 3, "nothing but what the beat has put there since"
     worker.start()
-    until("the next sweep to repair it", lambda: repaired(world, found))
+    until("the next sweep to repair the orchestration", lambda: repaired(world, found))
     assert left.alive
     assert len(world.tasks(found, "b")) == 1

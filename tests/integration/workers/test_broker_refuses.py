@@ -1,6 +1,6 @@
-"""A broker that answers, and refuses: workers and beats stay, say so once, and go on after it.
+"""A broker that answers but refuses: workers and beats stay, report it once, and then go on.
 
-One worker and one beat go through all of it, one refusal after the other.
+One worker and one beat go through all refusals, one after the other.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 def patient(
     servers: Servers, refusing: Broker, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Fleet]:
-    """A worker and a beat, with a login of their own."""
+    """A worker and a beat with their own login."""
     world = build_world(
         servers.endpoint("moto"),
         SWEEP_INTERVAL_SECONDS=str(SWEEP_INTERVAL_SECONDS),
@@ -68,17 +68,17 @@ def said(host: Host, event: str) -> list[dict[str, Any]]:
 
 
 def over(host: Host) -> bool:
-    """Whether the last that it said of the broker is that it is back."""
+    """Whether the host's last line about the broker says that it is back."""
     return host.log.rfind("orch.broker.restored") > host.log.rfind("orch.broker.lost")
 
 
 def complaints(host: Host) -> list[str]:
-    """Return the lines that it wrote because something is wrong."""
+    """Return the lines in which the host reports a problem."""
     return [line for line in host.log.splitlines() if '"level": "info"' not in line]
 
 
 class Quiet:
-    """Whether no host has complained for a while; what was under way may say so first."""
+    """Whether no host has complained for a while; requests under way may still fail first."""
 
     def __init__(self, hosts: Iterable[Host]) -> None:
         self._hosts = list(hosts)
@@ -93,9 +93,10 @@ class Quiet:
 
 
 @pytest.mark.parametrize("code", REFUSALS)
-def test_both_stay_say_it_once_and_recover(
+def test_worker_and_beat_report_a_refusal_once(
     patient: Fleet, refusing: Broker, code: str, measured: Measured
 ) -> None:
+    """They keep running, `doctor` names the refusal, and the next sweep needs no help."""
     hosts = patient.hosts
     before = sweeps(patient)
     until("a sweep", lambda: sweeps(patient) > before)
@@ -107,9 +108,8 @@ def test_both_stay_say_it_once_and_recover(
 
     with REFUSALS[code](refusing):
         until("the beat to say so", lambda: heard("beat"))
-        if code != "OOM":  # at which a worker with nothing to do meets no refusal
+        if code != "OOM":  # an idle worker writes nothing, so it meets no refusal
             until("the worker to say so", lambda: heard("w1"))
-        # Not once a second, and not once an interval.
         until("nobody to complain for three intervals", Quiet(hosts.values()))
         doctor = run_reconciler("doctor", environment=patient.celery.environment)
         assert doctor.returncode == 1
@@ -120,30 +120,30 @@ def test_both_stay_say_it_once_and_recover(
     measured(f"broker answered {code}: next sweep {time.monotonic() - ended:.1f} s after its end")
     for host in hosts.values():
         assert host.alive
-        assert host.log.count(host.ready) == 1, "the same process, all along"
+        assert host.log.count(host.ready) == 1, "it is still the same process"
     for name in [name for name in hosts if heard(name)]:
         host = hosts[name]
         news = said(host, "orch.broker.lost")[lost[name] :]
         assert [line["refusal"] for line in news].count(code) == 1
-        until("it to say that it is over", lambda h=host: over(h))  # type: ignore[misc]
+        until("the host to say that it is over", lambda h=host: over(h))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("code", ["READONLY", "NOREPLICAS"])
-def test_a_refused_acknowledgement_leaves_the_worker_free(
+def test_a_refused_acknowledgement_does_not_block_the_worker(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy, code: str
 ) -> None:
-    """The refusal begins while a task is at work; it took the one place of its worker for good."""
+    """The refusal begins while a task runs in the worker's only slot."""
     worker = fleet.worker("w1", concurrency=1)
     with proxy.holding("Scan") as held:
         fleet.beat()
         held.wait(1)
         with REFUSALS[code](own_broker):
             held.let_go()
-            # "Couldn't ack", or "Couldn't reject" where the task met the refusal itself.
+            # "Couldn't ack", or "Couldn't reject" if the task itself met the refusal.
             until("a refused acknowledgement", lambda: "Couldn't " in worker.log)
     before = worker.log.count('"orch.sweep.completed"')
     until("the next sweep", lambda: worker.log.count('"orch.sweep.completed"') > before)
-    assert worker.log.count(worker.ready) == 1, "the same process, all along"
+    assert worker.log.count(worker.ready) == 1, "it is still the same process"
 
 
 @pytest.fixture
@@ -156,9 +156,10 @@ def cluster(tmp_path: Path) -> Iterator[Broker]:
 
 
 @pytest.mark.parametrize("arguments", [a_worker("w1", 1), A_BEAT], ids=["worker", "beat"])
-def test_cluster_mode_ends_it_with_one_line(
+def test_worker_and_beat_refuse_cluster_mode(
     patient: Fleet, cluster: Broker, arguments: tuple[str, ...]
 ) -> None:
+    """Each exits with code 2 and one line that names the setting."""
     celery = replace(patient.celery, broker=cluster.url)
     done = subprocess.run(
         celery.command(*arguments),

@@ -1,8 +1,7 @@
-"""The users of ``deploy/valkey/users.acl``: just what each role asks of the broker.
+"""The users of ``deploy/valkey/users.acl`` have exactly the rights that each role uses.
 
-Every role does all that it does, as the user that the file gives it. Nothing that it asks is
-refused, and nothing is granted that nobody asks. `make broker-users` writes the file from what is
-recorded here.
+Every role does everything that it can do, as its user in the file. None of its requests is
+refused, and no right is unused. `make broker-users` writes the file from what this test records.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ from workers.release_rate import ReleaseRate
 pytestmark = [pytest.mark.integration, pytest.mark.workers, pytest.mark.timeout(600)]
 
 WRITES = bool(os.environ.get("WRITE_BROKER_USERS"))
-"""Record with every right, and write the file."""
+"""Record with all rights, and write the file."""
 
 INTERVAL_SECONDS = 9
 
@@ -72,7 +71,7 @@ class Site:
     directory: Path
 
     def give_rights(self) -> None:
-        """Make the users of the file; those that record may do everything."""
+        """Create the users of the file; while recording, each has all rights."""
         users = read_users(USERS.read_text())
         if WRITES:
             users |= {user_of(role): [">", "on", "~*", "&*", "+@all"] for role in ROLES}
@@ -133,20 +132,20 @@ class Roles:
 
 
 ASKED_ANYWAY = {"config|get"}
-"""`doctor` and `status` ask whether the broker evicts. They do without where it does not say."""
+"""`doctor` and `status` ask whether the broker evicts. They go on if the broker refuses to say."""
 
 
-def test_each_role_has_what_it_uses_and_no_more(site: Site) -> None:
+def test_each_role_has_exactly_the_rights_it_uses(site: Site) -> None:
     execute(site.admin, "ACL LOG", "RESET")
     with recording(site.admin, site.port) as recorded:
         use_everything(site, Roles(site, recorded.ports))
     found = access_list(recorded.rights())
     if WRITES:
         write_users(found)
-    # Another server may say otherwise how a command uses its keys.
+    # Another server may describe differently how a command uses its keys.
     if "VALKEY_SERVER" not in os.environ:
         assert found == USERS.read_text()
-    # Not even what a client would not have said: redis-py and kombu swallow some refusals.
+    # The log also shows refusals that redis-py and kombu swallow.
     refused = {entry["object"] for entry in execute(site.admin, "ACL LOG")}
     assert refused <= ASKED_ANYWAY
 
@@ -179,12 +178,12 @@ DENIED = {
     ),
     "scaler": ("LRANGE sweep 0 -1", "LPUSH sweep x", "DEL sweep", "HGETALL reconciler:metrics:x"),
 }  # fmt: skip
-"""What a role never needs, and whoever gets hold of its password might like."""
+"""What a role never needs, and what somebody with its password could misuse."""
 
 
 @pytest.mark.parametrize("role", DENIED)
-@pytest.mark.skipif(WRITES, reason="those that record may do everything")
-def test_a_role_is_denied_everything_else(site: Site, role: str) -> None:
+@pytest.mark.skipif(WRITES, reason="all rights are granted while recording")
+def test_a_role_is_denied_what_it_never_needs(site: Site, role: str) -> None:
     client = site.login(user_of(role))
     for command in (*DENIED_TO_ALL, *DENIED[role]):
         with pytest.raises(redis.exceptions.NoPermissionError):
@@ -197,8 +196,8 @@ def test_nobody_gets_in_without_a_login(site: Site) -> None:
         redis.Redis(port=site.port).ping()
 
 
-def test_the_scaler_can_ask_for_the_length_of_a_queue(site: Site) -> None:
-    """As KEDA does, in a script that looks at the type first."""
+def test_the_scaler_can_read_queue_lengths(site: Site) -> None:
+    """KEDA does it in a script that checks the type first."""
     client = site.login(user_of("scaler"))
     site.admin.lpush("release", "a message")
     asked = "redis.call('TYPE', KEYS[1]) return redis.call('LLEN', KEYS[1])"
@@ -208,11 +207,11 @@ def test_the_scaler_can_ask_for_the_length_of_a_queue(site: Site) -> None:
     client.close()
 
 
-# -- what there is to do
+# -- everything that the roles do
 
 
 def use_everything(site: Site, roles: Roles) -> None:
-    """Have every role do all that it does, in good days and in bad ones."""
+    """Have every role do everything that it can do, with and without failures."""
     with ExitStack() as stack:
         start_badly(site, roles, stack)
         work(site, roles)
@@ -230,14 +229,14 @@ def use_everything(site: Site, roles: Roles) -> None:
 def start_badly(site: Site, roles: Roles, stack: ExitStack) -> None:
     """Start on a broker that somebody has written to.
 
-    What is wrong with the queue makes the beat's message fail, and the worker clears it away. One
-    message that is not acknowledged is given back to its queue; one makes no sense.
+    The queue has the wrong type, so the beat's message fails, and the worker deletes it. Of two
+    unacknowledged messages, one is given back to its queue and one is malformed.
     """
     leave_listeners(site)
     site.admin.set(SWEEP_QUEUE, "not a queue")
     stack.enter_context(roles.celery("beat").beat())
     log = site.directory / "beat.log"
-    until("the beat's ask to fail", lambda: "orch.broker.lost" in log.read_text())
+    until("the beat's request to fail", lambda: "orch.broker.lost" in log.read_text())
     tag = "11111111-1111-1111-1111-111111111111"
     entry = json.dumps([envelope(tag), "", SWEEP_QUEUE])
     site.admin.hset("unacked", mapping={tag: entry, "senseless": "[1, 2, 3]"})
@@ -249,7 +248,7 @@ def start_badly(site: Site, roles: Roles, stack: ExitStack) -> None:
 
 
 def leave_listeners(site: Site) -> None:
-    """Leave what Celery clears away after processes that were killed, a hundred at a time."""
+    """Leave traces of killed processes, which Celery clears away a hundred at a time."""
     names = [f"gone-{number}" for number in range(3000)]
     with site.admin.pipeline() as pipe:
         for name in names:
@@ -268,7 +267,7 @@ def envelope(message_id: str) -> dict[str, Any]:
 
 
 def work(site: Site, roles: Roles) -> None:
-    """Sweep: releases, a lost terminal, an evaluation that fails for good, one in a message."""
+    """Sweep: releases, a lost terminal, and an evaluation that fails for good."""
     found = site.world.seed(
         {"a": [], "b": ["a"], "c": ["b"]},
         {"a": "succeeded", "b": "released"},
@@ -279,7 +278,7 @@ def work(site: Site, roles: Roles) -> None:
 
 
 def lose_connections(site: Site) -> None:
-    """Go on after every connection was cut."""
+    """Cut every connection, and wait for more work to be done."""
     for role in ROLES:
         execute(site.admin, "CLIENT KILL", "USER", user_of(role))
     found = site.world.seed({"a": []})
@@ -290,7 +289,7 @@ def look_at_flower(site: Site, seen: Flower) -> None:
     """Open every page of Flower, and press a button."""
     name = f"w1@{os.uname().nodename}"
     until("the worker in Flower", lambda: name in seen.get("/workers")[1])
-    until("its facts", lambda: "visibility_timeout" in seen.get(f"/worker/{name}")[1])
+    until("the worker's details", lambda: "visibility_timeout" in seen.get(f"/worker/{name}")[1])
     for path in PAGES:
         assert seen.get(path)[0] == 200, path
     task = next(iter(until("a task in Flower", seen.tasks)))
@@ -313,11 +312,11 @@ WAIT = """
 from workers.application import app
 print(app.send_task("reconciler.sweep").get(timeout=60))
 """
-"""What a program does that wants to know what came of its sweep."""
+"""A program that starts a sweep and waits for its result."""
 
 
 def ask_by_hand(site: Site, roles: Roles) -> None:
-    """Do what an operator does: with a login of their own, and in the container of a worker."""
+    """Do what an operator does, with the operator's login and with the worker's."""
     found = site.world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "RUNNING"})
     commands = (
         ["doctor"],
@@ -357,7 +356,7 @@ def scrape(roles: Roles, stack: ExitStack) -> None:
 
 
 def use_directly(roles: Roles) -> None:
-    """Call what a worker has of the broker, also what only a rare case would call."""
+    """Call everything that a worker uses of the broker, rare cases included."""
     settings = roles.settings("worker")
     client = broker_client(settings)
     for records in (BrokerRecords(client, "here"), BrokerRecords(client, "here", "by-hand")):
@@ -387,7 +386,7 @@ def use_directly(roles: Roles) -> None:
 
 
 def use_dedup_keys(client: redis.Redis) -> None:
-    """Take a key, be refused it, and give it back."""
+    """Take a key, fail to take it again, and give it back."""
     keys = DedupKeys(client, "here")
     token = keys.take("work", 5)
     assert token is not None

@@ -1,4 +1,4 @@
-"""The budget of a user beside eight worker processes at once."""
+"""The budget of a user with eight worker processes at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHILDREN = 50
 
 
 class Admission:
-    """The platform's part: admits what was submitted, runs it for a while, ends it."""
+    """The platform's part: admits submitted tasks, runs them for a while and ends them."""
 
     def __init__(self, world: World, orchestration_id: str) -> None:
         self._world = world
@@ -28,7 +28,7 @@ class Admission:
         self.finished: set[str] = set()
 
     def sample(self) -> dict[str, list[dict[str, Any]]]:
-        """Look at all tasks at one moment, and keep the most that were under way."""
+        """Read all tasks, and keep the highest number that were under way at once."""
         by_status: dict[str, list[dict[str, Any]]] = {}
         for task in self._world.tasks(self._orchestration_id):
             by_status.setdefault(task["status"]["S"], []).append(task)
@@ -37,7 +37,7 @@ class Admission:
         return by_status
 
     def step(self) -> bool:
-        """End one that runs and admit two that wait; True when all have run."""
+        """End one running task and admit two waiting ones; True when all have run."""
         by_status = self.sample()
         for task in by_status.get("RUNNING", ())[:1]:
             self._move(task, "RUNNING", "COMPLETED", -1)
@@ -76,9 +76,8 @@ class Admission:
         )
 
 
-def test_a_fan_out_is_never_over_the_cap_and_nobody_is_starved(
-    endpoint: str, broker: str, tmp_path: Path
-) -> None:
+def test_a_fan_out_stays_within_the_cap(endpoint: str, broker: str, tmp_path: Path) -> None:
+    """Every child still gets its turn."""
     world = build_world(
         endpoint,
         SWEEP_INTERVAL_SECONDS="1",

@@ -1,4 +1,4 @@
-"""The channel between Celery and the broker, as far as no message is needed for it."""
+"""The channel between Celery and the broker, without any message."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ print("shared")
 """
 
 
-def test_the_commands_of_a_channel_share_a_client_until_its_connections_are_dropped(
+def test_commands_of_a_channel_share_a_client(
     celery: Celery,
 ) -> None:
+    """Dropping the channel's connections gives it a new client."""
     assert Fleet(celery).run(SHARES) == "shared"

@@ -1,6 +1,6 @@
 """The services of the compose file as processes: their commands, in exactly their environment.
 
-Only what a container network and its volumes would give is put in: addresses, ports, directories.
+Only addresses, ports and directories differ, which a container network and its volumes would give.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PASSWORDS = {
 
 @dataclass
 class Machine:
-    """Runs the services of a profile; ``shell`` is what the user has set."""
+    """Runs the services of a profile; ``shell`` holds the variables that the user has set."""
 
     profile: str
     directory: Path
@@ -56,7 +56,7 @@ class Machine:
         self.ports = {name: free_port() for name in ("broker", "dynamodb", "flower", "metrics")}
 
     def here(self, text: str) -> str:
-        """Put this machine's addresses and directories where the file has the containers'."""
+        """Replace the containers' addresses and directories in ``text`` by this machine's."""
         for theirs, ours in {
             "//broker:6379": f"//127.0.0.1:{self.ports['broker']}",
             "//dynamodb:8000": f"//127.0.0.1:{self.ports['dynamodb']}",
@@ -72,15 +72,15 @@ class Machine:
         return text
 
     def started(self, service: Service, command: list[str]) -> list[str]:
-        """Return the command line that runs it with the service's environment and the path."""
+        """Return the command line that runs a command in the environment of a service."""
         set_ = [f"{name}={self.here(value)}" for name, value in service["environment"].items()]
         program, *arguments = command
-        # A container's directory for temporary files is its own.
+        # A container has its own directory for temporary files.
         own = ["PATH=/usr/bin:/bin", f"TMPDIR={self.directory}"]
         return ["env", "-i", *own, *set_, *PROGRAMS[program], *map(self.here, arguments)]
 
     def run(self, name: str, ready: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
-        """Run a service of ours; ``ready`` is what it writes when it is."""
+        """Run one of our services; it writes ``ready`` when it is ready."""
         service = self.services[name]
         log = self.directory / f"{name}.log"
         return running(
@@ -92,7 +92,7 @@ class Machine:
         )
 
     def broker(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
-        """Run the broker on its volume; its image has a server and an entry point."""
+        """Run the broker on its volume, with stand-ins for its image's server and entry point."""
         image = self.directory / "image"
         image.mkdir()
         (image / "valkey-server").symlink_to(valkey.server_path())
@@ -111,7 +111,7 @@ class Machine:
         )
 
     def emulator(self) -> AbstractContextManager[subprocess.Popen[bytes]]:
-        """Run DynamoDB Local on its volume; its image's entry point is ``java``."""
+        """Run DynamoDB Local on its volume; the entry point of its image is ``java``."""
         unpacked = dynamodb_local.install()
         options = map(self.here, self.services["dynamodb"]["command"])
         library = f"-Djava.library.path={unpacked / 'DynamoDBLocal_lib'}"
@@ -160,25 +160,26 @@ def _watched(machine: Machine, stack: ExitStack, worker: str, beat: str) -> None
     stack.enter_context(machine.run("flower", "Visit me at"))
     stack.enter_context(machine.run("metrics", "serving"))
     for name in (worker, beat, "flower", "metrics"):
-        until(f"{name} is healthy", lambda name=name: machine.is_healthy(name))  # type: ignore[misc]
+        until(f"{name} to be healthy", lambda name=name: machine.is_healthy(name))  # type: ignore[misc]
     with urllib.request.urlopen(f"http://127.0.0.1:{machine.ports['metrics']}/metrics") as answer:
         assert "reconciler_broker_up 1.0" in answer.read().decode()
 
 
 def test_the_local_profile_repairs_and_keeps_data(tmp_path: Path, stack: ExitStack) -> None:
-    """Data survive a restart of the emulator, and a table that is gone is made again."""
+    """The data survive a restart of the emulator, and a deleted table is created again."""
     machine = Machine("local", tmp_path, SHELL)
     stack.enter_context(machine.broker())
     client = make_client(f"http://127.0.0.1:{machine.ports['dynamodb']}")
     with machine.emulator(), machine.run("tables", "the tables exist"):
         assert machine.is_healthy("tables")
         client.delete_table(TableName="TaskTable")
-        until("the table is back", lambda: "TaskTable" in client.list_tables()["TableNames"])
+        until("the table to be back", lambda: "TaskTable" in client.list_tables()["TableNames"])
         _strand(machine)
         with ExitStack() as ours:
             _watched(machine, ours, "worker-local", "beat-local")
             until(
-                "what was stranded is released", lambda: client.scan(TableName="TaskTable")["Count"]
+                "the stranded child to be released",
+                lambda: client.scan(TableName="TaskTable")["Count"],
             )
         log = (tmp_path / "flower.log").read_text()
         assert "log in as operator with the password" in log
@@ -196,10 +197,10 @@ def _strand(machine: Machine) -> None:
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
 
-def test_the_aws_profile_works_by_a_named_profile(
+def test_the_aws_profile_works_with_a_named_profile(
     tmp_path: Path, stack: ExitStack, servers: Servers
 ) -> None:
-    """Its endpoint is the one thing that the profile's file has beside what a user's has."""
+    """The AWS profile here has one setting that a user's does not: the emulator's endpoint."""
     endpoint = servers.endpoint("dynamodb_local")
     world = build_world(endpoint)
     tables = {name: value for name, value in world.environment.items() if "TABLE" in name}
@@ -209,12 +210,12 @@ def test_the_aws_profile_works_by_a_named_profile(
     machine = Machine("aws", tmp_path, shell)
     stack.enter_context(machine.broker())
     _watched(machine, stack, "worker", "beat")
-    # Each has logged in as itself, and the broker lets nobody else in.
+    # Each service has its own login, and the broker refuses clients without one.
     with pytest.raises(redis.exceptions.AuthenticationError):
         redis.Redis(port=machine.ports["broker"]).ping()
 
 
-def test_the_broker_asks_for_all_passwords_or_none(tmp_path: Path) -> None:
+def test_one_missing_password_stops_the_broker(tmp_path: Path) -> None:
     shell = {**PASSWORDS, "BROKER_BEAT_PASSWORD": ""}
     with (
         pytest.raises(EmbeddedServerError, match="not set: BROKER_BEAT_PASSWORD"),
@@ -256,11 +257,11 @@ def write_config(home: Path, text: str) -> None:
 class _Aws(Handler):
     """STS and the SSO portal."""
 
-    def do_POST(self) -> None:  # noqa: N802 - http.server has it so
+    def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
         self.take()
         self.give(Answer(200, ROLE_ANSWER.encode(), {"Content-Type": "text/xml"}))
 
-    def do_GET(self) -> None:  # noqa: N802 - http.server has it so
+    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
         assert self.headers["x-amz-sso_bearer_token"] == "logged in"
         self.give(Answer(200, SSO_ANSWER.encode(), {"Content-Type": "application/json"}))
 
@@ -270,8 +271,8 @@ def _asked(home: Path, **shell: str) -> list[str | None]:
     return found
 
 
-def test_nothing_set_gives_no_credentials(tmp_path: Path) -> None:
-    # Without a role of the machine: the test has no business to ask for one.
+def test_an_empty_environment_gives_no_credentials(tmp_path: Path) -> None:
+    # The test must not use a role of the machine that it runs on.
     machine = Machine("aws", tmp_path, {})
     machine.services["worker"]["environment"]["AWS_EC2_METADATA_DISABLED"] = "true"
     assert json.loads(machine.python("worker", CREDENTIALS)) == [None, None, None, None]
@@ -283,7 +284,7 @@ def test_a_session_token_is_passed_on(tmp_path: Path) -> None:
     assert asked == ["env", "AKIDTEMPORARY", "token", "eu-west-1"]
 
 
-def test_a_profile_is_read_from_its_directory(tmp_path: Path) -> None:
+def test_a_named_profile_gives_its_credentials(tmp_path: Path) -> None:
     write_config(tmp_path, KEYS)
     assert _asked(tmp_path, AWS_PROFILE="backstop") == [
         "config-file", "AKIDPROFILE", None, "eu-central-1",
@@ -302,7 +303,7 @@ def test_a_role_is_assumed(tmp_path: Path) -> None:
     assert asked == ["assume-role", "AKIDROLE", "of the role", "eu-central-1"]
 
 
-def test_a_login_by_sso_is_used(tmp_path: Path) -> None:
+def test_an_sso_login_is_used(tmp_path: Path) -> None:
     with serving(_Aws) as url:
         write_config(
             tmp_path,

@@ -1,7 +1,7 @@
-"""The dashboard, the alerts and the embedded metrics on a real run, by a real Prometheus.
+"""The dashboard, the alerts and the embedded metrics on a real run, with a real Prometheus.
 
-Real workers meet one of each kind of thing that a panel shows; `reconciler metrics` is scraped, and
-every query of every panel is asked for what it then shows.
+Real workers meet one case of everything that a panel shows. Prometheus scrapes
+`reconciler metrics`, and the test runs every query of every panel.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ HAPPENS = (
     'reconciler_duplicates_dropped_total{task="reconciler.sweep"}',
     "sum(reconciler_dynamodb_throttles_total)",
 )
-"""What is made to happen, each seen by Prometheus before it is judged."""
+"""What the test causes; Prometheus must see each before the panels are judged."""
 
 STEP_SECONDS, BAR = 1.0, "1500ms"
-"""A bar of the graph, and one with the time between some scrapes more."""
+"""The step of a graph, and a window that spans a few more scrapes."""
 
 PAUSED = "reconciler_paused_since_timestamp_seconds"
 
 NOTHING_HAPPENED = {"Waiting messages", "Paused for"}
-"""Panels that are to show zeros at the end of this run."""
+"""Panels that must show zeros at the end of this run."""
 
 
 @pytest.fixture
 def celery(servers: Servers, broker: str, tmp_path: Path) -> Celery:
-    """One endpoint is enough for what is shown."""
-    tool("prometheus")  # before anything is started in vain
+    """One endpoint is enough for this test."""
+    tool("prometheus")  # skips the test before anything is started
     world = build_world(
         servers.endpoint("moto"),
         SWEEP_INTERVAL_SECONDS="2",
@@ -74,7 +74,7 @@ def celery(servers: Servers, broker: str, tmp_path: Path) -> Celery:
 
 @contextmanager
 def exporter(celery: Celery) -> Iterator[str]:
-    """``reconciler metrics`` in a process of its own; gives its host and port."""
+    """Run ``reconciler metrics`` in its own process; gives its host and port."""
     port = free_port()
 
     def answers() -> bool:
@@ -91,7 +91,7 @@ def exporter(celery: Celery) -> Iterator[str]:
 
 
 def seed(world: World, tables: FaultyEndpoint) -> None:
-    """Strand one of each: to be released, skipped, refused, surfaced, and not to be read."""
+    """Strand one child of each kind: due, doomed, refused, not repairable, unreadable."""
     world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"}, age=90)
     world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "FAILED"}, age=90)
     world.seed({"a": []}, rows={"a": {"repo": {"S": "acme/unknown"}}}, age=90)
@@ -130,9 +130,9 @@ def test_every_panel_shows_what_a_run_has_done(celery: Celery, tmp_path: Path) -
             _judge_rules(seen)
         beats.close()
         _judge_embedded(celery, tmp_path)
-        # Nobody works any more: the alert says so. With a worker and a beat it is over.
+        # With no worker the alert fires. It ends with a worker and a beat.
         stale = 'ALERTS{alertname="ReconcilerSweepStale",alertstate="firing"}'
-        until("the alert that it is stale", lambda: seen.query(stale))
+        until("the alert for a stale sweep", lambda: seen.query(stale))
         with celery.worker(), celery.beat():
             until("the alert to be over", lambda: not seen.query(stale))
 
@@ -170,7 +170,7 @@ def _judge_rules(seen: Prometheus) -> None:
 
 
 def _judge_embedded(celery: Celery, directory: Path) -> None:
-    """What was written as lines adds up to what was counted in the broker, once each."""
+    """The embedded lines must add up to the counts in the broker."""
     logs = [directory / f"{name}.log" for name in ("w1", "beat-1", "beat-2")]
     lines = emf_lines("\n".join(log.read_text() for log in logs))
     counted = read_series(celery.redis, celery.world.settings)

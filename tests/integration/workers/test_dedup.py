@@ -1,4 +1,4 @@
-"""Dedup keys on a real broker: who takes one, who gives it back, and what expires. Trap 11."""
+"""Dedup keys on a real broker: who takes them, who gives them back, and what expires. Trap 11."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from workers.names import EVALUATE, SWEEP_QUEUE
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
 LONG = 3600
-"""An interval in which nothing expires while a test runs."""
+"""An interval so long that nothing expires during a test."""
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def deployment_id(fleet: Fleet) -> str:
 def enqueuer(
     own_broker: Broker, metrics: RecordingMetrics, deployment_id: str
 ) -> Iterator[Enqueuer]:
-    """What puts messages on the queue, from a process that is not a worker."""
+    """An enqueuer in a process that is not a worker."""
     with celery.Celery(broker=f"{own_broker.url}/0", set_as_current=False) as app:
         app.conf.task_default_queue = SWEEP_QUEUE
         yield Enqueuer(app, DedupKeys(own_broker.client, deployment_id), metrics, LONG)
@@ -51,22 +51,23 @@ def stranded(world: World) -> str:
     return world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
 
 
-def test_a_key_expires_and_only_its_owner_gives_it_back(own_broker: Broker) -> None:
+def test_only_the_owner_gives_a_key_back(own_broker: Broker) -> None:
+    """Once a key has expired, somebody else can take it, and the earlier token is worthless."""
     dedup, client = DedupKeys(own_broker.client, "here"), own_broker.client
     first = dedup.take("work", 1)
     assert first is not None
     assert dedup.take("work", LONG) is None
-    until("its expiry", lambda: not client.exists(f"{PREFIX}here:work"))
+    until("the key to expire", lambda: not client.exists(f"{PREFIX}here:work"))
     second = dedup.take("work", LONG)
     assert second is not None
-    assert not dedup.give_back("work", first), "it is somebody else's by now"
+    assert not dedup.give_back("work", first), "the key belongs to somebody else by now"
     assert dedup.take("work", LONG) is None
     assert dedup.give_back("work", second)
     assert dedup.take("work", LONG) is not None
 
 
 class Torn(redis.Connection):
-    """Carries a command out, and loses its answer: as often as ``lost`` says.
+    """Sends commands and loses as many answers as ``lost`` says.
 
     ``deaf``: after that it cannot even send.
     """
@@ -93,7 +94,7 @@ class Torn(redis.Connection):
 
 @pytest.fixture(params=[0])
 def torn(own_broker: Broker, request: pytest.FixtureRequest) -> Iterator[DedupKeys]:
-    """Dedup keys over such a connection, with the scripts loaded; a client with so many retries."""
+    """Dedup keys over such a connection, scripts loaded; the parameter is the number of retries."""
     Torn.lost, Torn.deaf = 0, False
     options: dict[str, Any] = {
         "connection_class": Torn,
@@ -109,10 +110,8 @@ def torn(own_broker: Broker, request: pytest.FixtureRequest) -> Iterator[DedupKe
 
 
 @pytest.mark.parametrize("torn", [2], indirect=True)
-def test_an_answer_lost_once_is_no_key_taken_by_another(
-    torn: DedupKeys, own_broker: Broker
-) -> None:
-    """The client asks again by itself, and meets its own token."""
+def test_a_retried_take_recognises_its_own_token(torn: DedupKeys, own_broker: Broker) -> None:
+    """The client lost the first answer and asks again by itself."""
     Torn.lost = 1
     token = torn.take("work", LONG)
     assert token is not None
@@ -120,16 +119,15 @@ def test_an_answer_lost_once_is_no_key_taken_by_another(
     assert torn.take("work", LONG) is None
 
 
-def test_a_key_whose_answer_is_lost_is_given_back(torn: DedupKeys, own_broker: Broker) -> None:
+def test_a_lost_answer_gives_the_key_back(torn: DedupKeys, own_broker: Broker) -> None:
     Torn.lost = 1
     with pytest.raises(redis.ConnectionError):
         torn.take("work", LONG)
     assert not own_broker.client.exists(f"{PREFIX}here:work")
 
 
-def test_a_key_is_given_back_once_the_broker_is_there_again(
-    torn: DedupKeys, own_broker: Broker
-) -> None:
+def test_a_key_is_given_back_after_an_outage(torn: DedupKeys, own_broker: Broker) -> None:
+    """The next request to the broker gives back the key whose answer was lost."""
     Torn.lost, Torn.deaf = 1, True
     with pytest.raises(redis.ConnectionError):
         torn.take("work", LONG)
@@ -139,9 +137,7 @@ def test_a_key_is_given_back_once_the_broker_is_there_again(
     assert not own_broker.client.exists(f"{PREFIX}here:work")
 
 
-def test_the_same_work_can_be_asked_for_again_after_its_answer_was_lost(
-    torn: DedupKeys, own_broker: Broker
-) -> None:
+def test_work_can_be_taken_after_a_lost_answer(torn: DedupKeys, own_broker: Broker) -> None:
     Torn.lost, Torn.deaf = 1, True
     with pytest.raises(redis.ConnectionError):
         torn.take("work", LONG)
@@ -151,8 +147,8 @@ def test_the_same_work_can_be_asked_for_again_after_its_answer_was_lost(
     assert own_broker.client.get(f"{PREFIX}here:work") == token.encode()
 
 
-def test_a_key_from_before_the_clock_jumped_back_holds_nobody_up(own_broker: Broker) -> None:
-    """The broker's clock is an hour earlier now, so the key would live an hour longer."""
+def test_a_key_that_lives_too_long_is_replaced(own_broker: Broker) -> None:
+    """The broker's clock was set back by an hour, so the key would live an hour longer."""
     dedup, client = DedupKeys(own_broker.client, "here"), own_broker.client
     client.set(f"{PREFIX}here:work", "somebody", ex=60 + 3600)
     assert dedup.take("work", 60) is not None
@@ -160,13 +156,14 @@ def test_a_key_from_before_the_clock_jumped_back_holds_nobody_up(own_broker: Bro
     assert 0 < client.ttl(f"{PREFIX}here:work") <= 60
 
 
-def test_the_same_work_is_queued_once_and_again_when_it_has_ended(
+def test_the_same_work_is_queued_once(
     fleet: Fleet,
     own_broker: Broker,
     enqueuer: Enqueuer,
     metrics: RecordingMetrics,
     deployment_id: str,
 ) -> None:
+    """It can be queued again after it has ended."""
     world, client = fleet.celery.world, own_broker.client
     found = stranded(world)
     assert enqueuer.evaluate(found, "sweep:1", 1.5)
@@ -180,7 +177,7 @@ def test_the_same_work_is_queued_once_and_again_when_it_has_ended(
     until("the key to be given back again", lambda: not client.exists(key))
 
 
-def test_a_task_that_is_tried_again_keeps_its_key(
+def test_a_retried_task_keeps_its_key(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy, enqueuer: Enqueuer, deployment_id: str
 ) -> None:
     world, client = fleet.celery.world, own_broker.client
@@ -188,8 +185,8 @@ def test_a_task_that_is_tried_again_keeps_its_key(
     worker = fleet.worker()
     proxy.weather = {Fault.UNAVAILABLE: 1.0}
     assert enqueuer.evaluate(found, "sweep:1", 1.5)
-    until("it to be tried again", lambda: "Retry in" in worker.log)
-    assert not enqueuer.evaluate(found, "sweep:1", 1.5), "it is still under way"
+    until("the task to be retried", lambda: "Retry in" in worker.log)
+    assert not enqueuer.evaluate(found, "sweep:1", 1.5), "the task is still under way"
     proxy.weather = {}
     until("the work to be done", lambda: world.statuses(found)["a"] == "succeeded")
     until(
@@ -198,9 +195,10 @@ def test_a_task_that_is_tried_again_keeps_its_key(
     )
 
 
-def test_the_key_of_a_lost_worker_is_given_back_by_whoever_does_its_work(
+def test_a_redelivered_task_gives_the_key_back(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy, enqueuer: Enqueuer, deployment_id: str
 ) -> None:
+    """The worker that ran the task first was killed."""
     world, client = fleet.celery.world, own_broker.client
     found = stranded(world)
     key = f"{PREFIX}{deployment_id}:evaluate:{found}"
@@ -218,9 +216,10 @@ def test_the_key_of_a_lost_worker_is_given_back_by_whoever_does_its_work(
     until("the key to be given back", lambda: not client.exists(key))
 
 
-def test_a_key_whose_message_was_lost_holds_nobody_up_for_longer_than_an_interval(
+def test_the_key_of_a_lost_message_expires_soon(
     fleet: Fleet, own_broker: Broker, deployment_id: str
 ) -> None:
+    """It lives for an interval at most, and a sweep repairs the orchestration."""
     world = fleet.celery.world
     found = stranded(world)
     with celery.Celery(broker=f"{own_broker.url}/0", set_as_current=False) as app:
@@ -233,20 +232,21 @@ def test_a_key_whose_message_was_lost_holds_nobody_up_for_longer_than_an_interva
     own_broker.client.delete(SWEEP_QUEUE)
     fleet.worker()
     fleet.beat()
-    until("a sweep to repair it", lambda: world.statuses(found)["b"] == "released")
+    until("a sweep to repair the orchestration", lambda: world.statuses(found)["b"] == "released")
 
 
-def test_a_key_that_somebody_else_wrote_counts_as_taken_until_it_expires(
+def test_a_foreign_key_counts_as_taken(
     own_broker: Broker,
 ) -> None:
+    """A foreign key that would outlive every key of ours is replaced."""
     keys = DedupKeys(own_broker.client, "here")
     own_broker.client.set(f"{PREFIX}here:work", b"\xff\xfe", ex=5)
     assert keys.take("work", LONG) is None
     own_broker.client.set(f"{PREFIX}here:work", b"\xff\xfe", ex=2 * LONG)
-    assert keys.take("work", LONG), "it would outlast every key of ours"
+    assert keys.take("work", LONG), "the foreign key would outlive every key of ours"
 
 
-def test_a_key_without_an_expiry_holds_nobody_up(own_broker: Broker) -> None:
+def test_a_key_without_an_expiry_is_replaced(own_broker: Broker) -> None:
     keys = DedupKeys(own_broker.client, "here")
     own_broker.client.set(f"{PREFIX}here:work", "a token of nobody's")
     assert keys.take("work", LONG)

@@ -1,4 +1,4 @@
-"""What is delivered, how often, and under which id: traps 1, 2, 3, 7, 8 and 9."""
+"""Which messages are delivered, how often, and under which id: traps 1, 2, 3, 7, 8 and 9."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def released(world: World, found: str) -> bool:
 
 
 def all_done(broker: Broker) -> bool:
-    """Whether nothing is queued, and nothing waits to be acknowledged."""
+    """Whether nothing is queued or unacknowledged."""
     return not any(broker.client.exists(key) for key in ("sweep", "release", "unacked"))
 
 
@@ -61,9 +61,9 @@ def results(broker: Broker) -> dict[str, str]:
 
 
 def test_an_expired_or_revoked_id_stays_usable(fleet: Fleet, own_broker: Broker) -> None:
-    """Trap 1: Celery throws away an id that expired or was revoked, and ours are deterministic.
+    """Trap 1: Celery drops an id that expired or was revoked, and our ids are deterministic.
 
-    So anybody could keep a sweep from being run. Both are refused, and the id still works.
+    So anybody could keep a sweep from running. We refuse both, and the id still works.
     """
     world = fleet.celery.world
     found = stranded(world)
@@ -74,19 +74,19 @@ def test_an_expired_or_revoked_id_stays_usable(fleet: Fleet, own_broker: Broker)
     passed = datetime(2026, 1, 1, tzinfo=UTC)
     fleet.send(EVALUATE, found, task_id=f"evaluate:{found}:1", expires=passed)
     until("the message to be refused", lambda: worker.log.count("orch.message.refused") == 2)
-    until("it to be gone", lambda: all_done(own_broker))
+    until("the message to be gone", lambda: all_done(own_broker))
     assert not released(world, found)
     fleet.send(EVALUATE, found, task_id=f"evaluate:{found}:1")
     until("the same id to be taken", lambda: released(world, found))
 
 
-def test_a_stored_success_makes_nobody_drop_work_or_show_it_as_done(
+def test_a_stored_success_drops_no_work(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy
 ) -> None:
-    """Traps 2 and 3: so results are kept of sweeps alone, and the id of a sweep is used once.
+    """Traps 2 and 3: Only sweeps keep results, and the id of a sweep is used once.
 
-    With an earlier SUCCESS under its id, what a lost worker had begun would be acknowledged and
-    dropped, and shown as done.
+    With an earlier SUCCESS under its id, Celery would acknowledge and drop the task of a lost
+    worker, and show it as done.
     """
     world = fleet.celery.world
     found = due(world)
@@ -104,9 +104,9 @@ def test_a_stored_success_makes_nobody_drop_work_or_show_it_as_done(
         fleet.send(RELEASE, found, "b", task_id=name)
         held.wait()
         os.kill(worker.pool()[0], signal.SIGKILL)
-        until("it to be tried again", lambda: held.arrived >= 2)
+        until("the release to be retried", lambda: held.arrived >= 2)
     until("the release", lambda: released(world, found))
-    until("it to be acknowledged", lambda: all_done(own_broker))
+    until("the message to be acknowledged", lambda: all_done(own_broker))
     assert len(world.tasks(found, "b")) == 1
     backend(own_broker).flushdb()
     for number in (1, 2):
@@ -120,10 +120,10 @@ def test_a_stored_success_makes_nobody_drop_work_or_show_it_as_done(
 # -- lost workers
 
 
-def test_the_work_of_a_killed_child_is_tried_again_within_seconds(
+def test_the_task_of_a_killed_process_is_retried(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy
 ) -> None:
-    """Trap 7: long before the visibility timeout, which is two minutes here."""
+    """Trap 7: The retry comes long before the visibility timeout, which is two minutes here."""
     world = fleet.celery.world
     found = due(world)
     worker = fleet.worker()
@@ -133,17 +133,20 @@ def test_the_work_of_a_killed_child_is_tried_again_within_seconds(
         os.kill(worker.pool()[0], signal.SIGKILL)
         held.wait(2)
     until("the release", lambda: released(world, found))
-    until("it to be acknowledged", lambda: all_done(own_broker))
+    until("the message to be acknowledged", lambda: all_done(own_broker))
     assert f"Retry in {WORKER_LOST_COUNTDOWN_SECONDS}s" in worker.log
     assert held.arrived == 2
     assert worker.alive
     assert len(world.tasks(found, "b")) == 1
 
 
-def test_the_work_of_a_killed_worker_is_delivered_again_after_the_visibility_timeout(
+def test_the_task_of_a_killed_worker_is_redelivered(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy
 ) -> None:
-    """Trap 7: at once when that is over. With the default intervals it was 91 to 101 s later."""
+    """Trap 7: The redelivery comes right after the visibility timeout.
+
+    With Celery's default intervals it took 91 to 101 s.
+    """
     world = fleet.celery.world
     found = due(world)
     lost = fleet.worker("lost", environment=SOON)
@@ -154,14 +157,14 @@ def test_the_work_of_a_killed_worker_is_delivered_again_after_the_visibility_tim
         fleet.worker("other", environment=SOON)
         held.wait(2, timeout_seconds=60.0)
     until("the release", lambda: released(world, found))
-    until("it to be acknowledged", lambda: all_done(own_broker))
+    until("the message to be acknowledged", lambda: all_done(own_broker))
     assert len(world.tasks(found, "b")) == 1
 
 
-def test_a_task_that_kills_its_worker_stops_at_its_limit_and_the_others_go_on(
+def test_a_poison_task_stops_at_the_retry_limit(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy
 ) -> None:
-    """Trap 9: rejected, it would be delivered for ever; tried again, it is counted."""
+    """Trap 9: Each retry is counted; a rejected task would be redelivered for ever."""
     world = fleet.celery.world
     poison, other = due(world), due(world)
     worker = fleet.worker()
@@ -170,7 +173,7 @@ def test_a_task_that_kills_its_worker_stops_at_its_limit_and_the_others_go_on(
         for run in range(1, MAX_RETRIES + 2):
             held.wait(run)
             os.kill(worker.pool()[0], signal.SIGKILL)
-        until("it to be given up", lambda: all_done(own_broker))
+        until("the task to be given up", lambda: all_done(own_broker))
         assert held.arrived == MAX_RETRIES + 1
         fleet.send(RELEASE, other, "b")
         until("another to be released", lambda: released(world, other))
@@ -181,23 +184,23 @@ def test_a_task_that_kills_its_worker_stops_at_its_limit_and_the_others_go_on(
 # -- twice at once
 
 
-def test_the_same_release_twice_at_once_makes_one_task(
+def test_simultaneous_releases_make_one_task(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy
 ) -> None:
-    """Trap 8: Celery dedupes nothing, and a lost connection makes two of one. The write does."""
+    """Trap 8: Celery does not deduplicate, and a lost connection redelivers. The write does it."""
     world = fleet.celery.world
     found = due(world)
     worker = fleet.worker(concurrency=2)
     with proxy.holding("TransactWriteItems", found) as held:
         fleet.send(RELEASE, found, "b", task_id="release:the-same:1")
         held.wait()
-        # It is delivered again while it runs: so much for its acknowledgement.
+        # The broker delivers the task again while it runs.
         own_broker.drop_clients()
         held.wait(2)
         fleet.send(RELEASE, found, "b", task_id="release:the-same:1")
     until("the release", lambda: released(world, found))
     until("all three to have run", lambda: worker.log.count("] succeeded in") >= 3)
-    until("them to be acknowledged", lambda: all_done(own_broker))
+    until("all to be acknowledged", lambda: all_done(own_broker))
     outcomes = re.findall(r"succeeded in [^{]*{'outcome': '(\w+)'", worker.log)
     assert sorted(outcomes) == ["already_released", "already_released", "released"]
     assert len(world.tasks(found, "b")) == 1

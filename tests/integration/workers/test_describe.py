@@ -1,4 +1,4 @@
-"""What a worker answers when it is asked to describe an orchestration."""
+"""A worker describes an orchestration when it is asked to."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ submit(app, {DESCRIBE!r}, "describe:x", {orchestration_id!r}, {reply_to!r})
     Fleet(celery).run(script)
 
 
-def test_it_answers_what_inspect_prints_and_changes_nothing(celery: Celery) -> None:
-    """And it does not wait behind a sweep's backlog, which nobody works off here."""
+def test_a_worker_describes_what_inspect_prints(celery: Celery) -> None:
+    """This changes nothing, and does not wait behind a sweep's backlog, which nobody works off."""
     world = celery.world
     found = due(world)
     celery.redis.lpush(SWEEP_QUEUE, "a backlog")
@@ -57,13 +57,13 @@ def test_it_answers_what_inspect_prints_and_changes_nothing(celery: Celery) -> N
     assert settled({**said["view"], "children": 0}) == settled({**printed, "children": 0})
     assert said["svg"].startswith("<svg ")
     assert world.everything() == before
-    # Looking is no finding: nothing is counted, and no line says that something is stuck.
+    # A description counts nothing and logs nothing as stuck.
     assert "orch.sweep" not in (celery.directory / "w1.log").read_text()
     series = read_series(celery.redis, world.settings)
     assert not any(value for (name, *_), value in series.items() if "releases" in name)
 
 
-def test_what_cannot_be_read_is_an_answer_too(celery: Celery) -> None:
+def test_an_unknown_orchestration_is_answered_with_an_error(celery: Celery) -> None:
     token = new_token()
     ask(celery, "orch_nowhere", token)
     with celery.worker():
@@ -72,7 +72,8 @@ def test_what_cannot_be_read_is_an_answer_too(celery: Celery) -> None:
     assert take(celery.redis, token) == said
 
 
-def test_no_message_chooses_where_a_worker_writes(celery: Celery) -> None:
+def test_a_worker_refuses_an_invalid_reply_token(celery: Celery) -> None:
+    """No message may choose the key that a worker writes to."""
     found = due(celery.world)
     wrong = ["sweep", f"{'0' * 31}g", "../../sweep", ""]
     for reply_to in wrong:

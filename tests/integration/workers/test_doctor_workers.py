@@ -1,4 +1,4 @@
-"""The doctor and real workers: who answers, of which version, and which queues are served."""
+"""The doctor and real workers: which ones answer, their versions and their queues."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
 @pytest.fixture
 def endpoint(servers: Servers) -> str:
-    """One will do: it is the workers that are looked at."""
+    """One endpoint is enough: this is about the workers."""
     return servers.endpoint("moto")
 
 
-def test_it_finds_a_worker_and_its_version(celery: Celery) -> None:
+def test_the_doctor_finds_a_worker_and_its_version(celery: Celery) -> None:
     tables = celery.world.settings.main_tables
     with celery.worker():
         done = run_reconciler("doctor", "--json", environment=celery.environment)
         asking = celery_app.Celery(broker=f"{celery.broker}/0")
-        processes = until("its answer", lambda: count_processes(asking, tables, 2.0))
+        processes = until("the worker to answer", lambda: count_processes(asking, tables, 2.0))
         asking.close()
     assert processes == 2
     assert done.returncode == 0, done.stdout + done.stderr
@@ -43,8 +43,8 @@ def test_it_finds_a_worker_and_its_version(celery: Celery) -> None:
     assert checks["sweeps"]["level"] == "warning"
 
 
-def test_workers_of_other_tables_are_named() -> None:
-    """Two deployments on one broker, or a roll-out that changes table names."""
+def test_the_doctor_names_workers_of_other_tables() -> None:
+    """Two deployments share a broker, or a roll-out changes table names."""
     here = {"tables": ["o", "t", "e"], "region": "eu-west-1", "endpoint": None}
     said = {
         "abroad": {**here, "region": "us-east-1"},
@@ -59,7 +59,7 @@ def test_workers_of_other_tables_are_named() -> None:
     assert "CELERY_BROKER_URL" in theirs.advice
 
 
-def test_what_workers_say_is_judged() -> None:
+def test_the_doctor_judges_the_workers_answers() -> None:
     queues = ("sweep", "release")
     all_of_them = {"version": "2", "queues": ["sweep", "release"]}
     part = {"version": "2", "queues": ["sweep"]}
@@ -68,7 +68,7 @@ def test_what_workers_say_is_judged() -> None:
         ({"a": all_of_them, "b": part}, dict.fromkeys(("alive", "version", "queues"), Level.OK)),
         ({"a": part}, {"alive": Level.OK, "version": Level.OK, "queues": Level.FAILURE}),
         ({"a": all_of_them, "b": {"version": "1"}}, {"version": Level.WARNING}),
-        # One that does not know the question yet: its queues are not known either.
+        # An older worker that does not know the question: its queues are unknown too.
         ({"a": {"error": "KeyError"}}, {"alive": Level.OK, "version": Level.WARNING}),
     ]
     for said, expected in cases:

@@ -1,4 +1,4 @@
-"""The operator's drills: each question has an answer, found by a command and without a guess."""
+"""The operator's drills: a command answers each question, and nobody has to guess."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pytest
 from tests.conftest import Servers
 from tests.support.drills import night, play
 
-# Some forty commands, one after the other, each of seconds on a busy machine.
+# Some forty commands run one after the other; each takes seconds on a busy machine.
 pytestmark = [pytest.mark.integration, pytest.mark.workers, pytest.mark.timeout(900)]
 
 MAX_COMMANDS = 3
 MIN_DRILLS = 20
-"""Eight things that break, and each code that no sweep repairs."""
+"""Eight things that break, and every code that no sweep repairs."""
 
 
 def test_every_question_has_an_answer(servers: Servers, tmp_path: Path) -> None:
-    """Three commands at most, whatever is broken: status, list or doctor, inspect."""
+    """Three commands are enough, whatever is broken: status, list or doctor, inspect."""
     with night(servers.endpoint("moto"), tmp_path) as held:
         drills = list(play(held))
     assert len(drills) >= MIN_DRILLS

@@ -1,4 +1,4 @@
-"""Whether a process is alive, asked of real ones: whatever the broker does, and when it hangs."""
+"""Heartbeats of real processes: when they hang, and when the broker is away."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SILENCE_SECONDS = 3 * heartbeat.BEAT_SECONDS
 
 @pytest.fixture
 def alone(fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
-    """Hosts whose heartbeats are where no other's are, and whose silence is soon too long."""
+    """Hosts with their own heartbeat directory and a short limit on silence."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     fleet.environment = {**fleet.environment, "TMPDIR": str(temporary)}
@@ -33,23 +33,21 @@ def problem() -> str | None:
     return problem_of(read_silences())
 
 
-def test_a_process_that_hangs_is_told_from_one_that_works(alone: Fleet) -> None:
+def test_the_heartbeat_shows_a_hanging_process(alone: Fleet) -> None:
     worker, beat = alone.worker(), alone.beat()
     until("both to be at work", lambda: len(read_silences()) == 2 and problem() is None)
     for host in (worker, beat):
         host.signal(signal.SIGSTOP)
-        said = until("its silence to be noticed", problem)
+        said = until("the silence to be noticed", problem)
         assert f"process {host.pid} " in said
         host.signal(signal.SIGCONT)
-        until("it to be at work again", lambda: problem() is None)
+        until("the process to be at work again", lambda: problem() is None)
     worker.stop()
     beat.stop()
     assert read_silences() == {}
 
 
-def test_a_broker_that_is_away_is_no_reason_to_restart_anybody(
-    alone: Fleet, own_broker: Broker
-) -> None:
+def test_heartbeats_go_on_without_the_broker(alone: Fleet, own_broker: Broker) -> None:
     worker, beat = alone.worker(), alone.beat()
     until("both to be at work", lambda: len(read_silences()) == 2 and problem() is None)
     before = {pid: (heartbeat._directory() / str(pid)).read_text() for pid in read_silences()}

@@ -1,4 +1,4 @@
-"""Locks: releases that share a row go one after the other, and nobody waits for ever."""
+"""Locks: releases that share a row run one after the other, and nobody waits for ever."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def locks_on(broker: str) -> Locks:
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow the machine, nobody goes ahead for having waited, or held it, too long."""
+    """However slow the machine is, no lock expires and no waiter gives up."""
     monkeypatch.setattr(locks, "_MAX_WAIT_SECONDS", LONG)
     monkeypatch.setattr(locks, "_EXPIRY_SECONDS", LONG)
 
 
 @pytest.mark.usefixtures("patient")
-def test_one_at_a_time_holds_a_lock(broker: str) -> None:
+def test_a_lock_has_one_holder_at_a_time(broker: str) -> None:
     inside = Lock()
     met: list[bool] = []
 
@@ -47,27 +47,26 @@ def test_one_at_a_time_holds_a_lock(broker: str) -> None:
 
 
 @pytest.mark.usefixtures("patient")
-def test_another_lock_is_not_waited_for(broker: str) -> None:
+def test_different_locks_do_not_block_each_other(broker: str) -> None:
     with locks_on(broker).lock("orch_1"), locks_on(broker).lock("orch_2"):
         pass
 
 
-def test_who_has_waited_for_long_goes_ahead_and_takes_nobodys_place(
+def test_a_waiter_proceeds_after_the_maximum_wait(
     broker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It leaves the holder's lock alone."""
     monkeypatch.setattr(locks, "_EXPIRY_SECONDS", LONG)
     monkeypatch.setattr(locks, "_MAX_WAIT_SECONDS", 0.1)
     first = locks_on(broker)
     with first.lock("orch_1"):
         with locks_on(broker).lock("orch_1"):
             pass
-        assert first._client.exists(f"{PREFIX}here:orch_1"), "still the first one's"
+        assert first._client.exists(f"{PREFIX}here:orch_1"), "the first holder still has it"
     assert not first._client.exists(f"{PREFIX}here:orch_1")
 
 
-def test_the_lock_of_a_lost_worker_is_free_again(
-    broker: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_lock_of_a_lost_worker_expires(broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "_MAX_WAIT_SECONDS", LONG)
     monkeypatch.setattr(locks, "_EXPIRY_SECONDS", 0.2)
     gone, entered, over = locks_on(broker), Event(), Event()
@@ -83,10 +82,10 @@ def test_the_lock_of_a_lost_worker_is_free_again(
         with locks_on(broker).lock("orch_1"):
             pass
         over.set()
-        held.result()  # that its lock was taken meanwhile is no error of its own
+        held.result()  # losing the lock meanwhile is no error
 
 
-def test_without_a_broker_it_goes_ahead(broker: str) -> None:
+def test_a_lock_is_granted_without_a_broker(broker: str) -> None:
     nowhere = locks_on(broker)
     nowhere._client = redis.Redis(port=1)
     with nowhere.lock("orch_1"):
@@ -104,8 +103,8 @@ print(json.dumps(contention.run(24, 6, locked=True).to_json()))
 """
 
 
-def test_siblings_that_are_released_at_once_never_meet() -> None:
-    """Where those of the service itself would, on the predecessor that all of them check."""
+def test_simultaneous_releases_of_siblings_do_not_conflict() -> None:
+    """Without locks they would conflict on the predecessor, which all of them check."""
     done = run_python("-c", RELEASE_SIBLINGS, environment={})
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

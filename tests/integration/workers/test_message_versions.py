@@ -1,6 +1,6 @@
-"""Old and new versions side by side, for as long as a deployment takes: recorded messages.
+"""Old and new versions run side by side during a deployment: a test with recorded messages.
 
-The rules by which messages change stand in ``workers/enqueue.py``.
+``workers/enqueue.py`` has the rules for changing messages.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Message = dict[str, Any]
 
 @pytest.fixture
 def held_world(servers: Servers) -> World:
-    """Tables with an index, since there are messages of those who go by one."""
+    """Tables with an index: some recorded messages come from deployments that use one."""
     world = build_world(
         servers.endpoint("dynamodb_local"),
         SWEEP_INTERVAL_SECONDS="2",
@@ -86,15 +86,15 @@ def released(world: World, found: str) -> bool:
 
 
 def shape(message: Message) -> Any:
-    """Return what of a message its version decides: its task, its fields, its headers."""
+    """Return what a message's version determines: its task, its fields and its headers."""
     args, kwargs = call_of(message)
     places = [sorted(arg) if isinstance(arg, dict) else type(arg).__name__ for arg in args]
     own = sorted(name for name in message["headers"] if name.startswith(OWN_HEADERS))
     return message["headers"]["task"], places, sorted(kwargs), own
 
 
-def test_what_this_version_sends_is_recorded(fleet: Fleet) -> None:
-    """Changed without a new recording, the next version would not be held to it."""
+def test_the_messages_of_this_version_are_recorded(fleet: Fleet) -> None:
+    """A change without a new recording would escape the tests of the next version."""
     messages = recorded(RECORDED / f"{version()}.json")
     assert sorted(messages) == sorted([SWEEP, SEGMENT, EVALUATE, RELEASE])
     sent = sent_by(fleet)
@@ -109,7 +109,7 @@ def test_what_this_version_sends_is_recorded(fleet: Fleet) -> None:
 def test_messages_of_another_version_are_understood(
     fleet: Fleet, path: Path, *, from_the_next: bool
 ) -> None:
-    """Of the one before, as they were sent; of the next, with fields that nobody knows yet."""
+    """Earlier versions: as sent. The next version: with fields that nobody knows yet."""
     world, celery, messages = fleet.celery.world, fleet.celery, recorded(path)
     more = {"a_new_field": {"of": ["the", "next"]}} if from_the_next else {}
     if from_the_next:
@@ -120,7 +120,7 @@ def test_messages_of_another_version_are_understood(
 
     evaluated = stranded(world)
     put(fleet, messages[EVALUATE], evaluated, **more)
-    until("the evaluation, and what it leads to", lambda: released(world, evaluated))
+    until("the evaluation and its release", lambda: released(world, evaluated))
 
     found = due(world)
     put(fleet, messages[RELEASE], found, **more)
@@ -131,53 +131,53 @@ def test_messages_of_another_version_are_understood(
     one = {"table": (0,)}, {"table": 1}
     celery.state.begin(Sweep(SWEEP_ID, "repair", celery.state.now(), *one))
     put(fleet, messages[SEGMENT], read, **more)
-    until("the segment, and what it leads to", lambda: released(world, read))
+    until("the segment and its release", lambda: released(world, read))
     until("the end of its sweep", lambda: (celery.last() or {}).get("sweep_id") == SWEEP_ID)
 
-    # A sweep that is asked for right after another one began is left out.
+    # A sweep that is requested right after another one began does nothing.
     later = celery.state.now() + world.settings.sweep_interval_seconds
     until("the next interval", lambda: celery.state.now() > later)
     swept = stranded(world)
     put(fleet, messages[SWEEP], swept, **more)
-    until("the sweep, and what it leads to", lambda: released(world, swept))
+    until("the sweep and its release", lambda: released(world, swept))
     sweep_id = call_of(messages[SWEEP])[1]["sweep_id"]
-    last = until("its end", lambda: (s := celery.last()) and s["sweep_id"] == sweep_id and s)
+    last = until(
+        "the end of the sweep", lambda: (s := celery.last()) and s["sweep_id"] == sweep_id and s
+    )
     assert last["complete"]
     assert "Traceback" not in worker.log
     assert refused(fleet) == 0
 
 
 def refused(fleet: Fleet) -> float:
-    """Return how many messages made no sense."""
+    """Return how many malformed messages were counted."""
     series = read_series(fleet.celery.redis, fleet.celery.world.settings)
     return series["reconciler_errors_total", (("kind", "malformed_message"),), ""]
 
 
-def test_a_field_that_is_not_ours_is_refused_and_nothing_is_changed(fleet: Fleet) -> None:
-    """By hand, ``report`` misspelt: passed over, it would repair what was only to be looked at."""
+def test_a_misspelt_argument_is_refused(fleet: Fleet) -> None:
+    """By hand, with ``report`` misspelt: ignoring it would repair what was only to be looked at."""
     world = fleet.celery.world
     found = stranded(world)
     before = world.everything()
     fleet.worker()
     fleet.send(EVALUATE, found, kwargs={"reprot": True})
-    until("it to be refused", lambda: refused(fleet) == 1)
+    until("the message to be refused", lambda: refused(fleet) == 1)
     assert world.everything() == before
 
 
-def test_a_task_of_the_next_version_is_dropped_and_its_work_is_found_again(
-    fleet: Fleet, own_broker: Broker
-) -> None:
-    """What must not be passed over has a new name, which an older worker does not know."""
+def test_an_unknown_task_is_dropped(fleet: Fleet, own_broker: Broker) -> None:
+    """A change that old workers must not ignore gets a new task name; a sweep does its work."""
     world = fleet.celery.world
     found = due(world)
     message = recorded(RECORDED / f"{version()}.json")[RELEASE]
     message["headers"]["task"] = "reconciler.release_child_with_care"
     worker = fleet.worker()
     put(fleet, message, found)
-    until("it to be dropped", lambda: refused(fleet) == 1)
+    until("the message to be dropped", lambda: refused(fleet) == 1)
     until("the queue to be empty", lambda: not own_broker.client.exists(SWEEP_QUEUE, "unacked"))
     assert not released(world, found)
     assert worker.alive
     fleet.send(SWEEP, task_id="sweep:8")
-    until("the next sweep to find it", lambda: released(world, found))
+    until("the next sweep to find the work", lambda: released(world, found))
     assert len(world.tasks(found, "b")) == 1

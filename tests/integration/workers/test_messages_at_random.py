@@ -1,6 +1,6 @@
-"""Whatever lies on the broker: a real worker drops it, stays connected, and does the next task.
+"""A real worker drops any bad message, stays connected, and does the next task.
 
-``MESSAGE_EXAMPLES`` says how many lots of messages are tried (``make fuzz`` tries many).
+``MESSAGE_EXAMPLES`` says how many batches of messages are tried (``make fuzz`` tries many).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EXAMPLES = int(os.environ.get("MESSAGE_EXAMPLES", "60"))
 PIDBOX = "/0.celery.pidbox"
 CHORD: dict[str, Any] = {"task": "celery.chord", "args": [], "kwargs": {}, "options": {}}
 RARE_QUEUE = f"{RELEASE_QUEUE}\x06\x169"
-"""What is of another priority is in a list of its own."""
+"""Messages of another priority have their own list."""
 
 Put = Callable[[redis.Redis], object]
 
@@ -98,7 +98,7 @@ deep = st.sampled_from([b"[" * 100_000 + b"]" * 100_000, b'{"headers":' * 100_00
 
 @st.composite
 def changed(draw: st.DrawFn, sound: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return a sound message with one field of it, at any depth, replaced or taken away."""
+    """Return a valid message with one field, at any depth, replaced or removed."""
     message = sound()
     place = message
     for _ in range(draw(st.integers(0, 3))):
@@ -134,14 +134,14 @@ commands = st.builds(
 
 
 def raw(messages: st.SearchStrategy[Any]) -> st.SearchStrategy[bytes]:
-    """Return the messages as bytes: as they are, cut short, or none at all."""
+    """Return the messages as bytes: whole, cut short, or not messages at all."""
     whole = messages.map(lambda message: json.dumps(message).encode())
     cut = whole.flatmap(lambda text: st.integers(0, len(text)).map(lambda end: text[:end]))
     return st.one_of(whole, whole, whole, cut, st.binary(max_size=40), deep)
 
 
 def unacknowledged(tag: str, text: bytes) -> Put:
-    """Return what puts an entry among the messages that a lost worker left."""
+    """Return a function that adds an entry to the messages that a lost worker left."""
 
     def put(broker: redis.Redis) -> None:
         broker.hset("unacked", tag, text)
@@ -167,13 +167,13 @@ poison: st.SearchStrategy[Put] = st.one_of(
 
 @dataclass
 class Target:
-    """A worker that is being poisoned, and its broker."""
+    """A worker that gets the messages, and its broker."""
 
     worker: Host
     broker: Broker
 
     def works(self) -> None:
-        """Have it do a task behind all that is queued, and see that nothing else is left."""
+        """Queue one more task behind all others, and check that it is done and nothing is left."""
         task_id = str(uuid.uuid4())
         sound = call("orch_" + "0" * 32, task_id=task_id)
         sound["headers"]["ignore_result"] = False
@@ -183,7 +183,7 @@ class Target:
         def ended() -> bool:
             assert self.worker.alive, self.worker.log[-2000:]
             stored: Any = results.get(f"celery-task-meta-{task_id}")
-            # It names an orchestration that does not exist, and says so.
+            # FAILURE counts too: the task names an orchestration that does not exist.
             return stored is not None and json.loads(stored)["status"] in {"SUCCESS", "FAILURE"}
 
         until("the next task to be done", ended, 30.0)
@@ -205,12 +205,12 @@ def target(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.mark.parametrize("key", [SWEEP_QUEUE, RARE_QUEUE, "unacked", "unacked_index"])
 def test_a_key_of_the_wrong_type_is_dropped(target: Target, key: str) -> None:
-    """It costs a connection, and the message that was on its way; not every one after it."""
+    """It costs one connection and the message in transit, not every later one too."""
     target.broker.client.set(key, "x")
     target.broker.client.lpush(RELEASE_QUEUE, json.dumps(call(name=EVALUATE)))
-    until("it to be gone", lambda: target.broker.client.type(key) != b"string")
+    until("the key to be gone", lambda: target.broker.client.type(key) != b"string")
     target.works()
-    assert target.worker.log.count(target.worker.ready) == 1, "it is the same process"
+    assert target.worker.log.count(target.worker.ready) == 1, "it is still the same process"
 
 
 @settings(
@@ -221,7 +221,7 @@ def test_a_key_of_the_wrong_type_is_dropped(target: Target, key: str) -> None:
 )
 @given(st.lists(poison, min_size=1, max_size=8))
 def test_no_message_ends_or_disconnects_a_worker(target: Target, messages: list[Put]) -> None:
-    if not target.worker.alive:  # of the example before, which is being made smaller
+    if not target.worker.alive:  # the previous example ended it, and is being shrunk
         target.worker.start()
     log = len(target.worker.log)
     for put in messages:
@@ -229,4 +229,4 @@ def test_no_message_ends_or_disconnects_a_worker(target: Target, messages: list[
     target.works()
     news = target.worker.log[log:]
     assert "Connection to broker lost" not in news
-    assert target.worker.ready not in news, "it is the same process"
+    assert target.worker.ready not in news, "it is still the same process"

@@ -1,4 +1,4 @@
-"""Metrics counted in the broker, and served for Prometheus."""
+"""Metrics that are counted in the broker and served to Prometheus."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def test_every_metric_exists_at_zero_from_the_start(client: redis.Redis) -> None
     assert found["reconciler_dynamodb_throttles_total", (("table", "users"),)] == 0
 
 
-def test_how_old_a_full_scan_may_get_is_said_of_each_mode(client: redis.Redis) -> None:
-    """Without an index every sweep is one, whatever FULL_SCAN_INTERVAL_SECONDS is."""
+def test_the_full_scan_interval_depends_on_the_index(client: redis.Redis) -> None:
+    """Without an index every sweep is a full scan, whatever FULL_SCAN_INTERVAL_SECONDS says."""
     name = "reconciler_full_scan_interval_seconds"
     every = {"FULL_SCAN_INTERVAL_SECONDS": "7200"}
     assert scraped(client, load_settings({**TABLES, **every}))[name, ()] == 300
@@ -85,15 +85,15 @@ def test_how_old_a_full_scan_may_get_is_said_of_each_mode(client: redis.Redis) -
     assert found["reconciler_sweep_interval_seconds", ()] == 300
 
 
-def test_what_is_known_beforehand_is_all_that_is_seen(client: redis.Redis) -> None:
-    """A version that shares the broker may count what this one does not know."""
+def test_the_exporter_leaves_out_unknown_metrics(client: redis.Redis) -> None:
+    """Another version that shares the broker may count metrics that this version does not know."""
     client.hset(PREFIX + SETTINGS.deployment_id, '["reconciler_of_tomorrow_total",{},""]', "1")
     assert "reconciler_of_tomorrow_total" not in {name for name, _ in scraped(client)}
 
 
 @contextmanager
 def mute() -> Iterator[int]:
-    """A port that takes connections and never says a word: a broker that stalls."""
+    """A port that accepts connections and never answers: a broker that stalls."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(8)
@@ -101,7 +101,8 @@ def mute() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("how", ["refuses", "stalls"])
-def test_a_broker_that_is_away_is_said_and_nothing_is_made_up(how: str) -> None:
+def test_the_exporter_reports_an_unreachable_broker(how: str) -> None:
+    """Apart from that it serves only what follows from the settings."""
     with mute() as port:
         url = f"redis://127.0.0.1:{free_port() if how == 'refuses' else port}/0"
         away = redis.Redis.from_url(url, socket_timeout=0.2, socket_connect_timeout=0.2)
@@ -116,7 +117,7 @@ def test_a_broker_that_is_away_is_said_and_nothing_is_made_up(how: str) -> None:
     }
 
 
-def test_the_command_says_in_one_line_that_its_port_is_taken(broker: str) -> None:
+def test_the_metrics_command_reports_a_taken_port(broker: str) -> None:
     with mute() as port:
         environment = {"CELERY_BROKER_URL": f"{broker}/3", **TABLES}
         done = run_reconciler("metrics", "--port", str(port), environment=environment)
@@ -124,7 +125,7 @@ def test_the_command_says_in_one_line_that_its_port_is_taken(broker: str) -> Non
     assert "cannot listen on" in done.stderr.splitlines()[-1]
 
 
-def test_counts_of_many_processes_add_up(client: redis.Redis) -> None:
+def test_counts_of_many_clients_add_up(client: redis.Redis) -> None:
     def count() -> None:
         metrics = RedisMetrics(client, SETTINGS.deployment_id)
         for _ in range(50):
@@ -144,7 +145,7 @@ def test_counts_of_many_processes_add_up(client: redis.Redis) -> None:
     assert found["reconciler_recovery_latency_seconds_sum", ()] == 40_000
 
 
-def test_what_is_counted_while_the_broker_is_away_is_kept(client: redis.Redis) -> None:
+def test_counts_survive_a_broker_outage(client: redis.Redis) -> None:
     away = redis.Redis.from_url(f"redis://127.0.0.1:{free_port()}/0")
     metrics = RedisMetrics(away, SETTINGS.deployment_id)
     metrics.increment("reconciler_rows_scanned_total", 7)
@@ -154,7 +155,7 @@ def test_what_is_counted_while_the_broker_is_away_is_kept(client: redis.Redis) -
     assert scraped(client)["reconciler_rows_scanned_total", ()] == 7
 
 
-def test_queue_depth_goes_to_cloudwatch_too(client: redis.Redis) -> None:
+def test_queue_depths_are_written_for_cloudwatch(client: redis.Redis) -> None:
     client.lpush("release", "one", "another")
     stream = io.StringIO()
     write_depths(client, EmfMetrics(stream))
@@ -163,7 +164,7 @@ def test_queue_depth_goes_to_cloudwatch_too(client: redis.Redis) -> None:
     assert values(lines, "reconciler_queue_messages", queue="sweep") == [0]
 
 
-def test_no_depth_is_written_while_the_broker_is_away() -> None:
+def test_an_unreachable_broker_gives_no_queue_depth() -> None:
     stream = io.StringIO()
     away = redis.Redis(host="127.0.0.1", port=free_port(), socket_connect_timeout=1)
     write_depths(away, EmfMetrics(stream))

@@ -1,7 +1,7 @@
-"""One thing of each kind is stuck: logs, metrics, ``status`` and ``inspect`` say the same of it.
+"""One thing of each kind is stuck: logs, metrics, ``status`` and ``inspect`` agree about it.
 
-A report first, which finds all of it; then a repair. On a real worker, with a password on the
-broker and text like credentials in what the tables hold, none of which may show up anywhere.
+A report first finds everything; then a repair follows. A real worker runs both. The broker has a
+password and the rows hold text like credentials; neither may show up anywhere.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ EVENTS = {
 
 @dataclass
 class Run:
-    """What was seen. ``report`` and ``repair``: the two sweeps' summaries.
+    """What the run showed. ``report`` and ``repair``: the summaries of the two sweeps.
 
-    ``seconds``: how long it took from before the report until the last of its numbers was read.
+    ``seconds``: the time from before the report until the last of its numbers was read.
     """
 
     one: OneOfEach
@@ -72,7 +72,7 @@ class Run:
 
 
 class Console:
-    """``reconciler …`` in a process of its own; keeps everything that was printed."""
+    """Runs ``reconciler …`` in its own process, and keeps everything that it prints."""
 
     def __init__(self, celery: Celery) -> None:
         self._celery = celery
@@ -105,7 +105,7 @@ def run(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         celery = Celery(world, broker, directory, {"AWS_ENDPOINT_URL_LAMBDA": stub.url})
         found = Run(one)
         console = Console(celery)
-        # Only where nothing is repaired is what a sweep finds what is stuck.
+        # In report mode nothing is repaired, so everything that a sweep finds stays stuck.
         celery.extra["REPAIR_MODE"] = "report"
         with celery.worker("w1"):
             _report(found, celery, console, wire)
@@ -149,7 +149,7 @@ def _repair(found: Run, celery: Celery, console: Console) -> None:
 
 
 def _inspected(celery: Celery, names: set[str]) -> dict[str, dict[str, Any]]:
-    """Look at each as ``inspect --json`` does."""
+    """Describe each orchestration as ``inspect --json`` does."""
     reconciler = celery.world.reconciler()
     return {name: to_json(look(reconciler, Found(name))) for name in names}
 
@@ -158,18 +158,19 @@ def _inspected(celery: Celery, names: set[str]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_each_code_once_everywhere_with_the_same_numbers(run: Run, code: str) -> None:
+def test_logs_metrics_and_commands_agree_on_each_code(run: Run, code: str) -> None:
+    """Each of them shows the code exactly once, with the same age and place."""
     (line,) = [x for x in run.of("orch.sweep.stuck", run.report["sweep_id"]) if x["code"] == code]
     assert run.report["stuck"][code] == 1
     assert run.status["stuck"][code] == 1
     count, oldest = run.stuck_metrics[code]
     assert count == 1
-    # What is remembered grows older until it is asked for.
+    # The remembered age grows until somebody asks for it.
     age = line["age_seconds"]
     assert age <= oldest <= age + run.seconds
     assert age <= run.status["oldest_stuck_seconds"][code] <= age + run.seconds
     assert f" {code} " in run.status_text
-    # The log says where, and there `inspect` says the same.
+    # The log names the orchestration, and `inspect` shows the same for it.
     name = line["orchestration_id"]
     assert name == run.one.where[code]
     view = run.inspected[name]
@@ -187,7 +188,7 @@ def test_each_code_once_everywhere_with_the_same_numbers(run: Run, code: str) ->
         assert child["will"]["do"]
 
 
-def test_and_nothing_else(run: Run) -> None:
+def test_nothing_else_is_stuck(run: Run) -> None:
     assert run.report["stuck"] == dict.fromkeys(sorted(CODES), 1)
     assert run.status["stuck"] == run.report["stuck"]
     lines = run.of("orch.sweep.stuck", run.report["sweep_id"])
@@ -198,7 +199,7 @@ def test_and_nothing_else(run: Run) -> None:
     assert sum(run.report[name] for name in ("released", "advanced", "skipped", "errors")) == 0
 
 
-def test_the_ten_oldest_are_the_ten_oldest(run: Run) -> None:
+def test_status_shows_the_ten_oldest(run: Run) -> None:
     lines = run.of("orch.sweep.stuck", run.report["sweep_id"])
     ages = sorted((line["age_seconds"] for line in lines), reverse=True)
     told = [entry["age_seconds"] for entry in run.status["oldest"]]
@@ -207,13 +208,13 @@ def test_the_ten_oldest_are_the_ten_oldest(run: Run) -> None:
     assert run.status["oldest"][0]["orchestration_id"] == run.one.where["long_running"]
 
 
-def test_status_costs_three_reads_by_key_and_no_scan(run: Run) -> None:
-    """The pause, the record of sweeps without a broker, and a task, to see that it can be read."""
+def test_status_reads_three_times_by_key(run: Run) -> None:
+    """It reads the pause, the record of sweeps without a broker, and a task as a test of access."""
     assert Counter(run.status_calls) == {"GetItem": 2, "BatchGetItem": 1}
 
 
-def test_health_goes_by_coverage_and_a_beat_has_time_for_its_first_ask(run: Run) -> None:
-    """Every sweep was asked for by hand, a moment ago: all is looked at."""
+def test_health_follows_coverage_without_a_beat(run: Run) -> None:
+    """Every sweep was asked for by hand a moment ago, and no beat is missed so soon."""
     assert run.health["healthy"]
     assert run.status["problem"] is None
     assert [name.partition("@")[0] for name in run.status["workers"]] == ["w1"]
@@ -222,19 +223,20 @@ def test_health_goes_by_coverage_and_a_beat_has_time_for_its_first_ask(run: Run)
 # -- what is repaired
 
 REPAIRED = {
-    "lost_release": 2,  # one, and the one whose dead claim was taken away
+    "lost_release": 2,  # one, and the child whose abandoned claim was reset
     "lost_terminal": 1,
     "lost_skip": 1,
     "lost_recovery": 1,
     "abandoned_claim": 1,
     "unstarted_task": 1,
-    "unsettled_parent": 1,  # of the one whose terminal was lost
+    "unsettled_parent": 1,  # the parent of the child whose terminal was lost
 }
 WITHOUT_TASK = {"lost_skip"}
-"""Repairs whose event is on no task of the orchestration: the failure has none here."""
+"""Repairs whose event belongs to no task here: the failed child has no task."""
 
 
-def test_each_recovery_once_everywhere_with_the_same_numbers(run: Run) -> None:
+def test_logs_metrics_and_commands_agree_on_each_recovery(run: Run) -> None:
+    """Each of them counts the same recoveries."""
     lines = run.of("orch.sweep.recovered", run.repair["sweep_id"])
     assert Counter(line["code"] for line in lines) == REPAIRED
     for code, count in REPAIRED.items():
@@ -247,7 +249,7 @@ def test_each_recovery_once_everywhere_with_the_same_numbers(run: Run) -> None:
     assert told == {code: n for code, n in REPAIRED.items() if code not in WITHOUT_TASK}
 
 
-def test_a_refusal_is_shown_as_what_it_is(run: Run) -> None:
+def test_log_metric_and_inspect_show_a_refusal(run: Run) -> None:
     assert run.repair["refused"] == 1
     assert run.counters["reconciler_releases_total", "refused"] == 1
     (line,) = run.of("orch.child.release_failed", run.repair["sweep_id"])
@@ -257,10 +259,10 @@ def test_a_refusal_is_shown_as_what_it_is(run: Run) -> None:
     assert "is not onboarded" in child["reason"]
 
 
-# -- what is said of it
+# -- what the logs say
 
 
-def test_every_line_of_the_worker_is_one_object_with_its_context(run: Run) -> None:
+def test_every_log_line_carries_its_context(run: Run) -> None:
     assert len(run.lines) > len(CODES)
     for line in run.lines:
         assert {"event", "level", "timestamp"} <= line.keys()
@@ -276,7 +278,7 @@ def test_every_line_of_the_worker_is_one_object_with_its_context(run: Run) -> No
     assert all(x["orchestration_id"].startswith("orch_") for x in about)
 
 
-def test_no_secret_and_no_description_in_any_line(run: Run) -> None:
+def test_no_output_contains_secrets_or_descriptions(run: Run) -> None:
     assert run.status_after["problem"] == run.status["problem"]
     for text in (run.log, run.printed):
         assert PASSWORD not in text

@@ -1,4 +1,4 @@
-"""The settings as Celery has them, held to each other: trap 14, and options that are misspelt."""
+"""Celery's settings fit each other: trap 14, and misspelt options."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from workers.running import retry_pause
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
 STOP_TIMEOUT_SECONDS = 90
-"""What the deployments allow a worker for its end (``docs/design.md``)."""
+"""The time that the deployments give a worker to stop (``docs/design.md``)."""
 
 ASK = """
 import json
@@ -35,20 +35,20 @@ print(json.dumps({"tasks": tasks, "conf": conf}))
 
 @pytest.fixture
 def known(fleet: Fleet) -> dict[str, Any]:
-    """What Celery has made of the settings and of each task's options."""
+    """Celery's own view of the settings and of each task's options."""
     found: dict[str, Any] = json.loads(fleet.run(ASK))
     return found
 
 
-def test_every_wait_is_shorter_than_what_it_must_not_outlast(known: dict[str, Any]) -> None:
-    """Trap 14: beyond the visibility timeout, what waits or runs would be delivered twice."""
+def test_every_wait_fits_the_visibility_timeout(known: dict[str, Any]) -> None:
+    """Trap 14: Whatever waits or runs for longer than that would be delivered twice."""
     conf, tasks = known["conf"], known["tasks"]
     visible = conf["broker_transport_options"]["visibility_timeout"]
     assert conf["result_backend_transport_options"]["visibility_timeout"] == visible
     limit = conf["task_time_limit"]
     pauses = [retry_pause(retries) for retries in range(MAX_RETRIES + 1)]
     assert max(pauses) <= MAX_COUNTDOWN_SECONDS
-    # A message waits, and then runs, before it is acknowledged.
+    # A task waits and then runs before its message is acknowledged.
     assert MAX_COUNTDOWN_SECONDS + limit < visible
     assert conf["task_soft_time_limit"] < limit < STOP_TIMEOUT_SECONDS < visible
     for name, options in tasks.items():
@@ -56,7 +56,7 @@ def test_every_wait_is_shorter_than_what_it_must_not_outlast(known: dict[str, An
         assert options["soft_time_limit"] < options["time_limit"] <= limit, name
 
 
-def test_every_task_has_the_options_that_were_meant(known: dict[str, Any]) -> None:
+def test_every_task_has_its_intended_options(known: dict[str, Any]) -> None:
     assert set(known["tasks"]) == {SWEEP, SEGMENT, EVALUATE, RELEASE}
     for name, options in known["tasks"].items():
         assert options["acks_late"] is True, name

@@ -1,4 +1,4 @@
-"""Outages of AWS, seen by a real worker: counted, logged once, held against nobody."""
+"""A real worker counts outages of AWS, logs each once, and holds none against an orchestration."""
 
 from __future__ import annotations
 
@@ -45,10 +45,8 @@ def errors(celery: Celery, kind: str) -> float:
 
 
 @pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
-def test_an_outage_is_counted_and_said_once_and_nothing_waits(
-    endpoint: str, broker: str, tmp_path: Path
-) -> None:
-    """Each kind in turn, while the orchestrations are read; then everything is recovered."""
+def test_a_worker_logs_each_outage_once(endpoint: str, broker: str, tmp_path: Path) -> None:
+    """It counts each kind for every orchestration, holds it against none, and then recovers all."""
     world = build_world(
         endpoint, SWEEP_INTERVAL_SECONDS="300", STRANDED_GRACE_SECONDS="1", SWEEP_SEGMENTS="1"
     )
@@ -90,7 +88,7 @@ def test_an_outage_is_counted_and_said_once_and_nothing_waits(
     for name in found:
         whole = reconciler.orchestrations.read(name)
         assert whole is not None
-        assert not whole.attempts, "an outage was held against it"
+        assert not whole.attempts, "an outage was held against the orchestration"
 
 
 PROVIDER = """#!/bin/sh
@@ -99,10 +97,10 @@ cat {answer}
 
 
 @pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
-def test_credentials_of_a_provider_that_have_run_out(
+def test_a_worker_recovers_from_expired_provider_credentials(
     endpoint: str, broker: str, tmp_path: Path
 ) -> None:
-    """A RuntimeError in botocore; once the provider has others, the worker goes on by itself."""
+    """The client raises a RuntimeError; once the provider has new ones, the worker goes on."""
     world = build_world(
         endpoint, SWEEP_INTERVAL_SECONDS="300", STRANDED_GRACE_SECONDS="1", SWEEP_SEGMENTS="1"
     )
@@ -128,7 +126,7 @@ def test_credentials_of_a_provider_that_have_run_out(
     with fleet_of(celery) as fleet:
         worker = fleet.worker()
         celery.call(SWEEP)
-        until("it to be counted", lambda: errors(celery, "credentials") >= 1)
+        until("the outage to be counted", lambda: errors(celery, "credentials") >= 1)
         (lost,) = said(worker.log, "orch.aws.lost")
         assert lost["error_kind"] == "credentials"
         assert "refreshed credentials are still expired" in lost["detail"]

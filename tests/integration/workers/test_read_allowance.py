@@ -1,4 +1,4 @@
-"""The ceiling on what a scan reads, shared by all workers through the broker."""
+"""The ceiling on the reads of scans, shared by all workers through the broker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from workers.read_allowance import PREFIX, BrokerAllowance
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
 SLACK_SECONDS = 60.0
-"""What may pass between two calls on a loaded machine: nothing beside the waits asked for."""
+"""More than may pass between two calls on a loaded machine, and far less than the waits."""
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def client(broker: str) -> redis.Redis:
     return found
 
 
-def test_workers_share_what_may_be_read(client: redis.Redis) -> None:
+def test_workers_share_the_read_allowance(client: redis.Redis) -> None:
     workers = [BrokerAllowance(client, "here", units_per_second=1.0) for _ in range(3)]
     waits = [worker.take(1000.0) for worker in workers]
     assert waits[0] == 0.0
@@ -30,34 +30,35 @@ def test_workers_share_what_may_be_read(client: redis.Redis) -> None:
     assert 2000.0 - SLACK_SECONDS < waits[2] <= 2000.0
 
 
-def test_what_is_given_back_others_may_read(client: redis.Redis) -> None:
+def test_returned_units_are_available_to_others(client: redis.Redis) -> None:
     one, other = (BrokerAllowance(client, "here", units_per_second=1.0) for _ in range(2))
     one.take(1000.0)
     one.take(-900.0)
     assert 100.0 - SLACK_SECONDS < other.take(1.0) <= 100.0
 
 
-def test_what_was_taken_is_forgotten_when_nobody_reads(client: redis.Redis) -> None:
+def test_the_allowance_key_expires(client: redis.Redis) -> None:
     BrokerAllowance(client, "here", units_per_second=1.0).take(1000.0)
     assert 0 < client.ttl(f"{PREFIX}here") <= 3600
 
 
-def test_a_clock_that_jumped_back_makes_nobody_wait_for_it(client: redis.Redis) -> None:
-    """What is owed stays owed; the hour is not."""
+def test_a_clock_set_back_adds_no_wait(client: redis.Redis) -> None:
+    """The debt remains, but the hour is not waited for."""
     client.set(f"{PREFIX}here", f"5.0 {broker_time(client) + 3600:.6f}")
     assert BrokerAllowance(client, "here", units_per_second=1.0).take(1.0) == 5.0
     assert BrokerAllowance(client, "here", units_per_second=1.0).take(1.0) <= 6.0
 
 
 @pytest.mark.parametrize("text", ["", "?", "? ?", "1.0", "1.0 ?"])
-def test_what_somebody_else_wrote_is_written_over(client: redis.Redis, text: str) -> None:
+def test_a_foreign_value_is_replaced(client: redis.Redis, text: str) -> None:
     client.set(f"{PREFIX}here", text)
     one, other = (BrokerAllowance(client, "here", units_per_second=1.0) for _ in range(2))
     assert one.take(1000.0) <= 1.0
-    assert other.take(1.0) > 1000.0 - SLACK_SECONDS, "it is shared"
+    assert other.take(1.0) > 1000.0 - SLACK_SECONDS, "the allowance is shared"
 
 
-def test_without_a_broker_each_keeps_to_a_share_of_its_own() -> None:
+def test_a_worker_paces_itself_without_the_broker() -> None:
+    """It keeps to its own cautious share of the ceiling."""
     away = redis.Redis(port=free_port())
     allowance = BrokerAllowance(away, "here", units_per_second=8.0)
     assert allowance.take(1000.0) == 0.0

@@ -21,7 +21,7 @@ def client(broker: str) -> redis.Redis:
 
 @pytest.fixture
 def rate(broker: str, monkeypatch: pytest.MonkeyPatch, client: redis.Redis) -> ReleaseRate:
-    """One release a minute, and nobody waits for a turn."""
+    """One release per minute, and nobody waits for a turn."""
     assert client.ping()
     monkeypatch.setattr(release_rate, "_MAX_WAIT_SECONDS", 0.0)
     settings = Settings(
@@ -34,15 +34,13 @@ def rate(broker: str, monkeypatch: pytest.MonkeyPatch, client: redis.Redis) -> R
     return ReleaseRate(settings)
 
 
-def test_a_rate_lets_as_many_through_as_it_says(rate: ReleaseRate) -> None:
+def test_the_rate_limits_releases(rate: ReleaseRate) -> None:
     assert rate.acquire()
     assert not rate.acquire()
 
 
-def test_a_window_from_before_the_clock_jumped_back_is_forgotten(
-    rate: ReleaseRate, client: redis.Redis
-) -> None:
-    """The broker's clock is an hour earlier now, so the window would last an hour longer."""
+def test_a_window_that_lasts_too_long_is_forgotten(rate: ReleaseRate, client: redis.Redis) -> None:
+    """The broker's clock was set back by an hour, so the window would last an hour longer."""
     assert rate.acquire()
     (key,) = client.keys()
     client.expire(key, 60 + 3600)
@@ -50,7 +48,7 @@ def test_a_window_from_before_the_clock_jumped_back_is_forgotten(
     assert rate.acquire()
 
 
-def test_a_window_that_never_ends_is_forgotten(rate: ReleaseRate, client: redis.Redis) -> None:
+def test_a_window_without_expiry_is_forgotten(rate: ReleaseRate, client: redis.Redis) -> None:
     assert rate.acquire()
     (key,) = client.keys()
     client.persist(key)
@@ -58,7 +56,7 @@ def test_a_window_that_never_ends_is_forgotten(rate: ReleaseRate, client: redis.
     assert rate.acquire()
 
 
-def test_without_a_broker_all_are_let_through() -> None:
+def test_every_release_passes_without_a_broker() -> None:
     settings = Settings(
         orchestration_table_name="rows",
         task_table_name="tasks",

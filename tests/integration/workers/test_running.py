@@ -1,4 +1,4 @@
-"""What surrounds a task: whatever it raises, its work item is completed, once."""
+"""Whatever a task raises, its work item is completed once."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
 
 class TriedAgainError(Exception):
-    """As Celery's, which ends the task for now."""
+    """Stands for Celery's ``Retry``, which ends the task for now."""
 
 
 class Given:
-    """A task, its process's resources, and what came of it."""
+    """A task, the resources of its process, and its outcome."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, retries: int) -> None:
         self.completed: list[ReconcilerError] = []
@@ -97,9 +97,10 @@ RAISED: list[tuple[Exception, type[ReconcilerError]]] = [
 @pytest.mark.parametrize(
     ("error", "kind"), RAISED, ids=lambda value: getattr(value, "__name__", "")
 )
-def test_whatever_a_task_raises_completes_its_work_item(
+def test_any_exception_completes_the_work_item(
     monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[ReconcilerError]
 ) -> None:
+    """It is completed once, with the kind of the error, when no retry is left."""
     given = Given(monkeypatch, MAX_RETRIES)
     with pytest.raises((type(error), kind)):
         given.run(error)
@@ -107,7 +108,7 @@ def test_whatever_a_task_raises_completes_its_work_item(
     assert given.forgotten == isinstance(error, CredentialsError)
 
 
-def test_what_is_tried_again_is_not_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retry_leaves_the_work_item_open(monkeypatch: pytest.MonkeyPatch) -> None:
     given = Given(monkeypatch, 0)
     for error in (ThrottledError("x"), UnknownRefusalError("x"), redis.ConnectionError("x")):
         with pytest.raises(TriedAgainError):
@@ -115,7 +116,8 @@ def test_what_is_tried_again_is_not_complete(monkeypatch: pytest.MonkeyPatch) ->
     assert given.completed == []
 
 
-def test_what_the_broker_does_not_take_again_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsent_retry_completes_the_work_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker is away, so no retry can be queued."""
     given = Given(monkeypatch, 0)
     app = Celery(broker="redis://127.0.0.1:1/0", set_as_current=False)
     app.conf.task_publish_retry = False
@@ -131,7 +133,7 @@ def test_what_the_broker_does_not_take_again_is_complete(monkeypatch: pytest.Mon
     assert [type(found) for found in given.completed] == [ThrottledError]
 
 
-def test_a_work_item_that_cannot_be_completed_hides_no_error(
+def test_a_failed_completion_hides_no_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given = Given(monkeypatch, MAX_RETRIES)
@@ -146,7 +148,8 @@ def test_a_work_item_that_cannot_be_completed_hides_no_error(
         run(given.task, work, gave_up)
 
 
-def test_a_release_whose_child_is_gone_is_not_handed_on_any_more(world: World) -> None:
+def test_a_release_of_a_missing_child_is_forgotten(world: World) -> None:
+    """The state no longer shows it as handed on."""
     reconciler = world.reconciler()
     state = new_state(reconciler)
     nobody: Any = None

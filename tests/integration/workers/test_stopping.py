@@ -1,4 +1,4 @@
-"""Deployments: a worker that is told to stop, and all of them, one after the other. Trap 15."""
+"""Deployments: one worker is told to stop, then all of them in turn. Trap 15."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ def released(world: World, found: str) -> bool:
     return world.statuses(found)["b"] == "released"
 
 
-def test_a_worker_that_is_told_to_stop_ends_what_it_has_begun_and_gives_the_rest_back(
+def test_a_stopping_worker_finishes_its_current_task(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy, measured: Measured
 ) -> None:
-    """What waits for its time (a retry) goes back at once, and not after the visibility timeout."""
+    """It gives back at once what waits for a retry, before the visibility timeout."""
     world, broker = fleet.celery.world, own_broker.client
     begun, waiting, queued = due(world), due(world), due(world)
     stopping = fleet.worker("stopping")
     with proxy.holding("TransactWriteItems", begun) as held:
         fleet.send(RELEASE, waiting, "b", countdown=4)
-        until("it to wait in the worker", lambda: broker.hlen("unacked") == 1)
+        until("the release to wait in the worker", lambda: broker.hlen("unacked") == 1)
         fleet.send(RELEASE, begun, "b")
         held.wait()
         stopping.signal(signal.SIGTERM)
-        until("it to begin to stop", lambda: "Warm shutdown" in stopping.log)
+        until("the worker to begin to stop", lambda: "Warm shutdown" in stopping.log)
         fleet.send(RELEASE, queued, "b")
-        assert stopping.alive, "it waits for what it has begun"
+        assert stopping.alive, "the worker waits for its task"
         began = time.monotonic()
     assert stopping.process.wait(60) == 0
     measured(f"told to stop: ended {time.monotonic() - began:.1f} s after its task could go on")
     assert released(world, begun)
-    assert not broker.exists("unacked"), "nothing is left with it"
+    assert not broker.exists("unacked"), "the stopped worker holds no message"
     assert broker.llen("release") == 2
     fleet.worker("other")
     until(
@@ -58,10 +58,10 @@ def test_a_worker_that_is_told_to_stop_ends_what_it_has_begun_and_gives_the_rest
     assert all(len(world.tasks(found, "b")) == 1 for found in (begun, waiting, queued))
 
 
-def test_a_worker_that_is_stopped_for_good_in_the_midst_of_a_task_loses_nothing(
+def test_a_worker_killed_while_stopping_loses_nothing(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy
 ) -> None:
-    """TERM, and KILL when the stop timeout is over: it comes back with the visibility timeout."""
+    """KILL follows TERM after the stop timeout; the visibility timeout brings the task back."""
     world = fleet.celery.world
     found = due(world)
     stopping = fleet.worker("stopping", environment=SOON)
@@ -69,19 +69,19 @@ def test_a_worker_that_is_stopped_for_good_in_the_midst_of_a_task_loses_nothing(
         fleet.send(RELEASE, found, "b")
         held.wait()
         stopping.signal(signal.SIGTERM)
-        until("it to begin to stop", lambda: "Warm shutdown" in stopping.log)
+        until("the worker to begin to stop", lambda: "Warm shutdown" in stopping.log)
         stopping.kill()
-        assert released(world, found), "committed, and nobody was told"
+        assert released(world, found), "the release is committed, but nobody heard of it"
         other = fleet.worker("other", environment=SOON)
-        until("it to be delivered again", lambda: "already_released" in other.log)
-    until("it to be acknowledged", lambda: not own_broker.client.exists("unacked"))
+        until("the release to be delivered again", lambda: "already_released" in other.log)
+    until("the message to be acknowledged", lambda: not own_broker.client.exists("unacked"))
     assert len(world.tasks(found, "b")) == 1
 
 
-def test_all_workers_and_beats_are_replaced_under_load_and_nothing_is_lost_or_doubled(
+def test_a_rolling_restart_loses_and_doubles_nothing(
     fleet: Fleet, own_broker: Broker, measured: Measured
 ) -> None:
-    """A rolling restart: one at a time, while the backlog of an outage is being repaired."""
+    """Hosts restart one at a time while the backlog of an outage is repaired."""
     world, celery = fleet.celery.world, fleet.celery
     names = ["w1", "w2"]
     workers = [fleet.worker(name, concurrency=2) for name in names]
@@ -92,7 +92,7 @@ def test_all_workers_and_beats_are_replaced_under_load_and_nothing_is_lost_or_do
         # A chain of lost terminals and a fan-out: several tasks for each.
         added = [world.seed(FAN_OUT, {"a": "released"}, tasks={"a": "COMPLETED"}) for _ in range(6)]
         loads += added
-        until("it to be begun", lambda now=added: any(begun(world, key) for key in now))  # type: ignore[misc]
+        until("the repairs to begin", lambda now=added: any(begun(world, key) for key in now))  # type: ignore[misc]
         took[host.child.name] = host.stop()
         assert host.process.returncode == 0
         host.start()

@@ -1,4 +1,4 @@
-"""The state of sweeps on a real broker: its one script, and what it claims whatever happens."""
+"""The state of sweeps on a real broker: its script, its records and its claims."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KEY = f"{PREFIX}here:known"
         (b"a", "a", "", 1, None),
     ],
 )
-def test_the_script_sets_what_nobody_else_changed(
+def test_the_script_writes_only_unchanged_values(
     scratch: redis.Redis, stored: bytes | None, expected: str, new: str, done: int, left: bytes
 ) -> None:
     if stored is not None:
@@ -49,7 +49,7 @@ def test_the_script_sets_what_nobody_else_changed(
     assert scratch.ttl(KEY) in {-1, -2}
 
 
-def test_only_a_report_by_hand_is_forgotten(scratch: redis.Redis) -> None:
+def test_only_reports_by_hand_expire(scratch: redis.Redis) -> None:
     for report in (None, "sweep:by-hand-1"):
         BrokerRecords(scratch, "here", report).update("known", "o", lambda _old, _now: {"a": 1})
         BrokerRecords(scratch, "here", report).add("counts:s", {"released": 1})
@@ -58,7 +58,8 @@ def test_only_a_report_by_hand_is_forgotten(scratch: redis.Redis) -> None:
     assert all(found is (b"report" in key) for key, found in expires.items())
 
 
-def test_a_report_by_hand_of_one_orchestration_replaces_no_finding(scratch: redis.Redis) -> None:
+def test_a_report_by_hand_replaces_no_finding(scratch: redis.Redis) -> None:
+    """This holds for a report on a single orchestration."""
     settings = SimpleNamespace(repair_mode="repair", deployment_id="here")
     resources: Any = SimpleNamespace(settings=settings, client=scratch, outbox=None)
     state = state_of(resources, "sweep:1", report=False)
@@ -69,8 +70,8 @@ def test_a_report_by_hand_of_one_orchestration_replaces_no_finding(scratch: redi
 
 
 @pytest.mark.parametrize("stored", [b"", b"?", b"\xff\xfe", b"null", b"[]", b"7", b"{"])
-def test_what_is_no_record_is_written_over(scratch: redis.Redis, stored: bytes) -> None:
-    """One field of another's must not end every sweep from now on."""
+def test_an_invalid_record_is_overwritten(scratch: redis.Redis, stored: bytes) -> None:
+    """A foreign value in one field must not end every later sweep."""
     records = BrokerRecords(scratch, "here")
     scratch.hset(KEY, mapping={"o": stored, b"\xff": stored})
     scratch.rpush(f"{PREFIX}here:counts:s", stored, b'{"released": "?"}', b'{"released": 1e999}')
@@ -82,8 +83,8 @@ def test_what_is_no_record_is_written_over(scratch: redis.Redis, stored: bytes) 
     assert records.numbers("counts:s") == {"released": 1}
 
 
-def test_a_recovery_that_is_none_of_ours_is_passed_over(scratch: redis.Redis) -> None:
-    """Else ``status``, ``list --recovered`` and Flower's tab would show nothing for a day."""
+def test_foreign_entries_among_recoveries_are_skipped(scratch: redis.Redis) -> None:
+    """They would hide all recoveries of a day from ``status``, ``list --recovered`` and Flower."""
     recoveries = Recoveries(scratch, "here")
     ids = {"orchestration_id": "o", "sub_issue_id": "a"}
     recoveries.add("lost_release", ids, 1.0)
@@ -104,7 +105,7 @@ def records(request: pytest.FixtureRequest, scratch: redis.Redis) -> Records:
     return found[request.param]()
 
 
-def test_updates_at_once_lose_nothing(records: Records) -> None:
+def test_simultaneous_updates_lose_nothing(records: Records) -> None:
     def add(_: int) -> None:
         records.update("k", "n", lambda old, _now: {"n": (old or {"n": 0})["n"] + 1})
         records.add("c", {"n": 0.5})
@@ -120,7 +121,9 @@ def test_updates_at_once_lose_nothing(records: Records) -> None:
 
 def test_a_segment_has_one_reader_at_a_time(records: Records) -> None:
     state, segment = SweepState(records), Segment(Scope.TABLE, 0, 1)
-    assert state.take(segment, "a", state.now()) is None, "of another number of segments"
+    assert state.take(segment, "a", state.now()) is None, (
+        "the segment belongs to another number of segments"
+    )
     state.set_total(Scope.TABLE, 1)
     since = state.now()
     assert state.take(segment, "a", since) is not None
@@ -130,11 +133,11 @@ def test_a_segment_has_one_reader_at_a_time(records: Records) -> None:
     assert state.renew(segment, "a")
     assert state.finish(segment, "a")
     assert state.overview().covered_as_of(Scope.ACTIVE) >= since
-    assert state.take(segment, "b", since) is None, "it was read since then"
+    assert state.take(segment, "b", since) is None, "the segment has been read since then"
     assert state.take(segment, "b", state.now()) is not None
 
 
-def test_another_number_of_segments_keeps_the_watermark(records: Records) -> None:
+def test_changing_the_segment_count_keeps_the_watermark(records: Records) -> None:
     state, segment = SweepState(records), Segment(Scope.TABLE, 0, 1)
     state.set_total(Scope.TABLE, 1)
     assert state.overview().covered_as_of(Scope.TABLE) == NEVER
@@ -154,13 +157,13 @@ def test_another_number_of_segments_keeps_the_watermark(records: Records) -> Non
 
 @pytest.fixture
 def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leases that often run out while a segment is read."""
+    """Leases that often expire while a segment is read."""
     monkeypatch.setattr(segments, "LEASE_SECONDS", 0.15)
 
 
 @pytest.mark.usefixtures("short_leases")
-def test_nothing_on_the_broker_claims_what_was_not_looked_at(scratch: redis.Redis) -> None:
-    """As ``tests/unit/sweeping/test_claims.py``, on the broker and by its clock."""
+def test_claims_cover_only_what_was_looked_at(scratch: redis.Redis) -> None:
+    """Like ``tests/unit/sweeping/test_claims.py``, but on the broker and with its clock."""
     covered = 0
     for seed in range(6):
         scratch.flushdb()

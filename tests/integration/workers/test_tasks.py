@@ -1,4 +1,4 @@
-"""Sweeps on a real worker: how much is queued, what a person asks for, and who waits for whom."""
+"""Sweeps on a real worker: how much they queue, sweeps by hand, and who waits for whom."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from workers.names import RELEASE_QUEUE, SWEEP, SWEEP_QUEUE
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
 
-def test_no_more_releases_are_queued_than_can_be_made(
+def test_the_release_rate_limits_queued_releases(
     endpoint: str, broker: str, tmp_path: Path
 ) -> None:
-    """The rest is stuck, as it says, and found by the next sweep."""
+    """The other children are reported as stuck."""
     world = build_world(
         endpoint,
         SWEEP_INTERVAL_SECONDS="2",
@@ -36,7 +36,7 @@ def test_no_more_releases_are_queued_than_can_be_made(
         celery.call(SWEEP)
         until("its evaluation", lambda: len(celery.state.known(found).stuck) == 30)
         until("its releases", lambda: celery.redis.llen(RELEASE_QUEUE) == 20)
-        assert celery.last() is None, "it is not over before they have been made"
+        assert celery.last() is None, "the sweep is not over before its releases"
         with celery.worker("releaser", queues=RELEASE_QUEUE):
             summary = until("the end of the sweep", celery.last)
     assert summary["complete"]
@@ -45,20 +45,20 @@ def test_no_more_releases_are_queued_than_can_be_made(
     assert len(world.tasks(found)) == 20
 
 
-def test_a_sweep_by_hand_waits_for_who_is_reading(celery: Celery) -> None:
-    """Half of the table is being read by somebody; a report by hand does not mind."""
+def test_a_sweep_by_hand_waits_for_other_readers(celery: Celery) -> None:
+    """Somebody else reads half of the table; a report by hand does not wait for them."""
     state, half = celery.state, Segment(Scope.TABLE, 0, 2)
     state.set_total(Scope.TABLE, 2)
     command = [sys.executable, "-m", "reconciler.cli.main", "sweep", "--wait", "--json"]
     environment = {"PATH": "/usr/bin:/bin", **celery.environment}
     with celery.worker():
-        # Not before: its lease would be over by the time that a slow machine has started a worker.
+        # Only now: the lease would expire before a slow machine has started a worker.
         assert state.take(half, "somebody", state.now()) is not None
         by_hand = subprocess.Popen(
             command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
         (sweep,) = until(
-            "it to begin",
+            "the sweep to begin",
             lambda: state.overview().at_work() if state.renew(half, "somebody") else (),
         )
         until("the other half", lambda: state.renew(half, "somebody") and one_left(celery))
@@ -66,9 +66,9 @@ def test_a_sweep_by_hand_waits_for_who_is_reading(celery: Celery) -> None:
         assert json.loads(report.stdout)["complete"]
         assert json.loads(report.stdout)["mode"] == "report"
         assert state.renew(half, "somebody"), "a report takes no lease"
-        assert one_left(celery), "and moves no mark"
+        assert one_left(celery), "a report moves no mark"
         assert celery.last() is None
-        # Nothing more is heard of who was reading. It is asked for again, and read.
+        # The other reader goes silent, so the sweep asks for its half again.
         said, _ = by_hand.communicate(timeout=60)
     assert by_hand.returncode == 0
     assert json.loads(said)["sweep_id"] == sweep.sweep_id
@@ -80,10 +80,8 @@ def one_left(celery: Celery) -> bool:
     return [seen.count_unread(sweep) for sweep in seen.at_work()] == [1]
 
 
-def test_what_an_index_does_not_show_stays_known(
-    endpoint: str, broker: str, tmp_path: Path
-) -> None:
-    """First everything is read; then what is active, and what was known to be stuck."""
+def test_known_stuck_survives_a_sweep_by_index(endpoint: str, broker: str, tmp_path: Path) -> None:
+    """The first sweep reads the table, the next ones the index and what is known stuck."""
     world = build_world(
         endpoint,
         ACTIVE_INDEX_NAME="ChildStatusIndex",
@@ -109,7 +107,9 @@ def test_what_an_index_does_not_show_stays_known(
         second = swept()
         assert (second["complete"], second["segments"]) == (True, 1)
         assert (second["advanced"], second["released"]) == (1, 1)
-        assert second["stuck"] == {"unsettled_parent": 1}, "that of the first, and not forgotten"
+        assert second["stuck"] == {"unsettled_parent": 1}, (
+            "the parent from the first sweep is not forgotten"
+        )
         assert len(world.tasks(stranded, "b")) == 1
 
         world.change(unsettled, "#meta", rollup_posted_at=world.ago(0))
@@ -120,10 +120,10 @@ def test_what_an_index_does_not_show_stays_known(
         assert entry.orchestration_id == unseen
 
 
-def test_without_its_index_a_sweep_reads_the_table(
+def test_a_sweep_without_its_index_reads_the_table(
     endpoint: str, broker: str, tmp_path: Path
 ) -> None:
-    """It is named in the settings, and does not exist, or may not be read."""
+    """The settings name an index that does not exist."""
     world = build_world(endpoint, STRANDED_GRACE_SECONDS="1", SWEEP_INTERVAL_SECONDS="3")
     celery = celery_over(world, broker, tmp_path)
     celery.extra["ACTIVE_INDEX_NAME"] = "NoSuchIndex"
@@ -131,5 +131,8 @@ def test_without_its_index_a_sweep_reads_the_table(
         until("the table to be read", lambda: celery.state.overview().covered_as_of(Scope.ACTIVE))
         stranded = world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
         until("the release", lambda: world.statuses(stranded)["b"] == "released")
-        last = until("a sweep to tell", lambda: (said := celery.last()) and said["errors"] and said)
+        last = until(
+            "a sweep to report the error",
+            lambda: (said := celery.last()) and said["errors"] and said,
+        )
     assert not last["complete"]

@@ -1,6 +1,7 @@
-"""Two deployments on one broker (field failure 27): neither does the other's work, or counts it.
+"""Two deployments on one broker (field failure 27): neither does or counts the other's work.
 
-Without the mark on keys and messages, each sweep was *complete* with a part of its rows read.
+Without the mark on keys and messages, a sweep was *complete* although it had read only a part of
+its rows.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ORCHESTRATIONS = 2
 
 
 def deployment(servers: Servers, broker: Broker, directory: Path) -> Celery:
-    """Tables of its own, in which some children are stranded."""
+    """Return Celery for a deployment with its own tables."""
     directory.mkdir()
     world = build_world(
         servers.endpoint("moto"),
@@ -66,7 +67,8 @@ def covered(fleet: Fleet) -> bool:
     return fleet.celery.state.overview().covered_as_of(Scope.ACTIVE) != NEVER
 
 
-def test_neither_does_the_work_of_the_other_or_counts_it_as_done(two: tuple[Fleet, Fleet]) -> None:
+def test_deployments_ignore_each_others_work(two: tuple[Fleet, Fleet]) -> None:
+    """Neither does the other's work or counts it as done, and the doctor names the other."""
     stranded = [strand(fleet.celery.world) for fleet in two]
     one, other = two
     one.beat("beat1")
@@ -75,9 +77,9 @@ def test_neither_does_the_work_of_the_other_or_counts_it_as_done(two: tuple[Flee
     for found in stranded[1]:
         until_released(other.celery.world, found)
     until("a sweep to be complete", partial(covered, other))
-    # Each beat asks at moments of its own, and one worker has taken all that was asked.
-    until("two of the other asks to be counted", lambda: refused(other) >= 2)
-    assert w2.log.count("other_deployment") == 1, "said when it begins, and not for each"
+    # The beats ask at different times, and the one worker took all their messages.
+    until("two messages of the other deployment to be counted", lambda: refused(other) >= 2)
+    assert w2.log.count("other_deployment") == 1, "it is logged once, not for each message"
     assert not covered(one), "nobody has read its tables"
     assert {one.celery.world.statuses(found)["b"] for found in stranded[0]} == {"blocked"}
 
@@ -96,10 +98,10 @@ def test_neither_does_the_work_of_the_other_or_counts_it_as_done(two: tuple[Flee
     assert "w2@" in finding["found"]
 
 
-def test_what_an_earlier_deployment_left_is_dropped_after_its_tables_were_renamed(
+def test_messages_for_renamed_tables_are_dropped(
     two: tuple[Fleet, Fleet],
 ) -> None:
-    """A roll-out that changes table names; the old workers are gone, their messages are not."""
+    """A roll-out changes table names; the old workers are gone, but their messages remain."""
     before, after = two
     (old, *_), (new, *_) = (strand(fleet.celery.world) for fleet in two)
     before.run(
@@ -109,8 +111,10 @@ def test_what_an_earlier_deployment_left_is_dropped_after_its_tables_were_rename
     )
     before.beat("old-beat").stop()
     after.worker("new")
-    until("its messages to be dropped", lambda: refused(after) >= 1)
-    assert after.celery.world.statuses(new)["b"] == "blocked", "nobody has asked for a sweep of it"
+    until("the old messages to be dropped", lambda: refused(after) >= 1)
+    assert after.celery.world.statuses(new)["b"] == "blocked", (
+        "nobody has asked for a sweep of the new tables"
+    )
     after.beat("new-beat")
     until_released(after.celery.world, new)
     assert before.celery.world.statuses(old)["b"] == "blocked"

@@ -1,7 +1,7 @@
-"""A broker that is not trusted: TLS that is verified, least rights, and secrets that nobody says.
+"""A broker that is not trusted: verified TLS, least rights, and no secret in any output.
 
-Everything that speaks to the broker does so through a TLS front, as its user of
-``deploy/valkey/users.acl``; ``test_broker_rights.py`` has what these may do.
+Everything speaks to the broker through a TLS front, as its user in ``deploy/valkey/users.acl``;
+``test_broker_rights.py`` tests what these users may do.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ NO_AWS = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 CLIENTS = ("transport", "result backend", "flower", "limits", "ours", "command line")
-"""Of ``tests.support.every_client``."""
+"""The clients in ``tests.support.every_client``."""
 
 
 @dataclass
 class Guarded:
-    """A broker behind TLS and its access list, and the plain door that only the test has."""
+    """A broker behind TLS with its access list, and a plain port that only the test uses."""
 
     admin: redis.Redis
     plain_port: int
@@ -81,10 +81,10 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 
 @pytest.fixture
 def celery(guarded: Guarded, servers: Servers, tmp_path: Path) -> Celery:
-    """Celery that knows the broker as a deployment does: address here, password apart."""
+    """Celery with the broker's address and password set apart, as in a deployment."""
     world = build_world(
         servers.endpoint("moto"),
-        # So long that no sweep is ever late for `health`, however slow the machine is.
+        # So long that `health` finds no sweep late, however slow the machine is.
         SWEEP_INTERVAL_SECONDS="300",
         STRANDED_GRACE_SECONDS="1",
         SWEEP_SEGMENTS="2",
@@ -112,7 +112,7 @@ def execute(client: redis.Redis, *command: str) -> object:
 
 
 def apart(celery: Celery, role: str) -> Celery:
-    """Return Celery as a role that touches no table: it has no AWS role in a deployment either."""
+    """Return Celery as a role that uses no table, so it has no AWS role in a deployment."""
     return replace(celery, extra={**celery.extra, **NO_AWS, "BROKER_USERNAME": user_of(role)})
 
 
@@ -121,7 +121,7 @@ def cli(celery: Celery, *arguments: str, **changes: str) -> subprocess.Completed
 
 
 class Flower:
-    """A Flower on the broker, and what its pages say."""
+    """A Flower on the broker, and its pages."""
 
     def __init__(self, celery: Celery, stack: ExitStack) -> None:
         self.url = f"http://127.0.0.1:{free_port()}"
@@ -148,9 +148,8 @@ class Flower:
             connection.close()
 
 
-def test_everything_works_through_it_and_nobody_says_the_password(
-    celery: Celery, guarded: Guarded
-) -> None:
+def test_everything_works_without_revealing_the_password(celery: Celery, guarded: Guarded) -> None:
+    """Workers, beat, Flower, commands and exporter use TLS and need no right beyond their own."""
     world = celery.world
     found = world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
     said: dict[str, str] = {}
@@ -161,7 +160,9 @@ def test_everything_works_through_it_and_nobody_says_the_password(
         until("b to be released", lambda: world.statuses(found)["b"] == "released")
         until("the worker in Flower", lambda: "w1@" in flower.page("/workers"))
         name = f"w1@{os.uname().nodename}"
-        until("its facts", lambda: "visibility_timeout" in flower.page(f"/worker/{name}"))
+        until(
+            "the worker's details", lambda: "visibility_timeout" in flower.page(f"/worker/{name}")
+        )
         for path in (
             "/broker",
             "/workers",
@@ -189,10 +190,10 @@ def test_everything_works_through_it_and_nobody_says_the_password(
             urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics") as answer,
         ):
             said["metrics"] = answer.read().decode()
-            # As the first process of a container it ends by its own doing, or not in time.
+            # As the first process of a container it must handle SIGTERM itself.
             process.terminate()
             assert process.wait(60) == 0
-    # Not only up, but with what stands in the broker.
+    # The exporter shows the counts from the broker.
     assert "reconciler_broker_up 1.0" in said["metrics"]
     assert 'reconciler_recoveries_total{code="lost_release"} 1.0' in said["metrics"]
     assert "rediss://reconciler-flower:**@localhost" in said["/broker"]
@@ -202,12 +203,12 @@ def test_everything_works_through_it_and_nobody_says_the_password(
     for where, text in said.items():
         assert SECRET not in text, where
         assert PERCENTS not in text, where
-    # Nothing was refused: not one right is missing, not even where that would be swallowed.
+    # No right is missing; the log also shows refusals that a client swallows.
     assert guarded.admin.acl_log() == []
 
 
 def fare(celery: Celery, **changes: str) -> dict[str, str]:
-    """Return client → how it fares with the broker."""
+    """Return client → the result of its request to the broker."""
     done = run_python(
         "-m", "tests.support.every_client", environment={**celery.environment, **changes}
     )
@@ -236,7 +237,7 @@ def test_every_client_verifies_the_certificate_by_default(
         tls_front(tmp_path, guarded.plain_port, name="elsewhere.example") as elsewhere,
         ThreadPoolExecutor() as pool,
     ):
-        # Side by side: a client that is refused takes its time to say so.
+        # At the same time, since a refused client takes a while to give up.
         sound = pool.submit(fare, celery)
         unknown = pool.submit(fare, celery, **at(guarded.front))
         trusted = f"?ssl_ca_certs={elsewhere.authority}"
@@ -248,7 +249,7 @@ def test_every_client_verifies_the_certificate_by_default(
         assert "Hostname mismatch" in said, client
 
 
-def test_a_wrong_password_is_said_without_it(celery: Celery) -> None:
+def test_the_error_does_not_repeat_a_wrong_password(celery: Celery) -> None:
     wrong = {"BROKER_PASSWORD": "wr0ng-one"}
     with ThreadPoolExecutor() as pool:
         clients = pool.submit(fare, celery, **wrong)
@@ -266,7 +267,7 @@ def test_a_wrong_password_is_said_without_it(celery: Celery) -> None:
 
 
 def envelope(body: bytes, **changes: Any) -> dict[str, Any]:
-    """Return a message as Celery would have put it on the broker, with ``changes`` on top."""
+    """Return a message as Celery puts it on the broker, with ``changes`` applied."""
     message_id = str(uuid.uuid4())
     headers = {
         "lang": "py", "task": EVALUATE, "id": message_id, "root_id": message_id,
@@ -296,7 +297,7 @@ def call(*args: Any, **kwargs: Any) -> bytes:
 
 
 class Bomb:
-    """Pickled, it would write where it is read."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -306,7 +307,7 @@ class Bomb:
 
 
 def malformed(directory: Path) -> dict[str, str | bytes]:
-    """Return messages that nobody should put on a broker, as they would lie in the queue."""
+    """Return messages that nobody should put on a broker, as they lie in the queue."""
     bomb = pickle.dumps(((), {}, Bomb(directory / "exploded")))
     good = call("orch_" + "0" * 32)
     messages: dict[str, Any] = {
@@ -345,7 +346,7 @@ def count_of_malformed(admin: redis.Redis, settings: Settings) -> float:
     return series["reconciler_errors_total", (("kind", "malformed_message"),), ""]
 
 
-def test_malformed_messages_are_refused_and_counted_and_the_worker_lives(
+def test_a_worker_counts_and_survives_malformed_messages(
     celery: Celery, guarded: Guarded, tmp_path: Path
 ) -> None:
     world = celery.world
@@ -362,14 +363,13 @@ def test_malformed_messages_are_refused_and_counted_and_the_worker_lives(
             until(f"{name} to be counted", partial(counted, number))
         guarded.admin.publish("/0.celery.pidbox", "[1, 2]")
         until("the broadcast to be counted", partial(counted, len(messages) + 1))
-        # The worker that was started, and not one that came after it.
+        # The same worker process still runs.
         os.kill(pid, 0)
         until("nothing to be left", lambda: not guarded.admin.exists("unacked", SWEEP_QUEUE))
         assert world.everything() == before
         assert not (tmp_path / "exploded").exists()
-        # And it works.
+        # The worker still works.
         guarded.admin.lpush(SWEEP_QUEUE, json.dumps(envelope(call(found))))
         until("a release", lambda: world.everything() != before)
-    # Each was counted once.
     assert count_of_malformed(guarded.admin, world.settings) == len(messages) + 1
     assert SECRET not in (celery.directory / "w1.log").read_text()

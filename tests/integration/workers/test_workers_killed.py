@@ -1,4 +1,4 @@
-"""Workers are killed one after the other while many children wait: all are released in time."""
+"""Workers are killed one after the other while many children wait; all are released in time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INTERVAL, KILL_EVERY, CHILDREN = 10, 6.0, 204
 
 @pytest.fixture(params=[2, 20], ids=["short grace", "grace of two intervals"])
 def held_world(request: pytest.FixtureRequest, servers: Servers, proxy: FaultProxy) -> World:
-    """Tables that workers reach through the proxy, and the test directly."""
+    """Tables that workers reach through the proxy and the test reaches directly."""
     world = build_world(
         servers.endpoint("dynamodb_local"),
         SWEEP_INTERVAL_SECONDS=str(INTERVAL),
@@ -37,13 +37,13 @@ def held_world(request: pytest.FixtureRequest, servers: Servers, proxy: FaultPro
 
 
 def strand(world: World) -> list[str]:
-    """Let as many children wait as the test is about; returns their orchestrations."""
+    """Strand as many children as the test needs; returns their orchestrations."""
     graph = {"root": [], **{f"c{number}": ["root"] for number in range(3)}}
     return [world.seed(graph, {"root": "succeeded"}, age=0) for _ in range(CHILDREN // 3)]
 
 
 def waits(world: World, found: list[str], meanwhile: Callable[[float], None]) -> list[float]:
-    """Return for how many seconds each child waited beyond the grace, once all are released."""
+    """Return how many seconds each child waited beyond the grace, once all are released."""
     began = time.monotonic()
     waited: dict[tuple[str, str], float] = {}
     while len(waited) < CHILDREN:
@@ -69,7 +69,7 @@ def test_kills_every_few_seconds_lose_nothing(
     fleet.beat("b2")
     until("a complete sweep", lambda: fleet.celery.last(complete=True))
     undisturbed = strand(world)
-    # What the work takes on this machine: the bound is nothing without it.
+    # How long the work takes on this machine; the bound below depends on it.
     floor = waits(world, undisturbed, lambda _: None)
     starting: list[float] = []
 
@@ -92,8 +92,7 @@ def test_kills_every_few_seconds_lose_nothing(
         f"{median(floor):.0f} s, {max(floor):.0f} s; longest time between two sweeps "
         f"{max(gaps):.0f} s"
     )
-    # Two intervals, and the time of a sweep: of one that works with half of the workers for as
-    # long as one is away.
+    # Two intervals and the time of a sweep, which has half of the workers while one is away.
     assert max(late) < 2 * INTERVAL + 2 * max(floor) + sum(starting)
     assert max(gaps) < 2 * INTERVAL
     keys = [

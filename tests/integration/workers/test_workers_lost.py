@@ -1,4 +1,4 @@
-"""Readers, messages and the whole state are lost: what it costs, and who says so."""
+"""Readers, messages or the whole state are lost: what it costs, and what reports it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SEGMENTS = 4
 
 @pytest.fixture
 def held_world(servers: Servers, proxy: FaultProxy) -> World:
-    """Tables that workers reach through the proxy, and the test directly."""
+    """Tables that workers reach through the proxy and the test reaches directly."""
     world = build_world(
         servers.endpoint("dynamodb_local"),
         SWEEP_INTERVAL_SECONDS=str(INTERVAL),
@@ -41,7 +41,7 @@ def held_world(servers: Servers, proxy: FaultProxy) -> World:
 
 
 def asked(fleet: Fleet, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Ask the command line."""
+    """Run a command of the reconciler."""
     return run_reconciler(*arguments, environment=fleet.celery.environment)
 
 
@@ -54,7 +54,7 @@ def covered_since(fleet: Fleet, at: float) -> Callable[[], bool]:
 
 
 def recover(fleet: Fleet, measured: Measured, what: str) -> float:
-    """Strand a child; returns how many seconds it takes until it is released."""
+    """Strand a child; returns how many seconds its release took."""
     world = fleet.celery.world
     found = world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"}, age=2)
     began = time.monotonic()
@@ -65,10 +65,10 @@ def recover(fleet: Fleet, measured: Measured, what: str) -> float:
     return took
 
 
-def test_a_stopped_reader_holds_up_nobody(
+def test_another_worker_takes_over_from_a_stopped_reader(
     fleet: Fleet, proxy: FaultProxy, measured: Measured
 ) -> None:
-    """SIGSTOP in the middle of a page; another worker reads the segment when the lease is over."""
+    """A SIGSTOP comes in the middle of a page; the segment is read again after the lease."""
     stopped = fleet.worker("w1", concurrency=1)
     with proxy.holding("Scan") as held:
         fleet.beat()
@@ -86,10 +86,10 @@ def test_a_stopped_reader_holds_up_nobody(
     recover(fleet, measured, "the reader goes on")
 
 
-def test_a_killed_worker_costs_an_interval_at_most(
+def test_health_reports_that_all_workers_were_killed(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy, measured: Measured
 ) -> None:
-    """All workers at once, in the middle of their pages, and their messages with them."""
+    """They die in the middle of their pages, with their messages; a restart recovers all work."""
     workers = [fleet.worker("w1"), fleet.worker("w2")]
     fleet.beat()
     until("all to be covered", lambda: covered(fleet) != NEVER)
@@ -98,15 +98,15 @@ def test_a_killed_worker_costs_an_interval_at_most(
         for worker in workers:
             worker.kill()
         reached = covered(fleet)
-        health = until("it to be unhealthy", lambda: unhealthy(fleet))
+        health = until("health to be bad", lambda: unhealthy(fleet))
         said = health.stdout.strip()
         assert said.startswith("unhealthy: active work is covered as of ")
         status = asked(fleet, "status", "--json")
         assert status.returncode == 1
         state = json.loads(status.stdout)
         assert (state["healthy"], state["workers"]) == (False, [])
-        assert covered(fleet) == reached, "nobody makes it look younger"
-    # No redelivery makes up for them.
+        assert covered(fleet) == reached, "nothing makes the coverage look fresher"
+    # Without this the broker would redeliver the lost messages.
     own_broker.client.delete("unacked", "unacked_index")
     for worker in workers:
         worker.start()
@@ -121,9 +121,10 @@ def unhealthy(fleet: Fleet) -> subprocess.CompletedProcess[str] | None:
 
 
 @pytest.mark.parametrize("what", ["queue purged", "broker flushed", "messages revoked"])
-def test_lost_messages_cost_an_interval_at_most(
+def test_sweeps_recover_from_lost_messages(
     fleet: Fleet, own_broker: Broker, proxy: FaultProxy, measured: Measured, what: str
 ) -> None:
+    """The release comes within two intervals and the time of a sweep."""
     worker = fleet.worker("w1", concurrency=1)
     fleet.beat()
     until("all to be covered", lambda: covered(fleet) != NEVER)
@@ -135,7 +136,7 @@ def test_lost_messages_cost_an_interval_at_most(
             client.delete("sweep")
         elif what == "broker flushed":
             client.flushdb()
-            assert covered(fleet) == NEVER, "unknown, not fresh"
+            assert covered(fleet) == NEVER, "the coverage is unknown, not fresh"
         else:
             ids = [json.loads(raw)["headers"]["id"] for raw in queued]
             fleet.run(f"from workers import app; app.control.revoke({ids!r})")

@@ -1,7 +1,7 @@
-"""The project's own settings of Celery, with the waits of a test.
+"""The project's own settings of Celery, but with short waits for tests.
 
-Found before the real file, from which everything but these times is taken: what is proved with
-them is the mechanism, and ``test_delivery.py`` holds the real times to each other.
+Python finds this file before the real one, and it takes everything but these times from there. So
+tests with it check the mechanism; ``test_options.py`` checks that the real times fit each other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 _real = runpy.run_path(str(Path(__file__).parents[3] / "celeryconfig.py"))
 globals().update({name: value for name, value in _real.items() if not name.startswith("_")})
 
-# Longer than anything that a test holds up, unless it waits for just this to be over.
+# Longer than a test holds anything, unless the test waits for this timeout itself.
 _visible = float(os.environ.get("QUICK_VISIBILITY_SECONDS", "120"))
 _waits = {
     "visibility_timeout": _visible,

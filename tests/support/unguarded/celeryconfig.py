@@ -1,7 +1,7 @@
-"""As in ``quick``, with the guard of a closed channel (``workers/consumer.py``) taken away again.
+"""As in ``quick``, but without the guard for a closed channel (``workers/consumer.py``).
 
-So a test can show what it is for; and if a release of kombu mends the defect, that test fails, and
-the guard can go.
+So a test can show what the guard is for. If a release of kombu fixes the defect, that test fails,
+and the guard is no longer needed.
 """
 
 from __future__ import annotations

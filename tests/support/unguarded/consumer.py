@@ -8,4 +8,4 @@ del GuardedChannel._connparams
 
 
 class UnguardedConsumer(GuardedConsumer):
-    """What ``celeryconfig.py`` beside this names."""
+    """The consumer that ``celeryconfig.py`` in this directory names."""

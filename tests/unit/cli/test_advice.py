@@ -1,4 +1,4 @@
-"""What is said to be run: every command is whole, and every page exists."""
+"""Every command that is suggested is complete, and every page that is named exists."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_runbook_has_a_section_for_each_code(code: str) -> None:
 
 
 @pytest.mark.parametrize("code", sorted(NEEDS_ACTION))
-def test_each_code_that_needs_action_ends_with_a_command(code: str) -> None:
+def test_each_code_needing_action_has_a_command(code: str) -> None:
     words = shlex.split(fix_of("orch_1", "it's", code))
     assert words[0] == "reconciler"
     assert words[1] in COMMANDS
@@ -39,7 +39,7 @@ def test_each_code_that_needs_action_ends_with_a_command(code: str) -> None:
 
 
 def words_of(command: Command) -> list[str]:
-    """Return what a shell would start, its date and variables filled in."""
+    """Return the words that a shell would run, with date and variables filled in."""
     script = f"aws() {{ printf '%s\\0' \"$@\"; }}; {command.line}"
     environment = {"PATH": "/usr/bin:/bin", "ORCHESTRATION_TABLE_NAME": "O", "TASK_TABLE_NAME": "T"}
     done = subprocess.run(
@@ -58,10 +58,11 @@ STUCK = {
     "c": (["c"], "blocked", {}),
     "d": ([], "odd", {}),
 }
-"""One child of each kind that is set right by a write on its row, or by looking at it."""
+"""One child for each fix that writes or reads the child's own row."""
 
 
-def test_a_row_is_changed_on_the_condition_that_it_is_as_it_was() -> None:
+def test_a_fix_changes_only_an_unchanged_row() -> None:
+    """Its command writes only if the status is still the one that was read."""
     graph = {key: before for key, (before, _, _) in STUCK.items()}
     statuses = {key: status for key, (_, status, _) in STUCK.items()}
     rows = {key: row for key, (_, _, row) in STUCK.items()}
@@ -84,7 +85,8 @@ def test_a_row_is_changed_on_the_condition_that_it_is_as_it_was() -> None:
     assert said["runbook"] == "docs/operating.md#missing_task"
 
 
-def test_missing_rows_are_counted_anew_only_where_a_count_is_known() -> None:
+def test_a_wrong_child_count_has_a_fix() -> None:
+    """Without a meta row there is no count to correct."""
     found = orchestration({"a": []}, {"a": "succeeded"})
     assert found.meta is not None
     few = replace(found, meta=replace(found.meta, child_count=3))
@@ -96,8 +98,8 @@ def test_missing_rows_are_counted_anew_only_where_a_count_is_known() -> None:
     assert parent_fixes_of(view_of(replace(found, meta=None))) == ()
 
 
-def test_a_parent_that_no_touch_can_settle_is_settled_by_hand() -> None:
-    """Once only: not over a roll-up that has been posted meanwhile."""
+def test_an_unsettled_parent_needing_action_has_a_fix() -> None:
+    """It never overwrites a posted roll-up; if settling is off, it switches settling on."""
     found = view_of(orchestration({"a": []}, {"a": "succeeded"}))
     assert (found.code, parent_fixes_of(found)) == ("unsettled_parent", ())
     (fix,) = parent_fixes_of(replace(found, needs_action=True))

@@ -1,4 +1,4 @@
-"""What is printed: where an encoding lacks our signs, on a terminal, and of what others wrote."""
+"""What the console prints: in a limited encoding, on a terminal, and of untrusted text."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from reconciler.sweeping.cron import CronSweep
 from reconciler.sweeping.summary import SweepSummary
 
 
-def test_every_tone_has_a_sign_of_its_own_in_ascii() -> None:
-    """Those that mean a person should look above all; a ghost is a question mark anywhere."""
+def test_every_tone_has_its_own_ascii_sign() -> None:
+    """Only a ghost is a question mark."""
     signs = {tone: sign.glyph.encode("ascii", STAND_IN) for tone, sign in SIGNS.items()}
     assert len(set(signs.values())) == len(SIGNS)
     assert [tone for tone, sign in signs.items() if sign == b"?"] == [Tone.GHOST]
 
 
-def test_what_has_no_stand_in_is_a_question_mark() -> None:
+def test_unknown_characters_become_question_marks() -> None:
     assert "├ ✓ a → 日…".encode("ascii", STAND_IN) == b"+ + a > ?~"
     assert "é →".encode("latin-1", STAND_IN) == "é >".encode("latin-1")
 
@@ -51,7 +51,7 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return found
 
 
-def test_what_is_being_done_is_shown_and_not_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_escapes_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     on_a_terminal(monkeypatch)
     with progress(f"Reading {HOSTILE}") as shown:
         assert shown is not None
@@ -61,10 +61,10 @@ def test_what_is_being_done_is_shown_and_not_obeyed(monkeypatch: pytest.MonkeyPa
     assert f"Reading {SHOWN}" in said
 
 
-def test_what_is_shown_again_and_again_stays_until_the_next_time(
+def test_a_watched_screen_stays_until_the_next_draw(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Data for a program too, which does not go through the console."""
+    """So does JSON, which is not printed through the console."""
     terminal = on_a_terminal(monkeypatch)
 
     def enough(_seconds: float) -> None:
@@ -84,7 +84,7 @@ def test_what_is_shown_again_and_again_stays_until_the_next_time(
     assert [line.strip() for line in after.splitlines()] == ["first", "{", '"second": 2', "}"]
 
 
-# -- what others wrote
+# -- untrusted text
 
 
 def run(*arguments: str) -> None:
@@ -93,7 +93,7 @@ def run(*arguments: str) -> None:
     assert ended.value.code == 0
 
 
-def test_health_shows_what_a_row_says_and_does_not_obey_it(
+def test_health_escapes_control_characters(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = health._Finding(None, f"repairs are paused since {HOSTILE}", {})
@@ -102,7 +102,7 @@ def test_health_shows_what_a_row_says_and_does_not_obey_it(
     assert capsys.readouterr().out == f"healthy: repairs are paused since {SHOWN}\n"
 
 
-def test_a_sweep_shows_who_holds_the_lock_and_does_not_obey_it(
+def test_a_sweep_escapes_the_lock_holders_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lease = Lease(HOSTILE, HOSTILE, datetime.now(UTC))

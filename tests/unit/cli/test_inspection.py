@@ -1,4 +1,4 @@
-"""What ``inspect`` says: of each child why, what comes next and when, and what a person can do."""
+"""What ``inspect`` says of a child: why it is stuck, what happens next, when, and what to do."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def release(**changes: object) -> ActionOutcome:
     return replace(planned, **changes)  # type: ignore[arg-type]
 
 
-def test_why_what_and_when() -> None:
+def test_inspect_says_why_what_and_when() -> None:
     at = NOW + timedelta(seconds=240)
     text = text_of(view_of(due(), actions=[release()], next_sweep_at=at))
     assert "▲ ENG-2  Do b  lost_release for 1 h" in text
@@ -59,12 +59,13 @@ def test_why_what_and_when() -> None:
     assert f"reconciler release {NAME} b" in text
 
 
-def test_when_is_a_bound_where_nobody_knows_when_the_next_sweep_starts() -> None:
+def test_an_unknown_sweep_time_is_given_as_bound() -> None:
     text = text_of(view_of(due(), actions=[release()]))
     assert "releases it as a new task with the next sweep, within 5 min" in text
 
 
-def test_a_pause_is_told_first_and_says_how_it_ends() -> None:
+def test_a_pause_comes_with_the_command_to_resume() -> None:
+    """A REPAIR_MODE that withholds repairs has no such command."""
     said = "paused since noon by eva: migration"
     view = view_of(due(), actions=[release()], withheld=said, paused=True)
     text = text_of(view)
@@ -75,7 +76,7 @@ def test_a_pause_is_told_first_and_says_how_it_ends() -> None:
     assert all(command.line != "reconciler resume" for command in commands_for(by_setting))
 
 
-def test_many_of_which_the_same_is_to_be_said_are_told_together() -> None:
+def test_children_with_the_same_problem_are_grouped() -> None:
     graph: dict[str, list[str]] = {"root": [], **{f"c{n}": ["root"] for n in range(20)}}
     text = text_of(view_of(orchestration(graph, {"root": "succeeded"})), 80)
     assert "▲ 20 children  lost_release, the oldest for 1 h" in text
@@ -84,7 +85,7 @@ def test_many_of_which_the_same_is_to_be_said_are_told_together() -> None:
     assert all(len(line) <= 80 for line in text.splitlines() if NAME not in line)
 
 
-def test_what_needs_action_is_an_alarm_and_ends_with_the_fix() -> None:
+def test_a_child_needing_action_comes_with_its_fix() -> None:
     rows = {"a": {"depends_on": {"S": "not a list"}}}
     view = view_of(orchestration({"a": []}, rows=rows))
     text = text_of(view)
@@ -97,7 +98,7 @@ def test_what_needs_action_is_an_alarm_and_ends_with_the_fix() -> None:
     assert json.loads(words[words.index("--key") + 1])["sub_issue_id"] == {"S": "a"}
 
 
-def test_a_release_without_a_task_to_adopt_needs_action() -> None:
+def test_a_released_child_without_a_task_needs_action() -> None:
     found = orchestration({"a": []}, {"a": "released"})
     view = view_of(found, Evidence(found={f"{NAME}_a": None}))
     assert "■ ENG-1  Do a  missing_task_id" in text_of(view)
@@ -112,7 +113,7 @@ def test_a_refusal_says_what_to_do() -> None:
     assert said in text
 
 
-def test_the_repairs_already_made_newest_last() -> None:
+def test_past_repairs_are_listed_newest_last() -> None:
     made = [
         Repair(
             at=timestamp(NOW - timedelta(minutes=ago)),
@@ -136,7 +137,7 @@ def test_the_repairs_already_made_newest_last() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_what_others_wrote_cannot_move_a_cursor_or_turn_a_line_around(encoding: str) -> None:
+def test_untrusted_text_cannot_control_the_terminal(encoding: str) -> None:
     rows = {
         "b": {
             "title": {"S": HOSTILE},
@@ -149,18 +150,18 @@ def test_what_others_wrote_cannot_move_a_cursor_or_turn_a_line_around(encoding: 
     text = text_of(replace(view, notes=(HOSTILE,)), encoding=encoding)
     assert all(sign.isprintable() or sign == "\n" for sign in text)
     assert "next line" in text
-    # The truth is in the JSON, as it stands in the table.
+    # The JSON has the text as it is in the table.
     assert to_json(view)["children"][1]["title"] == HOSTILE
 
 
-def test_a_long_title_leaves_room_for_what_matters() -> None:
+def test_a_long_title_leaves_room_for_the_code() -> None:
     rows = {"b": {"title": {"S": "very long " * 60}}}
     found = orchestration({"a": [], "b": ["a"]}, {"a": "succeeded"}, rows=rows)
     (line,) = [line for line in text_of(view_of(found)).splitlines() if "lost_release for" in line]
     assert len(line) < 100
 
 
-def test_a_command_is_a_word_for_each_id_whatever_stands_in_it() -> None:
+def test_commands_quote_each_id_as_one_word() -> None:
     key = "b; rm -rf $(pwd) 'x'"
     found = orchestration({"a": [], key: ["a"]}, {"a": "succeeded"})
     view = view_of(found, actions=[release(sub_issue_id=key)])
@@ -168,8 +169,7 @@ def test_a_command_is_a_word_for_each_id_whatever_stands_in_it() -> None:
     assert shlex.split(line) == ["reconciler", "release", NAME, key]
 
 
-def test_every_code_has_a_reason_and_an_outlook() -> None:
-    """Of every child that has a code, what comes next is said in words of its own."""
+def test_a_code_comes_with_reason_and_outlook() -> None:
     old = Task("01ARZ3NDEKTSV4RRFFQ69G5FAV", "SUBMITTED", created_at="2026-06-09T09:00:00Z")
     graph = {"a": [], "b": ["a"], "c": ["c"], "d": ["gone"], "e": [], "f": [], "g": [], "h": ["f"]}
     statuses = {"a": "succeeded", "e": "releasing", "f": "released", "g": "odd"}
@@ -191,7 +191,7 @@ def test_every_code_has_a_reason_and_an_outlook() -> None:
         assert child.outlook.does
 
 
-def test_nothing_stuck_is_said_too() -> None:
+def test_inspect_says_that_nothing_is_stuck() -> None:
     view = view_of(orchestration({"a": []}, {"a": "succeeded"}, age=10))
     assert "Nothing in it is stuck." in text_of(view)
     assert not commands_for(view)

@@ -45,14 +45,14 @@ def page(*entries: Entry) -> Page:
     return Page(entries, 0, len(entries), len(entries))
 
 
-def test_the_table_fits_a_terminal_whatever_the_code() -> None:
+def test_the_table_fits_a_terminal_for_every_code() -> None:
     entries = [replace(ENTRY, code=code, display_id=None) for code in STUCK_CODES]
     lines = text_of(listing.table(page(*entries), wide=False)).splitlines()
     assert len(lines) == len(STUCK_CODES) + 1
     assert all(ENTRY.orchestration_id in line for line in lines[1:])
 
 
-def test_the_wide_table_has_all_of_it() -> None:
+def test_the_wide_table_shows_every_field() -> None:
     (line,) = text_of(listing.table(page(ENTRY), wide=True), 300).splitlines()[1:]
     shown = (ENTRY.repo, ENTRY.user_id, ENTRY.sub_issue_id, ENTRY.task_id, ENTRY.reason)
     assert all(value in line for value in shown if value)
@@ -60,8 +60,8 @@ def test_the_wide_table_has_all_of_it() -> None:
 
 
 @given(st.text(max_size=20))
-def test_what_others_wrote_is_yaml_and_one_word(text: str) -> None:
-    """The same value in YAML, and as an id one word of a shell."""
+def test_untrusted_text_survives_yaml_and_the_shell(text: str) -> None:
+    """YAML keeps the value, and an id is one word in a shell."""
     entry = replace(ENTRY, sub_issue_id=text or "x", reason=text, display_id=text)
     document = listing.yaml([listing.to_json(entry, NOW)])
     (said,) = yaml.safe_load(document)
@@ -71,11 +71,11 @@ def test_what_others_wrote_is_yaml_and_one_word(text: str) -> None:
     assert shlex.split(name) == [listing.id_of(entry)]
 
 
-def test_nothing_is_yaml_too() -> None:
+def test_an_empty_list_is_valid_yaml() -> None:
     assert yaml.safe_load(listing.yaml([])) == []
 
 
-def test_the_first_step_is_the_fix_and_the_runbook() -> None:
+def test_the_first_step_names_fix_and_runbook() -> None:
     unskip = replace(ENTRY, code="lost_unskip")
     first, second = (line.plain for line in listing.first_step(unskip))
     assert first == f"begin: reconciler unskip {ENTRY.orchestration_id} {ENTRY.sub_issue_id}"
@@ -83,8 +83,8 @@ def test_the_first_step_is_the_fix_and_the_runbook() -> None:
 
 
 @pytest.mark.parametrize("display_id", ["ENG-42", None])
-def test_what_was_repaired_fits_a_terminal(display_id: str | None) -> None:
-    """By its display id where that is known: recoveries of an older version have none."""
+def test_recoveries_fit_a_terminal(display_id: str | None) -> None:
+    """They are named by display id; recoveries of an older version have none."""
     repaired: dict[str, Any] = {
         "orchestration_id": ENTRY.orchestration_id,
         "sub_issue_id": ENTRY.sub_issue_id,
@@ -105,11 +105,11 @@ def test_what_was_repaired_fits_a_terminal(display_id: str | None) -> None:
 @pytest.mark.parametrize(
     ("typed", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("1d", 86_400)]
 )
-def test_times_as_people_type_them(typed: str, seconds: float) -> None:
+def test_durations_are_parsed(typed: str, seconds: float) -> None:
     assert Duration().convert(typed, None, None) == seconds
 
 
 @pytest.mark.parametrize("typed", ["", "soon", "-1h", "1w", "1.5h", "1h30m", "9" * 10])
-def test_what_is_no_time_is_named(typed: str) -> None:
+def test_an_invalid_duration_is_rejected(typed: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a duration such as"):
         Duration().convert(typed, None, None)

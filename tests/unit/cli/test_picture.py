@@ -1,4 +1,4 @@
-"""The picture: every node is there, nothing covers anything, and it always ends."""
+"""The picture contains every node, nothing in it overlaps, and drawing always ends."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def graphs(draw_: st.DrawFn, most: int = 12) -> Graph:
 
 
 @given(graphs())
-def test_every_node_stands_below_all_that_it_waits_for(graph: Graph) -> None:
+def test_every_node_is_below_its_predecessors(graph: Graph) -> None:
     layered = put_in_layers(graph)
     assert sorted(key for layer in layered.layers for key in layer) == sorted(graph.nodes)
     back = set(layered.back)
@@ -54,11 +54,11 @@ def test_every_node_stands_below_all_that_it_waits_for(graph: Graph) -> None:
 
 
 @given(graphs(), st.integers(50, 120))
-def test_what_is_drawn_fits_and_names_everybody_once(graph: Graph, columns: int) -> None:
+def test_a_drawing_fits_and_names_each_node_once(graph: Graph, columns: int) -> None:
     lines = draw(graph, columns, 60)
     assert all(line.cell_len <= columns for line in lines)
     assert len(lines) <= len(graph.nodes)
-    if columns >= 2 * len(graph.nodes) + 32:  # or it may be summed up
+    if columns >= 2 * len(graph.nodes) + 32:  # with fewer columns a line may be summed up
         shown = fold(graph, 60, 100).nodes.values()
         heads = Counter(node.head for node in shown)
         text = [line.plain.partition("  also after")[0] for line in lines]
@@ -67,7 +67,7 @@ def test_what_is_drawn_fits_and_names_everybody_once(graph: Graph, columns: int)
 
 
 @given(graphs())
-def test_each_box_of_the_svg_is_clear_of_the_others(graph: Graph) -> None:
+def test_boxes_of_the_svg_do_not_overlap(graph: Graph) -> None:
     root = ET.fromstring(svg_of(graph, "t"))  # noqa: S314 - our own
     width, height = float(root.attrib["width"]), float(root.attrib["height"])
     boxes = [
@@ -84,7 +84,7 @@ def test_each_box_of_the_svg_is_clear_of_the_others(graph: Graph) -> None:
 
 
 @given(graphs())
-def test_folding_loses_nobody_and_ends(graph: Graph) -> None:
+def test_folding_loses_no_node_and_terminates(graph: Graph) -> None:
     sizes = []
     for most in range(len(graph.nodes), 0, -1):
         folded = fold(graph, most, 1_000)
@@ -106,7 +106,7 @@ DIAMOND = """\
 └ ✗ ENG-3  failed 1h  Do c"""
 
 
-def test_a_diamond_as_it_is_seen() -> None:
+def test_a_diamond_is_drawn_as_a_tree() -> None:
     found = drawn(
         {"a": [], "b": ["a"], "c": ["a"], "d": ["b", "c"]},
         {"a": "succeeded", "b": "succeeded", "c": "failed"},
@@ -114,7 +114,7 @@ def test_a_diamond_as_it_is_seen() -> None:
     assert found == DIAMOND
 
 
-def test_fifty_siblings_stand_in_one_box_for_each_state() -> None:
+def test_siblings_are_grouped_by_state() -> None:
     graph: dict[str, list[str]] = {"root": [], **{f"c{n}": ["root"] for n in range(50)}}
     done = {"root": "succeeded", **{f"c{n}": "succeeded" for n in range(30)}}
     text = drawn(graph, done, columns=78)
@@ -132,7 +132,7 @@ def test_a_chain_of_thousands_is_three_lines() -> None:
 
 
 def tangled(size: int) -> Graph:
-    """Hundreds of layers, and hardly two nodes alike in what is before and behind them."""
+    """Return hundreds of layers in which hardly two nodes have the same neighbours."""
     dice = Random(1)  # noqa: S311 - shapes, not secrets
     graph = {
         f"c{n}": [f"c{before}" for before in {dice.randrange(max(0, n - 40), n) for _ in "abc"}]
@@ -144,7 +144,7 @@ def tangled(size: int) -> Graph:
     return graph_of(view_of(orchestration(graph, {key: dice.choice(states) for key in graph})))
 
 
-def test_what_is_too_large_for_a_tree_is_folded_by_layers() -> None:
+def test_a_large_graph_is_folded_by_layers() -> None:
     graph = tangled(3000)
     lines = draw(graph, 80, 40)
     assert len(lines) <= 40
@@ -168,7 +168,7 @@ def test_text_is_cut_by_cells(text: str, cells: int, expected: str) -> None:
     assert cell_len(cut(text, cells)) <= max(cells, 0)
 
 
-# -- for other places
+# -- SVG and Mermaid
 
 HOSTILE = (
     '\x1b[2J"]; click n0 "javascript:alert(1)" <script>alert(1)</script> `x` #quot; &amp; \u202e'
@@ -180,7 +180,7 @@ def hostile() -> Graph:
     return graph_of(shown(view_of(orchestration({"a": [], "b": ["a"]}, rows=rows))))
 
 
-def test_svg_is_whole_and_shows_markup_as_text() -> None:
+def test_svg_shows_hostile_markup_as_text() -> None:
     graph = hostile()
     document = svg_of(graph, f"Orchestration {HOSTILE!r} <&>")
     root = ET.fromstring(document)  # noqa: S314 - our own
@@ -190,7 +190,7 @@ def test_svg_is_whole_and_shows_markup_as_text() -> None:
 
 
 @given(graphs(30))
-def test_mermaid_declares_each_node_once_and_names_no_other(graph: Graph) -> None:
+def test_mermaid_declares_each_named_node_once(graph: Graph) -> None:
     text = mermaid(graph)
     assert text.startswith("flowchart TD\n")
     declared = re.findall(r"^  (n\d+)\[\"", text, re.MULTILINE)
@@ -205,14 +205,14 @@ def test_mermaid_declares_each_node_once_and_names_no_other(graph: Graph) -> Non
     assert all(line.fullmatch(found) for found in text.splitlines())
 
 
-def test_mermaid_takes_what_is_hostile_as_text() -> None:
+def test_mermaid_shows_hostile_markup_as_text() -> None:
     text = mermaid(hostile())
     labels = [line for line in text.splitlines() if '["' in line]
     assert len(labels) == 2
     assert all(re.fullmatch(r'  n\d\["[^"<>`\x1b]*<br/>[^"<>`]*"\]:::\w+', line) for line in labels)
 
 
-def test_mermaid_keeps_within_what_mermaid_takes() -> None:
+def test_mermaid_stays_within_its_size_limits() -> None:
     text = mermaid(tangled(3000))
     assert len(text) < 50_000
     assert text.count(" --> ") < 500

@@ -1,4 +1,4 @@
-"""What ``status`` and ``health`` conclude from what was read, and how it is shown."""
+"""What ``status`` and ``health`` conclude from what was read, and how they show it."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def state(**changes: Any) -> Status:
 
 
 def covered(active: float, table: float | None = None) -> Overview:
-    """Return what is remembered when each scope was covered so long ago."""
+    """Return an overview in which each scope was covered that many seconds ago."""
     age = active if table is None else table
     return overview(covered={"active": NOW - active, "table": NOW - age})
 
@@ -137,7 +137,7 @@ def text_of(found: Status, width: int = 100) -> str:
         ),
     ],
 )
-def test_health_has_one_reason_in_one_line(found: Status, reason: str | None) -> None:
+def test_health_gives_one_reason_in_one_line(found: Status, reason: str | None) -> None:
     if reason is None:
         assert found.problem is None
     else:
@@ -150,7 +150,7 @@ def test_health_has_one_reason_in_one_line(found: Status, reason: str | None) ->
         assert f"## {anchor.replace('-', ' ').capitalize()}\n" in (ROOT / page).read_text()
 
 
-def test_a_person_sees_how_far_coverage_reaches() -> None:
+def test_status_shows_how_far_coverage_reaches() -> None:
     found = state(seen=covered(10, 7200), full_scan_interval_seconds=6 * 3600)
     assert "covered    as of 10 s ago; the whole table as of 2 h ago" in text_of(found, 120)
     assert to_json(found)["covered_seconds_ago"] == {"active": 10, "table": 7200}
@@ -182,14 +182,14 @@ class Broker:
         (redis.exceptions.NoPermissionError("this user has no permissions"), None),
     ],
 )
-def test_only_a_policy_that_can_lose_something_is_reported(
+def test_only_a_lossy_eviction_policy_is_reported(
     answer: dict[str, Any] | Exception, expected: str | None
 ) -> None:
     client: Any = Broker(answer)
     assert eviction_policy(client) == expected
 
 
-def test_what_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_does_not_wait_for_silent_services(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status_module, "PATIENCE_SECONDS", 0.05)
     never = threading.Event()
 
@@ -204,10 +204,10 @@ def test_what_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch)
     assert found.broker_problem == found.table_problem == "no answer within 0 s"
 
 
-def test_workers_that_do_not_answer_in_time_are_no_broker_away(
+def test_silent_workers_do_not_mean_no_broker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A host may be too slow to ask them; what has been read by then is told."""
+    """A slow host may not hear them in time; status shows what was read by then."""
     never_set = threading.Event()
     monkeypatch.setattr(status_module, "_workers", never_set.wait)
     monkeypatch.setattr(status_module, "PATIENCE_SECONDS", 0.2)
@@ -219,7 +219,7 @@ def test_workers_that_do_not_answer_in_time_are_no_broker_away(
     assert (read.workers, read.queues) == (None, {"sweep": 3})
 
 
-def test_recoveries_within_a_time_and_how_long_they_waited() -> None:
+def test_status_counts_recoveries_and_their_latency() -> None:
     recoveries = [
         {"at": NOW - 60, "latency": 130.0, "code": "lost_release"},
         {"at": NOW - 2 * HOUR_SECONDS, "latency": 310.0, "code": "lost_release"},
@@ -237,7 +237,8 @@ def test_recoveries_within_a_time_and_how_long_they_waited() -> None:
     }
 
 
-def test_what_needs_action_stands_first_and_the_oldest_before_the_younger() -> None:
+def test_stuck_codes_needing_action_come_first() -> None:
+    """Among them, the oldest come first."""
     entries = [
         *(stuck("lost_release", 900.0, name=f"orch_{n}") for n in range(3)),
         *(stuck("over_budget", 90.0, name=f"orch_b{n}") for n in range(9)),
@@ -254,7 +255,7 @@ def test_what_needs_action_stands_first_and_the_oldest_before_the_younger() -> N
     assert "reconciler list  shows all 15" in text
 
 
-def test_what_needs_action_comes_with_its_fix_and_the_runbook() -> None:
+def test_status_shows_fix_and_runbook_for_needed_actions() -> None:
     entry = stuck("lost_unskip", 7200.0, "42", "orch_x")
     hostile = replace(stuck("missing_task", 60.0, "\x1b[2J"), orchestration_id="orch_y")
     text = text_of(state(seen=overview(entry, hostile)))
@@ -263,7 +264,7 @@ def test_what_needs_action_comes_with_its_fix_and_the_runbook() -> None:
     assert "\x1b" not in text
 
 
-def test_only_the_oldest_to_act_on_are_named() -> None:
+def test_status_names_only_the_oldest_needed_actions() -> None:
     entries = [stuck("missing_task", 1000.0 - n, str(n), f"orch_{n:032x}") for n in range(12)]
     text = text_of(state(seen=overview(*entries)))
     assert "To act on: the 5 oldest of 12" in text
@@ -272,8 +273,8 @@ def test_only_the_oldest_to_act_on_are_named() -> None:
     assert len(to_json(state(seen=overview(*entries)))["oldest"]) == 10
 
 
-def test_an_exception_to_a_codes_rule_is_told_apart() -> None:
-    """A parent without a task to touch needs action, though most parents do not."""
+def test_an_exceptional_parent_counts_as_needing_action() -> None:
+    """A parent without a task to touch needs action, though most unsettled parents do not."""
     usual = stuck("unsettled_parent", 60.0, None, "orch_a")
     odd = replace(stuck("unsettled_parent", 90.0, None, "orch_b"), needs_action=True)
     text = text_of(state(seen=overview(usual, odd)))
@@ -281,8 +282,8 @@ def test_an_exception_to_a_codes_rule_is_told_apart() -> None:
     assert text.count("unsettled_parent") == 2 + 1 + 1  # two rows; the entry, and its runbook
 
 
-def test_errors_of_the_last_sweep_are_told() -> None:
-    """Without the right to write, say: all is covered, and no repair succeeds."""
+def test_status_shows_errors_of_the_last_sweep() -> None:
+    """Without the right to write, for example, all is covered but no repair succeeds."""
     failed = state(seen=overview(sweeps=(sweep(errors=3),)))
     assert "1200 rows in 2 s; 3 errors; see `reconciler doctor` and the log" in text_of(failed, 120)
     assert "; 1 error; see" in text_of(state(seen=overview(sweeps=(sweep(errors=1),))), 120)
@@ -292,7 +293,7 @@ def test_errors_of_the_last_sweep_are_told() -> None:
 # -- beat and broker
 
 
-def test_a_beat_that_asks_for_nothing_has_a_line_of_its_own() -> None:
+def test_a_silent_beat_has_its_own_line() -> None:
     late = overview(sweeps=(sweep(age=900), sweep(age=5, name="sweep:by-hand-1")))
     silent = state(seen=late)
     assert silent.beat_is_silent
@@ -304,8 +305,8 @@ def test_a_beat_that_asks_for_nothing_has_a_line_of_its_own() -> None:
     assert "asked for a sweep 12 s ago" in text_of(state())
 
 
-def test_a_beat_has_time_to_ask_after_a_first_sweep_by_hand() -> None:
-    """Its own first sweep is left out while another has just begun."""
+def test_a_first_manual_sweep_gives_beat_time() -> None:
+    """Beat leaves out its own first sweep while another has just begun."""
     first = state(seen=overview(sweeps=(sweep(age=5, name="sweep:by-hand-1"),)))
     assert first.problem is None
     assert "beat       none has asked for a sweep yet" in text_of(first)
@@ -319,13 +320,13 @@ def test_a_beat_has_time_to_ask_after_a_first_sweep_by_hand() -> None:
     "changes",
     [{"workers": ()}, {"workers": None}, {"queues": {"sweep": 4, "release": 0}}],
 )
-def test_a_beat_is_not_blamed_for_what_waits_for_workers(changes: dict[str, Any]) -> None:
+def test_a_beat_waiting_for_workers_is_not_silent(changes: dict[str, Any]) -> None:
     found = state(seen=overview(sweeps=(sweep(age=900),)), **changes)
     assert not found.beat_is_silent
     assert "what it asks for waits for a worker" in text_of(found)
 
 
-def test_without_the_broker_what_the_table_knows_is_shown() -> None:
+def test_without_the_broker_status_shows_the_table() -> None:
     found = state(
         seen=overview(stuck("missing_task")), in_table=True, broker_problem="Connection refused"
     )
@@ -336,21 +337,21 @@ def test_without_the_broker_what_the_table_knows_is_shown() -> None:
     assert not found.without_broker
 
 
-def test_with_nothing_known_it_says_what_to_run() -> None:
+def test_an_unknown_state_comes_with_a_command() -> None:
     found = Status(NOW, 300, "repair", broker_problem="Connection refused")
     text = text_of(found)
     assert "Nothing is known of what is stuck." in text
     assert "`reconciler sweep --inline --report` reads the tables themselves." in text
 
 
-def test_a_pause_says_why_and_how_it_ends() -> None:
+def test_a_pause_shows_reason_and_resume_command() -> None:
     pause = {"since": "2026-06-09T12:00:00.000Z", "by": "eva", "reason": "migration"}
     text = text_of(state(paused=pause))
     assert "PAUSED since 2026-06-09T12:00:00.000Z by eva: migration; `reconciler resume`" in text
     assert to_json(state(paused=pause))["mode"] == "paused"
 
 
-def test_sweeps_at_work_say_how_far_they_are() -> None:
+def test_status_shows_the_progress_of_sweeps() -> None:
     segments = {number: SegmentState(mark=NOW if number < 5 else 0.0) for number in range(8)}
     owed = {"table": tuple(range(8))}
     work = Sweep("sweep:7", "repair", NOW - 400, owed=owed, totals={"table": 8})
@@ -365,14 +366,14 @@ def test_sweeps_at_work_say_how_far_they_are() -> None:
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_it_fits_any_terminal(width: int) -> None:
-    """But for commands, which are there to be copied."""
+def test_status_fits_any_terminal(width: int) -> None:
+    """Except commands, which are meant to be copied."""
     entries = [stuck(code, None, name=f"orch_{code}") for code in STUCK_CODES]
     lines = text_of(state(seen=overview(*entries)), width).splitlines()
     assert all(len(line) <= width for line in lines if "reconciler" not in line)
 
 
-def test_every_code_of_something_stuck_has_a_meaning_and_a_sign() -> None:
+def test_every_stuck_code_has_meaning_and_sign() -> None:
     assert set(theme.MEANINGS) == set(STUCK_CODES)
     tones = {theme.tone_of_code(code) for code in STUCK_CODES}
     assert tones == {theme.Tone.ALARM, theme.Tone.REPAIR, theme.Tone.HELD}
@@ -392,7 +393,7 @@ def test_every_code_of_something_stuck_has_a_meaning_and_a_sign() -> None:
         (90_000, "1 d 1 h", "1d"),
     ],
 )
-def test_ages_as_a_person_says_them(seconds: float | None, long: str, short: str) -> None:
+def test_ages_are_written_for_people(seconds: float | None, long: str, short: str) -> None:
     assert theme.age(seconds) == long
     assert theme.short_age(seconds) == short
 
@@ -412,18 +413,18 @@ UNDER_WAY = Sweep("sweep:5985244", "repair", NOW - 5)
         (state(seen=overview(sweeps=(sweep(), UNDER_WAY))), True),
         (state(in_table=True), True),
         (state(in_table=True, seen=overview(sweeps=(sweep(stuck={"missing_task": 2}),))), False),
-        # By the workers it may have been resolved since.
+        # The workers may have resolved it since.
         (state(seen=overview(sweeps=(sweep(stuck={"missing_task": 2}),))), True),
     ],
 )
-def test_nothing_is_said_not_to_be_stuck_where_nobody_knows(
+def test_nothing_stuck_is_claimed_only_if_known(
     found: Status,
     *,
     known: bool,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A first sweep may be under way; and what is too much for a row of the table is not kept."""
+    """A first sweep may still run, and a state too large for the table's row is not kept."""
     assert ("Nothing is stuck." in text_of(found)) is known
     assert ("Nothing is known of what is stuck." in text_of(found)) is not known
     code = listed(found, monkeypatch)
@@ -431,9 +432,10 @@ def test_nothing_is_said_not_to_be_stuck_where_nobody_knows(
     assert ("Nothing is stuck." in capsys.readouterr().out) is known
 
 
-def test_a_list_beside_a_broker_that_is_away_is_not_known_to_be_empty(
+def test_list_exits_3_without_the_broker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """It exits 1 if the table knows of something stuck."""
     assert listed(state(in_table=True, broker_problem="refused"), monkeypatch) == 3
     left = overview(stuck("missing_task"))
     found = state(in_table=True, broker_problem="refused", seen=left)
@@ -448,9 +450,10 @@ def test_a_list_beside_a_broker_that_is_away_is_not_known_to_be_empty(
         (overview(), 0),
     ],
 )
-def test_a_report_that_is_under_way_is_not_known_to_have_found_nothing(
+def test_list_exits_2_while_a_report_runs(
     seen: Overview, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It exits 1 once the report has found something, and 0 if it ends without a finding."""
     reports = SimpleNamespace(overview=lambda: seen)
     monkeypatch.setattr(list_module, "sweep_state", lambda *_: reports)
     assert listed(state(), monkeypatch, "--report", "sweep:by-hand-1") == code

@@ -1,4 +1,4 @@
-"""Orchestrations as ``inspect`` sees them, made without a table."""
+"""Orchestrations as ``inspect`` sees them, built without a table."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def orchestration(
     age: float = 3600,
     rows: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Orchestration:
-    """Return one whose children are ``blocked`` unless ``statuses`` says otherwise."""
+    """Return an orchestration whose children are ``blocked`` unless ``statuses`` differs."""
     at = {"S": timestamp(NOW - timedelta(seconds=age))}
     name = {"orchestration_id": {"S": NAME}}
     items: list[dict[str, Any]] = [
@@ -75,7 +75,7 @@ def view_of(
     paused: bool = False,
     next_sweep_at: datetime | None = None,
 ) -> View:
-    """Return what ``inspect`` would show of it."""
+    """Return what ``inspect`` would show of an orchestration."""
     diagnosis = diagnose(found, evidence or Evidence(), POLICY, NOW)
     planned = {action.sub_issue_id for action in actions}
     stuck = tuple(

@@ -1,4 +1,4 @@
-"""Small orchestrations, and what a diagnosis says of them."""
+"""Builders of small orchestrations and of their diagnoses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONG = 3600
 
 
 def child(key: str, status: str, *after: str, age: float = LONG, **attributes: Any) -> Child:
-    """A child row as it is read from the table, ``age`` seconds after its last change."""
+    """Return a child, read from a row that changed ``age`` seconds ago."""
     row: dict[str, Any] = {
         "orchestration_id": {"S": ORCHESTRATION_ID},
         "sub_issue_id": {"S": key},

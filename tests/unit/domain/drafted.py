@@ -1,4 +1,4 @@
-"""Small orchestrations, and the tasks that are drafted for their children."""
+"""Builders of small orchestrations and of the tasks drafted for their children."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keeps failing is left alone for a growing time, until its rows change."""
+"""Backoff: repeated failures pause repairs for a growing time, until the rows change."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ INTERVAL = timedelta(minutes=5)
     ("retry_at", "fingerprint", "expected"),
     [
         (ago(-1), "f", True),
-        (ago(0), "f", False),  # its pause is just over
+        (ago(0), "f", False),  # the pause is just over
         (ago(1), "f", False),
-        (ago(-1), "g", False),  # its rows have changed
+        (ago(-1), "g", False),  # the rows have changed
         (None, "f", False),
         ("soon", "f", False),
-        (ago(-6 * 3600 - 300), "f", True),  # as long as a pause can be, by a clock a little ahead
-        (ago(-6 * 3600 - 301), "f", False),  # only a clock that is wrong writes that
+        (ago(-6 * 3600 - 300), "f", True),  # the longest pause, by a clock slightly ahead
+        (ago(-6 * 3600 - 301), "f", False),  # only a wrong clock writes this
     ],
 )
-def test_it_is_left_alone_while_its_pause_lasts(
+def test_backoff_ends_with_time_or_a_changed_row(
     retry_at: str | None,
     fingerprint: str,
     expected: bool,  # noqa: FBT001
 ) -> None:
+    """A retry time that only a wrong clock can have written does not count."""
     attempts = Attempts(3, "it broke", ago(60), retry_at, "f")
     assert attempts.backed_off(NOW, fingerprint) is expected
 
 
-def test_until_when_one_is_left_alone_is_said_with_the_reason() -> None:
+def test_the_message_names_the_pause_and_the_failure() -> None:
     attempts = Attempts(3, "it broke", ago(60), "later", "f")
     assert attempts.says == "left alone until later after 3 failures, the last: it broke"
 
 
 def pauses(failures: int, interval: timedelta = INTERVAL) -> list[float | None]:
-    """How long it is left alone after each failure, in seconds."""
+    """Return the pause after each failure, in seconds."""
     held, found = None, []
     for number in range(failures):
         held = after_failure(held, "it broke", "f", interval, NOW, counts=True)
@@ -51,27 +52,28 @@ def pauses(failures: int, interval: timedelta = INTERVAL) -> list[float | None]:
     return found
 
 
-def test_from_the_third_failure_on_the_pause_doubles_up_to_six_hours() -> None:
+def test_the_pause_doubles_up_to_six_hours() -> None:
+    """The first two failures cause no pause."""
     hours = 3600
     assert pauses(11) == [
         None, None, 300, 600, 1200, 2400, 4800, 9600, 19_200, 6 * hours, 6 * hours,
     ]  # fmt: skip
 
 
-def test_however_short_the_interval_the_longest_pause_is_reached() -> None:
+def test_a_short_interval_still_reaches_the_longest_pause() -> None:
     assert pauses(19, timedelta(seconds=1))[-3:] == [16_384, 21_600, 21_600]
 
 
-def test_what_does_not_count_is_on_record_and_backs_nothing_off() -> None:
-    """A text that the guardrail does not take: its siblings go first, and it is tried again."""
+def test_an_uncounted_failure_is_recorded_without_a_pause() -> None:
+    """An example is a text that the guardrail blocks: siblings go first, and it is tried again."""
     held = None
     for _ in range(5):
         held = after_failure(held, "x" * 600, "f", INTERVAL, NOW, counts=False)
     assert held == Attempts(0, "x" * 500, ago(0), None, "f")
 
 
-def test_a_failure_that_does_not_count_ends_no_row_of_those_that_do() -> None:
-    """It is tried again at once; the next one that counts goes on from where they were."""
+def test_an_uncounted_failure_does_not_reset_the_count() -> None:
+    """The child is tried again at once, and the next failure that counts continues the count."""
     held = None
     for counts in (True, True, True, False):
         held = after_failure(held, "it broke", "f", INTERVAL, NOW, counts=counts)

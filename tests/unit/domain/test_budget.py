@@ -1,4 +1,4 @@
-"""Who may go when fewer slots are free than children are due."""
+"""Which children are released when fewer slots are free than children are due."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def hours_ago(hours: float) -> datetime:
 DUE = {"young": hours_ago(1), "old": hours_ago(3), "middle": hours_ago(2)}
 
 
-def test_without_a_budget_all_go_the_oldest_first() -> None:
+def test_without_a_budget_all_children_go_oldest_first() -> None:
     assert grant(None, DUE) == ("old", "middle", "young")
 
 
@@ -25,11 +25,11 @@ def test_without_a_budget_all_go_the_oldest_first() -> None:
     ("room", "granted"),
     [(0, ()), (1, ("old",)), (2, ("old", "middle")), (3, ("old", "middle", "young")), (-1, ())],
 )
-def test_as_many_go_as_there_is_room(room: int, granted: tuple[str, ...]) -> None:
+def test_the_oldest_children_get_the_free_slots(room: int, granted: tuple[str, ...]) -> None:
     assert grant(Budget(room), DUE) == granted
 
 
-def test_of_two_that_are_equally_old_the_same_goes_each_time() -> None:
+def test_a_tie_goes_to_the_lower_key() -> None:
     at = hours_ago(1)
     assert grant(Budget(1), {"b": at, "a": at}) == ("a",)
 
@@ -37,25 +37,25 @@ def test_of_two_that_are_equally_old_the_same_goes_each_time() -> None:
 @pytest.mark.parametrize(
     ("ahead", "granted"),
     [
-        ((hours_ago(4),), ("old",)),  # one slot is that one's, the other is left
+        ((hours_ago(4),), ("old",)),  # it takes one slot and leaves the other
         ((hours_ago(4), hours_ago(4)), ()),
-        ((hours_ago(2.5),), ("old",)),  # goes before "middle", and not before "old"
+        ((hours_ago(2.5),), ("old",)),  # goes before "middle", but not before "old"
         ((hours_ago(3),), ("old",)),  # as old as "old", and older than "middle"
         ((hours_ago(0.5),), ("old", "middle")),  # younger than all: it waits for them
     ],
 )
-def test_who_has_waited_for_longer_elsewhere_goes_first(
+def test_older_children_elsewhere_get_their_slots_first(
     ahead: tuple[datetime, ...], granted: tuple[str, ...]
 ) -> None:
     assert grant(Budget(2, ahead), DUE) == granted
 
 
-def test_who_has_waited_just_as_long_elsewhere_does_not_go_before() -> None:
-    """Else neither of two orchestrations would ever give way to the other."""
+def test_equally_old_children_elsewhere_do_not_go_first() -> None:
+    """Otherwise two orchestrations would give way to each other forever."""
     assert grant(Budget(1, (hours_ago(3),)), DUE) == ("old",)
 
 
-def test_one_whose_last_try_failed_goes_behind_the_others() -> None:
+def test_a_child_whose_try_failed_goes_last() -> None:
     assert grant(Budget(2), DUE, last={"old"}) == ("middle", "young")
     assert grant(None, DUE, last={"old"}) == ("middle", "young", "old")
 
@@ -79,6 +79,6 @@ def test_one_whose_last_try_failed_goes_behind_the_others() -> None:
         ),
     ],
 )
-def test_why_there_is_no_slot_is_said(budget: Budget, said: str) -> None:
-    """What is due just as long elsewhere, since two hours ago, is not before it."""
+def test_a_refusal_says_why_no_slot_is_free(budget: Budget, said: str) -> None:
+    """A child elsewhere that has been due for just as long does not count as before this one."""
     assert budget.refusal(hours_ago(2)) == said

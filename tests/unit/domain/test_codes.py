@@ -18,12 +18,12 @@ def test_the_codes_are_those_of_the_contract() -> None:
     }  # fmt: skip
 
 
-def test_what_is_healthy_and_what_wakes_nobody() -> None:
+def test_the_healthy_benign_and_surfaced_codes_are_fixed() -> None:
     assert set(HEALTHY) == {"waiting", "running", "within_grace", "claim_in_progress"}
     assert set(BENIGN) - set(HEALTHY) == {"over_budget"}
     assert set(SURFACED) == {"unsettled_parent", "rows_missing"}
 
 
-def test_everything_else_is_stuck_and_counted_once() -> None:
+def test_every_other_code_counts_as_stuck_once() -> None:
     assert len(STUCK_CODES) == len(set(STUCK_CODES))
     assert set(STUCK_CODES) == (set(Code) - HEALTHY).union(SURFACED)

@@ -1,4 +1,4 @@
-"""What a person reads of a diagnosis, and where each boundary lies."""
+"""The texts of a diagnosis, and the boundaries between its codes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.strategies import NOW, ORCHESTRATION_ID, POLICY, ago
 from tests.unit.domain.diagnosed import LONG, child, code_of, look, meta, running, task
 
 
-def test_how_long_it_has_been_so_is_never_negative_and_may_be_unknown() -> None:
+def test_an_age_is_unknown_or_at_least_zero() -> None:
     def since(age: float | None) -> float | None:
         at = None if age is None else moment(ago(age))
         return ChildDiagnosis("b", Code.RUNNING, "", at).age_seconds(NOW)
@@ -32,7 +32,7 @@ def test_how_long_it_has_been_so_is_never_negative_and_may_be_unknown() -> None:
     assert [since(90), since(0.5), since(0), since(-5), since(None)] == [90, 0.5, 0, 0, None]
 
 
-def test_healthy_is_whatever_needs_nobody() -> None:
+def test_a_diagnosis_is_healthy_if_nothing_needs_doing() -> None:
     busy = look(running("a"), child("b", "blocked", "a"), tasks=[task("a", "RUNNING")])
     assert busy.healthy is True
     assert look(child("b", "succeeded", age=5)).healthy is True
@@ -49,14 +49,15 @@ def test_a_time_five_minutes_ahead_is_believed() -> None:
 
 
 @pytest.mark.parametrize(("count", "said"), [(0, False), (1, True), (3, True)])
-def test_a_task_that_is_not_invoked_again_says_so(count: int, said: bool) -> None:  # noqa: FBT001
+def test_the_reason_rules_out_a_second_reinvocation(count: int, said: bool) -> None:  # noqa: FBT001
     found = look(running("b"), tasks=[task("b", "SUBMITTED", invoke_count=count)])
     diagnosis = found.children["b"]
     assert ("it is not invoked again" in diagnosis.reason) is said
     assert diagnosis.invoked_again is said
 
 
-def test_a_task_that_was_never_invoked_has_the_grace_and_only_where_we_can_invoke() -> None:
+def test_an_uninvoked_task_is_running_within_its_grace() -> None:
+    """The same holds if another function created the task, or if there is no pipeline to invoke."""
     never = task("b", "SUBMITTED", age=200, sweep_id="s")
     assert code_of(look(running("b"), tasks=[replace(never, status_since=ago(60))])) is Code.RUNNING
     assert code_of(look(running("b"), tasks=[replace(never, sweep_id=None)])) is Code.RUNNING
@@ -72,7 +73,8 @@ def test_a_task_that_was_never_invoked_has_the_grace_and_only_where_we_can_invok
     assert code_of(found) is Code.RUNNING
 
 
-def test_rows_without_a_meta_row_are_as_young_as_the_youngest_however_it_says_so() -> None:
+def test_the_youngest_orphan_gives_all_orphans_their_grace() -> None:
+    """The age of a row without an update time is that of its creation."""
     seeded = child("b", "blocked", updated_at={"NULL": True}, created_at={"S": ago(5)})
     whole = Orchestration(ORCHESTRATION_ID, None, {"a": child("a", "blocked"), "b": seeded})
     found = diagnose(whole, Evidence(), POLICY, NOW)
@@ -80,7 +82,9 @@ def test_rows_without_a_meta_row_are_as_young_as_the_youngest_however_it_says_so
     assert (found.code, found.since) == (OrchestrationCode.IN_PROGRESS, moment(ago(5)))
 
 
-def test_orphans_are_missing_their_meta_row_unless_all_of_them_have_ended() -> None:
+def test_unfinished_orphans_are_missing_their_meta_row() -> None:
+    """If all of them have ended, the orchestration counts as settled."""
+
     def orphans(status: str) -> Diagnosis:
         rows = {"a": child("a", "succeeded"), "b": child("b", status)}
         return diagnose(Orchestration(ORCHESTRATION_ID, None, rows), Evidence(), POLICY, NOW)
@@ -90,7 +94,7 @@ def test_orphans_are_missing_their_meta_row_unless_all_of_them_have_ended() -> N
     assert list(orphans("blocked").children) == ["b"]
 
 
-def test_people_read_display_ids_where_there_are_any() -> None:
+def test_reasons_name_display_ids_if_there_are_any() -> None:
     named = child("a", "failed", display_id={"S": "ENG-7"})
     assert "ENG-7" in look(named, child("b", "blocked", "a")).children["b"].reason
     assert (
@@ -99,12 +103,13 @@ def test_people_read_display_ids_where_there_are_any() -> None:
     )
 
 
-def test_those_behind_what_has_just_failed_are_left_to_the_live_reconciler() -> None:
+def test_dependents_of_a_recent_failure_have_their_grace() -> None:
     found = look(child("a", "failed", age=5), child("b", "blocked", "a")).children["b"]
     assert (found.code, found.since) == (Code.WITHIN_GRACE, moment(ago(5)))
 
 
-def test_what_an_earlier_failure_doomed_keeps_nobody_behind_a_later_one_alive() -> None:
+def test_a_later_failure_dooms_its_other_dependents() -> None:
+    """A child that depends on both failures names the earlier one."""
     found = look(
         child("a", "failed", age=900),
         child("x", "failed", age=300),
@@ -115,14 +120,15 @@ def test_what_an_earlier_failure_doomed_keeps_nobody_behind_a_later_one_alive() 
     assert (code_of(found, "c"), found.children["c"].blockers) == (Code.LOST_SKIP, ("x",))
 
 
-def test_one_that_waits_holds_up_none_that_is_due() -> None:
+def test_a_waiting_child_delays_no_due_child() -> None:
     found = look(
         running("a"), child("b", "blocked", "a"), child("c", "ready"), tasks=[task("a", "RUNNING")]
     )
     assert (code_of(found), code_of(found, "c")) == (Code.WAITING, Code.LOST_RELEASE)
 
 
-def test_a_task_of_its_own_user_under_its_key_is_no_conflict() -> None:
+def test_the_users_own_task_is_no_conflict() -> None:
+    """The task has the child's idempotency key."""
     due = child("b", "ready")
     own = Task("T-x", "RUNNING", user_id="user-1")
     assert code_of(look(due, found={due.idempotency_key: own})) is Code.LOST_RELEASE
@@ -136,12 +142,13 @@ def test_a_task_of_its_own_user_under_its_key_is_no_conflict() -> None:
         ({"status": {"S": "PONDERING"}}, Code.UNKNOWN_STATUS),
     ],
 )
-def test_a_task_that_is_not_understood(attributes: dict[str, Any], expected: Code) -> None:
+def test_an_invalid_task_is_diagnosed_as_such(attributes: dict[str, Any], expected: Code) -> None:
     odd = parse_task({"task_id": {"S": "T-b"}, **attributes})
     assert code_of(look(running("b"), tasks=[odd])) is expected
 
 
-def test_one_is_due_since_the_lost_event_of_its_predecessor() -> None:
+def test_a_dependent_dates_from_the_lost_event() -> None:
+    """This holds for a success, which makes the child due, and for a failure, which dooms it."""
     found = look(running("a"), child("b", "blocked", "a"), tasks=[task("a", "COMPLETED", age=600)])
     assert found.children["b"].since == moment(ago(600))
     failed = look(running("a"), child("b", "blocked", "a"), tasks=[task("a", "FAILED", age=600)])
@@ -156,7 +163,7 @@ def test_one_is_due_since_the_lost_event_of_its_predecessor() -> None:
         {"created_at": ago(90_000)},
     ],
 )
-def test_how_long_it_runs_is_told_by_the_best_time_there_is(times: dict[str, str]) -> None:
+def test_the_best_known_time_dates_a_long_run(times: dict[str, str]) -> None:
     old = parse_task(
         {"task_id": {"S": "T-b"}, "status": {"S": "RUNNING"}}
         | {n: {"S": at} for n, at in times.items()}
@@ -165,19 +172,20 @@ def test_how_long_it_runs_is_told_by_the_best_time_there_is(times: dict[str, str
     assert (found.code, found.since) == (Code.LONG_RUNNING, moment(ago(90_000)))
 
 
-def test_why_there_is_no_free_slot_is_said_where_it_is_known() -> None:
+def test_the_reason_tells_full_from_unreadable_slots() -> None:
     full = look(child("b", "ready"), budget=Budget(0)).children["b"]
     unread = look(child("b", "ready"), budget=Budget(0, problem="it broke")).children["b"]
     assert full.reason.endswith("no free slot")
     assert unread.reason.endswith("slots cannot be read (it broke)")
 
 
-def test_one_on_a_cycle_is_on_a_cycle_whatever_else_is_missing() -> None:
+def test_a_cycle_matters_more_than_a_missing_row() -> None:
     found = look(child("a", "blocked", "b", "gone"), child("b", "blocked", "a"))
     assert {d.code for d in found.children.values()} == {Code.DEPENDENCY_CYCLE}
 
 
-def test_a_ladder_of_diamonds_is_gone_through_once() -> None:
+def test_a_ladder_of_diamonds_is_walked_once() -> None:
+    """A walk along every path would never end."""
     rungs = [child("l0", "blocked", "a"), child("r0", "blocked", "a")]
     for n in range(1, 40):
         rungs += [child(f"{s}{n}", "blocked", f"l{n - 1}", f"r{n - 1}") for s in "lr"]
@@ -185,7 +193,8 @@ def test_a_ladder_of_diamonds_is_gone_through_once() -> None:
     assert {code_of(found, rung.sub_issue_id) for rung in rungs} == {Code.WAITING}
 
 
-def test_of_two_lost_events_one_may_have_no_time() -> None:
+def test_a_lost_event_may_have_no_time() -> None:
+    """The child is then due since the other event."""
     timeless = Task("T-a", "COMPLETED", user_id="user-1", completed_at="soon")
     found = look(
         running("a"),
@@ -196,7 +205,7 @@ def test_of_two_lost_events_one_may_have_no_time() -> None:
     assert (code_of(found), found.children["b"].since) == (Code.LOST_RELEASE, moment(ago(LONG)))
 
 
-def test_a_cycle_is_named_by_those_on_it_and_by_nobody_else() -> None:
+def test_a_reason_names_only_children_on_the_cycle() -> None:
     found = look(
         child("a", "blocked", "b", "z"), child("b", "blocked", "a"), child("z", "blocked", "q")
     )
@@ -207,7 +216,7 @@ def test_a_cycle_is_named_by_those_on_it_and_by_nobody_else() -> None:
     ("count", "said"),
     [(1, "p0"), (3, "p0, p1, p2"), (4, "p0, p1, p2 and 1 more"), (5, "p0, p1, p2 and 2 more")],
 )
-def test_of_many_that_it_waits_for_three_are_named(count: int, said: str) -> None:
+def test_a_reason_names_at_most_three_predecessors(count: int, said: str) -> None:
     before = [running(f"p{number}") for number in range(count)]
     tasks = [task(row.sub_issue_id, "RUNNING") for row in before]
     found = look(*before, child("b", "blocked", *(row.sub_issue_id for row in before)), tasks=tasks)
@@ -217,19 +226,18 @@ def test_of_many_that_it_waits_for_three_are_named(count: int, said: str) -> Non
 @pytest.mark.parametrize(
     ("age", "count", "expected"),
     [
-        (5, 1, Code.WITHIN_GRACE),  # an extension writes its rows before it counts them
+        (5, 1, Code.WITHIN_GRACE),  # an extension writes rows before it raises the count
         (5, 2, Code.WITHIN_GRACE),
         (LONG, 2, Code.DANGLING_DEPENDENCY),
         (LONG, 1, Code.DANGLING_DEPENDENCY),
     ],
 )
-def test_a_missing_row_is_waited_for_only_while_rows_may_still_come(
-    age: float, count: int, expected: Code
-) -> None:
+def test_a_missing_row_is_dangling_after_the_grace(age: float, count: int, expected: Code) -> None:
     assert code_of(look(child("b", "blocked", "nowhere", age=age), count=count)) is expected
 
 
-def test_what_has_no_row_is_named_and_so_is_what_waits_behind() -> None:
+def test_a_dangling_dependency_names_the_missing_row() -> None:
+    """A child further behind names the predecessor that it waits for."""
     found = look(child("b", "blocked", "nowhere"), child("c", "blocked", "b")).children
     assert found["b"].reason == "it depends on nowhere, which has no row"
     assert found["b"].blockers == ("nowhere",)
@@ -268,7 +276,7 @@ def whole_of(*children: Child, **meta_changes: Any) -> Diagnosis:
         ((child("b", "ready"),), {"channel": "api"}, "in_progress", "1 of 1 children"),
     ],
 )
-def test_how_the_whole_stands(
+def test_an_orchestration_has_its_code_and_reason(
     children: tuple[Child, ...], changes: dict[str, Any], code: str, said: str
 ) -> None:
     found = whole_of(*children, **changes)
@@ -276,7 +284,7 @@ def test_how_the_whole_stands(
     assert said in found.reason
 
 
-def test_since_when_the_parent_waits_to_be_settled() -> None:
+def test_a_parent_waits_since_the_last_change() -> None:
     two = (child("a", "succeeded", age=900), child("b", "failed", age=600))
     assert whole_of(*two).since == moment(ago(600))
     timeless = child("c", "skipped", updated_at={"S": "yesterday"})
@@ -285,7 +293,8 @@ def test_since_when_the_parent_waits_to_be_settled() -> None:
     assert whole_of(timeless, created_at=None, updated_at=None).since is None
 
 
-def test_only_what_would_be_repaired_is_quarantined_and_it_says_for_what() -> None:
+def test_only_a_child_due_for_repair_is_quarantined() -> None:
+    """Its reason names the code that it would have without the quarantine."""
     rows = {"a": child("a", "ready"), "b": child("b", "paused")}
     whole = Orchestration(ORCHESTRATION_ID, meta(2), rows)
     later = timestamp(NOW + timedelta(hours=1))

@@ -1,4 +1,4 @@
-"""Every code of the table, by the smallest orchestration that has it."""
+"""Every code, shown by the smallest orchestration that has it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from tests.support.strategies import NOW, ORCHESTRATION_ID, POLICY, ago
 from tests.unit.domain.diagnosed import LONG, child, code_of, look, meta, running, task
 
 
-def test_waiting() -> None:
+def test_a_child_waits_for_a_running_predecessor() -> None:
     found = look(running("a"), child("b", "blocked", "a"), tasks=[task("a", "RUNNING")])
     assert (code_of(found, "a"), code_of(found)) == (Code.RUNNING, Code.WAITING)
 
 
 @pytest.mark.parametrize(("age", "expected"), [(119, Code.WITHIN_GRACE), (120, Code.LOST_RELEASE)])
-def test_lost_release_begins_where_the_grace_ends(age: float, expected: Code) -> None:
+def test_a_release_is_lost_after_the_grace(age: float, expected: Code) -> None:
     found = look(child("a", "succeeded", age=age), child("b", "blocked", "a"))
     assert code_of(found) is expected
 
 
-def test_it_is_due_since_the_last_predecessor_succeeded() -> None:
+def test_a_child_is_due_since_its_last_predecessor() -> None:
     found = look(
         child("a", "succeeded", age=900),
         child("c", "succeeded", age=300),
@@ -40,7 +40,7 @@ def test_it_is_due_since_the_last_predecessor_succeeded() -> None:
     assert found.children["b"].since == moment(ago(300))
 
 
-def test_a_root_is_due_since_its_own_last_change() -> None:
+def test_a_root_is_due_since_its_last_change() -> None:
     assert look(child("b", "ready", age=500)).children["b"].since == moment(ago(500))
 
 
@@ -58,22 +58,22 @@ def test_a_diamond_waits_for_both_legs() -> None:
 @pytest.mark.parametrize(
     ("age", "expected"), [(899, Code.CLAIM_IN_PROGRESS), (900, Code.ABANDONED_CLAIM)]
 )
-def test_a_claim_is_abandoned_only_past_the_claim_timeout(age: float, expected: Code) -> None:
+def test_a_claim_is_abandoned_after_its_timeout(age: float, expected: Code) -> None:
     assert code_of(look(child("b", "releasing", age=age))) is expected
 
 
-def test_over_budget_lets_the_oldest_go_first() -> None:
+def test_a_single_slot_goes_to_the_oldest_child() -> None:
     found = look(child("b", "ready", age=300), child("c", "ready", age=900), budget=Budget(room=1))
     assert (code_of(found, "c"), code_of(found)) == (Code.LOST_RELEASE, Code.OVER_BUDGET)
 
 
-def test_an_older_child_of_another_orchestration_goes_before_ours() -> None:
+def test_an_older_child_elsewhere_goes_first() -> None:
     older = (NOW - timedelta(hours=2),)
     found = look(child("b", "ready", age=300), budget=Budget(room=1, ahead=older))
     assert code_of(found) is Code.OVER_BUDGET
 
 
-def test_what_cannot_be_released_takes_no_slot_from_those_that_can() -> None:
+def test_a_conflicting_child_takes_no_slot() -> None:
     foreign = child("b", "ready", age=900)
     found = look(
         foreign,
@@ -84,7 +84,7 @@ def test_what_cannot_be_released_takes_no_slot_from_those_that_can() -> None:
     assert (code_of(found), code_of(found, "c")) == (Code.IDEMPOTENCY_CONFLICT, Code.LOST_RELEASE)
 
 
-def test_a_time_far_ahead_holds_nothing_up() -> None:
+def test_a_time_far_ahead_delays_no_release() -> None:
     never = child("b", "ready", updated_at={"S": "2099-01-01T00:00:00.000Z"})
     assert code_of(look(never)) is Code.LOST_RELEASE
     ahead = child("a", "succeeded", updated_at={"S": "2099-01-01T00:00:00.000Z"})
@@ -93,11 +93,11 @@ def test_a_time_far_ahead_holds_nothing_up() -> None:
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"])
-def test_lost_terminal(status: str) -> None:
+def test_an_ended_task_means_a_lost_terminal(status: str) -> None:
     assert code_of(look(running("b"), tasks=[task("b", status)])) is Code.LOST_TERMINAL
 
 
-def test_a_terminal_within_grace_is_left_to_the_live_reconciler() -> None:
+def test_a_recently_ended_task_has_its_grace() -> None:
     found = look(running("b"), tasks=[task("b", "COMPLETED", age=10)])
     assert code_of(found) is Code.WITHIN_GRACE
 
@@ -108,7 +108,7 @@ def test_a_broken_build_dooms_its_dependents() -> None:
     assert (code_of(found, "a"), code_of(found)) == (Code.LOST_TERMINAL, Code.LOST_SKIP)
 
 
-def test_one_lost_terminal_shows_its_whole_consequence_at_once() -> None:
+def test_a_lost_terminal_shows_its_consequences_at_once() -> None:
     found = look(
         running("a"),
         child("b", "blocked", "a"),
@@ -118,7 +118,8 @@ def test_one_lost_terminal_shows_its_whole_consequence_at_once() -> None:
     assert (code_of(found), code_of(found, "c")) == (Code.LOST_RELEASE, Code.WAITING)
 
 
-def test_skips_are_transitive_and_beat_success_elsewhere() -> None:
+def test_one_failure_dooms_all_children_behind_it() -> None:
+    """Another predecessor that has succeeded does not change that."""
     found = look(
         child("a", "failed"),
         child("s", "succeeded"),
@@ -129,7 +130,8 @@ def test_skips_are_transitive_and_beat_success_elsewhere() -> None:
     assert found.children["c"].blockers == ("b",)
 
 
-def test_what_is_doomed_by_two_ways_names_the_same_cause_however_rows_come() -> None:
+def test_row_order_does_not_change_the_cause() -> None:
+    """A child that is doomed along two paths always names the same predecessor."""
     legs = (child("y", "blocked", "a"), child("x", "blocked", "a"))
     end = child("b", "blocked", "x", "y")
     forth = look(child("a", "failed"), *legs, end)
@@ -137,7 +139,7 @@ def test_what_is_doomed_by_two_ways_names_the_same_cause_however_rows_come() -> 
     assert forth.children["b"].blockers == back.children["b"].blockers == ("x",)
 
 
-def test_unstarted_task_past_the_start_timeout() -> None:
+def test_a_task_is_unstarted_after_the_start_timeout() -> None:
     late = look(running("b"), tasks=[task("b", "SUBMITTED", age=900)])
     early = look(running("b"), tasks=[task("b", "SUBMITTED", age=899)])
     assert (code_of(late), code_of(early)) == (Code.UNSTARTED_TASK, Code.RUNNING)
@@ -146,19 +148,20 @@ def test_unstarted_task_past_the_start_timeout() -> None:
     assert not late.has_due
 
 
-def test_a_task_of_ours_that_was_never_invoked_is_unstarted_after_the_grace() -> None:
+def test_an_uninvoked_task_is_unstarted_after_the_grace() -> None:
+    """The reconciler created it; once invoked, it has until the start timeout."""
     never = look(running("b"), tasks=[task("b", "SUBMITTED", age=200, sweep_id="s")])
     invoked = task("b", "SUBMITTED", age=200, sweep_id="s", invoked_at=ago(200))
     assert code_of(never) is Code.UNSTARTED_TASK
     assert code_of(look(running("b"), tasks=[invoked])) is Code.RUNNING
 
 
-def test_long_running_is_age_in_the_status() -> None:
+def test_a_day_in_one_status_is_long_running() -> None:
     old = look(running("b"), tasks=[task("b", "RUNNING", age=86_400)])
     assert code_of(old) is Code.LONG_RUNNING
 
 
-def test_missing_task_and_a_task_that_was_not_read() -> None:
+def test_an_unread_task_is_not_a_missing_task() -> None:
     gone = look(running("b"))
     assert code_of(gone) is Code.CHECK_FAILED
     whole = Orchestration(ORCHESTRATION_ID, meta(1), {"b": running("b")})
@@ -166,47 +169,47 @@ def test_missing_task_and_a_task_that_was_not_read() -> None:
     assert code_of(found) is Code.MISSING_TASK
 
 
-def test_missing_task_id() -> None:
+def test_a_task_id_is_missing_after_the_grace() -> None:
     assert code_of(look(child("b", "released"))) is Code.MISSING_TASK_ID
     assert code_of(look(child("b", "released", age=5))) is Code.WITHIN_GRACE
 
 
-def test_dangling_dependency_also_of_those_behind_it() -> None:
+def test_dependents_share_a_dangling_dependency() -> None:
     found = look(child("b", "blocked", "nowhere"), child("c", "blocked", "b"))
     assert (code_of(found), code_of(found, "c")) == (Code.DANGLING_DEPENDENCY,) * 2
 
 
-def test_rows_missing_is_not_yet_dangling() -> None:
+def test_missing_rows_have_their_grace_first() -> None:
     young = look(child("b", "blocked", "nowhere", age=5), count=2)
     assert code_of(young) is Code.WITHIN_GRACE
     old = look(child("b", "blocked", "nowhere"), count=2)
     assert old.code is OrchestrationCode.ROWS_MISSING
 
 
-def test_dependency_cycle_also_of_those_behind_nothing_else() -> None:
+def test_dependents_share_a_dependency_cycle() -> None:
     found = look(child("a", "blocked", "b"), child("b", "blocked", "a"), child("c", "blocked", "a"))
     assert {d.code for d in found.children.values()} == {Code.DEPENDENCY_CYCLE}
 
 
-def test_orphan_row() -> None:
+def test_a_row_without_meta_is_orphaned_after_grace() -> None:
     for age, expected in ((LONG, Code.ORPHAN_ROW), (5, Code.WITHIN_GRACE)):
         whole = Orchestration(ORCHESTRATION_ID, None, {"b": child("b", "blocked", age=age)})
         assert code_of(diagnose(whole, Evidence(), POLICY, NOW)) is expected
 
 
-def test_unknown_status_and_malformed_row_are_never_guessed_at() -> None:
+def test_an_invalid_row_is_never_guessed_at() -> None:
     found = look(child("a", "paused"), child("b", "blocked", depends_on={"S": "a"}))
     assert (code_of(found, "a"), code_of(found)) == (Code.UNKNOWN_STATUS, Code.MALFORMED_ROW)
 
 
-def test_idempotency_conflict() -> None:
+def test_another_users_task_is_an_idempotency_conflict() -> None:
     due = child("b", "ready")
     foreign = Task("T-x", "RUNNING", user_id="user-2")
     assert code_of(look(due, found={due.idempotency_key: foreign})) is Code.IDEMPOTENCY_CONFLICT
 
 
 @pytest.mark.parametrize("key", ["b", WHOLE])
-def test_quarantined_until_its_time_or_a_change_of_its_rows(key: str) -> None:
+def test_quarantine_ends_with_its_pause_or_a_change(key: str) -> None:
     whole = Orchestration(ORCHESTRATION_ID, meta(1), {"b": child("b", "ready")})
     later = timestamp(NOW + timedelta(hours=1))
     attempts = Attempts(3, "it broke", ago(60), later, whole.fingerprint_of(key))
@@ -218,7 +221,8 @@ def test_quarantined_until_its_time_or_a_change_of_its_rows(key: str) -> None:
     assert code_of(diagnose(over, Evidence(), POLICY, NOW)) is Code.LOST_RELEASE
 
 
-def test_a_missing_or_unreadable_time_counts_as_long_ago() -> None:
+def test_an_unreadable_time_counts_as_long_ago() -> None:
+    """A missing time counts as long ago, too."""
     unknown: dict[str, Any] = {"updated_at": {"S": "yesterday"}}
     done = child("a", "succeeded", **unknown)
     rows = {"a": done, "b": child("b", "blocked", "a", **unknown)}
@@ -229,7 +233,8 @@ def test_a_missing_or_unreadable_time_counts_as_long_ago() -> None:
     assert (found.code, found.since) == (Code.LOST_RELEASE, moment(ago(LONG)))
 
 
-def test_a_meta_row_from_which_no_task_can_be_made() -> None:
+def test_a_bad_meta_row_makes_children_malformed() -> None:
+    """The reason names the attribute at fault."""
     whole = Orchestration(
         ORCHESTRATION_ID, replace(meta(1), user_id=None), {"b": child("b", "ready")}
     )
@@ -238,7 +243,7 @@ def test_a_meta_row_from_which_no_task_can_be_made() -> None:
     assert "platform_user_id" in found.reason
 
 
-def test_orchestration_codes() -> None:
+def test_a_parent_is_unsettled_after_the_grace() -> None:
     done = child("b", "succeeded")
     just = child("b", "succeeded", age=5)
     assert look(done).code is OrchestrationCode.UNSETTLED_PARENT
@@ -247,7 +252,7 @@ def test_orchestration_codes() -> None:
     assert diagnose(settled, Evidence(), POLICY, NOW).code is OrchestrationCode.SETTLED
 
 
-def test_a_lost_release_is_due_and_stays_so_while_it_is_backed_off() -> None:
+def test_a_quarantined_lost_release_is_still_due() -> None:
     lost = look(child("a", "succeeded"), child("b", "blocked", "a"))
     assert (code_of(lost), lost.has_due) == (Code.LOST_RELEASE, True)
     quarantined = replace(lost.children["b"], code=Code.QUARANTINED)

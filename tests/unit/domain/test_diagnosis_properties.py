@@ -1,4 +1,4 @@
-"""What holds of every diagnosis, whatever stands in the table."""
+"""Properties of every diagnosis, whatever rows the table holds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_non_terminal_child_has_exactly_one_code(case: Case) -> None:
 
 
 @given(cases(), st.randoms(use_true_random=False))
-def test_it_does_not_depend_on_the_order_of_rows(case: Case, random: Random) -> None:
+def test_row_order_does_not_change_a_diagnosis(case: Case, random: Random) -> None:
     keys = list(case.orchestration.children)
     random.shuffle(keys)
     shuffled = replace(
@@ -47,7 +47,7 @@ def test_it_does_not_depend_on_the_order_of_rows(case: Case, random: Random) -> 
 
 
 def can_still_happen(orchestration: Orchestration, diagnosis: Diagnosis, key: str) -> bool:
-    """An oracle apart: walks predecessors until one is found that something will move."""
+    """Search the predecessors for one that is unfinished and does not wait; an oracle."""
     seen: set[str] = set()
     stack = [key]
     while stack:
@@ -65,7 +65,8 @@ def can_still_happen(orchestration: Orchestration, diagnosis: Diagnosis, key: st
 
 
 @given(cases())
-def test_who_waits_waits_for_what_can_still_happen(case: Case) -> None:
+def test_no_child_waits_for_waiting_children_only(case: Case) -> None:
+    """At least one predecessor, direct or not, is unfinished and does not wait itself."""
     diagnosis = diagnosed(case)
     for key, found in diagnosis.children.items():
         if found.code is Code.WAITING:
@@ -76,7 +77,7 @@ def test_who_waits_waits_for_what_can_still_happen(case: Case) -> None:
 
 @given(cases())
 def test_no_release_is_planned_unless_every_predecessor_succeeded(case: Case) -> None:
-    """I1: lost terminals count, since they are advanced before anything is released."""
+    """I1: a lost terminal counts as ended, since it is advanced before any release."""
     orchestration, diagnosis = case.orchestration, diagnosed(case)
     planned = plan(orchestration, diagnosis, case.evidence, POLICY, NOW)
     for release in planned.releases:
@@ -95,8 +96,8 @@ def succeeded(orchestration: Orchestration, diagnosis: Diagnosis, case: Case, ke
 
 
 @given(cases())
-def test_skips_come_behind_what_causes_them(case: Case) -> None:
-    """I5: every planned skip has a cause that failed, or is skipped earlier in the same plan."""
+def test_a_skip_comes_after_its_cause(case: Case) -> None:
+    """I5: the cause of a planned skip has failed, or is skipped earlier in the same plan."""
     orchestration, diagnosis = case.orchestration, diagnosed(case)
     planned = plan(orchestration, diagnosis, case.evidence, POLICY, NOW)
     done: set[str] = set()
@@ -108,7 +109,7 @@ def test_skips_come_behind_what_causes_them(case: Case) -> None:
 
 
 @given(cases())
-def test_what_is_planned_is_actionable_and_each_child_is_planned_once(case: Case) -> None:
+def test_only_actionable_children_are_planned_and_only_once(case: Case) -> None:
     diagnosis = diagnosed(case)
     planned = plan(case.orchestration, diagnosis, case.evidence, POLICY, NOW)
     actions = [*planned.actions, *planned.releases]
@@ -118,7 +119,7 @@ def test_what_is_planned_is_actionable_and_each_child_is_planned_once(case: Case
 
 
 @given(cases())
-def test_releases_go_oldest_due_first_and_within_the_budget(case: Case) -> None:
+def test_releases_go_oldest_first_within_the_budget(case: Case) -> None:
     diagnosis = diagnosed(case)
     planned = plan(case.orchestration, diagnosis, case.evidence, POLICY, NOW)
     since = [release.since for release in planned.releases]
@@ -129,15 +130,15 @@ def test_releases_go_oldest_due_first_and_within_the_budget(case: Case) -> None:
 
 
 @given(cases())
-def test_a_scan_nominates_whatever_the_authority_would_find_wrong(case: Case) -> None:
+def test_a_scan_nominates_every_unhealthy_orchestration(case: Case) -> None:
     seen = replace(case.evidence, found={}, budget=None)
     if not diagnose(case.orchestration, seen, POLICY, NOW).healthy:
         assert suspicious(case.orchestration, seen.tasks, POLICY, NOW)
 
 
 @given(cases())
-def test_an_index_nominates_what_is_wrong_with_a_child_that_it_shows(case: Case) -> None:
-    """All but what the meta row would tell, and rows of no status: those are the full scan's."""
+def test_an_index_scan_nominates_every_unhealthy_child(case: Case) -> None:
+    """Only a full scan finds rows without a status and problems of the meta row."""
     whole = case.orchestration
     found = diagnose(whole, case.evidence, POLICY, NOW).children
     shown = {key for key, child in whole.children.items() if child.status in ACTIVE_CHILD}
@@ -164,7 +165,7 @@ def test_healthy_children_are_never_acted_on(case: Case) -> None:
     assert not acted & healthy
 
 
-def test_a_cycle_of_thousands_is_no_recursion() -> None:
+def test_a_cycle_of_thousands_needs_no_recursion() -> None:
     keys = [f"s{number}" for number in range(5000)]
     children = {
         key: Child("orch_x", key, ChildStatus.BLOCKED, "blocked", (keys[number - 1],))

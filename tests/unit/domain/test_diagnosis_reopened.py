@@ -1,4 +1,4 @@
-"""What was just added, retried, un-skipped or cascaded is left alone for the grace."""
+"""Children that were just added, retried, un-skipped or cascaded get their grace."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def reopened(age: float, *children: Child, **evidence: Any) -> Diagnosis:
 
 
 @pytest.mark.parametrize(("age", "young"), [(119, True), (120, False)])
-def test_a_new_child_behind_old_ones_has_its_grace(age: float, young: bool) -> None:  # noqa: FBT001
+def test_a_new_child_has_its_grace(age: float, young: bool) -> None:  # noqa: FBT001
+    """It does not matter how long ago its predecessors ended."""
     due = look(child("a", "succeeded"), child("b", "blocked", "a", age=age))
     assert code_of(due) is (Code.WITHIN_GRACE if young else Code.LOST_RELEASE)
     doomed = look(child("a", "failed"), child("b", "blocked", "a", age=age))
@@ -45,8 +46,8 @@ def test_a_reopened_orchestration_has_its_grace(age: float, young: bool) -> None
     assert code_of(ended) is (Code.WITHIN_GRACE if young else Code.LOST_TERMINAL)
 
 
-def test_nothing_is_skipped_before_its_cause() -> None:
-    """A grace that a child still has is one for all behind it."""
+def test_no_child_is_skipped_before_its_cause() -> None:
+    """The grace of a doomed child also holds for all children behind it."""
     rows = (child("a", "failed"), child("b", "blocked", "a", age=60), child("c", "blocked", "b"))
     found = look(*rows)
     assert {code_of(found, "b"), code_of(found, "c")} == {Code.WITHIN_GRACE}
@@ -63,16 +64,15 @@ def test_nothing_is_skipped_before_its_cause() -> None:
         ({"a": "succeeded"}, None),
     ],
 )
-def test_a_child_skipped_for_nothing_is_surfaced(
-    before: dict[str, str], expected: Code | None
-) -> None:
-    """A retry that broke off resets what failed, and not what was skipped for it."""
+def test_a_skip_without_a_cause_is_surfaced(before: dict[str, str], expected: Code | None) -> None:
+    """An interrupted retry resets the failed children, but not those skipped because of them."""
     rows = [child(key, status) for key, status in before.items()]
     found = look(*rows, child("x", "skipped", "a", "b")).children.get("x")
     assert (found.code if found is not None else None) is expected
 
 
-def test_a_skip_is_doubted_only_past_the_grace() -> None:
+def test_a_skip_is_surfaced_only_after_the_grace() -> None:
+    """An expired row is never surfaced."""
     for young in ({"a": 60.0, "b": LONG}, {"a": LONG, "b": 60.0}):
         rows = (child("a", "ready", age=young["a"]), child("b", "skipped", "a", age=young["b"]))
         assert "b" not in look(*rows).children
@@ -91,9 +91,10 @@ def test_a_skip_is_doubted_only_past_the_grace() -> None:
         (600, 300, None),
     ],
 )
-def test_a_fix_that_ended_after_the_failure_was_to_be_recovered(
+def test_a_later_fix_means_a_lost_recovery(
     finished: float, failed: float, expected: Code | None
 ) -> None:
+    """The fix ended after the child had failed, and its grace is over."""
     fix = Task("I", "COMPLETED", status_since=ago(finished), iteration=True)
     found = look(child("b", "failed", age=failed), iterations={"b": fix}).children.get("b")
     assert (found.code if found is not None else None) is expected
@@ -101,7 +102,8 @@ def test_a_fix_that_ended_after_the_failure_was_to_be_recovered(
         assert (found.task_id, found.since) == ("I", moment(ago(finished)))
 
 
-def test_a_fix_says_nothing_of_a_child_that_is_not_failed() -> None:
+def test_a_fix_matters_only_to_a_failed_child() -> None:
+    """A recent change of the meta row gives the live reconciler its grace first."""
     fix = Task("I", "COMPLETED", status_since=ago(600), iteration=True)
     assert look(child("b", "succeeded"), iterations={"b": fix}).children == {}
     assert reopened(60, child("b", "failed"), iterations={"b": fix}).children == {}

@@ -1,4 +1,4 @@
-"""Who waits for whom: what is on a cycle, what is behind, and what is neither."""
+"""The dependency graph: cycles, dead ends, and children that can still go on."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import pytest
 from reconciler.domain.graph import DeadEnds, dependents_of, find_dead_ends, on_cycles, reachable
 
 
-def test_edges_are_turned_round() -> None:
+def test_dependents_are_the_reversed_edges() -> None:
     assert dependents_of({"b": ["a"], "c": ["a", "b"], "a": []}) == {"a": ["b", "c"], "b": ["c"]}
 
 
-def test_everything_behind_a_source_is_reached_and_nothing_before_it() -> None:
+def test_only_what_depends_on_a_source_is_reachable() -> None:
     dependents = {"a": ["b", "c"], "b": ["d"], "c": ["d"], "x": ["a"]}
     assert reachable(["b"], dependents) == {"b", "d"}
     assert reachable(["a"], dependents) == {"a", "b", "c", "d"}
     assert reachable([], dependents) == set()
 
 
-def test_a_cycle_that_is_reached_is_gone_round_once() -> None:
+def test_a_reachable_cycle_is_walked_once() -> None:
     assert reachable(["a"], {"a": ["b"], "b": ["a"]}) == {"a", "b"}
 
 
@@ -36,19 +36,19 @@ def test_a_cycle_that_is_reached_is_gone_round_once() -> None:
         ({}, set()),
     ],
 )
-def test_what_is_on_a_cycle_or_between_two(
+def test_cycles_include_the_children_between_them(
     pending: dict[str, list[str]], expected: set[str]
 ) -> None:
     assert on_cycles(pending) == expected
 
 
 def dead_ends(pending: dict[str, list[str]]) -> DeadEnds:
-    """Look at a graph in which only ``going`` can still come to an end by itself."""
+    """Find the dead ends of a graph in which only ``going`` can finish by itself."""
     rows = {*pending, "going"}
     return find_dead_ends(pending, dependents_of(pending), rows=rows, going=["going"])
 
 
-def test_who_waits_for_a_cycle_or_a_missing_row_never_goes_on() -> None:
+def test_cycles_and_missing_rows_are_dead_ends() -> None:
     found = dead_ends(
         {
             "a": ["b", "going"],
@@ -65,5 +65,6 @@ def test_who_waits_for_a_cycle_or_a_missing_row_never_goes_on() -> None:
     assert waits == {"a": True, "behind": True, "both": False, "c": False, "fine": False}
 
 
-def test_one_on_a_cycle_waits_for_it_whatever_else_is_missing() -> None:
+def test_a_child_on_a_cycle_waits_for_it() -> None:
+    """A missing predecessor does not change that."""
     assert dead_ends({"a": ["a", "gone"]}).waits_for_cycle("a")

@@ -1,4 +1,4 @@
-"""Names that come out the same however often they are made."""
+"""Derived names: the same input always gives the same name."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ AT = datetime(2026, 6, 9, 12, 0, 0, 123_000, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("key", ["a", "orch_0_b", "A-z_9", "k" * 128])
-def test_keys_that_the_platform_takes(key: str) -> None:
+def test_valid_idempotency_keys_are_accepted(key: str) -> None:
     assert valid_idempotency_key(key)
 
 
 @pytest.mark.parametrize("key", ["", "k" * 129, "a b", "ü", "a#b", "a\n", "\na", "a.b"])
-def test_keys_that_it_does_not(key: str) -> None:
+def test_invalid_idempotency_keys_are_rejected(key: str) -> None:
     assert not valid_idempotency_key(key)
 
 
-def test_a_ulid_holds_its_time_and_is_a_function_of_its_seed() -> None:
+def test_a_ulid_depends_on_seed_and_time() -> None:
     first = derived_ulid("seed", AT)
     assert len(first) == 26
     assert first == derived_ulid("seed", AT)
@@ -47,7 +47,8 @@ def test_a_ulid_holds_its_time_and_is_a_function_of_its_seed() -> None:
         datetime.min.replace(tzinfo=UTC),
     ],
 )
-def test_a_time_that_a_ulid_cannot_hold_counts_as_the_epoch(at: datetime | None) -> None:
+def test_a_missing_or_early_time_becomes_the_epoch(at: datetime | None) -> None:
+    """A ULID holds no time before 1970."""
     assert ULID.from_str(derived_ulid("seed", at)).milliseconds == 0
 
 
@@ -56,7 +57,7 @@ def test_the_last_moment_of_the_calendar_fits() -> None:
     assert ULID.from_str(derived_ulid("seed", latest)).datetime == latest
 
 
-def test_a_task_id_is_that_of_its_key_and_of_nothing_else_that_moves() -> None:
+def test_a_task_id_depends_on_key_and_creation() -> None:
     created = "2026-06-09T12:00:00.123Z"
     assert task_id_for("key", created) == task_id_for("key", created)
     assert task_id_for("key", created) != task_id_for("key_2", created)
@@ -64,7 +65,7 @@ def test_a_task_id_is_that_of_its_key_and_of_nothing_else_that_moves() -> None:
     assert task_id_for("key", "yesterday") == task_id_for("key", None)
 
 
-def test_events_of_a_task_are_told_apart_and_sort_by_time() -> None:
+def test_event_ids_are_unique_and_sort_by_time() -> None:
     first = event_id_for("T", "created", AT)
     assert first == event_id_for("T", "created", AT)
     others = {
@@ -80,6 +81,7 @@ def test_events_of_a_task_are_told_apart_and_sort_by_time() -> None:
     ("line", "expected"),
     [
         ("ENG-42: Fix the Door!", "eng-42-fix-the-door"),
+        ("ENG-1: Fix “it” — Ünïcode!", "eng-1-fix-it-n-code"),
         ("  --  ", "task"),
         ("", "task"),
         ("ÄÖÜ", "task"),
@@ -88,7 +90,7 @@ def test_events_of_a_task_are_told_apart_and_sort_by_time() -> None:
         ("---x---", "x"),
     ],
 )
-def test_slugs(line: str, expected: str) -> None:
+def test_a_slug_is_short_and_plain_ascii(line: str, expected: str) -> None:
     assert slug(line) == expected
 
 

@@ -1,4 +1,4 @@
-"""The rows as values: times, keys, outcomes, and when a thing is complete."""
+"""The model: times, keys, outcomes, completeness and fingerprints."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def test_any_iso_time_is_read(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "yesterday", "2026-13-01", "0001-01-01T00:00:00+14:00"])
-def test_what_is_no_time_is_none(text: str | None) -> None:
+def test_an_unreadable_time_is_none(text: str | None) -> None:
     assert moment(text) is None
 
 
-def test_a_time_is_written_as_the_platform_does() -> None:
+def test_times_are_written_in_the_platforms_format() -> None:
     at = datetime(2026, 6, 9, 14, 0, 0, 5_999, tzinfo=timezone(timedelta(hours=2)))
     assert timestamp(at) == "2026-06-09T12:00:00.005Z"
 
@@ -56,7 +56,7 @@ def test_only_three_states_are_terminal(status: ChildStatus | None) -> None:
     assert status is None or (status in ACTIVE_CHILD) is (status not in final)
 
 
-def test_the_key_of_a_retry_names_the_earlier_task() -> None:
+def test_a_retrys_key_names_the_earlier_task() -> None:
     assert CHILD.idempotency_key == f"{ORCHESTRATION_ID}_b"
     assert replace(CHILD, task_id="T").idempotency_key == f"{ORCHESTRATION_ID}_b_T"
 
@@ -67,7 +67,8 @@ def test_the_integration_node_is_known_by_its_name() -> None:
     assert not replace(CHILD, sub_issue_id=f"{name}s").is_integration
 
 
-def test_a_row_moved_by_us_keeps_its_task_unless_it_gets_another() -> None:
+def test_a_moved_child_keeps_its_task() -> None:
+    """The task changes only if the move sets another one."""
     child = replace(CHILD, task_id="T", branch_name="x")
     moved = child.moved(ChildStatus.SKIPPED, "later")
     assert (moved.status, moved.raw_status, moved.updated_at) == ("skipped", "skipped", "later")
@@ -85,7 +86,7 @@ def test_a_row_moved_by_us_keeps_its_task_unless_it_gets_another() -> None:
         ({"repo": None}, "repo is"),
     ],
 )
-def test_what_is_wrong_with_a_meta_row_is_named(changes: dict[str, Any], named: str) -> None:
+def test_a_bad_meta_row_names_its_problem(changes: dict[str, Any], named: str) -> None:
     assert named in (replace(META, **changes).problem or "")
 
 
@@ -99,19 +100,20 @@ STATUSES = ["COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT", "RUNNING", "SUBMITT
 
 @pytest.mark.parametrize("status", STATUSES)
 @pytest.mark.parametrize("built", [None, True, False])
-def test_the_outcome_of_a_task(status: str, built: bool | None) -> None:  # noqa: FBT001
+def test_only_a_completed_unbroken_task_succeeds(status: str, built: bool | None) -> None:  # noqa: FBT001
+    """A task without a build result does not count as broken."""
     task = Task("T", status, build_passed=built)
     assert task.terminal is (status in STATUSES[:4])
     success = status == "COMPLETED" and built is not False
     assert task.outcome is (ChildStatus.SUCCEEDED if success else ChildStatus.FAILED)
 
 
-def test_a_task_has_been_invoked_and_touched_no_times_unless_its_row_says_so() -> None:
+def test_a_task_defaults_to_no_invocations_or_touches() -> None:
     task = Task("T", "RUNNING")
     assert (task.invoke_count, task.nudge_count, task.ours) == (0, 0, False)
 
 
-def test_when_a_task_finished_is_what_the_row_tells_best() -> None:
+def test_the_best_known_time_is_the_finish() -> None:
     task = Task("T", "FAILED", updated_at="u", status_since="s", completed_at="c")
     assert task.finished_at == "c"
     assert replace(task, completed_at=None).finished_at == "s"
@@ -123,7 +125,7 @@ def whole(*children: Child, meta: Meta | None = META) -> Orchestration:
     return Orchestration(ORCHESTRATION_ID, meta, {c.sub_issue_id: c for c in children})
 
 
-def test_it_is_complete_when_every_row_that_is_counted_is_there() -> None:
+def test_an_orchestration_is_complete_with_all_counted_rows() -> None:
     assert whole(CHILD).complete
     assert not whole().complete
     assert not whole(CHILD, meta=None).complete
@@ -148,7 +150,7 @@ def test_replacing_one_child_leaves_the_others() -> None:
         {"sub_issue_id": "c"},
     ],
 )
-def test_the_fingerprint_changes_with_any_write_of_the_platform(change: dict[str, Any]) -> None:
+def test_every_platform_write_changes_the_fingerprint(change: dict[str, Any]) -> None:
     assert whole(CHILD).fingerprint != whole(replace(CHILD, **change)).fingerprint
 
 
@@ -170,7 +172,7 @@ def test_the_fingerprint_changes_with_the_meta_row() -> None:
 
 
 def test_the_fingerprint_is_the_same_in_every_process() -> None:
-    """It stands in a row, and is compared by other hosts, and by later versions."""
+    """A row stores it, and other hosts and later versions compare it."""
     child = Child("orch_1", "b", ChildStatus.BLOCKED, "blocked", updated_at="2026-06-09T12:00:00Z")
     meta = Meta("orch_1", 1, "u", "r", None, "2026-06-09T12:00:00Z", settled=False)
     assert Orchestration("orch_1", meta, {"b": child}).fingerprint == "1-fbedfca709c13e34"

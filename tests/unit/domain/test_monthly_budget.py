@@ -1,4 +1,4 @@
-"""Monthly budgets: what a row says, what it must not say, and when nothing more may be created."""
+"""Monthly budgets: valid and malformed rows, and when no more tasks may be created."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ def spent(usd: str) -> dict[str, Any]:
         ("100", {}, False),
     ],
 )
-def test_spend_reaches_the_limit(limit: str, month: dict[str, Any], exhausted: bool) -> None:  # noqa: FBT001
+def test_a_budget_is_exhausted_at_its_limit(
+    limit: str,
+    month: dict[str, Any],
+    exhausted: bool,  # noqa: FBT001
+) -> None:
     assert parse_budget("USER#u", config(limit), month).exhausted is exhausted
 
 
@@ -87,11 +91,11 @@ def test_a_malformed_budget_is_an_error(
         (datetime(2026, 12, 31, 23, tzinfo=timezone(timedelta(hours=-2))), "2027-01"),
     ],
 )
-def test_months_are_those_of_utc(now: datetime, month: str) -> None:
+def test_months_are_counted_in_utc(now: datetime, month: str) -> None:
     assert month_of(now) == month
 
 
-def test_a_users_scopes_are_the_user_and_the_teams() -> None:
+def test_scopes_are_the_user_and_the_teams() -> None:
     assert scope_keys("u", ()) == ("USER#u",)
     assert scope_keys("u", ("a", "b#c")) == ("USER#u", "TEAM#a", "TEAM#b#c")
 

@@ -1,4 +1,4 @@
-"""A scan nominates whatever the authority would find wrong, and hardly anything else."""
+"""A scan nominates whatever an evaluation would find wrong, and hardly anything else."""
 
 from __future__ import annotations
 
@@ -32,39 +32,39 @@ def test_only_released_children_have_tasks_to_be_read() -> None:
     assert running_tasks(whole(A, retried, unnamed)) == ["T"]
 
 
-def test_what_is_healthy_is_left_alone() -> None:
+def test_a_healthy_orchestration_is_not_nominated() -> None:
     assert not suspicious(whole(A, B), RUNS, POLICY, NOW)
 
 
 @pytest.mark.parametrize(
     "orchestration",
     [
-        whole(A),  # fewer rows than are counted: a page may have cut through it
+        whole(A),  # fewer rows than counted: a page may have cut it in two
         whole(replace(B, depends_on=())),
         whole(A, replace(B, status=None, raw_status="odd")),
         whole(replace(A, updated_at=ago(9000)), meta=None),
         whole(A, B, meta=replace(META, child_count=3)),
     ],
 )
-def test_whatever_may_be_wrong_is_nominated(orchestration: Orchestration) -> None:
+def test_a_suspicious_orchestration_is_nominated(orchestration: Orchestration) -> None:
     assert suspicious(orchestration, RUNS, POLICY, NOW)
 
 
-def test_a_count_that_cannot_be_read_is_no_gap() -> None:
+def test_an_unreadable_count_nominates_nothing() -> None:
     assert not suspicious(whole(A, B, meta=replace(META, child_count=None)), RUNS, POLICY, NOW)
 
 
 @pytest.mark.parametrize("tasks", [{}, {"T": None}, {"T": Task("T", "COMPLETED")}])
-def test_a_task_that_is_unread_gone_or_ended_is_suspicious(tasks: dict[str, Task | None]) -> None:
+def test_an_unread_missing_or_ended_task_is_suspicious(tasks: dict[str, Task | None]) -> None:
     assert suspicious(whole(A, B), tasks, POLICY, NOW)
 
 
-def test_a_settled_one_without_any_row_or_count_is_left_alone() -> None:
+def test_a_settled_empty_orchestration_is_not_nominated() -> None:
     bare = whole(meta=replace(META, child_count=None, settled=True))
     assert not suspicious(bare, {}, POLICY, NOW)
 
 
-# -- what an index of active children shows
+# -- an index of active children
 
 
 def active(key: str, status: ChildStatus, *after: str) -> Child:
@@ -75,25 +75,29 @@ def active(key: str, status: ChildStatus, *after: str) -> Child:
     ("children", "unseen"),
     [
         ((), ()),
-        ((A, B), ()),  # what it waits for is active
-        ((active("b", ChildStatus.BLOCKED, "a"),), None),  # nothing of it is: it is due
+        ((A, B), ()),  # its predecessor is active
+        (
+            (active("b", ChildStatus.BLOCKED, "a"),),
+            None,
+        ),  # its predecessor is not active: it is due
         ((A, active("b", ChildStatus.READY, "a", "x", "y")), ("x", "y")),
         (
             (A, active("b", ChildStatus.BLOCKED, "a", "x"), active("c", ChildStatus.READY, "y")),
             None,
         ),
-        ((active("b", ChildStatus.READY),), ()),  # it waits for nobody
+        ((active("b", ChildStatus.READY),), ()),  # it has no predecessor
         ((active("b", ChildStatus.RELEASED, "x"),), ()),  # it waits no longer
         ((active("b", ChildStatus.RELEASING, "x"), A), ()),
     ],
 )
-def test_the_predecessors_that_have_to_be_read_before_it_is_judged(
+def test_only_unseen_predecessors_have_to_be_read(
     children: tuple[Child, ...], unseen: tuple[str, ...] | None
 ) -> None:
+    """A pending child without an active predecessor is due, and nothing has to be read."""
     assert unseen_predecessors(whole(*children)) == unseen
 
 
-def test_an_active_part_says_nothing_of_its_meta_row() -> None:
+def test_an_active_part_has_an_unknown_count() -> None:
     part = active_part(whole(A, B, meta=None))
     assert part.children == whole(A, B).children
     assert part.meta is not None
@@ -101,7 +105,7 @@ def test_an_active_part_says_nothing_of_its_meta_row() -> None:
     assert not suspicious(part, RUNS, POLICY, NOW)
 
 
-def test_predecessors_that_were_read_stand_beside_it() -> None:
+def test_predecessors_that_were_read_are_added() -> None:
     read = active("x", ChildStatus.FAILED)
     part = with_predecessors(whole(A, active("b", ChildStatus.BLOCKED, "a", "x")), [read])
     assert set(part.children) == {"a", "b", "x"}

@@ -1,4 +1,4 @@
-"""What a diagnosis asks for, in the order in which it must come."""
+"""The repairs that a diagnosis asks for, and their order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis, Evidence
-from reconciler.domain.model import Child, ChildStatus, Meta, Orchestration, Task, timestamp
+from reconciler.domain.model import Child, ChildStatus, Meta, Orchestration, Task
 from reconciler.domain.planning import (
     Action,
     Adopt,
@@ -79,11 +79,12 @@ def names(actions: tuple[Action, ...]) -> list[str]:
         }
     ],
 )
-def test_nothing_is_planned_for_what_we_do_not_repair(code: Code) -> None:
+def test_a_code_without_a_repair_plans_nothing(code: Code) -> None:
     assert planned(diagnosed("b", code, "a", task_id="T")) == Plan((), (), ())
 
 
-def test_advances_come_first_then_skips_then_the_rest_then_releases() -> None:
+def test_advances_and_skips_come_before_other_repairs() -> None:
+    """Releases come last."""
     plan_ = planned(
         diagnosed("a", Code.LOST_RELEASE),
         diagnosed("b", Code.UNSTARTED_TASK, task_id="T"),
@@ -97,13 +98,14 @@ def test_advances_come_first_then_skips_then_the_rest_then_releases() -> None:
     assert plan_.actions[0].since == AT
 
 
-def test_a_terminal_task_that_was_not_read_advances_nothing() -> None:
+def test_an_unread_ended_task_advances_nothing() -> None:
     for tasks in ({}, {"T": None}):
         found = diagnosed("d", Code.LOST_TERMINAL, task_id="T")
         assert planned(found, evidence=Evidence(tasks)) == Plan((), (), ())
 
 
-def test_the_oldest_is_released_first_and_what_is_due_since_ever_before_all() -> None:
+def test_the_oldest_child_is_released_first() -> None:
+    """A child that is due since an unknown time goes before all others."""
     found = [
         diagnosed(key, Code.LOST_RELEASE, hours=age)
         for key, age in zip("abc", (1, 3, 3), strict=True)
@@ -114,7 +116,7 @@ def test_the_oldest_is_released_first_and_what_is_due_since_ever_before_all() ->
     ]  # fmt: skip
 
 
-def test_each_skip_comes_behind_the_skip_that_causes_it() -> None:
+def test_a_skip_comes_after_its_cause() -> None:
     plan_ = planned(
         diagnosed("b", Code.LOST_SKIP, "c"),
         diagnosed("c", Code.LOST_SKIP, "d"),
@@ -128,7 +130,7 @@ def test_each_skip_comes_behind_the_skip_that_causes_it() -> None:
 
 
 @pytest.mark.parametrize("code", [Code.ABANDONED_CLAIM, Code.MISSING_TASK_ID])
-def test_a_task_is_looked_up_before_anything_else_and_then_adopted(code: Code) -> None:
+def test_a_task_is_looked_up_and_then_adopted(code: Code) -> None:
     found, key = diagnosed("b", code), f"{ORCHESTRATION_ID}_b"
     assert planned(found, evidence=Evidence()) == Plan((key,), (), ())
     (action,) = planned(found, evidence=Evidence(found={key: TASK})).actions
@@ -136,7 +138,8 @@ def test_a_task_is_looked_up_before_anything_else_and_then_adopted(code: Code) -
     assert (action.task, action.since, action.code) == (TASK, AT, code)
 
 
-def test_without_a_task_a_claim_is_set_back_and_a_released_row_is_only_surfaced() -> None:
+def test_a_claim_without_a_task_is_reset() -> None:
+    """A released row without a task is only surfaced."""
     nothing = Evidence(found={f"{ORCHESTRATION_ID}_b": None})
     (action,) = planned(diagnosed("b", Code.ABANDONED_CLAIM), evidence=nothing).actions
     assert isinstance(action, ResetClaim)
@@ -162,7 +165,7 @@ OURS = replace(TASK, sweep_id="sweep-1")
     ("task", "age", "due"),
     [
         (OURS, 120, True),
-        (OURS, 119, False),  # the call that created it may be at it
+        (OURS, 119, False),  # its creator may still be invoking it
         (replace(OURS, invoked_at="odd"), 899, False),
         (replace(OURS, invoked_at="odd"), 900, True),
         (replace(OURS, invoked_at=ago(900)), 9000, True),
@@ -176,16 +179,18 @@ OURS = replace(TASK, sweep_id="sweep-1")
         (replace(TASK, status="RUNNING"), 9000, False),
     ],
 )
-def test_when_a_pipeline_is_invoked(task: Task, age: float, *, due: bool) -> None:
+def test_an_unstarted_task_is_reinvoked_only_once(task: Task, age: float, *, due: bool) -> None:
+    """The wait is the grace for an uninvoked task of the reconciler, else the start timeout."""
     assert (reinvoked(replace(task, status_since=ago(age))) is not None) is due
 
 
-def test_a_task_that_tells_no_time_is_old() -> None:
+def test_a_task_without_a_time_counts_as_old() -> None:
+    """Its creation time is used if there is one."""
     assert reinvoked(replace(OURS, status_since=None)) is not None
     assert reinvoked(replace(TASK, status_since=None, created_at=ago(60))) is None
 
 
-def test_nothing_is_invoked_where_there_is_no_pipeline_or_no_task() -> None:
+def test_without_pipeline_or_task_nothing_is_invoked() -> None:
     assert reinvoked(TASK, can_invoke=False) is None
     assert reinvoked(OURS, can_invoke=False) is None
     assert reinvoked(None) is None
@@ -202,22 +207,21 @@ def test_nothing_is_invoked_where_there_is_no_pipeline_or_no_task() -> None:
         (Code.MISSING_TASK_ID, True),
     ],
 )
-def test_which_children_need_manual_action(code: Code, *, needs: bool) -> None:
+def test_a_code_tells_whether_action_is_needed(code: Code, *, needs: bool) -> None:
     assert child_needs_action(code, POLICY) is needs
 
 
 def test_an_unstarted_task_needs_action_without_a_pipeline() -> None:
-    """Where no function is set, nobody ever invokes one."""
+    """If no function is configured, nobody ever invokes the pipeline."""
     assert child_needs_action(Code.UNSTARTED_TASK, replace(POLICY, can_invoke=False))
     assert not child_needs_action(Code.UNSTARTED_TASK, replace(POLICY, can_invoke=True))
 
 
-def test_verbs_are_words() -> None:
+def test_the_verb_of_a_release_is_release() -> None:
     assert Release("b", "x", None).verb == "release"
-    assert timestamp(AT)
 
 
-def test_a_skip_names_the_first_of_the_failures_that_cause_it() -> None:
+def test_a_skip_names_its_first_cause() -> None:
     (action,) = planned(diagnosed("c", Code.LOST_SKIP, "a", "b")).actions
     assert isinstance(action, Skip)
     assert action.because == "a"

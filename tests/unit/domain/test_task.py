@@ -1,4 +1,4 @@
-"""What a released task carries."""
+"""The contents of a released task."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from reconciler.domain.identity import derived_ulid, slug, task_id_for
 from reconciler.domain.task import (
     Refusal,
     TaskDraft,
@@ -42,7 +41,10 @@ def metadata(made: TaskDraft) -> dict[str, str]:
         (["größe", "one"], "main", '["größe","one"]'),
     ],
 )
-def test_base_branch(branches: list[str], base: str | None, merge: str | None) -> None:
+def test_one_predecessor_branch_becomes_the_base(
+    branches: list[str], base: str | None, merge: str | None
+) -> None:
+    """With several branches, the base is main, and the task merges all of them."""
     before = [child(f"p{number}", **branch(name)) for number, name in enumerate(branches)]
     made = draft(orchestration(*before, child("b", *(f"p{n}" for n in range(len(branches))))))
     assert metadata(made).get("orchestration_base_branch") == base
@@ -65,7 +67,7 @@ def test_a_description_that_repeats_the_title_adds_nothing() -> None:
     assert draft(orchestration(child("b", **own))).description == "Do it"
 
 
-def test_legacy_spellings_are_read_where_the_new_ones_are_absent() -> None:
+def test_legacy_spellings_are_read_as_a_fallback() -> None:
     made = draft(
         orchestration(
             child(
@@ -81,13 +83,14 @@ def test_legacy_spellings_are_read_where_the_new_ones_are_absent() -> None:
     assert (found["linear_workspace_id"], found["parent_linear_issue_id"]) == ("WS", "P")
 
 
-def test_ours_goes_on_top_of_the_rows_own_metadata() -> None:
+def test_a_row_cannot_spoof_its_orchestration_id() -> None:
+    """Its other metadata is passed on."""
     own = {"channel_metadata": {"M": {"orchestration_id": {"S": "spoofed"}, "x": {"S": "1"}}}}
     found = metadata(draft(orchestration(child("b", **own))))
     assert (found["orchestration_id"], found["x"]) == (ORCHESTRATION_ID, "1")
 
 
-def test_the_integration_node_has_no_issue_and_no_attachments() -> None:
+def test_the_integration_node_has_no_issue_or_attachments() -> None:
     key = f"{ORCHESTRATION_ID}__integration"
     attachment = {"pre_screened_attachments_json": {"S": json.dumps([passed("a1")])}}
     made = draft(orchestration(child(key), **attachment), key)
@@ -97,7 +100,7 @@ def test_the_integration_node_has_no_issue_and_no_attachments() -> None:
     assert made.branch_name.startswith(f"bgagent/{made.task_id}/integration-")
 
 
-def test_jira_identity() -> None:
+def test_a_jira_task_has_its_jira_identity() -> None:
     own = {"jira_cloud_id": {"S": "cloud"}, "jira_issue_key": {"S": "ENG-1"}}
     whole = orchestration(child("b", channel_metadata={"M": own}), channel_source={"S": "jira"})
     made = draft(whole)
@@ -128,7 +131,8 @@ def test_refusals_say_what_to_do(key: str, attributes: dict[str, Any], said: str
     assert refused.reason.endswith(("retry.", "then start the orchestration again."))
 
 
-def test_attachments_own_first_each_once_at_most_ten() -> None:
+def test_a_childs_own_attachments_go_first() -> None:
+    """Each attachment is passed on once, and at most ten in all."""
     own = {"pre_screened_attachments": {"L": [typed("c1"), typed("a0")]}}
     parents = [passed(f"a{number}") for number in range(12)]
     meta = {"pre_screened_attachments_json": {"S": json.dumps(parents)}}
@@ -139,7 +143,7 @@ def test_attachments_own_first_each_once_at_most_ten() -> None:
     )
 
 
-def test_an_attachment_that_is_not_screened_is_never_passed_on() -> None:
+def test_a_blocked_attachment_is_never_passed_on() -> None:
     own = {"pre_screened_attachments": {"L": [typed("c1", "blocked"), typed("c2")]}}
     made = draft(orchestration(child("b", **own)))
     assert attachments(made) == ["c2"]
@@ -147,28 +151,8 @@ def test_an_attachment_that_is_not_screened_is_never_passed_on() -> None:
 
 
 @pytest.mark.parametrize("raw", ["not json", "{}", "[NaN]", "[" * 100_000, "[1]"])
-def test_unreadable_attachments_of_the_parent_are_a_warning_never_a_stop(raw: str) -> None:
+def test_unreadable_parent_attachments_are_only_a_warning(raw: str) -> None:
     meta = {"pre_screened_attachments_json": {"S": raw}}
     made = draft(orchestration(child("b"), **meta))
     assert attachments(made) == []
     assert made.warnings
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("ENG-1: Fix “it” — Ünïcode!", "eng-1-fix-it-n-code"),
-        ("", "task"),
-        ("日本語", "task"),
-        ("a" * 80, "a" * 50),
-        ("-- x --", "x"),
-    ],
-)
-def test_slug(line: str, expected: str) -> None:
-    assert slug(line) == expected
-
-
-def test_the_same_attempt_has_the_same_task_id_and_another_has_another() -> None:
-    at = "2026-06-09T10:00:00.000Z"
-    assert task_id_for("k", at) == task_id_for("k", at) != task_id_for("k_T1", at)
-    assert len(derived_ulid("x", None)) == 26

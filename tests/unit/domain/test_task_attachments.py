@@ -1,4 +1,4 @@
-"""Which attachments a task passes on."""
+"""Which attachments are passed on to a task."""
 
 from __future__ import annotations
 
@@ -28,21 +28,20 @@ from tests.unit.domain.drafted import (
         ({"M": {"attachment_id": {"S": "x"}}}, "not screened"),
     ],
 )
-def test_a_record_that_is_not_understood_is_left_out_and_the_others_are_passed_on(
-    record: dict[str, Any], warning: str
-) -> None:
+def test_an_invalid_attachment_is_left_out(record: dict[str, Any], warning: str) -> None:
+    """The others are passed on."""
     own = {"pre_screened_attachments": {"L": [record, typed("a1")]}}
     made = draft(orchestration(child("b", **own)))
     assert attachments(made) == ["a1"]
     assert warning in made.warnings[0]
 
 
-def test_attachments_that_are_no_list_are_none() -> None:
+def test_attachments_that_are_no_list_are_ignored() -> None:
     made = draft(orchestration(child("b", pre_screened_attachments={"L": "x"})))
     assert "attachments" not in task_item(made)
 
 
-def test_each_kind_of_value_is_passed_on_as_it_is() -> None:
+def test_every_kind_of_value_is_passed_on() -> None:
     more: dict[str, Any] = {
         "n": None,
         "t": True,
@@ -81,10 +80,11 @@ def test_each_kind_of_value_is_passed_on_as_it_is() -> None:
         ("1e400", False),
     ],
 )
-def test_a_number_that_dynamodb_cannot_hold_leaves_its_attachment_out(
+def test_an_oversized_number_leaves_its_attachment_out(
     number: str,
     fits: bool,  # noqa: FBT001
 ) -> None:
+    """DynamoDB holds 38 digits and a limited range of exponents."""
     raw = f'[{{"attachment_id": "a1", "screening": {{"status": "passed"}}, "n": {number}}}]'
     made = parents(raw)
     assert (attachments(made) == ["a1"]) is fits
@@ -92,7 +92,7 @@ def test_a_number_that_dynamodb_cannot_hold_leaves_its_attachment_out(
 
 
 @pytest.mark.parametrize(("levels", "fits"), [(28, True), (29, False)])
-def test_what_is_nested_too_deep_leaves_its_attachment_out(levels: int, fits: bool) -> None:  # noqa: FBT001
+def test_deep_nesting_leaves_an_attachment_out(levels: int, fits: bool) -> None:  # noqa: FBT001
     deep: Any = "x"
     for _ in range(levels):
         deep = [deep]
@@ -101,7 +101,7 @@ def test_what_is_nested_too_deep_leaves_its_attachment_out(levels: int, fits: bo
     assert fits or "nested too deep" in made.warnings[0]
 
 
-def test_half_a_character_leaves_its_attachment_out() -> None:
+def test_a_lone_surrogate_leaves_its_attachment_out() -> None:
     half = '{"attachment_id": "a1", "screening": {"status": "passed"}, "x": "\\ud800"}'
     made = parents(f"[{half}, {json.dumps(passed('a2'))}]")
     assert attachments(made) == ["a2"]
@@ -112,7 +112,7 @@ def test_half_a_character_leaves_its_attachment_out() -> None:
     ("raw", "said"),
     [("{}", "is not a list"), ("[NaN]", "cannot be read"), ("not json", "cannot be read")],
 )
-def test_why_none_of_the_parents_attachments_is_passed_on_is_said_once(raw: str, said: str) -> None:
+def test_unreadable_parent_attachments_cause_one_warning(raw: str, said: str) -> None:
     made = parents(raw)
     assert len(made.warnings) == 1
     assert said in made.warnings[0]

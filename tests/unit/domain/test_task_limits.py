@@ -1,4 +1,4 @@
-"""A task at each of its limits."""
+"""The limits of a task."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def drafted(child_row: dict[str, Any], **meta: Any) -> TaskDraft | Refusal:
 
 
 @pytest.mark.parametrize(("characters", "made"), [(10_000, True), (10_001, False)])
-def test_the_longest_description(characters: int, made: bool) -> None:  # noqa: FBT001
+def test_a_description_has_at_most_10000_characters(characters: int, made: bool) -> None:  # noqa: FBT001
     found = drafted(child("b", description={"S": "x" * characters}))
     assert isinstance(found, TaskDraft) is made
 
 
-def test_a_row_is_as_large_as_dynamodb_takes_and_not_larger() -> None:
+def test_a_row_over_384_kib_is_refused() -> None:
     assert refuse_large_row(384 * 1024) is None
     refused = refuse_large_row(384 * 1024 + 1)
     assert refused is not None
@@ -49,7 +49,7 @@ def test_a_row_is_as_large_as_dynamodb_takes_and_not_larger() -> None:
 
 
 @pytest.mark.parametrize(("count", "warned"), [(10, False), (11, True)])
-def test_ten_attachments_are_passed_on(count: int, warned: bool) -> None:  # noqa: FBT001
+def test_at_most_ten_attachments_are_passed_on(count: int, warned: bool) -> None:  # noqa: FBT001
     own = {"pre_screened_attachments": {"L": [typed(f"a{number}") for number in range(count)]}}
     made = draft(orchestration(child("b", **own)))
     assert len(attachments(made)) == 10
@@ -68,14 +68,15 @@ def test_attachments_may_hold_fifty_mebibytes_together() -> None:
     assert isinstance(drafted(child("b", **one_more), **meta), Refusal)
 
 
-def test_what_is_not_passed_on_has_no_size() -> None:
+def test_a_blocked_attachments_size_does_not_count() -> None:
     left_out = {"M": {**sized("c", 2**40)["M"], **typed("c", "blocked")["M"]}}
     own = {"pre_screened_attachments": {"L": [left_out]}}
     assert attachments(draft(orchestration(child("b", **own)))) == []
 
 
 @pytest.mark.parametrize("missing", ["platform_user_id", "repo"])
-def test_without_a_sound_meta_row_no_task_is_made(missing: str) -> None:
+def test_a_bad_meta_row_makes_no_task(missing: str) -> None:
+    """A missing meta row makes none either."""
     changes = {missing: {"NULL": True}}
     rows = [
         row(META, **({"platform_user_id": {"S": "u"}, "repo": {"S": "r"}} | changes)),
@@ -89,7 +90,8 @@ def test_without_a_sound_meta_row_no_task_is_made(missing: str) -> None:
         assert "meta row" in refused.reason
 
 
-def test_what_every_task_has() -> None:
+def test_every_task_has_the_required_attributes() -> None:
+    """A child's own repository overrides that of the meta row."""
     made = draft(orchestration(child("b")))
     at = "2026-06-09T12:00:00.000Z"
     assert task_item(made)["approval_gate_count"] == {"N": "0"}
@@ -102,7 +104,7 @@ def test_what_every_task_has() -> None:
     assert (own.repo, own.channel_source) == ("acme/own", "slack")
 
 
-def test_a_branch_is_named_by_the_first_line_of_its_own_text() -> None:
+def test_a_branch_is_named_after_the_childs_text() -> None:
     made = draft(orchestration(child("b", title={"S": "Do it"}, description={"S": "Well."})))
     assert made.branch_name == f"bgagent/{made.task_id}/do-it"
     silent = draft(orchestration(child("b"), parent_context_title={"S": "The trip"}))
@@ -111,7 +113,7 @@ def test_a_branch_is_named_by_the_first_line_of_its_own_text() -> None:
     assert foreign.branch_name == f"bgagent/{foreign.task_id}/task"
 
 
-def test_a_key_that_is_far_too_long_is_not_repeated_whole() -> None:
+def test_a_refusal_shortens_an_overlong_key() -> None:
     refused = drafted(child("b" * 400))
     assert isinstance(refused, Refusal)
     shown = refused.reason.split("'")[1]

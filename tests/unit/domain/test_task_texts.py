@@ -1,4 +1,4 @@
-"""What a task says: its description, and what it tells its channel."""
+"""The texts of a task: its description and its channel metadata."""
 
 from __future__ import annotations
 
@@ -32,13 +32,16 @@ from tests.unit.domain.drafted import branch, child, draft, orchestration
         ({"display_id": {"S": "E-1"}, "description": {"S": "x"}}, "E-1\n\nx"),
     ],
 )
-def test_what_a_child_says_of_itself(attributes: dict[str, Any], expected: str) -> None:
+def test_a_childs_text_has_id_title_and_description(
+    attributes: dict[str, Any], expected: str
+) -> None:
     whole = orchestration(child("b", **attributes))
     own = parse_source(whole, whole.children["b"]).own
     assert own_text(whole.children["b"], own) == expected
 
 
-def test_the_parents_context_is_framed_where_there_is_any() -> None:
+def test_the_parents_context_is_framed() -> None:
+    """A blank context adds nothing."""
     title, body = "The trip", "Names: kyoto."
     first = "----- Context: the parent issue that this sub-issue is a part of -----"
     last = "----- End of context -----\n\nown"
@@ -62,7 +65,7 @@ def told(whole: Orchestration, channel: str, key: str = "b") -> dict[str, str]:
     return channel_metadata(whole, child_, parse_source(whole, child_))
 
 
-def test_only_linears_tasks_say_where_they_are_in_linear() -> None:
+def test_only_linear_tasks_have_linear_metadata() -> None:
     credentials = {
         "credentials_ref": {"S": "WS"},
         "parent_issue_ref": {"S": "P"},
@@ -88,7 +91,7 @@ def test_only_linears_tasks_say_where_they_are_in_linear() -> None:
     }
 
 
-def test_a_childs_own_place_in_linear_goes_before_the_parents() -> None:
+def test_a_childs_linear_metadata_overrides_the_parents() -> None:
     own = {"credentials_ref": {"S": "own"}, "parent_issue_ref": {"S": "mine"}}
     meta = {"credentials_ref": {"S": "WS"}, "parent_issue_ref": {"S": "P"}}
     found = told(orchestration(child("b", **own), **meta), "linear")
@@ -103,20 +106,19 @@ def test_a_childs_own_place_in_linear_goes_before_the_parents() -> None:
         ({"M": "x"}, {}),
     ],
 )
-def test_only_text_is_passed_on_of_a_rows_own_metadata(
-    raw: dict[str, Any], expected: dict[str, str]
-) -> None:
+def test_only_text_metadata_is_passed_on(raw: dict[str, Any], expected: dict[str, str]) -> None:
     found = told(orchestration(child("b", channel_metadata=raw)), "slack")
     assert {n: v for n, v in found.items() if not n.startswith("orchestration_")} == expected
 
 
-def test_metadata_without_a_meta_row_is_the_childs_own() -> None:
+def test_metadata_needs_no_meta_row() -> None:
     whole = parse_orchestration(ORCHESTRATION_ID, [child("b")])
     assert whole is not None
     assert told(whole, "linear")["linear_issue_id"] == "b"
 
 
-def test_a_predecessor_without_a_row_or_a_branch_is_no_base() -> None:
+def test_a_predecessor_without_a_branch_is_no_base() -> None:
+    """A predecessor without a row is no base either."""
     whole = orchestration(child("p0"), child("p1", **branch("one")), child("b", "p0", "p1", "gone"))
     assert told(whole, "slack")["orchestration_base_branch"] == "one"
 
@@ -138,7 +140,7 @@ JIRA = {"jira_cloud_id": "c", "jira_issue_key": "E-1"}
         ("slack", {**JIRA, "linear_issue_id": "x"}, {}),
     ],
 )
-def test_a_task_is_found_by_its_issue_in_the_channel_that_it_is_of(
+def test_a_task_has_its_channels_issue_key(
     channel: str, own: dict[str, str], expected: dict[str, Any]
 ) -> None:
     metadata_ = {"M": {name: {"S": value} for name, value in own.items()}}

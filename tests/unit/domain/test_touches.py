@@ -1,4 +1,4 @@
-"""Which finished task is touched, so that the live reconciler hears of its end once more."""
+"""Touches: which finished task the live reconciler is told of again."""
 
 from __future__ import annotations
 
@@ -53,24 +53,24 @@ BOTH = [child("a", ChildStatus.SUCCEEDED, "A"), child("b", ChildStatus.FAILED, "
 
 
 def test_a_success_is_touched_rather_than_a_failure() -> None:
-    """A retry may reset the row of a failed task while its record is on its way."""
+    """A retry may reset the row of a failed task while the touched record is being streamed."""
     for order in (BOTH, BOTH[::-1]):
         (found,), why = nudges(order, ended("A", 60), failed(ended("B", 1)))
         assert (found.sub_issue_id, found.task.task_id, found.since) == ("a", "A", AT)
         assert "A" in why
 
 
-def test_of_successes_the_last_is_touched() -> None:
+def test_the_latest_success_is_touched() -> None:
     rows = [child("a", ChildStatus.SUCCEEDED, "A"), child("b", ChildStatus.SUCCEEDED, "B")]
     for first, second, expected in ((60, 59, "b"), (58, 59, "a"), (60, 60, "b")):
         (found,), _ = nudges(rows, ended("A", first), ended("B", second))
         assert found.sub_issue_id == expected
     odd = replace(ended("B", 1), completed_at="odd")
     (found,), _ = nudges(rows, ended("A", 60), odd)
-    assert found.sub_issue_id == "a", "a finish that cannot be read counts as long ago"
+    assert found.sub_issue_id == "a", "an unreadable finish time counts as long ago"
 
 
-def test_a_failure_is_touched_where_nothing_succeeded() -> None:
+def test_a_failure_is_touched_if_nothing_succeeded() -> None:
     (found,), _ = nudges([BOTH[1]], failed(ended("B", 1)))
     assert found.sub_issue_id == "b"
 
@@ -88,10 +88,10 @@ def test_a_failure_is_touched_where_nothing_succeeded() -> None:
         ([child("a", ChildStatus.FAILED, "A")], (ended("A", 1),)),
     ],
 )
-def test_a_task_is_touched_only_if_its_verdict_is_the_rows(
+def test_a_task_that_contradicts_its_row_is_untouched(
     children: list[Child], tasks: tuple[Task, ...]
 ) -> None:
-    """Else the live reconciler would write its verdict over the row (I4)."""
+    """Otherwise the live reconciler would overwrite the row with the task's outcome (I4)."""
     found, why = nudges(children, *tasks)
     assert found == ()
     assert "none of its children" in why
@@ -114,7 +114,7 @@ def test_a_task_is_touched_only_if_its_verdict_is_the_rows(
         (1, -301, True),
     ],
 )
-def test_the_pause_between_touches_doubles_up_to_a_day(
+def test_pauses_between_touches_double_up_to_a_day(
     count: int,
     seconds: int,
     due: bool,  # noqa: FBT001
@@ -126,7 +126,7 @@ def test_the_pause_between_touches_doubles_up_to_a_day(
 
 
 @pytest.mark.parametrize(("seconds", "due"), [(86_399, False), (86_400, True)])
-def test_the_shortest_interval_comes_to_a_day_too(seconds: int, due: bool) -> None:  # noqa: FBT001
+def test_a_short_interval_also_reaches_a_day(seconds: int, due: bool) -> None:  # noqa: FBT001
     task = ended("A", 9000, nudge_count=17, nudged_at=ago(seconds))
     found, _ = nudges([BOTH[0]], task, policy=replace(POLICY, interval=timedelta(seconds=1)))
     assert bool(found) is due
@@ -137,7 +137,7 @@ def test_a_nudge_without_a_time_does_not_wait() -> None:
 
 
 def test_a_lost_recovery_comes_before_the_parent() -> None:
-    """It reopens the orchestration; that settles the parent in the end."""
+    """The recovery reopens the orchestration, which settles the parent in the end."""
     fix = ended("I", 600)
     for code in OrchestrationCode.UNSETTLED_PARENT, OrchestrationCode.SETTLED:
         found, why = nudges(BOTH, ended("A", 60), iterations={"b": fix}, code=code)
@@ -152,7 +152,7 @@ def test_a_settled_parent_needs_no_touch() -> None:
     assert nudges(BOTH, ended("A", 60), code=OrchestrationCode.SETTLED) == ((), "")
 
 
-def test_a_parent_without_a_task_to_touch_needs_action() -> None:
+def test_a_parent_with_nothing_to_touch_needs_action() -> None:
     """A task that was not read may be one to touch."""
     whole = Orchestration(ORCHESTRATION_ID, None, {c.sub_issue_id: c for c in BOTH})
     tasks: dict[str, Task | None] = {"A": ended("A", 90), "B": None}
@@ -165,7 +165,7 @@ def test_a_parent_without_a_task_to_touch_needs_action() -> None:
     skipped = Orchestration(
         ORCHESTRATION_ID, None, {"a": BOTH[0], "b": child("b", ChildStatus.SKIPPED)}
     )
-    assert parent_needs_action(found, skipped, mended, POLICY), "the other never had a task"
+    assert parent_needs_action(found, skipped, mended, POLICY), "the other child never had a task"
     missing = replace(found, code=OrchestrationCode.ROWS_MISSING)
     assert parent_needs_action(missing, whole, tasks, POLICY)
 
@@ -184,7 +184,7 @@ DAY = 86_400.0
     ],
     ids=["none failed", "one", "the first of two", "two days at most", "nobody knows when"],
 )
-def test_a_recovery_is_looked_for_since_the_first_failure(
+def test_recoveries_are_sought_since_the_first_failure(
     failed: tuple[float | None, ...], since: float | None
 ) -> None:
     rows = [
@@ -200,7 +200,7 @@ def test_a_recovery_is_looked_for_since_the_first_failure(
 
 
 def test_a_task_that_still_runs_is_not_touched() -> None:
-    """Its verdict is not known yet, whatever its row says of an earlier one."""
+    """Its outcome is not known yet; its row shows that of an earlier task."""
     running = Task("T-a", "RUNNING", updated_at=ago(60))
     found, _ = nudges([child("a", ChildStatus.FAILED, "T-a")], running)
     assert found == ()

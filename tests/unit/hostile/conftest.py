@@ -1,4 +1,4 @@
-"""The tables that the workers' module must find named in the environment when it is imported."""
+"""Sets the names of the tables, which the workers' module needs when it is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arguments that nobody meant: every sub-command ends with a code, and in one line."""
+"""Random arguments: every sub-command ends with an exit code and without a traceback."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def run(*arguments: str) -> tuple[int, str]:
     st.sampled_from(COMMANDS),
     st.lists(st.one_of(st.sampled_from([*OPTIONS, ORCH, "a"]), texts), max_size=5),
 )
-def test_any_arguments_end_with_a_code(command: str, arguments: list[str]) -> None:
+def test_any_arguments_end_with_an_exit_code(command: str, arguments: list[str]) -> None:
     code, said = run(command, *arguments)
     assert code in {0, 1, 2, 3}, said
     assert "Traceback" not in said
@@ -61,7 +61,7 @@ def test_any_arguments_end_with_a_code(command: str, arguments: list[str]) -> No
 
 @settings(max_examples=50, deadline=None)
 @given(texts.filter(lambda text: text[:1] != "-"))
-def test_a_name_that_does_not_exist_is_one_line_and_code_2(name: str) -> None:
+def test_an_unknown_name_exits_2_with_one_line(name: str) -> None:
     for arguments in (("release", name, name), ("evaluate", name)):
         code, said = run(*arguments)
         lines = [line for line in said.splitlines() if not line.startswith("{")]

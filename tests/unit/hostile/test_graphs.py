@@ -1,4 +1,4 @@
-"""Graphs of thousands: no recursion, no quadratic cost, whatever their shape."""
+"""Graphs of thousands of children: no recursion and no quadratic cost, in any shape."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def diagnosed(whole: Orchestration) -> Diagnosis:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("first", [ChildStatus.BLOCKED, ChildStatus.FAILED])
-def test_it_is_diagnosed_and_planned_in_linear_time(shape: str, first: ChildStatus) -> None:
-    """Told by how often a time is read, which does not depend on the machine."""
+def test_any_shape_is_diagnosed_in_linear_time(shape: str, first: ChildStatus) -> None:
+    """Parsed times are counted, because their number does not depend on the machine."""
     whole = orchestration(SHAPES[shape], first)
     alive = sum(not child.terminal for child in whole.children.values())
     with patch("reconciler.domain.diagnosis.moment", wraps=moment) as read:
@@ -67,20 +67,20 @@ def test_it_is_diagnosed_and_planned_in_linear_time(shape: str, first: ChildStat
     assert read.call_count < 10 * MANY
 
 
-def test_a_failure_at_the_head_of_a_chain_skips_all_of_it_in_order() -> None:
+def test_a_failed_head_skips_its_chain_in_order() -> None:
     whole = orchestration(SHAPES["chain"], ChildStatus.FAILED)
     found = diagnosed(whole)
     actions = plan(whole, found, Evidence(), POLICY, NOW).actions
     assert [action.sub_issue_id for action in actions] == [f"s{n}" for n in range(1, MANY)]
 
 
-def test_a_cycle_is_one_whole() -> None:
+def test_every_child_of_a_cycle_gets_its_code() -> None:
     found = diagnosed(orchestration(SHAPES["cycle"], ChildStatus.BLOCKED))
     assert {child.code.value for child in found.children.values()} == {"dependency_cycle"}
 
 
 @pytest.mark.parametrize("shape", ["chain", "cycle", "star"])
-def test_inspect_draws_it_in_every_form(shape: str) -> None:
+def test_inspect_draws_large_graphs_in_every_form(shape: str) -> None:
     graph = {f"s{n}": [f"s{key}" for key in SHAPES[shape](n)] for n in range(MANY)}
     view = shown(view_of(seen(graph)))
     assert svg_of(graph_of(view), "title").startswith("<svg")

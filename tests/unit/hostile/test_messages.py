@@ -1,4 +1,4 @@
-"""Arguments of messages that somebody put on the broker by hand: understood whole, or refused."""
+"""Messages that somebody put on the broker by hand: fully understood, or refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SOUND = {"scope": "table", "number": 0, "total": 4, "step": 2}
 
 
 def _outcome(check: Callable[[], Any]) -> tuple[Any, str]:
-    """Return what came of a check: a value, or what its refusal says."""
+    """Return the value from a check, or the text of its refusal."""
     try:
         return check(), ""
     except UsageError as error:
@@ -33,12 +33,12 @@ def _outcome(check: Callable[[], Any]) -> tuple[Any, str]:
 
 
 @given(JSON)
-def test_a_segment_is_sound_or_none(value: Any) -> None:
+def test_random_json_is_no_segment(value: Any) -> None:
     assert segment_task_from(value, "sweep:1", 1.5) is None
 
 
 @given(st.sampled_from(sorted(SOUND)), JSON)
-def test_a_segment_with_one_odd_part_is_sound_or_none(name: str, value: Any) -> None:
+def test_one_odd_part_yields_no_invalid_segment(name: str, value: Any) -> None:
     task = segment_task_from({**SOUND, name: value}, "sweep:1", 1.5)
     assert task is None or 0 <= task.segment.number < task.segment.total
 
@@ -57,7 +57,7 @@ def test_a_segment_with_one_odd_part_is_sound_or_none(name: str, value: Any) -> 
         {"step": 1.0},
     ],
 )
-def test_what_is_no_segment(odd: dict[str, Any]) -> None:
+def test_an_invalid_part_makes_no_segment(odd: dict[str, Any]) -> None:
     assert segment_task_from(SOUND, "sweep:1", 1.5) is not None
     assert segment_task_from({**SOUND, "of a newer version": 1}, "sweep:1", 1.5) is not None
     assert segment_task_from({**SOUND, **odd}, "sweep:1", 1.5) is None
@@ -66,25 +66,26 @@ def test_what_is_no_segment(odd: dict[str, Any]) -> None:
 
 
 @given(JSON)
-def test_an_id_is_a_string_of_some_length_or_refused_in_one_line(value: Any) -> None:
+def test_an_id_is_valid_or_briefly_refused(value: Any) -> None:
+    """A valid id has 1 to 2,048 characters."""
     for check in (lambda: checked("orchestration_id", value), lambda: checked_sweep(value)):
         found, said = _outcome(check)
         assert len(said) < 500
-        assert said or found is None or 0 < len(found) <= 255
+        assert said or found is None or 0 < len(found) <= 2048
 
 
 @given(JSON)
-def test_predecessors_are_strings_none_or_refused(value: Any) -> None:
+def test_predecessors_are_strings_none_or_briefly_refused(value: Any) -> None:
     found, said = _outcome(lambda: predecessors(value))
     assert len(said) < 500
     assert said or found is None or all(isinstance(key, str) for key in found)
 
 
-# -- envelopes: refused by the schema, in words that quote nothing of them
+# -- envelopes: the schema refuses them without quoting them
 
 
 def _envelope(**changes: Any) -> bytes:
-    """Return a sound message; ``changes`` are of its headers, its body or its other fields."""
+    """Return a valid message with ``changes`` to its headers, its body or its other fields."""
     headers = {"task": "reconciler.sweep", "id": "sweep:1", "reconciler_message": 1, "lang": "py"}
     whole: dict[str, Any] = {
         "body": "[[], {}, {}]",
@@ -142,7 +143,8 @@ def test_an_odd_message_is_refused_without_being_quoted(odd: dict[str, Any]) -> 
 
 
 @given(st.one_of(st.binary(max_size=50), JSON.map(lambda value: json.dumps(value).encode())))
-def test_what_is_no_envelope_is_refused_and_described(raw: bytes) -> None:
+def test_anything_but_an_envelope_is_refused(raw: bytes) -> None:
+    """Each value of its description is short."""
     for kind in (TASK, BROADCAST, REPLY):
         with pytest.raises(MessageRefusedError):
             kind.read(raw, "sweep")

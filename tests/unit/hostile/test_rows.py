@@ -1,4 +1,4 @@
-"""Rows that nobody should have written: nothing crashes, and what is not understood is kept."""
+"""Malformed rows: nothing crashes, and a row that is not understood stays as it is."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def understood(row: Item) -> bool:
 
 @settings(max_examples=80, deadline=None)
 @given(orchestrations(ORCH))
-def test_a_diagnosis_is_total(drawn: tuple[list[Item], list[Item]]) -> None:
+def test_every_unfinished_child_gets_a_diagnosis(drawn: tuple[list[Item], list[Item]]) -> None:
+    """A child whose row is not understood gets a code that says so."""
     rows, tasks = drawn
     orchestration = parse_orchestration(ORCH, rows)
     if orchestration is None:
@@ -63,7 +64,7 @@ def test_any_value_can_be_shown(value: Item) -> None:
 
 
 class Alone:
-    """Tables in memory with rows as they are, and a reconciler."""
+    """Tables in memory that hold exactly these rows, and a reconciler."""
 
     def __init__(self, rows: list[Item], tasks: list[Item]) -> None:
         self.database = MemoryDynamoDB(metered=False)
@@ -83,10 +84,10 @@ class Alone:
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(orchestrations(ORCH))
-def test_a_sweep_writes_on_nothing_that_it_does_not_understand(
+def test_a_sweep_keeps_rows_it_does_not_understand(
     drawn: tuple[list[Item], list[Item]],
 ) -> None:
-    """The whole sweep, scan to release; every refusal and everything kept is surfaced."""
+    """This is a whole sweep, from scan to release; it reports each row that it keeps."""
     world = Alone(*drawn)
     before, tasks = world.rows, world.tasks
     stuck: set[str | None] = set()
@@ -103,11 +104,11 @@ def test_a_sweep_writes_on_nothing_that_it_does_not_understand(
     for key, row in before.items():
         marker = "#" in key[1]
         if marker or not understood(row) or not has_meta:
-            assert after[key] == row, f"{key[1]} was written on"
+            assert after[key] == row, f"{key[1]} was changed"
         status = row.get("child_status", {}).get("S")
         terminal = status in {"succeeded", "failed", "skipped"}
         if not marker and not understood(row) and not terminal:
-            assert key[1] in stuck, f"{key[1]} is not surfaced"
+            assert key[1] in stuck, f"{key[1]} is not reported"
     for key, task in tasks.items():
         foreign = {
             name
@@ -119,7 +120,7 @@ def test_a_sweep_writes_on_nothing_that_it_does_not_understand(
 
 @settings(max_examples=60)
 @given(items({"status": values, "build_passed": values, "status_created_at": values}))
-def test_a_task_that_is_not_understood_has_no_verdict(drawn: Item) -> None:
+def test_a_malformed_task_has_no_verdict(drawn: Item) -> None:
     task = parse_task({**drawn, "task_id": {"S": "T"}})
     known = drawn.get("status", {}).get("S") in {"COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"}
     built = "build_passed" not in drawn or next(iter(drawn["build_passed"])) in {"BOOL", "NULL"}
@@ -180,7 +181,8 @@ NEARLY_400_KB = "x" * 390_000
     ],
     ids=["title", "description", "metadata", "branch", "attachment", "nested", "nested more"],
 )
-def test_a_huge_or_a_deep_row_is_released_or_refused_with_a_reason(row: Item) -> None:
+def test_a_huge_row_is_released_or_refused(row: Item) -> None:
+    """So is a deeply nested row; a refusal has a short reason."""
     world = Alone([row, meta(1)], [])
     world.database._size = MemoryDynamoDB()._size
     evaluation = world.reconciler.evaluate(ORCH, sweep_id="s")
@@ -193,7 +195,8 @@ def test_a_huge_or_a_deep_row_is_released_or_refused_with_a_reason(row: Item) ->
 
 
 @pytest.mark.parametrize("levels", [10, 30, 500, 10_000])
-def test_json_that_is_nested_too_deep_is_left_out_with_a_warning(levels: int) -> None:
+def test_json_nested_too_deep_is_left_out(levels: int) -> None:
+    """There is a warning, and the child is released."""
     deep = "[" * levels + "]" * levels
     raw = f'[{{"attachment_id": "1", "screening": {{"status": "passed"}}, "deep": {deep}}}]'
     world = Alone([child("a"), meta(1, pre_screened_attachments_json={"S": raw})], [])
@@ -205,7 +208,8 @@ def test_json_that_is_nested_too_deep_is_left_out_with_a_warning(levels: int) ->
 
 
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "1e130", "1" * 39, "NaN", "Infinity"])
-def test_a_number_that_no_row_can_hold_is_left_out_with_a_warning(number: str) -> None:
+def test_attachments_with_unstorable_numbers_are_left_out(number: str) -> None:
+    """There is a warning, and the child is released."""
     record = f'"screening": {{"status": "passed"}}, "size": {number}'
     raw = f'[{{"attachment_id": "1", {record}}}]'
     world = Alone([child("a"), meta(1, pre_screened_attachments_json={"S": raw})], [])
@@ -216,7 +220,8 @@ def test_a_number_that_no_row_can_hold_is_left_out_with_a_warning(number: str) -
 
 
 @pytest.mark.parametrize("name", ["\u00fc", "a b", "x" * 200, "a/b", "\U0001f600"])
-def test_an_id_that_cannot_be_a_key_is_refused_and_its_dependents_skipped(name: str) -> None:
+def test_a_child_with_an_unusable_id_is_refused(name: str) -> None:
+    """Its dependents are skipped."""
     world = Alone([child(name), child("b", name), meta(2)], [])
     with structlog.testing.capture_logs():
         counts = world.reconciler.evaluate(ORCH, sweep_id="s").counts

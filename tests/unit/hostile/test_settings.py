@@ -1,4 +1,4 @@
-"""Settings with garbage: one line that names the setting, and never a traceback."""
+"""Garbage in settings: the error is one line that names the setting, not a traceback."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GARBAGE = st.one_of(
 
 @settings(max_examples=200, deadline=None)
 @given(st.dictionaries(st.sampled_from(NAMES), GARBAGE, max_size=4))
-def test_settings_are_sound_or_refused_in_one_line(changes: dict[str, str]) -> None:
+def test_settings_are_valid_or_refused_in_one_line(changes: dict[str, str]) -> None:
     try:
         found = load_settings({**REQUIRED, **changes})
     except SettingsError as error:
@@ -41,12 +41,14 @@ def test_settings_are_sound_or_refused_in_one_line(changes: dict[str, str]) -> N
 
 
 @pytest.mark.parametrize("name", ["BROKER_PASSWORD", "TASK_TABLE_NAME"])
-def test_bytes_that_are_no_text_are_refused_by_the_name_of_their_setting(name: str) -> None:
+def test_bytes_that_are_not_utf8_are_refused(name: str) -> None:
+    """The message names the setting."""
     with pytest.raises(SettingsError, match=f"^{name} is not UTF-8$"):
         load_settings({**REQUIRED, name: b"caf\xe9".decode(errors="surrogateescape")})
 
 
-def test_each_problem_is_told_as_it_is_whatever_stands_in_a_value() -> None:
+def test_each_problem_is_listed_separately() -> None:
+    """Even if a value contains the separator."""
     with pytest.raises(SettingsError) as refused:
         load_settings({**REQUIRED, "REPAIR_MODE": "a; b", "SETTLE_MODE": "c"})
     names = [said.partition("=")[0] for said in refused.value.problems]
@@ -55,7 +57,7 @@ def test_each_problem_is_told_as_it_is_whatever_stands_in_a_value() -> None:
 
 
 @pytest.mark.parametrize("text", [",", " , ", ",,"])
-def test_a_list_of_nothing_is_not_taken_for_everything(text: str) -> None:
+def test_a_list_that_names_nothing_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match=r"REPAIR_ONLY_REPOS=.*is empty"):
         load_settings({**REQUIRED, "REPAIR_ONLY_REPOS": text})
     assert load_settings({**REQUIRED, "REPAIR_ONLY_REPOS": " "}).repair_only_repos == frozenset()
@@ -73,9 +75,10 @@ CHOICES = ["REPAIR_MODE", "SETTLE_MODE", "LOG_FORMAT", "LOG_LEVEL", "METRICS_EMF
 
 @pytest.mark.parametrize("value", ["-1", "many", "1e400", "\u0663\u00bd", "5 minutes", "\x1b[31m"])
 @pytest.mark.parametrize("name", [*NUMBERS, *CHOICES])
-def test_each_stops_the_program_with_code_2_and_its_name(
+def test_an_invalid_setting_exits_with_code_2(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The message is one line and names the setting."""
     for required, given_ in REQUIRED.items():
         monkeypatch.setenv(required, given_)
     monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""Strategies for whatever DynamoDB lets stand in a row: wrong types, odd text, deep nesting."""
+"""Strategies for everything that DynamoDB accepts: wrong types, odd text, deep nesting."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ODD_TEXT = (
     "\u202eright to left",
     "e\u0301\u0301\u0301" * 20,
     "\U0001f469\u200d\U0001f4bb",
-    "\ud800",  # a lone surrogate: no UTF-8 at all
+    "\ud800",  # a lone surrogate, which UTF-8 cannot encode
     "line\nline\r\n\u2028line",
     "\x1b[2J\x1b]0;title\x07",
     "{{7*7}} ' OR 1=1; --",
@@ -49,7 +49,7 @@ values = st.recursive(
 
 
 def nested(levels: int) -> dict[str, Any]:
-    """Return a value that is nested as deep as this; DynamoDB admits 32 levels."""
+    """Return a value with ``levels`` levels of nesting; DynamoDB accepts 32."""
     value: dict[str, Any] = {"S": "bottom"}
     for level in range(levels):
         value = {"M": {"next": value}} if level % 2 else {"L": [value]}
@@ -57,7 +57,7 @@ def nested(levels: int) -> dict[str, Any]:
 
 
 def either(sane: st.SearchStrategy[Any], weight: int = 6) -> st.SearchStrategy[Any]:
-    """Return a value as it should be, mostly; else anything at all, or None for nothing."""
+    """Return mostly a sane value; otherwise any value at all, or None for a missing one."""
     return st.integers(0, weight).flatmap(
         lambda dice: values if dice == 0 else st.none() if dice == 1 else sane
     )
@@ -113,7 +113,7 @@ TASK: dict[str, st.SearchStrategy[Any]] = {
 
 @st.composite
 def items(draw: st.DrawFn, shape: dict[str, st.SearchStrategy[Any]]) -> Item:
-    """Return attributes of a shape, each as it should be, or odd, or missing."""
+    """Return attributes of a shape, each of them sane, odd or missing."""
     drawn = {name: draw(either(sane)) for name, sane in shape.items()}
     return {name: value for name, value in drawn.items() if value is not None}
 
@@ -123,7 +123,7 @@ KEYS = ("a", "b", "c", "\u00fc #\U0001f600", "ack#1", "d" * 900)
 
 @st.composite
 def orchestrations(draw: st.DrawFn, orchestration_id: str) -> tuple[list[Item], list[Item]]:
-    """Return the rows of an orchestration, and the tasks that they name, broken at random."""
+    """Return the rows of an orchestration and their tasks, broken at random."""
     names = draw(st.lists(st.sampled_from(KEYS), max_size=4, unique=True))
     rows, tasks = [], []
     for name in names:
@@ -134,7 +134,7 @@ def orchestrations(draw: st.DrawFn, orchestration_id: str) -> tuple[list[Item], 
         if draw(st.booleans()):
             key = _text(f"{orchestration_id}_{name}")
             task = draw(items({**TASK, "idempotency_key": key}))
-            # A key of an index is a string, or the item is not in it: DynamoDB sees to that.
+            # DynamoDB accepts only a non-empty string as the key of an index.
             for indexed in ("idempotency_key", "user_id", "status_created_at", "status"):
                 if not task.get(indexed, {"S": "x"}).get("S"):
                     task.pop(indexed, None)

@@ -1,4 +1,4 @@
-"""Embedded metric format, as its specification has it."""
+"""Embedded metric format, as its specification describes it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TABLES = {
 }
 
 
-def test_a_line_declares_its_metric_and_holds_its_value() -> None:
+def test_a_line_declares_and_holds_its_metric() -> None:
     stream = io.StringIO()
     metrics = EmfMetrics(stream, now=lambda: 1.5, namespace="Ours")
     metrics.increment("reconciler_recoveries_total", code="lost_release")
@@ -45,7 +45,8 @@ def test_a_line_declares_its_metric_and_holds_its_value() -> None:
     }
 
 
-def test_what_shares_its_labels_shares_a_line_and_only_counters_are_added_up() -> None:
+def test_metrics_with_equal_labels_share_a_line() -> None:
+    """Only counters are also given without labels, to be added up."""
     stream = io.StringIO()
     metrics = EmfMetrics(stream)
     metrics.set_gauge("reconciler_stuck_children", 3, code="lost_skip")
@@ -61,7 +62,8 @@ def test_what_shares_its_labels_shares_a_line_and_only_counters_are_added_up() -
     assert values(lines, "reconciler_oldest_stuck_seconds", code="lost_skip") == [60.5]
 
 
-def test_observations_are_kept_whole_at_most_a_hundred_in_a_line() -> None:
+def test_a_line_holds_at_most_a_hundred_observations() -> None:
+    """No observation is lost."""
     stream = io.StringIO()
     metrics = CombinedMetrics(EmfMetrics(stream))
     for value in range(250):

@@ -53,27 +53,25 @@ def start(tmp_path: Path) -> Iterator[Start]:
         yield start
 
 
-def test_a_process_that_beats_is_well(start: Start) -> None:
+def test_a_beating_process_is_healthy(start: Start) -> None:
     process = start()
-    for _ in range(2):  # a look does not take the process's lock away
+    for _ in range(2):  # reading does not take the process's lock away
         silences = read_silences()
         assert list(silences) == [process.pid]
         assert problem_of(silences) is None
 
 
-def test_a_process_that_ends_leaves_nothing(start: Start, own_directory: Path) -> None:
+def test_an_ended_process_leaves_no_file(start: Start, own_directory: Path) -> None:
     process = start()
     process.communicate("end\n")
     assert list(own_directory.iterdir()) == []
 
 
-def test_where_nothing_runs_nothing_is_well() -> None:
+def test_a_host_without_processes_is_unhealthy() -> None:
     assert problem_of(read_silences()) == "no worker or beat runs here"
 
 
-def test_a_process_that_fell_silent_is_not_well(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_process_is_unhealthy(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     start()
     later = time.monotonic() + MAX_SILENCE_SECONDS + 1
     monkeypatch.setattr("time.monotonic", lambda: later)
@@ -81,17 +79,15 @@ def test_a_process_that_fell_silent_is_not_well(
 
 
 @pytest.mark.parametrize("written", ["", "soon", "1e300"])
-def test_a_beat_that_makes_no_sense_is_none(
-    start: Start, own_directory: Path, written: str
-) -> None:
-    """Of another boot, or cut: a time ahead of now is never fresh."""
+def test_a_malformed_beat_counts_as_none(start: Start, own_directory: Path, written: str) -> None:
+    """It is from another boot, or it was cut off: a time in the future is never fresh."""
     process = start()
     (own_directory / str(process.pid)).write_text(written)
     assert read_silences() == {process.pid: None}
     assert "since it started" in (problem_of(read_silences()) or "")
 
 
-def test_a_process_that_was_killed_is_left_out(start: Start, own_directory: Path) -> None:
+def test_a_killed_process_is_left_out(start: Start, own_directory: Path) -> None:
     process = start()
     process.kill()
     process.wait()
@@ -99,10 +95,8 @@ def test_a_process_that_was_killed_is_left_out(start: Start, own_directory: Path
     assert read_silences() == {}
 
 
-def test_another_program_with_the_id_of_a_killed_worker_is_left_out(
-    start: Start, own_directory: Path
-) -> None:
-    """A worker's id is given out again: a probe that goes by ids would call the host ill."""
+def test_a_reused_process_id_is_left_out(start: Start, own_directory: Path) -> None:
+    """A probe that goes by process ids alone would report a healthy host as unhealthy."""
     worker, another = start(), start()
     worker.kill()
     worker.wait()
@@ -110,6 +104,6 @@ def test_another_program_with_the_id_of_a_killed_worker_is_left_out(
     assert read_silences() == {}
 
 
-def test_one_silent_process_is_enough() -> None:
+def test_one_silent_process_makes_the_host_unhealthy() -> None:
     assert problem_of({1: 2.0, 2: MAX_SILENCE_SECONDS + 1}) is not None
     assert problem_of({1: 2.0, 2: 3.0}) is None

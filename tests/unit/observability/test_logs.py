@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line whoever wrote it, and never a secret in any of them."""
+"""Logs: each line is one JSON object, whoever wrote it, and none contains a secret."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ BROKER = f"rediss://reconciler:{QUOTED}@broker.example:6379/0"
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """Where the log of this process goes, with a broker whose URL holds a password."""
+    """Return the stream of this process's log; its environment holds secrets."""
     monkeypatch.setenv("CELERY_BROKER_URL", BROKER)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", 'wJalr"XUtnFEMI/K7MDENG')
     monkeypatch.setenv("FLOWER_BASIC_AUTH", "eva:correct-horse,adam:battery-staple")
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     stream = io.StringIO()
-    # Captured for another test, they would not be a second time.
+    # If another test has captured warnings, they would not be captured again.
     logging.captureWarnings(capture=False)
     configure_logging(settings(), stream)
     yield stream
@@ -49,7 +49,7 @@ def settings(**changes: str) -> Settings:
 
 
 def log_a_failure(message: str, held: str) -> None:
-    """Fail with a message, where a local variable holds something."""
+    """Log an exception with a message, while a local variable has the value ``held``."""
 
     def fail() -> None:
         description = held
@@ -65,7 +65,8 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_ours_foreign_ones_and_warnings_are_one_object_each(said: io.StringIO) -> None:
+def test_every_log_line_is_one_object(said: io.StringIO) -> None:
+    """That is true for our own lines, those of libraries, and warnings."""
     structlog.contextvars.bind_contextvars(sweep_id="sweep:7")
     log.info("orch.child.released", orchestration_id="orch_1", title="line\nbreak")
     logging.getLogger("celery.worker").warning("lost %s", "a connection\nand more")
@@ -79,7 +80,7 @@ def test_ours_foreign_ones_and_warnings_are_one_object_each(said: io.StringIO) -
     assert all("timestamp" in line and "level" in line for line in (ours, foreign, warned))
 
 
-def test_celerys_lines_about_a_task_bear_its_ids(said: io.StringIO) -> None:
+def test_celerys_lines_carry_the_tasks_ids(said: io.StringIO) -> None:
     orchestration = "orch_" + "a" * 32
     facts = {
         "id": f"evaluate:{orchestration}:5985243",
@@ -96,7 +97,7 @@ def test_celerys_lines_about_a_task_bear_its_ids(said: io.StringIO) -> None:
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_a_traceback_has_no_values_in_it(said: io.StringIO, log_format: str) -> None:
+def test_a_traceback_shows_no_local_values(said: io.StringIO, log_format: str) -> None:
     configure_logging(settings(LOG_FORMAT=log_format), said)
     log_a_failure("2 rows", "the whole text of somebody's issue")
     assert "ValueError" in said.getvalue()
@@ -115,7 +116,7 @@ def test_a_traceback_has_no_values_in_it(said: io.StringIO, log_format: str) -> 
     ],
 )
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_a_secret_of_this_process_is_blotted_out_of_every_line(
+def test_a_secret_of_the_process_is_redacted_everywhere(
     said: io.StringIO, secret: str, log_format: str
 ) -> None:
     configure_logging(settings(LOG_FORMAT=log_format), said)
@@ -130,7 +131,8 @@ def test_a_secret_of_this_process_is_blotted_out_of_every_line(
         assert lines(said)
 
 
-def test_the_password_of_any_url_is_blotted_out_even_if_nobody_knew_it() -> None:
+def test_the_password_of_any_url_is_redacted() -> None:
+    """Even if the environment does not hold it."""
     redactor = Redactor.of_environment({})
     assert (
         redactor.redact("tried amqp://guest:secret@host:5672//, then redis://:other@h/0")
@@ -140,7 +142,7 @@ def test_the_password_of_any_url_is_blotted_out_even_if_nobody_knew_it() -> None
     assert redactor.redact(kept) == kept
 
 
-def test_names_that_only_point_to_a_secret_are_none() -> None:
+def test_the_arn_of_a_secret_is_not_redacted() -> None:
     redactor = Redactor.of_environment(
         {"DB_SECRET_ARN": "arn:aws:secretsmanager:eu:1:secret:x", "API_TOKEN": "abcdefgh", "A": "b"}
     )
@@ -155,7 +157,7 @@ def test_long_text_is_cut(said: io.StringIO) -> None:
     assert line["detail"].endswith("… (50000 characters)")
 
 
-def test_a_terminal_is_told_nothing_that_it_would_obey(said: io.StringIO) -> None:
+def test_the_console_gets_no_control_characters(said: io.StringIO) -> None:
     configure_logging(settings(LOG_FORMAT="console"), said)
     log.info("orch.sweep.stuck", reason="\x1b[2J\x9b1mred\u202e\r\nnext")
     text = said.getvalue()
@@ -163,7 +165,7 @@ def test_a_terminal_is_told_nothing_that_it_would_obey(said: io.StringIO) -> Non
     assert text.count("\n") == 1
 
 
-def test_json_that_cannot_be_seen_is_escaped_and_stays_the_same(said: io.StringIO) -> None:
+def test_json_escapes_invisible_characters_without_loss(said: io.StringIO) -> None:
     reason = "\x1b[2J\x9b\u202e\U000e0041 日本語 👩\u200d💻"
     log.info("orch.sweep.stuck", reason=reason)
     (line,) = lines(said)
@@ -185,5 +187,5 @@ def test_json_that_cannot_be_seen_is_escaped_and_stays_the_same(said: io.StringI
         ("👩\u200d💻 é 日本", "👩\u200d💻 é 日本"),
     ],
 )
-def test_what_a_control_character_is_shown_as(given: str, shown: str) -> None:
+def test_control_characters_are_replaced(given: str, shown: str) -> None:
     assert printable(given) == shown

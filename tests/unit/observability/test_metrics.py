@@ -1,4 +1,4 @@
-"""The declarations of the metrics, against what can be counted."""
+"""The declared metrics, compared with what can be counted."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ TABLES = ("ORCHESTRATION_TABLE_NAME", "TASK_TABLE_NAME", "TASK_EVENTS_TABLE_NAME
 NOW = datetime(2026, 6, 9, 12, tzinfo=UTC)
 ROOT = Path(__file__).parents[3]
 ROOT_KIND = "error"
-"""That of the families: what is raised is always one of their members."""
+"""The kind of the base classes, which are never raised themselves."""
 NEVER_COUNTED = {"demo", "embedded_server"}
-"""They are not of the backstop."""
+"""Kinds that do not belong to the backstop."""
 
 
-def test_every_kind_of_error_exists_from_the_start() -> None:
+def test_every_kind_of_error_is_declared() -> None:
     sources = [*ROOT.glob("reconciler/**/*.py"), *ROOT.glob("workers/*.py")]
     declared = re.compile(r'^(?:class .*, kind="(\w+)"[,)]|    kind = "(\w+)"$)', re.MULTILINE)
     found = [pair for source in sources for pair in declared.findall(source.read_text())]
@@ -35,7 +35,7 @@ def test_every_kind_of_error_exists_from_the_start() -> None:
     assert kinds - {ROOT_KIND} - NEVER_COUNTED == set(ERROR_KINDS)
 
 
-def test_names_end_in_what_they_are() -> None:
+def test_only_names_of_counters_end_in_total() -> None:
     for metric in (*METRICS.values(), *EXPORTED.values()):
         assert re.fullmatch(r"reconciler_[a-z_]+", metric.name)
         assert (metric.kind == "counter") is metric.name.endswith("_total")
@@ -54,7 +54,7 @@ def settings(**given: str) -> Settings:
     return load_settings({**{name: name.lower() for name in TABLES}, **given})
 
 
-def test_what_can_be_repaired_has_a_bound() -> None:
+def test_every_repairable_code_has_a_bound() -> None:
     bounds = repair_bounds(settings())
     assert set(bounds) == set(BOUNDED_CODES)
     assert bounds[Code.LOST_RECOVERY] == 120 + 6 * 3600 + (2 + 4) * 300 + 2 * 300
@@ -68,7 +68,8 @@ def test_what_can_be_repaired_has_a_bound() -> None:
     assert off[OrchestrationCode.UNSETTLED_PARENT] == 120 + 2 * 300
 
 
-def test_an_index_shows_no_parent_so_its_bound_is_that_of_full_scans() -> None:
+def test_with_an_index_parents_wait_for_full_scans() -> None:
+    """An index shows no parents, so only their bound grows."""
     full = settings(FULL_SCAN_INTERVAL_SECONDS="7200")
     by_index = settings(FULL_SCAN_INTERVAL_SECONDS="7200", ACTIVE_INDEX_NAME="ChildStatusIndex")
     code = OrchestrationCode.UNSETTLED_PARENT
@@ -85,7 +86,7 @@ def test_an_index_shows_no_parent_so_its_bound_is_that_of_full_scans() -> None:
         (Counts(released=1), False, "partial"),
     ],
 )
-def test_a_sweep_that_failed_counts_as_its_log_line_says(
+def test_a_failed_sweep_counts_by_its_extent(
     counts: Counts, extent: str | None, *, complete: bool
 ) -> None:
     metrics = RecordingMetrics()
@@ -95,20 +96,21 @@ def test_a_sweep_that_failed_counts_as_its_log_line_says(
         assert metrics.count("reconciler_sweep_failures_total", extent=name) == (name == extent)
 
 
-def test_a_sweep_that_could_not_read_the_switch_leaves_the_mode() -> None:
+def test_a_sweep_without_the_switch_sets_no_mode() -> None:
+    """It could not read the pause switch."""
     metrics = RecordingMetrics()
     record_sweep(SweepSummary("s", "repair", False, 1, 1.0), metrics, None)  # noqa: FBT003
     assert metrics.gauges == {}
 
 
-def test_a_report_by_hand_says_nothing_of_the_mode() -> None:
+def test_a_report_by_hand_sets_no_mode() -> None:
     metrics = RecordingMetrics()
     counts = Counts(stuck={"lost_release": 2})
     record_sweep(SweepSummary("s", "report", True, 1, 1.0, counts), metrics, None)  # noqa: FBT003
     assert metrics.gauges == {}
 
 
-def test_a_complete_sweep_tells_the_mode() -> None:
+def test_a_complete_sweep_sets_the_mode() -> None:
     metrics = RecordingMetrics()
     record_sweep(SweepSummary("s", "repair", True, 1, 1.0), metrics, "report")  # noqa: FBT003
     gauges = {(name, *dict(labels).values()): v for (name, labels), v in metrics.gauges.items()}

@@ -30,7 +30,8 @@ def events(lines: list[Any]) -> list[tuple[str, str]]:
     return [(line["event"], line["error_kind"]) for line in lines]
 
 
-def test_an_outage_is_logged_once_however_often_it_fails() -> None:
+def test_an_outage_is_logged_once() -> None:
+    """However many calls fail."""
     outages = Outages(Clock())
     with capture_logs() as lines:
         for number in range(3000):
@@ -43,7 +44,7 @@ def test_an_outage_is_logged_once_however_often_it_fails() -> None:
     assert lines[0]["log_level"] == "error"
 
 
-def test_each_kind_is_an_outage_of_its_own() -> None:
+def test_each_error_kind_is_a_separate_outage() -> None:
     outages = Outages(Clock())
     with capture_logs() as lines:
         outages.failed("query on T", CredentialsError("x"))
@@ -54,7 +55,8 @@ def test_each_kind_is_an_outage_of_its_own() -> None:
     ]
 
 
-def test_it_is_over_when_what_failed_succeeds_and_stays_sound() -> None:
+def test_an_outage_ends_after_a_lasting_success() -> None:
+    """The operation that failed must succeed again after some time without failures."""
     clock = Clock()
     outages = Outages(clock)
     outages.failed("query on T", CredentialsError("x"))
@@ -79,7 +81,7 @@ def test_it_is_over_when_what_failed_succeeds_and_stays_sound() -> None:
     "error",
     [ThrottledError("x"), ConflictError("x"), InvalidRequestError("x"), TextRefusedError("x")],
 )
-def test_what_is_normal_or_about_one_item_is_no_outage(error: ReconcilerError) -> None:
+def test_normal_and_single_item_errors_are_no_outage(error: ReconcilerError) -> None:
     with capture_logs() as lines:
         Outages(Clock()).failed("query on T", error)
     assert lines == []

@@ -1,4 +1,4 @@
-"""The scrape endpoint stays up for Prometheus, whoever else is at its port."""
+"""The scrape endpoint stays up for Prometheus, whoever else connects to its port."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def is_closed(connection: socket.socket) -> bool:
         return True
 
 
-def test_it_serves_metrics_alone() -> None:
+def test_only_metrics_are_served() -> None:
     with serving() as port:
         assert ask(port) == 200
         for path in ("/", "/healthcheck", "/metrics/", "/metrics/../etc", "/favicon.ico"):
@@ -80,7 +80,7 @@ def test_silent_connections_make_room_for_a_scrape() -> None:
         assert ask(port) == 200
 
 
-def test_a_request_that_does_not_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_request_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scrape_server, "REQUEST_SECONDS", 0.2)
     with serving() as port, ExitStack() as stack:
         assert is_closed(connected(stack, port, b"GET /metrics HTTP/1.1\r\nX-Slow: "))
@@ -88,7 +88,7 @@ def test_a_request_that_does_not_end_is_cut_off(monkeypatch: pytest.MonkeyPatch)
         assert ask(port) == 200
 
 
-def test_a_request_has_a_size() -> None:
+def test_an_oversized_request_is_refused() -> None:
     long = b"GET /metrics HTTP/1.1\r\nX-Long: " + b"x" * 4 * MAX_REQUEST_BYTES
     with serving() as port, ExitStack() as stack:
         # It may be closed while we are still sending.
@@ -98,15 +98,14 @@ def test_a_request_has_a_size() -> None:
         assert ask(port) == 200
 
 
-def test_many_scrapes_read_the_broker_one_at_a_time() -> None:
-    """Those who ask while it is read get what comes of it."""
-    running, most, count = 0, 0, 0
+def test_scrapes_read_the_broker_one_by_one() -> None:
+    running, most = 0, 0
     go_on, lock = threading.Event(), threading.Lock()
 
     def render() -> bytes:
-        nonlocal running, most, count
+        nonlocal running, most
         with lock:
-            running, count = running + 1, count + 1
+            running += 1
             most = max(most, running)
         go_on.wait(60)
         with lock:
@@ -128,7 +127,7 @@ def test_many_scrapes_read_the_broker_one_at_a_time() -> None:
     assert most == 1
 
 
-def test_those_being_answered_keep_their_place() -> None:
+def test_a_scrape_in_progress_keeps_its_place() -> None:
     go_on, began = threading.Event(), threading.Event()
 
     def render() -> bytes:
@@ -145,6 +144,6 @@ def test_those_being_answered_keep_their_place() -> None:
         assert first.recv(4096).startswith(b"HTTP/1.1 200")
 
 
-def test_an_address_that_is_taken_is_an_error() -> None:
+def test_a_taken_address_is_an_error() -> None:
     with serving() as port, pytest.raises(OSError, match="in use"):
         ScrapeServer(lambda: BODY, TYPE, "127.0.0.1", port)

@@ -1,4 +1,4 @@
-"""What is read off an evaluation: how it stands now, and not as it was found."""
+"""The results of an evaluation: code, children, repairs and counts."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ CHILD = ChildDiagnosis("a", Code.RUNNING, "its task is RUNNING")
 RUNNING = Diagnosis("orch_1", OrchestrationCode.IN_PROGRESS, "", None, {"a": CHILD})
 
 
-def test_an_evaluation_has_the_code_and_the_children_that_stand_there_now() -> None:
+def test_an_evaluation_shows_the_latest_diagnosis() -> None:
     evaluation = Evaluation("orch_1", SETTLED, RUNNING, (), Counts())
     assert (evaluation.code, evaluation.children) == (OrchestrationCode.IN_PROGRESS, (CHILD,))
 
 
-def test_where_no_diagnosis_could_be_had_there_is_neither() -> None:
+def test_a_failed_diagnosis_leaves_no_code_or_children() -> None:
     evaluation = Evaluation("orch_1", SETTLED, None, (), Counts())
     assert (evaluation.code, evaluation.children) == (None, ())
 
@@ -34,7 +34,7 @@ def test_where_no_diagnosis_could_be_had_there_is_neither() -> None:
 @pytest.mark.parametrize(
     "outcome", [Outcome.DONE, Outcome.RELEASED, Outcome.ADOPTED, Outcome.REINVOKED]
 )
-def test_a_repair_is_what_we_changed_and_not_what_we_would(outcome: Outcome) -> None:
+def test_only_an_applied_action_is_a_repair(outcome: Outcome) -> None:
     repaired = [
         ActionOutcome("release", "a", "lost_release", outcome, applied).repaired
         for applied in (True, False)
@@ -46,11 +46,11 @@ def test_a_repair_is_what_we_changed_and_not_what_we_would(outcome: Outcome) -> 
     "outcome",
     [Outcome.LOST_RACE, Outcome.QUEUED, Outcome.REFUSED, Outcome.FAILED, Outcome.OVER_BUDGET],
 )
-def test_what_brings_no_child_on_is_no_repair(outcome: Outcome) -> None:
+def test_an_action_that_helps_no_child_repairs_nothing(outcome: Outcome) -> None:
     assert not ActionOutcome("release", "a", "lost_release", outcome, applied=True).repaired
 
 
-def test_of_what_is_stuck_the_oldest_counts() -> None:
+def test_stuck_counts_keep_the_oldest_age_per_code() -> None:
     ages = [("a", 5.0), ("a", 7.0), ("a", 6.0), ("b", None), ("c", 0.25)]
     stuck = [Stuck("o", "x", code, "", age) for code, age in ages]
     assert count_stuck(stuck) == Counts(
@@ -64,7 +64,8 @@ def action(
     return ActionOutcome(verb, "a", "code", outcome, applied, error_kind=kind)
 
 
-def test_what_was_only_planned_is_counted_apart_and_errors_never_are() -> None:
+def test_planned_actions_are_counted_apart() -> None:
+    """An error in a plan is counted like any other."""
     outcomes = [
         action("release", Outcome.RELEASED),
         action("release", Outcome.RELEASED),

@@ -1,4 +1,4 @@
-"""Counts add up over pages, hosts and versions; of ages, the oldest counts."""
+"""Counts add up over pages, hosts and versions; of two ages, the older one is kept."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from reconciler.repair.counts import INTEGERS, REPAIRS, Counts, counted_as
 from reconciler.stores.dynamodb import Consumed
 
 
-def test_nothing_was_counted_yet() -> None:
+def test_new_counts_are_zero() -> None:
     assert Counts().flatten() == {}
     assert {getattr(Counts(), name) for name in INTEGERS} == {0}
     assert (Counts().read_units, Counts().write_units, Counts().requests) == (0.0, 0.0, 0)
 
 
-def test_everything_adds_up_and_of_ages_the_oldest_counts() -> None:
+def test_counts_add_up_and_keep_the_oldest_ages() -> None:
     ones = dict.fromkeys(INTEGERS, 1)
     left = Counts(
         **ones,
@@ -48,12 +48,12 @@ def test_everything_adds_up_and_of_ages_the_oldest_counts() -> None:
     )
 
 
-def test_what_was_consumed_is_added() -> None:
+def test_consumed_capacity_is_added() -> None:
     counts = Counts(released=1, requests=1).with_consumed(Consumed(1.5, 2.5, 3))
     assert counts == Counts(released=1, read_units=1.5, write_units=2.5, requests=4)
 
 
-def test_repairs_are_what_changed_something() -> None:
+def test_only_changes_count_as_repairs() -> None:
     assert REPAIRS == (
         "released", "adopted", "advanced", "skipped", "claims_reset", "refused", "reinvoked",
         "nudged",
@@ -89,7 +89,7 @@ def test_flat_counts_are_read_back_ignoring_later_names() -> None:
         ("advance", Outcome.FAILED, "errors"),
     ],
 )
-def test_each_outcome_is_counted_in_one_place_or_nowhere(
+def test_each_outcome_counts_at_most_once(
     verb: str, outcome: Outcome, expected: str | None
 ) -> None:
     assert counted_as(verb, outcome) == expected

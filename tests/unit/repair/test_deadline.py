@@ -1,4 +1,4 @@
-"""An evaluation whose time is over: what was done stands, and the rest is left for the next."""
+"""An evaluation that runs out of time keeps its repairs and leaves the rest to the next."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SIBLINGS = ["b", "c", "d", "e"]
 
 
 class Asked:
-    """Says that no time is left once a child has been released so many times."""
+    """Reports that no time is left once ``releases`` children have been released."""
 
     def __init__(self, world: World, orchestration_id: str, releases: int) -> None:
         self._world, self._id, self._releases = world, orchestration_id, releases
@@ -38,7 +38,7 @@ def test_an_evaluation_ends_between_two_releases(world: World, releases: int) ->
     assert evaluate(world, found, 10).counts.released == len(SIBLINGS) - releases
 
 
-def test_what_is_left_is_not_held_against_it(world: World) -> None:
+def test_running_out_of_time_is_no_failure(world: World) -> None:
     found = world.seed({"a": [], **{key: ["a"] for key in SIBLINGS}}, {"a": "succeeded"})
     for _ in range(5):
         evaluate(world, found, 0)

@@ -1,4 +1,4 @@
-"""What may refuse a task: the cheapest is asked first, and nothing is asked after a refusal."""
+"""The checks that may refuse a task: the cheapest comes first, and a refusal ends them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXHAUSTED = MonthlyBudget("USER#u", Decimal(5), Decimal(5), hard_stop=True)
 
 @dataclass
 class Asked:
-    """A repo, a user's budgets and a guardrail that say what a test tells them to."""
+    """A repo, a user's budgets and a guardrail whose answers the test sets."""
 
     repo: Repo = field(default_factory=lambda: Repo(True, "active", 7))  # noqa: FBT003 - a field
     teams: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ def draft(asked: Asked, key: str = "b", drafter: Drafter | None = None) -> TaskD
     return (drafter or asked.drafter()).draft(whole, whole.children[key], NOW)
 
 
-def test_a_draft_holds_what_was_asked_for() -> None:
+def test_a_draft_holds_the_answers_of_all_checks() -> None:
     asked = Asked(teams=("growth", "ops"))
     made = draft(asked)
     assert isinstance(made, TaskDraft)
@@ -83,7 +83,7 @@ def test_a_draft_holds_what_was_asked_for() -> None:
     assert asked.calls == [("repo", "acme/shop"), ("budget", "u", NOW), ("guardrail", "Do it")]
 
 
-def test_nothing_is_asked_that_is_not_configured() -> None:
+def test_checks_that_are_not_configured_are_skipped() -> None:
     asked = Asked(blocked=True, budgets=(EXHAUSTED,))
     bare = Drafter(repos=Repos(asked), monthly_budgets=None, guardrail=None)  # type: ignore[arg-type]
     made = draft(asked, drafter=bare)
@@ -92,7 +92,7 @@ def test_nothing_is_asked_that_is_not_configured() -> None:
     assert asked.calls == [("repo", "acme/shop")]
 
 
-def test_a_row_that_would_be_too_large_is_refused_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_oversized_row_is_refused_first(monkeypatch: pytest.MonkeyPatch) -> None:
     made = draft(Asked())
     assert isinstance(made, TaskDraft)
     size = size_of(task_item(replace(made, approval_gate_cap=50)))
@@ -115,7 +115,7 @@ def test_a_row_that_would_be_too_large_is_refused_unasked(monkeypatch: pytest.Mo
         ("b", Asked(blocked=True), "content policy", 3),
     ],
 )
-def test_a_refusal_ends_it(key: str, asked: Asked, reason: str, calls: int) -> None:
+def test_a_refusal_ends_the_checks(key: str, asked: Asked, reason: str, calls: int) -> None:
     refused = draft(asked, key)
     assert isinstance(refused, Refusal)
     assert reason in refused.reason

@@ -1,4 +1,4 @@
-"""An evaluation: what is held against an orchestration, for how long, and what is counted."""
+"""Evaluations: which failures are recorded, how long they count, and what is reported."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def evaluate(world: World, orchestration_id: str, **given: Any) -> Any:
     return world.reconciler().evaluator.evaluate(orchestration_id, made)
 
 
-# -- what is held against one
+# -- failure records
 
 
-def test_what_is_on_record_says_what_failed_when_and_of_which_rows(world: World) -> None:
+def test_a_failure_record_has_error_time_and_fingerprint(world: World) -> None:
     found = world.seed({"a": []})
     held = hold(world, found, ValueError("x" * 600))
     assert held is not None
@@ -66,9 +66,10 @@ def test_what_is_on_record_says_what_failed_when_and_of_which_rows(world: World)
     assert int(row["ttl"]["N"]) > world.clock().timestamp()
 
 
-def test_nothing_is_held_against_what_is_gone_or_cannot_be_read(
+def test_an_unreadable_orchestration_gets_no_failure_record(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """An orchestration that does not exist gets none either."""
     hold_against = world.reconciler().evaluator.failures.hold_against
     hold_against("orch_nowhere", {"a": ValueError("it broke")}, context(world))
     found = world.seed({"a": []})
@@ -93,7 +94,7 @@ def break_releases(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     "error",
     [ThrottledError("x"), StoreUnavailableError("x"), AccessError("x"), TableMissingError("x")],
 )
-def test_an_outage_is_held_against_nobody_and_forgives_nothing(
+def test_an_outage_changes_no_failure_record(
     world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     found = world.seed({"a": []})
@@ -105,9 +106,8 @@ def test_an_outage_is_held_against_nobody_and_forgives_nothing(
     assert attempts(world, found) == held
 
 
-def test_a_success_forgives_and_a_report_remembers_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_success_clears_the_failure_record(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report neither writes nor clears one."""
     found = world.seed({"a": []})
     break_releases(monkeypatch, ValueError("it broke"))
     assert evaluate(world, found, apply=False).counts.errors == 1
@@ -123,7 +123,8 @@ def test_a_success_forgives_and_a_report_remembers_nothing(
     assert attempts(world, found) is None
 
 
-def test_what_was_only_handed_on_forgives_once_its_rows_have_changed(world: World) -> None:
+def test_a_queued_release_keeps_the_failure_record(world: World) -> None:
+    """The record goes once the rows of the child have changed."""
     found = world.seed({"a": [], "b": []})
     held = hold(world, found, ValueError("it broke"))
     handed_on: list[ReleaseRequest] = []
@@ -149,9 +150,10 @@ def break_diagnoses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(snapshot_module, "diagnose", breaks)
 
 
-def test_one_that_has_not_even_a_diagnosis_is_left_alone_as_a_whole(
+def test_an_undiagnosable_orchestration_is_quarantined(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A report, a command by hand, and a sweep after the pause still try to diagnose it."""
     found = world.seed({"a": []})
     for _ in range(3):
         hold(world, found, ValueError("it broke"), WHOLE)
@@ -174,7 +176,7 @@ def test_one_that_has_not_even_a_diagnosis_is_left_alone_as_a_whole(
         evaluate(world, found)
 
 
-def test_one_that_breaks_for_the_first_time_is_an_error(
+def test_the_first_failed_diagnosis_is_an_error(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = world.seed({"a": []})
@@ -183,7 +185,7 @@ def test_one_that_breaks_for_the_first_time_is_an_error(
         evaluate(world, found)
 
 
-def test_an_age_that_is_not_known_is_not_told(
+def test_an_unreadable_failure_time_gives_no_age(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = world.seed({"a": []})
@@ -197,7 +199,7 @@ def test_an_age_that_is_not_known_is_not_told(
     assert stuck.age_seconds is None
 
 
-def test_a_persons_word_ends_a_quarantine(world: World) -> None:
+def test_an_evaluation_by_hand_ends_a_quarantine(world: World) -> None:
     found = world.seed({"a": []})
     for _ in range(3):
         hold(world, found, ValueError("it broke"))
@@ -207,14 +209,14 @@ def test_a_persons_word_ends_a_quarantine(world: World) -> None:
     assert attempts(world, found) is None
 
 
-def test_what_does_not_exist_has_no_evaluation(world: World) -> None:
+def test_a_missing_orchestration_has_no_evaluation(world: World) -> None:
     assert evaluate(world, "orch_nowhere") is None
 
 
-# -- a child that we have failed ourselves
+# -- a child that the reconciler has set to failed
 
 
-def test_our_own_write_does_not_restart_a_grace(world: World) -> None:
+def test_the_reconcilers_write_restarts_no_grace(world: World) -> None:
     """The worker may die between a write and the repairs that it makes due."""
     found = world.seed({"a": [], "b": ["a"]}, {"a": "failed"})
     world.change(
@@ -228,7 +230,7 @@ def test_our_own_write_does_not_restart_a_grace(world: World) -> None:
     assert (skipped.verb, skipped.sub_issue_id, skipped.stranded_seconds) == ("skip", "b", 3600.0)
 
 
-def test_somebody_elses_write_does_restart_it(world: World) -> None:
+def test_anybody_elses_write_restarts_the_grace(world: World) -> None:
     found = world.seed({"a": [], "b": ["a"]}, {"a": "failed"})
     world.change(
         found,
@@ -240,7 +242,7 @@ def test_somebody_elses_write_does_restart_it(world: World) -> None:
     assert evaluate(world, found).actions == ()
 
 
-def test_who_waits_for_a_slot_is_remembered_for_three_intervals(make_world: MakeWorld) -> None:
+def test_a_waiting_child_is_remembered_for_three_intervals(make_world: MakeWorld) -> None:
     world = make_world(
         USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", MAX_CONCURRENT_TASKS_PER_USER="1"
     )
@@ -252,12 +254,12 @@ def test_who_waits_for_a_slot_is_remembered_for_three_intervals(make_world: Make
     assert evaluate(world, old).counts.stuck == {"over_budget": 1}
     world.put(table, {**taken, "active_count": {"N": "0"}})
     world.clock.forward(900)
-    assert evaluate(world, young).counts.stuck == {"over_budget": 1}, "the older one goes first"
+    assert evaluate(world, young).counts.stuck == {"over_budget": 1}, "the older child goes first"
     world.clock.forward(1)
     assert evaluate(world, young).counts.released == 1
 
 
-def test_each_failure_is_on_record_of_the_child_that_it_concerns(
+def test_each_failure_is_recorded_for_its_child(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = world.seed({"a": [], "b": [], "c": []})
@@ -276,7 +278,7 @@ def test_each_failure_is_on_record_of_the_child_that_it_concerns(
     }
 
 
-def test_what_was_done_is_told_though_what_failed_cannot_be_recorded(
+def test_an_unrecordable_failure_hides_no_repair(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = world.seed({"a": [], "b": []}, {"a": "released"}, tasks={"a": "COMPLETED"})
@@ -286,9 +288,10 @@ def test_what_was_done_is_told_though_what_failed_cannot_be_recorded(
     assert (evaluation.counts.advanced, evaluation.counts.errors) == (1, 2)
 
 
-def test_what_could_not_be_read_is_told_and_held_against_nobody(
+def test_an_unreadable_budget_is_nobodys_failure(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is counted as an error."""
     world = make_world(USER_CONCURRENCY_TABLE_NAME="{prefix}-Users")
     found = world.seed({"a": []})
 

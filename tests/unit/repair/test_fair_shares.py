@@ -1,4 +1,4 @@
-"""One child that keeps failing holds up nothing else of its user."""
+"""A child that keeps failing holds up no other child of its user."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def one_slot(make_world: MakeWorld) -> World:
 
 
 @pytest.mark.parametrize("handed_on", [False, True])
-def test_what_failed_lately_holds_up_no_other_orchestration_of_its_user(
+def test_a_failed_child_holds_up_no_other_orchestration(
     make_world: MakeWorld,
     monkeypatch: pytest.MonkeyPatch,
     handed_on: bool,  # noqa: FBT001
 ) -> None:
-    """Its siblings gave way to the others, and the others to it: nobody took the free slot."""
+    """Each orchestration once gave way to the other, and nobody took the free slot."""
     world = make_world(
         USER_CONCURRENCY_TABLE_NAME="{prefix}-Users", MAX_CONCURRENT_TASKS_PER_USER="2"
     )
@@ -74,13 +74,13 @@ AGES = {"young": HOUR, "middle": 2 * HOUR, "refused": 3 * HOUR}
 
 
 def busy(world: World, active: int) -> None:
-    """Let so many tasks of the user be admitted and running."""
+    """Set how many admitted tasks of the user are running."""
     counted = {"user_id": {"S": USER}, "active_count": {"N": str(active)}}
     world.put(str(world.settings.user_concurrency_table_name), counted)
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, error: Exception, *keys: str) -> None:
-    """Let the release of these children fail, before their task is made."""
+    """Let the release of these children fail before their tasks are drafted."""
 
     def draft(orchestration: Any, child: Any, **more: Any) -> Any:
         if child.sub_issue_id in keys:
@@ -96,9 +96,10 @@ OLDER = {"a": {"updated_at": {"S": "2026-06-01T00:00:00.000Z"}}}
 
 
 @pytest.mark.parametrize("error", [TEXT, ITEM, ValueError("a defect")])
-def test_a_slot_that_could_not_be_used_goes_to_the_next_in_the_same_pass(
+def test_an_unused_slot_goes_to_the_next_child(
     one_slot: World, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
+    """This happens within one pass."""
     found = one_slot.seed({"a": [], "b": [], "c": []}, rows=OLDER)
     refuse(monkeypatch, error, "a")
     evaluation = evaluate(one_slot, found)
@@ -106,10 +107,10 @@ def test_a_slot_that_could_not_be_used_goes_to_the_next_in_the_same_pass(
     assert evaluation.counts.stuck == {"lost_release": 1, "over_budget": 1}
 
 
-def test_what_failed_lately_lets_its_siblings_go_first(
+def test_a_recently_failed_child_lets_siblings_go_first(
     one_slot: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where releases are handed on, the pass does not see them fail; the next one knows."""
+    """If releases are put on a queue, only the next pass knows which of them failed."""
     found = one_slot.seed({"a": [], "b": []}, rows=OLDER)
     handed_on: list[str] = []
 
@@ -124,10 +125,11 @@ def test_what_failed_lately_lets_its_siblings_go_first(
     evaluate(one_slot, found, dispatch)
     assert handed_on == ["a", "b"]
     (held,) = whole(one_slot, found).attempts.values()
-    assert (held.failures, held.retry_at) == (0, None), "a text that is refused backs nothing off"
+    assert (held.failures, held.retry_at) == (0, None), "a blocked text causes no pause"
 
 
-def test_what_is_backed_off_takes_no_slot_and_stands_on_no_list(one_slot: World) -> None:
+def test_a_quarantined_child_takes_no_slot(one_slot: World) -> None:
+    """It is not listed as waiting either, so that nobody gives way to it."""
     found = one_slot.seed({"a": [], "b": []}, rows=OLDER)
     younger = one_slot.seed({"x": []}, age=1200)
     full = {"user_id": {"S": "user-1"}, "active_count": {"N": "1"}}
@@ -148,7 +150,7 @@ def test_what_is_backed_off_takes_no_slot_and_stands_on_no_list(one_slot: World)
     assert evaluate(one_slot, younger).counts.released == 1
 
 
-def test_the_siblings_of_what_is_backed_off_are_repaired(world: World) -> None:
+def test_siblings_of_a_quarantined_child_are_repaired(world: World) -> None:
     graph = {"a": [], "b": ["a"], "c": [], "d": ["c"]}
     found = world.seed(
         graph, {"a": "released", "c": "released"}, tasks={"a": "COMPLETED", "c": "COMPLETED"}
@@ -169,7 +171,7 @@ def test_the_siblings_of_what_is_backed_off_are_repaired(world: World) -> None:
     ]
 
 
-def test_in_an_outage_of_the_guardrail_siblings_are_adopted(
+def test_a_guardrail_outage_does_not_prevent_adoption(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = world.seed({"a": [], "b": [], "c": []}, rows=OLDER)
@@ -184,10 +186,10 @@ def test_in_an_outage_of_the_guardrail_siblings_are_adopted(
     assert whole(world, found).attempts == {}
 
 
-def test_in_an_outage_of_the_guardrail_a_slot_is_not_offered_to_all(
+def test_a_guardrail_outage_is_met_once_per_slot(
     one_slot: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of thousands would be looked up, only to fail as the first did."""
+    """Otherwise thousands of children would be looked up, only to fail like the first."""
     found = one_slot.seed({"a": [], "b": [], "c": []}, rows=OLDER)
     refuse(monkeypatch, GuardrailOutageError("it does not answer"), "a", "b", "c")
     asked: list[str] = []

@@ -1,4 +1,4 @@
-"""One run for each task: who invokes a pipeline, when, and what is recorded before it."""
+"""Each task runs once: who invokes the pipeline, when, and what is recorded first."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read(world: World, task_id: str) -> Task:
 
 
 def made(world: World, status: str = "SUBMITTED", **attributes: Any) -> Task:
-    """Return a task of ours, as it is read."""
+    """Return a task that the reconciler created, as it is read."""
     return read(world, world.task("orch_1", "a", status, **{**OURS, **attributes}))
 
 
@@ -41,7 +41,8 @@ def recorded(world: World, task: Task) -> tuple[str | None, int]:
     return stands.invoked_at, stands.invoke_count
 
 
-def test_a_first_invocation_bears_the_name(world: World) -> None:
+def test_a_first_invocation_is_named(world: World) -> None:
+    """A second invocation with the same name starts no run."""
     client = LambdaClient()
     task = made(world)
     first, second = (invoke(world, invoker_on(world, client), task) for _ in range(2))
@@ -59,32 +60,32 @@ def test_a_first_invocation_that_failed_leaves_no_record(world: World) -> None:
 
 
 def repeatable(world: World, attributes: dict[str, Any]) -> Task:
-    """Return a task whose first invocation has left long ago, by us or by others."""
+    """Return a task that the reconciler or somebody else invoked long ago."""
     if attributes:
         attributes = {**attributes, "reconciler_invoked_at": {"S": world.ago(900)}}
     return read(world, world.task("orch_1", "a", "SUBMITTED", **attributes))
 
 
 @pytest.mark.parametrize("attributes", [OURS, {}], ids=["ours", "of others"])
-def test_a_repetition_is_recorded_before_it_is_made(
-    world: World, attributes: dict[str, Any]
-) -> None:
-    """So a writer that dies in between leaves a task that nobody invokes again."""
+def test_a_reinvocation_is_recorded_beforehand(world: World, attributes: dict[str, Any]) -> None:
+    """If the worker dies in between, nobody invokes the task again."""
     task = repeatable(world, attributes)
     with pytest.raises(PipelineUnavailableError, match="Read timeout"):
         invoke(world, invoker_on(world, LambdaClient(silent=True)), task)
     assert recorded(world, task) == (world.ago(0), 1)
     client = LambdaClient()
-    assert invoke(world, invoker_on(world, client), task) is None, "as it was read before"
+    assert invoke(world, invoker_on(world, client), task) is None, (
+        "the task was read before the record was written"
+    )
     assert not invoker_on(world, client).due(read(world, task.task_id), world.clock())
     assert client.asked == 0
 
 
 @pytest.mark.parametrize("attributes", [OURS, {}], ids=["ours", "of others"])
-def test_a_named_repetition_that_was_refused_does_not_count(
+def test_a_refused_named_reinvocation_does_not_count(
     world: World, attributes: dict[str, Any]
 ) -> None:
-    """Lambda said that it takes none, so a later sweep makes the one that there may be."""
+    """Lambda started no run, so a later sweep may still make the one reinvocation."""
     task = repeatable(world, attributes)
     with pytest.raises(InvocationRefusedError, match="not now"):
         invoke(world, invoker_on(world, LambdaClient(down=True)), task)
@@ -95,11 +96,11 @@ def test_a_named_repetition_that_was_refused_does_not_count(
     assert (client.runs, recorded(world, task)) == ([task.task_id], (world.ago(0), 1))
 
 
-def test_a_repetition_without_a_name_counts_though_it_was_refused(world: World) -> None:
-    """Should Lambda have started it all the same, the next would be a second run."""
+def test_a_refused_unnamed_reinvocation_counts(world: World) -> None:
+    """If Lambda has started a run nevertheless, another invocation would start a second one."""
     client = LambdaClient(durable=False)
     invoker = invoker_on(world, client)
-    invoke(world, invoker, made(world))  # finds out that it takes no names
+    invoke(world, invoker, made(world))  # learns that the pipeline takes no names
     client.down = True
     task = repeatable(world, {})
     with pytest.raises(InvocationRefusedError):
@@ -107,7 +108,7 @@ def test_a_repetition_without_a_name_counts_though_it_was_refused(world: World) 
     assert recorded(world, task) == (world.ago(0), 1)
 
 
-def test_of_two_who_repeat_at_once_one_invokes(world: World) -> None:
+def test_one_of_two_concurrent_reinvocations_is_made(world: World) -> None:
     client = LambdaClient()
     task = read(world, world.task("orch_1", "a", "SUBMITTED"))
     results = [invoke(world, invoker_on(world, client), task) for _ in range(2)]
@@ -116,7 +117,7 @@ def test_of_two_who_repeat_at_once_one_invokes(world: World) -> None:
 
 
 @pytest.mark.parametrize("status", ["HYDRATING", "RUNNING", "FAILED"])
-def test_a_task_that_has_started_is_not_invoked_again(world: World, status: str) -> None:
+def test_a_started_task_is_not_invoked_again(world: World, status: str) -> None:
     task = read(world, world.task("orch_1", "a", "SUBMITTED"))
     world.finish(task.task_id, status, age=0)
     client = LambdaClient()
@@ -127,7 +128,8 @@ def test_a_task_that_has_started_is_not_invoked_again(world: World, status: str)
 # -- a pipeline that takes no names
 
 
-def test_without_a_name_one_attempt_is_recorded_first(world: World) -> None:
+def test_an_unnamed_invocation_is_recorded_first(world: World) -> None:
+    """The invocation is made only once."""
     client = LambdaClient(durable=False)
     task = made(world)
     invoker = invoker_on(world, client)
@@ -137,10 +139,10 @@ def test_without_a_name_one_attempt_is_recorded_first(world: World) -> None:
     assert client.runs == [task.task_id]
 
 
-def test_without_a_name_a_crash_leaves_it_alone(
+def test_after_a_crash_no_unnamed_invocation_follows(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the record and the invocation; later nobody can tell whether it was made."""
+    """After a crash between record and invocation, nobody can tell whether it was made."""
     client = LambdaClient(durable=False)
     task = made(world)
     invoker = invoker_on(world, client)
@@ -163,7 +165,7 @@ def test_without_a_name_a_crash_leaves_it_alone(
     assert client.runs == []
 
 
-def test_without_a_name_a_lost_answer_is_not_repeated(world: World) -> None:
+def test_an_unanswered_unnamed_invocation_is_not_repeated(world: World) -> None:
     client = LambdaClient(durable=False, silent=True)
     task = made(world)
     with pytest.raises(PipelineUnavailableError):
@@ -173,17 +175,17 @@ def test_without_a_name_a_lost_answer_is_not_repeated(world: World) -> None:
     assert client.runs == [task.task_id]
 
 
-def test_without_a_name_a_recorded_task_is_left_alone(world: World) -> None:
-    """It was invoked while the pipeline still took names, and may run."""
+def test_a_recorded_task_gets_no_unnamed_invocation(world: World) -> None:
+    """It was invoked while the pipeline still took names, so it may be running."""
     client = LambdaClient(durable=False)
     task = made(world, reconciler_invoked_at={"S": world.ago(900)})
     with pytest.raises(NameRefusedError, match="may run task"):
         invoke(world, invoker_on(world, client), task)
     assert client.runs == []
-    assert recorded(world, task) == (world.ago(0), 1), "it is only surfaced from now on"
+    assert recorded(world, task) == (world.ago(0), 1), "from now on, the task is only surfaced"
 
 
-def test_a_task_of_others_is_invoked_without_a_name(world: World) -> None:
+def test_a_foreign_task_is_invoked_without_a_name(world: World) -> None:
     client = LambdaClient(durable=False)
     task = read(world, world.task("orch_1", "a", "SUBMITTED"))
     assert invoke(world, invoker_on(world, client), task) is not None

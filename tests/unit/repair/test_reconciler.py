@@ -1,4 +1,4 @@
-"""The facade: how many segments, what is withheld, and what comes of a release asked for alone."""
+"""The facade: withheld repairs, single releases, and what follows from them."""
 
 from __future__ import annotations
 
@@ -34,10 +34,7 @@ MIB = 1024 * 1024
 SWEEP: dict[str, Any] = {"sweep_id": "sweep-1"}
 
 
-# -- segments
-
-
-# -- what is withheld
+# -- withheld repairs
 
 
 @pytest.mark.parametrize(
@@ -57,7 +54,7 @@ SWEEP: dict[str, Any] = {"sweep_id": "sweep-1"}
         ),
     ],
 )
-def test_what_is_withheld_says_by_which_setting(
+def test_a_withheld_repair_names_the_setting(
     world: World, limits: dict[str, Any], says: str | None
 ) -> None:
     read = whole(world, world.seed({"a": []}))
@@ -68,7 +65,8 @@ def test_what_is_withheld_says_by_which_setting(
     assert Withholding(settings, paused_by(pause))(read) == (says or paused)
 
 
-def test_one_without_a_meta_row_is_of_no_repo_and_no_user(world: World) -> None:
+def test_a_missing_meta_row_matches_no_filter(world: World) -> None:
+    """The repo and the user are then unknown."""
     read = replace(whole(world, world.seed({"a": []})), meta=None)
     assert Withholding(world.settings, unpaused)(read) is None
     for name in ("repair_only_repos", "repair_only_users"):
@@ -84,10 +82,10 @@ def paused_by(pause: Pause | None) -> Any:
 unpaused = paused_by(None)
 
 
-# -- since when
+# -- due since
 
 
-def test_a_child_has_been_due_since_its_last_predecessor_ended(world: World) -> None:
+def test_a_child_is_due_since_its_last_predecessor(world: World) -> None:
     rows = {
         "a": {"updated_at": {"S": world.ago(600)}},
         "b": {"updated_at": {"S": world.ago(60)}},
@@ -103,9 +101,10 @@ def test_a_child_has_been_due_since_its_last_predecessor_ended(world: World) -> 
 @pytest.mark.parametrize(
     ("hint", "stranded"), [(None, 3600.0), (timedelta(minutes=5), 300.0), (LONG_AGO, None)]
 )
-def test_latency_goes_by_what_the_evaluation_knew_and_else_by_the_rows(
+def test_latency_counts_from_the_evaluations_time(
     world: World, hint: Any, stranded: float | None
 ) -> None:
+    """Without such a time, it counts from the one that the rows give."""
     found = world.seed({"a": []})
     since = world.clock() - hint if isinstance(hint, timedelta) else hint
     assert world.reconciler().release(found, "a", **SWEEP, due_since=since).outcome == "released"
@@ -113,14 +112,14 @@ def test_latency_goes_by_what_the_evaluation_knew_and_else_by_the_rows(
     assert latencies == ([] if stranded is None else [stranded])
 
 
-def test_where_no_time_is_known_no_latency_is_told(world: World) -> None:
+def test_an_unknown_due_time_gives_no_latency(world: World) -> None:
     unknown = {"updated_at": {"NULL": True}}
     found = world.seed({"a": []}, rows={"a": unknown}, meta=unknown)
     assert world.reconciler().release(found, "a", **SWEEP).outcome == "released"
     assert "reconciler_recovery_latency_seconds" not in world.metrics.observations
 
 
-# -- a release by itself
+# -- single releases
 
 
 NO_TURN = Pacer(lambda: False)
@@ -140,7 +139,7 @@ def failures(world: World, orchestration_id: str) -> int:
     ],
     ids=["a defect", "in a report", "an outage"],
 )
-def test_only_what_fails_by_itself_is_held_against_it(
+def test_only_a_childs_own_failure_is_recorded(
     world: World,
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
@@ -148,6 +147,7 @@ def test_only_what_fails_by_itself_is_held_against_it(
     *,
     report: bool,
 ) -> None:
+    """A report records no failure."""
     found = world.seed({"a": []})
     break_on(monkeypatch, drafting, "draft_task", error)
     raised = ThrottledError if isinstance(error, ThrottledError) else DefectError
@@ -156,7 +156,8 @@ def test_only_what_fails_by_itself_is_held_against_it(
     assert failures(world, found) == held
 
 
-def test_a_child_or_an_orchestration_that_is_not_there_is_nobodys_failure(world: World) -> None:
+def test_a_missing_child_is_nobodys_failure(world: World) -> None:
+    """A missing orchestration is nobody's failure either."""
     found = world.seed({"a": []})
     for hint in (None, (), ("a",)):
         with pytest.raises(UnknownChildError, match=f"{found} has no child z"):
@@ -176,9 +177,10 @@ def test_a_child_or_an_orchestration_that_is_not_there_is_nobodys_failure(world:
     ],
     ids=["by hand", "of a sweep", "report", "paused"],
 )
-def test_a_release_that_a_person_makes_forgives_what_failed_before(
+def test_a_release_by_hand_clears_earlier_failures(
     world: World, how: dict[str, Any], left: int, *, paused: bool
 ) -> None:
+    """A release of a sweep, in a report or during a pause does not."""
     found = world.seed({"a": []}, {"a": "failed"})
     reconciler = world.reconciler()
     reconciler.evaluator.failures.hold_against(found, {"a": ValueError("x")}, context(world))
@@ -188,7 +190,7 @@ def test_a_release_that_a_person_makes_forgives_what_failed_before(
     assert failures(world, found) == left
 
 
-def test_a_release_stands_where_what_failed_before_cannot_be_forgiven(
+def test_a_release_survives_an_uncleared_failure_record(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = world.seed({"a": []})
@@ -199,31 +201,30 @@ def test_a_release_stands_where_what_failed_before_cannot_be_forgiven(
     assert world.metrics.count("reconciler_errors_total", kind="throttled") == 1
 
 
-def test_where_nothing_had_failed_nothing_is_forgiven(
+def test_without_earlier_failures_nothing_is_cleared(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = world.seed({"a": []})
     store = "reconciler.stores.orchestrations.OrchestrationStore.clear_attempts"
-    monkeypatch.setattr(store, lambda *_: pytest.fail("a write for nothing"))
+    monkeypatch.setattr(store, lambda *_: pytest.fail("an unnecessary write"))
     assert world.reconciler().release(found, "a").outcome == "released"
 
 
 @pytest.mark.parametrize(
     ("how", "sweep_id"), [(SWEEP, "sweep-1"), ({}, "by-hand:")], ids=["of a sweep", "by hand"]
 )
-def test_its_event_says_for_which_sweep_it_was(
-    world: World, how: dict[str, Any], sweep_id: str
-) -> None:
+def test_the_event_names_the_sweep(world: World, how: dict[str, Any], sweep_id: str) -> None:
     found = world.seed({"a": []})
     world.reconciler().release(found, "a", **how)
     (event,) = world.events("orchestration_recovered")
     assert event["metadata"]["M"]["sweep_id"]["S"].startswith(sweep_id)
 
 
-# -- what it counts
+# -- counts
 
 
-def test_what_was_released_is_counted_and_what_would_be_is_planned(world: World) -> None:
+def test_a_report_counts_a_release_as_planned(world: World) -> None:
+    """A real release counts as released, and a second one as no repair."""
     found = world.seed({"a": []})
     report = world.reconciler().release(found, "a", **SWEEP, report=True)
     assert (report.counts.released, report.counts.planned) == (0, {"released": 1})
@@ -236,7 +237,7 @@ def test_what_was_released_is_counted_and_what_would_be_is_planned(world: World)
 
 
 @pytest.mark.parametrize("how", [SWEEP, {}], ids=["of a sweep", "by hand"])
-def test_what_was_left_is_stuck(world: World, how: dict[str, Any]) -> None:
+def test_a_release_left_for_later_is_stuck(world: World, how: dict[str, Any]) -> None:
     found = world.seed({"a": []})
     left = world.reconciler(pacer=NO_TURN).release(found, "a", **how)
     assert (left.outcome, left.counts.stuck) == ("paced", {"lost_release": 1})
@@ -249,7 +250,8 @@ def test_what_was_left_is_stuck(world: World, how: dict[str, Any]) -> None:
     assert paused.detail.endswith("by me: a deployment")
 
 
-def test_what_is_stuck_beside_a_refused_child_is_not_its_own(world: World) -> None:
+def test_a_refused_child_is_not_itself_stuck(world: World) -> None:
+    """Other children that are stuck are only counted."""
     found = world.seed({"a": [], "b": [], "c": ["x"]}, rows=REFUSED)
     result = world.reconciler(pacer=NO_TURN).release(found, "a", **SWEEP)
     assert result.outcome == "refused"
@@ -257,20 +259,21 @@ def test_what_is_stuck_beside_a_refused_child_is_not_its_own(world: World) -> No
     assert result.stuck == ()
 
 
-def test_one_that_could_not_be_evaluated_is_counted_as_looked_at_and_as_an_error(
+def test_a_failed_evaluation_counts_as_an_error(
     world: World,
 ) -> None:
+    """The orchestration also counts as evaluated and as stuck."""
     found = world.reconciler().could_not_check("orch_1", ThrottledError("x"), "sweep-1")
     counts = found.counts
     assert (counts.orchestrations_evaluated, counts.errors) == (1, 1)
     assert counts.stuck == {"check_failed": 1}
 
 
-# -- what it leads to
+# -- consequences
 
 
 def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Take note of the orchestrations that are evaluated."""
+    """Record which orchestrations are evaluated."""
     evaluate = Evaluator.evaluate
     seen: list[str] = []
 
@@ -285,9 +288,10 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 REFUSED = {"a": {"description": {"S": "x" * 10_001}}}
 
 
-def test_dependents_of_a_refused_child_are_skipped_at_once_and_metered_once(
+def test_dependents_of_a_refused_child_are_skipped_immediately(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The capacity consumed for them is counted once."""
     found = world.seed({"a": [], "b": ["a"]}, rows=REFUSED)
     seen = evaluated(monkeypatch)
     report = world.reconciler().release(found, "a", **SWEEP, report=True)
@@ -305,9 +309,10 @@ def test_dependents_of_a_refused_child_are_skipped_at_once_and_metered_once(
 @pytest.mark.parametrize(
     ("status", "released"), [("COMPLETED", 1), ("RUNNING", 0)], ids=["finished", "it still runs"]
 )
-def test_dependents_of_an_adopted_task_are_released_at_once_if_it_has_finished(
+def test_adopting_a_finished_task_releases_its_dependents(
     world: World, monkeypatch: pytest.MonkeyPatch, status: str, released: int
 ) -> None:
+    """The dependents of a running task have to wait."""
     found = world.seed({"a": [], "b": ["a"]})
     world.task(found, "a", status)
     seen = evaluated(monkeypatch)
@@ -316,9 +321,10 @@ def test_dependents_of_an_adopted_task_are_released_at_once_if_it_has_finished(
     assert (result.counts.released, len(seen)) == (released, released)
 
 
-def test_a_release_or_a_task_that_had_finished_before_leads_to_nothing_more(
+def test_an_ordinary_release_triggers_no_evaluation(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A released child whose task had already finished triggers none either."""
     found = world.seed({"a": [], "b": []}, {"b": "released"}, tasks={"b": "COMPLETED"})
     seen = evaluated(monkeypatch)
     outcomes = [world.reconciler().release(found, key, **SWEEP).outcome for key in "ab"]
@@ -326,7 +332,7 @@ def test_a_release_or_a_task_that_had_finished_before_leads_to_nothing_more(
 
 
 @pytest.mark.parametrize("error", [ThrottledError("x"), ValueError("x")])
-def test_a_refusal_is_told_though_nothing_else_can_be_read_behind_it(
+def test_a_failed_evaluation_does_not_hide_the_refusal(
     world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     found = world.seed({"a": [], "b": ["a"]}, rows={"a": {"repo": {"S": "nonsense"}}})
@@ -336,7 +342,7 @@ def test_a_refusal_is_told_though_nothing_else_can_be_read_behind_it(
     assert whole(world, found).attempts == {}
 
 
-def test_one_whose_rows_go_behind_its_refusal_is_refused_all_the_same(
+def test_a_refusal_counts_even_if_the_rows_vanish(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = world.seed({"a": []}, rows=REFUSED)
@@ -344,9 +350,10 @@ def test_one_whose_rows_go_behind_its_refusal_is_refused_all_the_same(
     assert world.reconciler().release(found, "a", **SWEEP).counts.refused == 1
 
 
-def test_an_invocation_that_is_made_up_for_is_told_as_that(
+def test_a_reinvocation_recovers_an_unstarted_task(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Its error is counted as well."""
     found = world.seed({"a": []})
     error = ThrottledError("not now")
     ended = RepairResult(Outcome.REINVOKED, error=error)
@@ -358,12 +365,12 @@ def test_an_invocation_that_is_made_up_for_is_told_as_that(
     assert world.metrics.count("reconciler_errors_total", kind="throttled") == 1
 
 
-# -- what it reads
+# -- reads
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Take note of how orchestrations are read."""
+    """Record how orchestrations are read."""
     made: list[str] = []
     for name in ("read", "read_around"):
         sound = getattr(OrchestrationStore, name)
@@ -377,9 +384,10 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize(("count", "around"), [(0, True), (98, True), (99, False)])
-def test_with_a_hint_only_what_the_child_depends_on_is_read(
+def test_a_hint_saves_reading_the_whole_orchestration(
     world: World, reads: list[str], count: int, *, around: bool
 ) -> None:
+    """Only the child, the meta row and the predecessors are read, unless there are too many."""
     assert MAX_PREDECESSORS_AT_ONCE == 98
     before = tuple(f"p{number:02}" for number in range(count))
     graph = {**{key: [] for key in before}, "j": before}
@@ -389,15 +397,13 @@ def test_with_a_hint_only_what_the_child_depends_on_is_read(
     assert (result.outcome, reads) == ("released", ["read_around" if around else "read"])
 
 
-def test_a_hint_that_is_no_good_any_more_has_all_of_it_read(world: World, reads: list[str]) -> None:
+def test_an_outdated_hint_causes_a_full_read(world: World, reads: list[str]) -> None:
     found = world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
     result = world.reconciler().release(found, "b", **SWEEP, depends_on=())
     assert (result.outcome, reads) == ("released", ["read_around", "read"])
 
 
-def test_what_is_read_around_a_child_without_a_meta_row_is_enough_to_say_so(
-    world: World, reads: list[str]
-) -> None:
+def test_a_missing_meta_row_needs_no_full_read(world: World, reads: list[str]) -> None:
     found = world.seed({"a": []})
     world.client.delete_item(
         TableName=world.settings.orchestration_table_name,
@@ -408,12 +414,13 @@ def test_what_is_read_around_a_child_without_a_meta_row_is_enough_to_say_so(
     assert reads == ["read_around"]
 
 
-# -- one orchestration
+# -- evaluations and pauses
 
 
-def test_a_defect_of_ours_is_held_against_the_orchestration_but_in_a_report(
+def test_a_defect_is_recorded_against_the_orchestration(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A report records nothing."""
     found = world.seed({"a": []})
     break_on(monkeypatch, Evaluator, "evaluate", ValueError("x"))
     for report, held in ((True, 0), (False, 1)):
@@ -422,12 +429,12 @@ def test_a_defect_of_ours_is_held_against_the_orchestration_but_in_a_report(
         assert failures(world, found) == held
 
 
-def test_an_orchestration_that_is_not_there_is_named(world: World) -> None:
+def test_the_error_names_a_missing_orchestration(world: World) -> None:
     with pytest.raises(UnknownOrchestrationError, match="no orchestration orch_x exists"):
         world.reconciler().evaluate("orch_x")
 
 
-def test_a_pause_is_known_until_it_is_ended(world: World) -> None:
+def test_a_pause_lasts_until_it_is_ended(world: World) -> None:
     reconciler: Reconciler = world.reconciler()
     assert reconciler.paused() is None
     assert reconciler.pause("a deployment", "me") == reconciler.paused()

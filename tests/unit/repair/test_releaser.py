@@ -1,4 +1,4 @@
-"""One release, named for how it ends; each reason why there is none, in words."""
+"""Single releases: each outcome, and each reason why a child is not released."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def release(
     sweep_id: str = "sweep-1",
     **parts: Any,
 ) -> RepairResult:
-    """Release a child as it is read now."""
+    """Read the orchestration and release one of its children."""
     read = whole(world, orchestration_id)
     since = world.clock() - timedelta(hours=1)
     given = replace(context(world, apply=apply), sweep_id=sweep_id)
@@ -63,7 +63,7 @@ def release(
     return releaser(world, **parts).release(read, read.children[key], action, given, held)
 
 
-# -- what is not due
+# -- children that are not due
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def release(
         ({"child_status": {"S": "releasing"}}, "claim_in_progress", "a releaser has claimed it"),
     ],
 )
-def test_a_row_that_is_in_no_state_to_be_released(
+def test_a_row_in_another_state_is_not_released(
     world: World, row: dict[str, Any], outcome: str, detail: str
 ) -> None:
     found = world.seed({"b": []}, rows={"b": row})
@@ -85,7 +85,7 @@ def test_a_row_that_is_in_no_state_to_be_released(
     assert world.everything() == before
 
 
-def test_without_a_sound_meta_row_nothing_can_be_made(world: World) -> None:
+def test_a_bad_meta_row_prevents_the_release(world: World) -> None:
     found = world.seed({"b": []}, meta={"platform_user_id": {"NULL": True}})
     result = release(world, found)
     assert (result.outcome, result.detail) == (
@@ -106,7 +106,8 @@ def test_a_predecessor_that_has_not_succeeded_is_named(world: World) -> None:
     assert (result.outcome, result.detail) == ("no_longer_due", "predecessor gone is missing")
 
 
-def test_what_is_refused_a_turn_is_left_for_later_and_a_report_needs_none(world: World) -> None:
+def test_the_pacer_postpones_a_release(world: World) -> None:
+    """A report needs no turn."""
     found = world.seed({"b": []})
     assert release(world, found, pacer=NO_TURN).outcome == "paced"
     assert world.statuses(found) == {"b": "blocked"}
@@ -114,7 +115,7 @@ def test_what_is_refused_a_turn_is_left_for_later_and_a_report_needs_none(world:
     assert (planned.outcome, planned.applied) == ("released", False)
 
 
-# -- a release that was interrupted
+# -- interrupted releases
 
 
 def test_an_interrupted_release_is_finished_after_the_grace(world: World) -> None:
@@ -129,12 +130,14 @@ def test_an_interrupted_release_is_finished_after_the_grace(world: World) -> Non
     world.clock.forward(119)
     early = release(world, found, pipeline=pipeline, sweep_id="sweep-2")
     assert (early.outcome, early.task_id) == ("already_released", result.task_id)
-    assert pipeline.asked == 0, "the call that created it may be at it"
+    assert pipeline.asked == 0, "its creator may still be invoking it"
     world.clock.forward(1)
     later: dict[str, Any] = {"pipeline": pipeline, "sweep_id": "sweep-2"}
     planned = release(world, found, apply=False, **later)
     assert (planned.outcome, planned.applied, pipeline.asked) == ("reinvoked", False, 0)
-    assert release(world, found).outcome == "already_released", "nothing can be invoked here"
+    assert release(world, found).outcome == "already_released", (
+        "without a pipeline, nothing can be invoked"
+    )
     again = release(world, found, **later)
     assert (again.outcome, again.applied) == ("reinvoked", True)
     world.clock.forward(10_000)
@@ -146,9 +149,7 @@ def test_an_interrupted_release_is_finished_after_the_grace(world: World) -> Non
     assert (pipeline.runs, pipeline.asked) == ([result.task_id], 1)
 
 
-def test_a_release_stands_whatever_keeps_its_invocation_from_being_recorded(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_expired_credentials_undo_no_release(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def expired(*_: Any) -> bool:
         raise CredentialsError("they have expired")
 
@@ -159,8 +160,8 @@ def test_a_release_stands_whatever_keeps_its_invocation_from_being_recorded(
     assert world.statuses(found) == {"b": "released"}
 
 
-def test_whoever_finds_its_own_commit_goes_on_at_once(world: World) -> None:
-    """A redelivered message: the answer to the first try was lost with its worker."""
+def test_a_redelivered_message_continues_its_release(world: World) -> None:
+    """The first attempt was committed, but its answer was lost with the worker."""
     found, pipeline = world.seed({"b": []}), LambdaClient()
     first = release(world, found, pipeline=LambdaClient(down=True))
     again = release(world, found, pipeline=pipeline)
@@ -169,12 +170,12 @@ def test_whoever_finds_its_own_commit_goes_on_at_once(world: World) -> None:
 
 
 @pytest.mark.parametrize("answered", [True, False])
-def test_a_commit_whose_answer_is_torn_off_is_ours(
+def test_a_committed_release_survives_a_lost_answer(
     world: World,
     monkeypatch: pytest.MonkeyPatch,
     answered: bool,  # noqa: FBT001
 ) -> None:
-    """However often the store says then that it cannot be reached."""
+    """Without a commit, the release fails with a store error, and nothing is invoked."""
     found, pipeline = world.seed({"b": []}), LambdaClient()
     sound = world.client.transact_write_items
 
@@ -194,7 +195,7 @@ def test_a_commit_whose_answer_is_torn_off_is_ours(
     assert pipeline.runs == [result.task_id]
 
 
-def test_an_interrupted_attempt_without_a_name_stays_alone(world: World) -> None:
+def test_an_unanswered_unnamed_invocation_is_not_repeated(world: World) -> None:
     found, pipeline = world.seed({"b": []}), LambdaClient(durable=False, silent=True)
     result = release(world, found, pipeline=pipeline)
     assert isinstance(result.error, PipelineUnavailableError)
@@ -204,14 +205,14 @@ def test_an_interrupted_attempt_without_a_name_stays_alone(world: World) -> None
     assert pipeline.runs == [result.task_id]
 
 
-def test_a_task_of_others_is_never_invoked_by_us(world: World) -> None:
+def test_a_release_never_invokes_a_foreign_task(world: World) -> None:
     pipeline = LambdaClient()
     found = world.seed({"b": []}, {"b": "released"}, tasks={"b": "SUBMITTED"})
     assert release(world, found, pipeline=pipeline).outcome == "already_released"
     assert pipeline.asked == 0
 
 
-def test_a_task_that_has_ended_meanwhile_is_not_invoked(world: World) -> None:
+def test_an_ended_task_is_not_invoked(world: World) -> None:
     found, pipeline = world.seed({"b": []}), LambdaClient()
     release(world, found, pipeline=LambdaClient(down=True))
     (task,) = world.tasks(found)
@@ -221,7 +222,7 @@ def test_a_task_that_has_ended_meanwhile_is_not_invoked(world: World) -> None:
     assert pipeline.asked == 0
 
 
-def test_a_released_row_without_a_task_is_released_all_the_same(world: World) -> None:
+def test_a_row_without_task_is_already_released(world: World) -> None:
     bare = world.seed({"b": []}, {"b": "released"})
     gone = world.seed({"b": []}, {"b": "released"}, rows={"b": {"child_task_id": {"S": "T0"}}})
     results = [release(world, found, pipeline=LambdaClient()) for found in (bare, gone)]
@@ -231,7 +232,8 @@ def test_a_released_row_without_a_task_is_released_all_the_same(world: World) ->
     ]
 
 
-def test_a_release_is_invoked_once_and_that_is_recorded(world: World) -> None:
+def test_a_release_invokes_the_pipeline_once(world: World) -> None:
+    """The task records the invocation."""
     found, pipeline = world.seed({"b": []}), LambdaClient()
     result = release(world, found, pipeline=pipeline)
     (task,) = world.tasks(found)
@@ -242,9 +244,7 @@ def test_a_release_is_invoked_once_and_that_is_recorded(world: World) -> None:
     assert (result.task.ours, result.task.invoked_at) == (True, world.ago(0))
 
 
-def test_a_record_that_fails_leaves_the_release_standing(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_record_undoes_no_release(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     found, pipeline = world.seed({"b": []}), LambdaClient()
 
     def fails(**_: Any) -> None:
@@ -256,10 +256,10 @@ def test_a_record_that_fails_leaves_the_release_standing(
     assert isinstance(result.error, StoreUnavailableError)
 
 
-# -- what refuses
+# -- refusals
 
 
-def test_a_report_refuses_nothing_and_says_that_a_repair_would(world: World) -> None:
+def test_a_report_only_predicts_a_refusal(world: World) -> None:
     found = world.seed({"b": []}, rows={"b": {"description": {"S": "x" * 10_001}}})
     before = world.everything()
     planned = release(world, found, apply=False)
@@ -278,7 +278,7 @@ class Screen:
         return self.word in text
 
 
-def test_only_a_text_that_is_blocked_is_refused(world: World) -> None:
+def test_only_a_blocked_text_is_refused(world: World) -> None:
     found = world.seed({"b": [], "c": []})
     screen: Any = Screen("Do c")
     drafter = replace(releaser(world).drafter, guardrail=screen)
@@ -323,7 +323,7 @@ def taken(world: World, count: int) -> None:
     world.put(str(world.settings.user_concurrency_table_name), item)
 
 
-def test_a_report_says_so_where_no_slot_is_free(budgeted: World) -> None:
+def test_a_report_shows_a_full_budget(budgeted: World) -> None:
     found = budgeted.seed({"b": []})
     taken(budgeted, 1)
     assert release(budgeted, found, apply=False).outcome == "released"
@@ -332,7 +332,7 @@ def test_a_report_says_so_where_no_slot_is_free(budgeted: World) -> None:
     assert (planned.outcome, planned.detail) == ("over_budget", "its user has no free slot")
 
 
-def test_each_release_uses_one_of_the_slots_that_are_held(budgeted: World) -> None:
+def test_each_release_uses_one_held_slot(budgeted: World) -> None:
     found = budgeted.seed({"a": [], "b": [], "c": []})
     budget = budgeted.reconciler().evaluator.parts.budget
     assert budget is not None
@@ -345,11 +345,11 @@ def test_each_release_uses_one_of_the_slots_that_are_held(budgeted: World) -> No
     assert release(budgeted, found, "c", held=held).outcome == "over_budget"
 
 
-# -- a race that is lost
+# -- lost races
 
 
 def lost(world: World, **failed: Any) -> RepairResult:
-    """How a transaction that was cancelled for these writes is read."""
+    """Return the result of a release whose transaction failed at these writes."""
     child = whole(world, world.seed({"b": []})).children["b"]
     return release_module._lost(child, Cancelled(failed))
 
@@ -374,7 +374,7 @@ def moved(status: str, **attributes: Any) -> dict[str, Any]:
         (moved("ready", child_task_id={"S": "T2"}), "no_longer_due", "it is ready now"),
     ],
 )
-def test_who_was_faster_is_told_by_the_row(
+def test_the_row_tells_who_won_the_race(
     world: World, row: dict[str, Any], outcome: str, detail: str
 ) -> None:
     result = lost(world, row=row, task={}, slot={})
@@ -382,14 +382,14 @@ def test_who_was_faster_is_told_by_the_row(
     assert (result.child is None) is (row == {})
 
 
-def test_one_that_ended_with_the_task_that_was_read_was_not_started_anew(world: World) -> None:
+def test_an_unchanged_task_id_means_no_new_release(world: World) -> None:
     found = world.seed({"b": []}, {"b": "ready"}, rows={"b": {"child_task_id": {"S": "T0"}}})
     child = whole(world, found).children["b"]
     ended = Cancelled({"row": moved("skipped", child_task_id={"S": "T0"})})
     assert release_module._lost(child, ended).outcome == "no_longer_due"
 
 
-def test_what_else_was_in_the_way_is_told_by_its_label(world: World) -> None:
+def test_each_failed_condition_gives_its_own_outcome(world: World) -> None:
     there = lost(world, task={"task_id": {"S": "T1"}, "status": {"S": "SUBMITTED"}}, slot={})
     assert (there.outcome, there.task_id) == ("already_released", "T1")
     full = lost(world, slot={}, **{"predecessor a": {}})
@@ -402,7 +402,7 @@ def test_what_else_was_in_the_way_is_told_by_its_label(world: World) -> None:
         )
 
 
-def test_an_interrupted_release_is_seen_though_replicas_lag(
+def test_a_lagging_replica_hides_no_interrupted_release(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = world.seed({"b": []})
@@ -412,7 +412,7 @@ def test_an_interrupted_release_is_seen_though_replicas_lag(
     assert release(world, found, pipeline=LambdaClient()).outcome == "reinvoked"
 
 
-def test_a_task_that_is_gone_by_now_is_not_adopted(world: World) -> None:
+def test_a_vanished_task_is_not_adopted(world: World) -> None:
     found = world.seed({"b": []})
     task_id = world.task(found, "b", "RUNNING")
     read = whole(world, found)
@@ -425,9 +425,10 @@ def test_a_task_that_is_gone_by_now_is_not_adopted(world: World) -> None:
     assert world.statuses(found) == {"b": "blocked"}
 
 
-def test_of_too_many_predecessors_the_youngest_successes_are_conditions(
+def test_the_latest_successes_become_conditions(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """If one transaction cannot hold all predecessors, the others count as they were read."""
     monkeypatch.setattr(release_module, "MAX_WRITES", 5)
     rows: dict[str, Any] = {
         "p": {"updated_at": {"S": world.ago(9000)}},
@@ -444,4 +445,4 @@ def test_of_too_many_predecessors_the_youngest_successes_are_conditions(
     assert (result.outcome, result.detail) == ("no_longer_due", "what it depends on has moved")
     world.change(found, "q", child_status="succeeded")
     result = releaser(world).release(read, read.children["b"], UNTIMED, given)
-    assert result.outcome == "released", "one had no room, and was read as succeeded"
+    assert result.outcome == "released", "one predecessor had no room, and was read as succeeded"

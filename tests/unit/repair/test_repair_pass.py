@@ -1,4 +1,4 @@
-"""One pass: what stops it, what it leaves for the next, and what it hands on."""
+"""One repair pass: what stops it, what it leaves to the next, and what it queues."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def outcomes(evaluation: Evaluation) -> list[tuple[str, str, str]]:
 def break_on(
     monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, error: Exception, *, at: int = 1
 ) -> None:
-    """Let the ``at``-th call of a method fail, and each one behind it."""
+    """Let the ``at``-th call of a method fail, and every later one."""
     calls = 0
     sound = getattr(owner, name)
 
@@ -66,7 +66,7 @@ def break_on(
     monkeypatch.setattr(owner, name, breaks)
 
 
-# -- what stops it
+# -- errors and pauses
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,13 @@ def break_on(
         (TableMissingError("x"), False),
     ],
 )
-def test_after_an_outage_nothing_else_of_it_is_tried(
+def test_a_store_outage_stops_the_pass(
     world: World,
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
     goes_on: bool,  # noqa: FBT001
 ) -> None:
+    """A mistake in the configuration stops it, too; after any other error the pass goes on."""
     found = world.seed({"a": [], "b": []})
     break_on(monkeypatch, drafting, "draft_task", error)
     evaluation = evaluate(world, found)
@@ -99,7 +100,7 @@ def test_after_an_outage_nothing_else_of_it_is_tried(
 
 
 def answers(*said: str | Exception | None) -> Callable[..., str | None]:
-    """Whether everything is withheld, asked again and again; the last answer holds for ever."""
+    """Return a ``withhold`` that gives these answers in turn and then repeats the last."""
     left = list(said)
 
     def withhold(_: Any) -> str | None:
@@ -114,7 +115,7 @@ def answers(*said: str | Exception | None) -> Callable[..., str | None]:
 CHAIN = {"a": [], "b": ["a"], "c": []}
 
 
-def test_what_is_withheld_from_the_start_is_only_planned(world: World) -> None:
+def test_withheld_repairs_are_only_planned(world: World) -> None:
     found = world.seed(CHAIN, {"a": "released"}, tasks={"a": "COMPLETED"})
     before = world.everything()
     evaluation = evaluate(world, found, withhold=answers("paused"))
@@ -124,7 +125,7 @@ def test_what_is_withheld_from_the_start_is_only_planned(world: World) -> None:
     assert evaluation.counts.stuck == {"lost_terminal": 1, "lost_release": 2}
 
 
-def test_a_pause_in_the_middle_ends_it_before_the_next_write(world: World) -> None:
+def test_a_pause_stops_the_next_write(world: World) -> None:
     found = world.seed(CHAIN, {"a": "released"}, tasks={"a": "COMPLETED"})
     evaluation = evaluate(world, found, withhold=answers(None, None, "paused"))
     assert outcomes(evaluation) == [("advance", "a", "done")]
@@ -133,9 +134,10 @@ def test_a_pause_in_the_middle_ends_it_before_the_next_write(world: World) -> No
     assert evaluation.counts.stuck == {"lost_release": 2}
 
 
-def test_where_it_cannot_be_asked_what_was_done_stands_and_nothing_more_is_done(
+def test_an_unreadable_pause_stops_further_repairs(
     world: World,
 ) -> None:
+    """Earlier repairs are reported; if there are none, the error is raised."""
     found = world.seed(CHAIN, {"a": "released"}, tasks={"a": "COMPLETED"})
     error = ThrottledError("x")
     with pytest.raises(ThrottledError):
@@ -146,7 +148,8 @@ def test_where_it_cannot_be_asked_what_was_done_stands_and_nothing_more_is_done(
     assert world.statuses(found)["b"] == "blocked"
 
 
-def test_where_nothing_can_be_handed_on_what_was_done_stands_and_is_told(world: World) -> None:
+def test_a_lost_broker_undoes_no_repair(world: World) -> None:
+    """If nothing has been repaired, the error is raised."""
     found = world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
 
     def dispatch(_: ReleaseRequest) -> bool:
@@ -160,9 +163,8 @@ def test_where_nothing_can_be_handed_on_what_was_done_stands_and_is_told(world: 
         evaluate(world, found, dispatch)
 
 
-def test_where_the_task_of_a_row_that_moved_cannot_be_read_what_was_done_is_told(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_task_read_hides_no_repair(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task belongs to a row that somebody else has moved."""
     both = dict.fromkeys("ab", "released")
     found = world.seed({"a": [], "b": []}, both, tasks=dict.fromkeys("ab", "COMPLETED"))
     set_outcome = OrchestrationStore.set_outcome
@@ -181,7 +183,7 @@ def test_where_the_task_of_a_row_that_moved_cannot_be_read_what_was_done_is_told
     assert evaluation.counts.stuck == {"check_failed": 1}
 
 
-def test_a_pause_comes_between_two_repairs_of_one_kind(world: World) -> None:
+def test_a_pause_takes_effect_between_two_advances(world: World) -> None:
     both = dict.fromkeys("ab", "released")
     found = world.seed({"a": [], "b": []}, both, tasks=dict.fromkeys("ab", "COMPLETED"))
     evaluation = evaluate(world, found, withhold=answers(None, None, "paused"))
@@ -189,15 +191,13 @@ def test_a_pause_comes_between_two_repairs_of_one_kind(world: World) -> None:
     assert world.statuses(found) == {"a": "succeeded", "b": "released"}
 
 
-def test_a_report_asks_nobody_whether_it_may(world: World) -> None:
+def test_a_report_ignores_whether_repairs_are_withheld(world: World) -> None:
     found = world.seed(CHAIN, {"a": "released"}, tasks={"a": "COMPLETED"})
     evaluation = evaluate(world, found, apply=False, withhold=answers(ValueError("asked")))
     assert (len(evaluation.actions), evaluation.withheld) == (3, None)
 
 
-def test_what_was_skipped_before_an_outage_is_told(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_skips_before_an_outage_are_reported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     graph: dict[str, list[str]] = {"a": [], **{f"c{n:03}": ["a"] for n in range(200)}}
     found = world.seed(graph, {"a": "failed"})
     tried: list[int] = []
@@ -217,7 +217,7 @@ def test_what_was_skipped_before_an_outage_is_told(
 
 
 @pytest.mark.parametrize("error", [InvalidRequestError("the item is too large"), ValueError("x")])
-def test_a_row_that_cannot_be_skipped_keeps_no_other_from_it(
+def test_one_unskippable_row_holds_up_no_other(
     world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     found = world.seed({"a": [], "b": ["a"], "c": ["a"], "d": ["a"]}, {"a": "failed"})
@@ -235,7 +235,7 @@ def test_a_row_that_cannot_be_skipped_keeps_no_other_from_it(
     assert list(whole(world, found).attempts) == ["c"]
 
 
-def test_a_pause_comes_before_a_skip_too(world: World) -> None:
+def test_a_pause_also_stops_skips(world: World) -> None:
     found = world.seed({"a": [], "b": ["a"]}, {"a": "failed"})
     evaluation = evaluate(world, found, withhold=answers(None, "paused"))
     assert outcomes(evaluation) == []
@@ -243,15 +243,16 @@ def test_a_pause_comes_before_a_skip_too(world: World) -> None:
     assert evaluation.counts.stuck == {"lost_skip": 1}
 
 
-def test_in_the_steady_state_nobody_is_asked(world: World) -> None:
+def test_without_repairs_the_pause_is_not_read(world: World) -> None:
     found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "RUNNING"})
     evaluation = evaluate(world, found, withhold=answers(ValueError("asked")))
     assert (evaluation.actions, evaluation.stuck) == ((), ())
 
 
-def test_the_tasks_of_what_runs_are_read_as_they_stand_and_no_others(
+def test_only_released_children_have_their_tasks_read(
     world: World, tasks_read: list[tuple[list[str], bool]]
 ) -> None:
+    """The read is strongly consistent."""
     found = world.seed(
         {"a": [], "b": []},
         {"a": "succeeded", "b": "released"},
@@ -262,15 +263,16 @@ def test_the_tasks_of_what_runs_are_read_as_they_stand_and_no_others(
     assert tasks_read == [([running["task_id"]["S"]], True)]
 
 
-# -- handed on
+# -- queued releases
 
 
 @pytest.mark.parametrize(("count", "named"), [(98, True), (99, False)])
-def test_a_release_is_handed_on_with_as_many_predecessors_as_are_read_at_once(
+def test_a_queued_release_names_its_predecessors(
     world: World,
     count: int,
     named: bool,  # noqa: FBT001
 ) -> None:
+    """It names none if there are more than one read can take."""
     before: dict[str, list[str]] = {f"p{number}": [] for number in range(count)}
     found = world.seed({**before, "j": sorted(before)}, dict.fromkeys(before, "succeeded"))
     handed_on: list[ReleaseRequest] = []
@@ -288,23 +290,24 @@ def test_a_release_is_handed_on_with_as_many_predecessors_as_are_read_at_once(
     assert (outcomes(evaluation), evaluation.stuck) == ([("release", "j", "queued")], ())
 
 
-def test_what_there_is_no_room_for_stays_stuck_and_a_report_hands_nothing_on(
+def test_a_full_queue_leaves_the_release_stuck(
     world: World,
 ) -> None:
+    """A report puts nothing on the queue."""
     found = world.seed({"a": []})
     full = evaluate(world, found, lambda _: False)
     assert outcomes(full) == [("release", "a", "paced")]
     assert full.counts.stuck == {"lost_release": 1}
     report = evaluate(world, found, lambda _: pytest.fail("handed on"), apply=False)
     assert outcomes(report) == [("release", "a", "released")]
-    assert report.children[0].code == "running", "as it would be then"
+    assert report.children[0].code == "running", "a report shows the state after the release"
 
 
 # -- skips
 
 
 def roots(world: World) -> dict[str, str]:
-    """Under which task each child's skip is told."""
+    """Return the task whose events record the skip, for each skipped child."""
     return {
         name: event["task_id"]["S"]
         for event in world.events("orchestration_recovered")
@@ -312,7 +315,7 @@ def roots(world: World) -> dict[str, str]:
     }
 
 
-def test_whatever_is_skipped_is_told_under_the_task_that_failed_first(world: World) -> None:
+def test_skips_are_recorded_under_the_failed_task(world: World) -> None:
     graph = {"a": [], "b": ["a"], "c": ["b"], "d": ["c"], "e": ["d", "b"]}
     found = world.seed(graph, {"a": "released"}, tasks={"a": "FAILED"})
     (task,) = world.tasks(found, "a")
@@ -320,7 +323,7 @@ def test_whatever_is_skipped_is_told_under_the_task_that_failed_first(world: Wor
     assert roots(world) == dict.fromkeys("bcde", task["task_id"]["S"])
 
 
-def test_a_cause_that_was_skipped_by_others_leads_to_the_task_that_failed(world: World) -> None:
+def test_an_earlier_skip_leads_to_the_failed_task(world: World) -> None:
     graph = {"a": [], "b": ["a"], "c": ["b"], "d": ["c"]}
     found = world.seed(
         graph, {"a": "failed", "b": "skipped", "c": "skipped"}, tasks={"a": "FAILED"}
@@ -331,10 +334,8 @@ def test_a_cause_that_was_skipped_by_others_leads_to_the_task_that_failed(world:
 
 
 @pytest.mark.parametrize("status", ["skipped", "failed"])
-def test_a_cause_with_a_task_of_its_own_or_a_failure_is_where_the_search_ends(
-    world: World, status: str
-) -> None:
-    """A child that failed without a task was refused: that, and nothing before it, is the cause."""
+def test_a_failure_or_own_task_ends_the_search(world: World, status: str) -> None:
+    """A child that failed without a task was refused, and the refusal is the cause."""
     tasks = {"a": "FAILED", **({"b": "FAILED"} if status == "skipped" else {})}
     found = world.seed({"a": [], "b": ["a"], "c": ["b"]}, {"a": "failed", "b": status}, tasks=tasks)
     evaluate(world, found)
@@ -342,7 +343,7 @@ def test_a_cause_with_a_task_of_its_own_or_a_failure_is_where_the_search_ends(
     assert roots(world) == {"c": concerned_task(child)}
 
 
-def test_of_what_a_skipped_cause_depends_on_it_is_the_failure_that_it_was_skipped_for(
+def test_only_a_failed_predecessor_explains_a_skip(
     world: World,
 ) -> None:
     found = world.seed(
@@ -355,7 +356,7 @@ def test_of_what_a_skipped_cause_depends_on_it_is_the_failure_that_it_was_skippe
     assert roots(world) == {"c": task["task_id"]["S"]}
 
 
-def test_skips_that_fail_are_told_each_by_itself(
+def test_each_failed_skip_is_reported_separately(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = world.seed({"a": [], "b": ["a"], "c": ["a"]}, {"a": "failed"})
@@ -365,16 +366,16 @@ def test_skips_that_fail_are_told_each_by_itself(
     assert evaluation.counts.errors == 2
 
 
-def test_a_circle_of_skips_does_not_keep_the_search_for_their_cause_going(world: World) -> None:
+def test_a_cycle_of_skips_ends_the_search(world: World) -> None:
     graph = {"b": ["c"], "c": ["b"], "d": ["b"]}
     found = world.seed(graph, {"b": "skipped", "c": "skipped"})
     assert outcomes(evaluate(world, found)) == [("skip", "d", "done")]
 
 
-# -- a release that fails
+# -- releases that fail
 
 
-def test_a_conflict_is_shown_and_the_others_are_released(world: World) -> None:
+def test_a_conflict_holds_up_no_other_release(world: World) -> None:
     found = world.seed({"a": [], "b": []})
     world.task(found, "a", "RUNNING", user="user-2")
     evaluation = evaluate(world, found)
@@ -382,7 +383,7 @@ def test_a_conflict_is_shown_and_the_others_are_released(world: World) -> None:
     assert world.statuses(found) == {"a": "blocked", "b": "released"}
 
 
-def test_a_refused_child_fails_and_its_dependents_with_it(world: World) -> None:
+def test_dependents_of_a_refused_child_are_skipped(world: World) -> None:
     rows = {"a": {"description": {"S": "x" * 10_001}}}
     found = world.seed({"a": [], "b": ["a"]}, rows=rows)
     evaluation = evaluate(world, found)
@@ -393,9 +394,10 @@ def test_a_refused_child_fails_and_its_dependents_with_it(world: World) -> None:
 # -- the parent
 
 
-def test_a_parent_is_nudged_only_where_that_is_wished_and_it_is_said_what_comes(
+def test_nudging_a_parent_has_to_be_enabled(
     world: World,
 ) -> None:
+    """In a report and during a pause, the nudge is only planned."""
     found = world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"})
     unsettling = replace(world.reconciler().policy, settles=False)
     left = evaluate(world, found, policy=unsettling)
@@ -407,16 +409,16 @@ def test_a_parent_is_nudged_only_where_that_is_wished_and_it_is_said_what_comes(
     paused = evaluate(world, found, withhold=answers("paused"))
     assert {a.applied for a in paused.actions} == {False}
     assert outcomes(evaluate(world, found)) == [("nudge", "a", "done")]
-    assert evaluate(world, found).actions == (), "it has a while to answer"
+    assert evaluate(world, found).actions == (), "the live reconciler has time to answer"
 
 
-def test_an_orchestration_without_any_task_is_surfaced_with_the_reason(world: World) -> None:
+def test_a_parent_without_any_task_is_surfaced(world: World) -> None:
     found = world.seed({"a": []}, {"a": "failed"})
     (stuck,) = evaluate(world, found).stuck
     assert stuck.reason.startswith("all children are terminal, and nobody has settled the parent; ")
 
 
-def test_each_thing_is_tried_once_in_a_pass(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_repair_is_tried_once_per_pass(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     found = world.seed({"a": [], "b": []})
     break_on(monkeypatch, drafting, "draft_task", ThrottledError("x"))
     assert len(evaluate(world, found).actions) == 2

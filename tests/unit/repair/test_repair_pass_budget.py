@@ -1,4 +1,4 @@
-"""One pass under a budget: who gets a slot, and what is read for that."""
+"""One repair pass with a budget: which children get slots, and when the budget is read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def budgeted(make_world: MakeWorld) -> World:
     )
 
 
-def test_a_report_plans_no_more_releases_than_there_are_slots(budgeted: World) -> None:
+def test_reports_and_repairs_respect_the_budget(budgeted: World) -> None:
     found = budgeted.seed({"a": [], "b": [], "c": []})
     for apply in (False, True):
         evaluation = evaluate(budgeted, found, apply=apply)
@@ -33,7 +33,7 @@ def test_a_report_plans_no_more_releases_than_there_are_slots(budgeted: World) -
     assert f"reconciler#budget#{USER}" in names
 
 
-def test_a_budget_that_cannot_be_read_holds_up_only_what_needs_a_slot(
+def test_an_unreadable_budget_stops_only_releases(
     budgeted: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = budgeted.seed({"a": [], "b": [], "f": [], "g": ["f"]}, {"f": "failed"})
@@ -45,7 +45,7 @@ def test_a_budget_that_cannot_be_read_holds_up_only_what_needs_a_slot(
     assert {"no capacity" in child.reason for child in evaluation.children} == {True}
 
 
-def test_a_report_leaves_the_reservations_as_they_are(budgeted: World) -> None:
+def test_a_report_changes_no_reservation(budgeted: World) -> None:
     table = budgeted.tables[0]
     found = budgeted.seed({"a": []})
     row = {
@@ -59,7 +59,7 @@ def test_a_report_leaves_the_reservations_as_they_are(budgeted: World) -> None:
     assert budgeted.everything() == before
 
 
-def test_the_budget_is_read_only_where_something_is_due(
+def test_the_budget_is_read_only_for_due_children(
     budgeted: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = budgeted.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "RUNNING"})
@@ -67,9 +67,8 @@ def test_the_budget_is_read_only_where_something_is_due(
     assert evaluate(budgeted, found).actions == ()
 
 
-def test_the_budget_is_read_once_whatever_comes_of_it(
-    budgeted: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_budget_is_read_once_per_pass(budgeted: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed release does not change that."""
     found = budgeted.seed({"a": []})
     read = BudgetStore.open
     reads: list[str] = []
@@ -85,10 +84,11 @@ def test_the_budget_is_read_once_whatever_comes_of_it(
 
 
 @pytest.mark.parametrize("apply", [True, False])
-def test_a_task_that_is_adopted_takes_no_slot_from_what_it_makes_due(
+def test_an_adopted_task_takes_no_slot(
     budgeted: World,
     apply: bool,  # noqa: FBT001
 ) -> None:
+    """Its dependent becomes due and still gets one of the two slots."""
     found = budgeted.seed({"a": [], "b": ["a"], "c": []})
     budgeted.task(found, "a", "COMPLETED")
     evaluation = evaluate(budgeted, found, apply=apply)
@@ -100,7 +100,7 @@ def test_a_task_that_is_adopted_takes_no_slot_from_what_it_makes_due(
     ]
 
 
-def test_who_has_been_due_for_nobody_knows_how_long_waits_as_the_oldest(
+def test_an_unknown_due_time_waits_as_the_oldest(
     budgeted: World,
 ) -> None:
     undated = {"updated_at": {"NULL": True}}
@@ -115,9 +115,10 @@ def test_who_has_been_due_for_nobody_knows_how_long_waits_as_the_oldest(
     assert row[f"waiting:{found}_c"]["S"].startswith("0001-01-01T")
 
 
-def test_that_nobody_could_be_told_who_waits_is_an_error_and_no_more(
+def test_a_failed_waiting_note_stops_no_release(
     budgeted: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It counts as an error; a report writes no note."""
     found = budgeted.seed({"a": [], "b": [], "c": []})
     break_on(monkeypatch, BudgetStore, "note_waiting", ThrottledError("x"))
     evaluation = evaluate(budgeted, found)

@@ -1,4 +1,4 @@
-"""What somebody else moves while a pass is at work: lost, told, and read again."""
+"""Rows that somebody else changes during a pass: lost races and second reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Deed = Callable[[], object]
 
 
 def meanwhile(*deeds: Deed | None) -> Callable[[Orchestration], None]:
-    """Do one of them each time that it is asked whether all is withheld: before each write."""
+    """Return a ``withhold`` that does the next deed at each call, so before each write."""
     left = iter(deeds)
 
     def withhold(_: Orchestration) -> None:
@@ -31,7 +31,7 @@ def meanwhile(*deeds: Deed | None) -> Callable[[Orchestration], None]:
 
 
 def overtake(monkeypatch: pytest.MonkeyPatch, deed: Deed) -> None:
-    """Do it between the reads of a release and its transaction."""
+    """Do the deed between the reads of a release and its transaction."""
     sound = draft_task
 
     def overtaken(*args: Any, **kwargs: Any) -> Any:
@@ -49,9 +49,10 @@ def remove(world: World, orchestration_id: str, *keys: str) -> None:
         )
 
 
-def test_a_cause_that_moves_while_the_pass_is_at_work_is_left_to_the_next(
+def test_no_child_is_skipped_for_a_changed_cause(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The orchestration is read again instead."""
     found = world.seed({"a": [], "b": ["a"]}, {"a": "failed"})
     read = OrchestrationStore.read
     reads: list[str] = []
@@ -71,7 +72,7 @@ def test_a_cause_that_moves_while_the_pass_is_at_work_is_left_to_the_next(
     assert (len(reads), world.statuses(found)["b"]) == (2, "blocked")
 
 
-def test_a_cause_whose_row_goes_while_the_pass_is_at_work_is_left_to_the_next(
+def test_no_child_is_skipped_for_a_vanished_cause(
     world: World,
 ) -> None:
     found = world.seed({"a": [], "b": ["a"], "c": ["b"]}, {"a": "failed"})
@@ -83,9 +84,7 @@ def test_a_cause_whose_row_goes_while_the_pass_is_at_work_is_left_to_the_next(
 
 
 @pytest.mark.parametrize("overtaken", ["a", "b"])
-def test_after_one_race_that_was_lost_everything_is_read_again(
-    world: World, overtaken: str
-) -> None:
+def test_a_lost_race_rereads_the_whole_orchestration(world: World, overtaken: str) -> None:
     found = world.seed(
         {"a": [], "b": [], "c": []},
         dict.fromkeys("abc", "released"),
@@ -101,10 +100,10 @@ def test_after_one_race_that_was_lost_everything_is_read_again(
         **dict.fromkeys("ab", "done"),
         overtaken: "lost_race",
     }
-    assert evaluation.children == (), "nor does c run any more"
+    assert evaluation.children == (), "c has succeeded, too"
 
 
-def test_what_somebody_else_moved_is_read_again_before_it_is_reported(
+def test_a_child_claimed_meanwhile_is_read_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = world.seed({"a": []})
@@ -121,9 +120,10 @@ def test_what_somebody_else_moved_is_read_again_before_it_is_reported(
     [("b", "releasing", "claim_in_progress"), ("a", "released", "lost_release")],
     ids=["the row itself was seen", "it was its predecessor"],
 )
-def test_where_it_cannot_be_read_again_what_was_done_is_told_and_what_was_seen(
+def test_a_failed_second_read_hides_no_action(
     world: World, monkeypatch: pytest.MonkeyPatch, key: str, status: str, code: str
 ) -> None:
+    """The children have the codes that follow from the first read and the lost race."""
     found = world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
     moved = {"child_status": status, "updated_at": world.ago(0)}
     overtake(monkeypatch, lambda: world.change(found, key, **moved))
@@ -133,9 +133,10 @@ def test_where_it_cannot_be_read_again_what_was_done_is_told_and_what_was_seen(
     assert [child.code for child in evaluation.children] == [code]
 
 
-def test_one_that_is_gone_when_it_is_read_again_is_told_as_it_was(
+def test_a_vanished_orchestration_is_missing_its_rows(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The second read finds nothing, so the pass reports what it last knew."""
     found = world.seed({"a": []})
     overtake(monkeypatch, lambda: remove(world, found, "a", "#meta"))
     evaluation = evaluate(world, found)

@@ -1,4 +1,4 @@
-"""Repairs other than releases: what each leaves, and what it says when somebody was faster."""
+"""Repairs other than releases: what each one writes, and how it reports a lost race."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def since(world: World) -> Any:
 
 
 def both(world: World) -> tuple[Context, Context]:
-    """To plan, and to do."""
+    """Return a context that only plans and one that repairs."""
     return context(world, apply=False), context(world)
 
 
@@ -48,7 +48,7 @@ def advancing(world: World, orchestration_id: str) -> tuple[Child, Advance]:
     return child, Advance("a", "lost_terminal", since(world), task)
 
 
-def test_an_advance_bears_the_moment_at_which_the_task_ended(world: World) -> None:
+def test_an_advance_uses_the_tasks_finish_time(world: World) -> None:
     found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "COMPLETED"})
     child, action = advancing(world, found)
     for given, status in zip(both(world), ("released", "succeeded"), strict=True):
@@ -59,7 +59,7 @@ def test_an_advance_bears_the_moment_at_which_the_task_ended(world: World) -> No
     assert len(world.events("orchestration_recovered")) == 1
 
 
-def test_an_advance_that_comes_second_says_how_the_row_stands(world: World) -> None:
+def test_a_late_advance_reports_the_rows_state(world: World) -> None:
     found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "COMPLETED"})
     child, action = advancing(world, found)
     world.change(found, "a", child_status="failed")
@@ -85,7 +85,8 @@ def skip(world: World, read: Orchestration, keys: list[str], given: Context) -> 
     return repairer(world).skip(read.children["a"], children, actions, "T0", given)
 
 
-def test_what_is_skipped_together_leaves_one_event_that_names_all(world: World) -> None:
+def test_children_skipped_together_share_one_event(world: World) -> None:
+    """The event names all of them."""
     found = world.seed({"a": [], "b": ["a"], "c": ["a"]}, {"a": "failed", "c": "ready"})
     read = whole(world, found)
     for given in both(world):
@@ -104,7 +105,7 @@ def test_what_is_skipped_together_leaves_one_event_that_names_all(world: World) 
     assert metadata["stranded_seconds"] == {"N": "3600.0"}
 
 
-def test_one_that_somebody_moved_is_left_out_and_the_others_are_skipped(world: World) -> None:
+def test_a_moved_child_holds_up_no_other_skip(world: World) -> None:
     found = world.seed({"a": [], "b": ["a"], "c": ["a"], "d": ["a"]}, {"a": "failed"})
     read = whole(world, found)
     world.change(found, "c", child_status="releasing")
@@ -119,7 +120,7 @@ def test_one_that_somebody_moved_is_left_out_and_the_others_are_skipped(world: W
     }
 
 
-def test_nothing_is_skipped_for_a_cause_that_is_retried(world: World) -> None:
+def test_no_child_is_skipped_for_a_retried_cause(world: World) -> None:
     found = world.seed({"a": [], "b": ["a"], "c": ["a"]}, {"a": "failed"})
     read = whole(world, found)
     world.change(found, "a", child_status="ready")
@@ -134,7 +135,7 @@ def test_nothing_is_skipped_for_a_cause_that_is_retried(world: World) -> None:
 # -- adopt, reset, reinvoke, nudge
 
 
-def test_what_was_adopted_is_released_with_its_task(world: World) -> None:
+def test_an_adopted_child_is_released_with_its_task(world: World) -> None:
     found = world.seed({"a": []}, {"a": "ready"})
     task_id = world.task(found, "a", "RUNNING")
     read, task = whole(world, found), task_of(world, found, "a")
@@ -153,7 +154,8 @@ def test_what_was_adopted_is_released_with_its_task(world: World) -> None:
     assert (refused.outcome, refused.child) == ("idempotency_conflict", read.children["a"])
 
 
-def test_a_claim_that_was_reset_can_be_released_in_the_same_pass(world: World) -> None:
+def test_a_reset_claim_returns_the_written_row(world: World) -> None:
+    """With that row, the same pass can release the child."""
     found = world.seed({"a": []}, {"a": "releasing"})
     claimed = whole(world, found).children["a"]
     action = ResetClaim("a", "abandoned_claim", since(world))
@@ -173,7 +175,7 @@ def test_a_claim_that_was_reset_can_be_released_in_the_same_pass(world: World) -
     assert len(world.events("orchestration_recovered")) == 1
 
 
-def test_a_repetition_is_counted_and_tells_of_itself(world: World) -> None:
+def test_a_reinvocation_is_counted_and_recorded(world: World) -> None:
     found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "SUBMITTED"})
     task, pipeline = task_of(world, found, "a"), LambdaClient()
     child = whole(world, found).children["a"]
@@ -190,10 +192,8 @@ def test_a_repetition_is_counted_and_tells_of_itself(world: World) -> None:
 
 
 @pytest.mark.parametrize("pipeline", [LambdaClient(), None], ids=["started", "no pipeline"])
-def test_only_a_task_that_has_not_started_is_invoked(
-    world: World, pipeline: LambdaClient | None
-) -> None:
-    """What an evaluation read may be minutes old."""
+def test_only_an_unstarted_task_is_invoked(world: World, pipeline: LambdaClient | None) -> None:
+    """The evaluation may have read the task minutes ago."""
     found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "SUBMITTED"})
     task = task_of(world, found, "a")
     if pipeline is not None:
@@ -207,7 +207,7 @@ def test_only_a_task_that_has_not_started_is_invoked(
     assert pipeline is None or pipeline.asked == 0
 
 
-def test_a_nudge_that_comes_second_says_so(world: World) -> None:
+def test_a_late_nudge_loses_the_race(world: World) -> None:
     found = world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"})
     read, task = whole(world, found), task_of(world, found, "a")
     child = read.children["a"]
@@ -230,10 +230,8 @@ def test_a_nudge_that_comes_second_says_so(world: World) -> None:
         ("#meta", {"rollup_posted_at": "2026-01-01T00:00:00.000Z"}),
     ],
 )
-def test_nothing_is_touched_beside_a_persons_fix(
-    world: World, key: str, change: dict[str, str]
-) -> None:
-    """The task's verdict would be written over what the person has just changed (I4)."""
+def test_a_persons_fix_stops_the_nudge(world: World, key: str, change: dict[str, str]) -> None:
+    """Otherwise the task's outcome would overwrite the person's change (I4)."""
     found = world.seed({"a": []}, {"a": "failed"}, tasks={"a": "FAILED"})
     read, task = whole(world, found), task_of(world, found, "a")
     world.change(found, key, **change)
@@ -243,7 +241,8 @@ def test_nothing_is_touched_beside_a_persons_fix(
     assert task_of(world, found, "a").nudge_count == 0
 
 
-def test_a_child_is_unskipped_only_beside_sound_predecessors(world: World) -> None:
+def test_a_failed_predecessor_prevents_the_unskip(world: World) -> None:
+    """Otherwise the unskip also reopens the settled parent."""
     graph = {"a": [], "b": [], "c": ["a", "b"]}
     settled = {"rollup_posted_at": {"S": world.ago(60)}}
     found = world.seed(graph, {"a": "succeeded", "c": "skipped"}, meta=settled)

@@ -1,4 +1,4 @@
-"""What is said of what was done: which lines, which metrics, and when none."""
+"""Log lines and metrics of repairs and of evaluations."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_each_outcome_has_its_lines_and_its_count(
     assert recoveries(metrics) == ("orch.sweep.recovered" in told)
 
 
-def test_a_line_has_what_was_done_for_whom_and_since_when_it_had_been_due() -> None:
+def test_a_line_has_all_fields_of_the_repair() -> None:
     done = action(
         "release", Outcome.RELEASED, task_id="T-1", stranded_seconds=90.0, warnings=("w",)
     )
@@ -106,13 +106,14 @@ def test_a_line_has_what_was_done_for_whom_and_since_when_it_had_been_due() -> N
     assert metrics.observations == {"reconciler_recovery_latency_seconds": [90.0]}
 
 
-def test_what_is_not_known_is_left_out() -> None:
+def test_unknown_fields_are_left_out() -> None:
     lines, metrics = said(action("release", Outcome.RELEASED))
     assert [{"detail", "warnings"} & line.keys() for line in lines] == [set(), set()]
     assert metrics.observations == {}
 
 
-def test_a_failure_says_why_and_is_counted_by_its_kind() -> None:
+def test_a_failure_is_counted_by_kind() -> None:
+    """Its log line gives the reason."""
     done = action("advance", Outcome.FAILED, detail="not now", error_kind="throttled")
     (line,), metrics = said(done)
     assert (line["detail"], line["error_kind"]) == ("not now", "throttled")
@@ -120,7 +121,7 @@ def test_a_failure_says_why_and_is_counted_by_its_kind() -> None:
     assert metrics.count("reconciler_errors_total", kind="throttled") == 1
 
 
-# -- an evaluation as a whole
+# -- evaluations
 
 
 def diagnosis(*children: str) -> Diagnosis:
@@ -139,9 +140,10 @@ def diagnosis(*children: str) -> Diagnosis:
     ],
     ids=["the last one", "another is left", "by somebody else", "not found", "not diagnosed"],
 )
-def test_an_orchestration_is_complete_when_a_repair_has_brought_on_its_last_child(
+def test_only_the_last_repair_completes_an_orchestration(
     outcome: Outcome, found: Diagnosis | None, now: Diagnosis | None, *, complete: bool
 ) -> None:
+    """No completion is logged if somebody else finished the last child, or without a diagnosis."""
     done = (action("advance", Outcome.LOST_RACE), action("advance", outcome))
     evaluation = Evaluation("orch_1", found, now, done, Counts())
     with structlog.testing.capture_logs() as lines:
@@ -158,7 +160,7 @@ def test_an_orchestration_is_complete_when_a_repair_has_brought_on_its_last_chil
     ] * int(complete)
 
 
-def test_each_of_its_repairs_is_told() -> None:
+def test_each_repair_is_reported() -> None:
     metrics = RecordingMetrics()
     done = (action("advance", Outcome.DONE), action("release", Outcome.RELEASED))
     evaluation = Evaluation("orch_1", diagnosis("a"), diagnosis("a"), done, Counts())
@@ -168,7 +170,7 @@ def test_each_of_its_repairs_is_told() -> None:
     assert recoveries(metrics) == 2
 
 
-def test_what_is_stuck_is_told_once_each() -> None:
+def test_each_stuck_child_is_reported_once() -> None:
     stuck = tuple(Stuck("orch_1", key, "long_running", "why", 90.0, "T-1") for key in "ab")
     evaluation = Evaluation("orch_1", diagnosis(), diagnosis(), (), Counts(), stuck)
     with structlog.testing.capture_logs() as lines:
@@ -177,7 +179,7 @@ def test_what_is_stuck_is_told_once_each() -> None:
     assert lines == [{**asdict(entry), **same} for entry in stuck]
 
 
-def test_one_that_could_not_be_evaluated_is_told_and_counted() -> None:
+def test_a_failed_evaluation_is_reported_and_counted() -> None:
     metrics = RecordingMetrics()
     with structlog.testing.capture_logs() as lines:
         Reporter(metrics).failed("orch_1", ThrottledError("not now"), CONTEXT)

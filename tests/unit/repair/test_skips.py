@@ -1,4 +1,4 @@
-"""What is skipped in one transaction: as much as DynamoDB takes, in actions and in bytes."""
+"""How many children one transaction skips: the limits on writes and on bytes."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ def due(number: int, characters: int) -> tuple[Child, Skip]:
 def sizes(count: int, characters: int) -> list[int]:
     groups = list(_together(due(number, characters) for number in range(count)))
     keys = [child.sub_issue_id for group in groups for child in group]
-    assert keys == [f"c{number}" for number in range(count)], "each once, in order"
+    assert keys == [f"c{number}" for number in range(count)], "each child once, in order"
     return [len(group) for group in groups]
 
 
-def test_as_many_small_rows_go_together_as_leave_room_for_the_cause_and_the_event() -> None:
+def test_one_transaction_skips_at_most_98_rows() -> None:
+    """The cause and the event take the two remaining writes."""
     assert sizes(200, 100) == [98, 98, 4]
 
 
-def test_large_rows_stay_well_below_the_4_mb_of_a_transaction() -> None:
-    """Its conditions hold each row's dependencies besides."""
+def test_large_rows_stay_below_the_4_mb_limit() -> None:
+    """The conditions also contain each row's dependencies."""
     assert sizes(16, 200_000) == [7, 7, 2]
 
 
-def test_a_row_of_any_size_goes() -> None:
+def test_a_row_of_any_size_is_skipped() -> None:
     assert sizes(4, 400_000) == [3, 1]
     assert sizes(1, 2_000_000) == [1]
 
 
-def test_rows_go_together_up_to_a_million_and_a_half_bytes_and_not_one_more() -> None:
+def test_one_transaction_takes_at_most_1500000_bytes() -> None:
     def cut(*row_bytes: int) -> list[int]:
         named = len("description")
         rows = (due(number, size - named) for number, size in enumerate(row_bytes))

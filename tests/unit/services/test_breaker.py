@@ -6,7 +6,7 @@ from reconciler.services.breaker import PAUSE_SECONDS, Breaker
 from tests.unit.stores.test_control import Hand
 
 
-def test_it_is_open_for_five_seconds_after_each_failure() -> None:
+def test_a_failure_opens_the_breaker_for_five_seconds() -> None:
     hand = Hand()
     hand.now = 100.0
     breaker = Breaker(hand)

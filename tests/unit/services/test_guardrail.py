@@ -1,4 +1,4 @@
-"""The guardrail: what blocks, what is an outage, and how long it is not asked again after one."""
+"""The guardrail: what it blocks, what counts as an outage, and the pause after one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def guardrail(*answers: Any, hand: Hand | None = None) -> tuple[Guardrail, Scrip
 
 
 @pytest.mark.parametrize(("action", "blocks"), [("NONE", False), ("GUARDRAIL_INTERVENED", True)])
-def test_what_it_says_of_a_text(action: str, blocks: bool) -> None:  # noqa: FBT001
+def test_only_an_intervention_blocks_a_text(action: str, blocks: bool) -> None:  # noqa: FBT001
     asked, client = guardrail({"action": action})
     assert asked.blocks("Do it") is blocks
     ((operation, request),) = client.requests
@@ -32,7 +32,7 @@ def test_what_it_says_of_a_text(action: str, blocks: bool) -> None:  # noqa: FBT
 
 
 @pytest.mark.parametrize("answer", [{"action": "PERHAPS"}, {}])
-def test_an_answer_that_is_not_known_lets_nothing_pass(answer: dict[str, Any]) -> None:
+def test_an_unknown_answer_lets_nothing_pass(answer: dict[str, Any]) -> None:
     with pytest.raises(GuardrailUnavailableError, match="is not known"):
         guardrail(answer)[0].blocks("Do it")
 
@@ -40,7 +40,7 @@ def test_an_answer_that_is_not_known_lets_nothing_pass(answer: dict[str, Any]) -
 @pytest.mark.parametrize(
     "error", [refusal("ThrottlingException"), EndpointConnectionError(endpoint_url="x")]
 )
-def test_after_an_outage_it_is_not_asked_for_five_seconds(error: Exception) -> None:
+def test_an_outage_pauses_requests_for_five_seconds(error: Exception) -> None:
     hand = Hand()
     asked, client = guardrail(error, {"action": "NONE"}, hand=hand)
     hand.now = 7.0
@@ -55,7 +55,7 @@ def test_after_an_outage_it_is_not_asked_for_five_seconds(error: Exception) -> N
 
 
 @pytest.mark.parametrize("code", ["ValidationException", "ServiceQuotaExceededException"])
-def test_a_text_that_it_does_not_take_holds_up_no_other(code: str) -> None:
+def test_a_rejected_text_holds_up_no_other(code: str) -> None:
     asked, _ = guardrail(refusal(code), {"action": "NONE"})
     with pytest.raises(GuardrailUnavailableError) as caught:
         asked.blocks("Do it")

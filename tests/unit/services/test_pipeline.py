@@ -1,4 +1,4 @@
-"""The pipeline: an invocation that was not accepted is said, with the reason."""
+"""The task pipeline: how it is invoked, and how refusals are reported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def refusal(code: str, message: str = "no") -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": message}}, "Invoke")
 
 
-def test_a_task_is_handed_over_under_its_own_name() -> None:
+def test_a_task_is_invoked_under_its_id() -> None:
     client: Any = Scripted({})
     Pipeline(client, "arn:f").invoke("T1")
     ((operation, request),) = client.requests
@@ -26,7 +26,8 @@ def test_a_task_is_handed_over_under_its_own_name() -> None:
     assert request["DurableExecutionName"] == "T1"
 
 
-def test_an_execution_of_an_earlier_version_is_the_run() -> None:
+def test_an_already_started_execution_is_no_error() -> None:
+    """An execution of another version of the function has taken the name."""
     client: Any = Scripted(refusal("DurableExecutionAlreadyStartedException"))
     Pipeline(client, "arn:f").invoke("T1")
 
@@ -55,7 +56,7 @@ def test_a_refused_name_is_logged_once_and_remembered(message: str) -> None:
 
 
 @pytest.mark.parametrize("code", ["InvalidParameterValueException", "ResourceNotFoundException"])
-def test_another_refusal_is_not_taken_for_one_of_the_name(code: str) -> None:
+def test_other_refusals_do_not_concern_the_name(code: str) -> None:
     client: Any = Scripted(refusal(code, "a durable one" if "Found" in code else "no"))
     pipeline = Pipeline(client, "arn:f")
     for _ in range(2):
@@ -73,7 +74,8 @@ def test_another_refusal_is_not_taken_for_one_of_the_name(code: str) -> None:
         (EndpointConnectionError(endpoint_url="https://x"), "https://x", False),
     ],
 )
-def test_why_it_was_not_accepted_is_said(error: Exception, said: str, *, answered: bool) -> None:
+def test_an_error_gives_its_reason(error: Exception, said: str, *, answered: bool) -> None:
+    """Its type tells whether the pipeline answered."""
     client: Any = Scripted(error)
     with pytest.raises(PipelineUnavailableError, match="task T1 could not be invoked") as caught:
         Pipeline(client, "arn:f").invoke("T1")

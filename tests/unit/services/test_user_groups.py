@@ -1,4 +1,4 @@
-"""The groups of a user: every page of them, and what is an outage and what is about one user."""
+"""The groups of a user: all pages, outages, and errors that concern one user only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pool(*answers: Any, hand: Hand | None = None) -> tuple[UserGroups, Scripted]
     return UserGroups(client, "pool-1", hand or Hand()), client
 
 
-def test_every_page_is_read_and_each_name_kept_once() -> None:
+def test_all_pages_are_read_without_repeated_names() -> None:
     groups, client = pool(page("b", "c", token="1"), page(token="2"), page("a", "c"))
     assert groups.of("user-1") == ("a", "b", "c")
     asked = {"UserPoolId": "pool-1", "Username": "user-1", "Limit": 60}
@@ -41,7 +41,7 @@ def test_a_user_may_be_in_no_group(answer: dict[str, Any]) -> None:
     assert pool(answer)[0].of("user-1") == ()
 
 
-def test_the_platforms_limit_of_teams_holds() -> None:
+def test_more_groups_than_the_limit_are_refused() -> None:
     names = [f"t{number:03}" for number in range(MAX_TEAMS + 1)]
     assert pool(page(*names[:60], token="1"), page(*names[50:-1]))[0].of("u") == tuple(names[:-1])
     too_many, client = pool(page(*names[:60], token="1"), page(*names[60:], token="2"), page())
@@ -60,7 +60,7 @@ def test_the_platforms_limit_of_teams_holds() -> None:
         EndpointConnectionError(endpoint_url="x"),
     ],
 )
-def test_after_an_outage_cognito_is_left_alone_briefly(error: Exception) -> None:
+def test_an_outage_pauses_requests_for_five_seconds(error: Exception) -> None:
     hand = Hand()
     groups, client = pool(error, page("a"), hand=hand)
     with pytest.raises(BudgetUnavailableError, match="groups of user u cannot be read"):

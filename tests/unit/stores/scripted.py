@@ -1,4 +1,4 @@
-"""A client whose answers a test writes down, for what no endpoint answers on demand."""
+"""A client with scripted answers, for those that no endpoint gives on demand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reconciler.stores.dynamodb import DynamoDB
 
 
 class Scripted:
-    """Answers each call with the next of ``answers``, the last of them for ever."""
+    """Answers each call with the next of ``answers``, and repeats the last one forever."""
 
     def __init__(self, *answers: dict[str, Any] | Exception) -> None:
         self._answers = list(answers)
@@ -29,5 +29,5 @@ class Scripted:
 
     @property
     def dynamodb(self) -> DynamoDB:
-        """The store's way to it; nobody waits."""
+        """A ``DynamoDB`` that calls this client and records its pauses instead of waiting."""
         return DynamoDB(cast("DynamoDBClient", self), sleep=self.pauses.append)

@@ -1,4 +1,4 @@
-"""A user's slots: what is in which count, who is remembered, and what is held over a pass."""
+"""A user's slots: what takes them up, which children wait, and what is held during a pass."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def reserve(database: MemoryDynamoDB, slots: Slots, task_id: str) -> bool:
 
 
 @pytest.mark.parametrize("status", ["PENDING_UPLOADS", "QUEUED", "SUBMITTED"])
-def test_a_reservation_holds_its_slot_until_its_task_is_admitted(status: str) -> None:
+def test_a_reservation_holds_its_slot_until_admission(status: str) -> None:
     database = MemoryDynamoDB(lag=lambda *_: 100)
     marker(database, "T1")
     task(database, "T1", status)
@@ -73,7 +73,7 @@ def test_a_reservation_holds_its_slot_until_its_task_is_admitted(status: str) ->
     assert budget(database).open("u").version == "1"
 
 
-def test_whoever_only_looks_takes_nothing_out() -> None:
+def test_reading_without_pruning_removes_nothing() -> None:
     database = MemoryDynamoDB()
     marker(database, "T1", version={"N": "4"})
     task(database, "T1", "RUNNING")
@@ -81,14 +81,14 @@ def test_whoever_only_looks_takes_nothing_out() -> None:
     assert (slots.room, slots.limit, slots.version, slots.pruned) == (10, 10, "4", False)
     marker(database, "T1", version={"N": "4"})
     task(database, "T1", "SUBMITTED")
-    assert budget(database).open("u", prune=False).pruned is True, "there is nothing to take out"
+    assert budget(database).open("u", prune=False).pruned is True, "there is nothing to prune"
     pruned = MemoryDynamoDB()
     marker(pruned, "gone", version={"N": "4"})
     assert budget(pruned).open("u").version == "5"
 
 
-def test_tasks_of_the_platform_on_their_way_hold_slots() -> None:
-    """Each status of the contract: only what waits for admission counts beside ``active_count``."""
+def test_platform_tasks_awaiting_admission_hold_slots() -> None:
+    """Of all statuses, only those before admission count in addition to ``active_count``."""
     database = MemoryDynamoDB()
     waiting = ("PENDING_UPLOADS", "QUEUED", "SUBMITTED")
     others = ("HYDRATING", "RUNNING", "AWAITING_APPROVAL", "FINALIZING", *sorted(TERMINAL_TASK))
@@ -102,25 +102,26 @@ def test_tasks_of_the_platform_on_their_way_hold_slots() -> None:
     ("count", "room"),
     [({"N": "4"}, 6), ({"N": "-2"}, 10), ({"S": "many"}, 0), ({"N": "1.5"}, 0), ({"N": "12"}, -2)],
 )
-def test_a_count_that_cannot_be_read_leaves_no_slot(count: dict[str, str], room: int) -> None:
+def test_room_is_the_cap_minus_active_tasks(count: dict[str, str], room: int) -> None:
+    """An unreadable count leaves no slot, and a negative one counts as zero."""
     database = MemoryDynamoDB()
     active(database, count)
     slots = budget(database).open("u")
     assert (slots.room, slots.limit) == (room, max(0, room))
 
 
-def test_a_user_that_nobody_has_counted_yet_has_all_slots() -> None:
+def test_a_user_without_a_count_has_all_slots() -> None:
     assert budget(MemoryDynamoDB()).open("u").room == 10
 
 
-def test_as_many_are_reserved_as_are_free_and_not_one_more() -> None:
+def test_reservations_stop_when_no_slot_is_free() -> None:
     database = MemoryDynamoDB()
     active(database, {"N": "8"})
     slots = budget(database).open("u")
     assert [reserve(database, slots, f"T{number}") for number in range(3)] == [True, True, False]
 
 
-def test_whoever_pruned_since_makes_a_reservation_fail() -> None:
+def test_a_later_pruning_makes_a_reservation_fail() -> None:
     database = MemoryDynamoDB()
     slots = budget(database).open("u")
     marker(database, version={"N": "1"})
@@ -128,7 +129,7 @@ def test_whoever_pruned_since_makes_a_reservation_fail() -> None:
     assert reserve(database, budget(database).open("u"), "T1")
 
 
-def test_a_budget_that_changes_eight_times_while_it_is_read_is_a_conflict() -> None:
+def test_eight_lost_prunings_are_a_conflict() -> None:
     database = MemoryDynamoDB()
     marker(database, "gone")
     store = budget(database)
@@ -139,7 +140,7 @@ def test_a_budget_that_changes_eight_times_while_it_is_read_is_a_conflict() -> N
     assert len(rounds) == 8
 
 
-# -- who waits
+# -- waiting children
 
 
 def waiting(database: MemoryDynamoDB) -> list[str]:
@@ -164,7 +165,8 @@ def note(
     store.note_waiting(store.open("u"), who, gone, at, FRESH)
 
 
-def test_as_many_are_remembered_as_could_ever_go_first_the_oldest_of_all() -> None:
+def test_only_the_oldest_waiting_children_are_kept() -> None:
+    """As many as the user has slots, over all orchestrations."""
     database = MemoryDynamoDB()
     note(database, due("o1_a", "o1_b", "o1_c"), cap=2)
     assert waiting(database) == ["o1_a", "o1_b"]
@@ -172,13 +174,13 @@ def test_as_many_are_remembered_as_could_ever_go_first_the_oldest_of_all() -> No
     assert waiting(database) == ["o1_a", "o2_a"]
 
 
-def test_of_two_that_are_equally_old_the_same_is_remembered_each_time() -> None:
+def test_equally_old_children_are_kept_by_name() -> None:
     database = MemoryDynamoDB()
     note(database, dict.fromkeys(("o_b", "o_a", "o_c"), NOW), cap=2)
     assert waiting(database) == ["o_a", "o_b"]
 
 
-def test_who_has_not_been_heard_of_lately_is_forgotten() -> None:
+def test_an_outdated_waiting_child_is_forgotten() -> None:
     database = MemoryDynamoDB()
     note(database, due("o1_a"))
     note(database, due("o2_a"), at=NOW + FRESH)
@@ -187,7 +189,7 @@ def test_who_has_not_been_heard_of_lately_is_forgotten() -> None:
     assert waiting(database) == ["o2_a"]
 
 
-def test_whoever_is_said_to_be_gone_is_forgotten_at_once() -> None:
+def test_a_child_reported_gone_is_forgotten_at_once() -> None:
     database = MemoryDynamoDB()
     note(database, due("o1_a", "o1_b", "o2_a"))
     assert budget(database).open("u").waiting("o1_") == ["o1_a", "o1_b"]
@@ -195,7 +197,7 @@ def test_whoever_is_said_to_be_gone_is_forgotten_at_once() -> None:
     assert waiting(database) == ["o1_b", "o2_a"]
 
 
-def test_nothing_is_written_where_nobody_waits() -> None:
+def test_nothing_is_written_if_no_child_waits() -> None:
     database = MemoryDynamoDB()
     store = budget(database)
     slots = store.open("u")
@@ -203,14 +205,14 @@ def test_nothing_is_written_where_nobody_waits() -> None:
     store.note_waiting(slots, {}, (), NOW, FRESH)
 
 
-def test_whoever_waits_no_longer_is_taken_out_though_nobody_else_waits() -> None:
+def test_the_last_outdated_waiting_child_is_removed() -> None:
     database = MemoryDynamoDB()
     note(database, due("o1_a"))
     note(database, {}, at=NOW + FRESH + timedelta(seconds=1))
     assert waiting(database) == []
 
 
-def test_as_many_at_once_are_taken_out_as_one_write_may_name() -> None:
+def test_one_write_removes_at_most_a_hundred_children() -> None:
     database = MemoryDynamoDB()
     old = {f"waiting:o_{number:03}": {"S": "old|old"} for number in range(MAX_WAITING + 1)}
     marker(database, **old)
@@ -219,14 +221,15 @@ def test_as_many_at_once_are_taken_out_as_one_write_may_name() -> None:
     assert MAX_WAITING == 100
 
 
-def test_who_was_released_waits_no_longer() -> None:
+def test_a_reservation_ends_the_wait_of_its_child() -> None:
     database = MemoryDynamoDB()
     note(database, due("orch_1_a", "orch_1_b"))
     assert reserve(database, budget(database).open("u"), "T1")
     assert waiting(database) == ["orch_1_b"]
 
 
-def test_a_diagnosis_sees_who_waits_elsewhere_oldest_first() -> None:
+def test_a_diagnosis_sees_other_waiting_children_oldest_first() -> None:
+    """Those are the children of the user's other orchestrations."""
     database = MemoryDynamoDB()
     note(database, {"orch_1_a": NOW, "orch_2_a": NOW - FRESH, "orch_2_b": NOW - 2 * FRESH})
     slots = budget(database).open("u")
@@ -234,11 +237,11 @@ def test_a_diagnosis_sees_who_waits_elsewhere_oldest_first() -> None:
     assert slots.budget("orch_1", NOW, FRESH).room == 10
 
 
-# -- slots that are held
+# -- held slots
 
 
 class Store:
-    """Gives slots with so much room each time."""
+    """Returns slots with the next of ``rooms``."""
 
     def __init__(self, *rooms: int) -> None:
         self.rooms = list(rooms)
@@ -248,7 +251,7 @@ class Store:
         return Slots(user_id, self.rooms.pop(0), 9, None, {})
 
 
-def test_slots_are_read_once_until_they_are_used_up() -> None:
+def test_slots_are_read_again_when_used_up() -> None:
     held = HeldSlots(Store(2, 5))  # type: ignore[arg-type]
     assert (held.open("u", prune=True).room, held.fresh) == (2, True)
     held.use()
@@ -260,7 +263,8 @@ def test_slots_are_read_once_until_they_are_used_up() -> None:
     assert held.fresh is True
 
 
-def test_slots_that_were_read_for_a_report_are_of_no_use() -> None:
+def test_unpruned_slots_are_not_reused() -> None:
+    """A report reads slots without pruning."""
     held = HeldSlots(Store(5))  # type: ignore[arg-type]
     held.hold(Slots("u", 3, 3, None, {}, pruned=False))
     assert (held.open("u", prune=True).room, held.fresh) == (5, True)
@@ -268,13 +272,14 @@ def test_slots_that_were_read_for_a_report_are_of_no_use() -> None:
     assert (held.open("u", prune=True).room, held.fresh) == (3, False)
 
 
-def test_a_budget_that_cannot_be_read_has_no_room_and_says_why() -> None:
+def test_an_unreadable_budget_has_no_room() -> None:
+    """It gives the reason."""
     found = unreadable(ConflictError("it broke"))
     assert (found.room, found.problem) == (0, "it broke")
 
 
 @pytest.mark.parametrize("rivals", [0, 1, 2])
-def test_the_row_is_read_again_only_after_a_pruning_that_was_lost(rivals: int) -> None:
+def test_only_a_lost_pruning_repeats_the_read(rivals: int) -> None:
     database = MemoryDynamoDB()
     marker(database, "gone")
     read, write = database.get_item, database.update_item
@@ -298,8 +303,8 @@ def test_the_row_is_read_again_only_after_a_pruning_that_was_lost(rivals: int) -
     assert slots.version == str(rivals + 1)
 
 
-def test_a_note_from_the_future_is_none() -> None:
-    """By a clock that was an hour ahead: whoever wrote it may wait no longer."""
+def test_a_waiting_record_from_the_future_is_ignored() -> None:
+    """The clock of its writer was ahead, so the child may no longer wait."""
     soon, late = (timestamp(NOW + ahead) for ahead in (timedelta(minutes=4), timedelta(minutes=6)))
     row = {"waiting:a": {"S": f"{soon}|{soon}"}, "waiting:b": {"S": f"{soon}|{late}"}}
     slots = Slots("user", 1, 1, None, row)

@@ -1,4 +1,4 @@
-"""Expressions from named parts, and the two that no schedule of the simulation reaches."""
+"""Expressions from named parts, and the conditions that no simulated schedule reaches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.support.strategies import NOW
 
 
-def test_names_and_values_are_collected_while_it_is_written_down() -> None:
+def test_an_expression_collects_names_and_values() -> None:
     build = Expression()
     condition = all_of(build.equals("a", "x"), build.one_of("b", {"z", "y"}))
     assert condition == "#a = :v0 AND #b IN (:v1, :v2)"
@@ -36,7 +36,7 @@ def test_names_and_values_are_collected_while_it_is_written_down() -> None:
         ({"a": {"NULL": True}}, "#a = :v0"),
     ],
 )
-def test_as_it_was_read_or_still_absent(row: dict[str, Any], expected: str) -> None:
+def test_unchanged_means_equal_or_still_absent(row: dict[str, Any], expected: str) -> None:
     assert Expression().unchanged("a", row) == expected
 
 
@@ -45,7 +45,7 @@ def test_an_update_sets_each_attribute() -> None:
     assert build.assign({"a": {"S": "x"}, "b": {"N": "1"}}) == "SET #a = :v0, #b = :v1"
 
 
-def test_a_new_item_must_not_stand_there() -> None:
+def test_a_new_item_must_not_exist_yet() -> None:
     put = put_new("T", {"k": {"S": "1"}}, "k")["Put"]
     assert put["ConditionExpression"] == "attribute_not_exists(#k)"
     assert put["ExpressionAttributeNames"] == {"#k": "k"}
@@ -70,7 +70,8 @@ def reserved(database: MemoryDynamoDB, *task_ids: str) -> None:
     database.put_item(TableName="OrchestrationTable", Item=row)
 
 
-def test_no_slot_is_reserved_where_none_is_left_not_even_the_first() -> None:
+def test_a_full_budget_refuses_the_first_reservation() -> None:
+    """There is no set of reservations yet whose size could be compared."""
     database = MemoryDynamoDB()
     store = budget(database)
     slots = Slots("u", room=0, limit=0, version=None, row={})
@@ -78,8 +79,8 @@ def test_no_slot_is_reserved_where_none_is_left_not_even_the_first() -> None:
     assert DynamoDB(database).transact({"write": action}) is not None  # type: ignore[arg-type]
 
 
-def test_who_loses_the_pruning_to_another_reads_once_more() -> None:
-    """Its version would be one too low, and its reservation be refused for no reason."""
+def test_a_lost_pruning_reads_the_budget_again() -> None:
+    """Otherwise its version would be one too low, and its reservation refused for no reason."""
     database = MemoryDynamoDB()
     reserved(database, "gone")
     write, rivals = database.update_item, [budget(database)]
@@ -104,7 +105,7 @@ def test_a_budget_that_keeps_changing_is_a_conflict() -> None:
     assert store.open("u", prune=False).room == 2
 
 
-def test_who_waits_elsewhere_counts_while_somebody_has_heard_of_them() -> None:
+def test_children_waiting_elsewhere_count_while_recent() -> None:
     row = {
         "waiting:orch_1_a": {"S": "2026-06-09T10:00:00Z|2026-06-09T12:00:00Z"},
         "waiting:orch_2_a": {"S": "2026-06-09T09:00:00Z|2026-06-09T11:50:00Z"},

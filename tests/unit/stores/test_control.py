@@ -1,4 +1,4 @@
-"""The pause switch: who holds it, how long what is known of it is good, and what it says."""
+"""The pause switch: which pause holds, how long it is cached, and what it says."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def switch(database: MemoryDynamoDB, hand: Hand | None = None) -> ControlStore:
     return ControlStore(DynamoDB(database), "OrchestrationTable", hand or Hand())  # type: ignore[arg-type]
 
 
-def test_what_is_known_of_it_is_at_most_a_second_old() -> None:
+def test_the_pause_is_cached_for_one_second() -> None:
     database, hand = MemoryDynamoDB(), Hand()
     reader = switch(database, hand)
     assert reader.paused() is None
@@ -38,7 +38,7 @@ def test_what_is_known_of_it_is_at_most_a_second_old() -> None:
     assert reader.paused() is None
 
 
-def test_who_pauses_or_resumes_knows_of_it_at_once() -> None:
+def test_the_writer_sees_its_change_at_once() -> None:
     one = switch(MemoryDynamoDB())
     assert one.paused() is None
     one.pause("", "", NOW)
@@ -48,19 +48,19 @@ def test_who_pauses_or_resumes_knows_of_it_at_once() -> None:
     assert one.paused() is None
 
 
-def test_it_is_read_as_it_stands_though_replicas_lag() -> None:
+def test_the_pause_is_read_strongly_consistently() -> None:
     database = MemoryDynamoDB(lag=lambda *_: 100)
     pause = switch(database).pause("x", "y", NOW)
     assert switch(database).paused() == pause
 
 
-def test_of_two_pauses_the_first_holds() -> None:
+def test_a_second_pause_keeps_the_first() -> None:
     database = MemoryDynamoDB()
     first = switch(database).pause("first", "a", NOW)
     assert switch(database).pause("second", "b", NOW + timedelta(hours=1)) == first
 
 
-def test_a_pause_that_somebody_wrote_by_hand_holds() -> None:
+def test_a_pause_written_by_hand_holds() -> None:
     database = MemoryDynamoDB()
     key = {"orchestration_id": {"S": "reconciler#control"}, "sub_issue_id": {"S": PAUSE_ROW}}
     database.put_item(TableName="OrchestrationTable", Item=key)

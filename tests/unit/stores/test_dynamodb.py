@@ -1,4 +1,4 @@
-"""DynamoDB behind our errors: what is tried again, what is counted, and what each fault becomes."""
+"""Calls of DynamoDB: what is retried, what is counted, and which error each fault becomes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def cancelled(*codes: str | None) -> ClientError:
     return refusal("TransactionCanceledException", CancellationReasons=[{"Code": c} for c in codes])
 
 
-def test_an_error_names_the_operation_each_table_once_and_the_index() -> None:
+def test_an_error_names_operation_tables_and_index() -> None:
     request: dict[str, Any] = {"RequestItems": {"U": {}, "T": {}}}
     with pytest.raises(UnknownRefusalError, match=r"batch_get_item on T, U: Odd: no$"):
         Scripted(refusal("Odd")).dynamodb.call("batch_get_item", **request)
@@ -56,13 +56,13 @@ def test_an_error_names_the_operation_each_table_once_and_the_index() -> None:
     ("operation", "missing"),
     [("scan", "Items"), ("query", "Items"), ("batch_get_item", "Responses")],
 )
-def test_an_answer_without_what_was_asked_for_is_an_outage(operation: str, missing: str) -> None:
-    """A proxy's page with the status 200 reads as an empty answer."""
+def test_an_answer_without_its_content_is_an_outage(operation: str, missing: str) -> None:
+    """A proxy's page with the status 200 would otherwise read as an empty answer."""
     with pytest.raises(StoreUnavailableError, match=f"holds no {missing}"):
         Scripted({}).dynamodb.call(operation, TableName="T")
 
 
-def test_a_lost_condition_is_what_stood_there() -> None:
+def test_a_lost_condition_returns_the_existing_item() -> None:
     lost = refusal("ConditionalCheckFailedException", Item={"a": {"S": "x"}})
     client = Scripted(lost, refusal("ConditionalCheckFailedException"), {})
     put = put_new("T", {"a": {"S": "y"}}, "a")
@@ -74,7 +74,7 @@ def test_a_lost_condition_is_what_stood_there() -> None:
     assert request["ReturnConsumedCapacity"] == "TOTAL"
 
 
-def test_a_description_of_a_table_costs_nothing_and_is_not_asked_what_it_cost() -> None:
+def test_describing_a_table_asks_for_no_cost() -> None:
     client = Scripted({})
     client.dynamodb.call("describe_table", TableName="T")
     assert client.requests == [("describe_table", {"TableName": "T"})]
@@ -83,7 +83,7 @@ def test_a_description_of_a_table_costs_nothing_and_is_not_asked_what_it_cost() 
 # -- transactions
 
 
-def test_a_cancelled_transaction_names_what_failed_by_its_label() -> None:
+def test_a_cancelled_transaction_names_failures_by_label() -> None:
     item = {"a": {"S": "x"}}
     reasons = [{"Code": "None"}, {"Code": "ConditionalCheckFailed", "Item": item}, {}]
     lost = refusal("TransactionCanceledException", CancellationReasons=reasons)
@@ -95,7 +95,8 @@ def test_a_cancelled_transaction_names_what_failed_by_its_label() -> None:
     assert Scripted(gone).dynamodb.transact(writes) == Cancelled({"row": {}})
 
 
-def test_a_lost_condition_beside_a_conflict_is_lost() -> None:
+def test_a_lost_condition_outweighs_a_conflict() -> None:
+    """The transaction is not retried."""
     client = Scripted(cancelled("TransactionConflict", "ConditionalCheckFailed"))
     assert client.dynamodb.transact({**PUT, "task": PUT["row"]}) is not None
     assert len(client.requests) == 1
@@ -110,9 +111,10 @@ def test_a_lost_condition_beside_a_conflict_is_lost() -> None:
         (refusal("ThrottlingException"), ThrottledError),
     ],
 )
-def test_a_conflict_or_a_throttle_is_tried_six_times_with_pauses(
+def test_conflicts_and_throttles_are_tried_six_times(
     error: Exception, kind: type[ReconcilerError]
 ) -> None:
+    """There are pauses in between."""
     client = Scripted(*[error] * 5, {})
     assert client.dynamodb.transact(PUT) is None
     assert len(client.requests) == 6
@@ -127,7 +129,7 @@ def test_a_conflict_or_a_throttle_is_tried_six_times_with_pauses(
     assert len(client.requests) == 6
 
 
-def test_all_tries_of_a_transaction_bear_one_token() -> None:
+def test_all_tries_of_a_transaction_share_one_token() -> None:
     client = Scripted(*[refusal("TransactionInProgressException")] * 3, {})
     client.dynamodb.transact(PUT)
     client.dynamodb.transact(PUT)
@@ -136,7 +138,7 @@ def test_all_tries_of_a_transaction_bear_one_token() -> None:
     assert tokens[4] != tokens[3], "another transaction has a token of its own"
 
 
-def test_a_lost_condition_tells_whether_it_was_repeated() -> None:
+def test_a_cancelled_transaction_tells_whether_it_was_repeated() -> None:
     lost = cancelled("ConditionalCheckFailed")
     clients = Scripted(lost), Scripted(refusal("TransactionInProgressException"), lost)
     answers = [client.dynamodb.transact(PUT) for client in clients]
@@ -166,7 +168,7 @@ def test_a_lost_condition_tells_whether_it_was_repeated() -> None:
         ([], UnknownRefusalError),
     ],
 )
-def test_a_transaction_that_is_rejected_is_not_tried_again(
+def test_a_rejected_transaction_is_not_retried(
     reasons: list[dict[str, str]], kind: type[ReconcilerError]
 ) -> None:
     client = Scripted(refusal("TransactionCanceledException", CancellationReasons=reasons))
@@ -176,7 +178,7 @@ def test_a_transaction_that_is_rejected_is_not_tried_again(
     assert len(client.requests) == 1
 
 
-def test_pauses_before_repetitions_double_up_to_two_seconds(
+def test_retry_pauses_double_up_to_two_seconds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("random.uniform", lambda least, most: (least, most))
@@ -189,7 +191,7 @@ def test_pauses_before_repetitions_double_up_to_two_seconds(
 # -- what is counted
 
 
-def test_what_is_consumed_is_counted_in_every_block_that_is_open() -> None:
+def test_every_open_block_counts_consumption() -> None:
     answers: list[dict[str, Any]] = [
         {
             "Items": [],
@@ -215,7 +217,7 @@ def test_what_is_consumed_is_counted_in_every_block_that_is_open() -> None:
     assert metrics.count(name, table="U", operation="transact_write_items") == 0.0
 
 
-def test_a_request_that_was_refused_is_a_request_too() -> None:
+def test_a_refused_request_is_counted() -> None:
     spent: dict[str, Any] = {"ConsumedCapacity": {"TableName": "T", "CapacityUnits": 1.0}}
     with measured() as consumed:
         Scripted(refusal("ConditionalCheckFailedException", **spent)).dynamodb.write(
@@ -233,7 +235,7 @@ class _Events:
 
 
 def throttled(params: dict[str, Any] | None, answer: dict[str, Any] | None) -> dict[str, float]:
-    """Return by table what is counted when a request is answered so."""
+    """Return the number of throttles that this answer to a request counts for each table."""
     events, metrics = _Events(), RecordingMetrics()
     client: Any = type("Client", (), {"meta": type("Meta", (), {"events": events})})
     count_throttles(client, metrics)
@@ -246,7 +248,7 @@ def throttled(params: dict[str, Any] | None, answer: dict[str, Any] | None) -> d
 
 
 def given_back(units: float) -> dict[str, Any]:
-    """Keys that an answer gives back beside what it read for ``units``, eventually consistent."""
+    """Return an answer with unprocessed keys that used ``units``, eventually consistent."""
     consumed = [{"TableName": "T", "CapacityUnits": units}]
     return {"UnprocessedKeys": {"T": {}}, "ConsumedCapacity": consumed}
 
@@ -275,7 +277,7 @@ ACTIONS = {"TransactItems": [{"Put": {"TableName": "T"}}, {"Update": {"TableName
         ({"RequestItems": {"T": {}}}, {"Error": {"Code": "ThrottlingException"}}, {"T": 1}),
     ],
 )
-def test_each_table_that_refuses_for_want_of_capacity_is_counted(
+def test_each_throttling_table_is_counted(
     params: dict[str, Any] | None, answer: dict[str, Any] | None, expected: dict[str, int]
 ) -> None:
     assert throttled(params, answer) == expected

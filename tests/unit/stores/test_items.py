@@ -1,4 +1,4 @@
-"""Typed JSON: single values out of an item, values into one, and how large it is."""
+"""Typed JSON: values read from an item, values written into one, and its size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from reconciler.stores.items import decimal, number, plain, size_of, text, texts, typed
 
 
-def test_the_first_spelling_counts_then_the_second() -> None:
+def test_the_first_usable_spelling_counts() -> None:
     item = {"new": {"S": "n"}, "old": {"S": "o"}, "empty": {"S": ""}, "odd": {"N": "1"}}
     assert text(item, "new", "old") == "n"
     assert text(item, "none", "old") == "o"
@@ -55,19 +55,19 @@ def test_decimals_are_finite_numbers(value: Any, expected: Decimal | None) -> No
     assert decimal({} if value is None else {"n": value}, "n") == expected
 
 
-def test_typed_values_as_plain_ones() -> None:
+def test_typed_values_become_plain_values() -> None:
     typed = {"M": {"l": {"L": [{"S": "x"}, {"N": "1"}, {"NULL": True}]}, "b": {"BOOL": False}}}
     assert plain(typed) == {"l": ["x", "1", None], "b": False}
     assert plain({}) is None
 
 
-def test_texts_are_the_strings_alone() -> None:
+def test_texts_are_only_the_strings() -> None:
     item: Any = {"a": {"S": "x"}, "b": {"S": ""}, "c": {"N": "1"}, "d": {"NULL": True}}
     assert texts(item) == {"a": "x", "b": ""}
 
 
 @pytest.mark.parametrize("value", ["\ud800", {"\ud800": 1}, {1, 2}, float("nan")])
-def test_a_value_that_no_item_can_hold_is_an_error(value: object) -> None:
+def test_an_unstorable_value_is_an_error(value: object) -> None:
     with pytest.raises(ValueError, match=r"surrogates|cannot hold|number"):
         typed(value)
 
@@ -88,5 +88,5 @@ def test_a_value_that_no_item_can_hold_is_an_error(value: object) -> None:
         ({"a": {"M": {"b": {"S": "x"}}}}, 1 + 3 + 1 + 2),
     ],
 )
-def test_what_an_item_takes(item: dict[str, Any], size: int) -> None:
+def test_an_items_size_counts_names_and_values(item: dict[str, Any], size: int) -> None:
     assert size_of(item) == size

@@ -1,4 +1,4 @@
-"""BudgetTable: which rows are read, in how many requests, and how long they are remembered."""
+"""BudgetTable: which rows are read, in how many requests, and how long they are cached."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JULY = datetime(2026, 7, 1, tzinfo=UTC)
 
 
 class Groups:
-    """A user pool in which every user is in the same groups, or which is away."""
+    """A user pool where every user is in the same groups; it fails while ``away``."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
@@ -50,8 +50,8 @@ def configure(database: MemoryDynamoDB, scope_key: str, limit: str) -> None:
     put(database, scope_key, "CONFIG", monthly_limit_usd={"N": limit}, hard_stop=stop)
 
 
-def test_the_budgets_of_the_user_and_of_each_team() -> None:
-    """A scope without CONFIG has no budget, and another month's spend is not this one's."""
+def test_user_and_team_budgets_are_read() -> None:
+    """A scope without CONFIG has no budget, and only the spend of this month counts."""
     database = MemoryDynamoDB(lag=lambda *_: 100)
     configure(database, "USER#u", "10")
     put(database, "USER#u", "2026-06", spend_usd={"N": "4.5"})
@@ -69,8 +69,8 @@ def test_the_budgets_of_the_user_and_of_each_team() -> None:
 
 
 @pytest.mark.parametrize(("teams", "requests"), [(0, 1), (49, 1), (50, 2), (98, 2)])
-def test_all_scopes_are_read_in_one_batch(teams: int, requests: int) -> None:
-    """DynamoDB takes 100 keys at once; beyond 49 teams it takes a second request."""
+def test_scopes_are_read_in_batches(teams: int, requests: int) -> None:
+    """DynamoDB takes 100 keys at once, so more than 49 teams need a second request."""
     database = MemoryDynamoDB()
     names = [f"t{number:02}" for number in range(teams)]
     for name in names:
@@ -81,7 +81,8 @@ def test_all_scopes_are_read_in_one_batch(teams: int, requests: int) -> None:
     assert consumed.requests == requests
 
 
-def test_the_two_rows_of_a_scope_are_read_together_and_consistently() -> None:
+def test_both_rows_of_a_scope_share_a_request() -> None:
+    """The reads are strongly consistent."""
     client = Scripted({"Responses": {}})
     budgets(client, Groups(*(f"t{number:02}" for number in range(98)))).read("u", JUNE)
     first, second = (request["RequestItems"]["BudgetTable"] for _, request in client.requests)
@@ -94,7 +95,7 @@ def test_the_two_rows_of_a_scope_are_read_together_and_consistently() -> None:
     assert keys[-2]["scope_key"] == keys[-1]["scope_key"] == "TEAM#t48"
 
 
-def test_rows_that_stay_unread_are_no_budget() -> None:
+def test_unread_rows_make_the_budget_unavailable() -> None:
     unserved = {
         "Responses": {},
         "UnprocessedKeys": {"BudgetTable": {"Keys": [{"scope_key": {"S": "USER#u"}}]}},
@@ -104,7 +105,7 @@ def test_rows_that_stay_unread_are_no_budget() -> None:
         store.read("u", JUNE)
 
 
-def test_a_malformed_budget_is_named_and_not_remembered() -> None:
+def test_a_malformed_budget_is_named_and_not_cached() -> None:
     database = MemoryDynamoDB()
     store = budgets(database, Groups("a"))
     configure(database, "TEAM#a", "0")
@@ -114,7 +115,7 @@ def test_a_malformed_budget_is_named_and_not_remembered() -> None:
     assert store.read("u", JUNE).budgets[0].limit == Decimal(7)
 
 
-def test_a_user_is_read_once_in_five_seconds() -> None:
+def test_a_users_budget_is_cached_for_five_seconds() -> None:
     database, groups, hand = MemoryDynamoDB(), Groups("a"), Hand()
     hand.now = 100.0
     store = budgets(database, groups, hand)
@@ -125,14 +126,14 @@ def test_a_user_is_read_once_in_five_seconds() -> None:
     assert store.read("u", JUNE).budgets[0].limit == Decimal(10)
     assert groups.asked == ["u"]
     assert store.read("v", JUNE).budgets == ()
-    # A new month is another budget at once.
+    # The cache does not hold the new month.
     assert store.read("u", JULY).period == "2026-07"
     hand.now = 105.0
     assert store.read("u", JUNE).budgets[0].limit == Decimal(20)
     assert groups.asked == ["u", "v", "u", "u"]
 
 
-def test_an_outage_is_not_taken_for_no_budget() -> None:
+def test_an_outage_does_not_mean_no_budget() -> None:
     groups = Groups("a")
     groups.away = True
     store = budgets(MemoryDynamoDB(), groups)

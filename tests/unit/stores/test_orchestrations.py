@@ -1,4 +1,4 @@
-"""OrchestrationTable: what is read, how far it is trusted, and what our own record holds."""
+"""OrchestrationTable: what is read, how consistently, and what our own record holds."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def store(database: MemoryDynamoDB) -> OrchestrationStore:
 
 
 def holding(*rows: dict[str, Any]) -> MemoryDynamoDB:
-    """A table whose replicas have seen none of its rows yet."""
+    """Return a table whose replicas do not have these rows yet."""
     database = MemoryDynamoDB(lag=lambda *_: 100)
     for row in rows:
         database.put_item(TableName=TABLE, Item={"child_status": {"S": "ready"}, **row})
     return database
 
 
-def test_what_was_written_just_before_is_read_though_replicas_lag() -> None:
+def test_orchestrations_are_read_strongly_consistently() -> None:
     database = holding(key("#meta"), key("a"), key("b"), key("c"))
     whole = store(database).read("orch_1")
     assert whole is not None
@@ -46,7 +46,7 @@ def test_what_was_written_just_before_is_read_though_replicas_lag() -> None:
     assert store(database).read_around("orch_2", "b", ["a"]) is None
 
 
-def test_a_partition_of_many_pages_is_read_to_its_end() -> None:
+def test_all_pages_of_a_partition_are_read() -> None:
     client = Scripted({"Items": [key("a")], "LastEvaluatedKey": key("a")}, {"Items": [key("b")]})
     whole = OrchestrationStore(client.dynamodb, TABLE).read("orch_1")
     assert whole is not None
@@ -54,7 +54,8 @@ def test_a_partition_of_many_pages_is_read_to_its_end() -> None:
     assert client.requests[1][1]["ExclusiveStartKey"] == key("a")
 
 
-def test_what_is_left_of_a_batch_is_asked_for_five_times_with_pauses_and_then_given_up() -> None:
+def test_a_batch_is_tried_five_times() -> None:
+    """Each retry asks only for the unprocessed keys; after the last one the read fails."""
     left = {TABLE: {"Keys": [key("b")]}}
     client = Scripted({"Responses": {TABLE: [key("#meta")]}, "UnprocessedKeys": left})
     with pytest.raises(StoreUnavailableError, match="orch_1 could not be read completely"):
@@ -63,7 +64,7 @@ def test_what_is_left_of_a_batch_is_asked_for_five_times_with_pauses_and_then_gi
     assert len(client.pauses) == 4
 
 
-def test_what_comes_in_two_parts_is_put_together() -> None:
+def test_both_parts_of_a_batch_are_combined() -> None:
     client = Scripted(
         {"Responses": {TABLE: [key("#meta")]}, "UnprocessedKeys": {TABLE: {"Keys": [key("b")]}}},
         {"Responses": {TABLE: [key("b")]}, "UnprocessedKeys": {}},
@@ -73,7 +74,8 @@ def test_what_comes_in_two_parts_is_put_together() -> None:
     assert (set(around.children), around.meta is not None) == ({"b"}, True)
 
 
-def test_the_rest_of_a_full_answer_is_asked_for_at_once_and_as_often_as_it_takes() -> None:
+def test_the_rest_of_a_full_answer_is_read() -> None:
+    """Without pauses, and in as many requests as it takes."""
     full = [
         {
             "Responses": {TABLE: [key(str(number))]},
@@ -89,8 +91,8 @@ def test_the_rest_of_a_full_answer_is_asked_for_at_once_and_as_often_as_it_takes
     assert client.pauses == []
 
 
-def test_a_full_answer_that_holds_nothing_of_the_table_ends_too() -> None:
-    """As no service answers; it must not be asked for ever."""
+def test_a_full_answer_without_rows_is_given_up() -> None:
+    """No service answers like this, but it must not be asked forever."""
     answer = {
         "Responses": {},
         "UnprocessedKeys": {TABLE: {"Keys": [key("b")]}},
@@ -101,7 +103,7 @@ def test_a_full_answer_that_holds_nothing_of_the_table_ends_too() -> None:
     assert len(client.pauses) == 4
 
 
-def test_a_page_of_a_scan_says_what_it_cost_and_how_often_it_was_refused() -> None:
+def test_a_page_tells_its_cost_and_retries() -> None:
     client = Scripted(
         {
             "Items": [key("a"), key("b")],
@@ -118,7 +120,7 @@ def test_a_page_of_a_scan_says_what_it_cost_and_how_often_it_was_refused() -> No
 
 
 @pytest.mark.parametrize("said", [{}, {"ConsumedCapacity": None}, {"ConsumedCapacity": {}}])
-def test_a_page_that_does_not_say_what_it_cost_cost_nothing(said: dict[str, Any]) -> None:
+def test_a_page_without_a_cost_costs_nothing(said: dict[str, Any]) -> None:
     client = Scripted({"Items": [], **said})
     page = OrchestrationStore(client.dynamodb, TABLE).scan_page(0, 1, None)
     assert page == Page([], None, 0.0)
@@ -126,20 +128,20 @@ def test_a_page_that_does_not_say_what_it_cost_cost_nothing(said: dict[str, Any]
     assert not {"Limit", "ExclusiveStartKey"} & client.requests[0][1].keys()
 
 
-def test_a_table_whose_size_is_not_known_yet_counts_as_empty() -> None:
+def test_a_table_of_unknown_size_counts_as_empty() -> None:
     known, unknown = Scripted({"Table": {"TableSizeBytes": 5}}), Scripted({"Table": {}})
     sizes = [OrchestrationStore(c.dynamodb, TABLE).size_bytes() for c in (known, unknown)]
     assert sizes == [5, 0]
 
 
-def test_a_child_is_found_by_the_task_that_it_carries() -> None:
+def test_a_child_is_found_by_its_task() -> None:
     database = MemoryDynamoDB()
     database.put_item(TableName=TABLE, Item={**key("b"), "child_task_id": {"S": "T1"}})
     assert store(database).children_by_task("T1") == ("orch_1", "b")
     assert store(database).children_by_task("T2") is None
 
 
-def test_a_search_goes_through_all_pages_and_shows_no_marker() -> None:
+def test_a_search_of_all_pages_shows_no_marker() -> None:
     client = Scripted(
         {"Items": [key("a"), key("#meta")], "ScannedCount": 9, "LastEvaluatedKey": key("a")},
         {"Items": [key("reconciler#attempts")], "ScannedCount": 2},
@@ -150,7 +152,7 @@ def test_a_search_goes_through_all_pages_and_shows_no_marker() -> None:
 
 
 @pytest.mark.parametrize("attribute", ["sub_issue_id", "display_id", "linear_identifier"])
-def test_a_search_goes_by_each_of_the_names_that_a_child_has(attribute: str) -> None:
+def test_a_search_finds_every_name_of_a_child(attribute: str) -> None:
     database = MemoryDynamoDB()
     database.put_item(TableName=TABLE, Item={**key("a"), "title": {"S": "x"}})
     database.put_item(TableName=TABLE, Item={**key("b"), attribute: {"S": "b"}})
@@ -161,8 +163,8 @@ def test_a_search_goes_by_each_of_the_names_that_a_child_has(attribute: str) -> 
     ("name", "found"),
     [("bee", ["beech"]), ("orch_", ["beech", "elm"]), ("01AR", ["elm"]), ("ENG-4", [])],
 )
-def test_a_search_goes_by_the_beginning_of_an_id(name: str, found: list[str]) -> None:
-    """A display id is whole or not at all: ENG-4 is no beginning of ENG-42."""
+def test_a_search_matches_the_beginning_of_ids(name: str, found: list[str]) -> None:
+    """A display id must match as a whole: ENG-4 does not find ENG-42."""
     database = MemoryDynamoDB()
     database.put_item(TableName=TABLE, Item={**key("beech"), "display_id": {"S": "ENG-42"}})
     database.put_item(TableName=TABLE, Item={**key("elm"), "child_task_id": {"S": "01ARZ3"}})
@@ -176,9 +178,8 @@ def searched(database: MemoryDynamoDB, name: str) -> list[str]:
 @pytest.mark.parametrize(
     ("of", "marker"), [(WHOLE, "reconciler#attempts"), ("b", "reconciler#attempts#b")]
 )
-def test_the_record_of_failures_is_kept_for_thirty_days_and_says_until_when_it_holds(
-    of: str, marker: str
-) -> None:
+def test_the_failure_record_is_kept_thirty_days(of: str, marker: str) -> None:
+    """It can be read back, overwritten and cleared."""
     database = MemoryDynamoDB()
     attempts = Attempts(2, "it broke", "then", "later", "f")
     store(database).record_attempts("orch_1", of, attempts, 1_000)
@@ -222,9 +223,10 @@ def indexed() -> MemoryDynamoDB:
         ((None, "orch_2"), "12"),
     ],
 )
-def test_the_children_of_a_status_are_read_between_two_ids_both_included(
+def test_an_id_range_includes_both_ends(
     between: tuple[str | None, str | None], expected: str
 ) -> None:
+    """The children of a status are read from the index in a range of orchestration ids."""
     database = indexed()
     page = store(database).active_page("Active", ChildStatus.READY, between, None)
     assert "".join(item["orchestration_id"]["S"][-1] for item in page.items) == expected
@@ -236,11 +238,13 @@ def test_the_children_of_a_status_are_read_between_two_ids_both_included(
     assert [*first.items, *rest.items] == list(page.items)
 
 
-def test_a_page_may_have_taken_more_rows_than_it_has() -> None:
+def test_a_page_counts_all_rows_read() -> None:
+    """It may have read more rows than it returns."""
     assert [Page([key("a")], None, 0.0, rows_read=n).rows for n in (None, 0, 7)] == [1, 0, 7]
 
 
-def test_children_are_read_by_name_and_none_of_them_where_some_are_not() -> None:
+def test_children_are_read_by_name() -> None:
+    """If the read was throttled, the result is empty."""
     database = MemoryDynamoDB()
     database.put_item(TableName=TABLE, Item={**key("a"), "title": {"S": "x"}})
     found = store(database).read_children([("orch_1", "a"), ("orch_1", "gone")])
@@ -250,13 +254,14 @@ def test_children_are_read_by_name_and_none_of_them_where_some_are_not() -> None
     assert OrchestrationStore(Scripted(left).dynamodb, TABLE).read_children([("o", "a")]) == {}
 
 
-def test_what_dependents_are_judged_by_may_be_a_moment_old() -> None:
+def test_predecessors_are_read_eventually_consistently() -> None:
     database = holding(key("a"))
     assert store(database).read_children([("orch_1", "a")]) == {}
 
 
 @pytest.mark.parametrize(("status", "adopted"), [("releasing", False), ("ready", True)])
-def test_a_claim_is_adopted_only_as_it_was_read(status: str, adopted: bool) -> None:  # noqa: FBT001
+def test_a_changed_claim_is_not_adopted(status: str, adopted: bool) -> None:  # noqa: FBT001
+    """A ready child may have changed, since nobody is using it."""
     database = MemoryDynamoDB()
     row = {**key("b"), "child_status": {"S": status}, "updated_at": {"S": "then"}}
     database.put_item(TableName=TABLE, Item=row)
@@ -268,8 +273,8 @@ def test_a_claim_is_adopted_only_as_it_was_read(status: str, adopted: bool) -> N
     assert (dynamodb.transact({"write": action}) is None) is adopted
 
 
-def test_what_no_row_can_be_called_keeps_no_other_from_being_read() -> None:
-    """DynamoDB refuses the whole batch for one key that is too long."""
+def test_an_impossible_key_does_not_block_others() -> None:
+    """DynamoDB refuses the whole batch if one key is too long."""
     asked: list[Any] = []
 
     class Asked(DynamoDB):

@@ -1,4 +1,4 @@
-"""Pacing of pages: the ceiling that is kept, and how a throttled table is given way to."""
+"""Pacing of pages: the ceiling is kept, and reads give way to a throttled table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def pacer(clock: SleepingClock, ceiling: float | None = None, **more: LocalAllow
 
 
 class Table:
-    """A table with so many units a second, some of which production takes."""
+    """A table with so many units per second to spare; it throttles pages beyond that."""
 
     def __init__(self, clock: SleepingClock, units_per_second: float) -> None:
         self._clock = clock
@@ -42,7 +42,7 @@ class Table:
             pace.read(leave, PAGE_UNITS, 1000)
 
 
-def test_without_a_ceiling_nothing_is_waited_for() -> None:
+def test_without_a_ceiling_pages_do_not_wait() -> None:
     clock = SleepingClock()
     pace = pacer(clock)
     for _ in range(100):
@@ -52,7 +52,8 @@ def test_without_a_ceiling_nothing_is_waited_for() -> None:
     assert clock.now == 100.0
 
 
-def test_a_page_is_reckoned_as_a_megabyte_in_pieces_of_four_kilobytes_at_half_the_price() -> None:
+def test_a_page_is_estimated_as_one_megabyte() -> None:
+    """In pieces of 4 KB, at half the price of a strongly consistent read."""
     assert turn(pacer(SleepingClock())).units == 1024 / 4 / 2
 
 
@@ -64,7 +65,7 @@ def test_a_ceiling_is_kept_and_used(ceiling: float) -> None:
     consumed = 0.0
     for _ in range(200):
         leave = turn(pace)
-        # A page is as large as was asked for, or smaller where a segment ends.
+        # A page is as large as its limit, or smaller at the end of a segment.
         units = min(PAGE_UNITS, (leave.limit or 1000) / 8) * dice.uniform(0.5, 1.0)
         pace.read(leave, units, max(1, int(units * 8)))
         pace.spend(units / 10)
@@ -77,26 +78,29 @@ def test_a_ceiling_is_kept_and_used(ceiling: float) -> None:
 @pytest.mark.parametrize(
     ("ceiling", "limit"), [(200.0, None), (128.0, None), (60.0, 240), (5.0, 20), (0.5, 2), (0.1, 1)]
 )
-def test_below_a_page_a_second_pages_are_cut(ceiling: float, limit: int | None) -> None:
+def test_a_low_ceiling_cuts_pages(ceiling: float, limit: int | None) -> None:
+    """That is a ceiling below the cost of one page per second."""
     pace = pacer(SleepingClock(), ceiling)
     # Rows of 2 KB: four of them make a unit.
     pace.read(turn(pace), 10.0, 40)
     assert turn(pace).limit == limit
 
 
-def test_before_the_first_page_rows_are_reckoned_as_one_kilobyte() -> None:
+def test_rows_are_first_estimated_at_one_kilobyte() -> None:
     assert turn(pacer(SleepingClock(), 10.0)).limit == 80
 
 
 @pytest.mark.parametrize(("units", "rows"), [(10.0, 0), (0.0, 10), (0.0, 0)])
-def test_a_page_that_shows_no_size_of_rows_leaves_it(units: float, rows: int) -> None:
+def test_an_empty_page_keeps_the_estimate(units: float, rows: int) -> None:
+    """A page without rows or without a cost tells nothing about the size of rows."""
     pace = pacer(SleepingClock(), 10.0)
     pace.read(turn(pace), 10.0, 40)
     pace.read(turn(pace), units, rows)
     assert turn(pace).limit == 40
 
 
-def test_who_shares_an_allowance_is_asked_only_for_what_differs() -> None:
+def test_a_page_is_charged_before_and_corrected_after() -> None:
+    """A shared allowance is not asked for a difference of zero."""
     taken: list[float] = []
 
     class Shared(LocalAllowance):
@@ -124,20 +128,21 @@ def test_threads_share_one_ceiling() -> None:
     assert clock.now - 100.0 == pytest.approx(39 * PAGE_UNITS / 256.0)
 
 
-def test_it_gives_up_waiting_when_its_time_is_over_and_gives_back_what_it_took() -> None:
+def test_an_abandoned_wait_returns_its_units() -> None:
+    """The wait ends as soon as the time is up."""
     clock = SleepingClock()
     pace = pacer(clock, 1.0)
     pace.read(turn(pace), 60.0, 100)
     ends = clock.now + 20
     assert pace.wait(lambda: clock.now >= ends) is None
     assert clock.now == ends
-    # Whoever comes next waits for what was consumed, and for nothing else.
+    # The next page waits only for what was consumed.
     turn(pace)
     assert clock.now == pytest.approx(160.0)
 
 
-def test_steps_that_are_shorter_than_the_pause_come_to_read_in_the_end() -> None:
-    """A step that gives up leaves its turn to the next one, and does not stand in its way."""
+def test_steps_shorter_than_the_pause_still_read() -> None:
+    """A step that gives up leaves its turn to the next one."""
     clock = SleepingClock()
     pace = pacer(clock)
     for _ in range(5):
@@ -148,11 +153,11 @@ def test_steps_that_are_shorter_than_the_pause_come_to_read_in_the_end() -> None
         ends_at = clock.now + 5.0
         if pace.wait(lambda ends_at=ends_at: clock.now >= ends_at) is not None:  # type: ignore[misc]
             break
-        assert steps < 10, "no step ever reads"
+        assert steps < 10, "no step ever gets to read"
     assert (steps, clock.now - refused_at) == (2, 8.0)
 
 
-def test_a_turn_given_back_does_not_shorten_the_pause_of_a_later_refusal() -> None:
+def test_a_returned_turn_shortens_no_later_pause() -> None:
     clock = SleepingClock()
     pace = pacer(clock)
     pace.throttled(turn(pace))
@@ -168,7 +173,7 @@ def test_a_turn_given_back_does_not_shorten_the_pause_of_a_later_refusal() -> No
     assert clock.now - refused_at == 1.0
 
 
-def test_while_it_waits_it_looks_each_second_whether_its_time_is_over() -> None:
+def test_a_wait_checks_its_time_every_second() -> None:
     clock = SleepingClock()
     pace = pacer(clock, 1.0)
     pace.spend(2.5)
@@ -183,7 +188,7 @@ def test_while_it_waits_it_looks_each_second_whether_its_time_is_over() -> None:
     assert clock.now == 102.5
 
 
-def test_the_pause_doubles_while_refused_and_shrinks_slowly_afterwards() -> None:
+def test_the_pause_doubles_quickly_and_shrinks_slowly() -> None:
     clock = SleepingClock()
     pace = pacer(clock)
     pauses = []
@@ -198,13 +203,13 @@ def test_the_pause_doubles_while_refused_and_shrinks_slowly_afterwards() -> None
     assert pause_of(pace) == 0.0
 
 
-def test_a_page_that_went_through_at_the_second_attempt_counts_as_a_refusal() -> None:
+def test_a_retried_page_counts_as_throttled() -> None:
     pace = pacer(SleepingClock())
     pace.read(turn(pace), PAGE_UNITS, 1000, strained=True)
     assert pause_of(pace) == 0.5
 
 
-def test_refusals_of_pages_that_were_under_way_at_once_count_as_one() -> None:
+def test_simultaneous_refusals_count_as_one() -> None:
     clock = SleepingClock()
     pace = pacer(clock)
     leaves = [turn(pace) for _ in range(4)]
@@ -215,13 +220,13 @@ def test_refusals_of_pages_that_were_under_way_at_once_count_as_one() -> None:
 
 
 @pytest.mark.parametrize("left", [40.0, 100.0, 400.0])
-def test_it_finds_out_what_production_leaves(left: float) -> None:
+def test_a_scan_adapts_to_the_remaining_capacity(left: float) -> None:
     clock = SleepingClock()
     table = Table(clock, left)
     pace = pacer(clock)
     while table.pages < 200:
         table.read(pace)
     took = clock.now - 100.0
-    # It uses most of what is there, and runs into the limit with few of its requests.
+    # It uses most of the capacity, and few of its requests are throttled.
     assert table.pages * PAGE_UNITS / took > 0.5 * left
     assert table.refusals < 0.25 * table.pages

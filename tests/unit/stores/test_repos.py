@@ -1,4 +1,4 @@
-"""RepoTable: whether a repo is onboarded, which cap its tasks have, and how long that is known."""
+"""RepoTable: whether a repo is onboarded, which cap its tasks have, and how long that is cached."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_without_a_table_every_repo_is_onboarded() -> None:
         ({"N": "1"}, False, "absent"),
     ],
 )
-def test_only_one_that_is_active_is_onboarded(
+def test_only_an_active_repo_is_onboarded(
     status: dict[str, str],
     onboarded: bool,  # noqa: FBT001
     said: str,
@@ -45,7 +45,7 @@ def test_only_one_that_is_active_is_onboarded(
 
 
 @pytest.mark.parametrize("cap", [1, 2, 500])
-def test_the_cap_is_a_whole_number_from_1_to_500(cap: int) -> None:
+def test_a_cap_from_1_to_500_is_accepted(cap: int) -> None:
     database = MemoryDynamoDB()
     put(database, status={"S": "active"}, approval_gate_cap={"N": str(cap)})
     assert repos(database).read("acme/shop").approval_gate_cap == cap
@@ -74,7 +74,8 @@ def test_any_other_cap_is_an_error_until_corrected(cap: dict[str, Any], shown: s
     assert store.read("acme/shop").approval_gate_cap == 7
 
 
-def test_each_repo_is_read_once_in_thirty_seconds_though_replicas_lag() -> None:
+def test_each_repo_is_cached_for_thirty_seconds() -> None:
+    """It is read strongly consistently."""
     database, hand = MemoryDynamoDB(lag=lambda *_: 100), Hand()
     store = repos(database, hand=hand)
     put(database, status={"S": "active"})

@@ -1,4 +1,4 @@
-"""Reading rows: total over whatever stands in a table, each oddity named."""
+"""Parsing rows: every possible row can be parsed, and each problem in it is named."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ TASK: dict[str, Any] = {"task_id": {"S": "T"}, "status": {"S": "COMPLETED"}}
 
 
 @pytest.mark.parametrize(("key", "marker"), [("ack#1", True), ("#meta", False), ("b", False)])
-def test_markers(key: str, marker: bool) -> None:  # noqa: FBT001
+def test_markers_are_known_by_their_key(key: str, marker: bool) -> None:  # noqa: FBT001
     assert is_marker(key) is marker
 
 
-def test_a_sound_child() -> None:
+def test_a_valid_child_is_parsed() -> None:
     child = parse_child(
         {
             **ROW,
@@ -67,14 +67,14 @@ def test_a_sound_child() -> None:
         ({"child_task_id": {"BOOL": True}}, "child_task_id"),
     ],
 )
-def test_what_is_malformed_is_named(changes: dict[str, Any], named: str) -> None:
+def test_a_malformed_attribute_is_named(changes: dict[str, Any], named: str) -> None:
     item = {name: value for name, value in {**ROW, **changes}.items() if value is not None}
     child = parse_child(item)
     assert named in (child.problem or "")
     assert child.item is item
 
 
-def test_the_first_problem_is_the_one_that_is_told() -> None:
+def test_the_first_problem_is_the_one_named() -> None:
     assert "child_status" in (parse_child(KEYS).problem or "")
     odd: dict[str, Any] = {**KEYS, "depends_on": {"L": [{"N": "1"}]}}
     assert "child_status" in (parse_child(odd).problem or "")
@@ -83,17 +83,17 @@ def test_the_first_problem_is_the_one_that_is_told() -> None:
 
 
 @pytest.mark.parametrize("task", [{"NULL": True}, {"S": ""}])
-def test_an_empty_task_id_is_none(task: Any) -> None:
+def test_an_empty_task_id_counts_as_none(task: Any) -> None:
     child = parse_child({**ROW, "child_task_id": task, "depends_on": {"L": []}})
     assert (child.task_id, child.problem, child.depends_on) == (None, None, ())
 
 
-def test_a_status_that_is_not_known_is_kept() -> None:
+def test_an_unknown_status_is_kept() -> None:
     child = parse_child({**ROW, "child_status": {"S": "paused"}})
     assert (child.status, child.raw_status, child.problem) == (None, "paused", None)
 
 
-def test_a_meta_row() -> None:
+def test_a_meta_row_is_parsed() -> None:
     meta = parse_meta(
         {
             **KEYS,
@@ -109,7 +109,7 @@ def test_a_meta_row() -> None:
     assert parse_meta({**KEYS, "rollup_posted_at": {"S": "x"}}).settled
 
 
-def test_our_own_record() -> None:
+def test_a_record_of_attempts_is_parsed() -> None:
     bare = parse_attempts({})
     assert (bare.failures, bare.last_error, bare.last_failed_at) == (0, "", "")
     assert (bare.retry_at, bare.fingerprint) == (None, "")
@@ -148,7 +148,7 @@ def test_rows_of_a_partition_are_told_apart() -> None:
     assert orphan.attempts == {}
 
 
-def test_a_task() -> None:
+def test_a_task_is_parsed() -> None:
     task = parse_task(
         {
             **TASK,
@@ -176,7 +176,7 @@ def test_a_task() -> None:
         ({"build_passed": {"N": "0"}}, "build_passed"),
     ],
 )
-def test_what_is_malformed_of_a_task_is_named(changes: dict[str, Any], named: str) -> None:
+def test_a_malformed_attribute_of_a_task_is_named(changes: dict[str, Any], named: str) -> None:
     item = {name: value for name, value in {**TASK, **changes}.items() if value is not None}
     assert named in (parse_task(item).problem or "")
 
@@ -192,26 +192,25 @@ def test_known_states_of_a_task_are_no_problem(status: str) -> None:
     ("entered", "since"),
     [
         ("COMPLETED#2026", "2026"),
-        ("RUNNING#2026", None),  # of another status: it says nothing of this one
+        ("RUNNING#2026", None),  # the time of another status
         ("COMPLETED#", None),
         ("COMPLETED", None),
         ("#2026", None),
         ("", None),
     ],
 )
-def test_since_when_it_has_its_status_is_told_by_an_entry_of_that_status(
-    entered: str, since: str | None
-) -> None:
+def test_a_timestamp_of_another_status_is_ignored(entered: str, since: str | None) -> None:
+    """``status_created_at`` counts only if it begins with the task's status."""
     task = parse_task({**TASK, "status": {"S": "COMPLETED"}, "status_created_at": {"S": entered}})
     assert task.status_since == since
 
 
-def test_a_task_without_a_status_has_an_empty_one() -> None:
+def test_a_missing_status_of_a_task_is_empty() -> None:
     assert parse_task({"task_id": {"S": "T"}}).status == ""
     assert parse_task({"task_id": {"S": "T"}}).status_since is None
 
 
-# -- the plainest case of all
+# -- the shortcut for settled orchestrations
 
 Row = dict[str, Any]
 
@@ -228,7 +227,7 @@ META_ROW = row("#meta", rollup_posted_at={"S": "2026-06-09T12:00:00Z"}, child_co
 
 
 @pytest.mark.parametrize("status", ["succeeded", "failed"])
-def test_all_of_it_terminal_and_its_parent_settled(status: str) -> None:
+def test_finished_children_and_a_settled_parent_suffice(status: str) -> None:
     assert plainly_settled([META_ROW, done("a", status), done("b")])
     assert plainly_settled([done("a", status), META_ROW, row("ack#1"), done("b")])
 
@@ -240,7 +239,7 @@ def test_all_of_it_terminal_and_its_parent_settled(status: str) -> None:
         [META_ROW, done("a"), done("b"), done("c")],
         [done("a"), done("b")],
         [META_ROW, done("a"), done("b", "ready")],
-        [META_ROW, done("a"), done("b", "skipped")],  # perhaps for nothing
+        [META_ROW, done("a"), done("b", "skipped")],  # its predecessor may have been retried
         [META_ROW, done("a"), done("b", "released")],
         [META_ROW, done("a"), row("b")],
         [META_ROW, done("a"), row("b", child_status={"N": "1"})],
@@ -249,5 +248,5 @@ def test_all_of_it_terminal_and_its_parent_settled(status: str) -> None:
         [{**META_ROW, "child_count": {"S": "2"}}, done("a"), done("b")],
     ],
 )
-def test_anything_else_is_looked_at(rows: list[Row]) -> None:
+def test_anything_else_is_not_plainly_settled(rows: list[Row]) -> None:
     assert not plainly_settled(rows)

@@ -1,4 +1,4 @@
-"""The lock and the record of sweeps without a broker, at each of their limits."""
+"""The lock and the record of sweeps without a broker, at their limits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def after(seconds: float) -> Any:
     return NOW + timedelta(seconds=seconds)
 
 
-def test_a_lock_is_one_sweeps_for_ninety_seconds() -> None:
+def test_a_lock_lasts_ninety_seconds() -> None:
     store = sweeps(MemoryDynamoDB())
     assert store.take("a", "host A", NOW) is None
     held = store.take("b", "host B", after(89))
@@ -38,13 +38,15 @@ def test_a_lock_is_one_sweeps_for_ninety_seconds() -> None:
     assert store.take("b", "host B", after(90)) is None
 
 
-def test_a_lock_whose_taking_was_not_heard_of_is_ones_own() -> None:
+def test_a_sweep_can_take_its_own_lock_again() -> None:
+    """The answer to its first request may have been lost."""
     store = sweeps(MemoryDynamoDB())
     assert store.take("a", "host A", NOW) is None
     assert store.take("a", "host A", after(1)) is None
 
 
-def test_a_lock_that_is_renewed_holds_from_then_on_and_only_its_owners_renewal_counts() -> None:
+def test_only_its_owner_can_renew_a_lock() -> None:
+    """The lock then lasts for a full lease from the renewal."""
     store = sweeps(MemoryDynamoDB())
     assert store.renew("a", NOW) is False, "nobody has it"
     store.take("a", "host A", NOW)
@@ -55,7 +57,8 @@ def test_a_lock_that_is_renewed_holds_from_then_on_and_only_its_owners_renewal_c
     assert held.expires == after(150)
 
 
-def test_a_lock_is_given_back_by_its_owner_alone() -> None:
+def test_only_its_owner_can_give_back_a_lock() -> None:
+    """With ``force``, another sweep can take it over."""
     store = sweeps(MemoryDynamoDB())
     store.take("a", "host A", NOW)
     store.give_back("b")
@@ -68,7 +71,8 @@ def test_a_lock_is_given_back_by_its_owner_alone() -> None:
     assert held.holder == "host C"
 
 
-def test_a_lock_that_nobody_takes_again_goes_with_the_old_rows_a_day_later() -> None:
+def test_a_locks_ttl_is_a_day_after_expiry() -> None:
+    """So a lock that nobody takes again is deleted."""
     database = MemoryDynamoDB()
     sweeps(database).take("a", "host A", NOW)
     found = row(database, LOCK_ROW)
@@ -85,7 +89,7 @@ def locked(**attributes: dict[str, Any]) -> MemoryDynamoDB:
 
 
 @pytest.mark.parametrize("attributes", [{}, {"holder": {"N": "1"}, "taken_at": {"NULL": True}}])
-def test_a_lock_that_does_not_say_whose_it_is_is_held_by_somebody(
+def test_a_lock_without_a_holder_still_holds(
     attributes: dict[str, Any],
 ) -> None:
     expires = {"N": str(int(after(60).timestamp()))}
@@ -96,13 +100,13 @@ def test_a_lock_that_does_not_say_whose_it_is_is_held_by_somebody(
 @pytest.mark.parametrize(
     "attributes", [{}, {"expires_at": {"S": "soon"}}, {"expires_at": {"N": "1E+30"}}]
 )
-def test_a_lock_without_an_end_is_nobodys(attributes: dict[str, Any]) -> None:
+def test_a_lock_without_an_expiry_is_free(attributes: dict[str, Any]) -> None:
     store = sweeps(locked(**attributes))
     assert store.take("a", "host A", NOW) is None
     assert store.take("b", "host B", NOW) is not None
 
 
-def test_the_state_is_kept_as_it_was() -> None:
+def test_the_state_is_stored_unchanged() -> None:
     store = sweeps(MemoryDynamoDB(lag=lambda *_: 100))
     assert store.recorded() is None
     for state in ("{}", '{"known":{"ö":1}}'):
@@ -110,7 +114,7 @@ def test_the_state_is_kept_as_it_was() -> None:
         assert store.recorded() == state
 
 
-def test_a_state_too_large_for_its_row_is_refused() -> None:
+def test_a_state_larger_than_a_row_is_refused() -> None:
     store = sweeps(MemoryDynamoDB())
     store.record("{}")
     assert not store.record(token_hex(300_000))
@@ -118,7 +122,7 @@ def test_a_state_too_large_for_its_row_is_refused() -> None:
 
 
 @pytest.mark.parametrize("state", [{"S": "no base 64"}, {"S": "aGVsbG8="}, {"N": "1"}])
-def test_a_state_that_cannot_be_read_is_none(state: dict[str, Any]) -> None:
+def test_an_unreadable_state_counts_as_none(state: dict[str, Any]) -> None:
     database = MemoryDynamoDB()
     key = {"orchestration_id": {"S": "reconciler#control"}, "sub_issue_id": {"S": STATE_ROW}}
     database.put_item(TableName=TABLE, Item={**key, "state": state})

@@ -1,7 +1,8 @@
-"""TaskTable: read in batches, the oldest of several, and how long events are kept."""
+"""TaskTable: batched reads, the oldest of several tasks, and how long events are kept."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ def put(database: MemoryDynamoDB, task_id: str, **attributes: str) -> None:
     database.put_item(TableName=TABLE, Item={"status": {"S": "RUNNING"}, **item})
 
 
-def test_tasks_are_read_a_hundred_at_a_time_and_each_once() -> None:
+def test_each_task_is_read_once_in_batches() -> None:
     client = Scripted({"Responses": {}})
     names = [f"T{number}" for number in range(101)]
     found = TaskStore(client.dynamodb, TABLE, EVENTS).read([*names, *names], consistent=False)
@@ -35,7 +36,8 @@ def test_tasks_are_read_a_hundred_at_a_time_and_each_once() -> None:
     assert [len(keys) for keys in batches] == [100, 1]
 
 
-def test_a_batch_that_was_not_read_holds_up_none_behind_it_and_is_told() -> None:
+def test_an_unread_batch_does_not_stop_the_next() -> None:
+    """Its tasks are left out; ``read_all`` fails instead."""
     left: dict[str, Any] = {"Responses": {}, "UnprocessedKeys": {TABLE: {"Keys": []}}}
     names = [f"T{number:03}" for number in range(101)]
     client = Scripted(*[left] * 5, {"Responses": {}})
@@ -45,7 +47,7 @@ def test_a_batch_that_was_not_read_holds_up_none_behind_it_and_is_told() -> None
         TaskStore(Scripted(left).dynamodb, TABLE, EVENTS).read_all(["T"])
 
 
-def test_all_tasks_are_read_though_replicas_lag() -> None:
+def test_reading_all_tasks_is_strongly_consistent() -> None:
     database = MemoryDynamoDB(lag=lambda *_: 100)
     put(database, "T1")
     assert store(database).read_all(["T1", "T2"]).keys() == {"T1", "T2"}
@@ -53,7 +55,7 @@ def test_all_tasks_are_read_though_replicas_lag() -> None:
     assert store(database).read(["T1"], consistent=False) == {"T1": None}
 
 
-def test_of_several_tasks_under_one_key_the_oldest_counts() -> None:
+def test_the_oldest_task_of_a_key_counts() -> None:
     database = MemoryDynamoDB()
     put(database, "T3", idempotency_key="k", created_at="2026-06-09T12:00:00Z")
     put(database, "T2", idempotency_key="k", created_at="2026-06-09T11:00:00Z")
@@ -64,7 +66,7 @@ def test_of_several_tasks_under_one_key_the_oldest_counts() -> None:
     assert store(database).find("other") is None
 
 
-def test_of_two_that_are_equally_old_the_same_counts_each_time() -> None:
+def test_equally_old_tasks_are_ordered_by_id() -> None:
     database = MemoryDynamoDB()
     for task_id in ("T2", "T1"):
         put(database, task_id, idempotency_key="k")
@@ -73,7 +75,7 @@ def test_of_two_that_are_equally_old_the_same_counts_each_time() -> None:
     assert found.task_id == "T1"
 
 
-def test_one_that_does_not_say_when_it_was_made_is_the_oldest() -> None:
+def test_a_task_without_creation_time_counts_as_oldest() -> None:
     database = MemoryDynamoDB()
     put(database, "T1", idempotency_key="k", created_at="2026-06-09T12:00:00Z")
     put(database, "T2", idempotency_key="k")
@@ -82,7 +84,7 @@ def test_one_that_does_not_say_when_it_was_made_is_the_oldest() -> None:
     assert found.task_id == "T2"
 
 
-def test_tasks_not_admitted_are_found_over_all_pages() -> None:
+def test_tasks_not_admitted_are_found_on_all_pages() -> None:
     def found(task_id: str, status: str) -> dict[str, Any]:
         return {"task_id": {"S": task_id}, "status_created_at": {"S": f"{status}#2026"}}
 
@@ -93,7 +95,7 @@ def test_tasks_not_admitted_are_found_over_all_pages() -> None:
 
 
 def test_an_event_behind_many_others_is_found() -> None:
-    """What a filter leaves out fills a page all the same: the first may hold nothing of it."""
+    """Events that a filter omits still fill a page, so the first page may be empty."""
     behind = {"Items": [], "LastEvaluatedKey": {"event_id": {"S": "E1"}}}
     client = Scripted(behind, {"Items": [{"event_id": {"S": "E2"}}]})
     found = TaskStore(client.dynamodb, TABLE, EVENTS).events("T1", "kind")
@@ -118,7 +120,8 @@ def read(database: MemoryDynamoDB) -> Task:
     return found
 
 
-def test_a_named_invocation_is_recorded_where_its_task_stands() -> None:
+def test_a_named_invocation_is_recorded_on_its_task() -> None:
+    """It creates no task."""
     database = MemoryDynamoDB()
     tasks = store(database)
     assert not carry_out(database, tasks.set_invoked("T1", NOW)), "no such task"
@@ -142,7 +145,8 @@ def test_only_one_writer_records_the_last_invocation() -> None:
     assert (found.invoke_count, found.invoked_at) == (1, "2026-06-09T12:00:00.000Z")
 
 
-def test_each_nudge_is_counted_by_one_of_those_who_saw_the_same() -> None:
+def test_each_nudge_is_counted_once() -> None:
+    """Of several writers that have read the same count, only one succeeds."""
     database = MemoryDynamoDB()
     put(database, "T1", status="COMPLETED")
     for count in range(2):
@@ -152,10 +156,12 @@ def test_each_nudge_is_counted_by_one_of_those_who_saw_the_same() -> None:
         assert read(database).nudge_count == count + 1
 
 
-def test_a_tasks_events_of_one_kind_are_shown_oldest_first() -> None:
+def test_events_of_a_kind_come_oldest_first() -> None:
     database = MemoryDynamoDB()
-    for kind in ("b", "a", "b"):
-        action = store(database).event("T1", kind, {"n": {"N": str(len(kind))}}, NOW)
+    for number, (kind, ago) in enumerate([("b", 4), ("a", 1), ("a", 3), ("b", 2)]):
+        at = NOW - timedelta(seconds=ago)
+        action = store(database).event("T1", kind, {"n": number}, at)
         database.put_item(**action["Put"])
-    assert [event["event_type"]["S"] for event in store(database).events("T1", "a")] == ["a"]
+    found = store(database).events("T1", "a")
+    assert [event["metadata"]["M"]["n"]["N"] for event in found] == ["2", "1"]
     assert store(database).events("T2", "a") == []

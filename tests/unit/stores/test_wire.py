@@ -1,4 +1,4 @@
-"""Items read as they come over the wire are what botocore would have made of them."""
+"""Items taken from an answer as it comes are equal to those that botocore would parse."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ ANSWERS = st.one_of(
 
 
 def parse(operation: str, body: bytes, *, plainly: bool) -> dict[str, Any]:
-    """Read an answer as botocore's endpoint does, with or without us."""
+    """Parse an answer as botocore's endpoint does, with or without our handler."""
     model = MODEL.operation_model(operation)
     response = {"status_code": 200, "headers": {}, "body": body}
     ours: dict[str, Any] = {}
@@ -76,14 +76,14 @@ def parse(operation: str, body: bytes, *, plainly: bool) -> dict[str, Any]:
 
 
 @given(ANSWERS)
-def test_it_reads_what_botocore_reads(answer: tuple[str, dict[str, Any]]) -> None:
+def test_items_equal_what_botocore_reads(answer: tuple[str, dict[str, Any]]) -> None:
     operation, said = answer
     body = json.dumps(said).encode()
     assert parse(operation, body, plainly=True) == parse(operation, body, plainly=False)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"nonsense", b'{"Count": 0}'])
-def test_what_is_no_answer_is_left_to_botocore(body: bytes) -> None:
+def test_an_unexpected_body_is_left_to_botocore(body: bytes) -> None:
     response = {"status_code": 200, "headers": {}, "body": body}
     ours: dict[str, Any] = {}
     take_items(MODEL.operation_model("Scan"), response, ours)
@@ -97,7 +97,7 @@ class _Answer(AWSResponse):
 
 
 def answering(status: int, body: bytes) -> DynamoDBClient:
-    """Return a client of ours that is always answered this."""
+    """Return one of our clients; it always gets this answer."""
     client = read_plainly(make_client("http://127.0.0.1"))
     events: Any = client.meta.events
     events.register("before-send.dynamodb", lambda **_: _Answer(status, body))
@@ -120,22 +120,22 @@ def answering(status: int, body: bytes) -> DynamoDBClient:
         ),
     ],
 )
-def test_botocore_still_asks_beforehand(
+def test_botocore_still_calls_our_handler(
     operation: str, request_: dict[str, Any], body: bytes
 ) -> None:
-    # Its own parser would have put a word of its own in place of a kind of value of the future.
+    # Its own parser would have replaced a value of a type that it does not know.
     answer = getattr(answering(200, body), operation)(**request_)
     items = answer["Responses"]["t"] if "Responses" in answer else answer["Items"]
     assert items == [{"a": {"FUTURE": "x"}}]
 
 
-def test_a_refusal_is_botocores() -> None:
+def test_botocore_raises_refusals() -> None:
     body = b'{"__type": "x#ResourceNotFoundException", "message": "no", "Items": []}'
     with pytest.raises(ClientError, match="ResourceNotFoundException"):
         answering(400, body).scan(TableName="t")
 
 
-def test_items_of_an_answer_that_is_a_refusal_are_left_where_they_are() -> None:
+def test_items_of_a_refusal_are_not_taken() -> None:
     response = {"status_code": 400, "headers": {}, "body": b'{"Items": []}'}
     ours: dict[str, Any] = {}
     take_items(MODEL.operation_model("Scan"), response, ours)

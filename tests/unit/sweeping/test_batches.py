@@ -1,4 +1,4 @@
-"""Reading for many at once: in full batches, each served in turn, and nothing kept for long."""
+"""Batched reads: batches are full, consumers are served in order, and no value is kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reconciler.sweeping.batches import Batches
 
 
 class Reader:
-    """Reads squares; takes note of what was asked for, who was served, and what was at hand."""
+    """Reads squares; records which keys were read, who was served, and with which values."""
 
     def __init__(self, unreadable: frozenset[int] = frozenset()) -> None:
         self._unreadable = unreadable
@@ -37,14 +37,15 @@ class Reader:
         self.until.add((name, keys), keys)
 
 
-def test_whoever_wants_nothing_waits_for_nothing() -> None:
+def test_a_consumer_without_keys_is_served_at_once() -> None:
     reader = Reader()
     reader.add("first", [1])
     reader.add("second", [])
     assert (reader.served, reader.batches) == (["second"], [])
 
 
-def test_a_batch_is_read_as_soon_as_it_is_full_and_serves_those_whose_keys_are_all_in_it() -> None:
+def test_a_full_batch_serves_only_complete_consumers() -> None:
+    """It is read as soon as it is full; a consumer with a key in the next batch waits for that."""
     reader = Reader()
     most = MAX_KEYS_PER_BATCH
     reader.add("small", range(most - 1))
@@ -57,20 +58,22 @@ def test_a_batch_is_read_as_soon_as_it_is_full_and_serves_those_whose_keys_are_a
     assert reader.served == ["small", "across"]
 
 
-def test_a_full_batch_is_not_waited_with() -> None:
+def test_a_full_batch_is_read_at_once() -> None:
     reader = Reader()
     reader.add("all", range(MAX_KEYS_PER_BATCH))
     assert (len(reader.batches), reader.served) == (1, ["all"])
 
 
-def test_who_is_ready_does_not_wait_for_the_next_batch_of_another() -> None:
+def test_a_complete_consumer_is_served_between_two_batches() -> None:
+    """It does not wait for the next batch of the consumer behind it."""
     reader = Reader()
     reader.add("small", range(60))
     reader.add("large", range(60, 260))
     assert reader.served_by_then == [0, 1]
 
 
-def test_one_that_wants_several_batches_is_served_behind_the_last_of_them() -> None:
+def test_a_large_consumer_waits_for_its_last_batch() -> None:
+    """A consumer that came later is served after it."""
     reader = Reader()
     reader.add("large", range(250))
     assert (len(reader.batches), reader.served) == (2, [])
@@ -79,7 +82,8 @@ def test_one_that_wants_several_batches_is_served_behind_the_last_of_them() -> N
     assert reader.served == ["large", "behind"]
 
 
-def test_what_could_not_be_read_is_left_out_and_holds_nobody_up() -> None:
+def test_an_unread_key_holds_up_no_consumer() -> None:
+    """The values omit a key that could not be read."""
     reader = Reader(frozenset({1, 2}))
     for number in range(4):
         reader.add(str(number), [number])
@@ -87,7 +91,7 @@ def test_what_could_not_be_read_is_left_out_and_holds_nobody_up() -> None:
     assert reader.served == ["0", "1", "2", "3"]
 
 
-def test_nothing_is_read_where_nobody_waits() -> None:
+def test_nothing_is_read_without_consumers() -> None:
     reader = Reader()
     reader.until.finish()
     reader.add("one", [1])
@@ -97,7 +101,7 @@ def test_nothing_is_read_where_nobody_waits() -> None:
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
-def test_what_has_been_served_is_not_kept(rounds: int) -> None:
+def test_served_values_are_not_kept(rounds: int) -> None:
     reader = Reader()
     for number in range(rounds):
         reader.add(f"a{number}", [2 * number])

@@ -1,4 +1,4 @@
-"""No sweep and no watermark ever claims what was not looked at."""
+"""No sweep and no watermark claims more than was looked at."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.schedules import Schedule
 
 
 class Ticking:
-    """A clock that moves on whenever somebody looks, and now and then by a lease or more."""
+    """A clock that advances with every call, and now and then by a lease or more."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
@@ -23,7 +23,7 @@ class Ticking:
 
 
 @pytest.mark.parametrize("block", range(20))
-def test_nothing_claims_what_was_not_looked_at(block: int) -> None:
+def test_sweeps_and_watermarks_never_claim_too_much(block: int) -> None:
     covered = completed = 0
     for seed in range(block * 10, block * 10 + 10):
         records = MemoryRecords(Ticking())
@@ -33,5 +33,5 @@ def test_nothing_claims_what_was_not_looked_at(block: int) -> None:
             schedule.check()
         covered += schedule.covered
         completed += schedule.completed
-    assert covered > 100, "schedules in which nothing is ever covered prove nothing"
+    assert covered > 100, "schedules that never advance coverage prove nothing"
     assert completed

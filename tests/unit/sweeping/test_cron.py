@@ -1,4 +1,4 @@
-"""A sweep under the lock: how it is renewed, who steps aside, and what is remembered."""
+"""A sweep under the lock: renewals, a second sweep, and what is recorded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def sweep(world: World, **how: Any) -> CronSweep:
 
 
 class Beats:
-    """An event that is waited for in vain so many times; nothing waits for a clock."""
+    """An event whose ``wait`` is in vain ``in_vain`` times, and never takes any time."""
 
     waits: list[float]
     in_vain = 0
@@ -36,13 +36,13 @@ class Beats:
         return len(self.waits) > self.in_vain
 
     def set(self) -> None:
-        """It is over."""
+        """Do nothing: the waits end by themselves."""
 
 
 def renewals(
     world: World, monkeypatch: pytest.MonkeyPatch, answers: Sequence[bool | Exception]
 ) -> tuple[list[float], int]:
-    """Sweep while the lock is to be renewed; returns what was waited for, and how often it was."""
+    """Sweep with these answers to renewals; return the waits and the number of renewals."""
     left = list(answers)
     waits: list[float] = []
 
@@ -59,24 +59,24 @@ def renewals(
     return waits, len(answers) - len(left)
 
 
-def test_the_lock_is_renewed_so_often_that_two_renewals_may_fail(
+def test_the_lock_is_renewed_three_times_per_lease(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A renewal that fails does not stop the next, so two may fail before the lock expires."""
     waits, renewed = renewals(world, monkeypatch, [True, StoreUnavailableError("x"), True])
     assert waits == [LEASE_SECONDS / 3] * 4
     assert renewed == 3
 
 
-def test_one_that_was_taken_over_is_not_renewed_any_more(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lost_lock_is_not_renewed_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     waits, renewed = renewals(world, monkeypatch, [True, False, True])
     assert (len(waits), renewed) == (2, 2)
 
 
-def test_who_steps_aside_does_nothing_and_says_who_is_at_work(
+def test_a_second_sweep_stops_and_names_the_first(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It changes nothing, and it is counted as overlapped."""
     found = world.seed({"a": []})
     expires = world.clock() + timedelta(seconds=60)
     lease = Lease("A", "2026-06-09T12:00:00.000Z", expires)
@@ -93,16 +93,18 @@ def test_who_steps_aside_does_nothing_and_says_who_is_at_work(
     assert world.reconciler().sweeps.recorded() is None
 
 
-def test_one_that_steps_not_aside_says_nothing_of_anybody(world: World) -> None:
+def test_a_sweep_with_the_lock_names_no_holder(world: World) -> None:
     assert "stepped_aside" not in sweep(world).to_json()
 
 
 # -- the record
 
 
-def test_one_that_cannot_be_recorded_was_made_all_the_same_and_the_error_is_counted(
+def test_a_sweep_that_cannot_be_recorded_still_completes(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The error is counted."""
+
     def throttled(*_: object) -> None:
         raise ThrottledError("not now")
 
@@ -123,9 +125,8 @@ def test_one_that_cannot_be_recorded_was_made_all_the_same_and_the_error_is_coun
         {"sweeps": {"inline:x": {"sweep_id": "inline:x"}}},
     ],
 )
-def test_a_record_in_another_form_counts_as_none_and_is_written_anew(
-    world: World, state: dict[str, Any]
-) -> None:
+def test_a_malformed_record_is_replaced(world: World, state: dict[str, Any]) -> None:
+    """The sweep treats it as absent and writes a new one."""
     store = world.reconciler().sweeps
     store.record(json.dumps(state))
     assert sweep(world).summary.complete

@@ -1,4 +1,4 @@
-"""Releases that an evaluation hands on: how many, with what, and when they are sent."""
+"""Releases that an evaluation hands on: how many, their due times, and when they are sent."""
 
 from __future__ import annotations
 
@@ -29,29 +29,30 @@ class Sender:
         return self.room
 
     def release(self, requests: Sequence[ReleaseRequest]) -> None:
-        assert requests, "nothing is no message"
+        assert requests, "an empty list must not be sent"
         self.sent.extend(requests)
 
 
 @pytest.mark.parametrize("in_turn", [True, False])
-def test_as_many_are_taken_as_there_is_room_for_and_it_is_asked_for_once(in_turn: bool) -> None:  # noqa: FBT001
+def test_releases_are_taken_while_there_is_room(in_turn: bool) -> None:  # noqa: FBT001
+    """The room is asked for once, and nothing is sent before ``send``."""
     sender = Sender()
     handed_on = HandedOn(sender, limited=True, in_turn=in_turn)
     assert [handed_on.take(request(child)) for child in "abc"] == [True, True, False]
     assert sender.asked == [in_turn]
-    assert sender.sent == [], "they are remembered first"
+    assert sender.sent == [], "they are recorded first"
     handed_on.send()
     assert sender.sent == [request("a"), request("b")]
 
 
-def test_what_a_person_asked_for_finds_room_always() -> None:
+def test_releases_by_hand_need_no_room() -> None:
     sender = Sender(room=0)
     handed_on = HandedOn(sender, limited=False, in_turn=False)
     assert all(handed_on.take(request(child)) for child in "abc")
     assert sender.asked == []
 
 
-def test_a_single_one_is_known_to_be_alone() -> None:
+def test_a_single_release_is_marked_alone() -> None:
     sender = Sender()
     handed_on = HandedOn(sender, limited=True, in_turn=False)
     handed_on.take(request("a"))
@@ -59,11 +60,11 @@ def test_a_single_one_is_known_to_be_alone() -> None:
     assert sender.sent == [replace(request("a"), alone=True)]
 
 
-def test_without_any_nothing_is_sent() -> None:
+def test_without_releases_nothing_is_sent() -> None:
     HandedOn(Sender(), limited=True, in_turn=False).send()
 
 
-def test_it_is_remembered_since_when_each_is_due() -> None:
+def test_each_release_keeps_its_due_time() -> None:
     handed_on = HandedOn(Sender(), limited=True, in_turn=False)
     handed_on.take(request("a"))
     handed_on.take(request("b", None))

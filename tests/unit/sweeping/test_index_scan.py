@@ -1,4 +1,4 @@
-"""A step by the index: how the queries of four statuses are merged, and where a step ends."""
+"""A step through the index: how its four queries are merged, and where a step ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BLOCKED, READY, RELEASING, RELEASED = (
 
 
 class Index:
-    """The rows of each status: ``aab`` are two of orchestration a and one of b."""
+    """The rows of each status: ``aab`` stands for two rows of orchestration a and one of b."""
 
     def __init__(self, rows: Mapping[ChildStatus, str]) -> None:
         self._rows = {
@@ -41,12 +41,12 @@ class Index:
         rows = self._rows.get(status, [])
         start = 0 if behind is None else rows.index(behind) + 1
         page = rows[start : start + limit]
-        # As DynamoDB does: that there is nothing behind a full page, only the next one tells.
+        # Like DynamoDB: after a full page, only the next one shows that there are no more rows.
         return Page(page, page[-1] if len(page) == limit else None, 1.0, retries=len(self.asked))
 
 
 def pages(index: Index, limit: int, count: int = 1000) -> list[Page]:
-    """Return up to ``count`` pages, to the last."""
+    """Return the pages up to the last, but at most ``count``."""
     active = ActiveRows(index.read)
     found: list[Page] = []
     while len(found) < count and not (found and found[-1].last):
@@ -59,25 +59,28 @@ def names(page: Page) -> str:
 
 
 DRAWN = {BLOCKED: "aabdd", READY: "abe", RELEASED: "accdd"}
-"""What the module's own picture shows."""
+"""Much like the picture in the docstring of ``index_scan``."""
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 100])
-def test_orchestrations_come_whole_and_in_order_whatever_a_page_holds(limit: int) -> None:
+def test_orchestrations_come_whole_and_in_order(limit: int) -> None:
+    """This holds for every page size."""
     read = pages(Index(DRAWN), limit)
     assert "".join(map(names, read)) == "aaaabbccdddde"
     for name in "abcde":
-        assert sum(name in names(page) for page in read) == 1, "in one page, all of it"
+        assert sum(name in names(page) for page in read) == 1, "all of it is in one page"
 
 
-def test_what_is_behind_the_others_is_read_first_and_each_status_once_at_the_least() -> None:
+def test_the_status_furthest_behind_is_read_next() -> None:
+    """Each status is read at least once."""
     index = Index(DRAWN)
     read = pages(index, 3)
     assert index.asked == [BLOCKED, READY, RELEASING, RELEASED, BLOCKED, RELEASED, READY]
     assert [names(page) for page in read] == ["", "", "", "aaaa", "bb", "ccdddd", "e"]
 
 
-def test_a_page_says_what_it_read_and_behind_which_row_the_next_one_begins() -> None:
+def test_a_page_tells_its_cost_and_next_key() -> None:
+    """The next key is the last row of the page; it is empty if no orchestration is complete."""
     read = pages(Index(DRAWN), 3)
     assert [page.rows for page in read] == [3, 3, 0, 3, 2, 2, 0]
     assert [page.next_key for page in read[:3]] == [{}, {}, {}]
@@ -87,7 +90,8 @@ def test_a_page_says_what_it_read_and_behind_which_row_the_next_one_begins() -> 
     assert sum(page.read_units for page in read) == 7.0
 
 
-def test_which_comes_first_is_known_when_each_status_has_been_asked() -> None:
+def test_the_first_orchestration_is_known_after_four_reads() -> None:
+    """Every status has to be read once."""
     index = Index({BLOCKED: "b", READY: "ac"})
     active = ActiveRows(index.read)
     assert active.first_held_back() is None
@@ -146,9 +150,8 @@ def pages_of_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("pages_of_one_row")
 @pytest.mark.parametrize("askings", range(8))
-def test_wherever_a_step_ends_the_next_goes_on_with_what_was_not_whole(
-    world: World, askings: int
-) -> None:
+def test_steps_that_end_anywhere_miss_no_orchestration(world: World, askings: int) -> None:
+    """The next step goes on with the incomplete ones, and no row is counted twice."""
     seeded = [("a", "blocked"), ("c", "blocked"), ("c", "ready"), ("d", "released")]
     for name, status in seeded:
         put(world, name, status, status)
@@ -165,9 +168,10 @@ def test_wherever_a_step_ends_the_next_goes_on_with_what_was_not_whole(
 
 
 @pytest.mark.usefixtures("pages_of_one_row")
-def test_one_that_is_larger_than_a_step_counts_as_scanned_by_the_step_that_passes_it_by(
+def test_an_orchestration_larger_than_a_step_is_nominated(
     world: World,
 ) -> None:
+    """The step that passes it by counts it as scanned."""
     for sub_issue_id in "xyz":
         put(world, "a", "blocked", sub_issue_id)
     found: list[str] = []
@@ -179,7 +183,7 @@ def test_one_that_is_larger_than_a_step_counts_as_scanned_by_the_step_that_passe
 
 
 class Recording(PagePacer):
-    """Takes note of what pages cost."""
+    """Records what pages cost."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,7 +194,8 @@ class Recording(PagePacer):
         super().read(turn, units, rows, strained=strained)
 
 
-def test_behind_the_last_of_a_range_nothing_is_asked_for_and_nothing_paid(world: World) -> None:
+def test_a_finished_range_costs_no_request(world: World) -> None:
+    """The step begins after the last id of its range."""
     edge = {"orchestration_id": "orch_80000000", "sub_issue_id": "a"}
     pacer = Recording()
     first_half = Segment(Scope.ACTIVE, 0, 2)
@@ -200,9 +205,10 @@ def test_behind_the_last_of_a_range_nothing_is_asked_for_and_nothing_paid(world:
 
 
 @pytest.mark.usefixtures("pages_of_one_row")
-def test_one_that_is_held_up_from_its_start_still_reads_until_the_next_begins_further_on(
+def test_a_paced_step_reads_until_it_advances(
     world: World,
 ) -> None:
+    """Its time is up from the start, but the next step must begin further on."""
     put(world, "a", "ready")
     put(world, "b", "ready")
     time = [0.0]

@@ -1,4 +1,4 @@
-"""A sweep in one process: what it tells on its way, what it is called, and what ends it early."""
+"""A sweep in one process: its progress, its mode, and what ends it early."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sweep(world: World, **how: Any) -> SweepSummary:
 
 @pytest.fixture
 def pages_of_one_row(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Cut pages after each row; returns the segments of those that were read."""
+    """Cut pages after each row; return the segment of each page that is read."""
     whole = OrchestrationStore.scan_page
     read: list[int] = []
 
@@ -48,12 +48,10 @@ def pages_of_one_row(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return read
 
 
-# -- how far it is
+# -- progress
 
 
-def test_pages_and_segments_are_told_as_they_are_read(
-    world: World, pages_of_one_row: list[int]
-) -> None:
+def test_progress_counts_each_page_and_segment(world: World, pages_of_one_row: list[int]) -> None:
     world.seed({"a": [], "b": []})
     told: list[SweepProgress] = []
     summary = sweep(world, progress=told.append)
@@ -66,7 +64,7 @@ def test_pages_and_segments_are_told_as_they_are_read(
     assert last.counts == replace(summary.counts, stuck={}, oldest_stuck_seconds={})
 
 
-def test_a_segment_that_was_not_read_to_its_end_is_not_told_as_done(world: World) -> None:
+def test_an_unfinished_segment_is_not_reported_done(world: World) -> None:
     world.seed({"a": []})
     told: list[SweepProgress] = []
     summary = sweep(world, segments=2, out_of_time=over_after(0), progress=told.append)
@@ -75,9 +73,10 @@ def test_a_segment_that_was_not_read_to_its_end_is_not_told_as_done(world: World
 
 
 @pytest.mark.usefixtures("pages_of_one_row")
-def test_what_is_left_unread_makes_it_incomplete_though_nothing_in_it_was_nominated(
+def test_unread_rows_make_a_sweep_incomplete(
     world: World,
 ) -> None:
+    """Even if nothing was nominated."""
     for _ in range(2):
         world.seed({"a": []}, {"a": "released"}, tasks={"a": "RUNNING"})
     left = sweep(world, out_of_time=over_after(3))
@@ -85,7 +84,7 @@ def test_what_is_left_unread_makes_it_incomplete_though_nothing_in_it_was_nomina
     assert sweep(world, out_of_time=over_after(100)).complete
 
 
-def test_it_lasts_from_its_beginning_to_its_end(world: World) -> None:
+def test_duration_spans_the_whole_sweep(world: World) -> None:
     def asked_before_the_segment() -> bool:
         world.clock.forward(3.5)
         return False
@@ -94,7 +93,7 @@ def test_it_lasts_from_its_beginning_to_its_end(world: World) -> None:
     assert sweep(world, out_of_time=asked_before_the_segment).duration_seconds == 3.5
 
 
-# -- what it is called
+# -- mode
 
 
 @pytest.mark.parametrize(
@@ -108,7 +107,7 @@ def test_it_lasts_from_its_beginning_to_its_end(world: World) -> None:
     ],
     ids=["repair", "paused", "report by hand", "report", "limited to others"],
 )
-def test_it_is_called_paused_where_a_pause_and_nothing_else_kept_it_from_repairs(
+def test_mode_is_paused_only_if_pausing_prevented_repairs(
     world: World, how: dict[str, Any], mode: str, *, paused: bool
 ) -> None:
     found = world.seed({"a": []})
@@ -122,9 +121,10 @@ def test_it_is_called_paused_where_a_pause_and_nothing_else_kept_it_from_repairs
 # -- one orchestration
 
 
-def test_of_one_orchestration_it_has_no_segments_and_is_no_sweep_of_the_metrics(
+def test_evaluating_one_orchestration_counts_as_no_sweep(
     world: World,
 ) -> None:
+    """Its summary has no segments, and other orchestrations stay as they are."""
     found = world.seed({"a": []})
     other = world.seed({"a": []})
     summary = evaluate_inline(world.reconciler(), found, hooks=Hooks())
@@ -133,7 +133,7 @@ def test_of_one_orchestration_it_has_no_segments_and_is_no_sweep_of_the_metrics(
     assert world.metrics.count("reconciler_sweeps_total", outcome="complete") == 0
 
 
-def test_a_person_who_sweeps_one_orchestration_ends_its_quarantine(world: World) -> None:
+def test_evaluating_by_hand_ends_backing_off(world: World) -> None:
     found = world.seed({"a": []})
     failures = world.reconciler().evaluator.failures
     for _ in range(BACK_OFF_FROM):
@@ -145,9 +145,10 @@ def test_a_person_who_sweeps_one_orchestration_ends_its_quarantine(world: World)
 # -- what ends it early, and what does not
 
 
-def test_one_that_goes_before_it_is_evaluated_counts_as_looked_at(
+def test_an_orchestration_deleted_meanwhile_is_no_error(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It counts as evaluated."""
     world.seed({"a": []})
 
     def gone(*_: object, **__: object) -> None:
@@ -159,7 +160,7 @@ def test_one_that_goes_before_it_is_evaluated_counts_as_looked_at(
     assert (summary.counts.errors, summary.counts.stuck) == (0, {})
 
 
-def test_ctrl_c_ends_a_scan_at_its_next_page(world: World, pages_of_one_row: list[int]) -> None:
+def test_ctrl_c_ends_scans_at_the_next_page(world: World, pages_of_one_row: list[int]) -> None:
     """Not at the end of the segment, which may be minutes away."""
     for _ in range(20):
         world.seed({"a": [], "b": []}, dict.fromkeys("ab", "released"))
@@ -173,7 +174,7 @@ def test_ctrl_c_ends_a_scan_at_its_next_page(world: World, pages_of_one_row: lis
 
 
 class Executor(ThreadPoolExecutor):
-    """Tells how many threads it was given, and when it was shut down."""
+    """Records how many threads it was given, and when it was shut down."""
 
     def __init__(self, threads: int, closing: Event, given: list[int]) -> None:
         super().__init__(threads)
@@ -191,7 +192,7 @@ Executed = tuple[Event, list[int]]
 
 @pytest.fixture
 def executed(monkeypatch: pytest.MonkeyPatch) -> Executed:
-    """An event for when the threads are shut down, and how many of them each sweep was given."""
+    """Return an event for the shutdown of the threads, and the number of threads per sweep."""
     closing, given = Event(), list[int]()
     monkeypatch.setattr(
         module, "ThreadPoolExecutor", lambda threads, **_: Executor(threads, closing, given)
@@ -200,10 +201,10 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> Executed:
 
 
 @pytest.mark.parametrize("mistaken", [0, 3])
-def test_after_a_mistake_of_the_operator_no_segment_is_begun_any_more(
+def test_an_operators_mistake_stops_further_segments(
     world: World, monkeypatch: pytest.MonkeyPatch, executed: Executed, mistaken: int
 ) -> None:
-    """Also where the segments that were begun before it are not read to their end."""
+    """Even while segments that were begun before it are still being read."""
     closing, given = executed
     begun: list[int] = []
 
@@ -217,13 +218,13 @@ def test_after_a_mistake_of_the_operator_no_segment_is_begun_any_more(
     monkeypatch.setattr(sweeper_module, "scan_segment", scan)
     with pytest.raises(AccessError):
         sweep(world, segments=50)
-    assert len(begun) <= 1 + given[0], "those that were under way, and one in its place"
+    assert len(begun) <= 1 + given[0], "those under way, and one that took its place"
 
 
 @pytest.mark.parametrize(
     "error", [AssertionError("odd"), KeyError("odd"), UnknownRefusalError("odd")]
 )
-def test_whatever_one_evaluation_raises_the_others_are_made(
+def test_a_failed_evaluation_does_not_stop_others(
     world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     first, *others = sorted(world.seed({"a": []}) for _ in range(3))
@@ -242,7 +243,7 @@ def test_whatever_one_evaluation_raises_the_others_are_made(
 
 
 @pytest.mark.parametrize(("segments", "threads"), [(1, 1), (3, 3), (4, 4), (9, 4)])
-def test_no_more_than_four_segments_are_read_at_once(
+def test_at_most_four_segments_are_read_at_once(
     world: World,
     executed: Executed,
     segments: int,
@@ -257,10 +258,10 @@ def test_no_more_than_four_segments_are_read_at_once(
 
 
 @pytest.mark.parametrize("recorded", [False, True])
-def test_a_sweep_ends_whole_though_the_clock_is_set_back_under_it(
+def test_a_sweep_completes_after_a_clock_jump_back(
     world: World, monkeypatch: pytest.MonkeyPatch, *, recorded: bool
 ) -> None:
-    """Its own start, and its nominations, would lie ahead."""
+    """Otherwise its own start and its nominations would lie in the future."""
     found = world.seed({"a": []})
     whole = Reconciler.evaluate
     evaluated: list[str] = []

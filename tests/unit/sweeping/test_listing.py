@@ -1,4 +1,4 @@
-"""The list of what is remembered, as the command line and Flower show it."""
+"""The list of what is known stuck, as the command line and Flower show it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def listed(query: Query) -> list[str]:
 
 
 def test_the_oldest_comes_first() -> None:
-    """What has no age of its own is as old as the record of it."""
+    """An entry without an age of its own is as old as its record."""
     assert listed(Query()) == ["b", "c", "a", "-"]
 
 
@@ -85,7 +85,7 @@ def test_a_query_restricts_the_list(query: Query, expected: list[str]) -> None:
     assert listed(query) == expected
 
 
-def test_pages_follow_one_another_without_gap() -> None:
+def test_pages_follow_without_a_gap() -> None:
     entries = list_entries(remembered(), NOW)
     first = select(entries, Query(limit=3))
     assert (len(first.entries), first.total, first.remembered, first.next_offset) == (3, 4, 4, 3)
@@ -97,7 +97,7 @@ def test_pages_follow_one_another_without_gap() -> None:
     assert len(select(entries, Query(limit=None)).entries) == 4
 
 
-def test_an_entry_names_what_a_person_knows() -> None:
+def test_an_entry_names_repo_user_and_display_id() -> None:
     entry = next(e for e in list_entries(remembered(), NOW) if e.sub_issue_id == "b")
     shown = entry.to_json(NOW)
     assert (shown["display_id"], shown["repo"], shown["user_id"]) == ("ENG-42", "acme/Web", "ada")
@@ -106,8 +106,8 @@ def test_an_entry_names_what_a_person_knows() -> None:
     json.dumps(shown)
 
 
-def test_an_entry_says_when_it_is_looked_at_again() -> None:
-    """Only where sweeps pass it over for a while."""
+def test_an_entry_tells_when_its_pause_ends() -> None:
+    """Only if sweeps skip it for a while."""
     finding = Finding(
         NOW, (Stuck("o", "a", "dependency_cycle", "", 1.0),), "rows", needs_person=True
     )
@@ -119,23 +119,23 @@ def test_an_entry_says_when_it_is_looked_at_again() -> None:
     assert list_entries({"o": again}, NOW + 61)[0].look_at == NOW + 300
 
 
-def test_a_release_on_its_way_keeps_its_display_id() -> None:
+def test_a_pending_release_keeps_its_display_id() -> None:
     found = known(Finding(NOW, (), "rows", repo="acme/web", display_ids={"a": "ENG-1"}))
     (entry,) = list_entries({"o": found.with_releases({"a": NOW - 30}, NOW)}, NOW)
     assert (entry.display_id, entry.repo, entry.age_seconds) == ("ENG-1", "acme/web", 30.0)
     assert not entry.needs_action
 
 
-def test_a_check_that_failed_keeps_what_was_known() -> None:
-    """It read no rows, so that the names are those of the evaluation before it."""
+def test_a_failed_evaluation_keeps_the_known_names() -> None:
+    """It read no rows, so the names are those of the evaluation before it."""
     failed = Stuck("orch_web", None, "check_failed", "throttled", None)
     left = remembered()["orch_web"].evaluated(Finding(NOW + 1, (failed,)), 60.0, NOW + 1)
     (entry,) = list_entries({"orch_web": left}, NOW + 2)
     assert (entry.repo, entry.user_id, entry.code) == ("acme/Web", "ada", "check_failed")
 
 
-def test_it_survives_the_store() -> None:
-    """What is listed after a round trip through JSON is what was listed before."""
+def test_the_list_survives_storage() -> None:
+    """A round trip through JSON changes nothing in it."""
     stored = {
         name: Known.from_record(json.loads(json.dumps(left.to_record())), NOW)
         for name, left in remembered().items()

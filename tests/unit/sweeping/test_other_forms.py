@@ -1,4 +1,4 @@
-"""A record that is none of ours, wherever it differs, ends no sweep: it counts as absent."""
+"""A malformed record stops no sweep, wherever it is malformed: it counts as absent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OTHERS: tuple[Any, ...] = (None, True, -1, 1e300, "other", [], {}, [1], {"other"
 
 
 def exercise(state: SweepState, sweep_id: str) -> None:
-    """Do all that sweeps do to their state."""
+    """Do everything that sweeps do to their state."""
     state.set_total(Scope.TABLE, 2)
     sweep = state.begin(Sweep(sweep_id, "repair", state.now(), {"table": (0, 1)}, {"table": 2}))
     taken = state.take(SEGMENT, "reader", sweep.started_at)
@@ -88,13 +88,13 @@ DUMPED = dumped()
 
 
 @pytest.mark.parametrize("path", list(places(DUMPED)), ids=lambda path: "/".join(map(str, path)))
-def test_the_next_sweep_goes_on(path: tuple[Any, ...]) -> None:
+def test_a_malformed_value_stops_no_sweep(path: tuple[Any, ...]) -> None:
     for other in OTHERS:
         records = MemoryRecords(lambda: NOW + 60)
         try:
             records.load(replaced(DUMPED, path, other))
         except ValueError:
-            continue  # none of it is taken over: `test_cron.py`
+            continue  # then the whole state counts as absent: `test_cron.py`
         state = SweepState(records)
         exercise(state, "sweep:3")
         last = state.overview().last()

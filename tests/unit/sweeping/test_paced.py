@@ -1,4 +1,4 @@
-"""A backlog that is let go at a rate: what there was no room for is asked for, the oldest first."""
+"""A backlog that is released at a rate: what found no room gets its turn, the oldest first."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOW = 1_000_000.0
 
 @dataclass
 class Sent:
-    """What was asked for; ``room``: for so many releases."""
+    """Records evaluations that are asked for; ``room_left``: how many releases have room."""
 
     room_left: int
     evaluated: list[str] = field(default_factory=list)
@@ -44,13 +44,14 @@ class Sent:
         raise AssertionError(requests)
 
 
-def test_the_oldest_are_asked_for_first_as_many_as_there_is_room_for() -> None:
+def test_an_ask_evaluates_the_oldest_first() -> None:
+    """It asks for as many evaluations as there is room for releases."""
     state = SweepState(MemoryRecords(lambda: NOW))
     state.begin(Sweep("s", "repair", NOW - 10))
     for age in (40.0, 90.0, 60.0):
         stuck = Stuck(f"o{age:.0f}", "a", "lost_release", "it is due", age)
         state.evaluated(f"o{age:.0f}", Finding(NOW - 5, (stuck,), "rows", paced=True), 60.0)
-    # It goes on for as long as a release that it handed on has not ended.
+    # The sweep goes on until the release that was handed on has ended.
     state.evaluated("busy", Finding(NOW - 5), 60.0, {"a": None})
     sent = Sent(room_left=2)
     settings = Mock(sweep_interval_seconds=60, repair_mode="repair")
@@ -59,7 +60,8 @@ def test_the_oldest_are_asked_for_first_as_many_as_there_is_room_for() -> None:
     assert sent.evaluated == ["o90", "o60"]
 
 
-def test_a_release_that_was_handed_on_and_lost_keeps_its_place_in_the_backlog() -> None:
+def test_a_lost_release_keeps_its_place() -> None:
+    """In the backlog, an orchestration is as old as its oldest due child, handed on or not."""
     state = SweepState(MemoryRecords(lambda: NOW))
     for name, age in (("young", 40.0), ("old", 90.0)):
         stuck = Stuck(name, "a", "lost_release", "it is due", age)
@@ -68,7 +70,8 @@ def test_a_release_that_was_handed_on_and_lost_keeps_its_place_in_the_backlog() 
     assert state.overview().choose_paced(1) == ["young"]
 
 
-def test_what_an_ask_chose_has_its_turn_and_what_a_scan_found_waits_for_one() -> None:
+def test_only_what_an_ask_chose_gets_room() -> None:
+    """An orchestration that a scan has nominated waits for its turn."""
     state = SweepState(MemoryRecords(lambda: NOW))
     stuck = Stuck("o", "a", "lost_release", "it is due", 40.0)
     state.evaluated("o", Finding(NOW - 5, (stuck,), "rows", paced=True), 60.0)

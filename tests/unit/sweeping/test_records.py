@@ -5,7 +5,7 @@ from __future__ import annotations
 from reconciler.sweeping.records import MemoryRecords
 
 
-def test_records_are_dropped_by_name_or_all_of_a_kind() -> None:
+def test_records_are_dropped_by_name_or_kind() -> None:
     records = MemoryRecords(lambda: 0.0)
     for kind in ("a", "b"):
         for name in ("x", "y"):

@@ -1,4 +1,4 @@
-"""What is remembered of a child after a release of it, by a sweep and by hand."""
+"""What is remembered of a child after an attempt to release it, by a sweep or by hand."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def codes(state: SweepState, found: str) -> list[tuple[str | None, str]]:
 
 @SWEEPS
 @pytest.mark.parametrize("held_up_by", ["the row", "a pause", "an outage"])
-def test_a_release_in_vain_leaves_what_a_person_must_mend(
+def test_an_unsuccessful_release_leaves_malformed_rows_listed(
     world: World, sweep_id: str | None, held_up_by: str
 ) -> None:
     found = world.seed({"a": []}, rows={"a": {"depends_on": {"S": "not a list"}}})
@@ -70,7 +70,7 @@ def test_a_task_that_has_not_started_stays_known(world: World, sweep_id: str | N
 
 @SWEEPS
 @pytest.mark.parametrize("held_up_by", ["no turn", "a pause", "an outage"])
-def test_a_child_that_is_due_stays_listed_until_its_release(
+def test_a_due_child_stays_listed_until_released(
     world: World, sweep_id: str | None, held_up_by: str
 ) -> None:
     found = world.seed({"a": []})
@@ -90,8 +90,8 @@ def test_a_child_that_is_due_stays_listed_until_its_release(
     assert (result.outcome, codes(state, found)) == ("released", [])
 
 
-def test_a_release_by_hand_that_was_withheld_lists_no_healthy_child(world: World) -> None:
-    """Nobody has looked whether it is due."""
+def test_a_withheld_release_lists_no_healthy_child(world: World) -> None:
+    """A release by hand that was withheld did not find out whether the child is due."""
     found = world.seed({"a": [], "b": ["a"]}, {"a": "released"})
     world.task(found, "a", "RUNNING")
     state = evaluated(world, found)
@@ -102,8 +102,8 @@ def test_a_release_by_hand_that_was_withheld_lists_no_healthy_child(world: World
     assert codes(state, found) == []
 
 
-def test_what_follows_from_a_call_by_hand_leaves_no_count_that_nobody_reads(world: World) -> None:
-    """It would never be dropped: it belongs to no sweep."""
+def test_a_release_by_hand_leaves_no_counts(world: World) -> None:
+    """They would belong to no sweep, so nothing would ever delete them."""
     found = world.seed({"a": []})
     state = new_state(world.reconciler())
     asked: list[ReleaseRequest] = []

@@ -1,4 +1,4 @@
-"""A step: what a throttled page does to it, and how it ends when its time is over."""
+"""A step: what it does after a throttled page, and how it ends when its time is up."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def key(orchestration_id: str, sub_issue_id: str) -> dict[str, Any]:
 
 
 def one(orchestration_id: str, sub_issue_id: str, **more: Any) -> Page:
-    """A page of a single row, behind which there is more."""
+    """Return a page of a single row, with more pages after it."""
     at = key(orchestration_id, sub_issue_id)
     return Page([row(orchestration_id, sub_issue_id)], at, 1.0, **more)
 
@@ -45,7 +45,7 @@ LAST = Page([row("z", "a")], None, 1.0)
 
 
 class Table:
-    """Serves pages, or refuses them, in this order."""
+    """Serves these pages and raises these errors, in this order."""
 
     def __init__(self, *served: Page | ThrottledError) -> None:
         self._served = list(served)
@@ -65,13 +65,13 @@ def never() -> bool:
 
 
 def over_after(askings: int) -> Callable[[], bool]:
-    """Let the time be over when that was asked so many times."""
+    """Return a function that says after ``askings`` calls that the time is up."""
     asked = iter(range(1, 1000))
     return lambda: next(asked) > askings
 
 
 class Taken:
-    """A step that has been taken."""
+    """Runs one step and keeps its result."""
 
     def __init__(self, world: World, table: Table, out_of_time: Callable[[], bool]) -> None:
         reconciler = world.reconciler()
@@ -90,7 +90,8 @@ class Taken:
         return counts.rows_scanned, counts.orchestrations_scanned
 
 
-def test_a_page_that_is_refused_is_read_later_from_the_same_place(world: World) -> None:
+def test_a_throttled_page_is_read_again_later(world: World) -> None:
+    """The read begins at the same place."""
     table = Table(one("a", "a"), THROTTLED, THROTTLED, LAST)
     step = Taken(world, table, never)
     behind = key("a", "a")
@@ -99,14 +100,15 @@ def test_a_page_that_is_refused_is_read_later_from_the_same_place(world: World) 
     assert pause_of(step.pacer) == pytest.approx(0.9), "0.5, doubled, and eased by one page"
 
 
-def test_a_page_that_did_not_go_through_at_once_is_given_way_to(world: World) -> None:
+def test_a_retried_page_slows_the_scan(world: World) -> None:
     step = Taken(world, Table(one("a", "a", retries=1), one("b", "a"), LAST), never)
     assert pause_of(step.pacer) == pytest.approx(0.5 * 0.9 * 0.9)
 
 
-def test_where_nothing_was_read_when_the_time_is_over_the_step_fails(world: World) -> None:
+def test_a_step_that_read_nothing_fails(world: World) -> None:
+    """Its time is up, and every page was throttled."""
     with pytest.raises(ThrottledError):
-        # Asked after the first refusal, while the pause is waited for, and after the second.
+        # The step asks after the first refusal, during the pause, and after the second refusal.
         Taken(world, Table(THROTTLED, THROTTLED, LAST), over_after(2))
 
 
@@ -119,9 +121,10 @@ def test_where_nothing_was_read_when_the_time_is_over_the_step_fails(world: Worl
     ],
     ids=["one row", "the end of one was seen", "no end was seen"],
 )
-def test_what_was_read_before_a_refusal_is_judged_and_the_next_step_goes_on(
+def test_rows_read_before_a_refusal_are_judged(
     world: World, pages: Sequence[Page], nominated: list[str], resumed: dict[str, Any]
 ) -> None:
+    """The next step goes on after them."""
     step = Taken(world, Table(*pages, THROTTLED), over_after(len(pages)))
     assert step.nominated == nominated
     assert step.scanned == (len(pages) if resumed != key("a", "a") else 1, 1)
@@ -130,7 +133,7 @@ def test_what_was_read_before_a_refusal_is_judged_and_the_next_step_goes_on(
     )
 
 
-def test_one_that_our_code_fails_on_is_nominated_behind_the_others(
+def test_an_orchestration_that_breaks_parsing_is_nominated_last(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(name: str, rows: Sequence[Any]) -> Any:
@@ -143,9 +146,10 @@ def test_one_that_our_code_fails_on_is_nominated_behind_the_others(
     assert (step.nominated, step.scanned) == (["b", "z", "a"], (3, 3))
 
 
-def test_tasks_are_read_at_half_the_price_since_it_only_nominates(
+def test_a_scan_reads_tasks_eventually_consistently(
     world: World, tasks_read: list[tuple[list[str], bool]]
 ) -> None:
+    """That costs half, and a scan only nominates."""
     runs = {"child_status": {"S": "released"}, "child_task_id": {"S": "T-1"}}
     Taken(world, Table(Page([{**row("a", "a"), **runs}], None, 1.0)), never)
     assert tasks_read == [(["T-1"], False)]

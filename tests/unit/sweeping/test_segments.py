@@ -27,7 +27,7 @@ def total(
     size: int, workers: int | None, current: int | None = None, scope: Scope = Scope.TABLE
 ) -> int:
     def count_workers() -> int:
-        assert workers is not None, "asked where it makes no difference"
+        assert workers is not None, "asked although it makes no difference"
         return workers
 
     known = {} if current is None else {scope: current}
@@ -47,7 +47,9 @@ def total(
         (9999 * 32 * MIB, 9999, 4096),
     ],
 )
-def test_segments_go_by_size_and_workers(size: int, workers: int | None, segments: int) -> None:
+def test_segment_count_follows_size_and_workers(
+    size: int, workers: int | None, segments: int
+) -> None:
     assert total(size, workers) == segments
 
 
@@ -55,7 +57,7 @@ def test_segments_go_by_size_and_workers(size: int, workers: int | None, segment
     ("wanted", "current", "segments"),
     [(8, 8, 8), (5, 8, 8), (9, 8, 16), (3, 8, 8), (2, 8, 2), (1, 8, 1)],
 )
-def test_segments_change_reluctantly(wanted: int, current: int, segments: int) -> None:
+def test_segments_split_at_once_and_merge_late(wanted: int, current: int, segments: int) -> None:
     assert total(wanted * 32 * MIB, 1, current) == segments
 
 
@@ -64,9 +66,9 @@ def test_the_index_has_no_more_segments_than_workers() -> None:
     assert total(640 * MIB, 1, scope=Scope.ACTIVE) == 1
 
 
-def test_a_setting_is_taken_as_it_is() -> None:
+def test_a_configured_segment_count_is_not_adjusted() -> None:
     def asked() -> int:
-        raise AssertionError("asked where it makes no difference")
+        raise AssertionError("asked although it makes no difference")
 
     assert choose_totals(60, asked, asked, {}) == {Scope.TABLE: 60, Scope.ACTIVE: 8}
 
@@ -75,13 +77,13 @@ def rotated(marks: list[float], now: float) -> list[int]:
     return choose_by_rotation(dict(enumerate(marks)), now, 6 * HOUR)
 
 
-def test_the_first_rotation_is_at_once() -> None:
+def test_unread_segments_are_due_at_once() -> None:
     assert rotated([NEVER] * 4, now=10.0) == [0, 1, 2, 3]
     assert rotated([9.0, NEVER, 9.0, NEVER], now=10.0) == [1, 3]
 
 
-def test_the_table_is_read_once_in_its_interval() -> None:
-    """Evenly, the longest unread first, and nothing more often than it has to be."""
+def test_each_segment_is_read_once_per_rotation() -> None:
+    """Reads are spread evenly, and the segment that was unread for longest comes first."""
     for segments in (1, 7, 64, 1024):
         marks, reads = [0.1] * segments, 0
         for sweep in range(1, 2 * 72 + 1):
@@ -98,7 +100,7 @@ def test_the_table_is_read_once_in_its_interval() -> None:
 
 @pytest.mark.parametrize(("segments", "least", "most"), [(32, 0, 1), (512, 7, 8), (4096, 56, 57)])
 def test_each_sweep_reads_its_share_of_a_rotation(segments: int, least: int, most: int) -> None:
-    """Give or take one segment: docs/scaling.md has what that comes to."""
+    """Give or take one segment; docs/scaling.md has the resulting figures."""
     marks = [0.1] * segments
     shares = set()
     for sweep in range(1, 72 + 1):
@@ -110,7 +112,7 @@ def test_each_sweep_reads_its_share_of_a_rotation(segments: int, least: int, mos
     assert (min(shares), max(shares)) == (least, most)
 
 
-def test_a_lease_runs_out_and_its_place_stays() -> None:
+def test_an_expired_lease_leaves_its_place() -> None:
     place = Place(5.0, 3, {"orchestration_id": "o", "sub_issue_id": "a"})
     leased = SegmentState(place=place).leased_to("reader", 100.0)
     record = leased.to_record()
@@ -120,8 +122,8 @@ def test_a_lease_runs_out_and_its_place_stays() -> None:
     assert killed.leased_to("another", 110.0).read_to_its_end().mark == 5.0, "when it began"
 
 
-def test_a_read_that_was_lost_in_its_first_step_begins_anew() -> None:
-    """Nothing of it was kept, so its mark may be when the rows were really read."""
+def test_a_read_lost_in_its_first_step_restarts() -> None:
+    """Nothing of it was kept, so the mark may be the time when the new read began."""
     now = 1000.0
     state = SweepState(MemoryRecords(lambda: now))
     state.set_total(Scope.TABLE, 1)
@@ -146,8 +148,8 @@ def test_a_mark_never_moves_back() -> None:
     assert late.read_to_its_end() == SegmentState(mark=50.0)
 
 
-def test_a_lease_that_ran_out_is_its_holders_for_as_long_as_nobody_else_takes_it() -> None:
-    """One page may take longer than a lease: else its segment would never be read on."""
+def test_an_expired_lease_holds_until_someone_takes_it() -> None:
+    """A page may take longer than a lease; otherwise its segment would never be finished."""
     now = 1000.0
     state = SweepState(MemoryRecords(lambda: now))
     segment = Segment(Scope.TABLE, 0, 1)

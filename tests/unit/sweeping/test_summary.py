@@ -1,4 +1,4 @@
-"""A sweep's summary, and what it sets: logs by how bad it was, gauges only where it stands."""
+"""A sweep's summary, and the log line and metrics that it results in."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def gauges(metrics: RecordingMetrics, name: str) -> dict[str, float]:
     }
 
 
-def test_a_repair_says_what_it_did_and_what_it_consumed() -> None:
+def test_a_summary_shows_actions_and_consumption() -> None:
     assert FULL.to_json() == {
         "sweep_id": "s",
         "mode": "repair",
@@ -66,7 +66,7 @@ def test_a_repair_says_what_it_did_and_what_it_consumed() -> None:
 
 
 @pytest.mark.parametrize("mode", ["report", "paused"])
-def test_where_nothing_is_repaired_it_says_what_would_be(mode: str) -> None:
+def test_without_repairs_the_summary_shows_the_plan(mode: str) -> None:
     assert replace(FULL, mode=mode).to_json()["planned"] == {"released": 1, "skipped": 2}
 
 
@@ -82,7 +82,7 @@ def test_where_nothing_is_repaired_it_says_what_would_be(mode: str) -> None:
     ],
     ids=["nothing", "nobody's fault", "none of them", "stuck", "errors", "incomplete"],
 )
-def test_a_person_should_look_where_something_is_stuck_failed_or_was_left_out(
+def test_stuck_failed_or_unread_work_is_alarming(
     changes: dict[str, Any], *, alarming: bool
 ) -> None:
     assert replace(SUMMARY, **changes).alarming is alarming
@@ -92,7 +92,7 @@ def test_a_person_should_look_where_something_is_stuck_failed_or_was_left_out(
     ("repair_mode", "complete", "told"),
     [("repair", True, True), ("report", True, True), (None, True, False), ("repair", False, True)],
 )
-def test_the_mode_is_told_by_scheduled_sweeps(
+def test_only_scheduled_sweeps_set_the_mode(
     repair_mode: str | None, *, complete: bool, told: bool
 ) -> None:
     metrics = record(replace(FULL, complete=complete), repair_mode)
@@ -123,7 +123,7 @@ def test_gauges_show_coverage_and_what_is_stuck() -> None:
         (5.5, "repair", "paused", 5.5),
     ],
 )
-def test_the_mode_and_since_when_it_is_paused_are_shown(
+def test_gauges_show_mode_and_start_of_pause(
     paused_since: float | None, repair_mode: str, mode: str, since: float
 ) -> None:
     metrics = record(replace(FULL, mode=repair_mode, paused_since=paused_since), repair_mode)
@@ -142,9 +142,10 @@ def test_the_mode_and_since_when_it_is_paused_are_shown(
     ],
     ids=["sound", "nothing but errors", "some errors", "incomplete"],
 )
-def test_a_sweep_is_told_by_how_much_of_it_failed(
+def test_a_sweeps_log_level_follows_its_failures(
     changes: dict[str, Any], level: str, error_id: str | None, extent: str | None
 ) -> None:
+    """So do its error id and the counter of failed sweeps."""
     summary = replace(SUMMARY, **changes)
     metrics = RecordingMetrics()
     with structlog.testing.capture_logs() as lines:

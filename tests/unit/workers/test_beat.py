@@ -1,4 +1,4 @@
-"""Beat: our sweep by the monotonic clock, and every other entry as Celery sends it."""
+"""Beat: our sweep follows the monotonic clock; other entries are sent as Celery would."""
 
 from __future__ import annotations
 
@@ -76,9 +76,7 @@ def make_stage(monkeypatch: pytest.MonkeyPatch, monotonic: Clock) -> MakeStage:
     return lambda **entries: Stage(monkeypatch, entries)
 
 
-def test_a_beat_asks_at_once_and_then_at_the_next_point(
-    make_stage: MakeStage, monotonic: Clock
-) -> None:
+def test_a_beat_asks_at_once_and_periodically(make_stage: MakeStage, monotonic: Clock) -> None:
     stage = make_stage()
     stage.run()
     assert stage.asks == 1
@@ -105,7 +103,7 @@ def test_a_wall_clock_that_jumps_changes_nothing(
     assert stage.asks == 2
 
 
-def test_other_entries_are_sent_as_they_are(make_stage: MakeStage) -> None:
+def test_other_entries_are_sent_unchanged(make_stage: MakeStage) -> None:
     entry = {"task": "other", "schedule": timedelta(seconds=30), "kwargs": {"full": True}}
     stage = make_stage(nightly=entry)
     stage.run()
@@ -115,7 +113,7 @@ def test_other_entries_are_sent_as_they_are(make_stage: MakeStage) -> None:
     assert stage.sent == [("other", {"full": True})]
 
 
-def test_other_entries_go_on_after_the_clock_was_set_back(make_stage: MakeStage) -> None:
+def test_other_entries_survive_a_clock_set_back(make_stage: MakeStage) -> None:
     stage = make_stage(other={"task": "other", "schedule": timedelta(seconds=30)})
     stage.wall -= timedelta(hours=2)
     stage.run()
@@ -124,7 +122,7 @@ def test_other_entries_go_on_after_the_clock_was_set_back(make_stage: MakeStage)
     assert [name for name, _ in stage.sent] == ["other"]
 
 
-def test_a_broker_that_is_away_is_asked_again_later(
+def test_an_unreachable_broker_is_tried_again_later(
     make_stage: MakeStage, monotonic: Clock
 ) -> None:
     stage = make_stage(other={"task": "other", "schedule": timedelta(seconds=30)})
@@ -141,7 +139,7 @@ def test_a_broker_that_is_away_is_asked_again_later(
     assert (stage.asks, stage.sent) == (1, [("other", {})])
 
 
-def test_an_entry_that_is_wrong_is_no_outage(make_stage: MakeStage) -> None:
+def test_an_invalid_entry_is_not_an_outage(make_stage: MakeStage) -> None:
     stage = make_stage(other={"task": "other", "schedule": timedelta(seconds=30)})
     stage.fails = TypeError("no such argument")
     with pytest.raises(SchedulingError):

@@ -1,4 +1,4 @@
-"""Messages that are dropped: counted each, and said as often as it is news."""
+"""Dropped messages: each is counted, and it is logged if it is news."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOREIGN = OtherDeploymentError("not ours")
 
 
 class Counting:
-    """A broker that is told of counters, and of nothing else."""
+    """A broker that accepts counters, and nothing else."""
 
     def __init__(self) -> None:
         self.counted = 0.0
@@ -30,13 +30,14 @@ class Counting:
 
 
 def add(refusals: Refusals, client: Counting, error: Exception) -> list[str]:
-    """Drop a message; returns the kinds of what is logged of it."""
+    """Drop a message; return the kinds of the errors that are logged."""
     with capture_logs() as logs:
         refusals.add(client, error)  # type: ignore[arg-type]
     return [entry["error_kind"] for entry in logs]
 
 
-def test_another_deployment_is_said_once_while_its_messages_come() -> None:
+def test_another_deployment_is_logged_once_while_active() -> None:
+    """It is logged again if its messages come back after a while."""
     clock, client = SleepingClock(), Counting()
     refusals = Refusals(lambda: "ours", clock)
     said = []
@@ -47,7 +48,7 @@ def test_another_deployment_is_said_once_while_its_messages_come() -> None:
     assert client.counted == len(said)
 
 
-def test_what_is_malformed_is_said_each_time() -> None:
+def test_each_malformed_message_is_logged() -> None:
     client = Counting()
     refusals = Refusals(lambda: "ours", SleepingClock())
     said = [add(refusals, client, MessageRefusedError("too long")) for _ in range(3)]
@@ -55,7 +56,7 @@ def test_what_is_malformed_is_said_each_time() -> None:
     assert client.counted == len(said)
 
 
-def test_the_text_of_an_unexpected_error_is_not_repeated() -> None:
+def test_an_unexpected_errors_text_is_not_logged() -> None:
     """It may quote the message."""
     with capture_logs() as logs:
         Refusals(lambda: "ours").add(Counting(), ValueError("secret"))  # type: ignore[arg-type]

@@ -20,15 +20,13 @@ from workers.release_rate import _window
         (600, 10, 1),
     ],
 )
-def test_a_rate_is_kept_to_in_windows_of_a_few_seconds(
-    per_minute: int, releases: int, seconds: int
-) -> None:
+def test_a_window_is_as_short_as_possible(per_minute: int, releases: int, seconds: int) -> None:
     window = _window(per_minute)
     assert (window.amount, window.multiples) == (releases, seconds)
 
 
 @pytest.mark.parametrize("per_minute", [*range(1, 200), 599, 6_001, 1_000_000])
-def test_no_window_lets_more_through_than_the_rate_or_much_less(per_minute: int) -> None:
+def test_a_window_stays_close_below_the_rate(per_minute: int) -> None:
     window = _window(per_minute)
     let_through = window.amount * 60 / window.multiples
     assert 2 / 3 * per_minute < let_through <= per_minute

@@ -1,4 +1,4 @@
-"""How much of a backlog is queued: the asks fill the queue, and what was found just now waits."""
+"""How much of a backlog is queued: asks fill the queue, and new finds wait."""
 
 from __future__ import annotations
 
@@ -21,23 +21,25 @@ def room(queued: int, *, in_turn: bool, a_minute: int = 600) -> int:
 
 
 A_THIRD = 600 * 300 // 60 // ASKS_PER_INTERVAL
-"""What the rate lets go between two asks."""
+"""How many releases the rate allows between two asks."""
 
 
-def test_an_ask_fills_the_queue_for_the_time_until_the_next_one_and_as_long_again() -> None:
+def test_an_ask_queues_enough_for_two_asks() -> None:
+    """So the next ask finds the queue half full."""
     assert room(0, in_turn=True) == 2 * A_THIRD
     assert room(A_THIRD, in_turn=True) == A_THIRD
     assert room(2 * A_THIRD, in_turn=True) == 0
 
 
 @pytest.mark.parametrize("queued", [A_THIRD, A_THIRD + 1, 2 * A_THIRD])
-def test_what_was_found_just_now_takes_no_room_that_the_oldest_should_have(queued: int) -> None:
+def test_new_finds_leave_room_for_the_oldest(queued: int) -> None:
+    """They get no room once the queue is half full."""
     assert room(queued, in_turn=False) == 0
 
 
-def test_without_a_backlog_an_orchestration_is_handed_on_whole() -> None:
+def test_without_a_backlog_new_finds_have_room() -> None:
     assert room(A_THIRD - 1, in_turn=False) == A_THIRD + 1
 
 
-def test_a_slow_rate_has_some_room_too() -> None:
+def test_even_a_slow_rate_has_room() -> None:
     assert room(0, in_turn=False, a_minute=1) == room(0, in_turn=True, a_minute=1) == 20

@@ -1,7 +1,7 @@
-"""Settings of Celery, each with its reason; measured in ``docs/design.md``.
+"""Celery's settings, each with its reason; ``docs/design.md`` has the measurements.
 
-Celery on Redis is an engine, not a guarantee: messages can be lost and can run twice, and the
-sweep over DynamoDB is what makes up for both.
+Celery on Redis guarantees nothing: a message can be lost, or run twice. The sweep over DynamoDB
+makes up for both.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from workers.names import (
 
 _settings = load_settings()
 
-# -- where
+# -- broker and result backend
 
 broker_url = _settings.celery_broker_url
 result_backend = _settings.celery_result_backend
-# Celery takes CELERY_BROKER_URL and CELERY_RESULT_BACKEND of the environment over the two above,
-# as they are: without the login that is set apart (BROKER_PASSWORD). These it does not pass over.
+# Celery prefers CELERY_BROKER_URL and CELERY_RESULT_BACKEND from the environment to the two above,
+# and those lack the login from BROKER_PASSWORD. It does not override the following settings.
 broker_read_url = broker_write_url = broker_url
 redis_username, redis_password = login_of(result_backend)
 # Without them kombu does not verify the certificate of a rediss:// broker, the result backend
@@ -40,36 +40,36 @@ redis_username, redis_password = login_of(result_backend)
 broker_use_ssl = tls_options(broker_url)
 redis_backend_use_ssl = tls_options(result_backend)
 
-# -- what is delivered again, and what is not
+# -- redelivery
 
-# A task is acknowledged when it has ended: work that a lost worker had begun is done again.
+# A task is acknowledged when it ends, so if its worker is lost, another worker runs it again.
 task_acks_late = True
-# One task at a time for each process: fair when tasks differ, little to give back when one stops.
+# One task at a time per process: fair if tasks differ, and little to return when a worker stops.
 worker_prefetch_multiplier = 1
-# Rejecting a task whose worker was lost would loop for ever on one that kills its worker; a retry
-# is counted, and stops.
+# If a task kills its worker, rejecting it would repeat it for ever. Retries are counted, and stop.
 task_reject_on_worker_lost = False
 task_retry_on_worker_lost = True
-# Cancelling what runs when the connection is lost would lose it: it ends, and is delivered again.
+# When the connection is lost, running tasks finish and are then delivered again. Cancelling them
+# would lose their work.
 worker_cancel_long_running_tasks_on_connection_loss = False
-# A stored success of an earlier attempt must never make a later one be dropped.
+# The stored success of an earlier attempt must never cause a later one to be dropped.
 worker_deduplicate_successful_tasks = False
 
-# -- how long anything may take
+# -- time limits
 
 task_time_limit = TIME_LIMIT_SECONDS
 task_soft_time_limit = SOFT_TIME_LIMIT_SECONDS
-# A soft shutdown is a plain sleep: it would only make each deployment longer.
+# A soft shutdown only sleeps, and would make each deployment longer.
 worker_soft_shutdown_timeout = 0.0
 
 _transport = {
-    # The same for all who share the broker.
+    # The same for all processes that share the broker.
     "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
-    # How often unacknowledged messages are looked at. By default it is every 100 s, and work of a
-    # lost worker would wait for that besides the visibility timeout.
+    # How often to look at unacknowledged messages. With the default of 100 s, the work of a lost
+    # worker would wait that long in addition to the visibility timeout.
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
-    # Without time-outs a half-open connection consumes nothing for minutes, in silence.
+    # Without timeouts, a half-open connection would silently consume nothing for minutes.
     "socket_timeout": 5,
     "socket_connect_timeout": 5,
     "socket_keepalive": True,
@@ -85,9 +85,9 @@ result_backend_transport_options = {"visibility_timeout": VISIBILITY_TIMEOUT_SEC
 # -- when the broker is away
 
 broker_connection_retry_on_startup = True
-# None: for ever. The default gives up after 100 attempts, and the backstop would be dead.
+# None: never give up. After the default of 100 attempts, the backstop would be dead.
 broker_connection_max_retries = None
-# A publish that cannot be made fails soon: the sweep will come by again.
+# A publish fails fast, because the next sweep finds the work again.
 task_publish_retry = True
 task_publish_retry_policy = {
     "max_retries": 1,
@@ -96,17 +96,17 @@ task_publish_retry_policy = {
     "interval_max": 1.0,
 }
 
-# -- what is in a message, and who gets it
+# -- messages and queues
 
 task_serializer = "json"
 result_serializer = "json"
 accept_content = ["json"]
-# Celery's own ends at a message of a shape that it does not expect, and so does the next worker.
+# Celery's own consumer dies of a malformed message, and so does the next worker that gets it.
 worker_consumer = "workers.consumer:GuardedConsumer"
-# A storm of releases must not keep a sweep from being run, and neither may keep a person waiting:
-# each has a queue of its own. A worker serves all in turn, unless it is told otherwise (`-Q`).
-# Each with a key of its own; else Celery gives all the default queue's, and what anybody sends
-# by that exchange and key would go to all.
+# Sweeps, releases and commands by hand have their own queues, so that many releases do not delay a
+# sweep, and neither delays a person. A worker serves all queues in turn, unless `-Q` names some.
+# Each queue has its own routing key. Otherwise all would have the default queue's key, and a
+# message with that key would go to all of them.
 task_queues = tuple(
     Queue(name, routing_key=name) for name in (SWEEP_QUEUE, RELEASE_QUEUE, BY_HAND_QUEUE)
 )
@@ -116,26 +116,26 @@ task_create_missing_queues = False
 
 # -- results and events
 
-# Only the sweep's result is of use afterwards; storing the others would cost a round trip each,
-# and make a publish hang when the backend is away.
+# Only the sweep's result is used later. Storing the others would cost a round trip each, and a
+# publish would hang while the backend is away.
 task_ignore_result = True
 task_store_errors_even_if_ignored = False
 result_expires = 3600
-# Flower lives on these; the consumer publishes them together (`workers/consumer.py`).
+# Flower needs these events; the consumer publishes them in batches (`workers/consumer.py`).
 worker_send_task_events = True
-# An event for each message that is sent would be a round trip more for each release. Flower shows a
-# task from when a worker has it; how many wait is the length of the queue.
+# An event per sent message would cost one more round trip per release. Flower shows a task once a
+# worker has it; the length of the queue shows how many wait.
 task_send_sent_event = False
 task_track_started = True
 
 # -- beat
 
 beat_scheduler = "workers.beat:SweepScheduler"
-# The same sweep is asked for several times within its interval (``workers.enqueue``).
+# Beat asks for the same sweep several times within its interval (``workers.enqueue``).
 _ask_seconds = _settings.sweep_interval_seconds / ASKS_PER_INTERVAL
-# Entries of your own go beside it; each beat sends them.
+# You can add entries of your own; every beat sends them.
 beat_schedule = {"sweep": {"task": SWEEP, "schedule": AskPoints(_ask_seconds)}}
-# Never longer than the interval, so that a beat that has lost its broker is back in time.
+# Never longer than the interval, so that a beat that lost its broker is back in time.
 beat_max_loop_interval = min(5.0, _ask_seconds)
 
 # -- logs are ours (``reconciler.observability.logs``)

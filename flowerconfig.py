@@ -1,9 +1,9 @@
-"""Settings of Flower, each with its reason. ``celery -A workers flower`` finds this file by itself.
+"""Flower's settings, each with its reason. ``celery -A workers flower`` reads this file.
 
-Flower reads it from the directory that it is started in, after ``FLOWER_*`` of the environment and
-before its command line: a name that is set here beats the environment. So what an operator may
-set is read from the environment here, and everything else (``FLOWER_URL_PREFIX``, ``FLOWER_PORT``,
-``FLOWER_READ_ONLY``, …) is left to it.
+Flower reads it from its working directory, after ``FLOWER_*`` in the environment and before the
+command line, so a name that is set here overrides the environment. Where an operator may override
+a setting of this file, the file itself reads the environment. Flower reads everything else from
+there (``FLOWER_URL_PREFIX``, ``FLOWER_PORT``, ``FLOWER_READ_ONLY``, …).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from tornado.web import authenticated
 from reconciler.flower.install import install
 from reconciler.observability.logs import configure_logging
 
-# -- who may look, and who may send tasks
+# -- logins
 
 
 def _logins() -> list[str]:
-    """Return the accepted ``user:password`` pairs; never none, for without any Flower is open."""
+    """Return the accepted ``user:password`` pairs, at least one: without any, Flower is open."""
     given = os.environ.get("FLOWER_BASIC_AUTH", "")
     pairs = [pair.strip() for pair in given.split(",") if pair.strip()]
     if any(not all(pair.partition(":")) for pair in pairs):
-        # Without the value: it is a secret, even where it is not well formed.
+        # Never print the value: it is a secret even if it is malformed.
         sys.stderr.write(
             "reconciler: FLOWER_BASIC_AUTH is invalid: it is user:password, "
             "several of them with commas between\n"
@@ -44,28 +44,27 @@ def _logins() -> list[str]:
 
 
 if not os.environ.get("FLOWER_AUTH"):
-    # Unless a provider (OAuth 2) has been set up instead.
+    # Only if no OAuth 2 provider is configured.
     basic_auth = _logins()
 
-# Flower leaves two addresses open whatever the login: /healthcheck, which says OK and nothing else,
-# and stays open for the container's health check; and /metrics, which names workers and tasks, and
-# asks for the login here. A scraper has one (`basic_auth`); what the backstop itself counts is
-# served by `reconciler metrics`.
-if not hasattr(Metrics.get, "__wrapped__"):  # this file may be read twice
+# Flower requires no login for /healthcheck and /metrics. /healthcheck only answers OK, and stays
+# open for the container's health check. /metrics names workers and tasks, so it requires the login
+# here; a scraper can send one (`basic_auth`). `reconciler metrics` serves the backstop's metrics.
+if not hasattr(Metrics.get, "__wrapped__"):  # Flower may read this file twice
     Metrics.get = authenticated(Metrics.get)
 
 # -- the tab *Orchestrations*
 
 install()
 
-# -- what is kept
+# -- the list of tasks
 
 
 def _state_file() -> Path | None:
-    """Return where the list of tasks is kept; None where nothing may be written."""
+    """Return the file for the list of tasks; None if its directory is not writable."""
     if os.environ.get("FLOWER_DB"):
         return Path(os.environ["FLOWER_DB"])
-    # Not in a directory that others can write to: it is read back by unpickling.
+    # Never in a directory that others can write to, because Flower unpickles the file.
     state = os.environ.get("XDG_STATE_HOME")
     directory = (Path(state) if state else Path.home() / ".local" / "state") / "reconciler"
     try:
@@ -76,28 +75,28 @@ def _state_file() -> Path | None:
 
 
 _state = _state_file()
-# Without it the list of tasks is empty after a restart; in a container with a read-only file
-# system, FLOWER_DB names a place on a volume.
+# Without it, the list of tasks is empty after a restart. In a container with a read-only file
+# system, FLOWER_DB names a file on a volume.
 persistent = _state is not None
 if _state is not None:
     db = str(_state)
-# Saved as it goes and not only at the end: a Flower that was killed has its list too.
+# Saved regularly and not only at exit, so that a Flower that was killed keeps its list.
 state_save_interval = 10_000
-# The whole list is written each time.
+# Each save writes the whole list.
 max_tasks = 20_000
 
-# -- what is shown
+# -- display
 
-# How it ended, what it was about (the id says it all) and what came of it, at a glance and within
-# the width of a screen; the rest is to the right, and on the page of the task.
+# How a task ended, what it was about (see its id) and its result fit on a screen. The other columns
+# are to the right, and on the page of the task.
 tasks_columns = "state,uuid,result,received,runtime,name,args,worker"
 natural_time = True
-# Containers come back under new names; the old ones go from the list after an hour.
+# Containers restart under new names; the old names leave the list after an hour.
 purge_offline_workers = 3600
 
-# -- what it says
+# -- logs
 
-# Its own lines too are log lines, in the form that all processes here have. Celery has loaded the
-# application, and with it the settings, before it looks for this file.
+# Flower's own log lines get the format of all other processes. Celery loads the application and
+# its settings before it looks for this file.
 if (_loaded := sys.modules.get("workers.application")) is not None:
     configure_logging(_loaded.settings)

@@ -1,1 +1,1 @@
-"""The benchmark: what a sweep costs beside the bare floor, on DynamoDB Local (``make bench``)."""
+"""The benchmark: the cost of a sweep compared with a floor, on DynamoDB Local (``make bench``)."""

@@ -17,16 +17,18 @@ _QUICK = 600
 
 
 @click.group(invoke_without_command=True)
-@click.option("--quick", is_flag=True, help=f"{_QUICK} orchestrations; half a minute.")
+@click.option("--quick", is_flag=True, help=f"Use {_QUICK} orchestrations; takes half a minute.")
 @click.option("--orchestrations", type=click.IntRange(1), help="How many.  [default: 8000]")
 @click.option("--children", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--in-flight", type=click.FloatRange(0, 1), default=0.2, show_default=True)
 @click.option("--stranded", type=click.FloatRange(0, 1), default=0.1, show_default=True)
-@click.option("--segments", type=click.IntRange(1), help="Of the scan; chosen unless given.")
-@click.option("--latency-ms", type=float, default=0.0, help="Added to each request.")
-@click.option("--repeat", type=click.IntRange(1), default=1, help="Medians of so many runs.")
-@click.option("--share", is_flag=True, help="One instance for a sweep and its floor.")
-@click.option("--check", is_flag=True, help="Exit with 1 when a ratio to the floor is not met.")
+@click.option(
+    "--segments", type=click.IntRange(1), help="Segments of the scan.  [default: the sweep chooses]"
+)
+@click.option("--latency-ms", type=float, default=0.0, help="Delay added to each request.")
+@click.option("--repeat", type=click.IntRange(1), default=1, help="Number of runs; shows medians.")
+@click.option("--share", is_flag=True, help="Use one DynamoDB Local for a sweep and its floor.")
+@click.option("--check", is_flag=True, help="Exit with 1 if a ratio to the floor misses its goal.")
 @click.option("--save/--no-save", default=False, help="Append to benchmarks/results/.")
 @click.pass_context
 def bench(
@@ -44,9 +46,9 @@ def bench(
     check: bool,
     save: bool,
 ) -> None:
-    """Measure what a sweep costs, beside the bare floor, on DynamoDB Local.
+    """Compare the cost of a sweep with the floor, on DynamoDB Local.
 
-    Without a command: steady state, floor, and after an outage, of one table.
+    Without a command: steady state, floor, and a sweep after an outage, for one table.
     """
     size = orchestrations or (_QUICK if quick else Mix().orchestrations)
     mix = Mix(size, children, in_flight, stranded)
@@ -56,7 +58,7 @@ def bench(
     if context.invoked_subcommand is None:
         unmet = report.unmet(_compare(plan, save=save))
         if check and unmet:
-            raise click.ClickException(f"above its goal: {', '.join(unmet)}")
+            raise click.ClickException(f"goals not met: {', '.join(unmet)}")
 
 
 def _compare(plan: Plan, *, save: bool, scenario: str = "compare") -> dict[str, Measurement]:
@@ -77,7 +79,7 @@ def _compare(plan: Plan, *, save: bool, scenario: str = "compare") -> dict[str, 
 
 
 def _console() -> Console:
-    """Wide enough for the tables, wherever they go."""
+    """Return a console that is wide enough for the tables, even in a pipe."""
     return Console(width=max(Console().width, 100))
 
 
@@ -89,7 +91,7 @@ def _say(console: Console) -> runs.Say:
 @click.argument("sizes", nargs=-1, type=int)
 @click.pass_obj
 def sizes(plan_and_save: tuple[Plan, bool], sizes: tuple[int, ...]) -> None:
-    """Cost against table size (orchestrations)."""
+    """Measure the cost by table size (orchestrations)."""
     plan, save = plan_and_save
     for size in sizes or (250, 1_000, 4_000, 16_000):
         _compare(
@@ -101,7 +103,7 @@ def sizes(plan_and_save: tuple[Plan, bool], sizes: tuple[int, ...]) -> None:
 @click.argument("shares", nargs=-1, type=float)
 @click.pass_obj
 def stranded(plan_and_save: tuple[Plan, bool], shares: tuple[float, ...]) -> None:
-    """Cost against the share that is stranded."""
+    """Measure the cost by the share of stranded orchestrations."""
     plan, save = plan_and_save
     for share in shares or (0.0, 0.05, 0.1, 0.2, 0.4):
         _compare(
@@ -113,7 +115,7 @@ def stranded(plan_and_save: tuple[Plan, bool], shares: tuple[float, ...]) -> Non
 @click.argument("counts", nargs=-1, type=int)
 @click.pass_obj
 def segments(plan_and_save: tuple[Plan, bool], counts: tuple[int, ...]) -> None:
-    """Cost of a sweep in which nothing is wrong against the number of segments."""
+    """Measure the cost by the number of segments, with nothing wrong."""
     plan, save = plan_and_save
     console = _console()
     found: dict[str, Measurement] = {}
@@ -129,7 +131,7 @@ def segments(plan_and_save: tuple[Plan, bool], counts: tuple[int, ...]) -> None:
 @click.argument("counts", nargs=-1, type=int)
 @click.pass_obj
 def workers(plan_and_save: tuple[Plan, bool], counts: tuple[int, ...]) -> None:
-    """Cost of reading 16 segments, none of which is wrong, against the number of processes."""
+    """Measure the cost of reading 16 segments by the number of processes, with nothing wrong."""
     plan, save = plan_and_save
     console = _console()
     plan = replace(plan, segments=plan.segments or 16)
@@ -146,7 +148,7 @@ def workers(plan_and_save: tuple[Plan, bool], counts: tuple[int, ...]) -> None:
 @bench.command("index")
 @click.pass_obj
 def index_(plan_and_save: tuple[Plan, bool]) -> None:
-    """Cost of a sweep by an index, beside its floor and beside the scan; and of a write to it."""
+    """Compare a sweep by the index with its floor and with a scan; measure a write to the index."""
     plan, save = plan_and_save
     console = _console()
     mix = replace(plan.mix, repaired=True)
@@ -159,7 +161,7 @@ def index_(plan_and_save: tuple[Plan, bool]) -> None:
     with runs.seeded(replace(mix, orchestrations=20), _say(console)) as place:
         unchanged = index.units_of_a_change(place)
     report.show_runs(console, f"{mix.rows:,} rows, {mix.in_flight:.1%} in flight", found)
-    console.print(f"a change of status: {changed:g} write units, without the index {unchanged:g}")
+    console.print(f"a status change: {changed:g} write units, {unchanged:g} without the index")
     if save:
         facts = {"mix": mix.to_json(), "change_units": [changed, unchanged]}
         report.save("index", facts, found)
@@ -174,7 +176,7 @@ def index_(plan_and_save: tuple[Plan, bool]) -> None:
 )
 @click.pass_obj
 def rotation_(plan_and_save: tuple[Plan, bool], ceiling: float) -> None:
-    """How even it is what reading the table in rotation takes, under a ceiling."""
+    """Show how evenly sweeps read the table in rotation, with a limit on reads."""
     plan, save = plan_and_save
     console = _console()
     planned = replace(rotation.Plan(), ceiling=ceiling)
@@ -189,7 +191,7 @@ def rotation_(plan_and_save: tuple[Plan, bool], ceiling: float) -> None:
 @click.option("--children", default=300, show_default=True)
 @click.pass_obj
 def contention_(plan_and_save: tuple[Plan, bool], counts: tuple[int, ...], children: int) -> None:
-    """Siblings released by so many workers at once: how often they meet on a row."""
+    """Count conflicts on a row while many workers release siblings at once."""
     _, save = plan_and_save
     quieten()
     found = [
@@ -208,15 +210,15 @@ def contention_(plan_and_save: tuple[Plan, bool], counts: tuple[int, ...], child
 @click.option(
     "--check-counts",
     is_flag=True,
-    help="Exit with 1 when a count for each release is above its bound.",
+    help="Exit with 1 if a count per release exceeds its bound.",
 )
 @click.pass_obj
 def storm_(
     plan_and_save: tuple[Plan, bool], sizes: tuple[int, ...], children: int, *, check_counts: bool
 ) -> None:
-    """Release stranded children through Celery, beside a plain program.
+    """Compare releasing stranded children through Celery with a plain program.
 
-    SIZES: how many of them are in each orchestration.  [default: 1 10 300]
+    SIZES: stranded children per orchestration.  [default: 1 10 300]
     """
     plan, save = plan_and_save
     console = _console()
@@ -228,17 +230,17 @@ def storm_(
     report.show_storms(console, found)
     unmet = [f"{name} ({one.each} each)" for one in found for name in one.broken_bounds()]
     if check_counts and unmet:
-        raise click.ClickException(f"above its bound: {', '.join(unmet)}")
+        raise click.ClickException(f"bounds exceeded: {', '.join(unmet)}")
 
 
 @bench.command("latency")
 @click.argument("settings", nargs=-1, type=click.Choice(list(latency.SETTINGS)))
-@click.option("--seconds", type=click.IntRange(1), help="For how long events are lost.")
+@click.option("--seconds", type=click.IntRange(1), help="How long events are lost.")
 @click.pass_obj
 def latency_(
     plan_and_save: tuple[Plan, bool], settings: tuple[str, ...], seconds: int | None
 ) -> None:
-    """From due to released: in a trickle, in a storm, and while workers are killed."""
+    """Measure the time from due to released: in a trickle, in a storm, and with killed workers."""
     plan, save = plan_and_save
     console = _console()
     chosen = {name: latency.SETTINGS[name] for name in settings or latency.SETTINGS}
@@ -262,12 +264,12 @@ def latency_(
     show_default=True,
     help="SWEEP_INTERVAL_SECONDS.",
 )
-@click.option("--check", is_flag=True, help="Exit with 1 when a goal is not met.")
+@click.option("--check", is_flag=True, help="Exit with 1 if a goal is not met.")
 @click.pass_obj
 def drain_(
     plan_and_save: tuple[Plan, bool], children: int, each: int, interval: int, *, check: bool
 ) -> None:
-    """Let a backlog go at the default rate, the oldest due first."""
+    """Release a backlog at the default rate, the longest due first."""
     _, save = plan_and_save
     console = _console()
     found = drain.run(children, each, interval, _say(console))
@@ -275,26 +277,26 @@ def drain_(
         report.save("drain", found.to_json(), {})
     report.show_drain(console, found)
     if check and (unmet := found.broken_bounds()):
-        raise click.ClickException(f"not met: {', '.join(unmet)}")
+        raise click.ClickException(f"goals not met: {', '.join(unmet)}")
 
 
 @bench.command()
 def plot() -> None:
     """Draw docs/images from benchmarks/results."""
-    from benchmarks.plots import draw_all  # noqa: PLC0415 - matplotlib is installed for this only
+    from benchmarks.plots import draw_all  # noqa: PLC0415 - only this needs matplotlib
 
     for path in draw_all():
         click.echo(path)
 
 
 @bench.command()
-@click.option("--stand-in", "standing_in", is_flag=True, help="Pages made as they are asked for.")
+@click.option("--stand-in", "standing_in", is_flag=True, help="Generate pages on request.")
 @click.argument("sizes", nargs=-1, type=int)
 @click.pass_obj
 def memory(plan_and_save: tuple[Plan, bool], sizes: tuple[int, ...], *, standing_in: bool) -> None:
-    """Peak memory of segment tasks against table size (rows), one after the other in a process.
+    """Measure peak memory of segment tasks by table size (rows), all tasks in one process.
 
-    With --stand-in the table has one segment and no floor, and no size is too large.
+    With --stand-in, the table has one segment, there is no floor, and no size is too large.
     """
     plan, save = plan_and_save
     console = _console()
@@ -316,11 +318,13 @@ def memory(plan_and_save: tuple[Plan, bool], sizes: tuple[int, ...], *, standing
 
 
 @bench.command()
-@click.option("--left", default=400.0, show_default=True, help="Units a second left over for us.")
+@click.option(
+    "--left", default=400.0, show_default=True, help="Read units per second left by others."
+)
 @click.option("--ceiling", default=1000.0, show_default=True, help="SCAN_READ_UNITS_PER_SECOND.")
 @click.pass_obj
 def pacing(plan_and_save: tuple[Plan, bool], left: float, ceiling: float) -> None:
-    """Show the scan under a ceiling, and on a table that throttles."""
+    """Measure a scan with a limit on reads, and on a table that throttles."""
     plan, save = plan_and_save
     console = _console()
     ceiled = {"scan_read_units_per_second": ceiling}
@@ -332,8 +336,8 @@ def pacing(plan_and_save: tuple[Plan, bool], left: float, ceiling: float) -> Non
     report.show_runs(console, f"{plan.mix.rows:,} rows", found)
     for name, run in found.items():
         console.print(
-            f"{name}: {run.read_units / run.wall_seconds:,.0f} read units a second, "
-            f"{run.throttled} of {run.operations['Scan']} scan requests refused"
+            f"{name}: {run.read_units / run.wall_seconds:,.0f} read units per second, "
+            f"{run.throttled} of {run.operations['Scan']} scan requests throttled"
         )
     if save:
         facts = {"mix": plan.mix.to_json(), "left": left, "ceiling": ceiling}
@@ -341,11 +345,11 @@ def pacing(plan_and_save: tuple[Plan, bool], left: float, ceiling: float) -> Non
 
 
 @bench.command("fans")
-@click.option("--quick", is_flag=True, help="Tenths of the sizes.")
+@click.option("--quick", is_flag=True, help="Use a tenth of the sizes.")
 @click.argument("shapes", nargs=-1, type=click.Choice(list(fans.SIZES)))
 @click.pass_obj
 def fans_(plan_and_save: tuple[Plan, bool], shapes: tuple[str, ...], *, quick: bool) -> None:
-    """Fan-out of 3,000, join over 2,000, storm of 10,000; each beside a smaller one."""
+    """Sweep a fan-out of 3,000, a join of 2,000 and a storm of 10,000, each also at a tenth."""
     plan, save = plan_and_save
     console = _console()
     for shape in shapes or fans.SIZES:
@@ -356,7 +360,7 @@ def fans_(plan_and_save: tuple[Plan, bool], shapes: tuple[str, ...], *, quick: b
             facts = fans.facts_of(shape, size, found)
             report.show_runs(console, f"{shape} of {size:,}", {shape: found})
             console.print(
-                f"{facts['requests_per_release']:.3f} requests for each release; "
+                f"{facts['requests_per_release']:.3f} requests per release; "
                 f"refused: {found.refusals or 'nothing'}"
             )
             if save:

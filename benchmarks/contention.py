@@ -1,8 +1,9 @@
-"""Siblings released by many workers at once: what meets on the row that all of them check.
+"""Counts conflicts while many workers release siblings at once.
 
-Every release of a fan-out checks the one predecessor, and the service refuses a transaction that
-meets another on a row. Workers let siblings go one after the other, by a lock in the broker; here
-they are let loose with it and without. They are threads, each with clients of its own.
+Every release of a fan-out checks the same predecessor, and DynamoDB refuses a transaction that
+conflicts with another on a row. A lock in the broker makes workers release siblings one after the
+other. This measures releases with the lock and without it. The workers are threads, each with its
+own clients.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from reconciler.repair.context import Pacer
 from workers.locks import Locks
 
 HELD_SECONDS = 0.01
-"""For how long the service holds a row, or so: two rounds between its nodes."""
+"""About how long DynamoDB holds a row: two rounds between its nodes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """``given_up``: releases that met others at every attempt, and come back later."""
+    """``given_up``: releases that conflicted at every attempt, and are tried again later."""
 
     workers: int
     locked: bool
@@ -44,7 +45,7 @@ class Outcome:
     given_up: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a line of the record."""
+        """Return the outcome as a line of the record."""
         return {
             name: getattr(self, name)
             for name in ("workers", "locked", "releases", "transactions", "conflicts", "given_up")
@@ -52,7 +53,7 @@ class Outcome:
 
 
 def run(children: int, workers: int, *, locked: bool) -> Outcome:
-    """Release all children of a fan-out by so many workers."""
+    """Release all children of a fan-out with ``workers`` workers."""
     contention = Contention(HELD_SECONDS)
     left: SimpleQueue[str] = SimpleQueue()
     for number in range(children):
@@ -92,7 +93,7 @@ def run(children: int, workers: int, *, locked: bool) -> Outcome:
 
 
 class ContendedSession(MeteredSession):
-    """A session whose transactions meet those of others."""
+    """A session whose transactions can conflict with those of others."""
 
     def __init__(self, place: Place, contention: Contention) -> None:
         super().__init__(place.session(), Meter())

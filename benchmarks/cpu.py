@@ -1,4 +1,4 @@
-"""CPU time of processes and what they have forked, by the account of the operating system."""
+"""The CPU time of processes and their descendants, as the operating system counts it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 _PROC = Path("/proc")
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _USER, _SYSTEM, _CHILDREN_USER, _CHILDREN_SYSTEM = 11, 12, 13, 14
-"""Places in ``/proc/<pid>/stat`` behind the name, which may hold spaces."""
+"""Positions in ``/proc/<pid>/stat`` after the name, which may contain spaces."""
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """Return what these processes and their descendants have used by now, in seconds.
+    """Return the CPU seconds that these processes and their descendants have used so far.
 
-    A descendant that has ended counts for as long as whoever forked it is alive.
+    A descendant that has ended counts while its parent is alive.
 
     Raises:
         RuntimeError: this system has no /proc.
     """
     if not _PROC.is_dir():
-        raise RuntimeError("the CPU time of other processes is read from /proc, and there is none")
+        raise RuntimeError("cannot read the CPU time of other processes: there is no /proc")
     return sum(_ticks(pid) for root in pids for pid in _tree(root)) / _TICKS_PER_SECOND
 
 

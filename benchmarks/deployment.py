@@ -1,4 +1,4 @@
-"""A deployment to be measured: a broker, two workers and a beat, each a process of its own."""
+"""A deployment to measure: a broker, two workers and a beat, each its own process."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ _CELERY = (sys.executable, "-m", "celery", "-A", "workers")
 
 
 class Invocations:
-    """Takes the invocations of the pipeline. ``at``: task id → when it came first, epoch seconds.
+    """Records the invocations of the pipeline. ``at``: task id → first invocation, epoch seconds.
 
-    It comes right after the commit of the release.
+    The invocation follows right after the commit of the release.
     """
 
     def __init__(self) -> None:
         self.at: dict[str, float] = {}
 
     def invoke(self, task_id: str, _name: str | None) -> None:
-        """Take one."""
+        """Record one."""
         self.at.setdefault(task_id, time.time())
 
 
 @dataclass(slots=True)
 class Deployment:
-    """Its processes. ``broker``: the URL, without the number of a database."""
+    """Its processes. ``broker``: the URL, without the database number."""
 
     broker: str
     environment: Mapping[str, str]
@@ -54,7 +54,7 @@ class Deployment:
     _ready: dict[str, int] = field(default_factory=dict)
 
     def start_workers(self) -> None:
-        """Start the workers; returns when they are ready."""
+        """Start the workers; return when they are ready."""
         for number in range(WORKERS):
             name = f"w{number}"
             command = [*_CELERY, "worker", "-c", str(PROCESSES_EACH), "-n", f"{name}@%h"]
@@ -68,7 +68,7 @@ class Deployment:
         self.supervisor.start("beat", [*_CELERY, "beat", "--pidfile="], self.environment)
 
     def kill(self, worker: str) -> None:
-        """End a worker and its pool by SIGKILL; returns when it is ready again."""
+        """Kill a worker and its pool with SIGKILL; return when the worker is ready again."""
         self.supervisor.kill(worker)
         self._wait_until_ready(worker)
 
@@ -78,7 +78,7 @@ class Deployment:
         return sorted(self._ready)
 
     def list_sweeps(self) -> dict[str, Sweep]:
-        """Return the sweeps that are remembered, by their ids."""
+        """Return the remembered sweeps by id."""
         deployment_id = load_settings(self.environment).deployment_id
         with redis.Redis.from_url(f"{self.broker}/0") as client:
             seen = SweepState(BrokerRecords(client, deployment_id)).overview()
@@ -101,7 +101,7 @@ def _count_ready(log: Path) -> int:
 
 @contextmanager
 def deployed(place: Place, settings: Mapping[str, str]) -> Iterator[Deployment]:
-    """Give a deployment at ``place``, with ``settings``, of which nothing but the broker runs."""
+    """Provide a deployment at ``place`` with ``settings``; at first only its broker runs."""
     invocations = Invocations()
     with TemporaryDirectory(prefix="benchmark-") as path, ExitStack() as stack:
         directory = Path(path)

@@ -1,14 +1,15 @@
-"""A drain: a backlog is let go at the release rate, and the oldest due goes first.
+"""Measures a drain: a backlog is released at the release rate, the longest due first.
 
-A fresh deployment meets children that have been due for one to two hours, each orchestration for a
-time of its own. Beat and workers have every setting its default, but for what is asked otherwise.
+A fresh deployment finds children that have been due for one to two hours; each orchestration has
+its own time. Beat and workers use the default settings, except for the interval and those in
+``run``.
 
-*In time*: from the start of the first sweep until the pipeline of the last child is invoked, as a
-ratio to what the rate allows.
+*In time*: the seconds from the start of the first sweep until the pipeline of the last child is
+invoked, divided by the seconds that the rate allows.
 
-*In order*: a child's turn is its place among all children by how long it has been due. How many
-places after its turn it is released says how many were released before it that had been due for
-less long. A release is ordered by its invocation of the pipeline, which follows the commit.
+*In order*: a child's turn is its rank among all children by how long it has been due. If it is
+released n places after its turn, n children that had been due for less time were released before
+it. Releases are ordered by their invocation of the pipeline, which follows the commit.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ from workers.enqueue import releases_between_asks
 RATE_PER_MINUTE = 600
 INTERVAL_SECONDS = 300
 SPREAD_SECONDS = 3600.0
-"""How much longer the first of them has been due than the last."""
+"""How much longer the first child has been due than the last."""
 
 SECONDS_GOAL = 1.1
-"""As a ratio to what the rate allows: at most."""
+"""Maximum, as a ratio to the seconds that the rate allows."""
 
 LATE_GOAL = 1.1
-"""Queues of releases, at most: a child waits for what is released until the first ask chooses by
-age, half a queue, for the half that is queued then, and for no more."""
+"""Maximum, in queues of releases. Half a queue is released before the first choice by age, and half
+a queue is queued then; a child waits for no more."""
 
 RANK_GOAL = 0.95
-"""Rank correlation, at least, of all that is released after the first queue."""
+"""Minimum rank correlation of the releases after the first queue."""
 
 _PATIENCE = 2.0
 _LOOK_SECONDS = 0.2
@@ -49,7 +50,7 @@ _SLICES = 50
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """When a child was released, and since when it was due (epoch seconds)."""
+    """When a child was released, and when it became due (epoch seconds)."""
 
     at: float
     due: float
@@ -57,12 +58,12 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """How well releases kept to their turns.
+    """How well the order of releases matched the turns.
 
-    ``rank_correlation``: of the order of release with the order of turns; 1.0: the same.
-    ``places_late``: how many places after its turn a child was released; the most, and all but a
-    hundredth. ``timeline``: seconds since the first sweep began, how many were released by then,
-    and the middle turn of those released since the entry before.
+    ``rank_correlation``: of the order of releases with the turns; 1.0: the same order.
+    ``places_late``: how many places after its turn a child was released; maximum and 99th
+    percentile. ``timeline``: seconds since the first sweep began, number released by then, and the
+    median turn of those released since the previous entry.
     """
 
     rank_correlation: float
@@ -75,8 +76,8 @@ class Order:
 class Outcome:
     """A drain.
 
-    ``queue``: how many releases are queued at most. ``after_queue``: the order of those that were
-    released when so many had been.
+    ``queue``: the maximum number of queued releases. ``after_queue``: the order of the releases
+    after that number.
     """
 
     children: int
@@ -91,16 +92,16 @@ class Outcome:
 
     @property
     def allowed_seconds(self) -> float:
-        """How long the rate lets it take."""
+        """The seconds that the rate allows."""
         return self.children * 60 / self.rate_per_minute
 
     @property
     def seconds_ratio(self) -> float:
-        """How long it took ÷ that."""
+        """The seconds taken ÷ the seconds allowed."""
         return self.seconds / self.allowed_seconds
 
     def broken_bounds(self) -> list[str]:
-        """Return which goals are not met."""
+        """Return the goals that are not met."""
         goals = {
             "seconds": self.seconds_ratio <= SECONDS_GOAL,
             "places late": self.order.most_places_late <= LATE_GOAL * self.queue,
@@ -109,21 +110,20 @@ class Outcome:
         return [name for name, met in goals.items() if not met]
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a line of the record."""
+        """Return the outcome as a line of the record."""
         return {**asdict(self), "seconds_ratio": round(self.seconds_ratio, 3)}
 
 
 def run(children: int, each: int, interval_seconds: int, say: Say) -> Outcome:
-    """Let ``children`` go, ``each`` of them in an orchestration.
+    """Release ``children``, with ``each`` of them in an orchestration.
 
     Raises:
-        RuntimeError: it takes more than twice what the rate allows, and a minute.
+        RuntimeError: it takes more than a minute and twice the seconds that the rate allows.
     """
     settings = {
         "RELEASE_RATE_PER_MINUTE": str(RATE_PER_MINUTE),
         "SWEEP_INTERVAL_SECONDS": str(interval_seconds),
-        # The tasks are invoked and go no further: they are not to be taken for tasks that never
-        # started.
+        # The tasks are invoked and then stay SUBMITTED. They must not count as never started.
         "TASK_START_TIMEOUT_SECONDS": "7200",
     }
     with fresh_place() as place, deployed(place, settings) as deployment:
@@ -131,7 +131,7 @@ def run(children: int, each: int, interval_seconds: int, say: Say) -> Outcome:
         rows = list(storm_of(children, each, SPREAD_SECONDS))
         seed_shape(place, iter(rows))
         deployment.start_workers()
-        say(f"let go at {RATE_PER_MINUTE} a minute: {children * 60 // RATE_PER_MINUTE:,} s")
+        say(f"releasing {RATE_PER_MINUTE} per minute: {children * 60 // RATE_PER_MINUTE:,} s")
         deployment.start_beat()
         _wait(deployment, children)
         sweeps = deployment.list_sweeps()
@@ -157,12 +157,12 @@ def _wait(deployment: Deployment, children: int) -> None:
     while len(deployment.invocations.at) < children:
         deployment.supervisor.check()
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{len(deployment.invocations.at)} of {children} were released")
+            raise RuntimeError(f"only {len(deployment.invocations.at)} of {children} were released")
         time.sleep(_LOOK_SECONDS)
 
 
 def _read(place: Place, rows: Sequence[Any], deployment: Deployment) -> list[Release]:
-    """Return the releases in their order, one for each child."""
+    """Return the releases in order, one for each child."""
     due = {row["orchestration_id"]["S"]: row["updated_at"]["S"] for row in rows}
     found = []
     pages = place.client().get_paginator("scan").paginate(TableName=place.tasks)
@@ -175,7 +175,7 @@ def _read(place: Place, rows: Sequence[Any], deployment: Deployment) -> list[Rel
 
 
 def order_of(releases: Sequence[Release], began: float) -> Order:
-    """Return how well ``releases``, in their order, kept to their turns."""
+    """Return how well the order of ``releases`` matches their turns."""
     dues = sorted(release.due for release in releases)
     turns = [bisect_right(dues, release.due) for release in releases]
     late = sorted(max(0, place - turn) for place, turn in enumerate(turns, 1))

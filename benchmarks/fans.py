@@ -1,8 +1,8 @@
-"""Large shapes: fan-out, fan-in, and a storm, each with the counts that show it linear.
+"""Large shapes: fan-out, join and storm, with the counts that show that the cost is linear.
 
 fan-out: one child has succeeded and all others are due. join: one child waits for all others,
-which have succeeded. storm: as many orchestrations as it takes, each with up to a hundred children
-due; on a budget, all of one user, whose reservations are the one row that every release writes.
+which have succeeded. storm: many orchestrations with up to a hundred due children each. With a
+budget, they all belong to one user, and every release writes the row of the user's reservations.
 """
 
 from __future__ import annotations
@@ -53,29 +53,29 @@ def _rows(
 
 
 def fan_out(children: int) -> Iterator[WireItem]:
-    """One orchestration in which ``children`` are due at once."""
+    """Yield the rows of one orchestration in which ``children`` are due at once."""
     keys = [f"c{number:05}" for number in range(children)]
     yield from _rows("orch_fan", {"a": [], **{key: ["a"] for key in keys}}, {"a"}, _hour_ago())
 
 
 def join(predecessors: int) -> Iterator[WireItem]:
-    """One child that waits for so many, all of which have succeeded."""
+    """Yield the rows of one child that waits for ``predecessors``, which have all succeeded."""
     keys = [f"c{number:05}" for number in range(predecessors)]
     graph = {**{key: list[str]() for key in keys}, "z": keys}
     yield from _rows("orch_join", graph, set(keys), _hour_ago())
 
 
 def storm(children: int) -> Iterator[WireItem]:
-    """Orchestrations of one user, four at least, with a hundred children due in each at most."""
+    """Yield at least four orchestrations of one user, each with at most 100 due children."""
     yield from storm_of(children, min(_STORM_CHILDREN, children // 4))
 
 
 def storm_of(children: int, each: int, spread_seconds: float | None = None) -> Iterator[WireItem]:
-    """Orchestrations of one user, ``each`` children due in all of them but the last.
+    """Yield the rows of one user's orchestrations, each but the last with ``each`` due children.
 
-    No two have been due for equally long, and their age has nothing to do with their ids.
-    ``spread_seconds``: between the longest and the shortest; a second for each orchestration unless
-    given.
+    No two orchestrations have been due for the same time, and their age does not follow their ids.
+    ``spread_seconds``: between the longest and the shortest time; by default, one second per
+    orchestration.
     """
     count = -(-children // each)
     for number in range(count):
@@ -95,7 +95,7 @@ def _hour_ago(older_by: float = 0) -> str:
 
 
 def run(shape: str, size: int, plan: Plan, say: Say) -> Measurement:
-    """Sweep one shape of a size, and see that all that was due was released."""
+    """Sweep one shape of a size, and check that everything due was released."""
     with fresh_place() as place:
         say(f"{shape} of {size:,}")
         seed_shape(place, SHAPES[shape](size))
@@ -127,6 +127,6 @@ def seed_shape(place: Place, rows: Iterator[WireItem]) -> None:
 
 
 def facts_of(shape: str, size: int, found: Measurement) -> dict[str, Any]:
-    """Return what is kept of a run beside its measurement."""
+    """Return the facts to record with a measurement."""
     due = 1 if shape == "join" else size
     return {"shape": shape, "size": size, "requests_per_release": found.requests / due}

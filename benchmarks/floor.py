@@ -1,7 +1,7 @@
-"""The bare floor: what reading the same things costs with plain boto3, and nothing else.
+"""The floor: the cost of reading the same data with plain boto3.
 
-A parallel scan of whole items, and the tasks of running children, 100 in a batch. No diagnosis,
-no projection: the plainest program that could know what a sweep must know.
+It scans whole items in parallel and reads the tasks of running children in batches of 100, without
+a diagnosis or a projection. A simpler program could not know what a sweep must know.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PER_BATCH = 100
 
 
 def prepare(place: Place, meter: Meter, segments: int, threads: int) -> Run:
-    """Return what reads the table in ``segments``, then the tasks of its released children."""
+    """Return a run that reads the table in ``segments``, then the tasks of released children."""
     client = place.client()
     meter.attach(client)
     return lambda: _read_everything(client, place, segments, threads)

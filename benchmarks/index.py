@@ -1,9 +1,9 @@
-"""A sweep by an index of active children, beside its floor: what must be read, and nothing else.
+"""Compares a sweep by an index of active children with its floor.
 
-The design, its limits and what these numbers mean stand in ``docs/scaling.md``. The index is added
-to an empty table, and the table is filled. The floor reads everything active through it with plain
-boto3, and the tasks of running children. And one change of status is written, with the index and
-without, since it is production that pays for that.
+``docs/scaling.md`` explains the design, its limits and these numbers. The index is added to an
+empty table, which is then filled. With plain boto3, the floor reads everything active through the
+index, and the tasks of running children. One change of status is also written with the index and
+without it, because production pays for every such write.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def add(place: Place) -> None:
 
 
 def prepare(place: Place, meter: Meter) -> Run:
-    """Return what reads everything active through the index."""
+    """Return a run that reads everything active through the index."""
     client = place.client()
     meter.attach(client)
 
@@ -86,7 +86,7 @@ def _query(client: DynamoDBClient, place: Place, status: str) -> list[dict[str, 
 
 
 def units_of_a_change(place: Place) -> float:
-    """Set one child's status, as the platform does, and return the write units that it took."""
+    """Set the status of one child, as the platform does, and return the write units consumed."""
     client = place.client()
     found: list[Any] = []
     for page in client.get_paginator("scan").paginate(TableName=place.orchestrations):

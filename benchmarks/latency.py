@@ -1,26 +1,26 @@
-"""From due to released: how long it takes, and what the time goes into.
+"""Measures the time from due to released, and its parts.
 
-A task ends, and nobody hears of it: its row stays ``released``, and the child behind it waits. The
-interval and the grace are a tenth of their defaults, and every other setting is its default.
-Workers, beat and broker are processes of their own. Each setting loses events in its own way:
+A task ends and the event is lost: its child stays ``released``, and the dependent waits. The
+interval and the grace are a tenth of their defaults; all other settings are the defaults. Workers,
+beat and broker are separate processes. Each setting loses events in its own way:
 
-    trickle   one a second
-    storm     ten a second, for one interval
-    kills     one a second, while one of the two workers after another is killed
+    trickle   one per second
+    storm     ten per second, for one interval
+    kills     one per second, while one of the two workers after another is killed
 
-*Due* is when the task ended, by its row. *Released* is when the pipeline of the child's task was
-invoked, right after the commit. The way of a child has these parts, of the sweep that has released
-it:
+*Due* is when the task ended, according to its row. *Released* is when the pipeline of the child's
+task was invoked, right after the commit. The time consists of these parts of the sweep that
+released the child:
 
     grace         from due until the grace is over
-    wait          until that sweep starts
-    scan          until it sends the orchestration to be evaluated
-    queue         that message, and the release's, until a worker begins with it
-    evaluation    from its begin until it sends the release
-    transaction   from the begin of the release until the pipeline is invoked
+    wait          until the sweep starts
+    scan          until the sweep sends the orchestration to be evaluated
+    queue         from sending the two messages (evaluation, release) until a worker starts each
+    evaluation    from the start of the evaluation until it sends the release
+    transaction   from the start of the release until the pipeline is invoked
 
-What is lost with a killed worker counts as *wait* if a later sweep releases the child, and as
-*scan* if the same one asks again.
+Time lost with a killed worker counts as *wait* if a later sweep releases the child, and as *scan*
+if the same sweep asks again.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ GRACE_SECONDS = 12
 PARTS = ("grace", "wait", "scan", "queue", "evaluation", "transaction")
 
 _KILL_PAUSE_SECONDS = (3.0, 6.0)
-"""Between a worker's being ready and the next kill."""
+"""Between a worker becoming ready and the next kill."""
 
 _PATIENCE_INTERVALS = 12
 _LAST_INVOCATIONS_SECONDS = 10.0
@@ -68,7 +68,7 @@ _PER_BATCH = 100
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How events are lost: so many a second, for so long; ``kills``: beside killed workers."""
+    """How many events are lost per second, and how long; ``kills``: while workers are killed."""
 
     per_second: float
     seconds: int
@@ -84,7 +84,7 @@ SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """How long one child took, in seconds; ``parts`` where all of its messages are known."""
+    """How long one child took, in seconds; ``parts``: if all of its messages are known."""
 
     seconds: float
     parts: tuple[float, ...] | None
@@ -92,7 +92,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Seconds: the mean, the middle, all but a hundredth, and the longest."""
+    """Seconds: mean, median, 99th percentile, and maximum."""
 
     mean: float
     p50: float
@@ -101,7 +101,7 @@ class Spread:
 
     @classmethod
     def of(cls, seconds: Iterable[float]) -> Spread:
-        """Return that of some."""
+        """Return the spread of ``seconds``."""
         found = sorted(seconds)
         at = (len(found) // 2, min(len(found) - 1, len(found) * 99 // 100), -1)
         return cls(round(mean(found), 3), *(round(found[place], 3) for place in at))
@@ -109,11 +109,11 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a setting came to.
+    """The outcome of a setting.
 
-    ``bound``: the longest that may pass: grace, interval and the longest sweep. ``whole``: how many
-    children the parts are of. ``uninvoked``: children whose worker was killed between the commit
-    and the invocation; they count as released when their release began.
+    ``bound``: the longest time allowed: grace, interval and the longest sweep. ``whole``: the
+    number of children whose parts are known. ``uninvoked``: children whose worker was killed
+    between the commit and the invocation; they count as released when their release began.
     """
 
     setting: str
@@ -131,11 +131,11 @@ class Outcome:
 
     @property
     def bound(self) -> float:
-        """Return the longest that may pass."""
+        """Return the longest time allowed."""
         return self.grace_seconds + self.interval_seconds + self.longest_sweep
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a line of the record."""
+        """Return the outcome as a line of the record."""
         return {**asdict(self), "bound": round(self.bound, 3)}
 
 
@@ -154,7 +154,7 @@ def run(mix: Mix, settings: Mapping[str, Setting], say: Say) -> Iterator[Outcome
 
 
 class _Lost:
-    """Orchestrations in which a task runs and a child waits for it, until the task ends unheard."""
+    """Orchestrations with a running task and a waiting child; the task's end sends no event."""
 
     def __init__(self, setting: str, place: Place, count: int) -> None:
         self.names = [f"orch_{setting}{number:05}" for number in range(count)]
@@ -163,7 +163,7 @@ class _Lost:
         self._client: DynamoDBClient = place.client()
 
     def seed(self) -> int:
-        """Write them; returns how many rows they have."""
+        """Write the orchestrations, and return their number of rows."""
         writer = BatchWriter(self.place)
         at = timestamp(datetime.now(UTC))
         rows = [row for name in self.names for row in _rows(name, at)]
@@ -175,7 +175,7 @@ class _Lost:
         return len(rows)
 
     def end_task(self, name: str) -> None:
-        """Have the task of one end, as the platform writes it."""
+        """End the task of one orchestration, as the platform writes it."""
         at = timestamp(datetime.now(UTC))
         self._client.update_item(
             TableName=self.place.tasks,
@@ -314,7 +314,7 @@ def _durations(sweeps: Iterable[Sweep]) -> Iterator[float]:
 
 
 def _wait_for_a_sweep(deployment: Deployment) -> None:
-    """The first one reads nothing that is lost; what starts up is not measured."""
+    """Wait for the first sweep, so that the start-up is not measured."""
     deadline = time.monotonic() + _PATIENCE_INTERVALS * INTERVAL_SECONDS
     while not any(sweep.complete for sweep in deployment.list_sweeps().values()):
         _check(deployment, deadline)
@@ -324,7 +324,7 @@ def _check(deployment: Deployment, deadline: float) -> None:
     deployment.supervisor.check()
     if time.monotonic() > deadline:
         tails = (child.tail() for child in deployment.supervisor.children.values())
-        raise RuntimeError("it takes too long:\n" + "\n".join(tails))
+        raise RuntimeError("the run takes too long:\n" + "\n".join(tails))
     time.sleep(_LOOK_SECONDS)
 
 
@@ -339,7 +339,7 @@ def _wait_for_releases(lost: _Lost, deployment: Deployment) -> None:
     deadline = time.monotonic() + _PATIENCE_INTERVALS * INTERVAL_SECONDS
     while len(tasks := lost.read_tasks()) < len(lost.names):
         _check(deployment, deadline)
-    # One whose worker was killed before it could invoke waits for minutes.
+    # If its worker was killed before it could invoke, a task waits for minutes.
     deadline = time.monotonic() + _LAST_INVOCATIONS_SECONDS
     wanted = {task.task_id for task in tasks.values()}
     while time.monotonic() < deadline and not wanted <= deployment.invocations.at.keys():
@@ -348,10 +348,10 @@ def _wait_for_releases(lost: _Lost, deployment: Deployment) -> None:
 
 @contextmanager
 def _kills(setting: Setting, deployment: Deployment) -> Iterator[list[str]]:
-    """Kill workers until the block ends; gives the list of those that were."""
+    """Kill workers until the block ends; provide the list of the killed ones."""
     killed: list[str] = []
     over = Event()
-    dice = Random(1)  # noqa: S311 - it is not for secrets
+    dice = Random(1)  # noqa: S311 - not for secrets
 
     def kill() -> None:
         while not over.wait(dice.uniform(*_KILL_PAUSE_SECONDS)):
@@ -385,9 +385,9 @@ def _released(
 def parts_of(
     due: float, task: Task, at: float, sweeps: Mapping[str, Sweep], times: MessageTimes
 ) -> tuple[float, ...] | None:
-    """Return what the time until ``at`` went into, as ``PARTS`` has it; None where there is a gap.
+    """Return the parts of the time until ``at``, in the order of ``PARTS``; None if one is unknown.
 
-    ``task``: that of the child; its row says since when the release was under way.
+    ``task``: the child's task; its row says when the release began.
     """
     begun = _moment(task.created_at).timestamp()
     sweep = sweeps.get(task.sweep_id or "")

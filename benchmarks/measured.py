@@ -1,7 +1,6 @@
-"""One measured run in a process of its own: told on standard input, answers on standard output.
+"""One measured run in its own process, which reads its job from stdin and answers on stdout.
 
-What is counted begins when everything has been imported and every client made, and
-ends with the work itself.
+Counting starts when everything is imported and every client exists, and stops when the work ends.
 """
 
 from __future__ import annotations
@@ -27,9 +26,10 @@ _KIB = 1024
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be run: ``floor``, ``sweep``, ``segment_tasks``, ``active`` or ``active floor``.
+    """What to run: ``floor``, ``sweep``, ``segment_tasks``, ``active`` or ``active floor``.
 
-    ``segment_tasks`` may be shared out: each process takes every so many-th, from its ``first``.
+    Several processes can share ``segment_tasks``: each starts at ``first`` and takes one in
+    ``every``.
     """
 
     what: str
@@ -45,7 +45,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a run cost; ``facts`` is what it says of itself."""
+    """What a run cost. ``facts``: what the run itself returned."""
 
     requests: int
     read_units: float
@@ -78,9 +78,9 @@ _STATUS = Path("/proc/self/status")
 
 
 def _peak_mib() -> float:
-    """Return the most memory that this process has had.
+    """Return the peak memory of this process.
 
-    By ``getrusage`` it may be that of the process which began it: Linux hands it on.
+    ``getrusage`` may return the peak of the parent process, which Linux passes on.
     """
     if _STATUS.exists():
         lines = _STATUS.read_text(encoding="ascii").splitlines()
@@ -125,7 +125,7 @@ def _prepare(job: Job, place: Place, meter: Meter) -> Run:
 
 
 def quieten() -> None:
-    """Have nothing logged: what is measured is the work."""
+    """Disable logging, so that only the work is measured."""
     logging.disable(logging.CRITICAL)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),

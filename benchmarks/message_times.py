@@ -1,7 +1,7 @@
-"""When messages are sent and tasks begin, as the broker itself sees it go by (``MONITOR``).
+"""When messages are sent and tasks begin, as the broker sees it (``MONITOR``).
 
-A publish of Celery and an event of a task are both commands to the broker, so nothing is switched
-on in the workers, and what a killed worker has sent is not lost.
+Celery's publishes and its task events are commands to the broker. So the workers need no change,
+and what a killed worker sent is not lost.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ _PATIENCE_SECONDS = 60.0
 
 
 class MessageTimes:
-    """Times by work, in epoch seconds: a task's id without the number of its attempt."""
+    """Times in epoch seconds, by work: a task id without the number of the attempt."""
 
     def __init__(self) -> None:
         self._sent: dict[str, list[float]] = defaultdict(list)
         self._begun: dict[str, list[float]] = defaultdict(list)
 
     def last_sent(self, work: str, until: float) -> float | None:
-        """Return when the last message for ``work`` was sent up to a moment."""
+        """Return when the last message for ``work`` before ``until`` was sent."""
         return _last(self._sent, work, until)
 
     def last_begun(self, work: str, until: float) -> float | None:
-        """Return when the last task for ``work`` up to a moment began."""
+        """Return when the last task for ``work`` before ``until`` began."""
         return _last(self._begun, work, until)
 
     def take(self, command: str, at: float) -> None:
-        """Take note of a command to the broker."""
+        """Record a command to the broker."""
         if command.startswith(_PUBLISHED):
             found = _TASK_ID.search(command)
             if found is not None:
@@ -71,10 +71,10 @@ def _last(times: Mapping[str, list[float]], work: str, until: float) -> float | 
 
 @contextmanager
 def message_times(broker: str) -> Iterator[MessageTimes]:
-    """Take note of all that goes by from now on; it is whole when the block has ended.
+    """Record all commands from now on; the record is complete when the block has ended.
 
     Raises:
-        RuntimeError: it was not followed to its end.
+        RuntimeError: the broker could not be followed to the end.
     """
     times, watching, ended = MessageTimes(), Event(), Event()
 

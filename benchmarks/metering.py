@@ -1,7 +1,7 @@
-"""Meters on a botocore client, from outside of what is measured.
+"""Meters that measure a botocore client from outside.
 
-Requests are counted as they leave, each retry included; units are what DynamoDB says that it took.
-The same hooks add a network's delay, and stand in for a table whose capacity others use too.
+They count requests as they leave, including each retry, and the units that DynamoDB reports. The
+same hooks can add the delay of a network, or simulate a table whose capacity others use too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 
 Run = Callable[[], dict[str, Any]]
-"""The work itself, with its clients made; returns what it says of itself."""
+"""The work itself, with its clients ready; returns its facts."""
 
 _CANCELLED = "com.amazonaws.dynamodb.v20120810#TransactionCanceledException"
 _KEYS = ("orchestration_id", "sub_issue_id", "task_id", "event_id", "user_id")
@@ -32,14 +32,14 @@ _THROTTLED = (
 
 @dataclass(slots=True)
 class Capacity:
-    """A token bucket in place of a table's own: so many read units a second, a burst of two."""
+    """A token bucket that limits read units like a table; a burst is two seconds' worth."""
 
     units_per_second: float
     _left: float = 0.0
     _at: float = field(default_factory=time.monotonic)
 
     def allows(self) -> bool:
-        """Whether anything is left; as in DynamoDB, what is left may be overdrawn."""
+        """Whether anything is left. As in DynamoDB, a request may take more than is left."""
         now = time.monotonic()
         most = 2 * self.units_per_second
         self._left = min(most, self._left + (now - self._at) * self.units_per_second)
@@ -47,16 +47,16 @@ class Capacity:
         return self._left > 0
 
     def take(self, units: float) -> None:
-        """Take what a request has consumed."""
+        """Take the units that a request consumed."""
         self._left -= units
 
 
 class Contention:
-    """Refuses a transaction that meets another one on an item, as the service does.
+    """Refuses a transaction that conflicts with another on an item, as DynamoDB does.
 
-    DynamoDB Local takes transactions one after the other, so that none ever meets another. An item
-    is held from when its transaction is sent until it has been answered, and for so long at least;
-    one whose condition is only checked is held like one that is written.
+    DynamoDB Local runs transactions one after the other, so they never conflict. This holds an item
+    from when its transaction is sent until the answer, and for at least ``held_seconds``. It holds
+    items that are only checked like items that are written.
     """
 
     def __init__(self, held_seconds: float) -> None:
@@ -68,7 +68,7 @@ class Contention:
         self.conflicts = 0
 
     def attach(self, client: Any) -> None:  # noqa: ANN401 - DynamoDB's
-        """Have what ``client`` sends meet what others send."""
+        """Let transactions of ``client`` conflict with those of others."""
         client.meta.events.register("before-send.dynamodb.TransactWriteItems", self._sending)
         client.meta.events.register("after-call.dynamodb.TransactWriteItems", self._answered)
 
@@ -119,11 +119,11 @@ class Meter:
         return self.operations.total()
 
     def attach(self, client: Any) -> None:  # noqa: ANN401 - any service's
-        """Count what ``client`` sends from now on; pipelines are invoked in name only."""
+        """Count what ``client`` sends from now on. Invocations of a pipeline are answered here."""
         events = client.meta.events
         events.register("before-send.dynamodb", self._sending)
         events.register("after-call.dynamodb", self._answered)
-        # An invocation is no request to DynamoDB; its record is one.
+        # An invocation is not a request to DynamoDB, but the write of its record is.
         events.register("before-send.lambda", lambda **_: _Answer("", 202, b""))
 
     def _sending(self, request: Any, **_: Any) -> AWSResponse | None:  # noqa: ANN401 - botocore's
@@ -156,7 +156,7 @@ class Meter:
 
 
 class MeteredSession(boto3.Session):
-    """Makes the clients that ``session`` would make, each with the meter on it."""
+    """Makes the same clients as ``session``, each with the meter attached."""
 
     def __init__(self, session: boto3.Session, meter: Meter) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class MeteredSession(boto3.Session):
 
 
 class _Answer(AWSResponse):
-    """An answer that never came over a wire."""
+    """An answer that was never sent over a network."""
 
     def __init__(self, url: str, status: int, content: bytes) -> None:
         super().__init__(url, status, HTTPHeaders(), None)

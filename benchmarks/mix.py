@@ -1,11 +1,11 @@
-"""What stands in the table: a mix of orchestrations, as wire items, of any size.
+"""The content of the table: a mix of orchestrations, as wire items, of any size.
 
-Each orchestration is ``a → (b, c, …) → d``, so that one lost event strands as many children as it
-has middles. Made from its number alone, so that processes can share the seeding out.
+Each orchestration is ``a → (b, c, …) → d``, so one lost event strands all of its middles. An
+orchestration depends only on its number, so that several processes can share the seeding.
 
-    finished   all succeeded, the parent settled: history, most of any table
+    finished   all succeeded, the parent is settled: history, most of any table
     in flight  a succeeded, the middles run, d waits
-    stranded   a's task has completed and nobody heard: the middles are due
+    stranded   a's task has completed, the event was lost, and the middles are due
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ ORCHESTRATIONS, TASKS = "orchestrations", "tasks"
 
 _PADDING = "Move the cart's totals behind one function and cover it with tests. " * 20
 _STRIDE = 7919
-"""Prime to 1000, so that every thousand orchestrations have each kind in its exact share."""
+"""Prime to 1000, so that every thousand orchestrations contain the exact share of each kind."""
 
 _FINISHED, _IN_FLIGHT, _STRANDED = "finished", "in flight", "stranded"
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """A table's content. ``repaired``: what was stranded has been released, and runs."""
+    """The content of a table. ``repaired``: the stranded children have been released, and run."""
 
     orchestrations: int = 8_000
     children: int = 5
@@ -47,16 +47,16 @@ class Mix:
 
     @property
     def middles(self) -> int:
-        """How many children of an orchestration run side by side."""
+        """How many children of an orchestration run in parallel."""
         return max(1, self.children // 2)
 
     @property
     def dues(self) -> int:
-        """How many repairs the stranded ones need: an advance and a release of each middle."""
+        """The repairs needed: an advance and a release of each middle, per stranded one."""
         return self.count(_STRANDED) * (1 + self.middles)
 
     def kind(self, number: int) -> str:
-        """Return what an orchestration is; the kinds are spread evenly over the table."""
+        """Return the kind of an orchestration; the kinds are spread evenly over the table."""
         place = number * _STRIDE % 1000
         stranded = round(self.stranded * 1000)
         if place < stranded:
@@ -68,12 +68,12 @@ class Mix:
         return sum(1 for number in range(self.orchestrations) if self.kind(number) == kind)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values, for a result's record."""
+        """Return the mix as plain values, for the record of a result."""
         return asdict(self)
 
 
 def items(mix: Mix, numbers: range, now: datetime) -> Iterator[tuple[str, WireItem]]:
-    """Yield (table, item) of these orchestrations; the meta row comes last, as the platform's."""
+    """Yield (table, item) of these orchestrations, the meta row last, as the platform writes it."""
     hour, day = now - timedelta(hours=1), now - timedelta(days=1)
     for number in numbers:
         yield from _orchestration(mix, number, timestamp(hour), timestamp(day))

@@ -1,4 +1,4 @@
-"""What is measured of ours: a whole sweep, and one segment after the other as tasks run them."""
+"""What is measured of the reconciler: a whole sweep, or segments in turn, as tasks run them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reconciler.sweeping.segments import Place as ScanPlace
 
 
 def make_reconciler(place: Place, meter: Meter, settings: dict[str, Any]) -> Reconciler:
-    """Wire a reconciler as a process of ours is wired, with the meter on its clients."""
+    """Build a reconciler as in production, with the meter attached to its clients."""
     session = MeteredSession(place.session(), meter)
     return build_reconciler(settings_of(place, **settings), session=session)
 
@@ -35,7 +35,7 @@ def settings_of(place: Place, **settings: Any) -> Settings:  # noqa: ANN401 - of
 
 
 def prepare_sweep(reconciler: Reconciler, segments: int | None) -> Run:
-    """Return a sweep of everything in this process, as ``reconciler sweep --inline`` does it."""
+    """Return a run of a whole sweep in this process, like ``reconciler sweep --inline``."""
 
     def run() -> dict[str, Any]:
         summary = run_inline_sweep(reconciler, segments=segments)
@@ -45,11 +45,11 @@ def prepare_sweep(reconciler: Reconciler, segments: int | None) -> Run:
 
 
 def prepare_active_sweep(reconciler: Reconciler, segments: int | None) -> Run:
-    """Return a sweep by the index, with nothing known to be stuck."""
+    """Return a run of a sweep by the index, with nothing known to be stuck."""
     whole = Segment(Scope.TABLE, 0, segments or 1)
 
     def run() -> dict[str, Any]:
-        # The table was read just now, and is not due.
+        # Mark the whole table as just read, so that none of it is due.
         state = new_state(reconciler)
         state.set_total(Scope.TABLE, whole.total)
         for number in range(whole.total):
@@ -64,7 +64,7 @@ def prepare_active_sweep(reconciler: Reconciler, segments: int | None) -> Run:
 def prepare_segment_tasks(
     reconciler: Reconciler, segments: int | None, first: int, every: int
 ) -> Run:
-    """Return a read of segments, one after the other, as one worker process would."""
+    """Return a run that reads segments one after the other, as one worker process would."""
 
     def run() -> dict[str, Any]:
         size = reconciler.orchestrations.size_bytes

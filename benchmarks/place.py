@@ -1,4 +1,4 @@
-"""Where a run takes place: an endpoint, and the names of the tables there."""
+"""Where a run takes place: an endpoint and the names of its tables."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Place:
     users: str = "UserConcurrency"
 
     def session(self) -> boto3.Session:
-        """Return a session whose clients go there, with credentials that only an emulator takes."""
+        """Return a session for the endpoint, with credentials that only an emulator accepts."""
         return _EmulatorSession(self.endpoint)
 
     def client(self) -> DynamoDBClient:
@@ -36,7 +36,7 @@ class Place:
         return self.session().client("dynamodb")
 
     def to_json(self) -> dict[str, str]:
-        """Return it as plain values, for another process."""
+        """Return the place as plain values, for another process."""
         return asdict(self)
 
 
@@ -52,7 +52,7 @@ class _EmulatorSession(boto3.Session):
 
 @contextmanager
 def fresh_place() -> Iterator[Place]:
-    """Run a DynamoDB Local of its own, in memory, for as long as the block lasts."""
+    """Run a separate DynamoDB Local, in memory, while the block runs."""
     with (
         TemporaryDirectory(prefix="benchmark-") as directory,
         dynamodb_local(Path(directory)) as at,

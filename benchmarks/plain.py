@@ -1,10 +1,10 @@
-"""The plainest program that releases what a storm has stranded: boto3, and nothing else.
+"""The simplest program that releases what a storm has stranded, with boto3 only.
 
-    python -m benchmarks.plain      (a process; told what to do on standard input)
+    python -m benchmarks.plain      (one process; it reads its share from standard input)
 
-It makes the reads and the transactions of a release, and invokes the pipeline: no diagnosis, no
-messages, no limits, no logs, and nothing that an operator could look at. What ours costs through
-Celery is given as a ratio to it. A read that ours does without is one that it does without, too.
+It makes the reads and the transactions of a release and invokes the pipeline. It has no diagnosis,
+messages, limits or logs, and nothing for an operator to look at. The cost of the reconciler through
+Celery is given as a ratio to it. It also skips every read that the reconciler does not need.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TTL_SECONDS = 90 * 86_400
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one process does: a segment to scan, orchestrations to read, children to release."""
+    """The work of one process: a segment to scan, orchestrations to read, children to release."""
 
     place: dict[str, str]
     pipeline: str
@@ -48,7 +48,7 @@ class PlainReleaser:
         self.requests = Counter[str]()
 
     def run(self) -> None:
-        """Do all of it."""
+        """Do the whole share."""
         self._scan()
         for name in self._share.orchestrations:
             self._query(name)
@@ -205,13 +205,13 @@ class PlainReleaser:
 
 
 def main() -> None:
-    """Make the clients, wait for the word, release, say what was sent, and wait to be read."""
+    """Make the clients, wait for the start, release, print the counts, and wait to be measured."""
     told = sys.stdin
     releaser = PlainReleaser(Share(**json.loads(told.readline())))
-    print("ready", flush=True)  # noqa: T201 - this is how its parent hears of it
+    print("ready", flush=True)  # noqa: T201 - the parent waits for it
     told.readline()
     releaser.run()
-    print(json.dumps(releaser.requests), flush=True)  # noqa: T201 - likewise
+    print(json.dumps(releaser.requests), flush=True)  # noqa: T201 - the parent reads it
     told.readline()
 
 

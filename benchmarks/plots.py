@@ -1,4 +1,4 @@
-"""Plots of what ``benchmarks/results`` holds, as SVG for the documentation."""
+"""Plots of ``benchmarks/results``, as SVG for the documentation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STYLE: Any = {
     "axes.grid": True,
     "grid.color": "#e5e5e5",
     "axes.axisbelow": True,
-    "svg.hashsalt": "benchmarks",  # the same data make the same file
+    "svg.hashsalt": "benchmarks",  # the same data produces the same file
     "svg.fonttype": "none",
 }
 Record = Mapping[str, Any]
@@ -39,7 +39,7 @@ _COLUMNS = (("requests", "requests"), ("read_units", "read units"), ("cpu_second
 
 
 def draw_all() -> Iterator[Path]:
-    """Draw every plot that there are results for; yields what was written."""
+    """Draw every plot that has results; yield the files written."""
     mpl.use("svg")
     with plt.rc_context(_STYLE):
         yield from _by_mix("sizes", "rows", lambda mix: mix["orchestrations"] * 6 / 1000, "kilo")
@@ -99,7 +99,7 @@ def _by_parallelism() -> Iterator[Path]:
 
 
 def _by_history() -> Iterator[Path]:
-    """Draw the same work in flight in tables of any size: by the index, and by the scan."""
+    """Draw the cost of the same active work in tables of different sizes, by index and by scan."""
     latest = {line["mix"]["orchestrations"] * 6 / 1000: line["runs"] for line in load("index")}
     if not latest:
         return
@@ -124,7 +124,7 @@ def _by_history() -> Iterator[Path]:
 
 
 def _of_a_storm() -> Iterator[Path]:
-    """Draw what a release costs through Celery, by how many are in an orchestration."""
+    """Draw the cost of a release through Celery, by stranded children per orchestration."""
     latest = {line["each"]: line for line in load("storm")}
     if not latest:
         return
@@ -162,7 +162,7 @@ _PART_COLOURS = dict(
 
 
 def _of_latency() -> Iterator[Path]:
-    """Draw what the time from due to released goes into, in intervals."""
+    """Draw the parts of the time from due to released, in intervals."""
     latest = {line["setting"]: line for line in load("latency")}
     if not latest:
         return
@@ -189,7 +189,7 @@ def _of_latency() -> Iterator[Path]:
 
 
 def _of_a_drain() -> Iterator[Path]:
-    """Draw the largest backlog that was let go: how fast, and in which order."""
+    """Draw how fast and in which order the largest backlog was released."""
     lines = load("drain")
     if not lines:
         return

@@ -1,8 +1,8 @@
-"""What the platform's own sweep cost, as recorded; it cannot be run here.
+"""The recorded cost of the platform's own sweep, which cannot be run here.
 
 DynamoDB Local, 8,000 orchestrations of 5 children (48,000 rows, 45 MB; 70 % finished, 20 % in
-flight, 10 % stranded), two cores, nothing else running, medians of 3. The floor of that machine,
-which brings its seconds into relation with those of another: a scan of whole items in 4 segments.
+flight, 10 % stranded), two cores, nothing else running, medians of 3. To compare seconds with
+another machine, the record has the floor of that machine: a scan of whole items in 4 segments.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FLOOR_SCAN_WALL_SECONDS = 7.0
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One sweep of the platform's own."""
+    """One sweep of the platform."""
 
     requests: int
     read_units: float

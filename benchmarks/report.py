@@ -1,4 +1,4 @@
-"""What a run came to: a table for people, a line of JSON for the record."""
+"""Shows results as tables and records them as lines of JSON."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ RESULTS = Path(__file__).parent / "results"
 _ROOT = Path(__file__).parents[1]
 
 GOALS = {"read_units": 1.05, "requests": 1.2, "cpu_seconds": 1.5}
-"""Steady state, as ratios to the floor of the same run: at most."""
+"""Maximum ratios of the steady state to the floor of the same run."""
 
 
 @cache
 def commit() -> str:
-    """Return the commit that is measured, marked when the tree was not clean.
+    """Return the measured commit, marked if the tree was not clean.
 
-    As it was when this was first called: a run may take longer than somebody's next commit.
+    The first call fixes the result, because somebody may commit during a long run.
     """
     try:
         name = _git("rev-parse", "--short=12", "HEAD")
-        # What a run writes itself is no change of what was measured.
+        # Ignore files that the benchmark writes itself.
         changed = _git("status", "--porcelain", "--", ".", ":!benchmarks/results", ":!docs/images")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
@@ -114,7 +114,7 @@ def show_runs(console: Console, title: str, runs: Mapping[str, Measurement]) -> 
 
 
 def show_contention(console: Console, outcomes: Iterable[Outcome]) -> None:
-    """Print how often transactions met, beside how many were needed."""
+    """Print how many transactions were needed, and how many conflicted."""
     table = Table(title="siblings released at once", title_justify="left")
     for column in ("workers", "locked", "releases", "transactions", "conflicts", "given up"):
         table.add_column(column, justify="right")
@@ -126,28 +126,28 @@ def show_contention(console: Console, outcomes: Iterable[Outcome]) -> None:
 
 
 def show_storms(console: Console, outcomes: Sequence[StormOutcome]) -> None:
-    """Print what a storm costs through Celery, beside the plain program of the same run."""
-    table = Table(title="a storm through Celery, beside a plain program", title_justify="left")
+    """Print the cost of a storm through Celery and with the plain program of the same run."""
+    table = Table(title="a storm: Celery and a plain program", title_justify="left")
     table.add_column("stranded children")
     for found in outcomes:
         table.add_column(f"{found.children:,}, {found.each:,} each", justify="right")
     table.add_column("goal", justify="right")
     rows = {
-        "CPU ms a release": [1000 * f.workers.cpu_seconds / f.children for f in outcomes],
-        "… the plain program's": [1000 * f.plain.cpu_seconds / f.children for f in outcomes],
+        "CPU ms per release": [1000 * f.workers.cpu_seconds / f.children for f in outcomes],
+        "… of the plain program": [1000 * f.plain.cpu_seconds / f.children for f in outcomes],
         "wall s": [f.workers.wall_seconds for f in outcomes],
-        "… the plain program's wall s": [f.plain.wall_seconds for f in outcomes],
+        "… of the plain program (wall s)": [f.plain.wall_seconds for f in outcomes],
     }
     for name, numbers in rows.items():
         table.add_row(name, *(f"{number:,.1f}" for number in numbers))
     for name, goal in STORM_GOALS.items():
         figures = (f"{found.figures[name]:.2f}" for found in outcomes)
-        table.add_row(name.replace("_per_", " a ").replace("_", " "), *figures, f"≤ {goal:g}")
+        table.add_row(name.replace("_per_", " per ").replace("_", " "), *figures, f"≤ {goal:g}")
     console.print(table)
 
 
 def show_latencies(console: Console, outcomes: Sequence[LatencyOutcome]) -> None:
-    """Print how long it takes from due to released, and what the time goes into."""
+    """Print the time from due to released, and its parts."""
     table = Table(title="from due to released, seconds (÷ interval)", title_justify="left")
     table.add_column("")
     for found in outcomes:
@@ -167,7 +167,7 @@ def show_latencies(console: Console, outcomes: Sequence[LatencyOutcome]) -> None
         "kills": [found.kills for found in outcomes],
         "sweeps": [found.sweeps for found in outcomes],
         "children with all parts known": [found.whole for found in outcomes],
-        "not invoked before their worker was killed": [found.uninvoked for found in outcomes],
+        "worker killed before it invoked": [found.uninvoked for found in outcomes],
     }.items():
         table.add_row(name, *(f"{count:,}" for count in counts))
     console.print(table)
@@ -194,8 +194,8 @@ def show_rotation(console: Console, found: RotationOutcome) -> None:
 
 
 def show_drain(console: Console, found: DrainOutcome) -> None:
-    """Print how long a backlog took, and how well it kept to its order."""
-    title = f"{found.children:,} children let go at {found.rate_per_minute} a minute"
+    """Print how long a backlog took, and how well its order was kept."""
+    title = f"{found.children:,} children released at {found.rate_per_minute} per minute"
     table = Table(title=title, title_justify="left")
     for column in ("", "measured", "goal"):
         table.add_column(column, justify="right")
@@ -205,7 +205,7 @@ def show_drain(console: Console, found: DrainOutcome) -> None:
         ("seconds", f"{found.seconds:,.0f}", ""),
         ("… ÷ what the rate allows", f"{found.seconds_ratio:.3f}", f"≤ {DRAIN_GOAL:g}"),
         ("places late, most", f"{order.most_places_late:,}", late_goal),
-        ("… all but a hundredth", f"{order.p99_places_late:,}", ""),
+        ("… p99", f"{order.p99_places_late:,}", ""),
         ("… most, after the first queue", f"{after.most_places_late:,}", ""),
         ("rank correlation", f"{order.rank_correlation:.3f}", ""),
         ("… after the first queue", f"{after.rank_correlation:.3f}", f"≥ {RANK_GOAL:g}"),
@@ -229,20 +229,20 @@ def show_ratios(console: Console, runs: Mapping[str, Measurement]) -> None:
 
 
 def unmet(runs: Mapping[str, Measurement]) -> list[str]:
-    """Return which goals the steady sweep does not meet."""
+    """Return the goals that the steady sweep does not meet."""
     found = ratios(runs)
     return [name for name, goal in GOALS.items() if found[name] > goal]
 
 
 def ratios(runs: Mapping[str, Measurement]) -> dict[str, float]:
-    """Return steady ÷ floor, by what is measured."""
+    """Return the ratios steady ÷ floor."""
     steady, floor = runs["steady"], runs["floor"]
     names = ("read_units", "requests", "cpu_seconds", "wall_seconds", "peak_mib")
     return {name: getattr(steady, name) / getattr(floor, name) for name in names}
 
 
 def show_recorded(console: Console, mix: Mix, runs: Mapping[str, Measurement]) -> None:
-    """Print how many times less than the platform's own sweep, where the table is the same."""
+    """Compare with the platform's own sweep, if the table is the same."""
     same = (mix.orchestrations, mix.children) == (recorded.ORCHESTRATIONS, recorded.CHILDREN)
     if not same or (mix.in_flight, mix.stranded) != (0.2, 0.1):
         return
@@ -250,14 +250,14 @@ def show_recorded(console: Console, mix: Mix, runs: Mapping[str, Measurement]) -
     cpu = floor["scan_cpu_seconds"] / recorded.FLOOR_SCAN_CPU_SECONDS
     wall = floor["scan_wall_seconds"] / recorded.FLOOR_SCAN_WALL_SECONDS
     table = Table(title="the platform's own sweep (recorded) ÷ ours", title_justify="left")
-    for column in ("", "recorded", "ours", "times less", "goal", ""):
+    for column in ("", "recorded", "ours", "ratio", "goal", ""):
         table.add_column(column, justify="right")
     for row in _against(runs, cpu, wall):
         table.add_row(*row)
     console.print(table)
     console.print(
-        f"Its seconds are scaled by what the floor's scan took here and there: CPU {cpu:.2f}, "
-        f"wall {wall:.2f}.",
+        "The recorded seconds are scaled by the floor's scan, here ÷ recorded: "
+        f"CPU {cpu:.2f}, wall {wall:.2f}.",
         style="dim",
     )
 

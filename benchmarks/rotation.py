@@ -1,9 +1,8 @@
-"""The table read in rotation beside an index: how even what it reads is, under a ceiling.
+"""Measures how evenly sweeps with an index read the table in rotation, with a limit on reads.
 
-Sweeps of one process, at their interval, on one state. The first reads the whole table, as fast as
-the ceiling allows; those that follow read the index and the segments whose time has come. Each
-answer is noted with its time and its read units, so that the peaks can be told: by sweep, and of
-any ten seconds.
+One process sweeps at the interval, with one state. The first sweep reads the whole table as fast as
+the limit allows. Later sweeps read the index and the segments that are due. Each answer is recorded
+with its time and read units, to find the peaks per sweep and within any ten seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ WINDOW_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The settings: segments of the table, seconds, and read units a second."""
+    """The settings: segments of the table, seconds, and read units per second."""
 
     segments: int = 64
     interval_seconds: int = 30
@@ -37,12 +36,12 @@ class Plan:
 
 @dataclass(slots=True)
 class TimedMeter(Meter):
-    """Also notes when what was read: ``readings`` are (monotonic seconds, read units)."""
+    """Also records each read. ``readings``: (monotonic seconds, read units)."""
 
     readings: list[tuple[float, float]] = field(default_factory=list)
 
     def attach(self, client: Any) -> None:  # noqa: ANN401 - any service's
-        """Count and note what ``client`` reads from now on."""
+        """Count and record what ``client`` reads from now on."""
         Meter.attach(self, client)
         client.meta.events.register("after-call.dynamodb", self._note)
 
@@ -55,7 +54,7 @@ class TimedMeter(Meter):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was read, in read units. ``by_sweep``: by each sweep after the first."""
+    """What sweeps read, in read units. ``by_sweep``: for each sweep after the first."""
 
     rows: int
     plan: Plan
@@ -68,16 +67,16 @@ class Outcome:
 
     @property
     def mean(self) -> float:
-        """What a sweep reads on average."""
+        """The mean of the sweeps."""
         return sum(self.by_sweep) / len(self.by_sweep)
 
     @property
     def peak_ratio(self) -> float:
-        """The most that a sweep reads ÷ that."""
+        """The maximum of the sweeps ÷ the mean."""
         return max(self.by_sweep) / self.mean
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a line of the record."""
+        """Return the outcome as a line of the record."""
         return {
             **asdict(self),
             "mean": round(self.mean, 1),
@@ -132,7 +131,7 @@ def _units(readings: Sequence[tuple[float, float]]) -> float:
 
 
 def peak_per_second(readings: Sequence[tuple[float, float]]) -> float:
-    """Return the most that was read in a second, on the average of any ten of them."""
+    """Return the highest read units per second, averaged over any ten seconds."""
     window: deque[tuple[float, float]] = deque()
     most = held = 0.0
     for at, units in sorted(readings):

@@ -1,8 +1,8 @@
-"""The runs: each measured in a process of its own, on a DynamoDB Local of its own.
+"""The runs. Each is measured in its own process, on its own DynamoDB Local.
 
-floor: what was stranded runs; read everything, and nothing else. steady: the same table; a sweep
-that finds nothing wrong. outage: one lost event in each stranded orchestration; a sweep that
-repairs them all.
+floor: everything stranded was released and runs; plain reads of everything. steady: the same
+table, and a sweep that finds nothing wrong. outage: one lost event in each stranded orchestration,
+and a sweep that repairs them all.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LEAST_BYTES_PER_SEGMENT = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to run. ``segments`` None: as many as the sweep itself chooses."""
+    """How to run. ``segments``: if None, the sweep chooses."""
 
     mix: Mix
     segments: int | None = None
@@ -55,7 +55,7 @@ class Plan:
 def seeded(
     mix: Mix, say: Say, prepare: Callable[[Place], None] = lambda _: None
 ) -> Iterator[Place]:
-    """Give a fresh instance that holds ``mix``; its tables are prepared while still empty."""
+    """Provide a fresh instance that contains ``mix``; ``prepare`` runs on the empty tables."""
     with fresh_place() as place:
         say(f"seeding {mix.rows:,} rows")
         seed(place, mix, prepare)
@@ -63,7 +63,7 @@ def seeded(
 
 
 def compare(plan: Plan, say: Say) -> dict[str, Measurement]:
-    """Measure steady state, floor and outage of one mix; medians where it repeats."""
+    """Measure steady state, floor and outage of one mix; medians if repeated."""
     found: dict[str, list[Measurement]] = {"steady": [], "floor": [], "outage": []}
     for _ in range(plan.repeat):
         steady, bare = steady_and_floor(plan, say)
@@ -81,7 +81,7 @@ def compare(plan: Plan, say: Say) -> dict[str, Measurement]:
 
 
 def steady_and_floor(plan: Plan, say: Say) -> tuple[Measurement, Measurement]:
-    """Measure a sweep in which nothing is wrong, and what reading the same costs."""
+    """Measure a sweep that finds nothing wrong, and the floor for the same table."""
     mix = replace(plan.mix, repaired=True)
     with seeded(mix, say) as place:
         say("a sweep in which nothing is wrong")
@@ -99,13 +99,13 @@ def _floor(plan: Plan, place: Place, segments: int, say: Say) -> Measurement:
 
 
 def middle(runs: list[Measurement]) -> Measurement:
-    """Return the run whose CPU time is the middle one, with its counts."""
+    """Return the run with the median CPU time."""
     at = median(run.cpu_seconds for run in runs)
     return min(runs, key=lambda run: abs(run.cpu_seconds - at))
 
 
 def by_workers(plan: Plan, place: Place, workers: int) -> Measurement:
-    """Share the segments out to so many processes, and add up what it costs them."""
+    """Share the segments among ``workers`` processes, and add up their costs."""
     jobs = [
         plan.job("segment_tasks", place, first=number, every=workers) for number in range(workers)
     ]

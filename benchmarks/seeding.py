@@ -1,7 +1,7 @@
 """Seeding: batch writes from a few processes, in the wire format.
 
-Nothing here is measured, so it is spared what a client library would cost: DynamoDB Local asks for
-an access key and no signature.
+Nothing here is measured, so it avoids the cost of a client library. DynamoDB Local needs an access
+key but no signature.
 """
 
 from __future__ import annotations
@@ -55,21 +55,21 @@ class _Pending:
 
 
 class BatchWriter:
-    """Writes items 25 at a time, and again those that were not taken."""
+    """Writes 25 items at a time, and repeats those that were not processed."""
 
     def __init__(self, place: Place) -> None:
         self._connection = http.client.HTTPConnection(place.endpoint.removeprefix("http://"))
         self._pending = _Pending({})
 
     def put(self, table: str, item: WireItem) -> None:
-        """Write ``item``, soon."""
+        """Write ``item`` with one of the next batches."""
         self._pending.requests.setdefault(table, []).append({"PutRequest": {"Item": item}})
         self._pending.count += 1
         if self._pending.count == _PER_BATCH:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is left."""
+        """Write the pending items."""
         left = self._pending.requests
         self._pending = _Pending({})
         while left:

@@ -1,12 +1,12 @@
-"""A stand-in for DynamoDB that holds nothing: it makes each page of a scan when it is asked for.
+"""A stand-in for DynamoDB that stores nothing: it generates each page of a scan on request.
 
     python -m benchmarks.standin PORT MIX
 
-DynamoDB Local takes longer for each page the larger its table is (at 100,000 rows in one segment
-more than a second, at 300,000 more than a client waits), so no table of a million rows can be read
-to its end there. What is measured of a segment task is the client, and a client sees pages: here
-they are of the same rows (``mix.py``), as large, and as many units, to a thousandth. It answers
-what a sweep in which nothing is wrong asks, of one segment; whatever else is refused.
+The larger the table, the longer DynamoDB Local takes for a page: with 100,000 rows in one segment
+more than a second, with 300,000 longer than a client waits. So a table of a million rows cannot be
+read to its end there. A benchmark of a segment task measures the client, which only sees pages.
+These pages have the same rows (``mix.py``), size and units, to a thousandth. The stand-in answers
+the requests of a sweep of one segment with nothing wrong, and refuses all others.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _Answer = dict[str, Any]
 
 
 class Pages:
-    """Makes what is asked for. ``tasks``: those of the rows that were last scanned."""
+    """Generates answers. ``_tasks``: the tasks of the rows that were scanned last."""
 
     def __init__(self, mix: Mix) -> None:
         self._mix = mix
@@ -50,7 +50,7 @@ class Pages:
         """Answer a request.
 
         Raises:
-            KeyError: it is none that is known here.
+            KeyError: the stand-in does not support the request.
         """
         with self._lock:
             return {"Scan": self._scan, "BatchGetItem": self._batch_get}[operation](request)
@@ -105,7 +105,7 @@ class Pages:
 
 
 def _units(table: str, size: int) -> _Answer:
-    """Return what an eventually consistent read of so many bytes costs."""
+    """Return the cost of an eventually consistent read of ``size`` bytes."""
     return {"TableName": table, "CapacityUnits": math.ceil(size / _UNIT_BYTES) / 2}
 
 
@@ -134,14 +134,14 @@ def _handler(pages: Pages) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:  # noqa: ANN401 - the library's signature
-            """Say nothing."""
+            """Log nothing."""
 
     return Handler
 
 
 @contextmanager
 def stand_in(mix: Mix) -> Iterator[Place]:
-    """Run it, in a process of its own, for as long as the block lasts."""
+    """Run the stand-in in its own process while the block runs."""
     endpoint = f"http://127.0.0.1:{(port := free_port())}"
     with TemporaryDirectory(prefix="benchmark-") as directory:
         told = json.dumps(asdict(mix))

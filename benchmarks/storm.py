@@ -1,8 +1,8 @@
-"""A storm at line rate: stranded children released through Celery, beside a plain program.
+"""Measures a storm: stranded children released through Celery, compared with a plain program.
 
-Both run on a fresh DynamoDB Local, in as many processes. What is counted begins when they are
-ready and ends when all is released: CPU time of the processes by the operating system's account,
-wall time, requests to DynamoDB, messages, and the broker's own count of commands.
+Both run on a fresh DynamoDB Local, with the same number of processes. Counting starts when they are
+ready and stops when everything is released. It covers CPU time as the operating system counts it,
+wall time, requests to DynamoDB, messages, and commands as the broker counts them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _ROOT = Path(__file__).parents[1]
 _LOOK_SECONDS = 0.05
 _PATIENCE_SECONDS = 60.0
 _SECONDS_EACH = 0.5
-"""How long is waited for a release before the run counts as failed: far more than it takes."""
+"""How long to wait per release before the run fails; far more than it takes."""
 
 GOALS = {
     "cpu_ratio": 2.0,
@@ -52,23 +52,23 @@ GOALS = {
     "messages_per_release": 2.1,
     "commands_per_release": 30.0,
 }
-"""At most, for a thousand children."""
+"""Maximum values for a thousand children."""
 
 COUNT_BOUNDS = {
     "requests_per_release": 7.0,
     "messages_per_release": 2.1,
     "commands_per_release": 65.0,
 }
-"""What a build keeps, on any machine: the slower it is, the fewer tasks share what is written once
-in a while."""
+"""Maximum counts for a build on any machine. On a slower machine, fewer tasks share each periodic
+write."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a storm cost one of the two.
+    """The cost of a storm, one way.
 
     ``requests``: to DynamoDB. ``messages``: put on the queues. ``events``: published for Flower.
-    ``commands``: of the broker, by name.
+    ``commands``: to the broker, by name.
     """
 
     cpu_seconds: float
@@ -90,45 +90,45 @@ class Outcome:
 
     @property
     def cpu_ratio(self) -> float:
-        """CPU time through Celery ÷ that of the plain program."""
+        """CPU time through Celery ÷ CPU time of the plain program."""
         return self.workers.cpu_seconds / self.plain.cpu_seconds
 
     @property
     def wall_ratio(self) -> float:
-        """Wall time likewise."""
+        """Wall time through Celery ÷ wall time of the plain program."""
         return self.workers.wall_seconds / self.plain.wall_seconds
 
     @property
     def commands_per_release(self) -> float:
-        """Commands of the broker for each release, whatever they were for."""
+        """All commands to the broker, per release."""
         return sum(self.workers.commands.values()) / self.children
 
     @property
     def messages_per_release(self) -> float:
-        """Messages for each release, of all tasks."""
+        """Messages of all tasks, per release."""
         return self.workers.messages / self.children
 
     @property
     def requests_per_release(self) -> float:
-        """Requests for each release, of all tasks."""
+        """Requests of all tasks, per release."""
         return self.workers.requests / self.children
 
     @property
     def figures(self) -> dict[str, float]:
-        """What a goal is set for, by its name in ``GOALS``."""
+        """The values that have a goal, by their names in ``GOALS``."""
         return {name: getattr(self, name) for name in GOALS}
 
     def broken_bounds(self) -> list[str]:
-        """Return which counts are above what a build keeps."""
+        """Return the counts that exceed their bounds."""
         return [name for name, most in COUNT_BOUNDS.items() if self.figures[name] > most]
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a line of the record."""
+        """Return the outcome as a line of the record."""
         return {**asdict(self), **{name: round(value, 3) for name, value in self.figures.items()}}
 
 
 def run(children: int, each: int, say: Say, repeat: int = 1) -> Outcome:
-    """Release ``children`` in orchestrations of ``each``, both ways; the middle of the repeats."""
+    """Release ``children`` in orchestrations of ``each``, both ways; return the median run."""
     found: list[Outcome] = []
     for _ in range(repeat):
         say(f"{children:,} children, {each:,} in each orchestration: the plain program")
@@ -148,16 +148,16 @@ class Pipeline:
         self.all_invoked = Event()
 
     def invoke(self, task_id: str, _name: str | None) -> None:
-        """Take an invocation."""
+        """Record an invocation."""
         self._counts[task_id] += 1
         if len(self._counts) == self._expected:
             self.all_invoked.set()
 
     def check(self) -> None:
-        """See that each task was invoked once.
+        """Check that each task was invoked once.
 
         Raises:
-            RuntimeError: some were not, or twice.
+            RuntimeError: a task was not invoked, or was invoked twice.
         """
         if len(self._counts) != self._expected or self._counts.total() != self._expected:
             raise RuntimeError(
@@ -234,7 +234,7 @@ def _tell(process: subprocess.Popen[str], line: str) -> None:
 def _line(process: subprocess.Popen[str]) -> str:
     line = process.stdout.readline() if process.stdout is not None else ""
     if not line:
-        raise RuntimeError("the plain program has ended; what it wrote is above")
+        raise RuntimeError("the plain program has ended; its output is above")
     return line
 
 
@@ -274,7 +274,7 @@ def _by_workers(
 
 
 def environment_of(place: Place, broker: str, pipeline_url: str) -> dict[str, str]:
-    """Return the environment of workers: every setting its default but those of the storm."""
+    """Return the environment of workers: default settings, except for the storm."""
     return {
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
@@ -287,7 +287,7 @@ def environment_of(place: Place, broker: str, pipeline_url: str) -> dict[str, st
         "ORCHESTRATOR_FUNCTION_ARN": FUNCTION_ARN,
         "CELERY_BROKER_URL": f"{broker}/0",
         "CELERY_RESULT_BACKEND": f"{broker}/1",
-        # As fast as it can, all of it by one sweep.
+        # As fast as possible, all in one sweep.
         "RELEASE_RATE_PER_MINUTE": "1000000",
         "SWEEP_INTERVAL_SECONDS": "3600",
     }
@@ -295,7 +295,7 @@ def environment_of(place: Place, broker: str, pipeline_url: str) -> dict[str, st
 
 @contextmanager
 def worker(directory: Path, name: str, environment: dict[str, str]) -> Iterator[int]:
-    """Run a worker, as a deployment does, for as long as the block lasts; gives its pid."""
+    """Run a worker as a deployment does while the block runs; provide its pid."""
     log = directory / f"{name}.log"
     command = [
         *(sys.executable, "-m", "celery", "-A", "workers", "worker"),
@@ -312,7 +312,7 @@ def worker(directory: Path, name: str, environment: dict[str, str]) -> Iterator[
 
 
 def ask(broker: str) -> None:
-    """Ask for the sweep, by a message such as anybody could send."""
+    """Ask for the sweep with an ordinary message."""
     with Celery(broker=f"{broker}/0", set_as_current=False) as app:
         app.send_task(SWEEP, kwargs={"sweep_id": SWEEP_ID}, task_id=SWEEP_ID, queue=SWEEP_QUEUE)
 
@@ -320,7 +320,7 @@ def ask(broker: str) -> None:
 def _wait_for_the_end(
     records: BrokerRecords, directory: Path, pipeline: Pipeline, children: int
 ) -> int:
-    """Return how many requests the sweep took, once it has ended."""
+    """Wait for the sweep to end, and return its number of requests."""
     deadline = time.monotonic() + _PATIENCE_SECONDS + children * _SECONDS_EACH
     pipeline.all_invoked.wait(deadline - time.monotonic())
     while time.monotonic() < deadline:
@@ -328,7 +328,7 @@ def _wait_for_the_end(
         if sweep is not None and sweep["summary"] is not None:
             return int(sweep["summary"]["consumed"]["requests"])
         time.sleep(_LOOK_SECONDS)
-    raise RuntimeError(f"the storm does not end:\n{_ends_of(directory.glob('*.log'))}")
+    raise RuntimeError(f"the storm did not end:\n{_ends_of(directory.glob('*.log'))}")
 
 
 def _ends_of(logs: Iterator[Path]) -> str:
@@ -336,6 +336,6 @@ def _ends_of(logs: Iterator[Path]) -> str:
 
 
 def _commands(client: redis.Redis) -> Counter[str]:
-    """Return how often each command was called by now, those of scripts among them."""
+    """Return how often each command has been called so far, including calls from scripts."""
     stats: Any = client.info("commandstats")
     return Counter({name.removeprefix("cmdstat_"): found["calls"] for name, found in stats.items()})

@@ -1,1 +1,1 @@
-"""Documentation, and what writes the generated part of it."""
+"""The documentation, and the programs that generate parts of it."""

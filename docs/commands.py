@@ -1,7 +1,7 @@
-"""Every command that the documents show: found here, run or parsed by the tests.
+"""Finds every command that the documents show, for the tests that run or parse them.
 
-Of a document count its fenced blocks of shell and cron, and what stands in backticks and begins
-with a program that they tell people to use.
+It looks in fenced blocks of shell and cron, and in text in backticks that begins with one of
+``PROGRAMS``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Shown:
 
     @property
     def where(self) -> str:
-        """Return where it stands, for the name of a test."""
+        """Return its place, for the name of a test."""
         return f"{self.document}:{self.line} {self.text[:60]}"
 
 
@@ -48,7 +48,7 @@ class Simple:
 
 
 def documents() -> list[Path]:
-    """Return the documents that people write; what is recorded is no instruction."""
+    """Return the documents that instruct people; the transcript only records."""
     return [
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",
@@ -57,7 +57,7 @@ def documents() -> list[Path]:
 
 
 def shown(document: Path) -> Iterator[Shown]:
-    """Yield what a document shows, in its order."""
+    """Yield the commands that a document shows, in order."""
     text = document.read_text(encoding="utf-8")
     name = document.relative_to(ROOT).as_posix()
     found: list[Shown] = []
@@ -79,7 +79,7 @@ def shown(document: Path) -> Iterator[Shown]:
 
 
 def _lines(body: str) -> Iterator[tuple[int, str]]:
-    """Yield (line, command) of a block; a line that ends in a backslash goes on in the next."""
+    """Yield (line, command) of a block; a backslash joins a line with the next."""
     joined, first = "", 0
     for number, line in enumerate(body.splitlines()):
         joined, first = (joined + line, first) if joined else (line, number)
@@ -93,10 +93,10 @@ def _lines(body: str) -> Iterator[tuple[int, str]]:
 
 
 def simple_commands(each: Shown) -> list[Simple]:
-    """Take a line apart into what a shell would start; redirections are left out.
+    """Split a line into the commands that a shell would start, without redirections.
 
     Raises:
-        ValueError: it cannot be taken apart.
+        ValueError: the line cannot be parsed.
     """
     text = each.text
     if each.kind == "cron":
@@ -117,7 +117,7 @@ def simple_commands(each: Shown) -> list[Simple]:
         if token in _SEPARATORS:
             found.append([])
         elif set(token) <= set("<>&"):
-            next(tokens)  # where to
+            next(tokens)  # the target
             if found[-1] and found[-1][-1] in {"1", "2"}:
                 found[-1].pop()
         else:

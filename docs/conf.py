@@ -1,4 +1,4 @@
-"""How the documents become a site: ``make docs``."""
+"""Sphinx's configuration for the site of the documents: ``make docs``."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,7 @@ _LINK_OUT = re.compile(r"\[(?P<said>[^\]]+)\]\((?P<path>\.\./[^)#]+)\)")
 
 
 def _leave_directories_out(_app: Sphinx, _page: str, source: list[str]) -> None:
-    """A link to a directory beside the documents leads somewhere in the repository only."""
+    """Show links to directories as plain text, because they work only in the repository."""
     here = Path(__file__).parent
 
     def plain(link: re.Match[str]) -> str:
@@ -38,6 +38,6 @@ def _leave_directories_out(_app: Sphinx, _page: str, source: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Hook in, as Sphinx has it."""
+    """Register with Sphinx."""
     app.add_lexer("cron", BashLexer)
     app.connect("source-read", _leave_directories_out)

@@ -34,7 +34,7 @@ def render(drills: list[Drill]) -> str:
 
 
 def main() -> None:
-    """Play them all."""
+    """Play all drills and write the page."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         with moto_server(directory) as endpoint, night(endpoint, directory) as held:

@@ -1,7 +1,8 @@
-"""Writes ``deploy/grafana/reconciler.json``; ``--check`` fails when it is stale.
+"""Writes ``deploy/grafana/reconciler.json``; ``--check`` fails if it is stale.
 
-Made with Grafana's own builders, so that its shape is Grafana's. From top to bottom it answers: is
-the backstop alive, what is stuck and why, what was repaired, how the sweeps go, what it costs.
+It uses Grafana's own builders, so that the format is Grafana's. From top to bottom the dashboard
+answers: is the backstop alive, what is stuck and why, what was repaired, how do the sweeps go, and
+what does it cost.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from docs.grafana import (
 
 PATH = Path(__file__).parents[1] / "deploy" / "grafana" / "reconciler.json"
 NEVER_SECONDS = 1e9
-"""An age above this is that of a time that was never set."""
+"""An age above this comes from a time that was never set."""
 
 AGE = "time() - " + metric("covered_as_of_timestamp_seconds", 'scope="active"')
 TABLE_AGE = "time() - " + metric("covered_as_of_timestamp_seconds", 'scope="table"')
@@ -64,25 +65,26 @@ def _alive() -> list[Panel]:
     return [
         number(
             "Is it alive?",
-            "Alive: active work is covered as of no longer ago than twice the interval. "
-            "No metrics: the endpoint or the broker is away.",
+            "ALIVE: sweeps have covered active work within the last two intervals. "
+            "No metrics: the endpoint or the broker cannot be reached.",
             f"({AGE}) <= bool ignoring (scope) {TWICE}",
             unit="none",
             steps=[(None, RED), (1, GREEN)],
             mappings=[words({"1": ("ALIVE", GREEN), "0": ("STALE", RED)})],
         ).links([link("Stale", "sweep-stale"), link("No metrics", "metrics-absent")]),
         number(
-            "Active work covered, ago",
-            "Whatever was overdue by then has been looked at. It grows between sweeps.",
+            "Age of active coverage",
+            "How long ago the active work was last covered. Grows between sweeps. Sweeps have "
+            "checked everything that was overdue before that.",
             AGE,
             unit="s",
             steps=[(None, BLUE)],
             mappings=[above(NEVER_SECONDS, "never", RED)],
         ),
         number(
-            "Whole table covered, ago",
-            "With ACTIVE_INDEX_NAME the table is read in rotation, once in each "
-            "FULL_SCAN_INTERVAL_SECONDS; without it, by each sweep.",
+            "Age of table coverage",
+            "How long ago the whole table was last covered. With ACTIVE_INDEX_NAME, sweeps read "
+            "the table once every FULL_SCAN_INTERVAL_SECONDS; otherwise every sweep reads it.",
             TABLE_AGE,
             unit="s",
             steps=[(None, BLUE)],
@@ -90,7 +92,7 @@ def _alive() -> list[Panel]:
         ).links([link("Too long ago", "table-stale")]),
         number(
             "Stuck now",
-            "All that is known, over_budget left out: that is a user's own cap.",
+            "Everything known to be stuck, except over_budget, which is a user's own cap.",
             metric("stuck_work"),
             unit="none",
             steps=[(None, GREEN), (1, ORANGE), (10, RED)],
@@ -98,7 +100,7 @@ def _alive() -> list[Panel]:
         ).links([link("It grows", "stuck-work-grows")]),
         number(
             "Oldest stuck",
-            "The age of the oldest of what is stuck, over_budget left out.",
+            "Age of the oldest one that is stuck, except over_budget.",
             f"max({OLDEST})",
             unit="s",
             steps=[(None, GREEN), (1, YELLOW), (720, ORANGE), (3600, RED)],
@@ -109,14 +111,14 @@ def _alive() -> list[Panel]:
 
 
 def _allowed() -> list[Panel]:
-    """What it may do at present."""
+    """Panels about what the reconciler may do now."""
     calm: list[Step] = [(None, GREEN)]
     not_paused = {"0": ("not paused", GREEN)}
     return [
         number(
             "Mode",
-            "What the last sweep was allowed to do: repair, only report (REPAIR_MODE), or nothing, "
-            "since somebody has paused repairs.",
+            "What the last sweep was allowed to do: repair, only report (REPAIR_MODE), or nothing "
+            "because somebody had paused repairs.",
             f"sum({REPORT}) + 2 * sum({PAUSED}) + 3 * (sum({metric('mode')}) == bool 0)",
             unit="none",
             steps=calm,
@@ -134,7 +136,7 @@ def _allowed() -> list[Panel]:
         ).links([link("Report only", "report-only")]),
         number(
             "Paused for",
-            "How long repairs have been paused. `reconciler status` says by whom, and why.",
+            "How long repairs have been paused. `reconciler status` shows by whom, and why.",
             f"(time() - {SINCE}) * ({SINCE} > bool 0)",
             unit="s",
             steps=[(None, GREEN), (1, YELLOW), (4 * 3600, RED)],
@@ -147,7 +149,7 @@ def _allowed() -> list[Panel]:
 def _stuck() -> list[Panel]:
     by_code = lines(
         "Stuck, by code",
-        "All that is known. Some codes are repaired by themselves, others wait for a person.",
+        "The reconciler repairs some codes; others need manual action.",
         [query(metric("stuck_children"), "{{code}}")],
         unit="none",
     )
@@ -191,9 +193,9 @@ def _table() -> table.Panel:
         table.Panel()
         .title("Stuck now, by code")
         .description(
-            "What is stuck at present, how old the oldest of it is, and within what time the "
-            "reconciler repairs it by itself; without such a time, a person must look. Each code "
-            "links to its section of the runbook."
+            "How many are stuck, how old the oldest is, and how soon the reconciler repairs it. "
+            "A code without such a time needs manual action. Each code links to its section of the "
+            "runbook."
         )
         .datasource(SOURCE)
         .targets(list(queries))
@@ -214,13 +216,13 @@ def _table() -> table.Panel:
 def _ages() -> list[Panel]:
     oldest = lines(
         "Oldest stuck, by code",
-        "The age of the oldest under each code, after each complete sweep.",
+        "Age of the oldest with each code, updated by each complete sweep.",
         [query(metric("oldest_stuck_seconds"), "{{code}}")],
         unit="s",
     )
     age = lines(
-        "Age of the last complete sweep",
-        "It falls to nothing with each sweep that read every segment. Above the limit it is stale.",
+        "Age of active coverage over time",
+        "Drops with each complete sweep. Above the limit, the coverage is stale.",
         [query(f"{AGE} < {NEVER_SECONDS:.0f}", "age"), query(TWICE, "limit", "B")],
         unit="s",
     )
@@ -231,7 +233,7 @@ def _repairs() -> list[Panel]:
     return [
         lines(
             "Repairs, by code",
-            "What was stranded and has been brought on, by what was the matter with it.",
+            "What the reconciler repaired, by the code that it had.",
             [counted("recoveries_total", "code")],
             unit="none",
             bars=True,
@@ -239,10 +241,10 @@ def _repairs() -> list[Panel]:
         limit(
             lines(
                 "From due to released",
-                "How long a child was stranded before it was released, or otherwise repaired. The "
-                "longest is the upper end of its bucket. Above the limit, the backstop itself was "
-                "away, or so much was due at once that the release rate held it back. "
-                "docs/scaling.md has what the time goes into.",
+                "Time from when a child became due until it was released or otherwise repaired. "
+                "`longest` is the upper end of its bucket. Above the limit, the backstop was down, "
+                "or more was due at once than the release rate allows. docs/scaling.md explains "
+                "what takes the time.",
                 [*quantiles("recovery_latency_seconds", longest=True), query(BOUND, "limit", "E")],
                 unit="s",
             ),
@@ -250,16 +252,16 @@ def _repairs() -> list[Panel]:
         ),
         lines(
             "Releases, by outcome",
-            "already_released and no_longer_due are races that were lost to somebody else, which "
-            "is as it should be. refused waits for a person, failed is tried again.",
+            "already_released and no_longer_due: another writer was faster, which is normal. "
+            "refused needs manual action. failed is tried again.",
             [counted("releases_total", "outcome")],
             unit="none",
             bars=True,
         ).links([link("Many are refused", "refusals")]),
         lines(
             "Duplicates dropped, by task",
-            "Work that was asked for while it was under way. All beats but one in each interval "
-            "are among them.",
+            "Work that was requested again while it was queued or running. In each interval, all "
+            "beats but one count here.",
             [counted("duplicates_dropped_total", "task")],
             unit="none",
             bars=True,
@@ -281,7 +283,7 @@ def _sweeps() -> list[Panel]:
         limit(
             lines(
                 "How long a sweep takes",
-                "From its start until its last part had ended. At the limit, sweeps overlap.",
+                "From its start until its last segment was read. At the limit, sweeps overlap.",
                 [
                     *quantiles("sweep_duration_seconds"),
                     query(metric("sweep_interval_seconds"), "limit", "D"),
@@ -293,7 +295,7 @@ def _sweeps() -> list[Panel]:
         ),
         lines(
             "Sweeps that failed",
-            "total: in everything that was tried; partial: in some of it, or not complete.",
+            "total: everything failed; partial: some of it failed, or the sweep was not complete.",
             [counted("sweep_failures_total", "extent")],
             unit="none",
             bars=True,
@@ -308,38 +310,38 @@ def _trouble() -> list[Panel]:
     return [
         lines(
             "Errors, by kind",
-            "What could not be done. access and table_missing are settings; store_unavailable, "
-            "throttled and broker_unavailable go by themselves.",
+            "access and table_missing need a change of the settings or permissions. "
+            "store_unavailable, throttled and broker_unavailable pass by themselves.",
             [counted("errors_total", "kind")],
             unit="none",
             bars=True,
             span=third,
         ).links([link("What each kind means", "total-failure")]),
         lines(
-            "DynamoDB: refused for want of capacity",
-            "Requests that a table throttled, those too that succeeded when they were tried again.",
+            "DynamoDB: throttled requests",
+            "Requests that a table throttled, including those that a retry completed.",
             [counted("dynamodb_throttles_total", "table")],
             unit="none",
             bars=True,
             span=third,
         ).links([link("Throttled", "throttled")]),
         lines(
-            "Messages that wait",
-            "In the queues of the broker. A queue that only grows has no worker.",
+            "Waiting messages",
+            "Messages in the broker's queues. A queue that only grows has no worker.",
             [query(metric("queue_messages"), "{{queue}}")],
             unit="none",
             span=third,
         ),
         lines(
-            "DynamoDB: capacity units a second",
-            "What the reconciler consumes, by table and operation.",
+            "DynamoDB: capacity units per second",
+            "Units that the reconciler consumes, by table and operation.",
             [query(units, "{{table}} {{operation}}")],
             unit="none",
             span=2 * third,
         ),
         lines(
-            "Rows read a second",
-            "By segment scans, all segments of all sweeps together.",
+            "Rows read per second",
+            "Rows that segment scans read, all segments of all sweeps together.",
             [query(f"rate({metric('rows_scanned_total')}[$__rate_interval])", "rows")],
             unit="none",
             span=third,
@@ -352,7 +354,7 @@ def dashboard() -> build.Dashboard:
     one = model.VariableSort.ALPHABETICAL_ASC
     made = (
         build.Dashboard("Orchestration reconciler")
-        # Fixed, so that a new version replaces the old one and links to it stay whole.
+        # Fixed, so that a new version replaces the old one and links to it stay valid.
         .uid("orchestration-reconciler")
         .link(link("Runbook"))
         .description("The backstop of the orchestrations: is it alive, what is stuck, what to do.")
@@ -383,7 +385,7 @@ def dashboard() -> build.Dashboard:
             .default_value("")
             .label("Docs at")
             .description(
-                "What links to the runbook begin with, such as https://…/; ends in a slash"
+                "Prefix of the links to the runbook, such as https://…/, with the final slash"
             )
         )
         .annotation(

@@ -1,6 +1,6 @@
-"""Writes ``docs/licences.md``: what the image installs, and under which licence it may be.
+"""Writes ``docs/licences.md``: the packages in the image, and their licences.
 
-``--check`` fails when the page is stale, or when a licence is none of those that are allowed.
+``--check`` fails if the page is stale. The program always fails if a licence is not allowed.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ LOCK = ROOT / "requirements" / "runtime.txt"
 HEAD = """\
 # Licences
 
-What the image installs (`requirements/runtime.txt`, on Python 3.11 and Linux), and the licence that
-each package states of itself; made by `python -m docs.generate_licences`. The reconciler's own is
-[Apache-2.0](../LICENSE).
+These packages are in the image (`requirements/runtime.txt`, on Python 3.11 and Linux), with the
+licence that each one states. The reconciler's own licence is [Apache-2.0](../LICENSE).
+`python -m docs.generate_licences` makes this page.
 
 | package | version | licence |
 |---|---|---|
@@ -26,7 +26,7 @@ each package states of itself; made by `python -m docs.generate_licences`. The r
 ALLOWED = frozenset(
     {"Apache-2.0", "BSD", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MIT-0", "PSF-2.0"}
 )
-"""Licences that ask for no more than to be named."""
+"""Licences that only require attribution."""
 
 _SPDX = {
     "apache 2.0": "Apache-2.0",
@@ -41,13 +41,13 @@ _SPDX = {
     "mit license": "MIT",
     "python software foundation license": "PSF-2.0",
 }
-"""What packages say that do not yet say it in SPDX."""
+"""Names that packages use instead of SPDX."""
 
 _NAME = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+)", re.MULTILINE)
 
 
 def installed() -> dict[str, tuple[str, str]]:
-    """Return name → version and licence of each package of the lock that is for this machine."""
+    """Return name → version and licence of each package in the lock that is installed here."""
     found = {}
     for match in _NAME.finditer(LOCK.read_text(encoding="utf-8")):
         try:
@@ -60,7 +60,7 @@ def installed() -> dict[str, tuple[str, str]]:
 
 
 def licence_of(package: metadata.Distribution) -> str:
-    """Return a package's licence in SPDX, as far as it can be told."""
+    """Return the licence of a package, in SPDX if known."""
     said = package.metadata
     expression = said.get("License-Expression")
     if expression:
@@ -79,7 +79,7 @@ def licence_of(package: metadata.Distribution) -> str:
 
 
 def refused(packages: dict[str, tuple[str, str]]) -> dict[str, str]:
-    """Return name → licence of what is not allowed; of several joined by OR, one is enough."""
+    """Return name → licence of packages that are not allowed; of several with OR, one is enough."""
     return {
         name: licence
         for name, (_, licence) in packages.items()

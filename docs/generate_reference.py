@@ -1,8 +1,8 @@
-"""Writes the reference pages from the code; ``--check`` fails when one of them is stale.
+"""Writes the reference pages from the code; ``--check`` fails if one of them is stale.
 
-``python -m docs.generate_reference [--check]``. The pages: the settings, the commands, the metrics,
-the log events, and what the reconciler writes on the platform's rows. The last one is recorded:
-a sweep repairs one case of each kind on tables in memory, and the page lists what has changed.
+``python -m docs.generate_reference [--check]``. The pages list the settings, commands, metrics, log
+events, and the attributes that the reconciler writes. The attributes are recorded: a sweep repairs
+one case of each kind on tables in memory, and the page lists what changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from reconciler.settings import Settings
 HERE = Path(__file__).parent
 _BAR = r"\|"
 ROOT = HERE.parent
-MADE = "This page is made from the code by `python -m docs.generate_reference`.\n"
+MADE = "`python -m docs.generate_reference` makes this page from the code.\n"
 
 
 # -- settings
@@ -38,9 +38,9 @@ def settings_page() -> str:
     return (
         "# Settings\n\n"
         f"All settings are environment variables. {MADE}"
-        "AWS credentials, region and endpoint come the standard way (`AWS_REGION`,\n"
-        "`AWS_ENDPOINT_URL`, a profile, a role). An invalid setting stops the program at start-up "
-        "with one\nline that names it.\n\n" + _table(("name", "default", "meaning"), rows)
+        "AWS credentials, region and endpoint are configured the standard way (`AWS_REGION`,\n"
+        "`AWS_ENDPOINT_URL`, a profile, a role). If a setting is invalid, the program exits at "
+        "start-up with\none line that names it.\n\n" + _table(("name", "default", "meaning"), rows)
     )
 
 
@@ -100,11 +100,11 @@ def metrics_page() -> str:
     return (
         "# Metrics\n\n"
         f"{MADE}"
-        "`reconciler metrics` serves them for Prometheus. Every series exists, at zero, from the "
-        "start.\nThe [runbook](operating.md) has the alerts.\n\n"
+        "`reconciler metrics` serves them for Prometheus. Every series starts at zero.\n"
+        "The [runbook](operating.md) explains the alerts.\n\n"
         + _table(columns, [_metric(metric) for metric in METRICS.values()])
         + "\n## What the endpoint adds\n\n"
-        "These describe the broker and the settings. Only the scrape endpoint has them.\n\n"
+        "Only the scrape endpoint has these metrics. They describe the broker and the settings.\n\n"
         + _table(columns, [_metric(metric) for metric in EXPORTED.values()])
         + "\n## Label values\n\n"
         + "".join(
@@ -125,14 +125,14 @@ def _metric(metric: Metric) -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class Event:
-    """An event as the code logs it: its levels, and the fields that are named in the call."""
+    """An event as the code logs it: its levels, and the fields that the call names."""
 
     levels: set[str] = field(default_factory=set)
     fields: set[str] = field(default_factory=set)
 
 
 def events() -> dict[str, Event]:
-    """Return every event that a call in the product logs under a name of its own."""
+    """Return every event that the product logs with a literal name."""
     found: dict[str, Event] = {}
     for package in ("reconciler", "workers"):
         for path in sorted((ROOT / package).rglob("*.py")):
@@ -172,9 +172,9 @@ def events_page() -> str:
     return (
         "# Log events\n\n"
         f"{MADE}"
-        "With `LOG_FORMAT=json`, or wherever standard error is no terminal, each event is one "
-        "JSON object\non one line. Its name is in `event`. A worker adds `celery_task_id` and what "
-        "it was asked to do.\n\n"
+        "With `LOG_FORMAT=json`, or if standard error is not a terminal, each event is one JSON "
+        "object on\none line. Its name is in `event`. A worker adds `celery_task_id` and the "
+        "arguments of its task.\n\n"
         + _table(("event", "level", "when", "fields"), rows)
         + "\n## The summary of a sweep\n\n"
         "`orch.sweep.completed`, `reconciler sweep --json` and the result of the sweep have these "
@@ -193,10 +193,9 @@ def rows_page() -> str:
     head = (
         "# What it writes\n\n"
         f"{MADE}"
-        "A sweep repaired one case of each kind on tables in memory. These are the attributes that "
-        "it\nwrote. No other attribute is ever changed, and no row of the platform is deleted. "
-        "Attributes that\nbegin with `reconcil` are the reconciler's own: the platform ignores "
-        "them.\n\n"
+        "A sweep repaired one case of each kind on tables in memory and wrote these attributes. "
+        "It never\nchanges another attribute and never deletes a row of the platform. The platform "
+        "ignores attributes\nthat begin with `reconcil`: they are the reconciler's own.\n\n"
     )
     parts = [head]
     for kind, names in record().items():
@@ -231,7 +230,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
 
 
 def stale() -> list[str]:
-    """Return the pages that are not what the code says."""
+    """Return the pages that differ from the code."""
     return [
         name
         for name, render in PAGES.items()

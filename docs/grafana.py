@@ -1,4 +1,4 @@
-"""What the dashboard's panels are made of: queries, thresholds and words, with our looks."""
+"""The parts of the dashboard's panels: queries, thresholds and texts, in one style."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 HERE = 'job="$job",instance="$instance"'
 GREEN, YELLOW, ORANGE, RED, BLUE = "green", "yellow", "orange", "red", "blue"
 BAR = "5m"
-"""The least that one bar stands for: what is counted comes with the sweeps."""
+"""The shortest time that one bar covers. The counters change only with sweeps."""
 ROW_HEIGHT, STAT_HEIGHT, WIDTH = 8, 4, 24
 
 Panel = stat.Panel | timeseries.Panel | table.Panel
@@ -23,7 +23,7 @@ Step = tuple[float | None, str]
 
 
 RUNBOOK = "${docs}docs/operating.md"
-"""``docs``: a variable of the dashboard, since nobody knows where its reader keeps the pages."""
+"""``docs`` is a variable of the dashboard, because each reader keeps the pages elsewhere."""
 
 
 def link(title: str, anchor: str = "") -> build.DashboardLink:
@@ -34,12 +34,12 @@ def link(title: str, anchor: str = "") -> build.DashboardLink:
 
 
 def metric(name: str, *matchers: str) -> str:
-    """Return a selector of one of our metrics, at the endpoint that was chosen."""
+    """Return a selector of one of the reconciler's metrics, at the selected endpoint."""
     return f"reconciler_{name}{{{','.join((HERE, *matchers))}}}"
 
 
 def query(expression: str, legend: str = "__auto", ref: str = "A") -> prometheus.Dataquery:
-    """Ask for the time that is shown."""
+    """Query the time range that is shown."""
     return (
         prometheus.Dataquery()
         .expr(expression)
@@ -51,7 +51,7 @@ def query(expression: str, legend: str = "__auto", ref: str = "A") -> prometheus
 
 
 def now(expression: str, ref: str) -> prometheus.Dataquery:
-    """Ask for the present only, as rows of a table."""
+    """Query the current values, as rows of a table."""
     return query(expression, ref=ref).instant().format(PromQueryFormat.TABLE)
 
 
@@ -64,7 +64,7 @@ def _steps(steps: Sequence[Step]) -> build.ThresholdsConfig:
 
 
 def words(said: dict[str, tuple[str, str]]) -> model.ValueMap:
-    """Show words instead of values; ``said``: value → text and colour."""
+    """Show texts instead of values; ``said``: value → text and colour."""
     return model.ValueMap(
         options={
             value: model.ValueMappingResult(text=text, color=color, index=index)
@@ -74,7 +74,7 @@ def words(said: dict[str, tuple[str, str]]) -> model.ValueMap:
 
 
 def above(value: float, text: str, color: str) -> model.RangeMap:
-    """Show a word instead of every value from ``value`` on."""
+    """Show a text instead of any value from ``value`` up."""
     result = model.ValueMappingResult(text=text, color=color)
     return model.RangeMap(model.DashboardRangeMapOptions(from_val=value, to=None, result=result))
 
@@ -89,9 +89,9 @@ def number(
     mappings: Sequence[model.ValueMapping] = (),
     span: int = WIDTH // 6,
 ) -> stat.Panel:
-    """One number that fills its panel, as it is now.
+    """Show one current number that fills its panel.
 
-    Now and not the last of a while: one that is gone must not be shown as if it still held.
+    The query is instant: a series that is gone must not be shown as if it were current.
     """
     last = looks.ReduceDataOptions().calcs(["lastNotNull"]).values(values=False)
     return (
@@ -122,7 +122,7 @@ def lines(
     bars: bool = False,
     span: int = WIDTH // 2,
 ) -> timeseries.Panel:
-    """Lines over time, or stacked bars of what was counted; the legend says the numbers."""
+    """Show lines over time, or stacked bars of a counter; the legend has the numbers."""
     legend = (
         looks.VizLegendOptions()
         .display_mode(look.LegendDisplayMode.TABLE)
@@ -169,24 +169,24 @@ def limit(panel: timeseries.Panel, name: str) -> timeseries.Panel:
 
 
 def counted(name: str, by: str) -> prometheus.Dataquery:
-    """What was counted within each bar, by one label.
+    """Query the increase of a counter within each bar, by one label.
 
-    Over the bar and one scrape more (``$__rate_interval``), so that nothing falls between two.
+    ``$__rate_interval`` is the bar plus one scrape, so that no increase falls between two bars.
     """
     increase = f"increase({metric(name)}[$__rate_interval])"
     return query(f"sum by ({by}) ({increase})", f"{{{{{by}}}}}")
 
 
 def quantiles(name: str, *, longest: bool = False) -> list[prometheus.Dataquery]:
-    """Half, nine tenths and all but a hundredth of what a histogram saw within an hour.
+    """Query the 50th, 90th and 99th percentile of a histogram over the last hour.
 
-    ``longest``: and all of it, as far as a histogram tells: by the upper end of a bucket.
+    ``longest``: also the maximum, which a histogram knows only as the upper end of a bucket.
     """
     buckets = f"sum by (le) (increase({metric(name + '_bucket')}[1h]))"
-    shown = [(0.5, "half", "A"), (0.9, "90 %", "B"), (0.99, "99 %", "C")]
+    shown = [(0.5, "median", "A"), (0.9, "90 %", "B"), (0.99, "99 %", "C")]
     if longest:
         shown.append((1, "longest", "D"))
     return [
-        query(f"histogram_quantile({quantile}, {buckets})", f"{said} of the last hour", ref)
+        query(f"histogram_quantile({quantile}, {buckets})", f"{said}, last hour", ref)
         for quantile, said, ref in shown
     ]

@@ -1,7 +1,6 @@
 """Records which attributes the reconciler writes, for the page *What it writes*.
 
-One case of each kind is repaired on tables in memory, then the tables are compared with what they
-were before.
+It repairs one case of each kind on tables in memory and compares the rows before and after.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ _DAY_SECONDS = 86_400
 
 
 def record() -> dict[str, list[str]]:
-    """Return, for each kind of row, the names of the attributes that were written."""
+    """Return the names of the written attributes, for each kind of row."""
     world = build_world(MEMORY, **SETTINGS)
     with aws_stub() as pipeline, capture_logs():
         world.others = {"lambda": pipeline.url}
         case = OneOfEach(world).seed()
         case.seed_refused()
-        # The reconciler's own rows count as written whenever they were.
+        # The reconciler's own rows always count as written, even if seeding wrote them.
         seeded = _rows(world)
         before = {key: item for key, item in seeded.items() if not _is_own(key)}
         _repair(world, case)

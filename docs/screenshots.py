@@ -1,8 +1,8 @@
-"""The pictures of the docs, made again: ``make screenshots``.
+"""Makes the pictures of the docs: ``make screenshots``.
 
-A night on embedded parts: events were lost, a sweep has repaired what could be repaired, and the
-rest is for a person. Terminals are drawn by rich, so only Flower's pages need a browser; without
-one they are left as they are. ``ARGS=status`` (or another name) makes one picture only.
+They show a night on embedded servers: events were lost, a sweep repaired what it could, and the
+rest needs manual action. rich draws the terminals, so only Flower's pages need a browser; without
+one, their pictures stay as they are. ``ARGS=status`` (or another name) makes only one picture.
 """
 
 from __future__ import annotations
@@ -50,22 +50,22 @@ PAGES = (
 _COLUMNS = 96
 _WORKER = "worker-1@backstop"
 
-# Without the fonts that rich would have fetched: a picture needs nothing from anywhere.
+# Without rich's web fonts, so that a picture needs nothing from the network.
 _SVG = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace(
     "Fira Code", "ui-monospace, Menlo, Consolas, DejaVu Sans Mono"
 )
 
 
 class Now(Clock):
-    """The time of day: worker processes have no other."""
+    """The real time, because worker processes use it too."""
 
     def __call__(self) -> datetime:
-        """Return it."""
+        """Return the current time."""
         return utc_now()
 
 
 def screen() -> Console:
-    """Return a terminal that remembers what it was shown."""
+    """Return a terminal that records its output."""
     return Console(
         record=True,
         width=_COLUMNS,
@@ -87,7 +87,7 @@ def save(name: str, title: str, *parts: Part) -> None:
     out.print(f"[bold green]$[/] {title}")
     for part in parts:
         out.print(part(out))
-    out.print()  # or the last line's descenders would be cut off
+    out.print()  # otherwise the last line's descenders are cut off
     text = out.export_svg(title=title, code_format=_SVG, unique_id=name)
     (IMAGES / f"{name}.svg").write_text(text, encoding="utf-8")
     sys.stdout.write(f"docs/images/{name}.svg\n")
@@ -98,7 +98,7 @@ def save(name: str, title: str, *parts: Part) -> None:
 
 @contextmanager
 def night(directory: Path) -> Iterator[tuple[World, Celery]]:
-    """Tables, a broker and a worker; and this process's environment set to them."""
+    """Provide tables and a broker, and set the environment of this process to use them."""
     with ExitStack() as stack:
         broker = stack.enter_context(valkey_server(directory, durable=False))
         world = build_world(
@@ -115,7 +115,7 @@ def night(directory: Path) -> Iterator[tuple[World, Celery]]:
 
 @contextmanager
 def worker(celery: Celery) -> Iterator[None]:
-    """A worker under a name that is of no machine."""
+    """Run a worker with a name that does not show this machine."""
     log = celery.directory / "worker.log"
     with running(
         celery.command("worker", "-c", "2", "-n", _WORKER, "--without-mingle"),
@@ -129,13 +129,13 @@ def worker(celery: Celery) -> Iterator[None]:
 
 def sweep(celery: Celery) -> None:
     """Ask for a sweep by hand, and wait for it."""
-    from workers.application import app  # noqa: PLC0415 - the environment is set by now
+    from workers.application import app  # noqa: PLC0415 - the environment is set now
     from workers.enqueue import submit_sweep  # noqa: PLC0415
 
     name = submit_sweep(app)
 
     def ended() -> object:
-        # Asked again, as `sweep --wait` does: for what was still under way when it was asked first.
+        # Ask again, like `sweep --wait`, for work that was still running the first time.
         submit_sweep(app, sweep_id=name)
         time.sleep(1)
         return (found := celery.state.sweep(name)) and found.summary
@@ -159,7 +159,7 @@ GRAPH = {
 
 
 def checkout(world: World) -> str:
-    """One orchestration in the middle of its work, of which events were lost."""
+    """Seed an orchestration that is half done and has lost events."""
     rows = {
         key: {"display_id": {"S": f"SHOP-{number}"}, "title": {"S": title}}
         for number, (key, title) in enumerate(TITLES.items(), start=41)
@@ -172,7 +172,7 @@ def checkout(world: World) -> str:
 
 
 def go_on(world: World, found: str) -> None:
-    """Let its tasks go on, with nobody to hear of it."""
+    """Let its tasks go on without events."""
     by_child = {key: world.tasks(found, key)[0]["task_id"]["S"] for key in ("api", "pay", "mail")}
     world.finish(by_child["api"], age=900)
     world.finish(by_child["mail"], "FAILED", age=700)
@@ -189,7 +189,7 @@ def go_on(world: World, found: str) -> None:
 
 
 def for_a_person(world: World) -> None:
-    """What no sweep can repair."""
+    """Seed what no sweep can repair."""
     rows: dict[str, dict[str, dict[str, str]]] = {
         key: {"display_id": {"S": f"OPS-{number}"}}
         for number, key in enumerate(("import", "a", "b", "export", "report", "print"), start=7)
@@ -205,7 +205,7 @@ def for_a_person(world: World) -> None:
 
 
 def pictures(wanted: set[str]) -> None:
-    """Make all but the demo's."""
+    """Make all pictures except the demo's."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         world, celery = stack.enter_context(night(directory))
@@ -217,7 +217,7 @@ def pictures(wanted: set[str]) -> None:
         stack.enter_context(worker(celery))
         if page is not None:
             until("Flower to see the worker", page.workers)
-        # The first sweep is the beat's, and its next one comes when all is over.
+        # The beat asks for the first sweep; its next one comes after the pictures.
         stack.enter_context(celery.beat())
         until("the beat's sweep", lambda: celery.last(complete=True))
         go_on(world, found)
@@ -247,7 +247,7 @@ def pictures(wanted: set[str]) -> None:
 
 
 def browse(page: Flower, paths: Mapping[str, str], directory: Path, height: int = 860) -> None:
-    """Take pages of Flower: name → path."""
+    """Take pictures of Flower's pages: name → path."""
     with browser(directory / "profile", width=1520, height=height) as chrome:
         chrome.get(page.with_login)
         for name, path in paths.items():
@@ -261,7 +261,7 @@ def browse(page: Flower, paths: Mapping[str, str], directory: Path, height: int 
 
 
 def demo() -> None:
-    """Play the short demo; its board when most children were stranded, and the verdict."""
+    """Play the short demo; draw its board with most children stranded, and the verdict."""
     most = -1
     frame: RenderableType = ""
 
@@ -269,7 +269,7 @@ def demo() -> None:
         nonlocal most, frame
         stranded = len(board.stranded)
         if board.down_for is not None and stranded >= most:
-            # Drawn at once: what a board shows goes on changing.
+            # Draw it now, because the board keeps changing.
             most, frame = stranded, draw(board, screen())
 
     with tempfile.TemporaryDirectory() as directory, staged(QUICK, Path(directory), _say) as stage:
@@ -282,7 +282,7 @@ def _say(line: str) -> None:
 
 
 def main() -> None:
-    """Make the pictures that are named, or all."""
+    """Make the named pictures, or all."""
     wanted = set(sys.argv[1:]) or {*TERMINAL, *PAGES}
     IMAGES.mkdir(exist_ok=True)
     if "demo" in wanted:

@@ -1,10 +1,10 @@
 """Records the first hour: ``make transcript`` writes ``docs/transcript.md``.
 
-In an empty directory, from a fresh clone, it runs what ``README.md`` and ``docs/first-hour.md``
-show, in one shell as a newcomer would, and writes down what was printed. Ids, times and the names
-of this machine are replaced, so that two recordings of the same code differ in little.
+In a fresh clone in an empty directory, it runs the commands of ``README.md`` and
+``docs/first-hour.md`` in one shell, as a newcomer would, and records the output. It replaces ids,
+times and the names of this machine, so that two recordings of the same code hardly differ.
 
-``--all`` runs ``make test`` and not only ``make unit``; ``--short`` leaves out demo and tests.
+``--all`` runs ``make test`` instead of ``make unit``; ``--short`` leaves out demo and tests.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ PATH = ROOT / "docs" / "transcript.md"
 FIRST_HOUR = ROOT / "docs" / "first-hour.md"
 END = "## On real tables"
 STAYS = {"make local": ".cache/local.env"}
-"""What stays in the foreground → the file that appears once it answers."""
+"""Command that stays in the foreground → the file that appears once it answers."""
 
 MAY_END_WITH = {
     "reconciler sweep --inline --report": 1,
     "reconciler inspect ENG-101": 1,
     "REPAIR_ONLY_REPOS=acme/sandbox reconciler sweep --inline": 1,
 }
-"""What finds something stuck says so by its exit code."""
+"""Commands that find something stuck, and their exit codes."""
 
 _PATIENCE_SECONDS = 600.0
 _END_SECONDS = 60.0
 _MOST_LINES = 60
 _SUMMARY_LINES = 1
-"""Of the tests: that they passed is what counts, and each new one would change the rest."""
+"""Lines kept of a test run: the result matters, and each new test would change the rest."""
 _MARK = "--- ended with"
 
 
@@ -54,7 +54,7 @@ class TranscriptError(Exception):
 
 @dataclass
 class Shell:
-    """One bash in one directory, given a command after the other."""
+    """One bash in one directory, which runs one command after the other."""
 
     directory: Path
     environment: dict[str, str]
@@ -62,7 +62,7 @@ class Shell:
     _stays: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Start it; it leads a group of its own, so that all of it can be ended."""
+        """Start the shell in its own process group, so that all of it can be ended."""
         self._bash = subprocess.Popen(
             ["bash", "--noprofile", "--norc"],
             cwd=self.directory,
@@ -75,7 +75,7 @@ class Shell:
         )
 
     def run(self, command: str) -> tuple[list[str], int]:
-        """Run a command, and return what it printed and its exit code."""
+        """Run a command, and return its output and exit code."""
         stdin, stdout = self._bash.stdin, self._bash.stdout
         if stdin is None or stdout is None:
             raise TranscriptError("the shell has no pipes")
@@ -91,7 +91,7 @@ class Shell:
         raise TranscriptError(f"the shell ended with: {command}")
 
     def stay(self, command: str, until: Path) -> None:
-        """Run a command in a shell of its own, and wait until a file says that it answers."""
+        """Run a command in its own shell, and wait until a file shows that it answers."""
         process = subprocess.Popen(
             ["bash", "-c", command],
             cwd=self.directory,
@@ -113,7 +113,7 @@ class Shell:
         for process in (self._bash, *self._stays):
             signal_group(process.pid, signal.SIGTERM)
             deadline = time.monotonic() + _END_SECONDS
-            # The whole group, and not only its leader: what it started has servers of its own.
+            # Wait for the whole group: what the leader started has its own servers.
             while signal_group(process.pid, 0) and time.monotonic() < deadline:
                 process.poll()
                 time.sleep(0.1)
@@ -127,7 +127,7 @@ class Shell:
 
 @contextlib.contextmanager
 def shell(directory: Path, environment: dict[str, str]) -> Iterator[Shell]:
-    """Have a shell for as long as the block lasts."""
+    """Provide a shell while the block runs."""
     held = Shell(directory, environment)
     try:
         yield held
@@ -143,10 +143,10 @@ def first_hour(*, before: str = END) -> list[Shown]:
 
 
 def perform(held: Shell, command: str) -> list[str]:
-    """Run a command of the documents, and return what it printed.
+    """Run a command of the documents, and return its output.
 
     Raises:
-        TranscriptError: it did not end as it should.
+        TranscriptError: it ended with an unexpected code.
     """
     if command in STAYS:
         held.stay(command, held.directory / STAYS[command])
@@ -157,7 +157,7 @@ def perform(held: Shell, command: str) -> list[str]:
     return printed
 
 
-# -- what is written down
+# -- the record
 
 _CLOCK = r"\d\d:\d\d:\d\d"
 _DAY = r"\d{4}-\d\d-\d\d"
@@ -188,15 +188,15 @@ _NOISE = re.compile(
 
 
 class Normaliser:
-    """Replaces what differs from run to run, the same by the same."""
+    """Replaces what differs between runs; equal values get equal replacements."""
 
     def __init__(self, directory: Path) -> None:
-        """Take the directory of the clone, whose name is nobody's business."""
+        """Take the directory of the clone, whose name must not be recorded."""
         self._names = {str(directory): "~/reconciler", socket.gethostname(): "host"}
         self._numbers: dict[str, str] = {}
 
     def lines(self, printed: list[str], most: int = _MOST_LINES) -> list[str]:
-        """Return what is written down of what was printed: the end, should it be long."""
+        """Return the lines to record: if there are too many, the last ones."""
         kept = [self._line(line) for line in printed if not _NOISE.search(line)]
         return kept if len(kept) <= most else ["…", *kept[-most:]]
 
@@ -225,13 +225,13 @@ replaced; what is logged beside the output is left out.
 
 
 def heading_of(each: Shown) -> str:
-    """Return the heading that a command of the first hour stands under."""
+    """Return the heading above a command of the first hour."""
     lines = FIRST_HOUR.read_text(encoding="utf-8").splitlines()[: each.line]
     return next(line.lstrip("# ") for line in reversed(lines) if line.startswith("#"))
 
 
 def written(steps: list[tuple[str, str, list[str]]]) -> str:
-    """Return the document: ``steps`` are heading, command, and what it printed."""
+    """Return the document; each step is heading, command and output."""
     lines = [HEAD]
     under, is_open = "", False
     for heading, command, printed in steps:
@@ -246,7 +246,7 @@ def written(steps: list[tuple[str, str, list[str]]]) -> str:
             is_open = True
         lines += [f"$ {command}", *printed]
         if printed:
-            # What printed nothing stands together with what comes next.
+            # A command without output shares a block with the next one.
             lines.append("```\n")
             is_open = False
     if is_open:
@@ -255,9 +255,9 @@ def written(steps: list[tuple[str, str, list[str]]]) -> str:
 
 
 def record(directory: Path, before: list[tuple[str, str]]) -> str:
-    """Run it all in a fresh clone in ``directory``, and return the document.
+    """Run all commands in a fresh clone in ``directory``, and return the document.
 
-    ``before``: headings and commands of the README that go before the first hour.
+    ``before``: headings and commands of the README to run before the first hour.
     """
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(directory)], check=True)
     normaliser = Normaliser(directory)
@@ -274,10 +274,10 @@ def record(directory: Path, before: list[tuple[str, str]]) -> str:
 
 
 def main() -> None:
-    """Record, from a shell."""
+    """Record the transcript; the entry point."""
     parser = argparse.ArgumentParser(description="Record the first hour into docs/transcript.md")
-    parser.add_argument("--all", action="store_true", help="make test, not only make unit")
-    parser.add_argument("--short", action="store_true", help="neither demo nor tests")
+    parser.add_argument("--all", action="store_true", help="make test instead of make unit")
+    parser.add_argument("--short", action="store_true", help="without demo and tests")
     asked = parser.parse_args()
     tests = "make test" if asked.all else "make unit"
     before = [("Demo", "make demo ARGS=--quick"), ("Tests", tests)]

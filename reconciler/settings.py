@@ -78,7 +78,7 @@ class Settings(BaseModel):
     user_concurrency_table_name: str | None = None
     """UserConcurrencyTable; unset: no budget per user"""
     max_concurrent_tasks_per_user: int = Field(default=10, ge=1, le=10_000)
-    """The cap of the budget per user"""
+    """Cap of the budget per user"""
     repo_table_name: str | None = None
     """RepoTable; unset: every repo counts as onboarded"""
     budget_table_name: str | None = None
@@ -96,9 +96,9 @@ class Settings(BaseModel):
 
     # Celery. The login comes first, because it is put into the URLs.
     broker_username: str | None = None
-    """User of broker and result backend, if their URLs name none"""
+    """User for broker and result backend, if their URLs name none"""
     broker_password: SecretStr | None = None
-    """Password of both, if their URLs hold none: raw, not percent-encoded"""
+    """Password for both, if their URLs contain none: raw, not percent-encoded"""
     celery_broker_url: str = Field(
         default="redis://localhost:6379/0", validate_default=True, repr=False
     )
@@ -110,21 +110,21 @@ class Settings(BaseModel):
 
     # When
     sweep_interval_seconds: int = Field(default=300, ge=1, le=DAY_SECONDS)
-    """Beat's interval, in seconds"""
+    """Time between two sweeps, in seconds"""
     sweep_segments: Segments = "auto"
     """Segments of the parallel scan: a number, or chosen from the table's size"""
     active_index_name: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9_.-]{3,255}$",
-        description="Index of OrchestrationTable by `child_status`; set: sweeps read what is "
-        "active there, and the whole table in rotation; see scaling.md",
+        description="Index of OrchestrationTable by `child_status`; set: sweeps read active "
+        "children from it, and the whole table in rotation; see scaling.md",
     )
     full_scan_interval_seconds: int = Field(
         default=6 * 3600,
         ge=1,
         le=7 * DAY_SECONDS,
-        description="How often to look for lost recoveries; with ACTIVE_INDEX_NAME also the time "
-        "in which the whole table is read once",
+        description="How often to look for lost recoveries; with ACTIVE_INDEX_NAME also how often "
+        "to read the whole table",
     )
     stranded_grace_seconds: int = Field(default=120, ge=0, le=DAY_SECONDS)
     """How long a child must have been due before it counts as stranded"""
@@ -133,25 +133,25 @@ class Settings(BaseModel):
     task_start_timeout_seconds: int = Field(default=900, ge=1, le=7 * DAY_SECONDS)
     """Age at which a `SUBMITTED` task counts as never started"""
     long_running_seconds: int = Field(default=DAY_SECONDS, ge=1, le=365 * DAY_SECONDS)
-    """Age at which an unfinished task is surfaced"""
+    """Age at which an unfinished task is reported as stuck"""
 
     # How far it may go
     repair_mode: Literal["repair", "report"] = "repair"
-    """`report`: find and report, change nothing"""
+    """`report`: report what is stuck, change nothing"""
     settle_mode: Literal["nudge", "off"] = "nudge"
-    """`off`: only surface unsettled parents"""
+    """`off`: only report unsettled parents"""
     repair_only_repos: NameSet = frozenset()
     """Comma-separated `owner/name`: repair only these (empty: all)"""
     repair_only_users: NameSet = frozenset()
     """Comma-separated platform user ids: repair only theirs (empty: all)"""
     release_rate_per_minute: int = Field(default=600, ge=1, le=1_000_000)
-    """Releases per minute, over all workers: how fast a backlog is released"""
+    """Maximum releases per minute, over all workers"""
     scan_read_units_per_second: float | None = Field(
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="Ceiling on reads of scans, in read units per second over all segments and "
-        "workers; scans give way to throttling in any case",
+        description="Limit for scans, in read units per second over all segments and workers; "
+        "scans slow down when throttled in any case",
     )
 
     # What it says

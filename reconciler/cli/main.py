@@ -1,7 +1,7 @@
 """``reconciler``: the group of sub-commands, and its exit codes.
 
-Exit codes: 0 done; 1 something is wrong with what was checked (stuck work, unhealthy); 2 the call
-or the settings are wrong; 3 something needed cannot be reached or refuses access; 130 interrupted.
+Exit codes: 0 done; 1 work is stuck, the backstop is unhealthy, or a check failed; 2 the arguments
+or the settings are wrong; 3 broker or AWS cannot be reached or denies access; 130 interrupted.
 Every error is one line on standard error.
 """
 
@@ -20,20 +20,20 @@ from reconciler.errors import ReconcilerError, SettingsError, UsageError
 EXIT_WRONG, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 COMMANDS = {
-    "status": "Say whether the backstop is alive, and what is stuck.",
-    "list": "List what is stuck, or what was repaired; filtered, oldest first.",
+    "status": "Show whether the backstop is alive, and what is stuck.",
+    "list": "List what is stuck, oldest first, or what was repaired.",
     "inspect": "Show one orchestration as a picture, and why it is stuck.",
-    "sweep": "Find and repair what is stuck, by the workers or in this process.",
+    "sweep": "Find and repair what is stuck, with the workers or in this process.",
     "evaluate": "Repair one orchestration now, as the next sweep would.",
     "release": "Release one child now, if it is due.",
     "unskip": "Set a skipped child back to blocked.",
     "pause": "Stop all repairs at once; sweeps continue to report.",
     "resume": "End the pause.",
-    "health": "Fail, with the reason, unless sweeps complete in time.",
+    "health": "Check that sweeps complete in time; if not, fail with the reason.",
     "doctor": "Check settings, permissions, tables and broker, without writing.",
     "metrics": "Serve the metrics for Prometheus to scrape.",
     "tables": "Create the tables on a local DynamoDB endpoint.",
-    "demo": "Watch it work: a whole platform on this machine.",
+    "demo": "Watch the reconciler work, with a whole platform on this machine.",
 }
 """Name → help line, here so that the help needs no imports."""
 
@@ -117,8 +117,8 @@ def _version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=(
-        "Exit codes: 0 done, 1 stuck work or unhealthy, 2 the call or the settings are wrong, "
-        "3 something needed cannot be reached."
+        "Exit codes: 0 done, 1 stuck work or unhealthy, 2 the arguments or the settings are wrong, "
+        "3 the broker or AWS cannot be reached."
     ),
 )
 @click.option(

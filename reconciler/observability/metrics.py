@@ -111,12 +111,12 @@ METRICS = _by_name(
     _counter("reconciler_sweeps_total", "Sweeps, by how they ended", outcome=SWEEP_OUTCOMES),
     _histogram(
         "reconciler_sweep_duration_seconds",
-        "How long a sweep took, from its start until its last segment had been read",
+        "How long a sweep took, from its start until it had read its last segment",
         DURATION_BUCKETS_SECONDS,
     ),
     _gauge(
         "reconciler_covered_as_of_timestamp_seconds",
-        "Everything that was overdue then has been checked (epoch seconds; 0: unknown)",
+        "Sweeps have checked everything that was overdue at this time (epoch seconds; 0: unknown)",
         scope=SCOPES,
     ),
     _counter(
@@ -127,34 +127,34 @@ METRICS = _by_name(
     _counter("reconciler_rows_scanned_total", "Rows read by segment scans"),
     _gauge(
         "reconciler_mode",
-        "1 for what the last sweep was allowed to do, 0 for the others",
+        "1 for the mode of the last sweep, 0 for the others",
         mode=MODES,
     ),
     _gauge(
         "reconciler_paused_since_timestamp_seconds",
-        "Since when repairs are paused, as the last sweep found it (epoch seconds; 0: not)",
+        "When repairs were paused, as the last sweep saw it (epoch seconds; 0: not paused)",
     ),
-    _gauge("reconciler_stuck_children", "What is known to be stuck, by code", code=STUCK_CODES),
+    _gauge("reconciler_stuck_children", "Number known to be stuck, by code", code=STUCK_CODES),
     _gauge(
         "reconciler_oldest_stuck_seconds",
-        "Age of the oldest that is known to be stuck, by code",
+        "Age of the oldest one known to be stuck, by code",
         code=STUCK_CODES,
     ),
-    _gauge("reconciler_stuck_work", "All that is known to be stuck, except over_budget"),
+    _gauge("reconciler_stuck_work", "Number known to be stuck, except over_budget"),
     _counter(
         "reconciler_recoveries_total",
-        "Repairs, by the code of what was repaired",
+        "Repairs, by diagnosis code",
         code=RECOVERY_CODES,
     ),
     _histogram(
         "reconciler_recovery_latency_seconds",
-        "From when a child was due until it was repaired",
+        "Time from when a child became due until it was repaired",
         LATENCY_BUCKETS_SECONDS,
     ),
     _counter("reconciler_releases_total", "Releases, by how they ended", outcome=RELEASE_OUTCOMES),
     _counter(
         "reconciler_duplicates_dropped_total",
-        "Tasks that were not enqueued because the same work was under way",
+        "Tasks not enqueued because the same work was already queued or running",
         task=TASK_NAMES,
     ),
     Metric(
@@ -166,27 +166,27 @@ METRICS = _by_name(
     Metric(
         "reconciler_dynamodb_throttles_total",
         "counter",
-        "Requests that were throttled, completely or in part, including retries",
+        "Requests that DynamoDB throttled, completely or in part, including retries",
         of_tables=("table",),
     ),
     _counter("reconciler_errors_total", "Errors, by kind", kind=ERROR_KINDS),
 )
 
 EXPORTED = _by_name(
-    _gauge("reconciler_broker_up", "Whether the broker could be read"),
-    _gauge("reconciler_queue_messages", "Messages that wait in a queue", queue=QUEUES),
+    _gauge("reconciler_broker_up", "1 if the broker could be read, else 0"),
+    _gauge("reconciler_queue_messages", "Messages waiting in a queue", queue=QUEUES),
     _gauge(
         "reconciler_sweep_interval_seconds",
         "How often a sweep should run (SWEEP_INTERVAL_SECONDS)",
     ),
     _gauge(
         "reconciler_full_scan_interval_seconds",
-        "How often the whole table should be read: FULL_SCAN_INTERVAL_SECONDS with an index, "
-        "else as often as a sweep runs",
+        "How often the whole table should be read: with an index FULL_SCAN_INTERVAL_SECONDS, "
+        "else SWEEP_INTERVAL_SECONDS",
     ),
     _gauge(
         "reconciler_repair_bound_seconds",
-        "Highest age of something stuck, by code, while the backstop works",
+        "Highest age that something stuck reaches while the backstop works, by code",
         code=BOUNDED_CODES,
     ),
 )

@@ -91,8 +91,8 @@ def test_the_first_row_shows_liveness_and_stuck_work() -> None:
     assert titles == [
         "Alive?",
         "Is it alive?",
-        "Active work covered, ago",
-        "Whole table covered, ago",
+        "Age of active coverage",
+        "Age of table coverage",
         "Stuck now",
         "Oldest stuck",
         "Mode",

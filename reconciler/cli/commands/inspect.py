@@ -40,8 +40,8 @@ def inspect(names: Sequence[str], *, form: str, as_json: bool, watch: bool) -> i
     """Show an orchestration as a picture, and why it is stuck.
 
     ID is an orchestration id, a sub-issue id, a display id such as ENG-42, a task id, or the
-    beginning of an id. There is no index for display ids and beginnings of ids, so finding one
-    scans the whole table. Exits with 1 if anything in it is stuck.
+    beginning of an id. To find a display id or the beginning of an id, the command scans the whole
+    table. Exits with 1 if anything in the orchestration is stuck.
     """
     reconciler = reconciler_for_cli(settings_for_cli())
     with progress("Searching", quiet=as_json) as bar:

@@ -54,11 +54,11 @@ Examples:
     "older_than_seconds",
     type=Duration(),
     default="0",
-    help="Only what is, or was, stuck for longer.",
+    help="Only what is (or was) stuck for longer.",
 )
 @click.option("--needs-action", is_flag=True, help="Only what needs manual action.")
-@click.option("--recovered", is_flag=True, help="List what was repaired, the newest first.")
-@click.option("--since", type=Duration(), help="How far back, with --recovered (1d).")
+@click.option("--recovered", is_flag=True, help="List what was repaired, newest first.")
+@click.option("--since", type=Duration(), help="How far back (1d), with --recovered.")
 @click.option("--report", "report_id", metavar="SWEEP", help="List what this report found.")
 @click.option("--limit", type=click.IntRange(1), default=DEFAULT_LIMIT, show_default=True)
 @click.option("--offset", type=click.IntRange(0), default=0, help="Skip the first entries.")
@@ -76,13 +76,13 @@ def list_(
     watch: bool,
     **asked: Any,  # noqa: ANN401 - the other fields of `Query`
 ) -> int:
-    """List what is stuck, waits for a slot or is backed off, oldest first.
+    """List what is stuck, waits for a slot or is backing off, oldest first.
 
-    It comes from what sweeps remember, without a scan. TEXT is searched for in ids, display ids,
-    repositories and users. `-o name` prints ids that `reconciler inspect` takes. Recoveries take
-    the same options, and are kept for a day. Exits with 1 if anything that matches is stuck, on
-    any page; what only waits for a slot does not count. Exits with 2 while nothing is known yet,
-    and with 3 if the broker cannot be reached.
+    The list comes from the state of sweeps, without a scan. TEXT filters by id, display id,
+    repository or user. `-o name` prints ids for `reconciler inspect`. --recovered takes the same
+    filters; recoveries are kept for a day. Exits with 1 if anything that matches is stuck, on any
+    page, not counting what only waits for a slot. Exits with 2 while nothing is known yet, and
+    with 3 if the broker cannot be reached.
     """
     for code in codes:
         if code not in STUCK_CODES:

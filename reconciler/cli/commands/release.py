@@ -23,8 +23,8 @@ _FINE = REPAIRED | {Outcome.ALREADY_RELEASED}
 def release(name: str, child: str | None, *, report: bool, as_json: bool) -> int:
     """Release one child now, if it is due. Safe at any time, any number of times.
 
-    ID is a sub-issue id, a display id such as ENG-42, or a task id. If ID is any id of the
-    orchestration, CHILD is one of these in it. The beginning of an id is enough.
+    ID is the child's: a sub-issue id, a display id such as ENG-42, or a task id. ID can also be any
+    id of the orchestration; CHILD is then the child's id. The beginning of an id is enough.
     """
     reconciler = reconciler_for_cli(settings_for_cli())
     with progress(f"Releasing {printable(child or name)}", quiet=as_json) as bar:

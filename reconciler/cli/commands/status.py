@@ -26,11 +26,11 @@ _MAX_NAMED = 10
 @click.option("--json", "as_json", is_flag=True, help="Print the state as one JSON object.")
 @watch_option
 def status(*, as_json: bool, watch: bool) -> int:
-    """Say whether the backstop is alive, and what is stuck. Does not scan the table.
+    """Show whether the backstop is alive, and what is stuck. Does not scan the table.
 
-    It is healthy while a worker answers, a beat asks for sweeps, and the coverage of active work is
-    recent. Exits with 1 if it is unhealthy or anything is stuck, and with 3 if broker or tables
-    cannot be reached.
+    The backstop is healthy if a worker answers, a beat asks for sweeps, and the coverage of active
+    work is recent. Exits with 1 if it is unhealthy or anything is stuck, and with 3 if the broker
+    or the tables cannot be reached.
     """
     settings = settings_for_cli()
     client, reconciler = broker_for_cli(settings), reconciler_for_cli(settings)

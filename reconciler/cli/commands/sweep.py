@@ -63,7 +63,7 @@ class Asked:
 @report_option
 @click.option("--wait", is_flag=True, help="Wait for the workers' summary.")
 @click.option(
-    "--timeout", default=600, show_default=True, help="Longest wait, in seconds, with --wait."
+    "--timeout", default=600, show_default=True, help="How long to wait, in seconds, with --wait."
 )
 @click.option("--full", is_flag=True, help="Read the whole table even if there is an index.")
 @click.option(
@@ -72,7 +72,7 @@ class Asked:
 @click.option("--segments", type=click.IntRange(1, 100_000), help="Segments (with --inline).")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def sweep(**options: Any) -> int:  # noqa: ANN401 - the options of `Asked`
-    """Find and repair what is stuck, by the workers or in this process."""
+    """Find and repair what is stuck, with the workers or in this process."""
     asked = Asked(**options)
     if not asked.inline and (asked.segments or asked.force):
         raise UsageError("--segments and --force go with --inline")

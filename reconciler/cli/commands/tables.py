@@ -24,7 +24,7 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
     "--host",
     "hosts",
     multiple=True,
-    help="Accept this host too, which must not be production (as in a compose file).",
+    help="Also accept this host, such as one in a compose file. Never production.",
 )
 @click.option("--sample", is_flag=True, help="Also strand two orchestrations, to try things on.")
 @click.option("--keep", is_flag=True, help="Keep running, and recreate tables that go missing.")

@@ -26,8 +26,8 @@ def unskip(name: str, child: str | None, *, report: bool, as_json: bool) -> int:
 
     ID and CHILD are as for `reconciler release`.
 
-    Works only if none of its predecessors is failed or skipped. The child is released like any
-    other once it has been due for STRANDED_GRACE_SECONDS.
+    Works only if no predecessor is failed or skipped. The child is released like any other once
+    it has been due for STRANDED_GRACE_SECONDS.
     """
     reconciler = reconciler_for_cli(settings_for_cli())
     with progress(f"Setting back {printable(child or name)}", quiet=as_json) as bar:

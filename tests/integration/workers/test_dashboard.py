@@ -52,7 +52,7 @@ STEP_SECONDS, BAR = 1.0, "1500ms"
 
 PAUSED = "reconciler_paused_since_timestamp_seconds"
 
-NOTHING_HAPPENED = {"Messages that wait", "Paused for"}
+NOTHING_HAPPENED = {"Waiting messages", "Paused for"}
 """Panels that must show zeros at the end of this run."""
 
 

@@ -26,7 +26,7 @@ SEED ?= 1
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-# -- what is installed: a lock and nothing else, into a local environment. Each lock is whole.
+# -- installs: a lock file and nothing else, into a local environment. Each lock file is complete.
 
 $(VENV)/base.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=…")'
@@ -47,7 +47,7 @@ $(VENV)/dev.stamp: requirements/dev.txt | $(VENV)/base.stamp
 	@{ command -v java && command -v npm; } >/dev/null || $(INSTALL) requirements/emulator.txt
 	@touch $@
 
-# What stands on another.
+# Environments that extend another.
 $(VENV)/docs.stamp: $(VENV)/runtime.stamp
 $(VENV)/deploy.stamp $(VENV)/mutation.stamp: $(VENV)/dev.stamp
 
@@ -58,7 +58,7 @@ demo: $(VENV)/demo.stamp  ## Watch the backstop recover from an outage, on embed
 
 test: lint types layers unit integration workers browser simulation deploy-checks  ## Run all checks and tests
 
-# What these tests import is installed, and no more; the other conftest files would ask for the rest.
+# Installs only what these tests import. The other conftest files would import more.
 first-test: $(VENV)/first-test.stamp  ## Run the tests of the diagnosis: a first look for new engineers
 	$(PYTEST) --confcutdir=tests/unit/domain tests/unit/domain/test_diagnosis_codes.py
 

@@ -111,6 +111,9 @@ def test_a_count_that_cannot_be_read_leaves_no_slot(count: dict[str, str], room:
 
 def test_a_user_that_nobody_has_counted_yet_has_all_slots() -> None:
     assert budget(MemoryDynamoDB()).open("u").room == 10
+    database = MemoryDynamoDB()
+    database.put_item(TableName="UserConcurrencyTable", Item={"user_id": {"S": "u"}})
+    assert budget(database).open("u").room == 10, "a row without a count"
 
 
 def test_as_many_are_reserved_as_are_free_and_not_one_more() -> None:
@@ -118,6 +121,13 @@ def test_as_many_are_reserved_as_are_free_and_not_one_more() -> None:
     active(database, {"N": "8"})
     slots = budget(database).open("u")
     assert [reserve(database, slots, f"T{number}") for number in range(3)] == [True, True, False]
+
+
+def test_the_last_slot_is_reserved_once() -> None:
+    database = MemoryDynamoDB()
+    active(database, {"N": "9"})
+    slots = budget(database).open("u")
+    assert [reserve(database, slots, f"T{number}") for number in range(2)] == [True, False]
 
 
 def test_whoever_pruned_since_makes_a_reservation_fail() -> None:
@@ -300,7 +310,7 @@ def test_the_row_is_read_again_only_after_a_pruning_that_was_lost(rivals: int) -
 
 def test_a_note_from_the_future_is_none() -> None:
     """By a clock that was an hour ahead: whoever wrote it may wait no longer."""
-    soon, late = (timestamp(NOW + ahead) for ahead in (timedelta(minutes=4), timedelta(minutes=6)))
+    soon, late = (timestamp(NOW + ahead) for ahead in (timedelta(minutes=5), timedelta(minutes=6)))
     row = {"waiting:a": {"S": f"{soon}|{soon}"}, "waiting:b": {"S": f"{soon}|{late}"}}
     slots = Slots("user", 1, 1, None, row)
     assert len(slots.budget("o", NOW, timedelta(minutes=15)).ahead) == 1

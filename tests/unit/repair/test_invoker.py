@@ -124,6 +124,16 @@ def test_a_task_that_has_started_is_not_invoked_again(world: World, status: str)
     assert (client.asked, recorded(world, task)) == (0, (None, 0))
 
 
+def test_another_waits_for_the_grace_and_its_maker_does_not(world: World) -> None:
+    """Whoever made it may be about to invoke it."""
+    task = made(world, status_created_at={"S": f"SUBMITTED#{world.ago(0)}"})
+    invoker = invoker_on(world, LambdaClient())
+    assert not invoker.due(task, world.clock())
+    assert invoker.due(task, world.clock(), made_it=True)
+    world.clock.forward(120)
+    assert invoker.due(task, world.clock())
+
+
 # -- a pipeline that takes no names
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.domain.model import LONG_AGO, Child, ChildStatus, Orchestration, Task, timestamp
 from reconciler.domain.planning import Adopt, Advance, Nudge, Reinvoke, ResetClaim, Skip, Unskip
+from reconciler.errors import InvalidRequestError
 from reconciler.repair import repairer as module
 from reconciler.repair.context import Context, RepairResult
 from reconciler.repair.repairer import Repairer
@@ -130,6 +131,23 @@ def test_nothing_is_skipped_for_a_cause_that_is_retried(world: World) -> None:
     }
     assert [r.child for r in results] == [read.children["b"], read.children["c"]]
     assert world.statuses(found) == {"a": "ready", "b": "blocked", "c": "blocked"}
+
+
+def test_a_row_that_cannot_be_written_keeps_no_later_group_from_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = Repairer._skip_together
+
+    def rejected(self: Repairer, cause: Child, pending: dict[Child, Skip], *more: Any) -> Any:
+        if any(child.sub_issue_id == "c" for child in pending):
+            raise InvalidRequestError("the item is too large")
+        return sound(self, cause, pending, *more)
+
+    monkeypatch.setattr(module, "_SKIPS_PER_TRANSACTION", 2)
+    monkeypatch.setattr(Repairer, "_skip_together", rejected)
+    found = world.seed({"a": [], "b": ["a"], "c": ["a"], "d": ["a"]}, {"a": "failed"})
+    results = skip(world, whole(world, found), ["b", "c", "d"], context(world))
+    assert [result.outcome for result in results] == ["done", "failed", "done"]
 
 
 def test_what_is_skipped_is_so_since_its_predecessor_failed(world: World) -> None:

@@ -17,6 +17,7 @@ from reconciler.domain.diagnosis import (
     Evidence,
     Policy,
     diagnose,
+    invocation_due,
 )
 from reconciler.domain.model import WHOLE, Child, Orchestration, Task, moment, timestamp
 from reconciler.stores.rows import parse_task
@@ -70,6 +71,28 @@ def test_a_task_that_was_never_invoked_has_the_grace_and_only_where_we_can_invok
     )
     found = diagnose(whole, Evidence(tasks={"T-b": never}), patient, NOW)
     assert code_of(found) is Code.RUNNING
+
+
+def test_who_made_a_task_need_not_wait_to_invoke_it() -> None:
+    """To anybody else it may be on its way to the pipeline."""
+    made = task("b", "SUBMITTED", age=119, sweep_id="s")
+    assert not invocation_due(made, POLICY, NOW)
+    assert invocation_due(made, POLICY, NOW, made_it=True)
+    assert invocation_due(replace(made, status_since=ago(120)), POLICY, NOW)
+    invoked = replace(made, status_since=ago(900), invoked_at=ago(899))
+    assert not invocation_due(invoked, POLICY, NOW, made_it=True)
+    assert invocation_due(replace(invoked, invoked_at=ago(900)), POLICY, NOW)
+    for changes in ({"status": "RUNNING"}, {"invoke_count": 1}):
+        assert not invocation_due(replace(invoked, invoked_at=ago(900), **changes), POLICY, NOW)
+    unable = replace(POLICY, can_invoke=False)
+    assert not invocation_due(made, unable, NOW, made_it=True)
+
+
+def test_by_default_tasks_are_touched_and_no_pipeline_is_invoked() -> None:
+    second = timedelta(seconds=1)
+    policy = Policy(second, second, second, second, second)
+    assert (policy.settles, policy.can_invoke) == (True, False)
+    assert not ChildDiagnosis("b", Code.RUNNING, "").invoked_again
 
 
 def test_rows_without_a_meta_row_are_as_young_as_the_youngest_however_it_says_so() -> None:

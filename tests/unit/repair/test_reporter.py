@@ -198,8 +198,8 @@ def test_an_outage_is_counted_and_logged_elsewhere(
         reporter.failed("orch_1", error, CONTEXT)
         reporter.incomplete("orch_1", error, CONTEXT)
         reporter.recoveries_unread(error, "sweep-1")
-        kind = {"error_kind": error.kind}
-        reporter.acted("orch_1", action("release", Outcome.FAILED, **kind), CONTEXT)
+        failed = action("release", Outcome.FAILED, error_kind=error.kind)
+        reporter.acted("orch_1", failed, CONTEXT)
     told = [
         "orch.evaluation.failed",
         "orch.evaluation.incomplete",

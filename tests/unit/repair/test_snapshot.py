@@ -208,7 +208,7 @@ def test_who_has_no_slot_waits_and_who_waits_no_longer_is_gone() -> None:
 
 def test_what_failed_lately_goes_before_nobody() -> None:
     stores = Stores()
-    failed = Attempts(1, "it broke", None, None, "rows")
+    failed = Attempts(1, "it broke", "then", None, "rows")
     seen = snapshot(stores, attempts={"b": failed})
     seen.open_budget(NOW)
     seen.note_waiting(diagnosis({"b": Code.OVER_BUDGET, "c": Code.OVER_BUDGET}), NOW)

@@ -90,8 +90,11 @@ def test_what_concerns_one_request_is_no_outage(ask: Ask, code: str) -> None:
 
 def test_an_invocation_without_a_name_has_no_name_to_refuse() -> None:
     message = "You cannot invoke a durable function using an unqualified ARN."
-    code = {"Code": "InvalidParameterValueException", "Message": message}
-    client: Any = Scripted(ClientError({"Error": code}, "Invoke"))
+    client: Any = Scripted(
+        ClientError(
+            {"Error": {"Code": "InvalidParameterValueException", "Message": message}}, "Invoke"
+        )
+    )
     with pytest.raises(InvocationRefusedError) as caught:
         Pipeline(client, "arn:f").invoke("T1", named=False)
     assert not isinstance(caught.value, NameRefusedError)

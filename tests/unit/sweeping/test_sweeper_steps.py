@@ -344,7 +344,7 @@ def test_where_the_pause_cannot_be_read_the_mode_is_not_told(swept: Swept) -> No
         raise ThrottledError("x")
 
     sweeper = swept.sweeper()
-    sweeper._reconciler.paused = fails  # type: ignore[method-assign, assignment]
+    sweeper._reconciler.paused = fails  # type: ignore[method-assign]
     sweeper.ask("s")
     summary = sweeper.end("s")
     assert summary is not None

@@ -317,3 +317,45 @@ def test_only_what_would_be_repaired_is_quarantined_and_it_says_for_what() -> No
     assert (code_of(found, "a"), code_of(found)) == (Code.QUARANTINED, Code.UNKNOWN_STATUS)
     assert found.children["a"].reason.startswith("lost_release; left alone until")
     assert found.children["a"].since == moment(ago(60))
+
+
+def left_alone(key: str, how: str, *children: Child, **evidence: Any) -> Diagnosis:
+    """Diagnose children of which one is passed over in this pass, or backed off."""
+    tasks = {found.task_id: found for found in evidence.pop("tasks", ())}
+    whole = Orchestration(
+        ORCHESTRATION_ID, meta(len(children)), {c.sub_issue_id: c for c in children}
+    )
+    if how == "backed off":
+        later = timestamp(NOW + timedelta(hours=1))
+        attempts = Attempts(3, "it broke", ago(60), later, whole.fingerprint_of(key))
+        whole = replace(whole, attempts={key: attempts})
+    else:
+        evidence["passed_over"] = {key}
+    return diagnose(whole, Evidence(tasks=tasks, **evidence), POLICY, NOW)
+
+
+LEFT_ALONE = pytest.mark.parametrize("how", ["backed off", "passed over"])
+
+
+@LEFT_ALONE
+def test_what_is_left_alone_takes_no_slot(how: str) -> None:
+    old, young = child("a", "ready", age=900), child("b", "ready", age=300)
+    found = left_alone("a", how, old, young, budget=Budget(room=1))
+    expected = Code.QUARANTINED if how == "backed off" else Code.LOST_RELEASE
+    assert (code_of(found, "a"), code_of(found)) == (expected, Code.LOST_RELEASE)
+
+
+@LEFT_ALONE
+@pytest.mark.parametrize("status", ["COMPLETED", "FAILED"])
+def test_behind_an_advance_that_is_left_alone_nothing_is_due(how: str, status: str) -> None:
+    rows = (running("a"), child("b", "blocked", "a"))
+    found = left_alone("a", how, *rows, tasks=[task("a", status)])
+    assert code_of(found) is Code.WAITING
+
+
+@LEFT_ALONE
+def test_behind_a_skip_that_is_left_alone_nothing_is_skipped(how: str) -> None:
+    rows = (child("a", "failed"), child("b", "blocked", "a"), child("c", "blocked", "b"))
+    found = left_alone("b", how, *rows)
+    expected = Code.QUARANTINED if how == "backed off" else Code.LOST_SKIP
+    assert (code_of(found), code_of(found, "c")) == (expected, Code.WAITING)

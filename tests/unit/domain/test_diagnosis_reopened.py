@@ -101,6 +101,14 @@ def test_a_fix_that_ended_after_the_failure_was_to_be_recovered(
         assert (found.task_id, found.since) == ("I", moment(ago(finished)))
 
 
+def test_a_fix_or_a_failure_of_unknown_time_says_nothing() -> None:
+    fix = Task("I", "COMPLETED", status_since=ago(600), iteration=True)
+    timeless = child("b", "failed", updated_at={"S": "yesterday"})
+    assert look(timeless, iterations={"b": fix}).children == {}
+    soon = replace(fix, status_since="soon")
+    assert look(child("b", "failed"), iterations={"b": soon}).children == {}
+
+
 def test_a_fix_says_nothing_of_a_child_that_is_not_failed() -> None:
     fix = Task("I", "COMPLETED", status_since=ago(600), iteration=True)
     assert look(child("b", "succeeded"), iterations={"b": fix}).children == {}

@@ -219,6 +219,17 @@ def test_of_two_lost_events_one_may_have_no_time() -> None:
     assert (code_of(found), found.children["b"].since) == (Code.LOST_RELEASE, moment(ago(LONG)))
 
 
+def test_a_failure_of_unknown_time_came_first() -> None:
+    timeless = Task("T-c", "FAILED", user_id="user-1", completed_at="soon")
+    rows = (running("a"), running("c"), child("b", "blocked", "a", "c"))
+    found = look(*rows, tasks=[task("a", "FAILED"), timeless]).children["b"]
+    assert (found.code, found.blockers, found.since) == (
+        Code.LOST_SKIP,
+        ("c",),
+        moment(ago(LONG)),
+    )
+
+
 def test_a_cycle_is_named_by_those_on_it_and_by_nobody_else() -> None:
     found = look(
         child("a", "blocked", "b", "z"), child("b", "blocked", "a"), child("z", "blocked", "q")

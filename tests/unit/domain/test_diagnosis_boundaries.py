@@ -263,6 +263,16 @@ def test_a_missing_row_is_waited_for_only_while_rows_may_still_come(
     assert code_of(look(child("b", "blocked", "nowhere", age=age), count=count)) is expected
 
 
+@pytest.mark.parametrize(
+    ("count", "expected"), [(2, Code.DANGLING_DEPENDENCY), (3, Code.WITHIN_GRACE)]
+)
+def test_while_rows_are_missing_any_young_row_says_that_more_may_come(
+    count: int, expected: Code
+) -> None:
+    rows = (child("b", "blocked", "nowhere"), child("c", "ready", age=5))
+    assert code_of(look(*rows, count=count)) is expected
+
+
 def test_what_has_no_row_is_named_and_so_is_what_waits_behind() -> None:
     found = look(child("b", "blocked", "nowhere"), child("c", "blocked", "b")).children
     assert found["b"].reason == "it depends on nowhere, which has no row"

@@ -166,6 +166,11 @@ def test_missing_task_and_a_task_that_was_not_read() -> None:
     assert code_of(found) is Code.MISSING_TASK
 
 
+def test_a_code_names_the_task_of_its_child() -> None:
+    assert look(running("b"), tasks=[task("b", "RUNNING")]).children["b"].task_id == "T-b"
+    assert look(child("b", "ready")).children["b"].task_id is None
+
+
 def test_missing_task_id() -> None:
     assert code_of(look(child("b", "released"))) is Code.MISSING_TASK_ID
     assert code_of(look(child("b", "released", age=5))) is Code.WITHIN_GRACE

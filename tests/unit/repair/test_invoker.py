@@ -107,6 +107,15 @@ def test_a_repetition_without_a_name_counts_though_it_was_refused(world: World) 
     assert recorded(world, task) == (world.ago(0), 1)
 
 
+def test_a_repetition_leaves_its_event_with_its_record(world: World) -> None:
+    task, client = repeatable(world, OURS), LambdaClient()
+    event = world.reconciler().tasks.event(task.task_id, "again", {}, world.clock())
+    given = Context(world.clock(), "sweep:2")
+    invoked = [invoker_on(world, client).invoke(task, given, event) for _ in range(2)]
+    assert invoked == [replace(task, invoked_at=world.ago(0), invoke_count=1), None]
+    assert len(world.events("again")) == 1
+
+
 def test_of_two_who_repeat_at_once_one_invokes(world: World) -> None:
     client = LambdaClient()
     task = read(world, world.task("orch_1", "a", "SUBMITTED"))

@@ -104,6 +104,8 @@ def test_a_sweep_is_finished_when_nothing_of_it_is_under_way() -> None:
     assert overview(known={"o": left}).is_finished(replace(SWEEP, started_at=50.0))
     released = Known().with_releases({"a": None}, 101.0)
     assert not overview(known={"o": released}).is_finished(SWEEP)
+    evaluated = replace(released, read_at=100.0)
+    assert not overview(known={"o": evaluated}).is_finished(SWEEP), "only the release is left"
     assert overview(known={"o": Known()}).is_finished(SWEEP)
 
 
@@ -117,6 +119,7 @@ def paced(age: float, *keys: str) -> Known:
 
 def test_as_many_orchestrations_are_chosen_as_their_children_fill_the_room() -> None:
     known = {"young": paced(10.0, "a"), "old": paced(90.0, "a", "b"), "middle": paced(50.0, "a")}
+    known["stuck for another reason"] = replace(paced(99.0, "a"), paced=False)
     seen = overview(known=known)
     assert seen.has_paced
     chosen = {room: seen.choose_paced(room) for room in (0, 1, 2, 3, 4)}

@@ -18,6 +18,7 @@ from reconciler.sweeping.state import (
     Overview,
     Sweep,
     SweepState,
+    _later,
 )
 
 NOW = 10_000.0
@@ -300,6 +301,17 @@ def test_coverage_only_moves_forward() -> None:
     assert state.advance_coverage() == {}
     timer.seconds = NOW - 1
     assert state.overview().floors == {}, "the clock jumped back"
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"), [(5.0, 5.0), (7.0, 7.0), (10.0, 10.0), (4.0, 5.0), (11.0, 5.0)]
+)
+def test_of_two_who_remember_coverage_the_later_counts(kept: float, expected: float) -> None:
+    """One that lies ahead of the clock is from before it jumped back."""
+    old = {"as_of": kept}
+    left = _later(5.0, old, 10.0)
+    assert left == {"as_of": expected}
+    assert (left is old) is (kept == expected), "nothing is written where nothing moves"
 
 
 # -- orchestrations

@@ -10,6 +10,7 @@ import pytest
 from reconciler.repair.context import Stuck
 from reconciler.sweeping.known_stuck import Finding
 from reconciler.sweeping.segments import Place, Scope, Segment
+from reconciler.sweeping.sweeper import Sweeper
 from tests.unit.sweeping.swept import INTERVAL, NOW, ROTATION, Sent, Swept
 
 TABLE, ACTIVE = Scope.TABLE, Scope.ACTIVE
@@ -47,10 +48,17 @@ def test_how_many_segments_there_are_may_be_asked_for(swept: Swept) -> None:
 
 def test_by_default_one_worker_is_counted_on(swept: Swept) -> None:
     swept.settings["sweep_segments"] = "auto"
-    size = 64 * 1024 * 1024 - 1
-    sweeper = swept.sweeper(orchestrations=Mock(size_bytes=lambda: size))
-    sweeper.ask("s")
-    assert swept.state.totals() == {TABLE: 2}
+    megabyte = 1024 * 1024
+    for number, (size, segments) in enumerate(((8 * megabyte, 1), (64 * megabyte, 2))):
+        sweeper = swept.sweeper(orchestrations=Mock(size_bytes=lambda size=size: size))
+        sweeper.ask(f"s{number}")
+        assert swept.state.totals() == {TABLE: segments}
+
+
+def test_by_default_a_sweep_repairs(swept: Swept) -> None:
+    sweep = Sweeper(swept.reconciler(), swept.state, swept.sent).ask("s")
+    assert sweep is not None
+    assert sweep.mode == "repair"
 
 
 def test_asking_again_asks_only_for_what_nobody_reads(swept: Swept) -> None:

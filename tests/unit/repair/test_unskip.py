@@ -49,6 +49,13 @@ def test_a_dependent_behind_another_failure_stays_skipped(world: World) -> None:
     assert (statuses["g"], statuses["d"]) == ("skipped", "ready")
 
 
+def test_what_was_skipped_for_nothing_elsewhere_stays_as_it_is(world: World) -> None:
+    """A person named one child; another one has its own command."""
+    found = world.seed({**GRAPH, "x": ["a"]}, {**SKIPPED, "x": "skipped"})
+    assert [action.sub_issue_id for action in unskip(world, found, "b")] == [*"bcde"]
+    assert world.statuses(found)["x"] == "skipped"
+
+
 @pytest.mark.parametrize(
     ("statuses", "detail"),
     [

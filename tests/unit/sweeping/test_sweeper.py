@@ -209,10 +209,26 @@ def test_what_is_left_is_evaluated_the_longest_unseen_first(swept: Swept) -> Non
     swept.state.evaluated("clean", Finding(NOW - 10), INTERVAL)
     swept.sweeper().ask("s")
     assert swept.sent.evaluated == ["nominated", "earlier", "later"]
-    swept.sent.evaluated.clear()
-    swept.sent.room_left = 1
-    swept.sweeper().ask("s")
-    assert swept.sent.evaluated == ["nominated"]
+    for room, evaluated in ((1, ["nominated"]), (0, []), (-1, [])):
+        swept.sent.evaluated.clear()
+        swept.sent.room_left = room
+        swept.sweeper().ask("s")
+        assert swept.sent.evaluated == evaluated
+
+
+def test_nobody_asks_for_room_where_no_release_waits_for_it(swept: Swept) -> None:
+    swept.state.evaluated("o", stuck("o"), INTERVAL)
+    Sweeper(swept.reconciler(), swept.state, swept.sent, swept.sent).ask("s")
+    assert swept.sent.evaluated == ["o"]
+
+
+def test_a_layout_that_has_changed_holds_up_no_other_scope(indexed: Swept) -> None:
+    sweeper = indexed.sweeper()
+    sweeper.ask("s")
+    indexed.sent.labels()
+    indexed.state.set_total(ACTIVE, 4)
+    sweeper.ask("s")
+    assert indexed.sent.labels() == ["1of2", "2of2"]
 
 
 def test_what_had_no_room_is_evaluated_where_its_rows_have_changed(swept: Swept) -> None:

@@ -16,8 +16,10 @@ from reconciler.errors import (
     ReconcilerError,
     StoreUnavailableError,
     ThrottledError,
+    UnknownChildError,
     UnknownOrchestrationError,
 )
+from reconciler.repair.context import Stuck
 from reconciler.repair.counts import Counts
 from reconciler.stores.control import Pause
 from reconciler.sweeping import sweeper as module
@@ -237,6 +239,16 @@ def test_a_release_that_failed_leaves_its_child_stuck(due_since: Any, age: float
     assert swept.state.counts("s") == Counts(errors=1)
 
 
+def test_a_child_that_is_gone_is_stuck_no_longer(swept: Swept) -> None:
+    entry = Stuck("o", "a", "missing_task", "its task does not exist", 60.0)
+    swept.state.evaluated("o", Finding(NOW - 5, (entry,)), INTERVAL)
+    gone = Mock(side_effect=UnknownChildError("gone"))
+    with pytest.raises(UnknownChildError):
+        swept.sweeper(release=gone).release("o", "a", sweep_id="s")
+    assert swept.state.overview().list_stuck() == []
+    assert gone.call_args.kwargs["alone"] is False
+
+
 # -- ending
 
 
@@ -299,9 +311,10 @@ SINCE = timestamp(TODAY)
         (SINCE, "report", ("report", TODAY.timestamp())),
         ("yesterday", "repair", ("paused", 1.0)),
         ("9999-12-31T00:00:00.000Z", "repair", ("paused", 1.0)),
+        ("1970-01-01T00:00:00.000Z", "repair", ("paused", 1.0)),
         (None, "repair", ("repair", None)),
     ],
-    ids=["a pause", "in report mode", "unreadable", "in the future", "no pause"],
+    ids=["a pause", "in report mode", "unreadable", "in the future", "of old", "no pause"],
 )
 def test_a_summary_tells_of_a_pause(
     since: str | None, mode: str, expected: tuple[str, float | None]

@@ -86,4 +86,5 @@ def test_what_an_ask_chose_has_its_turn_and_what_a_scan_found_waits_for_one() ->
     sweeper.evaluate("o", "s", NOW - 1, never)
     state.evaluated("p", Finding(NOW - 5, (stuck,), "rows", paced=True), 60.0)
     sweeper.evaluate("p", "s", NOW - 1, never)
-    assert asked == [False, True]
+    sweeper.evaluate("seen for the first time", "s", NOW - 1, never)
+    assert asked == [False, True, False]

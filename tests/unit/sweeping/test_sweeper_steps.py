@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from unittest.mock import Mock
@@ -11,6 +12,7 @@ import structlog
 
 from reconciler.clock import never
 from reconciler.domain.model import timestamp
+from reconciler.domain.outcomes import Outcome
 from reconciler.errors import (
     InvalidRequestError,
     ReconcilerError,
@@ -19,7 +21,7 @@ from reconciler.errors import (
     UnknownChildError,
     UnknownOrchestrationError,
 )
-from reconciler.repair.context import Stuck
+from reconciler.repair.context import ReleaseRequest, RepairResult, Stuck
 from reconciler.repair.counts import Counts
 from reconciler.stores.control import Pause
 from reconciler.sweeping import sweeper as module
@@ -28,6 +30,7 @@ from reconciler.sweeping.scan_step import SegmentResult
 from reconciler.sweeping.segments import Place, Scope, Segment
 from reconciler.sweeping.sender import SegmentTask
 from reconciler.sweeping.state import Sweep
+from reconciler.sweeping.sweeper import Sweeper
 from tests.support.strategies import NOW as TODAY
 from tests.unit.sweeping.swept import INTERVAL, NOW, ROTATION, Swept
 
@@ -247,6 +250,30 @@ def test_a_child_that_is_gone_is_stuck_no_longer(swept: Swept) -> None:
         swept.sweeper(release=gone).release("o", "a", sweep_id="s")
     assert swept.state.overview().list_stuck() == []
     assert gone.call_args.kwargs["alone"] is False
+
+
+def test_a_release_that_is_withheld_leaves_its_child_stuck(swept: Swept) -> None:
+    """By hand nobody has looked whether it is due."""
+    stuck = Stuck("o", "a", "lost_release", "paused", 60.0)
+    withheld = Mock(return_value=RepairResult(Outcome.PAUSED, applied=False, stuck=(stuck,)))
+    sweeper = swept.sweeper(release=withheld)
+    sweeper.release("o", "a")
+    assert swept.state.overview().list_stuck() == []
+    sweeper.release("o", "a", sweep_id="s")
+    assert [left.code for left in swept.state.overview().list_stuck()] == ["lost_release"]
+
+
+def test_what_a_release_brings_on_has_not_been_chosen_by_its_age(swept: Swept) -> None:
+    asked: list[bool] = []
+
+    def release(*_: object, dispatch: Callable[[object], bool], **__: object) -> RepairResult:
+        asked.append(dispatch(ReleaseRequest("o", "b", "o_b", (), None, "s")))
+        return RepairResult(Outcome.REFUSED)
+
+    releases = Mock(room_for_releases=lambda *, in_turn: 5 if in_turn else 0)
+    reconciler = swept.reconciler(release=release)
+    Sweeper(reconciler, swept.state, swept.sent, releases).release("o", "a", sweep_id="s")
+    assert asked == [False]
 
 
 # -- ending

@@ -92,7 +92,12 @@ def test_what_failed_first_is_looked_for_once() -> None:
     found = FirstFailures()
     assert found.root_of(CHAIN["c"], CHAIN) == "T-a"
     assert found.root_of(CHAIN["c"], children(CHAIN["c"])) == "T-a"
-    assert found.root_of(child("d", SKIPPED, "c"), CHAIN) == "T-a"
+    assert found.root_of(child("d", SKIPPED, "c"), children(CHAIN["c"])) == "T-a"
+
+
+def test_a_child_that_failed_without_a_task_was_refused_and_failed_first() -> None:
+    refused = CHAIN | children(child("b", FAILED, "a"))
+    assert FirstFailures().root_of(refused["c"], refused) == task_id_for("o_b", AT)
 
 
 def test_where_nothing_failed_first_the_cause_has_to_do() -> None:

@@ -233,7 +233,7 @@ def test_a_sweep_begins_and_ends_once() -> None:
     first = state.begin(SWEEP)
     assert state.begin(replace(SWEEP, mode="report")) == first
     timer.seconds = NOW + 5
-    assert state.end(first, {"sweep_id": "s", "complete": True})
+    assert state.end(first, {"sweep_id": "s", "complete": True, "released": 3})
     assert not state.end(first, {"sweep_id": "s", "complete": False})
     assert not state.end(replace(SWEEP, sweep_id="unknown"), {"complete": True})
     found = state.sweep("s")
@@ -241,6 +241,7 @@ def test_a_sweep_begins_and_ends_once() -> None:
     assert (found.complete, found.ended_at) == (True, NOW + 5)
     assert found.summary is not None
     assert (found.summary["started_at"], found.summary["ended_at"]) == (100.0, NOW + 5)
+    assert {**found.summary}["released"] == 3, "all of it is remembered"
 
 
 def test_what_a_person_asked_for_is_not_counted() -> None:

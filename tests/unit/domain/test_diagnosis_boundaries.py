@@ -17,6 +17,7 @@ from reconciler.domain.diagnosis import (
     Evidence,
     Policy,
     diagnose,
+    invocation_due,
 )
 from reconciler.domain.model import WHOLE, Child, Orchestration, Task, moment, timestamp
 from reconciler.stores.rows import parse_task
@@ -71,6 +72,28 @@ def test_an_uninvoked_task_is_running_within_its_grace() -> None:
     )
     found = diagnose(whole, Evidence(tasks={"T-b": never}), patient, NOW)
     assert code_of(found) is Code.RUNNING
+
+
+def test_who_made_a_task_need_not_wait_to_invoke_it() -> None:
+    """To anybody else it may be on its way to the pipeline."""
+    made = task("b", "SUBMITTED", age=119, sweep_id="s")
+    assert not invocation_due(made, POLICY, NOW)
+    assert invocation_due(made, POLICY, NOW, made_it=True)
+    assert invocation_due(replace(made, status_since=ago(120)), POLICY, NOW)
+    invoked = replace(made, status_since=ago(900), invoked_at=ago(899))
+    assert not invocation_due(invoked, POLICY, NOW, made_it=True)
+    assert invocation_due(replace(invoked, invoked_at=ago(900)), POLICY, NOW)
+    for changes in ({"status": "RUNNING"}, {"invoke_count": 1}):
+        assert not invocation_due(replace(invoked, invoked_at=ago(900), **changes), POLICY, NOW)
+    unable = replace(POLICY, can_invoke=False)
+    assert not invocation_due(made, unable, NOW, made_it=True)
+
+
+def test_by_default_tasks_are_touched_and_no_pipeline_is_invoked() -> None:
+    second = timedelta(seconds=1)
+    policy = Policy(second, second, second, second, second)
+    assert (policy.settles, policy.can_invoke) == (True, False)
+    assert not ChildDiagnosis("b", Code.RUNNING, "").invoked_again
 
 
 def test_the_youngest_orphan_gives_all_orphans_their_grace() -> None:
@@ -205,6 +228,17 @@ def test_a_lost_event_may_have_no_time() -> None:
     assert (code_of(found), found.children["b"].since) == (Code.LOST_RELEASE, moment(ago(LONG)))
 
 
+def test_a_failure_of_unknown_time_came_first() -> None:
+    timeless = Task("T-c", "FAILED", user_id="user-1", completed_at="soon")
+    rows = (running("a"), running("c"), child("b", "blocked", "a", "c"))
+    found = look(*rows, tasks=[task("a", "FAILED"), timeless]).children["b"]
+    assert (found.code, found.blockers, found.since) == (
+        Code.LOST_SKIP,
+        ("c",),
+        moment(ago(LONG)),
+    )
+
+
 def test_a_reason_names_only_children_on_the_cycle() -> None:
     found = look(
         child("a", "blocked", "b", "z"), child("b", "blocked", "a"), child("z", "blocked", "q")
@@ -234,6 +268,16 @@ def test_a_reason_names_at_most_three_predecessors(count: int, said: str) -> Non
 )
 def test_a_missing_row_is_dangling_after_the_grace(age: float, count: int, expected: Code) -> None:
     assert code_of(look(child("b", "blocked", "nowhere", age=age), count=count)) is expected
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(2, Code.DANGLING_DEPENDENCY), (3, Code.WITHIN_GRACE)]
+)
+def test_while_rows_are_missing_any_young_row_says_that_more_may_come(
+    count: int, expected: Code
+) -> None:
+    rows = (child("b", "blocked", "nowhere"), child("c", "ready", age=5))
+    assert code_of(look(*rows, count=count)) is expected
 
 
 def test_a_dangling_dependency_names_the_missing_row() -> None:
@@ -303,3 +347,45 @@ def test_only_a_child_due_for_repair_is_quarantined() -> None:
     assert (code_of(found, "a"), code_of(found)) == (Code.QUARANTINED, Code.UNKNOWN_STATUS)
     assert found.children["a"].reason.startswith("lost_release; left alone until")
     assert found.children["a"].since == moment(ago(60))
+
+
+def left_alone(key: str, how: str, *children: Child, **evidence: Any) -> Diagnosis:
+    """Diagnose children of which one is passed over in this pass, or backed off."""
+    tasks = {found.task_id: found for found in evidence.pop("tasks", ())}
+    whole = Orchestration(
+        ORCHESTRATION_ID, meta(len(children)), {c.sub_issue_id: c for c in children}
+    )
+    if how == "backed off":
+        later = timestamp(NOW + timedelta(hours=1))
+        attempts = Attempts(3, "it broke", ago(60), later, whole.fingerprint_of(key))
+        whole = replace(whole, attempts={key: attempts})
+    else:
+        evidence["passed_over"] = {key}
+    return diagnose(whole, Evidence(tasks=tasks, **evidence), POLICY, NOW)
+
+
+LEFT_ALONE = pytest.mark.parametrize("how", ["backed off", "passed over"])
+
+
+@LEFT_ALONE
+def test_what_is_left_alone_takes_no_slot(how: str) -> None:
+    old, young = child("a", "ready", age=900), child("b", "ready", age=300)
+    found = left_alone("a", how, old, young, budget=Budget(room=1))
+    expected = Code.QUARANTINED if how == "backed off" else Code.LOST_RELEASE
+    assert (code_of(found, "a"), code_of(found)) == (expected, Code.LOST_RELEASE)
+
+
+@LEFT_ALONE
+@pytest.mark.parametrize("status", ["COMPLETED", "FAILED"])
+def test_behind_an_advance_that_is_left_alone_nothing_is_due(how: str, status: str) -> None:
+    rows = (running("a"), child("b", "blocked", "a"))
+    found = left_alone("a", how, *rows, tasks=[task("a", status)])
+    assert code_of(found) is Code.WAITING
+
+
+@LEFT_ALONE
+def test_behind_a_skip_that_is_left_alone_nothing_is_skipped(how: str) -> None:
+    rows = (child("a", "failed"), child("b", "blocked", "a"), child("c", "blocked", "b"))
+    found = left_alone("b", how, *rows)
+    expected = Code.QUARANTINED if how == "backed off" else Code.LOST_SKIP
+    assert (code_of(found), code_of(found, "c")) == (expected, Code.WAITING)

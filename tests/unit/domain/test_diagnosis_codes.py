@@ -171,6 +171,11 @@ def test_an_unread_task_is_not_a_missing_task() -> None:
     assert code_of(found) is Code.MISSING_TASK
 
 
+def test_a_code_names_the_task_of_its_child() -> None:
+    assert look(running("b"), tasks=[task("b", "RUNNING")]).children["b"].task_id == "T-b"
+    assert look(child("b", "ready")).children["b"].task_id is None
+
+
 def test_a_task_id_is_missing_after_the_grace() -> None:
     assert code_of(look(child("b", "released"))) is Code.MISSING_TASK_ID
     assert code_of(look(child("b", "released", age=5))) is Code.WITHIN_GRACE

@@ -102,6 +102,14 @@ def test_a_later_fix_means_a_lost_recovery(
         assert (found.task_id, found.since) == ("I", moment(ago(finished)))
 
 
+def test_a_fix_or_a_failure_of_unknown_time_says_nothing() -> None:
+    fix = Task("I", "COMPLETED", status_since=ago(600), iteration=True)
+    timeless = child("b", "failed", updated_at={"S": "yesterday"})
+    assert look(timeless, iterations={"b": fix}).children == {}
+    soon = replace(fix, status_since="soon")
+    assert look(child("b", "failed"), iterations={"b": soon}).children == {}
+
+
 def test_a_fix_matters_only_to_a_failed_child() -> None:
     """A recent change of the meta row gives the live reconciler its grace first."""
     fix = Task("I", "COMPLETED", status_since=ago(600), iteration=True)

@@ -10,12 +10,17 @@ import pytest
 
 from reconciler.domain.model import (
     ACTIVE_CHILD,
+    DEFAULT_CHANNEL,
+    LONG_AGO,
+    WHOLE,
     Child,
     ChildStatus,
     Meta,
     Orchestration,
     Task,
+    known_timestamp,
     moment,
+    seconds_since,
     timestamp,
 )
 from tests.support.strategies import ORCHESTRATION_ID, ago
@@ -49,6 +54,22 @@ def test_times_are_written_in_the_platforms_format() -> None:
     assert timestamp(at) == "2026-06-09T12:00:00.005Z"
 
 
+def test_a_time_that_is_not_known_is_not_written() -> None:
+    at = datetime(2026, 6, 9, 12, tzinfo=UTC)
+    assert known_timestamp(at) == "2026-06-09T12:00:00.000Z"
+    assert known_timestamp(None) is None
+    assert known_timestamp(LONG_AGO) is None
+
+
+def test_an_age_is_never_negative() -> None:
+    """A row may bear a time ahead of our clock."""
+    now = datetime(2026, 6, 9, 12, tzinfo=UTC)
+    ages = [seconds_since(now - timedelta(seconds=age), now) for age in (90, 0.5, 0, -0.5)]
+    assert ages == [90.0, 0.5, 0.0, 0.0]
+    assert seconds_since(None, now) is None
+    assert seconds_since(LONG_AGO, now) is None
+
+
 @pytest.mark.parametrize("status", [*ChildStatus, None])
 def test_only_three_states_are_terminal(status: ChildStatus | None) -> None:
     final = {ChildStatus.SUCCEEDED, ChildStatus.FAILED, ChildStatus.SKIPPED}
@@ -75,6 +96,20 @@ def test_a_moved_child_keeps_its_task() -> None:
     assert (moved.task_id, moved.branch_name) == ("T", "x")
     moved = child.moved(ChildStatus.RELEASED, None, "U", "y")
     assert (moved.task_id, moved.branch_name, moved.updated_at) == ("U", "y", None)
+
+
+def test_our_own_repair_restarts_no_grace() -> None:
+    repaired = replace(CHILD, effective_at=ago(600))
+    assert (repaired.since, CHILD.since) == (ago(600), ago(60))
+    assert repaired.moved(ChildStatus.READY, ago(5)).since == ago(5)
+
+
+@pytest.mark.parametrize("row", [CHILD, META], ids=["child", "meta"])
+def test_rows_are_equal_however_much_of_them_was_read(row: Child | Meta) -> None:
+    """A scan reads some attributes. None of them is shown where a row is printed."""
+    whole_row = replace(row, item={"description": {"S": "confidential"}})
+    assert whole_row == row
+    assert "confidential" not in repr(whole_row)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +146,14 @@ def test_only_a_completed_unbroken_task_succeeds(status: str, built: bool | None
 def test_a_task_defaults_to_no_invocations_or_touches() -> None:
     task = Task("T", "RUNNING")
     assert (task.invoke_count, task.nudge_count, task.ours) == (0, 0, False)
+    assert not task.iteration
+
+
+def test_a_task_of_ours_without_a_record_is_unrecorded() -> None:
+    made = Task("T", "SUBMITTED", sweep_id="sweep-1")
+    assert made.unrecorded
+    assert not replace(made, invoked_at=ago(60)).unrecorded
+    assert not replace(made, sweep_id=None).unrecorded
 
 
 def test_the_best_known_time_is_the_finish() -> None:
@@ -132,6 +175,14 @@ def test_an_orchestration_is_complete_with_all_counted_rows() -> None:
     assert whole(CHILD, meta=replace(META, child_count=0)).complete
     assert whole(CHILD, meta=replace(META, child_count=None)).complete
     assert whole(meta=replace(META, child_count=None)).complete
+
+
+def test_what_the_meta_row_says_is_unknown_without_one() -> None:
+    told = whole(CHILD, meta=replace(META, channel="jira"))
+    assert (told.user_id, told.repo, told.channel) == ("user-1", "acme/shop", "jira")
+    silent = whole(CHILD, meta=None)
+    assert (silent.user_id, silent.repo, silent.channel) == (None, None, DEFAULT_CHANNEL)
+    assert not Meta(ORCHESTRATION_ID).settled
 
 
 def test_replacing_one_child_leaves_the_others() -> None:
@@ -169,6 +220,18 @@ def test_the_fingerprint_changes_with_the_meta_row() -> None:
     assert whole(CHILD, meta=None).fingerprint != before
     assert whole(CHILD, meta=replace(META, child_count=2)).fingerprint != before
     assert whole(CHILD, meta=replace(META, updated_at=ago(1))).fingerprint != before
+
+
+def test_a_childs_fingerprint_changes_with_its_row_and_the_meta_row_only() -> None:
+    other = replace(CHILD, sub_issue_id="c")
+    before = whole(CHILD, other)
+    moved = before.with_child(replace(other, raw_status="ready"))
+    assert moved.fingerprint_of("b") == before.fingerprint_of("b")
+    assert moved.fingerprint_of("c") != before.fingerprint_of("c")
+    assert moved.fingerprint_of(WHOLE) == moved.fingerprint != before.fingerprint
+    counted = replace(before, meta=replace(META, child_count=2))
+    assert counted.fingerprint_of("b") != before.fingerprint_of("b")
+    assert before.fingerprint_of("gone") == whole().fingerprint
 
 
 def test_the_fingerprint_is_the_same_in_every_process() -> None:

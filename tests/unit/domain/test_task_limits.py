@@ -64,7 +64,8 @@ def test_attachments_may_hold_fifty_mebibytes_together() -> None:
     }
     fits = {"pre_screened_attachments": {"L": [sized("c", half), typed("of no size")]}}
     assert attachments(draft(orchestration(child("b", **fits), **meta))) == ["c", "of no size", "p"]
-    one_more = {"pre_screened_attachments": {"L": [sized("c", half + 1)]}}
+    records = [sized("c", half + 1), typed("of no size")]
+    one_more = {"pre_screened_attachments": {"L": records}}
     assert isinstance(drafted(child("b", **one_more), **meta), Refusal)
 
 
@@ -118,3 +119,9 @@ def test_a_refusal_shortens_an_overlong_key() -> None:
     assert isinstance(refused, Refusal)
     shown = refused.reason.split("'")[1]
     assert shown == f"{ORCHESTRATION_ID}_{'b' * 400}"[:160]
+
+
+def test_a_repository_name_that_is_far_too_long_is_cut_short() -> None:
+    refused = drafted(child("b", repo={"S": "acme/shop/" + "b" * 400}))
+    assert isinstance(refused, Refusal)
+    assert refused.reason.split("'")[1] == "acme/shop/" + "b" * 150

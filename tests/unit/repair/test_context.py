@@ -1,20 +1,32 @@
-"""The results of an evaluation: code, children, repairs and counts."""
+"""The context of an evaluation, and its results: code, children, repairs and counts."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
+from reconciler.domain.model import Child, ChildStatus, Task
 from reconciler.domain.outcomes import Outcome
+from reconciler.domain.planning import Release
+from reconciler.errors import ThrottledError
 from reconciler.repair.context import (
     ActionOutcome,
+    Context,
     Evaluation,
+    Pacer,
+    ReleaseRequest,
+    RepairResult,
     Stuck,
     count_outcomes,
     count_stuck,
+    name_state,
 )
 from reconciler.repair.counts import Counts
+from tests.support.strategies import NOW
 
 SETTLED = Diagnosis("orch_1", OrchestrationCode.SETTLED, "", None, {})
 CHILD = ChildDiagnosis("a", Code.RUNNING, "its task is RUNNING")
@@ -78,3 +90,87 @@ def test_planned_actions_are_counted_apart() -> None:
     assert count_outcomes(outcomes) == Counts(
         released=3, errors=2, planned={"released": 1, "skipped": 1}
     )
+
+
+# -- requests, results and what is told of them
+
+BLOCKED = Child("o", "b", ChildStatus.BLOCKED, "blocked", task_id="T0")
+DUE = Release("b", "lost_release", NOW - timedelta(seconds=90))
+
+
+@pytest.mark.parametrize(("count", "named"), [(0, True), (98, True), (99, False)])
+def test_a_request_names_predecessors_that_can_be_read_at_once(count: int, *, named: bool) -> None:
+    """With the child and the meta row they are 100."""
+    before = tuple(f"p{number}" for number in range(count))
+    request = ReleaseRequest.of(replace(BLOCKED, depends_on=before), NOW, "s")
+    assert request.depends_on == (before if named else None)
+    assert (request.idempotency_key, request.due_since, request.alone) == ("o_b_T0", NOW, False)
+
+
+def test_a_result_is_about_its_task_or_else_the_childs() -> None:
+    task = Task("T1", "RUNNING")
+    results = (
+        RepairResult(Outcome.RELEASED, BLOCKED, task),
+        RepairResult(Outcome.OVER_BUDGET, BLOCKED),
+        RepairResult(Outcome.NO_LONGER_DUE),
+    )
+    assert [result.task_id for result in results] == ["T1", "T0", None]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "repaired", "settled"),
+    [
+        (Outcome.RELEASED, True, True),
+        (Outcome.REFUSED, False, True),
+        (Outcome.OVER_BUDGET, False, False),
+    ],
+)
+def test_a_refusal_settles_a_child_and_repairs_it_not(
+    outcome: Outcome, *, repaired: bool, settled: bool
+) -> None:
+    result = RepairResult(outcome)
+    assert (result.repaired, result.settled) == (repaired, settled)
+    planned = replace(result, applied=False)
+    assert (planned.repaired, planned.settled) == (False, False)
+
+
+def told(result: RepairResult, *, apply: bool = True) -> ActionOutcome:
+    return ActionOutcome.of(DUE, result, replace(CONTEXT, apply=apply))
+
+
+CONTEXT = Context(NOW, "s")
+
+
+def test_what_came_of_an_action_is_told_with_its_reason() -> None:
+    failed = told(RepairResult(Outcome.FAILED, BLOCKED, detail="x", error=ThrottledError("x")))
+    assert (failed.code, failed.error_kind, failed.task_id) == ("lost_release", "throttled", "T0")
+    assert (failed.stranded_seconds, failed.applied) == (90.0, True)
+    reinvoked = told(RepairResult(Outcome.REINVOKED))
+    assert (reinvoked.code, reinvoked.error_kind) == ("unstarted_task", None)
+    assert not told(RepairResult(Outcome.RELEASED, applied=False)).applied
+    assert not told(RepairResult(Outcome.RELEASED), apply=False).applied
+
+
+def test_by_default_a_sweep_repairs_and_nothing_holds_it_up() -> None:
+    assert (CONTEXT.apply, CONTEXT.by_hand, CONTEXT.alone) == (True, False, False)
+    pacer = Pacer()
+    assert pacer.acquire()
+    with pacer.lock("o"):
+        assert pacer.acquire()
+
+
+def test_one_without_a_diagnosis_counts_as_evaluated() -> None:
+    stuck = Stuck("o", None, "check_failed", "why", 5.0)
+    found = Evaluation.without_diagnosis(stuck)
+    expected = Counts(
+        orchestrations_evaluated=1,
+        stuck={"check_failed": 1},
+        oldest_stuck_seconds={"check_failed": 5.0},
+    )
+    assert (found.counts, found.stuck) == (expected, (stuck,))
+    assert Evaluation.without_diagnosis(stuck, errors=1).counts == expected + Counts(errors=1)
+
+
+def test_a_missing_predecessor_is_named_as_that() -> None:
+    assert name_state("b", None) == "predecessor b is missing"
+    assert name_state("b", BLOCKED) == "predecessor b is blocked"

@@ -119,7 +119,30 @@ def test_a_success_clears_the_failure_record(world: World, monkeypatch: pytest.M
     monkeypatch.undo()
     assert evaluate(world, found, apply=False).counts.planned == {"released": 1}
     assert attempts(world, found) == held
-    assert evaluate(world, found).counts.released == 1
+    counts = evaluate(world, found).counts
+    assert (counts.released, counts.orchestrations_evaluated) == (1, 1)
+    assert attempts(world, found) is None
+
+
+def test_where_nothing_is_to_be_done_nothing_is_written(world: World) -> None:
+    found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "RUNNING"})
+    hold(world, found, ValueError("it broke"))
+    world.change(found, "a", updated_at=world.ago(7200))
+    before = world.everything()
+    assert evaluate(world, found).actions == ()
+    assert world.everything() == before
+
+
+def test_rows_that_have_changed_forgive_though_something_could_not_be_read(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(USER_CONCURRENCY_TABLE_NAME="{prefix}-Users")
+    found = world.seed({"a": []})
+    hold(world, found, ValueError("it broke"))
+    world.change(found, "a", updated_at=world.ago(7200))
+    break_on(monkeypatch, BudgetStore, "open", ThrottledError("x"))
+    evaluation = evaluate(world, found)
+    assert (evaluation.actions, evaluation.counts.errors) == ((), 1)
     assert attempts(world, found) is None
 
 

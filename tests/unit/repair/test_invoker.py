@@ -108,6 +108,15 @@ def test_a_refused_unnamed_reinvocation_counts(world: World) -> None:
     assert recorded(world, task) == (world.ago(0), 1)
 
 
+def test_a_repetition_leaves_its_event_with_its_record(world: World) -> None:
+    task, client = repeatable(world, OURS), LambdaClient()
+    event = world.reconciler().tasks.event(task.task_id, "again", {}, world.clock())
+    given = Context(world.clock(), "sweep:2")
+    invoked = [invoker_on(world, client).invoke(task, given, event) for _ in range(2)]
+    assert invoked == [replace(task, invoked_at=world.ago(0), invoke_count=1), None]
+    assert len(world.events("again")) == 1
+
+
 def test_one_of_two_concurrent_reinvocations_is_made(world: World) -> None:
     client = LambdaClient()
     task = read(world, world.task("orch_1", "a", "SUBMITTED"))
@@ -123,6 +132,16 @@ def test_a_started_task_is_not_invoked_again(world: World, status: str) -> None:
     client = LambdaClient()
     assert invoke(world, invoker_on(world, client), task) is None
     assert (client.asked, recorded(world, task)) == (0, (None, 0))
+
+
+def test_another_waits_for_the_grace_and_its_maker_does_not(world: World) -> None:
+    """Whoever made it may be about to invoke it."""
+    task = made(world, status_created_at={"S": f"SUBMITTED#{world.ago(0)}"})
+    invoker = invoker_on(world, LambdaClient())
+    assert not invoker.due(task, world.clock())
+    assert invoker.due(task, world.clock(), made_it=True)
+    world.clock.forward(120)
+    assert invoker.due(task, world.clock())
 
 
 # -- a pipeline that takes no names

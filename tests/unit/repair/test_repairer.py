@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from reconciler.domain.model import Child, ChildStatus, Orchestration, Task, timestamp
+from reconciler.domain.model import LONG_AGO, Child, ChildStatus, Orchestration, Task, timestamp
 from reconciler.domain.planning import Adopt, Advance, Nudge, Reinvoke, ResetClaim, Skip, Unskip
+from reconciler.errors import InvalidRequestError
+from reconciler.repair import repairer as module
 from reconciler.repair.context import Context, RepairResult
 from reconciler.repair.repairer import Repairer
 from tests.support.pipeline import LambdaClient
@@ -132,6 +134,34 @@ def test_no_child_is_skipped_for_a_retried_cause(world: World) -> None:
     assert world.statuses(found) == {"a": "ready", "b": "blocked", "c": "blocked"}
 
 
+def test_a_row_that_cannot_be_written_keeps_no_later_group_from_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = Repairer._skip_together
+
+    def rejected(self: Repairer, cause: Child, pending: dict[Child, Skip], *more: Any) -> Any:
+        if any(child.sub_issue_id == "c" for child in pending):
+            raise InvalidRequestError("the item is too large")
+        return sound(self, cause, pending, *more)
+
+    monkeypatch.setattr(module, "_SKIPS_PER_TRANSACTION", 2)
+    monkeypatch.setattr(Repairer, "_skip_together", rejected)
+    found = world.seed({"a": [], "b": ["a"], "c": ["a"], "d": ["a"]}, {"a": "failed"})
+    results = skip(world, whole(world, found), ["b", "c", "d"], context(world))
+    assert [result.outcome for result in results] == ["done", "failed", "done"]
+
+
+def test_what_is_skipped_is_so_since_its_predecessor_failed(world: World) -> None:
+    """Should the worker die here, what depends on it is skipped without another grace."""
+    found = world.seed({"a": [], "b": ["a"], "c": ["a"]}, {"a": "failed"})
+    read = whole(world, found)
+    children = [read.children[key] for key in "bc"]
+    actions = [Skip("b", "lost_skip", since(world), "a"), Skip("c", "lost_skip", None, "a")]
+    repairer(world).skip(read.children["a"], children, actions, "T0", context(world))
+    effective = {key: world.rows(found)[key]["reconciler_effective_at"]["S"] for key in "bc"}
+    assert effective == {"b": timestamp(since(world)), "c": timestamp(LONG_AGO)}
+
+
 # -- adopt, reset, reinvoke, nudge
 
 
@@ -207,6 +237,31 @@ def test_only_an_unstarted_task_is_invoked(world: World, pipeline: LambdaClient 
     assert pipeline is None or pipeline.asked == 0
 
 
+def test_a_task_that_was_made_anew_meanwhile_is_left_to_its_maker(world: World) -> None:
+    """A fresh read says so: who made it may be about to invoke it."""
+    found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "SUBMITTED"})
+    task, pipeline = task_of(world, found, "a"), LambdaClient()
+    (row,) = world.tasks(found, "a")
+    young = {"status_created_at": {"S": f"SUBMITTED#{world.ago(0)}"}}
+    ours = {"reconciler_sweep_id": {"S": "sweep-2"}}
+    world.put(world.settings.task_table_name, {**row, **young, **ours})
+    child = whole(world, found).children["a"]
+    action = Reinvoke("a", "unstarted_task", since(world), task)
+    late = repairer(world, pipeline).reinvoke(child, action, context(world))
+    assert (late.outcome, pipeline.asked) == ("lost_race", 0)
+
+
+def test_a_task_that_is_gone_is_not_invoked(world: World) -> None:
+    found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "SUBMITTED"})
+    task, pipeline = task_of(world, found, "a"), LambdaClient()
+    key = {"task_id": {"S": task.task_id}}
+    world.client.delete_item(TableName=world.settings.task_table_name, Key=key)
+    child = whole(world, found).children["a"]
+    action = Reinvoke("a", "unstarted_task", since(world), task)
+    late = repairer(world, pipeline).reinvoke(child, action, context(world))
+    assert (late.outcome, late.task, pipeline.asked) == ("lost_race", None, 0)
+
+
 def test_a_late_nudge_loses_the_race(world: World) -> None:
     found = world.seed({"a": []}, {"a": "succeeded"}, tasks={"a": "COMPLETED"})
     read, task = whole(world, found), task_of(world, found, "a")
@@ -251,6 +306,7 @@ def test_a_failed_predecessor_prevents_the_unskip(world: World) -> None:
     action = Unskip("c", "lost_unskip", since(world))
     late = repairer(world).unskip(read, action, context(world))
     assert (late.outcome, world.statuses(found)["c"]) == ("lost_race", "skipped")
+    assert not late.applied
     world.change(found, "b", child_status="ready")
     for given in both(world):
         done = repairer(world).unskip(read, action, given)
@@ -261,3 +317,21 @@ def test_a_failed_predecessor_prevents_the_unskip(world: World) -> None:
     again = repairer(world).unskip(read, action, context(world))
     assert again.outcome == "lost_race"
     assert len(world.events("orchestration_recovered")) == 1
+
+
+def test_an_unskip_has_no_more_conditions_than_a_transaction_takes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_WRITES", 5)
+    graph = {"a": [], "b": [], "c": [], "d": ["a", "b", "c"]}
+    found = world.seed(graph, {**dict.fromkeys("abc", "succeeded"), "d": "skipped"})
+    sound, sent = world.client.transact_write_items, list[int]()
+
+    def counted(**request: Any) -> Any:
+        sent.append(len(request["TransactItems"]))
+        return sound(**request)
+
+    monkeypatch.setattr(world.client, "transact_write_items", counted)
+    action = Unskip("d", "lost_unskip", since(world))
+    assert repairer(world).unskip(whole(world, found), action, context(world)).outcome == "done"
+    assert sent == [5]

@@ -12,7 +12,7 @@ import structlog
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis
 from reconciler.domain.outcomes import RELEASE_OUTCOMES, Outcome
-from reconciler.errors import ThrottledError
+from reconciler.errors import StoreUnavailableError, ThrottledError
 from reconciler.repair.context import ActionOutcome, Context, Evaluation, Stuck
 from reconciler.repair.counts import Counts
 from reconciler.repair.reporter import Reporter
@@ -187,3 +187,27 @@ def test_a_failed_evaluation_is_reported_and_counted() -> None:
     assert (line["event"], line["log_level"]) == ("orch.evaluation.failed", "warning")
     assert (line["error_kind"], line["detail"]) == ("throttled", "not now")
     assert metrics.count("reconciler_errors_total", kind="throttled") == 1
+
+
+@pytest.mark.parametrize("error", [ThrottledError("not now"), StoreUnavailableError("not now")])
+def test_an_outage_is_counted_and_logged_elsewhere(
+    error: ThrottledError | StoreUnavailableError,
+) -> None:
+    """It is logged when it begins, and not for each orchestration."""
+    metrics = RecordingMetrics()
+    reporter = Reporter(metrics)
+    with structlog.testing.capture_logs() as lines:
+        reporter.failed("orch_1", error, CONTEXT)
+        reporter.incomplete("orch_1", error, CONTEXT)
+        reporter.recoveries_unread(error, "sweep-1")
+        failed = action("release", Outcome.FAILED, error_kind=error.kind)
+        reporter.acted("orch_1", failed, CONTEXT)
+    told = [
+        "orch.evaluation.failed",
+        "orch.evaluation.incomplete",
+        "orch.recoveries.unread",
+        "orch.child.release_failed",
+    ]
+    assert events(lines) == (told if isinstance(error, ThrottledError) else [])
+    assert {line["sweep_id"] for line in lines} <= {"sweep-1"}
+    assert metrics.count("reconciler_errors_total", kind=error.kind) == 4

@@ -112,6 +112,9 @@ def test_room_is_the_cap_minus_active_tasks(count: dict[str, str], room: int) ->
 
 def test_a_user_without_a_count_has_all_slots() -> None:
     assert budget(MemoryDynamoDB()).open("u").room == 10
+    database = MemoryDynamoDB()
+    database.put_item(TableName="UserConcurrencyTable", Item={"user_id": {"S": "u"}})
+    assert budget(database).open("u").room == 10, "a row without a count"
 
 
 def test_reservations_stop_when_no_slot_is_free() -> None:
@@ -119,6 +122,13 @@ def test_reservations_stop_when_no_slot_is_free() -> None:
     active(database, {"N": "8"})
     slots = budget(database).open("u")
     assert [reserve(database, slots, f"T{number}") for number in range(3)] == [True, True, False]
+
+
+def test_the_last_slot_is_reserved_once() -> None:
+    database = MemoryDynamoDB()
+    active(database, {"N": "9"})
+    slots = budget(database).open("u")
+    assert [reserve(database, slots, f"T{number}") for number in range(2)] == [True, False]
 
 
 def test_a_later_pruning_makes_a_reservation_fail() -> None:
@@ -305,7 +315,7 @@ def test_only_a_lost_pruning_repeats_the_read(rivals: int) -> None:
 
 def test_a_waiting_record_from_the_future_is_ignored() -> None:
     """The clock of its writer was ahead, so the child may no longer wait."""
-    soon, late = (timestamp(NOW + ahead) for ahead in (timedelta(minutes=4), timedelta(minutes=6)))
+    soon, late = (timestamp(NOW + ahead) for ahead in (timedelta(minutes=5), timedelta(minutes=6)))
     row = {"waiting:a": {"S": f"{soon}|{soon}"}, "waiting:b": {"S": f"{soon}|{late}"}}
     slots = Slots("user", 1, 1, None, row)
     assert len(slots.budget("o", NOW, timedelta(minutes=15)).ahead) == 1

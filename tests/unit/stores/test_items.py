@@ -66,6 +66,57 @@ def test_texts_are_only_the_strings() -> None:
     assert texts(item) == {"a": "x", "b": ""}
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, {"NULL": True}),
+        (True, {"BOOL": True}),
+        (False, {"BOOL": False}),
+        (0, {"N": "0"}),
+        (0.0, {"N": "0"}),
+        (-3, {"N": "-3"}),
+        (1.5, {"N": "1.5"}),
+        ("", {"S": ""}),
+        (("x", [1]), {"L": [{"S": "x"}, {"L": [{"N": "1"}]}]}),
+        ({"a": {}, 1: []}, {"M": {"a": {"M": {}}, "1": {"L": []}}}),
+    ],
+)
+def test_json_values_as_typed_ones(value: object, expected: dict[str, Any]) -> None:
+    assert typed(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [
+        (int("9" * 38), True),
+        (-int("9" * 38), True),
+        (int("9" * 39), False),
+        (int("1" + "0" * 60), True),
+        (1e125, True),
+        (1e126, False),
+        (1e-130, True),
+        (1e-131, False),
+        (float("inf"), False),
+    ],
+)
+def test_a_number_has_38_digits_and_a_limited_size(value: float, *, fits: bool) -> None:
+    if fits:
+        assert typed(value) == {"N": str(value)}
+    else:
+        with pytest.raises(ValueError, match="too large, too small or too long"):
+            typed(value)
+
+
+@pytest.mark.parametrize("kind", ["list", "map"])
+def test_values_are_nested_32_levels_deep_at_most(kind: str) -> None:
+    value: object = "x"
+    for _ in range(31):
+        value = [value] if kind == "list" else {"a": value}
+    assert str(typed(value)).count("'S'") == 1
+    with pytest.raises(ValueError, match="nested too deep"):
+        typed([value])
+
+
 @pytest.mark.parametrize("value", ["\ud800", {"\ud800": 1}, {1, 2}, float("nan")])
 def test_an_unstorable_value_is_an_error(value: object) -> None:
     with pytest.raises(ValueError, match=r"surrogates|cannot hold|number"):

@@ -11,7 +11,7 @@ import pytest
 from reconciler.domain.monthly_budget import MonthlyBudget
 from reconciler.errors import BudgetUnavailableError
 from reconciler.stores.dynamodb import DynamoDB, measured
-from reconciler.stores.monthly_budget import MonthlyBudgetStore
+from reconciler.stores.monthly_budget import MonthlyBudgetStore, parse_budget
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.unit.stores.scripted import Scripted
 from tests.unit.stores.test_control import Hand
@@ -141,3 +141,35 @@ def test_an_outage_does_not_mean_no_budget() -> None:
         store.read("u", JUNE)
     groups.away = False
     assert store.read("u", JUNE).team_ids == ("a",)
+
+
+LIMIT = {"monthly_limit_usd": {"N": "0.01"}}
+STOP = {"hard_stop": {"BOOL": True}}
+
+
+def test_what_a_budget_does_not_say_is_nothing_spent_and_no_hard_stop() -> None:
+    scope = "TEAM#t"
+    assert parse_budget(scope, LIMIT, {}) == MonthlyBudget(
+        scope, Decimal("0.01"), Decimal(0), hard_stop=False
+    )
+    spent = {"spend_usd": {"N": "-3"}}
+    assert parse_budget(scope, {**LIMIT, **STOP}, spent) == MonthlyBudget(
+        scope, Decimal("0.01"), Decimal(-3), hard_stop=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "month", "named"),
+    [
+        ({}, {}, "monthly_limit_usd of TEAM#t"),
+        ({"monthly_limit_usd": {"N": "0"}}, {}, "monthly_limit_usd of TEAM#t"),
+        ({"monthly_limit_usd": {"N": "-1"}}, {}, "monthly_limit_usd of TEAM#t"),
+        ({**LIMIT, "hard_stop": {"S": "true"}}, {}, "hard_stop of TEAM#t"),
+        (LIMIT, {"spend_usd": {"S": "3"}}, "spend_usd of TEAM#t"),
+    ],
+)
+def test_a_budget_that_is_not_understood_is_an_error(
+    config: dict[str, Any], month: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        parse_budget("TEAM#t", config, month)

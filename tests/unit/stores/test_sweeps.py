@@ -106,6 +106,17 @@ def test_a_lock_without_an_expiry_is_free(attributes: dict[str, Any]) -> None:
     assert store.take("b", "host B", NOW) is not None
 
 
+@pytest.mark.parametrize(
+    ("seconds", "held"), [(0, False), (1, True), (95, True), (96, False), (9999, False)]
+)
+def test_a_lock_holds_no_longer_than_a_lease_by_a_clock_that_is_ahead(
+    seconds: float, *, held: bool
+) -> None:
+    """Clocks may differ by five seconds."""
+    store = sweeps(locked(expires_at={"N": str(int(after(seconds).timestamp()))}))
+    assert (store.take("a", "host A", NOW) is not None) is held
+
+
 def test_the_state_is_stored_unchanged() -> None:
     store = sweeps(MemoryDynamoDB(lag=lambda *_: 100))
     assert store.recorded() is None

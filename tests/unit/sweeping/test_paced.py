@@ -90,4 +90,5 @@ def test_only_what_an_ask_chose_gets_room() -> None:
     sweeper.evaluate("o", "s", NOW - 1, never)
     state.evaluated("p", Finding(NOW - 5, (stuck,), "rows", paced=True), 60.0)
     sweeper.evaluate("p", "s", NOW - 1, never)
-    assert asked == [False, True]
+    sweeper.evaluate("seen for the first time", "s", NOW - 1, never)
+    assert asked == [False, True, False]

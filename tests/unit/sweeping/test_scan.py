@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, cast
 
 import pytest
 
-from reconciler.errors import ThrottledError
+from reconciler.domain.touches import RECOVERY_HORIZON
+from reconciler.errors import SettingsError, ThrottledError
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.stores.read_pacing import PagePacer
 from reconciler.stores.rows import parse_orchestration
+from reconciler.stores.tasks import TaskStore
+from reconciler.sweeping.scan import nominate_recoveries, scan_segment
 from reconciler.sweeping.scan_step import SegmentResult, SegmentScan
 from reconciler.sweeping.segments import Place, Scope, Segment
 from tests.support.pacing import SleepingClock, pause_of
@@ -153,3 +157,44 @@ def test_a_scan_reads_tasks_eventually_consistently(
     runs = {"child_status": {"S": "released"}, "child_task_id": {"S": "T-1"}}
     Taken(world, Table(Page([{**row("a", "a"), **runs}], None, 1.0)), never)
     assert tasks_read == [(["T-1"], False)]
+
+
+# -- which scan it is, and what no row tells
+
+
+def test_without_a_name_an_index_cannot_be_read(world: World) -> None:
+    """It was sent by a worker with other settings."""
+    active = Segment(Scope.ACTIVE, 0, 1)
+    with pytest.raises(SettingsError, match="ACTIVE_INDEX_NAME"):
+        scan_segment(
+            world.reconciler(), active, Place(BEGAN), out_of_time=never, nominate=lambda *_: None
+        )
+
+
+def test_what_a_fix_has_mended_lately_is_nominated(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[datetime] = []
+
+    def iterated(_: TaskStore, since: datetime) -> list[str]:
+        asked.append(since)
+        return ["a", "b"]
+
+    monkeypatch.setattr(TaskStore, "orchestrations_iterated", iterated)
+    nominated: list[tuple[str, str | None]] = []
+    nominate_recoveries(world.reconciler(), lambda *given: nominated.append(given), "s")
+    assert nominated == [("a", None), ("b", None)]
+    assert asked == [world.clock() - RECOVERY_HORIZON]
+
+
+def test_a_scan_goes_on_though_nobody_can_look_for_recoveries(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def throttled(*_: Any) -> Any:
+        raise THROTTLED
+
+    monkeypatch.setattr(TaskStore, "orchestrations_iterated", throttled)
+    nominated: list[str] = []
+    nominate_recoveries(world.reconciler(), lambda name, _rows: nominated.append(name), "s")
+    assert nominated == []
+    assert world.metrics.count("reconciler_errors_total", kind="throttled") == 1

@@ -55,7 +55,16 @@ def test_segment_count_follows_size_and_workers(
 
 @pytest.mark.parametrize(
     ("wanted", "current", "segments"),
-    [(8, 8, 8), (5, 8, 8), (9, 8, 16), (3, 8, 8), (2, 8, 2), (1, 8, 1)],
+    [
+        (8, 8, 8),
+        (5, 8, 8),
+        (9, 8, 16),
+        (3, 8, 8),
+        (2, 8, 2),
+        (1, 8, 1),
+        (5, 16, 16),
+        (60, 60, 60),
+    ],
 )
 def test_segments_split_at_once_and_merge_late(wanted: int, current: int, segments: int) -> None:
     assert total(wanted * 32 * MIB, 1, current) == segments
@@ -64,6 +73,11 @@ def test_segments_split_at_once_and_merge_late(wanted: int, current: int, segmen
 def test_the_index_has_no_more_segments_than_workers() -> None:
     assert total(640 * MIB, 8, scope=Scope.ACTIVE) == 8
     assert total(640 * MIB, 1, scope=Scope.ACTIVE) == 1
+    assert total(640 * MIB, 0, scope=Scope.ACTIVE) == 1
+
+
+def test_the_index_of_a_small_table_keeps_its_segments() -> None:
+    assert total(4 * MIB, None, current=2, scope=Scope.ACTIVE) == 2
 
 
 def test_a_configured_segment_count_is_not_adjusted() -> None:
@@ -82,6 +96,10 @@ def test_unread_segments_are_due_at_once() -> None:
     assert rotated([9.0, NEVER, 9.0, NEVER], now=10.0) == [1, 3]
 
 
+def test_a_table_without_segments_has_none_to_read() -> None:
+    assert rotated([], now=10.0) == []
+
+
 def test_each_segment_is_read_once_per_rotation() -> None:
     """Reads are spread evenly, and the segment that was unread for longest comes first."""
     for segments in (1, 7, 64, 1024):
@@ -96,6 +114,18 @@ def test_each_segment_is_read_once_per_rotation() -> None:
                 marks[number] = now
             assert now - min(marks) <= 6 * HOUR
         assert reads == 2 * segments
+
+
+@pytest.mark.parametrize(
+    ("segment", "label"),
+    [
+        (Segment(Scope.TABLE, 0, 4), "1of4"),
+        (Segment(Scope.TABLE, 3, 4), "4of4"),
+        (Segment(Scope.ACTIVE, 0, 4), "1of4-active"),
+    ],
+)
+def test_a_segments_label_counts_from_one(segment: Segment, label: str) -> None:
+    assert segment.label == label
 
 
 @pytest.mark.parametrize(("segments", "least", "most"), [(32, 0, 1), (512, 7, 8), (4096, 56, 57)])
@@ -141,6 +171,11 @@ def test_a_read_lost_in_its_first_step_restarts() -> None:
 def test_times_ahead_of_the_clock_count_as_absent() -> None:
     ahead = SegmentState(mark=900.0).leased_to("reader", 900.0)
     assert SegmentState.from_record(ahead.to_record(), 100.0) == SegmentState()
+
+
+def test_a_mark_of_this_very_moment_counts() -> None:
+    record = SegmentState(mark=100.0).to_record()
+    assert SegmentState.from_record(record, 100.0).mark == 100.0
 
 
 def test_a_mark_never_moves_back() -> None:

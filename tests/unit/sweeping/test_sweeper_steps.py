@@ -1,0 +1,402 @@
+"""What a step of a sweep reads and leaves, which one looks for recoveries, and how a sweep ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import structlog
+
+from reconciler.clock import never
+from reconciler.domain.model import timestamp
+from reconciler.domain.outcomes import Outcome
+from reconciler.errors import (
+    InvalidRequestError,
+    ReconcilerError,
+    StoreUnavailableError,
+    ThrottledError,
+    UnknownChildError,
+    UnknownOrchestrationError,
+)
+from reconciler.repair.context import ReleaseRequest, RepairResult, Stuck
+from reconciler.repair.counts import Counts
+from reconciler.stores.control import Pause
+from reconciler.sweeping import sweeper as module
+from reconciler.sweeping.known_stuck import Finding
+from reconciler.sweeping.overview import Sweep
+from reconciler.sweeping.scan_step import SegmentResult
+from reconciler.sweeping.segments import Place, Scope, Segment
+from reconciler.sweeping.sender import SegmentTask
+from reconciler.sweeping.sweeper import Sweeper
+from tests.support.strategies import NOW as TODAY
+from tests.unit.sweeping.swept import INTERVAL, NOW, ROTATION, Swept
+
+TABLE, ACTIVE = Scope.TABLE, Scope.ACTIVE
+FIRST = Segment(TABLE, 0, 2)
+
+
+@pytest.fixture
+def swept() -> Swept:
+    return Swept()
+
+
+@pytest.fixture
+def indexed() -> Swept:
+    return Swept(settings={"active_index_name": "ByStatus", "sweep_segments": 2})
+
+
+# -- reading
+
+
+def reading(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch, following: Place | None = None
+) -> list[Place]:
+    """Let each step end at ``following``; returns where each begins."""
+    begun: list[Place] = []
+
+    def scan(_: Any, _segment: Segment, place: Place, **how: Any) -> SegmentResult:
+        begun.append(place)
+        how["nominate"]("o", "rows")
+        how["nominate"]("o", "rows")
+        return SegmentResult(Counts(rows_scanned=7), following)
+
+    monkeypatch.setattr(module, "scan_segment", scan)
+    swept.state.set_total(TABLE, 2)
+    return begun
+
+
+TASK = SegmentTask(FIRST, "s", NOW)
+
+
+def test_a_step_nominates_and_counts_what_it_read(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading(swept, monkeypatch)
+    result = swept.sweeper().read(TASK, "reader", never)
+    assert result is not None
+    assert (result.counts.rows_scanned, result.nominated, result.handed_on) == (7, 2, False)
+    assert (swept.sent.evaluated, swept.sent.segments) == (["o", "o"], [])
+    assert swept.state.counts("s") == Counts(rows_scanned=7)
+    assert swept.state.overview().segments["table"][0].mark == NOW
+    assert swept.sweeper().read(TASK, "another", never) is None, "it was read since"
+
+
+def test_a_nomination_that_is_no_news_is_not_evaluated(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading(swept, monkeypatch)
+    swept.state.evaluated("o", Finding(NOW), INTERVAL)
+    result = swept.sweeper().read(TASK, "reader", never)
+    assert result is not None
+    assert (result.nominated, swept.sent.evaluated) == (0, [])
+
+
+def test_a_step_hands_the_rest_of_its_segment_on(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    following = Place(NOW, 1, {"orchestration_id": "o", "sub_issue_id": "a"})
+    reading(swept, monkeypatch, following)
+    result = swept.sweeper().read(TASK, "reader", never)
+    assert result is not None
+    assert result.handed_on
+    assert swept.sent.segments == [replace(TASK, step=1)]
+    assert swept.state.overview().segments["table"][0].place == following
+
+
+def test_a_read_that_began_before_its_sweep_is_followed_by_another(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = reading(swept, monkeypatch)
+    swept.state.take(FIRST, "reader", NOW)
+    swept.state.leave(FIRST, "reader", Place(NOW - 5, 3))
+    result = swept.sweeper().read(TASK, "reader", never)
+    assert result is not None
+    assert result.handed_on
+    assert begun == [Place(NOW - 5, 3)]
+    assert swept.sent.segments == [TASK]
+
+
+@pytest.mark.parametrize("following", [None, Place(NOW, 1)], ids=["to its end", "a step"])
+def test_a_reader_that_lost_its_lease_hands_nothing_on(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch, following: Place | None
+) -> None:
+    def overtaken(*_: Any, **__: Any) -> SegmentResult:
+        swept.seconds += 100
+        assert swept.state.take(FIRST, "another", swept.seconds) is not None
+        return SegmentResult(Counts(), following)
+
+    reading(swept, monkeypatch)
+    monkeypatch.setattr(module, "scan_segment", overtaken)
+    result = swept.sweeper().read(TASK, "reader", never)
+    assert result is not None
+    assert not result.handed_on
+    assert swept.sent.segments == []
+
+
+def test_a_read_after_a_moment_to_come_is_dropped(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock jumped back, so it could never be satisfied."""
+    begun = reading(swept, monkeypatch)
+    assert swept.sweeper().read(replace(TASK, since=NOW + 1), "reader", never) is None
+    assert begun == []
+
+
+def test_a_segment_whose_reader_failed_is_free_at_once(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise ThrottledError("x")
+
+    reading(swept, monkeypatch)
+    monkeypatch.setattr(module, "scan_segment", fails)
+    with pytest.raises(ThrottledError):
+        swept.sweeper().read(TASK, "reader", never)
+    assert swept.state.overview().segments["table"][0].token is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "into_rotation", "step", "looks"),
+    [
+        ({}, 0.0, 0, True),
+        ({}, INTERVAL - 1, 0, True),
+        ({}, INTERVAL, 0, False),
+        ({}, 0.0, 1, False),
+        ({"segment": Segment(TABLE, 1, 2)}, 0.0, 0, False),
+        ({"segment": Segment(ACTIVE, 0, 2)}, 0.0, 0, False),
+    ],
+    ids=["first", "late", "next sweep", "later step", "another segment", "another scope"],
+)
+def test_one_step_of_a_rotation_looks_for_recoveries(
+    swept: Swept, changes: dict[str, Any], into_rotation: float, step: int, *, looks: bool
+) -> None:
+    task = replace(TASK, since=1000 * ROTATION + into_rotation, **changes)
+    assert swept.sweeper()._looks_for_recoveries(task, Place(NOW, step)) is looks
+
+
+def test_beside_an_index_the_scan_of_it_looks_for_recoveries(
+    indexed: Swept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr(
+        module,
+        "nominate_recoveries",
+        lambda _reconciler, _nominate, sweep_id: looked.append(sweep_id),
+    )
+    reading(indexed, monkeypatch)
+    indexed.state.set_total(ACTIVE, 2)
+    indexed.seconds = 1000 * ROTATION
+    for scope in (TABLE, ACTIVE):
+        task = SegmentTask(Segment(scope, 0, 2), scope.value, indexed.seconds)
+        indexed.sweeper().read(task, "reader", never)
+    assert looked == ["active"]
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"), [(StoreUnavailableError("x"), False), (InvalidRequestError("x"), True)]
+)
+def test_a_segment_that_could_not_be_read_is_counted(
+    swept: Swept, error: ReconcilerError, *, logged: bool
+) -> None:
+    """An outage is logged when it begins, and not for each segment."""
+    with structlog.testing.capture_logs() as lines:
+        swept.sweeper().could_not_read(TASK, error)
+    assert swept.state.counts("s") == Counts(errors=1)
+    assert swept.metrics.count("reconciler_errors_total", kind=error.kind) == 1
+    events = [(line["event"], line["segment"]) for line in lines]
+    assert events == ([("orch.segment.unread", "1of2")] if logged else [])
+
+
+# -- evaluating
+
+
+def test_what_was_evaluated_for_a_sweep_is_not_evaluated_again(swept: Swept) -> None:
+    swept.state.evaluated("o", Finding(NOW), INTERVAL)
+    sweeper = swept.sweeper(evaluate=Mock(side_effect=UnknownOrchestrationError("gone")))
+    assert sweeper.evaluate("o", "s", NOW, never) is None
+    for since in (NOW + 1, None):
+        with pytest.raises(UnknownOrchestrationError):
+            sweeper.evaluate("o", "s", since, never)
+
+
+def test_one_that_is_gone_awaits_nothing_and_is_counted(swept: Swept) -> None:
+    swept.state.nominate("o", TABLE, 0.0, NOW - 1, "rows")
+    sweeper = swept.sweeper(evaluate=Mock(side_effect=UnknownOrchestrationError("gone")))
+    with pytest.raises(UnknownOrchestrationError):
+        sweeper.evaluate("o", "s", NOW - 1, never)
+    assert not swept.state.known("o").needs_evaluation
+    assert swept.state.counts("s") == Counts(orchestrations_evaluated=1)
+
+
+@pytest.mark.parametrize(("due_since", "age"), [(None, None), (TODAY, 30.0)])
+def test_a_release_that_failed_leaves_its_child_stuck(due_since: Any, age: float | None) -> None:
+    swept = Swept(seconds=TODAY.timestamp() + 30)
+    swept.sweeper().could_not_release(
+        "o", "a", ThrottledError("x"), sweep_id="s", due_since=due_since
+    )
+    (left,) = swept.state.overview().list_stuck()
+    assert (left.code, left.age_seconds) == ("lost_release", age or 0.0)
+    assert swept.state.counts("s") == Counts(errors=1)
+
+
+def test_a_child_that_is_gone_is_stuck_no_longer(swept: Swept) -> None:
+    entry = Stuck("o", "a", "missing_task", "its task does not exist", 60.0)
+    swept.state.evaluated("o", Finding(NOW - 5, (entry,)), INTERVAL)
+    gone = Mock(side_effect=UnknownChildError("gone"))
+    with pytest.raises(UnknownChildError):
+        swept.sweeper(release=gone).release("o", "a", sweep_id="s")
+    assert swept.state.overview().list_stuck() == []
+    assert gone.call_args.kwargs["alone"] is False
+
+
+def test_a_release_that_is_withheld_leaves_its_child_stuck(swept: Swept) -> None:
+    """By hand nobody has looked whether it is due."""
+    stuck = Stuck("o", "a", "lost_release", "paused", 60.0)
+    withheld = Mock(return_value=RepairResult(Outcome.PAUSED, applied=False, stuck=(stuck,)))
+    sweeper = swept.sweeper(release=withheld)
+    sweeper.release("o", "a")
+    assert swept.state.overview().list_stuck() == []
+    sweeper.release("o", "a", sweep_id="s")
+    assert [left.code for left in swept.state.overview().list_stuck()] == ["lost_release"]
+
+
+def test_what_a_release_brings_on_has_not_been_chosen_by_its_age(swept: Swept) -> None:
+    asked: list[bool] = []
+
+    def release(*_: object, dispatch: Callable[[object], bool], **__: object) -> RepairResult:
+        asked.append(dispatch(ReleaseRequest("o", "b", "o_b", (), None, "s")))
+        return RepairResult(Outcome.REFUSED)
+
+    releases = Mock(room_for_releases=lambda *, in_turn: 5 if in_turn else 0)
+    reconciler = swept.reconciler(release=release)
+    Sweeper(reconciler, swept.state, swept.sent, releases).release("o", "a", sweep_id="s")
+    assert asked == [False]
+
+
+# -- ending
+
+
+def ask_and_read(swept: Swept, name: str = "s", *, report: bool = False) -> None:
+    swept.sweeper(report=report).ask(name)
+    swept.read_all()
+
+
+def test_a_sweep_ends_when_all_was_read_and_nothing_is_under_way(swept: Swept) -> None:
+    sweeper = swept.sweeper()
+    sweeper.ask("s")
+    assert sweeper.end_what_is_done() == []
+    swept.state.evaluated("o", Finding(NOW), INTERVAL, {"a": None})
+    swept.seconds += 2
+    swept.read_all()
+    assert sweeper.end_what_is_done() == [], "a release is under way"
+    swept.state.released("o", "a", settled=True)
+    (summary,) = sweeper.end_what_is_done()
+    assert (summary.sweep_id, summary.complete, summary.segments) == ("s", True, 2)
+    assert (summary.duration_seconds, summary.mode) == (2.0, "repair")
+    assert sweeper.end_what_is_done() == []
+    assert sweeper.end("s") is None
+    assert sweeper.end("unknown") is None
+
+
+@pytest.mark.parametrize(("intervals", "ended"), [(2.75, False), (3.0, True)])
+def test_a_sweep_of_three_intervals_ago_is_given_up(
+    swept: Swept, intervals: float, *, ended: bool
+) -> None:
+    sweeper = swept.sweeper()
+    sweeper.ask("old")
+    swept.seconds += intervals * INTERVAL
+    sweeper.ask("old")
+    assert swept.state.overview().list_ended() == [], "it may take its time"
+    sweeper.ask("s")
+    found = [
+        (summary["sweep_id"], summary["complete"])
+        for summary in swept.state.overview().list_ended()
+    ]
+    assert found == ([("old", False)] if ended else [])
+
+
+def test_a_sweep_lasts_no_less_than_nothing(swept: Swept) -> None:
+    swept.sweeper().ask("s")
+    sweep = swept.state.sweep("s")
+    assert sweep is not None
+    seen = replace(swept.state.overview(), now=NOW - 5)
+    summary = swept.sweeper()._end(sweep, seen)
+    assert summary is not None
+    assert summary.duration_seconds == 0.0
+
+
+SINCE = timestamp(TODAY)
+
+
+@pytest.mark.parametrize(
+    ("since", "mode", "expected"),
+    [
+        (SINCE, "repair", ("paused", TODAY.timestamp())),
+        (SINCE, "report", ("report", TODAY.timestamp())),
+        ("yesterday", "repair", ("paused", 1.0)),
+        ("9999-12-31T00:00:00.000Z", "repair", ("paused", 1.0)),
+        ("1970-01-01T00:00:00.000Z", "repair", ("paused", 1.0)),
+        (None, "repair", ("repair", None)),
+    ],
+    ids=["a pause", "in report mode", "unreadable", "in the future", "of old", "no pause"],
+)
+def test_a_summary_tells_of_a_pause(
+    since: str | None, mode: str, expected: tuple[str, float | None]
+) -> None:
+    swept = Swept(seconds=TODAY.timestamp() + 5, settings={"repair_mode": mode})
+    swept.pause = None if since is None else Pause(since, "a deployment", "me")
+    swept.sweeper().ask("s")
+    summary = swept.sweeper().end("s")
+    assert summary is not None
+    assert (summary.mode, summary.paused_since) == expected
+
+
+def modes(swept: Swept) -> int:
+    return sum(name == "reconciler_mode" for name, _ in swept.metrics.gauges)
+
+
+def test_a_report_by_hand_sets_no_gauges(swept: Swept) -> None:
+    sweeper = swept.sweeper(report=True)
+    sweeper.ask("s")
+    swept.read_all()
+    (summary,) = sweeper.end_what_is_done()
+    assert (summary.mode, swept.metrics.gauges) == ("report", {})
+    assert swept.state.overview().covered_as_of(TABLE) == NOW
+
+
+def test_where_all_sweeps_report_they_set_the_gauges() -> None:
+    swept = Swept(settings={"repair_mode": "report"})
+    sweeper = swept.sweeper(report=True)
+    sweeper.ask("s")
+    swept.read_all()
+    (summary,) = sweeper.end_what_is_done()
+    assert summary.mode == "report"
+    assert modes(swept) == 3
+    covered = "reconciler_covered_as_of_timestamp_seconds"
+    assert swept.metrics.gauges[covered, (("scope", "table"),)] == NOW
+
+
+def test_where_the_pause_cannot_be_read_the_mode_is_not_told(swept: Swept) -> None:
+    def fails() -> None:
+        raise ThrottledError("x")
+
+    sweeper = swept.sweeper()
+    sweeper._reconciler.paused = fails  # type: ignore[method-assign]
+    sweeper.ask("s")
+    summary = sweeper.end("s")
+    assert summary is not None
+    assert (summary.mode, modes(swept)) == ("repair", 0)
+
+
+def test_a_sweep_that_another_has_ended_is_told_once(swept: Swept) -> None:
+    sweeper = swept.sweeper()
+    sweeper.ask("s")
+    sweep = swept.state.sweep("s")
+    assert isinstance(sweep, Sweep)
+    seen = swept.state.overview()
+    assert sweeper._end(sweep, seen) is not None
+    assert sweeper._end(sweep, seen) is None
+    assert swept.metrics.count("reconciler_sweeps_total", outcome="incomplete") == 1

@@ -74,8 +74,8 @@ def test_an_uninvoked_task_is_running_within_its_grace() -> None:
     assert code_of(found) is Code.RUNNING
 
 
-def test_who_made_a_task_need_not_wait_to_invoke_it() -> None:
-    """To anybody else it may be on its way to the pipeline."""
+def test_a_tasks_creator_invokes_it_without_grace() -> None:
+    """For anybody else, the task may be on its way to the pipeline."""
     made = task("b", "SUBMITTED", age=119, sweep_id="s")
     assert not invocation_due(made, POLICY, NOW)
     assert invocation_due(made, POLICY, NOW, made_it=True)
@@ -89,7 +89,7 @@ def test_who_made_a_task_need_not_wait_to_invoke_it() -> None:
     assert not invocation_due(made, unable, NOW, made_it=True)
 
 
-def test_by_default_tasks_are_touched_and_no_pipeline_is_invoked() -> None:
+def test_the_default_policy_touches_but_never_invokes() -> None:
     second = timedelta(seconds=1)
     policy = Policy(second, second, second, second, second)
     assert (policy.settles, policy.can_invoke) == (True, False)
@@ -273,9 +273,8 @@ def test_a_missing_row_is_dangling_after_the_grace(age: float, count: int, expec
 @pytest.mark.parametrize(
     ("count", "expected"), [(2, Code.DANGLING_DEPENDENCY), (3, Code.WITHIN_GRACE)]
 )
-def test_while_rows_are_missing_any_young_row_says_that_more_may_come(
-    count: int, expected: Code
-) -> None:
+def test_a_young_row_delays_a_dangling_dependency(count: int, expected: Code) -> None:
+    """While rows are missing, more of them may still be written."""
     rows = (child("b", "blocked", "nowhere"), child("c", "ready", age=5))
     assert code_of(look(*rows, count=count)) is expected
 
@@ -350,7 +349,7 @@ def test_only_a_child_due_for_repair_is_quarantined() -> None:
 
 
 def left_alone(key: str, how: str, *children: Child, **evidence: Any) -> Diagnosis:
-    """Diagnose children of which one is passed over in this pass, or backed off."""
+    """Diagnose children, one of which is backing off or passed over in this pass."""
     tasks = {found.task_id: found for found in evidence.pop("tasks", ())}
     whole = Orchestration(
         ORCHESTRATION_ID, meta(len(children)), {c.sub_issue_id: c for c in children}
@@ -368,7 +367,7 @@ LEFT_ALONE = pytest.mark.parametrize("how", ["backed off", "passed over"])
 
 
 @LEFT_ALONE
-def test_what_is_left_alone_takes_no_slot(how: str) -> None:
+def test_a_deferred_child_takes_no_slot(how: str) -> None:
     old, young = child("a", "ready", age=900), child("b", "ready", age=300)
     found = left_alone("a", how, old, young, budget=Budget(room=1))
     expected = Code.QUARANTINED if how == "backed off" else Code.LOST_RELEASE
@@ -377,14 +376,14 @@ def test_what_is_left_alone_takes_no_slot(how: str) -> None:
 
 @LEFT_ALONE
 @pytest.mark.parametrize("status", ["COMPLETED", "FAILED"])
-def test_behind_an_advance_that_is_left_alone_nothing_is_due(how: str, status: str) -> None:
+def test_a_deferred_advance_makes_no_dependent_due(how: str, status: str) -> None:
     rows = (running("a"), child("b", "blocked", "a"))
     found = left_alone("a", how, *rows, tasks=[task("a", status)])
     assert code_of(found) is Code.WAITING
 
 
 @LEFT_ALONE
-def test_behind_a_skip_that_is_left_alone_nothing_is_skipped(how: str) -> None:
+def test_a_deferred_skip_skips_no_dependent(how: str) -> None:
     rows = (child("a", "failed"), child("b", "blocked", "a"), child("c", "blocked", "b"))
     found = left_alone("b", how, *rows)
     expected = Code.QUARANTINED if how == "backed off" else Code.LOST_SKIP

@@ -102,7 +102,8 @@ def test_a_later_fix_means_a_lost_recovery(
         assert (found.task_id, found.since) == ("I", moment(ago(finished)))
 
 
-def test_a_fix_or_a_failure_of_unknown_time_says_nothing() -> None:
+def test_an_iteration_or_failure_without_time_is_ignored() -> None:
+    """Without both times, nobody can tell which came last."""
     fix = Task("I", "COMPLETED", status_since=ago(600), iteration=True)
     timeless = child("b", "failed", updated_at={"S": "yesterday"})
     assert look(timeless, iterations={"b": fix}).children == {}

@@ -54,7 +54,7 @@ def test_times_are_written_in_the_platforms_format() -> None:
     assert timestamp(at) == "2026-06-09T12:00:00.005Z"
 
 
-def test_a_time_that_is_not_known_is_not_written() -> None:
+def test_an_unknown_time_is_not_written() -> None:
     at = datetime(2026, 6, 9, 12, tzinfo=UTC)
     assert known_timestamp(at) == "2026-06-09T12:00:00.000Z"
     assert known_timestamp(None) is None
@@ -62,7 +62,7 @@ def test_a_time_that_is_not_known_is_not_written() -> None:
 
 
 def test_an_age_is_never_negative() -> None:
-    """A row may bear a time ahead of our clock."""
+    """A row may hold a time ahead of our clock."""
     now = datetime(2026, 6, 9, 12, tzinfo=UTC)
     ages = [seconds_since(now - timedelta(seconds=age), now) for age in (90, 0.5, 0, -0.5)]
     assert ages == [90.0, 0.5, 0.0, 0.0]
@@ -105,8 +105,8 @@ def test_our_own_repair_restarts_no_grace() -> None:
 
 
 @pytest.mark.parametrize("row", [CHILD, META], ids=["child", "meta"])
-def test_rows_are_equal_however_much_of_them_was_read(row: Child | Meta) -> None:
-    """A scan reads some attributes. None of them is shown where a row is printed."""
+def test_rows_are_compared_without_their_items(row: Child | Meta) -> None:
+    """A scan reads only some attributes. Printing a row shows none of them."""
     whole_row = replace(row, item={"description": {"S": "confidential"}})
     assert whole_row == row
     assert "confidential" not in repr(whole_row)
@@ -149,7 +149,7 @@ def test_a_task_defaults_to_no_invocations_or_touches() -> None:
     assert not task.iteration
 
 
-def test_a_task_of_ours_without_a_record_is_unrecorded() -> None:
+def test_only_our_uninvoked_task_is_unrecorded() -> None:
     made = Task("T", "SUBMITTED", sweep_id="sweep-1")
     assert made.unrecorded
     assert not replace(made, invoked_at=ago(60)).unrecorded
@@ -177,7 +177,8 @@ def test_an_orchestration_is_complete_with_all_counted_rows() -> None:
     assert whole(meta=replace(META, child_count=None)).complete
 
 
-def test_what_the_meta_row_says_is_unknown_without_one() -> None:
+def test_a_missing_meta_row_leaves_its_values_unknown() -> None:
+    """Only the channel has a default."""
     told = whole(CHILD, meta=replace(META, channel="jira"))
     assert (told.user_id, told.repo, told.channel) == ("user-1", "acme/shop", "jira")
     silent = whole(CHILD, meta=None)
@@ -222,7 +223,8 @@ def test_the_fingerprint_changes_with_the_meta_row() -> None:
     assert whole(CHILD, meta=replace(META, updated_at=ago(1))).fingerprint != before
 
 
-def test_a_childs_fingerprint_changes_with_its_row_and_the_meta_row_only() -> None:
+def test_a_childs_fingerprint_ignores_other_children() -> None:
+    """It covers the child's own row and the meta row."""
     other = replace(CHILD, sub_issue_id="c")
     before = whole(CHILD, other)
     moved = before.with_child(replace(other, raw_status="ready"))

@@ -121,7 +121,7 @@ def test_a_refusal_shortens_an_overlong_key() -> None:
     assert shown == f"{ORCHESTRATION_ID}_{'b' * 400}"[:160]
 
 
-def test_a_repository_name_that_is_far_too_long_is_cut_short() -> None:
+def test_a_refusal_shortens_an_overlong_repository_name() -> None:
     refused = drafted(child("b", repo={"S": "acme/shop/" + "b" * 400}))
     assert isinstance(refused, Refusal)
     assert refused.reason.split("'")[1] == "acme/shop/" + "b" * 150

@@ -1,4 +1,4 @@
-"""What each service says of its outages, so that each is logged once."""
+"""Each service reports its outages, so that each outage is logged once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.unit.stores.test_control import Hand
 
 
 class Told:
-    """Outages that only take note."""
+    """Records what the services report."""
 
     def __init__(self) -> None:
         self.said: list[tuple[str, type[ReconcilerError] | None]] = []
@@ -66,7 +66,7 @@ SERVICES = pytest.mark.parametrize(
 
 
 @SERVICES
-def test_a_service_tells_whether_it_answered(
+def test_a_service_reports_whether_it_answered(
     ask: Ask, operation: str, answer: Any, outage: type[ReconcilerError]
 ) -> None:
     told = Told()
@@ -80,7 +80,7 @@ def test_a_service_tells_whether_it_answered(
     ("ask", "code"),
     [(ask_guardrail, "ValidationException"), (ask_cognito, "UserNotFoundException")],
 )
-def test_what_concerns_one_request_is_no_outage(ask: Ask, code: str) -> None:
+def test_a_refused_request_is_no_outage(ask: Ask, code: str) -> None:
     told = Told()
     refusal = ClientError({"Error": {"Code": code, "Message": "no"}}, "Ask")
     with suppress(ReconcilerError):
@@ -88,7 +88,7 @@ def test_what_concerns_one_request_is_no_outage(ask: Ask, code: str) -> None:
     assert told.said == []
 
 
-def test_an_invocation_without_a_name_has_no_name_to_refuse() -> None:
+def test_an_unnamed_invocation_cannot_have_its_name_refused() -> None:
     message = "You cannot invoke a durable function using an unqualified ARN."
     client: Any = Scripted(
         ClientError(

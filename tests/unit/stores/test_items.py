@@ -81,7 +81,7 @@ def test_texts_are_only_the_strings() -> None:
         ({"a": {}, 1: []}, {"M": {"a": {"M": {}}, "1": {"L": []}}}),
     ],
 )
-def test_json_values_as_typed_ones(value: object, expected: dict[str, Any]) -> None:
+def test_json_values_become_typed_values(value: object, expected: dict[str, Any]) -> None:
     assert typed(value) == expected
 
 
@@ -99,7 +99,8 @@ def test_json_values_as_typed_ones(value: object, expected: dict[str, Any]) -> N
         (float("inf"), False),
     ],
 )
-def test_a_number_has_38_digits_and_a_limited_size(value: float, *, fits: bool) -> None:
+def test_numbers_beyond_dynamodbs_limits_are_refused(value: float, *, fits: bool) -> None:
+    """A number has at most 38 digits, and its exponent is limited."""
     if fits:
         assert typed(value) == {"N": str(value)}
     else:
@@ -108,7 +109,7 @@ def test_a_number_has_38_digits_and_a_limited_size(value: float, *, fits: bool) 
 
 
 @pytest.mark.parametrize("kind", ["list", "map"])
-def test_values_are_nested_32_levels_deep_at_most(kind: str) -> None:
+def test_values_nest_at_most_32_levels_deep(kind: str) -> None:
     value: object = "x"
     for _ in range(31):
         value = [value] if kind == "list" else {"a": value}

@@ -147,7 +147,8 @@ LIMIT = {"monthly_limit_usd": {"N": "0.01"}}
 STOP = {"hard_stop": {"BOOL": True}}
 
 
-def test_what_a_budget_does_not_say_is_nothing_spent_and_no_hard_stop() -> None:
+def test_missing_budget_attributes_have_defaults() -> None:
+    """By default, nothing has been spent and there is no hard stop."""
     scope = "TEAM#t"
     assert parse_budget(scope, LIMIT, {}) == MonthlyBudget(
         scope, Decimal("0.01"), Decimal(0), hard_stop=False
@@ -168,8 +169,9 @@ def test_what_a_budget_does_not_say_is_nothing_spent_and_no_hard_stop() -> None:
         (LIMIT, {"spend_usd": {"S": "3"}}, "spend_usd of TEAM#t"),
     ],
 )
-def test_a_budget_that_is_not_understood_is_an_error(
+def test_an_invalid_budget_attribute_is_an_error(
     config: dict[str, Any], month: dict[str, Any], named: str
 ) -> None:
+    """The error names the attribute."""
     with pytest.raises(ValueError, match=named):
         parse_budget("TEAM#t", config, month)

@@ -1,4 +1,4 @@
-"""Writes on child rows: what each leaves, since when it holds, and what it expects."""
+"""Writes on child rows: what each one stores, its effective time, and its conditions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVER = timestamp(LONG_AGO)
 
 
 class Rows:
-    """An orchestration of one child, ``a``, as it was read."""
+    """An orchestration with one child, ``a``, in a database of its own."""
 
     def __init__(self, status: str, **attributes: dict[str, Any]) -> None:
         self._dynamodb = DynamoDB(MemoryDynamoDB())  # type: ignore[arg-type]
@@ -52,7 +52,10 @@ EFFECTIVE = ("updated_at", "reconciler_written_at", "reconciler_effective_at")
 @pytest.mark.parametrize(
     ("completed_at", "effective"), [(ago(600), ago(600)), (None, EVER), ("soon", EVER)]
 )
-def test_an_outcome_holds_since_its_task_ended(completed_at: str | None, effective: str) -> None:
+def test_an_outcome_takes_effect_when_its_task_ended(
+    completed_at: str | None, effective: str
+) -> None:
+    """If that time is unknown, it counts as long ago."""
     rows = Rows("released", child_task_id={"S": "T1"})
     task = Task("T1", "COMPLETED", completed_at=completed_at)
     assert rows.write(rows.store.set_outcome(rows.child(), task, LATER))
@@ -62,15 +65,15 @@ def test_an_outcome_holds_since_its_task_ended(completed_at: str | None, effecti
 @pytest.mark.parametrize(
     ("claimed_at", "effective"), [({"S": ago(900)}, ago(900)), ({"S": "then"}, EVER)]
 )
-def test_a_claim_that_was_reset_is_due_since_it_was_made(
-    claimed_at: dict[str, str], effective: str
-) -> None:
+def test_a_reset_child_is_due_since_its_claim(claimed_at: dict[str, str], effective: str) -> None:
+    """If the time of the claim is unreadable, it counts as long ago."""
     rows = Rows("releasing", updated_at=claimed_at)
     assert rows.write(rows.store.set_claim_reset(rows.child(), LATER))
     assert rows.texts("child_status", *EFFECTIVE) == ["ready", LATER, LATER, effective]
 
 
-def test_a_release_holds_from_now_on() -> None:
+def test_a_release_takes_effect_at_once() -> None:
+    """So its row has no separate effective time."""
     rows = Rows("ready", depends_on={"L": []})
     assert rows.write(rows.store.set_released(rows.child(), "T1", "branch", LATER))
     names = ("child_status", "child_task_id", "child_branch_name", *EFFECTIVE)
@@ -78,14 +81,15 @@ def test_a_release_holds_from_now_on() -> None:
 
 
 @pytest.mark.parametrize("branch", ["branch", None])
-def test_an_adopted_task_brings_its_branch_if_it_has_one(branch: str | None) -> None:
+def test_an_adopted_tasks_branch_is_stored(branch: str | None) -> None:
+    """The task may also have none."""
     rows = Rows("ready")
     assert rows.write(rows.store.set_adopted(rows.child(), "T1", branch, LATER))
     assert rows.texts("child_task_id", "child_branch_name") == ["T1", branch]
 
 
 @pytest.mark.parametrize("task", [{"S": "T1"}, None], ids=["with a task", "without one"])
-def test_a_row_is_expected_with_the_task_that_it_names(task: dict[str, str] | None) -> None:
+def test_a_row_condition_requires_status_and_task(task: dict[str, str] | None) -> None:
     named = {} if task is None else {"child_task_id": task}
     rows = Rows("failed", **named)
     expected = rows.store.expect_row(rows.child())
@@ -96,10 +100,11 @@ def test_a_row_is_expected_with_the_task_that_it_names(task: dict[str, str] | No
     assert not rows.write(expected)
 
 
-def test_a_meta_row_is_expected_as_it_was_read() -> None:
+def test_a_meta_row_condition_compares_both_times() -> None:
+    """These are the times of the last change and of the roll-up."""
     rows = Rows("failed")
     missing = Orchestration("o", None, {})
-    assert rows.write(rows.store.expect_meta(missing)), "neither time stands there"
+    assert rows.write(rows.store.expect_meta(missing)), "the row has neither time"
     rows.put("#meta", child_count={"N": "1"}, updated_at={"S": ago(60)})
     assert not rows.write(rows.store.expect_meta(missing))
     read = rows.whole()

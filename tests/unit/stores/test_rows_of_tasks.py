@@ -1,4 +1,4 @@
-"""What the rows say of a task to be made: its texts, its metadata and its attachments."""
+"""What the rows say about a task to create: its texts, metadata and attachments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reconciler.stores.rows import parse_orchestration, parse_source, with_writt
 
 
 def source(child: dict[str, Any], meta: dict[str, Any] | None = None) -> TaskSource:
-    """Return what a child's row and the meta row say; None: there is no meta row."""
+    """Return what a child's row and the meta row say. Without ``meta`` there is no meta row."""
     key = {"orchestration_id": {"S": "o"}}
     rows = [{**key, "sub_issue_id": {"S": "a"}, **child}]
     if meta is not None:
@@ -29,7 +29,8 @@ def record(name: str, status: str = "passed", **more: Any) -> dict[str, Any]:
     return {"M": {"attachment_id": {"S": name}, "screening": screening, **more}}
 
 
-def test_texts_are_those_of_the_rows() -> None:
+def test_a_tasks_texts_come_from_both_rows() -> None:
+    """These are the child's row and the meta row."""
     found = source({"title": {"S": "Do it"}, "n": {"N": "1"}}, {"parent_context_title": {"S": "T"}})
     assert (found.own["title"], found.parent["parent_context_title"]) == ("Do it", "T")
     assert "n" not in found.own
@@ -68,20 +69,22 @@ def test_own_attachments_come_before_the_parents() -> None:
         (record("x"), True),
     ],
 )
-def test_only_what_was_screened_is_passed(odd: dict[str, Any], *, passed: bool) -> None:
+def test_only_screened_attachments_are_passed(odd: dict[str, Any], *, passed: bool) -> None:
     (found,) = source({"pre_screened_attachments": {"L": [odd]}}).attachments
     assert (found.attachment_id, found.passed) == ("x", passed)
 
 
 @pytest.mark.parametrize("odd", [{"S": "x"}, {"M": "x"}, {"NULL": True}])
-def test_a_record_that_is_no_map_is_left_out_with_a_warning(odd: dict[str, Any]) -> None:
+def test_an_attachment_that_is_no_map_is_dropped(odd: dict[str, Any]) -> None:
+    """A warning says so."""
     found = source({"pre_screened_attachments": {"L": [odd, record("a")]}})
     assert [attachment.attachment_id for attachment in found.attachments] == ["a"]
     assert found.warnings == ["an attachment record that is not a map was left out"]
 
 
 @pytest.mark.parametrize("raw", [{"L": "x"}, {"S": "x"}, {"L": []}])
-def test_attachments_that_are_no_list_are_none(raw: dict[str, Any]) -> None:
+def test_attachments_that_are_no_list_are_ignored(raw: dict[str, Any]) -> None:
+    """They cause no warning."""
     found = source({"pre_screened_attachments": raw})
     assert (found.attachments, found.warnings) == ((), [])
 
@@ -96,7 +99,7 @@ def test_attachments_that_are_no_list_are_none(raw: dict[str, Any]) -> None:
         ('"x"', "is not a list"),
     ],
 )
-def test_why_the_parents_attachments_are_left_out_is_said_once(raw: str, said: str) -> None:
+def test_unreadable_parent_attachments_cause_one_warning(raw: str, said: str) -> None:
     found = source({}, {"pre_screened_attachments_json": {"S": raw}})
     assert found.attachments == ()
     assert len(found.warnings) == 1
@@ -104,9 +107,8 @@ def test_why_the_parents_attachments_are_left_out_is_said_once(raw: str, said: s
 
 
 @pytest.mark.parametrize(("levels", "fits"), [(28, True), (29, False)])
-def test_a_record_of_the_parents_may_be_nested_as_deep_as_a_row_takes_it(
-    levels: int, *, fits: bool
-) -> None:
+def test_a_too_deeply_nested_attachment_is_dropped(levels: int, *, fits: bool) -> None:
+    """A parent's attachment may be nested only as deeply as a row can hold it."""
     deep: Any = "x"
     for _ in range(levels):
         deep = [deep]
@@ -117,7 +119,8 @@ def test_a_record_of_the_parents_may_be_nested_as_deep_as_a_row_takes_it(
     assert len(found.warnings) == (not fits)
 
 
-def test_what_our_write_has_left_is_what_the_next_one_expects() -> None:
+def test_a_write_updates_the_childs_item() -> None:
+    """The next write expects the row as this one has left it."""
     whole = parse_orchestration(
         "o", [{"orchestration_id": {"S": "o"}, "sub_issue_id": {"S": "a"}, "n": {"N": "1"}}]
     )

@@ -1,4 +1,4 @@
-"""Tasks that no row names: found by their user or their status, and what a new task's row holds."""
+"""Tasks found by user or status, writes on tasks, and the row of a new task."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def put(
     now: str | None = None,
     **attributes: Any,
 ) -> None:
-    """Write a task; ``now``: its status, where the index still shows another."""
+    """Write a task. ``now`` is its status if the index still shows another one."""
     metadata = {"orchestration_id": "o", **(metadata or {})}
     item = {
         "task_id": {"S": task_id},
@@ -52,7 +52,7 @@ ACTIVE = ("AWAITING_APPROVAL", "FINALIZING", "HYDRATING", "PENDING_UPLOADS", "QU
 ENDED = ("CANCELLED", "COMPLETED", "FAILED", "TIMED_OUT")
 
 
-def test_unfinished_tasks_of_a_user_are_found_and_no_others() -> None:
+def test_only_a_users_unfinished_tasks_are_found() -> None:
     database = MemoryDynamoDB()
     for status in (*ACTIVE, "SUBMITTED", *ENDED):
         put(database, f"T-{status}", status)
@@ -61,14 +61,16 @@ def test_unfinished_tasks_of_a_user_are_found_and_no_others() -> None:
     assert found == {f"T-{status}" for status in (*ACTIVE, "SUBMITTED")}
 
 
-def test_what_the_index_shows_as_unfinished_and_has_ended_is_left_out() -> None:
+def test_an_ended_task_is_not_listed_as_unfinished() -> None:
+    """The index may still show its previous status."""
     database = MemoryDynamoDB()
     put(database, "T1", "RUNNING", now="FAILED")
     assert store(database).unfinished("ada") == []
 
 
 @pytest.mark.parametrize("status", ENDED)
-def test_what_ended_a_moment_ago_still_works_for_its_orchestration(status: str) -> None:
+def test_a_recently_ended_task_still_counts_as_unfinished(status: str) -> None:
+    """Tasks of other orchestrations are left out."""
     database = MemoryDynamoDB()
     put(database, "T-old", status, age=121)
     put(database, "T-young", status, age=120)
@@ -87,7 +89,8 @@ def iterations(database: MemoryDynamoDB) -> dict[str, str]:
     return {key: task.task_id for key, task in found.items()}
 
 
-def test_of_a_childs_fixes_the_last_that_succeeded_counts() -> None:
+def test_a_childs_last_successful_iteration_counts() -> None:
+    """Tasks that failed, ended too early or belong to another orchestration are ignored."""
     database = MemoryDynamoDB()
     put(database, "T-earlier", "COMPLETED", age=90, metadata=FIX)
     put(database, "T-last", "COMPLETED", age=60, metadata=FIX)
@@ -107,13 +110,15 @@ def test_of_a_childs_fixes_the_last_that_succeeded_counts() -> None:
     assert iterations(database) == {"a": "T-last"}
 
 
-def test_a_fix_that_runs_again_by_now_has_not_succeeded() -> None:
+def test_a_rerunning_iteration_has_not_succeeded() -> None:
+    """The index still shows it as completed."""
     database = MemoryDynamoDB()
     put(database, "T1", "COMPLETED", metadata=FIX, now="RUNNING")
     assert iterations(database) == {}
 
 
-def test_orchestrations_with_a_fix_are_each_named_once() -> None:
+def test_each_iterated_orchestration_is_listed_once() -> None:
+    """Only a recent and successful iteration counts."""
     database = MemoryDynamoDB()
     for number, name in enumerate(("p", "o", "p")):
         put(database, f"T{number}", "COMPLETED", metadata={**FIX, "orchestration_id": name})
@@ -139,9 +144,10 @@ def carry_out(database: MemoryDynamoDB, action: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("invoked_at", [None, ago(900)], ids=["never", "long ago"])
-def test_an_invocation_that_was_refused_leaves_the_record_of_before(
+def test_a_refused_invocation_restores_the_earlier_record(
     invoked_at: str | None,
 ) -> None:
+    """If another invocation has been recorded since, that record stays."""
     database = MemoryDynamoDB()
     before: dict[str, Any] = (
         {} if invoked_at is None else {"reconciler_invoked_at": {"S": invoked_at}}
@@ -156,7 +162,7 @@ def test_an_invocation_that_was_refused_leaves_the_record_of_before(
     assert read(database) == task
 
 
-def test_a_task_is_expected_with_the_key_and_the_user_that_were_read() -> None:
+def test_a_task_condition_requires_its_user_and_key() -> None:
     database = MemoryDynamoDB()
     put(database, "T1", "RUNNING", idempotency_key={"S": "k"})
     task = Task("T1", "RUNNING", user_id="ada", idempotency_key="k")
@@ -183,7 +189,7 @@ DRAFT = TaskDraft(
 )
 
 
-def test_a_new_task_has_a_list_only_where_there_is_something_in_it() -> None:
+def test_a_new_tasks_row_has_no_empty_lists() -> None:
     item = task_item(DRAFT)
     assert {"attachments", "team_ids"}.isdisjoint(item)
     assert (item["approval_gate_cap"], item["approval_gate_count"]) == ({"N": "50"}, {"N": "0"})
@@ -196,7 +202,8 @@ def test_a_new_task_has_a_list_only_where_there_is_something_in_it() -> None:
     assert task_item(full)["team_ids"] == {"L": [{"S": "growth"}]}
 
 
-def test_a_task_is_created_once_and_bears_its_sweep() -> None:
+def test_a_task_is_created_only_once() -> None:
+    """Its row names the sweep that created it."""
     database = MemoryDynamoDB()
     assert carry_out(database, store(database).create(DRAFT, "sweep-1"))
     assert not carry_out(database, store(database).create(DRAFT, "sweep-2"))

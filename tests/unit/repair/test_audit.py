@@ -1,4 +1,4 @@
-"""The event of a repair: what it says, and on which task."""
+"""The event of a repair: its contents, and the task that it belongs to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ACTION = Release("b", "lost_release", NOW - timedelta(seconds=12, microseconds=3
 
 
 class Tasks:
-    """Returns each event as it was asked for."""
+    """Returns each event as it was requested."""
 
     def event(
         self, task_id: str, kind: str, metadata: dict[str, Any], now: datetime
@@ -49,13 +49,13 @@ def test_an_event_says_what_was_done_and_why() -> None:
     assert "stranded_seconds" not in event(replace(ACTION, since=None))
 
 
-def test_a_child_that_was_never_released_concerns_the_task_it_would_get() -> None:
+def test_an_unreleased_childs_event_names_its_future_task() -> None:
     new = replace(CHILD, task_id=None)
     assert concerned_task(new) == task_id_for("o_b", AT)
     assert concerned_task(CHILD) == "T0"
 
 
-# -- what failed first
+# -- first failures
 
 
 def child(key: str, status: ChildStatus, *after: str, task_id: str | None = None) -> Child:
@@ -77,30 +77,32 @@ CHAIN = children(
 )
 
 
-def test_a_skip_comes_from_the_task_that_failed_first() -> None:
+def test_a_skip_is_traced_to_the_first_failure() -> None:
     found = FirstFailures()
     assert [found.root_of(CHAIN[key], CHAIN) for key in ("a", "c", "b", "c")] == ["T-a"] * 4
 
 
-def test_a_skipped_child_that_has_a_task_failed_itself() -> None:
+def test_a_skipped_child_with_a_task_failed_itself() -> None:
     retried = CHAIN | children(child("b", SKIPPED, "a", task_id="T-b"))
     assert FirstFailures().root_of(retried["c"], retried) == "T-b"
 
 
-def test_what_failed_first_is_looked_for_once() -> None:
-    """Of thousands of skips behind one another, each would be gone through for each."""
+def test_a_first_failure_is_looked_up_once() -> None:
+    """Otherwise a chain of thousands of skips would be walked again for each of them."""
     found = FirstFailures()
     assert found.root_of(CHAIN["c"], CHAIN) == "T-a"
     assert found.root_of(CHAIN["c"], children(CHAIN["c"])) == "T-a"
     assert found.root_of(child("d", SKIPPED, "c"), children(CHAIN["c"])) == "T-a"
 
 
-def test_a_child_that_failed_without_a_task_was_refused_and_failed_first() -> None:
+def test_a_refused_child_counts_as_first_failure() -> None:
+    """It has failed without a task."""
     refused = CHAIN | children(child("b", FAILED, "a"))
     assert FirstFailures().root_of(refused["c"], refused) == task_id_for("o_b", AT)
 
 
-def test_where_nothing_failed_first_the_cause_has_to_do() -> None:
+def test_without_a_first_failure_the_cause_is_named() -> None:
+    """There is no first failure if the skips form a cycle, or if the cause has no predecessors."""
     circle = children(child("x", SKIPPED, "y"), child("y", SKIPPED, "x"), child("z", SKIPPED))
     for key in ("x", "z"):
         assert FirstFailures().root_of(circle[key], circle) == task_id_for(f"o_{key}", AT)

@@ -92,22 +92,23 @@ def test_planned_actions_are_counted_apart() -> None:
     )
 
 
-# -- requests, results and what is told of them
+# -- requests and results
 
 BLOCKED = Child("o", "b", ChildStatus.BLOCKED, "blocked", task_id="T0")
 DUE = Release("b", "lost_release", NOW - timedelta(seconds=90))
 
 
 @pytest.mark.parametrize(("count", "named"), [(0, True), (98, True), (99, False)])
-def test_a_request_names_predecessors_that_can_be_read_at_once(count: int, *, named: bool) -> None:
-    """With the child and the meta row they are 100."""
+def test_a_request_names_up_to_98_predecessors(count: int, *, named: bool) -> None:
+    """With more, it names none: one read takes 100 rows, including the child and the meta row."""
     before = tuple(f"p{number}" for number in range(count))
     request = ReleaseRequest.of(replace(BLOCKED, depends_on=before), NOW, "s")
     assert request.depends_on == (before if named else None)
     assert (request.idempotency_key, request.due_since, request.alone) == ("o_b_T0", NOW, False)
 
 
-def test_a_result_is_about_its_task_or_else_the_childs() -> None:
+def test_a_result_prefers_its_own_task() -> None:
+    """Without a task of its own, it names that of the child."""
     task = Task("T1", "RUNNING")
     results = (
         RepairResult(Outcome.RELEASED, BLOCKED, task),
@@ -125,9 +126,10 @@ def test_a_result_is_about_its_task_or_else_the_childs() -> None:
         (Outcome.OVER_BUDGET, False, False),
     ],
 )
-def test_a_refusal_settles_a_child_and_repairs_it_not(
+def test_a_refusal_settles_a_child_without_repair(
     outcome: Outcome, *, repaired: bool, settled: bool
 ) -> None:
+    """A planned result does neither."""
     result = RepairResult(outcome)
     assert (result.repaired, result.settled) == (repaired, settled)
     planned = replace(result, applied=False)
@@ -141,7 +143,8 @@ def told(result: RepairResult, *, apply: bool = True) -> ActionOutcome:
 CONTEXT = Context(NOW, "s")
 
 
-def test_what_came_of_an_action_is_told_with_its_reason() -> None:
+def test_an_actions_outcome_has_code_and_error() -> None:
+    """It also has the task, the age, and whether the action was applied."""
     failed = told(RepairResult(Outcome.FAILED, BLOCKED, detail="x", error=ThrottledError("x")))
     assert (failed.code, failed.error_kind, failed.task_id) == ("lost_release", "throttled", "T0")
     assert (failed.stranded_seconds, failed.applied) == (90.0, True)
@@ -151,7 +154,8 @@ def test_what_came_of_an_action_is_told_with_its_reason() -> None:
     assert not told(RepairResult(Outcome.RELEASED), apply=False).applied
 
 
-def test_by_default_a_sweep_repairs_and_nothing_holds_it_up() -> None:
+def test_a_context_repairs_by_default() -> None:
+    """The default pacer delays nothing."""
     assert (CONTEXT.apply, CONTEXT.by_hand, CONTEXT.alone) == (True, False, False)
     pacer = Pacer()
     assert pacer.acquire()
@@ -159,7 +163,7 @@ def test_by_default_a_sweep_repairs_and_nothing_holds_it_up() -> None:
         assert pacer.acquire()
 
 
-def test_one_without_a_diagnosis_counts_as_evaluated() -> None:
+def test_an_undiagnosed_orchestration_counts_as_evaluated() -> None:
     stuck = Stuck("o", None, "check_failed", "why", 5.0)
     found = Evaluation.without_diagnosis(stuck)
     expected = Counts(
@@ -171,6 +175,6 @@ def test_one_without_a_diagnosis_counts_as_evaluated() -> None:
     assert Evaluation.without_diagnosis(stuck, errors=1).counts == expected + Counts(errors=1)
 
 
-def test_a_missing_predecessor_is_named_as_that() -> None:
+def test_a_missing_predecessor_is_called_missing() -> None:
     assert name_state("b", None) == "predecessor b is missing"
     assert name_state("b", BLOCKED) == "predecessor b is blocked"

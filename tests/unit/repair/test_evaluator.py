@@ -124,7 +124,8 @@ def test_a_success_clears_the_failure_record(world: World, monkeypatch: pytest.M
     assert attempts(world, found) is None
 
 
-def test_where_nothing_is_to_be_done_nothing_is_written(world: World) -> None:
+def test_an_evaluation_without_actions_writes_nothing(world: World) -> None:
+    """It does not even clear an outdated failure record."""
     found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "RUNNING"})
     hold(world, found, ValueError("it broke"))
     world.change(found, "a", updated_at=world.ago(7200))
@@ -133,9 +134,10 @@ def test_where_nothing_is_to_be_done_nothing_is_written(world: World) -> None:
     assert world.everything() == before
 
 
-def test_rows_that_have_changed_forgive_though_something_could_not_be_read(
+def test_changed_rows_clear_the_failure_record(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """This holds even if the user's slots cannot be read."""
     world = make_world(USER_CONCURRENCY_TABLE_NAME="{prefix}-Users")
     found = world.seed({"a": []})
     hold(world, found, ValueError("it broke"))

@@ -108,7 +108,7 @@ def test_a_refused_unnamed_reinvocation_counts(world: World) -> None:
     assert recorded(world, task) == (world.ago(0), 1)
 
 
-def test_a_repetition_leaves_its_event_with_its_record(world: World) -> None:
+def test_a_reinvocations_event_is_written_with_its_record(world: World) -> None:
     task, client = repeatable(world, OURS), LambdaClient()
     event = world.reconciler().tasks.event(task.task_id, "again", {}, world.clock())
     given = Context(world.clock(), "sweep:2")
@@ -134,8 +134,8 @@ def test_a_started_task_is_not_invoked_again(world: World, status: str) -> None:
     assert (client.asked, recorded(world, task)) == (0, (None, 0))
 
 
-def test_another_waits_for_the_grace_and_its_maker_does_not(world: World) -> None:
-    """Whoever made it may be about to invoke it."""
+def test_only_a_tasks_creator_invokes_without_grace(world: World) -> None:
+    """Everybody else waits, because the creator may be about to invoke the task."""
     task = made(world, status_created_at={"S": f"SUBMITTED#{world.ago(0)}"})
     invoker = invoker_on(world, LambdaClient())
     assert not invoker.due(task, world.clock())

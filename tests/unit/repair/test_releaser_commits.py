@@ -1,4 +1,4 @@
-"""What a release commits: whose commit it is, what it waits for, and what a refusal writes."""
+"""Commits of a release: whose they are, which locks they take, and what a refusal writes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MakeWorld = Callable[..., World]
 
 
 class Answering:
-    """A DynamoDB that answers every transaction in the same way, and counts them."""
+    """Answers every transaction in the same way, and counts them."""
 
     def __init__(self, answer: Cancelled) -> None:
         self._answer = answer
@@ -42,7 +42,7 @@ class Answering:
 
 
 def task_row(world: World, *, sweep_id: str = "sweep-1", age: float = 0) -> dict[str, Any]:
-    """Return a task's row as this sweep makes one at this moment, by default."""
+    """Return a task's row, by default one that this sweep creates now."""
     return {
         "task_id": {"S": "T1"},
         "status": {"S": "SUBMITTED"},
@@ -53,26 +53,24 @@ def task_row(world: World, *, sweep_id: str = "sweep-1", age: float = 0) -> dict
 
 
 def answered(world: World, failed: dict[str, Any], *, repeated: bool) -> RepairResult:
-    """How a release ends whose transaction was cancelled for these writes."""
+    """Return the result of a release whose transaction was cancelled because of these writes."""
     dynamodb = Answering(Cancelled(failed, repeated=repeated))
     return release(world, world.seed({"b": []}), dynamodb=dynamodb)
 
 
-def test_a_repeated_commit_that_meets_its_own_task_is_ours(world: World) -> None:
-    """The first try was committed, and its answer was lost."""
+def test_a_repeated_commit_recognises_its_own_task(world: World) -> None:
+    """The first attempt was committed, but its answer was lost."""
     assert answered(world, {"task": task_row(world)}, repeated=True).outcome == "released"
 
 
 @pytest.mark.parametrize("others", [{"sweep_id": "sweep-2"}, {"age": 1}], ids=["sweep", "time"])
-def test_a_repeated_commit_that_meets_anothers_task_is_lost(
-    world: World, others: dict[str, Any]
-) -> None:
+def test_a_repeated_commit_loses_to_anothers_task(world: World, others: dict[str, Any]) -> None:
     result = answered(world, {"task": task_row(world, **others)}, repeated=True)
     assert (result.outcome, result.task_id) == ("already_released", "T1")
 
 
-def test_a_commit_that_was_sent_once_is_not_ours_where_it_lost(world: World) -> None:
-    """A worker of the same sweep was faster."""
+def test_a_commit_sent_only_once_has_lost(world: World) -> None:
+    """Another worker of the same sweep was faster."""
     result = answered(world, {"task": task_row(world)}, repeated=False)
     assert result.outcome == "already_released"
 
@@ -83,7 +81,7 @@ def test_a_repeated_commit_may_lose_to_something_else(world: World) -> None:
 
 
 def tear(world: World, monkeypatch: pytest.MonkeyPatch, before: Callable[..., Any]) -> None:
-    """Let the answer to each transaction be lost, after ``before`` was done with its request."""
+    """Lose the answer to each transaction, after calling ``before`` with its request."""
 
     def torn(**request: Any) -> None:
         before(**request)
@@ -92,7 +90,7 @@ def tear(world: World, monkeypatch: pytest.MonkeyPatch, before: Callable[..., An
     monkeypatch.setattr(world.client, "transact_write_items", torn)
 
 
-def test_our_commit_is_found_though_replicas_lag(
+def test_our_commit_is_found_despite_lagging_replicas(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = world.seed({"b": []})
@@ -102,9 +100,10 @@ def test_our_commit_is_found_though_replicas_lag(
 
 
 @pytest.mark.parametrize("others", [{"sweep_id": "sweep-2"}, {"age": 1}], ids=["sweep", "time"])
-def test_a_lost_answer_is_an_outage_where_the_task_is_anothers(
+def test_a_foreign_task_does_not_confirm_our_commit(
     world: World, monkeypatch: pytest.MonkeyPatch, others: dict[str, Any]
 ) -> None:
+    """The lost answer then counts as an outage."""
     found = world.seed({"b": []})
     child = whole(world, found).children["b"]
     task_id = {"S": task_id_for(child.idempotency_key, child.created_at)}
@@ -118,7 +117,7 @@ def test_a_lost_answer_is_an_outage_where_the_task_is_anothers(
         release(world, found)
 
 
-# -- what it waits for
+# -- locks and slots
 
 
 def locks_taken(world: World, *, alone: bool = False) -> list[str]:
@@ -138,7 +137,8 @@ def locks_taken(world: World, *, alone: bool = False) -> list[str]:
     return [name.replace(read.orchestration_id, "its orchestration") for name in taken]
 
 
-def test_releases_of_one_orchestration_go_one_after_the_other(world: World) -> None:
+def test_a_release_locks_its_orchestration(world: World) -> None:
+    """It takes no lock if no sibling is being released at the same time."""
     assert locks_taken(world) == ["its orchestration"]
     assert locks_taken(world, alone=True) == []
 
@@ -151,13 +151,12 @@ def budgeted(make_world: MakeWorld) -> World:
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_releases_of_one_user_go_one_after_the_other(budgeted: World, *, alone: bool) -> None:
+def test_a_budgeted_release_locks_its_user(budgeted: World, *, alone: bool) -> None:
+    """Even without siblings, it shares the row of slots with other releases of the user."""
     assert locks_taken(budgeted, alone=alone) == [USER]
 
 
-def test_slots_that_are_held_are_read_once(
-    budgeted: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_held_slots_are_read_once(budgeted: World, monkeypatch: pytest.MonkeyPatch) -> None:
     budget = budgeted.reconciler().evaluator.parts.budget
     assert budget is not None
     opened: list[str] = []
@@ -174,9 +173,10 @@ def test_slots_that_are_held_are_read_once(
 
 
 @pytest.mark.parametrize(("read_before", "tries"), [(False, 1), (True, 2)])
-def test_a_refused_reservation_is_tried_again_only_where_slots_were_old(
+def test_a_reservation_with_old_slots_is_retried(
     budgeted: World, *, read_before: bool, tries: int
 ) -> None:
+    """With freshly read slots, a refused reservation is final."""
     budget = budgeted.reconciler().evaluator.parts.budget
     assert budget is not None
     held = HeldSlots(budget)
@@ -190,8 +190,8 @@ def test_a_refused_reservation_is_tried_again_only_where_slots_were_old(
 # -- what a refusal writes
 
 
-def test_a_refused_child_has_failed_since_it_was_due(world: World) -> None:
-    """Should the worker die here, what depends on it is skipped without another grace."""
+def test_a_refusal_takes_effect_from_the_due_time(world: World) -> None:
+    """If the worker dies here, the dependents are skipped without another grace."""
     rows = {"b": {"description": {"S": "x" * 10_001}}}
     found = world.seed({"b": []}, rows=rows)
     assert release(world, found, pipeline=LambdaClient()).outcome == "refused"

@@ -134,7 +134,7 @@ def test_no_child_is_skipped_for_a_retried_cause(world: World) -> None:
     assert world.statuses(found) == {"a": "ready", "b": "blocked", "c": "blocked"}
 
 
-def test_a_row_that_cannot_be_written_keeps_no_later_group_from_it(
+def test_an_unwritable_row_blocks_no_other_skip(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sound = Repairer._skip_together
@@ -151,8 +151,8 @@ def test_a_row_that_cannot_be_written_keeps_no_later_group_from_it(
     assert [result.outcome for result in results] == ["done", "failed", "done"]
 
 
-def test_what_is_skipped_is_so_since_its_predecessor_failed(world: World) -> None:
-    """Should the worker die here, what depends on it is skipped without another grace."""
+def test_a_skip_takes_effect_when_its_cause_failed(world: World) -> None:
+    """If the worker dies here, the dependents are skipped without another grace."""
     found = world.seed({"a": [], "b": ["a"], "c": ["a"]}, {"a": "failed"})
     read = whole(world, found)
     children = [read.children[key] for key in "bc"]
@@ -237,8 +237,8 @@ def test_only_an_unstarted_task_is_invoked(world: World, pipeline: LambdaClient 
     assert pipeline is None or pipeline.asked == 0
 
 
-def test_a_task_that_was_made_anew_meanwhile_is_left_to_its_maker(world: World) -> None:
-    """A fresh read says so: who made it may be about to invoke it."""
+def test_a_recreated_task_is_left_to_its_creator(world: World) -> None:
+    """Its creator may be about to invoke it."""
     found = world.seed({"a": []}, {"a": "released"}, tasks={"a": "SUBMITTED"})
     task, pipeline = task_of(world, found, "a"), LambdaClient()
     (row,) = world.tasks(found, "a")
@@ -319,9 +319,8 @@ def test_a_failed_predecessor_prevents_the_unskip(world: World) -> None:
     assert len(world.events("orchestration_recovered")) == 1
 
 
-def test_an_unskip_has_no_more_conditions_than_a_transaction_takes(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unskip_fits_into_one_transaction(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It checks only as many predecessors as the transaction has room for."""
     monkeypatch.setattr(module, "MAX_WRITES", 5)
     graph = {"a": [], "b": [], "c": [], "d": ["a", "b", "c"]}
     found = world.seed(graph, {**dict.fromkeys("abc", "succeeded"), "d": "skipped"})

@@ -1,4 +1,4 @@
-"""What a pass knows of an orchestration: what is read, how often, and who is said to wait."""
+"""What a pass knows about an orchestration: its reads, and the children it records as waiting."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ META = Meta("o", 4, "ada", "acme/web")
 
 @dataclass
 class Stores:
-    """Stores of tasks, slots and rows in one; it takes note of what is asked."""
+    """Stores of tasks, slots and rows in one. It records each request."""
 
     asked: list[Any] = field(default_factory=list)
     iterations: Mapping[str, Task] = field(default_factory=dict)
@@ -84,7 +84,8 @@ def snapshot(
 # -- reading
 
 
-def test_each_task_is_read_once_and_as_it_stands_now() -> None:
+def test_each_task_is_read_consistently_and_once() -> None:
+    """A task that the pass has learned of is not read at all."""
     stores = Stores()
     seen = snapshot(stores)
     for _ in range(2):
@@ -100,7 +101,8 @@ def test_each_task_is_read_once_and_as_it_stands_now() -> None:
     }
 
 
-def test_each_key_is_looked_up_once_while_there_is_time() -> None:
+def test_each_key_is_looked_up_once() -> None:
+    """The lookups stop when the time is up."""
     stores = Stores()
     seen = snapshot(stores)
     seen.learn_conflict("o_b", Task("T-x", "RUNNING"))
@@ -122,7 +124,7 @@ def test_iterations_are_looked_for_by_user_and_orchestration() -> None:
     assert stores.asked == [("iterations", "ada", "o", SINCE)] * 2
 
 
-def test_rows_are_kept_where_none_are_left() -> None:
+def test_a_reread_without_rows_keeps_the_known_ones() -> None:
     stores = Stores()
     seen = snapshot(stores)
     seen.put("b", None)
@@ -146,7 +148,7 @@ def test_slots_are_read_once_and_nothing_is_pruned() -> None:
         seen.open_budget(NOW)
     assert stores.asked == [("slots", "ada", False)]
     assert seen.held is not None
-    assert seen.held.open("ada", prune=True).room == 3, "a release goes on from them"
+    assert seen.held.open("ada", prune=True).room == 3, "a release starts from these slots"
     assert len(stores.asked) == 1
     seen.use_slot()
     assert seen.evidence.budget is not None
@@ -154,7 +156,7 @@ def test_slots_are_read_once_and_nothing_is_pruned() -> None:
 
 
 @pytest.mark.parametrize("how", [{"meta": None}, {"budget": False}], ids=["no user", "no limit"])
-def test_nobody_is_asked_for_slots_in_vain(how: dict[str, Any]) -> None:
+def test_slots_are_not_read_without_user_or_limit(how: dict[str, Any]) -> None:
     stores = Stores()
     seen = snapshot(stores, **how)
     seen.open_budget(NOW)
@@ -163,7 +165,8 @@ def test_nobody_is_asked_for_slots_in_vain(how: dict[str, Any]) -> None:
     assert (seen.held is None) is ("budget" in how)
 
 
-def test_slots_that_cannot_be_read_leave_none_and_are_not_asked_for_again() -> None:
+def test_unreadable_slots_leave_no_room() -> None:
+    """The pass does not read them again."""
     stores = Stores(slots=ThrottledError("not now"))
     seen = snapshot(stores)
     with pytest.raises(ThrottledError):
@@ -173,11 +176,11 @@ def test_slots_that_cannot_be_read_leave_none_and_are_not_asked_for_again() -> N
     assert budget is not None
     assert (budget.room, budget.problem) == (0, "not now")
     seen.note_waiting(diagnosis({}), NOW)
-    assert stores.asked == [("slots", "ada", False)], "nobody is known to wait"
+    assert stores.asked == [("slots", "ada", False)], "it is not known who waits"
 
 
 @pytest.mark.parametrize(("age", "ahead"), [(900, 1), (901, 0)])
-def test_who_was_heard_of_for_three_sweeps_waits(age: float, ahead: int) -> None:
+def test_a_waiting_child_counts_for_three_intervals(age: float, ahead: int) -> None:
     seen_at = NOW - timedelta(seconds=age)
     row = {"waiting:p_a": {"S": f"{SINCE.isoformat()}|{seen_at.isoformat()}"}}
     seen = snapshot(Stores(slots=Slots("ada", 3, 3, None, row)))
@@ -191,7 +194,8 @@ def diagnosis(codes: Mapping[str, Code], since: datetime | None = SINCE) -> Diag
     return Diagnosis("o", OrchestrationCode.IN_PROGRESS, "why", None, children)
 
 
-def test_who_has_no_slot_waits_and_who_waits_no_longer_is_gone() -> None:
+def test_only_children_over_budget_are_recorded_as_waiting() -> None:
+    """The entries of children that no longer wait are removed."""
     names = ("o_a", "o_b", "o_c", "o_d", "o_x", "p_a")
     row = {f"waiting:{name}": {"S": "then|now"} for name in names}
     stores = Stores(slots=Slots("ada", 0, 0, None, row))
@@ -206,7 +210,8 @@ def test_who_has_no_slot_waits_and_who_waits_no_longer_is_gone() -> None:
     assert stores.asked[-1] == ("waiting", {"o_b": LONG_AGO}, gone, FRESH)
 
 
-def test_what_failed_lately_goes_before_nobody() -> None:
+def test_a_failing_child_is_not_recorded_as_waiting() -> None:
+    """So no other child has to wait for it."""
     stores = Stores()
     failed = Attempts(1, "it broke", "then", None, "rows")
     seen = snapshot(stores, attempts={"b": failed})

@@ -1,4 +1,4 @@
-"""Un-skipping by hand: which children are set back, in which order, and which stay."""
+"""Un-skipping by hand: which children are un-skipped, in which order, and which stay skipped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def unskip(world: World, found: str, key: str, *, apply: bool = True) -> list[Ac
     return unskip_with_dependents(read, read.children[key], repairer, given)
 
 
-def test_what_was_skipped_for_a_child_is_set_back_with_it_each_once(world: World) -> None:
+def test_an_unskip_includes_each_dependent_once(world: World) -> None:
     found = world.seed(GRAPH, SKIPPED)
     done = unskip(world, found, "b")
     assert [(action.sub_issue_id, action.outcome) for action in done] == [
@@ -33,7 +33,7 @@ def test_what_was_skipped_for_a_child_is_set_back_with_it_each_once(world: World
     assert world.statuses(found) == {"a": "succeeded", **dict.fromkeys("bcde", "blocked")}
 
 
-def test_a_report_says_the_same_and_sets_nothing_back(world: World) -> None:
+def test_a_report_plans_every_unskip_and_writes_nothing(world: World) -> None:
     found = world.seed(GRAPH, SKIPPED)
     planned = unskip(world, found, "b", apply=False)
     assert [action.sub_issue_id for action in planned] == [*"bcde"]
@@ -49,8 +49,8 @@ def test_a_dependent_behind_another_failure_stays_skipped(world: World) -> None:
     assert (statuses["g"], statuses["d"]) == ("skipped", "ready")
 
 
-def test_what_was_skipped_for_nothing_elsewhere_stays_as_it_is(world: World) -> None:
-    """A person named one child; another one has its own command."""
+def test_an_unrelated_skipped_child_stays_skipped(world: World) -> None:
+    """The command names one child, and another one needs its own command."""
     found = world.seed({**GRAPH, "x": ["a"]}, {**SKIPPED, "x": "skipped"})
     assert [action.sub_issue_id for action in unskip(world, found, "b")] == [*"bcde"]
     assert world.statuses(found)["x"] == "skipped"
@@ -64,9 +64,10 @@ def test_what_was_skipped_for_nothing_elsewhere_stays_as_it_is(world: World) -> 
         ({"b": "skipped", "a": "skipped"}, "predecessor a is skipped"),
     ],
 )
-def test_why_a_child_stays_as_it_is_is_said(
+def test_an_impossible_unskip_states_its_reason(
     world: World, statuses: dict[str, str], detail: str
 ) -> None:
+    """It changes nothing."""
     found = world.seed({"a": [], "b": ["a"]}, statuses)
     before = world.everything()
     (left,) = unskip(world, found, "b")
@@ -74,15 +75,14 @@ def test_why_a_child_stays_as_it_is_is_said(
     assert world.everything() == before
 
 
-def test_a_child_whose_predecessor_has_no_row_stays_skipped(world: World) -> None:
+def test_a_missing_predecessor_prevents_the_unskip(world: World) -> None:
     found = world.seed({"b": ["gone"]}, {"b": "skipped"})
     (left,) = unskip(world, found, "b")
     assert (left.outcome, left.detail) == ("no_longer_due", "predecessor gone is missing")
 
 
-def test_behind_a_lost_race_nothing_is_set_back(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lost_race_stops_the_unskip(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dependents then stay skipped."""
     found = world.seed(GRAPH, SKIPPED)
     sound = world.client.transact_write_items
 

@@ -1,4 +1,4 @@
-"""A sweeper whose sender only takes note of what is asked for, by a clock that is set by hand."""
+"""A sweeper whose sender only records requests, and whose clock is set by hand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROTATION = 3600.0
 
 @dataclass
 class Sent:
-    """What was asked for; ``room_left`` is how much more may be."""
+    """Records requests. ``room_left`` is how many more there is room for."""
 
     room_left: int = 100
     segments: list[SegmentTask] = field(default_factory=list)

@@ -47,7 +47,7 @@ def holder(state: State, *, out_of_time: bool = False) -> LeaseHolder:
     return LeaseHolder(cast("Any", state), SEGMENT, "reader", lambda: out_of_time)
 
 
-def test_a_lease_is_renewed_at_most_once_a_second(timer: Timer) -> None:
+def test_renewals_are_at_least_a_second_apart(timer: Timer) -> None:
     state = State([True, True])
     lease = holder(state)
     renewals = []
@@ -59,8 +59,8 @@ def test_a_lease_is_renewed_at_most_once_a_second(timer: Timer) -> None:
     assert not lease.lost
 
 
-def test_a_step_ends_for_good_when_its_lease_is_lost(timer: Timer) -> None:
-    """Another reads on: taking the lease back would have both read the same rows."""
+def test_a_lost_lease_ends_the_step_for_good(timer: Timer) -> None:
+    """If the reader took the lease back, two readers would read the same rows."""
     state = State([False, True])
     lease = holder(state)
     assert not lease.is_over()

@@ -159,11 +159,11 @@ def test_a_scan_reads_tasks_eventually_consistently(
     assert tasks_read == [(["T-1"], False)]
 
 
-# -- which scan it is, and what no row tells
+# -- the scope of a scan, and recoveries
 
 
-def test_without_a_name_an_index_cannot_be_read(world: World) -> None:
-    """It was sent by a worker with other settings."""
+def test_an_unnamed_index_cannot_be_read(world: World) -> None:
+    """The message came from a worker with other settings."""
     active = Segment(Scope.ACTIVE, 0, 1)
     with pytest.raises(SettingsError, match="ACTIVE_INDEX_NAME"):
         scan_segment(
@@ -171,7 +171,7 @@ def test_without_a_name_an_index_cannot_be_read(world: World) -> None:
         )
 
 
-def test_what_a_fix_has_mended_lately_is_nominated(
+def test_a_recently_iterated_orchestration_is_nominated(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[datetime] = []
@@ -187,9 +187,11 @@ def test_what_a_fix_has_mended_lately_is_nominated(
     assert asked == [world.clock() - RECOVERY_HORIZON]
 
 
-def test_a_scan_goes_on_though_nobody_can_look_for_recoveries(
+def test_a_failed_recovery_search_ends_no_scan(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The failure is counted as an error."""
+
     def throttled(*_: Any) -> Any:
         raise THROTTLED
 

@@ -76,7 +76,7 @@ def test_the_index_has_no_more_segments_than_workers() -> None:
     assert total(640 * MIB, 0, scope=Scope.ACTIVE) == 1
 
 
-def test_the_index_of_a_small_table_keeps_its_segments() -> None:
+def test_a_small_tables_index_keeps_its_segments() -> None:
     assert total(4 * MIB, None, current=2, scope=Scope.ACTIVE) == 2
 
 

@@ -1,4 +1,4 @@
-"""The state of sweeps: what is covered, what a sweep still lacks, and what is kept for how long."""
+"""The state of sweeps: coverage, open work, summaries, and how long each is kept."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def waiting(scope: Scope, mark: float) -> Known:
     return Known(waiting={scope.value: mark})
 
 
-# -- how far it is covered
+# -- coverage
 
 
 def test_coverage_is_the_earliest_mark_or_nomination() -> None:
@@ -64,13 +64,14 @@ def test_coverage_is_the_earliest_mark_or_nomination() -> None:
     assert overview().covered_as_of(TABLE) == overview().oldest_mark(TABLE) == NEVER
 
 
-def test_a_scan_of_the_table_covers_what_is_active() -> None:
+def test_a_table_scan_also_covers_the_active_scope() -> None:
     assert overview({"table": [300.0], "active": [200.0]}).covered_as_of(ACTIVE) == 300.0
     assert overview({"table": [300.0], "active": [400.0]}).covered_as_of(ACTIVE) == 400.0
     assert overview({"table": [300.0], "active": [400.0]}).covered_as_of(TABLE) == 300.0
 
 
-def test_a_sweep_is_read_when_all_that_it_owed_was_read_since_it_began() -> None:
+def test_a_sweep_is_read_after_all_owed_segments() -> None:
+    """They must have been read since it began, and no earlier nomination may await evaluation."""
     assert overview({"table": [100.0, 200.0]}).is_read(SWEEP)
     assert not overview({"table": [99.0, 200.0]}).is_read(SWEEP)
     assert not overview({"table": [100.0, 200.0, 300.0]}).is_read(SWEEP), "another layout"
@@ -84,7 +85,7 @@ def test_a_sweep_is_read_when_all_that_it_owed_was_read_since_it_began() -> None
     assert overview().is_read(replace(SWEEP, owed={}, totals={}))
 
 
-def test_what_a_sweep_lacks_is_counted() -> None:
+def test_a_sweeps_unread_segments_are_counted() -> None:
     assert SWEEP.segments == 2
     assert overview({"table": [99.0, 100.0]}).count_unread(SWEEP) == 1
     first = replace(SWEEP, owed={"table": (1,)})
@@ -92,7 +93,8 @@ def test_what_a_sweep_lacks_is_counted() -> None:
     assert overview().count_unread(SWEEP) == 0
 
 
-def test_a_sweep_is_finished_when_nothing_of_it_is_under_way() -> None:
+def test_a_sweep_is_finished_without_open_work_items() -> None:
+    """Stuck orchestrations to evaluate again and pending releases are such items."""
     stuck = Stuck("o", "a", "dependency_cycle", "on a cycle", 50.0)
     left = Known().evaluated(Finding(50.0, (stuck,)), 60.0, 60.0)
     assert not overview(known={"o": left}).is_finished(SWEEP)
@@ -104,7 +106,7 @@ def test_a_sweep_is_finished_when_nothing_of_it_is_under_way() -> None:
     assert overview(known={"o": Known()}).is_finished(SWEEP)
 
 
-# -- what is left
+# -- known stuck
 
 
 def paced(age: float, *keys: str) -> Known:
@@ -112,7 +114,8 @@ def paced(age: float, *keys: str) -> Known:
     return Known().evaluated(Finding(NOW - 5, stuck, "rows", paced=True), 60.0, NOW)
 
 
-def test_as_many_orchestrations_are_chosen_as_their_children_fill_the_room() -> None:
+def test_paced_orchestrations_are_chosen_until_room_runs_out() -> None:
+    """The oldest comes first, and each takes as much room as it has paced children."""
     known = {"young": paced(10.0, "a"), "old": paced(90.0, "a", "b"), "middle": paced(50.0, "a")}
     known["stuck for another reason"] = replace(paced(99.0, "a"), paced=False)
     seen = overview(known=known)
@@ -130,7 +133,8 @@ def test_as_many_orchestrations_are_chosen_as_their_children_fill_the_room() -> 
     assert not overview(known={"o": Known()}).has_paced
 
 
-def test_the_oldest_is_listed_first_and_what_has_no_age_counts_as_oldest() -> None:
+def test_the_oldest_stuck_entry_is_listed_first() -> None:
+    """An entry without an age counts as the oldest."""
     state, timer = new_state()
     timer.seconds = NOW + 5000
     for name, age in (("of the future", 0.0), ("young", 5010.0), ("old", 5090.0)):
@@ -156,7 +160,8 @@ def ended(name: str, at: float, *, complete: bool = True, started_at: float = 1.
     return Sweep(name, "repair", started_at, ended_at=at, summary=summary)
 
 
-def test_the_last_sweep_and_the_last_complete_one_are_told_apart() -> None:
+def test_the_last_complete_sweep_may_be_older() -> None:
+    """If the last sweep was incomplete, the last complete one is an earlier one."""
     seen = overview(sweeps=(ended("b", 20.0, complete=False), ended("a", 10.0), SWEEP))
     assert [summary["sweep_id"] for summary in seen.list_ended()] == ["a", "b"]
     last, complete = seen.last(), seen.last(complete=True)
@@ -178,7 +183,8 @@ def test_the_last_sweep_and_the_last_complete_one_are_told_apart() -> None:
     ],
     ids=["now", "soon", "overdue", "by hand", "none has ended"],
 )
-def test_the_next_sweep_begins_an_interval_after_the_last(sweep: Sweep, at: float | None) -> None:
+def test_the_next_sweep_starts_after_one_interval(sweep: Sweep, at: float | None) -> None:
+    """If it is overdue, or no scheduled sweep has ended, its start is unknown."""
     assert overview(sweeps=(sweep,)).next_start(60.0) == at
 
 
@@ -191,7 +197,8 @@ def names(sweeps: list[Sweep]) -> list[str]:
     return [sweep.sweep_id for sweep in sweeps]
 
 
-def test_the_last_sweep_and_the_last_complete_one_are_never_old() -> None:
+def test_the_last_complete_sweep_is_never_old() -> None:
+    """The same holds for the last sweep of all."""
     limit = NOW - KEEP_SWEEPS_SECONDS
     old = [ended("a", 1.0), ended("b", 2.0), ended("c", 3.0, complete=False), ended("d", 4.0)]
     old[-1] = ended("d", 4.0, complete=False)
@@ -202,7 +209,7 @@ def test_the_last_sweep_and_the_last_complete_one_are_never_old() -> None:
     assert names(overview(sweeps=(just_old, *young)).list_old()) == ["x"]
 
 
-def test_of_many_young_sweeps_the_youngest_are_kept() -> None:
+def test_only_the_youngest_sweeps_are_kept() -> None:
     many = tuple(ended(f"s{number}", NOW - number) for number in range(MAX_SWEEPS_KEPT + 2))
     gone = names(overview(sweeps=many).list_old())
     assert gone == [f"s{MAX_SWEEPS_KEPT + 1}", f"s{MAX_SWEEPS_KEPT}"]
@@ -215,7 +222,7 @@ def test_a_sweep_from_the_future_counts_as_absent() -> None:
     timer.seconds = NOW - 1
     assert state.sweep("s") is None
     again = replace(SWEEP, started_at=NOW - 1)
-    assert state.begin(again) == again, "it begins anew"
+    assert state.begin(again) == again, "it begins again"
     timer.seconds = NOW
     assert state.end(again, {"sweep_id": "s", "complete": True})
     timer.seconds = NOW - 0.5
@@ -235,10 +242,10 @@ def test_a_sweep_begins_and_ends_once() -> None:
     assert (found.complete, found.ended_at) == (True, NOW + 5)
     assert found.summary is not None
     assert (found.summary["started_at"], found.summary["ended_at"]) == (100.0, NOW + 5)
-    assert {**found.summary}["released"] == 3, "all of it is remembered"
+    assert {**found.summary}["released"] == 3, "the whole summary is kept"
 
 
-def test_what_a_person_asked_for_is_not_counted() -> None:
+def test_work_by_hand_is_not_counted() -> None:
     state, _ = new_state()
     for sweep_id in ("s", None, f"{BY_HAND}s"):
         state.count(sweep_id, Counts(released=1))
@@ -250,7 +257,8 @@ def test_what_a_person_asked_for_is_not_counted() -> None:
 # -- segments
 
 
-def test_a_segment_is_taken_by_one_reader_and_read_once_for_a_sweep() -> None:
+def test_a_segment_has_one_reader_at_a_time() -> None:
+    """It is read once for each sweep."""
     state, timer = new_state()
     state.set_total(TABLE, 2)
     segment = Segment(TABLE, 1, 2)
@@ -267,7 +275,7 @@ def test_a_segment_is_taken_by_one_reader_and_read_once_for_a_sweep() -> None:
     assert not state.renew(Segment(TABLE, 0, 2), "a"), "nobody has taken that one"
 
 
-def test_another_number_of_segments_keeps_what_was_covered() -> None:
+def test_a_new_segment_count_keeps_the_coverage() -> None:
     state, timer = new_state()
     state.set_total(TABLE, 1)
     segment = Segment(TABLE, 0, 1)
@@ -301,18 +309,19 @@ def test_coverage_only_moves_forward() -> None:
 @pytest.mark.parametrize(
     ("kept", "expected"), [(5.0, 5.0), (7.0, 7.0), (10.0, 10.0), (4.0, 5.0), (11.0, 5.0)]
 )
-def test_of_two_who_remember_coverage_the_later_counts(kept: float, expected: float) -> None:
-    """One that lies ahead of the clock is from before it jumped back."""
+def test_the_later_recorded_coverage_counts(kept: float, expected: float) -> None:
+    """A time ahead of the clock is ignored, because the clock has jumped back."""
     old = {"as_of": kept}
     left = _later(5.0, old, 10.0)
     assert left == {"as_of": expected}
-    assert (left is old) is (kept == expected), "nothing is written where nothing moves"
+    assert (left is old) is (kept == expected), "nothing is written if nothing changes"
 
 
 # -- orchestrations
 
 
-def test_what_waits_for_its_rows_to_change_is_watched() -> None:
+def test_an_orchestration_needing_manual_action_is_watched() -> None:
+    """The next evaluation waits until its rows have changed."""
     state, _ = new_state()
     stuck = Stuck("o", "a", "dependency_cycle", "on a cycle", 50.0)
     for name, needs_person in (("o", True), ("p", False)):
@@ -323,7 +332,7 @@ def test_what_waits_for_its_rows_to_change_is_watched() -> None:
     assert state.watched(ACTIVE) == {}
 
 
-def test_a_nomination_that_was_evaluated_meanwhile_is_no_news() -> None:
+def test_an_already_evaluated_nomination_is_ignored() -> None:
     state, _ = new_state()
     assert state.nominate("o", TABLE, 0.0, NOW - 1, "rows")
     state.evaluated("o", Finding(NOW), 60.0)
@@ -332,7 +341,8 @@ def test_a_nomination_that_was_evaluated_meanwhile_is_no_news() -> None:
     assert (known, read_at) == (state.known("o"), NOW)
 
 
-def test_what_is_clean_is_forgotten_after_a_while_unless_it_was_nominated() -> None:
+def test_a_clean_orchestration_is_forgotten_after_a_while() -> None:
+    """A new nomination keeps it."""
     state, timer = new_state()
     for name in ("clean", "nominated"):
         state.evaluated(name, Finding(NOW), 60.0)
@@ -355,7 +365,7 @@ def test_an_old_sweep_is_forgotten_with_its_counts() -> None:
     assert (state.counts("s0"), state.counts("s1")) == (Counts(), Counts(released=1))
 
 
-def test_a_segment_that_is_left_goes_on_from_its_place() -> None:
+def test_a_segment_resumes_where_it_was_left() -> None:
     state, _ = new_state()
     state.set_total(TABLE, 1)
     segment, place = Segment(TABLE, 0, 1), Place(NOW - 5, 3)

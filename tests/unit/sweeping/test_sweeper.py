@@ -1,4 +1,4 @@
-"""What a sweep asks for, of whom and when: segments, and evaluations of what is left."""
+"""What a sweep asks for: segments to read, and orchestrations to evaluate."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def test_a_sweep_asks_for_all_of_the_table(swept: Swept) -> None:
     assert swept.state.totals() == {TABLE: 2}
 
 
-def test_how_many_segments_there_are_may_be_asked_for(swept: Swept) -> None:
+def test_a_caller_can_set_the_segment_count(swept: Swept) -> None:
     swept.sweeper().ask("s", segments=3)
     assert swept.sent.labels() == ["1of3", "2of3", "3of3"]
 
 
-def test_by_default_one_worker_is_counted_on(swept: Swept) -> None:
+def test_one_worker_is_assumed_by_default(swept: Swept) -> None:
     swept.settings["sweep_segments"] = "auto"
     megabyte = 1024 * 1024
     for number, (size, segments) in enumerate(((8 * megabyte, 1), (64 * megabyte, 2))):
@@ -55,13 +55,14 @@ def test_by_default_one_worker_is_counted_on(swept: Swept) -> None:
         assert swept.state.totals() == {TABLE: segments}
 
 
-def test_by_default_a_sweep_repairs(swept: Swept) -> None:
+def test_a_sweep_repairs_by_default(swept: Swept) -> None:
     sweep = Sweeper(swept.reconciler(), swept.state, swept.sent).ask("s")
     assert sweep is not None
     assert sweep.mode == "repair"
 
 
-def test_asking_again_asks_only_for_what_nobody_reads(swept: Swept) -> None:
+def test_asking_again_skips_segments_being_read(swept: Swept) -> None:
+    """It also skips segments that have been read since the sweep began."""
     sweeper = swept.sweeper()
     sweeper.ask("s")
     swept.sent.labels()
@@ -73,7 +74,7 @@ def test_asking_again_asks_only_for_what_nobody_reads(swept: Swept) -> None:
     assert swept.sent.labels() == ["2of2"]
     swept.state.finish(FIRST, "reader")
     sweeper.ask("s")
-    assert swept.sent.labels() == ["2of2"], "the first was read since"
+    assert swept.sent.labels() == ["2of2"], "the first has been read"
 
 
 def test_a_sweep_that_has_ended_asks_for_nothing(swept: Swept) -> None:
@@ -85,9 +86,10 @@ def test_a_sweep_that_has_ended_asks_for_nothing(swept: Swept) -> None:
     assert swept.sent.labels() == []
 
 
-def test_the_longest_unread_are_asked_for_first_as_many_as_there_is_room_for(
+def test_the_longest_unread_segments_are_asked_for_first(
     swept: Swept,
 ) -> None:
+    """A sweep asks only for as many as there is room for."""
     sweeper = swept.sweeper()
     sweeper.ask("s", segments=3)
     swept.sent.labels()
@@ -109,7 +111,8 @@ def test_the_longest_unread_are_asked_for_first_as_many_as_there_is_room_for(
     assert swept.sent.labels() == []
 
 
-def test_where_the_layout_has_changed_a_sweep_asks_no_more(swept: Swept) -> None:
+def test_a_sweep_of_another_layout_asks_nothing(swept: Swept) -> None:
+    """The number of segments has changed since the sweep began."""
     sweeper = swept.sweeper()
     sweeper.ask("s")
     swept.sent.labels()
@@ -119,18 +122,17 @@ def test_where_the_layout_has_changed_a_sweep_asks_no_more(swept: Swept) -> None
 
 
 @pytest.mark.parametrize(("ago", "begins"), [(0.0, False), (14.75, False), (15.0, True)])
-def test_after_an_outage_sweeps_of_many_intervals_are_one(
-    swept: Swept, ago: float, *, begins: bool
-) -> None:
+def test_a_backlog_of_sweeps_becomes_one_sweep(swept: Swept, ago: float, *, begins: bool) -> None:
+    """After an outage, the sweeps of several intervals start at almost the same time."""
     sweeper = swept.sweeper()
     sweeper.ask("s")
     swept.seconds += ago
     assert (sweeper.ask("t", by_hand=False) is not None) is begins
-    assert sweeper.ask("s", by_hand=False) is not None, "it goes on"
+    assert sweeper.ask("s", by_hand=False) is not None, "a sweep that has begun goes on"
     assert sweeper.ask("u") is not None, "a person asked for it"
 
 
-# -- beside an index
+# -- with an index
 
 
 def marks_read(indexed: Swept, *scopes: Scope) -> None:
@@ -151,7 +153,7 @@ INDEX = {"1of2-active", "2of2-active"}
 WHOLE = INDEX | {"1of2", "2of2"}
 
 
-def test_beside_an_index_the_table_is_read_in_rotation(indexed: Swept) -> None:
+def test_an_indexed_table_is_read_in_rotation(indexed: Swept) -> None:
     indexed.seconds = 1000 * ROTATION + 1
     assert asked_for(indexed) == WHOLE, "nothing was read yet"
     marks_read(indexed, TABLE, ACTIVE)
@@ -165,7 +167,7 @@ def test_beside_an_index_the_table_is_read_in_rotation(indexed: Swept) -> None:
 
 
 def replace_sent(indexed: Swept) -> Swept:
-    """Let the next ask be another sweep's."""
+    """Let another sweep ask next, and forget what was sent."""
     indexed.seconds += 0.5
     indexed.sent = Sent()
     return indexed
@@ -176,10 +178,10 @@ def replace_sent(indexed: Swept) -> Swept:
     [(False, 44.75, INDEX), (False, 45.0, WHOLE), (True, 1.0, WHOLE)],
     ids=["under way", "almost an interval old", "ended"],
 )
-def test_the_table_takes_the_place_of_an_index_that_cannot_be_read(
+def test_the_table_replaces_an_unreadable_index(
     indexed: Swept, ago: float, expected: set[str], *, ended: bool
 ) -> None:
-    """The last sweep has read nothing of it."""
+    """The last sweep is over, or almost an interval old, and has read nothing of the index."""
     indexed.seconds = 1000 * ROTATION + 1
     asked_for(indexed)
     marks_read(indexed, TABLE, ACTIVE)
@@ -200,7 +202,8 @@ def stuck(name: str, **finding: Any) -> Finding:
     return Finding(finding.pop("read_at", NOW - 10), (entry,), "rows", **finding)
 
 
-def test_what_is_left_is_evaluated_the_longest_unseen_first(swept: Swept) -> None:
+def test_the_longest_unseen_orchestrations_are_evaluated_first(swept: Swept) -> None:
+    """A sweep asks only for as many as there is room for."""
     swept.state.evaluated("later", stuck("later", read_at=NOW - 5), INTERVAL)
     swept.state.evaluated("earlier", stuck("earlier", read_at=NOW - 9), INTERVAL)
     swept.state.nominate("nominated", TABLE, NOW - 99, NOW - 1, "rows")
@@ -216,13 +219,13 @@ def test_what_is_left_is_evaluated_the_longest_unseen_first(swept: Swept) -> Non
         assert swept.sent.evaluated == evaluated
 
 
-def test_nobody_asks_for_room_where_no_release_waits_for_it(swept: Swept) -> None:
+def test_room_is_not_requested_without_paced_releases(swept: Swept) -> None:
     swept.state.evaluated("o", stuck("o"), INTERVAL)
     Sweeper(swept.reconciler(), swept.state, swept.sent, swept.sent).ask("s")
     assert swept.sent.evaluated == ["o"]
 
 
-def test_a_layout_that_has_changed_holds_up_no_other_scope(indexed: Swept) -> None:
+def test_a_changed_layout_stops_no_other_scope(indexed: Swept) -> None:
     sweeper = indexed.sweeper()
     sweeper.ask("s")
     indexed.sent.labels()
@@ -231,7 +234,7 @@ def test_a_layout_that_has_changed_holds_up_no_other_scope(indexed: Swept) -> No
     assert indexed.sent.labels() == ["1of2", "2of2"]
 
 
-def test_what_had_no_room_is_evaluated_where_its_rows_have_changed(swept: Swept) -> None:
+def test_a_paced_orchestration_with_changed_rows_is_evaluated(swept: Swept) -> None:
     swept.state.evaluated("o", stuck("o", paced=True), INTERVAL)
     swept.state.nominate("o", TABLE, NOW - 99, NOW - 1, "other rows")
     swept.sweeper().ask("s")

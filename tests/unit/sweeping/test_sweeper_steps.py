@@ -1,4 +1,4 @@
-"""What a step of a sweep reads and leaves, which one looks for recoveries, and how a sweep ends."""
+"""The steps of a sweep: reading, looking for recoveries, evaluating, and ending."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def indexed() -> Swept:
 def reading(
     swept: Swept, monkeypatch: pytest.MonkeyPatch, following: Place | None = None
 ) -> list[Place]:
-    """Let each step end at ``following``; returns where each begins."""
+    """Let each step end at ``following``, and return where each one begins."""
     begun: list[Place] = []
 
     def scan(_: Any, _segment: Segment, place: Place, **how: Any) -> SegmentResult:
@@ -84,7 +84,7 @@ def test_a_step_nominates_and_counts_what_it_read(
     assert swept.sweeper().read(TASK, "another", never) is None, "it was read since"
 
 
-def test_a_nomination_that_is_no_news_is_not_evaluated(
+def test_an_already_evaluated_orchestration_is_not_nominated(
     swept: Swept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading(swept, monkeypatch)
@@ -94,9 +94,7 @@ def test_a_nomination_that_is_no_news_is_not_evaluated(
     assert (result.nominated, swept.sent.evaluated) == (0, [])
 
 
-def test_a_step_hands_the_rest_of_its_segment_on(
-    swept: Swept, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_hands_on_the_unread_rest(swept: Swept, monkeypatch: pytest.MonkeyPatch) -> None:
     following = Place(NOW, 1, {"orchestration_id": "o", "sub_issue_id": "a"})
     reading(swept, monkeypatch, following)
     result = swept.sweeper().read(TASK, "reader", never)
@@ -106,7 +104,7 @@ def test_a_step_hands_the_rest_of_its_segment_on(
     assert swept.state.overview().segments["table"][0].place == following
 
 
-def test_a_read_that_began_before_its_sweep_is_followed_by_another(
+def test_a_read_older_than_its_sweep_is_repeated(
     swept: Swept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = reading(swept, monkeypatch)
@@ -120,7 +118,7 @@ def test_a_read_that_began_before_its_sweep_is_followed_by_another(
 
 
 @pytest.mark.parametrize("following", [None, Place(NOW, 1)], ids=["to its end", "a step"])
-def test_a_reader_that_lost_its_lease_hands_nothing_on(
+def test_a_reader_without_lease_hands_nothing_on(
     swept: Swept, monkeypatch: pytest.MonkeyPatch, following: Place | None
 ) -> None:
     def overtaken(*_: Any, **__: Any) -> SegmentResult:
@@ -136,16 +134,16 @@ def test_a_reader_that_lost_its_lease_hands_nothing_on(
     assert swept.sent.segments == []
 
 
-def test_a_read_after_a_moment_to_come_is_dropped(
+def test_a_request_from_the_future_is_dropped(
     swept: Swept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The clock jumped back, so it could never be satisfied."""
+    """The clock has jumped back, and no read could satisfy the request."""
     begun = reading(swept, monkeypatch)
     assert swept.sweeper().read(replace(TASK, since=NOW + 1), "reader", never) is None
     assert begun == []
 
 
-def test_a_segment_whose_reader_failed_is_free_at_once(
+def test_a_failed_reader_frees_its_segment_at_once(
     swept: Swept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any, **__: Any) -> None:
@@ -177,9 +175,10 @@ def test_one_step_of_a_rotation_looks_for_recoveries(
     assert swept.sweeper()._looks_for_recoveries(task, Place(NOW, step)) is looks
 
 
-def test_beside_an_index_the_scan_of_it_looks_for_recoveries(
+def test_an_index_scan_looks_for_recoveries(
     indexed: Swept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """If there is an index, the scan of the table does not."""
     looked: list[str] = []
     monkeypatch.setattr(
         module,
@@ -198,7 +197,7 @@ def test_beside_an_index_the_scan_of_it_looks_for_recoveries(
 @pytest.mark.parametrize(
     ("error", "logged"), [(StoreUnavailableError("x"), False), (InvalidRequestError("x"), True)]
 )
-def test_a_segment_that_could_not_be_read_is_counted(
+def test_an_unread_segment_is_counted_as_an_error(
     swept: Swept, error: ReconcilerError, *, logged: bool
 ) -> None:
     """An outage is logged when it begins, and not for each segment."""
@@ -213,7 +212,8 @@ def test_a_segment_that_could_not_be_read_is_counted(
 # -- evaluating
 
 
-def test_what_was_evaluated_for_a_sweep_is_not_evaluated_again(swept: Swept) -> None:
+def test_a_sweep_evaluates_each_orchestration_once(swept: Swept) -> None:
+    """A request without ``since`` is always evaluated."""
     swept.state.evaluated("o", Finding(NOW), INTERVAL)
     sweeper = swept.sweeper(evaluate=Mock(side_effect=UnknownOrchestrationError("gone")))
     assert sweeper.evaluate("o", "s", NOW, never) is None
@@ -222,7 +222,8 @@ def test_what_was_evaluated_for_a_sweep_is_not_evaluated_again(swept: Swept) -> 
             sweeper.evaluate("o", "s", since, never)
 
 
-def test_one_that_is_gone_awaits_nothing_and_is_counted(swept: Swept) -> None:
+def test_a_deleted_orchestration_no_longer_awaits_evaluation(swept: Swept) -> None:
+    """It counts as evaluated."""
     swept.state.nominate("o", TABLE, 0.0, NOW - 1, "rows")
     sweeper = swept.sweeper(evaluate=Mock(side_effect=UnknownOrchestrationError("gone")))
     with pytest.raises(UnknownOrchestrationError):
@@ -232,7 +233,7 @@ def test_one_that_is_gone_awaits_nothing_and_is_counted(swept: Swept) -> None:
 
 
 @pytest.mark.parametrize(("due_since", "age"), [(None, None), (TODAY, 30.0)])
-def test_a_release_that_failed_leaves_its_child_stuck(due_since: Any, age: float | None) -> None:
+def test_a_failed_release_leaves_its_child_stuck(due_since: Any, age: float | None) -> None:
     swept = Swept(seconds=TODAY.timestamp() + 30)
     swept.sweeper().could_not_release(
         "o", "a", ThrottledError("x"), sweep_id="s", due_since=due_since
@@ -242,7 +243,7 @@ def test_a_release_that_failed_leaves_its_child_stuck(due_since: Any, age: float
     assert swept.state.counts("s") == Counts(errors=1)
 
 
-def test_a_child_that_is_gone_is_stuck_no_longer(swept: Swept) -> None:
+def test_a_deleted_child_is_no_longer_stuck(swept: Swept) -> None:
     entry = Stuck("o", "a", "missing_task", "its task does not exist", 60.0)
     swept.state.evaluated("o", Finding(NOW - 5, (entry,)), INTERVAL)
     gone = Mock(side_effect=UnknownChildError("gone"))
@@ -252,8 +253,8 @@ def test_a_child_that_is_gone_is_stuck_no_longer(swept: Swept) -> None:
     assert gone.call_args.kwargs["alone"] is False
 
 
-def test_a_release_that_is_withheld_leaves_its_child_stuck(swept: Swept) -> None:
-    """By hand nobody has looked whether it is due."""
+def test_a_withheld_release_leaves_its_child_stuck(swept: Swept) -> None:
+    """A release by hand records nothing, because nobody has checked whether the child is due."""
     stuck = Stuck("o", "a", "lost_release", "paused", 60.0)
     withheld = Mock(return_value=RepairResult(Outcome.PAUSED, applied=False, stuck=(stuck,)))
     sweeper = swept.sweeper(release=withheld)
@@ -263,7 +264,8 @@ def test_a_release_that_is_withheld_leaves_its_child_stuck(swept: Swept) -> None
     assert [left.code for left in swept.state.overview().list_stuck()] == ["lost_release"]
 
 
-def test_what_a_release_brings_on_has_not_been_chosen_by_its_age(swept: Swept) -> None:
+def test_a_cascading_release_was_not_chosen_by_age(swept: Swept) -> None:
+    """A sender has less room for releases that were just found."""
     asked: list[bool] = []
 
     def release(*_: object, dispatch: Callable[[object], bool], **__: object) -> RepairResult:
@@ -284,7 +286,7 @@ def ask_and_read(swept: Swept, name: str = "s", *, report: bool = False) -> None
     swept.read_all()
 
 
-def test_a_sweep_ends_when_all_was_read_and_nothing_is_under_way(swept: Swept) -> None:
+def test_a_sweep_ends_after_reads_and_releases(swept: Swept) -> None:
     sweeper = swept.sweeper()
     sweeper.ask("s")
     assert sweeper.end_what_is_done() == []
@@ -302,14 +304,15 @@ def test_a_sweep_ends_when_all_was_read_and_nothing_is_under_way(swept: Swept) -
 
 
 @pytest.mark.parametrize(("intervals", "ended"), [(2.75, False), (3.0, True)])
-def test_a_sweep_of_three_intervals_ago_is_given_up(
+def test_a_sweep_is_given_up_after_three_intervals(
     swept: Swept, intervals: float, *, ended: bool
 ) -> None:
+    """The next sweep to start gives it up."""
     sweeper = swept.sweeper()
     sweeper.ask("old")
     swept.seconds += intervals * INTERVAL
     sweeper.ask("old")
-    assert swept.state.overview().list_ended() == [], "it may take its time"
+    assert swept.state.overview().list_ended() == [], "only another sweep gives it up"
     sweeper.ask("s")
     found = [
         (summary["sweep_id"], summary["complete"])
@@ -318,7 +321,7 @@ def test_a_sweep_of_three_intervals_ago_is_given_up(
     assert found == ([("old", False)] if ended else [])
 
 
-def test_a_sweep_lasts_no_less_than_nothing(swept: Swept) -> None:
+def test_a_sweeps_duration_is_never_negative(swept: Swept) -> None:
     swept.sweeper().ask("s")
     sweep = swept.state.sweep("s")
     assert sweep is not None
@@ -343,7 +346,7 @@ SINCE = timestamp(TODAY)
     ],
     ids=["a pause", "in report mode", "unreadable", "in the future", "of old", "no pause"],
 )
-def test_a_summary_tells_of_a_pause(
+def test_a_summary_reports_a_pause(
     since: str | None, mode: str, expected: tuple[str, float | None]
 ) -> None:
     swept = Swept(seconds=TODAY.timestamp() + 5, settings={"repair_mode": mode})
@@ -367,7 +370,7 @@ def test_a_report_by_hand_sets_no_gauges(swept: Swept) -> None:
     assert swept.state.overview().covered_as_of(TABLE) == NOW
 
 
-def test_where_all_sweeps_report_they_set_the_gauges() -> None:
+def test_reports_set_the_gauges_in_report_mode() -> None:
     swept = Swept(settings={"repair_mode": "report"})
     sweeper = swept.sweeper(report=True)
     sweeper.ask("s")
@@ -379,7 +382,7 @@ def test_where_all_sweeps_report_they_set_the_gauges() -> None:
     assert swept.metrics.gauges[covered, (("scope", "table"),)] == NOW
 
 
-def test_where_the_pause_cannot_be_read_the_mode_is_not_told(swept: Swept) -> None:
+def test_an_unreadable_pause_sets_no_mode_gauge(swept: Swept) -> None:
     def fails() -> None:
         raise ThrottledError("x")
 
@@ -391,7 +394,8 @@ def test_where_the_pause_cannot_be_read_the_mode_is_not_told(swept: Swept) -> No
     assert (summary.mode, modes(swept)) == ("repair", 0)
 
 
-def test_a_sweep_that_another_has_ended_is_told_once(swept: Swept) -> None:
+def test_an_ended_sweep_is_reported_once(swept: Swept) -> None:
+    """Two workers may try to end it at the same time."""
     sweeper = swept.sweeper()
     sweeper.ask("s")
     sweep = swept.state.sweep("s")

@@ -69,6 +69,8 @@ def configure_logging(
     # They log for each client where its credentials come from.
     for chatty in ("boto3", "botocore", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # "Task received": the line at the end of each task says it again.
+    logging.getLogger("celery.worker.strategy").setLevel(logging.WARNING)
 
 
 def _for_a_person(out: TextIO) -> list[structlog.typing.Processor]:

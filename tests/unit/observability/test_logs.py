@@ -88,7 +88,7 @@ def test_celerys_lines_carry_the_tasks_ids(said: io.StringIO) -> None:
         "args": f"('{orchestration}',)",
         "kwargs": "{'sweep_id': 'sweep:5985243'}",
     }
-    logging.getLogger("celery.worker.strategy").info("Task received", extra={"data": facts})
+    logging.getLogger("celery.app.trace").info("Task succeeded", extra={"data": facts})
     (line,) = lines(said)
     assert line["celery_task_id"] == facts["id"]
     assert line["task"] == facts["name"]

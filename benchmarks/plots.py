@@ -137,7 +137,7 @@ def _of_a_storm() -> Iterator[Path]:
         ys = [1000 * line[run]["cpu_seconds"] / line["children"] for line in lines]
         places = [place + 0.36 * offset - 0.18 for place in range(len(lines))]
         cpu.bar(places, ys, width=0.34, color=colour, label=label)
-    cpu.set_title("CPU, ms a release", loc="left", fontsize=9, fontweight="bold")
+    cpu.set_title("CPU, ms per release", loc="left", fontsize=9, fontweight="bold")
     cpu.legend(frameon=False)
     for key, label, colour in (
         ("commands_per_release", "broker commands", _OUTAGE),
@@ -146,7 +146,7 @@ def _of_a_storm() -> Iterator[Path]:
     ):
         ys = [line[key] for line in lines]
         commands.plot(sizes, ys, marker="o", markersize=3.5, color=colour, label=label)
-    commands.set_title("counts a release", loc="left", fontsize=9, fontweight="bold")
+    commands.set_title("counts per release", loc="left", fontsize=9, fontweight="bold")
     commands.set_ylim(bottom=0)
     commands.legend(frameon=False)
     cpu.set_xticks(range(len(lines)), sizes)

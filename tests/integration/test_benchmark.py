@@ -31,7 +31,7 @@ def test_a_release_through_celery_keeps_its_counts(servers: Servers) -> None:
     """It counts requests, messages and broker commands of a release with its evaluation."""
     servers.endpoint("dynamodb_local")  # skips if it is not available
     said = benchmark("storm", "--check-counts", "--children", "60", "1")
-    assert "a storm through Celery" in said
+    assert "a storm: Celery and a plain program" in said
 
 
 def benchmark(*arguments: str) -> str:

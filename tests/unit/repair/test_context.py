@@ -165,6 +165,7 @@ def test_a_context_repairs_by_default() -> None:
 
 def test_an_undiagnosed_orchestration_counts_as_evaluated() -> None:
     stuck = Stuck("o", None, "check_failed", "why", 5.0)
+    assert not stuck.needs_action
     found = Evaluation.without_diagnosis(stuck)
     expected = Counts(
         orchestrations_evaluated=1,

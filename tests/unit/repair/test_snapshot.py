@@ -208,6 +208,8 @@ def test_only_children_over_budget_are_recorded_as_waiting() -> None:
     assert stores.asked[-1] == ("waiting", {"o_b": SINCE}, gone, FRESH)
     seen.note_waiting(diagnosis(codes, since=None), NOW)
     assert stores.asked[-1] == ("waiting", {"o_b": LONG_AGO}, gone, FRESH)
+    seen.note_waiting(diagnosis({"c": Code.WAITING}), NOW)
+    assert stores.asked[-1] == ("waiting", {}, ["o_a", "o_b", "o_c", "o_d", "o_x"], FRESH)
 
 
 def test_a_failing_child_is_not_recorded_as_waiting() -> None:

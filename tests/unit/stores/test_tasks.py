@@ -66,6 +66,16 @@ def test_the_oldest_task_of_a_key_counts() -> None:
     assert store(database).find("other") is None
 
 
+def test_a_key_too_long_for_the_index_finds_nothing() -> None:
+    """DynamoDB would refuse the query."""
+    client = Scripted({"Items": []})
+    tasks = TaskStore(client.dynamodb, TABLE, EVENTS)
+    assert tasks.find("é" * 1024 + "k") is None
+    assert client.requests == []
+    assert tasks.find("é" * 1024) is None
+    assert [operation for operation, _ in client.requests] == ["query"]
+
+
 def test_equally_old_tasks_are_ordered_by_id() -> None:
     database = MemoryDynamoDB()
     for task_id in ("T2", "T1"):

@@ -1,7 +1,7 @@
 # Two commands do everything: `make demo` and `make test`. The others are parts of them, or tools.
 PYTHON ?= python3
 unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP
-# Without compiled modules, each process that a test starts takes three times as long.
+# Without compiled modules, a process takes three times as long to start.
 unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin

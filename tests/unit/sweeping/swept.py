@@ -9,6 +9,7 @@ from unittest.mock import Mock
 
 from reconciler.repair.context import ReleaseRequest
 from reconciler.sweeping.records import MemoryRecords
+from reconciler.sweeping.segments import Scope, Segment
 from reconciler.sweeping.sender import SegmentTask
 from reconciler.sweeping.state import SweepState
 from reconciler.sweeping.sweeper import Sweeper
@@ -17,6 +18,8 @@ from tests.support.metrics import RecordingMetrics
 NOW = 1_000_000.0
 INTERVAL = 60.0
 ROTATION = 3600.0
+TABLE, ACTIVE = Scope.TABLE, Scope.ACTIVE
+FIRST = Segment(TABLE, 0, 2)
 
 
 @dataclass

@@ -11,21 +11,7 @@ from reconciler.repair.context import Stuck
 from reconciler.sweeping.known_stuck import Finding
 from reconciler.sweeping.segments import Place, Scope, Segment
 from reconciler.sweeping.sweeper import Sweeper
-from tests.unit.sweeping.swept import INTERVAL, NOW, ROTATION, Sent, Swept
-
-TABLE, ACTIVE = Scope.TABLE, Scope.ACTIVE
-FIRST = Segment(TABLE, 0, 2)
-
-
-@pytest.fixture
-def swept() -> Swept:
-    return Swept()
-
-
-@pytest.fixture
-def indexed() -> Swept:
-    return Swept(settings={"active_index_name": "ByStatus", "sweep_segments": 2})
-
+from tests.unit.sweeping.swept import ACTIVE, FIRST, INTERVAL, NOW, ROTATION, TABLE, Sent, Swept
 
 # -- asking for segments
 

@@ -28,25 +28,11 @@ from reconciler.sweeping import sweeper as module
 from reconciler.sweeping.known_stuck import Finding
 from reconciler.sweeping.overview import Sweep
 from reconciler.sweeping.scan_step import SegmentResult
-from reconciler.sweeping.segments import Place, Scope, Segment
+from reconciler.sweeping.segments import Place, Segment
 from reconciler.sweeping.sender import SegmentTask
 from reconciler.sweeping.sweeper import Sweeper
 from tests.support.strategies import NOW as TODAY
-from tests.unit.sweeping.swept import INTERVAL, NOW, ROTATION, Swept
-
-TABLE, ACTIVE = Scope.TABLE, Scope.ACTIVE
-FIRST = Segment(TABLE, 0, 2)
-
-
-@pytest.fixture
-def swept() -> Swept:
-    return Swept()
-
-
-@pytest.fixture
-def indexed() -> Swept:
-    return Swept(settings={"active_index_name": "ByStatus", "sweep_segments": 2})
-
+from tests.unit.sweeping.swept import ACTIVE, FIRST, INTERVAL, NOW, ROTATION, TABLE, Swept
 
 # -- reading
 

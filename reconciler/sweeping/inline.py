@@ -210,7 +210,7 @@ def run_inline_sweep(
     threads.segments = sweep.segments if sweep is not None else 0
     threads.run()
     summary = threads.sweeper.end(sweep_id)
-    threads.sweeper.publish_gauges()
+    threads.sweeper.publish_gauges(state.overview())
     if summary is None:
         raise AssertionError(f"{sweep_id} ended twice")
     return summary

@@ -107,10 +107,13 @@ class Overview:
             if number in owed
         )
 
-    def is_finished(self, sweep: Sweep) -> bool:
-        """Whether no evaluation or release of a sweep is under way; then its counts are final."""
+    def is_done(self, sweep: Sweep) -> bool:
+        """Whether it is read, and no evaluation or release of it is under way.
+
+        Then its counts are final.
+        """
         since = sweep.started_at
-        return not any(
+        return self.is_read(sweep) and not any(
             known.was_released_after(since) or known.is_due(since, self.now)
             for known in self.known.values()
         )

@@ -53,11 +53,15 @@ class SweepState:
         """Return the time by the clock of the state."""
         return self._records.now()
 
-    def overview(self) -> Overview:
-        """Return the whole state, as of one moment."""
+    def overview(self, *, known: bool = True) -> Overview:
+        """Return the whole state, as of one moment.
+
+        Without ``known``, nothing of orchestrations is read.
+        """
         totals = self.totals()
-        kinds = (_segments_of(scope, total) for scope, total in totals.items())
-        known, covered, sweeps, *states = self._records.read(_KNOWN, _COVERED, SWEEPS, *kinds)
+        kinds = [_COVERED, SWEEPS, *(_segments_of(scope, n) for scope, n in totals.items())]
+        covered, sweeps, *states = self._records.read(*kinds, *([_KNOWN] if known else []))
+        orchestrations = states.pop() if known else {}
         now = self.now()
         segments = {
             scope.value: {
@@ -69,7 +73,7 @@ class SweepState:
         return Overview(
             now=now,
             segments=segments,
-            known={name: Known.from_record(record, now) for name, record in known.items()},
+            known={name: Known.from_record(record, now) for name, record in orchestrations.items()},
             floors={
                 scope: found.as_of
                 for scope, record in covered.items()
@@ -99,7 +103,7 @@ class SweepState:
         if before == total:
             return
         # Before the marks of the old segments are dropped.
-        self.advance_coverage()
+        self.advance_coverage(self.overview())
         self._records.update(_LAYOUT, scope, lambda _old, _now: {"total": total})
         if before is not None:
             self._records.drop(_segments_of(scope, before))
@@ -171,12 +175,11 @@ class SweepState:
     def watched(self, scope: Scope) -> dict[str, str]:
         """Return orchestrations that wait for changed rows → the last scan's fingerprint."""
         (records,) = self._records.read(_KNOWN)
-        now = self.now()
-        known = {name: Known.from_record(record, now) for name, record in records.items()}
+        known = {name: read_as(Known, record) for name, record in records.items()}
         return {
             name: rows
             for name, entry in known.items()
-            if entry.unchanged and (rows := entry.scanned.get(scope)) is not None
+            if entry is not None and entry.unchanged and (rows := entry.scanned.get(scope))
         }
 
     def nominate(
@@ -248,9 +251,8 @@ class SweepState:
 
     # -- coverage
 
-    def advance_coverage(self) -> dict[Scope, float]:
+    def advance_coverage(self, seen: Overview) -> dict[Scope, float]:
         """Record how far coverage reaches; it only moves forward. Return the scopes that moved."""
-        seen = self.overview()
         moved = {
             scope: as_of
             for scope in Scope

@@ -110,35 +110,32 @@ class Sweeper:
         ``full``: read the whole table even if there is an index. ``segments``: number of segments
         of the table, instead of the setting.
         """
+        seen = self._state.overview()
         # First, so that a sweep never waits for one that died.
-        self._end_overtaken(sweep_id)
+        self._end_done_or_overtaken(seen, sweep_id)
         sweep = self._state.sweep(sweep_id)
         if sweep is None:
-            if not by_hand and self._has_one_just_begun():
+            if not by_hand and self._has_one_just_begun(seen):
                 return None
-            sweep = self._begin(sweep_id, full=full, segments=segments, workers=workers)
-        seen = self._state.overview()
+            self._choose_totals(segments, workers)
+            seen = self._state.overview()
+            sweep = self._begin(sweep_id, seen, full=full)
         if sweep.summary is None:
             self._ask_for_segments(sweep, seen)
             self._ask_for_evaluations(sweep, seen)
         self._state.forget(seen)
-        self.publish_gauges()
+        self.publish_gauges(seen)
         return sweep
 
-    def _has_one_just_begun(self) -> bool:
-        seen = self._state.overview()
+    def _has_one_just_begun(self, seen: Overview) -> bool:
         limit = seen.now - _JUST_BEGUN * self._settings.sweep_interval_seconds
         return any(limit < sweep.started_at <= seen.now for sweep in seen.sweeps)
 
-    def _begin(
-        self, sweep_id: str, *, full: bool, segments: int | None, workers: Callable[[], int]
-    ) -> Sweep:
-        self._choose_totals(segments, workers)
-        seen = self._state.overview()
+    def _begin(self, sweep_id: str, seen: Overview, *, full: bool) -> Sweep:
         owed = self._owed(seen, full=full)
         mode = "report" if self._report else self._settings.repair_mode
         totals = {scope: len(states) for scope, states in seen.segments.items()}
-        sweep = self._state.begin(Sweep(sweep_id, mode, self._state.now(), owed, totals))
+        sweep = self._state.begin(Sweep(sweep_id, mode, seen.now, owed, totals))
         log.info("orch.sweep.started", sweep_id=sweep_id, mode=mode, segments=sweep.segments)
         return sweep
 
@@ -420,20 +417,23 @@ class Sweeper:
 
     def end_what_is_done(self) -> list[SweepSummary]:
         """End each sweep that is complete and has nothing under way."""
+        segments = self._state.overview(known=False)
+        # What is known may be large, and most tasks end before all segments have been read.
+        if not any(map(segments.is_read, segments.at_work())):
+            return []
         seen = self._state.overview()
-        done = [s for s in seen.at_work() if seen.is_read(s) and seen.is_finished(s)]
+        done = filter(seen.is_done, seen.at_work())
         ended = [summary for sweep in done if (summary := self._end(sweep, seen)) is not None]
         if ended:
-            self.publish_gauges()
+            self.publish_gauges(seen)
         return ended
 
-    def _end_overtaken(self, sweep_id: str) -> None:
-        """End sweeps that are several intervals old; later ones cover what they lack."""
-        self.end_what_is_done()
-        seen = self._state.overview()
+    def _end_done_or_overtaken(self, seen: Overview, sweep_id: str) -> None:
+        """End complete sweeps, and those that are so old that later ones cover what they lack."""
         limit = seen.now - _GIVEN_UP_AFTER * self._settings.sweep_interval_seconds
         for sweep in seen.at_work():
-            if sweep.started_at <= limit and sweep.sweep_id != sweep_id:
+            overtaken = sweep.started_at <= limit and sweep.sweep_id != sweep_id
+            if overtaken or seen.is_done(sweep):
                 self._end(sweep, seen)
 
     def end(self, sweep_id: str) -> SweepSummary | None:
@@ -471,12 +471,12 @@ class Sweeper:
         except ReconcilerError:
             return None, False
 
-    def publish_gauges(self) -> None:
-        """Set the gauges of coverage and of what is stuck."""
-        covered = self._state.advance_coverage()
+    def publish_gauges(self, seen: Overview) -> None:
+        """Record how far coverage reaches, and set the gauges of it and of what is stuck."""
+        covered = self._state.advance_coverage(seen)
         if self._by_hand:
             return  # a report by hand repaired nothing, so its findings are not the current state
-        set_gauges(self._metrics, covered, count_stuck(self._state.overview().list_stuck()))
+        set_gauges(self._metrics, covered, count_stuck(seen.list_stuck()))
 
 
 def _paused_since(pause: Pause, now: float) -> float:

@@ -47,8 +47,8 @@ def exercise(state: SweepState, sweep_id: str) -> None:
     seen = state.overview()
     seen.list_stuck()
     seen.choose_paced(10)
-    seen.is_finished(sweep)
-    state.advance_coverage()
+    seen.is_done(sweep)
+    state.advance_coverage(state.overview())
     state.counts(sweep_id)
     state.end(sweep, SweepSummary(sweep_id, "repair", True, 2, 1.0).to_json())  # noqa: FBT003 - a field
     state.sweep(sweep_id)

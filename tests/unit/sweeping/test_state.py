@@ -93,17 +93,19 @@ def test_a_sweeps_unread_segments_are_counted() -> None:
     assert overview().count_unread(SWEEP) == 0
 
 
-def test_a_sweep_is_finished_without_open_work_items() -> None:
+def test_a_sweep_is_done_without_open_work_items() -> None:
     """Stuck orchestrations to evaluate again and pending releases are such items."""
     stuck = Stuck("o", "a", "dependency_cycle", "on a cycle", 50.0)
     left = Known().evaluated(Finding(50.0, (stuck,)), 60.0, 60.0)
-    assert not overview(known={"o": left}).is_finished(SWEEP)
-    assert overview(known={"o": left}).is_finished(replace(SWEEP, started_at=50.0))
+    read = {"table": [100.0, 100.0]}
+    assert not overview(read, {"o": left}).is_done(SWEEP)
+    assert overview(read, {"o": left}).is_done(replace(SWEEP, started_at=50.0))
     released = Known().with_releases({"a": None}, 101.0)
-    assert not overview(known={"o": released}).is_finished(SWEEP)
+    assert not overview(read, {"o": released}).is_done(SWEEP)
     evaluated = replace(released, read_at=100.0)
-    assert not overview(known={"o": evaluated}).is_finished(SWEEP), "only the release is left"
-    assert overview(known={"o": Known()}).is_finished(SWEEP)
+    assert not overview(read, {"o": evaluated}).is_done(SWEEP), "only the release is left"
+    assert overview(read, {"o": Known()}).is_done(SWEEP)
+    assert not overview({"table": [100.0, 99.0]}).is_done(SWEEP)
 
 
 # -- known stuck
@@ -297,11 +299,11 @@ def test_coverage_only_moves_forward() -> None:
     state, timer = new_state()
     state.set_total(TABLE, 1)
     segment = Segment(TABLE, 0, 1)
-    assert state.advance_coverage() == {}
+    assert state.advance_coverage(state.overview()) == {}
     state.take(segment, "a", NOW)
     state.finish(segment, "a")
-    assert state.advance_coverage() == {TABLE: NOW, ACTIVE: NOW}
-    assert state.advance_coverage() == {}
+    assert state.advance_coverage(state.overview()) == {TABLE: NOW, ACTIVE: NOW}
+    assert state.advance_coverage(state.overview()) == {}
     timer.seconds = NOW - 1
     assert state.overview().floors == {}, "the clock jumped back"
 

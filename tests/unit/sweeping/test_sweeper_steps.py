@@ -289,6 +289,34 @@ def test_a_sweep_ends_after_reads_and_releases(swept: Swept) -> None:
     assert sweeper.end("unknown") is None
 
 
+def test_what_is_known_is_read_seldom(swept: Swept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be large."""
+    ask_and_read(swept, "before")
+    swept.seconds += INTERVAL
+    sweeper = swept.sweeper()
+    read: list[str] = []
+    records = swept.state._records
+    whole = records.read
+
+    def reading(*kinds: str) -> Any:
+        read.extend(kinds)
+        return whole(*kinds)
+
+    monkeypatch.setattr(records, "read", reading)
+
+    def how_often(step: Callable[[], object]) -> int:
+        read.clear()
+        step()
+        return read.count("known")
+
+    assert how_often(lambda: sweeper.ask("s")) == 2
+    assert how_often(lambda: sweeper.ask("s")) == 1
+    assert how_often(sweeper.end_what_is_done) == 0, "segments are unread"
+    swept.read_all()
+    assert how_often(sweeper.end_what_is_done) == 1
+    assert how_often(sweeper.end_what_is_done) == 0, "it has ended"
+
+
 @pytest.mark.parametrize(("intervals", "ended"), [(2.75, False), (3.0, True)])
 def test_a_sweep_is_given_up_after_three_intervals(
     swept: Swept, intervals: float, *, ended: bool

@@ -15,6 +15,7 @@ from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.tasks import TaskStore, task_item
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.support.strategies import NOW, ago
+from tests.unit.stores.scripted import Scripted
 
 TABLE, EVENTS = "TaskTable", "TaskEventsTable"
 
@@ -115,6 +116,33 @@ def test_a_rerunning_iteration_has_not_succeeded() -> None:
     database = MemoryDynamoDB()
     put(database, "T1", "COMPLETED", metadata=FIX, now="RUNNING")
     assert iterations(database) == {}
+
+
+def finished(task_id: str, **times: Any) -> dict[str, Any]:
+    metadata = {"orchestration_id": {"S": "o"}, "orchestration_sub_issue_id": {"S": "a"}}
+    return {
+        "task_id": {"S": task_id},
+        "status": {"S": "COMPLETED"},
+        "channel_metadata": {"M": metadata},
+        **times,
+    }
+
+
+def test_an_iteration_without_end_counts_as_first() -> None:
+    """The index found it by a time that its row no longer has."""
+    client = Scripted(
+        {"Items": [{"task_id": {"S": "T1"}}, {"task_id": {"S": "T2"}}]},
+        {
+            "Responses": {
+                TABLE: [
+                    finished("T1", completed_at={"S": ago(60)}),
+                    finished("T2"),
+                ]
+            }
+        },
+    )
+    found = TaskStore(client.dynamodb, TABLE, EVENTS).iterations_of("ada", "o", NOW)
+    assert {key: task.task_id for key, task in found.items()} == {"a": "T1"}
 
 
 def test_each_iterated_orchestration_is_listed_once() -> None:

@@ -111,6 +111,17 @@ def test_a_childs_last_successful_iteration_counts() -> None:
     assert iterations(database) == {"a": "T-last"}
 
 
+def test_each_child_has_its_last_iteration() -> None:
+    """There are many, because tasks are read in no particular order."""
+    database = MemoryDynamoDB()
+    keys = [f"c{number}" for number in range(12)]
+    for key in keys:
+        metadata = {**FIX, "orchestration_sub_issue_id": key}
+        put(database, f"T-{key}-last", "COMPLETED", age=60, metadata=metadata)
+        put(database, f"T-{key}-earlier", "COMPLETED", age=90, metadata=metadata)
+    assert iterations(database) == {key: f"T-{key}-last" for key in keys}
+
+
 def test_a_rerunning_iteration_has_not_succeeded() -> None:
     """The index still shows it as completed."""
     database = MemoryDynamoDB()

@@ -183,8 +183,7 @@ class Task:
     """A task row, with what a diagnosis needs. The reconciler writes ``invo…`` and ``nudg…``.
 
     ``orchestration_id`` and ``sub_issue_id``: the child it works for, whether or not the child's
-    row names it. ``iteration``: a fix, requested by a comment on a finished child. ``sweep_id``:
-    the sweep that created it; None if others did.
+    row names it. ``sweep_id``: the sweep that created it; None if others did.
     """
 
     task_id: str
@@ -199,7 +198,6 @@ class Task:
     branch_name: str | None = None
     orchestration_id: str | None = None
     sub_issue_id: str | None = None
-    iteration: bool = False
     sweep_id: str | None = None
     invoked_at: str | None = None
     invoke_count: int = 0

@@ -239,7 +239,6 @@ def parse_task(item: Item) -> Task:
         branch_name=text(item, "branch_name"),
         orchestration_id=text(metadata, "orchestration_id"),
         sub_issue_id=text(metadata, "orchestration_sub_issue_id"),
-        iteration=text(metadata, "orchestration_iteration") == "true",
         sweep_id=text(item, "reconciler_sweep_id"),
         invoked_at=text(item, "reconciler_invoked_at"),
         invoke_count=number(item, "reconciler_invoke_count") or 0,

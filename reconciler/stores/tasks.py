@@ -29,6 +29,7 @@ NOT_ADMITTED = frozenset({"PENDING_UPLOADS", "QUEUED", "SUBMITTED"})
 
 
 def _only_iterations() -> dict[str, Any]:
+    """Return a filter on an index. A task keeps its metadata, so an old copy of it decides, too."""
     return {
         "FilterExpression": "#metadata.#iteration = :true",
         "ExpressionAttributeNames": {
@@ -175,9 +176,7 @@ class TaskStore:
 
     def _succeeded(self, task_ids: Iterable[str]) -> list[Task]:
         return [
-            task
-            for task in self.read_existing(task_ids)
-            if task.iteration and task.terminal and task.outcome is ChildStatus.SUCCEEDED
+            task for task in self.read_existing(task_ids) if task.outcome is ChildStatus.SUCCEEDED
         ]
 
     def _ids_of_user(

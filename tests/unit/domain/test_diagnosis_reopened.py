@@ -95,7 +95,7 @@ def test_a_later_fix_means_a_lost_recovery(
     finished: float, failed: float, expected: Code | None
 ) -> None:
     """The fix ended after the child had failed, and its grace is over."""
-    fix = Task("I", "COMPLETED", status_since=ago(finished), iteration=True)
+    fix = Task("I", "COMPLETED", status_since=ago(finished))
     found = look(child("b", "failed", age=failed), iterations={"b": fix}).children.get("b")
     assert (found.code if found is not None else None) is expected
     if found is not None:
@@ -104,7 +104,7 @@ def test_a_later_fix_means_a_lost_recovery(
 
 def test_an_iteration_or_failure_without_time_is_ignored() -> None:
     """Without both times, nobody can tell which came last."""
-    fix = Task("I", "COMPLETED", status_since=ago(600), iteration=True)
+    fix = Task("I", "COMPLETED", status_since=ago(600))
     timeless = child("b", "failed", updated_at={"S": "yesterday"})
     assert look(timeless, iterations={"b": fix}).children == {}
     soon = replace(fix, status_since="soon")
@@ -113,7 +113,7 @@ def test_an_iteration_or_failure_without_time_is_ignored() -> None:
 
 def test_a_fix_matters_only_to_a_failed_child() -> None:
     """A recent change of the meta row gives the live reconciler its grace first."""
-    fix = Task("I", "COMPLETED", status_since=ago(600), iteration=True)
+    fix = Task("I", "COMPLETED", status_since=ago(600))
     assert look(child("b", "succeeded"), iterations={"b": fix}).children == {}
     assert reopened(60, child("b", "failed"), iterations={"b": fix}).children == {}
 

@@ -146,7 +146,6 @@ def test_only_a_completed_unbroken_task_succeeds(status: str, built: bool | None
 def test_a_task_defaults_to_no_invocations_or_touches() -> None:
     task = Task("T", "RUNNING")
     assert (task.invoke_count, task.nudge_count, task.ours) == (0, 0, False)
-    assert not task.iteration
 
 
 def test_only_our_uninvoked_task_is_unrecorded() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from reconciler.domain.task import draft_task
 from reconciler.errors import (
+    ConflictError,
     GuardrailOutageError,
     GuardrailUnavailableError,
     InvalidRequestError,
@@ -95,7 +96,7 @@ ITEM = InvalidRequestError("the item is too large")
 OLDER = {"a": {"updated_at": {"S": "2026-06-01T00:00:00.000Z"}}}
 
 
-@pytest.mark.parametrize("error", [TEXT, ITEM, ValueError("a defect")])
+@pytest.mark.parametrize("error", [TEXT, ITEM, ValueError("a defect"), ConflictError("x")])
 def test_an_unused_slot_goes_to_the_next_child(
     one_slot: World, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from reconciler.domain.model import LONG_AGO
 from reconciler.domain.outcomes import Outcome
 from reconciler.errors import (
     DefectError,
+    ReconcilerError,
+    StoreUnavailableError,
     ThrottledError,
     UnknownChildError,
     UnknownOrchestrationError,
@@ -154,6 +158,7 @@ def test_only_a_childs_own_failure_is_recorded(
     with pytest.raises(raised, match="x"):
         world.reconciler().release(found, "a", **SWEEP, report=report)
     assert failures(world, found) == held
+    assert len(whole(world, found).attempts) == held
 
 
 def test_a_missing_child_is_nobodys_failure(world: World) -> None:
@@ -220,6 +225,19 @@ def test_the_event_names_the_sweep(world: World, how: dict[str, Any], sweep_id: 
     assert event["metadata"]["M"]["sweep_id"]["S"].startswith(sweep_id)
 
 
+@pytest.mark.parametrize(("hint", "locks"), [({}, 1), ({"alone": True}, 0)])
+def test_only_a_hint_saves_the_lock(world: World, hint: dict[str, Any], locks: int) -> None:
+    taken: list[str] = []
+
+    def lock(name: str) -> AbstractContextManager[None]:
+        taken.append(name)
+        return nullcontext()
+
+    found = world.seed({"a": []})
+    world.reconciler(pacer=Pacer(lock=lock)).release(found, "a", **SWEEP, **hint)
+    assert taken == [found] * locks
+
+
 # -- counts
 
 
@@ -267,6 +285,23 @@ def test_a_failed_evaluation_counts_as_an_error(
     counts = found.counts
     assert (counts.orchestrations_evaluated, counts.errors) == (1, 1)
     assert counts.stuck == {"check_failed": 1}
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ThrottledError("x"), ["orch.evaluation.failed", "orch.sweep.stuck"]),
+        (StoreUnavailableError("x"), []),
+    ],
+    ids=["throttled", "an outage"],
+)
+def test_an_outage_is_not_logged_for_each_orchestration(
+    world: World, error: ReconcilerError, told: list[str]
+) -> None:
+    with capture_logs() as lines:
+        found = world.reconciler().could_not_check("orch_1", error, "sweep-1")
+    assert [line["event"] for line in lines] == told
+    assert [entry.code for entry in found.stuck] == ["check_failed"]
 
 
 # -- consequences

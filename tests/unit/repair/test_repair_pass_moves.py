@@ -49,11 +49,8 @@ def remove(world: World, orchestration_id: str, *keys: str) -> None:
         )
 
 
-def test_no_child_is_skipped_for_a_changed_cause(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The orchestration is read again instead."""
-    found = world.seed({"a": [], "b": ["a"]}, {"a": "failed"})
+def rows_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the orchestrations whose rows are read from now on."""
     read = OrchestrationStore.read
     reads: list[str] = []
 
@@ -61,12 +58,31 @@ def test_no_child_is_skipped_for_a_changed_cause(
         reads.append(orchestration_id)
         return read(self, orchestration_id, *args, **kw)
 
+    monkeypatch.setattr(OrchestrationStore, "read", counted)
+    return reads
+
+
+def test_without_a_lost_race_rows_are_read_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = world.seed({"a": [], "b": ["a"]}, {"a": "released"}, tasks={"a": "COMPLETED"})
+    reads = rows_read(monkeypatch)
+    assert len(evaluate(world, found).actions) == 2
+    assert reads == [found]
+
+
+def test_no_child_is_skipped_for_a_changed_cause(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The orchestration is read again instead."""
+    found = world.seed({"a": [], "b": ["a"]}, {"a": "failed"})
+    reads = rows_read(monkeypatch)
+
     def moved(orchestration: Orchestration) -> None:
         children = cast("dict[str, Child]", orchestration.children)
         child = children["a"]
         children["a"] = child.moved(ChildStatus.RELEASING, world.ago(0))
 
-    monkeypatch.setattr(OrchestrationStore, "read", counted)
     evaluation = evaluate(world, found, withhold=moved)
     assert outcomes(evaluation) == []
     assert (len(reads), world.statuses(found)["b"]) == (2, "blocked")

@@ -74,35 +74,6 @@ def test_both_parts_of_a_batch_are_combined() -> None:
     assert (set(around.children), around.meta is not None) == ({"b"}, True)
 
 
-def test_the_rest_of_a_full_answer_is_read() -> None:
-    """Without pauses, and in as many requests as it takes."""
-    full = [
-        {
-            "Responses": {TABLE: [key(str(number))]},
-            "UnprocessedKeys": {TABLE: {"Keys": [key("b")] * (10 - number)}},
-            "ConsumedCapacity": [{"TableName": TABLE, "CapacityUnits": 4096.0}],
-        }
-        for number in range(9)
-    ]
-    client = Scripted(*full, {"Responses": {TABLE: [key("b")]}, "UnprocessedKeys": {}})
-    found = client.dynamodb.batch_get(TABLE, [key("b")] * 11, consistent=True)
-    assert found is not None
-    assert len(found) == 10
-    assert client.pauses == []
-
-
-def test_a_full_answer_without_rows_is_given_up() -> None:
-    """No service answers like this, but it must not be asked forever."""
-    answer = {
-        "Responses": {},
-        "UnprocessedKeys": {TABLE: {"Keys": [key("b")]}},
-        "ConsumedCapacity": [{"TableName": TABLE, "CapacityUnits": 4096.0}],
-    }
-    client = Scripted(answer)
-    assert client.dynamodb.batch_get(TABLE, [key("b")], consistent=True) is None
-    assert len(client.pauses) == 4
-
-
 def test_a_page_tells_its_cost_and_retries() -> None:
     client = Scripted(
         {

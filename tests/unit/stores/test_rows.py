@@ -23,7 +23,8 @@ ROW: dict[str, Any] = {
     "child_status": {"S": "blocked"},
     "depends_on": {"L": [{"S": "a"}, {"S": "c"}, {"S": "a"}]},
 }
-TASK: dict[str, Any] = {"task_id": {"S": "T"}, "status": {"S": "COMPLETED"}}
+Row = dict[str, Any]
+TASK: Row = {"task_id": {"S": "T"}, "status": {"S": "COMPLETED"}}
 
 
 @pytest.mark.parametrize(("key", "marker"), [("ack#1", True), ("#meta", False), ("b", False)])
@@ -63,6 +64,7 @@ def test_a_valid_child_is_parsed() -> None:
         ({"depends_on": {"L": [{"S": "a"}, {"N": "1"}]}}, "depends_on holds"),
         ({"depends_on": {"L": [{"S": ""}]}}, "depends_on holds"),
         ({"depends_on": {"L": [{"L": []}]}}, "depends_on holds"),
+        ({"depends_on": {"L": [{"S": ["a"]}]}}, "depends_on holds"),
         ({"child_task_id": {"N": "1"}}, "child_task_id"),
         ({"child_task_id": {"BOOL": True}}, "child_task_id"),
     ],
@@ -91,6 +93,35 @@ def test_an_empty_task_id_counts_as_none(task: Any) -> None:
 def test_an_unknown_status_is_kept() -> None:
     child = parse_child({**ROW, "child_status": {"S": "paused"}})
     assert (child.status, child.raw_status, child.problem) == (None, "paused", None)
+
+
+def test_a_missing_status_of_a_child_is_empty() -> None:
+    child = parse_child(KEYS)
+    assert (child.status, child.raw_status) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("written", "updated", "effective"),
+    [
+        ("u", "u", "e"),
+        ("u", "later", None),
+        ("u", None, None),
+        (None, "u", None),
+        (None, None, None),
+    ],
+)
+def test_an_effective_time_counts_until_anybody_writes(
+    written: str | None, updated: str | None, effective: str | None
+) -> None:
+    times = {"reconciler_written_at": written, "updated_at": updated}
+    stored = {name: {"S": at} for name, at in times.items() if at is not None}
+    child = parse_child({**ROW, **stored, "reconciler_effective_at": {"S": "e"}})
+    assert child.effective_at == effective
+
+
+@pytest.mark.parametrize(("stored", "channel"), [({"S": "jira"}, "jira"), ({"S": ""}, "linear")])
+def test_the_channel_is_linear_unless_named(stored: Row, channel: str) -> None:
+    assert parse_meta({**KEYS, "channel_source": stored}).channel == channel
 
 
 def test_a_meta_row_is_parsed() -> None:
@@ -211,8 +242,6 @@ def test_a_missing_status_of_a_task_is_empty() -> None:
 
 
 # -- the shortcut for settled orchestrations
-
-Row = dict[str, Any]
 
 
 def row(key: str, **attributes: Any) -> Row:

@@ -15,6 +15,7 @@ from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.tasks import TaskStore, task_item
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.support.strategies import NOW, ago
+from tests.unit.stores.scripted import Scripted
 
 TABLE, EVENTS = "TaskTable", "TaskEventsTable"
 
@@ -110,11 +111,49 @@ def test_a_childs_last_successful_iteration_counts() -> None:
     assert iterations(database) == {"a": "T-last"}
 
 
+def test_each_child_has_its_last_iteration() -> None:
+    """There are many, because tasks are read in no particular order."""
+    database = MemoryDynamoDB()
+    keys = [f"c{number}" for number in range(12)]
+    for key in keys:
+        metadata = {**FIX, "orchestration_sub_issue_id": key}
+        put(database, f"T-{key}-last", "COMPLETED", age=60, metadata=metadata)
+        put(database, f"T-{key}-earlier", "COMPLETED", age=90, metadata=metadata)
+    assert iterations(database) == {key: f"T-{key}-last" for key in keys}
+
+
 def test_a_rerunning_iteration_has_not_succeeded() -> None:
     """The index still shows it as completed."""
     database = MemoryDynamoDB()
     put(database, "T1", "COMPLETED", metadata=FIX, now="RUNNING")
     assert iterations(database) == {}
+
+
+def finished(task_id: str, **times: Any) -> dict[str, Any]:
+    metadata = {"orchestration_id": {"S": "o"}, "orchestration_sub_issue_id": {"S": "a"}}
+    return {
+        "task_id": {"S": task_id},
+        "status": {"S": "COMPLETED"},
+        "channel_metadata": {"M": metadata},
+        **times,
+    }
+
+
+def test_an_iteration_without_end_counts_as_first() -> None:
+    """The index found it by a time that its row no longer has."""
+    client = Scripted(
+        {"Items": [{"task_id": {"S": "T1"}}, {"task_id": {"S": "T2"}}]},
+        {
+            "Responses": {
+                TABLE: [
+                    finished("T1", completed_at={"S": ago(60)}),
+                    finished("T2"),
+                ]
+            }
+        },
+    )
+    found = TaskStore(client.dynamodb, TABLE, EVENTS).iterations_of("ada", "o", NOW)
+    assert {key: task.task_id for key, task in found.items()} == {"a": "T1"}
 
 
 def test_each_iterated_orchestration_is_listed_once() -> None:

@@ -129,6 +129,12 @@ def test_pages_follow_without_a_gap() -> None:
     assert len(select(entries, Query(limit=None)).entries) == 4
 
 
+def test_a_page_has_fifty_entries_by_default() -> None:
+    children = (Stuck("o", f"{number:02}", "lost_release", "", 1.0) for number in range(51))
+    page = select(list_entries({"o": known(Finding(NOW, tuple(children)))}, NOW), Query())
+    assert (len(page.entries), page.next_offset) == (50, 50)
+
+
 def test_no_page_follows_an_empty_one() -> None:
     """Whoever follows the pages would ask for the same one forever."""
     assert select(list_entries(remembered(), NOW), Query(limit=0)).next_offset is None

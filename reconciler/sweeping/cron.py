@@ -118,7 +118,7 @@ def _record(reconciler: Reconciler, records: MemoryRecords) -> None:
 @contextmanager
 def _lock(reconciler: Reconciler, holder: str, *, force: bool) -> Iterator[Lease | None]:
     """Hold the lock during the block; yields None, or the lease if another sweep holds it."""
-    owner = secrets.token_hex(8)
+    owner = secrets.token_hex()
     sweeps, clock = reconciler.sweeps, reconciler.clock
     try:
         held = sweeps.take(owner, holder, clock(), force=force)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,8 +29,6 @@ from reconciler.sweeping.sweeper import Sweeper
 
 _MAX_THREADS = 4
 """Threads mostly wait for the network."""
-
-_MAX_WAITING = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ class _Threads:
     # -- the sender
 
     def room(self) -> int:
-        return _MAX_WAITING
+        return sys.maxsize
 
     def segment(self, task: SegmentTask) -> None:
         self._submit(partial(self._read, task))
@@ -96,7 +95,7 @@ class _Threads:
 
     def run(self) -> None:
         """Do all the work, and all that follows from it."""
-        threads = min(max(1, self.segments), _MAX_THREADS)
+        threads = min(self.segments, _MAX_THREADS)
         with ThreadPoolExecutor(threads, thread_name_prefix="sweep") as self._pool:
             for work in self._asked:
                 self._submit(work)
@@ -107,9 +106,9 @@ class _Threads:
                     with self._lock:
                         self._open -= 1
             except BaseException:
-                # Ctrl-C or an operator's mistake: running work stops at its next check.
+                # Ctrl-C or an operator's mistake: running work stops at its next check, and what
+                # still waits at its first.
                 self._stopped = True
-                self._pool.shutdown(cancel_futures=True)
                 raise
 
     def _out_of_time(self) -> bool:
@@ -207,7 +206,8 @@ def run_inline_sweep(
     sweep = threads.sweeper.ask(
         sweep_id, full=full, segments=segments, workers=lambda: _MAX_THREADS
     )
-    threads.segments = sweep.segments if sweep is not None else 0
+    if sweep is not None:  # always: it was asked for by hand
+        threads.segments = sweep.segments
     threads.run()
     summary = threads.sweeper.end(sweep_id)
     threads.sweeper.publish_gauges(state.overview())

@@ -97,7 +97,7 @@ class Query:
             entry.repo,
             entry.user_id,
         )
-        return not wanted or any(wanted in text.casefold() for text in texts if text)
+        return any(wanted in text.casefold() for text in texts if text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -93,6 +93,13 @@ def test_a_second_sweep_stops_and_names_the_first(
     assert world.reconciler().sweeps.recorded() is None
 
 
+def test_only_a_forced_sweep_ignores_the_lock(world: World) -> None:
+    world.reconciler().sweeps.take("token", "A", world.clock())
+    assert sweep(world).lease is not None
+    forced = sweep(world, force=True)
+    assert (forced.lease, forced.summary.complete) == (None, True)
+
+
 def test_a_sweep_with_the_lock_names_no_holder(world: World) -> None:
     assert "stepped_aside" not in sweep(world).to_json()
 
@@ -111,6 +118,36 @@ def test_a_sweep_that_cannot_be_recorded_still_completes(
     monkeypatch.setattr(SweepStore, "record", throttled)
     assert sweep(world).summary.complete
     assert world.metrics.count("reconciler_errors_total", kind="throttled") == 1
+
+
+def test_an_oversized_state_is_recorded_without_details(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`status` still shows the sweep, and the next one reads the whole table."""
+    world.seed({"a": ["gone"]})
+    whole = SweepStore.record
+
+    def record(store: SweepStore, state: str) -> bool:
+        return "known" not in json.loads(state) and whole(store, state)
+
+    monkeypatch.setattr(SweepStore, "record", record)
+    summary = sweep(world).summary
+    assert summary.counts.stuck == {"dangling_dependency": 1}
+    now = world.clock().timestamp()
+    seen = SweepState(recorded_state(world.reconciler().sweeps, lambda: now)).overview()
+    assert [found.sweep_id for found in seen.sweeps] == [summary.sweep_id]
+    assert seen.known == {}
+
+
+def test_only_a_full_sweep_reads_the_whole_table(make_world: Callable[..., World]) -> None:
+    """If there is an index, the table is read in rotation."""
+    world = make_world(ACTIVE_INDEX_NAME="Active", FULL_SCAN_INTERVAL_SECONDS="600")
+    world.clock.forward(600 - world.clock().timestamp() % 600)
+    read = []
+    for full in ({}, {}, {"full": True}):
+        read.append(sweep(world, **full).summary.segments)
+        world.clock.forward(10)
+    assert read == [2, 1, 2], "one of the index, and one of the table"
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,11 +12,11 @@ import pytest
 from reconciler.domain.model import ChildStatus
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.stores.read_pacing import PagePacer, Turn
-from reconciler.sweeping.index_scan import ActiveRows, IndexScan
+from reconciler.sweeping.index_scan import ActiveRows, IndexScan, bounds_of
 from reconciler.sweeping.scan_step import SegmentResult
 from reconciler.sweeping.segments import NEVER, Place, Scope, Segment
 from tests.support.world import World
-from tests.unit.sweeping.test_scan import key, over_after
+from tests.unit.sweeping.test_scan import key, never, over_after
 
 BLOCKED, READY, RELEASING, RELEASED = (
     ChildStatus.BLOCKED,
@@ -222,3 +223,70 @@ def test_a_paced_step_reads_until_it_advances(
     assert result.next is not None
     assert result.next.start_key == {"orchestration_id": "a", "sub_issue_id": "a"}
     assert time[0] >= 10.0
+
+
+# -- ranges
+
+
+def test_ranges_divide_the_ids_evenly() -> None:
+    """Whatever is not an id of the platform belongs to the first or the last range."""
+    quarters = [bounds_of(segment, 4) for segment in range(4)]
+    edges = [None, "orch_40000000", "orch_80000000", "orch_c0000000", None]
+    assert quarters == list(pairwise(edges))
+    assert bounds_of(0, 1) == (None, None)
+
+
+def test_a_segment_reads_only_its_range(world: World) -> None:
+    names = ["orch_1", "orch_6", "orch_9", "orch_f"]
+    for name in names:
+        put(world, name, "ready")
+    read = [nominations(world, Segment(Scope.ACTIVE, segment, 4)) for segment in range(4)]
+    assert [list(found) for found in read] == [[name] for name in names]
+
+
+# -- nominations
+
+
+def nominations(
+    world: World, segment: Segment = WHOLE, watched: Mapping[str, str] | None = None
+) -> dict[str, str | None]:
+    """Read a segment to its end; return the nominated orchestrations and their fingerprints."""
+    found: dict[str, str | None] = {}
+    scan = IndexScan(world.reconciler(), segment, "Active", watched)
+    scan.run(Place(NEVER), never, found.__setitem__)
+    return found
+
+
+BOTH: Mapping[str, Sequence[str]] = {"done": [], "runs": [], "last": ["done", "runs"]}
+"""A child behind two others, of which one has ended and so is not in the index."""
+
+
+def seed_both(world: World, ended: str) -> str:
+    statuses = {"done": ended, "runs": "released"}
+    return world.seed(BOTH, statuses, tasks={"runs": "RUNNING"})
+
+
+def test_predecessors_outside_the_index_are_read(world: World) -> None:
+    """If one of them has failed, the child behind it should have been skipped."""
+    seed_both(world, "succeeded")
+    stuck = seed_both(world, "failed")
+    assert list(nominations(world)) == [stuck]
+
+
+def test_predecessors_are_unread_if_none_is_active(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The orchestration is nominated without them: the evaluation reads all rows anyway."""
+    monkeypatch.setattr(OrchestrationStore, "read_children", pytest.fail)
+    due = world.seed({"a": [], "b": ["a"]}, {"a": "succeeded"})
+    assert list(nominations(world)) == [due]
+
+
+def test_a_fingerprint_covers_the_active_rows(world: World) -> None:
+    """It is the same whether or not predecessors outside the index were read."""
+    stuck = seed_both(world, "failed")
+    first = nominations(world)[stuck]
+    world.change(stuck, "done", updated_at=world.ago(9000))
+    assert nominations(world)[stuck] == first
+    world.change(stuck, "last", updated_at=world.ago(9000))
+    assert nominations(world)[stuck] != first

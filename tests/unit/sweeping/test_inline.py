@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Event
@@ -9,8 +10,14 @@ from typing import Any
 
 import pytest
 
+from reconciler.clock import OutOfTime
 from reconciler.domain.backoff import BACK_OFF_FROM
-from reconciler.errors import AccessError, UnknownOrchestrationError, UnknownRefusalError
+from reconciler.errors import (
+    AccessError,
+    ThrottledError,
+    UnknownOrchestrationError,
+    UnknownRefusalError,
+)
 from reconciler.repair.counts import Counts
 from reconciler.repair.evaluator import Evaluator
 from reconciler.repair.reconciler import Reconciler
@@ -18,9 +25,15 @@ from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.sweeping import inline as module
 from reconciler.sweeping import sweeper as sweeper_module
 from reconciler.sweeping.cron import run_cron_sweep
-from reconciler.sweeping.inline import Hooks, SweepProgress, evaluate_inline, run_inline_sweep
+from reconciler.sweeping.inline import (
+    Hooks,
+    SweepProgress,
+    evaluate_inline,
+    new_state,
+    run_inline_sweep,
+)
 from reconciler.sweeping.scan_step import SegmentResult
-from reconciler.sweeping.segments import Segment
+from reconciler.sweeping.segments import Scope, Segment
 from reconciler.sweeping.summary import SweepSummary
 from tests.support.processes import PATIENCE_SECONDS
 from tests.support.world import World
@@ -32,6 +45,14 @@ def sweep(world: World, **how: Any) -> SweepSummary:
     reconciler = world.reconciler(**how.pop("changes", {}))
     asked = {name: how.pop(name) for name in ("out_of_time", "progress") if name in how}
     return run_inline_sweep(reconciler, hooks=Hooks(**asked), **{"segments": 1, **how})
+
+
+@pytest.fixture
+def indexed(make_world: Callable[..., World]) -> World:
+    """A world with an index, at the beginning of a rotation."""
+    world = make_world(ACTIVE_INDEX_NAME="Active", FULL_SCAN_INTERVAL_SECONDS="600")
+    world.clock.forward(600 - world.clock().timestamp() % 600)
+    return world
 
 
 @pytest.fixture
@@ -84,6 +105,29 @@ def test_unread_rows_make_a_sweep_incomplete(
     assert sweep(world, out_of_time=over_after(100)).complete
 
 
+@pytest.mark.usefixtures("pages_of_one_row")
+def test_a_half_read_segment_is_not_reported_done(world: World) -> None:
+    world.seed({"a": [], "b": []})
+    told: list[SweepProgress] = []
+    sweep(world, out_of_time=over_after(2), progress=told.append)
+    assert {t.segments_done for t in told} == {0}
+
+
+def test_a_segment_read_elsewhere_is_not_reported_done(world: World) -> None:
+    """Another reader takes it just before this sweep would."""
+    reconciler = world.reconciler()
+    state = new_state(reconciler)
+    told: list[SweepProgress] = []
+
+    def taken() -> bool:
+        state.take(Segment(Scope.TABLE, 0, 1), "another", state.now())
+        return False
+
+    hooks = Hooks(out_of_time=taken, progress=told.append)
+    assert not run_inline_sweep(reconciler, state=state, segments=1, hooks=hooks).complete
+    assert [(t.segments_done, t.pages) for t in told] == [(0, 0)]
+
+
 def test_duration_spans_the_whole_sweep(world: World) -> None:
     def asked_before_the_segment() -> bool:
         world.clock.forward(3.5)
@@ -91,6 +135,16 @@ def test_duration_spans_the_whole_sweep(world: World) -> None:
 
     world.seed({"a": []}, {"a": "released"}, tasks={"a": "RUNNING"})
     assert sweep(world, out_of_time=asked_before_the_segment).duration_seconds == 3.5
+
+
+def test_only_a_full_sweep_reads_the_whole_table(indexed: World) -> None:
+    """If there is an index, the table is read in rotation."""
+    state = new_state(indexed.reconciler())
+    read = []
+    for full in ({}, {}, {"full": True}):
+        read.append(sweep(indexed, state=state, **full).segments)
+        indexed.clock.forward(10)
+    assert read == [2, 1, 2], "one of the index, and one of the table"
 
 
 # -- mode
@@ -116,6 +170,33 @@ def test_mode_is_paused_only_if_pausing_prevented_repairs(
     assert sweep(world, **how).mode == mode
     changed = mode == "repair" and not how
     assert world.statuses(found) == {"a": "released" if changed else "blocked"}
+
+
+@pytest.mark.parametrize(
+    ("graph", "report", "settings", "mode"),
+    [
+        ({"a": []}, False, {}, "paused"),
+        ({"a": []}, True, {}, "report"),
+        ({"a": []}, False, {"repair_mode": "report"}, "report"),
+        ({"a": ["gone"]}, False, {}, "repair"),
+    ],
+    ids=["repair", "report by hand", "report", "nothing to do"],
+)
+def test_evaluating_by_hand_is_paused_if_repairs_were(
+    world: World, graph: dict[str, list[str]], settings: dict[str, Any], mode: str, *, report: bool
+) -> None:
+    found = world.seed(graph)
+    world.reconciler().pause("a deployment", "me")
+    reconciler = world.reconciler(**settings)
+    assert evaluate_inline(reconciler, found, report=report, hooks=Hooks()).mode == mode
+    assert world.statuses(found) == {"a": "blocked"}
+
+
+def test_evaluating_by_hand_outside_the_limits_is_no_pause(world: World) -> None:
+    found = world.seed({"a": []})
+    reconciler = world.reconciler(repair_only_repos=frozenset({"other"}))
+    assert evaluate_inline(reconciler, found, hooks=Hooks()).mode == "repair"
+    assert world.statuses(found) == {"a": "blocked"}
 
 
 # -- one orchestration
@@ -219,6 +300,54 @@ def test_an_operators_mistake_stops_further_segments(
     with pytest.raises(AccessError):
         sweep(world, segments=50)
     assert len(begun) <= 1 + given[0], "those under way, and one that took its place"
+
+
+def test_a_mistake_stops_segments_being_read(
+    world: World, monkeypatch: pytest.MonkeyPatch, executed: Executed
+) -> None:
+    """Each stops after its current page."""
+    closing, _ = executed
+    begun = Event()
+    stopped: list[bool] = []
+
+    def scan(
+        _: Reconciler, segment: Segment, *_args: object, out_of_time: OutOfTime, **__: object
+    ) -> SegmentResult:
+        if segment.number == 0:
+            assert begun.wait(PATIENCE_SECONDS)
+            raise AccessError("scan is forbidden")
+        begun.set()
+        assert closing.wait(PATIENCE_SECONDS)
+        stopped.append(out_of_time())
+        return SegmentResult(Counts(), None)
+
+    monkeypatch.setattr(sweeper_module, "scan_segment", scan)
+    with pytest.raises(AccessError):
+        sweep(world, segments=2)
+    assert stopped == [True]
+
+
+@pytest.mark.parametrize(
+    ("scope", "error"),
+    [
+        (Scope.ACTIVE, AccessError("query is forbidden")),
+        (Scope.TABLE, ThrottledError("not now")),
+    ],
+    ids=["the index is forbidden", "the table is throttled"],
+)
+def test_an_unread_segment_makes_a_sweep_incomplete(
+    indexed: World, monkeypatch: pytest.MonkeyPatch, scope: Scope, error: Exception
+) -> None:
+    """The next sweep reads it, or the whole table instead of the index."""
+
+    def scan(_: Reconciler, segment: Segment, *_args: object, **__: object) -> SegmentResult:
+        if segment.scope is scope:
+            raise error
+        return SegmentResult(Counts(), None)
+
+    monkeypatch.setattr(sweeper_module, "scan_segment", scan)
+    summary = sweep(indexed)
+    assert (summary.complete, summary.counts.errors) == (False, 1)
 
 
 @pytest.mark.parametrize(

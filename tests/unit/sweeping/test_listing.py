@@ -64,6 +64,27 @@ def test_the_oldest_comes_first() -> None:
     assert listed(Query()) == ["b", "c", "a", "-"]
 
 
+def test_an_unknown_age_comes_first() -> None:
+    """It could be the oldest, so no filter by age hides it."""
+    left = remembered()
+    left["orch_web"] = left["orch_web"].with_releases({"d": None}, NOW)
+    page = select(list_entries(left, NOW), Query(older_than_seconds=300))
+    assert [entry.sub_issue_id for entry in page.entries] == ["d", "b", "c"]
+
+
+def test_entries_of_one_age_follow_their_ids() -> None:
+    """An entry of the orchestration as a whole comes before those of its children."""
+    children = ("b", None, "a")
+    left = {
+        name: known(
+            Finding(NOW, tuple(Stuck(name, child, "lost_release", "", 5.0) for child in children))
+        )
+        for name in ("orch_2", "orch_1")
+    }
+    entries = [(e.orchestration_id, e.sub_issue_id) for e in list_entries(left, NOW)]
+    assert entries == [(name, child) for name in ("orch_1", "orch_2") for child in (None, "a", "b")]
+
+
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
@@ -85,6 +106,17 @@ def test_a_query_restricts_the_list(query: Query, expected: list[str]) -> None:
     assert listed(query) == expected
 
 
+def test_an_entry_just_found_is_listed() -> None:
+    """By default, no age is too low."""
+    left = known(Finding(NOW, (Stuck("o", "a", "lost_release", "due", 0.5),)))
+    assert len(select(list_entries({"o": left}, NOW), Query()).entries) == 1
+
+
+def test_a_repo_excludes_entries_without_one() -> None:
+    left = known(Finding(NOW, (Stuck("o", "a", "lost_release", "due", 5.0),)))
+    assert select(list_entries({"o": left}, NOW), Query(repo="acme/web")).total == 0
+
+
 def test_pages_follow_without_a_gap() -> None:
     entries = list_entries(remembered(), NOW)
     first = select(entries, Query(limit=3))
@@ -97,6 +129,22 @@ def test_pages_follow_without_a_gap() -> None:
     assert len(select(entries, Query(limit=None)).entries) == 4
 
 
+def test_a_page_has_fifty_entries_by_default() -> None:
+    children = (Stuck("o", f"{number:02}", "lost_release", "", 1.0) for number in range(51))
+    page = select(list_entries({"o": known(Finding(NOW, tuple(children)))}, NOW), Query())
+    assert (len(page.entries), page.next_offset) == (50, 50)
+
+
+def test_no_page_follows_an_empty_one() -> None:
+    """Whoever follows the pages would ask for the same one forever."""
+    assert select(list_entries(remembered(), NOW), Query(limit=0)).next_offset is None
+
+
+def test_only_a_wait_for_a_slot_is_benign() -> None:
+    alarming = {e.code for e in list_entries(remembered(), NOW) if e.alarming}
+    assert alarming == {"lost_release", "dependency_cycle", "rows_missing"}
+
+
 def test_an_entry_names_repo_user_and_display_id() -> None:
     entry = next(e for e in list_entries(remembered(), NOW) if e.sub_issue_id == "b")
     shown = entry.to_json(NOW)
@@ -104,6 +152,18 @@ def test_an_entry_names_repo_user_and_display_id() -> None:
     assert shown["since"] == "1970-01-01T02:31:40.000Z"
     assert shown["needs_action"] is True
     json.dumps(shown)
+
+
+def test_an_age_is_shown_to_tenths() -> None:
+    left = known(Finding(NOW, (Stuck("o", "a", "lost_release", "due", 5.25),)))
+    (entry,) = list_entries({"o": left}, NOW + 0.125)
+    assert entry.to_json(NOW)["age_seconds"] == 5.4
+
+
+def test_unknown_times_are_shown_as_null() -> None:
+    (entry,) = list_entries({"o": Known().with_releases({"a": None}, NOW)}, NOW)
+    shown = entry.to_json(NOW)
+    assert (shown["age_seconds"], shown["since"], shown["look_at"]) == (None, None, None)
 
 
 def test_an_entry_tells_when_its_pause_ends() -> None:
@@ -116,7 +176,10 @@ def test_an_entry_tells_when_its_pause_ends() -> None:
     again = once.evaluated(
         Finding(NOW + 60, finding.stuck, "rows", needs_person=True), 60.0, NOW + 60
     )
-    assert list_entries({"o": again}, NOW + 61)[0].look_at == NOW + 300
+    (entry,) = list_entries({"o": again}, NOW + 61)
+    assert entry.look_at == NOW + 300
+    assert entry.to_json(NOW + 61)["look_at"] == "1970-01-01T02:51:40.000Z"
+    assert list_entries({"o": again}, NOW + 300)[0].look_at is None, "the pause is over"
 
 
 def test_a_pending_release_keeps_its_display_id() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
@@ -11,6 +11,7 @@ import pytest
 
 from reconciler.domain.touches import RECOVERY_HORIZON
 from reconciler.errors import SettingsError, ThrottledError
+from reconciler.repair.counts import Counts
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from reconciler.stores.read_pacing import PagePacer
 from reconciler.stores.rows import parse_orchestration
@@ -117,24 +118,23 @@ def test_a_step_that_read_nothing_fails(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pages", "nominated", "resumed"),
+    ("pages", "rows", "last"),
     [
-        ([one("a", "a")], ["a"], key("a", "a")),
-        ([one("a", "a"), one("b", "a")], ["a"], key("a", "a")),
-        ([one("a", "a"), one("a", "b")], ["a"], key("a", "b")),
+        ([one("a", "a")], 1, "a"),
+        ([one("a", "a"), one("b", "a")], 1, "a"),
+        ([one("a", "a"), one("a", "b"), one("b", "a")], 2, "b"),
+        ([one("a", "a"), one("a", "b")], 2, "b"),
     ],
-    ids=["one row", "the end of one was seen", "no end was seen"],
+    ids=["one row", "the end of one was seen", "the end of two rows was seen", "no end was seen"],
 )
 def test_rows_read_before_a_refusal_are_judged(
-    world: World, pages: Sequence[Page], nominated: list[str], resumed: dict[str, Any]
+    world: World, pages: Sequence[Page], rows: int, last: str
 ) -> None:
     """The next step goes on after them."""
     step = Taken(world, Table(*pages, THROTTLED), over_after(len(pages)))
-    assert step.nominated == nominated
-    assert step.scanned == (len(pages) if resumed != key("a", "a") else 1, 1)
-    assert step.result.next == Place(
-        BEGAN, 1, {name: value["S"] for name, value in resumed.items()}
-    )
+    assert step.nominated == ["a"]
+    assert step.scanned == (rows, 1)
+    assert step.result.next == Place(BEGAN, 1, {"orchestration_id": "a", "sub_issue_id": last})
 
 
 def test_an_orchestration_that_breaks_parsing_is_nominated_last(
@@ -150,6 +150,18 @@ def test_an_orchestration_that_breaks_parsing_is_nominated_last(
     assert (step.nominated, step.scanned) == (["b", "z", "a"], (3, 3))
 
 
+def test_an_orchestration_that_breaks_judging_is_nominated(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The evaluation will fail on it alone, and say why."""
+
+    def fails(*_: object) -> bool:
+        raise ValueError
+
+    monkeypatch.setattr("reconciler.sweeping.scan_step.suspicious", fails)
+    assert Taken(world, Table(LAST), never).nominated == ["z"]
+
+
 def test_a_scan_reads_tasks_eventually_consistently(
     world: World, tasks_read: list[tuple[list[str], bool]]
 ) -> None:
@@ -157,6 +169,43 @@ def test_a_scan_reads_tasks_eventually_consistently(
     runs = {"child_status": {"S": "released"}, "child_task_id": {"S": "T-1"}}
     Taken(world, Table(Page([{**row("a", "a"), **runs}], None, 1.0)), never)
     assert tasks_read == [(["T-1"], False)]
+
+
+# -- settled and watched orchestrations
+
+
+SETTLED = {"rollup_posted_at": {"S": "2026-01-01T00:00:00.000Z"}}
+
+
+def scanned(
+    world: World, watched: Mapping[str, str] | None = None
+) -> tuple[dict[str, str | None], Counts]:
+    """Read the table; return the nominated orchestrations with their fingerprints, and counts."""
+    nominated: dict[str, str | None] = {}
+    scan = SegmentScan(world.reconciler(), FIRST, watched)
+    return nominated, scan.run(Place(BEGAN), never, nominated.__setitem__).counts
+
+
+def test_a_settled_orchestration_is_scanned_but_not_nominated(world: World) -> None:
+    world.seed({"a": []}, {"a": "succeeded"}, meta=SETTLED)
+    nominated, counts = scanned(world)
+    assert (nominated, counts.orchestrations_scanned) == ({}, 1)
+
+
+def test_a_watched_orchestration_is_nominated_once_settled(world: World) -> None:
+    """Its record is cleared then. The scan has no fingerprint, because it does not parse it."""
+    settled = world.seed({"a": []}, {"a": "succeeded"}, meta=SETTLED)
+    assert scanned(world, {settled: "other rows"})[0] == {settled: None}
+
+
+def test_a_watched_orchestration_is_nominated_when_rows_change(world: World) -> None:
+    """Even if nothing looks wrong with them."""
+    runs = world.seed({"a": []}, {"a": "released"}, tasks={"a": "RUNNING"})
+    ((_, rows),) = scanned(world, {runs: "other rows"})[0].items()
+    assert rows is not None
+    assert scanned(world, {runs: rows})[0] == {}
+    world.change(runs, "a", updated_at=world.ago(1))
+    assert list(scanned(world, {runs: rows})[0]) == [runs]
 
 
 # -- the scope of a scan, and recoveries

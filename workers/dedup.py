@@ -43,15 +43,7 @@ class DedupKeys:
         self._prefix = f"{PREFIX}{deployment_id}:"
         self._doubtful: dict[str, str] = {}
 
-    def take(self, key: str, ttl_seconds: int) -> str | None:
-        """Take a key; returns the token to give it back with, or None if it is taken.
-
-        Raises:
-            redis.exceptions.RedisError: the broker cannot be reached.
-        """
-        return self.take_all([key], ttl_seconds).get(key)
-
-    def take_all(self, keys: Iterable[str], ttl_seconds: int) -> dict[str, str]:
+    def take(self, keys: Iterable[str], ttl_seconds: int) -> dict[str, str]:
         """Take keys; returns key → token for those that were free.
 
         Raises:

@@ -52,7 +52,9 @@ class ScrapeServer:
         self._stop = asyncio.Event()
         self._began = threading.Event()
         # A daemon thread, so that it ends with the process.
-        self._thread = threading.Thread(target=self._run, name="scrapes", daemon=True)
+        self._thread = threading.Thread(
+            target=asyncio.run, args=[self._serve()], name="scrapes", daemon=True
+        )
         self._thread.start()
         self._began.wait()
 
@@ -69,9 +71,6 @@ class ScrapeServer:
             self._rendering = loop.run_in_executor(self._pool, self._render)
         # A client that leaves must not cancel the call for the others.
         return await asyncio.shield(self._rendering)
-
-    def _run(self) -> None:
-        asyncio.run(self._serve())
 
     async def _serve(self) -> None:
         application = Application(

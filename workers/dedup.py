@@ -51,6 +51,7 @@ class DedupKeys:
         """
         # If the last answer was lost, the key may be ours already: use the same token again.
         tokens = {key: self._doubtful.get(key) or secrets.token_hex(8) for key in keys}
+        self._doubtful |= tokens  # until the answer is here
         try:
             with self.client.pipeline(transaction=False) as pipe:
                 for key, token in tokens.items():
@@ -61,15 +62,11 @@ class DedupKeys:
                 for (key, token), held in there
                 if self._is_ours(key, token, held, ttl_seconds)
             }
-        except redis.RedisError:
-            # Give them back once the broker answers again.
-            self._doubtful.update(tokens)
+            for key in tokens:
+                del self._doubtful[key]
+            return taken
+        finally:
             self._give_back_doubtful()
-            raise
-        for key in tokens:
-            self._doubtful.pop(key, None)
-        self._give_back_doubtful()
-        return taken
 
     def _set(self, client: redis.Redis, key: str, token: str, ttl_seconds: int) -> Any:  # noqa: ANN401 - the previous value, or a pipeline
         return client.set(self._prefix + key, token, nx=True, ex=ttl_seconds, get=True)

@@ -21,7 +21,7 @@ import boto3
 import redis
 
 from reconciler.clock import utc_now
-from reconciler.demo.observer import Observer, Patience, Snapshot
+from reconciler.demo.observer import Observer, Snapshot
 from reconciler.demo.platform import Platform
 from reconciler.demo.processes import DemoFailedError, Supervisor
 from reconciler.demo.shapes import Blueprint, mix
@@ -32,7 +32,7 @@ from reconciler.demo.view import Board
 from reconciler.embedded.moto_server import moto_server
 from reconciler.embedded.process import free_port
 from reconciler.embedded.valkey import valkey_server
-from reconciler.settings import Settings, load_settings
+from reconciler.settings import load_settings
 from reconciler.sweeping.state import SweepState
 from reconciler.tables import create_tables_of
 from workers.broker_records import BrokerRecords
@@ -187,24 +187,21 @@ def staged(plan: Plan, directory: Path, say: Callable[[str], None]) -> Iterator[
         stack.callback(supervisor.stop)
         say("starting two beats, two worker processes and Flower")
         flower, login = _start(supervisor, environment)
+        client_of_broker = redis.Redis.from_url(settings.celery_broker_url)
+        records = BrokerRecords(client_of_broker, settings.deployment_id)
         stage = Stage(
             plan=plan,
             environment=environment,
             supervisor=supervisor,
             platform=platform,
             look=lambda: take_snapshot(client, settings, utc_now),
-            observer=Observer(Patience.of(settings)),
-            state=_state(settings),
+            observer=Observer(settings),
+            state=SweepState(records),
             flower=flower,
             login=login,
         )
         _await_first_sweep(stage)
         yield stage
-
-
-def _state(settings: Settings) -> SweepState:
-    client = redis.Redis.from_url(settings.celery_broker_url)
-    return SweepState(BrokerRecords(client, settings.deployment_id))
 
 
 def _start(supervisor: Supervisor, environment: dict[str, str]) -> tuple[str, str]:

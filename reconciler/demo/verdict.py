@@ -84,7 +84,7 @@ def judge(
     if snapshot is None:
         raise ValueError("nothing was observed")
     longest = max((sweep["duration_seconds"] for sweep in sweeps), default=0.0)
-    bound = observer.patience.grace.total_seconds() + _longest_wait(sweeps) + longest
+    bound = observer.settings.stranded_grace_seconds + _longest_wait(sweeps) + longest
     waits = dict(_waits(snapshot))
     late = {what: seconds for what, seconds in waits.items() if seconds > bound}
     astray = dict(_astray(snapshot, expected))
@@ -94,7 +94,9 @@ def judge(
         "a task exists twice": twice,
         "a regression was seen": observer.regressions,
         "a release came too early": list(observer.early.values()),
-        f"a recovery took longer than {bound:.1f} s": _in_seconds(late),
+        f"a recovery took longer than {bound:.1f} s": [
+            f"{what}: {seconds:.1f} s" for what, seconds in late.items()
+        ],
     }
     other = [f"ran out of time: {gave_up}"]
     if gave_up is None:
@@ -112,7 +114,7 @@ def judge(
         duplicates=len(twice),
         regressions=len(observer.regressions),
         early_releases=len(observer.early),
-        recovered_by=_count_by_code(snapshot),
+        recovered_by=dict(sorted(Counter(each.code for each in snapshot.recoveries).items())),
         latency_max_seconds=max(waits.values(), default=None),
         latency_median_seconds=median(waits.values()) if waits else None,
         bound_seconds=bound,
@@ -128,14 +130,6 @@ def _longest_wait(sweeps: Sequence[Sweep]) -> float:
     """Return the longest time between the starts of two sweeps, in seconds."""
     began = sorted(sweep["ended_at"] - sweep["duration_seconds"] for sweep in sweeps)
     return max((later - earlier for earlier, later in pairwise(began)), default=0.0)
-
-
-def _in_seconds(waits: Mapping[str, float]) -> list[str]:
-    return [f"{what}: {seconds:.1f} s" for what, seconds in waits.items()]
-
-
-def _count_by_code(snapshot: Snapshot) -> dict[str, int]:
-    return dict(sorted(Counter(recovery.code for recovery in snapshot.recoveries).items()))
 
 
 def _waits(snapshot: Snapshot) -> Iterator[tuple[str, float]]:

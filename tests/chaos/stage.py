@@ -19,7 +19,7 @@ import redis
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from reconciler.clock import utc_now
-from reconciler.demo.observer import Observer, Patience, Snapshot
+from reconciler.demo.observer import Observer, Snapshot
 from reconciler.demo.platform import Platform
 from reconciler.demo.processes import Supervisor
 from reconciler.demo.task_pipeline import FUNCTION_ARN, Pace, pipeline_endpoint
@@ -233,7 +233,7 @@ def staged(seed: int, endpoint: str, directory: Path, mode: str) -> Iterator[Sta
             refusing=refusing,
             pipeline=pipeline,
             supervisor=supervisor,
-            observer=Observer(Patience.of(settings)),
+            observer=Observer(settings),
             claims=Claims(settings, timedelta(seconds=SKEW_SECONDS + INTERVAL_SECONDS)),
             turns=Turns(platform),
             skewed=skewed,

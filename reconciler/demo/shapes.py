@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from random import Random
 
 from reconciler.domain.model import FAILURE, ChildStatus
@@ -109,8 +110,7 @@ def _of_letters(shape: str, of_b: Outcome = Outcome.COMPLETED, **before: str) ->
 
 def mix(count: int, rng: Random) -> list[Blueprint]:
     """Return ``count`` blueprints; six or more contain every shape."""
-    shapes = _endless(rng)
-    return [next(shapes) for _ in range(count)]
+    return list(islice(_endless(rng), count))
 
 
 def _endless(rng: Random) -> Iterator[Blueprint]:

@@ -49,18 +49,19 @@ class EmfMetrics(Metrics):
         self._now = now
         self._namespace = namespace
         self._lock = Lock()
-        self._single: dict[Series, float] = {}
-        self._observed: dict[Series, list[float]] = {}
+        self._values: dict[Series, list[float]] = {}
 
     def record(self, name: str, value: float, labels: Mapping[str, str]) -> None:
         """Buffer a value for the next line."""
         series, kind = (name, tuple(sorted(labels.items()))), kind_of(name)
         with self._lock:
-            if kind == "histogram":
-                self._observed.setdefault(series, []).append(value)
+            values = self._values.setdefault(series, [])
+            if kind == "counter":
+                values[:] = [sum(values) + value]
+            elif kind == "gauge":
+                values[:] = [value]
             else:
-                before = self._single.get(series, 0.0) if kind == "counter" else 0.0
-                self._single[series] = before + value
+                values.append(value)
 
     def declare(self, settings: Settings) -> None:
         """Add zero to every known series, so that each counter exists from the start."""
@@ -72,13 +73,11 @@ class EmfMetrics(Metrics):
     def flush(self) -> bool:
         """Write the lines."""
         with self._lock:
-            single, observed = self._single, self._observed
-            self._single, self._observed = {}, {}
+            recorded, self._values = self._values, {}
         lines: defaultdict[Labels, dict[str, float | list[float]]] = defaultdict(dict)
-        for (name, labels), value in single.items():
-            lines[labels][name] = value
-        for (name, labels), values in observed.items():
-            lines[labels][name] = values[:_MAX_VALUES]
+        for (name, labels), values in recorded.items():
+            is_list = kind_of(name) == "histogram"
+            lines[labels][name] = values[:_MAX_VALUES] if is_list else values[0]
             for start in range(_MAX_VALUES, len(values), _MAX_VALUES):
                 self._write(labels, {name: values[start : start + _MAX_VALUES]})
         for labels, found in lines.items():

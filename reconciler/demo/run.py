@@ -20,7 +20,6 @@ from random import Random
 import boto3
 import redis
 
-from reconciler.clock import utc_now
 from reconciler.demo.observer import Observer, Snapshot
 from reconciler.demo.platform import Platform
 from reconciler.demo.processes import DemoFailedError, Supervisor
@@ -194,7 +193,7 @@ def staged(plan: Plan, directory: Path, say: Callable[[str], None]) -> Iterator[
             environment=environment,
             supervisor=supervisor,
             platform=platform,
-            look=lambda: take_snapshot(client, settings, utc_now),
+            look=lambda: take_snapshot(client, settings),
             observer=Observer(settings),
             state=SweepState(records),
             flower=flower,
@@ -309,14 +308,13 @@ def turn(stage: Stage, show: Show) -> Snapshot:
     for summary in stage.state.overview().list_ended():
         stage.sweeps.setdefault(summary["sweep_id"], summary)
     stage.supervisor.check()
-    show(board_of(stage))
+    show(_board(stage, snapshot))
     # If a snapshot takes long, leave the endpoint to the workers for as long.
     time.sleep(max(TURN_SECONDS, time.monotonic() - began))
     return snapshot
 
 
-def board_of(stage: Stage) -> Board:
-    """Return the content of one frame."""
+def _board(stage: Stage, snapshot: Snapshot) -> Board:
     now = time.monotonic()
     return Board(
         elapsed=now - stage.started,
@@ -328,5 +326,5 @@ def board_of(stage: Stage) -> Board:
         restarts=stage.supervisor.restarts,
         seeded=tuple(stage.platform.seeded.values()),
         stranded=stage.observer.stranded,
-        latest=stage.observer.latest,
+        snapshot=snapshot,
     )

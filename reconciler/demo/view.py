@@ -82,18 +82,12 @@ class Board:
     restarts: int
     seeded: Sequence[Seeded]
     stranded: Mapping[ChildKey, datetime]
-    latest: Snapshot | None
+    snapshot: Snapshot
 
     @property
     def settled(self) -> int:
         """The number of settled orchestrations."""
-        latest = self.latest
-        return sum(latest.is_settled(s.orchestration_id) for s in self.seeded) if latest else 0
-
-    @property
-    def repairs(self) -> int:
-        """The number of repairs."""
-        return len(self.latest.recoveries) if self.latest else 0
+        return sum(self.snapshot.is_settled(seeded.orchestration_id) for seeded in self.seeded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +102,8 @@ class Line:
     urgency: int
 
 
-def lines(board: Board) -> list[Line]:
-    """Return a line for every orchestration, in the order of seeding."""
-    snapshot = board.latest
-    if snapshot is None:
-        return []
-    return [
-        _line(board, snapshot, seeded)
-        for seeded in board.seeded
-        if seeded.orchestration_id in snapshot.orchestrations
-    ]
-
-
-def _line(board: Board, snapshot: Snapshot, seeded: Seeded) -> Line:
-    key = seeded.orchestration_id
+def _line(board: Board, seeded: Seeded) -> Line:
+    key, snapshot = seeded.orchestration_id, board.snapshot
     rows = snapshot.orchestrations[key].children
     repairs = [recovery for recovery in snapshot.recoveries if recovery.child[0] == key]
     repaired = {recovery.child[1] for recovery in repairs}
@@ -166,7 +148,7 @@ def one_line(board: Board) -> str:
     return (
         f"{board.elapsed:5.0f} s  {board.phase}: {board.settled} of {len(board.seeded)} settled, "
         f"{board.events_lost} events lost, {len(board.stranded)} stranded, "
-        f"{board.repairs} repairs by {len(board.sweeps)} sweeps"
+        f"{len(board.snapshot.recoveries)} repairs by {len(board.sweeps)} sweeps"
     )
 
 
@@ -175,7 +157,7 @@ def one_line(board: Board) -> str:
 
 def draw(board: Board, console: Console) -> RenderableType:
     """Return one frame that fits the console; settled orchestrations are hidden first."""
-    every = lines(board)
+    every = [_line(board, seeded) for seeded in board.seeded]
     room = max(3, console.height - _OTHER_LINES)
     first = sorted(range(len(every)), key=lambda index: (-every[index].urgency, index))
     shown = [every[index] for index in sorted(first[:room])]
@@ -187,7 +169,7 @@ def draw(board: Board, console: Console) -> RenderableType:
 
 
 def _header(board: Board) -> Table:
-    tasks = board.latest.tasks.values() if board.latest else ()
+    tasks = board.snapshot.tasks.values()
     running = sum(not task.terminal for task in tasks)
     minutes, seconds = divmod(int(board.elapsed), 60)
     grid = Table.grid(padding=(0, 2), expand=True)
@@ -196,7 +178,7 @@ def _header(board: Board) -> Table:
     grid.add_column(no_wrap=True, justify="right", style=_LABEL)
     grid.add_row("demo", Text(board.phase, style="bold"), f"{minutes}:{seconds:02d}")
     grid.add_row("platform", _live(board), f"tasks {len(tasks)}, running {running}")
-    grid.add_row("backstop", _backstop(board), f"repairs {board.repairs}")
+    grid.add_row("backstop", _backstop(board), f"repairs {len(board.snapshot.recoveries)}")
     return grid
 
 

@@ -92,7 +92,7 @@ def look(stage: Stage) -> float:
     """Observe everything; returns after how many seconds to look again."""
     began = time.monotonic()
     overview = stage.overview()
-    snapshot = take_snapshot(stage.client, stage.settings, utc_now)
+    snapshot = take_snapshot(stage.client, stage.settings)
     stage.observer.observe(snapshot)
     if overview is not None:
         stage.claims.check(overview, stage.observer)

@@ -79,6 +79,7 @@ def verdict_of(observer: Observer, gave_up: str | None = None) -> Verdict:
 
 
 def board_of(observer: Observer) -> Board:
+    assert observer.latest is not None
     ids = {spec.key: spec.key for spec in WIDE.children}
     return Board(
         elapsed=75.0,
@@ -90,7 +91,7 @@ def board_of(observer: Observer) -> Board:
         restarts=3,
         seeded=[Seeded(key_of(number), WIDE, "user-1", ids) for number in range(4)],
         stranded=observer.stranded,
-        latest=observer.latest,
+        snapshot=observer.latest,
     )
 
 

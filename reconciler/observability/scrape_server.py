@@ -100,23 +100,16 @@ class ScrapeServer:
 class _Metrics(RequestHandler):
     """GET /metrics; tornado refuses every other path and method."""
 
-    def prepare(self) -> None:
-        """Mark the connection as being answered."""
-        self._scrapes: ScrapeServer = self.settings["scrapes"]
-        self._stream: IOStream = self.request.connection.stream  # type: ignore[union-attr] # HTTP 1
-        self._scrapes.answering.add(self._stream)
-
-    def on_finish(self) -> None:
-        self._scrapes.answering.discard(self._stream)
-
-    def on_connection_close(self) -> None:
-        """Unmark the connection of a client that left early."""
-        self._scrapes.answering.discard(self._stream)
-
     async def get(self) -> None:
-        body = await self._scrapes.body()
-        self.set_header("Content-Type", self._scrapes.content_type)
-        self.finish(body)
+        scrapes: ScrapeServer = self.settings["scrapes"]
+        stream: IOStream = self.request.connection.stream  # type: ignore[union-attr] # HTTP 1
+        scrapes.answering.add(stream)
+        try:
+            body = await scrapes.body()
+            self.set_header("Content-Type", scrapes.content_type)
+            self.finish(body)
+        finally:
+            scrapes.answering.discard(stream)
 
 
 class _BoundedServer(HTTPServer):

@@ -134,10 +134,9 @@ def _longest_wait(sweeps: Sequence[Sweep]) -> float:
 
 def _waits(snapshot: Snapshot) -> Iterator[tuple[str, float]]:
     """Yield the subject of each repair of a child, and for how many seconds it had been due."""
+    children = dict(snapshot.children())
     for recovery in snapshot.recoveries:
-        orchestration_id, sub_issue_id = recovery.child
-        orchestration = snapshot.orchestrations.get(orchestration_id)
-        child = orchestration.children.get(sub_issue_id) if orchestration else None
+        child = children.get(recovery.child)
         if child is None or recovery.code == UNSETTLED:
             continue
         since = turn_came_at(snapshot, child)
@@ -145,15 +144,15 @@ def _waits(snapshot: Snapshot) -> Iterator[tuple[str, float]]:
             task = snapshot.tasks.get(child.task_id or "")
             since = moment(task.finished_at) if task is not None else None
         if since is not None:
-            what = f"{sub_issue_id} of {orchestration_id} ({recovery.code})"
+            what = f"{child.sub_issue_id} of {child.orchestration_id} ({recovery.code})"
             yield what, (recovery.at - since).total_seconds()
 
 
 def _astray(snapshot: Snapshot, expected: Expected) -> Iterator[tuple[tuple[str, str], str]]:
+    rows = dict(snapshot.children())
     for orchestration_id, ends in expected.items():
-        orchestration = snapshot.orchestrations.get(orchestration_id)
         for key, end in ends.items():
-            row = orchestration.children.get(key) if orchestration is not None else None
+            row = rows.get((orchestration_id, key))
             if row is None or row.status is not end:
                 state = row.raw_status if row is not None else "missing"
                 name = f"{key} of {orchestration_id}"

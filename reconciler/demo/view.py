@@ -53,7 +53,7 @@ SKIPPED = Mark.of(Tone.SKIPPED, "skipped")
 STRANDED = Mark.of(Tone.REPAIR, "stranded")
 LEGEND = (WAITING, RUNNING, DONE, FAILED, SKIPPED, STRANDED, REPAIRED)
 
-_MARKS = {
+_MARKS: Mapping[ChildStatus | None, Mark] = {
     ChildStatus.RELEASED: RUNNING,
     ChildStatus.SUCCEEDED: DONE,
     ChildStatus.FAILED: FAILED,
@@ -109,7 +109,7 @@ def _line(board: Board, seeded: Seeded) -> Line:
     repaired = {recovery.child[1] for recovery in repairs}
     since = {child: at for (found, child), at in board.stranded.items() if found == key}
     marks = tuple(
-        STRANDED if child in since else _mark(rows.get(child), repaired)
+        STRANDED if child in since else _mark(rows.get(child), repaired=child in repaired)
         for child in seeded.ids.values()
     )
     state, style, urgency = _state(snapshot, key, since)
@@ -130,17 +130,9 @@ def _state(
     return ("to be settled", "default", 2) if ended else ("in progress", "default", 1)
 
 
-def _mark(row: Child | None, repaired: set[str]) -> Mark:
-    mark = _MARKS.get(row.status, WAITING) if row is not None and row.status else WAITING
-    return REPAIRED if mark is DONE and row is not None and row.sub_issue_id in repaired else mark
-
-
-def told(repairs: Sequence[Recovery], *, words: bool) -> str:
-    """Return the number of repairs, or with ``words`` such as ``released 2, advanced 3``."""
-    counts = Counter(_REPAIRS.get(recovery.code, recovery.code) for recovery in repairs)
-    if not words:
-        return str(len(repairs) or "")
-    return ", ".join(f"{word} {count}" for word, count in counts.items())
+def _mark(row: Child | None, *, repaired: bool) -> Mark:
+    mark = WAITING if row is None else _MARKS.get(row.status, WAITING)
+    return REPAIRED if mark is DONE and repaired else mark
 
 
 def one_line(board: Board) -> str:
@@ -216,11 +208,13 @@ def _table(shown: Sequence[Line], console: Console) -> Table:
     table.add_column("repairs", no_wrap=True, ratio=1)
     wide = console.width >= _WIDE
     for line in shown:
+        counts = Counter(_REPAIRS.get(repair.code, repair.code) for repair in line.repairs)
+        repairs = ", ".join(f"{word} {count}" for word, count in counts.items())
         table.add_row(
             Text(line.orchestration_id, style="default" if line.urgency else _QUIET),
             Text("").join(Text(mark.glyph, style=mark.style) for mark in line.marks),
             Text(line.state, style=line.style),
-            Text(told(line.repairs, words=wide), style=REPAIRED.style),
+            Text(repairs if wide else str(len(line.repairs) or ""), style=REPAIRED.style),
         )
     return table
 

@@ -162,8 +162,7 @@ class GuardedChannel(_Channel):  # type: ignore[misc] # it is Any
             raise Empty
         queue = bytes_to_str(answer[0]).rsplit(self.sep, 1)[0]
         self._queue_cycle.rotate(queue)
-        kind: Kind[Any, Any] = REPLY if queue.endswith(_REPLIES) else TASK
-        self._deliver(kind, answer[1], queue)
+        self._deliver(REPLY if queue.endswith(_REPLIES) else TASK, answer[1], queue)
         return True
 
     def _receive_one(self, c: Any) -> bool | None:  # noqa: ANN401 - kombu's
@@ -182,7 +181,7 @@ class GuardedChannel(_Channel):  # type: ignore[misc] # it is Any
         self._deliver(BROADCAST, found["data"], self._fanout_to_queue.get(exchange))
         return True
 
-    def _deliver(self, kind: Kind[Any, Any], raw: bytes, queue: str | None) -> None:
+    def _deliver(self, kind: Kind, raw: bytes, queue: str | None) -> None:
         """Deliver a valid message; drop and count one that is invalid or fails."""
         tag = None
         try:

@@ -15,9 +15,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from reconciler.embedded.dynamodb_local import dynamodb_local
 from reconciler.embedded.process import EmbeddedServerError
 from reconciler.embedded.valkey import valkey_server
+from tests.support.dynamodb_local import dynamodb_local
 
 
 @contextlib.contextmanager

@@ -66,10 +66,8 @@ UNREACHABLE = (OperationalError, RuntimeError, OSError, redis.RedisError)
 """Raised by a publish when the broker is away or stalls."""
 
 
-class BrokerUnavailableError(TemporaryError):
+class BrokerUnavailableError(TemporaryError, kind="broker_unavailable"):
     """The broker cannot be reached; nothing was enqueued."""
-
-    kind = "broker_unavailable"
 
 
 @contextmanager

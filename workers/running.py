@@ -30,7 +30,6 @@ from reconciler.errors import (
 from workers.dedup import HEADER, from_headers
 from workers.enqueue import UNREACHABLE, BrokerUnavailableError
 from workers.limits import (
-    MAX_COUNTDOWN_SECONDS,
     SOFT_TIME_LIMIT_SECONDS,
     TIME_LIMIT_SECONDS,
     WORKER_LOST_COUNTDOWN_SECONDS,
@@ -61,16 +60,12 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-class MalformedMessageError(UsageError):
+class MalformedMessageError(UsageError, kind="malformed_message"):
     """A message with invalid arguments, which its sender has to fix."""
 
-    kind = "malformed_message"
 
-
-class OutOfTimeError(PermanentError):
+class OutOfTimeError(PermanentError, kind="time_limit"):
     """A task used up its time; the next sweep tries again."""
-
-    kind = "time_limit"
 
 
 _signature = cache(inspect.signature)
@@ -157,7 +152,7 @@ def _try_again(task: Task[..., Any], error: TemporaryError) -> None:
 
 def retry_pause(retries: int) -> float:
     """Return the longest pause in seconds after so many retries."""
-    return min(2.0**retries * 2, MAX_COUNTDOWN_SECONDS)
+    return 2.0 ** (retries + 1)
 
 
 def _give_up(

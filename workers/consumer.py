@@ -70,15 +70,12 @@ def drop_foreign_keys(app: Celery) -> None:
     for queue in app.conf.task_queues:
         steps = [f"{channel.sep}{step}" for step in channel.priority_steps if step]
         expected |= {queue.name + step: b"list" for step in ("", *steps)}
-    client = broker_client(load_settings())
-    try:
+    with broker_client(load_settings()) as client:
         for key, kind in expected.items():
             if client.type(key) not in {kind, b"none"}:
                 client.delete(*(unacked if key in unacked else (key,)))
                 wrong = MessageRefusedError(f"the key {key} was not a {kind.decode()}")
                 _refusals.add(client, wrong)
-    finally:
-        client.close()
 
 
 class GuardedQoS(_QoS):  # type: ignore[misc] # it is Any

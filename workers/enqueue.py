@@ -284,14 +284,13 @@ def ask_for_sweep(app: Celery) -> float:
         BrokerUnavailableError: the broker cannot be reached.
     """
     settings = load_settings()
-    client = broker_client(settings)
-    metrics = metrics_for(settings, client)
-    try:
+    with broker_client(settings) as client:
+        metrics = metrics_for(settings, client)
         dedup = DedupKeys(client, settings.deployment_id)
-        return Enqueuer(app, dedup, metrics, settings.sweep_interval_seconds).sweep()
-    finally:
-        metrics.flush()
-        client.close()
+        try:
+            return Enqueuer(app, dedup, metrics, settings.sweep_interval_seconds).sweep()
+        finally:
+            metrics.flush()
 
 
 def submit_sweep(

@@ -28,7 +28,7 @@ from reconciler.errors import (
     describe_error,
 )
 from workers.dedup import HEADER, from_headers
-from workers.enqueue import UNREACHABLE, BrokerUnavailableError
+from workers.enqueue import UNREACHABLE, broker_reached
 from workers.limits import (
     SOFT_TIME_LIMIT_SECONDS,
     TIME_LIMIT_SECONDS,
@@ -116,16 +116,12 @@ def run(
     structlog.contextvars.bind_contextvars(celery_task_id=task.request.id, **known)
     resources = process_resources()
     try:
-        done = work(resources)
-        end(resources)
+        with broker_reached():
+            done = work(resources)
+            end(resources)
     except SoftTimeLimitExceeded:
         _give_up(resources, OutOfTimeError("it took longer than its time limit"), gave_up, end)
         raise
-    except redis.RedisError as error:
-        lost = BrokerUnavailableError(f"the broker cannot be reached: {error}")
-        _try_again(task, lost)
-        _give_up(resources, lost, gave_up, end)
-        raise lost from error
     except Exception as error:
         if isinstance(error, TemporaryError):
             _try_again(task, error)

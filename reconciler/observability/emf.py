@@ -29,9 +29,6 @@ from reconciler.settings import Settings
 _MAX_VALUES = 100
 """CloudWatch's limit on values of one metric in a line."""
 
-Series = tuple[str, Labels]
-Values = Mapping[str, float | list[float]]
-
 
 class EmfMetrics(Metrics):
     """Metrics as lines, which ``flush`` writes.
@@ -49,7 +46,7 @@ class EmfMetrics(Metrics):
         self._now = now
         self._namespace = namespace
         self._lock = Lock()
-        self._values: dict[Series, list[float]] = {}
+        self._values: dict[tuple[str, Labels], list[float]] = {}
 
     def record(self, name: str, value: float, labels: Mapping[str, str]) -> None:
         """Buffer a value for the next line."""
@@ -84,7 +81,7 @@ class EmfMetrics(Metrics):
             self._write(labels, found)
         return True
 
-    def _write(self, labels: Labels, values: Values) -> None:
+    def _write(self, labels: Labels, values: Mapping[str, float | list[float]]) -> None:
         names = [name for name, _ in labels]
         gauges = [name for name in values if kind_of(name) == "gauge"]
         others = [name for name in values if name not in gauges]

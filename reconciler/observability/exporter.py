@@ -24,7 +24,7 @@ from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.observability.emf import EmfMetrics
 from reconciler.observability.metrics import EXPORTED, METRICS, QUEUES, Labels
 from reconciler.observability.metrics import Metric as Declared
-from reconciler.observability.redis_metrics import SUM, bound_text, read_series
+from reconciler.observability.redis_metrics import SUM, Series, bound_text, read_series
 from reconciler.observability.scrape_server import ScrapeServer
 from reconciler.settings import Settings
 
@@ -39,8 +39,6 @@ _FAMILIES: dict[str, type[CounterMetricFamily | GaugeMetricFamily | HistogramMet
     "gauge": GaugeMetricFamily,
     "histogram": HistogramMetricFamily,
 }
-
-Series = dict[tuple[str, Labels, str], float]
 
 
 class BrokerCollector(Collector):

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 PREFIX = "reconciler:metrics:"
 SUM = "sum"
 
+Series = dict[tuple[str, Labels, str], float]
+"""Name, labels and part → value."""
+
 
 def field_name(name: str, labels: Labels, part: str) -> str:
     """Return the hash field of a series; ``part``: a bucket's bound, ``sum`` or ""."""
@@ -104,9 +107,9 @@ def bound_text(bound: float) -> str:
     return "+Inf" if math.isinf(bound) else repr(float(bound))
 
 
-def read_series(client: redis.Redis, settings: Settings) -> dict[tuple[str, Labels, str], float]:
+def read_series(client: redis.Redis, settings: Settings) -> Series:
     """Return all stored series, and all known ones, at zero by default."""
-    series: dict[tuple[str, Labels, str], float] = {}
+    series: Series = {}
     for metric in METRICS.values():
         for labels in known_series(metric, settings):
             series.update({(metric.name, labels, part): 0.0 for part in _parts(metric)})

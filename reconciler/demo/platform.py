@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.clock import Clock, utc_now
 from reconciler.demo.live import LiveReconciler
-from reconciler.demo.shapes import INTEGRATION, Blueprint, ChildSpec, Outcome
+from reconciler.demo.shapes import INTEGRATION, Blueprint, ChildSpec
 from reconciler.demo.task_pipeline import INSTANT, Pace, TaskPipeline
 from reconciler.demo.task_stream import StreamsClient, TaskStream
 from reconciler.domain.model import INTEGRATION_SUFFIX, META, ChildStatus, timestamp
@@ -58,11 +58,8 @@ class Platform:
         self._table = settings.orchestration_table_name
         self._clock = clock
         self._rng = Random(f"{seed}/platform")
-        self._outcomes: dict[tuple[str, str], Outcome] = {}
         self.seeded: dict[str, Seeded] = {}
-        self.pipeline = TaskPipeline(
-            client, settings, clock, seed=seed, pace=pace, outcomes=self._outcomes
-        )
+        self.pipeline = TaskPipeline(client, settings, clock, seed=seed, pace=pace)
         self.live = LiveReconciler(client, settings, clock, self.pipeline.invoke, seed=seed)
         self._stream = streams and TaskStream(client, streams, settings.task_table_name)
 
@@ -86,7 +83,7 @@ class Platform:
         number = len(self.seeded) + 1
         common = self._common(orchestration_id, repo)
         for index, spec in enumerate(blueprint.children):
-            self._outcomes[(orchestration_id, ids[spec.key])] = spec.outcome
+            self.pipeline.outcomes[orchestration_id, ids[spec.key]] = spec.outcome
             self._put({**common, **_child(seeded, spec, number * 100 + index)})
         self._put({**common, **_meta(seeded, number)})
         self.seeded[orchestration_id] = seeded

@@ -82,14 +82,13 @@ class TaskPipeline:
         *,
         seed: int = 0,
         pace: Pace = INSTANT,
-        outcomes: Mapping[tuple[str, str], Outcome] | None = None,
     ) -> None:
         self._client = client
         self._settings = settings
         self._clock = clock
         self._seed = seed
         self._pace = pace
-        self._outcomes = outcomes if outcomes is not None else {}
+        self.outcomes: dict[tuple[str, str], Outcome] = {}
         self._lock = threading.Lock()
         self._invoked: list[str] = []
         self._names: set[str] = set()
@@ -244,7 +243,7 @@ class TaskPipeline:
         metadata = item.get("channel_metadata", {}).get("M", {})
         orchestration = text(metadata, "orchestration_id") or ""
         child = text(metadata, "orchestration_sub_issue_id") or ""
-        return self._outcomes.get((orchestration, child), Outcome.COMPLETED)
+        return self.outcomes.get((orchestration, child), Outcome.COMPLETED)
 
     def _seconds(self, item: Mapping[str, Any], status: str) -> timedelta:
         stage = status.lower()

@@ -39,7 +39,6 @@ class DedupKeys:
 
     def __init__(self, client: redis.Redis, deployment_id: str) -> None:
         self.client = client
-        self.deployment_id = deployment_id
         self._prefix = f"{PREFIX}{deployment_id}:"
         self._doubtful: dict[str, str] = {}
 

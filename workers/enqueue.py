@@ -33,7 +33,7 @@ from reconciler.domain.model import timestamp
 from reconciler.errors import TemporaryError
 from reconciler.observability.metrics import Metrics
 from reconciler.repair.context import ReleaseRequest
-from reconciler.settings import load_settings
+from reconciler.settings import Settings, load_settings
 from reconciler.sweeping.sender import SegmentTask
 from workers.broker import broker_client, metrics_for
 from workers.broker_records import broker_time
@@ -107,16 +107,15 @@ class Enqueuer:
         app: Celery,
         dedup: DedupKeys,
         metrics: Metrics,
-        interval_seconds: int,
+        settings: Settings,
         *,
-        releases_per_minute: int = 600,
         report: bool = False,
     ) -> None:
         self._app = app
         self._dedup = dedup
         self._metrics = metrics
-        self._interval_seconds = interval_seconds
-        self._releases_per_minute = releases_per_minute
+        self._settings = settings
+        self._interval_seconds = settings.sweep_interval_seconds
         self._report = {"report": True} if report else {}
 
     def _publish(
@@ -149,7 +148,7 @@ class Enqueuer:
                     args=args,
                     kwargs=kwargs,
                     task_id=_task_id(attempt),
-                    headers={**_headers(self._dedup.deployment_id), **key},
+                    headers={**_headers(self._settings.deployment_id), **key},
                     # Nobody waits for the result. Otherwise each publish would subscribe to it, and
                     # fail if only the result backend is away.
                     ignore_result=True,
@@ -234,7 +233,8 @@ class Enqueuer:
         Raises:
             BrokerUnavailableError: the broker cannot be reached.
         """
-        half = releases_between_asks(self._releases_per_minute, self._interval_seconds)
+        per_minute = self._settings.release_rate_per_minute
+        half = releases_between_asks(per_minute, self._interval_seconds)
         queued = self._length(RELEASE_QUEUE)
         return 2 * half - queued if in_turn or queued < half else 0
 
@@ -288,7 +288,7 @@ def ask_for_sweep(app: Celery) -> float:
         metrics = metrics_for(settings, client)
         dedup = DedupKeys(client, settings.deployment_id)
         try:
-            return Enqueuer(app, dedup, metrics, settings.sweep_interval_seconds).sweep()
+            return Enqueuer(app, dedup, metrics, settings).sweep()
         finally:
             metrics.flush()
 

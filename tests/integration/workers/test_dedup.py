@@ -38,13 +38,13 @@ def deployment_id(fleet: Fleet) -> str:
 
 
 @pytest.fixture
-def enqueuer(
-    own_broker: Broker, metrics: RecordingMetrics, deployment_id: str
-) -> Iterator[Enqueuer]:
+def enqueuer(fleet: Fleet, own_broker: Broker, metrics: RecordingMetrics) -> Iterator[Enqueuer]:
     """An enqueuer in a process that is not a worker."""
     with celery.Celery(broker=f"{own_broker.url}/0", set_as_current=False) as app:
         app.conf.task_default_queue = SWEEP_QUEUE
-        yield Enqueuer(app, DedupKeys(own_broker.client, deployment_id), metrics, LONG)
+        settings = fleet.celery.world.settings.model_copy(update={"sweep_interval_seconds": LONG})
+        dedup = DedupKeys(own_broker.client, settings.deployment_id)
+        yield Enqueuer(app, dedup, metrics, settings)
 
 
 def take(keys: DedupKeys, work: str, ttl_seconds: int) -> str | None:
@@ -229,11 +229,10 @@ def test_the_key_of_a_lost_message_expires_soon(
     found = stranded(world)
     with celery.Celery(broker=f"{own_broker.url}/0", set_as_current=False) as app:
         app.conf.task_default_queue = SWEEP_QUEUE
-        interval = world.settings.sweep_interval_seconds
         dedup = DedupKeys(own_broker.client, deployment_id)
-        Enqueuer(app, dedup, RecordingMetrics(), interval).evaluate(found, "sweep:lost", 1.5)
+        Enqueuer(app, dedup, RecordingMetrics(), world.settings).evaluate(found, "sweep:lost", 1.5)
     left = own_broker.client.ttl(f"{PREFIX}{deployment_id}:evaluate:{found}")
-    assert left <= interval
+    assert left <= world.settings.sweep_interval_seconds
     own_broker.client.delete(SWEEP_QUEUE)
     fleet.worker()
     fleet.beat()

@@ -60,8 +60,8 @@ class Verdict:
         return not self.problems
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {"ok": self.ok, **asdict(self), "problems": list(self.problems)}
+        """Return values for JSON."""
+        return {"ok": self.ok, **asdict(self)}
 
 
 def judge(

@@ -84,11 +84,6 @@ class Board:
     stranded: Mapping[ChildKey, datetime]
     snapshot: Snapshot
 
-    @property
-    def settled(self) -> int:
-        """The number of settled orchestrations."""
-        return sum(self.snapshot.is_settled(seeded.orchestration_id) for seeded in self.seeded)
-
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -137,8 +132,9 @@ def _mark(row: Child | None, *, repaired: bool) -> Mark:
 
 def one_line(board: Board) -> str:
     """Return a board in one line, for a pipe."""
+    settled = sum(board.snapshot.is_settled(seeded.orchestration_id) for seeded in board.seeded)
     return (
-        f"{board.elapsed:5.0f} s  {board.phase}: {board.settled} of {len(board.seeded)} settled, "
+        f"{board.elapsed:5.0f} s  {board.phase}: {settled} of {len(board.seeded)} settled, "
         f"{board.events_lost} events lost, {len(board.stranded)} stranded, "
         f"{len(board.snapshot.recoveries)} repairs by {len(board.sweeps)} sweeps"
     )

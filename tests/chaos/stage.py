@@ -37,6 +37,7 @@ from tests.support.faulty_endpoint import FaultyEndpoint, faulty_endpoint
 from tests.support.hosts import QUICK
 from tests.support.processes import A_BEAT, ROOT, a_worker, until
 from tests.support.refusals import LOGIN, WITH_ACCOUNT
+from tests.support.supervisor import KillingSupervisor
 from tests.support.world import CREDENTIALS, make_client, make_session
 from workers.broker_records import BrokerRecords
 
@@ -90,7 +91,7 @@ class Stage:
     tables: FaultProxy
     refusing: FaultyEndpoint
     pipeline: FaultProxy
-    supervisor: Supervisor
+    supervisor: KillingSupervisor
     observer: Observer
     claims: Claims
     turns: Turns
@@ -219,7 +220,7 @@ def staged(seed: int, endpoint: str, directory: Path, mode: str) -> Iterator[Sta
         invoked = stack.enter_context(pipeline_endpoint(platform.pipeline.invoke))
         pipeline = stack.enter_context(fault_proxy(invoked, seed + 1))
         environment["AWS_ENDPOINT_URL_LAMBDA"] = pipeline.url
-        supervisor = Supervisor(directory)
+        supervisor = KillingSupervisor(directory)
         stack.callback(supervisor.stop)
         skewed = _start(supervisor, environment)
         stage = Stage(

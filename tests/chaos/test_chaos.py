@@ -137,9 +137,7 @@ def recover(stage: Stage, mayhem: Mayhem, seconds: float) -> Run:
             lost=tuple(stage.live.lost),
             shown_unsettled=stage.shown_unsettled(),
             never_started=frozenset(stage.never_started),
-            exits=[
-                said for child in stage.supervisor.children.values() for said in child.last_words
-            ],
+            exits=stage.supervisor.last_words,
             unrecovered=frozenset(unrecovered),
             bound_seconds=allowed,
             recovered_in_seconds=time.monotonic() - began,

@@ -65,7 +65,7 @@ first-test: $(VENV)/first-test.stamp  ## Run the tests of the diagnosis: a first
 # -- to try things on
 
 local: $(VENV)/dev.stamp  ## Start an empty DynamoDB Local and a broker, until Ctrl-C
-	@$(BIN)/python -m reconciler.embedded
+	@$(BIN)/python -m tests.support.local
 
 transcript: $(VENV)/dev.stamp  ## Follow README and first hour in a fresh clone, and record it
 	$(BIN)/python -m docs.transcript $(ARGS)

@@ -15,12 +15,12 @@ import redis
 
 from benchmarks.place import Place
 from benchmarks.storm import PROCESSES_EACH, WORKERS, environment_of
-from reconciler.demo.processes import Supervisor
 from reconciler.demo.task_pipeline import pipeline_endpoint
 from reconciler.embedded.valkey import valkey_server
 from reconciler.settings import load_settings
 from reconciler.sweeping.overview import Sweep
 from reconciler.sweeping.state import SweepState
+from tests.support.supervisor import KillingSupervisor
 from workers.broker_records import BrokerRecords
 
 _READY = "ready."
@@ -50,7 +50,7 @@ class Deployment:
     broker: str
     environment: Mapping[str, str]
     invocations: Invocations
-    supervisor: Supervisor
+    supervisor: KillingSupervisor
     _ready: dict[str, int] = field(default_factory=dict)
 
     def start_workers(self) -> None:
@@ -108,6 +108,6 @@ def deployed(place: Place, settings: Mapping[str, str]) -> Iterator[Deployment]:
         pipeline = stack.enter_context(pipeline_endpoint(invocations.invoke))
         broker = stack.enter_context(valkey_server(directory))
         environment = {**os.environ, **environment_of(place, broker, pipeline), **settings}
-        supervisor = Supervisor(directory)
+        supervisor = KillingSupervisor(directory)
         stack.callback(supervisor.stop)
         yield Deployment(broker, environment, invocations, supervisor)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 
-from reconciler.embedded.dynamodb_local import dynamodb_local
+from tests.support.dynamodb_local import dynamodb_local
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from reconciler.embedded.dynamodb_local import dynamodb_local
 from reconciler.embedded.moto_server import moto_server
 from reconciler.embedded.process import EmbeddedServerError
 from reconciler.embedded.valkey import valkey_server
+from tests.support.dynamodb_local import dynamodb_local
 from tests.support.memory import memory_server
 from tests.support.world import World, build_world, make_client
 

@@ -18,19 +18,12 @@ __all__ = ["app"]
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's attribute
     if name == "app":
-        _see_project_root()
+        # A script's path begins at the script's folder, and Celery adds the working directory only
+        # while it looks for this package.
+        root = str(Path(__file__).parents[1])
+        if root not in sys.path:
+            sys.path.insert(0, root)
         from workers.application import app  # noqa: PLC0415 - see above
 
         return app
     raise AttributeError(name)
-
-
-def _see_project_root() -> None:
-    """Make the project's root importable for `celery`.
-
-    A script's path begins at the script's folder, and Celery adds the working directory only while
-    it looks for this package.
-    """
-    root = str(Path(__file__).parents[1])
-    if root not in sys.path:
-        sys.path.insert(0, root)

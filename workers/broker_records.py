@@ -10,7 +10,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import FiniteFloat
@@ -42,20 +41,6 @@ return 1
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Left:
-    """A record that was read and not changed; ``now``: the broker's time then, ``at``: our own."""
-
-    place: tuple[str, str]
-    stored: bytes | None
-    now: float
-    at: float
-
-    def aged(self) -> tuple[bytes | None, float]:
-        """Return the record, and the broker's time by now."""
-        return self.stored, self.now + time.monotonic() - self.at
-
-
 class BrokerRecords:
     """Records of a deployment in the broker.
 
@@ -76,7 +61,7 @@ class BrokerRecords:
         self._prefix = f"{PREFIX}{deployment_id}:{report}"
         self._expires = 0 if report_id is None else REPORT_SECONDS
         self._compare_and_set = client.register_script(COMPARE_AND_SET)
-        self._left: _Left | None = None
+        self._unchanged: dict[tuple[str, str], tuple[bytes | None, float]] = {}
 
     def now(self) -> float:
         """Return the broker's time."""
@@ -102,29 +87,28 @@ class BrokerRecords:
         else has changed it meanwhile, the compare-and-set fails, and then it is read.
         """
         key = self._prefix + kind
-        left, self._left = self._left, None
-        if left is not None and left.place != (key, name):
-            left = None
+        kept, self._unchanged = self._unchanged.get((key, name)), {}
         while True:
-            stored, now = self._read_one(key, name) if left is None else left.aged()
+            stored, ahead = kept or self._read_one(key, name)
             old = record_of(stored)
-            new = change(old, now)
+            new = change(old, time.monotonic() + ahead)
             if new is not old:
                 value = "" if new is None else json.dumps(new, separators=(",", ":"))
                 args = [name, stored or "", value, self._expires]
                 if self._compare_and_set(keys=[key], args=args):
                     return new
-            elif left is None:
-                self._left = _Left((key, name), stored, now, time.monotonic())
+            elif kept is None:
+                self._unchanged = {(key, name): (stored, ahead)}
                 return old
-            left = None
+            kept = None
 
     def _read_one(self, key: str, name: str) -> tuple[bytes | None, float]:
+        """Return a record, and how far the broker's clock is ahead of the monotonic one."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.hget(key, name)
             pipe.time()
             stored, clock = pipe.execute()
-        return stored, _seconds(clock)
+        return stored, _seconds(clock) - time.monotonic()
 
     def drop(self, kind: str, names: Iterable[str] | None = None) -> None:
         """Delete these records, or all of the kind."""

@@ -70,15 +70,12 @@ def drop_foreign_keys(app: Celery) -> None:
     for queue in app.conf.task_queues:
         steps = [f"{channel.sep}{step}" for step in channel.priority_steps if step]
         expected |= {queue.name + step: b"list" for step in ("", *steps)}
-    client = broker_client(load_settings())
-    try:
+    with broker_client(load_settings()) as client:
         for key, kind in expected.items():
             if client.type(key) not in {kind, b"none"}:
                 client.delete(*(unacked if key in unacked else (key,)))
                 wrong = MessageRefusedError(f"the key {key} was not a {kind.decode()}")
                 _refusals.add(client, wrong)
-    finally:
-        client.close()
 
 
 class GuardedQoS(_QoS):  # type: ignore[misc] # it is Any
@@ -162,8 +159,7 @@ class GuardedChannel(_Channel):  # type: ignore[misc] # it is Any
             raise Empty
         queue = bytes_to_str(answer[0]).rsplit(self.sep, 1)[0]
         self._queue_cycle.rotate(queue)
-        kind: Kind[Any, Any] = REPLY if queue.endswith(_REPLIES) else TASK
-        self._deliver(kind, answer[1], queue)
+        self._deliver(REPLY if queue.endswith(_REPLIES) else TASK, answer[1], queue)
         return True
 
     def _receive_one(self, c: Any) -> bool | None:  # noqa: ANN401 - kombu's
@@ -182,7 +178,7 @@ class GuardedChannel(_Channel):  # type: ignore[misc] # it is Any
         self._deliver(BROADCAST, found["data"], self._fanout_to_queue.get(exchange))
         return True
 
-    def _deliver(self, kind: Kind[Any, Any], raw: bytes, queue: str | None) -> None:
+    def _deliver(self, kind: Kind, raw: bytes, queue: str | None) -> None:
         """Deliver a valid message; drop and count one that is invalid or fails."""
         tag = None
         try:

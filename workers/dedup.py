@@ -39,19 +39,10 @@ class DedupKeys:
 
     def __init__(self, client: redis.Redis, deployment_id: str) -> None:
         self.client = client
-        self.deployment_id = deployment_id
         self._prefix = f"{PREFIX}{deployment_id}:"
         self._doubtful: dict[str, str] = {}
 
-    def take(self, key: str, ttl_seconds: int) -> str | None:
-        """Take a key; returns the token to give it back with, or None if it is taken.
-
-        Raises:
-            redis.exceptions.RedisError: the broker cannot be reached.
-        """
-        return self.take_all([key], ttl_seconds).get(key)
-
-    def take_all(self, keys: Iterable[str], ttl_seconds: int) -> dict[str, str]:
+    def take(self, keys: Iterable[str], ttl_seconds: int) -> dict[str, str]:
         """Take keys; returns key → token for those that were free.
 
         Raises:
@@ -59,6 +50,7 @@ class DedupKeys:
         """
         # If the last answer was lost, the key may be ours already: use the same token again.
         tokens = {key: self._doubtful.get(key) or secrets.token_hex(8) for key in keys}
+        self._doubtful |= tokens  # until the answer is here
         try:
             with self.client.pipeline(transaction=False) as pipe:
                 for key, token in tokens.items():
@@ -69,15 +61,11 @@ class DedupKeys:
                 for (key, token), held in there
                 if self._is_ours(key, token, held, ttl_seconds)
             }
-        except redis.RedisError:
-            # Give them back once the broker answers again.
-            self._doubtful.update(tokens)
+            for key in tokens:
+                del self._doubtful[key]
+            return taken
+        finally:
             self._give_back_doubtful()
-            raise
-        for key in tokens:
-            self._doubtful.pop(key, None)
-        self._give_back_doubtful()
-        return taken
 
     def _set(self, client: redis.Redis, key: str, token: str, ttl_seconds: int) -> Any:  # noqa: ANN401 - the previous value, or a pipeline
         return client.set(self._prefix + key, token, nx=True, ex=ttl_seconds, get=True)

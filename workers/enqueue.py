@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import redis
@@ -33,7 +33,7 @@ from reconciler.domain.model import timestamp
 from reconciler.errors import TemporaryError
 from reconciler.observability.metrics import Metrics
 from reconciler.repair.context import ReleaseRequest
-from reconciler.settings import load_settings
+from reconciler.settings import Settings, load_settings
 from reconciler.sweeping.sender import SegmentTask
 from workers.broker import broker_client, metrics_for
 from workers.broker_records import broker_time
@@ -59,19 +59,24 @@ _MAX_WORK = 400
 _MAX_QUEUED = 1000
 """Messages. Later asks send the rest, the longest unread first."""
 
+Message = tuple[str, tuple[Any, ...], dict[str, Any]]
+"""The attempt that the task's id names, and the arguments."""
+
 UNREACHABLE = (OperationalError, RuntimeError, OSError, redis.RedisError)
 """Raised by a publish when the broker is away or stalls."""
 
 
-class BrokerUnavailableError(TemporaryError):
+class BrokerUnavailableError(TemporaryError, kind="broker_unavailable"):
     """The broker cannot be reached; nothing was enqueued."""
 
-    kind = "broker_unavailable"
 
-
-def interval_number(interval_seconds: float, at: float | None = None) -> int:
-    """Return the number of the interval that ``at`` (epoch seconds; now) lies in."""
-    return int((time.time() if at is None else at) // interval_seconds)
+@contextmanager
+def broker_reached() -> Iterator[None]:
+    """Raise ``BrokerUnavailableError`` if a command in the block fails."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
 
 
 def ask_at(interval_seconds: float, at: float) -> tuple[str, int, float]:
@@ -80,7 +85,7 @@ def ask_at(interval_seconds: float, at: float) -> tuple[str, int, float]:
     Times are epoch seconds. A sweep is asked for several times in its interval: with one ask, two
     lost messages would cost three intervals.
     """
-    number = interval_number(interval_seconds, at)
+    number = int(at // interval_seconds)
     began, apart = number * interval_seconds, interval_seconds / ASKS_PER_INTERVAL
     ask = min(int((at - began) / apart), ASKS_PER_INTERVAL - 1)
     return f"sweep:{number}", ask, began + (ask + 1) * apart
@@ -102,81 +107,59 @@ class Enqueuer:
         app: Celery,
         dedup: DedupKeys,
         metrics: Metrics,
-        interval_seconds: int,
+        settings: Settings,
         *,
-        releases_per_minute: int = 600,
         report: bool = False,
     ) -> None:
         self._app = app
         self._dedup = dedup
         self._metrics = metrics
-        self._interval_seconds = interval_seconds
-        self._releases_per_minute = releases_per_minute
+        self._settings = settings
+        self._interval_seconds = settings.sweep_interval_seconds
         self._report = {"report": True} if report else {}
 
     def _publish(
         self,
         name: str,
-        work: str,
-        attempt: str,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        *,
+        messages: Mapping[str, Message],
         ttl_seconds: float,
+        *,
         given_back: bool = True,
     ) -> bool:
-        """Publish, unless the same work is queued or under way; returns whether it did.
+        """Publish each message whose work is not queued or under way; returns whether any was.
 
-        ``given_back``: the task gives the dedup key back when it ends; otherwise the key expires.
+        ``messages``: by the work that they are about. ``given_back``: the task gives the dedup key
+        back when it ends; otherwise the key expires.
 
         Raises:
-            BrokerUnavailableError: nothing was published, and the key has been given back.
+            BrokerUnavailableError: some were not published; their keys have been given back.
         """
-        try:
-            token = self._dedup.take(work, max(1, int(ttl_seconds)))
-        except redis.RedisError as error:
-            raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
-        if token is None:
+        with broker_reached():
+            tokens = self._dedup.take(messages, max(1, int(ttl_seconds)))
+        for _ in range(len(messages) - len(tokens)):
             self._metrics.increment("reconciler_duplicates_dropped_total", task=name)
-            return False
-        key = header_of(work, token) if given_back else {}
+        unsent = dict(tokens)
         try:
-            self._send(name, attempt, args, kwargs, key)
-        except BrokerUnavailableError:
-            self._give_back(work, token)
-            raise
-        return True
-
-    def _send(
-        self,
-        name: str,
-        attempt: str,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        key: Mapping[str, Any],
-    ) -> None:
-        """Put a message on its queue; ``key``: the header that bears its dedup key.
-
-        Raises:
-            BrokerUnavailableError: the broker cannot be reached.
-        """
-        try:
-            self._app.send_task(
-                name,
-                args=args,
-                kwargs=dict(kwargs),
-                task_id=_task_id(attempt),
-                headers={**_headers(self._dedup.deployment_id), **key},
-                # Nobody waits for the result. Otherwise each publish would subscribe to it, and
-                # fail if only the result backend is away.
-                ignore_result=True,
-            )
+            for work, token in tokens.items():
+                attempt, args, kwargs = messages[work]
+                key = header_of(work, token) if given_back else {}
+                self._app.send_task(
+                    name,
+                    args=args,
+                    kwargs=kwargs,
+                    task_id=_task_id(attempt),
+                    headers={**_headers(self._settings.deployment_id), **key},
+                    # Nobody waits for the result. Otherwise each publish would subscribe to it, and
+                    # fail if only the result backend is away.
+                    ignore_result=True,
+                )
+                del unsent[work]
         except UNREACHABLE as error:
+            with suppress(redis.RedisError):  # they expire
+                for work, token in unsent.items():
+                    self._dedup.give_back(work, token)
             raise BrokerUnavailableError(f"{name} could not be published: {error}") from error
-
-    def _give_back(self, work: str, token: str) -> None:
-        with suppress(redis.RedisError):  # its expiry will
-            self._dedup.give_back(work, token)
+        return bool(tokens)
 
     def sweep(self) -> float:
         """Ask for the rest of this interval's sweep, unless another beat has just asked.
@@ -188,22 +171,13 @@ class Enqueuer:
             BrokerUnavailableError: the broker cannot be reached.
         """
         interval = self._interval_seconds
-        try:
+        with broker_reached():
             now = broker_time(self._dedup.client)
-        except redis.RedisError as error:
-            raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
         sweep_id, ask, following = ask_at(interval, now)
         attempt = f"{sweep_id}:{ask}" if ask else sweep_id
-        self._publish(
-            SWEEP,
-            attempt,
-            attempt,
-            (),
-            {"sweep_id": sweep_id, "by_hand": False},
-            # Kept until the interval is over for every beat.
-            given_back=False,
-            ttl_seconds=2 * interval,
-        )
+        message = (attempt, (), {"sweep_id": sweep_id, "by_hand": False})
+        # The key is kept until the interval is over for every beat.
+        self._publish(SWEEP, {attempt: message}, 2 * interval, given_back=False)
         return following - now
 
     def segment(self, task: SegmentTask) -> bool:
@@ -217,17 +191,19 @@ class Enqueuer:
             "step": task.step,
         }
         kwargs = {"sweep_id": task.sweep_id, "since": task.since, **self._report}
-        return self._publish(SEGMENT, work, work, (place,), kwargs, ttl_seconds=self._ask_seconds)
+        return self._publish(SEGMENT, {work: (work, (place,), kwargs)}, self._ask_seconds)
 
     def evaluate(self, orchestration_id: str, sweep_id: str, since: float) -> bool:
         """Send an orchestration to be evaluated."""
         kwargs = {"sweep_id": sweep_id, "since": since, **self._report}
-        attempt = f"evaluate:{orchestration_id}:{interval_number(self._interval_seconds)}"
+        attempt = f"evaluate:{orchestration_id}:{self._interval_number()}"
         # A report by hand must not take the place of an evaluation that may repair.
         work = f"evaluate:{orchestration_id}" + (f":{sweep_id}" if self._report else "")
-        return self._publish(
-            EVALUATE, work, attempt, (orchestration_id,), kwargs, ttl_seconds=self._ask_seconds
-        )
+        message = (attempt, (orchestration_id,), kwargs)
+        return self._publish(EVALUATE, {work: message}, self._ask_seconds)
+
+    def _interval_number(self) -> int:
+        return int(time.time() // self._interval_seconds)
 
     @property
     def _ask_seconds(self) -> float:
@@ -243,10 +219,8 @@ class Enqueuer:
         return _MAX_QUEUED - self._length(SWEEP_QUEUE)
 
     def _length(self, queue: str) -> int:
-        try:
+        with broker_reached():
             length: Any = self._dedup.client.llen(queue)
-        except redis.RedisError as error:
-            raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
         return int(length)
 
     def room_for_releases(self, *, in_turn: bool) -> int:
@@ -259,7 +233,8 @@ class Enqueuer:
         Raises:
             BrokerUnavailableError: the broker cannot be reached.
         """
-        half = releases_between_asks(self._releases_per_minute, self._interval_seconds)
+        per_minute = self._settings.release_rate_per_minute
+        half = releases_between_asks(per_minute, self._interval_seconds)
         queued = self._length(RELEASE_QUEUE)
         return 2 * half - queued if in_turn or queued < half else 0
 
@@ -269,26 +244,13 @@ class Enqueuer:
         Raises:
             BrokerUnavailableError: some were not sent; their keys have been given back.
         """
-        works = {f"release:{request.idempotency_key}": request for request in requests}
+        number = self._interval_number()
+        messages = {}
+        for request in requests:
+            work = f"release:{request.idempotency_key}"
+            messages[work] = (f"{work}:{number}", *_release_arguments(request))
         # Shorter than an interval, so that the next sweep replaces a lost message.
-        ttl = max(1, int(0.75 * self._interval_seconds))
-        try:
-            tokens = self._dedup.take_all(works, ttl)
-        except redis.RedisError as error:
-            raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
-        for _ in range(len(works) - len(tokens)):
-            self._metrics.increment("reconciler_duplicates_dropped_total", task=RELEASE)
-        number = interval_number(self._interval_seconds)
-        while tokens:
-            work, token = next(iter(tokens.items()))
-            args, kwargs = _release_arguments(works[work])
-            try:
-                self._send(RELEASE, f"{work}:{number}", args, kwargs, header_of(work, token))
-            except BrokerUnavailableError:
-                for left, its_token in tokens.items():
-                    self._give_back(left, its_token)
-                raise
-            del tokens[work]
+        self._publish(RELEASE, messages, 0.75 * self._interval_seconds)
 
 
 def _task_id(attempt: str) -> str:
@@ -322,14 +284,13 @@ def ask_for_sweep(app: Celery) -> float:
         BrokerUnavailableError: the broker cannot be reached.
     """
     settings = load_settings()
-    client = broker_client(settings)
-    metrics = metrics_for(settings, client)
-    try:
+    with broker_client(settings) as client:
+        metrics = metrics_for(settings, client)
         dedup = DedupKeys(client, settings.deployment_id)
-        return Enqueuer(app, dedup, metrics, settings.sweep_interval_seconds).sweep()
-    finally:
-        metrics.flush()
-        client.close()
+        try:
+            return Enqueuer(app, dedup, metrics, settings).sweep()
+        finally:
+            metrics.flush()
 
 
 def submit_sweep(
@@ -344,9 +305,8 @@ def submit_sweep(
     """
     attempt = f"sweep:by-hand-{int(time.time() * 1000)}"
     sweep_id = sweep_id or attempt
-    kwargs: dict[str, Any] = {"sweep_id": sweep_id, **({"report": True} if report else {})}
-    if full:
-        kwargs["full"] = True
+    options = {"report": report, "full": full}
+    kwargs = {"sweep_id": sweep_id, **{name: True for name, given in options.items() if given}}
     _send_by_hand(app, SWEEP, attempt, kwargs=kwargs)
     return sweep_id
 

@@ -15,17 +15,16 @@ class Flusher:
     A release increments a dozen metrics, and a process completes dozens of releases per second.
     """
 
-    def __init__(self, flush: Callable[[], object], seconds: float = FLUSH_SECONDS) -> None:
+    def __init__(self, flush: Callable[[], object]) -> None:
         self._flush = flush
-        self._seconds = seconds
         self._lock = Lock()
         self._timer: Timer | None = None
 
     def soon(self) -> None:
-        """Flush within ``seconds``."""
+        """Flush within ``FLUSH_SECONDS``."""
         with self._lock:
             if self._timer is None:
-                self._timer = Timer(self._seconds, self.flush)
+                self._timer = Timer(FLUSH_SECONDS, self.flush)
                 self._timer.daemon = True
                 self._timer.start()
 

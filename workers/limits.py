@@ -20,9 +20,6 @@ may swallow while it retries."""
 MAX_WAIT_SECONDS = 120
 """How far ahead a message's ``eta`` may be."""
 
-MAX_COUNTDOWN_SECONDS = 20.0
-"""The longest wait of our own messages before a retry."""
-
 WORKER_LOST_COUNTDOWN_SECONDS = 2
 """How long the work of a lost worker waits. Celery's default equals the visibility timeout, so the
 message would be delivered twice, and late."""

@@ -169,7 +169,6 @@ class _Properties(_Strict):
 
 
 H = TypeVar("H", bound=BaseModel)
-B = TypeVar("B")
 
 
 class _Envelope(_Strict, Generic[H]):
@@ -211,11 +210,11 @@ class Command(_Strict):
 
 
 @dataclass(frozen=True)
-class Kind(Generic[H, B]):
+class Kind:
     """A kind of message: the schemas of its envelope and its body."""
 
-    envelope: type[_Envelope[H]]
-    body: TypeAdapter[B]
+    envelope: type[_Envelope[Any]]
+    body: TypeAdapter[Any]
 
     def read(self, raw: bytes, routing_key: str) -> dict[str, Any]:
         """Return the envelope for Celery, as if it had just come from ``routing_key``.

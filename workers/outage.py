@@ -64,13 +64,11 @@ def check_broker() -> None:
         SystemExit: it is in cluster mode, which waiting cannot change.
         redis.exceptions.RedisError: it cannot be reached, or refuses.
     """
-    client = broker_client(load_settings())
-    try:
-        probe(client)
-    except ClusterModeError:
-        sys.stderr.write(
-            f"reconciler: CELERY_BROKER_URL: {CLUSTER_MODE.meaning}. {CLUSTER_MODE.advice}\n"
-        )
-        raise SystemExit(WRONG_SETTINGS) from None
-    finally:
-        client.close()
+    with broker_client(load_settings()) as client:
+        try:
+            probe(client)
+        except ClusterModeError:
+            sys.stderr.write(
+                f"reconciler: CELERY_BROKER_URL: {CLUSTER_MODE.meaning}. {CLUSTER_MODE.advice}\n"
+            )
+            raise SystemExit(WRONG_SETTINGS) from None

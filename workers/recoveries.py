@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict, FiniteFloat, with_config
 from typing_extensions import TypedDict
 
-from reconciler.domain.model import Child
-from reconciler.stores.items import text
 from reconciler.sweeping.records import read_as
 from workers.broker_records import broker_time, record_of
 
@@ -27,7 +25,7 @@ _MINUTE_SECONDS = 60.0
 
 @with_config(ConfigDict(extra="allow"))
 class _Entry(TypedDict):
-    """The fields that every recovery has; ``named`` adds more."""
+    """The fields that every recovery has; it may have more names."""
 
     orchestration_id: str
     sub_issue_id: str
@@ -53,7 +51,7 @@ class Recoveries:
     def add(self, code: str, ids: Mapping[str, str], latency: float | None) -> None:
         """Record a recovery for a day; once a minute, drop older ones.
 
-        ``ids``: what it concerns, see ``named``.
+        ``ids``: the known names of what it concerns.
         """
         pipe = self._outbox if self._outbox is not None else self._client.pipeline()
         at, since = self._clock or (0.0, -_MINUTE_SECONDS)
@@ -76,23 +74,3 @@ class Recoveries:
         found: Any = self._client.zrangebyscore(self._key, now - seconds, now)
         read = (read_as(_Entry, record_of(entry)) for entry in found)
         return [dict(entry) for entry in read if entry is not None]
-
-
-def named(
-    orchestration_id: str,
-    sub_issue_id: str,
-    *,
-    child: Child | None,
-    user_id: str | None,
-    task_id: str | None,
-) -> dict[str, str]:
-    """Return all known names of what a recovery concerns, since a person may search for any."""
-    names = {
-        "orchestration_id": orchestration_id,
-        "sub_issue_id": sub_issue_id,
-        "display_id": child.display_id if child is not None else None,
-        "repo": text(child.item, "repo") if child is not None else None,
-        "user_id": user_id,
-        "task_id": task_id,
-    }
-    return {name: value for name, value in names.items() if value is not None}

@@ -87,23 +87,20 @@ def process_resources() -> Resources:
     if found is None:
         # A client must not be used on both sides of a fork.
         _made.clear()
-        found = _made[os.getpid()] = _make(load_settings())
+        settings = load_settings()
+        client = broker_client(settings)
+        metrics = metrics_for(settings, client)
+        outbox = client.pipeline(transaction=False)
+        found = _made[os.getpid()] = Resources(
+            settings=settings,
+            metrics=metrics,
+            dedup=DedupKeys(client, settings.deployment_id),
+            recoveries=Recoveries(client, settings.deployment_id, outbox),
+            client=client,
+            outbox=outbox,
+            flusher=Flusher(metrics.flush),
+        )
     return found
-
-
-def _make(settings: Settings) -> Resources:
-    client = broker_client(settings)
-    metrics = metrics_for(settings, client)
-    outbox = client.pipeline(transaction=False)
-    return Resources(
-        settings=settings,
-        metrics=metrics,
-        dedup=DedupKeys(client, settings.deployment_id),
-        recoveries=Recoveries(client, settings.deployment_id, outbox),
-        client=client,
-        outbox=outbox,
-        flusher=Flusher(metrics.flush),
-    )
 
 
 @signals.worker_process_init.connect

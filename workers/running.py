@@ -28,9 +28,8 @@ from reconciler.errors import (
     describe_error,
 )
 from workers.dedup import HEADER, from_headers
-from workers.enqueue import UNREACHABLE, BrokerUnavailableError
+from workers.enqueue import UNREACHABLE, broker_reached
 from workers.limits import (
-    MAX_COUNTDOWN_SECONDS,
     SOFT_TIME_LIMIT_SECONDS,
     TIME_LIMIT_SECONDS,
     WORKER_LOST_COUNTDOWN_SECONDS,
@@ -61,16 +60,12 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-class MalformedMessageError(UsageError):
+class MalformedMessageError(UsageError, kind="malformed_message"):
     """A message with invalid arguments, which its sender has to fix."""
 
-    kind = "malformed_message"
 
-
-class OutOfTimeError(PermanentError):
+class OutOfTimeError(PermanentError, kind="time_limit"):
     """A task used up its time; the next sweep tries again."""
-
-    kind = "time_limit"
 
 
 _signature = cache(inspect.signature)
@@ -121,16 +116,12 @@ def run(
     structlog.contextvars.bind_contextvars(celery_task_id=task.request.id, **known)
     resources = process_resources()
     try:
-        done = work(resources)
-        end(resources)
+        with broker_reached():
+            done = work(resources)
+            end(resources)
     except SoftTimeLimitExceeded:
         _give_up(resources, OutOfTimeError("it took longer than its time limit"), gave_up, end)
         raise
-    except redis.RedisError as error:
-        lost = BrokerUnavailableError(f"the broker cannot be reached: {error}")
-        _try_again(task, lost)
-        _give_up(resources, lost, gave_up, end)
-        raise lost from error
     except Exception as error:
         if isinstance(error, TemporaryError):
             _try_again(task, error)
@@ -157,7 +148,7 @@ def _try_again(task: Task[..., Any], error: TemporaryError) -> None:
 
 def retry_pause(retries: int) -> float:
     """Return the longest pause in seconds after so many retries."""
-    return min(2.0**retries * 2, MAX_COUNTDOWN_SECONDS)
+    return 2.0 ** (retries + 1)
 
 
 def _give_up(

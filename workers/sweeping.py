@@ -40,15 +40,7 @@ def state_of(resources: Resources, sweep_id: str | None, *, report: bool) -> Swe
 def sweeper_of(resources: Resources, sweep_id: str | None, *, report: bool) -> Sweeper:
     """Return the sweeper of this process."""
     state = state_of(resources, sweep_id, report=report)
-    settings = resources.settings
-    enqueuer = Enqueuer(
-        app,
-        resources.dedup,
-        resources.metrics,
-        settings.sweep_interval_seconds,
-        releases_per_minute=settings.release_rate_per_minute,
-        report=report,
-    )
+    enqueuer = Enqueuer(app, resources.dedup, resources.metrics, resources.settings, report=report)
     return Sweeper(resources.reconciler, state, enqueuer, enqueuer, report=report)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from datetime import datetime
+from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -11,17 +11,17 @@ import structlog
 from celery import Task
 
 from reconciler.clock import after
-from reconciler.domain.model import moment, seconds_since
+from reconciler.domain.model import Child, moment, seconds_since
 from reconciler.domain.outcomes import Outcome
 from reconciler.errors import OUTAGES, ReconcilerError, UnknownOrchestrationError, UsageError
-from reconciler.repair.context import BY_HAND, Evaluation, RepairResult
+from reconciler.repair.context import BY_HAND, Evaluation
+from reconciler.stores.items import text
 from reconciler.sweeping.summary import TOTAL_FAILURE
 from workers import sweeping
 from workers.application import app
 from workers.arguments import predecessors, segment_task_from
 from workers.limits import WORK_SECONDS
 from workers.names import EVALUATE, RELEASE, SEGMENT, SWEEP
-from workers.recoveries import named
 from workers.resources import Resources
 from workers.running import (
     OPTIONS,
@@ -139,7 +139,19 @@ def evaluate_orchestration(
             return {"outcome": "it is gone", "detail": str(error)}
         if evaluation is None:
             return {"outcome": "nothing to do: it has been evaluated"}
-        _remember(resources, evaluation)
+        rows = evaluation.orchestration
+        for action in evaluation.actions:
+            if action.repaired:
+                _remember(
+                    resources,
+                    action.code,
+                    action.stranded_seconds,
+                    rows.children.get(action.sub_issue_id) if rows is not None else None,
+                    orchestration_id=orchestration_id,
+                    sub_issue_id=action.sub_issue_id,
+                    user_id=rows.user_id if rows is not None else None,
+                    task_id=action.task_id,
+                )
         return _shown(evaluation)
 
     def gave_up(resources: Resources, error: ReconcilerError) -> None:
@@ -153,27 +165,10 @@ def evaluate_orchestration(
     return run(task, work, gave_up, end, orchestration_id=orchestration_id, sweep_id=sweep_id)
 
 
-def _remember(resources: Resources, evaluation: Evaluation) -> None:
-    rows = evaluation.orchestration
-    for action in evaluation.actions:
-        if action.repaired:
-            names = named(
-                evaluation.orchestration_id,
-                action.sub_issue_id,
-                child=rows.children.get(action.sub_issue_id) if rows is not None else None,
-                user_id=rows.user_id if rows is not None else None,
-                task_id=action.task_id,
-            )
-            resources.recoveries.add(action.code, names, action.stranded_seconds)
-
-
 def _shown(evaluation: Evaluation) -> dict[str, Any]:
     """Return an evaluation for display in Flower."""
-    done: dict[str, int] = {}
-    for action in evaluation.actions:
-        name = f"{action.verb}: {action.outcome}"
-        done[name] = done.get(name, 0) + 1
-    shown: dict[str, Any] = {"outcome": str(evaluation.code), "actions": done}
+    actions = Counter(f"{action.verb}: {action.outcome}" for action in evaluation.actions)
+    shown: dict[str, Any] = {"outcome": str(evaluation.code), "actions": dict(actions)}
     if evaluation.counts.stuck:
         shown["stuck"] = dict(evaluation.counts.stuck)
     if evaluation.withheld is not None:
@@ -198,7 +193,7 @@ def release_child(
     ids = {"orchestration_id": orchestration_id, "sub_issue_id": sub_issue_id}
 
     def work(resources: Resources) -> dict[str, Any]:
-        since = _due(due_since)
+        since = None if due_since is None else moment(checked("due_since", due_since))
         sweeper = sweeping.sweeper_of(resources, checked_sweep(sweep_id), report=False)
         result = sweeper.release(
             checked("orchestration_id", orchestration_id),
@@ -210,7 +205,15 @@ def release_child(
             out_of_time=after(WORK_SECONDS),
         )
         if result.repaired:
-            _remember_release(resources, result, since, **ids)
+            _remember(
+                resources,
+                "lost_release",
+                seconds_since(since, resources.reconciler.clock()),
+                result.child,
+                **ids,
+                user_id=result.task.user_id if result.task is not None else None,
+                task_id=result.task_id,
+            )
         shown = {"outcome": result.outcome, "task_id": result.task_id, "detail": result.detail}
         return {name: value for name, value in shown.items() if value}
 
@@ -234,18 +237,18 @@ def release_child(
     return run(task, work, gave_up, end, **ids, sweep_id=sweep_id)
 
 
-def _due(due_since: object) -> datetime | None:
-    return None if due_since is None else moment(checked("due_since", due_since))
+# -- what was repaired
 
 
-def _remember_release(
-    resources: Resources, result: RepairResult, since: datetime | None, **ids: str
+def _remember(
+    resources: Resources,
+    code: str,
+    latency: float | None,
+    child: Child | None,
+    **names: str | None,
 ) -> None:
-    names = named(
-        **ids,
-        child=result.child,
-        user_id=result.task.user_id if result.task is not None else None,
-        task_id=result.task_id,
-    )
-    latency = seconds_since(since, resources.reconciler.clock())
-    resources.recoveries.add("lost_release", names, latency)
+    """Record a recovery under all its known names, since a person may search for any."""
+    if child is not None:
+        names |= {"display_id": child.display_id, "repo": text(child.item, "repo")}
+    known = {name: value for name, value in names.items() if value is not None}
+    resources.recoveries.add(code, known, latency)

@@ -100,7 +100,7 @@ def fail(message: str, code: int) -> NoReturn:
     from reconciler.observability.printable import printable  # noqa: PLC0415 - start-up time
     from reconciler.observability.secrets import Redactor  # noqa: PLC0415
 
-    line = printable(Redactor.of_environment().redact(" ".join(message.split())))
+    line = printable(Redactor().redact(" ".join(message.split())))
     click.echo(f"{click.style('reconciler:', fg='red')} {line}", err=True)
     sys.exit(code)
 

@@ -40,17 +40,11 @@ if TYPE_CHECKING:
 _EVENT_TTL = timedelta(days=90)
 
 
-class LiveReconcilerCrashError(Exception):
-    """Raised by a hook: the live reconciler dies there, and what it has written stays."""
-
-
 class LiveReconciler:
     """Reacts to finished tasks. A release claims the row, creates the task, sets ``released``.
 
-    A crash after the claim leaves ``releasing``, with or without a task. ``invoke`` starts a task's
-    pipeline; ``hook`` is called before each step of a release, and may crash it. While ``up`` is
-    False, records are lost. ``lost`` collects the tasks of lost records, ``crashed`` the children
-    whose release crashed.
+    ``invoke`` starts a task's pipeline. While ``up`` is False, records are lost, and ``lost``
+    collects their tasks.
     """
 
     def __init__(
@@ -61,16 +55,13 @@ class LiveReconciler:
         invoke: Callable[[str], None],
         *,
         seed: int = 0,
-        hook: Callable[[], None] = lambda: None,
     ) -> None:
         self.client = client
         self.settings = settings
         self.clock = clock
         self.invoke = invoke
-        self.hook = hook
         self.up = True
         self.lost: list[Task] = []
-        self.crashed: list[tuple[str, str]] = []
         self._rng = Random(f"{seed}/live")
 
     # -- events
@@ -80,39 +71,21 @@ class LiveReconciler:
         task = parse_task(record)
         if task.status not in TERMINAL_TASK:
             return
-        try:
-            if self.up:
-                self.handle(record)
-            else:
-                self.lost.append(task)
-        except LiveReconcilerCrashError:
+        if not self.up:
             self.lost.append(task)
-
-    def handle(self, record: Item) -> None:
-        """React to a terminal task like the platform's stream handler.
-
-        Raises:
-            LiveReconcilerCrashError: the hook asked for it.
-        """
-        task = parse_task(record)
-        if task.orchestration_id is None or task.sub_issue_id is None:
-            return
-        self._set(
-            task.orchestration_id,
-            task.sub_issue_id,
-            {"child_status": task.outcome},
-            "#child_status = :released AND child_task_id = :task",
-            released=ChildStatus.RELEASED,
-            task=task.task_id,
-        )
-        self.react(task.orchestration_id)
+        elif task.orchestration_id is not None and task.sub_issue_id is not None:
+            self._set(
+                task.orchestration_id,
+                task.sub_issue_id,
+                {"child_status": task.outcome},
+                "#child_status = :released AND child_task_id = :task",
+                released=ChildStatus.RELEASED,
+                task=task.task_id,
+            )
+            self.react(task.orchestration_id)
 
     def react(self, orchestration_id: str) -> None:
-        """Skip, release and settle what is due.
-
-        Raises:
-            LiveReconcilerCrashError: the hook asked for it.
-        """
+        """Skip, release and settle what is due."""
         orchestration = self.read(orchestration_id)
         if orchestration is None or orchestration.meta is None:
             return
@@ -120,7 +93,7 @@ class LiveReconciler:
         done = {row.sub_issue_id for row in children if row.status is ChildStatus.SUCCEEDED}
         for child in children:
             if child.status in UNRELEASED and done.issuperset(child.depends_on):
-                self._release(orchestration, child)
+                self.release(orchestration, child)
         if all(child.status in TERMINAL_CHILD for child in children):
             # The roll-up is posted on the parent issue, once.
             at = timestamp(self.clock())
@@ -144,6 +117,7 @@ class LiveReconciler:
     def _skip_doomed(self, orchestration: Orchestration) -> list[Child]:
         """Skip, transitively, everything behind a failure; return the updated rows."""
         rows = dict(orchestration.children)
+        skipped = {"child_status": ChildStatus.SKIPPED}
         moved = True
         while moved:
             moved = False
@@ -151,34 +125,20 @@ class LiveReconciler:
                 doomed = any(
                     rows[name].status in FAILURE for name in child.depends_on if name in rows
                 )
-                if doomed and child.status in UNRELEASED and self._skip(child):
+                if not doomed or child.status not in UNRELEASED:
+                    continue
+                if self._set_child(child, skipped, *sorted(UNRELEASED)):
                     rows[key] = child.moved(ChildStatus.SKIPPED, None)
                     moved = True
         return list(rows.values())
 
-    def _skip(self, child: Child) -> bool:
-        return self._set_child(child, {"child_status": ChildStatus.SKIPPED}, *sorted(UNRELEASED))
-
-    def _release(self, orchestration: Orchestration, child: Child) -> None:
-        try:
-            self.release(orchestration, child)
-        except LiveReconcilerCrashError:
-            self.crashed.append((child.orchestration_id, child.sub_issue_id))
-            raise
-
     def release(self, orchestration: Orchestration, child: Child) -> None:
         """Release ``child``, which was read as due, unless another one has claimed it."""
-        self.hook()
         claim = {"child_status": ChildStatus.RELEASING}
         if not self._set_child(child, claim, child.raw_status):
             return
-        self.hook()
         task = self._find_or_create(orchestration, child)
-        if task is None:
-            return
-        self.hook()
-        if self._flip(child, task, ChildStatus.RELEASING):
-            self.hook()
+        if task is not None and self._flip(child, task, ChildStatus.RELEASING):
             self.invoke(task["task_id"]["S"])
 
     # -- the parts of a release

@@ -30,6 +30,7 @@ UNSETTLED = OrchestrationCode.UNSETTLED_PARENT.value
 """Code of a repair that concerns no child."""
 
 _RANK = {
+    None: -1,
     ChildStatus.BLOCKED: 0,
     ChildStatus.READY: 0,
     ChildStatus.RELEASING: 0,
@@ -71,28 +72,6 @@ class Snapshot:
                 yield (orchestration_id, key), child
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long something may be due before it counts as stranded.
-
-    ``grace``: for reactions to events. ``claim_timeout``: for claimed releases. ``start_timeout``:
-    for the start of a task.
-    """
-
-    grace: timedelta
-    claim_timeout: timedelta
-    start_timeout: timedelta
-
-    @classmethod
-    def of(cls, settings: Settings) -> Patience:
-        """Return the limits of these settings."""
-        return cls(
-            grace=timedelta(seconds=settings.stranded_grace_seconds),
-            claim_timeout=timedelta(seconds=settings.claim_timeout_seconds),
-            start_timeout=timedelta(seconds=settings.task_start_timeout_seconds),
-        )
-
-
 @dataclass(slots=True)
 class Observer:
     """Observes one snapshot after the other.
@@ -101,7 +80,7 @@ class Observer:
     ``regressions`` and ``early``: one sentence for each violation.
     """
 
-    patience: Patience
+    settings: Settings
     latest: Snapshot | None = None
     stranded: dict[ChildKey, datetime] = field(default_factory=dict)
     ever_stranded: set[ChildKey] = field(default_factory=set)
@@ -125,31 +104,31 @@ class Observer:
 
     def _stranded(self, snapshot: Snapshot) -> Iterator[tuple[ChildKey, datetime]]:
         for key, child in snapshot.children():
-            due = due_since(snapshot, child, self.patience)
+            due = due_since(snapshot, child, self.settings)
             if due is not None and snapshot.at - due[0] > due[1]:
                 yield key, due[0]
 
 
 def due_since(
-    snapshot: Snapshot, child: Child, patience: Patience
+    snapshot: Snapshot, child: Child, settings: Settings
 ) -> tuple[datetime, timedelta] | None:
-    """Return since when something is due for ``child``, and how long it may be, or None.
+    """Return since when something is due for ``child``, and how long it may be due, or None.
 
     A released child is due when its task has ended or should have started, a claimed one when it
     was claimed, and a waiting one when its predecessors determine whether it runs.
     """
-    allowed, since = patience.grace, None
+    allowed, since = settings.stranded_grace_seconds, None
     task = snapshot.tasks.get(child.task_id or "")
     if child.status is ChildStatus.RELEASED and task is not None:
         if task.terminal:
             since = moment(task.finished_at)
         elif task.status == "SUBMITTED":
-            allowed, since = patience.start_timeout, moment(task.created_at)
+            allowed, since = settings.task_start_timeout_seconds, moment(task.created_at)
     elif child.status is ChildStatus.RELEASING:
-        allowed, since = patience.claim_timeout, moment(child.updated_at)
+        allowed, since = settings.claim_timeout_seconds, moment(child.updated_at)
     elif child.status in UNRELEASED:
         since = turn_came_at(snapshot, child)
-    return (since, allowed) if since is not None else None
+    return (since, timedelta(seconds=allowed)) if since is not None else None
 
 
 def turn_came_at(snapshot: Snapshot, child: Child) -> datetime | None:
@@ -206,15 +185,11 @@ def _regression(child: Child, row: Child | None) -> str | None:
         return "is gone"
     if child.terminal and (row.status, row.task_id) != (child.status, child.task_id):
         return f"went from {child.raw_status} to {row.raw_status}"
-    if _rank(row) < _rank(child):
+    if _RANK[row.status] < _RANK[child.status]:
         return f"went back from {child.raw_status} to {row.raw_status}"
     if child.task_id is not None and row.task_id != child.task_id:
         return f"changed its task from {child.task_id} to {row.task_id}"
     return None
-
-
-def _rank(child: Child) -> int:
-    return _RANK[child.status] if child.status is not None else -1
 
 
 def _early_releases(snapshot: Snapshot) -> Iterator[tuple[ChildKey, str]]:

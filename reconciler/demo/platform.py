@@ -7,15 +7,14 @@ and only ``step`` moves anything.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from reconciler.clock import Clock, utc_now
-from reconciler.demo.live import LiveReconciler, LiveReconcilerCrashError
-from reconciler.demo.shapes import INTEGRATION, Blueprint, ChildSpec, Outcome
+from reconciler.demo.live import LiveReconciler
+from reconciler.demo.shapes import INTEGRATION, Blueprint, ChildSpec
 from reconciler.demo.task_pipeline import INSTANT, Pace, TaskPipeline
 from reconciler.demo.task_stream import StreamsClient, TaskStream
 from reconciler.domain.model import INTEGRATION_SUFFIX, META, ChildStatus, timestamp
@@ -54,20 +53,14 @@ class Platform:
         clock: Clock = utc_now,
         seed: int = 0,
         pace: Pace = INSTANT,
-        hook: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
         self._table = settings.orchestration_table_name
         self._clock = clock
         self._rng = Random(f"{seed}/platform")
-        self._outcomes: dict[tuple[str, str], Outcome] = {}
         self.seeded: dict[str, Seeded] = {}
-        self.pipeline = TaskPipeline(
-            client, settings, clock, seed=seed, pace=pace, outcomes=self._outcomes
-        )
-        self.live = LiveReconciler(
-            client, settings, clock, self.pipeline.invoke, seed=seed, hook=hook
-        )
+        self.pipeline = TaskPipeline(client, settings, clock, seed=seed, pace=pace)
+        self.live = LiveReconciler(client, settings, clock, self.pipeline.invoke, seed=seed)
         self._stream = streams and TaskStream(client, streams, settings.task_table_name)
 
     def step(self) -> int:
@@ -90,13 +83,12 @@ class Platform:
         number = len(self.seeded) + 1
         common = self._common(orchestration_id, repo)
         for index, spec in enumerate(blueprint.children):
-            self._outcomes[(orchestration_id, ids[spec.key])] = spec.outcome
+            self.pipeline.outcomes[orchestration_id, ids[spec.key]] = spec.outcome
             self._put({**common, **_child(seeded, spec, number * 100 + index)})
         self._put({**common, **_meta(seeded, number)})
         self.seeded[orchestration_id] = seeded
         if self.live.up:
-            with suppress(LiveReconcilerCrashError):
-                self.live.react(orchestration_id)
+            self.live.react(orchestration_id)
         return seeded
 
     def _sub_issue_id(self, orchestration_id: str, spec: ChildSpec) -> str:

@@ -26,20 +26,14 @@ class DemoFailedError(ReconcilerError, kind="demo"):
 
 @dataclass(slots=True)
 class Child:
-    """One supervised process.
-
-    ``asked``: its exit was requested. ``restarts`` counts the other exits, and ``last_words`` holds
-    the last output before each.
-    """
+    """One supervised process; ``restarts`` counts its exits."""
 
     name: str
     argv: Sequence[str]
     env: Mapping[str, str]
     log: Path
     process: subprocess.Popen[bytes] | None = None
-    asked: bool = False
     restarts: int = 0
-    last_words: list[str] = field(default_factory=list)
 
     def start(self, directory: Path) -> None:
         """Start it; its output is appended to its log."""
@@ -76,7 +70,7 @@ class Supervisor:
 
     @property
     def restarts(self) -> int:
-        """The number of exits that nobody requested."""
+        """The number of exits of all processes."""
         return sum(child.restarts for child in self.children.values())
 
     def check(self) -> None:
@@ -90,15 +84,6 @@ class Supervisor:
                 raise DemoFailedError(
                     f"{child.name} keeps exiting; the last lines of {child.log}:\n{child.tail()}"
                 )
-
-    def kill(self, name: str) -> None:
-        """Kill a process and its children; it is restarted like any other."""
-        with self._lock:
-            child = self.children[name]
-            if child.process is not None and child.process.poll() is None:
-                signal_group(child.process.pid, signal.SIGKILL)
-                child.process.wait()
-                child.asked = True
 
     def stop(self) -> None:
         """End all processes, newest first: terminate, wait, then kill. Safe to call twice."""
@@ -136,8 +121,5 @@ class Supervisor:
         elif process.poll() is not None and child.restarts <= MAX_RESTARTS:
             # Its children may have outlived it.
             signal_group(process.pid, signal.SIGKILL)
-            if not child.asked:
-                child.restarts += 1
-                child.last_words.append(f"{child.name}, code {process.returncode}: {child.tail()}")
-            child.asked = False
+            child.restarts += 1
             child.start(self.directory)

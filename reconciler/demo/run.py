@@ -20,8 +20,7 @@ from random import Random
 import boto3
 import redis
 
-from reconciler.clock import utc_now
-from reconciler.demo.observer import Observer, Patience, Snapshot
+from reconciler.demo.observer import Observer, Snapshot
 from reconciler.demo.platform import Platform
 from reconciler.demo.processes import DemoFailedError, Supervisor
 from reconciler.demo.shapes import Blueprint, mix
@@ -32,7 +31,7 @@ from reconciler.demo.view import Board
 from reconciler.embedded.moto_server import moto_server
 from reconciler.embedded.process import free_port
 from reconciler.embedded.valkey import valkey_server
-from reconciler.settings import Settings, load_settings
+from reconciler.settings import load_settings
 from reconciler.sweeping.state import SweepState
 from reconciler.tables import create_tables_of
 from workers.broker_records import BrokerRecords
@@ -187,24 +186,21 @@ def staged(plan: Plan, directory: Path, say: Callable[[str], None]) -> Iterator[
         stack.callback(supervisor.stop)
         say("starting two beats, two worker processes and Flower")
         flower, login = _start(supervisor, environment)
+        client_of_broker = redis.Redis.from_url(settings.celery_broker_url)
+        records = BrokerRecords(client_of_broker, settings.deployment_id)
         stage = Stage(
             plan=plan,
             environment=environment,
             supervisor=supervisor,
             platform=platform,
-            look=lambda: take_snapshot(client, settings, utc_now),
-            observer=Observer(Patience.of(settings)),
-            state=_state(settings),
+            look=lambda: take_snapshot(client, settings),
+            observer=Observer(settings),
+            state=SweepState(records),
             flower=flower,
             login=login,
         )
         _await_first_sweep(stage)
         yield stage
-
-
-def _state(settings: Settings) -> SweepState:
-    client = redis.Redis.from_url(settings.celery_broker_url)
-    return SweepState(BrokerRecords(client, settings.deployment_id))
 
 
 def _start(supervisor: Supervisor, environment: dict[str, str]) -> tuple[str, str]:
@@ -312,14 +308,13 @@ def turn(stage: Stage, show: Show) -> Snapshot:
     for summary in stage.state.overview().list_ended():
         stage.sweeps.setdefault(summary["sweep_id"], summary)
     stage.supervisor.check()
-    show(board_of(stage))
+    show(_board(stage, snapshot))
     # If a snapshot takes long, leave the endpoint to the workers for as long.
     time.sleep(max(TURN_SECONDS, time.monotonic() - began))
     return snapshot
 
 
-def board_of(stage: Stage) -> Board:
-    """Return the content of one frame."""
+def _board(stage: Stage, snapshot: Snapshot) -> Board:
     now = time.monotonic()
     return Board(
         elapsed=now - stage.started,
@@ -331,5 +326,5 @@ def board_of(stage: Stage) -> Board:
         restarts=stage.supervisor.restarts,
         seeded=tuple(stage.platform.seeded.values()),
         stranded=stage.observer.stranded,
-        latest=stage.observer.latest,
+        snapshot=snapshot,
     )

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from random import Random
+from string import ascii_uppercase
 
 from reconciler.domain.model import FAILURE, ChildStatus
 
@@ -64,10 +66,8 @@ class Blueprint:
 
 def chain(length: int) -> Blueprint:
     """One after another: A → B → C, and so on."""
-    keys = _names(length)
-    links = zip(keys, [None, *keys], strict=False)
-    specs = (ChildSpec(key, (before,) if before else ()) for key, before in links)
-    return Blueprint("chain", tuple(specs))
+    keys = ascii_uppercase[:length]
+    return _of_letters("chain", **dict(zip(keys, ["", *keys], strict=False)))
 
 
 def diamond() -> Blueprint:
@@ -77,18 +77,16 @@ def diamond() -> Blueprint:
 
 def fan_out(width: int) -> Blueprint:
     """A → ``width`` children at once."""
-    root, *leaves = _names(width + 1)
-    return Blueprint("fan-out", (ChildSpec(root), *(ChildSpec(key, (root,)) for key in leaves)))
+    return _of_letters("fan-out", A="", **dict.fromkeys(ascii_uppercase[1 : width + 1], "A"))
 
 
 def integration(leaves: int) -> Blueprint:
     """A → several leaves → the synthetic node that merges them."""
-    root, *keys = _names(leaves + 1)
-    specs = (ChildSpec(root), *(ChildSpec(key, (root,)) for key in keys))
-    return Blueprint("integration", (*specs, ChildSpec(INTEGRATION, tuple(keys))))
+    keys = ascii_uppercase[1 : leaves + 1]
+    return _of_letters("integration", A="", **dict.fromkeys(keys, "A"), **{INTEGRATION: keys})
 
 
-def failing_leg(outcome: Outcome = Outcome.FAILED) -> Blueprint:
+def failing_leg(outcome: Outcome) -> Blueprint:
     """Two legs, of which one fails: what is behind it is skipped, the other leg goes on."""
     return _of_letters("failing leg", outcome, A="", B="A", C="A", D="B", E="C", F="DE")
 
@@ -98,19 +96,18 @@ def broken_build() -> Blueprint:
     return _of_letters("broken build", Outcome.BROKEN_BUILD, A="", B="A", C="B", D="C")
 
 
-def _of_letters(shape: str, of_b: Outcome = Outcome.COMPLETED, **before: str) -> Blueprint:
-    """Return a blueprint from each letter's predecessors; ``of_b``: how the task of B ends."""
+def _of_letters(shape: str, of_b: Outcome = Outcome.COMPLETED, /, **before: str) -> Blueprint:
+    """Return a blueprint from each key's predecessors; ``of_b``: how the task of B ends."""
     specs = (
-        ChildSpec(key, tuple(names), of_b if key == "B" else Outcome.COMPLETED)
-        for key, names in before.items()
+        ChildSpec(key, tuple(letters), of_b if key == "B" else Outcome.COMPLETED)
+        for key, letters in before.items()
     )
     return Blueprint(shape, tuple(specs))
 
 
 def mix(count: int, rng: Random) -> list[Blueprint]:
     """Return ``count`` blueprints; six or more contain every shape."""
-    shapes = _endless(rng)
-    return [next(shapes) for _ in range(count)]
+    return list(islice(_endless(rng), count))
 
 
 def _endless(rng: Random) -> Iterator[Blueprint]:
@@ -122,9 +119,3 @@ def _endless(rng: Random) -> Iterator[Blueprint]:
         yield integration(rng.randint(3, 4))
         yield failing_leg(rng.choice(failures))
         yield broken_build()
-
-
-def _names(count: int) -> list[str]:
-    """Return A to Z, then A1 to Z1, and so on."""
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    return [letters[i % 26] + (str(i // 26) if i >= 26 else "") for i in range(count)]  # noqa: PLR2004 - the alphabet

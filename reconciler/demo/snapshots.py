@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from reconciler.clock import Clock
+from reconciler.clock import utc_now
 from reconciler.demo.observer import Recovery, Snapshot
 from reconciler.domain.model import Item, moment
 from reconciler.settings import Settings
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 
-def take_snapshot(client: DynamoDBClient, settings: Settings, clock: Clock) -> Snapshot:
+def take_snapshot(client: DynamoDBClient, settings: Settings) -> Snapshot:
     """Read everything, strongly consistent; for small tables only.
 
     Rows are read before tasks, so that the snapshot has every task that a row names.
     """
-    at = clock()
+    at = utc_now()
     rows: dict[str, list[Item]] = {}
     for item in _scan(client, settings.orchestration_table_name):
         rows.setdefault(item["orchestration_id"]["S"], []).append(item)
@@ -44,10 +44,8 @@ def take_snapshot(client: DynamoDBClient, settings: Settings, clock: Clock) -> S
 
 
 def _scan(client: DynamoDBClient, table: str, **request: Any) -> list[Item]:  # noqa: ANN401 - boto3's
-    items: list[Item] = []
-    paginator = client.get_paginator("scan")
-    for page in paginator.paginate(TableName=table, ConsistentRead=True, **request):
-        items.extend(page["Items"])
+    pages = client.get_paginator("scan").paginate(TableName=table, ConsistentRead=True, **request)
+    items: list[Item] = pages.build_full_result()["Items"]
     return items
 
 

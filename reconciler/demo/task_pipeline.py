@@ -66,15 +66,6 @@ INSTANT = Pace(_AT_ONCE, _AT_ONCE, _AT_ONCE)
 """No step takes any time, for tests that move the clock themselves."""
 
 
-@dataclass(slots=True)
-class _Run:
-    """A running task: its status, and when it leaves it."""
-
-    task_id: str
-    status: str
-    leaves_at: datetime
-
-
 class TaskPipeline:
     """Moves invoked tasks through their statuses in TaskTable.
 
@@ -91,18 +82,18 @@ class TaskPipeline:
         *,
         seed: int = 0,
         pace: Pace = INSTANT,
-        outcomes: Mapping[tuple[str, str], Outcome] | None = None,
     ) -> None:
         self._client = client
         self._settings = settings
         self._clock = clock
         self._seed = seed
         self._pace = pace
-        self._outcomes = outcomes if outcomes is not None else {}
+        self.outcomes: dict[tuple[str, str], Outcome] = {}
         self._lock = threading.Lock()
         self._invoked: list[str] = []
         self._names: set[str] = set()
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, tuple[str, datetime]] = {}
+        """Task id → its status, and when it leaves it."""
 
     def invoke(self, task_id: str, name: str | None = None) -> None:
         """Start a run of a task, unless one was started under the same ``name``."""
@@ -125,17 +116,10 @@ class TaskPipeline:
         for task_id in invoked:
             self._start(task_id)
         now = self._clock()
-        due = [run for run in self._runs.values() if run.leaves_at <= now]
-        for run in due:
-            self._advance(run, now)
+        due = [task_id for task_id, (_, leaves_at) in self._runs.items() if leaves_at <= now]
+        for task_id in due:
+            self._advance(task_id, now)
         return len(due)
-
-    def fail_unstarted(self, task_id: str) -> bool:
-        """Fail a task without a run, as the platform does after 1,200 s."""
-        with self._lock:
-            started = task_id in self._runs or task_id in self._invoked
-        said = {"error_message": {"S": "it was never started"}}
-        return not started and self._write(task_id, "SUBMITTED", "FAILED", self._clock(), said)
 
     # -- steps
 
@@ -149,23 +133,21 @@ class TaskPipeline:
             self._runs.pop(task_id, None)
             self._end(task_id, item, Outcome.FAILED, status, self._clock(), "it was started twice")
             return
-        self._runs[task_id] = _Run(task_id, status, self._clock() + self._seconds(item, status))
+        self._runs[task_id] = (status, self._clock() + self._seconds(item, status))
 
-    def _advance(self, run: _Run, now: datetime) -> None:
-        item = self._read(run.task_id)
-        if item is None or text(item, "status") != run.status:
-            # Somebody else ended it, for example a user's cancellation.
-            self._runs.pop(run.task_id, None)
-            return
-        if run.status == "SUBMITTED":
-            self._admit(run, item, now)
-        elif run.status == "HYDRATING":
-            self._enter(run, item, "RUNNING", now)
+    def _advance(self, task_id: str, now: datetime) -> None:
+        status, _ = self._runs.pop(task_id)
+        item = self._read(task_id)
+        if item is None or text(item, "status") != status:
+            return  # somebody else ended it, for example a user's cancellation
+        if status == "SUBMITTED":
+            self._admit(task_id, item, now)
+        elif status == "HYDRATING":
+            self._enter(task_id, item, status, "RUNNING", now)
         else:
-            self._runs.pop(run.task_id, None)
-            self._end(run.task_id, item, self._outcome(item), run.status, now)
+            self._end(task_id, item, self._outcome(item), status, now)
 
-    def _admit(self, run: _Run, item: Mapping[str, Any], now: datetime) -> None:
+    def _admit(self, task_id: str, item: Mapping[str, Any], now: datetime) -> None:
         """Take one of the user's slots; without one, fail the task."""
         user = text(item, "user_id") or ""
         cap = self._settings.max_concurrent_tasks_per_user
@@ -178,18 +160,16 @@ class TaskPipeline:
         except ClientError as error:
             if not lost_condition(error):
                 raise
-            self._runs.pop(run.task_id, None)
             said = {"error_message": {"S": f"{user} is at the limit of {cap} running tasks"}}
-            self._write(run.task_id, run.status, "FAILED", now, said)
+            self._write(task_id, "SUBMITTED", "FAILED", now, said)
             return
-        self._enter(run, item, "HYDRATING", now)
+        self._enter(task_id, item, "SUBMITTED", "HYDRATING", now)
 
-    def _enter(self, run: _Run, item: Mapping[str, Any], status: str, now: datetime) -> None:
-        if not self._write(run.task_id, run.status, status, now):
-            self._runs.pop(run.task_id, None)
-            return
-        run.status = status
-        run.leaves_at = now + self._seconds(item, status)
+    def _enter(
+        self, task_id: str, item: Mapping[str, Any], before: str, status: str, now: datetime
+    ) -> None:
+        if self._write(task_id, before, status, now):
+            self._runs[task_id] = (status, now + self._seconds(item, status))
 
     def _end(
         self,
@@ -263,7 +243,7 @@ class TaskPipeline:
         metadata = item.get("channel_metadata", {}).get("M", {})
         orchestration = text(metadata, "orchestration_id") or ""
         child = text(metadata, "orchestration_sub_issue_id") or ""
-        return self._outcomes.get((orchestration, child), Outcome.COMPLETED)
+        return self.outcomes.get((orchestration, child), Outcome.COMPLETED)
 
     def _seconds(self, item: Mapping[str, Any], status: str) -> timedelta:
         stage = status.lower()

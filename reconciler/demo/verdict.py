@@ -60,8 +60,8 @@ class Verdict:
         return not self.problems
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {"ok": self.ok, **asdict(self), "problems": list(self.problems)}
+        """Return values for JSON."""
+        return {"ok": self.ok, **asdict(self)}
 
 
 def judge(
@@ -84,7 +84,7 @@ def judge(
     if snapshot is None:
         raise ValueError("nothing was observed")
     longest = max((sweep["duration_seconds"] for sweep in sweeps), default=0.0)
-    bound = observer.patience.grace.total_seconds() + _longest_wait(sweeps) + longest
+    bound = observer.settings.stranded_grace_seconds + _longest_wait(sweeps) + longest
     waits = dict(_waits(snapshot))
     late = {what: seconds for what, seconds in waits.items() if seconds > bound}
     astray = dict(_astray(snapshot, expected))
@@ -94,7 +94,9 @@ def judge(
         "a task exists twice": twice,
         "a regression was seen": observer.regressions,
         "a release came too early": list(observer.early.values()),
-        f"a recovery took longer than {bound:.1f} s": _in_seconds(late),
+        f"a recovery took longer than {bound:.1f} s": [
+            f"{what}: {seconds:.1f} s" for what, seconds in late.items()
+        ],
     }
     other = [f"ran out of time: {gave_up}"]
     if gave_up is None:
@@ -112,7 +114,7 @@ def judge(
         duplicates=len(twice),
         regressions=len(observer.regressions),
         early_releases=len(observer.early),
-        recovered_by=_count_by_code(snapshot),
+        recovered_by=dict(sorted(Counter(each.code for each in snapshot.recoveries).items())),
         latency_max_seconds=max(waits.values(), default=None),
         latency_median_seconds=median(waits.values()) if waits else None,
         bound_seconds=bound,
@@ -130,20 +132,11 @@ def _longest_wait(sweeps: Sequence[Sweep]) -> float:
     return max((later - earlier for earlier, later in pairwise(began)), default=0.0)
 
 
-def _in_seconds(waits: Mapping[str, float]) -> list[str]:
-    return [f"{what}: {seconds:.1f} s" for what, seconds in waits.items()]
-
-
-def _count_by_code(snapshot: Snapshot) -> dict[str, int]:
-    return dict(sorted(Counter(recovery.code for recovery in snapshot.recoveries).items()))
-
-
 def _waits(snapshot: Snapshot) -> Iterator[tuple[str, float]]:
     """Yield the subject of each repair of a child, and for how many seconds it had been due."""
+    children = dict(snapshot.children())
     for recovery in snapshot.recoveries:
-        orchestration_id, sub_issue_id = recovery.child
-        orchestration = snapshot.orchestrations.get(orchestration_id)
-        child = orchestration.children.get(sub_issue_id) if orchestration else None
+        child = children.get(recovery.child)
         if child is None or recovery.code == UNSETTLED:
             continue
         since = turn_came_at(snapshot, child)
@@ -151,15 +144,15 @@ def _waits(snapshot: Snapshot) -> Iterator[tuple[str, float]]:
             task = snapshot.tasks.get(child.task_id or "")
             since = moment(task.finished_at) if task is not None else None
         if since is not None:
-            what = f"{sub_issue_id} of {orchestration_id} ({recovery.code})"
+            what = f"{child.sub_issue_id} of {child.orchestration_id} ({recovery.code})"
             yield what, (recovery.at - since).total_seconds()
 
 
 def _astray(snapshot: Snapshot, expected: Expected) -> Iterator[tuple[tuple[str, str], str]]:
+    rows = dict(snapshot.children())
     for orchestration_id, ends in expected.items():
-        orchestration = snapshot.orchestrations.get(orchestration_id)
         for key, end in ends.items():
-            row = orchestration.children.get(key) if orchestration is not None else None
+            row = rows.get((orchestration_id, key))
             if row is None or row.status is not end:
                 state = row.raw_status if row is not None else "missing"
                 name = f"{key} of {orchestration_id}"

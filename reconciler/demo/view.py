@@ -53,7 +53,7 @@ SKIPPED = Mark.of(Tone.SKIPPED, "skipped")
 STRANDED = Mark.of(Tone.REPAIR, "stranded")
 LEGEND = (WAITING, RUNNING, DONE, FAILED, SKIPPED, STRANDED, REPAIRED)
 
-_MARKS = {
+_MARKS: Mapping[ChildStatus | None, Mark] = {
     ChildStatus.RELEASED: RUNNING,
     ChildStatus.SUCCEEDED: DONE,
     ChildStatus.FAILED: FAILED,
@@ -82,18 +82,7 @@ class Board:
     restarts: int
     seeded: Sequence[Seeded]
     stranded: Mapping[ChildKey, datetime]
-    latest: Snapshot | None
-
-    @property
-    def settled(self) -> int:
-        """The number of settled orchestrations."""
-        latest = self.latest
-        return sum(latest.is_settled(s.orchestration_id) for s in self.seeded) if latest else 0
-
-    @property
-    def repairs(self) -> int:
-        """The number of repairs."""
-        return len(self.latest.recoveries) if self.latest else 0
+    snapshot: Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,26 +97,14 @@ class Line:
     urgency: int
 
 
-def lines(board: Board) -> list[Line]:
-    """Return a line for every orchestration, in the order of seeding."""
-    snapshot = board.latest
-    if snapshot is None:
-        return []
-    return [
-        _line(board, snapshot, seeded)
-        for seeded in board.seeded
-        if seeded.orchestration_id in snapshot.orchestrations
-    ]
-
-
-def _line(board: Board, snapshot: Snapshot, seeded: Seeded) -> Line:
-    key = seeded.orchestration_id
+def _line(board: Board, seeded: Seeded) -> Line:
+    key, snapshot = seeded.orchestration_id, board.snapshot
     rows = snapshot.orchestrations[key].children
     repairs = [recovery for recovery in snapshot.recoveries if recovery.child[0] == key]
     repaired = {recovery.child[1] for recovery in repairs}
     since = {child: at for (found, child), at in board.stranded.items() if found == key}
     marks = tuple(
-        STRANDED if child in since else _mark(rows.get(child), repaired)
+        STRANDED if child in since else _mark(rows.get(child), repaired=child in repaired)
         for child in seeded.ids.values()
     )
     state, style, urgency = _state(snapshot, key, since)
@@ -148,25 +125,18 @@ def _state(
     return ("to be settled", "default", 2) if ended else ("in progress", "default", 1)
 
 
-def _mark(row: Child | None, repaired: set[str]) -> Mark:
-    mark = _MARKS.get(row.status, WAITING) if row is not None and row.status else WAITING
-    return REPAIRED if mark is DONE and row is not None and row.sub_issue_id in repaired else mark
-
-
-def told(repairs: Sequence[Recovery], *, words: bool) -> str:
-    """Return the number of repairs, or with ``words`` such as ``released 2, advanced 3``."""
-    counts = Counter(_REPAIRS.get(recovery.code, recovery.code) for recovery in repairs)
-    if not words:
-        return str(len(repairs) or "")
-    return ", ".join(f"{word} {count}" for word, count in counts.items())
+def _mark(row: Child | None, *, repaired: bool) -> Mark:
+    mark = WAITING if row is None else _MARKS.get(row.status, WAITING)
+    return REPAIRED if mark is DONE and repaired else mark
 
 
 def one_line(board: Board) -> str:
     """Return a board in one line, for a pipe."""
+    settled = sum(board.snapshot.is_settled(seeded.orchestration_id) for seeded in board.seeded)
     return (
-        f"{board.elapsed:5.0f} s  {board.phase}: {board.settled} of {len(board.seeded)} settled, "
+        f"{board.elapsed:5.0f} s  {board.phase}: {settled} of {len(board.seeded)} settled, "
         f"{board.events_lost} events lost, {len(board.stranded)} stranded, "
-        f"{board.repairs} repairs by {len(board.sweeps)} sweeps"
+        f"{len(board.snapshot.recoveries)} repairs by {len(board.sweeps)} sweeps"
     )
 
 
@@ -175,7 +145,7 @@ def one_line(board: Board) -> str:
 
 def draw(board: Board, console: Console) -> RenderableType:
     """Return one frame that fits the console; settled orchestrations are hidden first."""
-    every = lines(board)
+    every = [_line(board, seeded) for seeded in board.seeded]
     room = max(3, console.height - _OTHER_LINES)
     first = sorted(range(len(every)), key=lambda index: (-every[index].urgency, index))
     shown = [every[index] for index in sorted(first[:room])]
@@ -187,7 +157,7 @@ def draw(board: Board, console: Console) -> RenderableType:
 
 
 def _header(board: Board) -> Table:
-    tasks = board.latest.tasks.values() if board.latest else ()
+    tasks = board.snapshot.tasks.values()
     running = sum(not task.terminal for task in tasks)
     minutes, seconds = divmod(int(board.elapsed), 60)
     grid = Table.grid(padding=(0, 2), expand=True)
@@ -196,7 +166,7 @@ def _header(board: Board) -> Table:
     grid.add_column(no_wrap=True, justify="right", style=_LABEL)
     grid.add_row("demo", Text(board.phase, style="bold"), f"{minutes}:{seconds:02d}")
     grid.add_row("platform", _live(board), f"tasks {len(tasks)}, running {running}")
-    grid.add_row("backstop", _backstop(board), f"repairs {board.repairs}")
+    grid.add_row("backstop", _backstop(board), f"repairs {len(board.snapshot.recoveries)}")
     return grid
 
 
@@ -234,11 +204,13 @@ def _table(shown: Sequence[Line], console: Console) -> Table:
     table.add_column("repairs", no_wrap=True, ratio=1)
     wide = console.width >= _WIDE
     for line in shown:
+        counts = Counter(_REPAIRS.get(repair.code, repair.code) for repair in line.repairs)
+        repairs = ", ".join(f"{word} {count}" for word, count in counts.items())
         table.add_row(
             Text(line.orchestration_id, style="default" if line.urgency else _QUIET),
             Text("").join(Text(mark.glyph, style=mark.style) for mark in line.marks),
             Text(line.state, style=line.style),
-            Text(told(line.repairs, words=wide), style=REPAIRED.style),
+            Text(repairs if wide else str(len(line.repairs) or ""), style=REPAIRED.style),
         )
     return table
 

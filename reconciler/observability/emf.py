@@ -29,9 +29,6 @@ from reconciler.settings import Settings
 _MAX_VALUES = 100
 """CloudWatch's limit on values of one metric in a line."""
 
-Series = tuple[str, Labels]
-Values = Mapping[str, float | list[float]]
-
 
 class EmfMetrics(Metrics):
     """Metrics as lines, which ``flush`` writes.
@@ -49,18 +46,19 @@ class EmfMetrics(Metrics):
         self._now = now
         self._namespace = namespace
         self._lock = Lock()
-        self._single: dict[Series, float] = {}
-        self._observed: dict[Series, list[float]] = {}
+        self._values: dict[tuple[str, Labels], list[float]] = {}
 
     def record(self, name: str, value: float, labels: Mapping[str, str]) -> None:
         """Buffer a value for the next line."""
         series, kind = (name, tuple(sorted(labels.items()))), kind_of(name)
         with self._lock:
-            if kind == "histogram":
-                self._observed.setdefault(series, []).append(value)
+            values = self._values.setdefault(series, [])
+            if kind == "counter":
+                values[:] = [sum(values) + value]
+            elif kind == "gauge":
+                values[:] = [value]
             else:
-                before = self._single.get(series, 0.0) if kind == "counter" else 0.0
-                self._single[series] = before + value
+                values.append(value)
 
     def declare(self, settings: Settings) -> None:
         """Add zero to every known series, so that each counter exists from the start."""
@@ -72,20 +70,18 @@ class EmfMetrics(Metrics):
     def flush(self) -> bool:
         """Write the lines."""
         with self._lock:
-            single, observed = self._single, self._observed
-            self._single, self._observed = {}, {}
+            recorded, self._values = self._values, {}
         lines: defaultdict[Labels, dict[str, float | list[float]]] = defaultdict(dict)
-        for (name, labels), value in single.items():
-            lines[labels][name] = value
-        for (name, labels), values in observed.items():
-            lines[labels][name] = values[:_MAX_VALUES]
+        for (name, labels), values in recorded.items():
+            is_list = kind_of(name) == "histogram"
+            lines[labels][name] = values[:_MAX_VALUES] if is_list else values[0]
             for start in range(_MAX_VALUES, len(values), _MAX_VALUES):
                 self._write(labels, {name: values[start : start + _MAX_VALUES]})
         for labels, found in lines.items():
             self._write(labels, found)
         return True
 
-    def _write(self, labels: Labels, values: Values) -> None:
+    def _write(self, labels: Labels, values: Mapping[str, float | list[float]]) -> None:
         names = [name for name, _ in labels]
         gauges = [name for name in values if kind_of(name) == "gauge"]
         others = [name for name in values if name not in gauges]

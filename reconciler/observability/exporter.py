@@ -24,7 +24,7 @@ from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.observability.emf import EmfMetrics
 from reconciler.observability.metrics import EXPORTED, METRICS, QUEUES, Labels
 from reconciler.observability.metrics import Metric as Declared
-from reconciler.observability.redis_metrics import SUM, bound_text, read_series
+from reconciler.observability.redis_metrics import SUM, Series, bound_text, read_series
 from reconciler.observability.scrape_server import ScrapeServer
 from reconciler.settings import Settings
 
@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 _EMF_SECONDS = 60.0
 """CloudWatch's own resolution."""
 
-Series = dict[tuple[str, Labels, str], float]
+_FAMILIES: dict[str, type[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
 
 
 class BrokerCollector(Collector):
@@ -91,20 +95,17 @@ def repair_bounds(settings: Settings) -> dict[str, float]:
     grace = settings.stranded_grace_seconds
     # The first try is at once, the next ones after 2, 4, … intervals.
     waits = sum(2**attempt for attempt in range(1, _TOUCHES))
-    nudged = settings.settle_mode == "nudge"
-    start = settings.task_start_timeout_seconds
+    touches = interval * waits if settings.settle_mode == "nudge" else 0
     unseen = settings.full_scan_interval_seconds if settings.active_index_name is not None else 0
     acted_on = {
         Code.LOST_RELEASE: grace,
         Code.LOST_TERMINAL: grace,
         Code.LOST_SKIP: grace,
         Code.ABANDONED_CLAIM: settings.claim_timeout_seconds,
-        Code.UNSTARTED_TASK: start,
+        Code.UNSTARTED_TASK: settings.task_start_timeout_seconds,
         Code.MISSING_TASK_ID: grace,
-        Code.LOST_RECOVERY: grace
-        + settings.full_scan_interval_seconds
-        + (interval * waits if nudged else 0),
-        OrchestrationCode.UNSETTLED_PARENT: grace + unseen + (interval * waits if nudged else 0),
+        Code.LOST_RECOVERY: grace + settings.full_scan_interval_seconds + touches,
+        OrchestrationCode.UNSETTLED_PARENT: grace + unseen + touches,
     }
     return {code.value: float(seconds + 2 * interval) for code, seconds in acted_on.items()}
 
@@ -120,18 +121,14 @@ def _gauge(name: str, values: Mapping[str, float]) -> Metric:
 
 def _family(name: str, series: Series) -> Metric:
     metric = METRICS[name]
-    known = sorted({labels for found, labels, _ in series if found == name})
-    values = {labels: [dict(labels)[label] for label in metric.labels] for labels in known}
-    if metric.kind == "histogram":
-        histogram = HistogramMetricFamily(name, metric.help, labels=metric.labels)
-        for labels, said in values.items():
+    family = _FAMILIES[metric.kind](name.removesuffix("_total"), metric.help, labels=metric.labels)
+    for labels in sorted({labels for found, labels, _ in series if found == name}):
+        values = [dict(labels)[label] for label in metric.labels]
+        if isinstance(family, HistogramMetricFamily):
             buckets = _buckets(metric, labels, series)
-            histogram.add_metric(said, buckets, series[name, labels, SUM])
-        return histogram
-    make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-    family = make(name.removesuffix("_total"), metric.help, labels=metric.labels)
-    for labels, said in values.items():
-        family.add_metric(said, series[name, labels, ""])
+            family.add_metric(values, buckets, series[name, labels, SUM])
+        else:
+            family.add_metric(values, series[name, labels, ""])
     return family
 
 

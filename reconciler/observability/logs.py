@@ -93,7 +93,7 @@ class _Blotting(structlog.stdlib.ProcessorFormatter):
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - the formatter's
         super().__init__(**kwargs)
-        self._blotter = Redactor.of_environment()
+        self._blotter = Redactor()
 
     def format(self, record: logging.LogRecord) -> str:
         return self._blotter.redact(super().format(record))

@@ -7,8 +7,9 @@ rules and dashboards with these declarations.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Literal
 
 from reconciler.domain.codes import ACTIONABLE, STUCK_CODES, Code, OrchestrationCode
@@ -19,19 +20,6 @@ from reconciler.settings import Settings
 Kind = Literal["counter", "gauge", "histogram"]
 Labels = tuple[tuple[str, str], ...]
 
-SWEEP_OUTCOMES = ("complete", "incomplete", "overlapped", "failed")
-"""The label values of ``reconciler_sweeps_total{outcome}``."""
-
-SCOPES = ("active", "table")
-"""The scopes of coverage. Without an index they are the same."""
-
-TASK_NAMES = (
-    "reconciler.sweep",
-    "reconciler.sweep_segment",
-    "reconciler.evaluate_orchestration",
-    "reconciler.release_child",
-)
-
 BOUNDED_CODES = tuple(code.value for code in (*ACTIONABLE, OrchestrationCode.UNSETTLED_PARENT))
 """The codes that the reconciler repairs: label values of ``reconciler_repair_bound_seconds``."""
 
@@ -40,9 +28,6 @@ RECOVERY_CODES = (*BOUNDED_CODES, Code.LOST_UNSKIP.value)
 
 MODES = ("repair", "report", "paused")
 """The modes: one of these is 1 in ``reconciler_mode{mode}``."""
-
-EXTENTS = ("total", "partial")
-"""How much of a sweep failed: ``RECONCILER_TOTAL_FAILURE`` or ``…_PARTIAL_FAILURE``."""
 
 QUEUES = ("sweep", "release", "reconciler:by-hand")
 """The queues of Celery (``celeryconfig.py``)."""
@@ -65,9 +50,6 @@ TABLE_OPERATIONS: Mapping[str, tuple[str, ...]] = {
     "budget_table_name": ("batch_get_item",),
 }
 """Setting of a table → operations called on it: labels of ``…_dynamodb_units_total``."""
-
-LATENCY_BUCKETS_SECONDS = (30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400)
-DURATION_BUCKETS_SECONDS = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +90,25 @@ def _by_name(*metrics: Metric) -> Mapping[str, Metric]:
 
 
 METRICS = _by_name(
-    _counter("reconciler_sweeps_total", "Sweeps, by how they ended", outcome=SWEEP_OUTCOMES),
+    _counter(
+        "reconciler_sweeps_total",
+        "Sweeps, by how they ended",
+        outcome=("complete", "incomplete", "overlapped", "failed"),
+    ),
     _histogram(
         "reconciler_sweep_duration_seconds",
         "How long a sweep took, from its start until it had read its last segment",
-        DURATION_BUCKETS_SECONDS,
+        (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800),
     ),
     _gauge(
         "reconciler_covered_as_of_timestamp_seconds",
         "Sweeps have checked everything that was overdue at this time (epoch seconds; 0: unknown)",
-        scope=SCOPES,
+        scope=("active", "table"),
     ),
     _counter(
         "reconciler_sweep_failures_total",
         "Sweeps in which all or some of the work failed",
-        extent=EXTENTS,
+        extent=("total", "partial"),
     ),
     _counter("reconciler_rows_scanned_total", "Rows read by segment scans"),
     _gauge(
@@ -149,13 +135,18 @@ METRICS = _by_name(
     _histogram(
         "reconciler_recovery_latency_seconds",
         "Time from when a child became due until it was repaired",
-        LATENCY_BUCKETS_SECONDS,
+        (30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400),
     ),
     _counter("reconciler_releases_total", "Releases, by how they ended", outcome=RELEASE_OUTCOMES),
     _counter(
         "reconciler_duplicates_dropped_total",
         "Tasks not enqueued because the same work was already queued or running",
-        task=TASK_NAMES,
+        task=(
+            "reconciler.sweep",
+            "reconciler.sweep_segment",
+            "reconciler.evaluate_orchestration",
+            "reconciler.release_child",
+        ),
     ),
     Metric(
         "reconciler_dynamodb_units_total",
@@ -199,26 +190,15 @@ def kind_of(name: str) -> Kind:
 
 
 def known_series(metric: Metric, settings: Settings) -> Iterator[Labels]:
-    """Return the label sets of a metric that exist from the start."""
-    if not metric.labels:
-        yield ()
-    elif metric.of_tables:
-        yield from _series_of_tables(metric, settings)
-    else:
-        (label,) = metric.labels
-        for value in metric.known[label]:
-            yield ((label, value),)
-
-
-def _series_of_tables(metric: Metric, settings: Settings) -> Iterator[Labels]:
-    for setting, operations in TABLE_OPERATIONS.items():
-        table = getattr(settings, setting)
-        if table is None:
-            continue
-        if "operation" in metric.of_tables:
-            yield from ((("operation", each), ("table", table)) for each in operations)
-        else:
-            yield (("table", table),)
+    """Yield the label sets of a metric that exist from the start."""
+    known: list[Mapping[str, Iterable[str]]] = [metric.known]
+    if metric.of_tables:
+        named = ((getattr(settings, name), calls) for name, calls in TABLE_OPERATIONS.items())
+        known = [{"table": [table], "operation": calls} for table, calls in named if table]
+    labels = sorted(metric.labels)
+    for values in known:
+        for combination in product(*(values[label] for label in labels)):
+            yield tuple(zip(labels, combination, strict=True))
 
 
 class Metrics:

@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     import redis
 
 PREFIX = "reconciler:metrics:"
-SUM, COUNT = "sum", "count"
+SUM = "sum"
+
+Series = dict[tuple[str, Labels, str], float]
+"""Name, labels and part → value."""
 
 
 def field_name(name: str, labels: Labels, part: str) -> str:
-    """Return the hash field of a series; ``part``: a bucket's bound, ``sum``, ``count`` or ""."""
+    """Return the hash field of a series; ``part``: a bucket's bound, ``sum`` or ""."""
     return json.dumps([name, dict(labels), part], separators=(",", ":"))
 
 
@@ -54,7 +57,7 @@ class RedisMetrics(Metrics):
         parts = {"": value}
         if metric.kind == "histogram":
             bound = next((b for b in metric.buckets if value <= b), math.inf)
-            parts = {bound_text(bound): 1.0, SUM: value, COUNT: 1.0}
+            parts = {bound_text(bound): 1.0, SUM: value}
         fields = {field_name(name, ordered, part): amount for part, amount in parts.items()}
         with self._lock:
             if metric.kind == "gauge":
@@ -71,8 +74,6 @@ class RedisMetrics(Metrics):
         with self._lock:
             added, self._added = self._added, {}
             gauges, self._set = self._set, {}
-        if not added and not gauges:
-            return True
         try:
             with self._client.pipeline(transaction=True) as pipe:
                 for field, amount in added.items():
@@ -106,9 +107,9 @@ def bound_text(bound: float) -> str:
     return "+Inf" if math.isinf(bound) else repr(float(bound))
 
 
-def read_series(client: redis.Redis, settings: Settings) -> dict[tuple[str, Labels, str], float]:
+def read_series(client: redis.Redis, settings: Settings) -> Series:
     """Return all stored series, and all known ones, at zero by default."""
-    series: dict[tuple[str, Labels, str], float] = {}
+    series: Series = {}
     for metric in METRICS.values():
         for labels in known_series(metric, settings):
             series.update({(metric.name, labels, part): 0.0 for part in _parts(metric)})
@@ -124,7 +125,7 @@ def read_series(client: redis.Redis, settings: Settings) -> dict[tuple[str, Labe
 def _parts(metric: Metric) -> list[str]:
     if metric.kind != "histogram":
         return [""]
-    return [*(bound_text(b) for b in (*metric.buckets, math.inf)), SUM, COUNT]
+    return [*(bound_text(b) for b in (*metric.buckets, math.inf)), SUM]
 
 
 def _series_of(field: bytes) -> tuple[str, Labels, str] | None:

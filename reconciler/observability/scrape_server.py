@@ -52,7 +52,9 @@ class ScrapeServer:
         self._stop = asyncio.Event()
         self._began = threading.Event()
         # A daemon thread, so that it ends with the process.
-        self._thread = threading.Thread(target=self._run, name="scrapes", daemon=True)
+        self._thread = threading.Thread(
+            target=asyncio.run, args=[self._serve()], name="scrapes", daemon=True
+        )
         self._thread.start()
         self._began.wait()
 
@@ -69,9 +71,6 @@ class ScrapeServer:
             self._rendering = loop.run_in_executor(self._pool, self._render)
         # A client that leaves must not cancel the call for the others.
         return await asyncio.shield(self._rendering)
-
-    def _run(self) -> None:
-        asyncio.run(self._serve())
 
     async def _serve(self) -> None:
         application = Application(
@@ -101,23 +100,16 @@ class ScrapeServer:
 class _Metrics(RequestHandler):
     """GET /metrics; tornado refuses every other path and method."""
 
-    def prepare(self) -> None:
-        """Mark the connection as being answered."""
-        self._scrapes: ScrapeServer = self.settings["scrapes"]
-        self._stream: IOStream = self.request.connection.stream  # type: ignore[union-attr] # HTTP 1
-        self._scrapes.answering.add(self._stream)
-
-    def on_finish(self) -> None:
-        self._scrapes.answering.discard(self._stream)
-
-    def on_connection_close(self) -> None:
-        """Unmark the connection of a client that left early."""
-        self._scrapes.answering.discard(self._stream)
-
     async def get(self) -> None:
-        body = await self._scrapes.body()
-        self.set_header("Content-Type", self._scrapes.content_type)
-        self.finish(body)
+        scrapes: ScrapeServer = self.settings["scrapes"]
+        stream: IOStream = self.request.connection.stream  # type: ignore[union-attr] # HTTP 1
+        scrapes.answering.add(stream)
+        try:
+            body = await scrapes.body()
+            self.set_header("Content-Type", scrapes.content_type)
+            self.finish(body)
+        finally:
+            scrapes.answering.discard(stream)
 
 
 class _BoundedServer(HTTPServer):

@@ -23,17 +23,13 @@ _IN_URL = re.compile(
 
 
 class Redactor:
-    """Redacts known secrets, and the password of any URL."""
+    """Redacts the secrets in environment variables, by their names, and the password of any URL."""
 
-    def __init__(self, secrets: Iterable[str]) -> None:
-        forms = {form for secret in secrets for form in (secret, json.dumps(secret)[1:-1])}
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        secrets = set(_secrets(environ))
+        forms = secrets | {json.dumps(secret)[1:-1] for secret in secrets}
         known = sorted((f for f in forms if len(f) >= _MIN_CHARACTERS), key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
-
-    @classmethod
-    def of_environment(cls, environ: Mapping[str, str] | None = None) -> Redactor:
-        """Return a redactor of the secrets in environment variables, by their names and in URLs."""
-        return cls(_secrets(os.environ if environ is None else environ))
 
     def redact(self, text: str) -> str:
         """Return ``text`` without the secrets."""

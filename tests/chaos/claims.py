@@ -68,7 +68,7 @@ class Claims:
             if known is not None and (known.waiting or known.stuck or known.handed_on):
                 continue
             child = snapshot.orchestrations[orchestration_id].children[key]
-            due = due_since(snapshot, child, observer.patience)
+            due = due_since(snapshot, child, observer.settings)
             if due is not None and due[0] + due[1] < until:
                 yield orchestration_id, key
 

@@ -26,12 +26,12 @@ from pathlib import Path
 
 import redis
 
-from reconciler.embedded.dynamodb_local import dynamodb_local
 from reconciler.embedded.process import signal_group
 from reconciler.sweeping.segments import Scope
 from tests.chaos.mayhem import POISON
 from tests.chaos.stage import clock_ahead
 from tests.support.broker import Broker, broker_of_its_own
+from tests.support.dynamodb_local import dynamodb_local
 from tests.support.faults import Fault, FaultProxy, fault_proxy
 from tests.support.faulty_endpoint import (
     DENIED,

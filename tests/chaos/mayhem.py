@@ -113,9 +113,9 @@ def weather(kind: Weather) -> Callable[[Stage, Random], Fate]:
 
 def live_away(stage: Stage, rng: Random) -> Fate:
     def back() -> None:
-        stage.platform.live.up = True
+        stage.live.up = True
 
-    stage.platform.live.up = False
+    stage.live.up = False
     return Fate(rng.uniform(4.0, 8.0), back)
 
 

@@ -8,19 +8,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import redis
 from mypy_boto3_dynamodb import DynamoDBClient
 
-from reconciler.demo.live import LiveReconcilerCrashError
-from reconciler.demo.observer import Observer, Patience, Snapshot
+from reconciler.clock import utc_now
+from reconciler.demo.observer import Observer, Snapshot
 from reconciler.demo.platform import Platform
 from reconciler.demo.processes import Supervisor
 from reconciler.demo.task_pipeline import FUNCTION_ARN, Pace, pipeline_endpoint
@@ -31,12 +30,14 @@ from reconciler.sweeping.overview import Overview
 from reconciler.sweeping.state import SweepState
 from reconciler.tables import create_tables_of
 from tests.chaos.claims import Claims
+from tests.chaos.crashing import CrashingLive
 from tests.support.broker import Broker, broker_of_its_own
 from tests.support.faults import FaultProxy, fault_proxy
 from tests.support.faulty_endpoint import FaultyEndpoint, faulty_endpoint
 from tests.support.hosts import QUICK
 from tests.support.processes import A_BEAT, ROOT, a_worker, until
 from tests.support.refusals import LOGIN, WITH_ACCOUNT
+from tests.support.supervisor import KillingSupervisor
 from tests.support.world import CREDENTIALS, make_client, make_session
 from workers.broker_records import BrokerRecords
 
@@ -66,7 +67,6 @@ MODES: Mapping[str, Mapping[str, str]] = {
     # Only parents ever wait for the rotation of the table, never a child.
     "index": {"ACTIVE_INDEX_NAME": "ChildStatusIndex", "FULL_SCAN_INTERVAL_SECONDS": "20"},
 }
-_CRASH_PROBABILITY = 0.03
 
 Hosts = Mapping[str, tuple[str, ...]]
 WORKERS: Hosts = {
@@ -86,11 +86,12 @@ class Stage:
     settings: Settings
     client: DynamoDBClient
     platform: Platform
+    live: CrashingLive
     broker: Broker
     tables: FaultProxy
     refusing: FaultyEndpoint
     pipeline: FaultProxy
-    supervisor: Supervisor
+    supervisor: KillingSupervisor
     observer: Observer
     claims: Claims
     turns: Turns
@@ -126,8 +127,16 @@ class Stage:
             if task.status != "SUBMITTED" or since is None or snapshot.at - since < patience:
                 continue
             with self.turns.lock:
-                if self.platform.pipeline.fail_unstarted(task.task_id):
+                if self._fail(task.task_id):
                     self.never_started.add(task.task_id)
+
+    def _fail(self, task_id: str) -> bool:
+        """Fail a task without a run; the platform does so after 1,200 s."""
+        pipeline = self.platform.pipeline
+        with pipeline._lock:
+            started = task_id in pipeline._runs or task_id in pipeline._invoked
+        said = {"error_message": {"S": "it was never started"}}
+        return not started and pipeline._write(task_id, "SUBMITTED", "FAILED", utc_now(), said)
 
     def shown_unsettled(self) -> frozenset[str]:
         """Return the orchestrations that operators see as unsettled; none without the broker."""
@@ -205,12 +214,13 @@ def staged(seed: int, endpoint: str, directory: Path, mode: str) -> Iterator[Sta
             streams=make_session(endpoint).client("dynamodbstreams"),
             seed=seed,
             pace=Pace(),
-            hook=_crashes(Random(f"{seed}/crashes")),
         )
+        live = CrashingLive(client, settings, utc_now, platform.pipeline.invoke, seed=seed)
+        platform.live = live
         invoked = stack.enter_context(pipeline_endpoint(platform.pipeline.invoke))
         pipeline = stack.enter_context(fault_proxy(invoked, seed + 1))
         environment["AWS_ENDPOINT_URL_LAMBDA"] = pipeline.url
-        supervisor = Supervisor(directory)
+        supervisor = KillingSupervisor(directory)
         stack.callback(supervisor.stop)
         skewed = _start(supervisor, environment)
         stage = Stage(
@@ -218,12 +228,13 @@ def staged(seed: int, endpoint: str, directory: Path, mode: str) -> Iterator[Sta
             settings=settings,
             client=client,
             platform=platform,
+            live=live,
             broker=broker,
             tables=tables,
             refusing=refusing,
             pipeline=pipeline,
             supervisor=supervisor,
-            observer=Observer(Patience.of(settings)),
+            observer=Observer(settings),
             claims=Claims(settings, timedelta(seconds=SKEW_SECONDS + INTERVAL_SECONDS)),
             turns=Turns(platform),
             skewed=skewed,
@@ -236,16 +247,6 @@ def staged(seed: int, endpoint: str, directory: Path, mode: str) -> Iterator[Sta
 def _swept(stage: Stage) -> bool:
     stage.supervisor.check()
     return stage.state.overview().last(complete=True) is not None
-
-
-def _crashes(rng: Random) -> Callable[[], None]:
-    """Make the live reconciler crash now and then, just before any step of a release."""
-
-    def hook() -> None:
-        if rng.random() < _CRASH_PROBABILITY:
-            raise LiveReconcilerCrashError
-
-    return hook
 
 
 def _start(supervisor: Supervisor, environment: Mapping[str, str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from random import Random
@@ -15,6 +16,7 @@ from reconciler.clock import utc_now
 from reconciler.demo.shapes import Blueprint, mix
 from reconciler.demo.snapshots import take_snapshot
 from reconciler.sweeping.segments import LEASE_SECONDS
+from tests.chaos.crashing import CrashError
 from tests.chaos.mayhem import Mayhem
 from tests.chaos.record import write_record
 from tests.chaos.stage import INTERVAL_SECONDS, MODES, SKEW_SECONDS, Stage, pause, staged
@@ -71,7 +73,7 @@ def play(stage: Stage, seconds: float) -> Run:
         mayhem.turn(elapsed)
         if elapsed >= next_seed:
             number = len(stage.platform.seeded)
-            with stage.turns.lock:
+            with stage.turns.lock, suppress(CrashError):
                 stage.platform.seed(next(blueprints), user_id=f"user-{number % 4}")
             next_seed = elapsed + SEED_EVERY_SECONDS
         if elapsed >= next_look:
@@ -90,7 +92,7 @@ def look(stage: Stage) -> float:
     """Observe everything; returns after how many seconds to look again."""
     began = time.monotonic()
     overview = stage.overview()
-    snapshot = take_snapshot(stage.client, stage.settings, utc_now)
+    snapshot = take_snapshot(stage.client, stage.settings)
     stage.observer.observe(snapshot)
     if overview is not None:
         stage.claims.check(overview, stage.observer)
@@ -127,17 +129,15 @@ def recover(stage: Stage, mayhem: Mayhem, seconds: float) -> Run:
                 **mayhem.injected,
                 **{f"request: {name}": count for name, count in stage.tables.injected.items()},
                 **{f"invocation: {name}": n for name, n in stage.pipeline.injected.items()},
-                "live reconciler crashed": len(stage.platform.live.crashed),
-                "events lost": len(stage.platform.live.lost),
+                "live reconciler crashed": len(stage.live.crashed),
+                "events lost": len(stage.live.lost),
             },
             sweeps=len(stage.sweeps),
             incomplete_sweeps=len(stage.sweeps) - len(complete),
-            lost=tuple(stage.platform.live.lost),
+            lost=tuple(stage.live.lost),
             shown_unsettled=stage.shown_unsettled(),
             never_started=frozenset(stage.never_started),
-            exits=[
-                said for child in stage.supervisor.children.values() for said in child.last_words
-            ],
+            exits=stage.supervisor.last_words,
             unrecovered=frozenset(unrecovered),
             bound_seconds=allowed,
             recovered_in_seconds=time.monotonic() - began,

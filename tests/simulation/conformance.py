@@ -11,10 +11,10 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from reconciler.embedded.dynamodb_local import dynamodb_local
 from reconciler.embedded.moto_server import moto_server
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
 from tests.simulation.storage import TableSpec, contract_tables
+from tests.support.dynamodb_local import dynamodb_local
 
 ROWS, TASKS, EVENTS = "OrchestrationTable", "TaskTable", "TaskEventsTable"
 

@@ -132,11 +132,15 @@ class Live(LiveReconciler):
         self._rows = rows
         return rows
 
-    def _release(self, orchestration: Orchestration, child: Child) -> None:
+    def release(self, orchestration: Orchestration, child: Child) -> None:
+        """Release one child, after declaring what is known."""
         # The ids do not depend on how many came before, so nobody has to remember that number.
         self._rng = Random(f"{self.own_seed}/{child.sub_issue_id}")  # noqa: S311 - a schedule
         self.port.remember((child.sub_issue_id, orchestration, self._rows))
-        super()._release(orchestration, child)
+        self._act(orchestration, child)
+
+    def _act(self, orchestration: Orchestration, child: Child) -> None:
+        super().release(orchestration, child)
 
 
 class OlderLive(Live):
@@ -145,7 +149,7 @@ class OlderLive(Live):
     A crash in between leaves a task that its row does not know; a rival in between makes two.
     """
 
-    def release(self, orchestration: Orchestration, child: Child) -> None:
+    def _act(self, orchestration: Orchestration, child: Child) -> None:
         """Release one child; the task exists before any row names it."""
         task = self._find_or_create(orchestration, child)
         if task is None:

@@ -38,8 +38,9 @@ from reconciler.repair.context import ReleaseRequest
 from reconciler.sweeping.segments import Scope
 from reconciler.sweeping.segments import Segment
 from reconciler.sweeping.sender import SegmentTask
-dedup = DedupKeys(Redis.from_url(app.conf.broker_url), load_settings().deployment_id)
-sender = Enqueuer(app, dedup, NULL_METRICS, 300)
+settings = load_settings()
+dedup = DedupKeys(Redis.from_url(app.conf.broker_url), settings.deployment_id)
+sender = Enqueuer(app, dedup, NULL_METRICS, settings)
 sender.sweep()
 sender.segment(SegmentTask(Segment(Scope.TABLE, 0, 1), {SWEEP_ID!r}, 1.5))
 sender.evaluate({ORCHESTRATION!r}, {SWEEP_ID!r}, 1.5)

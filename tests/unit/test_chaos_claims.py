@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.demo.observer import Observer, Patience, Snapshot
+from reconciler.demo.observer import Observer, Snapshot
 from reconciler.domain.model import Meta, Orchestration
 from reconciler.settings import load_settings
 from reconciler.stores.rows import parse_child
@@ -33,10 +33,12 @@ OVERDUE = NOW.timestamp() - 60
 """When the child became overdue: it has been due for 70 s, with a grace of 10 s."""
 
 
+TABLES = ("ORCHESTRATION_TABLE_NAME", "TASK_TABLE_NAME", "TASK_EVENTS_TABLE_NAME")
+SETTINGS = load_settings({**dict.fromkeys(TABLES, "table"), "STRANDED_GRACE_SECONDS": "10"})
+
+
 def claims() -> Claims:
-    tables = ("ORCHESTRATION_TABLE_NAME", "TASK_TABLE_NAME", "TASK_EVENTS_TABLE_NAME")
-    settings = load_settings({name: name.lower() for name in tables})
-    return Claims(settings, margin=5 * SECOND)
+    return Claims(SETTINGS, margin=5 * SECOND)
 
 
 def stranded() -> Observer:
@@ -50,7 +52,7 @@ def stranded() -> Observer:
     }
     meta = Meta(ORCHESTRATION_ID, 1, "user-1", "acme/shop", ago(70), ago(70), settled=False)
     whole = Orchestration(ORCHESTRATION_ID, meta, {"a": parse_child(row)})
-    observer = Observer(Patience(10 * SECOND, SECOND, SECOND))
+    observer = Observer(SETTINGS)
     observer.observe(Snapshot(NOW, {ORCHESTRATION_ID: whole}, {}))
     assert observer.stranded
     return observer

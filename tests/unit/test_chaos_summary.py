@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 
-from reconciler.demo.observer import Observer, Patience, Snapshot
+from reconciler.demo.observer import Observer, Snapshot
 from reconciler.domain.model import ChildStatus, Meta, Orchestration, Task
+from reconciler.settings import load_settings
 from reconciler.stores.rows import parse_child
 from tests.chaos.summary import Run
 from tests.support.strategies import NOW, ORCHESTRATION_ID, ago
 
 SHOWN = frozenset({ORCHESTRATION_ID})
-SECOND = timedelta(seconds=1)
+TABLES = ("ORCHESTRATION_TABLE_NAME", "TASK_TABLE_NAME", "TASK_EVENTS_TABLE_NAME")
+SETTINGS = load_settings(dict.fromkeys(TABLES, "table"))
 
 
 def unheard(*counts: int, task_id: str = "T-a") -> tuple[Task, ...]:
@@ -41,7 +41,7 @@ def run_of(
     }
     meta = Meta(ORCHESTRATION_ID, 1, "user-1", "acme/shop", ago(9), ago(9), settled=False)
     whole = Orchestration(ORCHESTRATION_ID, meta, {"a": parse_child(row)})
-    observer = Observer(Patience(SECOND, SECOND, SECOND))
+    observer = Observer(SETTINGS)
     tasks = {"T-a": Task("T-a", "COMPLETED", nudge_count=3)}
     observer.observe(Snapshot(NOW, {ORCHESTRATION_ID: whole}, tasks))
     return Run(

@@ -13,17 +13,18 @@ from rich.console import Console
 
 from reconciler.cli.console import STAND_IN
 from reconciler.demo import run
-from reconciler.demo.observer import Observer, Patience, Recovery, Snapshot
+from reconciler.demo.observer import Observer, Recovery, Snapshot
 from reconciler.demo.platform import Seeded
 from reconciler.demo.shapes import Blueprint, fan_out
 from reconciler.demo.verdict import Verdict, judge
 from reconciler.demo.view import LEGEND, Board, draw, draw_verdict, one_line
 from reconciler.domain.model import ChildStatus, Meta, Orchestration, Task
+from reconciler.settings import load_settings
 from reconciler.stores.rows import parse_child
 from tests.support.strategies import NOW, ago
 
-SECOND = timedelta(seconds=1)
-PATIENCE = Patience(2 * SECOND, SECOND, SECOND)
+TABLES = ("ORCHESTRATION_TABLE_NAME", "TASK_TABLE_NAME", "TASK_EVENTS_TABLE_NAME")
+SETTINGS = load_settings({**dict.fromkeys(TABLES, "table"), "STRANDED_GRACE_SECONDS": "2"})
 SWEEPS = [
     {"sweep_id": f"sweep:{number}", "ended_at": number * 5.0, "duration_seconds": 1.0}
     for number in range(1, 4)
@@ -64,7 +65,7 @@ def seen(status: str = "succeeded", *, repaired_after: float = 3.0) -> Observer:
     }
     at = NOW - timedelta(seconds=60 - repaired_after)
     repaired = Recovery((keys[0], "A"), "lost_terminal", at)
-    observer = Observer(PATIENCE)
+    observer = Observer(SETTINGS)
     observer.observe(Snapshot(NOW, found, tasks, (repaired,)))
     return observer
 
@@ -78,6 +79,7 @@ def verdict_of(observer: Observer, gave_up: str | None = None) -> Verdict:
 
 
 def board_of(observer: Observer) -> Board:
+    assert observer.latest is not None
     ids = {spec.key: spec.key for spec in WIDE.children}
     return Board(
         elapsed=75.0,
@@ -89,7 +91,7 @@ def board_of(observer: Observer) -> Board:
         restarts=3,
         seeded=[Seeded(key_of(number), WIDE, "user-1", ids) for number in range(4)],
         stranded=observer.stranded,
-        latest=observer.latest,
+        snapshot=observer.latest,
     )
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
-from reconciler.demo.processes import Child, Supervisor
+from reconciler.demo.processes import Child
+from tests.support.supervisor import KillingSupervisor
 
 PATIENCE = 30.0
 ONCE = """
@@ -38,17 +39,17 @@ def pid_of(child: Child) -> int | None:
 
 
 def test_only_an_unexpected_exit_is_counted_and_quoted(tmp_path: Path) -> None:
-    supervisor = Supervisor(tmp_path)
+    supervisor = KillingSupervisor(tmp_path)
     try:
         command = [sys.executable, "-c", ONCE, str(tmp_path / "mark")]
         supervisor.start("odd", command, dict(os.environ))
         child = supervisor.children["odd"]
-        until(lambda: bool(child.last_words) and is_running(child))
+        until(lambda: bool(supervisor.last_words) and is_running(child))
         first = pid_of(child)
         supervisor.kill("odd")
         until(lambda: pid_of(child) != first)
         assert supervisor.restarts == 1
-        (said,) = child.last_words
+        (said,) = supervisor.last_words
         assert said.startswith("odd, code 1:")
         assert said.endswith("something odd")
     finally:

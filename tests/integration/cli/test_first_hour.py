@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from docs.transcript import FIRST_HOUR, STAYS, Normaliser, first_hour, perform, shell
-from reconciler.embedded.__main__ import playground
 from reconciler.embedded.process import EmbeddedServerError
+from tests.support.local import playground
 from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.integration

@@ -19,10 +19,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from reconciler.embedded import dynamodb_local, valkey
+from reconciler.embedded import valkey
 from reconciler.embedded.loopback import Answer, Handler, serving
 from reconciler.embedded.process import EmbeddedServerError, answers_http, free_port, running
 from tests.conftest import Servers
+from tests.support import dynamodb_local
 from tests.support.compose import Service, services_of
 from tests.support.processes import BEAT_READY, PATIENCE_SECONDS, ROOT, WORKER_READY, until
 from tests.support.world import build_world, make_client

@@ -133,7 +133,7 @@ def test_a_secret_of_the_process_is_redacted_everywhere(
 
 def test_the_password_of_any_url_is_redacted() -> None:
     """Even if the environment does not hold it."""
-    redactor = Redactor.of_environment({})
+    redactor = Redactor({})
     assert (
         redactor.redact("tried amqp://guest:secret@host:5672//, then redis://:other@h/0")
         == "tried amqp://guest:**@host:5672//, then redis://:**@h/0"
@@ -143,7 +143,7 @@ def test_the_password_of_any_url_is_redacted() -> None:
 
 
 def test_the_arn_of_a_secret_is_not_redacted() -> None:
-    redactor = Redactor.of_environment(
+    redactor = Redactor(
         {"DB_SECRET_ARN": "arn:aws:secretsmanager:eu:1:secret:x", "API_TOKEN": "abcdefgh", "A": "b"}
     )
     said = "arn:aws:secretsmanager:eu:1:secret:x abcdefgh b"

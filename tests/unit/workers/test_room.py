@@ -7,16 +7,20 @@ from unittest.mock import Mock
 import pytest
 
 from reconciler.observability.metrics import NULL_METRICS
+from reconciler.settings import load_settings
 from workers.dedup import DedupKeys
 from workers.enqueue import Enqueuer
 from workers.names import ASKS_PER_INTERVAL
 
+TABLES = dict.fromkeys(
+    ("ORCHESTRATION_TABLE_NAME", "TASK_TABLE_NAME", "TASK_EVENTS_TABLE_NAME"), "table"
+)
+
 
 def room(queued: int, *, in_turn: bool, a_minute: int = 600) -> int:
     client = Mock(llen=lambda _queue: queued)
-    sender = Enqueuer(
-        Mock(), DedupKeys(client, "here"), NULL_METRICS, 300, releases_per_minute=a_minute
-    )
+    settings = load_settings({**TABLES, "RELEASE_RATE_PER_MINUTE": str(a_minute)})
+    sender = Enqueuer(Mock(), DedupKeys(client, "here"), NULL_METRICS, settings)
     return sender.room_for_releases(in_turn=in_turn)
 
 

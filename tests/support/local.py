@@ -15,29 +15,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from reconciler.embedded.dynamodb_local import dynamodb_local
 from reconciler.embedded.process import EmbeddedServerError
 from reconciler.embedded.valkey import valkey_server
-
-TABLES = {
-    "ORCHESTRATION_TABLE_NAME": "OrchestrationTable",
-    "TASK_TABLE_NAME": "TaskTable",
-    "TASK_EVENTS_TABLE_NAME": "TaskEventsTable",
-    "USER_CONCURRENCY_TABLE_NAME": "UserConcurrencyTable",
-}
-
-
-def settings_for(endpoint: str, broker: str) -> dict[str, str]:
-    """Return the environment for both, with dummy credentials."""
-    return {
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL_DYNAMODB": endpoint,
-        **TABLES,
-        "CELERY_BROKER_URL": f"{broker}/0",
-        "CELERY_RESULT_BACKEND": f"{broker}/1",
-    }
+from tests.support.dynamodb_local import dynamodb_local
 
 
 @contextlib.contextmanager
@@ -52,10 +32,20 @@ def playground(exports: Path) -> Iterator[None]:
         dynamodb_local(Path(scratch)) as endpoint,
         valkey_server(Path(scratch)) as broker,
     ):
+        settings = {
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL_DYNAMODB": endpoint,
+            "ORCHESTRATION_TABLE_NAME": "OrchestrationTable",
+            "TASK_TABLE_NAME": "TaskTable",
+            "TASK_EVENTS_TABLE_NAME": "TaskEventsTable",
+            "USER_CONCURRENCY_TABLE_NAME": "UserConcurrencyTable",
+            "CELERY_BROKER_URL": f"{broker}/0",
+            "CELERY_RESULT_BACKEND": f"{broker}/1",
+        }
         exports.parent.mkdir(parents=True, exist_ok=True)
-        lines = (
-            f"export {name}='{said}'\n" for name, said in settings_for(endpoint, broker).items()
-        )
+        lines = (f"export {name}='{value}'\n" for name, value in settings.items())
         exports.write_text("".join(lines), encoding="utf-8")
         try:
             yield

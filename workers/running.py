@@ -105,7 +105,8 @@ def run(
     """Do a task's work, with ``ids`` bound for the logs.
 
     A temporary failure is retried at most three times. ``gave_up`` is called once the task has
-    failed for good, and completes its work item. ``end`` is called after success or ``gave_up``.
+    failed for good, and completes its work item; not if the message was refused, which its sender
+    has to fix. ``end`` is called in any case.
 
     Raises:
         Retry: it will be retried.
@@ -157,11 +158,12 @@ def _give_up(
     gave_up: Callable[[Resources, ReconcilerError], None],
     end: Callable[[Resources], None],
 ) -> None:
-    if isinstance(error, UsageError):
-        resources.metrics.increment("reconciler_errors_total", kind=error.kind)
-        log.warning("orch.message.refused", error_kind=error.kind, detail=str(error))
     try:
-        gave_up(resources, error)
+        if isinstance(error, UsageError):
+            resources.metrics.increment("reconciler_errors_total", kind=error.kind)
+            log.warning("orch.message.refused", error_kind=error.kind, detail=str(error))
+        else:
+            gave_up(resources, error)
         end(resources)
     except (redis.RedisError, ReconcilerError) as another:
         # The state cannot be written, or no clients can be created. The next sweep does it.

@@ -13,7 +13,7 @@ from celery import Task
 from reconciler.clock import after
 from reconciler.domain.model import Child, moment, seconds_since
 from reconciler.domain.outcomes import Outcome
-from reconciler.errors import OUTAGES, ReconcilerError, UnknownOrchestrationError, UsageError
+from reconciler.errors import OUTAGES, ReconcilerError, UnknownOrchestrationError
 from reconciler.repair.context import BY_HAND, Evaluation
 from reconciler.stores.items import text
 from reconciler.sweeping.summary import TOTAL_FAILURE
@@ -155,8 +155,6 @@ def evaluate_orchestration(
         return _shown(evaluation)
 
     def gave_up(resources: Resources, error: ReconcilerError) -> None:
-        if isinstance(error, UsageError):
-            return
         sweeper = sweeping.sweeper_of(resources, sweep_id, report=report)
         asked_for_by = sweep_id or f"{BY_HAND}{task.request.id}"
         sweeper.could_not_evaluate(orchestration_id, error, asked_for_by)
@@ -218,8 +216,6 @@ def release_child(
         return {name: value for name, value in shown.items() if value}
 
     def gave_up(resources: Resources, error: ReconcilerError) -> None:
-        if isinstance(error, UsageError):
-            return
         resources.metrics.increment("reconciler_releases_total", outcome=Outcome.FAILED)
         resources.metrics.increment("reconciler_errors_total", kind=error.kind)
         if error.kind not in OUTAGES:

@@ -181,3 +181,12 @@ def test_an_unknown_task_is_dropped(fleet: Fleet, own_broker: Broker) -> None:
     fleet.send(SWEEP, task_id="sweep:8")
     until("the next sweep to find the work", lambda: released(world, found))
     assert len(world.tasks(found, "b")) == 1
+
+
+def test_an_invalid_sweep_id_is_only_refused(fleet: Fleet) -> None:
+    """It is its sender's fault, so no sweep has failed."""
+    worker = fleet.worker()
+    fleet.send(SWEEP, kwargs={"sweep_id": 7})
+    until("the message to be refused", lambda: refused(fleet) == 1)
+    assert "orch.message.refused" in worker.log
+    assert "orch.sweep.failed" not in worker.log

@@ -330,6 +330,7 @@ def test_an_orchestration_needing_manual_action_is_watched() -> None:
         assert state.nominate(name, TABLE, 0.0, NOW - 10, "rows")
         finding = Finding(NOW - 5, (stuck,), "rows", needs_person=needs_person)
         state.evaluated(name, finding, 60.0)
+    state._records.update("known", "q", lambda _old, _now: {"unchanged": "unlike ours"})
     assert state.watched(TABLE) == {"o": "rows"}
     assert state.watched(ACTIVE) == {}
 

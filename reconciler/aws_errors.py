@@ -277,9 +277,6 @@ def _raised_while_obtaining_credentials(error: BaseException) -> bool:
 
 
 def _in_one_line(error: BaseException) -> str:
-    text = str(error) or type(error).__name__
-    return (
-        text
-        if isinstance(error, BotoCoreError | ClientError)
-        else f"{type(error).__name__}: {text}"
-    )
+    name = type(error).__name__
+    text = str(error) or name
+    return text if isinstance(error, BotoCoreError | ClientError) else f"{name}: {text}"

@@ -166,11 +166,9 @@ def _why(reason: str, outlook: Outlook | None, now: datetime) -> Iterator[Render
 
 def _fix(commands: Sequence[Command], code: str, *, needs_action: bool) -> Iterator[RenderableType]:
     """Yield what a person can do, and the runbook's section."""
+    yield from _commands(commands if needs_action else commands[:1], 10)
     if needs_action:
-        yield from _commands(commands, 10)
         yield _line("read", runbook_of(code))
-    else:
-        yield from _commands(commands[:1], 10)
 
 
 def _line(name: str, said: str) -> RenderableType:

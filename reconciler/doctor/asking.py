@@ -56,14 +56,8 @@ def ask(client: Any, operation: str, **request: Any) -> Answer:  # noqa: ANN401 
         return Answer(ANSWERED, "", getattr(client, operation)(**request))
     except RAISED as error:
         response = error.response if isinstance(error, ClientError) else {}
-        if _condition_failed(error):
+        reasons = {reason.get("Code") for reason in response.get("CancellationReasons", ())}
+        if CONDITION_FAILED in reasons or code_of(error) == f"{CONDITION_FAILED}Exception":
             return Answer(CONDITION_FAILED, response=response)
         fault = translate(error, operation)
         return Answer(fault.kind, str(fault), response)
-
-
-def _condition_failed(error: BaseException) -> bool:
-    if not isinstance(error, ClientError):
-        return False
-    reasons = {reason.get("Code") for reason in error.response.get("CancellationReasons", ())}
-    return code_of(error) == f"{CONDITION_FAILED}Exception" or CONDITION_FAILED in reasons

@@ -14,6 +14,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from reconciler.cli.wiring import sweep_state
@@ -64,8 +65,8 @@ class Status:
     """The state of the backstop; times in epoch seconds, ages in seconds.
 
     ``seen``: what sweeps remember. ``in_table``: it was read from the table.
-    ``full_scan_interval_seconds``: None if every sweep reads the whole table.
-    ``workers``: None if they could not be asked.
+    ``full_scan_interval_seconds``: None if every sweep reads the whole table. ``recoveries``: of
+    the last day. ``workers``: None if they could not be asked.
     """
 
     now: float
@@ -202,19 +203,16 @@ class Status:
         has_workers = bool(self.workers) and not self.in_table
         return has_workers and not self.queues.get("sweep", 0) and self.beat_is_late
 
-    # -- recoveries
-
-    def recovered(self, within_seconds: float) -> int:
-        """Return the number of recoveries within the last ``within_seconds``."""
-        return sum(entry["at"] >= self.now - within_seconds for entry in self.recoveries)
-
-    def latencies(self, within_seconds: float) -> list[float]:
-        """Return the latencies of recoveries within the last ``within_seconds``, in seconds."""
-        return [
-            float(entry["latency"])
-            for entry in self.recoveries
-            if entry["latency"] is not None and entry["at"] >= self.now - within_seconds
-        ]
+    @property
+    def recovered(self) -> dict[str, Any]:
+        """How much was repaired, and how long it had been stuck, in seconds."""
+        stuck_for = [each["latency"] for each in self.recoveries if each["latency"] is not None]
+        return {
+            "last_hour": sum(each["at"] >= self.now - HOUR_SECONDS for each in self.recoveries),
+            "last_day": len(self.recoveries),
+            "median_latency_seconds": median(stuck_for) if stuck_for else None,
+            "max_latency_seconds": max(stuck_for, default=None),
+        }
 
 
 def read_status(

@@ -27,7 +27,7 @@ class Found:
     note: str | None = None
 
 
-def find(reconciler: Reconciler, name: str, on_rows: OnRows = lambda _: None) -> Found:
+def find(reconciler: Reconciler, name: str, on_rows: OnRows) -> Found:
     """Find what ``name`` means; scan the table only if cheaper ways fail.
 
     ``name``: an orchestration id, a sub-issue id, a task id, the beginning of one of these, a
@@ -52,7 +52,7 @@ def find(reconciler: Reconciler, name: str, on_rows: OnRows = lambda _: None) ->
 
 
 def find_child(
-    reconciler: Reconciler, name: str, child: str | None, on_rows: OnRows = lambda _: None
+    reconciler: Reconciler, name: str, child: str | None, on_rows: OnRows
 ) -> tuple[str, str]:
     """Return the (orchestration id, sub-issue id) that ``name`` means.
 
@@ -79,9 +79,8 @@ def _child_of(orchestration: Orchestration, name: str) -> str:
     if name in orchestration.children:
         return name
     children = orchestration.children.values()
-    matching = [child for child in children if child.display_id == name]
-    if not matching:
-        matching = [child for child in children if _begins(child, name)]
+    exact = [child for child in children if child.display_id == name]
+    matching = exact or [child for child in children if _begins(child, name)]
     if not matching:
         raise UnknownChildError(f"{orchestration.orchestration_id} has no child {name}")
     if len(matching) > 1:

@@ -24,7 +24,7 @@ from reconciler.cli.screens.listing import tone_of
 from reconciler.cli.status import DAY_SECONDS, Status, status_of
 from reconciler.cli.wiring import sweep_state
 from reconciler.domain.codes import Code
-from reconciler.domain.model import ChildStatus, moment
+from reconciler.domain.model import moment
 from reconciler.errors import UnknownOrchestrationError
 from reconciler.inspection import theme
 from reconciler.observability.printable import printable
@@ -232,11 +232,7 @@ class _Act(Page):
     """A button: sends a task, waits a little for its end, and returns to the page."""
 
     async def act(self, orchestration_id: str, name: str, work: str, *args: str) -> None:
-        """Send a task about an orchestration.
-
-        Raises:
-            HTTPError: Flower is read-only.
-        """
+        """Send a task about an orchestration, unless Flower is read-only."""
         if self.read_only:
             raise HTTPError(403, "This Flower is read-only: it changes nothing")
         sent = await self.in_thread(submit, app, name, work, orchestration_id, *args)
@@ -284,8 +280,7 @@ def tone(child: dict[str, Any]) -> theme.Tone:
         return theme.Tone.ALARM
     if child["code"]:
         return theme.tone_of_code(child["code"])
-    known = child["status"] in set(ChildStatus)
-    return theme.tone_of_status(ChildStatus(child["status"]) if known else None)
+    return theme.tone_of_status(child["status"])
 
 
 def when(at: str | None) -> str:

@@ -59,7 +59,7 @@ SIGNS: dict[Tone, Sign] = {
 }
 """``style`` is rich's; ``fill`` and ``line`` are the picture's colours in SVG and Mermaid."""
 
-_BY_STATUS = {
+_BY_STATUS: Mapping[str | None, Tone] = {
     ChildStatus.SUCCEEDED: Tone.DONE,
     ChildStatus.FAILED: Tone.FAILED,
     ChildStatus.SKIPPED: Tone.SKIPPED,
@@ -82,9 +82,9 @@ def tone_of_code(code: Code | OrchestrationCode | str) -> Tone:
     return Tone.REPAIR if code in REPAIRABLE else Tone.ALARM
 
 
-def tone_of_status(status: ChildStatus | None) -> Tone:
-    """Return the tone of a terminal child, which has no diagnosis."""
-    return Tone.ALARM if status is None else _BY_STATUS.get(status, Tone.WAITING)
+def tone_of_status(status: str | None) -> Tone:
+    """Return the tone of a terminal child, which has no diagnosis; an unknown status alarms."""
+    return _BY_STATUS.get(status, Tone.WAITING) if status in set(ChildStatus) else Tone.ALARM
 
 
 MEANINGS: dict[str, str] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
@@ -143,30 +143,28 @@ class Status:
 
         Workers and beat count only if they were read (``details``).
         """
+        return next(self._problems(), None)
+
+    def _problems(self) -> Iterator[str]:
         if self.unreachable is not None:
-            return self.unreachable
+            yield self.unreachable
         if self.eviction_policy is not None:
             policy = self.eviction_policy
             what = "queued messages" if policy.startswith("allkeys") else "the state of a sweep"
-            return (
+            yield (
                 f"the broker may drop {what} when its memory is full (maxmemory-policy {policy}); "
                 "set it to noeviction"
             )
         if self.workers == () and not self.in_table:
-            return "no worker answers, so nothing is looked at"
+            yield "no worker answers, so nothing is looked at"
         if self.beat_is_silent:
-            return "no beat asks for sweeps, so only what is asked for by hand is looked at"
-        stale = (self._stale(scope, name) for scope, name in _SCOPES.items())
-        return next((said for said in stale if said is not None), None)
-
-    def _stale(self, scope: Scope, name: str) -> str | None:
-        """Return how far the coverage of a scope lags; None if it is recent enough."""
-        age, limit = self.age_of(scope), self.limit_of(scope)
-        if age is None:
-            return f"the coverage of {name} is unknown: it was never read to its end"
-        if age <= limit:
-            return None
-        return f"{name} is covered as of {age:.0f} s ago; it should be {limit:.0f} s at most"
+            yield "no beat asks for sweeps, so only what is asked for by hand is looked at"
+        for scope, name in _SCOPES.items():
+            age, limit = self.age_of(scope), self.limit_of(scope)
+            if age is None:
+                yield f"the coverage of {name} is unknown: it was never read to its end"
+            elif age > limit:
+                yield f"{name} is covered as of {age:.0f} s ago; it should be {limit:.0f} s at most"
 
     @property
     def runbook(self) -> str:

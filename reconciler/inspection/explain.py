@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from reconciler.domain.codes import SURFACED, Code, OrchestrationCode
@@ -209,12 +210,9 @@ def graph_of(view: View) -> Graph:
         )
         for child in view.children
     }
-    before: dict[str, tuple[str, ...]] = {}
-    for child in view.children:
-        before[child.sub_issue_id] = child.depends_on
-        for name in child.depends_on:
-            if name not in nodes:
-                nodes[name] = Node(name, short_id(name), "no such row", Tone.GHOST)
+    before = {child.sub_issue_id: child.depends_on for child in view.children}
+    for name in chain.from_iterable(before.values()):
+        nodes.setdefault(name, Node(name, short_id(name), "no such row", Tone.GHOST))
     return Graph(nodes, before)
 
 

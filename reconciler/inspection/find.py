@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconciler.domain.model import INTEGRATION_SUFFIX, Child, Orchestration
 from reconciler.errors import UnknownChildError, UnknownOrchestrationError, UsageError
@@ -100,21 +100,20 @@ def _of_task(reconciler: Reconciler, task_id: str) -> Found:
 
 
 def _search(reconciler: Reconciler, name: str, on_rows: OnRows) -> Found:
-    exact: dict[Found, Child] = {}
-    begun: dict[Found, Child] = {}
+    exact: list[Found] = []
+    begun: list[Found] = []
     rows = 0
     for matches, scanned in reconciler.orchestrations.search(name):
         for child in matches:
-            whole = Found(child.orchestration_id, child.sub_issue_id)
+            of_child = Found(child.orchestration_id, child.sub_issue_id)
             if name in (child.sub_issue_id, child.display_id):
-                exact[whole] = child
-            elif child.orchestration_id.startswith(name):
-                begun[Found(child.orchestration_id)] = child
+                exact.append(of_child)
             else:
-                begun[whole] = child
+                names_all = child.orchestration_id.startswith(name)
+                begun.append(Found(child.orchestration_id) if names_all else of_child)
         rows += scanned
         on_rows(rows)
-    found = exact or begun
+    found = list(dict.fromkeys(exact or begun))
     if not found:
         raise UnknownOrchestrationError(
             f"{name} is not a known orchestration id, sub-issue id, display id or task id, "
@@ -123,9 +122,8 @@ def _search(reconciler: Reconciler, name: str, on_rows: OnRows) -> Found:
     if len(found) > 1:
         named = [f"{one.orchestration_id} {one.sub_issue_id or ''}".rstrip() for one in found]
         raise UsageError(f"{name} means several: {listed(named, _MAX_NAMED)}")
-    only = next(iter(found))
-    note = f"found by searching {rows} rows; {only.orchestration_id} is found at once"
-    return Found(only.orchestration_id, only.sub_issue_id, note)
+    note = f"found by searching {rows} rows; {found[0].orchestration_id} is found at once"
+    return replace(found[0], note=note)
 
 
 def _begins(child: Child, name: str) -> bool:

@@ -12,7 +12,6 @@ from reconciler.aws_errors import CONDITION_FAILED, EXPLANATIONS, RAISED, code_o
 from reconciler.errors import AccessError, TableMissingError, UnknownRefusalError
 
 ANSWERED = "answered"
-_POLICY = "as deploy/iam/policy.json has it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class Answer:
         if self.kind == TableMissingError.kind:
             return f"correct {setting}, or the region"
         if self.kind == AccessError.kind:
-            return f"allow {permission}, {_POLICY}"
+            return f"allow {permission}, as deploy/iam/policy.json has it"
         if self.kind == UnknownRefusalError.kind:
             return f"check {setting}, and look up the code in the documentation"
         return EXPLANATIONS[self.kind].advice

@@ -207,9 +207,8 @@ def _repaired(view: View) -> Iterator[RenderableType]:
     # On a narrow terminal, this column is cut.
     grid.add_column(style=QUIET, overflow="ellipsis")
     for repair in view.repairs[-_MAX_REPAIRS:]:
-        stranded = ""
-        if repair.stranded_seconds is not None:
-            stranded = f", after {theme.age(repair.stranded_seconds)}"
+        seconds = repair.stranded_seconds
+        stranded = "" if seconds is None else f", after {theme.age(seconds)}"
         grid.add_row(
             f"  {repair.at[:19].replace('T', ' ')}",
             labels.get(repair.sub_issue_id, repair.sub_issue_id),

@@ -13,11 +13,12 @@ from typing import Any
 
 from benchmarks.measured import Measurement, measure
 from benchmarks.mix import WireItem
+from benchmarks.ours import settings_of
 from benchmarks.place import Place, fresh_place
 from benchmarks.runs import Plan, Say
 from benchmarks.seeding import BatchWriter
 from reconciler.domain.model import timestamp
-from reconciler.tables import create_tables
+from reconciler.tables import create_tables_of
 
 _STORM_CHILDREN = 100
 _STRIDE = 7919
@@ -113,13 +114,8 @@ def run(shape: str, size: int, plan: Plan, say: Say) -> Measurement:
 
 def seed_shape(place: Place, rows: Iterator[WireItem]) -> None:
     """Write a shape into fresh tables."""
-    create_tables(
-        place.client(),
-        orchestration=place.orchestrations,
-        task=place.tasks,
-        task_events=place.events,
-        user_concurrency=place.users,
-    )
+    settings = settings_of(place, user_concurrency_table_name=place.users)
+    create_tables_of(place.client(), settings)
     writer = BatchWriter(place)
     for row in rows:
         writer.put(place.orchestrations, row)

@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from benchmarks.mix import ORCHESTRATIONS, TASKS, Mix, WireItem, items
+from benchmarks.ours import settings_of
 from benchmarks.place import Place
-from reconciler.tables import create_tables
+from reconciler.tables import create_tables_of
 
 _PER_BATCH = 25
 _PER_JOB = 500
@@ -25,12 +26,7 @@ _PROCESSES = 3
 
 def seed(place: Place, mix: Mix, prepare: Callable[[Place], None] = lambda _: None) -> None:
     """Create the tables at ``place``, ``prepare`` them, and fill them with ``mix``."""
-    create_tables(
-        place.client(),
-        orchestration=place.orchestrations,
-        task=place.tasks,
-        task_events=place.events,
-    )
+    create_tables_of(place.client(), settings_of(place))
     prepare(place)
     now = datetime.now(UTC)
     starts = range(0, mix.orchestrations, _PER_JOB)

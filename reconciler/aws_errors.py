@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from botocore import exceptions as boto
@@ -54,42 +55,34 @@ CONFLICTS = frozenset(
 CONDITION_FAILED = "ConditionalCheckFailed"
 """The code in a transaction's reasons; as the error of a single write it ends in ``Exception``."""
 
-_KINDS: dict[type[ReconcilerError], frozenset[str]] = {
+_KINDS: Mapping[type[ReconcilerError], Collection[str]] = {
     ThrottledError: THROTTLES,
     ConflictError: CONFLICTS,
-    TableMissingError: frozenset({"ResourceNotFoundException", "TableNotFoundException"}),
-    CredentialsError: frozenset(
-        {
-            "ExpiredToken",
-            "ExpiredTokenException",
-            "IncompleteSignatureException",
-            "InvalidAccessKeyId",
-            "InvalidClientTokenId",
-            "InvalidSignatureException",
-            "MissingAuthenticationTokenException",
-            "SignatureDoesNotMatch",
-            "UnrecognizedClientException",
-        }
-    ),
-    AccessError: frozenset(
-        {
-            "AccessDenied",
-            "AccessDeniedException",
-            "NotAuthorizedException",
-            "UnauthorizedOperation",
-        }
-    ),
-    AccountLimitError: frozenset(
-        {
-            "LimitExceededException",
-            "OptInRequired",
-            "ServiceQuotaExceededException",
-            "SubscriptionRequiredException",
-        }
-    ),
-    StoreUnavailableError: frozenset(
-        {"InternalServerError", "InternalFailure", "ServiceUnavailable"}
-    ),
+    TableMissingError: {"ResourceNotFoundException", "TableNotFoundException"},
+    CredentialsError: {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignatureException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationTokenException",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    },
+    AccessError: {
+        "AccessDenied",
+        "AccessDeniedException",
+        "NotAuthorizedException",
+        "UnauthorizedOperation",
+    },
+    AccountLimitError: {
+        "LimitExceededException",
+        "OptInRequired",
+        "ServiceQuotaExceededException",
+        "SubscriptionRequiredException",
+    },
+    StoreUnavailableError: {"InternalServerError", "InternalFailure", "ServiceUnavailable"},
 }
 _BY_CODE = {code: kind for kind, codes in _KINDS.items() for code in codes}
 
@@ -277,9 +270,6 @@ def _raised_while_obtaining_credentials(error: BaseException) -> bool:
 
 
 def _in_one_line(error: BaseException) -> str:
-    text = str(error) or type(error).__name__
-    return (
-        text
-        if isinstance(error, BotoCoreError | ClientError)
-        else f"{type(error).__name__}: {text}"
-    )
+    name = type(error).__name__
+    text = str(error) or name
+    return text if isinstance(error, BotoCoreError | ClientError) else f"{name}: {text}"

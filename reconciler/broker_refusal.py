@@ -69,7 +69,7 @@ REFUSALS = {
         ),
     )
 }
-_OF_A_CLUSTER = frozenset({"MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN"})
+_ANSWERS = REFUSALS | dict.fromkeys(("MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN"), CLUSTER_MODE)
 _DENIED_IN_SCRIPT = "ACL failure in script"
 """The text if a command of a script is denied; its code is only ERR."""
 
@@ -89,10 +89,8 @@ def refusal_of(error: BaseException) -> Refusal:
     if _DENIED_IN_SCRIPT in said:
         return REFUSALS["NOPERM"]
     for code in (getattr(error, "status_code", None), *_CODE.findall(said)):
-        if code in _OF_A_CLUSTER:
-            return CLUSTER_MODE
-        if code in REFUSALS:
-            return REFUSALS[code]
+        if code in _ANSWERS:
+            return _ANSWERS[code]
     return refusal_of(error.__cause__) if error.__cause__ is not None else UNREACHABLE
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
@@ -29,6 +30,8 @@ from reconciler.errors import SettingsError
 DAY_SECONDS = 86_400
 MAX_SEGMENTS = 100_000
 _MAX_SHOWN_CHARACTERS = 120
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Stands for a byte of the environment that is not UTF-8."""
 
 
 def _split(value: object) -> object:
@@ -204,41 +207,30 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     Raises:
         SettingsError: a setting is missing or invalid; one line names all of them.
     """
-    names = {name.upper(): name for name in Settings.model_fields}
     source = os.environ if environ is None else environ
-    values = {field: source[name] for name, field in names.items() if source.get(name)}
-    unreadable = [name for name, field in names.items() if not _is_unicode(values.get(field, ""))]
+    values = {name: source.get(name.upper()) for name in Settings.model_fields}
+    given = {name: value for name, value in values.items() if value}
+    unreadable = [name.upper() for name, value in given.items() if _SURROGATE.search(value)]
     if unreadable:
         # Such values could not be sent or shown anywhere.
         raise SettingsError(*(f"{name} is not UTF-8" for name in unreadable))
     try:
-        return Settings.model_validate(values)
+        return Settings.model_validate(given)
     except ValidationError as error:
         raise SettingsError(*_problems_of(error)) from None
-
-
-def _is_unicode(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _problems_of(error: ValidationError) -> list[str]:
     parts: dict[str, str] = {}
     for problem in error.errors(include_url=False):
-        location = problem["loc"]
-        if not location:
-            parts[""] = problem["msg"].removeprefix("Value error, ")
-            continue
-        name = str(location[0]).upper()
+        name = str(problem["loc"][0]).upper() if problem["loc"] else ""
+        said = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "missing":
-            parts[name] = f"{name} is required, but it is not set"
-        else:
-            said = problem["msg"].removeprefix("Value error, ")
-            said = said[0].lower() + said[1:]
-            parts[name] = f"{name}={_shown(name, problem['input'])} is invalid: {said}"
+            said = f"{name} is required, but it is not set"
+        elif name:
+            given = _shown(name, problem["input"])
+            said = f"{name}={given} is invalid: {said[0].lower()}{said[1:]}"
+        parts[name] = said
     return list(parts.values())
 
 

@@ -81,31 +81,22 @@ TABLES = {
 """Use of a table → its shape; the setting of its name is ``<use>_table_name``."""
 
 
-def table_names(settings: Settings) -> dict[str, str]:
-    """Return the names of the tables in the settings, by use."""
+def tables_of(settings: Settings) -> dict[str, tuple[str, Table]]:
+    """Return the names and the shapes of the tables that the settings name, by use."""
     names = {use: getattr(settings, f"{use}_table_name") for use in TABLES}
-    return {use: name for use, name in names.items() if name is not None}
-
-
-def create_tables(client: DynamoDBClient, *, active_index: str | None = None, **names: str) -> None:
-    """Create the tables with these names; existing ones are left alone.
-
-    Args:
-        client: a client of the endpoint.
-        active_index: name of the index of active children on OrchestrationTable; None: no index.
-        names: by use (``TABLES``).
-    """
-    for use, name in names.items():
-        index = active_index if use == "orchestration" else None
-        _create(client, name, with_active_index(TABLES[use], index))
+    orchestration = with_active_index(ORCHESTRATION, settings.active_index_name)
+    shapes = {**TABLES, "orchestration": orchestration}
+    return {use: (name, shapes[use]) for use, name in names.items() if name is not None}
 
 
 def create_tables_of(client: DynamoDBClient, settings: Settings) -> None:
-    """Create the tables that the settings name."""
-    create_tables(client, active_index=settings.active_index_name, **table_names(settings))
+    """Create the tables that the settings name; existing ones are left alone."""
+    for name, table in tables_of(settings).values():
+        create_table(client, name, table)
 
 
-def _create(client: DynamoDBClient, name: str, table: Table) -> None:
+def create_table(client: DynamoDBClient, name: str, table: Table) -> None:
+    """Create one table, unless it exists."""
     # It exists, or somebody else is creating it.
     with suppress(client.exceptions.ResourceInUseException):
         client.create_table(**_definition(name, table))

@@ -19,12 +19,8 @@ def describe() -> str:
     """
     commit = os.environ.get("RECONCILER_COMMIT") or _git("rev-parse", "--short=12", "HEAD")
     built = os.environ.get("RECONCILER_BUILT") or _git("show", "-s", "--format=%cI", "HEAD")
-    parts = [f"reconciler {_version()}"]
-    if commit:
-        parts.append(f"commit {commit}")
-    if built:
-        parts.append(f"built {built}")
-    return ", ".join(parts)
+    known = (f"reconciler {_version()}", commit and f"commit {commit}", built and f"built {built}")
+    return ", ".join(filter(None, known))
 
 
 def _version() -> str:

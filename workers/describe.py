@@ -7,7 +7,6 @@ the picture.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from celery import Task
@@ -64,11 +63,7 @@ def _describe(resources: Resources, orchestration_id: str) -> dict[str, Any]:
     settings, reconciler = resources.settings, resources.reconciler
     evaluator = replace(reconciler.evaluator, reporter=_Silent(NULL_METRICS))
     seen = state_of(resources, None, report=False).overview()
-    at = seen.next_start(settings.sweep_interval_seconds)
-    view = look(
-        replace(reconciler, evaluator=evaluator),
-        Found(orchestration_id),
-        None if at is None else datetime.fromtimestamp(at, UTC),
-    )
+    next_sweep = seen.next_start(settings.sweep_interval_seconds)
+    view = look(replace(reconciler, evaluator=evaluator), Found(orchestration_id), next_sweep)
     svg = svg_of(graph_of(shown(view)), f"Orchestration {orchestration_id}")
     return {"view": to_json(view), "svg": svg}

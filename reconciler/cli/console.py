@@ -19,7 +19,7 @@ from rich.text import Text
 
 from reconciler.observability.printable import printable, printable_json
 
-WIDTH_IN_A_PIPE = 100
+_WIDTH_IN_A_PIPE = 100
 """Columns of a picture in a pipe."""
 
 _WATCH_SECONDS = 2.0
@@ -66,7 +66,7 @@ def console() -> Console:
 
 def width_of_picture(target: Console) -> int:
     """Return how many columns a picture may take."""
-    return min(target.width, WIDTH_IN_A_PIPE) if target.width == _ENDLESS else target.width
+    return _WIDTH_IN_A_PIPE if target.width == _ENDLESS else target.width
 
 
 def show(target: Console, *parts: RenderableType) -> None:
@@ -149,8 +149,7 @@ def progress(what: str, *, quiet: bool = False) -> Iterator[Progress | None]:
         TextColumn("{task.fields[said]}", style=QUIET),
         TimeElapsedColumn(),
     )
-    shown = Progress(*columns, console=Console(file=err), transient=True)
-    with shown:
+    with Progress(*columns, console=Console(file=err), transient=True) as shown:
         shown.add_task(printable(what), total=None, said="")
         yield shown
 

@@ -37,7 +37,10 @@ COMMANDS = {
 }
 """Name → help line, here so that the help needs no imports."""
 
-_MODULES = {"pause": "control", "resume": "control"}
+_MODULES = {
+    **dict.fromkeys(("evaluate", "release", "unskip"), "by_hand"),
+    **dict.fromkeys(("pause", "resume"), "control"),
+}
 """Modules of ``reconciler.cli.commands`` whose names differ from the command's."""
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from reconciler.cli.wiring import sweep_state
@@ -64,8 +65,8 @@ class Status:
     """The state of the backstop; times in epoch seconds, ages in seconds.
 
     ``seen``: what sweeps remember. ``in_table``: it was read from the table.
-    ``full_scan_interval_seconds``: None if every sweep reads the whole table.
-    ``workers``: None if they could not be asked.
+    ``full_scan_interval_seconds``: None if every sweep reads the whole table. ``recoveries``: of
+    the last day. ``workers``: None if they could not be asked.
     """
 
     now: float
@@ -142,30 +143,28 @@ class Status:
 
         Workers and beat count only if they were read (``details``).
         """
+        return next(self._problems(), None)
+
+    def _problems(self) -> Iterator[str]:
         if self.unreachable is not None:
-            return self.unreachable
+            yield self.unreachable
         if self.eviction_policy is not None:
             policy = self.eviction_policy
             what = "queued messages" if policy.startswith("allkeys") else "the state of a sweep"
-            return (
+            yield (
                 f"the broker may drop {what} when its memory is full (maxmemory-policy {policy}); "
                 "set it to noeviction"
             )
         if self.workers == () and not self.in_table:
-            return "no worker answers, so nothing is looked at"
+            yield "no worker answers, so nothing is looked at"
         if self.beat_is_silent:
-            return "no beat asks for sweeps, so only what is asked for by hand is looked at"
-        stale = (self._stale(scope, name) for scope, name in _SCOPES.items())
-        return next((said for said in stale if said is not None), None)
-
-    def _stale(self, scope: Scope, name: str) -> str | None:
-        """Return how far the coverage of a scope lags; None if it is recent enough."""
-        age, limit = self.age_of(scope), self.limit_of(scope)
-        if age is None:
-            return f"the coverage of {name} is unknown: it was never read to its end"
-        if age <= limit:
-            return None
-        return f"{name} is covered as of {age:.0f} s ago; it should be {limit:.0f} s at most"
+            yield "no beat asks for sweeps, so only what is asked for by hand is looked at"
+        for scope, name in _SCOPES.items():
+            age, limit = self.age_of(scope), self.limit_of(scope)
+            if age is None:
+                yield f"the coverage of {name} is unknown: it was never read to its end"
+            elif age > limit:
+                yield f"{name} is covered as of {age:.0f} s ago; it should be {limit:.0f} s at most"
 
     @property
     def runbook(self) -> str:
@@ -202,19 +201,16 @@ class Status:
         has_workers = bool(self.workers) and not self.in_table
         return has_workers and not self.queues.get("sweep", 0) and self.beat_is_late
 
-    # -- recoveries
-
-    def recovered(self, within_seconds: float) -> int:
-        """Return the number of recoveries within the last ``within_seconds``."""
-        return sum(entry["at"] >= self.now - within_seconds for entry in self.recoveries)
-
-    def latencies(self, within_seconds: float) -> list[float]:
-        """Return the latencies of recoveries within the last ``within_seconds``, in seconds."""
-        return [
-            float(entry["latency"])
-            for entry in self.recoveries
-            if entry["latency"] is not None and entry["at"] >= self.now - within_seconds
-        ]
+    @property
+    def recovered(self) -> dict[str, Any]:
+        """How much was repaired, and how long it had been stuck, in seconds."""
+        stuck_for = [each["latency"] for each in self.recoveries if each["latency"] is not None]
+        return {
+            "last_hour": sum(each["at"] >= self.now - HOUR_SECONDS for each in self.recoveries),
+            "last_day": len(self.recoveries),
+            "median_latency_seconds": median(stuck_for) if stuck_for else None,
+            "max_latency_seconds": max(stuck_for, default=None),
+        }
 
 
 def read_status(

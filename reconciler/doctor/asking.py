@@ -12,7 +12,6 @@ from reconciler.aws_errors import CONDITION_FAILED, EXPLANATIONS, RAISED, code_o
 from reconciler.errors import AccessError, TableMissingError, UnknownRefusalError
 
 ANSWERED = "answered"
-_POLICY = "as deploy/iam/policy.json has it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class Answer:
         if self.kind == TableMissingError.kind:
             return f"correct {setting}, or the region"
         if self.kind == AccessError.kind:
-            return f"allow {permission}, {_POLICY}"
+            return f"allow {permission}, as deploy/iam/policy.json has it"
         if self.kind == UnknownRefusalError.kind:
             return f"check {setting}, and look up the code in the documentation"
         return EXPLANATIONS[self.kind].advice
@@ -56,14 +55,8 @@ def ask(client: Any, operation: str, **request: Any) -> Answer:  # noqa: ANN401 
         return Answer(ANSWERED, "", getattr(client, operation)(**request))
     except RAISED as error:
         response = error.response if isinstance(error, ClientError) else {}
-        if _condition_failed(error):
+        reasons = {reason.get("Code") for reason in response.get("CancellationReasons", ())}
+        if CONDITION_FAILED in reasons or code_of(error) == f"{CONDITION_FAILED}Exception":
             return Answer(CONDITION_FAILED, response=response)
         fault = translate(error, operation)
         return Answer(fault.kind, str(fault), response)
-
-
-def _condition_failed(error: BaseException) -> bool:
-    if not isinstance(error, ClientError):
-        return False
-    reasons = {reason.get("Code") for reason in error.response.get("CancellationReasons", ())}
-    return code_of(error) == f"{CONDITION_FAILED}Exception" or CONDITION_FAILED in reasons

@@ -66,11 +66,10 @@ def examine_aws(settings: Settings, session: boto3.Session, clock: Clock) -> Ite
         yield check_clock(settings, "DynamoDB", parsedate_to_datetime(first.date), at)
     if first.kind in _NOTHING_ANSWERS:
         return
-    for wanted in tables:
-        answer = (
-            first if wanted is tables[0] else ask(client, "describe_table", TableName=wanted.name)
-        )
-        yield from _examine_table(client, wanted, answer)
+    yield from _examine_table(client, tables[0], first)
+    for wanted in tables[1:]:
+        described = ask(client, "describe_table", TableName=wanted.name)
+        yield from _examine_table(client, wanted, described)
     yield _pipeline(settings, session, config)
     yield _guardrail(settings, session, config)
     if settings.budget_table_name is not None:

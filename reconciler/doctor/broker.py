@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from ipaddress import ip_address
+from ssl import CERT_REQUIRED
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import redis
 from redis.exceptions import NoPermissionError
@@ -20,7 +21,6 @@ from reconciler.settings import Settings
 
 CHECK = "broker"
 _SECONDS = 3.0
-_SCHEMES = frozenset({"redis", "rediss", "redis+socket", "unix"})
 _MIN_MAJOR = 6
 _NEARLY_FULL = 0.8
 
@@ -35,10 +35,6 @@ def examine_broker(settings: Settings, clock: Clock) -> Iterator[Finding]:
         before = clock()
         theirs = _asked(client.time)
         at = before + (clock() - before) / 2
-    except ValueError as error:
-        advice = "set CELERY_BROKER_URL to a redis:// or rediss:// URL"
-        yield failure(CHECK, "URL", f"{shown} is invalid: {error}", advice)
-        return
     except redis.RedisError as error:
         yield _unreachable(settings, shown, error)
         return
@@ -137,14 +133,14 @@ def _persistence(client: redis.Redis, facts: Mapping[str, Any]) -> Finding:
 
 def _transport(url: str) -> Iterator[Finding]:
     parts = urlsplit(url)
-    if _is_here(parts.scheme, parts.hostname):
+    if _is_here(parts.hostname or ""):
         yield ok(CHECK, "transport", "on this machine")
         return
-    checks = parse_qs(parts.query).get("ssl_cert_reqs", ["required"])[0]
-    if parts.scheme != "rediss":
+    tls = broker_url.tls_options(url)
+    if tls is None:
         said = "not encrypted: who can listen can read it, and who can write can send tasks"
         yield warning(CHECK, "transport", said, "use TLS: a rediss:// URL")
-    elif checks.lower() in {"none", "cert_none", "optional", "cert_optional"}:
+    elif tls["ssl_cert_reqs"] is not CERT_REQUIRED:
         said = "encrypted, but anybody can pose as the broker"
         yield warning(CHECK, "transport", said, "set ssl_cert_reqs=required in the URL")
     else:
@@ -154,24 +150,19 @@ def _transport(url: str) -> Iterator[Finding]:
         yield warning(CHECK, "password", said, "give it a user and a password of its own")
 
 
-def _is_here(scheme: str, host: str | None) -> bool:
-    if scheme in {"unix", "redis+socket"} or host in {None, "localhost"}:
-        return True
+def _is_here(host: str) -> bool:
     try:
-        return ip_address(host or "").is_loopback
+        return ip_address(host).is_loopback
     except ValueError:
-        return False
+        return host == "localhost"
 
 
 def _result_backend(settings: Settings) -> Iterator[Finding]:
     url = settings.celery_result_backend
     shown = broker_url.shown(url)
-    if urlsplit(url).scheme not in _SCHEMES:
-        yield ok(CHECK, "results", f"{shown} (not checked: it is not Redis)")
-        return
     try:
         _connect(url)
-    except (redis.RedisError, ValueError) as error:
+    except redis.RedisError as error:
         advice = "correct CELERY_RESULT_BACKEND"
         yield failure(CHECK, "results", f"{shown}: {error}", advice)
     else:

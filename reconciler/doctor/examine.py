@@ -32,20 +32,16 @@ def examine(
 ) -> Iterator[Finding]:
     """Run all checks, without writing; ``inline`` skips those that cron mode does not need."""
     yield from examine_settings(settings, environ)
-    reached = False
-    for finding in _whatever_comes("credentials", "AWS", examine_aws(settings, session, clock)):
-        reached = reached or finding.check == "tables"
-        yield finding
-    if reached:
+    of_aws = list(_whatever_comes("credentials", "AWS", examine_aws(settings, session, clock)))
+    yield from of_aws
+    if any(finding.check == "tables" for finding in of_aws):
         rest = _examine_tables_content(settings, session, inline=inline)
         yield from _whatever_comes("tables", "content", rest)
     if inline:
         return
-    answers = False
-    for finding in _whatever_comes("broker", "answers", examine_broker(settings, clock)):
-        answers = answers or (finding.subject == "server" and finding.level is Level.OK)
-        yield finding
-    if answers:
+    of_broker = list(_whatever_comes("broker", "answers", examine_broker(settings, clock)))
+    yield from of_broker
+    if any(finding.subject == "server" and finding.level is Level.OK for finding in of_broker):
         yield from _whatever_comes("workers", "answers", examine_workers(settings))
 
 

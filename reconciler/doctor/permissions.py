@@ -30,7 +30,7 @@ PROBE_KEY = "reconciler#doctor"
 _NEVER = "attribute_exists(#k) AND attribute_not_exists(#k)"
 _PASSING = frozenset({StoreUnavailableError.kind, ThrottledError.kind})
 
-READS = frozenset({"GetItem", "BatchGetItem", "Query", "Scan"})
+_READS = frozenset({"get_item", "batch_get_item", "query", "scan"})
 NEEDED: dict[str, tuple[str, ...]] = {
     "OrchestrationTable": (
         *("GetItem", "BatchGetItem", "Query", "Scan"),
@@ -103,17 +103,12 @@ def check_permissions(client: Any, wanted: Wanted) -> Iterator[Finding]:  # noqa
     granted = []
     for name, (operation, request) in tried.items():
         answer = ask(client, operation, **request)
-        if answer.kind == (ANSWERED if _action(name) in READS else CONDITION_FAILED):
+        if answer.kind == (ANSWERED if operation in _READS else CONDITION_FAILED):
             granted.append(name)
         else:
             yield _lacking(wanted, name, answer)
     if granted:
         yield ok(CHECK, wanted.title, f"may {', '.join(granted)}")
-
-
-def _action(name: str) -> str:
-    """Return the action of a permission, without its index."""
-    return name.split(maxsplit=1)[0]
 
 
 def _lacking(wanted: Wanted, name: str, answer: Answer) -> Finding:
@@ -125,7 +120,8 @@ def _lacking(wanted: Wanted, name: str, answer: Answer) -> Finding:
     if name == f"Query on {wanted.active}":
         setting = "ACTIVE_INDEX_NAME (docs/deploying.md has what it names)"
     verb = "may not" if answer.kind == AccessError.kind else "cannot"
-    advice = answer.advice(setting, f"dynamodb:{_action(name)}")
+    action = name.partition(" on ")[0]
+    advice = answer.advice(setting, f"dynamodb:{action}")
     if answer.kind == IndexUnavailableError.kind:
         advice = f"{advice}; or correct {setting}"
     level = warning if answer.kind in _PASSING else failure

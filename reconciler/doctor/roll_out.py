@@ -78,11 +78,8 @@ def _problem(repos: RepoStore, repo: str) -> str | None:
 def _extent(settings: Settings) -> str:
     if settings.repair_mode == "report":
         return "REPAIR_MODE=report: finds and reports, changes nothing"
-    limits = []
-    if settings.repair_only_repos:
-        limits.append(f"repos {', '.join(sorted(settings.repair_only_repos))}")
-    if settings.repair_only_users:
-        limits.append(f"users {', '.join(sorted(settings.repair_only_users))}")
+    only = {"repos": settings.repair_only_repos, "users": settings.repair_only_users}
+    limits = [f"{what} {', '.join(sorted(names))}" for what, names in only.items() if names]
     if not limits:
         return "everything that is due is repaired"
     return f"repairs only {' of '.join(limits)}; the rest is reported"

@@ -13,7 +13,7 @@ from typing import Any
 
 from reconciler.doctor.findings import Finding, failure, ok, warning
 from reconciler.settings import Settings
-from reconciler.tables import TABLES, Index, Table, table_names, with_active_index
+from reconciler.tables import Index, Table, tables_of
 
 CHECK = "tables"
 _WITH_NEW_IMAGE = frozenset({"NEW_IMAGE", "NEW_AND_OLD_IMAGES"})
@@ -53,19 +53,20 @@ _QUERIED = {
 
 def wanted_tables(settings: Settings) -> list[Wanted]:
     """Return the tables that these settings name."""
-    return [_wanted(use, name, settings) for use, name in table_names(settings).items()]
-
-
-def _wanted(use: str, name: str, settings: Settings) -> Wanted:
-    active = settings.active_index_name if use == "orchestration" else None
-    return Wanted(
-        title=f"{use.title().replace('_', '')}Table",
-        setting=f"{use}_table_name".upper(),
-        name=name,
-        table=with_active_index(TABLES[use], active),
-        queried=(*_QUERIED.get(use, ()), *([active] if active else [])),
-        active=active,
-    )
+    wanted = []
+    for use, (name, table) in tables_of(settings).items():
+        active = settings.active_index_name if use == "orchestration" else None
+        wanted.append(
+            Wanted(
+                title=f"{use.title().replace('_', '')}Table",
+                setting=f"{use}_table_name".upper(),
+                name=name,
+                table=table,
+                queried=(*_QUERIED.get(use, ()), *([active] if active else [])),
+                active=active,
+            )
+        )
+    return wanted
 
 
 def check_shape(

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, TypeVar
 
 import redis
@@ -20,19 +21,23 @@ from tornado.web import HTTPError, RequestHandler, authenticated
 
 from reconciler.broker_refusal import refusal_of
 from reconciler.cli.screens.listing import tone_of
+from reconciler.cli.status import DAY_SECONDS, Status, status_of
+from reconciler.cli.wiring import sweep_state
 from reconciler.domain.codes import Code
-from reconciler.domain.model import ChildStatus, moment
+from reconciler.domain.model import moment
 from reconciler.errors import UnknownOrchestrationError
-from reconciler.flower import broker
 from reconciler.inspection import theme
 from reconciler.observability.printable import printable
 from reconciler.repair.context import count_stuck
 from reconciler.repair.counts import REPAIRS
+from reconciler.settings import load_settings
 from reconciler.sweeping.listing import Query, select
 from reconciler.sweeping.segments import Scope
 from workers.application import app
+from workers.broker import broker_client
 from workers.enqueue import BrokerUnavailableError, submit
 from workers.names import BY_HAND_QUEUE, DESCRIBE, EVALUATE, RELEASE
+from workers.recoveries import Recoveries
 from workers.replies import new_token, take
 
 T = TypeVar("T")
@@ -61,6 +66,19 @@ POLICY = (
 _BaseHandler: Any = BaseHandler  # Flower has no types
 # Few, because a call takes milliseconds unless the broker is away. Flower has its own threads.
 _threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="orchestrations")
+
+
+@cache
+def _broker() -> Any:  # noqa: ANN401 - redis.Redis: its stubs do not fit a cache
+    return broker_client(load_settings())
+
+
+def _read_status() -> Status:
+    """Return the status, as far as the broker knows it."""
+    settings = load_settings()
+    seen = sweep_state(settings, _broker()).overview()
+    recoveries = Recoveries(_broker(), settings.deployment_id).list_last(DAY_SECONDS)
+    return status_of(settings, seen.now, seen=seen, recoveries=recoveries)
 
 
 class PageError(Exception):
@@ -143,7 +161,7 @@ class Orchestrations(Page):
             text=self.get_argument("q", "", escape=False),
             offset=max(0, self.get_argument("offset", 0, type=int)),
         )
-        status = await self.in_thread(broker.read)
+        status = await self.in_thread(_read_status)
         self.render(
             "orchestrations.html",
             status=status,
@@ -170,7 +188,7 @@ class OrchestrationPage(Page):
         token = new_token()
         work = f"describe:{orchestration_id}"
         await self.in_thread(submit, app, DESCRIBE, work, orchestration_id, token)
-        found = await self.wait_for(lambda: self.in_thread(take, broker.client(), token))
+        found = await self.wait_for(lambda: self.in_thread(take, _broker(), token))
         if found is None:
             raise PageError(
                 504,
@@ -214,11 +232,7 @@ class _Act(Page):
     """A button: sends a task, waits a little for its end, and returns to the page."""
 
     async def act(self, orchestration_id: str, name: str, work: str, *args: str) -> None:
-        """Send a task about an orchestration.
-
-        Raises:
-            HTTPError: Flower is read-only.
-        """
+        """Send a task about an orchestration, unless Flower is read-only."""
         if self.read_only:
             raise HTTPError(403, "This Flower is read-only: it changes nothing")
         sent = await self.in_thread(submit, app, name, work, orchestration_id, *args)
@@ -266,8 +280,7 @@ def tone(child: dict[str, Any]) -> theme.Tone:
         return theme.Tone.ALARM
     if child["code"]:
         return theme.tone_of_code(child["code"])
-    known = child["status"] in set(ChildStatus)
-    return theme.tone_of_status(ChildStatus(child["status"]) if known else None)
+    return theme.tone_of_status(child["status"])
 
 
 def when(at: str | None) -> str:

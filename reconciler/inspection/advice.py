@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from reconciler.domain.codes import Code, OrchestrationCode
 from reconciler.domain.model import META
 from reconciler.inspection.views import ChildView, Command, View
+from reconciler.sweeping.listing import Entry
 
 _RUNBOOK = "docs/operating.md"
 _ORCHESTRATIONS, _TASKS = '"$ORCHESTRATION_TABLE_NAME"', '"$TASK_TABLE_NAME"'
@@ -24,15 +25,14 @@ def runbook_of(section: str) -> str:
     return f"{_RUNBOOK}#{section}"
 
 
-def fix_of(orchestration_id: str, sub_issue_id: str | None, code: str) -> str:
+def fix_of(entry: Entry) -> str:
     """Return the command that resolves a stuck entry, or else one that shows how."""
-    if code == Code.LOST_UNSKIP and sub_issue_id is not None:
-        return _line("unskip", orchestration_id, sub_issue_id)
-    if code == Code.QUARANTINED:
-        return _line("evaluate", orchestration_id)
-    if code == Code.UNSTARTED_TASK:
+    if entry.code == Code.LOST_UNSKIP and entry.sub_issue_id is not None:
+        return _line("unskip", entry.orchestration_id, entry.sub_issue_id)
+    if entry.code == Code.UNSTARTED_TASK:
         return "reconciler doctor"
-    return _line("inspect", orchestration_id)
+    command = "evaluate" if entry.code == Code.QUARANTINED else "inspect"
+    return _line(command, entry.orchestration_id)
 
 
 def fixes_of(view: View, child: ChildView) -> Sequence[Command]:

@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from reconciler.domain.codes import SURFACED, Code, OrchestrationCode
 from reconciler.domain.diagnosis import ChildDiagnosis
-from reconciler.domain.model import Child, Meta, Orchestration, moment, seconds_since
+from reconciler.domain.model import Child, Orchestration, moment, seconds_since
 from reconciler.domain.outcomes import Outcome
 from reconciler.inspection import theme
 from reconciler.inspection.advice import commands_for, fixes_of, parent_fixes_of, runbook_of
@@ -30,10 +31,10 @@ def build_view(orchestration: Orchestration, evaluation: Evaluation, given: Circ
     """Build the view of an orchestration; ``evaluation``: in report mode."""
     # Reversed, because the first action on a child counts.
     actions = {action.sub_issue_id: action for action in reversed(evaluation.actions)}
-    diagnoses = evaluation.found.children if evaluation.found is not None else {}
+    children, meta, found = orchestration.children, orchestration.meta, evaluation.found
+    diagnoses = found.children if found is not None else {}
     needing = {entry.sub_issue_id for entry in evaluation.stuck if entry.needs_action}
-    children = orchestration.children
-    return View(
+    view = View(
         orchestration_id=orchestration.orchestration_id,
         given=given,
         children=tuple(
@@ -45,32 +46,24 @@ def build_view(orchestration: Orchestration, evaluation: Evaluation, given: Circ
         outlook=_parent_outlook(evaluation, given),
         needs_action=None in needing,
         statuses=Counter(child.raw_status or "?" for child in children.values()),
-        **_said_by_meta(orchestration.meta),
-        **_said_of_parent(evaluation, given.now),
     )
-
-
-def _said_by_meta(meta: Meta | None) -> dict[str, Any]:
-    if meta is None:
-        return {}
-    return {
-        "repo": meta.repo,
-        "parent": text(meta.item, "parent_issue_ref", "parent_linear_issue_id"),
-        "user_id": meta.user_id,
-        "child_count": meta.child_count,
-    }
-
-
-def _said_of_parent(evaluation: Evaluation, now: datetime) -> dict[str, Any]:
-    found = evaluation.found
+    if meta is not None:
+        view = replace(
+            view,
+            repo=meta.repo,
+            parent=text(meta.item, "parent_issue_ref", "parent_linear_issue_id"),
+            user_id=meta.user_id,
+            child_count=meta.child_count,
+        )
     if found is None:
-        return {}
+        return view
     of_parent = (entry.reason for entry in evaluation.stuck if entry.sub_issue_id is None)
-    return {
-        "code": str(found.code),
-        "reason": next(of_parent, found.reason),
-        "age_seconds": seconds_since(found.since, now),
-    }
+    return replace(
+        view,
+        code=str(found.code),
+        reason=next(of_parent, found.reason),
+        age_seconds=seconds_since(found.since, given.now),
+    )
 
 
 def _child_view(
@@ -217,12 +210,9 @@ def graph_of(view: View) -> Graph:
         )
         for child in view.children
     }
-    before: dict[str, tuple[str, ...]] = {}
-    for child in view.children:
-        before[child.sub_issue_id] = child.depends_on
-        for name in child.depends_on:
-            if name not in nodes:
-                nodes[name] = Node(name, short_id(name), "no such row", Tone.GHOST)
+    before = {child.sub_issue_id: child.depends_on for child in view.children}
+    for name in chain.from_iterable(before.values()):
+        nodes.setdefault(name, Node(name, short_id(name), "no such row", Tone.GHOST))
     return Graph(nodes, before)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconciler.domain.model import INTEGRATION_SUFFIX, Child, Orchestration
 from reconciler.errors import UnknownChildError, UnknownOrchestrationError, UsageError
@@ -27,7 +27,7 @@ class Found:
     note: str | None = None
 
 
-def find(reconciler: Reconciler, name: str, on_rows: OnRows = lambda _: None) -> Found:
+def find(reconciler: Reconciler, name: str, on_rows: OnRows) -> Found:
     """Find what ``name`` means; scan the table only if cheaper ways fail.
 
     ``name``: an orchestration id, a sub-issue id, a task id, the beginning of one of these, a
@@ -52,7 +52,7 @@ def find(reconciler: Reconciler, name: str, on_rows: OnRows = lambda _: None) ->
 
 
 def find_child(
-    reconciler: Reconciler, name: str, child: str | None, on_rows: OnRows = lambda _: None
+    reconciler: Reconciler, name: str, child: str | None, on_rows: OnRows
 ) -> tuple[str, str]:
     """Return the (orchestration id, sub-issue id) that ``name`` means.
 
@@ -79,9 +79,8 @@ def _child_of(orchestration: Orchestration, name: str) -> str:
     if name in orchestration.children:
         return name
     children = orchestration.children.values()
-    matching = [child for child in children if child.display_id == name]
-    if not matching:
-        matching = [child for child in children if _begins(child, name)]
+    exact = [child for child in children if child.display_id == name]
+    matching = exact or [child for child in children if _begins(child, name)]
     if not matching:
         raise UnknownChildError(f"{orchestration.orchestration_id} has no child {name}")
     if len(matching) > 1:
@@ -101,21 +100,20 @@ def _of_task(reconciler: Reconciler, task_id: str) -> Found:
 
 
 def _search(reconciler: Reconciler, name: str, on_rows: OnRows) -> Found:
-    exact: dict[Found, Child] = {}
-    begun: dict[Found, Child] = {}
+    exact: list[Found] = []
+    begun: list[Found] = []
     rows = 0
     for matches, scanned in reconciler.orchestrations.search(name):
         for child in matches:
-            whole = Found(child.orchestration_id, child.sub_issue_id)
+            of_child = Found(child.orchestration_id, child.sub_issue_id)
             if name in (child.sub_issue_id, child.display_id):
-                exact[whole] = child
-            elif child.orchestration_id.startswith(name):
-                begun[Found(child.orchestration_id)] = child
+                exact.append(of_child)
             else:
-                begun[whole] = child
+                names_all = child.orchestration_id.startswith(name)
+                begun.append(Found(child.orchestration_id) if names_all else of_child)
         rows += scanned
         on_rows(rows)
-    found = exact or begun
+    found = list(dict.fromkeys(exact or begun))
     if not found:
         raise UnknownOrchestrationError(
             f"{name} is not a known orchestration id, sub-issue id, display id or task id, "
@@ -124,9 +122,8 @@ def _search(reconciler: Reconciler, name: str, on_rows: OnRows) -> Found:
     if len(found) > 1:
         named = [f"{one.orchestration_id} {one.sub_issue_id or ''}".rstrip() for one in found]
         raise UsageError(f"{name} means several: {listed(named, _MAX_NAMED)}")
-    only = next(iter(found))
-    note = f"found by searching {rows} rows; {only.orchestration_id} is found at once"
-    return Found(only.orchestration_id, only.sub_issue_id, note)
+    note = f"found by searching {rows} rows; {found[0].orchestration_id} is found at once"
+    return replace(found[0], note=note)
 
 
 def _begins(child: Child, name: str) -> bool:

@@ -94,26 +94,19 @@ def put_in_layers(graph: Graph) -> Layered:
 def _closing_edges(graph: Graph) -> tuple[tuple[str, str], ...]:
     """Return edges (predecessor, node) whose removal breaks all cycles, by depth-first search."""
     closing: list[tuple[str, str]] = []
-    state: dict[str, int] = {}  # absent: not seen; 1: on the path; 2: done
-    for root in graph.nodes:
-        if root in state:
-            continue
-        state[root] = 1
-        path = [(root, iter(graph.before.get(root, ())))]
-        while path:
-            key, names = path[-1]
-            for name in names:
-                if name not in graph.nodes:
-                    continue
-                if state.get(name) == 1:
-                    closing.append((name, key))
-                elif name not in state:
-                    state[name] = 1
-                    path.append((name, iter(graph.before.get(name, ()))))
-                    break
-            else:
-                state[key] = 2
-                path.pop()
+    seen: set[str] = set()
+    path: set[str] = set()
+    steps = [(root, True) for root in reversed(tuple(graph.nodes))]
+    while steps:
+        key, enters = steps.pop()
+        if not enters:
+            path.remove(key)
+        elif key not in seen:
+            seen.add(key)
+            path.add(key)
+            names = [name for name in graph.before.get(key, ()) if name in graph.nodes]
+            closing += [(name, key) for name in names if name in path]
+            steps += [(key, False), *((name, True) for name in reversed(names))]
     return tuple(closing)
 
 
@@ -126,10 +119,9 @@ def fold(graph: Graph, max_nodes: int, max_edges: int, max_layers: int = _ENDLES
     """
     folded = graph
     for folded in _foldings(graph):
-        edges = sum(len(names) for names in folded.before.values())
-        if len(folded.nodes) > max_nodes or edges > max_edges:
-            continue
-        if len(put_in_layers(folded).layers) <= max_layers:
+        edges = sum(map(len, folded.before.values()))
+        fits = len(folded.nodes) <= max_nodes and edges <= max_edges
+        if fits and len(put_in_layers(folded).layers) <= max_layers:
             break
     return folded
 

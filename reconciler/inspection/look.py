@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from reconciler.domain.model import LONG_AGO, Item, Orchestration, moment
 from reconciler.errors import UnknownOrchestrationError
@@ -19,10 +19,10 @@ _MAX_TASKS_ASKED = 50
 _MAX_HOLDERS = 10
 
 
-def look(reconciler: Reconciler, found: Found, next_sweep_at: datetime | None = None) -> View:
+def look(reconciler: Reconciler, found: Found, next_sweep: float | None = None) -> View:
     """Read an orchestration, and find out what a repair would do.
 
-    ``next_sweep_at``: None if unknown.
+    ``next_sweep``: when it starts (epoch seconds); None if unknown.
 
     Raises:
         UnknownOrchestrationError: it has no rows.
@@ -37,7 +37,7 @@ def look(reconciler: Reconciler, found: Found, next_sweep_at: datetime | None = 
     given = Circumstances(
         policy=reconciler.policy,
         now=reconciler.clock(),
-        next_sweep_at=next_sweep_at,
+        next_sweep_at=None if next_sweep is None else datetime.fromtimestamp(next_sweep, UTC),
         withheld=withheld,
         paused=withheld is not None and reconciler.withhold.by_settings(before) is None,
     )

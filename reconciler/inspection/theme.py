@@ -59,7 +59,7 @@ SIGNS: dict[Tone, Sign] = {
 }
 """``style`` is rich's; ``fill`` and ``line`` are the picture's colours in SVG and Mermaid."""
 
-_BY_STATUS = {
+_BY_STATUS: Mapping[str | None, Tone] = {
     ChildStatus.SUCCEEDED: Tone.DONE,
     ChildStatus.FAILED: Tone.FAILED,
     ChildStatus.SKIPPED: Tone.SKIPPED,
@@ -82,9 +82,9 @@ def tone_of_code(code: Code | OrchestrationCode | str) -> Tone:
     return Tone.REPAIR if code in REPAIRABLE else Tone.ALARM
 
 
-def tone_of_status(status: ChildStatus | None) -> Tone:
-    """Return the tone of a terminal child, which has no diagnosis."""
-    return Tone.ALARM if status is None else _BY_STATUS.get(status, Tone.WAITING)
+def tone_of_status(status: str | None) -> Tone:
+    """Return the tone of a terminal child, which has no diagnosis; an unknown status alarms."""
+    return _BY_STATUS.get(status, Tone.WAITING) if status in set(ChildStatus) else Tone.ALARM
 
 
 MEANINGS: dict[str, str] = {
@@ -144,18 +144,16 @@ def short_age(seconds: float | None) -> str:
     return f"{whole}s"
 
 
-def clock_time(at: datetime, now: datetime) -> str:
-    """Return a time in UTC for people, with the date unless it is today."""
-    there = at.astimezone(UTC)
-    if there.date() == now.astimezone(UTC).date():
-        return f"{there:%H:%M:%S} UTC"
-    return f"{there:%Y-%m-%d %H:%M} UTC"
-
-
 def until(at: datetime, now: datetime) -> str:
-    """Return when something will happen: ``in 4 min (12:05:00 UTC)``, or ``now``."""
-    seconds = (at - now).total_seconds()
-    return "now" if seconds <= 0 else f"in {age(seconds)} ({clock_time(at, now)})"
+    """Return when something will happen: ``in 4 min (12:05:00 UTC)``, or ``now``.
+
+    The time has a date unless that is today. ``now`` is in UTC.
+    """
+    if at <= now:
+        return "now"
+    there = at.astimezone(UTC)
+    when = f"{there:%H:%M:%S}" if there.date() == now.date() else f"{there:%Y-%m-%d %H:%M}"
+    return f"in {age((at - now).total_seconds())} ({when} UTC)"
 
 
 def listed(names: Sequence[str], most: int) -> str:

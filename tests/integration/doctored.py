@@ -16,7 +16,7 @@ from reconciler.clock import utc_now
 from reconciler.doctor.examine import examine
 from reconciler.doctor.findings import Finding, Level
 from reconciler.settings import Settings
-from reconciler.tables import Table, _create
+from reconciler.tables import Table, create_table
 from tests.support.world import EmulatorSession, World
 
 LIGHTER = pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
@@ -95,7 +95,7 @@ def of(level: Level, findings: Iterable[Finding]) -> list[tuple[str, str]]:
 def rebuilt(world: World, which: str, table: Table, number: int = 0) -> dict[str, Any]:
     """Create a table of another shape, and return the setting that names it."""
     name = f"{getattr(world.settings, which)}-other{number}"
-    _create(world.client, name, table)
+    create_table(world.client, name, table)
     return {which: name}
 
 

@@ -18,21 +18,22 @@ from mypy_boto3_dynamodb.type_defs import KeySchemaElementTypeDef
 
 from reconciler.embedded.process import EmbeddedServerError, free_port, running
 from reconciler.embedded.valkey import valkey_server
-from reconciler.tables import create_tables
+from reconciler.settings import Settings
+from reconciler.tables import create_tables_of
 from tests.support.world import World, make_client
 
 pytestmark = pytest.mark.integration
 
 
 def _create(client: DynamoDBClient, prefix: str) -> None:
-    create_tables(
-        client,
-        orchestration=f"{prefix}-Orchestration",
-        task=f"{prefix}-Task",
-        task_events=f"{prefix}-Events",
-        user_concurrency=f"{prefix}-Users",
-        repo=f"{prefix}-Repos",
+    settings = Settings(
+        orchestration_table_name=f"{prefix}-Orchestration",
+        task_table_name=f"{prefix}-Task",
+        task_events_table_name=f"{prefix}-Events",
+        user_concurrency_table_name=f"{prefix}-Users",
+        repo_table_name=f"{prefix}-Repos",
     )
+    create_tables_of(client, settings)
 
 
 def _keys(schema: Sequence[KeySchemaElementTypeDef]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 
 import click
@@ -39,7 +39,10 @@ def doctor(*, inline: bool, as_json: bool) -> int:
         settings = settings_for_cli()
     except SettingsError as error:
         wrong = EXIT_USAGE
-        findings = list(_of_settings(error))
+        findings = [
+            failure("settings", re.split("[ =]", said)[0], said, "see docs/settings.md")
+            for said in error.problems
+        ]
     else:
         session = aws_session()
         with progress("Looking", quiet=as_json):
@@ -57,11 +60,6 @@ def doctor(*, inline: bool, as_json: bool) -> int:
     else:
         show(console(), _table(findings), _verdict(levels))
     return wrong if levels[Level.FAILURE] else 0
-
-
-def _of_settings(error: SettingsError) -> Iterator[Finding]:
-    for said in error.problems:
-        yield failure("settings", re.split("[ =]", said)[0], said, "see docs/settings.md")
 
 
 def _table(findings: Iterable[Finding]) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 import click
 from rich.console import Console
@@ -84,8 +84,8 @@ def _print(out: Console, view: View, form: str, now: datetime) -> None:
         click.echo(svg_of(graph, title) if form == "svg" else mermaid(graph), nl=False)
 
 
-def next_sweep(settings: Settings) -> datetime | None:
-    """Return when the next sweep should start, judging by the last one; None if unknown.
+def next_sweep(settings: Settings) -> float | None:
+    """Return when the next sweep should start (epoch seconds), by the last one; None if unknown.
 
     Asks the broker only if one is set, because cron mode has none.
     """
@@ -97,5 +97,4 @@ def next_sweep(settings: Settings) -> datetime | None:
         seen = sweep_state(settings, broker_for_cli(settings)).overview()
     except RedisError:
         return None
-    at = seen.next_start(settings.sweep_interval_seconds)
-    return None if at is None else datetime.fromtimestamp(at, UTC)
+    return seen.next_start(settings.sweep_interval_seconds)

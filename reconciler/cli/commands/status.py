@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from statistics import median
 from typing import Any
 
 import click
@@ -14,7 +13,7 @@ from reconciler.cli.main import EXIT_UNREACHABLE, EXIT_WRONG
 from reconciler.cli.options import watch_option
 from reconciler.cli.screens import listing
 from reconciler.cli.screens.status import render
-from reconciler.cli.status import DAY_SECONDS, HOUR_SECONDS, Status, read_status
+from reconciler.cli.status import Status, read_status
 from reconciler.cli.wiring import broker_for_cli, reconciler_for_cli, settings_for_cli
 from reconciler.sweeping.overview import Overview, Sweep
 from reconciler.sweeping.segments import Scope
@@ -75,7 +74,7 @@ def to_json(status: Status) -> dict[str, Any]:
         "needs_action": sum(entry.needs_action for entry in entries),
         "oldest_stuck_seconds": listing.oldest(entries),
         "oldest": [listing.to_json(entry, status.seen.now) for entry in entries[:_MAX_NAMED]],
-        "recoveries": _recoveries(status),
+        "recoveries": status.recovered,
     }
 
 
@@ -85,14 +84,4 @@ def _at_work(seen: Overview, sweep: Sweep) -> dict[str, Any]:
         "age_seconds": round(max(0.0, seen.now - sweep.started_at), 1),
         "segments": sweep.segments,
         "segments_left": seen.count_unread(sweep),
-    }
-
-
-def _recoveries(status: Status) -> dict[str, Any]:
-    latencies = status.latencies(DAY_SECONDS)
-    return {
-        "last_hour": status.recovered(HOUR_SECONDS),
-        "last_day": status.recovered(DAY_SECONDS),
-        "median_latency_seconds": median(latencies) if latencies else None,
-        "max_latency_seconds": max(latencies, default=None),
     }

@@ -166,11 +166,9 @@ def _why(reason: str, outlook: Outlook | None, now: datetime) -> Iterator[Render
 
 def _fix(commands: Sequence[Command], code: str, *, needs_action: bool) -> Iterator[RenderableType]:
     """Yield what a person can do, and the runbook's section."""
+    yield from _commands(commands if needs_action else commands[:1], 10)
     if needs_action:
-        yield from _commands(commands, 10)
         yield _line("read", runbook_of(code))
-    else:
-        yield from _commands(commands[:1], 10)
 
 
 def _line(name: str, said: str) -> RenderableType:
@@ -209,9 +207,8 @@ def _repaired(view: View) -> Iterator[RenderableType]:
     # On a narrow terminal, this column is cut.
     grid.add_column(style=QUIET, overflow="ellipsis")
     for repair in view.repairs[-_MAX_REPAIRS:]:
-        stranded = ""
-        if repair.stranded_seconds is not None:
-            stranded = f", after {theme.age(repair.stranded_seconds)}"
+        seconds = repair.stranded_seconds
+        stranded = "" if seconds is None else f", after {theme.age(seconds)}"
         grid.add_row(
             f"  {repair.at[:19].replace('T', ' ')}",
             labels.get(repair.sub_issue_id, repair.sub_issue_id),

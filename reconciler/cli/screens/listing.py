@@ -59,20 +59,17 @@ def name_of(entry: Entry) -> str:
     return printable(entry.display_id or short_id(entry.sub_issue_id))
 
 
-def id_of(entry: Entry) -> str:
-    """Return the id for other commands; a child's is preceded by its orchestration's."""
-    return printable("/".join(filter(None, (entry.orchestration_id, entry.sub_issue_id))))
-
-
 def to_json(entry: Entry, now: float) -> dict[str, Any]:
     """Return an entry as plain values, with its fix if it needs manual action."""
-    fix = _fix(entry) if entry.needs_action else None
+    fix = fix_of(entry) if entry.needs_action else None
     return {**entry.to_json(now), "fix": fix, "runbook": runbook_of(entry.code)}
 
 
 def names(entries: Iterable[Entry]) -> Iterator[str]:
-    """Yield the ids, quoted for ``xargs``."""
-    return (shlex.quote(id_of(entry)) for entry in entries)
+    """Yield the ids for other commands, quoted for ``xargs``; a child's has its orchestration's."""
+    for entry in entries:
+        ids = filter(None, (entry.orchestration_id, entry.sub_issue_id))
+        yield shlex.quote(printable("/".join(ids)))
 
 
 def yaml(values: Sequence[Mapping[str, Any]]) -> str:
@@ -151,14 +148,10 @@ def _more(entry: Entry) -> tuple[str, ...]:
     return tuple(printable(value or "-") for value in more)
 
 
-def _fix(entry: Entry) -> str:
-    return fix_of(entry.orchestration_id, entry.sub_issue_id, entry.code)
-
-
 def first_step(entry: Entry) -> list[Text]:
     """Return what to do about the first entry that needs manual action."""
     return [
-        Text(f"begin: {printable(_fix(entry))}", no_wrap=True, overflow="ignore"),
+        Text(f"begin: {printable(fix_of(entry))}", no_wrap=True, overflow="ignore"),
         Text(f"read:  {runbook_of(entry.code)}", QUIET),
     ]
 
@@ -177,4 +170,4 @@ def to_act_on(entries: Iterable[Entry], most: int = MAX_TO_ACT_ON) -> Iterator[R
             (f"  {runbook_of(entry.code)}", QUIET),
         )
         # Not wrapped, so that it can be copied.
-        yield Text(f"       {printable(_fix(entry))}", no_wrap=True, overflow="ignore")
+        yield Text(f"       {printable(fix_of(entry))}", no_wrap=True, overflow="ignore")

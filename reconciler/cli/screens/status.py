@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import median
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from reconciler.cli.console import QUIET, facts, table_of
 from reconciler.cli.screens.listing import GROUPS, summed_up, to_act_on, tone_of
-from reconciler.cli.status import DAY_SECONDS, HOUR_SECONDS, Status
+from reconciler.cli.status import Status
 from reconciler.inspection import theme
 from reconciler.inspection.advice import runbook_of
 from reconciler.inspection.theme import SIGNS, Tone, marked
@@ -143,12 +142,12 @@ def _workers(workers: tuple[str, ...] | None) -> Text:
 
 
 def _recovered(status: Status) -> Text:
-    hour, day = status.recovered(HOUR_SECONDS), status.recovered(DAY_SECONDS)
-    said = Text(f"{hour} in the last hour, {day} in the last day")
-    found = status.latencies(DAY_SECONDS)
-    if found:
-        middle, longest = theme.age(median(found)), theme.age(max(found))
-        said.append(f"; waited {middle} (median), {longest} at most", QUIET)
+    found = status.recovered
+    said = Text(f"{found['last_hour']} in the last hour, {found['last_day']} in the last day")
+    middle, longest = found["median_latency_seconds"], found["max_latency_seconds"]
+    if middle is not None:
+        waited = f"; waited {theme.age(middle)} (median), {theme.age(longest)} at most"
+        said.append(waited, QUIET)
     return said
 
 

@@ -66,12 +66,13 @@ def _summary(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 
 def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    read = (
-        f"{summary['rows_scanned']} rows of {summary['orchestrations_scanned']} "
-        f"orchestrations in {_plural(summary['segments'], 'segment')}; "
-        f"{summary['orchestrations_evaluated']} evaluated"
-    )
-    if summary["segments"]:
+    segments = summary["segments"]
+    if segments:
+        read = (
+            f"{summary['rows_scanned']} rows of {summary['orchestrations_scanned']} "
+            f"orchestrations in {segments} {'segment' if segments == 1 else 'segments'}; "
+            f"{summary['orchestrations_evaluated']} evaluated"
+        )
         yield "read", read, ""
     done = {name: summary[name] for name in REPAIRS if summary[name]}
     yield "repaired", _listed(done), ""
@@ -80,7 +81,7 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     stuck = summary["stuck"]
     yield "stuck", _listed(stuck), "bold red" if count_alarming(stuck) else ""
     if summary["errors"]:
-        where = "; the log names them" if summary["segments"] else ""
+        where = "; the log names them" if segments else ""
         yield "errors", f"{summary['errors']}{where}", "bold red"
     used = summary["consumed"]
     consumed = (
@@ -88,10 +89,6 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         f"{used['write_units']:g} write units, in {age(summary['duration_seconds'])}"
     )
     yield "consumed", consumed, QUIET
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _listed(counts: Mapping[str, int]) -> str:

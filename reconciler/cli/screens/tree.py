@@ -9,7 +9,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from reconciler.cli.console import QUIET
-from reconciler.inspection.graph import Graph, Layered, Node, fold, put_in_layers
+from reconciler.inspection.graph import Graph, Node, fold, put_in_layers
 from reconciler.inspection.theme import SIGNS, cut, listed
 
 _MIN_COLUMNS = 32
@@ -23,19 +23,16 @@ _MAX_EDGES = 100
 def draw(graph: Graph, columns: int, rows: int) -> list[Text]:
     """Return the graph as about ``rows`` lines of at most ``columns`` cells."""
     most = (max(columns, 2 * _MIN_COLUMNS) - _MIN_COLUMNS) // 2
-    return _tree(put_in_layers(fold(graph, rows, _MAX_EDGES, most)), columns)
-
-
-def _tree(layered: Layered, columns: int) -> list[Text]:
+    layered = put_in_layers(fold(graph, rows, _MAX_EDGES, most))
     before, nodes = layered.graph.before, layered.graph.nodes
     below: dict[str | None, list[str]] = {}
     for key in nodes:
-        parent = max(before.get(key, ()), key=layered.layer_of.__getitem__, default=None)
+        parent = max(before[key], key=layered.layer_of.__getitem__, default=None)
         below.setdefault(parent, []).append(key)
     lines: list[Text] = []
 
     def add(key: str, lead: str, rest: str, parent: str | None) -> None:
-        others = [nodes[name].head for name in before.get(key, ()) if name != parent]
+        others = [nodes[name].head for name in before[key] if name != parent]
         lines.append(_line(nodes[key], lead, others, columns))
         followers = below.get(key, [])
         for number, follower in enumerate(followers, start=1):

@@ -17,6 +17,7 @@ from reconciler.domain.diagnosis import Evidence
 from reconciler.inspection.advice import fix_of, fixes_of, parent_fixes_of, runbook_of
 from reconciler.inspection.explain import to_json
 from reconciler.inspection.views import Command
+from tests.unit.cli.test_listing import ENTRY
 from tests.unit.cli.views import NAME, orchestration, view_of
 
 ROOT = Path(__file__).parents[3]
@@ -32,10 +33,10 @@ def test_the_runbook_has_a_section_for_each_code(code: str) -> None:
 
 @pytest.mark.parametrize("code", sorted(NEEDS_ACTION))
 def test_each_code_needing_action_has_a_command(code: str) -> None:
-    words = shlex.split(fix_of("orch_1", "it's", code))
+    words = shlex.split(fix_of(replace(ENTRY, sub_issue_id="it's", code=code)))
     assert words[0] == "reconciler"
     assert words[1] in COMMANDS
-    assert words[2:] in ([], ["orch_1"], ["orch_1", "it's"])
+    assert words[2:] in ([], [ENTRY.orchestration_id], [ENTRY.orchestration_id, "it's"])
 
 
 def words_of(command: Command) -> list[str]:

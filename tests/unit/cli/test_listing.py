@@ -17,6 +17,7 @@ from rich.console import Console, RenderableType
 from reconciler.cli.options import Duration
 from reconciler.cli.screens import listing
 from reconciler.domain.codes import STUCK_CODES
+from reconciler.observability.printable import printable
 from reconciler.sweeping.listing import Entry, Page
 
 NOW = 1_780_000_000.0
@@ -68,7 +69,7 @@ def test_untrusted_text_survives_yaml_and_the_shell(text: str) -> None:
     assert said["reason"] == text
     assert all(sign.isprintable() or sign == "\n" for sign in document)
     (name,) = listing.names([entry])
-    assert shlex.split(name) == [listing.id_of(entry)]
+    assert shlex.split(name) == [printable(f"{entry.orchestration_id}/{entry.sub_issue_id}")]
 
 
 def test_an_empty_list_is_valid_yaml() -> None:

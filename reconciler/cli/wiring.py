@@ -32,6 +32,9 @@ def settings_for_cli(*, logs: bool = False) -> Settings:
     Commands print what their operator should know, so they log nothing unless ``LOG_LEVEL`` is set.
     With ``logs`` (a sweep from cron, a service) everything is logged, but at a terminal, where
     somebody reads the command's output, only errors.
+
+    Raises:
+        SettingsError: a setting is invalid.
     """
     settings = load_settings()
     if "LOG_LEVEL" in os.environ:
@@ -48,6 +51,9 @@ def reconciler_for_cli(settings: Settings, *, logs: bool = False) -> Reconciler:
     """Return a reconciler for this process.
 
     ``logs``: as for ``settings_for_cli``; with ``METRICS_EMF`` it also logs metrics.
+
+    Raises:
+        SettingsError, AccessError: no region or profile, or incomplete credentials.
     """
     from reconciler.composition import build_reconciler  # noqa: PLC0415 - start-up time
 
@@ -79,7 +85,11 @@ def sweep_state(
 
 @contextmanager
 def asking_broker() -> Iterator[None]:
-    """Turn the errors of redis-py in the block into ``BrokerUnavailableError``."""
+    """Translate the errors of redis-py in the block.
+
+    Raises:
+        BrokerUnavailableError: the broker is away, or refuses.
+    """
     from redis.exceptions import RedisError  # noqa: PLC0415 - start-up time
 
     from workers.enqueue import BrokerUnavailableError  # noqa: PLC0415

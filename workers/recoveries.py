@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict, FiniteFloat, with_config
 from typing_extensions import TypedDict
 
+from reconciler.settings import DAY_SECONDS
 from reconciler.sweeping.records import read_as
 from workers.broker_records import broker_time, record_of
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from redis.client import Pipeline
 
 PREFIX = "reconciler:recoveries:"
-DAY_SECONDS = 86_400
 MAX_RECOVERIES = 20_000
 _MINUTE_SECONDS = 60.0
 

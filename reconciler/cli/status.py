@@ -22,7 +22,7 @@ from reconciler.errors import ReconcilerError, StoreUnavailableError
 from reconciler.inspection.advice import runbook_of
 from reconciler.observability.metrics import QUEUES
 from reconciler.repair.reconciler import Reconciler
-from reconciler.settings import Settings
+from reconciler.settings import DAY_SECONDS, Settings
 from reconciler.sweeping.cron import recorded_state
 from reconciler.sweeping.listing import Entry, list_entries
 from reconciler.sweeping.overview import Overview
@@ -33,7 +33,7 @@ from workers.recoveries import Recoveries
 if TYPE_CHECKING:
     import redis
 
-HOUR_SECONDS, DAY_SECONDS = 3600, 86_400
+HOUR_SECONDS = 3600
 PATIENCE_SECONDS = 6.0
 """How long to wait for tables and broker together; a container's health check is impatient."""
 

@@ -21,7 +21,7 @@ from tornado.web import HTTPError, RequestHandler, authenticated
 
 from reconciler.broker_refusal import refusal_of
 from reconciler.cli.screens.listing import tone_of
-from reconciler.cli.status import DAY_SECONDS, Status, status_of
+from reconciler.cli.status import Status, status_of
 from reconciler.cli.wiring import sweep_state
 from reconciler.domain.codes import Code
 from reconciler.domain.model import moment
@@ -30,7 +30,7 @@ from reconciler.inspection import theme
 from reconciler.observability.printable import printable
 from reconciler.repair.context import count_stuck
 from reconciler.repair.counts import REPAIRS
-from reconciler.settings import load_settings
+from reconciler.settings import DAY_SECONDS, load_settings
 from reconciler.sweeping.listing import Query, select
 from reconciler.sweeping.segments import Scope
 from workers.application import app

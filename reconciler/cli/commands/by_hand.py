@@ -72,8 +72,7 @@ def release(name: str, child: str | None, *, report: bool, as_json: bool) -> int
         )
     else:
         task = result.task_id and f"task {result.task_id}"
-        said = ", ".join(filter(None, (result.outcome, task, result.detail)))
-        _tell(sub_issue_id, said, applied=result.applied)
+        _tell(sub_issue_id, result.outcome, task, result.detail, applied=result.applied)
     return 0 if result.outcome in _FINE else EXIT_WRONG
 
 
@@ -99,11 +98,11 @@ def unskip(name: str, child: str | None, *, report: bool, as_json: bool) -> int:
         print_json([asdict(action) for action in actions])
     else:
         for action in actions:
-            said = f"{action.outcome}, {action.detail}" if action in failed else "blocked"
-            _tell(action.sub_issue_id, said, applied=action.applied)
+            said = (action.outcome, action.detail) if action in failed else ("blocked",)
+            _tell(action.sub_issue_id, *said, applied=action.applied)
     return EXIT_WRONG if failed else 0
 
 
-def _tell(sub_issue_id: str, said: str, *, applied: bool) -> None:
+def _tell(sub_issue_id: str, *parts: str | None, applied: bool) -> None:
     would = "" if applied else "nothing was changed: "
-    click.echo(printable(f"{sub_issue_id}: {would}{said}"))
+    click.echo(printable(f"{sub_issue_id}: {would}{', '.join(filter(None, parts))}"))

@@ -14,7 +14,7 @@ from reconciler.cli.console import QUIET, print_json, repeat, show
 from reconciler.cli.main import EXIT_UNREACHABLE, EXIT_WRONG
 from reconciler.cli.options import Duration, watch_option
 from reconciler.cli.screens import listing as screen
-from reconciler.cli.status import DAY_SECONDS, Status, read_status
+from reconciler.cli.status import Status, read_status
 from reconciler.cli.wiring import (
     asking_broker,
     broker_for_cli,
@@ -26,7 +26,7 @@ from reconciler.domain.codes import STUCK_CODES
 from reconciler.errors import TemporaryError, UsageError
 from reconciler.inspection.theme import age
 from reconciler.observability.printable import printable
-from reconciler.settings import Settings
+from reconciler.settings import DAY_SECONDS, Settings
 from reconciler.sweeping.listing import DEFAULT_LIMIT, Page, Query, select
 from reconciler.sweeping.overview import Overview
 from workers.recoveries import Recoveries

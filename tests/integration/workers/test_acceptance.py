@@ -6,9 +6,10 @@ import json
 
 import pytest
 
+from reconciler.settings import DAY_SECONDS
 from tests.support.processes import Celery, run_reconciler, until
 from tests.support.world import REPO
-from workers.recoveries import DAY_SECONDS, Recoveries
+from workers.recoveries import Recoveries
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 

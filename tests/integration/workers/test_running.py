@@ -33,7 +33,7 @@ from tests.support.world import World
 from workers import running
 from workers.enqueue import BrokerUnavailableError
 from workers.messages import MAX_RETRIES
-from workers.running import OutOfTimeError, run
+from workers.running import MalformedMessageError, OutOfTimeError, run
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
@@ -47,7 +47,7 @@ class Given:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, retries: int) -> None:
         self.completed: list[ReconcilerError] = []
-        self.forgotten = 0
+        self.forgotten = self.ended = 0
         metrics: Any = RecordingMetrics()
         metrics.flush = lambda: None
         flusher = SimpleNamespace(soon=lambda: None)
@@ -66,7 +66,10 @@ class Given:
         def work(_: Any) -> None:
             raise error
 
-        run(self.task, work, lambda _, found: self.completed.append(found))
+        def end(_: Any) -> None:
+            self.ended += 1
+
+        run(self.task, work, lambda _, found: self.completed.append(found), end)
 
 
 RAISED: list[tuple[Exception, type[ReconcilerError]]] = [
@@ -87,7 +90,6 @@ RAISED: list[tuple[Exception, type[ReconcilerError]]] = [
             SettingsError,
             StoreUnavailableError,
             ThrottledError,
-            UnknownOrchestrationError,
             UnknownRefusalError,
         )
     ),
@@ -106,6 +108,15 @@ def test_any_exception_completes_the_work_item(
         given.run(error)
     assert [type(found) for found in given.completed] == [kind]
     assert given.forgotten == isinstance(error, CredentialsError)
+
+
+def test_a_refused_message_completes_no_work_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Given(monkeypatch, 0)
+    for error in (UnknownOrchestrationError("x"), MalformedMessageError("x")):
+        with pytest.raises(type(error)):
+            given.run(error)
+    assert given.completed == []
+    assert given.ended == 2
 
 
 def test_a_retry_leaves_the_work_item_open(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,11 +222,7 @@ def release_child(
             log.error("orch.child.release_failed", error_kind=error.kind, detail=str(error))
         sweeper = sweeping.sweeper_of(resources, sweep_id, report=False)
         sweeper.could_not_release(
-            orchestration_id,
-            sub_issue_id,
-            error,
-            sweep_id=sweep_id,
-            due_since=moment(due_since),
+            orchestration_id, sub_issue_id, error, sweep_id=sweep_id, due_since=moment(due_since)
         )
 
     end = partial(sweeping.end_task, task=task, sweep_id=sweep_id, report=False)

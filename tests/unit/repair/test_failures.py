@@ -78,7 +78,7 @@ def cleared(world: World, key: str, *, moved: bool, **done: Any) -> list[str]:
     return store.cleared
 
 
-def test_an_unreadable_child_keeps_no_other_from_its_record(world: World) -> None:
+def test_an_unreadable_child_blocks_no_other_childs_record(world: World) -> None:
     seen = whole(world, world.seed({"c": []}))
     store = Store({"a": LookupError("torn"), "b": None, "c": seen})
     errors = {key: ValueError("broken") for key in "abc"}
@@ -96,7 +96,7 @@ def test_an_unreadable_child_keeps_no_other_from_its_record(world: World) -> Non
         (True, False, {"a"}, False),
     ],
 )
-def test_a_whole_orchestration_is_forgiven_after_a_clean_pass(
+def test_an_orchestration_is_forgiven_after_a_clean_pass(
     world: World,
     *,
     moved: bool,

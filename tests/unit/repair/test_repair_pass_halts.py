@@ -125,7 +125,7 @@ def test_a_defect_in_skips_leaves_releases(world: World, monkeypatch: pytest.Mon
     ]
 
 
-def test_a_claim_is_looked_up_and_reset_at_once(world: World) -> None:
+def test_a_claim_is_looked_up_and_reset(world: World) -> None:
     found = world.seed({"a": []}, {"a": "releasing"})
     assert outcomes(evaluate(world, found)) == [
         ("reset claim", "a", "done"),

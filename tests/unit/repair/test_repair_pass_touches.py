@@ -75,7 +75,7 @@ def test_only_unplanned_children_need_action(world: World, *, adoptable: bool) -
     assert needs == {"missing_task_id": not adoptable, "lost_release": False}
 
 
-def test_a_child_to_be_repaired_later_needs_no_action(world: World) -> None:
+def test_a_later_repaired_child_needs_no_action(world: World) -> None:
     found = world.seed({"a": []})
     (stuck,) = evaluate(world, found, lambda _: False).stuck
     assert (stuck.code, stuck.needs_action) == ("lost_release", False)

@@ -66,7 +66,7 @@ def test_the_oldest_task_of_a_key_counts() -> None:
     assert store(database).find("other") is None
 
 
-def test_a_key_too_long_for_the_index_finds_nothing() -> None:
+def test_an_overlong_key_finds_nothing() -> None:
     """DynamoDB would refuse the query."""
     client = Scripted({"Items": []})
     tasks = TaskStore(client.dynamodb, TABLE, EVENTS)

@@ -192,7 +192,7 @@ def test_evaluating_by_hand_is_paused_if_repairs_were(
     assert world.statuses(found) == {"a": "blocked"}
 
 
-def test_evaluating_by_hand_outside_the_limits_is_no_pause(world: World) -> None:
+def test_evaluating_outside_the_limits_is_no_pause(world: World) -> None:
     found = world.seed({"a": []})
     reconciler = world.reconciler(repair_only_repos=frozenset({"other"}))
     assert evaluate_inline(reconciler, found, hooks=Hooks()).mode == "repair"

@@ -31,6 +31,7 @@ from reconciler.sweeping.state import SweepState
 from workers.recoveries import Recoveries
 
 if TYPE_CHECKING:
+    import celery
     import redis
 
 HOUR_SECONDS = 3600
@@ -220,16 +221,20 @@ def read_status(
 
     Raises nothing and does not wait long if something cannot be reached: the status says so.
     """
+    if details:
+        # Before the time starts to run, because on a busy host this import takes seconds.
+        from workers.application import app  # noqa: PLC0415 - start-up time
+
+        workers = _in_a_thread(lambda: {"workers": _workers(app)})
     parts = {
         "broker_problem": _in_a_thread(lambda: _read_broker(settings, client, details=details)),
         "table_problem": _in_a_thread(lambda: _read_tables(reconciler)),
     }
-    workers = _in_a_thread(lambda: {"workers": _workers()}) if details else None
     known: dict[str, Any] = {}
     deadline = time.monotonic() + PATIENCE_SECONDS
     for problem, part in parts.items():
         known.update(_result(part, problem, deadline - time.monotonic()))
-    if workers is not None and "broker_problem" not in known:
+    if details and "broker_problem" not in known:
         # Separately, because slow workers do not mean that the broker is away.
         with suppress(FutureTimeoutError):
             known.update(workers.result(max(0.0, deadline - time.monotonic())))
@@ -335,10 +340,8 @@ def eviction_policy(client: redis.Redis) -> str | None:
     return policy if evicts and int(found.get("maxmemory", 0)) > 0 else None
 
 
-def _workers() -> tuple[str, ...] | None:
+def _workers(app: celery.Celery) -> tuple[str, ...] | None:
     """Return the names of the workers that answer; if none does at once, wait longer."""
-    from workers.application import app  # noqa: PLC0415 - start-up time
-
     for seconds in _ANSWER_SECONDS:
         try:
             answers: list[dict[str, Any]] = app.control.ping(timeout=seconds) or []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -208,7 +209,9 @@ def test_silent_workers_do_not_mean_no_broker(
 ) -> None:
     """A slow host may not hear them in time; status shows what was read by then."""
     never_set = threading.Event()
-    monkeypatch.setattr(status_module, "_workers", never_set.wait)
+    application: Any = SimpleNamespace(app=None)
+    monkeypatch.setitem(sys.modules, "workers.application", application)
+    monkeypatch.setattr(status_module, "_workers", lambda _app: never_set.wait())
     monkeypatch.setattr(status_module, "PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr(status_module, "_read_broker", lambda *_, **__: {"queues": {"sweep": 3}})
     monkeypatch.setattr(status_module, "_read_tables", lambda _: {})
@@ -216,6 +219,28 @@ def test_silent_workers_do_not_mean_no_broker(
     read = read_status(SETTINGS, nobody, nobody, details=True)
     assert read.unreachable is None
     assert (read.workers, read.queues) == (None, {"sweep": 3})
+
+
+def test_loading_celery_takes_no_time_from_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy host it takes seconds, in which no worker could answer."""
+    clock, caller = [0.0], threading.current_thread()
+
+    class Application:
+        control = SimpleNamespace(ping=lambda timeout: [{"w1@host": {"ok": f"{timeout}"}}])
+
+        @property
+        def app(self) -> Application:
+            assert threading.current_thread() is caller
+            clock[0] += 2 * status_module.PATIENCE_SECONDS
+            return self
+
+    clocks = SimpleNamespace(monotonic=lambda: clock[0], time=lambda: NOW)
+    monkeypatch.setattr(status_module, "time", clocks)
+    monkeypatch.setitem(sys.modules, "workers.application", cast("Any", Application()))
+    monkeypatch.setattr(status_module, "_read_broker", lambda *_, **__: {})
+    monkeypatch.setattr(status_module, "_read_tables", lambda _: {})
+    nobody: Any = None
+    assert read_status(SETTINGS, nobody, nobody, details=True).workers == ("w1@host",)
 
 
 def test_status_counts_recoveries_and_their_latency() -> None:

@@ -17,6 +17,7 @@ import redis
 
 from reconciler.embedded.process import running
 from reconciler.sweeping.state import SweepState
+from tests.support.commands import run_command
 from tests.support.world import World
 from workers.broker_records import BrokerRecords
 
@@ -64,7 +65,9 @@ def run_reconciler(
     *arguments: str, environment: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
     """Run ``reconciler …``, as an operator or a container's runtime does."""
-    return run_python("-m", "reconciler.cli.main", *arguments, environment=environment)
+    return run_command(
+        "reconciler", *arguments, environment={"PATH": os.environ["PATH"], **environment}
+    )
 
 
 @dataclass
@@ -103,14 +106,9 @@ class Celery:
 
     def call(self, task: str, *arguments: str) -> str:
         """Enqueue a task by hand, as an operator would; returns its id."""
-        done = subprocess.run(
-            self.command("call", task, f"--args={json.dumps(arguments)}"),
-            env={**os.environ, **self.environment},
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
+        call = ("-A", "workers", "call", task, f"--args={json.dumps(arguments)}")
+        done = run_command("celery", *call, environment=self.environment)
+        done.check_returncode()
         return done.stdout.strip()
 
     @contextmanager

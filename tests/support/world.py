@@ -13,6 +13,8 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from botocore.loaders import Loader, create_loader
+from botocore.session import get_session
 from mypy_boto3_dynamodb import DynamoDBClient
 
 from reconciler.clock import utc_now
@@ -82,7 +84,9 @@ class EmulatorSession(boto3.Session):
     """
 
     def __init__(self, endpoint: str, others: Mapping[str, str] | None = None) -> None:
-        super().__init__("testing", "testing", region_name="us-east-1")
+        core = get_session()
+        core.register_component("data_loader", _models())
+        super().__init__("testing", "testing", region_name="us-east-1", botocore_session=core)
         self._endpoint = endpoint
         self._others = others or {}
 
@@ -95,8 +99,13 @@ class EmulatorSession(boto3.Session):
 
 
 @cache
+def _models() -> Loader:
+    """Share botocore's models, which each session would read anew."""
+    return create_loader()
+
+
+@cache
 def _session(endpoint: str, others: frozenset[tuple[str, str]]) -> EmulatorSession:
-    """Share one session among all worlds at an endpoint: each would read botocore's models anew."""
     return EmulatorSession(endpoint, dict(others))
 
 

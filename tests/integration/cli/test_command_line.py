@@ -37,7 +37,7 @@ def stranded(world: World) -> str:
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
     """Return the one line that reports a mistake; only an inline sweep may log besides."""
     said = done.stderr.splitlines()
-    if done.args[3:5] == ["sweep", "--inline"]:
+    if done.args[1:3] == ["sweep", "--inline"]:
         said = [line for line in said if not line.startswith("{")]
     assert "Traceback" not in done.stderr
     assert len(said) == 1, done.stderr

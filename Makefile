@@ -95,7 +95,7 @@ workers: $(VENV)/dev.stamp  ## Run the tests with real worker processes on a rea
 	$(PYTEST) tests/integration -m "workers and not chaos" -n 4 --dist loadfile --no-loadscope-reorder
 
 browser: $(VENV)/dev.stamp  ## Test Flower in a headless browser (Debian: chromium, chromium-driver)
-	$(PYTEST) tests/integration -m browser
+	$(PYTEST) tests/integration -m browser -n 2 --dist loadfile
 
 simulation: $(VENV)/dev.stamp  ## Test interleavings, exhaustively and at random
 	$(PYTEST) tests/simulation -m "not long" -n 2 --dist loadgroup

@@ -18,7 +18,7 @@ from itertools import groupby
 from reconciler.clock import Clock
 from reconciler.domain.codes import HEALTHY, SURFACED
 from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis, Policy
-from reconciler.domain.model import FAILURE, Orchestration, seconds_since
+from reconciler.domain.model import FAILURE, Child, Orchestration, seconds_since
 from reconciler.domain.outcomes import LOST_TO_OTHERS, Outcome
 from reconciler.domain.planning import (
     Action,
@@ -40,6 +40,7 @@ from reconciler.errors import (
     TableMissingError,
     concerns_one_child,
     describe_error,
+    lasting,
 )
 from reconciler.repair.audit import FirstFailures
 from reconciler.repair.context import (
@@ -50,7 +51,7 @@ from reconciler.repair.context import (
     RepairResult,
     Stuck,
 )
-from reconciler.repair.repairer import Repairer
+from reconciler.repair.repairer import Repairer, fit_together
 from reconciler.repair.snapshot import Snapshot
 from reconciler.stores.budget import BudgetStore
 from reconciler.stores.orchestrations import OrchestrationStore
@@ -240,26 +241,32 @@ class RepairPass:
             self._done(action, result)
 
     def _skip(self, cause: str, actions: list[Skip]) -> None:
-        if self._halt_if_withheld():
-            return
-        source = self.seen.children.get(cause)
-        if source is None or source.status not in FAILURE:
-            # The cause has changed during this pass; leave it to the next one.
-            self.stale = True
-            return
-        children = [self.seen.children[a.sub_issue_id] for a in actions]
+        for group in fit_together((self.seen.children[a.sub_issue_id], a) for a in actions):
+            if self._halt_if_withheld():
+                return
+            source = self.seen.children.get(cause)
+            if source is None or source.status not in FAILURE:
+                # The cause has changed during this pass; leave it to the next one.
+                self.stale = True
+                return
+            error = self._skip_together(source, group)
+            if error is not None and not lasting(error):
+                return  # the other groups would probably fail as well
+
+    def _skip_together(self, source: Child, group: dict[Child, Skip]) -> BaseException | None:
+        """Skip dependents of ``source``; returns the last error, if any."""
         try:
             root = self._first_failures.root_of(source, self.seen.children)
-            results = self._parts.repairer.skip(source, children, actions, root, self.context)
+            results = self._parts.repairer.skip(source, group, root, self.context)
         except (ReconcilerError, *DEFECTS) as error:
-            for action in actions:
-                self._failed(action, error)
-            return
-        for action, result in zip(actions, results, strict=True):
+            results = dict.fromkeys(group, RepairResult(Outcome.FAILED, error=error))
+        for child, action in group.items():
+            result = results[child]
             if result.error is not None:
                 self._failed(action, result.error)
             else:
                 self._done(action, result)
+        return result.error
 
     def _done(self, action: Action, result: RepairResult) -> None:
         """Record the outcome of an action and update the snapshot."""

@@ -74,7 +74,9 @@ class Evaluator:
 
     def _remember(self, orchestration: Orchestration, work: RepairPass) -> None:
         try:
-            self.failures.remember(orchestration, work)
+            work.ask_whether_to_apply()
+            if work.context.apply:
+                self.failures.remember(orchestration, work)
         except ReconcilerError as error:
             work.unread.append(error)  # the repairs are done and still have to be reported
 

@@ -182,14 +182,14 @@ class RepairPass:
             self.context.now,
         )
         if planned.actions or planned.releases:
-            self._ask_whether_to_apply()
+            self.ask_whether_to_apply()
         return planned
 
-    def _ask_whether_to_apply(self) -> None:
+    def ask_whether_to_apply(self) -> None:
         """Check for a pause, but only once there is something to do, to save the request."""
         if self.context.apply and not self._allowed:
-            self._allowed = True
             self.withheld = self._parts.withhold(self.seen.orchestration)
+            self._allowed = True
             if self.withheld is not None:
                 self.context = replace(self.context, apply=False)
 
@@ -351,7 +351,7 @@ class RepairPass:
         if running:
             self._parent_note = f"task {running[0]} runs or just ran, so nothing is touched yet"
             return ()
-        self._ask_whether_to_apply()
+        self.ask_whether_to_apply()
         return nudges
 
     # -- results
@@ -370,7 +370,10 @@ class RepairPass:
         if not self.context.apply or self.now is None:
             return
         with self._going_on():
-            self.seen.note_waiting(self.now, self.context.now)
+            if self.seen.evidence.budget is not None:
+                self.ask_whether_to_apply()
+            if self.context.apply:
+                self.seen.note_waiting(self.now, self.context.now)
         if self.stale:
             with self._going_on():
                 self.seen.reread()

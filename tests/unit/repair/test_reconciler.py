@@ -455,12 +455,12 @@ def test_a_missing_meta_row_needs_no_full_read(world: World, reads: list[str]) -
 def test_a_defect_is_recorded_against_the_orchestration(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A report records nothing."""
+    """A report, by hand or by the settings, records nothing."""
     found = world.seed({"a": []})
     break_on(monkeypatch, Evaluator, "evaluate", ValueError("x"))
-    for report, held in ((True, 0), (False, 1)):
+    for mode, report, held in (("repair", True, 0), ("report", False, 0), ("repair", False, 1)):
         with pytest.raises(DefectError, match="ValueError: x"):
-            world.reconciler().evaluate(found, report=report)
+            world.reconciler(repair_mode=mode).evaluate(found, report=report)
         assert failures(world, found) == held
 
 

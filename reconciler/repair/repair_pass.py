@@ -160,11 +160,18 @@ class RepairPass:
         """Whether everything was read, nothing failed and nothing was left undone."""
         return not (self.failures or self.unread or self.stopped)
 
-    def _diagnose(self) -> Diagnosis:
-        # Use the current time: future timestamps count as long ago, so with an older ``now`` a
-        # claim made during this pass would look abandoned.
+    def _take_time(self) -> Context:
+        """Set the context to the current time.
+
+        A pass may take many minutes. With an older ``now`` a claim made meanwhile would look
+        abandoned, since future timestamps count as long ago, and the platform would fail a task
+        for having waited since before it was created.
+        """
         self.context = replace(self.context, now=self._parts.clock())
-        return self.seen.diagnose(self.context.now)
+        return self.context
+
+    def _diagnose(self) -> Diagnosis:
+        return self.seen.diagnose(self._take_time().now)
 
     def _plan(self) -> Plan:
         self.now = self._diagnose()
@@ -233,7 +240,7 @@ class RepairPass:
             return
         try:
             result = self._parts.repairer.repair(
-                self.seen.orchestration, action, self.context, self.seen.held
+                self.seen.orchestration, action, self._take_time(), self.seen.held
             )
         except (ReconcilerError, *DEFECTS) as error:
             self._failed(action, error)
@@ -257,7 +264,7 @@ class RepairPass:
         """Skip dependents of ``source``; returns the last error, if any."""
         try:
             root = self._first_failures.root_of(source, self.seen.children)
-            results = self._parts.repairer.skip(source, group, root, self.context)
+            results = self._parts.repairer.skip(source, group, root, self._take_time())
         except (ReconcilerError, *DEFECTS) as error:
             results = dict.fromkeys(group, RepairResult(Outcome.FAILED, error=error))
         for child, action in group.items():

@@ -279,9 +279,10 @@ class _Diagnoser:
 
     def _skipped(self, child: Child) -> None:
         before = [row for _, row in self.orchestration.predecessors_of(child) if row is not None]
-        # Missing rows may still be written, and an expired child gets no new work.
-        missing = len(before) < len(child.depends_on)
-        if missing or self._expired(child) or any(p.sub_issue_id in self.failed for p in before):
+        # Missing rows may still be written, a malformed row may hide predecessors, and an expired
+        # child gets no new work.
+        unknown = child.problem is not None or len(before) < len(child.depends_on)
+        if unknown or self._expired(child) or any(p.sub_issue_id in self.failed for p in before):
             return
         since = self._due_since(child, *(moment(p.since) or LONG_AGO for p in before))
         if self._past(since, self.policy.grace):

@@ -441,7 +441,7 @@ class _Diagnoser:
         budget = self.evidence.budget
         # Children that are left alone take no slot; those that failed lately come last.
         able = {key: since for key, since in due.items() if not self._is_left_alone(key)}
-        granted = frozenset(grant(budget, able, last=self.orchestration.attempts))
+        granted = frozenset(grant(budget, able, last=self.orchestration.failing))
         for key, since in due.items():
             child = self.children[key]
             if key in granted or key not in able:

@@ -195,7 +195,7 @@ class Reconciler:
     ) -> RepairResult:
         """Evaluate the dependents that a release has made due, and add that to its result."""
         try:
-            after = self.evaluator.evaluate(orchestration_id, context, dispatch)
+            after = self.evaluator.evaluate(orchestration_id, context, dispatch, sub_issue_id)
         except (ReconcilerError, *DEFECTS) as error:
             # The release is done and still has to be reported; a sweep finds the dependents.
             self.reporter.incomplete(orchestration_id, as_own_error(error), context)
@@ -204,8 +204,7 @@ class Reconciler:
             return result
         # The caller already measures the consumed capacity.
         counts = result.counts + replace(after.counts, read_units=0.0, write_units=0.0, requests=0)
-        stuck = tuple(left for left in after.stuck if left.sub_issue_id == sub_issue_id)
-        return replace(result, counts=counts, stuck=stuck)
+        return replace(result, counts=counts, stuck=after.stuck)
 
     def _release_unless_withheld(
         self, orchestration: Orchestration, child: Child, action: Release, context: Context

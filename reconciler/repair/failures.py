@@ -9,7 +9,13 @@ from datetime import timedelta
 from reconciler.domain.backoff import after_failure
 from reconciler.domain.model import WHOLE, Orchestration
 from reconciler.domain.outcomes import Outcome
-from reconciler.errors import DEFECTS, concerns_one_child, describe_error, lasting
+from reconciler.errors import (
+    DEFECTS,
+    InvalidRequestError,
+    concerns_one_child,
+    describe_error,
+    lasting,
+)
 from reconciler.repair.context import Context
 from reconciler.repair.repair_pass import RepairPass
 from reconciler.stores.orchestrations import OrchestrationStore
@@ -53,8 +59,10 @@ class FailureRecords:
                 return
             try:
                 orchestration = self.orchestrations.read_failing(orchestration_id, key)
-            except DEFECTS:
-                continue  # the rows cannot be parsed, so every sweep fails anew
+            except (InvalidRequestError, *DEFECTS):
+                # Its rows cannot be parsed, or its id is too long for the key of a record. So every
+                # sweep fails anew, but not because of its neighbours.
+                continue
             if orchestration is None:
                 continue
             attempts = after_failure(

@@ -10,6 +10,7 @@ import pytest
 from reconciler.clock import OutOfTime, never
 from reconciler.domain.model import WHOLE, Orchestration
 from reconciler.domain.outcomes import Outcome
+from reconciler.errors import InvalidRequestError
 from reconciler.repair.context import ActionOutcome
 from reconciler.repair.failures import FailureRecords
 from reconciler.repair.repair_pass import RepairPass
@@ -85,8 +86,9 @@ def cleared(
 
 def test_an_unreadable_child_blocks_no_other_childs_record(world: World) -> None:
     seen = whole(world, world.seed({"c": []}))
-    store = Store({"a": LookupError("torn"), "b": None, "c": seen})
-    errors = {key: ValueError("broken") for key in "abc"}
+    too_long = InvalidRequestError("Size of rangekey has exceeded the maximum size limit")
+    store = Store({"a": LookupError("torn"), "b": None, "d": too_long, "c": seen})
+    errors = {key: ValueError("broken") for key in "abdc"}
     records(world, store).hold_against("orch_1", errors, context(world))
     assert store.recorded == ["c"]
 

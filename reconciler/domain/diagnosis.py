@@ -279,9 +279,10 @@ class _Diagnoser:
 
     def _skipped(self, child: Child) -> None:
         before = [row for _, row in self.orchestration.predecessors_of(child) if row is not None]
-        # Missing rows may still be written, and an expired child gets no new work.
-        missing = len(before) < len(child.depends_on)
-        if missing or self._expired(child) or any(p.sub_issue_id in self.failed for p in before):
+        # Missing rows may still be written, a malformed row may hide predecessors, and an expired
+        # child gets no new work.
+        unknown = child.problem is not None or len(before) < len(child.depends_on)
+        if unknown or self._expired(child) or any(p.sub_issue_id in self.failed for p in before):
             return
         since = self._due_since(child, *(moment(p.since) or LONG_AGO for p in before))
         if self._past(since, self.policy.grace):
@@ -440,7 +441,7 @@ class _Diagnoser:
         budget = self.evidence.budget
         # Children that are left alone take no slot; those that failed lately come last.
         able = {key: since for key, since in due.items() if not self._is_left_alone(key)}
-        granted = frozenset(grant(budget, able, last=self.orchestration.attempts))
+        granted = frozenset(grant(budget, able, last=self.orchestration.failing))
         for key, since in due.items():
             child = self.children[key]
             if key in granted or key not in able:

@@ -302,6 +302,15 @@ class Orchestration:
             total += _stable_hash((META, self.meta.updated_at, str(self.meta.child_count)))
         return f"{len(children)}-{total & 0xFFFFFFFFFFFFFFFF:016x}"
 
+    @property
+    def failing(self) -> Collection[str]:
+        """What failed lately, by ``sub_issue_id`` or ``WHOLE``, and has not changed since."""
+        return {
+            key
+            for key, attempts in self.attempts.items()
+            if attempts.fingerprint == self.fingerprint_of(key)
+        }
+
     def backed_off(self, now: datetime) -> dict[str, Attempts]:
         """Return the failure records because of which something is left alone at ``now``."""
         return {

@@ -172,8 +172,10 @@ def _behind_causes(skips: list[Skip]) -> list[Skip]:
     for skip in skips:
         by_cause.setdefault(skip.because, []).append(skip)
     skipped = {skip.sub_issue_id for skip in skips}
+    # Grouped by cause, because skips with the same cause share a transaction.
+    first = (group for cause, group in by_cause.items() if cause not in skipped)
     # Not recursive, because there are chains of thousands.
-    level = [skip for skip in skips if skip.because not in skipped]
+    level = [skip for group in first for skip in group]
     ordered: list[Skip] = []
     while level:
         ordered.extend(level)

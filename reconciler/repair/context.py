@@ -158,6 +158,11 @@ class ActionOutcome:
         """Whether this action made progress on the child."""
         return self.applied and self.outcome in REPAIRED
 
+    @property
+    def planned(self) -> bool:
+        """Whether it would have changed the child."""
+        return not self.applied and self.outcome in {*REPAIRED, Outcome.REFUSED}
+
 
 @dataclass(frozen=True, slots=True)
 class Stuck:

@@ -35,11 +35,13 @@ class Evaluator:
         orchestration_id: str,
         context: Context,
         dispatch: ReleaseDispatch | None = None,
+        stuck_only: str | None = None,
     ) -> Evaluation | None:
         """Read, diagnose and repair one orchestration; None if it has no rows.
 
         Due children are handed to ``dispatch``, oldest first, or released here without it.
-        Nothing is changed if ``context.apply`` is False.
+        Nothing is changed if ``context.apply`` is False. ``stuck_only``: the one child to report if
+        it is stuck, because the sweep has already reported the others.
 
         Raises:
             TemporaryError, PermanentError: it could not be read; nothing was changed.
@@ -66,7 +68,7 @@ class Evaluator:
                 if work.context.apply and (work.outcomes or work.unread):
                     self._remember(orchestration, work)
             work.finish()
-        evaluation = _evaluation_of(orchestration_id, work, consumed)
+        evaluation = _evaluation_of(orchestration_id, work, consumed, stuck_only)
         for error in work.unread:
             self.reporter.incomplete(orchestration_id, error, work.context)
         self.reporter.evaluated(evaluation, work.context)
@@ -74,7 +76,9 @@ class Evaluator:
 
     def _remember(self, orchestration: Orchestration, work: RepairPass) -> None:
         try:
-            self.failures.remember(orchestration, work)
+            work.ask_whether_to_apply()
+            if work.context.apply:
+                self.failures.remember(orchestration, work)
         except ReconcilerError as error:
             work.unread.append(error)  # the repairs are done and still have to be reported
 
@@ -84,8 +88,10 @@ class Evaluator:
         return RepairPass(self.parts, self.parts.snapshot(orchestration), context, dispatch)
 
 
-def _evaluation_of(orchestration_id: str, work: RepairPass, consumed: Consumed) -> Evaluation:
-    stuck = tuple(work.stuck())
+def _evaluation_of(
+    orchestration_id: str, work: RepairPass, consumed: Consumed, stuck_only: str | None
+) -> Evaluation:
+    stuck = tuple(left for left in work.stuck() if stuck_only in {None, left.sub_issue_id})
     read = Counts(orchestrations_evaluated=1, errors=len(work.unread))
     counts = read + count_outcomes(work.outcomes) + count_stuck(stuck)
     return Evaluation(

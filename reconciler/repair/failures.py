@@ -9,7 +9,13 @@ from datetime import timedelta
 from reconciler.domain.backoff import after_failure
 from reconciler.domain.model import WHOLE, Orchestration
 from reconciler.domain.outcomes import Outcome
-from reconciler.errors import DEFECTS, concerns_one_child, describe_error, lasting
+from reconciler.errors import (
+    DEFECTS,
+    InvalidRequestError,
+    concerns_one_child,
+    describe_error,
+    lasting,
+)
 from reconciler.repair.context import Context
 from reconciler.repair.repair_pass import RepairPass
 from reconciler.stores.orchestrations import OrchestrationStore
@@ -34,6 +40,8 @@ class FailureRecords:
         self.hold_against(orchestration.orchestration_id, concerned, work.context)
         acted = {a.sub_issue_id for a in work.outcomes if a.outcome not in _FORGIVES_NOTHING}
         for key, attempts in orchestration.attempts.items():
+            if work.context.out_of_time():
+                return  # what is over stays over, and is cleared later
             moved = attempts.fingerprint != orchestration.fingerprint_of(key)
             if _is_over(key, work, acted, moved=moved):
                 self.orchestrations.clear_attempts(orchestration.orchestration_id, key)
@@ -43,13 +51,18 @@ class FailureRecords:
     ) -> None:
         """Record failures, by sub-issue id or ``WHOLE``.
 
-        The rows are read again, because only a change after this moment ends the backoff.
+        The rows are read again, because only a change after this moment ends the backoff. Once the
+        time is up, only the first is recorded, and the others when they fail again.
         """
-        for key, error in errors.items():
+        for number, (key, error) in enumerate(errors.items()):
+            if number and context.out_of_time():
+                return
             try:
                 orchestration = self.orchestrations.read_failing(orchestration_id, key)
-            except DEFECTS:
-                continue  # the rows cannot be parsed, so every sweep fails anew
+            except (InvalidRequestError, *DEFECTS):
+                # Its rows cannot be parsed, or its id is too long for the key of a record. So every
+                # sweep fails anew, but not because of its neighbours.
+                continue
             if orchestration is None:
                 continue
             attempts = after_failure(

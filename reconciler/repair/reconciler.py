@@ -95,8 +95,7 @@ class Reconciler:
         try:
             evaluation = self.evaluator.evaluate(orchestration_id, context, release)
         except DEFECTS as error:
-            if context.apply:
-                self.evaluator.failures.hold_against(orchestration_id, {WHOLE: error}, context)
+            self._hold_against(orchestration_id, WHOLE, error, context)
             raise DefectError(describe_error(error)) from error
         if evaluation is None:
             raise self._unknown(orchestration_id)
@@ -149,10 +148,8 @@ class Reconciler:
                     orchestration_id, sub_issue_id, depends_on, due_since, context, dispatch
                 )
             except (ReconcilerError, *DEFECTS) as error:
-                if context.apply and concerns_one_child(error):
-                    self.evaluator.failures.hold_against(
-                        orchestration_id, {sub_issue_id: error}, context
-                    )
+                if concerns_one_child(error):
+                    self._hold_against(orchestration_id, sub_issue_id, error, context)
                 if isinstance(error, ReconcilerError):
                     raise
                 raise DefectError(describe_error(error)) from error
@@ -198,7 +195,7 @@ class Reconciler:
     ) -> RepairResult:
         """Evaluate the dependents that a release has made due, and add that to its result."""
         try:
-            after = self.evaluator.evaluate(orchestration_id, context, dispatch)
+            after = self.evaluator.evaluate(orchestration_id, context, dispatch, sub_issue_id)
         except (ReconcilerError, *DEFECTS) as error:
             # The release is done and still has to be reported; a sweep finds the dependents.
             self.reporter.incomplete(orchestration_id, as_own_error(error), context)
@@ -207,8 +204,7 @@ class Reconciler:
             return result
         # The caller already measures the consumed capacity.
         counts = result.counts + replace(after.counts, read_units=0.0, write_units=0.0, requests=0)
-        stuck = tuple(left for left in after.stuck if left.sub_issue_id == sub_issue_id)
-        return replace(result, counts=counts, stuck=stuck)
+        return replace(result, counts=counts, stuck=after.stuck)
 
     def _release_unless_withheld(
         self, orchestration: Orchestration, child: Child, action: Release, context: Context
@@ -275,6 +271,13 @@ class Reconciler:
         return self.control.paused()
 
     # -- helpers
+
+    def _hold_against(
+        self, orchestration_id: str, key: str, error: BaseException, context: Context
+    ) -> None:
+        # Whatever else withholds repairs, a report changes nothing.
+        if context.apply and self.settings.repair_mode != "report":
+            self.evaluator.failures.hold_against(orchestration_id, {key: error}, context)
 
     def _context(
         self,

@@ -18,7 +18,7 @@ from itertools import groupby
 from reconciler.clock import Clock
 from reconciler.domain.codes import HEALTHY, SURFACED
 from reconciler.domain.diagnosis import ChildDiagnosis, Diagnosis, Policy
-from reconciler.domain.model import FAILURE, Orchestration, seconds_since
+from reconciler.domain.model import FAILURE, Child, Orchestration, seconds_since
 from reconciler.domain.outcomes import LOST_TO_OTHERS, Outcome
 from reconciler.domain.planning import (
     Action,
@@ -40,6 +40,7 @@ from reconciler.errors import (
     TableMissingError,
     concerns_one_child,
     describe_error,
+    lasting,
 )
 from reconciler.repair.audit import FirstFailures
 from reconciler.repair.context import (
@@ -50,7 +51,7 @@ from reconciler.repair.context import (
     RepairResult,
     Stuck,
 )
-from reconciler.repair.repairer import Repairer
+from reconciler.repair.repairer import Repairer, fit_together
 from reconciler.repair.snapshot import Snapshot
 from reconciler.stores.budget import BudgetStore
 from reconciler.stores.orchestrations import OrchestrationStore
@@ -159,11 +160,18 @@ class RepairPass:
         """Whether everything was read, nothing failed and nothing was left undone."""
         return not (self.failures or self.unread or self.stopped)
 
-    def _diagnose(self) -> Diagnosis:
-        # Use the current time: future timestamps count as long ago, so with an older ``now`` a
-        # claim made during this pass would look abandoned.
+    def _take_time(self) -> Context:
+        """Set the context to the current time.
+
+        A pass may take many minutes. With an older ``now`` a claim made meanwhile would look
+        abandoned, since future timestamps count as long ago, and the platform would fail a task
+        for having waited since before it was created.
+        """
         self.context = replace(self.context, now=self._parts.clock())
-        return self.seen.diagnose(self.context.now)
+        return self.context
+
+    def _diagnose(self) -> Diagnosis:
+        return self.seen.diagnose(self._take_time().now)
 
     def _plan(self) -> Plan:
         self.now = self._diagnose()
@@ -181,14 +189,14 @@ class RepairPass:
             self.context.now,
         )
         if planned.actions or planned.releases:
-            self._ask_whether_to_apply()
+            self.ask_whether_to_apply()
         return planned
 
-    def _ask_whether_to_apply(self) -> None:
+    def ask_whether_to_apply(self) -> None:
         """Check for a pause, but only once there is something to do, to save the request."""
         if self.context.apply and not self._allowed:
-            self._allowed = True
             self.withheld = self._parts.withhold(self.seen.orchestration)
+            self._allowed = True
             if self.withheld is not None:
                 self.context = replace(self.context, apply=False)
 
@@ -232,7 +240,7 @@ class RepairPass:
             return
         try:
             result = self._parts.repairer.repair(
-                self.seen.orchestration, action, self.context, self.seen.held
+                self.seen.orchestration, action, self._take_time(), self.seen.held
             )
         except (ReconcilerError, *DEFECTS) as error:
             self._failed(action, error)
@@ -240,26 +248,32 @@ class RepairPass:
             self._done(action, result)
 
     def _skip(self, cause: str, actions: list[Skip]) -> None:
-        if self._halt_if_withheld():
-            return
-        source = self.seen.children.get(cause)
-        if source is None or source.status not in FAILURE:
-            # The cause has changed during this pass; leave it to the next one.
-            self.stale = True
-            return
-        children = [self.seen.children[a.sub_issue_id] for a in actions]
+        for group in fit_together((self.seen.children[a.sub_issue_id], a) for a in actions):
+            if self._halt_if_withheld():
+                return
+            source = self.seen.children.get(cause)
+            if source is None or source.status not in FAILURE:
+                # The cause has changed during this pass; leave it to the next one.
+                self.stale = True
+                return
+            error = self._skip_together(source, group)
+            if error is not None and not lasting(error):
+                return  # the other groups would probably fail as well
+
+    def _skip_together(self, source: Child, group: dict[Child, Skip]) -> BaseException | None:
+        """Skip dependents of ``source``; returns the last error, if any."""
         try:
             root = self._first_failures.root_of(source, self.seen.children)
-            results = self._parts.repairer.skip(source, children, actions, root, self.context)
+            results = self._parts.repairer.skip(source, group, root, self._take_time())
         except (ReconcilerError, *DEFECTS) as error:
-            for action in actions:
-                self._failed(action, error)
-            return
-        for action, result in zip(actions, results, strict=True):
+            results = dict.fromkeys(group, RepairResult(Outcome.FAILED, error=error))
+        for child, action in group.items():
+            result = results[child]
             if result.error is not None:
                 self._failed(action, result.error)
             else:
                 self._done(action, result)
+        return result.error
 
     def _done(self, action: Action, result: RepairResult) -> None:
         """Record the outcome of an action and update the snapshot."""
@@ -344,7 +358,7 @@ class RepairPass:
         if running:
             self._parent_note = f"task {running[0]} runs or just ran, so nothing is touched yet"
             return ()
-        self._ask_whether_to_apply()
+        self.ask_whether_to_apply()
         return nudges
 
     # -- results
@@ -363,7 +377,10 @@ class RepairPass:
         if not self.context.apply or self.now is None:
             return
         with self._going_on():
-            self.seen.note_waiting(self.now, self.context.now)
+            if self.seen.evidence.budget is not None:
+                self.ask_whether_to_apply()
+            if self.context.apply:
+                self.seen.note_waiting(self.now, self.context.now)
         if self.stale:
             with self._going_on():
                 self.seen.reread()

@@ -5,7 +5,7 @@ A result holds the outcome and the updated row, so that the same pass can go on 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from reconciler.domain.model import (
@@ -105,30 +105,19 @@ class Repairer:
         return RepairResult(Outcome.DONE, child.moved(task.outcome, task.finished_at), task)
 
     def skip(
-        self,
-        cause: Child,
-        children: Sequence[Child],
-        actions: Sequence[Skip],
-        concerned: str,
-        context: Context,
-    ) -> list[RepairResult]:
-        """Skip the dependents of ``cause``, as many in one transaction as fit.
+        self, cause: Child, group: dict[Child, Skip], concerned: str, context: Context
+    ) -> dict[Child, RepairResult]:
+        """Skip dependents of ``cause``, one of the groups of ``fit_together``, in one transaction.
 
         If somebody else has changed a child, the others are tried again without it. Failures are
         returned as results. ``concerned``: id of the task whose failure is the reason.
         """
         results: dict[Child, RepairResult] = {}
-        for group in _together(zip(children, actions, strict=True)):
-            pending = group
-            while pending:
-                results |= self._try_to_skip(cause, pending, concerned, context)
-                pending = {c: action for c, action in pending.items() if c not in results}
-            error = results[next(reversed(group))].error
-            if error is not None and not lasting(error):
-                # In an outage the rest would fail as well.
-                rest = RepairResult(Outcome.FAILED, detail=describe_error(error), error=error)
-                return [results.get(child, rest) for child in children]
-        return [results[child] for child in children]
+        pending = group
+        while pending:
+            results |= self._try_to_skip(cause, pending, concerned, context)
+            pending = {c: action for c, action in pending.items() if c not in results}
+        return results
 
     def _try_to_skip(
         self, cause: Child, pending: dict[Child, Skip], concerned: str, context: Context
@@ -270,7 +259,7 @@ class Repairer:
         return RepairResult(Outcome.DONE, child, action.task)
 
 
-def _together(skips: Iterable[tuple[Child, Skip]]) -> Iterator[dict[Child, Skip]]:
+def fit_together(skips: Iterable[tuple[Child, Skip]]) -> Iterator[dict[Child, Skip]]:
     """Split skips into groups that fit into one transaction."""
     group: dict[Child, Skip] = {}
     size = 0

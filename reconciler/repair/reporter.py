@@ -41,8 +41,9 @@ class Reporter:
 
     def acted(self, orchestration_id: str, action: ActionOutcome, context: Context) -> None:
         """Report the outcome of one action."""
-        # A release that was handed on is counted where it ends.
-        if action.verb == "release" and action.outcome is not Outcome.QUEUED:
+        # A release that was handed on is counted where it ends, and a planned one was not made.
+        ended = action.outcome is not Outcome.QUEUED and not action.planned
+        if action.verb == "release" and ended:
             self.metrics.increment("reconciler_releases_total", outcome=action.outcome)
         if action.error_kind is not None:
             self.metrics.increment("reconciler_errors_total", kind=action.error_kind)

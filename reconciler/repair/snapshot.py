@@ -149,8 +149,9 @@ class Snapshot:
             return
         waiting: dict[str, datetime] = {}
         granted: set[str] = set()
+        failing = self.orchestration.failing
         for key, found in diagnosis.children.items():
-            if key in self.orchestration.attempts:
+            if key in failing:
                 continue  # it failed lately, so it takes precedence over nobody
             name = self.children[key].idempotency_key
             if found.code is Code.OVER_BUDGET:

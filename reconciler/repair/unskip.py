@@ -59,6 +59,8 @@ def _why_not(orchestration: Orchestration, child: Child) -> str | None:
     """Return why a child must stay as it is, or None if it can be un-skipped."""
     if child.status is not ChildStatus.SKIPPED:
         return f"it is {child.raw_status}, not skipped"
+    if child.problem is not None:
+        return child.problem
     for key, row in orchestration.predecessors_of(child):
         if row is None or row.status in FAILURE:
             return name_state(key, row)

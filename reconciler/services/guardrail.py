@@ -62,9 +62,11 @@ class Guardrail:
             outage = GuardrailOutageError(f"the guardrail did not answer: {fault}")
             self._outages.failed("apply_guardrail", outage)
             raise outage from error
-        self._outages.succeeded("apply_guardrail")
         action = answer.get("action")
         if action not in {"NONE", "GUARDRAIL_INTERVENED"}:
             msg = f"the guardrail answered {action!r}, which is not known"
-            raise GuardrailUnavailableError(msg)
+            unknown = GuardrailUnavailableError(msg)
+            self._outages.failed("apply_guardrail", unknown)
+            raise unknown
+        self._outages.succeeded("apply_guardrail")
         return action == "GUARDRAIL_INTERVENED"

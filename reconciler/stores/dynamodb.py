@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 _READS = frozenset({"get_item", "batch_get_item", "query", "scan", "describe_table"})
 
+_SINGLE_WRITES = frozenset({"put_item", "update_item", "delete_item"})
+
 _CANCELLED = "TransactionCanceledException"
 _CONDITION_LOST = frozenset({f"{CONDITION_FAILED}Exception", _CANCELLED})
 _HELD_BY_ANSWERS = {
@@ -113,11 +115,18 @@ class DynamoDB:
     def call(self, operation: str, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - the client's
         """Call ``operation`` of the low-level client.
 
+        A write is retried with jittered backoff while a transaction holds its item.
+
         Raises:
             TemporaryError: DynamoDB could not be reached, or throttling, or a conflict.
             PermanentError: a missing table, missing permissions, or a rejected request.
             ClientError: a failed condition; only for callers in this module.
         """
+        if operation in _SINGLE_WRITES:
+            return self._retrying(ConflictError)(self._call, operation, request)
+        return self._call(operation, request)
+
+    def _call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         # Every other operation consumes capacity.
         if operation != "describe_table":
             request["ReturnConsumedCapacity"] = "TOTAL"
@@ -215,17 +224,20 @@ class DynamoDB:
         Returns None after a commit. All tries share one client token: if the answer to an earlier
         one was lost, DynamoDB reports its commit instead of a failed condition.
         """
-        retrying = Retrying(
-            retry=retry_if_exception_type((ConflictError, ThrottledError)),
+        retrying = self._retrying(ConflictError, ThrottledError)
+        lost = retrying(self._transact_once, writes, str(uuid.uuid4()))
+        if lost is not None and retrying.statistics["attempt_number"] > 1:
+            return replace(lost, repeated=True)
+        return lost
+
+    def _retrying(self, *errors: type[ReconcilerError]) -> Retrying:
+        return Retrying(
+            retry=retry_if_exception_type(errors),
             wait=wait_random_exponential(_BASE_PAUSE_SECONDS, _MAX_PAUSE_SECONDS),
             stop=stop_after_attempt(_ATTEMPTS),
             sleep=self._sleep,
             reraise=True,
         )
-        lost = retrying(self._transact_once, writes, str(uuid.uuid4()))
-        if lost is not None and retrying.statistics["attempt_number"] > 1:
-            return replace(lost, repeated=True)
-        return lost
 
     def _transact_once(self, writes: Mapping[str, Write], client_token: str) -> Cancelled | None:
         try:

@@ -137,5 +137,9 @@ def _size_of_value(value: Mapping[str, Any]) -> int:
     if kind in {"NULL", "BOOL"}:
         return 1
     if kind in {"SS", "NS", "BS"}:
-        return 3 + sum(1 + len(part) for part in inner)
-    return len(inner if isinstance(inner, bytes) else str(inner).encode())
+        return 3 + sum(1 + _bytes_of(part) for part in inner)
+    return _bytes_of(inner)
+
+
+def _bytes_of(scalar: object) -> int:
+    return len(scalar if isinstance(scalar, bytes) else str(scalar).encode())

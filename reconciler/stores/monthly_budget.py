@@ -19,7 +19,7 @@ from reconciler.domain.monthly_budget import (
     month_of,
     scope_keys,
 )
-from reconciler.errors import BudgetUnavailableError, BudgetUnusableError
+from reconciler.errors import BudgetUnusableError, ThrottledError
 from reconciler.services.user_groups import UserGroups
 from reconciler.stores.dynamodb import MAX_KEYS_PER_BATCH, DynamoDB
 from reconciler.stores.items import decimal
@@ -48,7 +48,8 @@ class MonthlyBudgetStore:
         """Return the user's teams and every budget that applies in the month of ``now``.
 
         Raises:
-            BudgetUnavailableError: Cognito does not answer, or reads were throttled.
+            BudgetUnavailableError: Cognito does not answer.
+            ThrottledError: some rows could not be read.
             BudgetUnusableError: a row is malformed, or Cognito does not know the user.
         """
         at = self._monotonic()
@@ -80,7 +81,7 @@ class MonthlyBudgetStore:
             chunk = keys[start : start + MAX_KEYS_PER_BATCH]
             rows = self._dynamodb.batch_get(self._table, chunk, consistent=True)
             if rows is None:
-                raise BudgetUnavailableError("the monthly budget could not be read: throttled")
+                raise ThrottledError("the monthly budget could not be read: throttled")
             yield from rows
 
 

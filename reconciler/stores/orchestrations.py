@@ -26,7 +26,7 @@ from reconciler.domain.model import (
     moment,
     timestamp,
 )
-from reconciler.errors import StoreUnavailableError
+from reconciler.errors import ThrottledError
 from reconciler.stores.conditions import Expression, Write, all_of, check, projection, update
 from reconciler.stores.control import PAUSED_AT
 from reconciler.stores.dynamodb import DynamoDB
@@ -102,7 +102,7 @@ class OrchestrationStore:
         items = self._dynamodb.batch_get(self.table, keys, consistent=True)
         if items is None:
             msg = f"orchestration {orchestration_id} could not be read completely"
-            raise StoreUnavailableError(msg)
+            raise ThrottledError(msg)
         return parse_orchestration(orchestration_id, items)
 
     def read_failing(self, orchestration_id: str, sub_issue_id: str) -> Orchestration | None:

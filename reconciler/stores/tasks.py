@@ -7,7 +7,15 @@ from datetime import datetime
 from typing import Any
 
 from reconciler.domain.identity import event_id_for
-from reconciler.domain.model import TERMINAL_TASK, ChildStatus, Item, Task, timestamp
+from reconciler.domain.model import (
+    LONG_AGO,
+    TERMINAL_TASK,
+    ChildStatus,
+    Item,
+    Task,
+    moment,
+    timestamp,
+)
 from reconciler.domain.task import TaskDraft
 from reconciler.errors import ThrottledError
 from reconciler.stores.conditions import Expression, Write, all_of, check, put_new, update
@@ -148,7 +156,8 @@ class TaskStore:
         first, last = f"COMPLETED#{timestamp(since)}", "COMPLETED#~"
         ids = self._ids_of_user(user_id, first, last, _only_iterations())
         found: dict[str, Task] = {}
-        for task in sorted(self._succeeded(ids), key=lambda task: task.finished_at or ""):
+        # By time, not by text: the two differ for other forms of ISO 8601.
+        for task in sorted(self._succeeded(ids), key=lambda t: moment(t.finished_at) or LONG_AGO):
             if task.orchestration_id == orchestration_id and task.sub_issue_id is not None:
                 found[task.sub_issue_id] = task
         return found

@@ -71,6 +71,11 @@ def test_a_skip_without_a_cause_is_surfaced(before: dict[str, str], expected: Co
     assert (found.code if found is not None else None) is expected
 
 
+def test_unreadable_dependencies_may_justify_a_skip() -> None:
+    torn = replace(child("a", "skipped"), problem="depends_on is missing or is not a list")
+    assert look(torn).children == {}
+
+
 def test_a_skip_is_surfaced_only_after_the_grace() -> None:
     """An expired row is never surfaced."""
     for young in ({"a": 60.0, "b": LONG}, {"a": LONG, "b": 60.0}):

@@ -129,6 +129,12 @@ def test_a_skip_comes_after_its_cause() -> None:
     ]  # fmt: skip
 
 
+def test_skips_with_the_same_cause_come_together() -> None:
+    """They share a transaction, however their ids are sorted."""
+    plan_ = planned(*(diagnosed(key, Code.LOST_SKIP, "yz"[n % 2]) for n, key in enumerate("abcd")))
+    assert names(plan_.actions) == ["skip a", "skip c", "skip b", "skip d"]
+
+
 @pytest.mark.parametrize("code", [Code.ABANDONED_CLAIM, Code.MISSING_TASK_ID])
 def test_a_task_is_looked_up_and_then_adopted(code: Code) -> None:
     found, key = diagnosed("b", code), f"{ORCHESTRATION_ID}_b"

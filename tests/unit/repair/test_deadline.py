@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from reconciler.clock import never
 from reconciler.repair.context import Evaluation
 from tests.support.world import World
 
@@ -36,6 +37,22 @@ def test_an_evaluation_ends_between_two_releases(world: World, releases: int) ->
     assert set(left.values()) == {"lost_release"}
     assert all(entry.age_seconds for entry in evaluation.stuck)
     assert evaluate(world, found, 10).counts.released == len(SIBLINGS) - releases
+
+
+def test_an_evaluation_ends_between_two_transactions(world: World) -> None:
+    """A failure with thousands of dependents takes many transactions to skip them."""
+    graph: dict[str, list[str]] = {"a": [], **{f"c{number:03}": ["a"] for number in range(200)}}
+    found = world.seed(graph, {"a": "failed"})
+
+    def out_of_time() -> bool:
+        return "skipped" in world.statuses(found).values()
+
+    counts = [
+        world.reconciler().evaluate(found, sweep_id="s", out_of_time=time).counts
+        for time in (out_of_time, never)
+    ]
+    assert [(c.skipped, c.errors) for c in counts] == [(98, 0), (102, 0)]
+    assert counts[0].stuck == {"lost_skip": 102}
 
 
 def test_running_out_of_time_is_no_failure(world: World) -> None:

@@ -7,8 +7,10 @@ from typing import Any, cast
 
 import pytest
 
+from reconciler.clock import OutOfTime, never
 from reconciler.domain.model import WHOLE, Orchestration
 from reconciler.domain.outcomes import Outcome
+from reconciler.errors import InvalidRequestError
 from reconciler.repair.context import ActionOutcome
 from reconciler.repair.failures import FailureRecords
 from reconciler.repair.repair_pass import RepairPass
@@ -63,7 +65,9 @@ def records(world: World, store: Any) -> FailureRecords:
     return replace(made, orchestrations=cast("OrchestrationStore", store))
 
 
-def cleared(world: World, key: str, *, moved: bool, **done: Any) -> list[str]:
+def cleared(
+    world: World, key: str, *, moved: bool, out_of_time: OutOfTime = never, **done: Any
+) -> list[str]:
     """Return the records that a pass clears, of one for ``key``."""
     name = world.seed({"a": []})
     failures = world.reconciler().evaluator.failures
@@ -74,16 +78,30 @@ def cleared(world: World, key: str, *, moved: bool, **done: Any) -> list[str]:
         seen = replace(seen, attempts={key: old})
     store = Store({})
     given = {"went_well": True, "queued": set(), "failures": {}, "outcomes": {}, **done}
-    records(world, store).remember(seen, cast("RepairPass", Pass(world, **given)))
+    ended = Pass(world, **given)
+    ended.context = replace(ended.context, out_of_time=out_of_time)
+    records(world, store).remember(seen, cast("RepairPass", ended))
     return store.cleared
 
 
 def test_an_unreadable_child_blocks_no_other_childs_record(world: World) -> None:
     seen = whole(world, world.seed({"c": []}))
-    store = Store({"a": LookupError("torn"), "b": None, "c": seen})
-    errors = {key: ValueError("broken") for key in "abc"}
+    too_long = InvalidRequestError("Size of rangekey has exceeded the maximum size limit")
+    store = Store({"a": LookupError("torn"), "b": None, "d": too_long, "c": seen})
+    errors = {key: ValueError("broken") for key in "abdc"}
     records(world, store).hold_against("orch_1", errors, context(world))
     assert store.recorded == ["c"]
+
+
+def test_recording_ends_when_time_is_up(world: World) -> None:
+    """Each evaluation records one failure at least, so that one after the other backs off."""
+    seen = whole(world, world.seed({"a": [], "b": []}))
+    store = Store(dict.fromkeys("ab", seen))
+    errors = dict.fromkeys("ab", ValueError("broken"))
+    late = replace(context(world), out_of_time=lambda: True)
+    records(world, store).hold_against("orch_1", errors, late)
+    assert store.recorded == ["a"]
+    assert cleared(world, "a", moved=True, out_of_time=lambda: True) == []
 
 
 @pytest.mark.parametrize(

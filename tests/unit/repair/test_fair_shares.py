@@ -129,6 +129,20 @@ def test_a_recently_failed_child_lets_siblings_go_first(
     assert (held.failures, held.retry_at) == (0, None), "a blocked text causes no pause"
 
 
+def test_a_mended_child_goes_first_again(one_slot: World) -> None:
+    """And as long as no slot is free, it waits as the oldest."""
+    found = one_slot.seed({"a": [], "b": []}, rows=OLDER)
+    one_slot.reconciler().evaluator.failures.hold_against(found, {"a": TEXT}, context(one_slot))
+    one_slot.change(found, "a", updated_at="2026-06-02T00:00:00.000Z")
+    busy(one_slot, 1)
+    evaluate(one_slot, found)
+    budget = one_slot.reconciler().evaluator.parts.budget
+    assert budget is not None
+    assert budget.open(USER).waiting(found) == [f"{found}_a"]
+    busy(one_slot, 0)
+    assert outcomes(evaluate(one_slot, found)) == [("release", "a", "released")]
+
+
 def test_a_quarantined_child_takes_no_slot(one_slot: World) -> None:
     """It is not listed as waiting either, so that nobody gives way to it."""
     found = one_slot.seed({"a": [], "b": []}, rows=OLDER)

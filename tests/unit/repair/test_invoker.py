@@ -158,6 +158,25 @@ def test_an_unnamed_invocation_is_recorded_first(world: World) -> None:
     assert client.runs == [task.task_id]
 
 
+def test_a_lost_answer_stops_no_unnamed_invocation(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client sends the record again, and its condition fails on what the first try wrote."""
+    client = LambdaClient(durable=False)
+    task = made(world)
+    invoker = invoker_on(world, client)
+    tables = invoker.dynamodb._client
+    update_item = tables.update_item
+
+    def sent_twice(**request: Any) -> Any:
+        update_item(**request)
+        return update_item(**request)
+
+    monkeypatch.setattr(tables, "update_item", sent_twice)
+    assert invoke(world, invoker, task) == replace(task, invoked_at=world.ago(0), invoke_count=1)
+    assert client.runs == [task.task_id]
+
+
 def test_after_a_crash_no_unnamed_invocation_follows(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

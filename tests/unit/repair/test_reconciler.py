@@ -269,12 +269,12 @@ def test_a_release_left_for_later_is_stuck(world: World, how: dict[str, Any]) ->
 
 
 def test_a_refused_child_is_not_itself_stuck(world: World) -> None:
-    """Other children that are stuck are only counted."""
+    """The sweep has already reported the others that are stuck."""
     found = world.seed({"a": [], "b": [], "c": ["x"]}, rows=REFUSED)
-    result = world.reconciler(pacer=NO_TURN).release(found, "a", **SWEEP)
-    assert result.outcome == "refused"
-    assert set(result.counts.stuck) == {"lost_release", "dangling_dependency"}
-    assert result.stuck == ()
+    with capture_logs() as lines:
+        result = world.reconciler(pacer=NO_TURN).release(found, "a", **SWEEP)
+    assert (result.outcome, result.counts.stuck, result.stuck) == ("refused", {}, ())
+    assert "orch.sweep.stuck" not in [line["event"] for line in lines]
 
 
 def test_a_failed_evaluation_counts_as_an_error(
@@ -455,12 +455,12 @@ def test_a_missing_meta_row_needs_no_full_read(world: World, reads: list[str]) -
 def test_a_defect_is_recorded_against_the_orchestration(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A report records nothing."""
+    """A report, by hand or by the settings, records nothing."""
     found = world.seed({"a": []})
     break_on(monkeypatch, Evaluator, "evaluate", ValueError("x"))
-    for report, held in ((True, 0), (False, 1)):
+    for mode, report, held in (("repair", True, 0), ("report", False, 0), ("repair", False, 1)):
         with pytest.raises(DefectError, match="ValueError: x"):
-            world.reconciler().evaluate(found, report=report)
+            world.reconciler(repair_mode=mode).evaluate(found, report=report)
         assert failures(world, found) == held
 
 

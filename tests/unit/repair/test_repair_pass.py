@@ -211,7 +211,7 @@ def test_skips_before_an_outage_are_reported(world: World, monkeypatch: pytest.M
     break_on(monkeypatch, DynamoDB, "transact", ThrottledError("x"), at=2)
     evaluation = evaluate(world, found)
     assert tried == [98, 98]
-    assert (evaluation.counts.skipped, evaluation.counts.errors) == (98, 102)
+    assert (evaluation.counts.skipped, evaluation.counts.errors) == (98, 98)
     assert evaluation.counts.stuck == {"lost_skip": 102}
     assert list(world.statuses(found).values()).count("skipped") == 98
 
@@ -241,6 +241,16 @@ def test_a_pause_also_stops_skips(world: World) -> None:
     assert outcomes(evaluation) == []
     assert world.statuses(found)["b"] == "blocked"
     assert evaluation.counts.stuck == {"lost_skip": 1}
+
+
+WIDE = {"a": [], **{f"c{number:03}": ["a"] for number in range(100)}}
+
+
+def test_a_pause_takes_effect_between_two_transactions(world: World) -> None:
+    found = world.seed(WIDE, {"a": "failed"})
+    evaluation = evaluate(world, found, withhold=answers(None, None, "paused"))
+    assert evaluation.counts.skipped == 98
+    assert evaluation.counts.stuck == {"lost_skip": 2}
 
 
 def test_without_repairs_the_pause_is_not_read(world: World) -> None:

@@ -11,6 +11,7 @@ from reconciler.errors import ThrottledError
 from reconciler.repair import drafter as drafting
 from reconciler.stores.budget import BudgetStore
 from tests.support.world import USER, World
+from tests.unit.repair.test_releaser import context
 from tests.unit.repair.test_repair_pass import break_on, evaluate, outcomes
 
 MakeWorld = Callable[..., World]
@@ -56,6 +57,29 @@ def test_a_report_changes_no_reservation(budgeted: World) -> None:
     budgeted.put(table, row)
     before = budgeted.everything()
     assert outcomes(evaluate(budgeted, found, apply=False)) == [("release", "a", "released")]
+    assert budgeted.everything() == before
+
+
+@pytest.mark.parametrize("setting", [{"repair_mode": "report"}, {"repair_only_repos": {"x/y"}}])
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_withheld_orchestration_leaves_no_notes(
+    budgeted: World,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: dict[str, Any],
+    readable: bool,  # noqa: FBT001
+) -> None:
+    """Nothing is planned, since no slot is free; but "b" waits, and the failure of "a" is over."""
+    found = budgeted.seed({"a": [], "b": []})
+    failures = budgeted.reconciler().evaluator.failures
+    failures.hold_against(found, {"a": ValueError("x")}, context(budgeted))
+    budgeted.change(found, "a", updated_at=budgeted.ago(1800))
+    active = {"user_id": {"S": USER}, "active_count": {"N": "2"}}
+    budgeted.put(str(budgeted.settings.user_concurrency_table_name), active)
+    if not readable:
+        break_on(monkeypatch, BudgetStore, "open", ThrottledError("no capacity"))
+    before = budgeted.everything()
+    evaluation = budgeted.reconciler(**setting).evaluate(found, sweep_id="sweep-1")
+    assert evaluation.counts.stuck == {"over_budget": 2}
     assert budgeted.everything() == before
 
 

@@ -158,3 +158,19 @@ def test_a_vanished_orchestration_is_missing_its_rows(
     evaluation = evaluate(world, found)
     assert outcomes(evaluation) == [("release", "a", "no_longer_due")]
     assert [entry.code for entry in evaluation.stuck] == ["rows_missing"]
+
+
+# -- the time
+
+
+def test_every_write_of_a_pass_has_its_own_time(world: World) -> None:
+    """The platform fails a task that has waited for too long since it was created."""
+    found = world.seed({"a": [], "b": []})
+
+    def slow(_: Orchestration) -> None:
+        world.clock.forward(600)
+
+    evaluate(world, found, withhold=slow)
+    ages = {task["created_at"]["S"] for task in world.tasks(found)}
+    assert ages == {world.ago(600), world.ago(0)}
+    assert {row["updated_at"]["S"] for row in world.rows(found).values()} > ages

@@ -82,9 +82,9 @@ def test_a_late_advance_reports_the_rows_state(world: World) -> None:
 
 
 def skip(world: World, read: Orchestration, keys: list[str], given: Context) -> list[RepairResult]:
-    children = [read.children[key] for key in keys]
-    actions = [Skip(key, "lost_skip", since(world), "a") for key in keys]
-    return repairer(world).skip(read.children["a"], children, actions, "T0", given)
+    group = {read.children[key]: Skip(key, "lost_skip", since(world), "a") for key in keys}
+    results = repairer(world).skip(read.children["a"], group, "T0", given)
+    return [results[child] for child in group]
 
 
 def test_children_skipped_together_share_one_event(world: World) -> None:
@@ -155,9 +155,11 @@ def test_a_skip_takes_effect_when_its_cause_failed(world: World) -> None:
     """If the worker dies here, the dependents are skipped without another grace."""
     found = world.seed({"a": [], "b": ["a"], "c": ["a"]}, {"a": "failed"})
     read = whole(world, found)
-    children = [read.children[key] for key in "bc"]
-    actions = [Skip("b", "lost_skip", since(world), "a"), Skip("c", "lost_skip", None, "a")]
-    repairer(world).skip(read.children["a"], children, actions, "T0", context(world))
+    group = {
+        read.children[key]: Skip(key, "lost_skip", at, "a")
+        for key, at in (("b", since(world)), ("c", None))
+    }
+    repairer(world).skip(read.children["a"], group, "T0", context(world))
     effective = {key: world.rows(found)[key]["reconciler_effective_at"]["S"] for key in "bc"}
     assert effective == {"b": timestamp(since(world)), "c": timestamp(LONG_AGO)}
 

@@ -58,7 +58,8 @@ def releases(metrics: RecordingMetrics) -> dict[str, float]:
         (action("release", Outcome.ADOPTED), ["orch.sweep.recovered"], {"adopted": 1}),
         (action("release", Outcome.REINVOKED), ["orch.sweep.recovered"], {"reinvoked": 1}),
         (action("advance", Outcome.DONE), ["orch.sweep.recovered"], {}),
-        (action("release", Outcome.RELEASED, applied=False), [], {"released": 1}),
+        (action("release", Outcome.RELEASED, applied=False), [], {}),
+        (action("release", Outcome.PAUSED, applied=False), [], {"paused": 1}),
         (action("advance", Outcome.DONE, applied=False), [], {}),
         (action("advance", Outcome.LOST_RACE), [], {}),
         (action("release", Outcome.OVER_BUDGET), [], {"over_budget": 1}),
@@ -71,7 +72,7 @@ def releases(metrics: RecordingMetrics) -> dict[str, float]:
             {"failed": 1},
         ),
         (action("release", Outcome.REFUSED), ["orch.child.release_failed"], {"refused": 1}),
-        (action("release", Outcome.REFUSED, applied=False), [], {"refused": 1}),
+        (action("release", Outcome.REFUSED, applied=False), [], {}),
     ],
 )
 def test_each_outcome_has_its_lines_and_its_count(

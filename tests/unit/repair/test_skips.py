@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reconciler.domain.model import Child, ChildStatus
 from reconciler.domain.planning import Skip
-from reconciler.repair.repairer import _together
+from reconciler.repair.repairer import fit_together
 
 
 def due(number: int, characters: int) -> tuple[Child, Skip]:
@@ -15,7 +15,7 @@ def due(number: int, characters: int) -> tuple[Child, Skip]:
 
 
 def sizes(count: int, characters: int) -> list[int]:
-    groups = list(_together(due(number, characters) for number in range(count)))
+    groups = list(fit_together(due(number, characters) for number in range(count)))
     keys = [child.sub_issue_id for group in groups for child in group]
     assert keys == [f"c{number}" for number in range(count)], "each child once, in order"
     return [len(group) for group in groups]
@@ -40,7 +40,7 @@ def test_one_transaction_takes_at_most_1500000_bytes() -> None:
     def cut(*row_bytes: int) -> list[int]:
         named = len("description")
         rows = (due(number, size - named) for number, size in enumerate(row_bytes))
-        return [len(group) for group in _together(rows)]
+        return [len(group) for group in fit_together(rows)]
 
     half = 750_000
     assert cut(half, half) == [2]

@@ -213,10 +213,11 @@ def test_only_children_over_budget_are_recorded_as_waiting() -> None:
 
 
 def test_a_failing_child_is_not_recorded_as_waiting() -> None:
-    """So no other child has to wait for it."""
+    """So no other child has to wait for it, until its row has changed."""
     stores = Stores()
-    failed = Attempts(1, "it broke", "then", None, "rows")
-    seen = snapshot(stores, attempts={"b": failed})
+    failed = Attempts(1, "it broke", "then", None, "another")
+    same = replace(failed, fingerprint=snapshot(stores).orchestration.fingerprint_of("b"))
+    seen = snapshot(stores, attempts={"b": same, "c": failed})
     seen.open_budget(NOW)
     seen.note_waiting(diagnosis({"b": Code.OVER_BUDGET, "c": Code.OVER_BUDGET}), NOW)
     assert stores.asked[-1] == ("waiting", {"o_c": SINCE}, [], FRESH)

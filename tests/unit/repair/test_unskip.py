@@ -75,6 +75,16 @@ def test_an_impossible_unskip_states_its_reason(
     assert world.everything() == before
 
 
+def test_unreadable_dependencies_prevent_the_unskip(world: World) -> None:
+    torn = {"depends_on": {"S": "a"}}
+    found = world.seed({"a": [], "b": ["a"]}, {"a": "failed", "b": "skipped"}, rows={"b": torn})
+    (left,) = unskip(world, found, "b")
+    assert (left.outcome, left.detail) == (
+        "no_longer_due", "depends_on is missing or is not a list"
+    )  # fmt: skip
+    assert world.statuses(found)["b"] == "skipped"
+
+
 def test_a_missing_predecessor_prevents_the_unskip(world: World) -> None:
     found = world.seed({"b": ["gone"]}, {"b": "skipped"})
     (left,) = unskip(world, found, "b")

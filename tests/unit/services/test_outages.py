@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from reconciler.errors import (
     BudgetUnavailableError,
     GuardrailOutageError,
+    GuardrailUnavailableError,
     InvocationRefusedError,
     NameRefusedError,
     PipelineUnavailableError,
@@ -86,6 +87,13 @@ def test_a_refused_request_is_no_outage(ask: Ask, code: str) -> None:
     with suppress(ReconcilerError):
         ask(Scripted(refusal), told)
     assert told.said == []
+
+
+def test_an_unknown_answer_is_reported_as_an_outage() -> None:
+    told = Told()
+    with pytest.raises(GuardrailUnavailableError):
+        ask_guardrail(Scripted({"action": "PERHAPS"}), told)
+    assert told.said == [("apply_guardrail", GuardrailUnavailableError)]
 
 
 def test_an_unnamed_invocation_cannot_have_its_name_refused() -> None:

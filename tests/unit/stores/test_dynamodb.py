@@ -201,6 +201,19 @@ def test_conflicts_and_throttles_are_tried_six_times(
     assert len(client.requests) == 6
 
 
+@pytest.mark.parametrize("operation", ["put_item", "update_item", "delete_item"])
+def test_a_write_waits_for_a_transaction(operation: str) -> None:
+    """Releases share their user's budget row with what is noted on it."""
+    held = refusal("TransactionConflictException")
+    client = Scripted(*[held] * 5, {})
+    assert client.dynamodb.call(operation, TableName="T") == {}
+    assert (len(client.requests), len(client.pauses)) == (6, 5)
+    client = Scripted(held)
+    with pytest.raises(ConflictError):
+        client.dynamodb.call(operation, TableName="T")
+    assert len(client.requests) == 6
+
+
 def test_all_tries_of_a_transaction_share_one_token() -> None:
     client = Scripted(*[refusal("TransactionInProgressException")] * 3, {})
     client.dynamodb.transact(PUT)

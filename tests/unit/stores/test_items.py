@@ -133,7 +133,7 @@ def test_an_unstorable_value_is_an_error(value: object) -> None:
         ({"a": {"NULL": True}}, 2),
         ({"a": {"BOOL": False}}, 2),
         ({"a": {"B": b"xyz"}}, 4),
-        ({"a": {"SS": ["x", "yz"]}}, 1 + 3 + 2 + 3),
+        ({"a": {"SS": ["é", "yz"]}}, 1 + 3 + 3 + 3),
         ({"a": {"NS": ["1"]}}, 1 + 3 + 2),
         ({"a": {"BS": [b"xy"]}}, 1 + 3 + 3),
         ({"a": {"L": [{"S": "x"}, {"NULL": True}]}}, 1 + 3 + 2 + 2),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reconciler.domain.monthly_budget import MonthlyBudget
-from reconciler.errors import BudgetUnavailableError
+from reconciler.errors import BudgetUnavailableError, ThrottledError
 from reconciler.stores.dynamodb import DynamoDB, measured
 from reconciler.stores.monthly_budget import MonthlyBudgetStore, parse_budget
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
@@ -95,13 +95,14 @@ def test_both_rows_of_a_scope_share_a_request() -> None:
     assert keys[-2]["scope_key"] == keys[-1]["scope_key"] == "TEAM#t48"
 
 
-def test_unread_rows_make_the_budget_unavailable() -> None:
+def test_unread_rows_are_throttled() -> None:
+    """As an outage it would not be logged, since no service has reported one."""
     unserved = {
         "Responses": {},
         "UnprocessedKeys": {"BudgetTable": {"Keys": [{"scope_key": {"S": "USER#u"}}]}},
     }
     store = MonthlyBudgetStore(Scripted(unserved).dynamodb, "BudgetTable", Groups(), Hand())  # type: ignore[arg-type]
-    with pytest.raises(BudgetUnavailableError, match="throttled"):
+    with pytest.raises(ThrottledError, match="could not be read"):
         store.read("u", JUNE)
 
 

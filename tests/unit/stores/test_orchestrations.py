@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.domain.backoff import Attempts
 from reconciler.domain.model import WHOLE, ChildStatus
-from reconciler.errors import StoreUnavailableError
+from reconciler.errors import ThrottledError
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.orchestrations import OrchestrationStore, Page
 from tests.simulation.memory_dynamodb import MemoryDynamoDB
@@ -55,10 +55,10 @@ def test_all_pages_of_a_partition_are_read() -> None:
 
 
 def test_a_batch_is_tried_five_times() -> None:
-    """Each retry asks only for the unprocessed keys; after the last one the read fails."""
+    """Each retry asks only for the unprocessed keys; after the last one the read is throttled."""
     left = {TABLE: {"Keys": [key("b")]}}
     client = Scripted({"Responses": {TABLE: [key("#meta")]}, "UnprocessedKeys": left})
-    with pytest.raises(StoreUnavailableError, match="orch_1 could not be read completely"):
+    with pytest.raises(ThrottledError, match="orch_1 could not be read completely"):
         OrchestrationStore(client.dynamodb, TABLE).read_around("orch_1", "b", [])
     assert [len(r["RequestItems"][TABLE]["Keys"]) for _, r in client.requests] == [2, 1, 1, 1, 1]
     assert len(client.pauses) == 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -108,6 +108,16 @@ def test_a_childs_last_successful_iteration_counts() -> None:
     put(database, "T-foreign", "COMPLETED", age=5, metadata={**FIX, "orchestration_id": "p"})
     put(database, "T-plain", "COMPLETED", age=5, metadata={"orchestration_sub_issue_id": "c"})
     put(database, "T-of-none", "COMPLETED", age=5, metadata={"orchestration_iteration": "true"})
+    assert iterations(database) == {"a": "T-last"}
+
+
+def test_the_last_iteration_is_the_latest_in_time() -> None:
+    """Whatever the form of the times: 17:00+09:00 is before 09:00Z."""
+    database = MemoryDynamoDB()
+    east = timezone(timedelta(hours=9))
+    earlier = {"S": (NOW - timedelta(seconds=90)).astimezone(east).isoformat()}
+    put(database, "T-earlier", "COMPLETED", metadata=FIX, completed_at=earlier)
+    put(database, "T-last", "COMPLETED", metadata=FIX, completed_at={"S": ago(60)})
     assert iterations(database) == {"a": "T-last"}
 
 

@@ -270,6 +270,8 @@ class Sweeper:
         elif not self._state.finish(task.segment, token) or place.began >= task.since:
             return False
         step = following.step if following is not None else 0
+        # A message with this task's own name would be dropped as a duplicate of the running task.
+        step += step == task.step
         self._sender.segment(SegmentTask(task.segment, task.sweep_id, task.since, step))
         return True
 

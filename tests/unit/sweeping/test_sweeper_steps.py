@@ -96,11 +96,36 @@ def test_a_read_older_than_its_sweep_is_repeated(
     begun = reading(swept, monkeypatch)
     swept.state.take(FIRST, "reader", NOW)
     swept.state.leave(FIRST, "reader", Place(NOW - 5, 3))
-    result = swept.sweeper().read(TASK, "reader", never)
+    result = swept.sweeper().read(replace(TASK, step=3), "reader", never)
     assert result is not None
     assert result.handed_on
     assert begun == [Place(NOW - 5, 3)]
     assert swept.sent.segments == [TASK]
+
+
+@pytest.mark.parametrize(
+    ("asked", "left", "following"),
+    [(1, None, Place(NOW, 1)), (0, Place(NOW - 5, 2), None)],
+    ids=["a step", "once more"],
+)
+def test_a_step_never_hands_on_itself(
+    swept: Swept,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: int,
+    left: Place | None,
+    following: Place | None,
+) -> None:
+    """Otherwise the dedup key of the running task would drop the message.
+
+    Others read on after the message was sent, so it names another step than the one it reads.
+    """
+    reading(swept, monkeypatch, following)
+    swept.state.take(FIRST, "another", NOW)
+    swept.state.leave(FIRST, "another", left)
+    result = swept.sweeper().read(replace(TASK, step=asked), "reader", never)
+    assert result is not None
+    assert result.handed_on
+    assert [task.step for task in swept.sent.segments] == [asked + 1]
 
 
 @pytest.mark.parametrize("following", [None, Place(NOW, 1)], ids=["to its end", "a step"])

@@ -107,6 +107,11 @@ class Overview:
             if number in owed
         )
 
+    def is_undone(self, sweep: Sweep) -> bool:
+        """Whether it was complete and its reads no longer count: the clock has jumped back."""
+        same = all(len(self.segments.get(scope, {})) == n for scope, n in sweep.totals.items())
+        return sweep.complete and same and self.count_unread(sweep) > 0
+
     def is_done(self, sweep: Sweep) -> bool:
         """Whether it is read, and no evaluation or release of it is under way.
 

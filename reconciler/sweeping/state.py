@@ -264,14 +264,23 @@ class SweepState:
 
     # -- sweeps
 
-    def begin(self, sweep: Sweep) -> Sweep:
-        """Record a sweep, unless it has begun; returns the recorded one."""
+    def begin(self, sweep: Sweep, instead_of: Sweep | None = None) -> Sweep:
+        """Record a sweep, unless it has begun; returns the recorded one.
 
-        def change(old: Record | None, now: float) -> Record:
+        ``instead_of``: a sweep of the same id that no longer counts.
+        """
+        begins = False
+
+        def change(old: Record | None, now: float) -> Record | None:
+            nonlocal begins
             # So two that ask at once agree on what the sweep must read.
-            return old if old is not None and Sweep.from_record(old, now) else asdict(sweep)
+            begins = Sweep.from_record(old, now) in (None, instead_of)
+            return asdict(sweep) if begins else old
 
         record = self._records.update(SWEEPS, sweep.sweep_id, change)
+        if begins:
+            # After a clock jump back, there may be counts of an earlier sweep of this id.
+            self._records.drop(_counts_of(sweep.sweep_id))
         return read_as(Sweep, record) or sweep
 
     def sweep(self, sweep_id: str) -> Sweep | None:

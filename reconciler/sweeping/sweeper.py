@@ -114,12 +114,12 @@ class Sweeper:
         # First, so that a sweep never waits for one that died.
         self._end_done_or_overtaken(seen, sweep_id)
         sweep = self._state.sweep(sweep_id)
-        if sweep is None:
+        if sweep is None or seen.is_undone(sweep):
             if not by_hand and self._has_one_just_begun(seen):
                 return None
             self._choose_totals(segments, workers)
             seen = self._state.overview()
-            sweep = self._begin(sweep_id, seen, full=full)
+            sweep = self._begin(sweep_id, seen, full=full, instead_of=sweep)
         if sweep.summary is None:
             self._ask_for_segments(sweep, seen)
             self._ask_for_evaluations(sweep, seen)
@@ -131,11 +131,13 @@ class Sweeper:
         limit = seen.now - _JUST_BEGUN * self._settings.sweep_interval_seconds
         return any(limit < sweep.started_at <= seen.now for sweep in seen.sweeps)
 
-    def _begin(self, sweep_id: str, seen: Overview, *, full: bool) -> Sweep:
+    def _begin(
+        self, sweep_id: str, seen: Overview, *, full: bool, instead_of: Sweep | None
+    ) -> Sweep:
         owed = self._owed(seen, full=full)
         mode = "report" if self._report else self._settings.repair_mode
         totals = {scope: len(states) for scope, states in seen.segments.items()}
-        sweep = self._state.begin(Sweep(sweep_id, mode, seen.now, owed, totals))
+        sweep = self._state.begin(Sweep(sweep_id, mode, seen.now, owed, totals), instead_of)
         log.info("orch.sweep.started", sweep_id=sweep_id, mode=mode, segments=sweep.segments)
         return sweep
 

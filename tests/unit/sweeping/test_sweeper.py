@@ -8,6 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 from reconciler.repair.context import Stuck
+from reconciler.repair.counts import Counts
 from reconciler.sweeping.known_stuck import Finding
 from reconciler.sweeping.segments import Place, Scope, Segment
 from reconciler.sweeping.sweeper import Sweeper
@@ -70,6 +71,24 @@ def test_a_sweep_that_has_ended_asks_for_nothing(swept: Swept) -> None:
     assert sweeper.end("s") is not None
     assert sweeper.ask("s") is not None
     assert swept.sent.labels() == []
+
+
+def test_a_sweep_begins_anew_after_a_clock_jump_back(swept: Swept) -> None:
+    """Its interval has come again, and what it read then no longer counts."""
+    sweeper = swept.sweeper()
+    for later in (0, 3 * INTERVAL):
+        swept.seconds = NOW + later
+        sweeper.ask(f"sweep:{later}")
+        swept.state.count(f"sweep:{later}", Counts(errors=1))
+        swept.read_all()
+        assert [summary.complete for summary in sweeper.end_what_is_done()] == [True]
+    swept.seconds = NOW + 1
+    assert sweeper.ask("sweep:0") is not None
+    assert swept.sent.labels() == ["1of2", "2of2"]
+    swept.seconds += 0.1
+    assert sweeper.ask("sweep:0") is not None
+    swept.read_all()
+    assert swept.state.counts("sweep:0") == Counts()
 
 
 def test_the_longest_unread_segments_are_asked_for_first(

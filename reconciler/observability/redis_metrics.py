@@ -133,8 +133,9 @@ def _series_of(field: bytes) -> tuple[str, Labels, str] | None:
     try:
         name, labels, part = json.loads(field)
         metric, ordered = METRICS[name], tuple(sorted(labels.items()))
-    except (ValueError, TypeError, LookupError, AttributeError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
-    texts = all(isinstance(said, str) for said in labels.values())
+    # Printable, since a lone surrogate cannot be encoded.
+    texts = all(isinstance(said, str) and said.isprintable() for said in labels.values())
     known = texts and set(labels) == set(metric.labels) and part in _parts(metric)
     return (name, ordered, part) if known else None

@@ -69,7 +69,10 @@ def test_a_report_by_hand_replaces_no_finding(scratch: redis.Redis) -> None:
     assert state.known("o").waiting
 
 
-@pytest.mark.parametrize("stored", [b"", b"?", b"\xff\xfe", b"null", b"[]", b"7", b"{"])
+@pytest.mark.parametrize(
+    "stored",
+    [b"", b"?", b"\xff\xfe", b"null", b"[]", b"7", b"{", pytest.param(b"[" * 100_000, id="deep")],
+)
 def test_an_invalid_record_is_overwritten(scratch: redis.Redis, stored: bytes) -> None:
     """A foreign value in one field must not end every later sweep."""
     records = BrokerRecords(scratch, "here")

@@ -173,15 +173,16 @@ class Overview:
         ended = (sweep.summary for sweep in self.sweeps if sweep.summary is not None)
         return sorted(ended, key=lambda summary: float(summary["ended_at"]))
 
-    def list_old(self) -> list[Sweep]:
+    def list_old(self, interval_seconds: float = 0.0) -> list[Sweep]:
         """Return the sweeps to forget: those that ended long ago, and those beyond the maximum.
 
         The last sweep and the last complete one stay, because ``status`` and ``health`` show them.
+        So does one whose interval may not be over, or a later ask would begin it again.
         """
         ended = sorted((sweep for sweep in self.sweeps if sweep.summary), key=_ended_at)
         complete = [sweep for sweep in ended if sweep.complete]
         kept = {sweep.sweep_id for sweep in (*complete[-1:], *ended[-1:])}
-        limit = self.now - KEEP_SWEEPS_SECONDS
+        limit = self.now - max(KEEP_SWEEPS_SECONDS, interval_seconds)
         young = [sweep for sweep in ended if _ended_at(sweep) >= limit]
         kept |= {sweep.sweep_id for sweep in young[-MAX_SWEEPS_KEPT:]}
         return [sweep for sweep in ended if sweep.sweep_id not in kept]

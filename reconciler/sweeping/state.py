@@ -238,13 +238,13 @@ class SweepState:
         self._records.update(_KNOWN, orchestration_id, change)
         return changed
 
-    def forget(self, seen: Overview) -> None:
+    def forget(self, seen: Overview, interval_seconds: float = 0.0) -> None:
         """Forget clean orchestrations and ended sweeps after a while."""
         for name, known in seen.known.items():
             if known.is_forgettable(seen.now):
                 # It may have been nominated meanwhile, so the atomic step checks again.
                 self._records.update(_KNOWN, name, _unless_left)
-        old = [sweep.sweep_id for sweep in seen.list_old()]
+        old = [sweep.sweep_id for sweep in seen.list_old(interval_seconds)]
         self._records.drop(SWEEPS, old)
         for sweep_id in old:
             self._records.drop(_counts_of(sweep_id))

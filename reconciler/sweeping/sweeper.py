@@ -123,7 +123,7 @@ class Sweeper:
         if sweep.summary is None:
             self._ask_for_segments(sweep, seen)
             self._ask_for_evaluations(sweep, seen)
-        self._state.forget(seen)
+        self._state.forget(seen, self._settings.sweep_interval_seconds)
         self.publish_gauges(seen)
         return sweep
 

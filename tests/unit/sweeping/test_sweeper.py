@@ -91,6 +91,21 @@ def test_a_sweep_begins_anew_after_a_clock_jump_back(swept: Swept) -> None:
     assert swept.state.counts("sweep:0") == Counts()
 
 
+def test_a_sweep_is_remembered_for_its_interval(swept: Swept) -> None:
+    """Its later asks begin no second one, although a sweep by hand has ended since."""
+    swept.settings["sweep_interval_seconds"] = 6 * 3600
+    sweeper = swept.sweeper()
+    for name in ("sweep:1", "sweep:by-hand-1"):
+        sweeper.ask(name)
+        swept.read_all()
+        assert [summary.complete for summary in sweeper.end_what_is_done()] == [True]
+        swept.seconds += 600
+    for hours in (2, 4):
+        swept.seconds = NOW + hours * 3600
+        sweeper.ask("sweep:1", by_hand=False)
+        assert swept.sent.labels() == []
+
+
 def test_the_longest_unread_segments_are_asked_for_first(
     swept: Swept,
 ) -> None:

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from reconciler.clock import OutOfTime, never
 from reconciler.repair.context import BY_HAND, Stuck
 from reconciler.repair.counts import Counts
 from reconciler.settings import MAX_SEGMENTS
@@ -238,16 +239,20 @@ class SweepState:
         self._records.update(_KNOWN, orchestration_id, change)
         return changed
 
-    def forget(self, seen: Overview, interval_seconds: float = 0.0) -> None:
-        """Forget clean orchestrations and ended sweeps after a while."""
-        for name, known in seen.known.items():
-            if known.is_forgettable(seen.now):
-                # It may have been nominated meanwhile, so the atomic step checks again.
-                self._records.update(_KNOWN, name, _unless_left)
+    def forget(
+        self, seen: Overview, interval_seconds: float = 0.0, out_of_time: OutOfTime = never
+    ) -> None:
+        """Forget ended sweeps and clean orchestrations after a while, as many as there is time."""
         old = [sweep.sweep_id for sweep in seen.list_old(interval_seconds)]
         self._records.drop(SWEEPS, old)
         for sweep_id in old:
             self._records.drop(_counts_of(sweep_id))
+        for name, known in seen.known.items():
+            if known.is_forgettable(seen.now):
+                if out_of_time():
+                    return
+                # It may have been nominated meanwhile, so the atomic step checks again.
+                self._records.update(_KNOWN, name, _unless_left)
 
     # -- coverage
 

@@ -12,7 +12,7 @@ from datetime import datetime
 
 import structlog
 
-from reconciler.clock import OutOfTime, never
+from reconciler.clock import OutOfTime, after, never
 from reconciler.domain.codes import Code
 from reconciler.domain.model import moment
 from reconciler.errors import (
@@ -54,6 +54,8 @@ log = structlog.get_logger("reconciler")
 _JUST_BEGUN = 0.25
 _ALMOST_AN_INTERVAL = 0.75
 """Fractions of an interval: sweeps begin a little earlier or later in theirs."""
+
+_MAX_FORGETTING_SECONDS = 5.0
 
 _GIVEN_UP_AFTER = 3
 """Intervals. A sweep may take longer than one while workers are busy."""
@@ -123,8 +125,10 @@ class Sweeper:
         if sweep.summary is None:
             self._ask_for_segments(sweep, seen)
             self._ask_for_evaluations(sweep, seen)
-        self._state.forget(seen, self._settings.sweep_interval_seconds)
         self.publish_gauges(seen)
+        # After an outage there may be more than this task has time for. The next ask goes on.
+        interval = self._settings.sweep_interval_seconds
+        self._state.forget(seen, interval, after(_MAX_FORGETTING_SECONDS))
         return sweep
 
     def _has_one_just_begun(self, seen: Overview) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.repair.context import Stuck
 from reconciler.repair.counts import Counts
-from reconciler.sweeping.known_stuck import Finding
+from reconciler.sweeping.known_stuck import KEEP_CLEAN_SECONDS, Finding
 from reconciler.sweeping.segments import Place, Scope, Segment
 from reconciler.sweeping.sweeper import Sweeper
 from tests.unit.sweeping.swept import ACTIVE, FIRST, INTERVAL, NOW, ROTATION, TABLE, Sent, Swept
@@ -89,6 +89,28 @@ def test_a_sweep_begins_anew_after_a_clock_jump_back(swept: Swept) -> None:
     assert sweeper.ask("sweep:0") is not None
     swept.read_all()
     assert swept.state.counts("sweep:0") == Counts()
+
+
+def test_forgetting_takes_few_seconds_of_an_ask(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage it would take the task beyond its time limit."""
+    seconds = 0.0
+
+    def passes() -> float:
+        nonlocal seconds
+        seconds += 1
+        return seconds
+
+    for name in range(20):
+        swept.state.evaluated(f"{name}", Finding(NOW), INTERVAL)
+    swept.seconds += KEEP_CLEAN_SECONDS + 1
+    monkeypatch.setattr("time.monotonic", passes)
+    left = []
+    for _ in range(4):
+        swept.sweeper().ask("s")
+        left.append(len(swept.state.overview().known))
+    assert left == [16, 12, 8, 4]
 
 
 def test_a_sweep_is_remembered_for_its_interval(swept: Swept) -> None:

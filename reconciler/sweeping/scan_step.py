@@ -115,7 +115,8 @@ class Step(ABC):
         resume: dict[str, Any] | None = None
 
         def over() -> bool:
-            return self._may_end() and out_of_time()
+            # Asked first, because that also renews the lease.
+            return out_of_time() and self._may_end()
 
         while True:
             page = self._page(start, over, out_of_time)

@@ -225,6 +225,19 @@ def test_a_paced_step_reads_until_it_advances(
     assert time[0] >= 10.0
 
 
+def test_a_lease_is_renewed_at_each_page(world: World) -> None:
+    """Also while the step may not end yet: its four first pages may take longer than a lease."""
+    asked = 0
+
+    def renews() -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    IndexScan(world.reconciler(), WHOLE, "Active").run(Place(NEVER), renews, lambda *_: None)
+    assert asked == 3, "after each page but the last"
+
+
 # -- ranges
 
 

@@ -93,7 +93,9 @@ def test_foreign_entries_among_recoveries_are_skipped(scratch: redis.Redis) -> N
     recoveries.add("lost_release", ids, 1.0)
     (ours,) = recoveries.list_last(60)
     assert (ours["code"], ours["orchestration_id"]) == ("lost_release", "o")
-    others = [b"?", b"\xff", b"7", b"{}", json.dumps({**ours, "at": "?"}).encode()]
+    others = [b"?", b"\xff", b"7", b"{}"]
+    odd: list[dict[str, Any]] = [{"at": "?"}, {"at": float("-inf")}, {"repo": 5}]
+    others += [json.dumps({**ours, **changed}).encode() for changed in odd]
     scratch.zadd(f"{RECOVERIES}here", dict.fromkeys(others, ours["at"]))
     assert recoveries.list_last(60) == [ours]
 

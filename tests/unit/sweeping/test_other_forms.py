@@ -12,6 +12,7 @@ import pytest
 from reconciler.repair.context import Stuck
 from reconciler.repair.counts import Counts
 from reconciler.sweeping.known_stuck import Finding
+from reconciler.sweeping.listing import list_entries
 from reconciler.sweeping.overview import Sweep
 from reconciler.sweeping.records import MemoryRecords
 from reconciler.sweeping.segments import Place, Scope, Segment
@@ -20,7 +21,7 @@ from reconciler.sweeping.summary import SweepSummary
 
 NOW = 5000.0
 SEGMENT = Segment(Scope.TABLE, 0, 2)
-OTHERS: tuple[Any, ...] = (None, True, -1, 1e300, "other", [], {}, [1], {"other": 1}, [{}])
+OTHERS: tuple[Any, ...] = (None, True, -1, 1e300, -1e300, "other", [], {}, [1], {"other": 1}, [{}])
 
 
 def exercise(state: SweepState, sweep_id: str) -> None:
@@ -45,7 +46,8 @@ def exercise(state: SweepState, sweep_id: str) -> None:
     state.released("orch_b", "c", (entry,), {"d": None}, settled=False)
     state.count(sweep_id, Counts(released=1))
     seen = state.overview()
-    seen.list_stuck()
+    for listed in list_entries(seen.known, seen.now):
+        listed.to_json(seen.now)
     seen.choose_paced(10)
     seen.is_done(sweep)
     state.advance_coverage(state.overview())

@@ -47,12 +47,20 @@ class Sweep:
 
     @classmethod
     def from_record(cls, record: Record | None, now: float) -> Sweep | None:
-        """Read a record; None if there is none, or the clock has jumped back since then."""
+        """Read a record; None if there is no valid one, or the clock has jumped back since then."""
         found = read_as(cls, record)
-        if found is None:
+        if found is None or not found.is_valid:
             return None
         last = found.started_at if found.summary is None else found.summary["ended_at"]
         return found if max(found.started_at, last) <= now else None
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it owes only segments that exist."""
+        return all(
+            scope in self.totals and all(0 <= number < self.totals[scope] for number in owed)
+            for scope, owed in self.owed.items()
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from reconciler.sweeping.records import MemoryRecords
 from reconciler.sweeping.segments import Place, Scope, Segment
 from reconciler.sweeping.state import SweepState
 from reconciler.sweeping.summary import SweepSummary
+from tests.unit.sweeping.swept import Swept
 
 NOW = 5000.0
 SEGMENT = Segment(Scope.TABLE, 0, 2)
@@ -98,6 +99,11 @@ def test_a_malformed_value_stops_no_sweep(path: tuple[Any, ...]) -> None:
         except ValueError:
             continue  # then the whole state counts as absent: `test_cron.py`
         state = SweepState(records)
+        swept = Swept()
+        swept.state = state
+        for name in ("sweep:1", "sweep:2", "sweep:by-hand-1"):
+            assert swept.sweeper().ask(name) is not None, other
+            swept.sweeper().end(name)
         exercise(state, "sweep:3")
         last = state.overview().last()
         assert last is not None, other

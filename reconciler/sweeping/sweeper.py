@@ -15,6 +15,7 @@ import structlog
 from reconciler.clock import OutOfTime, after, never
 from reconciler.domain.codes import Code
 from reconciler.domain.model import moment
+from reconciler.domain.touches import RECOVERY_HORIZON
 from reconciler.errors import (
     OUTAGES,
     ReconcilerError,
@@ -257,12 +258,15 @@ class Sweeper:
     def _looks_for_recoveries(self, task: SegmentTask, place: Place) -> bool:
         """Whether this is the first step of the first sweep in a ``FULL_SCAN_INTERVAL_SECONDS``.
 
+        At least once a day, since each look goes back two days only.
+
         The sweep's start decides, by the store's clock, so all workers agree on the sweep
         whatever their own clocks say and however late the segment is read.
         """
         main = Scope.ACTIVE if self._settings.active_index_name is not None else Scope.TABLE
         begins = task.segment.scope is main and task.segment.number == 0 and place.step == 0
-        into_rotation = task.since % self._settings.full_scan_interval_seconds
+        most = RECOVERY_HORIZON.total_seconds() / 2
+        into_rotation = task.since % min(self._settings.full_scan_interval_seconds, most)
         return begins and into_rotation < self._settings.sweep_interval_seconds
 
     def _leave(self, task: SegmentTask, place: Place, token: str, following: Place | None) -> bool:

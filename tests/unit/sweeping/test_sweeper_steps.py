@@ -186,6 +186,16 @@ def test_one_step_of_a_rotation_looks_for_recoveries(
     assert swept.sweeper()._looks_for_recoveries(task, Place(NOW, step)) is looks
 
 
+def test_recoveries_are_looked_for_every_day(swept: Swept) -> None:
+    """Each look goes back two days only, and a rotation may last a week."""
+    day = 86_400.0
+    swept.settings["full_scan_interval_seconds"] = int(7 * day)
+    for hours in range(7 * 24):
+        task = replace(TASK, since=7000 * day + hours * 3600)
+        looks = swept.sweeper()._looks_for_recoveries(task, Place(NOW))
+        assert looks is (hours % 24 == 0)
+
+
 def test_an_index_scan_looks_for_recoveries(
     indexed: Swept, monkeypatch: pytest.MonkeyPatch
 ) -> None:

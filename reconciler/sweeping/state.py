@@ -31,7 +31,7 @@ from reconciler.sweeping.segments import NEVER, Place, Scope, Segment, SegmentSt
 
 _NONE: Mapping[str, float | None] = MappingProxyType({})
 
-_LAYOUT, _KNOWN, _COVERED, SWEEPS = "layout", "known", "covered", "sweeps"
+_LAYOUT, _KNOWN, COVERED, SWEEPS = "layout", "known", "covered", "sweeps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class SweepState:
         Without ``known``, nothing of orchestrations is read.
         """
         totals = self.totals()
-        kinds = [_COVERED, SWEEPS, *(_segments_of(scope, n) for scope, n in totals.items())]
+        kinds = [COVERED, SWEEPS, *(_segments_of(scope, n) for scope, n in totals.items())]
         covered, sweeps, *states = self._records.read(*kinds, *([_KNOWN] if known else []))
         orchestrations = states.pop() if known else {}
         now = self.now()
@@ -264,7 +264,7 @@ class SweepState:
             if (as_of := seen.covered_as_of(scope)) > seen.floors.get(scope.value, NEVER)
         }
         for scope, as_of in moved.items():
-            self._records.update(_COVERED, scope, partial(_later, as_of))
+            self._records.update(COVERED, scope, partial(_later, as_of))
         return moved
 
     # -- sweeps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reconciler.sweeping.segments import Scope, Segment
 from reconciler.sweeping.sender import SegmentTask
-from workers.running import MalformedMessageError
+from workers.running import MalformedMessageError, checked_child
 
 MAX_SEGMENTS = 1_000_000
 """DynamoDB's limit for a scan."""
@@ -34,8 +34,20 @@ def predecessors(depends_on: object) -> tuple[str, ...] | None:
     """
     if depends_on is None:
         return None
-    if not isinstance(depends_on, list) or not all(isinstance(key, str) for key in depends_on):
+    if not isinstance(depends_on, list):
         raise MalformedMessageError(
             f"depends_on must be a list of sub-issue ids, not {depends_on!r:.80}"
         )
-    return tuple(depends_on)
+    return tuple(map(checked_child, depends_on))
+
+
+def start_from(since: object) -> float | None:
+    """Return the start of the sweep that a message is for; None if it names none.
+
+    Raises:
+        MalformedMessageError: it is not a number.
+    """
+    # Not isinstance, because a bool is an int too.
+    if since is not None and type(since) is not float and type(since) is not int:
+        raise MalformedMessageError(f"since must be a number, not {since!r:.80}")
+    return since

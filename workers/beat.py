@@ -24,11 +24,14 @@ from workers.enqueue import UNREACHABLE, ask_for_sweep
 from workers.heartbeat import Pulse
 from workers.outage import LOST, Outage, check_broker
 
+_RETRY_SECONDS = 30.0
+"""How soon to ask again if the broker was away; an interval may last a day."""
+
 
 class AskPoints(schedule):
     """When to ask for a sweep: at once, and then after each ``wait``.
 
-    ``every_seconds``: the time until the next ask if the last one failed.
+    ``every_seconds``: the usual time between two asks.
     """
 
     def __init__(self, every_seconds: float) -> None:
@@ -87,7 +90,7 @@ class SweepScheduler(Scheduler):
         try:
             if isinstance(entry.schedule, AskPoints):
                 # First, in case the ask fails: otherwise Celery would retry at once.
-                entry.schedule.wait(entry.schedule.seconds)
+                entry.schedule.wait(min(entry.schedule.seconds, _RETRY_SECONDS))
                 entry.schedule.wait(ask_for_sweep(self.app))
                 sent = None
             else:

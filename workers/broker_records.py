@@ -145,7 +145,7 @@ def record_of(stored: bytes | None) -> Record | None:
     """Read a record; anything else counts as absent, so that it is overwritten."""
     try:
         found = json.loads(stored or b"null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

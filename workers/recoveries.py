@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired
 
 from pydantic import ConfigDict, FiniteFloat, with_config
 from typing_extensions import TypedDict
@@ -25,13 +25,17 @@ _MINUTE_SECONDS = 60.0
 
 @with_config(ConfigDict(extra="allow"))
 class _Entry(TypedDict):
-    """The fields that every recovery has; it may have more names."""
+    """The fields of a recovery; one of another version may have more."""
 
     orchestration_id: str
     sub_issue_id: str
     code: str
     latency: FiniteFloat | None
-    at: float
+    at: FiniteFloat
+    display_id: NotRequired[str]
+    repo: NotRequired[str]
+    user_id: NotRequired[str]
+    task_id: NotRequired[str]
 
 
 class Recoveries:

@@ -42,7 +42,11 @@ T = TypeVar("T")
 log = structlog.get_logger("reconciler")
 
 MAX_ID_LENGTH = 2048
-"""As long as a key of a table can be: an id that is refused would await its evaluation for ever."""
+"""Bytes, as many as a key of a table can have. An id that is refused here would await its
+evaluation for ever, and one that DynamoDB rejects would stay stuck for ever."""
+
+MAX_CHILD_ID_LENGTH = 1024
+"""Bytes; likewise, of a sort key."""
 
 _MAX_LOGGED = 255
 
@@ -170,17 +174,27 @@ def _give_up(
         log.debug("work item left to the next sweep", detail=describe_error(another))
 
 
-def checked(name: str, value: object) -> str:
-    """Return ``value`` if it can be an id.
+def checked(name: str, value: object, most: int = MAX_ID_LENGTH) -> str:
+    """Return ``value`` if it can be an id of at most so many bytes.
 
     Raises:
         MalformedMessageError: it cannot.
     """
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_LENGTH:
-        raise MalformedMessageError(
-            f"{name} must be a string of 1 to {MAX_ID_LENGTH} characters, not {value!r:.80}"
-        )
-    return value
+    try:
+        if isinstance(value, str) and 0 < len(value.encode()) <= most:
+            return value
+    except UnicodeEncodeError:
+        pass  # a lone surrogate
+    raise MalformedMessageError(f"{name} must be a string of 1 to {most} bytes, not {value!r:.80}")
+
+
+def checked_child(value: object) -> str:
+    """Return ``value`` if it can be the id of a child.
+
+    Raises:
+        MalformedMessageError: it cannot.
+    """
+    return checked("sub_issue_id", value, MAX_CHILD_ID_LENGTH)
 
 
 def checked_sweep(value: object) -> str | None:

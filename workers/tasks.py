@@ -19,7 +19,7 @@ from reconciler.stores.items import text
 from reconciler.sweeping.summary import TOTAL_FAILURE
 from workers import sweeping
 from workers.application import app
-from workers.arguments import predecessors, segment_task_from
+from workers.arguments import predecessors, segment_task_from, start_from
 from workers.limits import WORK_SECONDS
 from workers.names import EVALUATE, RELEASE, SEGMENT, SWEEP
 from workers.resources import Resources
@@ -28,6 +28,7 @@ from workers.running import (
     MalformedMessageError,
     ReconcilerTask,
     checked,
+    checked_child,
     checked_sweep,
     run,
 )
@@ -132,7 +133,8 @@ def evaluate_orchestration(
         checked("orchestration_id", orchestration_id)
         sweeper = sweeping.sweeper_of(resources, checked_sweep(sweep_id), report=report)
         try:
-            evaluation = sweeper.evaluate(orchestration_id, sweep_id, since, out_of_time)
+            begun = start_from(since)
+            evaluation = sweeper.evaluate(orchestration_id, sweep_id, begun, out_of_time)
         except UnknownOrchestrationError as error:
             if sweep_id is None:
                 raise
@@ -195,7 +197,7 @@ def release_child(
         sweeper = sweeping.sweeper_of(resources, checked_sweep(sweep_id), report=False)
         result = sweeper.release(
             checked("orchestration_id", orchestration_id),
-            checked("sub_issue_id", sub_issue_id),
+            checked_child(sub_issue_id),
             sweep_id=sweep_id,
             depends_on=predecessors(depends_on),
             due_since=since,

@@ -27,16 +27,17 @@ def active_part(children: Orchestration) -> Orchestration:
     return replace(children, meta=_ASSUMED_META)
 
 
-def unseen_predecessors(part: Orchestration) -> Sequence[str] | None:
+def unseen_predecessors(part: Orchestration, *, watched: bool = False) -> Sequence[str] | None:
     """Return the predecessors to read before an active part can be judged.
 
-    None if it is to be nominated anyway, because no predecessor of some child is active.
+    None if it is to be nominated anyway, because no predecessor of some child is active. Of a
+    ``watched`` part they are read even then, to see whether somebody has changed them.
     """
     unseen: dict[str, None] = {}
     for child in part.children.values():
         if child.status in UNRELEASED and child.depends_on:
             missing = [key for key in child.depends_on if key not in part.children]
-            if len(missing) == len(child.depends_on):
+            if len(missing) == len(child.depends_on) and not watched:
                 # It is due, has to be skipped or is stuck: the evaluation reads all rows anyway.
                 return None
             unseen.update(dict.fromkeys(missing))

@@ -34,7 +34,8 @@ def beat() -> None:
     """Write the heartbeat of this process.
 
     Raises:
-        OSError: the directory for temporary files cannot be written.
+        OSError: the directory for temporary files cannot be written, or another container's
+            process has the same file.
     """
     pid = os.getpid()
     path = _directory() / str(pid)
@@ -47,8 +48,13 @@ def beat() -> None:
 def _open(path: Path) -> int:
     path.parent.mkdir(mode=0o700, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    # The children of a worker's pool do not inherit this lock.
-    fcntl.lockf(file, fcntl.LOCK_EX)
+    try:
+        # The children of a worker's pool do not inherit this lock. Never wait for it: containers
+        # that share the directory may have the same process id.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        raise
     atexit.register(path.unlink, missing_ok=True)
     return file
 

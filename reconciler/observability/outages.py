@@ -15,13 +15,13 @@ from reconciler.errors import OUTAGES, ReconcilerError
 log = structlog.get_logger("reconciler")
 
 QUIET_SECONDS = 30.0
-"""An outage is over when the failed operation succeeds and nothing has failed for so long. So one
+"""An outage is over when a failed operation succeeds and nothing has failed for so long. So one
 that comes and goes counts as one."""
 
 
 @dataclass(slots=True)
 class _Outage:
-    operation: str
+    operations: set[str]
     began_at: float
     failed_at: float
     failures: int = 0
@@ -41,8 +41,15 @@ class Outages:
             return
         now = self._monotonic()
         with self._lock:
-            is_new = error.kind not in self._known
-            outage = self._known.setdefault(error.kind, _Outage(operation, now, now))
+            outage = self._known.get(error.kind)
+            # If another operation fails after a while, this is not the outage of a rare one that
+            # was not tried again.
+            is_new = outage is None or (
+                operation not in outage.operations and now - outage.failed_at >= QUIET_SECONDS
+            )
+            if outage is None or is_new:
+                outage = self._known[error.kind] = _Outage(set(), now, now)
+            outage.operations.add(operation)
             outage.failed_at = now
             outage.failures += 1
         if is_new:
@@ -64,7 +71,7 @@ class Outages:
             over = {
                 kind: outage
                 for kind, outage in self._known.items()
-                if outage.operation == operation and now - outage.failed_at >= QUIET_SECONDS
+                if operation in outage.operations and now - outage.failed_at >= QUIET_SECONDS
             }
             for kind in over:
                 del self._known[kind]

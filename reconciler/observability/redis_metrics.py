@@ -2,7 +2,7 @@
 
 Metrics inside prefork processes undercount, and shared files of dead processes stay behind. So the
 counters are in one hash, where increments are atomic. Each unit of work buffers its values and
-writes them in one round trip; while the broker is away the buffer is kept.
+writes them in one round trip; while the broker is away counts are kept.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class RedisMetrics(Metrics):
             self._added[field] = self._added.get(field, 0.0) + amount
 
     def flush(self) -> bool:
-        """Write the buffer; False if something is kept for later, because the broker is away."""
+        """Write the buffer; False if counts are kept for later, because the broker is away."""
         with self._lock:
             added, self._added = self._added, {}
             gauges, self._set = self._set, {}
@@ -82,7 +82,8 @@ class RedisMetrics(Metrics):
                     pipe.hset(self._key, mapping={f: repr(v) for f, v in gauges.items()})
                 answers = pipe.execute(raise_on_error=False)
         except RedisError:
-            self._keep(added, gauges)
+            # Not the gauges: others may have set them by the time that the broker is back.
+            self._keep(added)
             return False
         refused = {
             field: amount
@@ -91,15 +92,14 @@ class RedisMetrics(Metrics):
         }
         if refused:
             # These fields hold no number, so we did not write them. Delete and retry only these.
-            self._keep(refused, {})
+            self._keep(refused)
             with suppress(RedisError):
                 self._client.hdel(self._key, *refused)
         return not refused
 
-    def _keep(self, added: Mapping[str, float], gauges: Mapping[str, float]) -> None:
+    def _keep(self, added: Mapping[str, float]) -> None:
         with self._lock:
             self._add(added)
-            self._set = {**gauges, **self._set}
 
 
 def bound_text(bound: float) -> str:
@@ -133,8 +133,9 @@ def _series_of(field: bytes) -> tuple[str, Labels, str] | None:
     try:
         name, labels, part = json.loads(field)
         metric, ordered = METRICS[name], tuple(sorted(labels.items()))
-    except (ValueError, TypeError, LookupError, AttributeError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return None
-    texts = all(isinstance(said, str) for said in labels.values())
+    # Printable, since a lone surrogate cannot be encoded.
+    texts = all(isinstance(said, str) and said.isprintable() for said in labels.values())
     known = texts and set(labels) == set(metric.labels) and part in _parts(metric)
     return (name, ordered, part) if known else None

@@ -22,7 +22,7 @@ from reconciler.repair.reconciler import Reconciler
 from reconciler.stores.sweeps import LEASE_SECONDS, Lease, SweepStore
 from reconciler.sweeping.inline import Hooks, new_sweep_id, run_inline_sweep
 from reconciler.sweeping.records import MemoryRecords
-from reconciler.sweeping.state import SWEEPS, SweepState
+from reconciler.sweeping.state import COVERED, SWEEPS, SweepState
 from reconciler.sweeping.summary import SweepSummary
 
 log = structlog.get_logger("reconciler")
@@ -108,7 +108,7 @@ def _record(reconciler: Reconciler, records: MemoryRecords) -> None:
     try:
         if not reconciler.sweeps.record(records.dump()):
             # Too large for one row. Without it the next sweep reads the whole table.
-            reconciler.sweeps.record(records.dump(only=(SWEEPS,)))
+            reconciler.sweeps.record(records.dump(only=(SWEEPS, COVERED)))
     except TemporaryError as error:
         # The sweep itself succeeded; only the next one and `status` will not know of it.
         reconciler.metrics.increment("reconciler_errors_total", kind=error.kind)

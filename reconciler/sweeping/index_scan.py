@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.domain.model import ACTIVE_CHILD, Child, ChildStatus, Item, Orchestration
@@ -169,20 +169,11 @@ class IndexScan(Step):
         children = parse_orchestration(name, rows)
         return None if children is None else active_part(children)
 
-    def _fingerprint(self, orchestration: Orchestration) -> str:
-        # Without predecessors that are not in the index: they are read only for some.
-        active = {
-            key: child
-            for key, child in orchestration.children.items()
-            if child.status in ACTIVE_CHILD
-        }
-        return replace(orchestration, children=active).fingerprint
-
     def _look_at(self, orchestration: Orchestration) -> None:
-        unseen = unseen_predecessors(orchestration)
         name = orchestration.orchestration_id
+        unseen = unseen_predecessors(orchestration, watched=name in self._watched)
         if unseen is None:
-            self._nominate(name, self._fingerprint(orchestration))
+            self._nominate(name, orchestration.fingerprint)
         else:
             keys = [(name, key) for key in unseen]
             self._until_rows.add((orchestration, keys), keys)

@@ -352,7 +352,7 @@ def _none_ahead(handed_on: Mapping[str, HandedOn], now: float) -> Mapping[str, H
 
 
 def age_at(since: float | None, now: float) -> float | None:
-    """Return an age in seconds; None if ``since`` is unknown, or too far ahead to be believed."""
-    if since is None or since > now + MAX_AHEAD_SECONDS:
+    """Return an age in seconds; None if ``since`` is unknown, or no time to be believed."""
+    if since is None or not 0.0 <= since <= now + MAX_AHEAD_SECONDS:
         return None
     return max(0.0, now - since)

@@ -47,12 +47,20 @@ class Sweep:
 
     @classmethod
     def from_record(cls, record: Record | None, now: float) -> Sweep | None:
-        """Read a record; None if there is none, or the clock has jumped back since then."""
+        """Read a record; None if there is no valid one, or the clock has jumped back since then."""
         found = read_as(cls, record)
-        if found is None:
+        if found is None or not found.is_valid:
             return None
         last = found.started_at if found.summary is None else found.summary["ended_at"]
         return found if max(found.started_at, last) <= now else None
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it owes only segments that exist."""
+        return all(
+            scope in self.totals and all(0 <= number < self.totals[scope] for number in owed)
+            for scope, owed in self.owed.items()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,11 @@ class Overview:
             for number, state in self.segments.get(scope, {}).items()
             if number in owed
         )
+
+    def is_undone(self, sweep: Sweep) -> bool:
+        """Whether it was complete and its reads no longer count: the clock has jumped back."""
+        same = all(len(self.segments.get(scope, {})) == n for scope, n in sweep.totals.items())
+        return sweep.complete and same and self.count_unread(sweep) > 0
 
     def is_done(self, sweep: Sweep) -> bool:
         """Whether it is read, and no evaluation or release of it is under way.
@@ -168,15 +181,16 @@ class Overview:
         ended = (sweep.summary for sweep in self.sweeps if sweep.summary is not None)
         return sorted(ended, key=lambda summary: float(summary["ended_at"]))
 
-    def list_old(self) -> list[Sweep]:
+    def list_old(self, interval_seconds: float = 0.0) -> list[Sweep]:
         """Return the sweeps to forget: those that ended long ago, and those beyond the maximum.
 
         The last sweep and the last complete one stay, because ``status`` and ``health`` show them.
+        So does one whose interval may not be over, or a later ask would begin it again.
         """
         ended = sorted((sweep for sweep in self.sweeps if sweep.summary), key=_ended_at)
         complete = [sweep for sweep in ended if sweep.complete]
         kept = {sweep.sweep_id for sweep in (*complete[-1:], *ended[-1:])}
-        limit = self.now - KEEP_SWEEPS_SECONDS
+        limit = self.now - max(KEEP_SWEEPS_SECONDS, interval_seconds)
         young = [sweep for sweep in ended if _ended_at(sweep) >= limit]
         kept |= {sweep.sweep_id for sweep in young[-MAX_SWEEPS_KEPT:]}
         return [sweep for sweep in ended if sweep.sweep_id not in kept]

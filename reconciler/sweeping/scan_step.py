@@ -77,8 +77,12 @@ class Step(ABC):
         """Parse an orchestration's rows; None if it needs no judging."""
 
     def _look_at(self, orchestration: Orchestration) -> None:
-        """Judge an orchestration once the tasks that it needs have been read."""
-        self._until_tasks.add(orchestration, running_tasks(orchestration))
+        """Nominate an orchestration if its rows changed, else judge it once its tasks are read."""
+        name, rows = orchestration.orchestration_id, orchestration.fingerprint
+        if self._watched.get(name, rows) != rows:
+            self._nominate(name, rows)
+        else:
+            self._until_tasks.add(orchestration, running_tasks(orchestration))
 
     def _may_end(self) -> bool:
         """Whether this step has made progress, so that the next one begins further on."""
@@ -111,7 +115,8 @@ class Step(ABC):
         resume: dict[str, Any] | None = None
 
         def over() -> bool:
-            return self._may_end() and out_of_time()
+            # Asked first, because that also renews the lease.
+            return out_of_time() and self._may_end()
 
         while True:
             page = self._page(start, over, out_of_time)
@@ -194,14 +199,7 @@ class Step(ABC):
                 self._nominate(name, None)
             return
         self._scanned += 1
-        if name in self._watched and self._watched[name] != self._fingerprint(orchestration):
-            self._nominate(name, self._fingerprint(orchestration))
-        else:
-            self._look_at(orchestration)
-
-    def _fingerprint(self, orchestration: Orchestration) -> str:
-        """Return a fingerprint of the rows that this kind of scan sees."""
-        return orchestration.fingerprint
+        self._look_at(orchestration)
 
     def _judge_all(self) -> None:
         self._unread()
@@ -227,7 +225,7 @@ class Step(ABC):
         except DEFECTS:
             nominated = True
         if nominated:
-            self._nominate(orchestration.orchestration_id, self._fingerprint(orchestration))
+            self._nominate(orchestration.orchestration_id, orchestration.fingerprint)
 
 
 class SegmentScan(Step):

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from reconciler.clock import OutOfTime, never
 from reconciler.repair.context import BY_HAND, Stuck
 from reconciler.repair.counts import Counts
 from reconciler.settings import MAX_SEGMENTS
@@ -30,7 +31,7 @@ from reconciler.sweeping.segments import NEVER, Place, Scope, Segment, SegmentSt
 
 _NONE: Mapping[str, float | None] = MappingProxyType({})
 
-_LAYOUT, _KNOWN, _COVERED, SWEEPS = "layout", "known", "covered", "sweeps"
+_LAYOUT, _KNOWN, COVERED, SWEEPS = "layout", "known", "covered", "sweeps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class SweepState:
         Without ``known``, nothing of orchestrations is read.
         """
         totals = self.totals()
-        kinds = [_COVERED, SWEEPS, *(_segments_of(scope, n) for scope, n in totals.items())]
+        kinds = [COVERED, SWEEPS, *(_segments_of(scope, n) for scope, n in totals.items())]
         covered, sweeps, *states = self._records.read(*kinds, *([_KNOWN] if known else []))
         orchestrations = states.pop() if known else {}
         now = self.now()
@@ -238,16 +239,20 @@ class SweepState:
         self._records.update(_KNOWN, orchestration_id, change)
         return changed
 
-    def forget(self, seen: Overview) -> None:
-        """Forget clean orchestrations and ended sweeps after a while."""
-        for name, known in seen.known.items():
-            if known.is_forgettable(seen.now):
-                # It may have been nominated meanwhile, so the atomic step checks again.
-                self._records.update(_KNOWN, name, _unless_left)
-        old = [sweep.sweep_id for sweep in seen.list_old()]
+    def forget(
+        self, seen: Overview, interval_seconds: float = 0.0, out_of_time: OutOfTime = never
+    ) -> None:
+        """Forget ended sweeps and clean orchestrations after a while, as many as there is time."""
+        old = [sweep.sweep_id for sweep in seen.list_old(interval_seconds)]
         self._records.drop(SWEEPS, old)
         for sweep_id in old:
             self._records.drop(_counts_of(sweep_id))
+        for name, known in seen.known.items():
+            if known.is_forgettable(seen.now):
+                if out_of_time():
+                    return
+                # It may have been nominated meanwhile, so the atomic step checks again.
+                self._records.update(_KNOWN, name, _unless_left)
 
     # -- coverage
 
@@ -259,19 +264,28 @@ class SweepState:
             if (as_of := seen.covered_as_of(scope)) > seen.floors.get(scope.value, NEVER)
         }
         for scope, as_of in moved.items():
-            self._records.update(_COVERED, scope, partial(_later, as_of))
+            self._records.update(COVERED, scope, partial(_later, as_of))
         return moved
 
     # -- sweeps
 
-    def begin(self, sweep: Sweep) -> Sweep:
-        """Record a sweep, unless it has begun; returns the recorded one."""
+    def begin(self, sweep: Sweep, instead_of: Sweep | None = None) -> Sweep:
+        """Record a sweep, unless it has begun; returns the recorded one.
 
-        def change(old: Record | None, now: float) -> Record:
+        ``instead_of``: a sweep of the same id that no longer counts.
+        """
+        begins = False
+
+        def change(old: Record | None, now: float) -> Record | None:
+            nonlocal begins
             # So two that ask at once agree on what the sweep must read.
-            return old if old is not None and Sweep.from_record(old, now) else asdict(sweep)
+            begins = Sweep.from_record(old, now) in (None, instead_of)
+            return asdict(sweep) if begins else old
 
         record = self._records.update(SWEEPS, sweep.sweep_id, change)
+        if begins:
+            # After a clock jump back, there may be counts of an earlier sweep of this id.
+            self._records.drop(_counts_of(sweep.sweep_id))
         return read_as(Sweep, record) or sweep
 
     def sweep(self, sweep_id: str) -> Sweep | None:

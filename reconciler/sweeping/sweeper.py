@@ -12,9 +12,10 @@ from datetime import datetime
 
 import structlog
 
-from reconciler.clock import OutOfTime, never
+from reconciler.clock import OutOfTime, after, never
 from reconciler.domain.codes import Code
 from reconciler.domain.model import moment
+from reconciler.domain.touches import RECOVERY_HORIZON
 from reconciler.errors import (
     OUTAGES,
     ReconcilerError,
@@ -54,6 +55,8 @@ log = structlog.get_logger("reconciler")
 _JUST_BEGUN = 0.25
 _ALMOST_AN_INTERVAL = 0.75
 """Fractions of an interval: sweeps begin a little earlier or later in theirs."""
+
+_MAX_FORGETTING_SECONDS = 5.0
 
 _GIVEN_UP_AFTER = 3
 """Intervals. A sweep may take longer than one while workers are busy."""
@@ -114,28 +117,32 @@ class Sweeper:
         # First, so that a sweep never waits for one that died.
         self._end_done_or_overtaken(seen, sweep_id)
         sweep = self._state.sweep(sweep_id)
-        if sweep is None:
+        if sweep is None or seen.is_undone(sweep):
             if not by_hand and self._has_one_just_begun(seen):
                 return None
             self._choose_totals(segments, workers)
             seen = self._state.overview()
-            sweep = self._begin(sweep_id, seen, full=full)
+            sweep = self._begin(sweep_id, seen, full=full, instead_of=sweep)
         if sweep.summary is None:
             self._ask_for_segments(sweep, seen)
             self._ask_for_evaluations(sweep, seen)
-        self._state.forget(seen)
         self.publish_gauges(seen)
+        # After an outage there may be more than this task has time for. The next ask goes on.
+        interval = self._settings.sweep_interval_seconds
+        self._state.forget(seen, interval, after(_MAX_FORGETTING_SECONDS))
         return sweep
 
     def _has_one_just_begun(self, seen: Overview) -> bool:
         limit = seen.now - _JUST_BEGUN * self._settings.sweep_interval_seconds
         return any(limit < sweep.started_at <= seen.now for sweep in seen.sweeps)
 
-    def _begin(self, sweep_id: str, seen: Overview, *, full: bool) -> Sweep:
+    def _begin(
+        self, sweep_id: str, seen: Overview, *, full: bool, instead_of: Sweep | None
+    ) -> Sweep:
         owed = self._owed(seen, full=full)
         mode = "report" if self._report else self._settings.repair_mode
         totals = {scope: len(states) for scope, states in seen.segments.items()}
-        sweep = self._state.begin(Sweep(sweep_id, mode, seen.now, owed, totals))
+        sweep = self._state.begin(Sweep(sweep_id, mode, seen.now, owed, totals), instead_of)
         log.info("orch.sweep.started", sweep_id=sweep_id, mode=mode, segments=sweep.segments)
         return sweep
 
@@ -251,12 +258,15 @@ class Sweeper:
     def _looks_for_recoveries(self, task: SegmentTask, place: Place) -> bool:
         """Whether this is the first step of the first sweep in a ``FULL_SCAN_INTERVAL_SECONDS``.
 
+        At least once a day, since each look goes back two days only.
+
         The sweep's start decides, by the store's clock, so all workers agree on the sweep
         whatever their own clocks say and however late the segment is read.
         """
         main = Scope.ACTIVE if self._settings.active_index_name is not None else Scope.TABLE
         begins = task.segment.scope is main and task.segment.number == 0 and place.step == 0
-        into_rotation = task.since % self._settings.full_scan_interval_seconds
+        most = RECOVERY_HORIZON.total_seconds() / 2
+        into_rotation = task.since % min(self._settings.full_scan_interval_seconds, most)
         return begins and into_rotation < self._settings.sweep_interval_seconds
 
     def _leave(self, task: SegmentTask, place: Place, token: str, following: Place | None) -> bool:
@@ -270,6 +280,8 @@ class Sweeper:
         elif not self._state.finish(task.segment, token) or place.began >= task.since:
             return False
         step = following.step if following is not None else 0
+        # A message with this task's own name would be dropped as a duplicate of the running task.
+        step += step == task.step
         self._sender.segment(SegmentTask(task.segment, task.sweep_id, task.since, step))
         return True
 

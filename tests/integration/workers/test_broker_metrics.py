@@ -38,6 +38,8 @@ def client(broker: str) -> redis.Redis:
         ('["reconciler_errors_total",{"kind":5},""]', "1"),
         ('["reconciler_errors_total",{"kind":"new"},"sum"]', "1"),
         ('["reconciler_sweep_duration_seconds",{"mode":"repair"},"1.0"]', "1"),
+        pytest.param("[" * 100_000, "1", id="deep"),
+        ('["reconciler_errors_total",{"kind":"\\ud800"},""]', "1"),
         (field_name(*COMPLETE), "?"),
     ],
 )

@@ -155,6 +155,20 @@ def test_counts_survive_a_broker_outage(client: redis.Redis) -> None:
     assert scraped(client)["reconciler_rows_scanned_total", ()] == 7
 
 
+def test_an_outdated_gauge_replaces_no_newer_one(client: redis.Redis) -> None:
+    """A process that has nothing to do for hours after an outage sent what it knew before."""
+    away = redis.Redis.from_url(f"redis://127.0.0.1:{free_port()}/0")
+    idle = RedisMetrics(away, SETTINGS.deployment_id)
+    idle.set_gauge("reconciler_stuck_work", 7)
+    assert not idle.flush()
+    busy = RedisMetrics(client, SETTINGS.deployment_id)
+    busy.set_gauge("reconciler_stuck_work", 3)
+    assert busy.flush()
+    idle._client = client
+    assert idle.flush()
+    assert scraped(client)["reconciler_stuck_work", ()] == 3
+
+
 def test_queue_depths_are_written_for_cloudwatch(client: redis.Redis) -> None:
     client.lpush("release", "one", "another")
     stream = io.StringIO()

@@ -69,7 +69,10 @@ def test_a_report_by_hand_replaces_no_finding(scratch: redis.Redis) -> None:
     assert state.known("o").waiting
 
 
-@pytest.mark.parametrize("stored", [b"", b"?", b"\xff\xfe", b"null", b"[]", b"7", b"{"])
+@pytest.mark.parametrize(
+    "stored",
+    [b"", b"?", b"\xff\xfe", b"null", b"[]", b"7", b"{", pytest.param(b"[" * 100_000, id="deep")],
+)
 def test_an_invalid_record_is_overwritten(scratch: redis.Redis, stored: bytes) -> None:
     """A foreign value in one field must not end every later sweep."""
     records = BrokerRecords(scratch, "here")
@@ -90,7 +93,9 @@ def test_foreign_entries_among_recoveries_are_skipped(scratch: redis.Redis) -> N
     recoveries.add("lost_release", ids, 1.0)
     (ours,) = recoveries.list_last(60)
     assert (ours["code"], ours["orchestration_id"]) == ("lost_release", "o")
-    others = [b"?", b"\xff", b"7", b"{}", json.dumps({**ours, "at": "?"}).encode()]
+    others = [b"?", b"\xff", b"7", b"{}"]
+    odd: list[dict[str, Any]] = [{"at": "?"}, {"at": float("-inf")}, {"repo": 5}]
+    others += [json.dumps({**ours, **changed}).encode() for changed in odd]
     scratch.zadd(f"{RECOVERIES}here", dict.fromkeys(others, ours["at"]))
     assert recoveries.list_last(60) == [ours]
 

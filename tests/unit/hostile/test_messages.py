@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from reconciler.errors import UsageError
 from tests.unit.hostile.values import texts
-from workers.arguments import predecessors, segment_task_from
+from workers.arguments import predecessors, segment_task_from, start_from
 from workers.messages import BROADCAST, REPLY, TASK, MessageRefusedError, describe
-from workers.running import checked, checked_sweep
+from workers.running import checked, checked_child, checked_sweep
 
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), texts),
@@ -67,11 +67,23 @@ def test_an_invalid_part_makes_no_segment(odd: dict[str, Any]) -> None:
 
 @given(JSON)
 def test_an_id_is_valid_or_briefly_refused(value: Any) -> None:
-    """A valid id has 1 to 2,048 characters."""
-    for check in (lambda: checked("orchestration_id", value), lambda: checked_sweep(value)):
+    """A valid id has 1 to 2,048 bytes, and one of a child at most 1,024, as in the table."""
+    for most, check in (
+        (2048, lambda: checked("orchestration_id", value)),
+        (2048, lambda: checked_sweep(value)),
+        (1024, lambda: checked_child(value)),
+    ):
         found, said = _outcome(check)
         assert len(said) < 500
-        assert said or found is None or 0 < len(found) <= 2048
+        assert said or found is None or 0 < len(found.encode()) <= most
+
+
+@pytest.mark.parametrize("text", ["", "é" * 513])
+def test_what_no_key_can_be_is_refused(text: str) -> None:
+    """DynamoDB would reject it, and that would be held against the child."""
+    assert _outcome(lambda: checked_child(text))[1]
+    assert _outcome(lambda: predecessors(["a", text]))[1]
+    assert _outcome(lambda: checked("orchestration_id", text * 2))[1]
 
 
 @given(JSON)
@@ -79,6 +91,14 @@ def test_predecessors_are_strings_none_or_briefly_refused(value: Any) -> None:
     found, said = _outcome(lambda: predecessors(value))
     assert len(said) < 500
     assert said or found is None or all(isinstance(key, str) for key in found)
+
+
+@given(JSON)
+def test_a_start_is_a_number_none_or_refused(value: Any) -> None:
+    found, said = _outcome(lambda: start_from(value))
+    assert len(said) < 500
+    assert said or found is value
+    assert bool(said) is (value is not None and type(value) not in {int, float})
 
 
 # -- envelopes: the schema refuses them without quoting them

@@ -104,6 +104,21 @@ def test_a_reused_process_id_is_left_out(start: Start, own_directory: Path) -> N
     assert read_silences() == {}
 
 
+def test_a_held_file_does_not_stop_a_process(
+    start: Start, own_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Containers that share a directory may have the same process id."""
+    process = start()
+    monkeypatch.setattr("os.getpid", lambda: process.pid)
+    with pytest.raises(OSError, match="unavailable"):
+        heartbeat.beat()
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError, match="unavailable"):
+        heartbeat.beat()
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+    assert (own_directory / str(process.pid)).exists()
+
+
 def test_one_silent_process_makes_the_host_unhealthy() -> None:
     assert problem_of({1: 2.0, 2: MAX_SILENCE_SECONDS + 1}) is not None
     assert problem_of({1: 2.0, 2: 3.0}) is None

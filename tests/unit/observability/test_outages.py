@@ -77,6 +77,24 @@ def test_an_outage_ends_after_a_lasting_success() -> None:
     assert events(lines) == [("orch.aws.lost", "credentials")]
 
 
+def test_a_rare_operation_hides_no_later_outage() -> None:
+    """It has not been tried again since it failed, hours ago."""
+    clock = Clock()
+    outages = Outages(clock)
+    outages.failed("describe_table on T", CredentialsError("x"))
+    clock.now += 7200
+    outages.succeeded("scan on T")
+    with capture_logs() as lines:
+        for operation in ("scan on T", "query on T", "describe_table on T"):
+            outages.failed(operation, CredentialsError("again"))
+    assert events(lines) == [("orch.aws.lost", "credentials")]
+    with capture_logs() as lines:
+        clock.now += QUIET_SECONDS
+        outages.succeeded("query on T")
+    assert events(lines) == [("orch.aws.restored", "credentials")]
+    assert lines[0]["failures"] == 3
+
+
 @pytest.mark.parametrize(
     "error",
     [ThrottledError("x"), ConflictError("x"), InvalidRequestError("x"), TextRefusedError("x")],

@@ -13,6 +13,7 @@ from reconciler.errors import StoreUnavailableError, ThrottledError
 from reconciler.stores.sweeps import LEASE_SECONDS, Lease, SweepStore
 from reconciler.sweeping import cron
 from reconciler.sweeping.cron import CronSweep, recorded_state, run_cron_sweep
+from reconciler.sweeping.segments import Scope
 from reconciler.sweeping.state import SweepState
 from tests.support.world import World
 
@@ -137,6 +138,7 @@ def test_an_oversized_state_is_recorded_without_details(
     seen = SweepState(recorded_state(world.reconciler().sweeps, lambda: now)).overview()
     assert [found.sweep_id for found in seen.sweeps] == [summary.sweep_id]
     assert seen.known == {}
+    assert seen.covered_as_of(Scope.TABLE) == now, "`health` would call it unknown"
 
 
 def test_only_a_full_sweep_reads_the_whole_table(make_world: Callable[..., World]) -> None:

@@ -225,6 +225,19 @@ def test_a_paced_step_reads_until_it_advances(
     assert time[0] >= 10.0
 
 
+def test_a_lease_is_renewed_at_each_page(world: World) -> None:
+    """Also while the step may not end yet: its four first pages may take longer than a lease."""
+    asked = 0
+
+    def renews() -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    IndexScan(world.reconciler(), WHOLE, "Active").run(Place(NEVER), renews, lambda *_: None)
+    assert asked == 3, "after each page but the last"
+
+
 # -- ranges
 
 
@@ -282,11 +295,20 @@ def test_predecessors_are_unread_if_none_is_active(
     assert list(nominations(world)) == [due]
 
 
-def test_a_fingerprint_covers_the_active_rows(world: World) -> None:
-    """It is the same whether or not predecessors outside the index were read."""
+def test_a_fingerprint_covers_the_rows_read(world: World) -> None:
     stuck = seed_both(world, "failed")
     first = nominations(world)[stuck]
-    world.change(stuck, "done", updated_at=world.ago(9000))
-    assert nominations(world)[stuck] == first
-    world.change(stuck, "last", updated_at=world.ago(9000))
-    assert nominations(world)[stuck] != first
+    for name in ("done", "last"):
+        world.change(stuck, name, updated_at=world.ago(9000))
+        before, first = first, nominations(world)[stuck]
+        assert first != before
+
+
+def test_the_predecessors_of_the_watched_are_read(world: World) -> None:
+    """Somebody may have corrected them, and nothing in the index has changed."""
+    stuck = world.seed({"a": [], "b": ["a"]}, {"a": "done"})
+    rows = nominations(world, watched={stuck: "unread"})[stuck]
+    assert rows is not None
+    assert nominations(world, watched={stuck: rows}) == {stuck: rows}
+    world.change(stuck, "a", child_status="succeeded", updated_at=world.ago(0))
+    assert nominations(world, watched={stuck: rows})[stuck] != rows

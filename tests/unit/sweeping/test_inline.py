@@ -147,6 +147,22 @@ def test_only_a_full_sweep_reads_the_whole_table(indexed: World) -> None:
     assert read == [2, 1, 2], "one of the index, and one of the table"
 
 
+def test_a_corrected_predecessor_ends_a_pause(make_world: Callable[..., World]) -> None:
+    """The index shows only the child behind it, whose own row has not changed."""
+    world = make_world(ACTIVE_INDEX_NAME="Active")
+    found = world.seed({"a": [], "b": ["a"]}, {"a": "done"})
+    reconciler = world.reconciler()
+    state = new_state(reconciler)
+    evaluated = 0
+    for _ in range(8):
+        world.clock.forward(reconciler.settings.sweep_interval_seconds)
+        evaluated += run_inline_sweep(reconciler, state=state).counts.orchestrations_evaluated
+    assert evaluated < 6, "it is paused"
+    world.change(found, "a", child_status="succeeded", updated_at=world.ago(0))
+    world.clock.forward(reconciler.settings.sweep_interval_seconds)
+    assert run_inline_sweep(reconciler, state=state).counts.released == 1
+
+
 # -- mode
 
 

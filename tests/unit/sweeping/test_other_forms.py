@@ -12,15 +12,17 @@ import pytest
 from reconciler.repair.context import Stuck
 from reconciler.repair.counts import Counts
 from reconciler.sweeping.known_stuck import Finding
+from reconciler.sweeping.listing import list_entries
 from reconciler.sweeping.overview import Sweep
 from reconciler.sweeping.records import MemoryRecords
 from reconciler.sweeping.segments import Place, Scope, Segment
 from reconciler.sweeping.state import SweepState
 from reconciler.sweeping.summary import SweepSummary
+from tests.unit.sweeping.swept import Swept
 
 NOW = 5000.0
 SEGMENT = Segment(Scope.TABLE, 0, 2)
-OTHERS: tuple[Any, ...] = (None, True, -1, 1e300, "other", [], {}, [1], {"other": 1}, [{}])
+OTHERS: tuple[Any, ...] = (None, True, -1, 1e300, -1e300, "other", [], {}, [1], {"other": 1}, [{}])
 
 
 def exercise(state: SweepState, sweep_id: str) -> None:
@@ -45,7 +47,8 @@ def exercise(state: SweepState, sweep_id: str) -> None:
     state.released("orch_b", "c", (entry,), {"d": None}, settled=False)
     state.count(sweep_id, Counts(released=1))
     seen = state.overview()
-    seen.list_stuck()
+    for listed in list_entries(seen.known, seen.now):
+        listed.to_json(seen.now)
     seen.choose_paced(10)
     seen.is_done(sweep)
     state.advance_coverage(state.overview())
@@ -96,6 +99,11 @@ def test_a_malformed_value_stops_no_sweep(path: tuple[Any, ...]) -> None:
         except ValueError:
             continue  # then the whole state counts as absent: `test_cron.py`
         state = SweepState(records)
+        swept = Swept()
+        swept.state = state
+        for name in ("sweep:1", "sweep:2", "sweep:by-hand-1"):
+            assert swept.sweeper().ask(name) is not None, other
+            swept.sweeper().end(name)
         exercise(state, "sweep:3")
         last = state.overview().last()
         assert last is not None, other

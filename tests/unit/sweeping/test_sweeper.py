@@ -8,7 +8,8 @@ from unittest.mock import Mock
 import pytest
 
 from reconciler.repair.context import Stuck
-from reconciler.sweeping.known_stuck import Finding
+from reconciler.repair.counts import Counts
+from reconciler.sweeping.known_stuck import KEEP_CLEAN_SECONDS, Finding
 from reconciler.sweeping.segments import Place, Scope, Segment
 from reconciler.sweeping.sweeper import Sweeper
 from tests.unit.sweeping.swept import ACTIVE, FIRST, INTERVAL, NOW, ROTATION, TABLE, Sent, Swept
@@ -70,6 +71,61 @@ def test_a_sweep_that_has_ended_asks_for_nothing(swept: Swept) -> None:
     assert sweeper.end("s") is not None
     assert sweeper.ask("s") is not None
     assert swept.sent.labels() == []
+
+
+def test_a_sweep_begins_anew_after_a_clock_jump_back(swept: Swept) -> None:
+    """Its interval has come again, and what it read then no longer counts."""
+    sweeper = swept.sweeper()
+    for later in (0, 3 * INTERVAL):
+        swept.seconds = NOW + later
+        sweeper.ask(f"sweep:{later}")
+        swept.state.count(f"sweep:{later}", Counts(errors=1))
+        swept.read_all()
+        assert [summary.complete for summary in sweeper.end_what_is_done()] == [True]
+    swept.seconds = NOW + 1
+    assert sweeper.ask("sweep:0") is not None
+    assert swept.sent.labels() == ["1of2", "2of2"]
+    swept.seconds += 0.1
+    assert sweeper.ask("sweep:0") is not None
+    swept.read_all()
+    assert swept.state.counts("sweep:0") == Counts()
+
+
+def test_forgetting_takes_few_seconds_of_an_ask(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage it would take the task beyond its time limit."""
+    seconds = 0.0
+
+    def passes() -> float:
+        nonlocal seconds
+        seconds += 1
+        return seconds
+
+    for name in range(20):
+        swept.state.evaluated(f"{name}", Finding(NOW), INTERVAL)
+    swept.seconds += KEEP_CLEAN_SECONDS + 1
+    monkeypatch.setattr("time.monotonic", passes)
+    left = []
+    for _ in range(4):
+        swept.sweeper().ask("s")
+        left.append(len(swept.state.overview().known))
+    assert left == [16, 12, 8, 4]
+
+
+def test_a_sweep_is_remembered_for_its_interval(swept: Swept) -> None:
+    """Its later asks begin no second one, although a sweep by hand has ended since."""
+    swept.settings["sweep_interval_seconds"] = 6 * 3600
+    sweeper = swept.sweeper()
+    for name in ("sweep:1", "sweep:by-hand-1"):
+        sweeper.ask(name)
+        swept.read_all()
+        assert [summary.complete for summary in sweeper.end_what_is_done()] == [True]
+        swept.seconds += 600
+    for hours in (2, 4):
+        swept.seconds = NOW + hours * 3600
+        sweeper.ask("sweep:1", by_hand=False)
+        assert swept.sent.labels() == []
 
 
 def test_the_longest_unread_segments_are_asked_for_first(

@@ -96,11 +96,36 @@ def test_a_read_older_than_its_sweep_is_repeated(
     begun = reading(swept, monkeypatch)
     swept.state.take(FIRST, "reader", NOW)
     swept.state.leave(FIRST, "reader", Place(NOW - 5, 3))
-    result = swept.sweeper().read(TASK, "reader", never)
+    result = swept.sweeper().read(replace(TASK, step=3), "reader", never)
     assert result is not None
     assert result.handed_on
     assert begun == [Place(NOW - 5, 3)]
     assert swept.sent.segments == [TASK]
+
+
+@pytest.mark.parametrize(
+    ("asked", "left", "following"),
+    [(1, None, Place(NOW, 1)), (0, Place(NOW - 5, 2), None)],
+    ids=["a step", "once more"],
+)
+def test_a_step_never_hands_on_itself(
+    swept: Swept,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: int,
+    left: Place | None,
+    following: Place | None,
+) -> None:
+    """Otherwise the dedup key of the running task would drop the message.
+
+    Others read on after the message was sent, so it names another step than the one it reads.
+    """
+    reading(swept, monkeypatch, following)
+    swept.state.take(FIRST, "another", NOW)
+    swept.state.leave(FIRST, "another", left)
+    result = swept.sweeper().read(replace(TASK, step=asked), "reader", never)
+    assert result is not None
+    assert result.handed_on
+    assert [task.step for task in swept.sent.segments] == [asked + 1]
 
 
 @pytest.mark.parametrize("following", [None, Place(NOW, 1)], ids=["to its end", "a step"])
@@ -159,6 +184,16 @@ def test_one_step_of_a_rotation_looks_for_recoveries(
 ) -> None:
     task = replace(TASK, since=1000 * ROTATION + into_rotation, **changes)
     assert swept.sweeper()._looks_for_recoveries(task, Place(NOW, step)) is looks
+
+
+def test_recoveries_are_looked_for_every_day(swept: Swept) -> None:
+    """Each look goes back two days only, and a rotation may last a week."""
+    day = 86_400.0
+    swept.settings["full_scan_interval_seconds"] = int(7 * day)
+    for hours in range(7 * 24):
+        task = replace(TASK, since=7000 * day + hours * 3600)
+        looks = swept.sweeper()._looks_for_recoveries(task, Place(NOW))
+        assert looks is (hours % 24 == 0)
 
 
 def test_an_index_scan_looks_for_recoveries(

@@ -122,15 +122,18 @@ def test_other_entries_survive_a_clock_set_back(make_stage: MakeStage) -> None:
     assert [name for name, _ in stage.sent] == ["other"]
 
 
-def test_an_unreachable_broker_is_tried_again_later(
-    make_stage: MakeStage, monotonic: Clock
+@pytest.mark.parametrize(("every", "after"), [(10.0, 10.0), (28_800.0, 30.0)])
+def test_an_unreachable_broker_is_tried_again_soon(
+    make_stage: MakeStage, monotonic: Clock, every: float, after: float
 ) -> None:
-    stage = make_stage(other={"task": "other", "schedule": timedelta(seconds=30)})
+    """With a long interval, the next ask would come hours later."""
+    sweep = {"task": "s", "schedule": AskPoints(every)}
+    stage = make_stage(sweep=sweep, other={"task": "other", "schedule": timedelta(seconds=30)})
     stage.fails = OperationalError("away")
     stage.wall += timedelta(seconds=30)
     stage.run()
     stage.fails = None
-    monotonic.seconds += 99.9
+    monotonic.seconds += after - 0.1
     stage.run()
     assert (stage.asks, stage.sent) == (0, [])
     monotonic.seconds += 0.2

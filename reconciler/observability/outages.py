@@ -41,14 +41,13 @@ class Outages:
             return
         now = self._monotonic()
         with self._lock:
-            outage = self._known.get(error.kind)
-            # If another operation fails after a while, this is not the outage of a rare one that
-            # was not tried again.
-            is_new = outage is None or (
-                operation not in outage.operations and now - outage.failed_at >= QUIET_SECONDS
-            )
-            if outage is None or is_new:
-                outage = self._known[error.kind] = _Outage(set(), now, now)
+            outage = self._known.get(error.kind, _Outage(set(), now, now))
+            is_new = not outage.operations
+            if operation not in outage.operations and now - outage.failed_at >= QUIET_SECONDS:
+                # The outage of a rare operation, which is not tried again, must not hide another.
+                # Its operations stay known, so that each of them is logged once at most.
+                is_new, outage = True, _Outage(outage.operations, now, now)
+            self._known[error.kind] = outage
             outage.operations.add(operation)
             outage.failed_at = now
             outage.failures += 1

@@ -95,6 +95,18 @@ def test_a_rare_operation_hides_no_later_outage() -> None:
     assert lines[0]["failures"] == 3
 
 
+def test_each_operation_logs_an_outage_once() -> None:
+    """A process may scan in one sweep and evaluate in the next, and so on."""
+    clock = Clock()
+    outages = Outages(clock)
+    with capture_logs() as lines:
+        for _ in range(5):
+            for operation in ("scan on T", "query on T"):
+                outages.failed(operation, CredentialsError("x"))
+                clock.now += 100
+    assert events(lines) == [("orch.aws.lost", "credentials")] * 2
+
+
 @pytest.mark.parametrize(
     "error",
     [ThrottledError("x"), ConflictError("x"), InvalidRequestError("x"), TextRefusedError("x")],

@@ -163,7 +163,7 @@ def test_a_vanished_orchestration_is_missing_its_rows(
 # -- the time
 
 
-def test_every_write_of_a_pass_has_its_own_time(world: World) -> None:
+def test_each_write_of_a_pass_is_timed(world: World) -> None:
     """The platform fails a task that has waited for too long since it was created."""
     found = world.seed({"a": [], "b": []})
 

@@ -73,7 +73,7 @@ def test_a_sweep_that_has_ended_asks_for_nothing(swept: Swept) -> None:
     assert swept.sent.labels() == []
 
 
-def test_a_sweep_begins_anew_after_a_clock_jump_back(swept: Swept) -> None:
+def test_a_sweep_begins_anew_after_a_clock_jump(swept: Swept) -> None:
     """Its interval has come again, and what it read then no longer counts."""
     sweeper = swept.sweeper()
     for later in (0, 3 * INTERVAL):

@@ -98,6 +98,15 @@ def test_a_child_needing_action_comes_with_its_fix() -> None:
     assert json.loads(words[words.index("--key") + 1])["sub_issue_id"] == {"S": "a"}
 
 
+def test_comment_and_command_stay_on_one_line() -> None:
+    """A shell would run what follows in the next line, and titles and ids come from a table."""
+    rows = {"b": {"display_id": {"S": "ENG-2 " * 9 + "$(touch pasted)"}}}
+    found = orchestration({"a": [], "b": ["a"]}, {"a": "succeeded"}, rows=rows)
+    lines = text_of(view_of(found), 40).splitlines()
+    (comment,) = (line for line in lines if "# release only" in line)
+    assert comment.endswith("$(touch pasted), if it is due")
+
+
 def test_a_released_child_without_a_task_needs_action() -> None:
     found = orchestration({"a": []}, {"a": "released"})
     view = view_of(found, Evidence(found={f"{NAME}_a": None}))

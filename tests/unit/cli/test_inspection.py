@@ -122,6 +122,13 @@ def test_a_refusal_says_what_to_do() -> None:
     assert said in text
 
 
+def test_a_planned_refusal_is_one_sentence() -> None:
+    planned = release(outcome=Outcome.REFUSED, detail="Onboard it, then retry this sub-issue.")
+    text = text_of(view_of(due(), actions=[planned]))
+    said = "marks it failed (Onboard it, then retry this sub-issue.) with the next sweep"
+    assert said in text
+
+
 def test_past_repairs_are_listed_newest_last() -> None:
     made = [
         Repair(

@@ -202,6 +202,12 @@ def test_the_reason_tells_full_from_unreadable_slots() -> None:
     assert unread.reason.endswith("slots cannot be read (it broke)")
 
 
+def test_an_over_budget_reason_counts_granted_siblings() -> None:
+    """Otherwise it would say that no slot is free although none is taken."""
+    found = look(child("b", "ready"), child("c", "ready"), budget=Budget(1, taken="of 1, 0 are"))
+    assert found.children["c"].reason.endswith("of 1, 0 are; ahead of it in this orchestration: 1")
+
+
 def test_a_cycle_matters_more_than_a_missing_row() -> None:
     found = look(child("a", "blocked", "b", "gone"), child("b", "blocked", "a"))
     assert {d.code for d in found.children.values()} == {Code.DEPENDENCY_CYCLE}

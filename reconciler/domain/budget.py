@@ -33,7 +33,8 @@ class Budget:
             parts.append(f"ahead of it in this orchestration: {granted}")
         older = sum(1 for other in self.ahead if other < since)
         if older:
-            parts.append(f"{older} in other orchestrations have been due for longer")
+            have = "has" if older == 1 else "have"
+            parts.append(f"{older} in other orchestrations {have} been due for longer")
         return "; ".join(parts)
 
 

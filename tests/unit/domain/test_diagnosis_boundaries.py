@@ -310,7 +310,7 @@ def whole_of(*children: Child, **meta_changes: Any) -> Diagnosis:
         ((child("b", "failed"),), {"child_count": None}, "unsettled_parent", "nobody has settled"),
         ((child("b", "skipped", age=119),), {}, "in_progress", "last change is still"),
         ((child("b", "skipped", age=120),), {}, "unsettled_parent", "nobody has settled"),
-        ((child("b", "ready"), child("c", "failed")), {}, "in_progress", "1 of 2 children"),
+        ((child("b", "ready"), child("c", "failed")), {}, "in_progress", "1 of 2 children is"),
         ((), {}, "settled", "no children"),
         ((), {"child_count": None}, "settled", "no children"),
         ((child("b", "failed"),), {"channel": "api"}, "settled", "channel api"),

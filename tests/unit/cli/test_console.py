@@ -84,6 +84,16 @@ def test_a_watched_screen_stays_until_the_next_draw(
     assert [line.strip() for line in after.splitlines()] == ["first", "{", '"second": 2', "}"]
 
 
+def test_ctrl_c_during_an_import_is_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt()
+
+    monkeypatch.setattr(health, "_find_covered", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        root.main(["health"])
+    assert ended.value.code == 130
+
+
 # -- untrusted text
 
 

@@ -159,7 +159,8 @@ def _stuck(status: Status) -> Iterator[RenderableType]:
     if not status.knows_stuck:
         yield Text("Nothing is known of what is stuck.", "yellow")
         if status.unreachable is not None or status.in_table:
-            yield Text("`reconciler sweep --inline --report` reads the tables themselves.")
+            way = "`reconciler sweep --inline --report` reads the tables themselves"
+            yield Text(f"{status.instead(way)}.")
         return
     if not entries:
         yield Text("Nothing is stuck.", "green")

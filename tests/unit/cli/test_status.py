@@ -219,6 +219,10 @@ def test_silent_workers_do_not_mean_no_broker(
     assert (read.workers, read.queues) == (None, {"sweep": 3})
 
 
+def test_one_row_is_counted_in_the_singular() -> None:
+    assert "; 1 row in 2 s" in text_of(state(seen=overview(sweeps=(sweep(rows_scanned=1),))))
+
+
 def test_a_problem_has_no_full_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """What follows it would read ``refused.;`` or ``refused..``."""
 

@@ -74,8 +74,10 @@ def test_a_child_whose_try_failed_goes_last() -> None:
         ),
         (
             Budget(0, (hours_ago(3),)),
-            "it is due, and its user has no free slot; "
-            "1 in other orchestrations has been due for longer",
+            (
+                "it is due, and its user has no free slot; "
+                "1 in other orchestrations has been due for longer"
+            ),
         ),
         (Budget(0, (hours_ago(2),)), "it is due, and its user has no free slot"),
         (

@@ -180,7 +180,8 @@ def _by_code(entries: list[Entry]) -> RenderableType:
     for entry in entries:  # the oldest of each comes first
         kinds.setdefault((tone_of(entry), entry.code), []).append(entry)
     order = [tone for tone, _ in GROUPS]
-    table = table_of("  code", "count", "oldest", "meaning", right=("count", "oldest"))
+    columns = ("  code", "count", "oldest", "meaning")
+    table = table_of(*columns, right=("count", "oldest"), fold="meaning")
     for tone, code in sorted(kinds, key=lambda kind: order.index(kind[0])):
         found = kinds[tone, code]
         table.add_row(

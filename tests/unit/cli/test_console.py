@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 from rich.progress import TextColumn
+from rich.text import Text
 
 from reconciler.cli.commands import health, sweep
 from reconciler.cli.console import STAND_IN, print_json, progress, repeat, show
@@ -82,6 +83,15 @@ def test_a_watched_screen_stays_until_the_next_draw(
     before, _, after = terminal.getvalue().rpartition("\x1b[3J")
     assert before == "\x1b[H\x1b[2J"
     assert [line.strip() for line in after.splitlines()] == ["first", "{", '"second": 2', "}"]
+
+
+def test_a_command_on_a_terminal_is_not_wrapped() -> None:
+    """Otherwise a shell would run only its first line."""
+    out = Console(file=io.StringIO(), width=40, force_terminal=True)
+    command = f"begin: reconciler unskip orch_{'0' * 32} child"
+    with out.capture() as captured:
+        show(out, Text("above"), Text(command, no_wrap=True, overflow="ignore"))
+    assert [line.rstrip() for line in captured.get().splitlines()] == ["above", command]
 
 
 def test_ctrl_c_during_an_import_is_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,7 +239,7 @@ def test_botocore_errors_have_the_right_kind(
         assert type(found) is kind, name
 
 
-def test_an_endpoint_that_is_no_url_is_a_setting() -> None:
+def test_a_malformed_endpoint_is_a_setting() -> None:
     """It raises a plain ValueError; AWS has not answered anything."""
     with pytest.raises(ValueError, match="endpoint") as failed:
         boto3.Session("k", "s", region_name="eu-west-1").client("dynamodb", endpoint_url="no-url")

@@ -219,15 +219,6 @@ def test_silent_workers_do_not_mean_no_broker(
     assert (read.workers, read.queues) == (None, {"sweep": 3})
 
 
-def test_the_table_of_codes_fits_80_columns() -> None:
-    """The meaning is folded, not the numbers."""
-    found = [stuck(code, age=9 * 3600.0, name="orch_1") for code in STUCK_CODES]
-    lines = text_of(state(seen=overview(*found)), 80).splitlines()
-    assert all(len(line.rstrip()) <= 80 for line in lines)
-    assert any(line.split() == ["code", "count", "oldest", "meaning"] for line in lines)
-    assert all(any(line.split()[1:4] == [c, "1", "9h"] for line in lines) for c in STUCK_CODES)
-
-
 def test_one_row_is_counted_in_the_singular() -> None:
     assert "; 1 row in 2 s" in text_of(state(seen=overview(sweeps=(sweep(rows_scanned=1),))))
 

@@ -128,6 +128,9 @@ _WRONG_SETTINGS = (
     boto.ProfileNotFound,
     boto.UnknownRegionError,
 )
+_WRONG_ENDPOINT = "Invalid endpoint: "
+"""The beginning of botocore's ``ValueError`` for an endpoint that is not a URL."""
+
 _MIN_SERVERS_FAULT = 500
 
 
@@ -226,9 +229,9 @@ def translate(error: BaseException, what: str) -> ReconcilerError:
         return CredentialsError(f"no usable AWS credentials: {_in_one_line(error)}")
     if isinstance(error, ClientError):
         return _translate_answer(error, what)
-    if isinstance(error, _WRONG_SETTINGS):
+    if isinstance(error, _WRONG_SETTINGS) or str(error).startswith(_WRONG_ENDPOINT):
         advice = EXPLANATIONS[SettingsError.kind].advice
-        return SettingsError(f"the AWS settings cannot be used ({error}): {advice}")
+        return SettingsError(f"AWS settings cannot be used ({error}): {advice}")
     if isinstance(error, BotoCoreError | ResponseParserError | OSError):
         return StoreUnavailableError(f"{what}: {_in_one_line(error)}")
     return UnknownRefusalError(f"{what}: {_in_one_line(error)}")

@@ -6,9 +6,9 @@ import os
 from functools import cache
 from typing import Any
 
-import boto3
 from celery.worker.control import inspect_command
 
+from reconciler.composition import aws_session
 from reconciler.settings import Settings, load_settings
 from reconciler.version import describe
 from workers.names import SWEEP_QUEUE
@@ -30,7 +30,7 @@ def reconciler_about(state: Any) -> dict[str, Any]:  # noqa: ANN401 - Celery's
 def whereabouts(settings: Settings) -> dict[str, Any]:
     """Return the tables, and the region and endpoint used for them."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_DYNAMODB") or os.environ.get("AWS_ENDPOINT_URL")
-    region = boto3.Session().region_name
+    region = aws_session().region_name
     return {"tables": settings.main_tables, "region": region, "endpoint": endpoint}
 
 

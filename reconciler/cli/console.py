@@ -9,10 +9,10 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from typing import Any
+from typing import Any, Literal
 
 import click
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +21,9 @@ from reconciler.observability.printable import printable, printable_json
 
 _WIDTH_IN_A_PIPE = 100
 """Columns of a picture in a pipe."""
+
+_MIN_WIDTH = 80
+"""Columns that tables are laid out for, even if the terminal has fewer."""
 
 _WATCH_SECONDS = 2.0
 
@@ -71,14 +74,14 @@ def width_of_picture(target: Console) -> int:
 
 def show(target: Console, *parts: RenderableType) -> None:
     """Print parts one below the other; in a pipe, without trailing blanks."""
+    # Rich joins bare texts, which forgets that some are not to be wrapped.
+    whole = Group(*parts)
     if target.is_terminal:
-        for part in parts:
-            # Do not crop, so that a long command can still be copied.
-            target.print(part, crop=False)
+        # Do not crop, so that a long command can still be copied.
+        target.print(whole, crop=False)
         return
     with target.capture() as captured:
-        for part in parts:
-            target.print(part)
+        target.print(whole)
     lines = captured.get().splitlines()
     target.file.write("".join(f"{line.rstrip()}\n" for line in lines))
 
@@ -107,11 +110,30 @@ def repeat(draw: Callable[[Console], int], *, watch: bool) -> int:
         time.sleep(_WATCH_SECONDS)
 
 
-def table_of(*columns: str, right: Collection[str] = ()) -> Table:
-    """Return an empty table without lines; the columns in ``right`` are right-aligned."""
-    table = Table(box=None, pad_edge=False, header_style=QUIET, padding=(0, 2, 0, 0))
+class _Uncut(Table):
+    """A table that keeps all its columns: on a terminal that is too narrow, its lines wrap."""
+
+    least = _MIN_WIDTH
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = max(options.max_width, self.least)
+        return super().__rich_console__(console, options.update_width(width))
+
+
+def table_of(
+    *columns: str, right: Collection[str] = (), fold: str = "", wide: bool = False
+) -> Table:
+    """Return an empty table without lines; the columns in ``right`` are right-aligned.
+
+    It is laid out for 80 columns or more. What does not fit is folded in the column ``fold``; if
+    the table is ``wide``, everything fits.
+    """
+    table = _Uncut(box=None, pad_edge=False, header_style=QUIET, padding=(0, 2, 0, 0))
+    if wide:
+        table.least = _ENDLESS
     for name in columns:
-        table.add_column(name, no_wrap=True, justify="right" if name in right else "left")
+        justify: Literal["right", "left"] = "right" if name in right else "left"
+        table.add_column(name, no_wrap=name != fold, overflow="fold", justify=justify)
     return table
 
 

@@ -91,6 +91,9 @@ class LazyGroup(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
         except Exception as error:
+            if isinstance(error.__cause__, KeyboardInterrupt):
+                # Python 3.11 wraps one that comes while an import makes a class.
+                fail("interrupted", EXIT_INTERRUPTED)
             if os.environ.get("RECONCILER_DEBUG"):
                 raise
             said = f"unexpected {type(error).__name__}: {error}"

@@ -138,6 +138,10 @@ class Status:
             return f"the tables cannot be read: {self.table_problem}"
         return None
 
+    def instead(self, command: str) -> str:
+        """Return ``command``, which reads the tables, or one that says why they cannot be read."""
+        return command if self.table_problem is None else "`reconciler doctor` says what to do"
+
     @property
     def problem(self) -> str | None:
         """Why the backstop is unhealthy, in one line, or None.
@@ -267,8 +271,7 @@ def _take_from_table(known: dict[str, Any], settings: Settings) -> None:
         return
     if recorded.last() is None:
         if not asked_for and "broker_problem" in known and "table_problem" not in known:
-            said = known["broker_problem"].rstrip(".")
-            known["broker_problem"] = f"{said}; {_NEITHER[settings.repair_mode]}"
+            known["broker_problem"] += f"; {_NEITHER[settings.repair_mode]}"
         return
     if not asked_for:
         known.pop("broker_problem", None)
@@ -298,7 +301,7 @@ def _result(part: Future[dict[str, Any]], problem: str, seconds: float) -> dict[
     except FutureTimeoutError:
         return {problem: f"no answer within {PATIENCE_SECONDS:.0f} s"}
     except (RedisError, ReconcilerError) as error:
-        return {problem: str(error)}
+        return {problem: str(error).rstrip(".")}
 
 
 def _read_tables(reconciler: Reconciler) -> dict[str, Any]:

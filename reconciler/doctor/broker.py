@@ -83,7 +83,7 @@ def _server(shown: str, facts: Mapping[str, Any]) -> Finding:
     version = str(facts.get("valkey_version") or facts.get("redis_version") or "")
     name = "Valkey" if facts.get("valkey_version") else "Redis"
     if version and int(version.partition(".")[0]) < _MIN_MAJOR:
-        advice = f"use Valkey, or Redis {_MIN_MAJOR} or later"
+        advice = "use Valkey or Redis, 7.2 or later"
         return failure(CHECK, "server", f"{name} {version} is too old", advice)
     return ok(CHECK, "server", f"{name} {version}".rstrip() + f" at {shown}")
 

@@ -21,14 +21,20 @@ class Budget:
     problem: str | None = None
     taken: str = ""
 
-    def refusal(self, since: datetime) -> str:
-        """Return why a child that is due since ``since`` has no slot yet."""
+    def refusal(self, since: datetime, granted: int = 0) -> str:
+        """Return why a child that is due since ``since`` has no slot yet.
+
+        ``granted``: how many children of its orchestration get the slots that are free.
+        """
         if self.problem is not None:
             return f"it is due, and its user's slots cannot be read ({self.problem})"
         parts = [f"it is due, and its user has no free slot{self.taken and ': '}{self.taken}"]
+        if granted:
+            parts.append(f"ahead of it in this orchestration: {granted}")
         older = sum(1 for other in self.ahead if other < since)
         if older:
-            parts.append(f"{older} in other orchestrations have been due for longer")
+            have = "has" if older == 1 else "have"
+            parts.append(f"{older} in other orchestrations {have} been due for longer")
         return "; ".join(parts)
 
 

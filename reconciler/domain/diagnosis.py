@@ -448,7 +448,7 @@ class _Diagnoser:
                 reason = "every predecessor has succeeded, and nobody has released it"
                 self._set(child, Code.LOST_RELEASE, reason, since)
             else:
-                reason = budget.refusal(since) if budget is not None else ""
+                reason = budget.refusal(since, len(granted)) if budget is not None else ""
                 self._set(child, Code.OVER_BUDGET, reason, since)
 
     def _settle_blocked(self, unreleased: dict[str, Child]) -> None:

@@ -30,7 +30,8 @@ def orchestration_code(
         code = OrchestrationCode.ROWS_MISSING if old else OrchestrationCode.IN_PROGRESS
         return code, f"{rows} of {meta.child_count} child rows are there"
     if unfinished:
-        return OrchestrationCode.IN_PROGRESS, f"{unfinished} of {rows} children are not finished"
+        are = "is" if unfinished == 1 else "are"
+        return OrchestrationCode.IN_PROGRESS, f"{unfinished} of {rows} children {are} not finished"
     why = _never_settled(meta, rows, now)
     if why is not None:
         return OrchestrationCode.SETTLED, why

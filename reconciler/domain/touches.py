@@ -55,8 +55,12 @@ def plan_nudges(
     due = tuple(nudge for nudge in wanted if _may_be_touched(nudge.task, policy, now))
     waiting = [nudge.task for nudge in wanted if nudge not in due]
     said = [f"touch task {nudge.task.task_id}" for nudge in due]
-    said += [f"touched task {t.task_id} {t.nudge_count} times, nobody answered" for t in waiting]
+    said += [f"touched task {t.task_id} {_times(t.nudge_count)}, nobody answered" for t in waiting]
     return due, "; ".join(said)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _wanted_nudges(

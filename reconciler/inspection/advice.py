@@ -140,9 +140,19 @@ def _task(_view: View, child: ChildView) -> Iterator[Command]:
 
 
 def _row(view: View, child: ChildView) -> Iterator[Command]:
+    """Show the row that the reason is about: the meta row, the task's, or the child's own."""
+    table, whose = _ORCHESTRATIONS, f"the row of {child.label}"
     key = _key(orchestration_id=view.orchestration_id, sub_issue_id=child.sub_issue_id)
-    line = f"aws dynamodb get-item --table-name {_ORCHESTRATIONS} --key {key}"
-    yield Command(line, f"look at the row of {child.label}, and correct it")
+    if child.reason.startswith("meta row"):
+        key = _key(orchestration_id=view.orchestration_id, sub_issue_id=META)
+        whose = "the meta row"
+    elif child.reason.startswith("the task's") and child.task_id is not None:
+        table, key = _TASKS, _key(task_id=child.task_id)
+        whose = f"the task of {child.label}"
+    purpose = f"look at {whose}, and correct it"
+    if child.code == Code.ORPHAN_ROW:
+        purpose = f"see in {whose} which parent issue to have seeded again"
+    yield Command(f"aws dynamodb get-item --table-name {table} --key {key}", purpose)
 
 
 def _holder(view: View, child: ChildView) -> Iterator[Command]:

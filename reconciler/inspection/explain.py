@@ -119,10 +119,10 @@ def short_id(sub_issue_id: str) -> str:
 _RELEASES = {
     Outcome.RELEASED: "releases it as a new task",
     Outcome.ADOPTED: "adopts the task {task_id}, which an interrupted releaser left",
-    Outcome.REFUSED: "marks it failed: {detail}",
+    Outcome.REFUSED: "marks it failed ({detail})",
     Outcome.REINVOKED: "invokes the pipeline of its task {task_id}",
     Outcome.OVER_BUDGET: "releases it as soon as its user has a free slot, the oldest due first",
-    Outcome.IDEMPOTENCY_CONFLICT: "leaves it alone: {detail}",
+    Outcome.IDEMPOTENCY_CONFLICT: "leaves it alone ({detail})",
 }
 _REPAIRS = {
     "advance": "sets it to what its task {task_id} says, and goes on to its dependents",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from reconciler.domain.model import INTEGRATION_SUFFIX, Child, Orchestration
 from reconciler.errors import UnknownChildError, UnknownOrchestrationError, UsageError
-from reconciler.inspection.theme import listed
+from reconciler.inspection.theme import counted, listed
 from reconciler.repair.reconciler import Reconciler
 
 _ORCHESTRATION = re.compile(r"orch_[0-9a-f]{32}")
@@ -122,8 +122,8 @@ def _search(reconciler: Reconciler, name: str, on_rows: OnRows) -> Found:
     if len(found) > 1:
         named = [f"{one.orchestration_id} {one.sub_issue_id or ''}".rstrip() for one in found]
         raise UsageError(f"{name} means several: {listed(named, _MAX_NAMED)}")
-    note = f"found by searching {rows} rows; {found[0].orchestration_id} is found at once"
-    return replace(found[0], note=note)
+    searched = f"found by searching {counted(rows, 'row')}"
+    return replace(found[0], note=f"{searched}; {found[0].orchestration_id} is found at once")
 
 
 def _begins(child: Child, name: str) -> bool:

@@ -10,6 +10,7 @@ from reconciler.domain.model import LONG_AGO, Item, Orchestration, moment
 from reconciler.errors import UnknownOrchestrationError
 from reconciler.inspection.explain import build_view
 from reconciler.inspection.find import Found
+from reconciler.inspection.theme import counted
 from reconciler.inspection.views import Circumstances, Repair, View
 from reconciler.repair.audit import RECOVERED
 from reconciler.repair.reconciler import Reconciler
@@ -77,7 +78,7 @@ def _repairs(
         for event in reconciler.tasks.events(task_id, RECOVERED)
     ]
     left = len(tasks) - _MAX_TASKS_ASKED
-    partial = f"the repairs of {left} more tasks were not read" if left > 0 else None
+    partial = f"the repairs of {counted(left, 'more task')} were not read" if left > 0 else None
     return tuple(sorted(repairs, key=lambda repair: repair.at)), partial
 
 

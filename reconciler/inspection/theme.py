@@ -156,6 +156,11 @@ def until(at: datetime, now: datetime) -> str:
     return f"in {age((at - now).total_seconds())} ({when} UTC)"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number and its noun, in the plural unless the number is one."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def listed(names: Sequence[str], most: int) -> str:
     """Return the first ``most`` names, and how many more there are."""
     left = len(names) - most

@@ -123,11 +123,12 @@ class Overview:
     def is_done(self, sweep: Sweep) -> bool:
         """Whether it is read, and no evaluation or release of it is under way.
 
-        Then its counts are final.
+        Then its counts are final. What is due only since it began was not asked for, so the next
+        sweep looks at that: it would keep this one open until the next ask.
         """
         since = sweep.started_at
         return self.is_read(sweep) and not any(
-            known.was_released_after(since) or known.is_due(since, self.now)
+            known.was_released_after(since) or known.is_due(since, since)
             for known in self.known.values()
         )
 

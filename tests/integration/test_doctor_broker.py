@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from reconciler.clock import utc_now
-from reconciler.doctor.broker import examine_broker
+from reconciler.doctor.broker import _server, examine_broker
 from reconciler.doctor.findings import Finding, Level
 from reconciler.embedded.valkey import valkey_server
 from reconciler.settings import Settings
@@ -24,6 +24,8 @@ from tests.support.aws_stub import aws_stub
 from tests.support.world import World
 
 pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
 
 
 def ask(settings: Settings, seconds_ahead: float = 0.0, **changes: Any) -> dict[str, Finding]:
@@ -45,6 +47,13 @@ def test_a_durable_broker_passes_every_check(broker: str) -> None:
         "server", "writes", "eviction", "persistence", "transport", "results", "the broker"
     }  # fmt: skip
     assert ask(SETTINGS, 300, **urls)["the broker"].level is Level.FAILURE
+
+
+def test_an_old_server_needs_a_supported_version() -> None:
+    found = _server("redis://b", {"redis_version": "5.0.14"})
+    assert (found.level, found.advice) == (Level.FAILURE, "use Valkey or Redis, 7.2 or later")
+    page = (ROOT / "docs" / "support.md").read_text(encoding="utf-8")
+    assert "Valkey 7.2 and later; Redis 7.2 and later" in page
 
 
 def test_eviction_persistence_and_password_are_checked(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from reconciler.domain.codes import STUCK_CODES
 from reconciler.observability.metrics import BOUNDED_CODES, METRICS
 from tests.support.prometheus import RULES, tool
 from tests.support.promql import check_declared
-from tests.support.runbook import anchors
+from tests.support.runbook import PAGE, anchors
 
 ALERTS: dict[str, dict[str, Any]] = {
     rule["alert"]: rule
@@ -23,6 +23,9 @@ ALERTS: dict[str, dict[str, Any]] = {
     for rule in group["rules"]
 }
 CASES: list[dict[str, Any]] = yaml.safe_load((RULES / "alerts_test.yml").read_text())["tests"]
+SECTIONS = {
+    anchors(f"## {part.partition(chr(10))[0]}")[0]: part for part in PAGE.split("\n## ")[1:]
+}
 RUNBOOK = "{{ $externalLabels.reconciler_docs }}docs/operating.md#"
 
 
@@ -39,7 +42,7 @@ def test_an_alert_has_severity_summary_and_runbook_link(name: str) -> None:
     assert set(said) == {"summary", "description", "runbook_url"}
     assert said["runbook_url"].startswith(RUNBOOK)
     anchor = said["runbook_url"].removeprefix(RUNBOOK)
-    assert anchor in anchors()
+    assert f"`{name}`" in SECTIONS[anchor].split("\n\n")[1], "its own section, which names it"
 
 
 @pytest.mark.parametrize("name", ALERTS)

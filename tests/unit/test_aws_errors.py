@@ -239,6 +239,13 @@ def test_botocore_errors_have_the_right_kind(
         assert type(found) is kind, name
 
 
+def test_a_malformed_endpoint_is_a_setting() -> None:
+    """It raises a plain ValueError; AWS has not answered anything."""
+    with pytest.raises(ValueError, match="endpoint") as failed:
+        boto3.Session("k", "s", region_name="eu-west-1").client("dynamodb", endpoint_url="no-url")
+    assert type(translate(failed.value, "making a client")) is SettingsError
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [

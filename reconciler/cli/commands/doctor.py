@@ -37,6 +37,7 @@ def doctor(*, inline: bool, as_json: bool) -> int:
     wrong = EXIT_WRONG
     try:
         settings = settings_for_cli()
+        session = aws_session()
     except SettingsError as error:
         wrong = EXIT_USAGE
         findings = [
@@ -44,7 +45,6 @@ def doctor(*, inline: bool, as_json: bool) -> int:
             for said in error.problems
         ]
     else:
-        session = aws_session()
         with progress("Looking", quiet=as_json):
             findings = list(examine(settings, os.environ, session, utc_now, inline=inline))
     levels = Counter(finding.level for finding in findings)

@@ -139,9 +139,8 @@ def _check_known(status: Status) -> None:
     if status.knows_stuck or status.entries:
         return
     if status.unreachable is not None:
-        raise TemporaryError(
-            f"{status.unreachable}; `reconciler sweep --inline --report` reads the tables"
-        )
+        way = "`reconciler sweep --inline --report` reads the tables"
+        raise TemporaryError(f"{status.unreachable}; {status.instead(way)}")
     if status.seen.last() is not None:
         raise UsageError(
             "more is stuck than the table can record, so it cannot be listed; "
@@ -237,10 +236,9 @@ def _show_recoveries(out: Console, status: Status, since: float, query: Query, f
 
 
 def _check_recoveries_known(status: Status) -> None:
-    if status.unreachable is not None:
-        raise TemporaryError(
-            f"{status.unreachable}; `reconciler inspect ID` reads the repairs of one orchestration"
-        )
+    if status.broker_problem is not None:
+        way = "`reconciler inspect ID` reads the repairs of one orchestration"
+        raise TemporaryError(f"{status.unreachable}; {status.instead(way)}")
     if status.without_broker:
         raise UsageError(
             "recoveries are listed from the broker, and there is none; `reconciler inspect ID` "

@@ -5,15 +5,21 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
 
+from reconciler.aws_errors import RAISED, translate
 from reconciler.cli.wiring import settings_for_cli
 from reconciler.composition import dynamodb_client
 from reconciler.demo.sample import strand
 from reconciler.errors import UsageError
+from reconciler.settings import Settings
 from reconciler.tables import create_tables_of
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
 
 _KEEP_SECONDS = 5.0
 _LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -35,6 +41,13 @@ def tables(*, hosts: tuple[str, ...], sample: bool, keep: bool) -> None:
     host = urlsplit(client.meta.endpoint_url).hostname or ""
     if host not in (*_LOCAL, *hosts):
         raise UsageError(f"tables are created only on a local endpoint, and {host} is not one")
+    try:
+        _create(client, settings, sample=sample, keep=keep)
+    except RAISED as error:
+        raise translate(error, "creating the tables") from error
+
+
+def _create(client: DynamoDBClient, settings: Settings, *, sample: bool, keep: bool) -> None:
     create_tables_of(client, settings)
     click.echo(f"the tables exist at {client.meta.endpoint_url}")
     if sample:

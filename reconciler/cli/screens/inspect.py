@@ -48,9 +48,9 @@ def render(view: View, out: Console, now: datetime) -> RenderableType:
 
 def _commands(commands: Sequence[Command], indent: int) -> Iterator[Text]:
     for command in commands:
-        yield Text(f"{' ' * indent}# {command.purpose}", QUIET)
-        # Not wrapped, so that it can be copied.
-        yield Text(f"{' ' * indent}{command.line}", no_wrap=True, overflow="ignore")
+        # Not wrapped, so that both can be copied: the rest of a comment would be a command.
+        for line, style in ((f"# {command.purpose}", QUIET), (command.line, "")):
+            yield Text(f"{' ' * indent}{line}", style, no_wrap=True, overflow="ignore")
 
 
 # -- the head

@@ -95,7 +95,7 @@ _WIDE = ("repo", "user", "sub-issue", "task")
 def table(page: Page, *, wide: bool) -> RenderableType:
     """Return the table, one line per entry, in 80 columns unless it is ``wide``."""
     columns = ("age", "  code", "child", "orchestration", *((*_WIDE, "why") if wide else ()))
-    grid = table_of(*columns, right=("age",))
+    grid = table_of(*columns, right=("age",), fold="child", wide=wide)
     for entry in page.entries:
         grid.add_row(
             theme.short_age(entry.age_seconds),
@@ -124,7 +124,7 @@ def as_entry(recovery: Mapping[str, Any]) -> Entry:
 def recoveries(found: Iterable[Mapping[str, Any]], now: float, *, wide: bool) -> RenderableType:
     """Return a table of what was repaired."""
     columns = ("ago", "  code", "for", "child", "orchestration", *(_WIDE if wide else ()))
-    grid = table_of(*columns, right=("ago",))
+    grid = table_of(*columns, right=("ago",), fold="child", wide=wide)
     for recovery in found:
         entry = as_entry(recovery)
         code, child, orchestration = _cells(Tone.DONE, entry)

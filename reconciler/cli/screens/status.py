@@ -46,7 +46,7 @@ def _lines(status: Status) -> Iterator[tuple[str, Text]]:
         for sweep in status.seen.at_work():
             yield "at work", _at_work(status, sweep)
         if status.awaiting_evaluation:
-            yield "to evaluate", Text(f"{status.awaiting_evaluation} orchestrations")
+            yield "to evaluate", Text(theme.counted(status.awaiting_evaluation, "orchestration"))
     yield "mode", _mode(status)
     if status.in_table:
         yield from _of_cron(status)
@@ -89,13 +89,14 @@ def _sweep(status: Status) -> Text:
         return Text(f"none has ended; one every {theme.age(status.interval_seconds)}", "yellow")
     ago = theme.age(max(0.0, status.now - last["ended_at"]))
     said = Text(f"ended {ago} ago, one every {theme.age(status.interval_seconds)}")
-    said.append(f"; {last['rows_scanned']} rows in {theme.age(last['duration_seconds'])}", QUIET)
+    rows = theme.counted(last["rows_scanned"], "row")
+    said.append(f"; {rows} in {theme.age(last['duration_seconds'])}", QUIET)
     if not last["complete"]:
         said.append("; it did NOT complete", "bold red")
     errors = last.get("errors", 0)
     if errors:
         # What is listed as being repaired may be what fails.
-        said.append(f"; {errors} {'error' if errors == 1 else 'errors'}", "bold red")
+        said.append(f"; {theme.counted(errors, 'error')}", "bold red")
         said.append("; see `reconciler doctor` and the log")
     return said
 
@@ -159,7 +160,8 @@ def _stuck(status: Status) -> Iterator[RenderableType]:
     if not status.knows_stuck:
         yield Text("Nothing is known of what is stuck.", "yellow")
         if status.unreachable is not None or status.in_table:
-            yield Text("`reconciler sweep --inline --report` reads the tables themselves.")
+            way = "`reconciler sweep --inline --report` reads the tables themselves"
+            yield Text(f"{status.instead(way)}.")
         return
     if not entries:
         yield Text("Nothing is stuck.", "green")
@@ -178,7 +180,8 @@ def _by_code(entries: list[Entry]) -> RenderableType:
     for entry in entries:  # the oldest of each comes first
         kinds.setdefault((tone_of(entry), entry.code), []).append(entry)
     order = [tone for tone, _ in GROUPS]
-    table = table_of("  code", "count", "oldest", "meaning", right=("count", "oldest"))
+    columns = ("  code", "count", "oldest", "meaning")
+    table = table_of(*columns, right=("count", "oldest"), fold="meaning")
     for tone, code in sorted(kinds, key=lambda kind: order.index(kind[0])):
         found = kinds[tone, code]
         table.add_row(

@@ -12,7 +12,7 @@ from rich.text import Text
 from reconciler.cli.console import QUIET, facts
 from reconciler.cli.screens.listing import MAX_TO_ACT_ON, to_act_on
 from reconciler.domain.codes import count_alarming
-from reconciler.inspection.theme import Tone, age, marked, tone_of_code
+from reconciler.inspection.theme import Tone, age, counted, marked, tone_of_code
 from reconciler.observability.printable import printable
 from reconciler.repair.context import ActionOutcome
 from reconciler.repair.counts import REPAIRS
@@ -69,8 +69,9 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     segments = summary["segments"]
     if segments:
         read = (
-            f"{summary['rows_scanned']} rows of {summary['orchestrations_scanned']} "
-            f"orchestrations in {segments} {'segment' if segments == 1 else 'segments'}; "
+            f"{counted(summary['rows_scanned'], 'row')} of "
+            f"{counted(summary['orchestrations_scanned'], 'orchestration')} in "
+            f"{counted(segments, 'segment')}; "
             f"{summary['orchestrations_evaluated']} evaluated"
         )
         yield "read", read, ""
@@ -85,7 +86,7 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "errors", f"{summary['errors']}{where}", "bold red"
     used = summary["consumed"]
     consumed = (
-        f"{used['requests']} requests, {used['read_units']:g} read and "
+        f"{counted(used['requests'], 'request')}, {used['read_units']:g} read and "
         f"{used['write_units']:g} write units, in {age(summary['duration_seconds'])}"
     )
     yield "consumed", consumed, QUIET

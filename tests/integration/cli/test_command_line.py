@@ -216,6 +216,7 @@ def test_a_mistake_exits_2_with_one_line(
             {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
             "credentials",
         ),
+        (["tables"], {"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "AWS cannot be reached"),
     ],
 )
 def test_an_unreachable_service_exits_3_with_one_line(

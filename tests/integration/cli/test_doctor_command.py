@@ -56,3 +56,10 @@ def test_doctor_names_missing_credentials_or_region(
     assert done.returncode == 1
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("✗"))
     assert named in line
+
+
+def test_doctor_reports_an_unknown_profile_as_json(run: Run) -> None:
+    done = run("doctor", "--json", AWS_PROFILE="none")
+    assert done.returncode == 2
+    (check,) = json.loads(done.stdout)["checks"]
+    assert (check["subject"], "AWS_PROFILE" in check["found"]) == ("AWS", True)

@@ -12,7 +12,8 @@ from reconciler.doctor.workers import judge_deployments, judge_workers
 from reconciler.version import describe
 from tests.conftest import Servers
 from tests.support.processes import Celery, run_reconciler, until
-from workers.about import count_processes
+from tests.support.world import World
+from workers.about import count_processes, whereabouts
 
 pytestmark = [pytest.mark.integration, pytest.mark.workers]
 
@@ -57,6 +58,13 @@ def test_the_doctor_names_workers_of_other_tables() -> None:
     assert theirs.found == "theirs works on o2, t, e; it drops what is asked here"
     assert abroad.found == "abroad has us-east-1, and here it is eu-west-1"
     assert "CELERY_BROKER_URL" in theirs.advice
+
+
+def test_whereabouts_go_by_aws_region(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """boto3 by itself ignores AWS_REGION, so two regions would look like one."""
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    assert whereabouts(world.settings)["region"] == "eu-west-1"
 
 
 def test_the_doctor_judges_the_workers_answers() -> None:

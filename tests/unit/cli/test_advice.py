@@ -17,6 +17,7 @@ from reconciler.domain.diagnosis import Evidence
 from reconciler.inspection.advice import fix_of, fixes_of, parent_fixes_of, runbook_of
 from reconciler.inspection.explain import to_json
 from reconciler.inspection.views import Command
+from reconciler.stores.rows import parse_task
 from tests.unit.cli.test_listing import ENTRY
 from tests.unit.cli.views import NAME, orchestration, view_of
 
@@ -84,6 +85,23 @@ def test_a_fix_changes_only_an_unchanged_row() -> None:
     said = to_json(view)["children"][0]
     assert said["fixes"][0]["run"] == fixes["a"][0].line
     assert said["runbook"] == "docs/operating.md#missing_task"
+
+
+def test_a_fix_shows_the_row_that_is_malformed() -> None:
+    """It may be the meta row or the task's; an orphan's own row is right and names its parent."""
+    found = orchestration({"a": []})
+    assert found.meta is not None
+    nobody = view_of(replace(found, meta=replace(found.meta, user_id=None)))
+    (fix,) = fixes_of(nobody, nobody.stuck[0])
+    assert json.loads(option(words_of(fix), "--key"))["sub_issue_id"] == {"S": "#meta"}
+    rows = {"a": {"child_task_id": {"S": TASK}}}
+    odd = Evidence(tasks={TASK: parse_task({"task_id": {"S": TASK}, "status": {"S": "odd"}})})
+    named = view_of(orchestration({"a": []}, {"a": "released"}, rows=rows), odd)
+    (fix,) = fixes_of(named, named.stuck[0])
+    assert json.loads(option(words_of(fix), "--key")) == {"task_id": {"S": TASK}}
+    orphaned = view_of(replace(found, meta=None))
+    (fix,) = fixes_of(orphaned, orphaned.stuck[0])
+    assert fix.purpose == "see in the row of ENG-1 which parent issue to have seeded again"
 
 
 def test_a_wrong_child_count_has_a_fix() -> None:

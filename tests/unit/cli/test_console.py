@@ -9,14 +9,17 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 from rich.progress import TextColumn
+from rich.text import Text
 
 from reconciler.cli.commands import health, sweep
 from reconciler.cli.console import STAND_IN, print_json, progress, repeat, show
 from reconciler.cli.main import root
+from reconciler.domain.codes import STUCK_CODES
 from reconciler.inspection.theme import SIGNS, Tone
 from reconciler.stores.sweeps import Lease
 from reconciler.sweeping.cron import CronSweep
 from reconciler.sweeping.summary import SweepSummary
+from tests.unit.cli.test_status import overview, state, stuck, text_of
 
 
 def test_every_tone_has_its_own_ascii_sign() -> None:
@@ -82,6 +85,34 @@ def test_a_watched_screen_stays_until_the_next_draw(
     before, _, after = terminal.getvalue().rpartition("\x1b[3J")
     assert before == "\x1b[H\x1b[2J"
     assert [line.strip() for line in after.splitlines()] == ["first", "{", '"second": 2', "}"]
+
+
+def test_a_command_on_a_terminal_is_not_wrapped() -> None:
+    """Otherwise a shell would run only its first line."""
+    out = Console(file=io.StringIO(), width=40, force_terminal=True)
+    command = f"begin: reconciler unskip orch_{'0' * 32} child"
+    with out.capture() as captured:
+        show(out, Text("above"), Text(command, no_wrap=True, overflow="ignore"))
+    assert [line.rstrip() for line in captured.get().splitlines()] == ["above", command]
+
+
+def test_the_table_of_codes_fits_80_columns() -> None:
+    """The meaning is folded, not the numbers."""
+    found = [stuck(code, age=9 * 3600.0, name="orch_1") for code in STUCK_CODES]
+    lines = text_of(state(seen=overview(*found)), 80).splitlines()
+    assert all(len(line.rstrip()) <= 80 for line in lines)
+    assert any(line.split() == ["code", "count", "oldest", "meaning"] for line in lines)
+    assert all(any(line.split()[1:4] == [c, "1", "9h"] for line in lines) for c in STUCK_CODES)
+
+
+def test_ctrl_c_during_an_import_is_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt()
+
+    monkeypatch.setattr(health, "_find_covered", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        root.main(["health"])
+    assert ended.value.code == 130
 
 
 # -- untrusted text

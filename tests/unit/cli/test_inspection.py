@@ -98,6 +98,15 @@ def test_a_child_needing_action_comes_with_its_fix() -> None:
     assert json.loads(words[words.index("--key") + 1])["sub_issue_id"] == {"S": "a"}
 
 
+def test_comment_and_command_stay_on_one_line() -> None:
+    """A shell would run what follows in the next line, and titles and ids come from a table."""
+    rows = {"b": {"display_id": {"S": "ENG-2 " * 9 + "$(touch pasted)"}}}
+    found = orchestration({"a": [], "b": ["a"]}, {"a": "succeeded"}, rows=rows)
+    lines = text_of(view_of(found), 40).splitlines()
+    (comment,) = (line for line in lines if "# release only" in line)
+    assert comment.endswith("$(touch pasted), if it is due")
+
+
 def test_a_released_child_without_a_task_needs_action() -> None:
     found = orchestration({"a": []}, {"a": "released"})
     view = view_of(found, Evidence(found={f"{NAME}_a": None}))
@@ -110,6 +119,13 @@ def test_a_refusal_says_what_to_do() -> None:
     view = view_of(orchestration({"a": [], "b": []}, {"a": "failed"}, rows=rows))
     text = text_of(view)
     assert "✗ ENG-1  Do a  failed for 1 h" in text
+    assert said in text
+
+
+def test_a_planned_refusal_is_one_sentence() -> None:
+    planned = release(outcome=Outcome.REFUSED, detail="Onboard it, then retry this sub-issue.")
+    text = text_of(view_of(due(), actions=[planned]))
+    said = "marks it failed (Onboard it, then retry this sub-issue.) with the next sweep"
     assert said in text
 
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
+from reconciler.cli.console import show
 from reconciler.cli.options import Duration
 from reconciler.cli.screens import listing
 from reconciler.domain.codes import STUCK_CODES
@@ -58,6 +59,21 @@ def test_the_wide_table_shows_every_field() -> None:
     shown = (ENTRY.repo, ENTRY.user_id, ENTRY.sub_issue_id, ENTRY.task_id, ENTRY.reason)
     assert all(value in line for value in shown if value)
     assert line.startswith(" 2h  ■ missing_task")
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_long_names_and_narrow_terminals_lose_no_column(width: int) -> None:
+    """Rich by itself would take as much from each column, and so all of the age."""
+    long = replace(ENTRY, display_id="ENG-" + "4" * 70)
+    for part in listing.table(page(long), wide=False), listing.table(page(long), wide=True):
+        out = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+        with out.capture() as captured:
+            show(out, part)
+        first, *rest = captured.get().splitlines()[1:]
+        assert first.split()[:3] == ["2h", "■", "missing_task"]
+        assert ENTRY.orchestration_id in first
+        assert "".join([first, *rest]).count("4") >= 70
+    assert ENTRY.reason in captured.get()
 
 
 @given(st.text(max_size=20))

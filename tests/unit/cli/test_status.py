@@ -26,6 +26,7 @@ from reconciler.cli.status import (
     read_status,
 )
 from reconciler.domain.codes import NEEDS_ACTION, STUCK_CODES
+from reconciler.errors import TemporaryError
 from reconciler.inspection import theme
 from reconciler.repair.context import Stuck
 from reconciler.settings import load_settings
@@ -243,6 +244,24 @@ def test_loading_celery_takes_no_time_from_workers(monkeypatch: pytest.MonkeyPat
     assert read_status(SETTINGS, nobody, nobody, details=True).workers == ("w1@host",)
 
 
+def test_one_row_is_counted_in_the_singular() -> None:
+    assert "; 1 row in 2 s" in text_of(state(seen=overview(sweeps=(sweep(rows_scanned=1),))))
+
+
+def test_a_problem_has_no_full_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows it would read ``refused.;`` or ``refused..``."""
+
+    def away(*_: Any, **__: Any) -> dict[str, Any]:
+        raise redis.ConnectionError("Connection refused.")
+
+    monkeypatch.setattr(status_module, "_read_broker", away)
+    monkeypatch.setattr(status_module, "_read_tables", lambda _: {})
+    nobody: Any = None
+    settings = SETTINGS.model_copy(update={"celery_broker_url": "redis://broker"})
+    read = read_status(settings, nobody, nobody, details=False)
+    assert read.unreachable == "the broker cannot be reached: Connection refused"
+
+
 def test_status_counts_recoveries_and_their_latency() -> None:
     recoveries = [
         {"at": NOW - 60, "latency": 130.0, "code": "lost_release"},
@@ -364,6 +383,19 @@ def test_an_unknown_state_comes_with_a_command() -> None:
     text = text_of(found)
     assert "Nothing is known of what is stuck." in text
     assert "`reconciler sweep --inline --report` reads the tables themselves." in text
+
+
+def test_no_command_is_named_that_fails_too() -> None:
+    """A report of the tables is no way round tables that cannot be read."""
+    away = Status(NOW, 300, "repair", broker_problem="it is away", table_problem="no such table")
+    assert "`reconciler doctor` says what to do." in text_of(away)
+    for check in list_module._check_known, list_module._check_recoveries_known:
+        with pytest.raises(TemporaryError, match="it is away; `reconciler doctor` says what to do"):
+            check(away)
+
+
+def test_recoveries_need_only_the_broker() -> None:
+    list_module._check_recoveries_known(state(table_problem="no such table"))
 
 
 def test_a_pause_shows_reason_and_resume_command() -> None:

@@ -72,6 +72,13 @@ def test_a_child_whose_try_failed_goes_last() -> None:
                 "2 in other orchestrations have been due for longer"
             ),
         ),
+        (
+            Budget(0, (hours_ago(3),)),
+            (
+                "it is due, and its user has no free slot; "
+                "1 in other orchestrations has been due for longer"
+            ),
+        ),
         (Budget(0, (hours_ago(2),)), "it is due, and its user has no free slot"),
         (
             Budget(0, problem="throttled"),

@@ -202,6 +202,12 @@ def test_the_reason_tells_full_from_unreadable_slots() -> None:
     assert unread.reason.endswith("slots cannot be read (it broke)")
 
 
+def test_an_over_budget_reason_counts_granted_siblings() -> None:
+    """Otherwise it would say that no slot is free although none is taken."""
+    found = look(child("b", "ready"), child("c", "ready"), budget=Budget(1, taken="of 1, 0 are"))
+    assert found.children["c"].reason.endswith("of 1, 0 are; ahead of it in this orchestration: 1")
+
+
 def test_a_cycle_matters_more_than_a_missing_row() -> None:
     found = look(child("a", "blocked", "b", "gone"), child("b", "blocked", "a"))
     assert {d.code for d in found.children.values()} == {Code.DEPENDENCY_CYCLE}
@@ -304,7 +310,7 @@ def whole_of(*children: Child, **meta_changes: Any) -> Diagnosis:
         ((child("b", "failed"),), {"child_count": None}, "unsettled_parent", "nobody has settled"),
         ((child("b", "skipped", age=119),), {}, "in_progress", "last change is still"),
         ((child("b", "skipped", age=120),), {}, "unsettled_parent", "nobody has settled"),
-        ((child("b", "ready"), child("c", "failed")), {}, "in_progress", "1 of 2 children"),
+        ((child("b", "ready"), child("c", "failed")), {}, "in_progress", "1 of 2 children is"),
         ((), {}, "settled", "no children"),
         ((), {"child_count": None}, "settled", "no children"),
         ((child("b", "failed"),), {"channel": "api"}, "settled", "channel api"),

@@ -122,7 +122,7 @@ def test_pauses_between_touches_double_up_to_a_day(
     task = ended("A", 9000, nudge_count=count, nudged_at=ago(seconds))
     found, why = nudges([BOTH[0]], task)
     assert bool(found) is due
-    assert due or f"{count} times" in why
+    assert due or ("once" if count == 1 else f"{count} times") in why
 
 
 @pytest.mark.parametrize(("seconds", "due"), [(86_399, False), (86_400, True)])
@@ -145,7 +145,7 @@ def test_a_lost_recovery_comes_before_the_parent() -> None:
         assert "I" in why
     tried = replace(fix, nudge_count=1, nudged_at=ago(1))
     found, why = nudges(BOTH, ended("A", 60), iterations={"b": tried})
-    assert (found, "1 times" in why) == ((), True)
+    assert (found, "touched task I once" in why) == ((), True)
 
 
 def test_a_settled_parent_needs_no_touch() -> None:

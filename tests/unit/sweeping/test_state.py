@@ -108,6 +108,15 @@ def test_a_sweep_is_done_without_open_work_items() -> None:
     assert not overview({"table": [100.0, 99.0]}).is_done(SWEEP)
 
 
+def test_a_pause_ending_later_keeps_no_sweep_open() -> None:
+    """Pauses are whole intervals, so they end just after a sweep has asked for what is due."""
+    stuck = Stuck("o", "a", "dependency_cycle", "on a cycle", 50.0)
+    left = Known().evaluated(Finding(50.0, (stuck,)), 60.0, 60.0)
+    read = {"table": [100.0, 100.0]}
+    assert not overview(read, {"o": replace(left, evaluate_at=100.0)}).is_done(SWEEP)
+    assert overview(read, {"o": replace(left, evaluate_at=100.1)}).is_done(SWEEP)
+
+
 # -- known stuck
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import io
-import sys
-import threading
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import redis
 from rich.console import Console
 
-from reconciler.cli import status as status_module
 from reconciler.cli.commands.status import to_json
 from reconciler.cli.main import root
 from reconciler.cli.screens.status import render
@@ -23,7 +20,6 @@ from reconciler.cli.status import (
     HOUR_SECONDS,
     Status,
     eviction_policy,
-    read_status,
 )
 from reconciler.domain.codes import NEEDS_ACTION, STUCK_CODES
 from reconciler.errors import TemporaryError
@@ -190,76 +186,8 @@ def test_only_a_lossy_eviction_policy_is_reported(
     assert eviction_policy(client) == expected
 
 
-def test_status_does_not_wait_for_silent_services(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status_module, "PATIENCE_SECONDS", 0.05)
-    never = threading.Event()
-
-    class Silent:
-        def __getattr__(self, _name: str) -> Any:
-            never.wait()
-            raise AssertionError
-
-    silent: Any = Silent()
-    found = read_status(SETTINGS, silent, silent, details=False)
-    never.set()
-    assert found.broker_problem == found.table_problem == "no answer within 0 s"
-
-
-def test_silent_workers_do_not_mean_no_broker(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A slow host may not hear them in time; status shows what was read by then."""
-    never_set = threading.Event()
-    application: Any = SimpleNamespace(app=None)
-    monkeypatch.setitem(sys.modules, "workers.application", application)
-    monkeypatch.setattr(status_module, "_workers", lambda _app: never_set.wait())
-    monkeypatch.setattr(status_module, "PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr(status_module, "_read_broker", lambda *_, **__: {"queues": {"sweep": 3}})
-    monkeypatch.setattr(status_module, "_read_tables", lambda _: {})
-    nobody: Any = None
-    read = read_status(SETTINGS, nobody, nobody, details=True)
-    assert read.unreachable is None
-    assert (read.workers, read.queues) == (None, {"sweep": 3})
-
-
-def test_loading_celery_takes_no_time_from_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy host it takes seconds, in which no worker could answer."""
-    clock, caller = [0.0], threading.current_thread()
-
-    class Application:
-        control = SimpleNamespace(ping=lambda timeout: [{"w1@host": {"ok": f"{timeout}"}}])
-
-        @property
-        def app(self) -> Application:
-            assert threading.current_thread() is caller
-            clock[0] += 2 * status_module.PATIENCE_SECONDS
-            return self
-
-    clocks = SimpleNamespace(monotonic=lambda: clock[0], time=lambda: NOW)
-    monkeypatch.setattr(status_module, "time", clocks)
-    monkeypatch.setitem(sys.modules, "workers.application", cast("Any", Application()))
-    monkeypatch.setattr(status_module, "_read_broker", lambda *_, **__: {})
-    monkeypatch.setattr(status_module, "_read_tables", lambda _: {})
-    nobody: Any = None
-    assert read_status(SETTINGS, nobody, nobody, details=True).workers == ("w1@host",)
-
-
 def test_one_row_is_counted_in_the_singular() -> None:
     assert "; 1 row in 2 s" in text_of(state(seen=overview(sweeps=(sweep(rows_scanned=1),))))
-
-
-def test_a_problem_has_no_full_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What follows it would read ``refused.;`` or ``refused..``."""
-
-    def away(*_: Any, **__: Any) -> dict[str, Any]:
-        raise redis.ConnectionError("Connection refused.")
-
-    monkeypatch.setattr(status_module, "_read_broker", away)
-    monkeypatch.setattr(status_module, "_read_tables", lambda _: {})
-    nobody: Any = None
-    settings = SETTINGS.model_copy(update={"celery_broker_url": "redis://broker"})
-    read = read_status(settings, nobody, nobody, details=False)
-    assert read.unreachable == "the broker cannot be reached: Connection refused"
 
 
 def test_status_counts_recoveries_and_their_latency() -> None:

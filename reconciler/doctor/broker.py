@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -21,7 +22,7 @@ from reconciler.settings import Settings
 
 CHECK = "broker"
 _SECONDS = 3.0
-_MIN_MAJOR = 6
+_MIN_VERSION = (7, 2)
 _NEARLY_FULL = 0.8
 
 
@@ -82,8 +83,9 @@ def _unreachable(settings: Settings, shown: str, error: redis.RedisError) -> Fin
 def _server(shown: str, facts: Mapping[str, Any]) -> Finding:
     version = str(facts.get("valkey_version") or facts.get("redis_version") or "")
     name = "Valkey" if facts.get("valkey_version") else "Redis"
-    if version and int(version.partition(".")[0]) < _MIN_MAJOR:
-        advice = "use Valkey or Redis, 7.2 or later"
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers and tuple(map(int, numbers.groups())) < _MIN_VERSION:
+        advice = f"use Valkey or Redis, {'.'.join(map(str, _MIN_VERSION))} or later"
         return failure(CHECK, "server", f"{name} {version} is too old", advice)
     return ok(CHECK, "server", f"{name} {version}".rstrip() + f" at {shown}")
 
@@ -103,21 +105,24 @@ def _writes(client: redis.Redis, shown: str, facts: Mapping[str, Any]) -> Findin
 
 
 def _keeps(client: redis.Redis, facts: Mapping[str, Any]) -> Iterator[Finding]:
-    yield _eviction(facts.get("maxmemory_policy"))
     most, used = int(facts.get("maxmemory") or 0), int(facts.get("used_memory") or 0)
+    yield _eviction(facts.get("maxmemory_policy"), limited=most > 0)
     if most and used > _NEARLY_FULL * most:
         said = f"{used * 100 // most} % of maxmemory are used"
         yield warning(CHECK, "memory", said, "give it more: a full one takes no more messages")
     yield _persistence(client, facts)
 
 
-def _eviction(policy: str | None) -> Finding:
+def _eviction(policy: str | None, *, limited: bool) -> Finding:
     if policy is None:
         advice = "check its parameter group: it must be noeviction"
         return warning(CHECK, "eviction", "maxmemory-policy cannot be read", advice)
     if policy != "noeviction":
         said = f"maxmemory-policy is {policy}: queued messages can be dropped"
-        return failure(CHECK, "eviction", said, "set maxmemory-policy to noeviction")
+        advice = "set maxmemory-policy to noeviction"
+        if limited:
+            return failure(CHECK, "eviction", said, advice)
+        return warning(CHECK, "eviction", f"{said} once maxmemory is set", advice)
     return ok(CHECK, "eviction", "noeviction: no message is dropped")
 
 

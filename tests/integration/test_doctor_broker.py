@@ -50,8 +50,11 @@ def test_a_durable_broker_passes_every_check(broker: str) -> None:
 
 
 def test_an_old_server_needs_a_supported_version() -> None:
-    found = _server("redis://b", {"redis_version": "5.0.14"})
-    assert (found.level, found.advice) == (Level.FAILURE, "use Valkey or Redis, 7.2 or later")
+    for old in ("5.0.14", "7.1.0"):
+        found = _server("redis://b", {"redis_version": old})
+        assert (found.level, found.advice) == (Level.FAILURE, "use Valkey or Redis, 7.2 or later")
+    for sound in ("7.2.4", "10.0.1", "unstable"):
+        assert _server("redis://b", {"redis_version": sound}).level is Level.OK
     page = (ROOT / "docs" / "support.md").read_text(encoding="utf-8")
     assert "Valkey 7.2 and later; Redis 7.2 and later" in page
 
@@ -64,6 +67,8 @@ def test_eviction_persistence_and_password_are_checked(tmp_path: Path) -> None:
             "celery_broker_url": f"{url}/0",
             "celery_result_backend": f"{url}/1",
         }
+        assert ask(SETTINGS, **here)["eviction"].level is Level.WARNING
+        client.config_set("maxmemory", "100mb")
         found = ask(SETTINGS, **here)
         assert found["eviction"].level is Level.FAILURE
         assert "noeviction" in found["eviction"].advice

@@ -229,7 +229,7 @@ def read_status(
         # Before the time starts to run, because on a busy host this import takes seconds.
         from workers.application import app  # noqa: PLC0415 - start-up time
 
-        workers = _in_a_thread(lambda: {"workers": _workers(app)})
+        workers = _in_a_thread(lambda: {"workers": _workers(app, settings.main_tables)})
     parts = {
         "broker_problem": _in_a_thread(lambda: _read_broker(settings, client, details=details)),
         "table_problem": _in_a_thread(lambda: _read_tables(reconciler)),
@@ -343,13 +343,19 @@ def eviction_policy(client: redis.Redis) -> str | None:
     return policy if evicts and int(found.get("maxmemory", 0)) > 0 else None
 
 
-def _workers(app: celery.Celery) -> tuple[str, ...] | None:
-    """Return the names of the workers that answer; if none does at once, wait longer."""
+def _workers(app: celery.Celery, tables: list[str]) -> tuple[str, ...] | None:
+    """Return the names of the workers of these tables that answer.
+
+    If none does at once, wait longer. Workers of other tables drop our messages.
+    """
+    from workers.about import ask_workers  # noqa: PLC0415 - start-up time
+
     for seconds in _ANSWER_SECONDS:
         try:
-            answers: list[dict[str, Any]] = app.control.ping(timeout=seconds) or []
+            said = ask_workers(app, seconds)
         except Exception:  # noqa: BLE001 - whatever the transport raises, nobody answered
             return None
-        if answers:
-            return tuple(sorted(name for answer in answers for name in answer))
+        ours = [name for name, about in said.items() if about.get("tables", tables) == tables]
+        if ours:
+            return tuple(sorted(ours))
     return ()

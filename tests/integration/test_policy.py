@@ -206,7 +206,7 @@ def test_inspecting_needs_no_right_to_write(
     before = world.everything()
     made.clear()
     with monkeypatch.context() as patched:
-        patched.setattr(status, "_workers", lambda _app: None)  # it asks only the broker
+        patched.setattr(status, "_workers", lambda *_: None)  # it asks only the broker
         reconciler = world.reconciler()
         for name in (found, "ENG-1", "b", task["task_id"]["S"]):
             look(reconciler, find(reconciler, name, lambda _: None))

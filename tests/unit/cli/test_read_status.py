@@ -37,7 +37,7 @@ def test_silent_workers_do_not_mean_no_broker(
     never_set = threading.Event()
     application: Any = SimpleNamespace(app=None)
     monkeypatch.setitem(sys.modules, "workers.application", application)
-    monkeypatch.setattr(status_module, "_workers", lambda _app: never_set.wait())
+    monkeypatch.setattr(status_module, "_workers", lambda *_: never_set.wait())
     monkeypatch.setattr(status_module, "PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr(status_module, "_read_broker", lambda *_, **__: {"queues": {"sweep": 3}})
     monkeypatch.setattr(status_module, "_read_tables", lambda _: {})
@@ -52,7 +52,7 @@ def test_loading_celery_takes_no_time_from_workers(monkeypatch: pytest.MonkeyPat
     clock, caller = [0.0], threading.current_thread()
 
     class Application:
-        control = SimpleNamespace(ping=lambda timeout: [{"w1@host": {"ok": f"{timeout}"}}])
+        control = SimpleNamespace(broadcast=lambda *_, **__: [{"w1@host": {}}])
 
         @property
         def app(self) -> Application:
@@ -67,6 +67,23 @@ def test_loading_celery_takes_no_time_from_workers(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(status_module, "_read_tables", lambda _: {})
     nobody: Any = None
     assert read_status(SETTINGS, nobody, nobody, details=True).workers == ("w1@host",)
+
+
+def test_only_workers_of_these_tables_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of other tables on the same broker drop what is asked here."""
+    answers = [
+        {"ours@a": {"tables": SETTINGS.main_tables}},
+        {"theirs@b": {"tables": ["others"]}},
+        {"old@c": {"error": "unknown command"}},
+    ]
+    control = SimpleNamespace(broadcast=lambda *_, **__: answers)
+    application: Any = SimpleNamespace(app=SimpleNamespace(control=control))
+    monkeypatch.setitem(sys.modules, "workers.application", application)
+    monkeypatch.setattr(status_module, "_read_broker", lambda *_, **__: {})
+    monkeypatch.setattr(status_module, "_read_tables", lambda _: {})
+    nobody: Any = None
+    read = read_status(SETTINGS, nobody, nobody, details=True)
+    assert read.workers == ("old@c", "ours@a")
 
 
 def test_a_problem_has_no_full_stop(monkeypatch: pytest.MonkeyPatch) -> None:

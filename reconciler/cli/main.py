@@ -2,7 +2,7 @@
 
 Exit codes: 0 done; 1 work is stuck, the backstop is unhealthy, or a check failed; 2 the arguments
 or the settings are wrong; 3 broker or AWS cannot be reached or denies access; 130 interrupted.
-Every error is one line on standard error.
+Every error is one line on standard error, with click's hint if the arguments are wrong.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ _LOOKS_AGAIN = frozenset(
 )
 _PASSIVE = {
     Code.WAITING: "releases it once everything before it has succeeded",
-    Code.RUNNING: "nothing: the task is at work",
+    Code.RUNNING: "nothing: its task has not ended",
     Code.OVER_BUDGET: "releases it as soon as its user has a free slot, the oldest due first",
     Code.LOST_RECOVERY: "touches the fix's task again after a pause that doubles each time",
     Code.LOST_UNSKIP: "nothing: `reconciler unskip` sets it back to blocked",

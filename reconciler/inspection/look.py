@@ -50,8 +50,15 @@ def look(reconciler: Reconciler, found: Found, next_sweep: float | None = None) 
         repairs=repairs,
         repairs_partial=partial,
         focus=found.sub_issue_id,
-        notes=(found.note,) if found.note else (),
+        notes=tuple(_notes(found, before)),
     )
+
+
+def _notes(found: Found, orchestration: Orchestration) -> Iterator[str]:
+    if found.note is not None:
+        yield found.note
+    if found.sub_issue_id is not None and found.sub_issue_id not in orchestration.children:
+        yield f"it has no child {found.sub_issue_id}"
 
 
 def _slot_holders(reconciler: Reconciler, view: View) -> tuple[str, ...]:

@@ -118,7 +118,7 @@ def _stuck(view: View, now: datetime) -> Iterator[RenderableType]:
         yield from _group(view, group, now)
     left = sum(map(len, groups[_MAX_GROUPS:]))
     if left:
-        yield Text(f"  and {left} more stuck", QUIET)
+        yield Text(f"  and {left} more", QUIET)
     if groups:
         yield Text()
     elif not view.alarming:

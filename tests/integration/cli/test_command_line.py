@@ -151,6 +151,11 @@ def test_inspect_draws_mermaid_and_svg(world: World, run: Run, form: str, start:
     assert run("inspect", stranded(world), "--format", form).stdout.startswith(start)
 
 
+def test_inspect_reports_an_unknown_child(world: World, run: Run) -> None:
+    done = run("inspect", f"{stranded(world)}/nobody")
+    assert "it has no child nobody" in done.stdout
+
+
 def test_releasing_by_hand_is_idempotent(world: World, run: Run) -> None:
     """A child that is not due is not released."""
     found = world.seed({"a": [], "b": ["a"]})

@@ -84,8 +84,8 @@ def sweep_state(
 
 
 @contextmanager
-def asking_broker() -> Iterator[None]:
-    """Translate the errors of redis-py in the block.
+def asking_broker(instead: str = "") -> Iterator[None]:
+    """Translate the errors of redis-py in the block; ``instead``: what needs no broker.
 
     Raises:
         BrokerUnavailableError: the broker is away, or refuses.
@@ -96,8 +96,11 @@ def asking_broker() -> Iterator[None]:
 
     try:
         yield
-    except RedisError as error:
-        raise BrokerUnavailableError(f"the broker cannot be reached: {error}") from error
+    except (RedisError, BrokerUnavailableError) as error:
+        known = isinstance(error, BrokerUnavailableError)
+        said = str(error) if known else f"the broker cannot be reached: {error}"
+        way = f"; {instead} needs none" if instead else ""
+        raise BrokerUnavailableError(said.rstrip(".") + way) from error
 
 
 def operator() -> str:

@@ -193,7 +193,8 @@ class Known:
                 "sub_issue_id": child,
                 "code": Code.LOST_RELEASE.value,
                 "reason": "its release was handed on and has not ended yet",
-                "since": entry["since"],
+                # Each has an age, because the alerts on the oldest go by it.
+                "since": entry["at"] if entry["since"] is None else entry["since"],
             }
             for child, entry in self.handed_on.items()
             if child not in left

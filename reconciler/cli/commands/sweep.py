@@ -156,7 +156,7 @@ def _by_workers(settings: Settings, asked: Asked) -> int:
     from workers.enqueue import submit_sweep  # noqa: PLC0415
 
     ask = partial(submit_sweep, app, report=asked.report, full=asked.full)
-    with asking_broker():
+    with asking_broker("`reconciler sweep --inline`"):
         sweep_id = ask()
         report_id = sweep_id if asked.report and settings.repair_mode != "report" else None
         if not asked.wait:

@@ -217,6 +217,11 @@ def test_a_mistake_exits_2_with_one_line(
             "`reconciler sweep --inline --report` reads the tables",
         ),
         (
+            ["sweep"],
+            {"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"},
+            "refused; `reconciler sweep --inline` needs none",
+        ),
+        (
             ["release", "orch_x", "b"],
             {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
             "credentials",

@@ -190,4 +190,6 @@ def child_needs_action(code: Code, policy: Policy) -> bool:
     """
     if code is Code.UNSTARTED_TASK:
         return not policy.can_invoke
+    if code is Code.LOST_RECOVERY:
+        return not policy.settles
     return code is Code.MISSING_TASK_ID or code in NEEDS_ACTION

@@ -56,8 +56,7 @@ def parent_fixes_of(view: View) -> Sequence[Command]:
         return (Command(change, f"if {count} is right, because rows were removed on purpose"),)
     if view.code == OrchestrationCode.UNSETTLED_PARENT and view.needs_action:
         if not view.given.policy.settles:
-            line = f"SETTLE_MODE=nudge {_line('evaluate', view.orchestration_id)}"
-            return (Command(line, "touch a finished task once, although SETTLE_MODE is off"),)
+            return (_touch_anyway(view),)
         change = _update(
             view,
             META,
@@ -66,6 +65,11 @@ def parent_fixes_of(view: View) -> Sequence[Command]:
         )
         return (Command(change, "when its roll-up has been posted by hand"),)
     return ()
+
+
+def _touch_anyway(view: View) -> Command:
+    line = f"SETTLE_MODE=nudge {_line('evaluate', view.orchestration_id)}"
+    return Command(line, "touch a finished task once, although SETTLE_MODE is off")
 
 
 def commands_for(view: View) -> Sequence[Command]:
@@ -97,6 +101,11 @@ def _try_again(view: View, _child: ChildView) -> Iterator[Command]:
 def _check_pipeline(_view: View, child: ChildView) -> Iterator[Command]:
     if child.needs_action:
         yield Command("reconciler doctor", "check the pipeline's settings and permissions")
+
+
+def _recover(view: View, child: ChildView) -> Iterator[Command]:
+    if child.needs_action:
+        yield _touch_anyway(view)
 
 
 def _put_back(view: View, child: ChildView) -> Iterator[Command]:
@@ -170,6 +179,7 @@ _FIXES: Mapping[str, Callable[[View, ChildView], Iterator[Command]]] = {
     Code.LOST_RELEASE: _release,
     Code.ABANDONED_CLAIM: _release,
     Code.UNSTARTED_TASK: _check_pipeline,
+    Code.LOST_RECOVERY: _recover,
     Code.LOST_UNSKIP: _unskip,
     Code.QUARANTINED: _try_again,
     Code.LONG_RUNNING: _task,

@@ -159,6 +159,8 @@ def _outlook(
         if diagnosis.invoked_again:
             return Outlook("nothing more: the platform fails the task itself")
         return Outlook("invokes the pipeline once more when the start timeout has passed")
+    if code is Code.LOST_RECOVERY and not policy.settles:
+        return Outlook("nothing: SETTLE_MODE is off")
     if code in _LOOKS_AGAIN:
         return given.with_next_sweep("looks again")
     return Outlook(_PASSIVE.get(code, _NOTHING))

@@ -223,6 +223,12 @@ def test_an_unstarted_task_needs_action_without_a_pipeline() -> None:
     assert not child_needs_action(Code.UNSTARTED_TASK, replace(POLICY, can_invoke=True))
 
 
+def test_a_lost_recovery_needs_action_without_settling() -> None:
+    """If SETTLE_MODE is off, nobody ever touches the fix's task."""
+    assert child_needs_action(Code.LOST_RECOVERY, replace(POLICY, settles=False))
+    assert not child_needs_action(Code.LOST_RECOVERY, POLICY)
+
+
 def test_the_verb_of_a_release_is_release() -> None:
     assert Release("b", "x", None).verb == "release"
 

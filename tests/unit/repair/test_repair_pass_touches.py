@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from reconciler.inspection.advice import fixes_of
+from reconciler.inspection.find import Found
+from reconciler.inspection.look import look
+from reconciler.inspection.views import Outlook
 from tests.support.world import World
 from tests.unit.repair.test_repair_pass import evaluate, outcomes
 
@@ -27,6 +31,19 @@ def test_a_lost_recovery_is_touched(world: World) -> None:
     report = evaluate(world, found, apply=False)
     assert report.counts.stuck == {"lost_recovery": 1}
     assert outcomes(evaluate(world, found)) == [("nudge", "a", "done")]
+
+
+def test_a_lost_recovery_needs_action_without_settling(world: World) -> None:
+    """If SETTLE_MODE is off, a command touches the fix's task once."""
+    settled = {"rollup_posted_at": {"S": world.ago(3000)}}
+    found = world.seed({"a": []}, {"a": "failed"}, tasks={"a": "FAILED"}, meta=settled)
+    side_task(world, found, "a", "COMPLETED", 600)
+    view = look(world.reconciler(settle_mode="off"), Found(found))
+    (child,) = view.stuck
+    assert (child.code, child.needs_action) == ("lost_recovery", True)
+    assert child.outlook == Outlook("nothing: SETTLE_MODE is off")
+    (fix,) = fixes_of(view, child)
+    assert fix.line == f"SETTLE_MODE=nudge reconciler evaluate {found}"
 
 
 def test_a_report_shows_what_came_before_recoveries(world: World) -> None:

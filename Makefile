@@ -141,7 +141,7 @@ image:  ## Build the image, with commit and date in it (IMAGE=name:tag)
 	docker build -t $(IMAGE) --build-arg COMMIT=$$(git rev-parse --short=12 HEAD) --build-arg BUILT=$$(date -u +%Y-%m-%dT%H:%M:%SZ) .
 
 deploy-checks: $(VENV)/deploy.stamp  ## Check templates, manifests, image and licences
-	$(PYTEST) tests/deploy
+	$(PYTEST) tests/deploy -n 2
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/python -m docs.generate_licences --check
 

@@ -55,6 +55,6 @@ def fresh_place() -> Iterator[Place]:
     """Run a separate DynamoDB Local, in memory, while the block runs."""
     with (
         TemporaryDirectory(prefix="benchmark-") as directory,
-        dynamodb_local(Path(directory)) as at,
+        dynamodb_local(Path(directory), options=()) as at,
     ):
         yield Place(at)

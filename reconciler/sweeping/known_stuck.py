@@ -193,8 +193,7 @@ class Known:
                 "sub_issue_id": child,
                 "code": Code.LOST_RELEASE.value,
                 "reason": "its release was handed on and has not ended yet",
-                # Each has an age, because the alerts on the oldest go by it.
-                "since": entry["at"] if entry["since"] is None else entry["since"],
+                "since": entry["since"],
             }
             for child, entry in self.handed_on.items()
             if child not in left

@@ -314,10 +314,3 @@ def test_a_person_is_needed_if_time_changes_nothing(
     now = Diagnosis("o", OrchestrationCode.IN_PROGRESS, "", None, children)
     found = Finding.of(Evaluation("o", now, now, actions, Counts(), stuck), 1.0)
     assert found.needs_person == needed
-
-
-def test_a_handed_on_release_always_ages() -> None:
-    """Even if it is unknown since when it is due: the alerts on the oldest go by the age."""
-    known = Known().with_releases({"a": None, "b": 60.0}, 100.0)
-    ages = {left.sub_issue_id: left.age_seconds for left in known.list_stuck("orch_1", 130.0)}
-    assert ages == {"a": 30.0, "b": 70.0}

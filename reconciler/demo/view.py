@@ -20,7 +20,7 @@ from reconciler.demo.observer import ChildKey, Recovery, Snapshot
 from reconciler.demo.platform import Seeded
 from reconciler.demo.verdict import Sweep, Verdict
 from reconciler.domain.model import TERMINAL_CHILD, Child, ChildStatus
-from reconciler.inspection.theme import SIGNS, Tone
+from reconciler.inspection.theme import SIGNS, Tone, counted
 
 _LABEL = "grey62"
 _QUIET = "grey50"
@@ -135,8 +135,9 @@ def one_line(board: Board) -> str:
     settled = sum(board.snapshot.is_settled(seeded.orchestration_id) for seeded in board.seeded)
     return (
         f"{board.elapsed:5.0f} s  {board.phase}: {settled} of {len(board.seeded)} settled, "
-        f"{board.events_lost} events lost, {len(board.stranded)} stranded, "
-        f"{len(board.snapshot.recoveries)} repairs by {len(board.sweeps)} sweeps"
+        f"{counted(board.events_lost, 'event')} lost, {len(board.stranded)} stranded, "
+        f"{counted(len(board.snapshot.recoveries), 'repair')} by "
+        f"{counted(len(board.sweeps), 'sweep')}"
     )
 
 
@@ -178,8 +179,7 @@ def _live(board: Board) -> Text:
     else:
         text.append(f" live reconciler down {board.down_for:.0f} s")
     if board.events_lost:
-        events = "1 event" if board.events_lost == 1 else f"{board.events_lost} events"
-        text.append(f", {events} lost", style="yellow")
+        text.append(f", {counted(board.events_lost, 'event')} lost", style="yellow")
     return text
 
 

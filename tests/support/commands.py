@@ -44,7 +44,7 @@ IMPORTED = (
 )
 """Modules that read no setting when they are imported."""
 
-_MAX_REQUEST_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 16
 
 
 def run_command(
@@ -63,7 +63,10 @@ def run_command(
     ):
         connection.settimeout(timeout_seconds)
         request = json.dumps([name, arguments, dict(environment)]).encode()
-        socket.send_fds(connection, [request], [output.fileno(), errors.fileno()])
+        # A long request is sent in parts, and only the first can carry the files.
+        socket.send_fds(connection, [b" "], [output.fileno(), errors.fileno()])
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
         with connection.makefile("r") as answers:
             pid = int(answers.readline())
             try:
@@ -90,12 +93,13 @@ class _Server:
             cwd=_ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for pytest
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n"
 
     def connect(self) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connection = socket.socket(socket.AF_UNIX)
         connection.connect(self._path)
         return connection
 
@@ -111,7 +115,7 @@ def serve(path: str) -> tuple[str, list[str]] | None:
 
     Returns None when the parent process has ended.
     """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait
@@ -129,12 +133,14 @@ def serve(path: str) -> tuple[str, list[str]] | None:
 
 def _fork_and_wait(connection: socket.socket) -> tuple[str, list[str]]:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    request, files, *_ = socket.recv_fds(connection, _MAX_REQUEST_BYTES, 2)
+    request, files, *_ = socket.recv_fds(connection, _CHUNK_BYTES, 2)
+    while more := connection.recv(_CHUNK_BYTES):
+        request += more
     pid = os.fork()
     if pid:
-        connection.send(f"{pid}\n".encode())
+        connection.sendall(f"{pid}\n".encode())
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        connection.send(f"{code}\n".encode())
+        connection.sendall(f"{code}\n".encode())
         os._exit(0)
     connection.close()
     name, arguments, environment = json.loads(request)

@@ -31,7 +31,7 @@ def unseen_predecessors(part: Orchestration, *, watched: bool = False) -> Sequen
     """Return the predecessors to read before an active part can be judged.
 
     None if it is to be nominated anyway, because no predecessor of some child is active. Of a
-    ``watched`` part they are read even then, to see whether somebody has changed them.
+    ``watched`` part they are read even then, to see whether anything has changed.
     """
     unseen: dict[str, None] = {}
     for child in part.children.values():
@@ -56,6 +56,13 @@ def running_tasks(orchestration: Orchestration) -> list[str]:
         for child in orchestration.children.values()
         if child.status is ChildStatus.RELEASED and child.task_id is not None
     ]
+
+
+def fingerprint_of(orchestration: Orchestration, tasks: Mapping[str, Task | None]) -> str:
+    """Return a fingerprint of its rows and of how many of its running tasks have ended."""
+    read = (tasks.get(task_id) for task_id in running_tasks(orchestration))
+    ended = sum(task is not None and task.terminal for task in read)
+    return f"{orchestration.fingerprint}+{ended}" if ended else orchestration.fingerprint
 
 
 def suspicious(

@@ -18,7 +18,7 @@ from typing import Any
 
 from reconciler.clock import OutOfTime
 from reconciler.domain.model import Item, Orchestration, Task
-from reconciler.domain.nomination import running_tasks, suspicious
+from reconciler.domain.nomination import fingerprint_of, running_tasks, suspicious
 from reconciler.errors import DEFECTS, ThrottledError
 from reconciler.repair.counts import Counts
 from reconciler.repair.reconciler import Reconciler
@@ -30,8 +30,8 @@ from reconciler.sweeping.batches import Batches
 from reconciler.sweeping.segments import Place, Segment
 
 Nominate = Callable[[str, str | None], None]
-"""Called for each orchestration that should be evaluated, with its id and a fingerprint of its rows
-(None if the scan did not see all of them)."""
+"""Called for each orchestration that should be evaluated, with its id and a fingerprint of what the
+scan saw (None if that was not all of it)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class SegmentResult:
 class Step(ABC):
     """One step: handles pages, carried rows and tasks. Subclasses say how to read.
 
-    ``watched``: orchestration id → fingerprint; nominated as well if its rows differ from that.
+    ``watched``: orchestration id → fingerprint; nominated as well if the scan sees another one.
     """
 
     def __init__(
@@ -77,12 +77,8 @@ class Step(ABC):
         """Parse an orchestration's rows; None if it needs no judging."""
 
     def _look_at(self, orchestration: Orchestration) -> None:
-        """Nominate an orchestration if its rows changed, else judge it once its tasks are read."""
-        name, rows = orchestration.orchestration_id, orchestration.fingerprint
-        if self._watched.get(name, rows) != rows:
-            self._nominate(name, rows)
-        else:
-            self._until_tasks.add(orchestration, running_tasks(orchestration))
+        """Judge an orchestration once the tasks that it needs have been read."""
+        self._until_tasks.add(orchestration, running_tasks(orchestration))
 
     def _may_end(self) -> bool:
         """Whether this step has made progress, so that the next one begins further on."""
@@ -220,12 +216,15 @@ class Step(ABC):
         self._pacer.spend(consumed.read_units)
 
     def _judge(self, orchestration: Orchestration, tasks: Mapping[str, Task | None]) -> None:
+        name, state = orchestration.orchestration_id, fingerprint_of(orchestration, tasks)
         try:
-            nominated = suspicious(orchestration, tasks, self._policy, self._clock())
+            nominated = self._watched.get(name, state) != state or suspicious(
+                orchestration, tasks, self._policy, self._clock()
+            )
         except DEFECTS:
             nominated = True
         if nominated:
-            self._nominate(orchestration.orchestration_id, orchestration.fingerprint)
+            self._nominate(name, state)
 
 
 class SegmentScan(Step):

@@ -174,13 +174,15 @@ class SweepState:
         return known, read_at
 
     def watched(self, scope: Scope) -> dict[str, str]:
-        """Return orchestrations that wait for changed rows → the last scan's fingerprint."""
+        """Return orchestrations that are left alone until they change → the last fingerprint."""
         (records,) = self._records.read(_KNOWN)
         known = {name: read_as(Known, record) for name, record in records.items()}
         return {
             name: rows
             for name, entry in known.items()
-            if entry is not None and entry.unchanged and (rows := entry.scanned.get(scope))
+            if entry is not None
+            and (entry.unchanged or entry.paced)
+            and (rows := entry.scanned.get(scope))
         }
 
     def nominate(

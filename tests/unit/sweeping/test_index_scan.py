@@ -312,3 +312,15 @@ def test_the_predecessors_of_the_watched_are_read(world: World) -> None:
     assert nominations(world, watched={stuck: rows}) == {stuck: rows}
     world.change(stuck, "a", child_status="succeeded", updated_at=world.ago(0))
     assert nominations(world, watched={stuck: rows})[stuck] != rows
+
+
+def test_the_tasks_of_the_watched_are_read(world: World) -> None:
+    """The end of one may be lost while other releases wait their turn."""
+    graph: dict[str, list[str]] = {"a": [], "runs": [], "due": ["a"], "last": ["runs"]}
+    statuses = {"a": "succeeded", "runs": "released"}
+    waits = world.seed(graph, statuses, tasks={"runs": "RUNNING"})
+    rows = nominations(world, watched={waits: "unread"})[waits]
+    assert rows is not None
+    (task,) = world.tasks(waits, "runs")
+    world.finish(task["task_id"]["S"], age=600)
+    assert nominations(world, watched={waits: rows})[waits] == f"{rows}+1"

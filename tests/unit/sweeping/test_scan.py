@@ -208,6 +208,18 @@ def test_a_watched_orchestration_is_nominated_when_rows_change(world: World) -> 
     assert list(scanned(world, {runs: rows})[0]) == [runs]
 
 
+def test_a_watched_orchestration_is_nominated_when_tasks_end(world: World) -> None:
+    """While its releases wait their turn, the end of another task may be lost: no row changes."""
+    graph: dict[str, list[str]] = {"a": [], "runs": [], "due": ["a"], "last": ["runs"]}
+    statuses = {"a": "succeeded", "runs": "released"}
+    waits = world.seed(graph, statuses, tasks={"runs": "RUNNING"})
+    rows = scanned(world)[0][waits]
+    assert rows is not None
+    (task,) = world.tasks(waits, "runs")
+    world.finish(task["task_id"]["S"], age=600)
+    assert scanned(world, {waits: rows})[0][waits] == f"{rows}+1"
+
+
 # -- the scope of a scan, and recoveries
 
 

@@ -332,7 +332,7 @@ def test_the_later_recorded_coverage_counts(kept: float, expected: float) -> Non
 
 
 def test_an_orchestration_needing_manual_action_is_watched() -> None:
-    """The next evaluation waits until its rows have changed."""
+    """Its next evaluation waits until its rows have changed, as for one that waits its turn."""
     state, _ = new_state()
     stuck = Stuck("o", "a", "dependency_cycle", "on a cycle", 50.0)
     for name, needs_person in (("o", True), ("p", False)):
@@ -340,7 +340,9 @@ def test_an_orchestration_needing_manual_action_is_watched() -> None:
         finding = Finding(NOW - 5, (stuck,), "rows", needs_person=needs_person)
         state.evaluated(name, finding, 60.0)
     state._records.update("known", "q", lambda _old, _now: {"unchanged": "unlike ours"})
-    assert state.watched(TABLE) == {"o": "rows"}
+    assert state.nominate("r", TABLE, 0.0, NOW - 10, "rows")
+    state.evaluated("r", Finding(NOW - 5, (stuck,), "rows", paced=True), 60.0)
+    assert state.watched(TABLE) == {"o": "rows", "r": "rows"}
     assert state.watched(ACTIVE) == {}
 
 

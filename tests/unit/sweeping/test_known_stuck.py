@@ -18,6 +18,7 @@ from reconciler.sweeping.known_stuck import (
     MAX_PAUSE_SECONDS,
     Finding,
     Known,
+    age_at,
 )
 from reconciler.sweeping.segments import NEVER, Scope
 
@@ -314,3 +315,8 @@ def test_a_person_is_needed_if_time_changes_nothing(
     now = Diagnosis("o", OrchestrationCode.IN_PROGRESS, "", None, children)
     found = Finding.of(Evaluation("o", now, now, actions, Counts(), stuck), 1.0)
     assert found.needs_person == needed
+
+
+@pytest.mark.parametrize(("since", "age"), [(None, None), (-0.5, None), (0.0, 10.0), (10.0, 0.0)])
+def test_no_time_before_1970_is_believed(since: float | None, age: float | None) -> None:
+    assert age_at(since, 10.0) == age

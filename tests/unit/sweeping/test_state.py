@@ -93,6 +93,23 @@ def test_a_sweeps_unread_segments_are_counted() -> None:
     assert overview().count_unread(SWEEP) == 0
 
 
+def test_a_sweep_owing_unknown_segments_counts_as_absent() -> None:
+    """There are as many as its total, counted from zero."""
+    assert SWEEP.is_valid
+    assert not replace(SWEEP, owed={"table": (1, 2)}).is_valid
+    assert not replace(SWEEP, owed={"table": (-1,)}).is_valid
+    assert not replace(SWEEP, owed={"active": (0,)}).is_valid
+
+
+def test_lost_reads_undo_only_a_complete_sweep() -> None:
+    """Other segments than its own tell nothing: those of another layout were never read."""
+    complete = replace(SWEEP, summary=ended("s", 200.0).summary)
+    assert overview({"table": [99.0, 100.0]}).is_undone(complete)
+    assert not overview({"table": [99.0, 100.0]}).is_undone(SWEEP)
+    assert not overview({"table": [100.0, 100.0]}).is_undone(complete)
+    assert not overview({"table": [99.0, 100.0, 100.0]}).is_undone(complete)
+
+
 def test_a_sweep_is_done_without_open_work_items() -> None:
     """Stuck orchestrations to evaluate again and pending releases are such items."""
     stuck = Stuck("o", "a", "dependency_cycle", "on a cycle", 50.0)

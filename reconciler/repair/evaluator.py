@@ -65,7 +65,7 @@ class Evaluator:
                 return evaluation
             finally:
                 # Even after an error: what has failed so far must not be retried at once.
-                if work.context.apply and (work.outcomes or work.unread):
+                if work.outcomes or work.unread:
                     self._remember(orchestration, work)
             work.finish()
         evaluation = _evaluation_of(orchestration_id, work, consumed, stuck_only)

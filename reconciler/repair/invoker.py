@@ -54,10 +54,13 @@ class Invoker:
         """
         invoked = replace(task, invoked_at=timestamp(context.now))
         if task.unrecorded and self._invoke_by_name(task.task_id):
-            self._record(self.tasks.set_invoked(task.task_id, context.now), audit)
+            record = self.tasks.set_invoked(task.task_id, context.now)
+            if audit is None:
+                self.dynamodb.write(record)
+            else:
+                self._record(record, audit)
             return invoked
-        last = self.tasks.set_last_invocation(task.task_id, context.now)
-        if not self._record(last, audit, once=True):
+        if not self._record(self.tasks.set_last_invocation(task.task_id, context.now), audit):
             return None
         try:
             named = self._invoke_by_name(task.task_id)
@@ -84,13 +87,11 @@ class Invoker:
         with suppress(ReconcilerError):  # on failure the invocation counts as made
             self.dynamodb.write(self.tasks.unset_last_invocation(task, context.now))
 
-    def _record(self, record: Write, audit: Write | None, *, once: bool = False) -> bool:
+    def _record(self, record: Write, audit: Write | None) -> bool:
         """Write a record, with its event if there is one; False if its condition failed.
 
-        ``once``: its condition fails on its own result. So it takes a transaction, whose token
-        keeps the client's retry after a lost answer from failing.
+        In a transaction, whose token keeps the client's retry after a lost answer from failing on
+        what the first try wrote.
         """
-        if audit is None and not once:
-            return self.dynamodb.write(record) is None
         event = {} if audit is None else {"event": audit}
         return self.dynamodb.transact({"record": record, **event}) is None

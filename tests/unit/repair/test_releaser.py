@@ -15,10 +15,9 @@ from reconciler.domain.planning import Release
 from reconciler.errors import CredentialsError, PipelineUnavailableError, StoreUnavailableError
 from reconciler.repair import releaser as release_module
 from reconciler.repair.context import Context, Pacer, RepairResult
-from reconciler.repair.invoker import Invoker
 from reconciler.repair.releaser import Releaser
 from reconciler.stores.budget import HeldSlots
-from reconciler.stores.dynamodb import Cancelled
+from reconciler.stores.dynamodb import Cancelled, DynamoDB
 from tests.support.pipeline import LambdaClient, invoker_on
 from tests.support.world import USER, World
 
@@ -153,7 +152,7 @@ def test_expired_credentials_undo_no_release(world: World, monkeypatch: pytest.M
     def expired(*_: Any) -> bool:
         raise CredentialsError("they have expired")
 
-    monkeypatch.setattr(Invoker, "_record", expired)
+    monkeypatch.setattr(DynamoDB, "write", expired)
     found, pipeline = world.seed({"b": []}), LambdaClient()
     result = release(world, found, pipeline=pipeline)
     assert (result.outcome, result.detail) == ("released", "they have expired")

@@ -374,7 +374,7 @@ class RepairPass:
 
         Errors are only noted, so that what was done is still reported.
         """
-        if not self.context.apply or self.now is None:
+        if self.now is None:
             return
         with self._going_on():
             if self.seen.evidence.budget is not None:

@@ -9,6 +9,7 @@ import pytest
 from reconciler.domain.model import Child, ChildStatus, Meta, Orchestration, Task
 from reconciler.domain.nomination import (
     active_part,
+    fingerprint_of,
     running_tasks,
     suspicious,
     unseen_predecessors,
@@ -110,3 +111,18 @@ def test_predecessors_that_were_read_are_added() -> None:
     part = with_predecessors(whole(A, active("b", ChildStatus.BLOCKED, "a", "x")), [read])
     assert set(part.children) == {"a", "b", "x"}
     assert part.children["x"] is read
+
+
+def test_a_fingerprint_counts_the_tasks_that_have_ended() -> None:
+    two = whole(A, replace(A, sub_issue_id="c", task_id="U"))
+    ended, runs = Task("T", "COMPLETED"), Task("U", "RUNNING")
+    assert fingerprint_of(two, {}) == fingerprint_of(two, {"T": None, "U": runs})
+    assert fingerprint_of(two, {}) == two.fingerprint
+    assert fingerprint_of(two, {"T": ended, "U": runs}) == f"{two.fingerprint}+1"
+    assert fingerprint_of(two, {"T": ended, "U": ended}) == f"{two.fingerprint}+2"
+
+
+def test_all_predecessors_of_the_watched_are_read() -> None:
+    """Of others they are unread if none is active: those are nominated anyway."""
+    assert unseen_predecessors(whole(B)) is None
+    assert unseen_predecessors(whole(B), watched=True) == ("a",)

@@ -19,6 +19,8 @@ from reconciler.errors import (
 from reconciler.repair import drafter as drafting
 from reconciler.repair.audit import FirstFailures
 from reconciler.repair.context import Evaluation
+from reconciler.repair.repair_pass import RepairPass
+from reconciler.repair.repairer import Repairer
 from reconciler.stores.budget import BudgetStore
 from reconciler.stores.dynamodb import DynamoDB
 from reconciler.stores.orchestrations import OrchestrationStore
@@ -176,3 +178,33 @@ def test_an_unread_budget_forgives_no_orchestration(
 def test_a_pass_cut_short_forgives_no_orchestration(world: World) -> None:
     found = world.seed({"a": [], "b": []})
     assert not forgiven(world, found, lambda: "released" in world.statuses(found).values())
+
+
+def test_a_lasting_error_skips_the_other_groups(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It concerns one transaction; only an outage would fail the others too."""
+    graph: dict[str, list[str]] = {"a": [], **{f"b{number:03}": ["a"] for number in range(100)}}
+    found = world.seed(graph, {"a": "failed"})
+    sound, calls = Repairer.skip, iter([InvalidRequestError("too large")])
+
+    def first_fails(*args: Any) -> Any:
+        error = next(calls, None)
+        if error is not None:
+            raise error
+        return sound(*args)
+
+    monkeypatch.setattr(Repairer, "skip", first_fails)
+    evaluation = evaluate(world, found)
+    assert evaluation.counts.skipped == 2
+    assert list(world.statuses(found).values()).count("skipped") == 2
+
+
+def test_a_halted_pass_forgives_no_failure(world: World) -> None:
+    """A pause during the pass leaves work undone, so it shows nothing of the orchestration."""
+    both = dict.fromkeys("ab", "released")
+    found = world.seed({"a": [], "b": []}, both, tasks=dict.fromkeys("ab", "COMPLETED"))
+    parts = replace(world.reconciler().evaluator.parts, withhold=answers(None, None, "paused"))
+    work = RepairPass(parts, parts.snapshot(whole(world, found)), context(world), None)
+    work.run()
+    assert (work.failures, work.unread, work.went_well) == ({}, [], False)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from reconciler.domain.backoff import Attempts, after_failure
-from reconciler.domain.model import moment
+from reconciler.domain.model import Child, ChildStatus, Orchestration, moment
 from tests.support.strategies import NOW, ago
 
 INTERVAL = timedelta(minutes=5)
@@ -80,3 +81,11 @@ def test_an_uncounted_failure_does_not_reset_the_count() -> None:
     assert held == Attempts(3, "it broke", ago(0), None, "f")
     held = after_failure(held, "it broke", "f", INTERVAL, NOW, counts=True)
     assert held.retry_at == ago(-600)
+
+
+def test_a_failure_counts_only_while_its_rows_stand() -> None:
+    child = Child("orch_1", "a", ChildStatus.BLOCKED, "blocked")
+    whole = Orchestration("orch_1", None, {"a": child})
+    record = Attempts(1, "x", "2026-06-09T12:00:00Z", None, whole.fingerprint_of("a"))
+    assert replace(whole, attempts={"a": record}).failing == {"a"}
+    assert replace(whole, attempts={"a": replace(record, fingerprint="older")}).failing == set()

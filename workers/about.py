@@ -43,15 +43,16 @@ def ask_workers(app: Any, timeout_seconds: float) -> dict[str, dict[str, Any]]: 
     return {name: about for answer in answers for name, about in answer.items()}
 
 
+def of_tables(said: dict[str, dict[str, Any]], tables: list[str]) -> dict[str, dict[str, Any]]:
+    """Return the answers of workers of these tables; older versions do not name theirs."""
+    return {name: about for name, about in said.items() if about.get("tables", tables) == tables}
+
+
 def count_processes(app: Any, tables: list[str], timeout_seconds: float) -> int:  # noqa: ANN401
     """Return how many processes sweep these tables; only workers that answer in time count."""
     try:
-        answers = ask_workers(app, timeout_seconds)
-        sweeping = [
-            answer
-            for answer in answers.values()
-            if SWEEP_QUEUE in answer.get("queues", ()) and answer.get("tables", tables) == tables
-        ]
+        answers = of_tables(ask_workers(app, timeout_seconds), tables).values()
+        sweeping = [answer for answer in answers if SWEEP_QUEUE in answer.get("queues", ())]
         return sum(int(answer.get("processes", 1)) for answer in sweeping)
     except Exception:  # noqa: BLE001 - of the transport or an answer; the number is only a hint
         return 0

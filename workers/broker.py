@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import redis
 
 from reconciler.observability.emf import CombinedMetrics, EmfMetrics
@@ -20,6 +23,14 @@ def broker_client(settings: Settings) -> redis.Redis:
         socket_connect_timeout=SOCKET_SECONDS,
         health_check_interval=10,
     )
+
+
+def evicting_policy(memory: Mapping[str, Any]) -> str | None:
+    """Return the ``maxmemory-policy`` if the broker can evict keys by it; ``memory``: of INFO."""
+    policy = str(memory.get("maxmemory_policy", ""))
+    # Without a memory limit nothing is evicted.
+    limited = int(memory.get("maxmemory") or 0) > 0
+    return policy if policy.startswith(("allkeys-", "volatile-")) and limited else None
 
 
 def metrics_for(settings: Settings, client: redis.Redis) -> Metrics:

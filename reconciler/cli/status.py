@@ -333,14 +333,13 @@ def eviction_policy(client: redis.Redis) -> str | None:
     """
     from redis.exceptions import ResponseError  # noqa: PLC0415 - start-up time
 
+    from workers.broker import evicting_policy  # noqa: PLC0415
+
     try:
         found: Any = client.info("memory")
     except ResponseError:
         return None
-    policy = str(found.get("maxmemory_policy", ""))
-    evicts = policy.startswith(("allkeys-", "volatile-"))
-    # Without a memory limit nothing is evicted.
-    return policy if evicts and int(found.get("maxmemory", 0)) > 0 else None
+    return evicting_policy(found)
 
 
 def _workers(app: celery.Celery, tables: list[str]) -> tuple[str, ...] | None:
@@ -348,14 +347,13 @@ def _workers(app: celery.Celery, tables: list[str]) -> tuple[str, ...] | None:
 
     If none does at once, wait longer. Workers of other tables drop our messages.
     """
-    from workers.about import ask_workers  # noqa: PLC0415 - start-up time
+    from workers.about import ask_workers, of_tables  # noqa: PLC0415 - start-up time
 
     for seconds in _ANSWER_SECONDS:
         try:
-            said = ask_workers(app, seconds)
+            ours = of_tables(ask_workers(app, seconds), tables)
         except Exception:  # noqa: BLE001 - whatever the transport raises, nobody answered
             return None
-        ours = [name for name, about in said.items() if about.get("tables", tables) == tables]
         if ours:
             return tuple(sorted(ours))
     return ()

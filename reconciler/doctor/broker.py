@@ -19,6 +19,7 @@ from reconciler.clock import Clock
 from reconciler.doctor.aws import check_clock
 from reconciler.doctor.findings import Finding, failure, ok, warning
 from reconciler.settings import Settings
+from workers.broker import evicting_policy
 
 CHECK = "broker"
 _SECONDS = 3.0
@@ -106,21 +107,22 @@ def _writes(client: redis.Redis, shown: str, facts: Mapping[str, Any]) -> Findin
 
 def _keeps(client: redis.Redis, facts: Mapping[str, Any]) -> Iterator[Finding]:
     most, used = int(facts.get("maxmemory") or 0), int(facts.get("used_memory") or 0)
-    yield _eviction(facts.get("maxmemory_policy"), limited=most > 0)
+    yield _eviction(facts)
     if most and used > _NEARLY_FULL * most:
         said = f"{used * 100 // most} % of maxmemory are used"
         yield warning(CHECK, "memory", said, "give it more: a full one takes no more messages")
     yield _persistence(client, facts)
 
 
-def _eviction(policy: str | None, *, limited: bool) -> Finding:
+def _eviction(facts: Mapping[str, Any]) -> Finding:
+    policy = facts.get("maxmemory_policy")
     if policy is None:
         advice = "check its parameter group: it must be noeviction"
         return warning(CHECK, "eviction", "maxmemory-policy cannot be read", advice)
     if policy != "noeviction":
         said = f"maxmemory-policy is {policy}: queued messages can be dropped"
         advice = "set maxmemory-policy to noeviction"
-        if limited:
+        if evicting_policy(facts) is not None:
             return failure(CHECK, "eviction", said, advice)
         return warning(CHECK, "eviction", f"{said} once maxmemory is set", advice)
     return ok(CHECK, "eviction", "noeviction: no message is dropped")

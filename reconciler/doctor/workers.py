@@ -24,7 +24,7 @@ _ASK_BEAT = "start a beat: celery -A workers beat; or ask for one: reconciler sw
 
 def examine_workers(settings: Settings) -> Iterator[Finding]:
     """Check the workers, through a broker that has answered already."""
-    from workers.about import ask_workers, whereabouts  # noqa: PLC0415 - start-up time
+    from workers.about import ask_workers, of_tables, whereabouts  # noqa: PLC0415 - start-up time
     from workers.application import app  # noqa: PLC0415
 
     try:
@@ -36,8 +36,7 @@ def examine_workers(settings: Settings) -> Iterator[Finding]:
     queues = tuple(str(queue.name) for queue in app.conf.task_queues)
     here = whereabouts(settings)
     yield from judge_deployments(said, here)
-    own = {name: answer for name, answer in said.items() if not _elsewhere(answer, here, "tables")}
-    yield from judge_workers(own, queues, describe())
+    yield from judge_workers(of_tables(said, settings.main_tables), queues, describe())
     records = BrokerRecords(broker_client(settings), settings.deployment_id)
     yield judge_coverage(settings, records, _ASK_BEAT)
 

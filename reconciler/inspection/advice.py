@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from reconciler.domain.codes import Code, OrchestrationCode
-from reconciler.domain.model import META
+from reconciler.domain.model import META, ChildStatus
 from reconciler.inspection.views import ChildView, Command, View
 from reconciler.sweeping.listing import Entry
 
@@ -149,18 +149,18 @@ def _task(_view: View, child: ChildView) -> Iterator[Command]:
 
 
 def _row(view: View, child: ChildView) -> Iterator[Command]:
-    """Show the row that the reason is about: the meta row, the task's, or the child's own."""
+    """Show the row that is malformed: the child's own, its task's, or the meta row."""
     table, whose = _ORCHESTRATIONS, f"the row of {child.label}"
     key = _key(orchestration_id=view.orchestration_id, sub_issue_id=child.sub_issue_id)
-    if child.reason.startswith("meta row"):
-        key = _key(orchestration_id=view.orchestration_id, sub_issue_id=META)
-        whose = "the meta row"
-    elif child.reason.startswith("the task's") and child.task_id is not None:
-        table, key = _TASKS, _key(task_id=child.task_id)
-        whose = f"the task of {child.label}"
     purpose = f"look at {whose}, and correct it"
     if child.code == Code.ORPHAN_ROW:
         purpose = f"see in {whose} which parent issue to have seeded again"
+    elif not child.malformed and child.status == ChildStatus.RELEASED and child.task_id is not None:
+        table, key = _TASKS, _key(task_id=child.task_id)
+        purpose = f"look at the task of {child.label}, and correct it"
+    elif not child.malformed:
+        key = _key(orchestration_id=view.orchestration_id, sub_issue_id=META)
+        purpose = "look at the meta row, and correct it"
     yield Command(f"aws dynamodb get-item --table-name {table} --key {key}", purpose)
 
 

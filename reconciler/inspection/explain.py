@@ -88,6 +88,7 @@ def _child_view(
         branch=child.branch_name,
         outlook=None,
         needs_action=needs_action,
+        malformed=child.problem is not None or child.status is None,
     )
     if diagnosis is None:
         return view

@@ -26,7 +26,7 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class ChildView:
-    """A child for display. ``code`` is None for a terminal child."""
+    """A child for display. ``code`` is None for a terminal child; ``malformed``: its own row."""
 
     sub_issue_id: str
     label: str
@@ -41,6 +41,7 @@ class ChildView:
     branch: str | None
     outlook: Outlook | None
     needs_action: bool = False
+    malformed: bool = False
 
     @property
     def stuck(self) -> bool:

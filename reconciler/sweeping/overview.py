@@ -182,7 +182,7 @@ class Overview:
         ended = (sweep.summary for sweep in self.sweeps if sweep.summary is not None)
         return sorted(ended, key=lambda summary: float(summary["ended_at"]))
 
-    def list_old(self, interval_seconds: float = 0.0) -> list[Sweep]:
+    def list_old(self, interval_seconds: float) -> list[Sweep]:
         """Return the sweeps to forget: those that ended long ago, and those beyond the maximum.
 
         The last sweep and the last complete one stay, because ``status`` and ``health`` show them.

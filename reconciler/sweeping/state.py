@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from reconciler.clock import OutOfTime, never
+from reconciler.clock import OutOfTime
 from reconciler.repair.context import BY_HAND, Stuck
 from reconciler.repair.counts import Counts
 from reconciler.settings import MAX_SEGMENTS
@@ -241,9 +241,7 @@ class SweepState:
         self._records.update(_KNOWN, orchestration_id, change)
         return changed
 
-    def forget(
-        self, seen: Overview, interval_seconds: float = 0.0, out_of_time: OutOfTime = never
-    ) -> None:
+    def forget(self, seen: Overview, interval_seconds: float, out_of_time: OutOfTime) -> None:
         """Forget ended sweeps and clean orchestrations after a while, as many as there is time."""
         old = [sweep.sweep_id for sweep in seen.list_old(interval_seconds)]
         self._records.drop(SWEEPS, old)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.clock import never
 from reconciler.repair.context import Stuck
 from reconciler.repair.counts import Counts
 from reconciler.sweeping.known_stuck import Finding
@@ -55,7 +56,7 @@ def exercise(state: SweepState, sweep_id: str) -> None:
     state.counts(sweep_id)
     state.end(sweep, SweepSummary(sweep_id, "repair", True, 2, 1.0).to_json())  # noqa: FBT003 - a field
     state.sweep(sweep_id)
-    state.forget(state.overview())
+    state.forget(state.overview(), 300.0, never)
 
 
 def dumped() -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.clock import never
 from reconciler.repair.context import BY_HAND, Stuck
 from reconciler.repair.counts import Counts
 from reconciler.sweeping.known_stuck import KEEP_CLEAN_SECONDS, Finding, Known
@@ -230,16 +231,16 @@ def test_the_last_complete_sweep_is_never_old() -> None:
     limit = NOW - KEEP_SWEEPS_SECONDS
     old = [ended("a", 1.0), ended("b", 2.0), ended("c", 3.0, complete=False), ended("d", 4.0)]
     old[-1] = ended("d", 4.0, complete=False)
-    assert names(overview(sweeps=(SWEEP, *reversed(old))).list_old()) == ["a", "c"]
+    assert names(overview(sweeps=(SWEEP, *reversed(old))).list_old(300.0)) == ["a", "c"]
     young = (ended("y", limit), ended("z", limit + 1))
-    assert names(overview(sweeps=(*old, *young)).list_old()) == ["a", "b", "c", "d"]
+    assert names(overview(sweeps=(*old, *young)).list_old(300.0)) == ["a", "b", "c", "d"]
     just_old = ended("x", limit - 0.5)
-    assert names(overview(sweeps=(just_old, *young)).list_old()) == ["x"]
+    assert names(overview(sweeps=(just_old, *young)).list_old(300.0)) == ["x"]
 
 
 def test_only_the_youngest_sweeps_are_kept() -> None:
     many = tuple(ended(f"s{number}", NOW - number) for number in range(MAX_SWEEPS_KEPT + 2))
-    gone = names(overview(sweeps=many).list_old())
+    gone = names(overview(sweeps=many).list_old(300.0))
     assert gone == [f"s{MAX_SWEEPS_KEPT + 1}", f"s{MAX_SWEEPS_KEPT}"]
 
 
@@ -380,7 +381,7 @@ def test_a_clean_orchestration_is_forgotten_after_a_while() -> None:
     timer.seconds = NOW + KEEP_CLEAN_SECONDS + 1
     seen = state.overview()
     state.nominate("nominated", TABLE, 0.0, timer.seconds, "rows")
-    state.forget(seen)
+    state.forget(seen, 300.0, never)
     assert set(state.overview().known) == {"nominated"}
 
 
@@ -391,7 +392,7 @@ def test_an_old_sweep_is_forgotten_with_its_counts() -> None:
         state.count(sweep.sweep_id, Counts(released=1))
         state.end(sweep, {"sweep_id": sweep.sweep_id, "complete": True})
         timer.seconds += KEEP_SWEEPS_SECONDS + 1
-    state.forget(state.overview())
+    state.forget(state.overview(), 300.0, never)
     assert names(list(state.overview().sweeps)) == ["s1"]
     assert (state.counts("s0"), state.counts("s1")) == (Counts(), Counts(released=1))
 
